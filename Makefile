@@ -1,0 +1,34 @@
+# Everything a newcomer needs: `make demo` to see it, `make test` to check it.
+SHELL := /bin/bash
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format clean
+
+help:
+	@echo "make demo   set up, run the quickstart on the emulated fabric, print a table and a report"
+	@echo "make test   set up, run every test"
+	@echo "make lint   ruff and mypy"
+	@echo "make setup  only install what is missing"
+	@echo "make clean  remove the virtual environment and caches (not your runs)"
+
+setup:
+	@scripts/bootstrap
+
+demo: setup
+	@$(BIN)/mfs run quickstart
+
+test: setup
+	@$(BIN)/pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

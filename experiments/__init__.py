@@ -1,0 +1,1 @@
+"""Scenarios, workloads, results, reports and the `mfs` command."""
