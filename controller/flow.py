@@ -1,0 +1,90 @@
+"""The vocabulary of scheduling: stages, levels, flows, batches, assignments.
+
+All times are nanoseconds of *model* time, all sizes model bytes, all rates model bits per second.
+A fabric that runs slower or smaller than the model (see `testbed.job.Scale`) converts at its edge.
+"""
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Stage(enum.Enum):
+    """The three kinds of transfer that a first token waits for (MFS v1, section 2)."""
+
+    KV_REUSE = "S1"
+    COLLECTIVE = "S2"
+    P2D = "S3"
+
+
+class Level(enum.IntEnum):
+    """The eight strict-priority queues of a port; a smaller number is served first.
+
+    `CONTROL` carries acknowledgements and rendezvous and is never assigned to a flow. `P1` .. `P6`
+    are the levels of the Reverse Multi-Level Queue. `SCAVENGER` is served when nothing else wants
+    the link.
+    """
+
+    CONTROL = 0
+    P1 = 1
+    P2 = 2
+    P3 = 3
+    P4 = 4
+    P5 = 5
+    P6 = 6
+    SCAVENGER = 7
+
+
+RMLQ_LEVELS = (Level.P1, Level.P2, Level.P3, Level.P4, Level.P5, Level.P6)
+
+PortId = str
+"""A directed link that can be a bottleneck, named `"h1->leaf1"` after its two ends."""
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """One transfer the scheduler can hold back or push forward.
+
+    For S1 and S3 a flow is one message between two ranks. For S2 it is one rank's share of a
+    collective: everything that rank sends to its peers. The shares of one collective have the same
+    `coflow`.
+
+    `load` is what the flow puts on each port of its path(s), in bytes; a share of a collective
+    loads its own uplink with all of it and each peer's downlink with a part.
+    """
+
+    id: str
+    stage: Stage
+    size_bytes: int
+    load: Mapping[PortId, int]
+    batch: str | None = None
+    request: str | None = None
+    layer: int | None = None
+    coflow: str | None = None
+    deadline_ns: int | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """A prefill batch, as far as the scheduler needs to know it.
+
+    `deadlines_ns` holds one TTFT deadline per request. `compute_ns` is the profiled compute time
+    of the whole batch without any network (used for feasibility, not for pacing).
+    """
+
+    id: str
+    layers: int
+    deadlines_ns: tuple[int, ...]
+    compute_ns: int = 0
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """The scheduler's word on one flow: be at `level` from now on, because of `reason`.
+
+    `previous` is `None` for the first assignment, which every submitted flow gets at once.
+    """
+
+    time_ns: int
+    flow: str
+    level: Level
+    previous: Level | None
+    reason: str

@@ -1,0 +1,294 @@
+"""Levels and paths as OpenFlow 1.3 rules. Pure: returns the messages, sends none.
+
+The pipeline has two tables. `CLASSIFY` runs only at a sender's NIC bridge, on what comes from its
+host: a connection with a level gets that level's DSCP, everything else (acknowledgements,
+rendezvous) the control queue's. `FORWARD` sends a packet along a shortest path; where several are
+equally short, a connection's own rule picks one by hash. Ports map DSCP to queues by themselves
+(`testbed.emulation.queues`), so one rule at the NIC moves a connection on its whole path.
+"""
+
+import enum
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from controller.flow import Level, PortId
+from controller.protocol import Connection
+
+CLASSIFY = 0
+FORWARD = 1
+
+ETH_IPV4 = 0x0800
+IP_TCP = 6
+
+_PRIORITY_FALLBACK = 0
+_PRIORITY_DEFAULT = 10
+_PRIORITY_CONNECTION = 100
+
+
+def dscp_of(level: Level) -> int:
+    """The DSCP that carries `level`: class selectors downwards, CS7 (56) for control, 0 for the last."""
+    return (7 - level) * 8
+
+
+class Command(enum.Enum):
+    ADD = "add"
+    DELETE_STRICT = "delete_strict"
+    DELETE_ALL = "delete_all"
+
+
+class Match(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields a rule looks at; `None` means any value."""
+
+    in_port: int | None = None
+    eth_type: int | None = None
+    eth_dst: str | None = None
+    ip_proto: int | None = None
+    ipv4_src: str | None = None
+    ipv4_dst: str | None = None
+    tcp_src: int | None = None
+    tcp_dst: int | None = None
+
+
+class FlowMod(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule change at one switch. `dscp` is set first, then the packet goes on or out."""
+
+    switch: str
+    command: Command
+    table: int = 0
+    priority: int = 0
+    match: Match = Match()
+    dscp: int | None = None
+    goto: int | None = None
+    output: int | None = None
+
+
+class Bridge(msgspec.Struct, frozen=True, kw_only=True):
+    """A switch of the fabric: its datapath id and the OpenFlow port towards each neighbour.
+
+    `server` is set for a NIC bridge: the host behind it, on port `ports[server]`.
+    """
+
+    name: str
+    dpid: int
+    ports: dict[str, int]
+    server: str | None = None
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    ip: str
+    mac: str
+    nic: str
+
+
+class Wiring(msgspec.Struct, frozen=True, kw_only=True):
+    """The fabric as the controller sees it.
+
+    `paths["h1 h9"]` are the equal-cost shortest paths from server h1 to server h9, each a list of
+    nodes from server to server without the NIC bridges (the names of the topology).
+    """
+
+    hosts: dict[str, Host]
+    bridges: dict[str, Bridge]
+    paths: dict[str, tuple[tuple[str, ...], ...]]
+    port_bps: dict[PortId, int]
+    seed: int
+
+
+def choose_path(wiring: Wiring, src: str, dst: str, key: str) -> tuple[str, ...]:
+    """The path of a connection among its equal-cost ones: hash of the 5-tuple and the seed.
+
+    `key` stands for the two TCP ports. The kernel draws those at random for every run, and two
+    policies compared on one seed must see the same paths, so a lane's stable name is hashed
+    instead (docs/decisions/0003-ecmp-key.md).
+    """
+    choices = wiring.paths[f"{src} {dst}"]
+    text = f"{wiring.seed}|{wiring.hosts[src].ip}|{wiring.hosts[dst].ip}|{IP_TCP}|{key}"
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return choices[int.from_bytes(digest, "big") % len(choices)]
+
+
+def ports_of(path: tuple[str, ...]) -> tuple[PortId, ...]:
+    return tuple(f"{a}->{b}" for a, b in itertools.pairwise(path))
+
+
+class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection the controller steers: its own level at the NIC, its own path where it has a choice."""
+
+    name: str
+    connection: Connection
+    src: str
+    dst: str
+    path: tuple[str, ...]
+    level: Level
+
+
+class RuleBook:
+    """Every rule the fabric should have. Methods return the changes; nothing is sent from here."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.wiring = wiring
+        self._routes: dict[str, RouteEntry] = {}
+
+    def level(self, name: str) -> Level:
+        return self._routes[name].level
+
+    def path(self, name: str) -> tuple[str, ...]:
+        return self._routes[name].path
+
+    def add(self, name: str, connection: Connection, src: str, dst: str) -> list[FlowMod]:
+        """Steer a new connection of server `src`, named `name`, at the control level until told otherwise."""
+        if name in self._routes:
+            raise ValueError(f"connection {name!r} is registered twice")
+        route = RouteEntry(
+            name=name,
+            connection=connection,
+            src=src,
+            dst=dst,
+            path=choose_path(self.wiring, src, dst, name),
+            level=Level.CONTROL,
+        )
+        self._routes[name] = route
+        return self._path_rules(route)
+
+    def set_level(self, names: Iterable[str], level: Level) -> list[FlowMod]:
+        """One FlowMod per connection whose level differs from `level`."""
+        mods = []
+        for name in names:
+            route = self._routes[name]
+            if route.level != level:
+                route = msgspec.structs.replace(route, level=level)
+                self._routes[name] = route
+                mods.append(self._classify_rule(route))
+        return mods
+
+    def everything(self, switch: str) -> list[FlowMod]:
+        """All rules of one switch from an empty table: what a (re)connecting switch is sent."""
+        mods = [FlowMod(switch=switch, command=Command.DELETE_ALL)]
+        mods += self._base_rules(self.wiring.bridges[switch])
+        for route in self._routes.values():
+            mods += [mod for mod in self._path_rules(route) if mod.switch == switch]
+            rule = self._classify_rule(route)
+            if rule.switch == switch and route.level != Level.CONTROL:
+                mods.append(rule)
+        return mods
+
+    def _base_rules(self, bridge: Bridge) -> list[FlowMod]:
+        mods = [self._add(bridge, CLASSIFY, _PRIORITY_FALLBACK, Match(), goto=FORWARD)]
+        if bridge.server is not None:
+            host = self.wiring.hosts[bridge.server]
+            (uplink,) = (port for node, port in bridge.ports.items() if node != bridge.server)
+            from_host = Match(in_port=bridge.ports[bridge.server], eth_type=ETH_IPV4)
+            mods += [
+                self._add(
+                    bridge,
+                    CLASSIFY,
+                    _PRIORITY_DEFAULT,
+                    from_host,
+                    dscp=dscp_of(Level.CONTROL),
+                    goto=FORWARD,
+                ),
+                self._add(
+                    bridge,
+                    FORWARD,
+                    _PRIORITY_DEFAULT,
+                    Match(eth_dst=host.mac),
+                    output=bridge.ports[bridge.server],
+                ),
+                self._add(bridge, FORWARD, _PRIORITY_FALLBACK, Match(), output=uplink),
+            ]
+            return mods
+        for host in self.wiring.hosts.values():
+            hops = self._next_hops(bridge.name, host.name)
+            if hops:
+                mods.append(
+                    self._add(
+                        bridge,
+                        FORWARD,
+                        _PRIORITY_DEFAULT,
+                        Match(eth_dst=host.mac),
+                        output=bridge.ports[hops[0]],
+                    )
+                )
+        return mods
+
+    def _next_hops(self, switch: str, dst: str) -> list[str]:
+        """The neighbours that lie behind `switch` on some shortest path to `dst`, in name order."""
+        hops = set()
+        for pair, paths in self.wiring.paths.items():
+            if pair.split(" ")[1] == dst:
+                for path in paths:
+                    if switch in path:
+                        hops.add(path[path.index(switch) + 1])
+        return sorted(hops)
+
+    def _classify_rule(self, route: RouteEntry) -> FlowMod:
+        nic = self.wiring.bridges[self.wiring.hosts[route.src].nic]
+        match = self._five_tuple(route.connection, in_port=nic.ports[route.src])
+        return self._add(nic, CLASSIFY, _PRIORITY_CONNECTION, match, dscp=dscp_of(route.level), goto=FORWARD)
+
+    def _path_rules(self, route: RouteEntry) -> list[FlowMod]:
+        """Rules at the switches where this connection has a choice of next hop."""
+        mods = []
+        for switch, hop in zip(route.path[1:-1], route.path[2:], strict=True):
+            if len(self._next_hops_for(route, switch)) > 1:
+                bridge = self.wiring.bridges[switch]
+                mods.append(
+                    self._add(
+                        bridge,
+                        FORWARD,
+                        _PRIORITY_CONNECTION,
+                        self._five_tuple(route.connection),
+                        output=bridge.ports[hop],
+                    )
+                )
+        return mods
+
+    def _next_hops_for(self, route: RouteEntry, switch: str) -> set[str]:
+        paths = self.wiring.paths[f"{route.src} {route.dst}"]
+        return {path[path.index(switch) + 1] for path in paths if switch in path}
+
+    @staticmethod
+    def _five_tuple(connection: Connection, in_port: int | None = None) -> Match:
+        return Match(
+            in_port=in_port,
+            eth_type=ETH_IPV4,
+            ip_proto=IP_TCP,
+            ipv4_src=connection.src_ip,
+            ipv4_dst=connection.dst_ip,
+            tcp_src=connection.src_port,
+            tcp_dst=connection.dst_port,
+        )
+
+    @staticmethod
+    def _add(
+        bridge: Bridge,
+        table: int,
+        priority: int,
+        match: Match,
+        *,
+        dscp: int | None = None,
+        goto: int | None = None,
+        output: int | None = None,
+    ) -> FlowMod:
+        return FlowMod(
+            switch=bridge.name,
+            command=Command.ADD,
+            table=table,
+            priority=priority,
+            match=match,
+            dscp=dscp,
+            goto=goto,
+            output=output,
+        )
+
+
+def per_switch(mods: Iterable[FlowMod]) -> Mapping[str, list[FlowMod]]:
+    """The changes of each switch, in order: what one barrier per switch can follow."""
+    grouped: dict[str, list[FlowMod]] = {}
+    for mod in mods:
+        grouped.setdefault(mod.switch, []).append(mod)
+    return grouped

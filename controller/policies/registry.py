@@ -1,0 +1,151 @@
+"""Finding a policy by name and making it from a spec like `mfs(rho=0, rli=off)`."""
+
+import dataclasses
+import difflib
+import enum
+import importlib.metadata
+import re
+import typing
+from collections.abc import Mapping
+
+import msgspec
+
+from controller.policies.base import Policy, PolicyError
+
+ENTRY_POINT_GROUP = "mfs.policies"
+
+_SPEC = re.compile(r"\s*([\w.-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_SWITCH = {"on": True, "off": False}
+_POLICIES: dict[str, type[Policy]] = {}
+
+P = typing.TypeVar("P", bound=type[Policy])
+
+
+def register(policy: P) -> P:
+    """Class decorator: make `policy` known under its `name`. Raises `PolicyError` if it is taken."""
+    if policy.name in _POLICIES:
+        raise PolicyError(f"two policies are called {policy.name!r}")
+    _POLICIES[policy.name] = policy
+    return policy
+
+
+def policy_names() -> list[str]:
+    """All names `make_policy` takes: ours, and those of installed packages, in alphabetical order."""
+    return sorted(_known())
+
+
+def describe() -> dict[str, str]:
+    """Name -> one line, for every policy there is; of one that does not load, why."""
+    lines = {}
+    for name in policy_names():
+        try:
+            lines[name] = _policy_class(name).summary
+        except PolicyError as error:
+            lines[name] = str(error)
+    return lines
+
+
+def option_lines(name: str) -> list[str]:
+    """The options of policy `name`, one line each: name, default, what it does."""
+    policy = _policy_class(name)
+    hints = typing.get_type_hints(policy.Options, include_extras=True)
+    lines = []
+    for option in dataclasses.fields(policy.Options):
+        words = " ".join(getattr(hints[option.name], "__metadata__", ()))
+        lines.append(f"{option.name}={_written(option.default)}  {words}".rstrip())
+    return lines
+
+
+def make_policy(spec: str, **defaults: int | float | str | bool) -> Policy:
+    """The policy that `spec` names, with its options: `fair`, `mfs`, `mfs(rho=0, rli=off)`.
+
+    `defaults` are what the scenario says; a policy takes those it has options for, and the spec
+    goes before them. Raises `PolicyError` for an unknown name, or an unknown or ill-typed option.
+    """
+    name, written = _parse(spec)
+    policy = _policy_class(name)
+    types = typing.get_type_hints(policy.Options)
+    unknown = next((key for key in written if key not in types), None)
+    if unknown is not None:
+        raise PolicyError(_refusal(name, f"has no option {unknown!r}", unknown, list(types)))
+    given = {key: value for key, value in defaults.items() if key in types} | written
+    values = {key: _typed(name, key, value, types[key]) for key, value in given.items()}
+    try:
+        return policy(policy.Options(**values))
+    except ValueError as error:
+        raise PolicyError(_refusal(name, f"cannot be made: {error}")) from error
+
+
+def _known() -> Mapping[str, type[Policy] | importlib.metadata.EntryPoint]:
+    known: dict[str, type[Policy] | importlib.metadata.EntryPoint] = dict(_POLICIES)
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        # A module that both registers itself and is an entry point has been loaded already.
+        known.setdefault(point.name, point)
+    return known
+
+
+def _policy_class(name: str) -> type[Policy]:
+    known = _known()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise PolicyError(
+            f"there is no policy {name!r}; did you mean {near[0]!r}? (policies: {', '.join(sorted(known))})"
+        )
+    found = known[name]
+    if isinstance(found, type):
+        return found
+    try:
+        policy = found.load()
+    except Exception as error:  # whatever the other package does wrong, say whose policy it is
+        raise PolicyError(f"policy {name!r} ({found.value}) does not load: {error}") from error
+    if not (isinstance(policy, type) and issubclass(policy, Policy)):
+        raise PolicyError(f"policy {name!r}: {found.value} is not a subclass of Policy")
+    return policy
+
+
+def _parse(spec: str) -> tuple[str, dict[str, str]]:
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise PolicyError(f"{spec!r} is not a policy; write name or name(option=value, ...)")
+    options: dict[str, str] = {}
+    for part in filter(None, map(str.strip, (match[2] or "").split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and value):
+            raise PolicyError(f"{spec!r}: {part!r} is not option=value")
+        if key in options:
+            raise PolicyError(f"{spec!r}: {key!r} is there twice")
+        options[key] = value
+    return match[1], options
+
+
+def _typed(name: str, key: str, value: object, kind: object) -> object:
+    if kind is bool and isinstance(value, str):
+        value = _SWITCH.get(value, value)
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise PolicyError(_refusal(name, f"cannot take {key}={value}; it wants {_wanted(kind)}")) from error
+
+
+def _wanted(kind: object) -> str:
+    if kind is bool:
+        return "on or off"
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return " or ".join(str(member.value) for member in kind)
+    names = {int: "a whole number", float: "a number", str: "a word"}
+    parts = typing.get_args(kind)
+    return " or ".join(map(_wanted, parts)) if parts else names.get(kind, str(kind))  # type: ignore[call-overload]
+
+
+def _refusal(name: str, what: str, key: str = "", options: list[str] | None = None) -> str:
+    near = difflib.get_close_matches(key, options or [], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    lines = option_lines(name)
+    valid = "".join(f"\n  {line}" for line in lines) if lines else " none"
+    return f"policy {name!r} {what}{hint}\noptions of {name} with their defaults:{valid}"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value.value) if isinstance(value, enum.Enum) else str(value)

@@ -1,0 +1,21 @@
+"""Static priority by stage: what blocks compute sooner goes first."""
+
+from controller.flow import Level, Stage
+from controller.policies.base import ActiveFlow, Policy, Verdict, View
+from controller.policies.registry import register
+
+# P1 stays free: mfs reserves it for urgent S3, so a level means the same in both policies' plots.
+_VERDICTS = {
+    Stage.COLLECTIVE: Verdict(Level.P2, "S2 blocks compute at once"),
+    Stage.KV_REUSE: Verdict(Level.P3, "S1 blocks compute of its layer"),
+    Stage.P2D: Verdict(Level.P4, "S3 blocks no compute"),
+}
+
+
+@register
+class StageOrder(Policy):
+    name = "stage"
+    summary = "static: collectives over KV reuse over prefill-to-decode"
+
+    def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+        return _VERDICTS[flow.flow.stage]

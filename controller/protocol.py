@@ -1,0 +1,203 @@
+"""Messages between workers, the controller and the coordinator of a run, over ZeroMQ.
+
+Every message is one msgpack frame of a tagged struct. `*_wall_ns` is CLOCK_MONOTONIC of the
+machine, which all processes of an emulated run share; plain `*_ns` is model time.
+"""
+
+import msgspec
+
+from controller.flow import Batch, Level, Stage
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """One TCP connection, seen from the end that sends: addresses and the kernel's ports."""
+
+    src_ip: str
+    dst_ip: str
+    src_port: int
+    dst_port: int
+
+
+class LaneUp(msgspec.Struct, frozen=True, kw_only=True, tag="lane_up"):
+    """A lane is connected: one flow at a time, from rank `src` to rank `dst`.
+
+    `connections` is empty for two ranks of one server, whose bytes never reach a switch.
+    """
+
+    lane: str
+    stage: Stage
+    src: int
+    dst: int
+    src_server: str
+    dst_server: str
+    connections: tuple[Connection, ...]
+
+
+class ProbeUp(msgspec.Struct, frozen=True, kw_only=True, tag="probe_up"):
+    """A connection that measures a path before the clock starts: data, but no flow of the scheduler.
+
+    It gets the level of ordinary data, so that its acknowledgements go ahead of it as in a run.
+    """
+
+    name: str
+    src_server: str
+    dst_server: str
+    connections: tuple[Connection, ...]
+
+
+class GroupUp(msgspec.Struct, frozen=True, kw_only=True, tag="group_up"):
+    """A rank's side of a process group: its connections to the peers, by peer rank."""
+
+    group: str
+    rank: int
+    server: str
+    peers: dict[int, str]
+    connections: dict[int, tuple[Connection, ...]]
+
+
+class ClockStart(msgspec.Struct, frozen=True, kw_only=True, tag="clock"):
+    """Model time 0 is `zero_wall_ns`; a model second takes `time_dilation` wall seconds."""
+
+    zero_wall_ns: int
+    time_dilation: float
+
+
+class BatchStarted(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
+    """A batch is about to be handed to its ranks; answered with `BatchKnown`."""
+
+    batch: Batch
+
+
+class BatchKnown(msgspec.Struct, frozen=True, kw_only=True, tag="batch_known"):
+    batch: str
+
+
+class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
+    """Ask to send a message from `src` to `dst`; nothing is sent before the `Permit`."""
+
+    flow: str
+    stage: Stage
+    src: int
+    dst: int
+    size_bytes: int
+    sent_wall_ns: int
+    batch: str | None = None
+    request: str | None = None
+    layer: int | None = None
+    deadline_ns: int | None = None
+
+
+class SubmitShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
+    """Ask to start one rank's share of a collective: `peer_bytes` to every peer of `group`."""
+
+    flow: str
+    coflow: str
+    group: str
+    rank: int
+    peer_bytes: dict[int, int]
+    sent_wall_ns: int
+    batch: str | None = None
+    layer: int | None = None
+
+
+class LayerAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="layer"):
+    """The batch begins `layer`; the number of layers means that its compute is over."""
+
+    batch: str
+    layer: int
+
+
+class FlowProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    flow: str
+    bytes_left: int
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """The last byte is at the receiver (for a share: the collective has ended on this rank)."""
+
+    flow: str
+
+
+class Permit(msgspec.Struct, frozen=True, kw_only=True, tag="permit"):
+    """Go: the level is in force on every connection the flow will use.
+
+    `lane` is empty for a share. `lane_wait_wall_ns` is how long the flow waited for a free lane,
+    which is not part of the permit latency.
+    """
+
+    flow: str
+    lane: str
+    level: Level
+    lane_wait_wall_ns: int
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """First message on a downlink, so that the controller can address it."""
+
+    name: str
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
+    """The coordinator asks for a `Status` or, at the end of a run, for the `Log`."""
+
+    what: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
+    """`ready`: every switch of the wiring is connected and has its base rules."""
+
+    ready: bool
+    switches: int
+    lanes: int
+    groups: int
+    implementation: str
+
+
+class LoggedDecision(msgspec.Struct, frozen=True, kw_only=True):
+    time_ns: int
+    flow: str
+    level_from: Level | None
+    level_to: Level
+    reason: str
+
+
+class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lane a flow took and the ports it crossed."""
+
+    flow: str
+    lane: str
+    ports: tuple[str, ...]
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
+    decisions: tuple[LoggedDecision, ...]
+    paths: tuple[LoggedPath, ...]
+    flow_mods: int
+    barriers: int
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
+    """Something a run cannot survive, in words."""
+
+    message: str
+
+
+Up = (
+    Hello
+    | LaneUp
+    | ProbeUp
+    | GroupUp
+    | ClockStart
+    | BatchStarted
+    | Submit
+    | SubmitShare
+    | LayerAdvanced
+    | FlowProgress
+    | Completion
+    | Ask
+)
+Down = Permit | BatchKnown | Status | Log | Trouble
+
+encode = msgspec.msgpack.Encoder().encode
+decode_up = msgspec.msgpack.Decoder(Up).decode
+decode_down = msgspec.msgpack.Decoder(Down).decode

@@ -1,0 +1,365 @@
+"""The shell around the controller: switches on one side, ZeroMQ on the other.
+
+It keeps no opinion of its own. Rules come from `RuleBook`, decisions from `Dispatcher`; this module
+connects switches, turns `FlowMod` into OpenFlow messages, sends barriers and reports their replies.
+
+Run as `python -m controller.ryu_app CONFIG`, CONFIG being a msgpack file of `ShellConfig`.
+"""
+
+import sys
+import threading
+import time
+from typing import Any
+
+import msgspec
+import zmq
+
+from controller import ofcompat
+from controller.dispatcher import Action, Dispatcher, Enforce, Grant
+from controller.flow import Level
+from controller.openflow import Command, FlowMod, Match, RuleBook, Wiring, per_switch
+from controller.policies import make_policy
+from controller.protocol import (
+    Ask,
+    BatchKnown,
+    BatchStarted,
+    ClockStart,
+    Completion,
+    Down,
+    FlowProgress,
+    GroupUp,
+    LaneUp,
+    LayerAdvanced,
+    Log,
+    ProbeUp,
+    Status,
+    Submit,
+    SubmitShare,
+    Trouble,
+    Up,
+    decode_up,
+    encode,
+)
+from controller.scheduler import Scheduler
+
+COORDINATOR = "coordinator"
+"""Name of the downlink that answers `Ask` and `BatchStarted` and hears of trouble."""
+
+
+class ShellConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the controller process is started with. `endpoints` are ZeroMQ addresses.
+
+    Workers push to `uplink`; what is meant for rank 3 is pushed on `downlinks["3"]`.
+    """
+
+    wiring: Wiring
+    policy: str
+    policy_defaults: dict[str, int | float | str | bool]
+    uplink: str
+    downlinks: dict[str, str]
+    openflow_host: str
+    openflow_port: int
+
+
+class _Switches:
+    """The connected switches: sends rule changes, and says when a barrier has been answered."""
+
+    def __init__(self, of: ofcompat.OpenFlow, rules: RuleBook) -> None:
+        self._of = of
+        self._rules = rules
+        self._names = {bridge.dpid: name for name, bridge in rules.wiring.bridges.items()}
+        self._connected: dict[str, Any] = {}
+        self._ready: set[str] = set()
+        self._barriers: dict[str, dict[int, list[tuple[str, Level]]]] = {}
+        self._open: dict[tuple[str, Level], int] = {}
+        self.flow_mods = 0
+        self.barriers = 0
+
+    @property
+    def ready(self) -> int:
+        return len(self._ready)
+
+    def connected(self, datapath: Any) -> None:
+        """A switch is here, for the first time or again: it gets every rule it should have.
+
+        Barriers that died with the old connection are answered by the one behind the new rules.
+        """
+        name = self._names.get(datapath.id)
+        if name is None:
+            raise ValueError(f"a switch with the unknown datapath id {datapath.id:#x} connected")
+        self._connected[name] = datapath
+        self._ready.discard(name)
+        orphans = [t for tokens in self._barriers.pop(name, {}).values() for t in tokens]
+        self._send(name, self._rules.everything(name), orphans)
+
+    def lost(self, datapath: Any) -> None:
+        name = self._names.get(datapath.id)
+        if name is not None and self._connected.get(name) is datapath:
+            del self._connected[name]
+            self._ready.discard(name)
+
+    def send(self, mods: list[FlowMod], token: tuple[str, Level] | None) -> None:
+        """Send changes, one barrier per switch. A switch that is away gets them when it is back."""
+        for name, changes in per_switch(mods).items():
+            if token is not None:
+                self._open[token] = self._open.get(token, 0) + 1
+            tokens = [] if token is None else [token]
+            if name in self._connected:
+                self._send(name, changes, tokens)
+            else:
+                self._barriers.setdefault(name, {}).setdefault(-1, []).extend(tokens)
+
+    def replied(self, datapath: Any, xid: int) -> list[tuple[str, Level]]:
+        """A barrier reply came in; returns the tokens for which it was the last one missing."""
+        name = self._names[datapath.id]
+        if self._connected.get(name) is not datapath:
+            return []
+        tokens = self._barriers.get(name, {}).pop(xid, None)
+        if tokens is None:
+            return []
+        self._ready.add(name)
+        done = []
+        for token in tokens:
+            self._open[token] -= 1
+            if self._open[token] == 0:
+                del self._open[token]
+                done.append(token)
+        return done
+
+    def _send(self, name: str, mods: list[FlowMod], tokens: list[tuple[str, Level]]) -> None:
+        datapath = self._connected[name]
+        for mod in mods:
+            datapath.send_msg(self._message(datapath, mod))
+        barrier = datapath.ofproto_parser.OFPBarrierRequest(datapath)
+        datapath.set_xid(barrier)
+        self._barriers.setdefault(name, {})[barrier.xid] = tokens
+        datapath.send_msg(barrier)
+        self.flow_mods += len(mods)
+        self.barriers += 1
+
+    @staticmethod
+    def _message(datapath: Any, mod: FlowMod) -> Any:
+        ofp, parser = datapath.ofproto, datapath.ofproto_parser
+        if mod.command is Command.DELETE_ALL:
+            return parser.OFPFlowMod(
+                datapath=datapath,
+                command=ofp.OFPFC_DELETE,
+                table_id=ofp.OFPTT_ALL,
+                out_port=ofp.OFPP_ANY,
+                out_group=ofp.OFPG_ANY,
+            )
+        actions = []
+        if mod.dscp is not None:
+            actions.append(parser.OFPActionSetField(ip_dscp=mod.dscp))
+        if mod.output is not None:
+            actions.append(parser.OFPActionOutput(mod.output))
+        instructions = []
+        if actions:
+            instructions.append(parser.OFPInstructionActions(ofp.OFPIT_APPLY_ACTIONS, actions))
+        if mod.goto is not None:
+            instructions.append(parser.OFPInstructionGotoTable(mod.goto))
+        return parser.OFPFlowMod(
+            datapath=datapath,
+            table_id=mod.table,
+            priority=mod.priority,
+            match=_match(parser, mod.match),
+            instructions=instructions,
+        )
+
+
+def _match(parser: Any, match: Match) -> Any:
+    fields = {name: getattr(match, name) for name in match.__struct_fields__}
+    return parser.OFPMatch(**{name: value for name, value in fields.items() if value is not None})
+
+
+class _Desk:
+    """The ZeroMQ side: reads what workers say, lets the dispatcher decide, carries it out."""
+
+    def __init__(self, of: ofcompat.OpenFlow, config: ShellConfig) -> None:
+        rules = RuleBook(config.wiring)
+        policy = make_policy(config.policy, **config.policy_defaults)
+        self._of = of
+        self._dispatcher = Dispatcher(Scheduler(policy, ports=config.wiring.port_bps), rules)
+        self._expected = len(config.wiring.bridges)
+        self.switches = _Switches(of, rules)
+        self.lock = threading.RLock()
+        self._zero_wall_ns: int | None = None
+        self._dilation = 1.0
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self._uplink = context.socket(zmq.PULL)
+        self._uplink.set_hwm(0)
+        self._uplink.bind(config.uplink)
+        self._downlinks = {}
+        for name, endpoint in config.downlinks.items():
+            socket = context.socket(zmq.PUSH)
+            socket.set_hwm(0)
+            socket.connect(endpoint)  # queues even before the other end is there
+            self._downlinks[name] = socket
+
+    def _now_ns(self, wall_ns: int) -> int:
+        if self._zero_wall_ns is None:
+            return 0
+        return round((wall_ns - self._zero_wall_ns) / self._dilation)
+
+    def tell(self, name: str, message: Down) -> None:
+        self._downlinks[name].send(encode(message), zmq.NOBLOCK)
+
+    def trouble(self, message: str) -> None:
+        self.tell(COORDINATOR, Trouble(message=message))
+
+    def serve(self) -> None:
+        """Read messages for ever. An error is told to the coordinator, which ends the run."""
+        while True:
+            try:
+                self._serve_once()
+            except Exception as error:  # the run must hear of anything that goes wrong here
+                self.trouble(f"controller: {type(error).__name__}: {error}")
+
+    def _serve_once(self) -> None:
+        try:
+            frame = self._uplink.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            self._tick_if_due()
+            # ZeroMQ's descriptor is edge-triggered: only sleep when nothing is left to read.
+            if not int(self._uplink.EVENTS) & zmq.POLLIN:
+                self._of.wait_readable(int(self._uplink.FD), self._sleep_s())
+            return
+        with self.lock:
+            self._handle(decode_up(frame))
+        self._tick_if_due()
+
+    def _sleep_s(self) -> float:
+        due = self._dispatcher.next_tick_ns()
+        if due is None or self._zero_wall_ns is None:
+            return 0.1
+        wall_ns = time.monotonic_ns()
+        return min(0.1, max(0.0, (due - self._now_ns(wall_ns)) * self._dilation / 1e9))
+
+    def _tick_if_due(self) -> None:
+        due = self._dispatcher.next_tick_ns()
+        if due is not None and self._zero_wall_ns is not None:
+            now_ns = self._now_ns(time.monotonic_ns())
+            if now_ns >= due:
+                with self.lock:
+                    self._carry_out(self._dispatcher.tick(now_ns))
+
+    def _handle(self, message: Up) -> None:
+        wall_ns = time.monotonic_ns()
+        now_ns = self._now_ns(wall_ns)
+        dispatcher = self._dispatcher
+        match message:
+            case Submit():
+                self._carry_out(dispatcher.submit(now_ns, wall_ns, message))
+            case SubmitShare():
+                self._carry_out(dispatcher.submit_share(now_ns, message))
+            case Completion():
+                self._carry_out(dispatcher.completed(now_ns, wall_ns, message.flow))
+            case LayerAdvanced():
+                self._carry_out(dispatcher.layer_advanced(now_ns, message.batch, message.layer))
+            case FlowProgress():
+                self._carry_out(dispatcher.progress(now_ns, message.flow, message.bytes_left))
+            case BatchStarted():
+                self._carry_out(dispatcher.batch_started(now_ns, message.batch))
+                self.tell(COORDINATOR, BatchKnown(batch=message.batch.id))
+            case LaneUp():
+                self.switches.send(dispatcher.lane_up(message), None)
+            case ProbeUp():
+                self.switches.send(dispatcher.probe_up(message), None)
+            case GroupUp():
+                self.switches.send(dispatcher.group_up(message), None)
+            case ClockStart():
+                self._zero_wall_ns = message.zero_wall_ns
+                self._dilation = message.time_dilation
+            case Ask(what="log"):
+                self.tell(COORDINATOR, self._log())
+            case _:
+                self.tell(COORDINATOR, self._status())
+
+    def barrier_replied(self, datapath: Any, xid: int) -> None:
+        with self.lock:
+            for carrier, level in self.switches.replied(datapath, xid):
+                self._carry_out(self._dispatcher.confirmed(carrier, level))
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Enforce(carrier=carrier, level=level, mods=mods):
+                    self.switches.send(list(mods), (carrier, level))
+                case Grant(rank=rank, permit=permit):
+                    self.tell(str(rank), permit)
+
+    def _status(self) -> Status:
+        return Status(
+            ready=self.switches.ready == self._expected,
+            switches=self.switches.ready,
+            lanes=self._dispatcher.lanes,
+            groups=self._dispatcher.groups,
+            implementation=f"{self._of.name} {self._of.version}",
+        )
+
+    def _log(self) -> Log:
+        return Log(
+            decisions=tuple(self._dispatcher.decisions),
+            paths=tuple(self._dispatcher.paths),
+            flow_mods=self.switches.flow_mods,
+            barriers=self.switches.barriers,
+        )
+
+
+def _application(of: ofcompat.OpenFlow, desk: _Desk) -> Any:
+    """The Ryu application class: four event handlers that pass things on."""
+    set_ev_cls = of.handler.set_ev_cls
+    events = of.events
+
+    class FabricController(of.base_class):  # type: ignore[misc, name-defined]
+        OFP_VERSIONS = (of.ofproto.OFP_VERSION,)
+
+        @set_ev_cls(events.EventOFPSwitchFeatures, of.handler.CONFIG_DISPATCHER)  # type: ignore[untyped-decorator]
+        def on_features(self, event: Any) -> None:
+            with desk.lock:
+                desk.switches.connected(event.msg.datapath)
+
+        @set_ev_cls(events.EventOFPStateChange, of.handler.DEAD_DISPATCHER)  # type: ignore[untyped-decorator]
+        def on_lost(self, event: Any) -> None:
+            with desk.lock:
+                desk.switches.lost(event.datapath)
+
+        @set_ev_cls(
+            events.EventOFPBarrierReply,
+            [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER],
+        )  # type: ignore[untyped-decorator]
+        def on_barrier(self, event: Any) -> None:
+            desk.barrier_replied(event.msg.datapath, event.msg.xid)
+
+        @set_ev_cls(
+            events.EventOFPErrorMsg,
+            [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER],
+        )  # type: ignore[untyped-decorator]
+        def on_error(self, event: Any) -> None:
+            desk.trouble(
+                f"switch {event.msg.datapath.id:#x} refused a message:"
+                f" type {event.msg.type}, code {event.msg.code}"
+            )
+
+    # Ryu finds the handlers of an application by the module its class says it is from.
+    FabricController.__module__ = __name__
+    return FabricController
+
+
+def main(path: str) -> None:
+    of = ofcompat.load()
+    with open(path, "rb") as file:
+        config = msgspec.msgpack.decode(file.read(), type=ShellConfig)
+    of.configure(host=config.openflow_host, port=config.openflow_port)
+    desk = _Desk(of, config)
+    manager = of.app_manager.AppManager.get_instance()
+    manager.load_apps([of.handler_app])
+    application = _application(of, desk)
+    manager.applications_cls[application.__name__] = application
+    services = manager.instantiate_apps(**manager.create_contexts())
+    services.append(of.hub.spawn(desk.serve))
+    of.hub.joinall(services)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,220 @@
+"""The scheduling core: events in, level assignments out. It reads no clock and sends no bytes.
+
+Whoever drives it (a simulator's event loop, the controller of an emulated network, a cluster's
+daemon) tells it what happens and enforces what comes back: the first assignment of a flow is put in
+force and then permits the flow to start; later ones move it while it runs.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
+from controller.policies.base import (
+    ActiveBatch,
+    ActiveFlow,
+    Policy,
+    Verdict,
+    Verdicts,
+    View,
+)
+from controller.ports import PortLoads
+
+
+class SchedulerError(ValueError):
+    """The caller contradicts itself: an unknown or repeated id, or a value that cannot be."""
+
+
+class Scheduler:
+    """Keeps what is active and asks `policy` about every event.
+
+    `ports` are the capacities of all ports in model bits/s. Each call takes the model time in
+    nanoseconds; a time before the last one counts as the last one. An assignment is returned only
+    where the level differs from the flow's current one. Memory is bounded by what is active.
+
+    `view` is what the policy sees, to be read only.
+    """
+
+    def __init__(self, policy: Policy, *, ports: Mapping[PortId, int]) -> None:
+        self._policy = policy
+        self._loads = PortLoads(ports, rho_window_ns=policy.rho_window_ns)
+        self._flows: dict[str, ActiveFlow] = {}
+        self._batches: dict[str, ActiveBatch] = {}
+        self._unpaced: dict[str, ActiveFlow] = {}
+        self.view = View(
+            flows=MappingProxyType(self._flows),
+            batches=MappingProxyType(self._batches),
+            unpaced=MappingProxyType(self._unpaced),
+            ports=self._loads,
+        )
+        self._now_ns = 0
+        self._tick_ns: int | None = None
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def batch_started(self, now_ns: int, batch: Batch) -> list[Assignment]:
+        """A prefill batch is formed; it waits for its layer 0."""
+        self._advance(now_ns)
+        if batch.id in self._batches:
+            raise SchedulerError(f"batch {batch.id!r} has started already")
+        if batch.layers < 1:
+            raise SchedulerError(f"batch {batch.id!r} has {batch.layers} layers")
+        active = self._batches[batch.id] = ActiveBatch(batch)
+        return self._apply(self._policy.on_batch(self._now_ns, active, self.view))
+
+    def submit(self, now_ns: int, flow: Flow) -> list[Assignment]:
+        """`flow` wants to start. Its own assignment comes first; others may follow.
+
+        The batch of an S1 or S2 flow must be known. An S3 flow may be posted after its batch has
+        departed (ranks do not end in step): only its deadline matters then.
+        """
+        self._advance(now_ns)
+        self._check(flow)
+        batch = None if flow.batch is None else self._batches.get(flow.batch)
+        if batch is None and flow.batch is not None and flow.stage is not Stage.P2D:
+            raise SchedulerError(f"flow {flow.id!r} is of batch {flow.batch!r}, which is not active")
+        active = ActiveFlow(flow, self._now_ns, flow.size_bytes, batch)
+        self._flows[flow.id] = active
+        if batch is not None:
+            batch.flows[flow.id] = active
+        if active.unpaced:
+            self._unpaced[flow.id] = active
+        self._loads.submitted(flow)
+        verdict = self._policy.on_submit(self._now_ns, active, self.view)
+        self._schedule_tick()
+        return [self._assign(active, verdict, previous=None)]
+
+    def layer_advanced(self, now_ns: int, batch_id: str, layer: int) -> list[Assignment]:
+        """The batch begins `layer`; its number of layers means that its compute is over.
+
+        Ranks may report out of step: the furthest report counts, others change nothing.
+        """
+        self._advance(now_ns)
+        batch = self._batch(batch_id)
+        if not 0 <= layer <= batch.batch.layers:
+            raise SchedulerError(
+                f"batch {batch_id!r} has {batch.batch.layers} layers and cannot begin layer {layer}"
+            )
+        if layer <= batch.layer:
+            return []
+        batch.layer = layer
+        if batch.compute_over:
+            self._unpaced.update(batch.flows)
+        assignments = self._apply(self._policy.on_layer(self._now_ns, batch, self.view))
+        return assignments + self._depart(batch)
+
+    def progress(self, now_ns: int, flow_id: str, bytes_left: int) -> list[Assignment]:
+        """`bytes_left` of the flow are not at the receiver yet. A report that is late is ignored."""
+        self._advance(now_ns)
+        flow = self._flow(flow_id)
+        if not 0 <= bytes_left <= flow.flow.size_bytes:
+            raise SchedulerError(
+                f"flow {flow_id!r} of {flow.flow.size_bytes} bytes cannot have {bytes_left} left"
+            )
+        if bytes_left >= flow.bytes_left:
+            return []
+        self._loads.moved(self._now_ns, flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
+        flow.bytes_left = bytes_left
+        return self._apply(self._policy.on_progress(self._now_ns, flow, self.view))
+
+    def completion(self, now_ns: int, flow_id: str) -> list[Assignment]:
+        """The last byte of the flow is at its receiver; the flow is forgotten."""
+        self._advance(now_ns)
+        flow = self._flow(flow_id)
+        self._loads.finished(self._now_ns, flow.flow, before_bytes=flow.bytes_left)
+        flow.bytes_left = 0
+        del self._flows[flow_id]
+        self._unpaced.pop(flow_id, None)
+        if flow.batch is not None:
+            del flow.batch.flows[flow_id]
+        assignments = self._apply(self._policy.on_completion(self._now_ns, flow, self.view))
+        if flow.batch is not None:
+            assignments += self._depart(flow.batch)
+        return assignments
+
+    def next_tick_ns(self) -> int | None:
+        """When `tick` is to be called next; None while there is nothing to look at periodically."""
+        return self._tick_ns
+
+    def tick(self, now_ns: int) -> list[Assignment]:
+        """Look at what is due. Before `next_tick_ns` this does nothing."""
+        self._advance(now_ns)
+        if self._tick_ns is None or self._now_ns < self._tick_ns:
+            return []
+        self._tick_ns = None
+        return self._apply(self._policy.on_tick(self._now_ns, self.view))
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def level_of(self, flow_id: str) -> Level:
+        return self._flow(flow_id).level
+
+    def active(self) -> Iterator[Flow]:
+        """The flows that are submitted and not complete, in order of submission."""
+        return (active.flow for active in self._flows.values())
+
+    def active_batches(self) -> Iterator[Batch]:
+        """The batches that still compute or have active flows, in order of arrival."""
+        return (active.batch for active in self._batches.values())
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _advance(self, now_ns: int) -> None:
+        self._now_ns = max(self._now_ns, now_ns)
+
+    def _check(self, flow: Flow) -> None:
+        if flow.id in self._flows:
+            raise SchedulerError(f"flow {flow.id!r} is active already")
+        if flow.size_bytes < 0:
+            raise SchedulerError(f"flow {flow.id!r} has a size of {flow.size_bytes} bytes")
+        for port, load_bytes in flow.load.items():
+            if port not in self._loads:
+                raise SchedulerError(f"flow {flow.id!r} crosses {port!r}, which is not a port here")
+            if load_bytes < 0:
+                raise SchedulerError(f"flow {flow.id!r} loads {port!r} with {load_bytes} bytes")
+
+    def _flow(self, flow_id: str) -> ActiveFlow:
+        try:
+            return self._flows[flow_id]
+        except KeyError:
+            raise SchedulerError(f"flow {flow_id!r} is not active") from None
+
+    def _batch(self, batch_id: str) -> ActiveBatch:
+        try:
+            return self._batches[batch_id]
+        except KeyError:
+            raise SchedulerError(f"batch {batch_id!r} is not active") from None
+
+    def _depart(self, batch: ActiveBatch) -> list[Assignment]:
+        if batch.flows or not batch.compute_over:
+            return []
+        del self._batches[batch.batch.id]
+        return self._apply(self._policy.on_departure(self._now_ns, batch, self.view))
+
+    def _apply(self, verdicts: Verdicts) -> list[Assignment]:
+        self._schedule_tick()
+        assignments = []
+        for flow_id, verdict in verdicts.items():
+            flow = self._flow(flow_id)
+            if verdict.level != flow.level:
+                assignments.append(self._assign(flow, verdict, previous=flow.level))
+        return assignments
+
+    def _assign(self, flow: ActiveFlow, verdict: Verdict, previous: Level | None) -> Assignment:
+        if verdict.level is Level.CONTROL:
+            raise SchedulerError(
+                f"policy {self._policy.name!r} put flow {flow.flow.id!r} on the control level"
+            )
+        flow.level = verdict.level
+        return Assignment(
+            time_ns=self._now_ns,
+            flow=flow.flow.id,
+            level=verdict.level,
+            previous=previous,
+            reason=verdict.reason,
+        )
+
+    def _schedule_tick(self) -> None:
+        if self._policy.recheck_ns is None or not self._policy.wants_ticks(self.view):
+            self._tick_ns = None
+        elif self._tick_ns is None:
+            self._tick_ns = self._now_ns + self._policy.recheck_ns

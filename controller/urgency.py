@@ -1,0 +1,83 @@
+"""How urgent a flow or a batch is: formulas without state.
+
+Sources: MFS v1 (arXiv 2603.17456v1) for MLU, RLI, RED and the geometric thresholds; laxity is the
+classic one of least-laxity-first scheduling. Times are model nanoseconds, sizes model bytes, rates
+model bits/s.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+NS_PER_S = 1_000_000_000
+
+
+def mlu(due_bytes: int, time_left_ns: int, bps: int, rho: float = 0.0) -> float:
+    """Minimal link utilisation: the share of a port's free capacity that must go to `due_bytes`.
+
+    `due_bytes * 8 / (time_left * bps * (1 - rho))`, with `rho` in [0, 1) the share of the port that
+    others take first. Above 1 the deadline cannot be met; infinite when it has passed.
+
+    1.25 MB in 1 ms on 100 Gb/s: 10 Mbit of the 100 Mbit that fit, 0.1; with rho 0.8, 0.5.
+    """
+    if not 0.0 <= rho < 1.0:
+        raise ValueError(f"rho is a share below 1, not {rho}")
+    if due_bytes <= 0:
+        return 0.0
+    if time_left_ns <= 0:
+        return math.inf
+    return due_bytes * 8 * NS_PER_S / (time_left_ns * bps * (1.0 - rho))
+
+
+def thresholds(top: float, base: float, count: int) -> tuple[float, ...]:
+    """The `count` MLU thresholds `Q_i = top * base ** -i`, falling.
+
+    U = 0.5, E = 4, three of them: 0.5, 0.125, 0.03125.
+    """
+    return tuple(top * base**-i for i in range(count))
+
+
+def rli(target_layer: int, current_layer: int) -> int:
+    """Relative layer index: how many layers of compute come before the one that needs the flow.
+
+    Zero for a flow whose layer has begun: it holds up compute now. Layer 7 while layer 3 runs: 4.
+    """
+    return max(0, target_layer - current_layer)
+
+
+def red(deadlines_ns: Sequence[int]) -> int:
+    """Robust effective deadline of a batch, rounded down to a nanosecond.
+
+    The deadlines, sorted, are split at their widest gap (the first of equal ones) into tight and
+    loose; with f the tight share, `RED = f * min(tight) + (1 - f) * min(loose)`. Equal deadlines,
+    and a single one, are their own RED. Raises `ValueError` when there is none.
+
+    10, 12, 40: the gap 12..40 splits off 40, f = 2/3, RED = 2/3 * 10 + 1/3 * 40 = 20.
+    """
+    if not deadlines_ns:
+        raise ValueError("a batch without deadlines has no RED")
+    ordered = sorted(deadlines_ns)
+    if ordered[0] == ordered[-1]:
+        return ordered[0]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(ordered)]
+    tight = 1 + gaps.index(max(gaps))
+    loose = len(ordered) - tight
+    return (tight * ordered[0] + loose * ordered[tight]) // len(ordered)
+
+
+def transfer_ns(size_bytes: int, bps: int) -> int:
+    """Time to send `size_bytes` alone on a link, rounded up. 20 MB at 100 Gb/s: 1.6 ms."""
+    return -(-size_bytes * 8 * NS_PER_S // bps)
+
+
+def latest_finish_ns(deadline_ns: int, downstream_ns: int) -> int:
+    """When the network must be done so that `downstream_ns` of other work still fits."""
+    return deadline_ns - downstream_ns
+
+
+def laxity_ns(deadline_ns: int, now_ns: int, downstream_ns: int, alone_ns: int) -> int:
+    """How long a transfer can still be put off: latest finish, less now, less its time alone.
+
+    Negative: the deadline cannot be met. Deadline 18, 9 of downstream work, 2 to send, at 0: 7.
+    """
+    return latest_finish_ns(deadline_ns, downstream_ns) - now_ns - alone_ns

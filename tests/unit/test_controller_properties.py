@@ -1,0 +1,182 @@
+"""What must hold for any sequence of events, tried on sequences hypothesis makes up."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.flow import Assignment, Batch, Flow, Level, Stage
+from controller.policies import make_policy, policy_names
+from controller.scheduler import Scheduler
+
+PORTS = {f"{a}->{b}": 10_000_000_000 for a, b in (("h1", "s1"), ("h2", "s1"), ("s1", "h1"), ("s1", "h2"))}
+LAYERS = 4
+
+Move = tuple[str, int, int]
+"""A kind of event and two numbers that say which: of what is active, how much."""
+
+moves = st.lists(
+    st.tuples(
+        st.sampled_from(["batch", "submit", "submit", "submit", "layer", "progress", "complete", "tick"]),
+        st.integers(0, 1000),
+        st.integers(0, 1000),
+    ),
+    max_size=60,
+)
+
+
+@dataclass(slots=True)
+class Player:
+    """Turns moves into calls that a correct caller could make, and keeps what comes back."""
+
+    core: Scheduler
+    now_ns: int = 0
+    made: int = 0
+    layers: dict[str, int] = field(default_factory=dict)
+    flows: dict[str, int] = field(default_factory=dict)
+    said: list[Assignment] = field(default_factory=list)
+
+    def play(self, move: Move) -> None:
+        kind, which, much = move
+        self.now_ns += which * 10_000
+        plays: dict[str, Callable[[int, int], list[Assignment]]] = {
+            "batch": self._batch,
+            "submit": self._submit,
+            "layer": self._layer,
+            "progress": self._progress,
+            "complete": self._complete,
+            "tick": lambda which, much: self.core.tick(self.now_ns),
+        }
+        self.said += plays[kind](which, much)
+        active = {batch.id for batch in self.core.active_batches()}
+        self.layers = {name: layer for name, layer in self.layers.items() if name in active}
+
+    def finish(self) -> None:
+        """Let every flow end and every batch compute to its end."""
+        for name in list(self.flows):
+            self.said += self.core.completion(self.now_ns, name)
+        for batch in list(self.core.active_batches()):
+            self.said += self.core.layer_advanced(self.now_ns, batch.id, LAYERS)
+
+    def _batch(self, which: int, much: int) -> list[Assignment]:
+        self.made += 1
+        name = f"b{self.made}"
+        self.layers[name] = 0
+        deadlines = tuple(self.now_ns + 1_000_000 * (1 + (much * i) % 97) for i in range(which % 4))
+        return self.core.batch_started(self.now_ns, Batch(id=name, layers=LAYERS, deadlines_ns=deadlines))
+
+    def _submit(self, which: int, much: int) -> list[Assignment]:
+        self.made += 1
+        name = f"f{self.made}"
+        size = 1 + much * 10_000
+        ports = list(PORTS)[which % 4 :][:2]
+        batches = [*self.layers, None]
+        self.flows[name] = size
+        flow = Flow(
+            id=name,
+            stage=list(Stage)[which % 3],
+            size_bytes=size,
+            load=dict.fromkeys(ports, size),
+            batch=batches[much % len(batches)],
+            layer=much % LAYERS,
+            deadline_ns=None if which % 7 == 0 else self.now_ns + 100_000 * (which % 50),
+        )
+        return self.core.submit(self.now_ns, flow)
+
+    def _layer(self, which: int, much: int) -> list[Assignment]:
+        if not self.layers:
+            return []
+        name = list(self.layers)[much % len(self.layers)]
+        self.layers[name] = min(LAYERS, self.layers[name] + 1)
+        return self.core.layer_advanced(self.now_ns, name, self.layers[name])
+
+    def _progress(self, which: int, much: int) -> list[Assignment]:
+        if not self.flows:
+            return []
+        name = list(self.flows)[which % len(self.flows)]
+        return self.core.progress(self.now_ns, name, self.flows[name] * much // 1000)
+
+    def _complete(self, which: int, much: int) -> list[Assignment]:
+        if not self.flows:
+            return []
+        name = list(self.flows)[which % len(self.flows)]
+        del self.flows[name]
+        return self.core.completion(self.now_ns, name)
+
+
+def played(spec: str, sequence: list[Move]) -> Player:
+    player = Player(Scheduler(make_policy(spec), ports=PORTS))
+    for move in sequence:
+        player.play(move)
+    return player
+
+
+def levels_by_flow(said: list[Assignment]) -> dict[str, list[Level]]:
+    levels: dict[str, list[Level]] = {}
+    for one in said:
+        levels.setdefault(one.flow, []).append(one.level)
+    return levels
+
+
+@settings(max_examples=150, deadline=None)
+@given(moves)
+def test_mfs_only_ever_promotes(sequence: list[Move]) -> None:
+    for levels in levels_by_flow(played("mfs", sequence).said).values():
+        assert all(later < earlier for earlier, later in pairwise(levels))
+
+
+@settings(max_examples=60, deadline=None)
+@given(moves)
+def test_fair_never_favours(sequence: list[Move]) -> None:
+    assert {one.level for one in played("fair", sequence).said} <= {Level.P3}
+
+
+@pytest.mark.parametrize("spec", [*policy_names(), "mfs(monotonic=off,layer_boundary=off)", "mfs(levels=2)"])
+@settings(max_examples=60, deadline=None)
+@given(sequence=moves)
+def test_equal_events_give_equal_decisions_and_nothing_is_left_at_the_end(
+    spec: str, sequence: list[Move]
+) -> None:
+    first, second = played(spec, sequence), played(spec, sequence)
+    assert first.said == second.said
+    assert all(one.level is not Level.CONTROL and one.reason for one in first.said)
+    assert all(one.level is not one.previous for one in first.said)
+    first.finish()
+    assert list(first.core.active()) == []
+    assert list(first.core.active_batches()) == []
+    assert first.core.next_tick_ns() is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(moves)
+def test_the_loads_of_all_ports_return_to_zero(sequence: list[Move]) -> None:
+    player = played("mfs", sequence)
+    player.finish()
+    ports = player.core.view.ports
+    for port in PORTS:
+        assert ports.due(port, 10**18) == (0, 0)
+        assert ports.early_layers(port) == {}
+        assert ports.rho(port, player.now_ns + 10**12) == 0.0  # 2,000 windows later: exp(-2000)
+
+
+@settings(max_examples=100, deadline=None)
+@given(moves)
+def test_what_is_due_on_a_port_is_the_sum_over_its_active_flows(sequence: list[Move]) -> None:
+    """The running sums against a count from scratch; loads equal sizes, so nothing is rounded."""
+    view = played("mfs", sequence).core.view
+    due = [
+        (active.flow.deadline_ns, active)
+        for active in view.flows.values()
+        if active.flow.stage is Stage.P2D and active.flow.deadline_ns is not None
+    ]
+    for port in PORTS:
+        for until_ns, _ in due:
+            left = [
+                active.bytes_left
+                for deadline_ns, active in due
+                if port in active.flow.load and deadline_ns <= until_ns
+            ]
+            assert view.ports.due(port, until_ns) == (sum(left), len(left))

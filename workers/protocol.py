@@ -1,0 +1,193 @@
+"""Messages between the coordinator of a run and its ranks, and what a rank is started with.
+
+Sent over ZeroMQ as msgpack frames. `*_wall_ns` is CLOCK_MONOTONIC; `*_ns` is model time.
+"""
+
+import msgspec
+
+from controller.flow import Level, Stage
+from workers.plan import BatchPlan, Transfer
+
+
+class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A lane to be opened: one TCP connection for flows of `stage` from rank `src` to rank `dst`."""
+
+    id: str
+    stage: Stage
+    src: int
+    dst: int
+
+
+class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A lane that only measures a path before the clock starts; the controller never hears of it."""
+
+    id: str
+    src: int
+    dst: int
+
+
+class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a rank needs before its first plan. Indexed tuples are by rank number."""
+
+    rank: int
+    servers: tuple[str, ...]
+    addresses: dict[str, str]
+    interface: str
+    namespace_pid: int
+    store_host: str
+    store_port: int
+    lanes: tuple[LaneSpec, ...]
+    probes: tuple[ProbeSpec, ...]
+    groups: dict[str, tuple[int, ...]]
+    time_dilation: float
+    bytes_scale: float
+    chunk_bytes: int
+    verify_share: float
+    seed: int
+    device: str
+    compute: str
+    to_controller: str
+    from_controller: str
+    to_coordinator: str
+    from_coordinator: str
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    zero_wall_ns: int
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
+    plan: BatchPlan
+
+
+class TimedTransfer(msgspec.Struct, frozen=True, kw_only=True):
+    transfer: Transfer
+    start_ns: int
+
+
+class Flows(msgspec.Struct, frozen=True, kw_only=True, tag="flows"):
+    """The micro workload's flows that this rank sends."""
+
+    flows: tuple[TimedTransfer, ...]
+
+
+class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="run_probe"):
+    """Send, or receive, `wire_bytes` on the lane `probe` at `at_wall_ns`."""
+
+    probe: str
+    wire_bytes: int
+    at_wall_ns: int
+
+
+class Finish(msgspec.Struct, frozen=True, kw_only=True, tag="finish"):
+    """Send your `Records` and end."""
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """All lanes and groups of the rank are connected. `device` and `backend` are what it chose."""
+
+    rank: int
+    lanes: int
+    groups: int
+    device: str
+    backend: str
+
+
+class Probed(msgspec.Struct, frozen=True, kw_only=True, tag="probed"):
+    """The receiving end of a probe lane: how long `wire_bytes` took from first to last byte."""
+
+    probe: str
+    wire_bytes: int
+    seconds: float
+
+
+class BatchDone(msgspec.Struct, frozen=True, kw_only=True, tag="batch_done"):
+    """This rank has finished the compute and collectives of the batch's last layer."""
+
+    batch: str
+    rank: int
+    start_ns: int
+    end_ns: int
+
+
+class FirstToken(msgspec.Struct, frozen=True, kw_only=True, tag="first_token"):
+    """The decode worker has the whole KV of the request (`p2d_end_ns`) and has done its first step."""
+
+    request: int
+    p2d_end_ns: int
+    time_ns: int
+
+
+class Arrived(msgspec.Struct, frozen=True, kw_only=True, tag="arrived"):
+    """A flow of the micro workload has arrived completely."""
+
+    flow: str
+
+
+class SentFlow(msgspec.Struct, frozen=True, kw_only=True):
+    """The sender's half of a flow's record; `permit_latency_wall_ns` excludes the wait for a lane."""
+
+    id: str
+    stage: Stage
+    src: int
+    dst: int
+    size_bytes: int
+    batch: str | None
+    request: int | None
+    layer: int | None
+    coflow: str | None
+    deadline_ns: int | None
+    submit_ns: int
+    permit_ns: int
+    lane_wait_ns: int
+    permit_latency_wall_ns: int
+    level: Level
+
+
+class ReceivedFlow(msgspec.Struct, frozen=True, kw_only=True):
+    """The receiver's half. For a share of a collective both halves come from the same rank."""
+
+    id: str
+    finish_ns: int
+    verified: bool | None
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    label: str
+    batch: str | None
+    layer: int | None
+    start_ns: int
+    end_ns: int
+
+
+class ProgressMark(msgspec.Struct, frozen=True, kw_only=True):
+    flow: str
+    time_ns: int
+    received_bytes: int
+
+
+class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
+    """All a rank has seen. `late_wakeups_ms`: how much later than asked its timed waits ended."""
+
+    rank: int
+    sent: tuple[SentFlow, ...]
+    received: tuple[ReceivedFlow, ...]
+    spans: tuple[Span, ...]
+    progress: tuple[ProgressMark, ...]
+    late_wakeups_ms: tuple[float, ...]
+
+
+class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble"):
+    """Something the run cannot survive: a wrong payload, a broken connection, an exception."""
+
+    rank: int
+    message: str
+
+
+ToRank = Start | Plan | Flows | RunProbe | Finish
+FromRank = Ready | Probed | BatchDone | FirstToken | Arrived | Records | RankTrouble
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_rank = msgspec.msgpack.Decoder(ToRank).decode
+decode_from_rank = msgspec.msgpack.Decoder(FromRank).decode
