@@ -1,0 +1,157 @@
+"""Lanes: two-rank groups that carry one flow at a time, in one direction.
+
+A message is a small header (which flow, how long) and the payload in chunks. Its arrival is known
+at the *receiver* only: the sender's call returns when the kernel has taken the bytes, while they
+may still wait in a queue of the fabric.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import torch
+
+from workers.payload import Payloads, sampled
+
+_HEADER_BYTES = 256
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    flow: str
+    size_bytes: int
+    wire_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A permitted flow on its way into a lane."""
+
+    flow: str
+    size_bytes: int
+    wire_bytes: int
+
+
+class SendLane:
+    """The sending end. `send` queues a permitted flow; a thread of its own does the sending."""
+
+    def __init__(
+        self,
+        name: str,
+        group: Any,
+        payloads: Payloads,
+        chunk_bytes: int,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.name = name
+        self._group = group
+        self._payloads = payloads
+        self._chunk_bytes = chunk_bytes
+        self._failed = failed
+        self._queue: queue.SimpleQueue[Outgoing] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=f"send {name}", daemon=True).start()
+
+    def send(self, flow: Outgoing) -> None:
+        self._queue.put(flow)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._send_now(self._queue.get())
+        except BaseException as error:
+            self._failed(error)
+
+    def _send_now(self, flow: Outgoing) -> None:
+        header = Header(flow=flow.flow, size_bytes=flow.size_bytes, wire_bytes=flow.wire_bytes)
+        works = [self._group.send([_pack(header)], 1, 0)]
+        for name, size in chunks(flow.flow, flow.wire_bytes, self._chunk_bytes):
+            works.append(self._group.send([self._payloads.of(name, size)], 1, 0))
+        for work in works:
+            work.wait()
+
+
+class ReceiveLane:
+    """The receiving end: a thread that takes one message after the other.
+
+    `progressed(flow, size, received)` is called after every chunk but the last,
+    `arrived(flow, verified)` after the last; sizes are model bytes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        group: Any,
+        payloads: Payloads,
+        chunk_bytes: int,
+        verify_share: float,
+        *,
+        device: torch.device,
+        progressed: Callable[[str, int, int], None],
+        arrived: Callable[[str, bool | None], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._group = group
+        self._payloads = payloads
+        self._chunk_bytes = chunk_bytes
+        self._verify_share = verify_share
+        self._device = device
+        self._progressed = progressed
+        self._arrived = arrived
+        self._failed = failed
+        threading.Thread(target=self._run, name=f"receive {name}", daemon=True).start()
+
+    def _run(self) -> None:
+        buffer = torch.empty(_HEADER_BYTES, dtype=torch.uint8)
+        try:
+            while True:
+                self._group.recv([buffer], 0, 0).wait()
+                self._receive(_unpack(buffer))
+        except BaseException as error:
+            self._failed(error)
+
+    def _receive(self, header: Header) -> None:
+        parts = list(chunks(header.flow, header.wire_bytes, self._chunk_bytes))
+        kept = torch.empty(header.wire_bytes, dtype=torch.uint8)
+        works = []
+        offset = 0
+        for _, size in parts:
+            works.append(self._group.recv([kept[offset : offset + size]], 0, 0))
+            offset += size
+        verify = sampled(header.flow, self._verify_share)
+        received = 0
+        for (name, size), work in zip(parts, works, strict=True):
+            work.wait()
+            if verify:
+                self._payloads.check(name, kept[received : received + size])
+            received += size
+            if received < header.wire_bytes:
+                share = received / header.wire_bytes
+                self._progressed(header.flow, header.size_bytes, int(header.size_bytes * share))
+        if self._device.type != "cpu":
+            kept.to(self._device)  # the KV's place is the GPU's memory
+        self._arrived(header.flow, True if verify else None)
+
+
+def chunks(flow: str, wire_bytes: int, chunk_bytes: int) -> list[tuple[str, int]]:
+    """Name and size of each piece of a message, in order."""
+    return [
+        (f"{flow}/{i}", min(chunk_bytes, wire_bytes - start))
+        for i, start in enumerate(range(0, wire_bytes, chunk_bytes))
+    ]
+
+
+def _pack(header: Header) -> torch.Tensor:
+    """Length (two bytes), msgpack, padding."""
+    raw = msgspec.msgpack.encode(header)
+    framed = len(raw).to_bytes(2, "big") + raw
+    if len(framed) > _HEADER_BYTES:
+        raise ValueError(f"the id of flow {header.flow!r} is too long for a lane's header")
+    return torch.frombuffer(bytearray(framed.ljust(_HEADER_BYTES, b"\0")), dtype=torch.uint8)
+
+
+def _unpack(buffer: torch.Tensor) -> Header:
+    raw = bytes(buffer.numpy())
+    length = int.from_bytes(raw[:2], "big")
+    return msgspec.msgpack.decode(raw[2 : 2 + length], type=Header)

@@ -1,0 +1,23 @@
+"""What a rank remembers of a run. Lists only grow; appending is safe from any thread."""
+
+from dataclasses import dataclass, field
+
+from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span
+
+
+@dataclass(slots=True)
+class Recorder:
+    sent: list[SentFlow] = field(default_factory=list)
+    received: list[ReceivedFlow] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    progress: list[ProgressMark] = field(default_factory=list)
+
+    def records(self, rank: int, late_wakeups_ms: list[float]) -> Records:
+        return Records(
+            rank=rank,
+            sent=tuple(self.sent),
+            received=tuple(self.received),
+            spans=tuple(self.spans),
+            progress=tuple(self.progress),
+            late_wakeups_ms=tuple(late_wakeups_ms),
+        )

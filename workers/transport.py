@@ -1,0 +1,104 @@
+"""Process groups over one network interface, and the TCP connections that each of them opened.
+
+Groups are built directly (`ProcessGroupGloo`), not through torch's global registry: a run has
+hundreds of two-rank groups, and a rank takes part in its own only.
+"""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import psutil
+import torch
+import torch.distributed as dist
+
+from controller.protocol import Connection
+
+_FOREVER = timedelta(days=1)  # a lane may be silent for a whole run
+
+
+class Transport:
+    """Builds the groups of one rank. `interface` is the device that all their traffic uses.
+
+    `backend` is `nccl` for collectives on CUDA devices when every rank has a GPU of its own (NCCL
+    refuses to share one), else `gloo`; lanes always use gloo, staged through pinned
+    memory when the tensors are on a GPU.
+    """
+
+    def __init__(self, *, store: dist.Store, interface: str, device: torch.device, nccl: bool) -> None:
+        self._store = store
+        self._interface = interface
+        self.device = device
+        self.backend = "nccl" if nccl else "gloo"
+        self._gloo_device = dist.ProcessGroupGloo.create_device(interface=interface)
+        self._process = psutil.Process()
+        self._known = self._connections()
+
+    def lane(self, name: str, rank: int) -> tuple[Any, tuple[Connection, ...]]:
+        """Open a two-rank group; `rank` is 0 at the sending end, 1 at the receiving one.
+
+        Blocks until the peer opens it too. Returns the group and its connections.
+        """
+        return self._gloo(name, rank, 2), self._new_connections()
+
+    def group(self, name: str, rank: int, size: int) -> tuple[Any, tuple[Connection, ...]]:
+        """Open a process group for collectives; blocks until all members do."""
+        group = self._nccl(name, rank, size) if self.backend == "nccl" else self._gloo(name, rank, size)
+        return group, self._new_connections()
+
+    def _gloo(self, name: str, rank: int, size: int) -> Any:
+        options = dist.ProcessGroupGloo._Options()
+        options._devices = [self._gloo_device]
+        options._timeout = _FOREVER
+        options._threads = 1
+        return dist.ProcessGroupGloo(dist.PrefixStore(name, self._store), rank, size, options)
+
+    def _nccl(self, name: str, rank: int, size: int) -> Any:
+        # Traffic has to cross the emulated fabric even where NCCL knows a shorter way, and ranks of
+        # one server (one namespace) must look like one host to it.
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", self._interface)
+        os.environ.setdefault("NCCL_IB_DISABLE", "1")
+        os.environ.setdefault("NCCL_HOSTID", self._interface)
+        group = dist.ProcessGroupNCCL(
+            dist.PrefixStore(name, self._store), rank, size, dist.ProcessGroupNCCL.Options()
+        )
+        # NCCL connects on first use: one small exchange makes all connections exist and visible.
+        probe = torch.zeros(size * 8, dtype=torch.uint8, device=self.device)
+        group.alltoall_base(torch.empty_like(probe), probe, [], []).wait()
+        group.allreduce([probe.clone()]).wait()
+        torch.cuda.synchronize(self.device)
+        return group
+
+    def _new_connections(self) -> tuple[Connection, ...]:
+        now = self._connections()
+        new = now - self._known
+        self._known = now
+        return tuple(
+            Connection(src_ip=src[0], src_port=src[1], dst_ip=dst[0], dst_port=dst[1])
+            for src, dst in sorted(new)
+        )
+
+    def _connections(self) -> set[tuple[tuple[str, int], tuple[str, int]]]:
+        """Established TCP connections of this process to other addresses than its own."""
+        return {
+            ((c.laddr.ip, c.laddr.port), (c.raddr.ip, c.raddr.port))
+            for c in self._process.net_connections("tcp4")
+            if c.status == psutil.CONN_ESTABLISHED and c.raddr and c.raddr.ip != c.laddr.ip
+        }
+
+
+def by_peer(
+    connections: Sequence[Connection], addresses: dict[int, str]
+) -> dict[int, tuple[Connection, ...]]:
+    """Which connections lead to which peer rank. `addresses` are the peers' by rank.
+
+    Peers on one server share its address, and so its path: their connections are dealt out in turn.
+    """
+    found: dict[int, list[Connection]] = {peer: [] for peer in addresses}
+    for address in sorted(set(addresses.values())):
+        peers = sorted(peer for peer, a in addresses.items() if a == address)
+        there = [c for c in connections if c.dst_ip == address]
+        for i, connection in enumerate(there):
+            found[peers[i % len(peers)]].append(connection)
+    return {peer: tuple(c) for peer, c in found.items()}
