@@ -1,0 +1,137 @@
+"""What every fabric brings back from a run: rows of plain data in model units.
+
+Times are model nanoseconds since the clock of the run started; `None` means "did not happen".
+"""
+
+import msgspec
+
+from controller.flow import Level, Stage
+
+
+class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. `ttft_ns` is arrival to first token; `status` is completed, pruned or failed."""
+
+    request: int
+    slo_class: str
+    status: str
+    unit: str | None
+    batch: str | None
+    decode_rank: int | None
+    prompt_tokens: int
+    new_tokens: int
+    local_tokens: int
+    remote_tokens: int
+    arrival_ns: int
+    start_ns: int | None
+    prefill_end_ns: int | None
+    p2d_end_ns: int | None
+    first_token_ns: int | None
+    ttft_ns: int | None
+    slo_ns: int
+    unloaded_ttft_ns: int
+
+
+class FlowRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One flow, from submission to the last byte at the receiver.
+
+    `permit_ns - submit_ns` includes `lane_wait_ns`, the time it waited for a free lane.
+    For S2, one row per member of a collective; `src` and `dst` are rank numbers, `dst` is -1.
+    `verified` is None where the payload was not in the checked sample.
+    """
+
+    id: str
+    stage: Stage
+    src: int
+    dst: int
+    src_server: str
+    dst_server: str | None
+    size_bytes: int
+    batch: str | None
+    request: int | None
+    layer: int | None
+    coflow: str | None
+    deadline_ns: int | None
+    submit_ns: int
+    permit_ns: int
+    lane_wait_ns: int
+    finish_ns: int
+    level_first: Level
+    level_last: Level
+    promotions: int
+    path: tuple[str, ...]
+    verified: bool | None
+
+
+class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One level change, with its reason in words. `level_from` is None for the first assignment."""
+
+    time_ns: int
+    flow: str
+    level_from: Level | None
+    level_to: Level
+    reason: str
+
+
+class SpanRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank did: `kind` is `s1_wait`, `compute`, `collective` or `decode` (its first step)."""
+
+    rank: int
+    kind: str
+    label: str
+    batch: str | None
+    layer: int | None
+    start_ns: int
+    end_ns: int
+
+
+class LinkSample(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters of one port at one moment: per level, wire bytes sent so far, backlog and drops so far."""
+
+    time_ns: int
+    port: str
+    sent_bytes: tuple[int, ...]
+    backlog_bytes: tuple[int, ...]
+    drops: tuple[int, ...]
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of a flow that have arrived at its receiver by `time_ns` (model bytes)."""
+
+    time_ns: int
+    flow: str
+    received_bytes: int
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One fidelity measure with its bound. `advice` says what to change when it is not met."""
+
+    name: str
+    value: float | None
+    bound: str
+    unit: str
+    ok: bool
+    advice: str
+
+
+class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
+    faithful: bool
+    checks: tuple[Check, ...]
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one policy's run left behind. `permit_latency_ms` are wall milliseconds."""
+
+    policy: str
+    fabric: str
+    requests: tuple[RequestRow, ...]
+    flows: tuple[FlowRow, ...]
+    decisions: tuple[DecisionRow, ...]
+    spans: tuple[SpanRow, ...]
+    links: tuple[LinkSample, ...]
+    progress: tuple[Progress, ...]
+    permit_latency_ms: tuple[float, ...]
+    fidelity: Fidelity
+    facts: dict[str, str | int | float]
+    queues: dict[str, list[dict[str, str | int | float]]]
+    duration_ns: int
+    wall_s: float

@@ -1,0 +1,162 @@
+"""From a batch whose requests have a replica and a decode worker to the plan that ranks execute."""
+
+from collections.abc import Mapping, Sequence
+
+from controller.flow import Stage
+from testbed.job import GpuSpeed, ModelShape, Placement
+from testbed.serving.assignment import Assigned
+from testbed.serving.gpus import memory_s
+from testbed.serving.models import (
+    active_parameter_bytes,
+    kv_bytes_per_token,
+    kv_bytes_per_token_layer,
+    score_flops,
+)
+from testbed.serving.placement import tensor_parallel
+from testbed.serving.steps import ReplicaWork, in_layer, layer_steps
+from workers.plan import BatchPlan, Compute, LayerPlan, RequestPlan, Step, Transfer
+
+
+def build_plan(
+    *,
+    batch: str,
+    unit: str,
+    assigned: Sequence[Assigned],
+    decode_ranks: Mapping[int, int],
+    placement: Placement,
+    model: ModelShape,
+    gpu: GpuSpeed,
+    formed_ns: int,
+) -> BatchPlan:
+    """The plan of one batch on `unit`. `decode_ranks` maps request ids to ranks.
+
+    KV is sharded by head: shard k of a request sits on rank k of its replica, here and at the
+    owner of a reused block. S1 waits per layer for one transfer per owner and shard; S3 posts per
+    layer one transfer per shard, of new and reused tokens alike, due at the request's deadline.
+    """
+    steps = layer_steps(
+        replica_work(assigned, len(placement.replicas[unit]), model),
+        unit=unit,
+        placement=placement,
+        model=model,
+        gpu=gpu,
+    )
+    layers = tuple(
+        LayerPlan(
+            index=layer,
+            wait=_fetches(batch, unit, assigned, layer, placement, model),
+            steps=in_layer(steps, batch, layer),
+            post=_deliveries(batch, unit, assigned, layer, decode_ranks, placement, model),
+        )
+        for layer in range(model.layers)
+    )
+    tp = tensor_parallel(placement)
+    return BatchPlan(
+        id=batch,
+        unit=unit,
+        ranks=placement.units[unit],
+        requests=tuple(
+            RequestPlan(
+                request=item.request.id,
+                replica=placement.replicas[unit][item.replica],
+                decode_rank=decode_ranks[item.request.id],
+                new_tokens=item.new_tokens,
+                local_tokens=item.local_tokens,
+                remote_tokens=item.remote_tokens,
+                p2d_flows=model.layers * tp,
+                decode_step_s=decode_step_s(model, gpu, item.request.prompt_tokens),
+                deadline_ns=item.request.deadline_ns,
+            )
+            for item in assigned
+        ),
+        layers=layers,
+        compute_s=model.layers * slowest_compute_s(steps),
+        formed_ns=formed_ns,
+    )
+
+
+def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape) -> list[ReplicaWork]:
+    """What each replica has to compute per layer for the requests it was given."""
+    tokens, scores = [0] * replicas, [0] * replicas
+    for item in assigned:
+        tokens[item.replica] += item.new_tokens
+        scores[item.replica] += score_flops(
+            model,
+            new_tokens=item.new_tokens,
+            prefix_tokens=item.request.prompt_tokens - item.new_tokens,
+        )
+    return [ReplicaWork(new_tokens=t, score_flops=s) for t, s in zip(tokens, scores, strict=True)]
+
+
+def slowest_compute_s(steps: Sequence[Step]) -> float:
+    """Seconds of compute of one layer: of each step its slowest rank, which the others wait for."""
+    return sum(max(step.seconds) for step in steps if isinstance(step, Compute))
+
+
+def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int) -> float:
+    """Seconds of the first decode step: reading the active weights and the prompt's KV once.
+
+    Assumes that a decode worker is one GPU's worth of memory bandwidth, memory-bound, and that no
+    other request shares (and so pays part of) the reading of the weights.
+    """
+    kv_bytes = prompt_tokens * kv_bytes_per_token(model)
+    return memory_s(gpu, active_parameter_bytes(model) + kv_bytes)
+
+
+def _fetches(
+    batch: str,
+    unit: str,
+    assigned: Sequence[Assigned],
+    layer: int,
+    placement: Placement,
+    model: ModelShape,
+) -> tuple[Transfer, ...]:
+    tp = tensor_parallel(placement)
+    token_bytes = kv_bytes_per_token_layer(model) // tp
+    return tuple(
+        Transfer(
+            id=f"{batch}.r{item.request.id}.l{layer}.s1.{src}-{dst}",
+            stage=Stage.KV_REUSE,
+            src=src,
+            dst=dst,
+            size_bytes=fetch.blocks * item.request.block_tokens * token_bytes,
+            batch=batch,
+            request=item.request.id,
+            layer=layer,
+        )
+        for item in assigned
+        for fetch in item.fetches
+        for src, dst in zip(
+            placement.replicas[fetch.unit][fetch.replica],
+            placement.replicas[unit][item.replica],
+            strict=True,
+        )
+    )
+
+
+def _deliveries(
+    batch: str,
+    unit: str,
+    assigned: Sequence[Assigned],
+    layer: int,
+    decode_ranks: Mapping[int, int],
+    placement: Placement,
+    model: ModelShape,
+) -> tuple[Transfer, ...]:
+    tp = tensor_parallel(placement)
+    token_bytes = kv_bytes_per_token_layer(model) // tp
+    return tuple(
+        Transfer(
+            id=f"{batch}.r{item.request.id}.l{layer}.s3.{src}-{decode_ranks[item.request.id]}",
+            stage=Stage.P2D,
+            src=src,
+            dst=decode_ranks[item.request.id],
+            size_bytes=item.request.prompt_tokens * token_bytes,
+            batch=batch,
+            request=item.request.id,
+            layer=layer,
+            deadline_ns=item.request.deadline_ns,
+        )
+        for item in assigned
+        for src in placement.replicas[unit][item.replica]
+    )

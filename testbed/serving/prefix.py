@@ -1,0 +1,85 @@
+"""Which cached prefix blocks a prefill unit holds, and on which of its attention replicas.
+
+A block id stands for the block and everything before it (`testbed.job.Request.blocks`), so a
+prefix is held as far as every block up to there is held, by whichever replicas.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+Holders = tuple[tuple[int, ...], ...]
+"""For each block of a matched prefix, the replicas that hold a copy, in ascending order."""
+
+
+class PrefixIndex:
+    """The cached blocks of one unit's replicas, least recently used out first.
+
+    `capacity_blocks` is what one replica can hold; `None`: no bound. The index knows blocks, not
+    bytes. Nothing is pinned: a block that is evicted while a batch reads it is still read, for the
+    plan is already made; it is only no longer offered.
+    """
+
+    def __init__(self, replicas: int, capacity_blocks: int | None = None) -> None:
+        if capacity_blocks is not None and capacity_blocks < 1:
+            raise ValueError(f"a prefix cache needs room for a block, not for {capacity_blocks}")
+        self._capacity = capacity_blocks
+        self._held: tuple[OrderedDict[int, None], ...] = tuple(OrderedDict() for _ in range(replicas))
+        self._holders: dict[int, tuple[int, ...]] = {}
+
+    def lookup(self, blocks: Sequence[int]) -> Holders:
+        """The longest held prefix of `blocks`. Counts as no use of the blocks."""
+        found: list[tuple[int, ...]] = []
+        for block in blocks:
+            holders = self._holders.get(block)
+            if holders is None:
+                break
+            found.append(holders)
+        return tuple(found)
+
+    def insert(self, blocks: Sequence[int], replica: int) -> None:
+        """`replica` has computed or fetched the KV of all `blocks`, a prefix from its first block.
+
+        They become its most recently used ones, the first block last of all: eviction then
+        shortens a prefix from its end, where the rest stays useful.
+        """
+        held = self._held[replica]
+        for block in reversed(blocks):
+            if block not in held:
+                self._holders[block] = tuple(sorted((*self._holders.get(block, ()), replica)))
+            held[block] = None
+            held.move_to_end(block)
+        while self._capacity is not None and len(held) > self._capacity:
+            self._forget(held.popitem(last=False)[0], replica)
+
+    def _forget(self, block: int, replica: int) -> None:
+        left = tuple(holder for holder in self._holders[block] if holder != replica)
+        if left:
+            self._holders[block] = left
+        else:
+            del self._holders[block]
+
+    def blocks_held(self, replica: int) -> int:
+        return len(self._held[replica])
+
+
+def owners(holders: Holders) -> tuple[int, ...]:
+    """One replica per block to fetch it from, changing as seldom as possible along the prefix.
+
+    Fewer owners are fewer transfers per layer. The choice is greedy: stay with a replica as long
+    as it holds the next block, else take the one that holds the longest stretch from there.
+    """
+    chosen: list[int] = []
+    for i, here in enumerate(holders):
+        if chosen and chosen[-1] in here:
+            chosen.append(chosen[-1])
+        else:
+            chosen.append(max(here, key=lambda replica: (_stretch(holders, i, replica), -replica)))
+    return tuple(chosen)
+
+
+def _stretch(holders: Holders, start: int, replica: int) -> int:
+    """For how many blocks from `start` on `replica` holds each one."""
+    length = 0
+    while start + length < len(holders) and replica in holders[start + length]:
+        length += 1
+    return length

@@ -1,0 +1,179 @@
+"""Service level objectives: the TTFT a request would have alone, and what is promised on top.
+
+An SLO must not depend on the policy under test, so it rests on an idle cluster and on the reuse
+that the workload itself offers, not on what a run happened to have in its caches.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import msgspec
+
+from testbed.job import GpuSpeed, ModelShape, Placement, Request
+from testbed.serving.assignment import cacheable_blocks, reusable_blocks
+from testbed.serving.ideal import Traffic, drain_s, layer_s, merged, scaled, step_traffic
+from testbed.serving.models import kv_bytes_per_token_layer, score_flops
+from testbed.serving.placement import tensor_parallel
+from testbed.serving.plans import decode_step_s
+from testbed.serving.steps import ReplicaWork, layer_steps
+from testbed.topology import Topology
+
+DEFAULT_CLASS = "default"
+
+
+class SloTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """The TTFT promised to a class: a multiple of the unloaded TTFT, or absolute seconds.
+
+    Raises `ValueError` unless exactly one is given, and positive.
+    """
+
+    multiple: float | None = None
+    absolute_s: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.multiple, self.absolute_s) if value is not None]
+        if len(given) != 1:
+            raise ValueError("an SLO needs exactly one of multiple and absolute_s")
+        if given[0] <= 0:
+            raise ValueError(f"an SLO must be positive, not {given[0]}")
+
+    def slo_ns(self, unloaded_ns: int) -> int:
+        """The TTFT budget in ns of a request whose unloaded TTFT is `unloaded_ns`."""
+        if self.multiple is not None:
+            return round(self.multiple * unloaded_ns)
+        return round((self.absolute_s or 0.0) * 1e9)
+
+
+def ideal_reuse_tokens(requests: Sequence[Request]) -> dict[int, int]:
+    """For each request id, the tokens of the longest block prefix seen in any earlier request.
+
+    What an unbounded cache, filled the moment a request arrives, would let it reuse. It depends on
+    the workload alone, so every policy, router and cache size is held to the same promise.
+    """
+    seen: set[int] = set()
+    reuse: dict[int, int] = {}
+    for request in sorted(requests, key=lambda r: (r.arrival_ns, r.id)):
+        matched = 0
+        for block in reusable_blocks(request):
+            if block not in seen:
+                break
+            matched += 1
+        reuse[request.id] = matched * request.block_tokens
+        seen.update(cacheable_blocks(request))
+    return reuse
+
+
+def unloaded_ttft_ns(
+    prompt_tokens: int,
+    reused_tokens: int,
+    *,
+    placement: Placement,
+    model: ModelShape,
+    gpu: GpuSpeed,
+    topology: Topology,
+) -> int:
+    """TTFT in ns of one request alone on the idle cluster: a lower bound of what a fabric delivers.
+
+    It runs on the first replica of the first unit. Its reused KV comes from another unit (else
+    from another replica, else it is local), its decode worker is another server's where there is
+    one, so that S1 and S3 cross the network as they mostly do. With c a layer's compute and
+    collectives, s1 and s3 the ideal transfer times of a layer, and everything before layer 0 at 0:
+
+        S1 of layer l has arrived at   a_l = (l + 1) s1              (posted at once, in order)
+        layer l is through at          t_l = max(t_{l-1}, a_l) + c
+        S3 of layer l has arrived at   f_l = max(f_{l-1}, t_l) + s3
+        TTFT = max(f_last, b) + decode step
+
+    where b is the time the busiest port needs for the request's traffic of all stages together.
+    """
+    unit, replicas = next(iter(placement.replicas.items()))
+    new_tokens = prompt_tokens - reused_tokens
+    alone = ReplicaWork(
+        new_tokens=new_tokens,
+        score_flops=score_flops(model, new_tokens=new_tokens, prefix_tokens=reused_tokens),
+    )
+    idle = ReplicaWork(new_tokens=0, score_flops=0)
+    work = [alone, *[idle] * (len(replicas) - 1)]
+    steps = layer_steps(work, unit=unit, placement=placement, model=model, gpu=gpu)
+    reuse = _reuse_traffic(reused_tokens, placement, model)
+    delivery = _delivery_traffic(prompt_tokens, placement, model)
+
+    step_s = layer_s(steps, placement, topology)
+    s1_s, s3_s = drain_s(reuse, topology), drain_s(delivery, topology)
+    through_s = arrived_s = 0.0
+    for layer in range(model.layers):
+        through_s = max(through_s, (layer + 1) * s1_s) + step_s
+        arrived_s = max(arrived_s, through_s) + s3_s
+    per_layer = merged((reuse, step_traffic(steps, placement), delivery))
+    busiest_s = drain_s(scaled(per_layer, model.layers), topology)
+    ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens)
+    return round(ttft_s * 1e9)
+
+
+def with_slos(
+    requests: Sequence[Request],
+    *,
+    targets: Mapping[str, SloTarget],
+    placement: Placement,
+    model: ModelShape,
+    gpu: GpuSpeed,
+    topology: Topology,
+) -> list[Request]:
+    """The same requests, in the same order, with `unloaded_ns` and `slo_ns` set.
+
+    `targets` maps SLO classes to their promise and must have `"default"`, which also holds for
+    requests of a class that is not in it. Reuse is `ideal_reuse_tokens`. Raises `ValueError`
+    without a default.
+    """
+    if DEFAULT_CLASS not in targets:
+        raise ValueError(f"the SLO classes lack {DEFAULT_CLASS!r}: {sorted(targets)}")
+    reuse = ideal_reuse_tokens(requests)
+    # Many requests of a trace have the same shape, and a layer of a large unit is not cheap.
+    unloaded: dict[tuple[int, int], int] = {}
+    promised: list[Request] = []
+    for request in requests:
+        shape = (request.prompt_tokens, reuse[request.id])
+        if shape not in unloaded:
+            unloaded[shape] = unloaded_ttft_ns(
+                *shape, placement=placement, model=model, gpu=gpu, topology=topology
+            )
+        target = targets.get(request.slo_class, targets[DEFAULT_CLASS])
+        promised.append(
+            msgspec.structs.replace(
+                request, unloaded_ns=unloaded[shape], slo_ns=target.slo_ns(unloaded[shape])
+            )
+        )
+    return promised
+
+
+def _reuse_traffic(reused_tokens: int, placement: Placement, model: ModelShape) -> Traffic:
+    """S1 of one layer, from a replica of another unit where there is one."""
+    units = list(placement.replicas.values())
+    home = units[0][0]
+    others = list(chain.from_iterable(units[1:])) or list(units[0][1:])
+    if not others or not reused_tokens:
+        return {}
+    source = others[_off_server(home, others, placement)]
+    shard_bytes = reused_tokens * kv_bytes_per_token_layer(model) / tensor_parallel(placement)
+    return merged(
+        {(placement.server_of(src), placement.server_of(dst)): shard_bytes}
+        for src, dst in zip(source, home, strict=True)
+    )
+
+
+def _delivery_traffic(prompt_tokens: int, placement: Placement, model: ModelShape) -> Traffic:
+    """S3 of one layer."""
+    home = next(iter(placement.replicas.values()))[0]
+    chosen = _off_server(home, [(rank,) for rank in placement.decode], placement)
+    decode = placement.server_of(placement.decode[chosen])
+    shard_bytes = prompt_tokens * kv_bytes_per_token_layer(model) / tensor_parallel(placement)
+    return merged({(placement.server_of(src), decode): shard_bytes} for src in home)
+
+
+def _off_server(home: Sequence[int], candidates: Sequence[Sequence[int]], placement: Placement) -> int:
+    """The index of the candidate with the fewest ranks on servers of `home`, the first of equals."""
+    near = {placement.server_of(rank) for rank in home}
+    return min(
+        range(len(candidates)),
+        key=lambda i: (sum(placement.server_of(rank) in near for rank in candidates[i]), i),
+    )

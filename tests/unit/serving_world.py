@@ -1,0 +1,121 @@
+"""A serving world small enough to work out by hand.
+
+The tiny mixture of experts (`MOE`), per layer: KV 16 B/token (2 x 2 heads x 2 wide x 2 B); Q, K, V
+and output projections 4 matrices of 4 x (2 x 2) = 64 weights, 128 FLOPs/token; gate 4 x 4 weights, 32
+FLOPs/token; expert 3 x 4 x 8 = 96 weights, 192 FLOPs/visit; scores 4 x 2 x 2 = 16 FLOPs per key;
+hidden state 8 B, so 16 B/token all-to-all. `DENSE` is the same without experts.
+
+The GPU computes 1000 x 0.5 = 500 FLOP/s and reads 1000 B/s; a NIC of 800 bit/s carries 100 B/s.
+"""
+
+import msgspec
+
+from testbed.job import (
+    GpuSpeed,
+    Job,
+    ModelShape,
+    Placement,
+    Request,
+    Scale,
+    SchedulerOptions,
+    ServingOptions,
+    WorkerOptions,
+)
+from testbed.serving.placement import Layout, place
+from testbed.topology import Topology, star
+
+MOE = ModelShape(
+    name="tiny-moe",
+    layers=2,
+    hidden=4,
+    q_heads=2,
+    kv_heads=2,
+    head_dim=2,
+    ffn=8,
+    experts=4,
+    top_k=2,
+    bytes_per_element=2,
+)
+DENSE = msgspec.structs.replace(MOE, name="tiny-dense", experts=0, top_k=0)
+GPU = GpuSpeed(name="tiny", peak_flops=1000.0, memory_bytes_per_s=1000.0, efficiency=0.5)
+BLOCK_TOKENS = 4
+
+
+def placed(
+    *,
+    units: int = 2,
+    per_unit: int = 2,
+    decode: int = 1,
+    servers: int = 5,
+    tp: int | None = None,
+    ep: int | None = None,
+    model: ModelShape = MOE,
+    layout: Layout = Layout.SPREAD,
+    ranks_per_server: int | None = None,
+    nic_bps: int = 800,
+) -> tuple[Topology, Placement]:
+    topology = star(servers=servers, nic_bps=nic_bps)
+    placement = place(
+        topology,
+        prefill_units=units,
+        ranks_per_unit=per_unit,
+        decode_ranks=decode,
+        ranks_per_server=ranks_per_server,
+        tp=tp,
+        ep=ep,
+        layout=layout,
+        model=model,
+    )
+    return topology, placement
+
+
+def prompt(
+    number: int,
+    tokens: int,
+    blocks: tuple[int, ...] = (),
+    *,
+    arrival_ns: int = 0,
+    slo_ns: int = 1000,
+    slo_class: str = "default",
+) -> Request:
+    return Request(
+        id=number,
+        arrival_ns=arrival_ns,
+        prompt_tokens=tokens,
+        output_tokens=1,
+        blocks=blocks,
+        block_tokens=BLOCK_TOKENS,
+        slo_ns=slo_ns,
+        slo_class=slo_class,
+    )
+
+
+def job(
+    topology: Topology,
+    placement: Placement,
+    *,
+    model: ModelShape = MOE,
+    router: str = "least-queued-tokens",
+    decode_choice: str = "round-robin",
+    max_batch_tokens: int = 16,
+) -> Job:
+    return Job(
+        scenario="tiny",
+        policy="fair",
+        seed=1,
+        topology=topology,
+        placement=placement,
+        scale=Scale(time_dilation=1.0, bytes_scale=1.0),
+        model=model,
+        gpu=GPU,
+        serving=ServingOptions(router=router, max_batch_tokens=max_batch_tokens, decode_choice=decode_choice),
+        scheduler=SchedulerOptions(),
+        workers=WorkerOptions(
+            device="cpu",
+            compute="timed",
+            lanes_s1=1,
+            lanes_s3=1,
+            chunk_bytes=65536,
+            verify_share=1.0,
+        ),
+    )
