@@ -1,0 +1,140 @@
+"""The coordinator's end of the controller: starts its process, asks it things, hears its troubles."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import zmq
+
+from controller.flow import Batch
+from controller.openflow import Wiring
+from controller.protocol import (
+    Ask,
+    BatchStarted,
+    ClockStart,
+    Down,
+    Log,
+    Status,
+    Trouble,
+    Up,
+    decode_down,
+    encode,
+)
+from controller.ryu_app import COORDINATOR, ShellConfig
+from testbed.emulation.endpoints import Endpoints
+from testbed.emulation.network import OPENFLOW_PORT
+from testbed.fabric import RunFailed
+from testbed.job import Job
+
+M = TypeVar("M")
+
+_START_S = 30.0
+_ANSWER_S = 30.0
+
+
+class ControllerProcess:
+    """Starts `controller.ryu_app` in `directory` and talks to it."""
+
+    def __init__(self, job: Job, wiring: Wiring, directory: Path) -> None:
+        endpoints = Endpoints(directory)
+        scheduler = job.scheduler
+        config = ShellConfig(
+            wiring=wiring,
+            policy=job.policy,
+            policy_defaults={field: getattr(scheduler, field) for field in scheduler.__struct_fields__},
+            uplink=endpoints.to_controller,
+            downlinks={
+                COORDINATOR: endpoints.from_controller(COORDINATOR),
+                **{str(r.rank): endpoints.from_controller(str(r.rank)) for r in job.placement.ranks},
+            },
+            openflow_host="127.0.0.1",
+            openflow_port=OPENFLOW_PORT,
+        )
+        path = directory / "controller.msgpack"
+        path.write_bytes(msgspec.msgpack.encode(config))
+        with (directory / "controller.log").open("wb") as log:
+            # A permit waits for this process: it may run before the workers.
+            self._process = subprocess.Popen(
+                ["nice", "-n", "-10", sys.executable, "-m", "controller.ryu_app", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._bridges = len(wiring.bridges)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self._out = context.socket(zmq.PUSH)
+        self._out.set_hwm(0)
+        self._out.connect(endpoints.to_controller)
+        self.inbox = context.socket(zmq.PULL)
+        self.inbox.set_hwm(0)
+        self.inbox.bind(endpoints.from_controller(COORDINATOR))
+        self.implementation = ""
+
+    def check(self) -> None:
+        """Raises `RunFailed` if the controller has died."""
+        if self._process.poll() is not None:
+            raise RunFailed(f"the controller ended with exit code {self._process.returncode}")
+
+    def wait_for_switches(self) -> None:
+        """Return once every switch is connected and has its rules."""
+        self._wait(lambda status: status.ready, "switches to connect", _START_S)
+
+    def wait_for_registrations(self, *, lanes: int, groups: int) -> None:
+        self._wait(
+            lambda status: status.lanes == lanes and status.groups == groups,
+            f"{lanes} lanes and {groups} group ends to be registered",
+            _START_S,
+        )
+
+    def _wait(self, done: Callable[[Status], bool], what: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            self._send(Ask(what="status"))
+            status = self._answer(Status)
+            self.implementation = status.implementation
+            if done(status):
+                return
+            if time.monotonic() > deadline:
+                raise RunFailed(
+                    f"waited {seconds:.0f} s for {what}; there are {status.switches} of"
+                    f" {self._bridges} switches, {status.lanes} lanes, {status.groups} group ends"
+                )
+            time.sleep(0.02)
+
+    def start_clock(self, zero_wall_ns: int, time_dilation: float) -> None:
+        self._send(ClockStart(zero_wall_ns=zero_wall_ns, time_dilation=time_dilation))
+
+    def batch_started(self, batch: Batch) -> None:
+        """Announce a batch; the controller answers with `BatchKnown` on the inbox."""
+        self._send(BatchStarted(batch=batch))
+
+    def receive(self) -> Down:
+        """The next message that is waiting. Raises `RunFailed` if it tells of trouble."""
+        message: Down = decode_down(self.inbox.recv())
+        if isinstance(message, Trouble):
+            raise RunFailed(message.message)
+        return message
+
+    def log(self) -> Log:
+        """Every decision of the run."""
+        self._send(Ask(what="log"))
+        return self._answer(Log)
+
+    def _send(self, message: Up) -> None:
+        self._out.send(encode(message))
+
+    def _answer(self, kind: type[M]) -> M:
+        """The next message of that kind; others that come before it are of no use any more."""
+        deadline = time.monotonic() + _ANSWER_S
+        while True:
+            self.check()
+            if self.inbox.poll(200):
+                message = self.receive()
+                if isinstance(message, kind):
+                    return message
+            elif time.monotonic() > deadline:
+                raise RunFailed(f"the controller has not answered for {_ANSWER_S:.0f} s")

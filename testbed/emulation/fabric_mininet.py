@@ -1,0 +1,70 @@
+"""The door of the emulated fabric."""
+
+from collections.abc import Callable
+
+import psutil
+
+from testbed.emulation.ranks import lanes_of
+from testbed.emulation.requirements import requirements
+from testbed.emulation.sandbox import run_in_sandbox
+from testbed.fabric import FabricUnavailable, JobRefused, Progress, Requirement
+from testbed.job import Job
+from testbed.record import RunRecord
+
+# Beyond these a run would not end or would say nothing true; fidelity judges what lies below.
+_RANK_MIB = 120
+_MOST_SERVERS = 64
+_MOST_LANES = 4000
+_MOST_WIRE_BPS = 4e9
+_LEAST_LINK_BPS = 1e6
+
+
+class MininetFabric:
+    """Mininet, Open vSwitch and real ranks on this machine."""
+
+    name = "mininet"
+
+    def requirements(self) -> list[Requirement]:
+        return requirements()
+
+    def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+        missing = [r for r in self.requirements() if r.needed and not r.ok]
+        if missing:
+            raise FabricUnavailable(self.name, missing)
+        _refuse_what_cannot_fit(job)
+        return run_in_sandbox(job, progress)
+
+
+def _refuse_what_cannot_fit(job: Job) -> None:
+    """Raises `JobRefused`, naming the key to change."""
+    servers = len(job.topology.servers)
+    if servers > _MOST_SERVERS:
+        raise JobRefused(
+            f"topology: {servers} servers are too many for one machine (at most {_MOST_SERVERS})"
+        )
+    ranks = len(job.placement.ranks)
+    memory_mib = psutil.virtual_memory().available // 2**20
+    if ranks * _RANK_MIB > memory_mib:
+        raise JobRefused(
+            f"units: {ranks} ranks need about {ranks * _RANK_MIB} MiB, {memory_mib} MiB are available"
+        )
+    lanes = len(lanes_of(job))
+    if lanes > _MOST_LANES:
+        raise JobRefused(
+            f"units: {ranks} ranks need {lanes} lanes (at most {_MOST_LANES}): fewer ranks, or lower"
+            " workers.lanes_s1 and workers.lanes_s3"
+        )
+    slowest = min(job.scale.wire_bps(link.bps) for link in job.topology.links)
+    if slowest < _LEAST_LINK_BPS:
+        raise JobRefused(
+            f"scale: the slowest link would run at {slowest / 1e6:.3f} Mb/s on this machine (at least"
+            f" {_LEAST_LINK_BPS / 1e6:g}): raise scale.bytes_scale or lower scale.time_dilation"
+        )
+    total = sum(
+        job.scale.wire_bps(link.bps) for link in job.topology.links if link.src in job.topology.servers
+    )
+    if total > _MOST_WIRE_BPS:
+        raise JobRefused(
+            f"scale: the servers' NICs would carry {total / 1e9:.1f} Gb/s in all on this machine (at most"
+            f" {_MOST_WIRE_BPS / 1e9:g}): lower scale.bytes_scale or raise scale.time_dilation"
+        )

@@ -1,0 +1,159 @@
+"""Is the emulation telling the truth? Measures with bounds, and what to change when one is broken.
+
+An overloaded machine does not fail; it delivers less than the links promise, and every policy
+looks alike. So each run measures what its numbers rest on and says so in every output.
+"""
+
+import itertools
+import statistics
+import threading
+from collections.abc import Sequence
+
+import psutil
+
+from testbed.emulation.monitor import Sample
+from testbed.emulation.network import MTU
+from testbed.emulation.ranks import ProbeResult
+from testbed.job import Job
+from testbed.record import Check, Fidelity
+
+PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
+"""Payload of a full packet over its bytes at the queue: IP and TCP headers with timestamps, Ethernet."""
+
+PROBE_BOUND = 0.93
+BUSY_BOUND = 0.90
+IDLE_BOUND = 0.05
+PERMIT_P50_MS = 2.0
+PERMIT_P99_MS = 10.0
+DROP_BOUND = 1e-4
+RETRANSMIT_BOUND = 0.01
+LATE_P99_MS = 10.0
+
+_BUSY_INTERVALS = 8  # fewer busy intervals than this are too few for a median
+
+
+class CpuMeter:
+    """Share of CPU time left idle, sampled once a second. Stolen time counts as busy."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cpu meter", daemon=True)
+        self._idle: list[float] = []
+
+    def start(self) -> None:
+        psutil.cpu_times_percent(None)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(1.0):
+            self._idle.append(psutil.cpu_times_percent(None).idle / 100)
+
+    @property
+    def mean_idle(self) -> float:
+        """Mean idle share, 0..1; of a run shorter than a second, the share now."""
+        return statistics.fmean(self._idle) if self._idle else psutil.cpu_times_percent(None).idle / 100
+
+
+def judge(
+    *,
+    job: Job,
+    probes: Sequence[ProbeResult],
+    samples: Sequence[Sample],
+    cpu: CpuMeter,
+    permit_ms: Sequence[float],
+    late_ms: Sequence[float],
+    retransmits: dict[str, int],
+) -> Fidelity:
+    """The verdict: faithful when every measure that could be taken is within its bound."""
+    slower = (
+        "raise scale.time_dilation or lower scale.bytes_scale (slower links), use fewer servers, or run"
+        " on an idle machine"
+    )
+    drops, packets = _drops(samples)
+    checks = [
+        _at_least(
+            "delivered rate, all links probed at once",
+            min((p.delivered_bps / p.nominal_bps / PAYLOAD_SHARE for p in probes), default=None),
+            PROBE_BOUND,
+            "of nominal",
+            slower,
+        ),
+        _at_least(
+            "delivered rate while a queue was busy",
+            _busy_delivery(job, samples),
+            BUSY_BOUND,
+            "of nominal",
+            slower,
+        ),
+        _at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower),
+        _at_most("permit latency p50", _percentile(permit_ms, 50), PERMIT_P50_MS, "ms", slower),
+        _at_most("permit latency p99", _percentile(permit_ms, 99), PERMIT_P99_MS, "ms", slower),
+        _at_most(
+            "packets dropped",
+            drops / packets if packets else None,
+            DROP_BOUND,
+            "of packets",
+            "lower workers.lanes_s1 and workers.lanes_s3: fewer connections fill the queues",
+        ),
+        _at_most(
+            "TCP retransmits",
+            sum(retransmits.values()) / packets if packets else None,
+            RETRANSMIT_BOUND,
+            "of packets",
+            slower,
+        ),
+        _at_most("late wake-ups of timed compute p99", _percentile(late_ms, 99), LATE_P99_MS, "ms", slower),
+    ]
+    return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
+
+
+def _busy_delivery(job: Job, samples: Sequence[Sample]) -> float | None:
+    """Median of what ports sent over what they could have, in intervals that began and ended with a backlog.
+
+    A port that has packets waiting must send at line rate (work conservation). `None` when too few
+    intervals were busy to tell.
+    """
+    shares = []
+    for before, after in itertools.pairwise(samples):
+        seconds = (after.wall_ns - before.wall_ns) / 1e9
+        for port, counters in after.ports.items():
+            line_bps = job.scale.wire_bps(job.topology.link(port).bps)
+            if sum(counters.backlog_bytes) > 2 * MTU and sum(before.ports[port].backlog_bytes) > 2 * MTU:
+                sent = sum(counters.sent_bytes) - sum(before.ports[port].sent_bytes)
+                shares.append(sent * 8 / seconds / line_bps)
+    return statistics.median(shares) if len(shares) >= _BUSY_INTERVALS else None
+
+
+def _drops(samples: Sequence[Sample]) -> tuple[int, int]:
+    """Packets dropped and sent by all queues during the run."""
+    if len(samples) < 2:
+        return 0, 0
+    first, last = samples[0].ports, samples[-1].ports
+    drops = sum(sum(last[p].drops) - sum(first[p].drops) for p in last)
+    packets = sum(sum(last[p].packets) - sum(first[p].packets) for p in last)
+    return drops, packets
+
+
+def _percentile(values: Sequence[float], q: float) -> float | None:
+    """Linear interpolation between closest ranks, like numpy's default."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * q / 100
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _at_least(name: str, value: float | None, bound: float, unit: str, advice: str) -> Check:
+    ok = value is None or value >= bound
+    return Check(name=name, value=value, bound=f">= {bound:g}", unit=unit, ok=ok, advice="" if ok else advice)
+
+
+def _at_most(name: str, value: float | None, bound: float, unit: str, advice: str) -> Check:
+    ok = value is None or value <= bound
+    return Check(name=name, value=value, bound=f"<= {bound:g}", unit=unit, ok=ok, advice="" if ok else advice)

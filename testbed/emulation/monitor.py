@@ -1,0 +1,89 @@
+"""Watches every queue of the fabric while a run is on, a few times a second."""
+
+import threading
+import time
+
+import msgspec
+
+from controller.flow import PortId
+from testbed.emulation.network import Network
+from testbed.emulation.queues import PortCounters, Sampler
+
+INTERVAL_S = 0.25
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """All ports at one moment; `wall_ns` lies in the middle of the reading."""
+
+    wall_ns: int
+    time_ns: int
+    ports: dict[PortId, PortCounters]
+
+
+class LinkMonitor:
+    """Samples in a thread of its own. TCP retransmissions are read per server, before and after."""
+
+    def __init__(self, net: Network) -> None:
+        self._net = net
+        self._ports = tuple(net.devices)
+        self._sampler = Sampler([net.devices[port] for port in self._ports])
+        self._samples: list[Sample] = []
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="link monitor", daemon=True)
+        self._zero_wall_ns = 0
+        self._dilation = 1.0
+        self._retransmits_before: dict[str, int] = {}
+        self._retransmits_after: dict[str, int] = {}
+
+    def start(self, zero_wall_ns: int, time_dilation: float) -> None:
+        self._zero_wall_ns = zero_wall_ns
+        self._dilation = time_dilation
+        self._retransmits_before = self._read_retransmits()
+        self._thread.start()
+
+    def stop(self) -> list[Sample]:
+        """End the watch with one last sample. Raises what the watching thread raised."""
+        self._stop.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        self._retransmits_after = self._read_retransmits()
+        return self._samples
+
+    def retransmits(self) -> dict[str, int]:
+        """TCP segments retransmitted during the run, by server."""
+        return {
+            server: after - self._retransmits_before[server]
+            for server, after in self._retransmits_after.items()
+        }
+
+    def _run(self) -> None:
+        try:
+            while True:
+                last = self._stop.is_set()
+                self._samples.append(self._sample())
+                if last:
+                    return
+                self._stop.wait(INTERVAL_S)
+        except BaseException as error:
+            self._failure = error
+
+    def _sample(self) -> Sample:
+        before = time.monotonic_ns()
+        counters = self._sampler.sample()
+        wall_ns = (before + time.monotonic_ns()) // 2
+        return Sample(
+            wall_ns=wall_ns,
+            time_ns=round((wall_ns - self._zero_wall_ns) / self._dilation),
+            ports={port: counters[self._net.devices[port]] for port in self._ports},
+        )
+
+    def _read_retransmits(self) -> dict[str, int]:
+        """`Tcp: RetransSegs` of each server's namespace, read through any process in it."""
+        counts = {}
+        for server, pid in self._net.host_pids.items():
+            with open(f"/proc/{pid}/net/snmp") as file:
+                names, values = [line.split() for line in file if line.startswith("Tcp:")]
+            counts[server] = int(values[names.index("RetransSegs")])
+        return counts

@@ -1,0 +1,196 @@
+"""The cluster's fabric on one machine: Mininet hosts, a NIC bridge per server, switches, queues."""
+
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from controller.flow import PortId
+from controller.openflow import Bridge, Host, Wiring
+from testbed.emulation import queues
+from testbed.job import Scale
+from testbed.topology import Topology
+
+MTU = 4200
+"""Bytes per packet, near RoCE's usual 4096-byte payload; fewer, larger packets also cost less CPU."""
+
+OPENFLOW_PORT = 6653
+
+# A near-lossless fabric like RoCE's: windows small enough that all connections in flight fit the
+# queues, short retransmission timeouts, no slow start after a lane was idle. Reno, because it is the
+# one congestion control that every kernel allows in a namespace; without losses they are all alike.
+_HOST_SYSCTLS = {
+    "net.ipv4.tcp_congestion_control": "reno",
+    "net.ipv4.tcp_rmem": "4096 65536 131072",
+    "net.ipv4.tcp_wmem": "4096 65536 131072",
+    "net.ipv4.tcp_rto_min_us": "50000",
+    "net.ipv4.tcp_slow_start_after_idle": "0",
+    "net.ipv4.tcp_no_metrics_save": "1",
+    "net.ipv6.conf.all.disable_ipv6": "1",
+}
+
+
+@dataclass(slots=True)
+class Network:
+    """The running fabric. `devices` are the queueing devices by port, `host_pids` by server name."""
+
+    wiring: Wiring
+    devices: dict[PortId, str]
+    trees: dict[PortId, queues.QueueTree]
+    host_pids: dict[str, int]
+    host_devices: dict[str, str]
+    datapath: str
+    net: Any = field(repr=False)
+
+
+def server_ip(index: int) -> str:
+    """Address of server number `index` (from 0) in 10.0.0.0/16."""
+    return f"10.0.{index // 250}.{index % 250 + 1}"
+
+
+def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch: Path) -> Network:
+    """Create hosts, bridges, links and queues, start the bridges and read the queues back.
+
+    The bridges look for their controller on loopback, port `OPENFLOW_PORT`. Raises
+    `queues.QueueMismatch` when the kernel has not what was asked for.
+    """
+    from mininet.link import Link
+    from mininet.log import setLogLevel
+    from mininet.net import Mininet
+    from mininet.node import OVSSwitch, RemoteController
+
+    setLogLevel("error")
+    net = Mininet(controller=None, link=Link, autoSetMacs=False, autoStaticArp=False)
+    net.addController("c0", controller=RemoteController, ip="127.0.0.1", port=OPENFLOW_PORT)
+    datapath = "kernel" if kernel else "user"
+
+    def add_switch(name: str, dpid: int) -> Any:
+        return net.addSwitch(
+            name,
+            cls=OVSSwitch,
+            dpid=f"{dpid:x}",
+            datapath=datapath,
+            failMode="secure",
+            protocols="OpenFlow13",
+        )
+
+    hosts = {
+        name: net.addHost(name, ip=f"{server_ip(i)}/16", mac=f"02:00:00:00:{i >> 8:02x}:{i & 255:02x}")
+        for i, name in enumerate(topology.servers)
+    }
+    switches = {name: add_switch(name, 0x1000 + i) for i, name in enumerate(topology.switches)}
+    nics = {name: add_switch(f"n{name}", 0x2000 + i) for i, name in enumerate(topology.servers)}
+    devices: dict[PortId, str] = {}
+    ports: dict[str, dict[str, int]] = {s.name: {} for s in (*switches.values(), *nics.values())}
+
+    for name, host in hosts.items():
+        link = net.addLink(host, nics[name])
+        ports[nics[name].name][name] = nics[name].ports[link.intf2]
+    for edge in topology.links:
+        if edge.src > edge.dst and f"{edge.dst}->{edge.src}" in devices:
+            continue
+        a, b = (nics.get(end) or switches[end] for end in (edge.src, edge.dst))
+        if edge.id in devices:
+            continue
+        link = net.addLink(a, b)
+        devices[edge.id] = link.intf1.name
+        devices[f"{edge.dst}->{edge.src}"] = link.intf2.name
+        ports[a.name][edge.dst] = a.ports[link.intf1]
+        ports[b.name][edge.src] = b.ports[link.intf2]
+    net.start()
+    _prepare_devices(net, hosts, scratch)
+    trees = {
+        edge.id: queues.QueueTree(device=devices[edge.id], line_bps=scale.wire_bps(edge.bps), mtu=MTU)
+        for edge in topology.links
+    }
+    queues.set_up(trees.values())
+    queues.read_back(list(trees.values()))
+    wiring = Wiring(
+        hosts={
+            name: Host(name=name, ip=host.IP(), mac=host.MAC(), nic=nics[name].name)
+            for name, host in hosts.items()
+        },
+        bridges={
+            **{
+                nic.name: Bridge(name=nic.name, dpid=int(nic.dpid, 16), ports=ports[nic.name], server=name)
+                for name, nic in nics.items()
+            },
+            **{
+                name: Bridge(name=name, dpid=int(switch.dpid, 16), ports=ports[name])
+                for name, switch in switches.items()
+            },
+        },
+        paths={
+            f"{a} {b}": tuple(_nodes(path) for path in topology.paths(a, b))
+            for a in topology.servers
+            for b in topology.servers
+            if a != b
+        },
+        port_bps={edge.id: edge.bps for edge in topology.links},
+        seed=seed,
+    )
+    return Network(
+        wiring=wiring,
+        devices=devices,
+        trees=trees,
+        host_pids={name: host.pid for name, host in hosts.items()},
+        host_devices={name: str(host.defaultIntf()) for name, host in hosts.items()},
+        datapath=datapath,
+        net=net,
+    )
+
+
+def _nodes(path: tuple[PortId, ...]) -> tuple[str, ...]:
+    ends = [port.split("->") for port in path]
+    return (ends[0][0], *(end[1] for end in ends))
+
+
+def _prepare_devices(net: Any, hosts: dict[str, Any], scratch: Path) -> None:
+    """MTU and offloads on both ends of every link; TCP settings and fixed ARP entries of every host.
+
+    Segmentation and checksum offloads stay off: TCP through the userspace datapath stalls on
+    packets whose checksum nobody has computed.
+    """
+    offloads = "tso off gso off gro off tx off rx off"
+    lines = []
+    for switch in net.switches:
+        for interface in switch.intfList():
+            if interface.name != "lo" and interface.link is not None:
+                lines.append(f"link set dev {interface.name} mtu {MTU}")
+                _quiet(["ethtool", "-K", interface.name, *offloads.split()])
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, check=True)
+    neighbours = scratch / "neighbours"
+    neighbours.write_text(
+        "".join(
+            f"neigh replace {h.IP()} lladdr {h.MAC()} nud permanent dev {{device}}\n" for h in hosts.values()
+        )
+    )
+    settings = " ".join(f'{key}="{value}"' for key, value in _HOST_SYSCTLS.items())
+    for host in hosts.values():
+        device = host.defaultIntf().name
+        _in_network_of(
+            host.pid,
+            f"""set -e
+            ip link set lo up
+            ip link set dev {device} mtu {MTU}
+            ethtool -K {device} {offloads} >/dev/null
+            sysctl -q -w {settings}
+            sed 's/{{device}}/{device}/' {neighbours} | ip -batch -
+            """,
+        )
+
+
+def _in_network_of(pid: int, script: str) -> None:
+    """Run a shell script in the network namespace of a host. Raises `RuntimeError` if it fails."""
+    done = subprocess.run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0 or done.stderr:
+        raise RuntimeError(f"could not set up a host's network: {done.stderr.strip()}")
+
+
+def _quiet(command: list[str]) -> None:
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)

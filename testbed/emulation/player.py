@@ -1,0 +1,269 @@
+"""Plays a job in wall-clock time: arrivals in, plans out to the ranks, first tokens back."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import zmq
+
+from controller.flow import Batch
+from controller.protocol import BatchKnown
+from testbed.emulation.control import ControllerProcess
+from testbed.emulation.ranks import RankProcesses
+from testbed.fabric import Progress, RunFailed
+from testbed.job import Job
+from testbed.serving.system import ServingSystem
+from workers.plan import BatchPlan, RequestPlan
+from workers.protocol import Arrived, BatchDone, FirstToken, Flows, FromRank, Plan, TimedTransfer
+
+_STALL_S = 60.0
+_REPORT_S = 0.5
+
+
+@dataclass(slots=True)
+class RequestStory:
+    """What became of one request, in model time."""
+
+    plan: RequestPlan | None = None
+    batch: str | None = None
+    unit: str | None = None
+    start_ns: int | None = None
+    prefill_end_ns: int | None = None
+    p2d_end_ns: int | None = None
+    first_token_ns: int | None = None
+
+
+class Player(ABC):
+    """The loop both kinds of work share: wait for a message or the next due moment, act, repeat."""
+
+    def __init__(
+        self,
+        job: Job,
+        controller: ControllerProcess,
+        ranks: RankProcesses,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self._job = job
+        self._controller = controller
+        self._ranks = ranks
+        self._progress = progress
+        self._zero_wall_ns = 0
+        self.stories: dict[int, RequestStory] = {}
+
+    def play(self, zero_wall_ns: int, alive: Callable[[], None]) -> None:
+        """Return when all work is done. Raises `RunFailed` when nothing has moved for a minute."""
+        self._zero_wall_ns = zero_wall_ns
+        poller = zmq.Poller()
+        poller.register(self._ranks.inbox, zmq.POLLIN)
+        poller.register(self._controller.inbox, zmq.POLLIN)
+        moved = reported = time.monotonic()
+        self.begin()
+        while not self.finished():
+            due_ns = self.due_ns()
+            wait_s = _REPORT_S if due_ns is None else min(_REPORT_S, self._wall_until(due_ns))
+            ready = dict(poller.poll(max(0, math.ceil(wait_s * 1000))))
+            if self._controller.inbox in ready:
+                message = self._controller.receive()
+                if isinstance(message, BatchKnown):
+                    self.on_batch_known(message.batch)
+            if self._ranks.inbox in ready:
+                report = self._ranks.receive(0.0)
+                if report is not None:
+                    self.on_report(report)
+            if self.act_if_due(self.now_ns()) or ready:
+                moved = time.monotonic()
+            now = time.monotonic()
+            if now - reported >= _REPORT_S:
+                reported = now
+                alive()
+                self._ranks.check()
+                done, total = self.counts()
+                self._progress(Progress(phase="running", done=done, total=total))
+            if now - moved > _STALL_S and (due_ns is None or self._wall_until(due_ns) <= 0):
+                raise RunFailed(f"nothing has moved for {_STALL_S:.0f} s: {self.describe()}")
+
+    def now_ns(self) -> int:
+        wall_ns = time.monotonic_ns() - self._zero_wall_ns
+        return round(wall_ns / self._job.scale.time_dilation)
+
+    def _wall_until(self, model_ns: int) -> float:
+        return (model_ns - self.now_ns()) * self._job.scale.time_dilation / 1e9
+
+    def describe(self) -> str:
+        done, total = self.counts()
+        return f"{done} of {total} done"
+
+    @abstractmethod
+    def begin(self) -> None: ...
+
+    @abstractmethod
+    def finished(self) -> bool: ...
+
+    @abstractmethod
+    def counts(self) -> tuple[int, int]:
+        """Done and total, for progress."""
+
+    @abstractmethod
+    def on_report(self, report: FromRank) -> None: ...
+
+    def due_ns(self) -> int | None:
+        """Model time of the next thing to do unasked."""
+        return None
+
+    def act_if_due(self, now_ns: int) -> bool:
+        """Do what is due; whether anything was."""
+        return False
+
+    def on_batch_known(self, batch: str) -> None:  # noqa: B027  micro flows announce no plans
+        """The scheduler knows the batch: its ranks may have the plan."""
+
+
+@dataclass(slots=True)
+class _RunningBatch:
+    plan: BatchPlan
+    missing: set[int]
+    start_ns: int | None = None
+    end_ns: int = 0
+
+
+@dataclass(slots=True)
+class _Ledger:
+    announced: dict[str, BatchPlan] = field(default_factory=dict)
+    running: dict[str, _RunningBatch] = field(default_factory=dict)
+    first_tokens: int = 0
+
+
+class ServingPlayer(Player):
+    """Requests arrive, the serving system makes batch plans, ranks carry them out."""
+
+    def begin(self) -> None:
+        self._system = ServingSystem(self._job)
+        self._ledger = _Ledger()
+        self._arrivals = sorted(self._job.requests, key=lambda r: (r.arrival_ns, r.id), reverse=True)
+        self.stories = defaultdict(RequestStory)
+
+    def finished(self) -> bool:
+        return self._ledger.first_tokens == len(self._job.requests)
+
+    def counts(self) -> tuple[int, int]:
+        return self._ledger.first_tokens, len(self._job.requests)
+
+    def due_ns(self) -> int | None:
+        return self._arrivals[-1].arrival_ns if self._arrivals else None
+
+    def act_if_due(self, now_ns: int) -> bool:
+        acted = False
+        while self._arrivals and self._arrivals[-1].arrival_ns <= now_ns:
+            self._announce(self._system.arrive(now_ns, self._arrivals.pop()))
+            acted = True
+        return acted
+
+    def _announce(self, plans: list[BatchPlan]) -> None:
+        """Tell the scheduler of the batches; the ranks hear of them once it has answered.
+
+        So no rank can submit a flow of a batch that the scheduler has not heard of.
+        """
+        for plan in plans:
+            self._ledger.announced[plan.id] = plan
+            self._controller.batch_started(
+                Batch(
+                    id=plan.id,
+                    layers=len(plan.layers),
+                    deadlines_ns=tuple(r.deadline_ns for r in plan.requests),
+                    compute_ns=round(plan.compute_s * 1e9),
+                )
+            )
+
+    def on_batch_known(self, batch: str) -> None:
+        plan = self._ledger.announced.pop(batch)
+        self._ledger.running[batch] = _RunningBatch(plan, set(plan.ranks))
+        for request in plan.requests:
+            story = self.stories[request.request]
+            story.plan, story.batch, story.unit = request, plan.id, plan.unit
+        involved = set(plan.ranks) | {request.decode_rank for request in plan.requests}
+        for layer in plan.layers:
+            involved.update(transfer.src for transfer in layer.wait)
+        # Receivers first: a decode worker must expect a request before its first flow arrives.
+        for rank in sorted(involved, key=lambda rank: (rank in plan.ranks, rank)):
+            self._ranks.send(rank, Plan(plan=plan))
+
+    def on_report(self, report: FromRank) -> None:
+        match report:
+            case BatchDone():
+                self._batch_done(report)
+            case FirstToken():
+                story = self.stories[report.request]
+                story.p2d_end_ns, story.first_token_ns = report.p2d_end_ns, report.time_ns
+                self._ledger.first_tokens += 1
+                self._system.first_token(report.time_ns, report.request)
+
+    def _batch_done(self, report: BatchDone) -> None:
+        batch = self._ledger.running[report.batch]
+        batch.missing.discard(report.rank)
+        starts = [report.start_ns] if batch.start_ns is None else [report.start_ns, batch.start_ns]
+        batch.start_ns = min(starts)
+        batch.end_ns = max(batch.end_ns, report.end_ns)
+        if not batch.missing:
+            del self._ledger.running[report.batch]
+            for request in batch.plan.requests:
+                story = self.stories[request.request]
+                story.start_ns, story.prefill_end_ns = batch.start_ns, batch.end_ns
+            self._announce(self._system.batch_done(self.now_ns(), report.batch))
+
+    def describe(self) -> str:
+        running = ", ".join(
+            f"{id_} waits for ranks {sorted(b.missing)}" for id_, b in self._ledger.running.items()
+        )
+        return f"{super().describe()}; {running or 'no batch is running'}"
+
+
+class FlowPlayer(Player):
+    """The micro workload: every rank posts its flows at their time; done when all have arrived."""
+
+    def begin(self) -> None:
+        self._missing = {flow.transfer.id for flow in self._job.flows}
+        self._last_start_ns = max(flow.start_ns for flow in self._job.flows)
+        for batch in self._batches():
+            self._controller.batch_started(batch)
+        by_source: dict[int, list[TimedTransfer]] = {}
+        for flow in self._job.flows:
+            timed = TimedTransfer(transfer=flow.transfer, start_ns=flow.start_ns)
+            by_source.setdefault(flow.transfer.src, []).append(timed)
+        for rank, flows in by_source.items():
+            self._ranks.send(rank, Flows(flows=tuple(flows)))
+
+    def _batches(self) -> list[Batch]:
+        """Micro flows may name batches; each is known by its flows' deadlines and highest layer."""
+        members: dict[str, list[tuple[int, int | None]]] = {}
+        for flow in self._job.flows:
+            if flow.transfer.batch is not None:
+                row = (flow.transfer.layer or 0, flow.transfer.deadline_ns)
+                members.setdefault(flow.transfer.batch, []).append(row)
+        return [
+            Batch(
+                id=name,
+                layers=max(layer for layer, _ in rows) + 1,
+                deadlines_ns=tuple(d for _, d in rows if d is not None) or (self._last_start_ns,),
+            )
+            for name, rows in members.items()
+        ]
+
+    def finished(self) -> bool:
+        return not self._missing
+
+    def counts(self) -> tuple[int, int]:
+        total = len(self._job.flows)
+        return total - len(self._missing), total
+
+    def due_ns(self) -> int | None:
+        return self._last_start_ns if self.now_ns() < self._last_start_ns else None
+
+    def on_report(self, report: FromRank) -> None:
+        if isinstance(report, Arrived):
+            self._missing.discard(report.flow)
+
+    def describe(self) -> str:
+        return f"still on their way: {', '.join(sorted(self._missing)[:10])}"

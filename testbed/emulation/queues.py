@@ -1,0 +1,213 @@
+"""One queue tree per port: eight strict levels at line rate, and the proof that they are there.
+
+HTB with one parent at line rate and a leaf per level. A leaf's `prio` decides who may borrow first,
+which makes the levels strict; its small guaranteed rate keeps TCP of a starved level alive, so that
+a promotion shows within milliseconds instead of a retransmission timeout. Ports map DSCP to leaf
+themselves, so the same tree works below OVS's userspace and kernel datapaths.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from controller.flow import Level
+from controller.openflow import dscp_of
+
+GUARANTEE = 0.01
+"""Guaranteed share of the line rate of each level."""
+
+PACKETS = 3000
+"""Length of each leaf queue: holds all that capped TCP windows can have in flight, so nothing drops."""
+
+_HEADER_BYTES = 14  # Ethernet header, counted by HTB
+_ROUNDING = 0.002  # tc prints rates in three or more digits
+
+_CLASS = re.compile(
+    r"class htb 1:(?P<minor>[0-9a-f]+) (?:parent 1:1|root) .*?"
+    r"(?:prio (?P<prio>\d+) )?rate (?P<rate>[\d.]+)(?P<rate_unit>[KMG]?)bit"
+    r" ceil (?P<ceil>[\d.]+)(?P<ceil_unit>[KMG]?)bit"
+)
+_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+
+
+class QueueTree(msgspec.Struct, frozen=True, kw_only=True):
+    """The queues of one device: line rate in bits/s on the wire, largest packet in bytes."""
+
+    device: str
+    line_bps: float
+    mtu: int
+
+    @property
+    def guarantee_bps(self) -> float:
+        return self.line_bps * GUARANTEE
+
+
+class QueueMismatch(RuntimeError):
+    """What the kernel has is not what was asked for. The message lists every difference."""
+
+
+def set_up(trees: Iterable[QueueTree]) -> None:
+    """Build all trees with one `tc` process. Raises `RuntimeError` with tc's own words."""
+    _tc_batch([line for tree in trees for line in _commands(tree)])
+
+
+def _commands(tree: QueueTree) -> list[str]:
+    packet = tree.mtu + _HEADER_BYTES
+    burst = max(16_000, 2 * packet)
+    dev = f"dev {tree.device}"
+    line = round(tree.line_bps)
+    commands = [
+        f"qdisc add {dev} root handle 1: htb default {_minor(Level.CONTROL)}",
+        f"class add {dev} parent 1: classid 1:1 htb rate {line}bit ceil {line}bit"
+        f" burst {burst} cburst {burst} quantum {packet}",
+    ]
+    for level in Level:
+        minor = _minor(level)
+        commands += [
+            f"class add {dev} parent 1:1 classid 1:{minor} htb rate {round(tree.guarantee_bps)}bit"
+            f" ceil {line}bit prio {int(level)} burst {packet} cburst {burst} quantum {packet}",
+            f"qdisc add {dev} parent 1:{minor} handle {minor}: pfifo limit {PACKETS}",
+            f"filter add {dev} parent 1: protocol ip prio 1 u32"
+            f" match ip tos {dscp_of(level) << 2:#04x} 0xfc flowid 1:{minor}",
+        ]
+    return commands
+
+
+def _minor(level: Level) -> str:
+    return f"{0x10 + level:x}"
+
+
+def read_back(trees: Sequence[QueueTree]) -> dict[str, list[dict[str, str | int | float]]]:
+    """What the kernel really has, per device one row per level. Raises `QueueMismatch`."""
+    faults: list[str] = []
+    found: dict[str, list[dict[str, str | int | float]]] = {}
+    for tree in trees:
+        rows = _read_device(tree.device)
+        found[tree.device] = rows
+        faults += _compare(tree, rows)
+    if faults:
+        raise QueueMismatch("queues are not as asked for:\n  " + "\n  ".join(faults))
+    return found
+
+
+def _read_device(device: str) -> list[dict[str, str | int | float]]:
+    classes = _tc("class", "show", "dev", device)
+    qdiscs = {q["handle"]: q for q in json.loads(_tc("-j", "qdisc", "show", "dev", device))}
+    filters = json.loads(_tc("-j", "filter", "show", "dev", device))
+    dscp = {}
+    for entry in filters:
+        options = entry.get("options", {})
+        if "match" in options and options["match"]["mask"] == "fc0000":
+            tos = int(options["match"]["value"], 16) >> 16
+            dscp[options["flowid"].removeprefix("1:")] = tos >> 2
+    rows: list[dict[str, str | int | float]] = []
+    for match in _CLASS.finditer(classes):
+        minor = match["minor"]
+        leaf = qdiscs.get(f"{minor}:", {})
+        rows.append(
+            {
+                "class": f"1:{minor}",
+                "prio": int(match["prio"]) if match["prio"] else -1,
+                "rate_bps": float(match["rate"]) * _UNITS[match["rate_unit"]],
+                "ceil_bps": float(match["ceil"]) * _UNITS[match["ceil_unit"]],
+                "leaf": leaf.get("kind", ""),
+                "limit_packets": leaf.get("options", {}).get("limit", -1),
+                "dscp": dscp.get(minor, -1),
+            }
+        )
+    return sorted(rows, key=lambda row: str(row["class"]))
+
+
+def _compare(tree: QueueTree, rows: list[dict[str, str | int | float]]) -> list[str]:
+    wanted: dict[str, dict[str, str | int | float]] = {
+        "1:1": {"rate_bps": tree.line_bps, "ceil_bps": tree.line_bps}
+    }
+    for level in Level:
+        wanted[f"1:{_minor(level)}"] = {
+            "prio": int(level),
+            "rate_bps": tree.guarantee_bps,
+            "ceil_bps": tree.line_bps,
+            "leaf": "pfifo",
+            "limit_packets": PACKETS,
+            "dscp": dscp_of(level),
+        }
+    faults = []
+    have = {str(row["class"]): row for row in rows}
+    for name in sorted(wanted.keys() | have.keys()):
+        if name not in have or name not in wanted:
+            faults.append(f"{tree.device} {name}: {'missing' if name in wanted else 'unexpected'}")
+            continue
+        for key, value in wanted[name].items():
+            real = have[name][key]
+            if isinstance(value, float):
+                same = abs(float(real) - value) <= _ROUNDING * value + 1
+            else:
+                same = real == value
+            if not same:
+                faults.append(f"{tree.device} {name}: {key} is {real}, asked for {value}")
+    return faults
+
+
+class PortCounters(msgspec.Struct, frozen=True, kw_only=True):
+    """Per level: bytes and packets sent so far, bytes waiting now, packets dropped so far."""
+
+    sent_bytes: tuple[int, ...]
+    backlog_bytes: tuple[int, ...]
+    drops: tuple[int, ...]
+    packets: tuple[int, ...]
+
+
+class Sampler:
+    """Reads the counters of many devices with one `tc` process per sample."""
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self._devices = tuple(devices)
+        self._batch = "".join(f"qdisc show dev {device}\n" for device in self._devices)
+
+    def sample(self) -> dict[str, PortCounters]:
+        output = subprocess.run(
+            ["tc", "-s", "-j", "-batch", "-"],
+            input=self._batch,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        arrays = [json.loads(line) for line in output.splitlines() if line.strip()]
+        return {device: _counters(array) for device, array in zip(self._devices, arrays, strict=True)}
+
+
+def _counters(qdiscs: list[dict[str, object]]) -> PortCounters:
+    leaves = {str(q["handle"]): q for q in qdiscs}
+    rows = [leaves[f"{_minor(level)}:"] for level in Level]
+
+    def column(key: str) -> tuple[int, ...]:
+        return tuple(int(str(row[key])) for row in rows)
+
+    return PortCounters(
+        sent_bytes=column("bytes"),
+        backlog_bytes=column("backlog"),
+        drops=column("drops"),
+        packets=column("packets"),
+    )
+
+
+def _tc(*arguments: str) -> str:
+    done = subprocess.run(["tc", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"tc {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _tc_batch(lines: list[str]) -> None:
+    done = subprocess.run(
+        ["tc", "-batch", "-"],
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"tc refused the queues: {done.stderr.strip()}")

@@ -1,0 +1,282 @@
+"""The coordinator's end of the ranks: which lanes they need, their processes, their messages."""
+
+import importlib.metadata
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from controller.flow import Stage
+from testbed.emulation.endpoints import Endpoints
+from testbed.emulation.network import Network
+from testbed.fabric import RunFailed
+from testbed.job import Job, Role
+from workers.protocol import (
+    Finish,
+    FromRank,
+    LaneSpec,
+    Probed,
+    ProbeSpec,
+    RankConfig,
+    RankTrouble,
+    Ready,
+    Records,
+    RunProbe,
+    Start,
+    ToRank,
+    decode_from_rank,
+    encode,
+)
+
+_STORE_PORT = 29500
+_READY_S = 120.0
+_PROBE_S = 30.0
+_FINISH_S = 60.0
+_PROBE_LENGTH_S = 0.6
+
+
+def lanes_of(job: Job) -> tuple[LaneSpec, ...]:
+    """Lanes for every pair of ranks that may talk, `lanes_s1` or `lanes_s3` per pair.
+
+    S1: from any prefill rank to any other (whoever holds a prefix). S3: from any prefill rank to any decode
+    rank. Micro flows: per pair and stage as many as there are flows, so that none waits for another.
+    """
+    ranks = job.placement.ranks
+    counts: dict[tuple[Stage, int, int], int] = {}
+    if job.flows:
+        for flow in job.flows:
+            key = (flow.transfer.stage, flow.transfer.src, flow.transfer.dst)
+            counts[key] = counts.get(key, 0) + 1
+    else:
+        prefill = [r.rank for r in ranks if r.role is Role.PREFILL]
+        for a in prefill:
+            for b in prefill:
+                if a != b:
+                    counts[Stage.KV_REUSE, a, b] = job.workers.lanes_s1
+            for d in job.placement.decode:
+                counts[Stage.P2D, a, d] = job.workers.lanes_s3
+    lanes = [
+        LaneSpec(id=f"{stage.value}.{src}-{dst}.{i}", stage=stage, src=src, dst=dst)
+        for (stage, src, dst), count in counts.items()
+        for i in range(count)
+    ]
+    return tuple(sorted(lanes, key=lambda lane: (_round(lane.src, lane.dst, len(ranks)), lane.id)))
+
+
+def _round(a: int, b: int, ranks: int) -> int:
+    """In which round of a round-robin tournament two ranks meet: all pairs of a round can connect at once."""
+    teams = ranks - 1 + ranks % 2
+    if teams in (a, b):
+        return (2 * min(a, b)) % teams if teams else 0
+    return (a + b) % teams if teams else 0
+
+
+def probes_of(job: Job) -> tuple[ProbeSpec, ...]:
+    """A ring over the servers that have ranks: each sends to the next, all at once."""
+    first: dict[str, int] = {}
+    for rank in job.placement.ranks:
+        first.setdefault(rank.server, rank.rank)
+    ring = [first[server] for server in job.topology.servers if server in first]
+    if len(ring) < 2:
+        return ()
+    return tuple(
+        ProbeSpec(id=f"probe.{a}-{b}", src=a, dst=b) for a, b in zip(ring, ring[1:] + ring[:1], strict=True)
+    )
+
+
+class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One probed path: payload rate that arrived, and the line rate it could have had."""
+
+    src: str
+    dst: str
+    delivered_bps: float
+    nominal_bps: float
+
+
+class RankProcesses:
+    """Starts the zygote at once (importing torch takes seconds), the ranks when the fabric is up."""
+
+    def __init__(self, job: Job, directory: Path) -> None:
+        self._job = job
+        self._directory = directory
+        self._endpoints = Endpoints(directory)
+        self._lanes = lanes_of(job)
+        self._probes = probes_of(job)
+        self._early: list[Probed] = []
+        self.device = ""
+        self.backend = ""
+        self.torch_version = importlib.metadata.version("torch")
+        with (directory / "ranks.log").open("wb") as log:
+            self._zygote = subprocess.Popen(
+                [sys.executable, "-m", "workers.zygote"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | {"TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"},
+            )
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self.inbox = context.socket(zmq.PULL)
+        self.inbox.set_hwm(0)
+        self.inbox.bind(self._endpoints.to_coordinator)
+        self._out = {}
+        for rank in job.placement.ranks:
+            socket = context.socket(zmq.PUSH)
+            socket.set_hwm(0)
+            socket.connect(self._endpoints.from_coordinator(rank.rank))
+            self._out[rank.rank] = socket
+
+    @property
+    def lanes(self) -> int:
+        return len(self._lanes)
+
+    @property
+    def group_ends(self) -> int:
+        return sum(len(members) for members in self._job.placement.groups.values())
+
+    def start(self, net: Network) -> None:
+        """Fork the ranks into their servers' network namespaces."""
+        assert self._zygote.stdin is not None
+        assert self._zygote.stdout is not None
+        if self._zygote.stdout.readline().strip() != b"ready":
+            raise RunFailed("the workers' parent process could not import torch")
+        os.set_blocking(self._zygote.stdout.fileno(), False)
+        raw = msgspec.msgpack.encode([self._config(net, r.rank) for r in self._job.placement.ranks])
+        self._zygote.stdin.write(len(raw).to_bytes(8, "big") + raw)
+        self._zygote.stdin.flush()
+
+    def _config(self, net: Network, rank: int) -> RankConfig:
+        job = self._job
+        server = job.placement.server_of(rank)
+        options = job.workers
+        return RankConfig(
+            rank=rank,
+            servers=tuple(r.server for r in job.placement.ranks),
+            addresses={name: host.ip for name, host in net.wiring.hosts.items()},
+            interface=net.host_devices[server],
+            namespace_pid=net.host_pids[server],
+            store_host=net.wiring.hosts[job.placement.server_of(0)].ip,
+            store_port=_STORE_PORT,
+            lanes=self._lanes,
+            probes=self._probes,
+            groups=job.placement.groups,
+            time_dilation=job.scale.time_dilation,
+            bytes_scale=job.scale.bytes_scale,
+            chunk_bytes=options.chunk_bytes,
+            verify_share=options.verify_share,
+            seed=job.seed,
+            device=options.device,
+            compute=options.compute,
+            to_controller=self._endpoints.to_controller,
+            from_controller=self._endpoints.from_controller(str(rank)),
+            to_coordinator=self._endpoints.to_coordinator,
+            from_coordinator=self._endpoints.from_coordinator(rank),
+        )
+
+    # --- messages -------------------------------------------------------------------------------
+
+    def send(self, rank: int, message: ToRank) -> None:
+        self._out[rank].send(encode(message))
+
+    def send_all(self, message: ToRank) -> None:
+        for rank in self._out:
+            self.send(rank, message)
+
+    def receive(self, timeout_s: float) -> FromRank | None:
+        """The next message, or None after `timeout_s`. Raises `RunFailed` if a rank is in trouble."""
+        if not self.inbox.poll(max(0, round(timeout_s * 1000))):
+            self.check()
+            return None
+        message: FromRank = decode_from_rank(self.inbox.recv())
+        if isinstance(message, RankTrouble):
+            raise RunFailed(f"rank {message.rank}: {message.message}")
+        return message
+
+    def check(self) -> None:
+        """Raises `RunFailed` if a rank has died without a word."""
+        assert self._zygote.stdout is not None
+        word = self._zygote.stdout.read()
+        if word:
+            raise RunFailed(word.decode(errors="replace").strip())
+        if self._zygote.poll() is not None:
+            raise RunFailed(f"the workers' parent process ended ({self._zygote.returncode})")
+
+    def wait_until_ready(self) -> None:
+        """Return when every rank has connected all its lanes and groups."""
+        waiting = {r.rank for r in self._job.placement.ranks}
+        deadline = time.monotonic() + _READY_S
+        while waiting:
+            message = self.receive(0.5)
+            if isinstance(message, Ready):
+                waiting.discard(message.rank)
+                self.device, self.backend = message.device, message.backend
+            if time.monotonic() > deadline:
+                raise RunFailed(f"ranks {sorted(waiting)} did not connect within {_READY_S:.0f} s")
+
+    def probe(self, net: Network) -> list[ProbeResult]:
+        """Load all NICs at once, in both directions, and measure what arrives."""
+        job = self._job
+        routes = {
+            p.id: net.wiring.paths[f"{job.placement.server_of(p.src)} {job.placement.server_of(p.dst)}"][0]
+            for p in self._probes
+        }
+        crossing: dict[tuple[str, str], int] = {}
+        for route in routes.values():
+            for hop in itertools.pairwise(route):
+                crossing[hop] = crossing.get(hop, 0) + 1
+        nominal = {
+            id_: min(
+                job.scale.wire_bps(net.wiring.port_bps[f"{a}->{b}"]) / crossing[a, b]
+                for a, b in itertools.pairwise(route)
+            )
+            for id_, route in routes.items()
+        }
+        at = time.monotonic_ns() + 100_000_000
+        for probe in self._probes:
+            order = RunProbe(
+                wire_bytes=round(nominal[probe.id] * _PROBE_LENGTH_S / 8),
+                at_wall_ns=at,
+                probe=probe.id,
+            )
+            self.send(probe.src, order)
+            self.send(probe.dst, order)
+        results: list[ProbeResult] = []
+        deadline = time.monotonic() + _PROBE_S
+        while len(results) < len(self._probes):
+            message = self.receive(0.5)
+            if isinstance(message, Probed):
+                route = routes[message.probe]
+                results.append(
+                    ProbeResult(
+                        src=route[0],
+                        dst=route[-1],
+                        delivered_bps=message.wire_bytes * 8 / message.seconds,
+                        nominal_bps=nominal[message.probe],
+                    )
+                )
+            if time.monotonic() > deadline:
+                raise RunFailed("the fabric is so slow that the probe of its links did not end")
+        return results
+
+    def start_clock(self, zero_wall_ns: int) -> None:
+        self.send_all(Start(zero_wall_ns=zero_wall_ns))
+
+    def finish(self) -> list[Records]:
+        """Ask every rank for what it has seen; the ranks end with it."""
+        self.send_all(Finish())
+        records: list[Records] = []
+        deadline = time.monotonic() + _FINISH_S
+        while len(records) < len(self._out):
+            if self.inbox.poll(500):
+                message = decode_from_rank(self.inbox.recv())
+                if isinstance(message, RankTrouble):
+                    raise RunFailed(f"rank {message.rank}: {message.message}")
+                if isinstance(message, Records):
+                    records.append(message)
+            if time.monotonic() > deadline:
+                raise RunFailed("not every rank has sent its records")
+        return sorted(records, key=lambda r: r.rank)

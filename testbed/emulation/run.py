@@ -1,0 +1,138 @@
+"""One emulated run: network, controller and ranks come up, the job is played, records come back."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from testbed.emulation import network, ovs
+from testbed.emulation.collect import collect
+from testbed.emulation.control import ControllerProcess
+from testbed.emulation.fidelity import CpuMeter, judge
+from testbed.emulation.monitor import LinkMonitor
+from testbed.emulation.player import FlowPlayer, Player, ServingPlayer
+from testbed.emulation.ranks import RankProcesses
+from testbed.fabric import Progress, RunFailed
+from testbed.job import Job
+from testbed.record import RunRecord
+
+_START_MARGIN_S = 0.2
+
+
+class EmulatedRun:
+    """Runs `job` inside a sandbox; `directory` is on the sandbox's own tmpfs."""
+
+    def __init__(self, job: Job, directory: Path, progress: Callable[[Progress], None]) -> None:
+        self._job = job
+        self._directory = directory
+        self._progress = progress
+        self._begun = time.monotonic()
+
+    def run(self) -> RunRecord:
+        """Raises `RunFailed` for anything that makes the run's numbers worthless."""
+        job, directory = self._job, self._directory
+        self._say("starting workers, controller and Open vSwitch")
+        ranks = RankProcesses(job, directory)  # torch is imported while the fabric comes up
+        switch = ovs.OpenVSwitch(directory)
+        try:
+            switch.start()
+        except ovs.OpenVSwitchFailed as error:
+            raise RunFailed(str(error)) from error
+        self._say("building the fabric")
+        kernel = ovs.kernel_datapath_available()
+        net = network.build(job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory)
+        controller = ControllerProcess(job, net.wiring, directory)
+        controller.wait_for_switches()
+        self._say("connecting lanes")
+        ranks.start(net)
+        ranks.wait_until_ready()
+        controller.wait_for_registrations(lanes=ranks.lanes, groups=ranks.group_ends)
+
+        if not kernel:
+            switch.enlarge_packet_buffers()
+        self._say("probing the links")
+        probes = ranks.probe(net)
+        monitor = LinkMonitor(net)
+        cpu = CpuMeter()
+        zero_wall_ns = time.monotonic_ns() + round(_START_MARGIN_S * 1e9)
+        controller.start_clock(zero_wall_ns, job.scale.time_dilation)
+        ranks.start_clock(zero_wall_ns)
+        monitor.start(zero_wall_ns, job.scale.time_dilation)
+        cpu.start()
+        player = self._player(controller, ranks)
+        player.play(zero_wall_ns, self._alive(switch, controller))
+        cpu.stop()
+        samples = monitor.stop()
+        records = ranks.finish()
+        log = controller.log()
+        permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
+        fidelity = judge(
+            job=job,
+            probes=probes,
+            samples=samples,
+            cpu=cpu,
+            permit_ms=permits,
+            late_ms=[late for record in records for late in record.late_wakeups_ms],
+            retransmits=monitor.retransmits(),
+        )
+        return collect(
+            job=job,
+            net=net,
+            player=player,
+            records=records,
+            log=log,
+            samples=samples,
+            fidelity=fidelity,
+            facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers),
+            wall_s=time.monotonic() - self._begun,
+        )
+
+    def _player(self, controller: ControllerProcess, ranks: RankProcesses) -> Player:
+        player = FlowPlayer if self._job.flows else ServingPlayer
+        return player(self._job, controller, ranks, self._tell)
+
+    def _alive(self, switch: ovs.OpenVSwitch, controller: ControllerProcess) -> Callable[[], None]:
+        def check() -> None:
+            if not switch.alive():
+                raise RunFailed(f"Open vSwitch died during the run: {switch.log_tail()}")
+            controller.check()
+
+        return check
+
+    def _facts(
+        self,
+        net: network.Network,
+        controller: ControllerProcess,
+        ranks: RankProcesses,
+        cpu: CpuMeter,
+        flow_mods: int,
+        barriers: int,
+    ) -> dict[str, str | int | float]:
+        return {
+            "openflow": controller.implementation,
+            "open_vswitch": ovs.version(),
+            "datapath": net.datapath,
+            "mtu": network.MTU,
+            "cores": psutil.cpu_count() or 0,
+            "cpu_idle_mean": round(cpu.mean_idle, 4),
+            "flow_mods": flow_mods,
+            "barriers": barriers,
+            "lanes": ranks.lanes,
+            "device": ranks.device,
+            "backend": ranks.backend,
+            "torch": ranks.torch_version,
+        }
+
+    def _say(self, phase: str) -> None:
+        self._tell(Progress(phase=phase))
+
+    def _tell(self, progress: Progress) -> None:
+        self._progress(
+            Progress(
+                phase=progress.phase,
+                done=progress.done,
+                total=progress.total,
+                wall_s=time.monotonic() - self._begun,
+            )
+        )
