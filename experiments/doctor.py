@@ -1,0 +1,53 @@
+"""What each fabric needs on this machine: met, or missing and how to get it."""
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from testbed.fabric import FabricUnavailable, Requirement
+
+
+def works(requirements: Iterable[Requirement]) -> bool:
+    """Whether all that is needed is there."""
+    return all(need.ok for need in requirements if need.needed)
+
+
+def doctor_table(fabrics: Mapping[str, list[Requirement]]) -> RenderableType:
+    """One row per requirement of each fabric."""
+    table = Table(title="What the fabrics need on this machine", title_justify="left")
+    for heading in ("fabric", "needs", "", "found"):
+        table.add_column(heading, overflow="fold")
+    for name, requirements in fabrics.items():
+        for i, need in enumerate(requirements):
+            table.add_row(name if i == 0 else "", need.name, _state(need), Text(need.detail))
+        table.add_section()
+    return table
+
+
+def doctor_verdict(fabrics: Mapping[str, list[Requirement]]) -> str:
+    """Per fabric, whether it can run here and the commands that provide what is missing."""
+    lines: list[str] = []
+    for name, requirements in fabrics.items():
+        lines.append(f"{name}: {'can run here' if works(requirements) else 'cannot run here'}")
+        for need in requirements:
+            if not need.ok and need.fix:
+                lines.append(f"  for {need.name}: {need.fix}")
+    return "\n".join(lines)
+
+
+def unavailable_text(error: FabricUnavailable) -> str:
+    """Why a fabric cannot run here and the commands that mend it, as `mfs doctor` says it."""
+    lines = [f"the fabric {error.fabric!r} cannot run here; missing:"]
+    for need in error.missing:
+        lines.append(f"  {need.name}: {need.detail}")
+        if need.fix:
+            lines.append(f"    to get it: {need.fix}")
+    return "\n".join([*lines, "`mfs doctor` lists everything the fabrics need."])
+
+
+def _state(need: Requirement) -> Text:
+    if need.ok:
+        return Text("met", style="green")
+    return Text("missing", style="red") if need.needed else Text("missing (optional)", style="yellow")

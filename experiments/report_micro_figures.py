@@ -1,0 +1,81 @@
+"""The figures of a micro workload: when each flow ran, at which level, and how its bytes arrived."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from controller.flow import Level
+from experiments import metrics
+from experiments.report_chart import (
+    LEVEL_COLOURS,
+    figure_style,
+    legend_above,
+    level_legend_above,
+    new_figure,
+    svg,
+)
+from experiments.report_series import COLOURS, Series
+
+
+@figure_style
+def timeline_figure(series: Sequence[Series]) -> str:
+    """One bar per flow from permit to finish, coloured by level; a thin line from its submit."""
+    most = max(len(one.tables.flows) for one in series)
+    figure, panels = new_figure(len(series), 1, height=0.9 + 0.2 * most, sharex=True)
+    shown: set[Level] = set()
+    for axes, one in zip(panels, series, strict=True):
+        decisions = metrics.decisions_by_flow(one.tables.decisions)
+        flows = sorted(one.tables.flows, key=lambda flow: (flow.submit_ns, flow.id))
+        for y, flow in enumerate(flows):
+            axes.plot([flow.submit_ns / 1e9, flow.permit_ns / 1e9], [y, y], linewidth=1.0)
+            for period in metrics.level_periods(flow, decisions.get(flow.id, ())):
+                shown.add(period.level)
+                axes.barh(
+                    y,
+                    (period.end_ns - period.start_ns) / 1e9,
+                    left=period.start_ns / 1e9,
+                    height=0.62,
+                    color=LEVEL_COLOURS[period.level],
+                )
+            if flow.deadline_ns is not None:
+                axes.plot([flow.deadline_ns / 1e9], [y], marker="|", markersize=11, linestyle="")
+        axes.set_yticks(range(len(flows)), [flow.id for flow in flows])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_title(one.label)
+        axes.set_xlim(left=0)
+    panels[-1].set_xlabel("time (s)")
+    level_legend_above(figure, shown)
+    return svg(figure, "When each flow ran and at which level")
+
+
+@figure_style
+def received_figure(series: Sequence[Series]) -> str:
+    """Bytes received so far by each flow, over time; empty when no progress was recorded."""
+    followed = [one for one in series if one.tables.progress]
+    if not followed:
+        return ""
+    figure, panels = new_figure(len(followed), 1, height=2.0, sharex=True)
+    colour_of = {
+        flow: COLOURS[(i + 1) % len(COLOURS)]
+        for i, flow in enumerate(sorted({f.id for one in followed for f in one.tables.flows}))
+    }
+    for axes, one in zip(panels, followed, strict=True):
+        points: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for progress in one.tables.progress:
+            points[progress.flow].append((progress.time_ns, progress.received_bytes))
+        for flow in sorted(points):
+            line = sorted(points[flow])
+            axes.plot(
+                [time / 1e9 for time, _ in line],
+                [received / 1e6 for _, received in line],
+                color=colour_of.get(flow),
+                linewidth=1.6,
+                label=flow,
+                rasterized=len(line) > 2000,
+            )
+        axes.set(title=one.label, ylabel="received (MB)")
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+    panels[-1].set_xlabel("time (s)")
+    legend_above(figure, panels[0])
+    return svg(figure, "Bytes received by each flow over time")

@@ -1,0 +1,53 @@
+"""One line in the report's figures and tables: a policy's run in one directory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from experiments.result_tables import Tables
+from experiments.run_directory import RunDirectory
+
+# Distinct for the common colour-vision deficiencies (after Okabe and Ito, 2008), muted to be
+# readable on white and on near-black.
+COLOURS = ("#8a8f98", "#2f7fc1", "#d9822b", "#2e9e77", "#b8609e", "#b59a2a", "#c8503c", "#6a6fc0")
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """`run` is its entry in `summary.json`, `label` tells it apart from every other series."""
+
+    label: str
+    colour: str
+    run: dict[str, Any]
+    tables: Tables
+    bytes_scale: float
+    link_gbps: dict[str, float]
+
+    @property
+    def is_micro(self) -> bool:
+        return not self.tables.requests
+
+
+def series_of(directories: Sequence[RunDirectory]) -> list[Series]:
+    """All runs of all directories, in order; the directory is part of a label that is there twice."""
+    found = [(directory, run) for directory in directories for run in directory.summary["runs"]]
+    policies = [run["policy"] for _, run in found]
+    labels: list[str] = []
+    for directory, run in found:
+        label = run["policy"]
+        if policies.count(label) > 1:
+            label = f"{label} ({directory.path.resolve().name})"
+        while label in labels:
+            label += "'"
+        labels.append(label)
+    return [
+        Series(
+            label=label,
+            colour=COLOURS[i % len(COLOURS)],
+            run=run,
+            tables=directory.tables[run["policy"]],
+            bytes_scale=directory.summary["scale"]["bytes_scale"],
+            link_gbps=directory.summary.get("link_gbps", {}),
+        )
+        for i, ((directory, run), label) in enumerate(zip(found, labels, strict=True))
+    ]

@@ -1,0 +1,147 @@
+"""From a scenario to jobs: everything left to a default is decided here, once for all policies."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from experiments.errors import UserError
+from experiments.scenario import Scenario, TopologyKind, WorkloadKind
+from experiments.workloads.micro import endpoints, micro_flows
+from experiments.workloads.source import make_workload
+from testbed.job import (
+    Job,
+    Placement,
+    Request,
+    Scale,
+    SchedulerOptions,
+    ServingOptions,
+    WorkerOptions,
+)
+from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.gpus import GPUS
+from testbed.serving.models import MODELS
+from testbed.serving.placement import PlacementError, place
+from testbed.serving.slo import DEFAULT_CLASS, SloTarget, with_slos
+from testbed.topology import Topology, leaf_spine, star
+
+_BYTES_PER_KIB = 1024
+
+
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+    """A job per policy, alike but for the policy, and notes on how the work was made."""
+
+    jobs: tuple[Job, ...]
+    notes: tuple[str, ...]
+
+
+def resolve(scenario: Scenario) -> Resolved:
+    """Decide all that the scenario leaves open. Reads the trace, if it names one.
+
+    Raises `UserError` for ranks that cannot be placed (naming the key) and for a trace that is not
+    right (naming the line).
+    """
+    topology = _topology(scenario)
+    micro = scenario.workload.kind is WorkloadKind.FLOWS
+    base = Job(
+        scenario=scenario.name,
+        policy=scenario.policies[0],
+        seed=scenario.seed,
+        topology=topology,
+        placement=endpoints(topology) if micro else _placement(scenario, topology),
+        scale=Scale(time_dilation=scenario.scale.time_dilation, bytes_scale=scenario.scale.bytes_scale),
+        model=MODELS[scenario.model],
+        gpu=GPUS[scenario.gpu],
+        serving=ServingOptions(
+            router=scenario.serving.router,
+            max_batch_tokens=scenario.serving.max_batch_tokens,
+            decode_choice=scenario.serving.decode,
+        ),
+        scheduler=SchedulerOptions(
+            levels=scenario.scheduler.levels,
+            mlu_top=scenario.scheduler.mlu_top,
+            mlu_base=scenario.scheduler.mlu_base,
+            recheck_ns=round(scenario.scheduler.recheck_ms * 1e6),
+        ),
+        workers=WorkerOptions(
+            device=scenario.workers.device.value,
+            compute=scenario.workers.compute.value,
+            lanes_s1=scenario.workers.lanes_s1,
+            lanes_s3=scenario.workers.lanes_s3,
+            chunk_bytes=scenario.workers.chunk_kib * _BYTES_PER_KIB,
+            verify_share=scenario.workers.verify_share,
+        ),
+    )
+    notes: tuple[str, ...] = ()
+    if micro:
+        flows = micro_flows(scenario.workload.flows, base.placement)
+        base = msgspec.structs.replace(base, flows=flows)
+    else:
+        requests, notes = _requests(scenario, base)
+        base = msgspec.structs.replace(base, requests=requests)
+    jobs = tuple(msgspec.structs.replace(base, policy=policy) for policy in scenario.policies)
+    return Resolved(jobs=jobs, notes=notes)
+
+
+def _topology(scenario: Scenario) -> Topology:
+    section = scenario.topology
+    nic_bps = round(section.nic_gbps * 1e9)
+    if section.kind is TopologyKind.STAR:
+        return star(servers=section.servers, nic_bps=nic_bps)
+    return leaf_spine(
+        leaves=section.leaves,
+        spines=section.spines,
+        hosts_per_leaf=section.below_each_leaf,
+        nic_bps=nic_bps,
+        oversubscription=section.oversubscription,
+    )
+
+
+def _placement(scenario: Scenario, topology: Topology) -> Placement:
+    units = scenario.units
+    try:
+        return place(
+            topology,
+            prefill_units=units.prefill_units,
+            ranks_per_unit=units.ranks_per_unit,
+            decode_ranks=units.decode_ranks,
+            ranks_per_server=units.ranks_per_server,
+            tp=units.tp,
+            ep=units.ep,
+            layout=units.layout,
+            model=MODELS[scenario.model],
+        )
+    except PlacementError as error:
+        raise UserError(f"scenario {scenario.name}: {error}") from None
+
+
+def _requests(scenario: Scenario, job: Job) -> tuple[tuple[Request, ...], tuple[str, ...]]:
+    """The requests with their SLOs, and how they were made."""
+
+    def capacity_rps(requests: Sequence[Request]) -> float:
+        return estimated_capacity_rps(
+            requests,
+            placement=job.placement,
+            model=job.model,
+            gpu=job.gpu,
+            topology=job.topology,
+            max_batch_tokens=job.serving.max_batch_tokens,
+        )
+
+    workload = make_workload(scenario.workload, seed=scenario.seed, capacity_rps=capacity_rps)
+    promised = with_slos(
+        workload.requests,
+        targets=_targets(scenario),
+        placement=job.placement,
+        model=job.model,
+        gpu=job.gpu,
+        topology=job.topology,
+    )
+    return tuple(promised), workload.notes
+
+
+def _targets(scenario: Scenario) -> Mapping[str, SloTarget]:
+    slo = scenario.slo
+    targets = {DEFAULT_CLASS: SloTarget(multiple=slo.multiple, absolute_s=slo.absolute_s)}
+    for name, target in slo.classes.items():
+        targets[name] = SloTarget(multiple=target.multiple, absolute_s=target.absolute_s)
+    return targets

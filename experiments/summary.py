@@ -1,0 +1,132 @@
+"""The summary of a run: what `summary.json` holds and `--json` prints. Plain JSON data, no NaN."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from controller.flow import PortId, Stage
+from experiments import metrics
+from testbed.job import Scale
+from testbed.record import FlowRow, RunRecord
+
+Summary = dict[str, Any]
+
+_NS_PER_S = 1e9
+
+
+def _seconds(values: Iterable[int]) -> list[float]:
+    return [value / _NS_PER_S for value in values]
+
+
+def _statistics(values: Sequence[float], *names: str) -> dict[str, float | None]:
+    """The named ones of mean, p50, p90, p99 ..., each `None` without values."""
+    return {
+        name: metrics.mean(values)
+        if name == "mean"
+        else metrics.percentile(values, float(name.removeprefix("p")))
+        for name in names
+    }
+
+
+def finite(value: Any) -> Any:
+    """`value` with every NaN and infinity replaced by `None`: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def folder_names(policies: Sequence[str]) -> list[str]:
+    """A file name for each policy spec, distinct even where the specs differ only in punctuation."""
+    names: list[str] = []
+    for policy in policies:
+        safe = re.sub(r"[^A-Za-z0-9._=-]+", "-", policy).strip("-.") or "policy"
+        name, i = safe, 2
+        while name in names:
+            name, i = f"{safe}-{i}", i + 1
+        names.append(name)
+    return names
+
+
+def _micro_flow(flow: FlowRow) -> dict[str, Any]:
+    return {
+        "id": flow.id,
+        "stage": flow.stage.value,
+        "start_s": flow.submit_ns / _NS_PER_S,
+        "finish_s": flow.finish_ns / _NS_PER_S,
+        "level_first": flow.level_first.name,
+        "level_last": flow.level_last.name,
+        "promotions": flow.promotions,
+    }
+
+
+def summarise_run(record: RunRecord) -> dict[str, Any]:
+    """One entry of `runs[]`. A run without requests (a micro workload) lists its `flows` instead."""
+    ttft_s = _seconds(row.ttft_ns for row in record.requests if row.ttft_ns is not None)
+    cct_s = _seconds(metrics.collective_completion_ns(record.flows).values())
+    exposed_s = _seconds(metrics.exposed_s1_ns(record.spans).values())
+    by_stage = metrics.stage_completion_ns(record.flows)
+    checked = [flow.verified for flow in record.flows if flow.verified is not None]
+    run: dict[str, Any] = {
+        "policy": record.policy,
+        "requests": len(record.requests),
+        "completed": sum(row.status == metrics.COMPLETED for row in record.requests),
+        "slo_attainment": metrics.slo_attainment(record.requests),
+        "ttft_s": _statistics(ttft_s, "mean", "p50", "p90", "p99"),
+        "cct_s": _statistics(cct_s, "mean", "p99"),
+        "earliness_s": _statistics(_seconds(metrics.earliness_ns(record.flows)), "mean"),
+        "exposed_s1_s": _statistics(exposed_s, "mean", "p99"),
+        "stage_completion_s": {
+            stage.value: _statistics(_seconds(by_stage[stage]), "mean", "p50", "p99") for stage in Stage
+        },
+        "flows_by_stage": {stage.value: len(by_stage[stage]) for stage in Stage},
+        "promotions": sum(flow.promotions for flow in record.flows),
+        "permit_latency_ms": _statistics(record.permit_latency_ms, "p50", "p99"),
+        "verified": {"checked": len(checked), "failed": checked.count(False)},
+        "fidelity": msgspec.to_builtins(record.fidelity),
+        "duration_s": record.duration_ns / _NS_PER_S,
+        "wall_s": record.wall_s,
+        "facts": dict(record.facts),
+    }
+    if not record.requests and record.flows:
+        run["flows"] = [_micro_flow(flow) for flow in record.flows]
+    return run
+
+
+def summarise(
+    *,
+    scenario: str,
+    fabric: str,
+    seed: int,
+    scale: Scale,
+    records: Sequence[RunRecord],
+    notes: Sequence[str] = (),
+    placement_text: Sequence[str] = (),
+    link_bps: Mapping[PortId, int] | None = None,
+    command: str = "",
+) -> Summary:
+    """The whole summary. `faithful` is true when every run is; no runs are not faithful to anything."""
+    runs = [summarise_run(record) for record in records]
+    for run, folder in zip(runs, folder_names([r.policy for r in records]), strict=True):
+        run["folder"] = folder
+    faithful = bool(records) and all(record.fidelity.faithful for record in records)
+    summary = {
+        "scenario": scenario,
+        "fabric": fabric,
+        "seed": seed,
+        "faithful": faithful,
+        "scale": msgspec.to_builtins(scale),
+        "notes": list(notes),
+        "runs": runs,
+        "placement": list(placement_text),
+        "link_gbps": {port: bps / 1e9 for port, bps in (link_bps or {}).items()},
+        "command": command,
+    }
+    result: Summary = finite(summary)
+    return result

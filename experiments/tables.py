@@ -1,0 +1,122 @@
+"""The summary as tables for a terminal (rich renderables)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from experiments.summary import Summary
+
+NOTHING = "-"
+
+
+def duration(seconds: float | None) -> str:
+    """Three significant digits with the unit that suits: "1.23 s", "45.6 ms", "789 µs", "12 ns"."""
+    if seconds is None:
+        return NOTHING
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        value = seconds * factor
+        if abs(value) >= 0.9995:
+            decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+            return f"{value:.{decimals}f} {unit}"
+    return f"{seconds * 1e9:.0f} ns" if seconds else "0 s"
+
+
+def share(value: float | None) -> str:
+    return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def check_value(check: dict[str, Any]) -> str:
+    """The measured value with its unit, or that it was not measured."""
+    if check["value"] is None:
+        return "not measured"
+    return f"{check['value']:.4g} {check['unit']}".strip()
+
+
+def summary_table(summary: Summary) -> Table:
+    """One line per policy. All durations are model time."""
+    table = _table(summary, gap=1)
+    table.add_column("policy", no_wrap=True)
+    headings = ["reqs done", "TTFT mean", "TTFT p50", "TTFT p90", "TTFT p99", "SLO met"]
+    for heading in [*headings, "mean CCT", "P2D early", "promo- tions", "faith- ful"]:
+        table.add_column(heading, justify="right")
+    for run in summary["runs"]:
+        ttft = run["ttft_s"]
+        table.add_row(
+            Text(run["policy"]),
+            f"{run['completed']}/{run['requests']}",
+            *(_tight(duration(ttft[name])) for name in ("mean", "p50", "p90", "p99")),
+            _tight(share(run["slo_attainment"])),
+            _tight(duration(run["cct_s"]["mean"])),
+            _tight(duration(run["earliness_s"]["mean"])),
+            str(run["promotions"]),
+            Text("yes", "green") if run["fidelity"]["faithful"] else Text("NO", "bold red"),
+        )
+    return table
+
+
+def _tight(text: str) -> str:
+    """Without the space before the unit: eleven columns have to fit a terminal of 80."""
+    return text.replace(" ", "")
+
+
+def flows_table(summary: Summary) -> Table | None:
+    """The flows of a micro workload, one line per policy and flow; `None` for a serving run."""
+    if not any("flows" in run for run in summary["runs"]):
+        return None
+    table = _table(summary, gap=3)
+    table.add_column("policy", no_wrap=True)
+    table.add_column("flow", no_wrap=True)
+    table.add_column("stage")
+    for heading in ("start", "finish", "took", "level", "promotions"):
+        table.add_column(heading, justify="right")
+    for run in summary["runs"]:
+        for flow in run.get("flows", ()):
+            first, last = flow["level_first"], flow["level_last"]
+            table.add_row(
+                Text(run["policy"]),
+                Text(flow["id"]),
+                flow["stage"],
+                duration(flow["start_s"]),
+                duration(flow["finish_s"]),
+                duration(flow["finish_s"] - flow["start_s"]),
+                first if first == last else f"{first} to {last}",
+                str(flow["promotions"]),
+            )
+        table.add_section()
+    return table
+
+
+def fidelity_lines(summary: Summary) -> Iterator[str]:
+    """For every check that failed: whose, what was measured, what was asked, and what to change."""
+    for run in summary["runs"]:
+        failed = [check for check in run["fidelity"]["checks"] if not check["ok"]]
+        for check in failed:
+            yield (
+                f"{run['policy']} is not faithful: {check['name']} is {check_value(check)}, "
+                f"wanted {check['bound']}. {check['advice']}".rstrip()
+            )
+        if not failed and not run["fidelity"]["faithful"]:
+            yield f"{run['policy']} is not faithful; the fabric names no check"
+        if run["verified"]["failed"]:
+            yield f"{run['policy']}: {run['verified']['failed']} transfers delivered wrong bytes"
+
+
+def render_summary(summary: Summary) -> Group:
+    """What `mfs run` prints at its end: the table that fits the workload, then what was wrong."""
+    parts: list[RenderableType] = [flows_table(summary) or summary_table(summary)]
+    if summary["faithful"]:
+        parts.append(Text("faithful: every check is within its bounds", "green"))
+    parts += [Text(line, "red") for line in fidelity_lines(summary)]
+    return Group(*parts)
+
+
+def _table(summary: Summary, *, gap: int) -> Table:
+    scale = summary["scale"]
+    title = (
+        f"{summary['scenario']} on {summary['fabric']}, seed {summary['seed']}, "
+        f"time x{scale['time_dilation']:g}, bytes x{scale['bytes_scale']:g}"
+    )
+    return Table(title=Text(title), title_justify="left", box=None, padding=(0, gap, 0, 0))

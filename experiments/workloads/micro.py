@@ -1,0 +1,43 @@
+"""The micro workload: flows between named servers, without a serving system around them."""
+
+from experiments.micro_spec import FlowSpec
+from experiments.workloads.workload import NS_PER_S
+from testbed.job import MicroFlow, Placement, RankSpec, Role
+from testbed.topology import Topology
+from workers.plan import Transfer
+
+
+def endpoints(topology: Topology) -> Placement:
+    """One rank per server, in the order of the servers, that only sends and receives."""
+    return Placement(
+        ranks=tuple(
+            RankSpec(rank=i, server=server, role=Role.ENDPOINT, index=i)
+            for i, server in enumerate(topology.servers)
+        ),
+        units={},
+        replicas={},
+        groups={},
+        decode=(),
+    )
+
+
+def micro_flows(specs: tuple[FlowSpec, ...], placement: Placement) -> tuple[MicroFlow, ...]:
+    """The flows between the endpoints on their servers, by start. Servers must be known ones."""
+    rank_on = {spec.server: spec.rank for spec in placement.ranks}
+    flows = [
+        MicroFlow(
+            transfer=Transfer(
+                id=spec.id,
+                stage=spec.stage,
+                src=rank_on[spec.src],
+                dst=rank_on[spec.dst],
+                size_bytes=spec.bytes,
+                batch=spec.batch,
+                layer=spec.layer,
+                deadline_ns=None if spec.deadline_s is None else round(spec.deadline_s * NS_PER_S),
+            ),
+            start_ns=round(spec.start_s * NS_PER_S),
+        )
+        for spec in specs
+    ]
+    return tuple(sorted(flows, key=lambda flow: flow.start_ns))

@@ -1,0 +1,67 @@
+"""From the `workload` section of a scenario to requests with their arrivals."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from experiments.scenario import Arrivals, WorkloadKind, WorkloadSection
+from experiments.workloads import arrivals, azure, mooncake
+from experiments.workloads.synthetic import GENERATORS
+from experiments.workloads.workload import Workload
+from testbed.job import Request
+
+Capacity = Callable[[tuple[Request, ...]], float]
+"""How many requests/s of this kind the cluster is estimated to sustain."""
+
+
+def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity) -> Workload:
+    """The requests that `section` asks for, in order of arrival.
+
+    Raises `UserError` for a trace that is not right.
+    """
+    workload = _prompts(section, seed)
+    rate_rps, wanted = _rate(section, workload, capacity_rps)
+    if section.arrives_at_random:
+        assert rate_rps is not None  # a valid section has a rate or a load for this
+        placed = arrivals.poisson(workload, rate_rps, seed)
+        notes = [f"arrivals are Poisson at {wanted}"]
+    else:
+        notes = [] if section.spread_ticks else ["arrivals not spread inside a tick of the trace"]
+        if rate_rps is not None:
+            factor = arrivals.stretch_to(workload, rate_rps)
+            notes.append(f"the trace's time is stretched by {factor:.3g} to {wanted}")
+        else:
+            factor = section.time_scale or 1.0
+            if factor != 1.0:
+                notes.append(f"the trace's time is stretched by {factor:.3g}")
+        placed = arrivals.stretched(workload, factor)
+    return msgspec.structs.replace(placed, notes=(*placed.notes, *notes))
+
+
+def _prompts(section: WorkloadSection, seed: int) -> Workload:
+    if section.path is None:
+        return GENERATORS[section.kind](section.requests, seed, section.slo_class)
+    path = Path(section.path)
+    if section.kind is WorkloadKind.AZURE:
+        return azure.load(path, requests=section.requests, skip=section.skip, slo_class=section.slo_class)
+    return mooncake.load(
+        path,
+        requests=section.requests,
+        skip=section.skip,
+        slo_class=section.slo_class,
+        # Random arrivals replace those of the trace, ticks and all.
+        spread_ticks=section.spread_ticks and section.arrivals is Arrivals.TRACE,
+        seed=seed,
+    )
+
+
+def _rate(section: WorkloadSection, workload: Workload, capacity_rps: Capacity) -> tuple[float | None, str]:
+    """The mean rate that is asked for, requests/s, and how to say it."""
+    if section.rate is not None:
+        return section.rate, f"{section.rate:.3g} requests/s"
+    if section.load is None:
+        return None, ""
+    capacity = capacity_rps(workload.requests)
+    rate = section.load * capacity
+    return rate, (f"{rate:.3g} requests/s, {section.load:g} of an estimated capacity of {capacity:.3g}")

@@ -1,0 +1,131 @@
+"""Seeded prompts with the published statistics of two workloads of LLM serving.
+
+`conversation`: people talking with an assistant. A prompt is a system prompt (one of a few), all
+that was said before, and the new message; about 2,000 tokens on average, half of them seen before.
+
+`agent`: programs that plan a task and then work on its steps all at once. A step's prompt is the
+agent's instructions and tools, the plan, and the step; about 1,000 tokens, 65 % of them seen
+before, and the steps of one task share one prefix at the same time.
+
+The two averages of each are those MFS v1 reports for its workloads; the shape around them
+(lognormal lengths, turns, steps) and its constants are ours, chosen to meet them.
+"""
+
+import math
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from experiments.workloads.workload import Workload, mean_prompt_tokens, reuse_share
+from testbed.job import Request
+
+BLOCK_TOKENS = 64
+_OUTPUT_TOKENS = 250
+
+
+class Lengths(msgspec.Struct, frozen=True):
+    """Token counts with a lognormal distribution of this mean; `sigma` is that of their logarithm."""
+
+    mean: float
+    sigma: float = 0.6
+
+    def draw(self, source: random.Random) -> int:
+        mu = math.log(self.mean) - self.sigma**2 / 2
+        return max(8, round(source.lognormvariate(mu, self.sigma)))
+
+
+class _Text(msgspec.Struct, frozen=True):
+    """A text that prompts begin with: its length and the ids of its full blocks."""
+
+    tokens: int
+    blocks: tuple[int, ...]
+
+
+class _Writer:
+    """Makes texts; a block that no earlier text has gets the next id."""
+
+    def __init__(self) -> None:
+        self._next_block = 0
+
+    def extend(self, text: _Text, tokens: int) -> _Text:
+        """`text` and `tokens` new ones. Its last block, where not full, becomes another block."""
+        total = text.tokens + tokens
+        new = total // BLOCK_TOKENS - len(text.blocks)
+        blocks = text.blocks + tuple(range(self._next_block, self._next_block + new))
+        self._next_block += new
+        return _Text(total, blocks)
+
+    def start(self, tokens: int) -> _Text:
+        return self.extend(_Text(0, ()), tokens)
+
+
+def conversation(count: int, seed: int, slo_class: str) -> Workload:
+    """`count` prompts of people in conversations, in order, all with arrival 0 as yet."""
+    draw, writer = random.Random(f"{seed}:conversation"), _Writer()
+    system_prompts = [writer.start(Lengths(300, sigma=0.2).draw(draw)) for _ in range(4)]
+    message, answer = Lengths(780), Lengths(_OUTPUT_TOKENS)
+    live: list[_Text] = []
+    prompts: list[tuple[_Text, int]] = []
+    while len(prompts) < count:
+        # Whoever spoke last still waits for an answer: the oldest speak next.
+        rested = live[:-2]
+        if rested and draw.random() < 0.48:
+            said = live.pop(draw.randrange(len(rested)))
+        else:
+            said = draw.choice(system_prompts)
+            if len(live) == 12:
+                live.pop(0)
+        prompt, reply = writer.extend(said, message.draw(draw)), answer.draw(draw)
+        prompts.append((prompt, reply))
+        live.append(writer.extend(prompt, reply))
+    return _workload("conversation", prompts, slo_class)
+
+
+def agent(count: int, seed: int, slo_class: str) -> Workload:
+    """`count` prompts of agents, in order, all with arrival 0 as yet; a task's steps are one burst."""
+    draw, writer = random.Random(f"{seed}:agent"), _Writer()
+    instructions = [writer.start(Lengths(350, sigma=0.2).draw(draw)) for _ in range(3)]
+    plan, step, answer = Lengths(400, sigma=0.4), Lengths(300), Lengths(_OUTPUT_TOKENS)
+    planned: list[_Text] = []
+    prompts: list[tuple[_Text, int]] = []
+    bursts: list[int] = []
+    while len(prompts) < count:
+        burst = bursts[-1] + 1 if bursts else 0
+        # Three tasks are under way: a plan has been answered by the time its steps are asked.
+        if len(planned) < 3:
+            planned.append(writer.extend(draw.choice(instructions), plan.draw(draw)))
+            together = [planned[-1]]
+        else:
+            task = planned.pop(0)
+            together = [writer.extend(task, step.draw(draw)) for _ in range(draw.randint(4, 8))]
+        together = together[: count - len(prompts)]
+        prompts += [(prompt, answer.draw(draw)) for prompt in together]
+        bursts += [burst] * len(together)
+    return msgspec.structs.replace(_workload("agent", prompts, slo_class), bursts=tuple(bursts))
+
+
+def _workload(kind: str, prompts: list[tuple[_Text, int]], slo_class: str) -> Workload:
+    requests = tuple(
+        Request(
+            id=i,
+            arrival_ns=0,
+            prompt_tokens=prompt.tokens,
+            output_tokens=reply,
+            blocks=prompt.blocks,
+            block_tokens=BLOCK_TOKENS,
+            slo_class=slo_class,
+        )
+        for i, (prompt, reply) in enumerate(prompts)
+    )
+    note = (
+        f"{kind} prompts are generated: {mean_prompt_tokens(requests):,.0f} tokens on average, "
+        f"{reuse_share(requests):.0%} of them in a prefix seen before"
+    )
+    return Workload(requests=requests, notes=(note,))
+
+
+GENERATORS: dict[str, Callable[[int, int, str], Workload]] = {
+    "conversation": conversation,
+    "agent": agent,
+}
