@@ -56,13 +56,14 @@ class _Carrier:
     in_force: Level = Level.CONTROL
     pending: Level | None = None
     flow: str | None = None
+    free_since_wall_ns: int = 0
 
 
 @dataclass(slots=True)
 class _Waiting:
     flow: str
     order: int
-    arrived_wall_ns: int
+    sent_wall_ns: int
     level: Level
 
 
@@ -186,7 +187,9 @@ class Dispatcher:
                 f" {message.src} to rank {message.dst}"
             )
         self._flows[message.flow] = _Active(rank=message.src, pool=key)
-        pool.waiting[message.flow] = _Waiting(message.flow, self._orders, wall_ns, Level.SCAVENGER)
+        pool.waiting[message.flow] = _Waiting(
+            message.flow, self._orders, message.sent_wall_ns, Level.SCAVENGER
+        )
         self._orders += 1
         flow = Flow(
             id=message.flow,
@@ -200,7 +203,7 @@ class Dispatcher:
             coflow=_coflow(message),
         )
         actions = self._apply(self._scheduler.submit(now_ns, flow))
-        return actions + self._fill_lanes(pool, wall_ns)
+        return actions + self._fill_lanes(pool)
 
     def submit_share(self, now_ns: int, message: SubmitShare) -> list[Action]:
         """One rank's share of a collective wants to start; its process group is its carrier."""
@@ -234,9 +237,10 @@ class Dispatcher:
         if active is None or active.carrier is None or not active.permitted:
             raise DispatchError(f"completion of {flow!r}, which was never permitted")
         active.carrier.flow = None
+        active.carrier.free_since_wall_ns = wall_ns
         actions = self._apply(self._scheduler.completion(now_ns, flow))
         if active.pool is not None:
-            actions += self._fill_lanes(self._pools[active.pool], wall_ns)
+            actions += self._fill_lanes(self._pools[active.pool])
         return actions
 
     def confirmed(self, carrier_name: str, level: Level) -> list[Action]:
@@ -268,7 +272,7 @@ class Dispatcher:
                 self._pools[active.pool].waiting[assignment.flow].level = assignment.level
         return actions
 
-    def _fill_lanes(self, pool: _Pool, wall_ns: int) -> list[Action]:
+    def _fill_lanes(self, pool: _Pool) -> list[Action]:
         """Give free lanes to waiting flows, most urgent level first, then first come first served.
 
         A lane that already has the flow's level is preferred: it needs no rule change.
@@ -283,7 +287,8 @@ class Dispatcher:
             lane = next((lane for lane in free if lane.in_force == chosen.level), free[0])
             active = self._flows[chosen.flow]
             active.carrier = lane
-            active.lane_wait_wall_ns = wall_ns - chosen.arrived_wall_ns
+            # Waiting for a lane ends when the lane was free; what follows is permit latency.
+            active.lane_wait_wall_ns = max(0, lane.free_since_wall_ns - chosen.sent_wall_ns)
             lane.flow = chosen.flow
             lane.wanted = chosen.level
             self.paths.append(LoggedPath(flow=chosen.flow, lane=lane.name, ports=lane.ports))

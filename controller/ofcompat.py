@@ -39,6 +39,11 @@ class OpenFlow:
         self.config.CONF.set_override("ofp_listen_host", host)
         self.config.CONF.set_override("ofp_tcp_listen_port", port)
 
+    def let_others_run(self) -> None:
+        """Green threads only: give the threads that talk to the switches a turn."""
+        if self.green:
+            self.hub.sleep(0)
+
     def wait_readable(self, fd: int, timeout_s: float) -> None:
         """Block this thread, green or not, until `fd` is readable or the time is over."""
         if self.green:

@@ -121,8 +121,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 class Permit(msgspec.Struct, frozen=True, kw_only=True, tag="permit"):
     """Go: the level is in force on every connection the flow will use.
 
-    `lane` is empty for a share. `lane_wait_wall_ns` is how long the flow waited for a free lane,
-    which is not part of the permit latency.
+    `lane` is empty for a share. `lane_wait_wall_ns` is how long after its submission the flow's lane
+    was still taken, which is not part of the permit latency.
     """
 
     flow: str

@@ -185,6 +185,7 @@ class _Desk:
         self.lock = threading.RLock()
         self._zero_wall_ns: int | None = None
         self._dilation = 1.0
+        self._unsent = False
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._uplink = context.socket(zmq.PULL)
         self._uplink.set_hwm(0)
@@ -227,6 +228,10 @@ class _Desk:
         with self.lock:
             self._handle(decode_up(frame))
         self._tick_if_due()
+        if self._unsent:
+            # A rule change must not wait until a burst of submissions has been read.
+            self._unsent = False
+            self._of.let_others_run()
 
     def _sleep_s(self) -> float:
         due = self._dispatcher.next_tick_ns()
@@ -285,6 +290,7 @@ class _Desk:
             match action:
                 case Enforce(carrier=carrier, level=level, mods=mods):
                     self.switches.send(list(mods), (carrier, level))
+                    self._unsent = True
                 case Grant(rank=rank, permit=permit):
                     self.tell(str(rank), permit)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from experiments.auto_scale import flows_dilation, scale_for, serving_dilation
 from experiments.errors import UserError
 from experiments.scenario import Scenario, TopologyKind, WorkloadKind
 from experiments.workloads.micro import endpoints, micro_flows
@@ -48,7 +49,7 @@ def resolve(scenario: Scenario) -> Resolved:
         seed=scenario.seed,
         topology=topology,
         placement=endpoints(topology) if micro else _placement(scenario, topology),
-        scale=Scale(time_dilation=scenario.scale.time_dilation, bytes_scale=scenario.scale.bytes_scale),
+        scale=Scale(time_dilation=1.0, bytes_scale=1.0),  # decided below, once the work is known
         model=MODELS[scenario.model],
         gpu=GPUS[scenario.gpu],
         serving=ServingOptions(
@@ -78,6 +79,9 @@ def resolve(scenario: Scenario) -> Resolved:
     else:
         requests, notes = _requests(scenario, base)
         base = msgspec.structs.replace(base, requests=requests)
+    scale, scale_notes = _scale(scenario, base)
+    base = msgspec.structs.replace(base, scale=scale)
+    notes += scale_notes
     jobs = tuple(msgspec.structs.replace(base, policy=policy) for policy in scenario.policies)
     return Resolved(jobs=jobs, notes=notes)
 
@@ -114,20 +118,41 @@ def _placement(scenario: Scenario, topology: Topology) -> Placement:
         raise UserError(f"scenario {scenario.name}: {error}") from None
 
 
+def _scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
+    """The scale the scenario names, or one that fits the work; a note says which was chosen."""
+    section = scenario.scale
+    dilation = section.time_dilation
+    if dilation is None and job.flows:
+        dilation = flows_dilation(
+            job.flows, topology=job.topology, placement=job.placement, wall_s=section.wall_s
+        )
+    elif dilation is None:
+        dilation = serving_dilation(
+            job.requests,
+            layers=job.model.layers,
+            capacity_rps=_capacity_rps(job, job.requests),
+            wall_s=section.wall_s,
+        )
+    nic_bps = round(scenario.topology.nic_gbps * 1e9)
+    scale = scale_for(
+        dilation, bytes_scale=section.bytes_scale, nic_bps=nic_bps, link_mbps=section.link_mbps
+    )
+    if section.time_dilation is not None and section.bytes_scale is not None:
+        return scale, ()
+    return scale, (
+        f"scale chosen for this work: a model second takes {scale.time_dilation:g} wall seconds, a NIC runs"
+        f" at {scale.wire_bps(nic_bps) / 1e6:.4g} Mb/s on the machine",
+    )
+
+
 def _requests(scenario: Scenario, job: Job) -> tuple[tuple[Request, ...], tuple[str, ...]]:
     """The requests with their SLOs, and how they were made."""
 
-    def capacity_rps(requests: Sequence[Request]) -> float:
-        return estimated_capacity_rps(
-            requests,
-            placement=job.placement,
-            model=job.model,
-            gpu=job.gpu,
-            topology=job.topology,
-            max_batch_tokens=job.serving.max_batch_tokens,
-        )
-
-    workload = make_workload(scenario.workload, seed=scenario.seed, capacity_rps=capacity_rps)
+    workload = make_workload(
+        scenario.workload,
+        seed=scenario.seed,
+        capacity_rps=lambda requests: _capacity_rps(job, requests),
+    )
     promised = with_slos(
         workload.requests,
         targets=_targets(scenario),
@@ -137,6 +162,17 @@ def _requests(scenario: Scenario, job: Job) -> tuple[tuple[Request, ...], tuple[
         topology=job.topology,
     )
     return tuple(promised), workload.notes
+
+
+def _capacity_rps(job: Job, requests: Sequence[Request]) -> float:
+    return estimated_capacity_rps(
+        requests,
+        placement=job.placement,
+        model=job.model,
+        gpu=job.gpu,
+        topology=job.topology,
+        max_batch_tokens=job.serving.max_batch_tokens,
+    )
 
 
 def _targets(scenario: Scenario) -> Mapping[str, SloTarget]:

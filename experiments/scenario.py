@@ -242,11 +242,29 @@ class SloSection(Section):
 
 
 class ScaleSection(Section):
-    time_dilation: float = Field(
-        default=30.0, gt=0, le=1e6, description="wall seconds that a model second takes"
+    time_dilation: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="wall seconds that a model second takes; null: so that the work takes about wall_s",
     )
-    bytes_scale: float = Field(
-        default=0.036, gt=0, le=1000, description="bytes on the wire for a byte of the model"
+    bytes_scale: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="bytes on the wire for a byte of the model; null: so that a NIC runs at link_mbps",
+    )
+    wall_s: float = Field(
+        default=45.0,
+        gt=0,
+        le=86400,
+        description="wall seconds the work of one policy should take, where time_dilation is null",
+    )
+    link_mbps: float = Field(
+        default=40.0,
+        gt=0,
+        le=10000,
+        description="rate of a NIC on the machine in Mb/s, where bytes_scale is null",
     )
 
 

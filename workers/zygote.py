@@ -37,6 +37,8 @@ def _child(config: RankConfig) -> None:
     try:
         enter_network_of(config.namespace_pid)
         torch.set_num_threads(1)
+        # A permit must not wait five milliseconds because another thread of the rank is busy.
+        sys.setswitchinterval(0.0005)
         run(config)
     except BaseException:
         traceback.print_exc()

@@ -4,17 +4,15 @@ An overloaded machine does not fail; it delivers less than the links promise, an
 looks alike. So each run measures what its numbers rest on and says so in every output.
 """
 
-import itertools
 import statistics
 import threading
 from collections.abc import Sequence
 
 import psutil
 
-from testbed.emulation.monitor import Sample
+from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.network import MTU
 from testbed.emulation.ranks import ProbeResult
-from testbed.job import Job
 from testbed.record import Check, Fidelity
 
 PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
@@ -29,7 +27,7 @@ DROP_BOUND = 1e-4
 RETRANSMIT_BOUND = 0.01
 LATE_P99_MS = 10.0
 
-_BUSY_INTERVALS = 8  # fewer busy intervals than this are too few for a median
+_BUSY_SHOTS = 8  # fewer than this say nothing
 
 
 class CpuMeter:
@@ -60,9 +58,9 @@ class CpuMeter:
 
 def judge(
     *,
-    job: Job,
     probes: Sequence[ProbeResult],
     samples: Sequence[Sample],
+    busy: Sequence[BusyShot],
     cpu: CpuMeter,
     permit_ms: Sequence[float],
     late_ms: Sequence[float],
@@ -84,7 +82,7 @@ def judge(
         ),
         _at_least(
             "delivered rate while a queue was busy",
-            _busy_delivery(job, samples),
+            _busy_delivery(busy),
             BUSY_BOUND,
             "of nominal",
             slower,
@@ -111,21 +109,15 @@ def judge(
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
 
 
-def _busy_delivery(job: Job, samples: Sequence[Sample]) -> float | None:
-    """Median of what ports sent over what they could have, in intervals that began and ended with a backlog.
+def _busy_delivery(busy: Sequence[BusyShot]) -> float | None:
+    """What busy ports sent over what their lines could carry, summed over all close looks.
 
-    A port that has packets waiting must send at line rate (work conservation). `None` when too few
-    intervals were busy to tell.
+    A port with packets waiting must send at line rate (work conservation). The sum, not the mean of
+    shares: single looks last milliseconds and are noisy. `None` when there were too few to tell.
     """
-    shares = []
-    for before, after in itertools.pairwise(samples):
-        seconds = (after.wall_ns - before.wall_ns) / 1e9
-        for port, counters in after.ports.items():
-            line_bps = job.scale.wire_bps(job.topology.link(port).bps)
-            if sum(counters.backlog_bytes) > 2 * MTU and sum(before.ports[port].backlog_bytes) > 2 * MTU:
-                sent = sum(counters.sent_bytes) - sum(before.ports[port].sent_bytes)
-                shares.append(sent * 8 / seconds / line_bps)
-    return statistics.median(shares) if len(shares) >= _BUSY_INTERVALS else None
+    if len(busy) < _BUSY_SHOTS:
+        return None
+    return sum(shot.sent_bytes for shot in busy) / sum(shot.line_bytes for shot in busy)
 
 
 def _drops(samples: Sequence[Sample]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
 
 INTERVAL_S = 0.25
+_SHOT_S = 0.006
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,18 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     ports: dict[PortId, PortCounters]
 
 
+class BusyShot(msgspec.Struct, frozen=True, kw_only=True):
+    """What a port sent while it provably had something to send all the time.
+
+    Its backlog at the first reading was more than the line can carry until the second one, so it
+    should have sent `line_bytes`; it did send `sent_bytes`.
+    """
+
+    port: PortId
+    sent_bytes: int
+    line_bytes: float
+
+
 class LinkMonitor:
     """Samples in a thread of its own. TCP retransmissions are read per server, before and after."""
 
@@ -28,6 +41,7 @@ class LinkMonitor:
         self._ports = tuple(net.devices)
         self._sampler = Sampler([net.devices[port] for port in self._ports])
         self._samples: list[Sample] = []
+        self.busy: list[BusyShot] = []
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="link monitor", daemon=True)
@@ -65,9 +79,35 @@ class LinkMonitor:
                 self._samples.append(self._sample())
                 if last:
                     return
+                self._look_closely(self._samples[-1])
                 self._stop.wait(INTERVAL_S)
         except BaseException as error:
             self._failure = error
+
+    def _look_closely(self, sample: Sample) -> None:
+        """Measure the port with the longest backlog (in time) over the next few milliseconds."""
+
+        def backlog_s(port: PortId, counters: PortCounters) -> float:
+            return sum(counters.backlog_bytes) * 8 / self._net.trees[port].line_bps
+
+        port = max(sample.ports, key=lambda p: backlog_s(p, sample.ports[p]))
+        if backlog_s(port, sample.ports[port]) < _SHOT_S:
+            return
+        device = self._net.devices[port]
+        first_ns = time.monotonic_ns()
+        first = self._sampler.sample_one(device)
+        time.sleep(_SHOT_S)
+        second_ns = time.monotonic_ns()
+        second = self._sampler.sample_one(device)
+        seconds = (second_ns - first_ns) / 1e9  # both readings take the same time to get there
+        if backlog_s(port, first) > seconds:
+            self.busy.append(
+                BusyShot(
+                    port=port,
+                    sent_bytes=sum(second.sent_bytes) - sum(first.sent_bytes),
+                    line_bytes=self._net.trees[port].line_bps / 8 * seconds,
+                )
+            )
 
     def _sample(self) -> Sample:
         before = time.monotonic_ns()

@@ -38,6 +38,7 @@ _READY_S = 120.0
 _PROBE_S = 30.0
 _FINISH_S = 60.0
 _PROBE_LENGTH_S = 0.6
+_OBITUARY_S = 0.5
 
 
 def lanes_of(job: Job) -> tuple[LaneSpec, ...]:
@@ -193,8 +194,19 @@ class RankProcesses:
             return None
         message: FromRank = decode_from_rank(self.inbox.recv())
         if isinstance(message, RankTrouble):
-            raise RunFailed(f"rank {message.rank}: {message.message}")
+            raise self._failure(message)
         return message
+
+    def _failure(self, trouble: RankTrouble) -> RunFailed:
+        """What to tell of a rank's trouble. Its peers hear of a death first: then the death is the news."""
+        deadline = time.monotonic() + _OBITUARY_S
+        try:
+            while time.monotonic() < deadline:
+                self.check()
+                time.sleep(0.02)
+        except RunFailed as death:
+            return death
+        return RunFailed(f"rank {trouble.rank}: {trouble.message}")
 
     def check(self) -> None:
         """Raises `RunFailed` if a rank has died without a word."""
@@ -274,7 +286,7 @@ class RankProcesses:
             if self.inbox.poll(500):
                 message = decode_from_rank(self.inbox.recv())
                 if isinstance(message, RankTrouble):
-                    raise RunFailed(f"rank {message.rank}: {message.message}")
+                    raise self._failure(message)
                 if isinstance(message, Records):
                     records.append(message)
             if time.monotonic() > deadline:

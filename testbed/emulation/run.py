@@ -68,9 +68,9 @@ class EmulatedRun:
         log = controller.log()
         permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
         fidelity = judge(
-            job=job,
             probes=probes,
             samples=samples,
+            busy=monitor.busy,
             cpu=cpu,
             permit_ms=permits,
             late_ms=[late for record in records for late in record.late_wakeups_ms],

@@ -1,0 +1,89 @@
+"""The `mfs` command on the real fabric: what a user sees, with and without what it needs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MFS = str(Path(sys.executable).with_name("mfs"))
+UNPRIVILEGED = ("unshare", "--user")  # a user namespace that maps nobody: uid 65534, no capability
+PROGRAMS = ("mnexec", "tc", "ethtool", "unshare", "setpriv", "ip", "mount", "nice")
+
+KEYS = {"scenario", "fabric", "seed", "faithful", "scale", "runs"}
+RUN_KEYS = {
+    "policy",
+    "requests",
+    "completed",
+    "slo_attainment",
+    "ttft_s",
+    "cct_s",
+    "earliness_s",
+    "promotions",
+    "permit_latency_ms",
+    "flows",
+}
+
+
+def _mfs(
+    *arguments: str, cwd: Path, wrapper: tuple[str, ...] = (), path: str | None = None
+) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | ({} if path is None else {"PATH": path})
+    return subprocess.run(
+        [*wrapper, MFS, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_run_json_prints_the_summary_and_nothing_else(tmp_path: Path) -> None:
+    done = _mfs("run", "two-flows", "--policy", "stage", "--json", "--out", "results", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary.keys() >= KEYS
+    assert summary["fabric"] == "mininet"
+    assert summary["scale"] == {"time_dilation": 2, "bytes_scale": 0.01}
+    (run,) = summary["runs"]
+    assert run.keys() >= RUN_KEYS
+    assert run["policy"] == "stage"
+    finish_s = {flow["id"]: flow["finish_s"] for flow in run["flows"]}
+    # At line rate 1 s for the KV fetch, which goes first, and 2 s for both.
+    assert 1.0 <= finish_s["fetch"] <= 1.2
+    assert 2.0 <= finish_s["deliver"] <= 2.4
+    assert run["permit_latency_ms"]["p50"] > 0
+    assert json.loads((tmp_path / "results" / "summary.json").read_text()) == summary
+    assert "running" in done.stderr
+
+
+def test_doctor_is_content_with_this_machine(tmp_path: Path) -> None:
+    done = _mfs("doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mininet: can run here" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("run", "two-flows"), ("doctor",)], ids=" ".join)
+def test_without_root_it_stops_at_once_and_says_why(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    if subprocess.run([*UNPRIVILEGED, "true"], capture_output=True).returncode != 0:
+        pytest.skip("this kernel gives no user namespaces, and so no harmless way to be somebody else")
+    tmp_path.chmod(0o777)
+    done = _mfs(*arguments, cwd=tmp_path, wrapper=UNPRIVILEGED)
+    assert done.returncode == 2
+    # A table folds its lines; words are enough to know it by.
+    assert "this is user 65534" in " ".join((done.stdout + done.stderr).split())
+    assert "run the same command with sudo" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [("run", "two-flows"), ("doctor",)], ids=" ".join)
+def test_without_open_vswitch_it_says_what_to_install(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    bin_directory = tmp_path / "bin"
+    bin_directory.mkdir()
+    for program in PROGRAMS:
+        (bin_directory / program).symlink_to(str(shutil.which(program)))
+    done = _mfs(*arguments, cwd=tmp_path, path=str(bin_directory))
+    assert done.returncode == 2
+    assert "for Open vSwitch" in done.stdout or "Open vSwitch: ovs-vswitchd is not" in done.stderr
+    assert "apt-get install -y --no-install-recommends openvswitch-switch" in done.stdout + done.stderr
+    assert not (tmp_path / "runs").exists()

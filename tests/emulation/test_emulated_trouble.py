@@ -1,0 +1,145 @@
+"""What goes wrong during a run ends it at once, with a message that says what it was."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import world
+
+from controller.flow import Stage
+from testbed.fabric import Progress, RunFailed
+from testbed.job import Job
+from testbed.topology import star
+
+# --- wrong bytes --------------------------------------------------------------------------------
+
+LYING_LANE = """
+    import workers.lanes
+
+    honest = workers.lanes.SendLane.__init__
+
+    def init(self, name, group, payloads, *rest):
+        honest(self, name, group, Liar(payloads, "a/1") if name == "S3.0-2.0" else payloads, *rest)
+
+    workers.lanes.SendLane.__init__ = init
+"""
+
+LYING_MEMBER = """
+    import workers.collectives
+
+    honest = workers.collectives.CollectiveGroup.__init__
+
+    def init(self, name, group, members, rank, payloads, *rest, **options):
+        lie = Liar(payloads, "p0.b0.l1.dispatch.p0.ep0/0") if rank == 0 else payloads
+        honest(self, name, group, members, rank, lie, *rest, **options)
+
+    workers.collectives.CollectiveGroup.__init__ = init
+"""
+
+
+def _teach_to_lie(lie: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python imports `sitecustomize` at its start: here it replaces one byte where the ranks are forked."""
+    (directory / "sitecustomize.py").write_text(
+        f"""\
+import sys
+
+if "workers.zygote" in sys.orig_argv:
+
+    class Liar:
+        def __init__(self, payloads, lie):
+            self.payloads, self.lie = payloads, lie
+
+        def of(self, name, size_bytes):
+            payload = self.payloads.of(name, size_bytes)
+            if name == self.lie:
+                payload = payload.clone()
+                payload[7] ^= 1
+            return payload
+{lie}"""
+    )
+    monkeypatch.setenv("PYTHONPATH", str(directory))
+
+
+def test_a_wrong_byte_in_a_lane_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _teach_to_lie(LYING_LANE, tmp_path, monkeypatch)
+    job = world.micro_job(
+        world.flow("honest", "h2->h3", 5e4, start_s=0.1, stage=Stage.P2D),
+        world.flow("a", "h1->h3", 5e4, start_s=0.3, stage=Stage.P2D),
+        servers=3,
+        mbps=30,
+    )
+    with pytest.raises(RunFailed, match=r"rank 2: WrongPayload: a/1: 1 of 16384 bytes are wrong, .* at 7"):
+        world.run(job)
+
+
+def test_a_wrong_byte_in_a_collective_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _teach_to_lie(LYING_MEMBER, tmp_path, monkeypatch)
+    job = world.serving_job(star(servers=5, nic_bps=30_000_000))
+    with pytest.raises(
+        RunFailed, match=r"rank 1: WrongPayload: p0\.b0\.l1\.dispatch\.p0\.ep0: wrong bytes from rank 0"
+    ):
+        world.run(job)
+
+
+# --- something dies -----------------------------------------------------------------------------
+
+
+def _endless() -> Job:
+    """A flow that takes half a minute, and one beside it."""
+    return world.micro_job(
+        world.flow("a", "h1->h3", 30 * 20e6 / 8, start_s=0.1, stage=Stage.P2D),
+        world.flow("b", "h2->h3", 5e4, start_s=0.1, stage=Stage.P2D),
+        servers=3,
+        mbps=20,
+    )
+
+
+class Assassin:
+    """Kills a process of the sandbox once the run is under way; remembers when, and who was there."""
+
+    def __init__(self, choose: Callable[[list[psutil.Process]], psutil.Process]) -> None:
+        self._choose = choose
+        self.struck_s: float | None = None
+        self.witnesses: list[psutil.Process] = []
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.phase == "running" and self.struck_s is None:
+            self.witnesses = psutil.Process().children(recursive=True)
+            self.struck_s = time.monotonic()
+            self._choose(self.witnesses).kill()
+
+
+def _running(module: str) -> Callable[[list[psutil.Process]], psutil.Process]:
+    return lambda family: next(p for p in family if p.cmdline()[-2:-1] == [module])
+
+
+def _second_rank(family: list[psutil.Process]) -> psutil.Process:
+    """Ranks are forked in order by the process that imported torch."""
+    (zygote,) = (p for p in family if p.cmdline()[-1:] == ["workers.zygote"] and len(p.children()) == 3)
+    return sorted(zygote.children(), key=lambda p: (p.create_time(), p.pid))[1]
+
+
+def _switch(family: list[psutil.Process]) -> psutil.Process:
+    return next(p for p in family if p.name() == "ovs-vswitchd")
+
+
+@pytest.mark.parametrize(
+    ("victim", "obituary"),
+    [
+        pytest.param(_second_rank, r"rank 1 ended with signal 9", id="rank"),
+        pytest.param(_running("controller.ryu_app"), r"the controller ended .*-9", id="controller"),
+        pytest.param(_switch, r"Open vSwitch died during the run", id="ovs-vswitchd"),
+    ],
+)
+def test_a_death_ends_the_run_within_seconds(
+    victim: Callable[[list[psutil.Process]], psutil.Process], obituary: str
+) -> None:
+    assassin = Assassin(victim)
+    with pytest.raises(RunFailed, match=obituary):
+        world.run(_endless(), assassin)
+    assert assassin.struck_s is not None
+    assert time.monotonic() - assassin.struck_s < 10
+    _, alive = psutil.wait_procs(assassin.witnesses, timeout=10)
+    assert alive == []

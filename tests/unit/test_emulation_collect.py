@@ -1,0 +1,234 @@
+"""One record out of what ranks, controller and monitor saw, each of them only a part."""
+
+from collections import defaultdict
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from flow_table import wiring_of
+from serving_world import job, placed, prompt
+
+from controller.flow import Level, Stage
+from controller.protocol import Log, LoggedDecision, LoggedPath
+from testbed.emulation.collect import collect
+from testbed.emulation.monitor import Sample
+from testbed.emulation.network import Network
+from testbed.emulation.player import RequestStory
+from testbed.emulation.queues import PortCounters
+from testbed.fabric import RunFailed
+from testbed.job import Job
+from testbed.record import Fidelity, RunRecord
+from workers.plan import RequestPlan
+from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span
+
+ZERO = (0,) * 8
+FAITHFUL = Fidelity(faithful=True, checks=())
+
+
+def sent(
+    flow: str, *, src: int = 0, dst: int = 4, submit_ns: int = 100, stage: Stage = Stage.P2D
+) -> SentFlow:
+    return SentFlow(
+        id=flow,
+        stage=stage,
+        src=src,
+        dst=dst,
+        size_bytes=1000,
+        batch="b",
+        request=7,
+        layer=1,
+        coflow="b.l1.S3",
+        deadline_ns=900,
+        submit_ns=submit_ns,
+        permit_ns=submit_ns + 50,
+        lane_wait_ns=20,
+        permit_latency_wall_ns=1_500_000,
+        level=Level.P4,
+    )
+
+
+def records(
+    rank: int,
+    *,
+    sent: tuple[SentFlow, ...] = (),
+    received: dict[str, int] | None = None,
+    spans: tuple[Span, ...] = (),
+    progress: tuple[ProgressMark, ...] = (),
+) -> Records:
+    return Records(
+        rank=rank,
+        sent=sent,
+        received=tuple(
+            ReceivedFlow(id=flow, finish_ns=finish_ns, verified=True)
+            for flow, finish_ns in (received or {}).items()
+        ),
+        spans=spans,
+        progress=progress,
+        late_wakeups_ms=(),
+    )
+
+
+def log(**levels: list[Level]) -> Log:
+    """Decisions per flow, in order, and a path for each."""
+    decisions = [
+        LoggedDecision(
+            time_ns=100 + i, flow=flow, level_from=history[i - 1] if i else None, level_to=level, reason="why"
+        )
+        for flow, history in levels.items()
+        for i, level in enumerate(history)
+    ]
+    paths = [LoggedPath(flow=flow, lane="lane", ports=("h1->s1", "s1->h5")) for flow in levels]
+    return Log(decisions=tuple(decisions), paths=tuple(paths), flow_mods=3, barriers=2)
+
+
+def collected(
+    *ranks: Records,
+    log: Log,
+    made: Job | None = None,
+    stories: dict[int, RequestStory] | None = None,
+    samples: tuple[Sample, ...] = (),
+) -> RunRecord:
+    made = made or job(*placed())
+    net = Network(
+        wiring=wiring_of(made.topology),
+        devices={},
+        trees={},
+        host_pids={},
+        host_devices={},
+        datapath="user",
+        net=None,
+    )
+    return collect(
+        job=made,
+        net=net,
+        player=SimpleNamespace(stories=defaultdict(RequestStory, stories or {})),  # type: ignore[arg-type]
+        records=ranks,
+        log=log,
+        samples=samples,
+        fidelity=FAITHFUL,
+        facts={"mtu": 4200},
+        wall_s=12.0,
+    )
+
+
+def test_a_flow_is_put_together_from_both_ends_and_the_controllers_log() -> None:
+    record = collected(
+        records(0, sent=(sent("f"),)),
+        records(4, received={"f": 700}),
+        log=log(f=[Level.P4, Level.P2]),
+    )
+    (flow,) = record.flows
+    assert (flow.src_server, flow.dst_server) == ("h1", "h5")
+    assert (flow.submit_ns, flow.permit_ns, flow.lane_wait_ns, flow.finish_ns) == (100, 150, 20, 700)
+    assert (flow.level_first, flow.level_last, flow.promotions) == (Level.P4, Level.P2, 1)
+    assert (flow.path, flow.verified, flow.request) == (("h1->s1", "s1->h5"), True, 7)
+    assert record.permit_latency_ms == (1.5,)
+    assert record.duration_ns == 700
+
+
+def test_only_steps_upwards_are_promotions() -> None:
+    """P4 to P6 is a demotion, P6 to P5 and P5 to P1 are promotions."""
+    record = collected(
+        records(0, sent=(sent("f"),)),
+        records(4, received={"f": 1}),
+        log=log(f=[Level.P4, Level.P6, Level.P5, Level.P1]),
+    )
+    assert record.flows[0].promotions == 2
+    assert [(d.level_from, d.level_to) for d in record.decisions] == [
+        (None, Level.P4),
+        (Level.P4, Level.P6),
+        (Level.P6, Level.P5),
+        (Level.P5, Level.P1),
+    ]
+
+
+def test_a_share_of_a_collective_has_no_receiver() -> None:
+    share = sent("c.0", dst=-1, stage=Stage.COLLECTIVE)
+    record = collected(records(0, sent=(share,), received={"c.0": 300}), log=log(**{"c.0": [Level.P2]}))
+    (flow,) = record.flows
+    assert (flow.dst, flow.dst_server, flow.finish_ns) == (-1, None, 300)
+
+
+def test_flows_are_in_the_order_of_their_submission() -> None:
+    record = collected(
+        records(0, sent=(sent("late", submit_ns=300), sent("b", submit_ns=200))),
+        records(1, sent=(sent("a", src=1, submit_ns=200),)),
+        records(4, received={"late": 400, "a": 400, "b": 400}),
+        log=log(late=[Level.P3], a=[Level.P3], b=[Level.P3]),
+    )
+    assert [flow.id for flow in record.flows] == ["a", "b", "late"]
+
+
+def test_a_flow_that_never_arrived_fails_the_run() -> None:
+    with pytest.raises(RunFailed, match="flow 'f' was sent and never arrived"):
+        collected(records(0, sent=(sent("f"),)), log=log(f=[Level.P3]))
+
+
+def test_what_ranks_did_is_kept_with_the_rank() -> None:
+    span = Span(kind="compute", label="attention", batch="b", layer=1, start_ns=10, end_ns=20)
+    mark = ProgressMark(flow="f", time_ns=15, received_bytes=400)
+    record = collected(records(2, spans=(span,), progress=(mark,)), log=log())
+    assert [(s.rank, s.kind, s.start_ns, s.end_ns) for s in record.spans] == [(2, "compute", 10, 20)]
+    assert [(p.flow, p.time_ns, p.received_bytes) for p in record.progress] == [("f", 15, 400)]
+
+
+def test_a_request_is_completed_when_its_first_token_is_out() -> None:
+    made = msgspec.structs.replace(
+        job(*placed()), requests=(prompt(1, 8, arrival_ns=1000, slo_ns=500), prompt(2, 8, arrival_ns=2000))
+    )
+    plan = RequestPlan(
+        request=1,
+        replica=(0,),
+        decode_rank=4,
+        new_tokens=4,
+        local_tokens=3,
+        remote_tokens=1,
+        p2d_flows=2,
+        decode_step_s=0.0,
+        deadline_ns=1500,
+    )
+    story = RequestStory(
+        plan=plan,
+        batch="b",
+        unit="p0",
+        start_ns=1100,
+        prefill_end_ns=1300,
+        p2d_end_ns=1390,
+        first_token_ns=1400,
+    )
+    record = collected(log=log(), made=made, stories={1: story})
+    done, lost = record.requests
+    assert (done.status, done.ttft_ns, done.slo_ns, done.decode_rank) == ("completed", 400, 500, 4)
+    assert (done.new_tokens, done.local_tokens, done.remote_tokens) == (4, 3, 1)
+    assert (lost.status, lost.ttft_ns, lost.first_token_ns, lost.batch) == ("failed", None, None, None)
+    assert record.duration_ns == 1400
+
+
+def test_links_count_from_the_first_sample() -> None:
+    """Probes have crossed the links before the clock started; the backlog is what it is."""
+
+    def sample(time_ns: int, sent_bytes: int, backlog: int, drops: int) -> Sample:
+        row = PortCounters(
+            sent_bytes=(sent_bytes, *ZERO[1:]),
+            backlog_bytes=(backlog, *ZERO[1:]),
+            drops=(drops, *ZERO[1:]),
+            packets=ZERO,
+        )
+        return Sample(wall_ns=0, time_ns=time_ns, ports={"h1->s1": row})
+
+    record = collected(log=log(), samples=(sample(0, 5000, 10, 2), sample(250, 9000, 70, 3)))
+    assert [(x.time_ns, x.port, x.sent_bytes[0], x.backlog_bytes[0], x.drops[0]) for x in record.links] == [
+        (0, "h1->s1", 0, 10, 0),
+        (250, "h1->s1", 4000, 70, 1),
+    ]
+
+
+def test_a_run_without_flows_or_samples_is_an_empty_record() -> None:
+    record = collected(log=log())
+    assert (record.flows, record.links, record.requests, record.duration_ns) == ((), (), (), 0)
+    assert (record.fabric, record.policy, record.wall_s, record.fidelity) == (
+        "mininet",
+        "fair",
+        12.0,
+        FAITHFUL,
+    )

@@ -1,0 +1,162 @@
+"""The verdict on a run: what each measure is made of, and what it says when its bound is broken."""
+
+import pytest
+
+from testbed.emulation.fidelity import PAYLOAD_SHARE, judge
+from testbed.emulation.monitor import BusyShot, Sample
+from testbed.emulation.queues import PortCounters
+from testbed.emulation.ranks import ProbeResult
+from testbed.record import Check, Fidelity
+
+PROBES = "delivered rate, all links probed at once"
+BUSY = "delivered rate while a queue was busy"
+NONE = (0,) * 8
+
+
+class Cpu:
+    """Stands in for a meter that has seen a whole run."""
+
+    def __init__(self, idle: float) -> None:
+        self.mean_idle = idle
+
+
+def probe(share: float) -> ProbeResult:
+    """A path of 100 Mb/s on which `share` of what payload can get has arrived."""
+    return ProbeResult(src="h1", dst="h2", delivered_bps=share * PAYLOAD_SHARE * 1e8, nominal_bps=1e8)
+
+
+def shot(sent: int, line: float = 1000.0) -> BusyShot:
+    return BusyShot(port="h1->s1", sent_bytes=sent, line_bytes=line)
+
+
+def counters(packets: int, drops: int = 0) -> PortCounters:
+    """All of it on level P1."""
+    return PortCounters(
+        sent_bytes=NONE,
+        backlog_bytes=NONE,
+        drops=(0, drops, *NONE[2:]),
+        packets=(0, packets, *NONE[2:]),
+    )
+
+
+def sample(**ports: PortCounters) -> Sample:
+    return Sample(wall_ns=0, time_ns=0, ports=dict(ports))
+
+
+GOOD_SAMPLES = (sample(a=counters(0)), sample(a=counters(100_000)))
+
+
+def verdict(**changed: object) -> Fidelity:
+    """The judgement of a good run in which only `changed` is different."""
+    measures: dict[str, object] = {
+        "probes": (probe(0.97), probe(0.99)),
+        "samples": GOOD_SAMPLES,
+        "busy": [shot(980)] * 10,
+        "cpu": Cpu(0.4),
+        "permit_ms": [0.5] * 99 + [3.0],
+        "late_ms": [0.1] * 10,
+        "retransmits": {"h1": 3, "h2": 0},
+    }
+    return judge(**(measures | changed))  # type: ignore[arg-type]
+
+
+def value(fidelity: Fidelity, name: str) -> Check:
+    (check,) = (check for check in fidelity.checks if check.name == name)
+    return check
+
+
+def test_a_good_run_is_faithful_and_needs_no_advice() -> None:
+    good = verdict()
+    assert good.faithful
+    assert [check.advice for check in good.checks if check.advice] == []
+
+
+def test_every_measure_states_its_value_its_bound_and_its_unit() -> None:
+    assert [(c.name, c.bound, c.unit) for c in verdict().checks] == [
+        (PROBES, ">= 0.93", "of nominal"),
+        (BUSY, ">= 0.9", "of nominal"),
+        ("CPU headroom", ">= 0.05", "idle"),
+        ("permit latency p50", "<= 2", "ms"),
+        ("permit latency p99", "<= 10", "ms"),
+        ("packets dropped", "<= 0.0001", "of packets"),
+        ("TCP retransmits", "<= 0.01", "of packets"),
+        ("late wake-ups of timed compute p99", "<= 10", "ms"),
+    ]
+
+
+def test_the_slowest_probed_path_counts() -> None:
+    checked = value(verdict(probes=(probe(0.99), probe(0.95), probe(0.98))), PROBES)
+    assert checked.value == pytest.approx(0.95)
+
+
+def test_payload_is_measured_against_what_headers_leave_of_the_line() -> None:
+    """A packet of 4200 bytes carries 4148 of payload and takes 4214 on the wire."""
+    assert pytest.approx(4148 / 4214) == PAYLOAD_SHARE
+
+
+def test_busy_delivery_is_what_was_sent_over_what_the_lines_could_carry() -> None:
+    """Four looks at a slow port, four at one ten times as fast: (4 x 900 + 4 x 9900) / 44,000."""
+    shots = [shot(900), shot(9900, 10_000.0)] * 4
+    checked = value(verdict(busy=shots), BUSY)
+    assert checked.value == pytest.approx(43_200 / 44_000)
+
+
+def test_too_few_looks_at_busy_queues_say_nothing() -> None:
+    checked = value(verdict(busy=[shot(100)] * 7), BUSY)
+    assert (checked.value, checked.ok) == (None, True)
+    assert value(verdict(busy=[shot(100)] * 8), BUSY).ok is False
+
+
+def test_drops_and_packets_are_those_of_the_run_on_all_ports() -> None:
+    """Between the samples: 3 and 1 of 10,000 and 30,000 packets; what was there before does not count."""
+    before = sample(a=counters(500, 7), b=counters(100, 9))
+    between = sample(a=counters(600, 7), b=counters(200, 9))
+    after = sample(a=counters(10_500, 10), b=counters(30_100, 10))
+    checked = value(verdict(samples=(before, between, after)), "packets dropped")
+    assert checked.value == pytest.approx(4 / 40_000)
+    assert checked.ok
+    worse = (before, sample(a=counters(10_500, 10), b=counters(30_100, 11)))
+    assert value(verdict(samples=worse), "packets dropped").ok is False
+
+
+def test_retransmits_of_all_servers_are_set_against_all_packets() -> None:
+    checked = value(verdict(retransmits={"h1": 400, "h2": 700}), "TCP retransmits")
+    assert checked.value == pytest.approx(0.011)
+    assert checked.ok is False
+
+
+def test_percentiles_lie_between_the_closest_ranks() -> None:
+    """Of 1 .. 5: the median is 3, p99 is 0.96 of the way from 4 to 5."""
+    judged = verdict(permit_ms=[3.0, 1.0, 5.0, 2.0, 4.0])
+    assert value(judged, "permit latency p50").value == pytest.approx(3.0)
+    assert value(judged, "permit latency p99").value == pytest.approx(4.96)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        (PROBES, {"probes": (probe(0.99), probe(0.92))}),
+        (BUSY, {"busy": [shot(890)] * 20}),
+        ("CPU headroom", {"cpu": Cpu(0.04)}),
+        ("permit latency p50", {"permit_ms": [2.1]}),
+        ("permit latency p99", {"permit_ms": [1.0] * 90 + [11.0] * 10}),
+        ("packets dropped", {"samples": (sample(a=counters(0)), sample(a=counters(9_999, 1)))}),
+        ("TCP retransmits", {"retransmits": {"h1": 1001}}),
+        ("late wake-ups of timed compute p99", {"late_ms": [11.0]}),
+    ],
+)
+def test_one_broken_bound_makes_a_run_unfaithful_and_says_what_to_change(
+    name: str, changed: dict[str, object]
+) -> None:
+    judged = verdict(**changed)
+    assert judged.faithful is False
+    broken = [check for check in judged.checks if not check.ok]
+    assert name in [check.name for check in broken]
+    for check in broken:
+        assert "scale.time_dilation" in check.advice or "workers.lanes_s1" in check.advice
+
+
+def test_what_could_not_be_measured_is_shown_as_such_and_breaks_nothing() -> None:
+    judged = verdict(probes=(), samples=(), busy=(), permit_ms=(), late_ms=(), retransmits={})
+    assert [check.value for check in judged.checks] == [None, None, 0.4] + [None] * 5
+    assert judged.faithful

@@ -1,0 +1,100 @@
+"""What the emulated fabric refuses to start, and the key it names."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import msgspec
+import psutil
+import pytest
+from serving_world import job, placed
+
+from testbed.emulation import fabric_mininet
+from testbed.emulation.fabric_mininet import MininetFabric
+from testbed.fabric import FabricUnavailable, JobRefused, Progress, Requirement
+from testbed.job import Job, Scale
+
+MBPS = 10**6
+
+
+def sized(
+    *,
+    servers: int = 5,
+    per_unit: int = 2,
+    nic_bps: int = 100 * MBPS,
+    lanes: int = 1,
+    dilation: float = 1.0,
+    bytes_scale: float = 1.0,
+) -> Job:
+    made = job(*placed(servers=servers, per_unit=per_unit, nic_bps=nic_bps, ep=1))
+    return msgspec.structs.replace(
+        made,
+        workers=msgspec.structs.replace(made.workers, lanes_s1=lanes, lanes_s3=lanes),
+        scale=Scale(time_dilation=dilation, bytes_scale=bytes_scale),
+    )
+
+
+Run = Callable[[Job], object]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a job on a machine that has everything and 8 GiB free, up to the door of the sandbox."""
+    monkeypatch.setattr(fabric_mininet, "requirements", list)
+    monkeypatch.setattr(fabric_mininet, "run_in_sandbox", lambda job, progress: "started")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * 2**30))
+
+    def silent(_: Progress) -> None:
+        return None
+
+    return lambda job: MininetFabric().run(job, silent)
+
+
+def test_a_job_that_fits_is_started(run: Run) -> None:
+    assert run(sized()) == "started"
+
+
+def test_too_many_servers(run: Run) -> None:
+    assert run(sized(servers=64, nic_bps=10 * MBPS)) == "started"
+    with pytest.raises(JobRefused, match=r"^topology: 65 servers are too many .*\(at most 64\)$"):
+        run(sized(servers=65, nic_bps=10 * MBPS))
+
+
+def test_too_many_ranks_for_the_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=500 * 2**20))
+    with pytest.raises(JobRefused, match=r"^units: 5 ranks need about 600 MiB, 500 MiB are available$"):
+        run(sized())
+
+
+def test_too_many_lanes(run: Run) -> None:
+    """Of 5 ranks 12 ordered pairs fetch and 4 send: 16 pairs of 250 lanes fill the 4,000."""
+    assert run(sized(lanes=250)) == "started"
+    with pytest.raises(JobRefused, match=r"^units: 5 ranks need 4016 lanes \(at most 4000\).*workers\.lanes"):
+        run(sized(lanes=251))
+
+
+def test_links_too_slow_to_say_anything(run: Run) -> None:
+    assert run(sized(dilation=100.0)) == "started"
+    with pytest.raises(
+        JobRefused, match=r"^scale: the slowest link would run at 0\.990 Mb/s .*raise scale\.bytes_scale"
+    ):
+        run(sized(dilation=101.0))
+
+
+def test_links_too_fast_for_one_machine(run: Run) -> None:
+    """Five NICs of 800 Mb/s are 4 Gb/s; the switch's ports do not count again."""
+    assert run(sized(bytes_scale=8.0)) == "started"
+    with pytest.raises(
+        JobRefused, match=r"^scale: the servers' NICs would carry 4\.1 Gb/s .*lower scale\.bytes_scale"
+    ):
+        run(sized(bytes_scale=8.2))
+
+
+def test_what_the_machine_lacks_is_said_before_anything_is_tried(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ovs = Requirement(name="Open vSwitch", ok=False, detail="not installed", fix="apt install openvswitch")
+    nice = Requirement(name="kernel datapath", ok=False, detail="no module", needed=False)
+    monkeypatch.setattr(fabric_mininet, "requirements", lambda: [ovs, nice])
+    with pytest.raises(FabricUnavailable) as caught:
+        run(sized())
+    assert (caught.value.fabric, caught.value.missing) == ("mininet", [ovs])

@@ -1,0 +1,237 @@
+"""The queue tree of a port: the commands that build it, and every way it can be found different."""
+
+import json
+import subprocess
+
+import pytest
+
+from controller.flow import Level
+from controller.openflow import dscp_of
+from testbed.emulation import queues
+from testbed.emulation.queues import QueueMismatch, QueueTree, Sampler, read_back, set_up
+
+TREE = QueueTree(device="nh1-eth2", line_bps=97_656_250.0, mtu=4200)
+
+Rows = list[dict[str, str | int | float]]
+
+
+class Kernel:
+    """Answers `tc` as iproute2 6.1 does for `TREE`; fields can be changed before it is asked.
+
+    Its rates are printed as the kernel prints them: 97,656,250 bit/s comes out as 97656Kbit.
+    """
+
+    def __init__(self) -> None:
+        self.levels = {
+            level: {"rate": "976560bit", "ceil": "97656Kbit", "leaf": "pfifo", "limit": 3000}
+            for level in Level
+        }
+        self.prio = {level: int(level) for level in Level}
+        self.tos = {level: dscp_of(level) << 2 for level in Level}
+        self.root_rate = "97656Kbit"
+        self.extra = ""
+
+    def __call__(self, *arguments: str) -> str:
+        match [word for word in arguments if word in ("class", "qdisc", "filter")]:
+            case ["class"]:
+                return self._classes()
+            case ["qdisc"]:
+                return json.dumps(
+                    [{"kind": "htb", "handle": "1:", "root": True, "options": {"default": "0x10"}}]
+                    + [
+                        {
+                            "kind": found["leaf"],
+                            "handle": f"{0x10 + level:x}:",
+                            "parent": f"1:{0x10 + level:x}",
+                            "options": {"limit": found["limit"]},
+                        }
+                        for level, found in self.levels.items()
+                    ]
+                )
+            case _:
+                return json.dumps(
+                    [{"parent": "1:", "kind": "u32"}, {"options": {"fh": "800:", "ht_divisor": 1}}]
+                    + [
+                        {
+                            "options": {
+                                "flowid": f"1:{0x10 + level:x}",
+                                "match": {"value": f"{tos << 16:x}", "mask": "fc0000", "off": 0},
+                            }
+                        }
+                        for level, tos in self.tos.items()
+                    ]
+                )
+
+    def _classes(self) -> str:
+        lines = [f"class htb 1:1 root rate {self.root_rate} ceil 97656Kbit burst 15979b cburst 15979b "]
+        for level, found in self.levels.items():
+            minor = f"{0x10 + level:x}"
+            lines.append(
+                f"class htb 1:{minor} parent 1:1 leaf {minor}: prio {self.prio[level]}"
+                f" rate {found['rate']} ceil {found['ceil']} burst 4213b cburst 15979b "
+            )
+        return "\n".join([*reversed(lines), self.extra]) + "\n"
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    made = Kernel()
+    monkeypatch.setattr(queues, "_tc", made)
+    return made
+
+
+def commands(monkeypatch: pytest.MonkeyPatch, *trees: QueueTree) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(queues, "_tc_batch", said.extend)
+    set_up(trees)
+    return said
+
+
+def test_a_tree_is_one_parent_and_a_class_a_queue_and_a_filter_per_level(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = commands(monkeypatch, TREE)
+    assert len(said) == 2 + 3 * 8
+    assert said[0] == "qdisc add dev nh1-eth2 root handle 1: htb default 10"
+    assert said[1].startswith(
+        "class add dev nh1-eth2 parent 1: classid 1:1 htb rate 97656250bit ceil 97656250bit burst 16000"
+    )
+
+
+def test_a_level_has_its_priority_a_hundredth_guaranteed_and_the_line_as_its_ceiling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    klass, leaf, classifier = commands(monkeypatch, TREE)[11:14]  # P3
+    assert klass == (
+        "class add dev nh1-eth2 parent 1:1 classid 1:13 htb rate 976562bit ceil 97656250bit"
+        " prio 3 burst 4214 cburst 16000 quantum 4214"
+    )
+    assert leaf == "qdisc add dev nh1-eth2 parent 1:13 handle 13: pfifo limit 3000"
+    assert classifier == (
+        "filter add dev nh1-eth2 parent 1: protocol ip prio 1 u32 match ip tos 0x80 0xfc flowid 1:13"
+    )
+
+
+def test_all_trees_are_built_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = QueueTree(device="s1-eth1", line_bps=1e6, mtu=1500)
+    said = commands(monkeypatch, TREE, other)
+    assert [sum(f"dev {tree.device} " in line for line in said) for tree in (TREE, other)] == [26, 26]
+
+
+def test_what_the_kernel_has_is_read_back_level_by_level(kernel: Kernel) -> None:
+    rows = read_back([TREE])["nh1-eth2"]
+    assert [row["class"] for row in rows] == ["1:1", *(f"1:1{i}" for i in range(8))]
+    assert rows[3] == {
+        "class": "1:12",
+        "prio": 2,
+        "rate_bps": 976_560.0,
+        "ceil_bps": 97_656_000.0,
+        "leaf": "pfifo",
+        "limit_packets": 3000,
+        "dscp": 40,
+    }
+
+
+def fault(kernel: Kernel) -> str:
+    with pytest.raises(QueueMismatch) as caught:
+        read_back([TREE])
+    (_, line) = str(caught.value).split("\n")
+    return line.strip()
+
+
+def test_a_rate_that_differs_is_a_fault(kernel: Kernel) -> None:
+    kernel.root_rate = "95Mbit"
+    assert fault(kernel) == "nh1-eth2 1:1: rate_bps is 95000000.0, asked for 97656250.0"
+
+
+def test_a_guarantee_that_differs_is_a_fault(kernel: Kernel) -> None:
+    kernel.levels[Level.P2]["rate"] = "64Kbit"
+    assert fault(kernel) == "nh1-eth2 1:12: rate_bps is 64000.0, asked for 976562.5"
+
+
+def test_a_ceiling_that_differs_is_a_fault(kernel: Kernel) -> None:
+    kernel.levels[Level.P6]["ceil"] = "1Gbit"
+    assert fault(kernel) == "nh1-eth2 1:16: ceil_bps is 1000000000.0, asked for 97656250.0"
+
+
+def test_a_priority_that_differs_is_a_fault(kernel: Kernel) -> None:
+    kernel.prio[Level.P5] = 0
+    assert fault(kernel) == "nh1-eth2 1:15: prio is 0, asked for 5"
+
+
+def test_another_kind_of_queue_is_a_fault(kernel: Kernel) -> None:
+    kernel.levels[Level.P1]["leaf"] = "fq_codel"
+    assert fault(kernel) == "nh1-eth2 1:11: leaf is fq_codel, asked for pfifo"
+
+
+def test_a_shorter_queue_is_a_fault(kernel: Kernel) -> None:
+    kernel.levels[Level.P1]["limit"] = 100
+    assert fault(kernel) == "nh1-eth2 1:11: limit_packets is 100, asked for 3000"
+
+
+def test_a_filter_for_another_dscp_is_a_fault(kernel: Kernel) -> None:
+    kernel.tos[Level.P4] = 46 << 2
+    assert fault(kernel) == "nh1-eth2 1:14: dscp is 46, asked for 24"
+
+
+def test_a_missing_filter_is_a_fault(kernel: Kernel) -> None:
+    del kernel.tos[Level.SCAVENGER]
+    assert fault(kernel) == "nh1-eth2 1:17: dscp is -1, asked for 0"
+
+
+def test_a_missing_level_is_a_fault(kernel: Kernel) -> None:
+    del kernel.levels[Level.P3]
+    assert fault(kernel) == "nh1-eth2 1:13: missing"
+
+
+def test_a_class_nobody_asked_for_is_a_fault(kernel: Kernel) -> None:
+    kernel.extra = "class htb 1:18 parent 1:1 leaf 18: prio 0 rate 1Mbit ceil 97656Kbit burst 4213b"
+    assert fault(kernel) == "nh1-eth2 1:18: unexpected"
+
+
+def test_a_device_without_queues_lacks_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "_tc", lambda *arguments: "[]" if "-j" in arguments else "")
+    with pytest.raises(QueueMismatch) as caught:
+        read_back([TREE])
+    assert str(caught.value).count("missing") == 9
+
+
+def test_all_faults_are_told_together(kernel: Kernel) -> None:
+    kernel.prio[Level.P1] = 6
+    kernel.tos[Level.P2] = 0
+    with pytest.raises(QueueMismatch, match=r"(?s)prio is 6, asked for 1.*dscp is 0, asked for 40"):
+        read_back([TREE])
+
+
+def test_the_rounding_of_tc_is_no_fault(kernel: Kernel) -> None:
+    """97,656,250 bit/s is printed as 97656Kbit, 976,562.5 as 976560bit: less than a thousandth off."""
+    read_back([TREE])
+
+
+def test_counters_are_in_the_order_of_levels_whatever_the_order_of_tc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def output(factor: int) -> str:
+        rows = [
+            {
+                "kind": "pfifo",
+                "handle": f"{0x10 + level:x}:",
+                "bytes": 100 * level * factor,
+                "packets": int(level) * factor,
+                "backlog": 7 - level,
+                "drops": int(level == Level.P2),
+            }
+            for level in reversed(Level)
+        ]
+        return json.dumps([{"kind": "htb", "handle": "1:", "bytes": 1}, *rows]) + "\n"
+
+    def run(command: list[str], *, input: str, **_: object) -> subprocess.CompletedProcess[str]:
+        assert input == "qdisc show dev a\nqdisc show dev b\n"
+        return subprocess.CompletedProcess(command, 0, stdout=output(1) + output(10))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    counters = Sampler(["a", "b"]).sample()
+    assert counters["a"].sent_bytes == (0, 100, 200, 300, 400, 500, 600, 700)
+    assert counters["b"].packets == (0, 10, 20, 30, 40, 50, 60, 70)
+    assert counters["a"].backlog_bytes == (7, 6, 5, 4, 3, 2, 1, 0)
+    assert counters["a"].drops == (0, 0, 1, 0, 0, 0, 0, 0)

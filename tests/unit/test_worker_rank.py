@@ -1,0 +1,91 @@
+"""Choices of a rank: its device, its compute, and the bytes of its share of a collective."""
+
+import time
+
+import pytest
+import torch
+
+from workers.clock import Clock
+from workers.collectives import CollectiveGroup
+from workers.compute import MatmulCompute, TimedCompute, make_compute
+from workers.payload import Payloads
+from workers.plan import Collective, CollectiveKind
+from workers.rank import _peer_bytes, choose_device
+
+CPU = torch.device("cpu")
+
+
+def machine_with(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+
+
+def test_the_cpu_can_be_asked_for_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with(monkeypatch, 8)
+    assert choose_device("cpu", 0, 8) == (CPU, False)
+
+
+def test_auto_is_the_cpu_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with(monkeypatch, 0)
+    assert choose_device("auto", 0, 8) == (CPU, False)
+
+
+def test_cuda_on_a_machine_without_is_an_error_that_names_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with(monkeypatch, 0)
+    with pytest.raises(RuntimeError, match=r"workers\.device is cuda, but this machine has no CUDA device"):
+        choose_device("cuda", 0, 8)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_with_a_gpu_each_collectives_use_nccl(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    machine_with(monkeypatch, 4)
+    assert choose_device(wanted, 3, 4) == (torch.device("cuda", 3), True)
+
+
+def test_ranks_that_share_gpus_go_through_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_with(monkeypatch, 2)
+    assert choose_device("auto", 3, 4) == (torch.device("cuda", 1), False)
+
+
+def test_timed_compute_takes_the_modelled_time() -> None:
+    clock = Clock(3.0)
+    before = time.perf_counter()
+    TimedCompute(clock).run(0.01)
+    assert time.perf_counter() - before >= 0.03
+    assert len(clock.late_ms) == 1
+
+
+def test_real_compute_keeps_the_processor_busy_for_longer_when_asked_to() -> None:
+    """Products are counted, not timed: the machine may be busy with something else."""
+    compute = MatmulCompute(CPU, 1.0)
+    done: list[int] = []
+    compute._products = done.append  # type: ignore[method-assign, assignment]
+    compute.run(10 * compute._seconds_per_product)
+    compute.run(40 * compute._seconds_per_product)
+    compute.run(0.0)
+    assert done == [10, 40, 1]
+
+
+def test_an_unknown_kind_of_compute_is_refused() -> None:
+    assert isinstance(make_compute("timed", Clock(1.0), CPU, 1.0), TimedCompute)
+    with pytest.raises(ValueError, match="unknown compute mode 'real': timed or matmul"):
+        make_compute("real", Clock(1.0), CPU, 1.0)
+
+
+def second_of_three() -> CollectiveGroup:
+    """Rank 7's side of a group of ranks 4, 7 and 9; it is not used for sending here."""
+    return CollectiveGroup("ep", None, (4, 7, 9), 7, Payloads(1), CPU, staged=True)
+
+
+def step(kind: CollectiveKind, *sizes: tuple[int, ...]) -> Collective:
+    return Collective(id="c", group="ep", kind=kind, sizes=sizes, label="")
+
+
+def test_in_an_all_to_all_a_rank_sends_its_row_without_its_own_part() -> None:
+    sizes = ((1, 2, 3), (40, 50, 60), (7, 8, 9))
+    assert _peer_bytes(step(CollectiveKind.ALL_TO_ALL, *sizes), second_of_three()) == {4: 40, 9: 60}
+
+
+def test_in_an_all_reduce_a_rank_sends_to_the_next_in_the_ring() -> None:
+    """Ring all-reduce of 900 bytes among 3: every rank sends 2 * 2/3 of them, 1200."""
+    assert _peer_bytes(step(CollectiveKind.ALL_REDUCE, (900,)), second_of_three()) == {9: 1200}

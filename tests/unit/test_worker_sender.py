@@ -1,0 +1,116 @@
+"""The sending side of a rank: submit first, send when the permit is here, remember both."""
+
+import threading
+
+import pytest
+
+from controller.flow import Level, Stage
+from controller.protocol import Completion, Permit, Submit, SubmitShare, decode_up
+from workers.clock import Clock
+from workers.lanes import Outgoing
+from workers.plan import Transfer
+from workers.recorder import Recorder
+from workers.sender import Sender, wire_bytes
+
+MS = 1_000_000
+
+
+class Controller:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+        self.told = threading.Event()
+
+    def send(self, frame: bytes) -> None:
+        self.heard.append(decode_up(frame))
+        self.told.set()
+
+
+class Lane:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sent: list[Outgoing] = []
+
+    def send(self, flow: Outgoing) -> None:
+        self.sent.append(flow)
+
+
+class World:
+    def __init__(self, *, bytes_scale: float = 1.0) -> None:
+        self.controller = Controller()
+        self.recorder = Recorder()
+        self.lanes = {name: Lane(name) for name in ("one", "two")}
+        clock = Clock(2.0)
+        clock.start(0)
+        self.sender = Sender(3, clock, self.controller, self.recorder, bytes_scale)  # type: ignore[arg-type]
+        for lane in self.lanes.values():
+            self.sender.add_lane(lane)  # type: ignore[arg-type]
+
+
+TRANSFER = Transfer(
+    id="f", stage=Stage.P2D, src=3, dst=9, size_bytes=1000, batch="b", request=4, layer=2, deadline_ns=77
+)
+
+
+def permit(flow: str, lane: str, *, waited_ns: int = 0) -> Permit:
+    return Permit(flow=flow, lane=lane, level=Level.P2, lane_wait_wall_ns=waited_ns)
+
+
+def test_a_transfer_is_submitted_with_all_the_scheduler_has_to_know() -> None:
+    world = World()
+    world.sender.post(TRANSFER)
+    (said,) = world.controller.heard
+    assert isinstance(said, Submit)
+    assert (said.flow, said.stage, said.src, said.dst, said.size_bytes) == ("f", Stage.P2D, 3, 9, 1000)
+    assert (said.batch, said.request, said.layer, said.deadline_ns) == ("b", "4", 2, 77)
+
+
+def test_no_byte_goes_before_the_permit_and_then_to_the_permitted_lane() -> None:
+    world = World(bytes_scale=0.25)
+    world.sender.post(TRANSFER)
+    assert world.lanes["two"].sent == []
+    world.sender.permitted(permit("f", "two"))
+    assert world.lanes["one"].sent == []
+    assert world.lanes["two"].sent == [Outgoing(flow="f", size_bytes=1000, wire_bytes=250)]
+
+
+def test_the_record_tells_permit_latency_from_the_wait_for_a_lane() -> None:
+    """The wait, 6 wall ms, is 3 model ms at a dilation of 2; the rest of the time is the latency."""
+    world = World()
+    world.sender.post(TRANSFER)
+    world.sender.permitted(permit("f", "one", waited_ns=6 * MS))
+    (sent,) = world.recorder.sent
+    assert sent.lane_wait_ns == 3 * MS
+    taken_wall_ns = 2 * (sent.permit_ns - sent.submit_ns)
+    assert sent.permit_latency_wall_ns == pytest.approx(taken_wall_ns - 6 * MS, abs=4)
+    assert (sent.id, sent.level, sent.coflow) == ("f", Level.P2, "b.l2.S3")
+
+
+def test_a_share_waits_for_its_permit() -> None:
+    world = World()
+    done = threading.Event()
+
+    def collective() -> None:
+        world.sender.share_permitted(
+            "c.3", coflow="c", group="ep", peer_bytes={1: 10, 2: 20}, batch="b", layer=1
+        )
+        done.set()
+
+    threading.Thread(target=collective, daemon=True).start()
+    assert world.controller.told.wait(5)
+    (said,) = world.controller.heard
+    assert isinstance(said, SubmitShare)
+    assert (said.flow, said.group, said.rank, said.peer_bytes) == ("c.3", "ep", 3, {1: 10, 2: 20})
+    assert not done.wait(0.05)
+    world.sender.permitted(permit("c.3", ""))
+    assert done.wait(5)
+    (sent,) = world.recorder.sent
+    assert (sent.stage, sent.size_bytes, sent.dst, sent.coflow) == (Stage.COLLECTIVE, 30, -1, "c")
+    world.sender.share_ended("c.3")
+    assert world.controller.heard[1:] == [Completion(flow="c.3")]
+
+
+@pytest.mark.parametrize(("size", "scale", "wire"), [(1000, 0.001, 1), (10, 0.001, 1), (3000, 0.5, 1500)])
+def test_a_message_is_at_least_one_byte_on_the_wire(size: int, scale: float, wire: int) -> None:
+    assert wire_bytes(size, scale) == wire
