@@ -177,8 +177,9 @@ class Dispatcher:
     def tick(self, now_ns: int) -> list[Action]:
         return self._apply(self._scheduler.tick(now_ns))
 
-    def submit(self, now_ns: int, wall_ns: int, message: Submit) -> list[Action]:
+    def submit(self, now_ns: int, message: Submit) -> list[Action]:
         """A message between two ranks wants to go; it waits here until a lane of its pair is free."""
+        self._refuse_twice(message.flow)
         key = (message.stage, message.src, message.dst)
         pool = self._pools.get(key)
         if pool is None:
@@ -207,6 +208,7 @@ class Dispatcher:
 
     def submit_share(self, now_ns: int, message: SubmitShare) -> list[Action]:
         """One rank's share of a collective wants to start; its process group is its carrier."""
+        self._refuse_twice(message.flow)
         group = self._groups.get((message.group, message.rank))
         if group is None:
             raise DispatchError(f"group {message.group!r} has no member rank {message.rank}")
@@ -249,6 +251,10 @@ class Dispatcher:
         carrier.in_force = level
         carrier.pending = None
         return self._settle(carrier)
+
+    def _refuse_twice(self, flow: str) -> None:
+        if flow in self._flows:
+            raise DispatchError(f"flow {flow!r} is submitted twice")
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -337,7 +343,7 @@ class Dispatcher:
 
 
 def _coflow(message: Submit) -> str | None:
-    """All flows of one stage of one layer of one batch belong together (mfs.md, `sebf`)."""
+    """All flows of one stage of one layer of one batch belong together (what coflow policies order)."""
     if message.batch is None or message.layer is None:
         return None
     return f"{message.batch}.l{message.layer}.{message.stage.value}"

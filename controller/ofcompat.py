@@ -74,13 +74,16 @@ def load() -> OpenFlow:
     """Import Ryu, or os-ken where Ryu is absent.
 
     Under Ryu this monkey-patches the standard library with eventlet's green versions, so call it
-    first thing in a process of its own. Raises `ImportError` if neither is installed.
+    first thing in a process of its own. Raises `ImportError` if neither is installed, or not the
+    one that `MFS_OPENFLOW` asks for.
     """
+    names = installed()
     wanted = os.environ.get(CHOICE_VARIABLE)
-    names = [wanted] if wanted else installed()
+    if wanted and wanted not in names:
+        raise ImportError(f"{CHOICE_VARIABLE} asks for {wanted!r}; installed: {', '.join(names) or 'none'}")
     if not names:
         raise ImportError("neither ryu nor os-ken is installed: run `make setup`")
-    name = names[0]
+    name = wanted or names[0]
     if name == "ryu":
         import eventlet
         import eventlet.wsgi

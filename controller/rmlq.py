@@ -1,7 +1,7 @@
 """The Reverse Multi-Level Queue: which urgency is which level, and which changes are allowed.
 
 Levels P1 .. PK, highest first. P1 is reserved for S3 flows that cannot wait; S1 and S2 start at P2
-and S3 flows climb up between them (MFS v1, section 2 of our notes; choices: docs/policies/mfs.md).
+and S3 flows climb up between them (MFS v1; our choices: docs/policies/mfs.md).
 """
 
 from bisect import bisect_left

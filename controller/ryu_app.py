@@ -206,7 +206,8 @@ class _Desk:
         self._downlinks[name].send(encode(message), zmq.NOBLOCK)
 
     def trouble(self, message: str) -> None:
-        self.tell(COORDINATOR, Trouble(message=message))
+        with self.lock:
+            self.tell(COORDINATOR, Trouble(message=message))
 
     def serve(self) -> None:
         """Read messages for ever. An error is told to the coordinator, which ends the run."""
@@ -254,7 +255,7 @@ class _Desk:
         dispatcher = self._dispatcher
         match message:
             case Submit():
-                self._carry_out(dispatcher.submit(now_ns, wall_ns, message))
+                self._carry_out(dispatcher.submit(now_ns, message))
             case SubmitShare():
                 self._carry_out(dispatcher.submit_share(now_ns, message))
             case Completion():

@@ -134,9 +134,7 @@ def _scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
             wall_s=section.wall_s,
         )
     nic_bps = round(scenario.topology.nic_gbps * 1e9)
-    scale = scale_for(
-        dilation, bytes_scale=section.bytes_scale, nic_bps=nic_bps, link_mbps=section.link_mbps
-    )
+    scale = scale_for(dilation, bytes_scale=section.bytes_scale, nic_bps=nic_bps, link_mbps=section.link_mbps)
     if section.time_dilation is not None and section.bytes_scale is not None:
         return scale, ()
     return scale, (

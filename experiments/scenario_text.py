@@ -51,8 +51,14 @@ def _entry(key: str, value: Any, indent: str) -> list[str]:
 
 
 def _inline(value: Any) -> str:
+    text = _dumped(value, allow_unicode=True)
+    # Among the rest of Unicode are line breaks that YAML would fold: those have to be escaped.
+    return text if text.isprintable() else _dumped(value, allow_unicode=False)
+
+
+def _dumped(value: Any, *, allow_unicode: bool) -> str:
     text: str = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, width=2**31, allow_unicode=True
+        value, default_flow_style=True, sort_keys=False, width=2**31, allow_unicode=allow_unicode
     )
     return text.removesuffix("\n").removesuffix("\n...")
 

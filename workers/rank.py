@@ -128,7 +128,13 @@ class Rank:
             wait_for_workers=False,
             timeout=timedelta(seconds=_CONNECT_SECONDS),
         )
-        transport = Transport(store=store, interface=config.interface, device=self._device, nccl=self._nccl)
+        transport = Transport(
+            store=store,
+            store_port=config.store_port,
+            interface=config.interface,
+            device=self._device,
+            nccl=self._nccl,
+        )
         for probe in config.probes:
             if config.rank in (probe.src, probe.dst):
                 group, connections = transport.lane(probe.id, int(config.rank == probe.dst))

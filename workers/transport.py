@@ -26,7 +26,16 @@ class Transport:
     memory when the tensors are on a GPU.
     """
 
-    def __init__(self, *, store: dist.Store, interface: str, device: torch.device, nccl: bool) -> None:
+    def __init__(
+        self,
+        *,
+        store: dist.Store,
+        store_port: int,
+        interface: str,
+        device: torch.device,
+        nccl: bool,
+    ) -> None:
+        self._store_port = store_port
         self._store = store
         self._interface = interface
         self.device = device
@@ -80,11 +89,14 @@ class Transport:
         )
 
     def _connections(self) -> set[tuple[tuple[str, int], tuple[str, int]]]:
-        """Established TCP connections of this process to other addresses than its own."""
+        """Established TCP connections of this process to other addresses than its own, less the store's."""
         return {
             ((c.laddr.ip, c.laddr.port), (c.raddr.ip, c.raddr.port))
             for c in self._process.net_connections("tcp4")
-            if c.status == psutil.CONN_ESTABLISHED and c.raddr and c.raddr.ip != c.laddr.ip
+            if c.status == psutil.CONN_ESTABLISHED
+            and c.raddr
+            and c.raddr.ip != c.laddr.ip
+            and self._store_port not in (c.laddr.port, c.raddr.port)
         }
 
 

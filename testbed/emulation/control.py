@@ -14,9 +14,11 @@ from controller.flow import Batch
 from controller.openflow import Wiring
 from controller.protocol import (
     Ask,
+    BatchKnown,
     BatchStarted,
     ClockStart,
     Down,
+    LayerAdvanced,
     Log,
     Status,
     Trouble,
@@ -111,6 +113,14 @@ class ControllerProcess:
     def batch_started(self, batch: Batch) -> None:
         """Announce a batch; the controller answers with `BatchKnown` on the inbox."""
         self._send(BatchStarted(batch=batch))
+
+    def wait_until_known(self, batch: Batch) -> None:
+        """Announce a batch and return when the scheduler knows it."""
+        self.batch_started(batch)
+        self._answer(BatchKnown)
+
+    def layer_advanced(self, batch: str, layer: int) -> None:
+        self._send(LayerAdvanced(batch=batch, layer=layer))
 
     def receive(self) -> Down:
         """The next message that is waiting. Raises `RunFailed` if it tells of trouble."""

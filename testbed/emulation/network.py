@@ -23,7 +23,6 @@ _HOST_SYSCTLS = {
     "net.ipv4.tcp_congestion_control": "reno",
     "net.ipv4.tcp_rmem": "4096 65536 131072",
     "net.ipv4.tcp_wmem": "4096 65536 131072",
-    "net.ipv4.tcp_rto_min_us": "50000",
     "net.ipv4.tcp_slow_start_after_idle": "0",
     "net.ipv4.tcp_no_metrics_save": "1",
     "net.ipv6.conf.all.disable_ipv6": "1",
@@ -41,6 +40,10 @@ class Network:
     host_devices: dict[str, str]
     datapath: str
     net: Any = field(repr=False)
+
+
+_NETWORK = "10.0.0.0/16"
+_RTO_MIN = "50ms"  # by route: the sysctl for it is younger than the kernels people have
 
 
 def server_ip(index: int) -> str:
@@ -175,6 +178,7 @@ def _prepare_devices(net: Any, hosts: dict[str, Any], scratch: Path) -> None:
             ip link set dev {device} mtu {MTU}
             ethtool -K {device} {offloads} >/dev/null
             sysctl -q -w {settings}
+            ip route change {_NETWORK} dev {device} proto kernel scope link src {host.IP()} rto_min {_RTO_MIN}
             sed 's/{{device}}/{device}/' {neighbours} | ip -batch -
             """,
         )

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import zmq
 
-from controller.flow import Batch
+from controller.flow import Batch, Stage
 from controller.protocol import BatchKnown
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
 from testbed.serving.system import ServingSystem
-from workers.plan import BatchPlan, RequestPlan
+from workers.plan import BatchPlan, RequestPlan, Transfer
 from workers.protocol import Arrived, BatchDone, FirstToken, Flows, FromRank, Plan, TimedTransfer
 
 _STALL_S = 60.0
@@ -221,13 +221,20 @@ class ServingPlayer(Player):
 
 
 class FlowPlayer(Player):
-    """The micro workload: every rank posts its flows at their time; done when all have arrived."""
+    """The micro workload: every rank posts its flows at their time; done when all have arrived.
+
+    Flows may name a batch and a layer. There is no compute between them: a batch is at the lowest
+    layer for which an S1 or S2 flow is still missing, and its compute is over when none is.
+    """
 
     def begin(self) -> None:
-        self._missing = {flow.transfer.id for flow in self._job.flows}
+        self._missing = {flow.transfer.id: flow.transfer for flow in self._job.flows}
         self._last_start_ns = max(flow.start_ns for flow in self._job.flows)
+        self._layers = {batch.id: batch.layers for batch in self._batches()}
+        self._at: dict[str, int] = {}
         for batch in self._batches():
-            self._controller.batch_started(batch)
+            self._controller.wait_until_known(batch)
+            self._advance(batch.id)
         by_source: dict[int, list[TimedTransfer]] = {}
         for flow in self._job.flows:
             timed = TimedTransfer(transfer=flow.transfer, start_ns=flow.start_ns)
@@ -236,20 +243,30 @@ class FlowPlayer(Player):
             self._ranks.send(rank, Flows(flows=tuple(flows)))
 
     def _batches(self) -> list[Batch]:
-        """Micro flows may name batches; each is known by its flows' deadlines and highest layer."""
-        members: dict[str, list[tuple[int, int | None]]] = {}
+        """The batches that flows name, known by their flows' deadlines and highest layer."""
+        members: dict[str, list[Transfer]] = {}
         for flow in self._job.flows:
             if flow.transfer.batch is not None:
-                row = (flow.transfer.layer or 0, flow.transfer.deadline_ns)
-                members.setdefault(flow.transfer.batch, []).append(row)
+                members.setdefault(flow.transfer.batch, []).append(flow.transfer)
         return [
             Batch(
                 id=name,
-                layers=max(layer for layer, _ in rows) + 1,
-                deadlines_ns=tuple(d for _, d in rows if d is not None) or (self._last_start_ns,),
+                layers=max(t.layer or 0 for t in transfers) + 1,
+                deadlines_ns=tuple(t.deadline_ns for t in transfers if t.deadline_ns is not None)
+                or (self._last_start_ns,),
             )
-            for name, rows in members.items()
+            for name, transfers in members.items()
         ]
+
+    def _advance(self, batch: str) -> None:
+        """Tell the scheduler where the batch is, if that has changed."""
+        ahead = [
+            t.layer or 0 for t in self._missing.values() if t.batch == batch and t.stage is not Stage.P2D
+        ]
+        layer = min(ahead, default=self._layers[batch])
+        if self._at.get(batch) != layer:
+            self._at[batch] = layer
+            self._controller.layer_advanced(batch, layer)
 
     def finished(self) -> bool:
         return not self._missing
@@ -263,7 +280,9 @@ class FlowPlayer(Player):
 
     def on_report(self, report: FromRank) -> None:
         if isinstance(report, Arrived):
-            self._missing.discard(report.flow)
+            transfer = self._missing.pop(report.flow, None)
+            if transfer is not None and transfer.batch is not None:
+                self._advance(transfer.batch)
 
     def describe(self) -> str:
         return f"still on their way: {', '.join(sorted(self._missing)[:10])}"

@@ -24,6 +24,9 @@ def requirements() -> list[Requirement]:
         _program("ethtool", "ethtool", f"{_APT} ethtool"),
         _program("unshare", "unshare", f"{_APT} util-linux"),
         _program("setpriv", "setpriv", f"{_APT} util-linux"),
+        _program("nsenter", "nsenter", f"{_APT} util-linux"),
+        _program("mount", "mount", f"{_APT} mount"),
+        _program("sysctl", "sysctl", f"{_APT} procps"),
         _namespaces(),
         _package("mininet"),
         _package("torch"),
@@ -112,7 +115,8 @@ def _datapath() -> Requirement:
     return Requirement(
         name="kernel datapath",
         ok=kernel,
-        detail="present" if kernel else "absent: the userspace datapath is used, which is slower",
+        detail="present" if kernel else "not loaded: the userspace datapath is used, which is slower",
+        fix="" if kernel else "modprobe openvswitch (where the kernel has it)",
         needed=False,
     )
 

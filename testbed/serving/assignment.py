@@ -85,21 +85,29 @@ def tokens_to_compute(request: Request, reuse: Reuse) -> int:
 
 
 def assign(
-    batch: Sequence[Request], unit: str, replicas: int, indexes: Mapping[str, PrefixIndex]
+    batch: Sequence[Request],
+    unit: str,
+    replicas: int,
+    indexes: Mapping[str, PrefixIndex],
+    *,
+    computed_tokens: Sequence[int] | None = None,
 ) -> list[Assigned]:
     """Give each request of `batch` one of `unit`'s replicas; the result is in the order of `batch`.
 
     Greedy: largest first, each to the replica with the fewest new tokens so far, or to its home
     (the replica that holds most of its prefix) where `HOME_SLACK` allows it. Two requests of one
-    batch do not share what neither finds cached: both compute it.
+    batch do not share what neither finds cached: both compute it. Ties go to the replica that has
+    computed least so far (`computed_tokens`, one number per replica), else small batches would all
+    land on the first one.
     """
     reuse = {request.id: find_reuse(request, unit, indexes) for request in batch}
     new = {request.id: tokens_to_compute(request, reuse[request.id]) for request in batch}
     load = [0] * replicas
+    before = computed_tokens or [0] * replicas
     assigned: dict[int, Assigned] = {}
     for request in sorted(batch, key=lambda r: (-new[r.id], r.id)):
         local = indexes[unit].lookup(reusable_blocks(request))
-        replica = _choose_replica(load, new[request.id], _home(local, replicas, load))
+        replica = _choose_replica(load, before, new[request.id], _home(local, replicas, load))
         load[replica] += new[request.id]
         assigned[request.id] = _sources(request, replica, unit, local, reuse[request.id])
     return [assigned[request.id] for request in batch]
@@ -112,8 +120,8 @@ def _home(local: Holders, replicas: int, load: Sequence[int]) -> int | None:
     return min(range(replicas), key=lambda i: (-held[i], load[i], i))
 
 
-def _choose_replica(load: Sequence[int], new_tokens: int, home: int | None) -> int:
-    least = min(range(len(load)), key=lambda i: (load[i], i))
+def _choose_replica(load: Sequence[int], before: Sequence[int], new_tokens: int, home: int | None) -> int:
+    least = min(range(len(load)), key=lambda i: (load[i], before[i], i))
     if home is None:
         return least
     balanced = max(*load, load[least] + new_tokens)

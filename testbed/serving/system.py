@@ -30,11 +30,12 @@ class Phase(enum.Enum):
 class _Unit:
     """A prefill unit: what waits for it, what it runs, and the new tokens it has yet to finish."""
 
-    def __init__(self) -> None:
+    def __init__(self, replicas: int) -> None:
         self.queue: deque[Request] = deque()
         self.running: BatchPlan | None = None
         self.batches = 0
         self.expected_tokens: dict[int, int] = {}
+        self.computed_tokens = [0] * replicas
 
     def queued_tokens(self) -> int:
         return sum(self.expected_tokens.values())
@@ -55,7 +56,7 @@ class ServingSystem:
         self._job = job
         self._router = make_router(job.serving)
         self._decode_choice = make_decode_choice(job.serving)
-        self._units = {name: _Unit() for name in job.placement.units}
+        self._units = {name: _Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
         self._indexes = {
             name: PrefixIndex(len(replicas), cache_blocks)
             for name, replicas in job.placement.replicas.items()
@@ -140,8 +141,15 @@ class ServingSystem:
         for _ in batch:
             unit.queue.popleft()
         placement = self._job.placement
-        assigned = assign(batch, name, len(placement.replicas[name]), self._indexes)
+        assigned = assign(
+            batch,
+            name,
+            len(placement.replicas[name]),
+            self._indexes,
+            computed_tokens=unit.computed_tokens,
+        )
         for item in assigned:
+            unit.computed_tokens[item.replica] += item.new_tokens
             unit.expected_tokens[item.request.id] = item.new_tokens
             self._enter(Phase.RUNNING, item.request.id)
             self._choose_decode(item.request)

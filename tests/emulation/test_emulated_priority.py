@@ -76,29 +76,28 @@ def _both_active(record: RunRecord) -> tuple[int, int]:
     return high.permit_ns, high.finish_ns
 
 
-PAIRS = range(3)
-SLOW_MBPS = 30.0
-SLOW_BPS = SLOW_MBPS * 1e6
-SLOW_S = SLOW_BPS / 8
+ROUNDS, RECEIVERS = 4, 2
+PAIRS = range(ROUNDS * RECEIVERS)
 
 
 @pytest.fixture(scope="module")
 def promotions() -> RunRecord:
-    """Three receivers, each with an S2 flow on P2 and an S3 flow that is starved until its MLU is 0.5.
+    """Two receivers, four times each with an S2 flow on P2 and an S3 flow starved until its MLU is 0.5.
 
     It has 0.4 s to send by 1.3 s after its start: MLU 0.31, level P3. Starved, it reaches 0.5
     about half a second later and goes straight to P1 (P2 is skipped, else it would share there).
     """
     flows = []
     for i in PAIRS:
-        busy, eager, sink = (f"h{3 * i + k}" for k in (1, 2, 3))
-        start = 0.2 + 0.4 * i
+        again, receiver = divmod(i, RECEIVERS)
+        busy, eager, sink = (f"h{3 * receiver + k}" for k in (1, 2, 3))
+        start = 0.2 + 0.4 * receiver + 2.9 * again
         flows += [
-            world.flow(f"s2.{i}", f"{busy}->{sink}", 2.2 * SLOW_S, start_s=start, stage=Stage.COLLECTIVE),
+            world.flow(f"s2.{i}", f"{busy}->{sink}", 2.2 * LINK_S, start_s=start, stage=Stage.COLLECTIVE),
             world.flow(
                 f"s3.{i}",
                 f"{eager}->{sink}",
-                0.4 * SLOW_S,
+                0.4 * LINK_S,
                 start_s=start + 0.3,
                 stage=Stage.P2D,
                 deadline_s=start + 1.6,
@@ -107,8 +106,8 @@ def promotions() -> RunRecord:
     return world.run(
         world.micro_job(
             *flows,
-            servers=9,
-            mbps=SLOW_MBPS,
+            servers=3 * RECEIVERS,
+            mbps=MBPS,
             policy="mfs(rho=0,s3_skips_p2=true)",
             chunk_bytes=8192,
             recheck_ns=2 * MS,
@@ -133,8 +132,8 @@ def test_before_and_after_the_swap_the_upper_flow_has_the_link(promotions: RunRe
         at = _promotion(promotions, i).time_ns
         before.append(world.rate_bps(promotions, f"s2.{i}", at - WINDOW_NS, at))
         after.append(world.rate_bps(promotions, f"s3.{i}", at + 100 * MS, at + 100 * MS + WINDOW_NS))
-    assert statistics.median(before) >= 0.93 * SLOW_BPS
-    assert statistics.median(after) >= 0.93 * SLOW_BPS
+    assert statistics.median(before) >= 0.93 * LINE_BPS
+    assert statistics.median(after) >= 0.93 * LINE_BPS
 
 
 def _promotion(record: RunRecord, pair: int):  # type: ignore[no-untyped-def]
@@ -143,12 +142,17 @@ def _promotion(record: RunRecord, pair: int):  # type: ignore[no-untyped-def]
 
 
 def _swap_ms(record: RunRecord, pair: int) -> float:
-    """From the decision until, over 20 ms, the promoted flow has half of the link and the other has not."""
+    """From the decision to the end of the first 20 ms in which the promoted flow has half of the link.
+
+    And the other has less. Single swaps were seen to take 20 to 270 ms: hence the median of many. It
+    does not bound the tail. A starved level serves one packet of 4200 bytes every 67 ms (1 % of
+    50 Mb/s), so a swap cannot be expected to be much quicker than that at this rate.
+    """
     decided = _promotion(record, pair).time_ns
     for after_ms in range(1000):
         begin = decided + after_ms * MS
         end = begin + 20 * MS
         promoted, other = (world.rate_bps(record, f"{s}.{pair}", begin, end) for s in ("s3", "s2"))
-        if promoted >= 0.5 * SLOW_BPS and other < 0.5 * SLOW_BPS:
+        if promoted >= 0.5 * LINE_BPS and other < 0.5 * LINE_BPS:
             return after_ms + 20
     return float("inf")

@@ -97,7 +97,7 @@ class World:
             batch=batch,
             layer=layer,
         )
-        return self.dispatcher.submit(self.now, self.now, message)
+        return self.dispatcher.submit(self.now, message)
 
     def completed(self, flow: str) -> list[Action]:
         return self.dispatcher.completed(self.now, self.now, flow)

@@ -54,7 +54,7 @@ def verdict(**changed: object) -> Fidelity:
         "busy": [shot(980)] * 10,
         "cpu": Cpu(0.4),
         "permit_ms": [0.5] * 99 + [3.0],
-        "late_ms": [0.1] * 10,
+        "late_ms": [0.1] * 100,
         "retransmits": {"h1": 3, "h2": 0},
     }
     return judge(**(measures | changed))  # type: ignore[arg-type]
@@ -126,10 +126,19 @@ def test_retransmits_of_all_servers_are_set_against_all_packets() -> None:
 
 
 def test_percentiles_lie_between_the_closest_ranks() -> None:
-    """Of 1 .. 5: the median is 3, p99 is 0.96 of the way from 4 to 5."""
-    judged = verdict(permit_ms=[3.0, 1.0, 5.0, 2.0, 4.0])
-    assert value(judged, "permit latency p50").value == pytest.approx(3.0)
-    assert value(judged, "permit latency p99").value == pytest.approx(4.96)
+    """Of 1 .. 26: the median is 13.5, p99 three quarters of the way from 25 to 26."""
+    judged = verdict(permit_ms=[float(ms) for ms in range(26, 0, -1)])
+    assert value(judged, "permit latency p50").value == pytest.approx(13.5)
+    assert value(judged, "permit latency p99").value == pytest.approx(25.75)
+
+
+@pytest.mark.parametrize(("measured", "ok"), [(19, True), (20, False)])
+def test_a_handful_of_latencies_is_shown_but_not_judged(measured: int, ok: bool) -> None:
+    judged = verdict(permit_ms=[50.0] * measured, late_ms=[50.0] * measured)
+    latencies = judged.checks[3], judged.checks[4], judged.checks[7]
+    assert [check.ok for check in latencies] == [ok] * 3
+    assert [check.value for check in latencies] == [50.0] * 3
+    assert ["not judged on 19 values" in check.bound for check in latencies] == [ok] * 3
 
 
 @pytest.mark.parametrize(
@@ -138,11 +147,11 @@ def test_percentiles_lie_between_the_closest_ranks() -> None:
         (PROBES, {"probes": (probe(0.99), probe(0.92))}),
         (BUSY, {"busy": [shot(890)] * 20}),
         ("CPU headroom", {"cpu": Cpu(0.04)}),
-        ("permit latency p50", {"permit_ms": [2.1]}),
+        ("permit latency p50", {"permit_ms": [2.1] * 100}),
         ("permit latency p99", {"permit_ms": [1.0] * 90 + [11.0] * 10}),
         ("packets dropped", {"samples": (sample(a=counters(0)), sample(a=counters(9_999, 1)))}),
         ("TCP retransmits", {"retransmits": {"h1": 1001}}),
-        ("late wake-ups of timed compute p99", {"late_ms": [11.0]}),
+        ("late wake-ups of timed compute p99", {"late_ms": [11.0] * 100}),
     ],
 )
 def test_one_broken_bound_makes_a_run_unfaithful_and_says_what_to_change(
@@ -153,7 +162,7 @@ def test_one_broken_bound_makes_a_run_unfaithful_and_says_what_to_change(
     broken = [check for check in judged.checks if not check.ok]
     assert name in [check.name for check in broken]
     for check in broken:
-        assert "scale.time_dilation" in check.advice or "workers.lanes_s1" in check.advice
+        assert "scale.link_mbps" in check.advice or "workers.lanes_s1" in check.advice
 
 
 def test_what_could_not_be_measured_is_shown_as_such_and_breaks_nothing() -> None:

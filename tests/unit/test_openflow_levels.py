@@ -94,7 +94,7 @@ def test_a_level_change_is_one_flow_mod_per_connection() -> None:
     assert [(mod.switch, mod.command, mod.table, mod.dscp, mod.goto) for mod in mods] == [
         ("nh1", Command.ADD, CLASSIFY, 48, FORWARD)
     ] * 2
-    assert [mod.match.tcp_src for mod in mods] == [1, 3]
+    assert [(mod.match.in_port, mod.match.tcp_src) for mod in mods] == [(1, 1), (1, 3)]  # from its host
 
 
 def test_a_level_that_is_in_force_already_needs_no_flow_mod() -> None:
