@@ -63,6 +63,8 @@ def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch:
     from mininet.node import OVSSwitch, RemoteController
 
     setLogLevel("error")
+    # Else Mininet would raise limits of the whole machine (`fixLimits`), which nobody puts back.
+    Mininet.inited = True
     net = Mininet(controller=None, link=Link, autoSetMacs=False, autoStaticArp=False)
     net.addController("c0", controller=RemoteController, ip="127.0.0.1", port=OPENFLOW_PORT)
     datapath = "kernel" if kernel else "user"

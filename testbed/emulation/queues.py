@@ -16,8 +16,12 @@ import msgspec
 from controller.flow import Level
 from controller.openflow import dscp_of
 
-GUARANTEE = 0.01
-"""Guaranteed share of the line rate of each level."""
+GUARANTEE = 0.02
+"""Guaranteed share of the line rate of each level.
+
+A starved level sends one packet per `MTU / (GUARANTEE * rate)`, and a promotion shows with the first
+acknowledgement after it: 34 ms at 50 Mb/s (docs/decisions/0002-levels-as-dscp.md has the runs).
+"""
 
 PACKETS = 3000
 """Length of each leaf queue: holds all that capped TCP windows can have in flight, so nothing drops."""
@@ -97,12 +101,16 @@ def _read_device(device: str) -> list[dict[str, str | int | float]]:
     classes = _tc("class", "show", "dev", device)
     qdiscs = {q["handle"]: q for q in json.loads(_tc("-j", "qdisc", "show", "dev", device))}
     filters = json.loads(_tc("-j", "filter", "show", "dev", device))
-    dscp = {}
+    dscp: dict[str, int] = {}
+    others = 0
     for entry in filters:
         options = entry.get("options", {})
-        if "match" in options and options["match"]["mask"] == "fc0000":
-            tos = int(options["match"]["value"], 16) >> 16
-            dscp[options["flowid"].removeprefix("1:")] = tos >> 2
+        minor = options.get("flowid", "").removeprefix("1:")
+        match_ = options.get("match", {})
+        if minor and minor not in dscp and match_.get("mask") == "fc0000":
+            dscp[minor] = int(match_["value"], 16) >> 18
+        elif minor or entry.get("kind") not in (None, "u32"):
+            others += 1
     rows: list[dict[str, str | int | float]] = []
     for match in _CLASS.finditer(classes):
         minor = match["minor"]
@@ -118,12 +126,21 @@ def _read_device(device: str) -> list[dict[str, str | int | float]]:
                 "dscp": dscp.get(minor, -1),
             }
         )
+    for row in rows:
+        if row["class"] == "1:1":
+            row["default_class"] = str(qdiscs.get("1:", {}).get("options", {}).get("default", ""))
+            row["other_filters"] = others
     return sorted(rows, key=lambda row: str(row["class"]))
 
 
 def _compare(tree: QueueTree, rows: list[dict[str, str | int | float]]) -> list[str]:
     wanted: dict[str, dict[str, str | int | float]] = {
-        "1:1": {"rate_bps": tree.line_bps, "ceil_bps": tree.line_bps}
+        "1:1": {
+            "rate_bps": tree.line_bps,
+            "ceil_bps": tree.line_bps,
+            "default_class": f"0x{_minor(Level.CONTROL)}",
+            "other_filters": 0,
+        }
     }
     for level in Level:
         wanted[f"1:{_minor(level)}"] = {

@@ -145,8 +145,8 @@ def _swap_ms(record: RunRecord, pair: int) -> float:
     """From the decision to the end of the first 20 ms in which the promoted flow has half of the link.
 
     And the other has less. Single swaps were seen to take 20 to 270 ms: hence the median of many. It
-    does not bound the tail. A starved level serves one packet of 4200 bytes every 67 ms (1 % of
-    50 Mb/s), so a swap cannot be expected to be much quicker than that at this rate.
+    does not bound the tail. A starved level serves one packet of 4200 bytes every 34 ms (2 % of
+    50 Mb/s), and a swap begins with the acknowledgement of one.
     """
     decided = _promotion(record, pair).time_ns
     for after_ms in range(1000):

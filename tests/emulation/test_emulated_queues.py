@@ -59,7 +59,7 @@ def test_a_tree_reads_back_as_it_was_asked_for(shell: Shell) -> None:
         {
             "class": f"1:{0x10 + level:x}",
             "prio": level,
-            "rate_bps": 600e3,
+            "rate_bps": 1.2e6,
             "ceil_bps": 60e6,
             "leaf": "pfifo",
             "limit_packets": 3000,
@@ -85,11 +85,11 @@ TOS = f"{dscp_of(Level.P2) << 2:#04x}"
     [
         pytest.param(
             f"tc class change {LEAF} rate 900kbit ceil 60mbit prio 2",
-            "port1 1:12: rate_bps is 900000.0, asked for 600000.0",
+            "port1 1:12: rate_bps is 900000.0, asked for 1200000.0",
             id="guaranteed rate",
         ),
         pytest.param(
-            f"tc class change {LEAF} rate 600kbit ceil 50mbit prio 2",
+            f"tc class change {LEAF} rate 1200kbit ceil 50mbit prio 2",
             "port1 1:12: ceil_bps is 50000000.0, asked for 60000000.0",
             id="ceiling",
         ),
@@ -99,7 +99,7 @@ TOS = f"{dscp_of(Level.P2) << 2:#04x}"
             id="line rate",
         ),
         pytest.param(
-            f"tc class change {LEAF} rate 600kbit ceil 60mbit prio 3",
+            f"tc class change {LEAF} rate 1200kbit ceil 60mbit prio 3",
             "port1 1:12: prio is 3, asked for 2",
             id="priority",
         ),
@@ -109,7 +109,7 @@ TOS = f"{dscp_of(Level.P2) << 2:#04x}"
             id="missing level",
         ),
         pytest.param(
-            "tc class add dev port1 parent 1:1 classid 1:18 htb rate 600kbit",
+            "tc class add dev port1 parent 1:1 classid 1:18 htb rate 1200kbit",
             "port1 1:18: unexpected",
             id="one level too many",
         ),
@@ -135,6 +135,11 @@ TOS = f"{dscp_of(Level.P2) << 2:#04x}"
             f"port1 1:17: dscp is {dscp_of(Level.P2)}, asked for {dscp_of(Level.SCAVENGER)}",
             id="filter to another level",
         ),
+        pytest.param(
+            "tc filter add dev port1 parent 1: protocol ip prio 2 u32 match u32 0 0 flowid 1:11",
+            "port1 1:1: other_filters is 1, asked for 0",
+            id="catch-all filter",
+        ),
         pytest.param("tc qdisc del dev port1 root", "port1 1:1: missing", id="no tree at all"),
     ],
 )
@@ -155,7 +160,7 @@ def test_every_difference_is_listed(shell: Shell) -> None:
     with pytest.raises(QueueMismatch) as refusal:
         queues.read_back([TREE, other])
     assert str(refusal.value).splitlines()[1:] == [
-        "  port1 1:12: rate_bps is 900000.0, asked for 600000.0",
+        "  port1 1:12: rate_bps is 900000.0, asked for 1200000.0",
         "  port2 1:14: limit_packets is 7, asked for 3000",
     ]
 

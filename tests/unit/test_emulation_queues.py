@@ -23,13 +23,15 @@ class Kernel:
 
     def __init__(self) -> None:
         self.levels = {
-            level: {"rate": "976560bit", "ceil": "97656Kbit", "leaf": "pfifo", "limit": 3000}
+            level: {"rate": "1953120bit", "ceil": "97656Kbit", "leaf": "pfifo", "limit": 3000}
             for level in Level
         }
         self.prio = {level: int(level) for level in Level}
         self.tos = {level: dscp_of(level) << 2 for level in Level}
         self.root_rate = "97656Kbit"
         self.extra = ""
+        self.default = "0x10"
+        self.others: list[dict[str, object]] = []
 
     def __call__(self, *arguments: str) -> str:
         match [word for word in arguments if word in ("class", "qdisc", "filter")]:
@@ -37,7 +39,7 @@ class Kernel:
                 return self._classes()
             case ["qdisc"]:
                 return json.dumps(
-                    [{"kind": "htb", "handle": "1:", "root": True, "options": {"default": "0x10"}}]
+                    [{"kind": "htb", "handle": "1:", "root": True, "options": {"default": self.default}}]
                     + [
                         {
                             "kind": found["leaf"],
@@ -60,6 +62,7 @@ class Kernel:
                         }
                         for level, tos in self.tos.items()
                     ]
+                    + self.others
                 )
 
     def _classes(self) -> str:
@@ -98,12 +101,12 @@ def test_a_tree_is_one_parent_and_a_class_a_queue_and_a_filter_per_level(
     )
 
 
-def test_a_level_has_its_priority_a_hundredth_guaranteed_and_the_line_as_its_ceiling(
+def test_a_level_has_its_priority_two_hundredths_guaranteed_and_the_line_as_its_ceiling(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     klass, leaf, classifier = commands(monkeypatch, TREE)[11:14]  # P3
     assert klass == (
-        "class add dev nh1-eth2 parent 1:1 classid 1:13 htb rate 976562bit ceil 97656250bit"
+        "class add dev nh1-eth2 parent 1:1 classid 1:13 htb rate 1953125bit ceil 97656250bit"
         " prio 3 burst 4214 cburst 16000 quantum 4214"
     )
     assert leaf == "qdisc add dev nh1-eth2 parent 1:13 handle 13: pfifo limit 3000"
@@ -124,7 +127,7 @@ def test_what_the_kernel_has_is_read_back_level_by_level(kernel: Kernel) -> None
     assert rows[3] == {
         "class": "1:12",
         "prio": 2,
-        "rate_bps": 976_560.0,
+        "rate_bps": 1_953_120.0,
         "ceil_bps": 97_656_000.0,
         "leaf": "pfifo",
         "limit_packets": 3000,
@@ -146,7 +149,7 @@ def test_a_rate_that_differs_is_a_fault(kernel: Kernel) -> None:
 
 def test_a_guarantee_that_differs_is_a_fault(kernel: Kernel) -> None:
     kernel.levels[Level.P2]["rate"] = "64Kbit"
-    assert fault(kernel) == "nh1-eth2 1:12: rate_bps is 64000.0, asked for 976562.5"
+    assert fault(kernel) == "nh1-eth2 1:12: rate_bps is 64000.0, asked for 1953125.0"
 
 
 def test_a_ceiling_that_differs_is_a_fault(kernel: Kernel) -> None:
@@ -179,6 +182,17 @@ def test_a_missing_filter_is_a_fault(kernel: Kernel) -> None:
     assert fault(kernel) == "nh1-eth2 1:17: dscp is -1, asked for 0"
 
 
+def test_a_filter_of_another_kind_is_a_fault(kernel: Kernel) -> None:
+    """One that sends everything to P1, whatever its DSCP."""
+    kernel.others = [{"kind": "u32", "options": {"flowid": "1:11", "match": {"value": "0", "mask": "0"}}}]
+    assert fault(kernel) == "nh1-eth2 1:1: other_filters is 1, asked for 0"
+
+
+def test_another_default_class_is_a_fault(kernel: Kernel) -> None:
+    kernel.default = "0x17"
+    assert fault(kernel) == "nh1-eth2 1:1: default_class is 0x17, asked for 0x10"
+
+
 def test_a_missing_level_is_a_fault(kernel: Kernel) -> None:
     del kernel.levels[Level.P3]
     assert fault(kernel) == "nh1-eth2 1:13: missing"
@@ -204,7 +218,7 @@ def test_all_faults_are_told_together(kernel: Kernel) -> None:
 
 
 def test_the_rounding_of_tc_is_no_fault(kernel: Kernel) -> None:
-    """97,656,250 bit/s is printed as 97656Kbit, 976,562.5 as 976560bit: less than a thousandth off."""
+    """97,656,250 bit/s is printed as 97656Kbit, 1,953,125 as 1953120bit: less than a thousandth off."""
     read_back([TREE])
 
 
