@@ -38,7 +38,7 @@ class CollectiveGroup:
         """
         sends = list(wire_sizes[self.index])
         receives = [row[self.index] for row in wire_sizes]
-        source = self._on_device(self._payloads.of(f"{name}/{self.index}", sum(sends)))
+        source = self._ready(self._payloads.source(f"{name}/{self.index}", sum(sends)))
         target = torch.empty(sum(receives), dtype=torch.uint8, device=source.device)
         self._group.alltoall_base(target, source, receives, sends).wait()
         landed = self._landed(target)
@@ -58,22 +58,20 @@ class CollectiveGroup:
         Raises `WrongPayload` if `verify` and the sum is not that of the members' vectors.
         """
         size = max(8, wire_bytes // 8 * 8)
-        mine = self._payloads.of(f"{name}/{self.index}", size).view(torch.int64)
-        target = self._on_device(mine.clone())
+        mine = self._payloads.source(f"{name}/{self.index}", size).view(torch.int64)
+        target = self._ready(mine.clone())
         self._group.allreduce([target], dist.AllreduceOptions()).wait()
         landed = self._landed(target)
         if verify:
-            total = torch.zeros_like(mine)
+            total = torch.zeros_like(landed)
             for i in range(len(self.members)):
                 total += self._payloads.of(f"{name}/{i}", size).view(torch.int64)
             if not torch.equal(landed, total):
                 raise WrongPayload(f"{name}: wrong sum on rank {self.members[self.index]}")
 
-    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Where the group's backend reads from: NCCL the GPU's memory, gloo the host's."""
-        if self._device.type == "cpu" or self._staged:
-            return tensor
-        return tensor.to(self._device)
+    def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor where the group's backend reads it: NCCL in the GPU's memory, gloo in the host's."""
+        return tensor.cpu() if self._staged else tensor
 
     def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
         """Wait until the result is really there, and have it on the CPU to look at."""

@@ -67,7 +67,8 @@ class SendLane:
         header = Header(flow=flow.flow, size_bytes=flow.size_bytes, wire_bytes=flow.wire_bytes)
         works = [self._group.send([_pack(header)], 1, 0)]
         for name, size in chunks(flow.flow, flow.wire_bytes, self._chunk_bytes):
-            works.append(self._group.send([self._payloads.of(name, size)], 1, 0))
+            # Lanes are gloo's, which sends from the CPU's memory: what lives on a GPU is staged there.
+            works.append(self._group.send([self._payloads.source(name, size).cpu()], 1, 0))
         for work in works:
             work.wait()
 

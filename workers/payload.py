@@ -16,23 +16,28 @@ class WrongPayload(RuntimeError):
 
 
 class Payloads:
-    """Slices of the seeded block, which repeats itself for messages longer than it is."""
+    """Slices of the seeded block, which repeats itself for messages longer than it is.
 
-    def __init__(self, seed: int) -> None:
+    `device` is where the rank's tensors live: `source` takes a message from there, `of` and `check`
+    work on the CPU's copy.
+    """
+
+    def __init__(self, seed: int, device: torch.device | None = None) -> None:
         generator = torch.Generator().manual_seed(seed)
         block = torch.randint(0, 256, (BLOCK_BYTES,), dtype=torch.uint8, generator=generator)
         self._twice = torch.cat((block, block))
+        self._there = self._twice if device is None else self._twice.to(device)
 
     def of(self, name: str, size_bytes: int) -> torch.Tensor:
         """The payload called `name`: `size_bytes` bytes, not to be written to.
 
         Starts at a multiple of 8 bytes, so that it can be read as integers for a reduction.
         """
-        start = zlib.crc32(name.encode()) % (BLOCK_BYTES // 8) * 8
-        if size_bytes <= BLOCK_BYTES:
-            return self._twice[start : start + size_bytes]
-        repeats = -(-(start + size_bytes) // BLOCK_BYTES)
-        return self._twice[:BLOCK_BYTES].repeat(repeats)[start : start + size_bytes]
+        return _slice(self._twice, name, size_bytes)
+
+    def source(self, name: str, size_bytes: int) -> torch.Tensor:
+        """The same payload on the rank's device."""
+        return _slice(self._there, name, size_bytes)
 
     def check(self, name: str, received: torch.Tensor) -> None:
         """Raises `WrongPayload` unless `received` (uint8, on the CPU) is the payload called `name`."""
@@ -41,6 +46,14 @@ class Payloads:
             wrong = int((received != expected).sum())
             first = int((received != expected).nonzero()[0])
             raise WrongPayload(f"{name}: {wrong} of {received.numel()} bytes are wrong, the first at {first}")
+
+
+def _slice(twice: torch.Tensor, name: str, size_bytes: int) -> torch.Tensor:
+    start = zlib.crc32(name.encode()) % (BLOCK_BYTES // 8) * 8
+    if size_bytes <= BLOCK_BYTES:
+        return twice[start : start + size_bytes]
+    repeats = -(-(start + size_bytes) // BLOCK_BYTES)
+    return twice[:BLOCK_BYTES].repeat(repeats)[start : start + size_bytes]
 
 
 def sampled(name: str, share: float) -> bool:

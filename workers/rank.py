@@ -68,8 +68,8 @@ class Rank:
         self._controller = Outbox(config.to_controller)
         self._coordinator = Outbox(config.to_coordinator)
         self._sender = Sender(config.rank, self._clock, self._controller, self._recorder, config.bytes_scale)
-        self._payloads = Payloads(config.seed)
         self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
+        self._payloads = Payloads(config.seed, self._device)
         self._compute = make_compute(config.compute, self._clock, self._device, config.time_dilation)
         self._decode = DecodeDesk(config.rank, self._clock, self._coordinator, self._recorder)
         self._groups: dict[str, CollectiveGroup] = {}

@@ -66,6 +66,7 @@ class Transport:
     def _nccl(self, name: str, rank: int, size: int) -> Any:
         # Traffic has to cross the emulated fabric even where NCCL knows a shorter way, and ranks of
         # one server (one namespace) must look like one host to it.
+        torch.cuda.set_device(self.device)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", self._interface)
         os.environ.setdefault("NCCL_IB_DISABLE", "1")
         os.environ.setdefault("NCCL_HOSTID", self._interface)

@@ -1,0 +1,130 @@
+"""A rank on a GPU: its tensors live there, and what crosses the network comes from there."""
+
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from workers.collectives import CollectiveGroup
+from workers.compute import MatmulCompute
+from workers.lanes import Outgoing, ReceiveLane, SendLane
+from workers.payload import Payloads
+from workers.rank import choose_device
+from workers.transport import Transport
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+CUDA = torch.device("cuda", 0)
+
+
+def pair() -> list[Any]:
+    """Both ends of a two-rank gloo group, in this process."""
+    store = dist.HashStore()
+    ends: list[Any] = [None, None]
+
+    def open_end(rank: int) -> None:
+        transport = Transport(store=store, store_port=0, interface="lo", device=CUDA, nccl=False)
+        ends[rank], _ = transport.lane("pair", rank)
+
+    threads = [threading.Thread(target=open_end, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    return ends
+
+
+def test_auto_takes_the_gpu_and_nccl_only_where_every_rank_has_its_own() -> None:
+    count = torch.cuda.device_count()
+    device, nccl = choose_device("auto", rank=0, ranks=count)
+    assert (device, nccl) == (CUDA, True)
+    assert choose_device("auto", rank=count, ranks=count + 1) == (CUDA, False)
+
+
+def test_matrix_products_keep_the_gpu_busy_for_about_the_modelled_time() -> None:
+    compute = MatmulCompute(CUDA, time_dilation=10.0)
+    start = time.perf_counter()
+    compute.run(0.02)
+    assert 0.1 <= time.perf_counter() - start <= 0.4  # 0.2 s of wall time, give or take a factor of two
+
+
+def test_a_lane_carries_bytes_from_gpu_memory() -> None:
+    payloads = Payloads(1, CUDA)
+    failures: list[BaseException] = []
+    arrived = threading.Event()
+    sender, receiver = pair()
+    ReceiveLane(
+        "lane",
+        receiver,
+        payloads,
+        65536,
+        1.0,
+        device=CUDA,
+        progressed=lambda *_: None,
+        arrived=lambda *_: arrived.set(),
+        failed=failures.append,
+    )
+    SendLane("lane", sender, payloads, 65536, failures.append).send(
+        Outgoing(flow="kv", size_bytes=10**6, wire_bytes=10**6)
+    )
+    assert arrived.wait(20)
+    assert failures == []
+
+
+def test_collectives_without_a_gpu_each_are_staged_and_right() -> None:
+    payloads = Payloads(1, CUDA)
+    groups = [
+        CollectiveGroup("g", end, (0, 1), rank, payloads, CUDA, staged=True)
+        for rank, end in enumerate(pair())
+    ]
+    failures: list[BaseException] = []
+
+    def use(group: CollectiveGroup) -> None:
+        try:
+            group.all_to_all("a2a", ((0, 300_000), (7, 0)), verify=True)
+            group.all_reduce("sum", 800_000, verify=True)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=use, args=(group,)) for group in groups]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert failures == []
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL needs a GPU per rank: two of them")
+def test_collectives_over_nccl_are_right() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = textwrap.dedent(
+        f"""
+        import sys, torch, torch.distributed as dist
+        from workers.collectives import CollectiveGroup
+        from workers.payload import Payloads
+        from workers.transport import Transport
+        rank = int(sys.argv[1])
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
+        store = dist.TCPStore("127.0.0.1", {port}, is_master=rank == 0, wait_for_workers=False)
+        transport = Transport(store=store, store_port={port}, interface="lo", device=device, nccl=True)
+        group, _ = transport.group("g", rank, 2)
+        ends = CollectiveGroup("g", group, (0, 1), rank, Payloads(1, device), device, staged=False)
+        ends.all_to_all("a2a", ((0, 300_000), (7, 0)), verify=True)
+        ends.all_reduce("sum", 800_000, verify=True)
+        """
+    )
+    ranks = [subprocess.Popen([sys.executable, "-c", program, str(rank)]) for rank in (0, 1)]
+    assert [rank.wait(120) for rank in ranks] == [0, 0]
