@@ -85,6 +85,14 @@ class _Active:
 
 
 @dataclass(slots=True)
+class _Pace:
+    """Which layer of a batch of `layers` layers each of its ranks is at; -1 before the first."""
+
+    layers: int
+    at: dict[int, int]
+
+
+@dataclass(slots=True)
 class _Group:
     carrier: _Carrier
     peer_ports: dict[int, tuple[PortId, ...]]
@@ -102,6 +110,7 @@ class Dispatcher:
         self._carriers: dict[str, _Carrier] = {}
         self._flows: dict[str, _Active] = {}
         self._orders = 0
+        self._batches: dict[str, _Pace] = {}
         self.decisions: list[LoggedDecision] = []
         self.paths: list[LoggedPath] = []
 
@@ -117,6 +126,8 @@ class Dispatcher:
 
     def lane_up(self, message: LaneUp) -> list[FlowMod]:
         """Add a lane to its pool; returns the path rules its connections need."""
+        if not message.connections and message.src_server != message.dst_server:
+            raise DispatchError(f"lane {message.lane!r} leaves its server, but has no connection to steer")
         mods: list[FlowMod] = []
         names = []
         for i, connection in enumerate(message.connections):
@@ -143,9 +154,14 @@ class Dispatcher:
         peer_ports: dict[int, tuple[PortId, ...]] = {}
         for peer, connections in sorted(message.connections.items()):
             ports: tuple[PortId, ...] = ()
+            there = message.peers[peer]
+            if not connections and there != message.server:
+                raise DispatchError(f"group {message.group!r} has no connection to rank {peer} to steer")
             for i, connection in enumerate(connections):
                 name = f"{message.group}:{message.rank}-{peer}#{i}"
-                mods += self._rules.add(name, connection, message.server, message.peers[peer])
+                # One path to all peers of a server: which connection is whose cannot be seen from here.
+                key = f"{message.group}:{message.rank}-{there}"
+                mods += self._rules.add(name, connection, message.server, there, path_key=key)
                 names.append(name)
                 ports = ports_of(self._rules.path(name))
             peer_ports[peer] = ports
@@ -162,11 +178,27 @@ class Dispatcher:
 
     # --- events ---------------------------------------------------------------------------------
 
-    def batch_started(self, now_ns: int, batch: Batch) -> list[Action]:
+    def batch_started(self, now_ns: int, batch: Batch, ranks: Iterable[int]) -> list[Action]:
+        self._batches[batch.id] = _Pace(batch.layers, dict.fromkeys(ranks, -1))
         return self._apply(self._scheduler.batch_started(now_ns, batch))
 
-    def layer_advanced(self, now_ns: int, batch: str, layer: int) -> list[Action]:
-        return self._apply(self._scheduler.layer_advanced(now_ns, batch, layer))
+    def layer_advanced(self, now_ns: int, batch: str, rank: int, layer: int) -> list[Action]:
+        """A rank begins a layer. The batch is where its slowest rank is.
+
+        Replicas that share no collective run at their own pace: the first one at the end must not
+        end the batch for the others.
+        """
+        pace = self._batches.get(batch)
+        if pace is None or rank not in pace.at:
+            raise DispatchError(f"rank {rank} reports a layer of batch {batch!r}, which it does not run")
+        before = min(pace.at.values())
+        pace.at[rank] = layer
+        reached = min(pace.at.values())
+        if reached == before:
+            return []
+        if reached == pace.layers:
+            del self._batches[batch]
+        return self._apply(self._scheduler.layer_advanced(now_ns, batch, reached))
 
     def progress(self, now_ns: int, flow: str, bytes_left: int) -> list[Action]:
         return self._apply(self._scheduler.progress(now_ns, flow, bytes_left))

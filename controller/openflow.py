@@ -139,7 +139,9 @@ class RuleBook:
     def path(self, name: str) -> tuple[str, ...]:
         return self._routes[name].path
 
-    def add(self, name: str, connection: Connection, src: str, dst: str) -> list[FlowMod]:
+    def add(
+        self, name: str, connection: Connection, src: str, dst: str, *, path_key: str | None = None
+    ) -> list[FlowMod]:
         """Steer a new connection of server `src`, named `name`, at the control level until told otherwise."""
         if name in self._routes:
             raise ValueError(f"connection {name!r} is registered twice")
@@ -148,7 +150,7 @@ class RuleBook:
             connection=connection,
             src=src,
             dst=dst,
-            path=choose_path(self.wiring, src, dst, name),
+            path=choose_path(self.wiring, src, dst, path_key or name),
             level=Level.CONTROL,
         )
         self._routes[name] = route

@@ -63,9 +63,13 @@ class ClockStart(msgspec.Struct, frozen=True, kw_only=True, tag="clock"):
 
 
 class BatchStarted(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
-    """A batch is about to be handed to its ranks; answered with `BatchKnown`."""
+    """A batch is about to be handed to its `ranks`, which will report their layers.
+
+    Answered with `BatchKnown`.
+    """
 
     batch: Batch
+    ranks: tuple[int, ...]
 
 
 class BatchKnown(msgspec.Struct, frozen=True, kw_only=True, tag="batch_known"):
@@ -101,9 +105,10 @@ class SubmitShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
 
 
 class LayerAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="layer"):
-    """The batch begins `layer`; the number of layers means that its compute is over."""
+    """A rank begins `layer` of a batch; the number of layers means that its compute is over."""
 
     batch: str
+    rank: int
     layer: int
 
 

@@ -261,11 +261,11 @@ class _Desk:
             case Completion():
                 self._carry_out(dispatcher.completed(now_ns, wall_ns, message.flow))
             case LayerAdvanced():
-                self._carry_out(dispatcher.layer_advanced(now_ns, message.batch, message.layer))
+                self._carry_out(dispatcher.layer_advanced(now_ns, message.batch, message.rank, message.layer))
             case FlowProgress():
                 self._carry_out(dispatcher.progress(now_ns, message.flow, message.bytes_left))
             case BatchStarted():
-                self._carry_out(dispatcher.batch_started(now_ns, message.batch))
+                self._carry_out(dispatcher.batch_started(now_ns, message.batch, message.ranks))
                 self.tell(COORDINATOR, BatchKnown(batch=message.batch.id))
             case LaneUp():
                 self.switches.send(dispatcher.lane_up(message), None)

@@ -28,8 +28,9 @@ class DecodeDesk:
         self._lock = threading.Lock()
         self._by_flow: dict[str, _Expected] = {}
 
-    def expect(self, plan: BatchPlan) -> None:
-        """Note the requests of a batch that decode here, before their first flow can arrive."""
+    def expect(self, plan: BatchPlan) -> set[str]:
+        """Note the requests of a batch that decode here; returns the ids of their flows."""
+        flows = set()
         mine = {
             request.request: _Expected(request, plan.id, request.p2d_flows)
             for request in plan.requests
@@ -40,6 +41,8 @@ class DecodeDesk:
                 for transfer in layer.post:
                     if transfer.request in mine:
                         self._by_flow[transfer.id] = mine[transfer.request]
+                        flows.add(transfer.id)
+        return flows
 
     def arrived(self, flow: str, now_ns: int) -> bool:
         """Whether the flow was one of ours; the last one of a request starts its first decode step."""

@@ -243,7 +243,11 @@ class Rank:
 
     def _take_plan(self, plan: BatchPlan) -> None:
         """Start our part at once where we are a victim or a decode worker; queue it where we compute."""
-        self._decode.expect(plan)
+        with self._arrival:
+            early = self._decode.expect(plan) & self._arrived
+            self._arrived -= early
+            for flow in early:
+                self._decode.arrived(flow, self._clock.now_ns())
         for layer in plan.layers:
             for transfer in layer.wait:
                 if transfer.src == self._config.rank:
@@ -269,9 +273,9 @@ class Rank:
         now_ns = self._clock.now_ns()
         self._recorder.received.append(ReceivedFlow(id=flow, finish_ns=now_ns, verified=verified))
         self._controller.send(encode_up(Completion(flow=flow)))
-        if self._decode.arrived(flow, now_ns):
-            return
         with self._arrival:
+            if self._decode.arrived(flow, now_ns):
+                return
             self._arrived.add(flow)
             self._arrival.notify_all()
         self._coordinator.send(encode_report(Arrived(flow=flow)))
@@ -288,10 +292,8 @@ class Rank:
     def _run_batch(self, plan: BatchPlan) -> None:
         start_ns = self._clock.now_ns()
         place = plan.ranks.index(self._config.rank)
-        leads = self._config.rank == plan.ranks[0]
         for layer in plan.layers:
-            if leads:
-                self._advance(plan.id, layer.index)
+            self._advance(plan.id, layer.index)
             self._wait_for([t.id for t in layer.wait if t.dst == self._config.rank], plan.id, layer.index)
             for step in layer.steps:
                 if isinstance(step, Compute):
@@ -301,8 +303,7 @@ class Rank:
             for transfer in layer.post:
                 if transfer.src == self._config.rank:
                     self._sender.post(transfer)
-        if leads:
-            self._advance(plan.id, len(plan.layers))
+        self._advance(plan.id, len(plan.layers))
         self._coordinator.send(
             encode_report(
                 BatchDone(
@@ -315,7 +316,7 @@ class Rank:
         )
 
     def _advance(self, batch: str, layer: int) -> None:
-        self._controller.send(encode_up(LayerAdvanced(batch=batch, layer=layer)))
+        self._controller.send(encode_up(LayerAdvanced(batch=batch, rank=self._config.rank, layer=layer)))
 
     def _wait_for(self, flows: list[str], batch: str, layer: int) -> None:
         """S1: the layer's reused KV must be here before its attention can run."""

@@ -36,6 +36,7 @@ M = TypeVar("M")
 
 _START_S = 30.0
 _ANSWER_S = 30.0
+_OURSELVES = -1  # not a rank: the micro workload has no layer loop, the coordinator stands in for it
 
 
 class ControllerProcess:
@@ -110,17 +111,17 @@ class ControllerProcess:
     def start_clock(self, zero_wall_ns: int, time_dilation: float) -> None:
         self._send(ClockStart(zero_wall_ns=zero_wall_ns, time_dilation=time_dilation))
 
-    def batch_started(self, batch: Batch) -> None:
+    def batch_started(self, batch: Batch, ranks: tuple[int, ...]) -> None:
         """Announce a batch; the controller answers with `BatchKnown` on the inbox."""
-        self._send(BatchStarted(batch=batch))
+        self._send(BatchStarted(batch=batch, ranks=ranks))
 
     def wait_until_known(self, batch: Batch) -> None:
-        """Announce a batch and return when the scheduler knows it."""
-        self.batch_started(batch)
+        """Announce a batch whose layers we report ourselves; return when the scheduler knows it."""
+        self.batch_started(batch, (_OURSELVES,))
         self._answer(BatchKnown)
 
     def layer_advanced(self, batch: str, layer: int) -> None:
-        self._send(LayerAdvanced(batch=batch, layer=layer))
+        self._send(LayerAdvanced(batch=batch, rank=_OURSELVES, layer=layer))
 
     def receive(self) -> Down:
         """The next message that is waiting. Raises `RunFailed` if it tells of trouble."""

@@ -66,7 +66,7 @@ def judge(
     cpu: CpuMeter,
     permit_ms: Sequence[float],
     late_ms: Sequence[float],
-    retransmits: dict[str, int],
+    segments: dict[str, tuple[int, int]],
 ) -> Fidelity:
     """The verdict: faithful when every measure that could be taken is within its bound."""
     slower = (
@@ -75,6 +75,8 @@ def judge(
         " machine"
     )
     drops, packets = _drops(samples)
+    sent = sum(out for out, _ in segments.values())
+    again = sum(repeated for _, repeated in segments.values())
     checks = [
         _at_least(
             "delivered rate, all links probed at once",
@@ -102,9 +104,9 @@ def judge(
         ),
         _at_most(
             "TCP retransmits",
-            sum(retransmits.values()) / packets if packets else None,
+            again / sent if sent else None,
             RETRANSMIT_BOUND,
-            "of packets",
+            "of segments",
             slower,
         ),
         _latency("late wake-ups of timed compute p99", late_ms, 99, LATE_P99_MS, slower),

@@ -47,13 +47,13 @@ class LinkMonitor:
         self._thread = threading.Thread(target=self._run, name="link monitor", daemon=True)
         self._zero_wall_ns = 0
         self._dilation = 1.0
-        self._retransmits_before: dict[str, int] = {}
-        self._retransmits_after: dict[str, int] = {}
+        self._before: dict[str, tuple[int, int]] = {}
+        self._after: dict[str, tuple[int, int]] = {}
 
     def start(self, zero_wall_ns: int, time_dilation: float) -> None:
         self._zero_wall_ns = zero_wall_ns
         self._dilation = time_dilation
-        self._retransmits_before = self._read_retransmits()
+        self._before = self._read_segments()
         self._thread.start()
 
     def stop(self) -> list[Sample]:
@@ -62,14 +62,14 @@ class LinkMonitor:
         self._thread.join()
         if self._failure is not None:
             raise self._failure
-        self._retransmits_after = self._read_retransmits()
+        self._after = self._read_segments()
         return self._samples
 
-    def retransmits(self) -> dict[str, int]:
-        """TCP segments retransmitted during the run, by server."""
+    def segments(self) -> dict[str, tuple[int, int]]:
+        """TCP segments sent during the run, and those of them sent again, by server."""
         return {
-            server: after - self._retransmits_before[server]
-            for server, after in self._retransmits_after.items()
+            server: (sent - self._before[server][0], again - self._before[server][1])
+            for server, (sent, again) in self._after.items()
         }
 
     def _run(self) -> None:
@@ -119,11 +119,14 @@ class LinkMonitor:
             ports={port: counters[self._net.devices[port]] for port in self._ports},
         )
 
-    def _read_retransmits(self) -> dict[str, int]:
-        """`Tcp: RetransSegs` of each server's namespace, read through any process in it."""
+    def _read_segments(self) -> dict[str, tuple[int, int]]:
+        """`Tcp: OutSegs` and `RetransSegs` of each server's namespace, read through a process in it."""
         counts = {}
         for server, pid in self._net.host_pids.items():
             with open(f"/proc/{pid}/net/snmp") as file:
                 names, values = [line.split() for line in file if line.startswith("Tcp:")]
-            counts[server] = int(values[names.index("RetransSegs")])
+            counts[server] = (
+                int(values[names.index("OutSegs")]),
+                int(values[names.index("RetransSegs")]),
+            )
         return counts

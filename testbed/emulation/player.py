@@ -174,7 +174,8 @@ class ServingPlayer(Player):
                     layers=len(plan.layers),
                     deadlines_ns=tuple(r.deadline_ns for r in plan.requests),
                     compute_ns=round(plan.compute_s * 1e9),
-                )
+                ),
+                plan.ranks,
             )
 
     def on_batch_known(self, batch: str) -> None:

@@ -23,6 +23,8 @@ A starved level sends one packet per `MTU / (GUARANTEE * rate)`, and a promotion
 acknowledgement after it: 34 ms at 50 Mb/s (docs/decisions/0002-levels-as-dscp.md has the runs).
 """
 
+BURST_PACKETS = 1
+
 PACKETS = 3000
 """Length of each leaf queue: holds all that capped TCP windows can have in flight, so nothing drops."""
 
@@ -60,7 +62,9 @@ def set_up(trees: Iterable[QueueTree]) -> None:
 
 def _commands(tree: QueueTree) -> list[str]:
     packet = tree.mtu + _HEADER_BYTES
-    burst = max(16_000, 2 * packet)
+    # What an idle line may catch up with. Messages on the wire are tens of kilobytes: a longer burst
+    # would let them through visibly faster than the line is.
+    burst = BURST_PACKETS * packet
     dev = f"dev {tree.device}"
     line = round(tree.line_bps)
     commands = [

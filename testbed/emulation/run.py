@@ -74,7 +74,7 @@ class EmulatedRun:
             cpu=cpu,
             permit_ms=permits,
             late_ms=[late for record in records for late in record.late_wakeups_ms],
-            retransmits=monitor.retransmits(),
+            segments=monitor.segments(),
         )
         return collect(
             job=job,

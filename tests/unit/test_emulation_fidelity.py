@@ -55,7 +55,7 @@ def verdict(**changed: object) -> Fidelity:
         "cpu": Cpu(0.4),
         "permit_ms": [0.5] * 99 + [3.0],
         "late_ms": [0.1] * 100,
-        "retransmits": {"h1": 3, "h2": 0},
+        "segments": {"h1": (9000, 3), "h2": (1000, 0)},
     }
     return judge(**(measures | changed))  # type: ignore[arg-type]
 
@@ -79,7 +79,7 @@ def test_every_measure_states_its_value_its_bound_and_its_unit() -> None:
         ("permit latency p50", "<= 2", "ms"),
         ("permit latency p99", "<= 10", "ms"),
         ("packets dropped", "<= 0.0001", "of packets"),
-        ("TCP retransmits", "<= 0.01", "of packets"),
+        ("TCP retransmits", "<= 0.01", "of segments"),
         ("late wake-ups of timed compute p99", "<= 10", "ms"),
     ]
 
@@ -119,8 +119,8 @@ def test_drops_and_packets_are_those_of_the_run_on_all_ports() -> None:
     assert value(verdict(samples=worse), "packets dropped").ok is False
 
 
-def test_retransmits_of_all_servers_are_set_against_all_packets() -> None:
-    checked = value(verdict(retransmits={"h1": 400, "h2": 700}), "TCP retransmits")
+def test_retransmits_of_all_servers_are_set_against_all_segments_sent() -> None:
+    checked = value(verdict(segments={"h1": (60_000, 400), "h2": (40_000, 700)}), "TCP retransmits")
     assert checked.value == pytest.approx(0.011)
     assert checked.ok is False
 
@@ -150,7 +150,7 @@ def test_a_handful_of_latencies_is_shown_but_not_judged(measured: int, ok: bool)
         ("permit latency p50", {"permit_ms": [2.1] * 100}),
         ("permit latency p99", {"permit_ms": [1.0] * 90 + [11.0] * 10}),
         ("packets dropped", {"samples": (sample(a=counters(0)), sample(a=counters(9_999, 1)))}),
-        ("TCP retransmits", {"retransmits": {"h1": 1001}}),
+        ("TCP retransmits", {"segments": {"h1": (100_000, 1001)}}),
         ("late wake-ups of timed compute p99", {"late_ms": [11.0] * 100}),
     ],
 )
@@ -166,6 +166,6 @@ def test_one_broken_bound_makes_a_run_unfaithful_and_says_what_to_change(
 
 
 def test_what_could_not_be_measured_is_shown_as_such_and_breaks_nothing() -> None:
-    judged = verdict(probes=(), samples=(), busy=(), permit_ms=(), late_ms=(), retransmits={})
+    judged = verdict(probes=(), samples=(), busy=(), permit_ms=(), late_ms=(), segments={})
     assert [check.value for check in judged.checks] == [None, None, 0.4] + [None] * 5
     assert judged.faithful
