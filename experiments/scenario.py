@@ -71,7 +71,7 @@ class ComputeMode(enum.StrEnum):
 class TopologySection(Section):
     kind: TopologyKind = Field(default=TopologyKind.STAR, description="shape of the network")
     servers: int = Field(default=10, ge=2, le=4096, description="number of servers, named h1..hN")
-    nic_gbps: float = Field(default=50.0, gt=0, le=10_000, description="rate of a server's NIC, Gb/s")
+    nic_gbps: float = Field(default=50.0, ge=0.001, le=10_000, description="rate of a server's NIC, Gb/s")
     leaves: int = Field(default=2, ge=1, le=1024, description="leaf switches (leaf-spine only)")
     spines: int = Field(default=2, ge=1, le=1024, description="spine switches (leaf-spine only)")
     hosts_per_leaf: int | None = Field(
@@ -82,7 +82,7 @@ class TopologySection(Section):
     )
     oversubscription: float = Field(
         default=1.0,
-        gt=0,
+        ge=0.01,
         le=64,
         description="what a leaf's servers can send over what its uplinks carry (leaf-spine only)",
     )
@@ -143,18 +143,18 @@ class WorkloadSection(Section):
     )
     requests: int = Field(default=48, ge=1, le=10_000_000, description="requests of the run")
     rate: float | None = Field(
-        default=None, gt=0, le=1e6, description="arrivals, requests/s (only one of rate, load, time_scale)"
+        default=None, ge=1e-6, le=1e6, description="arrivals, requests/s (only one of rate, load, time_scale)"
     )
     load: float | None = Field(
         default=0.7,
-        gt=0,
+        ge=1e-3,
         le=100,
         description="arrivals, as a share of the cluster's estimated capacity "
         "(only one of rate, load, time_scale)",
     )
     time_scale: float | None = Field(
         default=None,
-        gt=0,
+        ge=1e-6,
         le=1e6,
         description="seconds that a second of the trace takes (only one of rate, load, time_scale)",
     )
@@ -244,25 +244,25 @@ class SloSection(Section):
 class ScaleSection(Section):
     time_dilation: float | None = Field(
         default=None,
-        gt=0,
+        ge=1e-3,
         le=1e6,
         description="wall seconds that a model second takes; null: so that the work takes about wall_s",
     )
     bytes_scale: float | None = Field(
         default=None,
-        gt=0,
+        ge=1e-9,
         le=1000,
         description="bytes on the wire for a byte of the model; null: so that a NIC runs at link_mbps",
     )
     wall_s: float = Field(
         default=45.0,
-        gt=0,
+        ge=0.1,
         le=86400,
         description="wall seconds the work of one policy should take, where time_dilation is null",
     )
     link_mbps: float = Field(
         default=40.0,
-        gt=0,
+        ge=0.1,
         le=10000,
         description="rate of a NIC on the machine in Mb/s, where bytes_scale is null",
     )

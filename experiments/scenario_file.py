@@ -157,7 +157,14 @@ def _checked(layers: list[Layer]) -> Scenario:
         # By way of JSON: strict about numbers, yet enums and lists come from what YAML has.
         scenario = Scenario.model_validate_json(json.dumps(merged, default=str), strict=True)
     except ValidationError as error:
-        found = [explain(problem, origins, layers[-1].source) for problem in error.errors()]
+        problems = error.errors()
+        # A list whose items are wrong is also called too short: say only what is wrong with them.
+        inside = {problem["loc"][:-1] for problem in problems}
+        found = [
+            explain(problem, origins, layers[-1].source)
+            for problem in problems
+            if problem["type"] != "too_short" or problem["loc"] not in inside
+        ]
         raise UserError("\n".join(dict.fromkeys(found))) from None
     return _with_detected_kind(scenario)
 

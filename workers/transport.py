@@ -22,7 +22,7 @@ class Transport:
     """Builds the groups of one rank. `interface` is the device that all their traffic uses.
 
     `backend` is `nccl` for collectives on CUDA devices when every rank has a GPU of its own (NCCL
-    refuses to share one), else `gloo`; lanes always use gloo, staged through pinned
+    refuses to share one), else `gloo`; lanes always use gloo, staged through the host's
     memory when the tensors are on a GPU.
     """
 

@@ -19,7 +19,7 @@ from testbed.record import Check, Fidelity
 PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
 """Payload of a full packet over its bytes at the queue: IP and TCP headers with timestamps, Ethernet."""
 
-PROBE_BOUND = 0.93
+PROBE_BOUND = 0.90
 BUSY_BOUND = 0.90
 IDLE_BOUND = 0.05
 PERMIT_P50_MS = 2.0

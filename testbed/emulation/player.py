@@ -23,6 +23,19 @@ _STALL_S = 60.0
 _REPORT_S = 0.5
 
 
+def _longest_s(job: Job) -> float:
+    """Model seconds for which a healthy run may have nothing to report.
+
+    A batch reports at its end only; it holds at most `max_batch_tokens` or one longer prompt, so a
+    few of the longest unloaded TTFTs cover it. Micro flows report when they arrive: all of them may
+    have to share the slowest link.
+    """
+    if job.flows:
+        slowest_bps = min(link.bps for link in job.topology.links)
+        return sum(flow.transfer.size_bytes for flow in job.flows) * 8 / slowest_bps
+    return 20 * max((r.unloaded_ns for r in job.requests), default=0) / 1e9
+
+
 @dataclass(slots=True)
 class RequestStory:
     """What became of one request, in model time."""
@@ -51,10 +64,14 @@ class Player(ABC):
         self._ranks = ranks
         self._progress = progress
         self._zero_wall_ns = 0
+        self._patience_s = _STALL_S + _longest_s(job) * job.scale.time_dilation
         self.stories: dict[int, RequestStory] = {}
 
     def play(self, zero_wall_ns: int, alive: Callable[[], None]) -> None:
-        """Return when all work is done. Raises `RunFailed` when nothing has moved for a minute."""
+        """Return when all work is done.
+
+        Raises `RunFailed` when nothing has moved for a minute longer than the work could explain.
+        """
         self._zero_wall_ns = zero_wall_ns
         poller = zmq.Poller()
         poller.register(self._ranks.inbox, zmq.POLLIN)
@@ -82,8 +99,8 @@ class Player(ABC):
                 self._ranks.check()
                 done, total = self.counts()
                 self._progress(Progress(phase="running", done=done, total=total))
-            if now - moved > _STALL_S and (due_ns is None or self._wall_until(due_ns) <= 0):
-                raise RunFailed(f"nothing has moved for {_STALL_S:.0f} s: {self.describe()}")
+            if now - moved > self._patience_s and (due_ns is None or self._wall_until(due_ns) <= 0):
+                raise RunFailed(f"nothing has moved for {self._patience_s:.0f} s: {self.describe()}")
 
     def now_ns(self) -> int:
         wall_ns = time.monotonic_ns() - self._zero_wall_ns

@@ -23,7 +23,7 @@ A starved level sends one packet per `MTU / (GUARANTEE * rate)`, and a promotion
 acknowledgement after it: 34 ms at 50 Mb/s (docs/decisions/0002-levels-as-dscp.md has the runs).
 """
 
-BURST_PACKETS = 1
+BURST_PACKETS = 2
 
 PACKETS = 3000
 """Length of each leaf queue: holds all that capped TCP windows can have in flight, so nothing drops."""

@@ -72,7 +72,7 @@ def unloaded_ttft_ns(
     gpu: GpuSpeed,
     topology: Topology,
 ) -> int:
-    """TTFT in ns of one request alone on the idle cluster: a lower bound of what a fabric delivers.
+    """TTFT in ns of one request alone on the idle cluster, with all it reuses fetched from another replica.
 
     It runs on the first replica of the first unit. Its reused KV comes from another unit (else
     from another replica, else it is local), its decode worker is another server's where there is

@@ -97,7 +97,7 @@ def test_a_tree_is_one_parent_and_a_class_a_queue_and_a_filter_per_level(
     assert len(said) == 2 + 3 * 8
     assert said[0] == "qdisc add dev nh1-eth2 root handle 1: htb default 10"
     assert said[1].startswith(
-        "class add dev nh1-eth2 parent 1: classid 1:1 htb rate 97656250bit ceil 97656250bit burst 4214"
+        "class add dev nh1-eth2 parent 1: classid 1:1 htb rate 97656250bit ceil 97656250bit burst 8428"
     )
 
 
@@ -107,7 +107,7 @@ def test_a_level_has_its_priority_two_hundredths_guaranteed_and_the_line_as_its_
     klass, leaf, classifier = commands(monkeypatch, TREE)[11:14]  # P3
     assert klass == (
         "class add dev nh1-eth2 parent 1:1 classid 1:13 htb rate 1953125bit ceil 97656250bit"
-        " prio 3 burst 4214 cburst 4214 quantum 4214"
+        " prio 3 burst 4214 cburst 8428 quantum 4214"
     )
     assert leaf == "qdisc add dev nh1-eth2 parent 1:13 handle 13: pfifo limit 3000"
     assert classifier == (
