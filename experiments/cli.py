@@ -197,6 +197,9 @@ def _standard_output_kept_clean() -> Iterator[None]:
 
     Libraries and tools print as they like; with `--json` only the summary may come out there.
     """
+    if sys.stdout is None:  # closed by the caller: there is nothing to keep clean
+        yield
+        return
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -215,7 +218,8 @@ def _told_to_the_user() -> Iterator[None]:
 
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
         _stop(str(error), EXIT_REFUSED)
     except FabricUnavailable as error:
@@ -232,9 +236,11 @@ def _told_to_the_user() -> Iterator[None]:
         # The reader (`| head`) has gone. Python would flush into the closed pipe once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _stop(f"the disk is full: {error.filename or 'results could not be written'}", EXIT_FAILED)
+        if error.errno == errno.ENOSPC:
+            _stop(f"the disk is full: {error.filename or 'results could not be written'}", EXIT_FAILED)
+        if error.filename is None:
+            raise  # not about a file the user named: a bug, to be seen whole
+        _stop(f"{error.filename}: {error.strerror}", EXIT_REFUSED)
 
 
 def _stop(message: str, code: int) -> None:

@@ -75,7 +75,9 @@ def resolve(scenario: Scenario) -> Resolved:
     notes: tuple[str, ...] = ()
     if micro:
         flows = micro_flows(scenario.workload.flows, base.placement)
-        base = msgspec.structs.replace(base, flows=flows)
+        # A handful of flows: check them all, else the sample may well be empty.
+        every = msgspec.structs.replace(base.workers, verify_share=1.0)
+        base = msgspec.structs.replace(base, flows=flows, workers=every)
     else:
         requests, notes = _requests(scenario, base)
         base = msgspec.structs.replace(base, requests=requests)

@@ -10,7 +10,6 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.resolve import Resolved, resolve
-from experiments.results import write_run
 from experiments.scenario import Scenario
 from experiments.scenario_text import to_yaml
 from testbed.fabric import Fabric, FabricUnavailable, Progress
@@ -37,6 +36,9 @@ def run_scenario(
     missing = [need for need in fabric.requirements() if need.needed and not need.ok]
     if missing:
         raise FabricUnavailable(fabric.name, missing)
+    # Only now: it loads matplotlib, which has things to say about homes it cannot write to.
+    from experiments.results import write_run
+
     with _run_directory(out, scenario.name) as directory:
         records = _run_policies(resolved, fabric, progress)
         summary = write_run(

@@ -31,7 +31,9 @@ def read_run(path: Path) -> RunDirectory:
             tables={run["policy"]: read_tables(path, run["policy"]) for run in summary["runs"]},
         )
     except FileNotFoundError as error:
-        missing = Path(str(error.filename)).name
+        missing = Path(error.filename).name if error.filename else str(error)
         raise UserError(f"{path} is not the directory of a finished run: it holds no {missing}") from error
-    except (ValueError, KeyError, TypeError, pa.ArrowException, OSError) as error:
+    except KeyError as error:
+        raise UserError(f"{path / 'summary.json'} lacks the key {error}: not a summary of ours") from error
+    except (ValueError, TypeError, pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as a run directory: {error}") from error

@@ -294,7 +294,10 @@ class WorkersSection(Section):
         default=256, ge=1, le=1_048_576, description="a transfer is sent in pieces of this many KiB"
     )
     verify_share: float = Field(
-        default=0.1, ge=0, le=1, description="share of the transfers whose payload is checked on arrival"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of the transfers whose payload is checked on arrival (of flows: all)",
     )
 
 

@@ -47,6 +47,8 @@ def parse(text: str, source: str) -> Document:
         mark = error.problem_mark or error.context_mark
         where = f"{source}, line {mark.line + 1}" if mark else source
         raise UserError(f"{where}: not YAML: {error.problem or error.context}") from None
+    except RecursionError:
+        raise UserError(f"{source}: not YAML for a scenario: nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{source}: not YAML: {str(error).splitlines()[0]}") from None
     return Document(data, lines)

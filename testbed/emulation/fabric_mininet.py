@@ -1,6 +1,7 @@
 """The door of the emulated fabric."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -14,6 +15,7 @@ from testbed.record import RunRecord
 # Beyond these a run would not end or would say nothing true; fidelity judges what lies below.
 _RANK_MIB = 120
 _MOST_SERVERS = 64
+_MOST_RANKS = 64
 _MOST_LANES = 4000
 _MOST_WIRE_BPS = 4e9
 _LEAST_LINK_BPS = 1e6
@@ -43,6 +45,10 @@ def _refuse_what_cannot_fit(job: Job) -> None:
             f"topology: {servers} servers are too many for one machine (at most {_MOST_SERVERS})"
         )
     ranks = len(job.placement.ranks)
+    if ranks > _MOST_RANKS:
+        raise JobRefused(f"units: {ranks} ranks are too many for one machine (at most {_MOST_RANKS})")
+    if job.workers.device == "cuda" and not Path("/dev/nvidiactl").exists():
+        raise JobRefused("workers.device: is cuda, but this machine has no CUDA device (auto needs none)")
     memory_mib = psutil.virtual_memory().available // 2**20
     if ranks * _RANK_MIB > memory_mib:
         raise JobRefused(

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -27,7 +28,7 @@ def kernel_datapath_available() -> bool:
 
 
 def _which(name: str) -> bool:
-    return any((Path(d) / name).exists() for d in os.get_exec_path())
+    return shutil.which(name) is not None
 
 
 class OpenVSwitch:
