@@ -52,7 +52,10 @@ if "workers.zygote" in sys.orig_argv:
             self.payloads, self.lie = payloads, lie
 
         def of(self, name, size_bytes):
-            payload = self.payloads.of(name, size_bytes)
+            return self.payloads.of(name, size_bytes)
+
+        def source(self, name, size_bytes):
+            payload = self.payloads.source(name, size_bytes)
             if name == self.lie:
                 payload = payload.clone()
                 payload[7] ^= 1

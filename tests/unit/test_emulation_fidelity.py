@@ -79,7 +79,7 @@ def test_every_measure_states_its_value_its_bound_and_its_unit() -> None:
         ("permit latency p50", "<= 2", "ms"),
         ("permit latency p99", "<= 10", "ms"),
         ("packets dropped", "<= 0.0001", "of packets"),
-        ("TCP retransmits", "<= 0.01", "of segments"),
+        ("TCP retransmits", "<= 0.03", "of segments"),
         ("late wake-ups of timed compute p99", "<= 10", "ms"),
     ]
 
@@ -120,8 +120,8 @@ def test_drops_and_packets_are_those_of_the_run_on_all_ports() -> None:
 
 
 def test_retransmits_of_all_servers_are_set_against_all_segments_sent() -> None:
-    checked = value(verdict(segments={"h1": (60_000, 400), "h2": (40_000, 700)}), "TCP retransmits")
-    assert checked.value == pytest.approx(0.011)
+    checked = value(verdict(segments={"h1": (60_000, 400), "h2": (40_000, 2700)}), "TCP retransmits")
+    assert checked.value == pytest.approx(0.031)
     assert checked.ok is False
 
 
@@ -150,7 +150,7 @@ def test_a_handful_of_latencies_is_shown_but_not_judged(measured: int, ok: bool)
         ("permit latency p50", {"permit_ms": [2.1] * 100}),
         ("permit latency p99", {"permit_ms": [1.0] * 90 + [11.0] * 10}),
         ("packets dropped", {"samples": (sample(a=counters(0)), sample(a=counters(9_999, 1)))}),
-        ("TCP retransmits", {"segments": {"h1": (100_000, 1001)}}),
+        ("TCP retransmits", {"segments": {"h1": (100_000, 3001)}}),
         ("late wake-ups of timed compute p99", {"late_ms": [11.0] * 100}),
     ],
 )
