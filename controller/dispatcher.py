@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
-from controller.openflow import FlowMod, RuleBook, Wiring, ports_of
+from controller.openflow import FlowMod, RuleBook, ports_of
 from controller.protocol import (
     GroupUp,
     LaneUp,
@@ -104,7 +104,6 @@ class Dispatcher:
     def __init__(self, scheduler: Scheduler, rules: RuleBook) -> None:
         self._scheduler = scheduler
         self._rules = rules
-        self._wiring: Wiring = rules.wiring
         self._pools: dict[tuple[Stage, int, int], _Pool] = {}
         self._groups: dict[tuple[str, int], _Group] = {}
         self._carriers: dict[str, _Carrier] = {}

@@ -35,7 +35,6 @@ def dscp_of(level: Level) -> int:
 
 class Command(enum.Enum):
     ADD = "add"
-    DELETE_STRICT = "delete_strict"
     DELETE_ALL = "delete_all"
 
 

@@ -25,10 +25,6 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     def wire_bps(self, model_bps: float) -> float:
         return model_bps * self.bytes_scale / self.time_dilation
 
-    def wire_bytes(self, model_bytes: float) -> int:
-        """Bytes on the wire for a model size; at least one, so that an empty message stays a message."""
-        return max(1, round(model_bytes * self.bytes_scale))
-
 
 class Role(enum.Enum):
     PREFILL = "prefill"

@@ -54,8 +54,6 @@ class FlowTable:
         match mod.command:
             case Command.DELETE_ALL:
                 self.rules.clear()
-            case Command.DELETE_STRICT:
-                self.rules.pop(place, None)
             case Command.ADD:
                 _check(mod)
                 self.rules[place] = mod
