@@ -233,6 +233,7 @@ class Dispatcher:
             layer=message.layer,
             deadline_ns=message.deadline_ns,
             coflow=_coflow(message),
+            downstream_ns=message.downstream_ns,
         )
         actions = self._apply(self._scheduler.submit(now_ns, flow))
         return actions + self._fill_lanes(pool)
@@ -258,6 +259,7 @@ class Dispatcher:
             batch=message.batch,
             layer=message.layer,
             coflow=message.coflow,
+            downstream_ns=message.downstream_ns,
         )
         carrier.flow = message.flow
         self._flows[message.flow] = _Active(rank=message.rank, pool=None, carrier=carrier)

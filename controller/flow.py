@@ -51,6 +51,10 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
 
     `load` is what the flow puts on each port of its path(s), in bytes; a share of a collective
     loads its own uplink with all of it and each peer's downlink with a part.
+
+    `downstream_ns` is what cannot begin before the flow has arrived, on idle links: for S1 and S2
+    the rest of the batch's compute and collectives, for S3 the transfers of the request's later
+    layers and its first decode step.
     """
 
     id: str
@@ -62,25 +66,50 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
     layer: int | None = None
     coflow: str | None = None
     deadline_ns: int | None = None
+    downstream_ns: int = 0
+
+
+class BatchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request of a batch, as it is known when the batch is formed.
+
+    `id` is what its flows name as `request`. `tail_ns` is the time from the end of the batch's compute to its
+    first token on idle links: the S3 of the last layer and the first decode step. `load` is what all its
+    S1 and S3 flows together will put on each port, in bytes; equal-cost paths count evenly.
+    """
+
+    id: str
+    deadline_ns: int
+    tail_ns: int = 0
+    load: Mapping[PortId, int] = {}
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """A prefill batch, as far as the scheduler needs to know it.
 
-    `deadlines_ns` holds one TTFT deadline per request. `compute_ns` is the profiled compute time
-    of the whole batch without any network (used for feasibility, not for pacing).
+    `compute_ns` is the profiled compute time of the whole batch without any network (used for
+    feasibility, not for pacing). `load` is what its collectives will put on each port in all
+    layers, in bytes.
     """
 
     id: str
     layers: int
-    deadlines_ns: tuple[int, ...]
+    requests: tuple[BatchRequest, ...]
     compute_ns: int = 0
+    load: Mapping[PortId, int] = {}
+
+    @property
+    def deadlines_ns(self) -> tuple[int, ...]:
+        return tuple(request.deadline_ns for request in self.requests)
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """The scheduler's word on one flow: be at `level` from now on, because of `reason`.
 
     `previous` is `None` for the first assignment, which every submitted flow gets at once.
+
+    A fabric that can keep an exact order (see `Scheduler`) serves the flows of a level by `order`,
+    smallest first, equal ones sharing fairly, and no flow faster than its `rate_bps`. On a fabric with
+    levels only, `order` is 0 and `rate_bps` is None.
     """
 
     time_ns: int
@@ -88,3 +117,5 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     level: Level
     previous: Level | None
     reason: str
+    order: float = 0.0
+    rate_bps: int | None = None

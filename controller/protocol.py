@@ -89,6 +89,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     request: str | None = None
     layer: int | None = None
     deadline_ns: int | None = None
+    downstream_ns: int = 0
 
 
 class SubmitShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
@@ -102,6 +103,7 @@ class SubmitShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
     sent_wall_ns: int
     batch: str | None = None
     layer: int | None = None
+    downstream_ns: int = 0
 
 
 class LayerAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="layer"):

@@ -29,12 +29,15 @@ class Scheduler:
 
     `ports` are the capacities of all ports in model bits/s. Each call takes the model time in
     nanoseconds; a time before the last one counts as the last one. An assignment is returned only
-    where the level differs from the flow's current one. Memory is bounded by what is active.
+    where it changes something. Memory is bounded by what is active.
+
+    `exact` says that the fabric can serve the flows of a level in an exact order and pace them: then
+    assignments carry `order` and `rate_bps`. Without it a policy has its levels only.
 
     `view` is what the policy sees, to be read only.
     """
 
-    def __init__(self, policy: Policy, *, ports: Mapping[PortId, int]) -> None:
+    def __init__(self, policy: Policy, *, ports: Mapping[PortId, int], exact: bool = False) -> None:
         self._policy = policy
         self._loads = PortLoads(ports, rho_window_ns=policy.rho_window_ns)
         self._flows: dict[str, ActiveFlow] = {}
@@ -45,6 +48,7 @@ class Scheduler:
             batches=MappingProxyType(self._batches),
             unpaced=MappingProxyType(self._unpaced),
             ports=self._loads,
+            exact=exact,
         )
         self._now_ns = 0
         self._tick_ns: int | None = None
@@ -195,9 +199,14 @@ class Scheduler:
         assignments = []
         for flow_id, verdict in verdicts.items():
             flow = self._flow(flow_id)
-            if verdict.level != flow.level:
+            if self._changes(flow, verdict):
                 assignments.append(self._assign(flow, verdict, previous=flow.level))
         return assignments
+
+    def _changes(self, flow: ActiveFlow, verdict: Verdict) -> bool:
+        if verdict.level != flow.level:
+            return True
+        return self.view.exact and (verdict.order, verdict.rate_bps) != (flow.order, flow.rate_bps)
 
     def _assign(self, flow: ActiveFlow, verdict: Verdict, previous: Level | None) -> Assignment:
         if verdict.level is Level.CONTROL:
@@ -205,12 +214,16 @@ class Scheduler:
                 f"policy {self._policy.name!r} put flow {flow.flow.id!r} on the control level"
             )
         flow.level = verdict.level
+        if self.view.exact:
+            flow.order, flow.rate_bps = verdict.order, verdict.rate_bps
         return Assignment(
             time_ns=self._now_ns,
             flow=flow.flow.id,
             level=verdict.level,
             previous=previous,
             reason=verdict.reason,
+            order=flow.order,
+            rate_bps=flow.rate_bps,
         )
 
     def _schedule_tick(self) -> None:

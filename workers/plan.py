@@ -11,7 +11,10 @@ from controller.flow import Stage
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of `size_bytes` from rank `src` to rank `dst`: an S1 or an S3 flow."""
+    """One message of `size_bytes` from rank `src` to rank `dst`: an S1 or an S3 flow.
+
+    `downstream_ns` is what cannot begin before it has arrived (see `controller.flow.Flow`).
+    """
 
     id: str
     stage: Stage
@@ -22,6 +25,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     request: int | None = None
     layer: int | None = None
     deadline_ns: int | None = None
+    downstream_ns: int = 0
 
 
 class Compute(msgspec.Struct, frozen=True, kw_only=True, tag="compute"):
@@ -42,7 +46,8 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
 
     `group` names the process group; its members are `Placement.groups[group]`. For an all-to-all,
     `sizes[i][j]` is what member i sends to member j (the diagonal stays on the rank); for an
-    all-reduce `sizes` is `((n,),)`, the size of the vector that is reduced.
+    all-reduce `sizes` is `((n,),)`, the size of the vector that is reduced. `downstream_ns` is the
+    compute and the collectives of the batch that come after it, on idle links.
     """
 
     id: str
@@ -50,6 +55,7 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
     kind: CollectiveKind
     sizes: tuple[tuple[int, ...], ...]
     label: str
+    downstream_ns: int = 0
 
 
 Step = Compute | Collective

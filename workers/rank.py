@@ -345,6 +345,7 @@ class Rank:
             peer_bytes=_peer_bytes(step, group),
             batch=batch,
             layer=layer,
+            downstream_ns=step.downstream_ns,
         )
         verify = sampled(step.id, self._config.verify_share)
         scale = self._config.bytes_scale

@@ -58,6 +58,7 @@ class Sender:
                     request=None if transfer.request is None else str(transfer.request),
                     layer=transfer.layer,
                     deadline_ns=transfer.deadline_ns,
+                    downstream_ns=transfer.downstream_ns,
                 )
             )
         )
@@ -71,6 +72,7 @@ class Sender:
         peer_bytes: Mapping[int, int],
         batch: str | None,
         layer: int | None,
+        downstream_ns: int = 0,
     ) -> None:
         """Submit this rank's share of a collective and wait until it may start."""
         share = _Share(
@@ -83,6 +85,7 @@ class Sender:
                 sent_wall_ns=time.monotonic_ns(),
                 batch=batch,
                 layer=layer,
+                downstream_ns=downstream_ns,
             )
         )
         self._shares[flow] = share

@@ -15,10 +15,16 @@ class PolicyError(ValueError):
 
 
 class Verdict(NamedTuple):
-    """Be at `level`, because of `reason` (in words, with the numbers that decided)."""
+    """Be at `level`, because of `reason` (in words, with the numbers that decided).
+
+    Where the view is `exact`: among the flows of that level, smaller `order` first, and no faster
+    than `rate_bps` (None: no bound). Elsewhere both say nothing.
+    """
 
     level: Level
     reason: str
+    order: float = 0.0
+    rate_bps: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +57,8 @@ class ActiveFlow:
     bytes_left: int
     batch: ActiveBatch | None
     level: Level = Level.SCAVENGER
+    order: float = 0.0
+    rate_bps: int | None = None
 
     @property
     def unpaced(self) -> bool:
@@ -62,13 +70,15 @@ class ActiveFlow:
 class View:
     """All a policy may look at. Mappings are in order of submission; do not change what they hold.
 
-    `unpaced` are the flows for which no layer boundary will come.
+    `unpaced` are the flows for which no layer boundary will come. `exact` says that the fabric
+    keeps an exact order inside a level and can pace a flow; otherwise a policy has levels only.
     """
 
     flows: Mapping[str, ActiveFlow]
     batches: Mapping[str, ActiveBatch]
     unpaced: Mapping[str, ActiveFlow]
     ports: PortLoads
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

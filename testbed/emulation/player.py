@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import zmq
 
-from controller.flow import Batch, Stage
+from controller.flow import Batch, BatchRequest, Stage
 from controller.protocol import BatchKnown
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
+from testbed.serving.outlook import announced
 from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan, RequestPlan, Transfer
 from workers.protocol import Arrived, BatchDone, FirstToken, Flows, FromRank, Plan, TimedTransfer
@@ -185,15 +186,8 @@ class ServingPlayer(Player):
         """
         for plan in plans:
             self._ledger.announced[plan.id] = plan
-            self._controller.batch_started(
-                Batch(
-                    id=plan.id,
-                    layers=len(plan.layers),
-                    deadlines_ns=tuple(r.deadline_ns for r in plan.requests),
-                    compute_ns=round(plan.compute_s * 1e9),
-                ),
-                plan.ranks,
-            )
+            batch = announced(plan, self._job.topology, self._job.placement)
+            self._controller.batch_started(batch, plan.ranks)
 
     def on_batch_known(self, batch: str) -> None:
         plan = self._ledger.announced.pop(batch)
@@ -270,8 +264,11 @@ class FlowPlayer(Player):
             Batch(
                 id=name,
                 layers=max(t.layer or 0 for t in transfers) + 1,
-                deadlines_ns=tuple(t.deadline_ns for t in transfers if t.deadline_ns is not None)
-                or (self._last_start_ns,),
+                requests=tuple(
+                    BatchRequest(id=t.id, deadline_ns=t.deadline_ns)
+                    for t in transfers
+                    if t.deadline_ns is not None
+                ),
             )
             for name, transfers in members.items()
         ]

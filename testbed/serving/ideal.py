@@ -9,9 +9,9 @@ from itertools import groupby
 
 from controller.flow import PortId
 from testbed.job import Placement
-from testbed.serving.plans import slowest_compute_s
+from testbed.serving.steps import slowest_compute_s
 from testbed.topology import Topology
-from workers.plan import Collective, CollectiveKind, Step
+from workers.plan import Collective, CollectiveKind, Step, Transfer
 
 Traffic = dict[tuple[str, str], float]
 
@@ -29,14 +29,20 @@ def scaled(traffic: Traffic, factor: float) -> Traffic:
     return {pair: size_bytes * factor for pair, size_bytes in traffic.items()}
 
 
-def drain_s(traffic: Traffic, topology: Topology) -> float:
-    """Seconds until the busiest port has sent its part of `traffic` at line rate."""
+def port_loads(traffic: Traffic, topology: Topology) -> dict[PortId, float]:
+    """Bytes of `traffic` on every port it crosses."""
     load: dict[PortId, float] = {}
     for (src, dst), size_bytes in traffic.items():
         paths = topology.paths(src, dst)
         for path in paths:
             for port in path:
                 load[port] = load.get(port, 0.0) + size_bytes / len(paths)
+    return load
+
+
+def drain_s(traffic: Traffic, topology: Topology) -> float:
+    """Seconds until the busiest port has sent its part of `traffic` at line rate."""
+    load = port_loads(traffic, topology)
     return max((size * 8 / topology.link(port).bps for port, size in load.items()), default=0.0)
 
 
@@ -64,6 +70,13 @@ def collective_traffic(collective: Collective, placement: Placement) -> Traffic:
 def step_traffic(steps: Sequence[Step], placement: Placement) -> Traffic:
     """Bytes between servers of all collectives among `steps`."""
     return merged(collective_traffic(step, placement) for step in steps if isinstance(step, Collective))
+
+
+def transfer_traffic(transfers: Iterable[Transfer], placement: Placement) -> Traffic:
+    """Bytes between servers of point-to-point transfers."""
+    return merged(
+        {(placement.server_of(t.src), placement.server_of(t.dst)): float(t.size_bytes)} for t in transfers
+    )
 
 
 def layer_s(steps: Sequence[Step], placement: Placement, topology: Topology) -> float:

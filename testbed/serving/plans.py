@@ -12,9 +12,11 @@ from testbed.serving.models import (
     kv_bytes_per_token_layer,
     score_flops,
 )
+from testbed.serving.outlook import with_downstream
 from testbed.serving.placement import tensor_parallel
-from testbed.serving.steps import ReplicaWork, in_layer, layer_steps
-from workers.plan import BatchPlan, Compute, LayerPlan, RequestPlan, Step, Transfer
+from testbed.serving.steps import ReplicaWork, in_layer, layer_steps, slowest_compute_s
+from testbed.topology import Topology
+from workers.plan import BatchPlan, LayerPlan, RequestPlan, Transfer
 
 
 def build_plan(
@@ -23,6 +25,7 @@ def build_plan(
     unit: str,
     assigned: Sequence[Assigned],
     decode_ranks: Mapping[int, int],
+    topology: Topology,
     placement: Placement,
     model: ModelShape,
     gpu: GpuSpeed,
@@ -51,7 +54,7 @@ def build_plan(
         for layer in range(model.layers)
     )
     tp = tensor_parallel(placement)
-    return BatchPlan(
+    plan = BatchPlan(
         id=batch,
         unit=unit,
         ranks=placement.units[unit],
@@ -73,6 +76,7 @@ def build_plan(
         compute_s=model.layers * slowest_compute_s(steps),
         formed_ns=formed_ns,
     )
+    return with_downstream(plan, topology, placement)
 
 
 def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape) -> list[ReplicaWork]:
@@ -86,11 +90,6 @@ def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape)
             prefix_tokens=item.request.prompt_tokens - item.new_tokens,
         )
     return [ReplicaWork(new_tokens=t, score_flops=s) for t, s in zip(tokens, scores, strict=True)]
-
-
-def slowest_compute_s(steps: Sequence[Step]) -> float:
-    """Seconds of compute of one layer: of each step its slowest rank, which the others wait for."""
-    return sum(max(step.seconds) for step in steps if isinstance(step, Compute))
 
 
 def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int) -> float:

@@ -71,6 +71,11 @@ def in_layer(steps: Sequence[Step], batch: str, layer: int) -> tuple[Step, ...]:
     )
 
 
+def slowest_compute_s(steps: Sequence[Step]) -> float:
+    """Seconds of compute of one layer: of each step its slowest rank, which the others wait for."""
+    return sum(max(step.seconds) for step in steps if isinstance(step, Compute))
+
+
 def _per_rank(work: Sequence[ReplicaWork], tp: int) -> list[int]:
     """For each rank of the unit in order, the new tokens of its replica."""
     return [replica.new_tokens for replica in work for _ in range(tp)]

@@ -158,6 +158,7 @@ class ServingSystem:
             unit=name,
             assigned=assigned,
             decode_ranks={request.id: self._decode_rank[request.id] for request in batch},
+            topology=self._job.topology,
             placement=placement,
             model=self._job.model,
             gpu=self._job.gpu,

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import pytest
 from fluid import Arrival, BatchStart, Happening, LayerStart, Outcome, max_min, run
+from scheduling_world import due
 
 from controller.flow import Batch, Flow, Level, PortId, Stage
 from controller.policies import make_policy
@@ -45,7 +46,7 @@ def test_strict_priority_serves_the_high_class_first() -> None:
     """3,000 packets of 8,192 B at 1 Gb/s: 0.196608 s; the low class as much again."""
     size = 3000 * 8192
     flows: list[Happening] = [
-        BatchStart(0, Batch(id="b", layers=1, deadlines_ns=(S,))),
+        BatchStart(0, Batch(id="b", layers=1, requests=due(S))),
         Arrival(0, on_link("low", size)),
         Arrival(0, on_link("high", size, Stage.COLLECTIVE, batch="b")),
     ]
@@ -74,7 +75,7 @@ def test_eight_senders_share_one_receiver_until_all_end_together() -> None:
 
 def collective_and_deferrable(due_ms: int) -> list[Happening]:
     return [
-        BatchStart(0, Batch(id="b", layers=2, deadlines_ns=(due_ms * MS,))),
+        BatchStart(0, Batch(id="b", layers=2, requests=due(due_ms * MS))),
         Arrival(0, on_link("s3", 12_500_000, batch="b", layer=0, deadline_ns=due_ms * MS)),
         Arrival(0, on_link("s2", 12_500_000, Stage.COLLECTIVE, batch="b", layer=1)),
     ]
@@ -102,7 +103,7 @@ def test_mfs_promotes_a_waiting_s3_flow_in_time() -> None:
         "mfs(rho=off)",
         {LINK: 100 * GBPS},
         [
-            BatchStart(0, Batch(id="b", layers=1, deadlines_ns=(S,))),
+            BatchStart(0, Batch(id="b", layers=1, requests=due(S))),
             Arrival(0, on_link("s2", 250 * MB, Stage.COLLECTIVE, batch="b")),
             Arrival(0, on_link("s3", 12_500_000, deadline_ns=20 * MS)),
         ],
@@ -117,7 +118,7 @@ def test_kv_reuse_for_the_next_layer_goes_before_that_for_a_later_one() -> None:
         "mfs",
         {LINK: 100 * GBPS},
         [
-            BatchStart(0, Batch(id="b", layers=4, deadlines_ns=(S,))),
+            BatchStart(0, Batch(id="b", layers=4, requests=due(S))),
             Arrival(0, on_link("for 3", 12_500_000, Stage.KV_REUSE, batch="b", layer=3)),
             Arrival(0, on_link("for 1", 12_500_000, Stage.KV_REUSE, batch="b", layer=1)),
             LayerStart(1 * MS, "b", 1),

@@ -1,6 +1,7 @@
 """MFS flow by flow: first levels, promotions, their reasons, and each of its switches."""
 
 import pytest
+from scheduling_world import due
 
 from controller.flow import Batch, Flow, Level, Stage
 from controller.policies import make_policy
@@ -18,7 +19,7 @@ class World:
     def __init__(self, spec: str) -> None:
         self.core = Scheduler(make_policy(spec), ports=PORTS)
         for name, deadline_ms in (("a", 100), ("b", 200)):
-            self.core.batch_started(0, Batch(id=name, layers=8, deadlines_ns=(deadline_ms * MS,)))
+            self.core.batch_started(0, Batch(id=name, layers=8, requests=due(deadline_ms * MS)))
 
     def submit(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scheduling_world import due
 
 from controller.flow import Batch, Flow, Level, Stage
 from controller.policies import (
@@ -26,7 +27,7 @@ UP = "h1->s1"
 
 def first_level(spec: str, stage: Stage) -> Level:
     scheduler = Scheduler(make_policy(spec), ports={UP: 10**9})
-    scheduler.batch_started(0, Batch(id="b", layers=2, deadlines_ns=(10**9,)))
+    scheduler.batch_started(0, Batch(id="b", layers=2, requests=due(10**9)))
     flow = Flow(id="f", stage=stage, size_bytes=1, load={UP: 1}, batch="b", layer=0)
     return scheduler.submit(0, flow)[0].level
 

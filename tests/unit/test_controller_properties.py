@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scheduling_world import due
 
 from controller.flow import Assignment, Batch, Flow, Level, Stage
 from controller.policies import make_policy, policy_names
@@ -66,7 +67,7 @@ class Player:
         name = f"b{self.made}"
         self.layers[name] = 0
         deadlines = tuple(self.now_ns + 1_000_000 * (1 + (much * i) % 97) for i in range(which % 4))
-        return self.core.batch_started(self.now_ns, Batch(id=name, layers=LAYERS, deadlines_ns=deadlines))
+        return self.core.batch_started(self.now_ns, Batch(id=name, layers=LAYERS, requests=due(*deadlines)))
 
     def _submit(self, which: int, much: int) -> list[Assignment]:
         self.made += 1

@@ -1,6 +1,7 @@
 """What the scheduler keeps, when it forgets, and what it refuses to be told."""
 
 import pytest
+from scheduling_world import due
 
 from controller.flow import Batch, Flow, Level, Stage
 from controller.policies import make_policy
@@ -16,7 +17,7 @@ def scheduler(spec: str = "mfs") -> Scheduler:
 
 
 def batch(name: str = "b", layers: int = 4) -> Batch:
-    return Batch(id=name, layers=layers, deadlines_ns=(1000 * MS,))
+    return Batch(id=name, layers=layers, requests=due(1000 * MS))
 
 
 def flow(name: str, stage: Stage, size: int = 1000, **more: object) -> Flow:

@@ -2,6 +2,7 @@
 
 import pytest
 from dispatcher_world import Scripted, World, levels, permits
+from scheduling_world import due
 
 from controller.dispatcher import DispatchError, Enforce, Grant
 from controller.flow import Batch, Level, Stage
@@ -139,7 +140,7 @@ def test_mfs_moves_a_permitted_flow_when_its_layer_comes_nearer() -> None:
     """S1 of layer 3: RLI 3 is P5; when layer 1 begins RLI 2 is P4, at layer 3 RLI 0 is P2."""
     world = World("mfs")
     world.lane("lane", stage=Stage.KV_REUSE)
-    world.dispatcher.batch_started(0, Batch(id="b", layers=8, deadlines_ns=(10**9,)), (0,))
+    world.dispatcher.batch_started(0, Batch(id="b", layers=8, requests=due(10**9)), (0,))
     asked = world.submit("f", stage=Stage.KV_REUSE, batch="b", layer=3)
     assert permits(world.confirm(asked)) == [("f", "lane", Level.P5)]
     nearer = world.dispatcher.layer_advanced(1, "b", 0, 1)
@@ -179,7 +180,7 @@ def test_a_batch_is_where_its_slowest_rank_is() -> None:
     """Two ranks; S1 of layer 3 is at RLI 3 (P5) until both are at layer 1, where RLI is 2 (P4)."""
     world = World("mfs")
     world.lane("lane", stage=Stage.KV_REUSE)
-    world.dispatcher.batch_started(0, Batch(id="b", layers=8, deadlines_ns=(10**9,)), (0, 1))
+    world.dispatcher.batch_started(0, Batch(id="b", layers=8, requests=due(10**9)), (0, 1))
     for rank in (0, 1):
         world.dispatcher.layer_advanced(1, "b", rank, 0)
     world.confirm(world.submit("f", stage=Stage.KV_REUSE, batch="b", layer=3))
@@ -190,7 +191,7 @@ def test_a_batch_is_where_its_slowest_rank_is() -> None:
 def test_a_rank_at_the_end_does_not_end_the_batch_for_the_others() -> None:
     world = World("mfs")
     world.lane("lane", stage=Stage.KV_REUSE)
-    world.dispatcher.batch_started(0, Batch(id="b", layers=2, deadlines_ns=(10**9,)), (0, 1))
+    world.dispatcher.batch_started(0, Batch(id="b", layers=2, requests=due(10**9)), (0, 1))
     for layer in (0, 1, 2):
         world.dispatcher.layer_advanced(1, "b", 0, layer)
     world.dispatcher.layer_advanced(1, "b", 1, 0)
@@ -199,6 +200,6 @@ def test_a_rank_at_the_end_does_not_end_the_batch_for_the_others() -> None:
 
 def test_a_layer_from_a_rank_that_does_not_run_the_batch_is_refused() -> None:
     world = World("mfs")
-    world.dispatcher.batch_started(0, Batch(id="b", layers=2, deadlines_ns=(10**9,)), (0, 1))
+    world.dispatcher.batch_started(0, Batch(id="b", layers=2, requests=due(10**9)), (0, 1))
     with pytest.raises(DispatchError, match="rank 2 reports a layer of batch 'b'"):
         world.dispatcher.layer_advanced(1, "b", 2, 0)

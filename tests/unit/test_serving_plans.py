@@ -9,6 +9,7 @@ from controller.flow import Stage
 from testbed.job import ModelShape, Placement
 from testbed.serving.assignment import Assigned, Fetch
 from testbed.serving.plans import build_plan
+from testbed.topology import star
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute
 
 
@@ -192,6 +193,7 @@ def _plan(assigned: list[Assigned], placement: Placement, model: ModelShape) -> 
         unit="p0",
         assigned=assigned,
         decode_ranks={item.request.id: placement.decode[0] for item in assigned},
+        topology=star(servers=9, nic_bps=800),
         placement=placement,
         model=model,
         gpu=GPU,
