@@ -5,6 +5,7 @@ on these connections, then call `confirmed`) and `Grant` (send this permit). A f
 only when its lane is its own *and* its level is confirmed on the lane's connections.
 """
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -47,16 +48,26 @@ class DispatchError(ValueError):
 
 @dataclass(slots=True)
 class _Carrier:
-    """What carries one flow at a time: a lane, or a rank's side of a process group."""
+    """What carries one flow at a time: a lane, or a rank's side of a process group.
+
+    `taken` numbers the moments at which lanes were given to flows, so that the oldest can be told.
+    """
 
     name: str
     connections: tuple[str, ...]
     ports: tuple[PortId, ...]
-    wanted: Level = Level.CONTROL
+    said: Level = Level.CONTROL
+    lent: Level | None = None
+    taken: int = 0
     in_force: Level = Level.CONTROL
     pending: Level | None = None
     flow: str | None = None
     free_since_wall_ns: int = 0
+
+    @property
+    def wanted(self) -> Level:
+        """What the scheduler has said, or the level of a more urgent flow that waits for this lane."""
+        return self.said if self.lent is None else min(self.said, self.lent)
 
 
 @dataclass(slots=True)
@@ -109,6 +120,7 @@ class Dispatcher:
         self._carriers: dict[str, _Carrier] = {}
         self._flows: dict[str, _Active] = {}
         self._orders = 0
+        self._takes = 0
         self._batches: dict[str, _Pace] = {}
         self.decisions: list[LoggedDecision] = []
         self.paths: list[LoggedPath] = []
@@ -236,7 +248,7 @@ class Dispatcher:
             downstream_ns=message.downstream_ns,
         )
         actions = self._apply(self._scheduler.submit(now_ns, flow))
-        return actions + self._fill_lanes(pool)
+        return actions + self._fill_lanes(now_ns, pool)
 
     def submit_share(self, now_ns: int, message: SubmitShare) -> list[Action]:
         """One rank's share of a collective wants to start; its process group is its carrier."""
@@ -275,7 +287,7 @@ class Dispatcher:
         active.carrier.free_since_wall_ns = wall_ns
         actions = self._apply(self._scheduler.completion(now_ns, flow))
         if active.pool is not None:
-            actions += self._fill_lanes(self._pools[active.pool])
+            actions += self._fill_lanes(now_ns, self._pools[active.pool])
         return actions
 
     def confirmed(self, carrier_name: str, level: Level) -> list[Action]:
@@ -293,25 +305,53 @@ class Dispatcher:
 
     def _apply(self, assignments: Iterable[Assignment]) -> list[Action]:
         actions: list[Action] = []
+        reordered: dict[tuple[Stage, int, int], int] = {}
         for assignment in assignments:
-            self.decisions.append(
-                LoggedDecision(
-                    time_ns=assignment.time_ns,
-                    flow=assignment.flow,
-                    level_from=assignment.previous,
-                    level_to=assignment.level,
-                    reason=assignment.reason,
-                )
-            )
             active = self._flows[assignment.flow]
-            if active.carrier is not None:
-                active.carrier.wanted = assignment.level
-                actions += self._settle(active.carrier)
+            carrier = active.carrier
+            before = assignment.previous if carrier is None or carrier.lent is None else carrier.wanted
+            after = assignment.level
+            if carrier is not None:
+                carrier.said = assignment.level
+                after = carrier.wanted
+                actions += self._settle(carrier)
             elif active.pool is not None:
                 self._pools[active.pool].waiting[assignment.flow].level = assignment.level
+                reordered[active.pool] = assignment.time_ns
+            if after != before:
+                self._log(assignment.time_ns, assignment.flow, before, after, assignment.reason)
+        for key, time_ns in reordered.items():
+            actions += self._lend(time_ns, self._pools[key])
         return actions
 
-    def _fill_lanes(self, pool: _Pool) -> list[Action]:
+    def _log(self, time_ns: int, flow: str, before: Level | None, after: Level, reason: str) -> None:
+        self.decisions.append(
+            LoggedDecision(time_ns=time_ns, flow=flow, level_from=before, level_to=after, reason=reason)
+        )
+
+    def _lend(self, time_ns: int, pool: _Pool) -> list[Action]:
+        """Lend the levels of waiting flows to the lanes they wait for, oldest transfer first.
+
+        Otherwise a pool full of deferred flows would hold up an urgent one (priority inversion). The
+        i-th most urgent of those that wait needs i lanes that are as urgent; a lane keeps what it was
+        lent until its flow is done.
+        """
+        busy = sorted((lane for lane in pool.lanes if lane.flow is not None), key=lambda lane: lane.taken)
+        if len(busy) < len(pool.lanes):
+            return []  # a lane is free: the flow that comes next takes it
+        actions: list[Action] = []
+        urgent = heapq.nsmallest(len(busy), pool.waiting.values(), key=lambda w: (w.level, w.order))
+        for needed, waiting in enumerate(urgent, start=1):
+            if sum(lane.wanted <= waiting.level for lane in busy) >= needed:
+                continue
+            lane = next(lane for lane in busy if lane.wanted > waiting.level)
+            reason = f"its lane is needed by {waiting.flow}, which waits at {waiting.level.name}"
+            self._log(time_ns, lane.flow or "", lane.wanted, waiting.level, reason)
+            lane.lent = waiting.level
+            actions += self._settle(lane)
+        return actions
+
+    def _fill_lanes(self, now_ns: int, pool: _Pool) -> list[Action]:
         """Give free lanes to waiting flows, most urgent level first, then first come first served.
 
         A lane that already has the flow's level is preferred: it needs no rule change.
@@ -329,10 +369,12 @@ class Dispatcher:
             # Waiting for a lane ends when the lane was free; what follows is permit latency.
             active.lane_wait_wall_ns = max(0, lane.free_since_wall_ns - chosen.sent_wall_ns)
             lane.flow = chosen.flow
-            lane.wanted = chosen.level
+            lane.said, lane.lent = chosen.level, None
+            lane.taken = self._takes
+            self._takes += 1
             self.paths.append(LoggedPath(flow=chosen.flow, lane=lane.name, ports=lane.ports))
             actions += self._settle(lane)
-        return actions
+        return actions + self._lend(now_ns, pool)
 
     def _settle(self, carrier: _Carrier) -> list[Action]:
         """Bring the level in force to the wanted one; permit the flow once they are the same.

@@ -42,7 +42,7 @@ def test_the_most_urgent_waiting_flow_gets_the_lane_and_among_equals_the_first()
     world.lane("lane")
     world.confirm(world.submit("running"))
     for name in ("late", "first", "second"):
-        assert world.submit(name) == []
+        assert started(world.submit(name), world) == []
     order = []
     for done in ("running", "first", "second"):
         order += started(world.completed(done), world)
@@ -55,10 +55,45 @@ def test_a_promotion_while_waiting_moves_a_flow_ahead() -> None:
     world.confirm(world.submit("running"))
     world.submit("a")
     world.submit("b")
-    assert world.tick() == []  # a waiting flow is on no connection yet
-    freed = world.completed("running")
-    assert levels(freed) == [("lane", Level.P1)]
-    assert started(freed, world) == ["b"]
+    assert started(world.tick(), world) == []
+    assert started(world.completed("running"), world) == ["b"]
+
+
+def test_a_lane_is_lent_the_level_of_a_more_urgent_flow_that_waits_for_it() -> None:
+    """Else the deferred flow on it, at P5, would keep the P2 flow waiting behind everything else."""
+    world = World(Scripted({"deferred": Level.P5, "urgent": Level.P2}))
+    world.lane("lane")
+    world.confirm(world.submit("deferred"))
+    lent = world.submit("urgent")
+    assert levels(lent) == [("lane", Level.P2)]
+    world.confirm(lent)
+    assert permits(world.completed("deferred")) == [("urgent", "lane", Level.P2)]  # no rule to change
+
+
+def test_only_as_many_lanes_are_lent_as_urgent_flows_wait_and_the_oldest_first() -> None:
+    world = World(Scripted({"old": Level.P6, "young": Level.P6, "urgent": Level.P2, "last": Level.P6}))
+    for lane, flow in (("one", "old"), ("two", "young")):
+        world.lane(lane)
+        world.confirm(world.submit(flow))
+    assert world.submit("last") == []
+    assert levels(world.submit("urgent")) == [("one", Level.P2)]
+
+
+def test_what_a_lane_was_lent_is_logged_and_weaker_words_of_the_scheduler_change_nothing() -> None:
+    script = {"deferred": Level.P6, "urgent": Level.P2}
+    world = World(Scripted(script, {"deferred": Level.P4}, {"deferred": Level.P1}))
+    world.lane("lane")
+    world.confirm(world.submit("deferred"))
+    world.confirm(world.submit("urgent"))
+    assert world.tick() == []  # P4: the lane is at P2 already
+    assert levels(world.tick()) == [("lane", Level.P1)]
+    told = [d for d in world.dispatcher.decisions if d.flow == "deferred"]
+    assert [(d.level_from, d.level_to) for d in told] == [
+        (None, Level.P6),
+        (Level.P6, Level.P2),
+        (Level.P2, Level.P1),
+    ]
+    assert "urgent" in told[1].reason
 
 
 def test_the_wait_for_a_lane_is_told_with_the_permit() -> None:
