@@ -18,7 +18,7 @@ from controller import ofcompat
 from controller.dispatcher import Action, Dispatcher, Enforce, Grant
 from controller.flow import Level
 from controller.openflow import Command, FlowMod, Match, RuleBook, Wiring, per_switch
-from controller.policies import make_policy
+from controller.policies.spec import read_spec
 from controller.protocol import (
     Ask,
     BatchKnown,
@@ -177,9 +177,10 @@ class _Desk:
 
     def __init__(self, of: ofcompat.OpenFlow, config: ShellConfig) -> None:
         rules = RuleBook(config.wiring)
-        policy = make_policy(config.policy, **config.policy_defaults)
+        spec = read_spec(config.policy, **config.policy_defaults)
+        scheduler = Scheduler(spec.policy, ports=config.wiring.port_bps, control=spec.control)
         self._of = of
-        self._dispatcher = Dispatcher(Scheduler(policy, ports=config.wiring.port_bps), rules)
+        self._dispatcher = Dispatcher(scheduler, rules)
         self._expected = len(config.wiring.bridges)
         self.switches = _Switches(of, rules)
         self.lock = threading.RLock()

@@ -9,15 +9,14 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
-from controller.policies.base import (
-    ActiveBatch,
-    ActiveFlow,
-    Policy,
-    Verdict,
-    Verdicts,
-    View,
-)
+from controller.overload import Overload, RequestControl
+from controller.policies.base import ActiveBatch, ActiveFlow, Policy, Verdict, Verdicts, View
 from controller.ports import PortLoads
+
+_Standing = tuple[Level, float, int | None]
+"""What is in force for a flow: level, order and pace."""
+
+_PRUNED: _Standing = (Level.SCAVENGER, 0.0, None)
 
 
 class SchedulerError(ValueError):
@@ -34,12 +33,25 @@ class Scheduler:
     `exact` says that the fabric can serve the flows of a level in an exact order and pace them: then
     assignments carry `order` and `rate_bps`. Without it a policy has its levels only.
 
+    `control` prunes requests on top of the policy when a batch arrives or departs: their flows are in the
+    scavenger until a later review frees them. The policy goes on deciding meanwhile and sees its own
+    levels; a freed flow gets the last one.
+
     `view` is what the policy sees, to be read only.
     """
 
-    def __init__(self, policy: Policy, *, ports: Mapping[PortId, int], exact: bool = False) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        ports: Mapping[PortId, int],
+        exact: bool = False,
+        control: RequestControl | None = None,
+    ) -> None:
         self._policy = policy
         self._loads = PortLoads(ports, rho_window_ns=policy.rho_window_ns)
+        self._overload = Overload(control, ports)
+        self._held: set[str] = set()
         self._flows: dict[str, ActiveFlow] = {}
         self._batches: dict[str, ActiveBatch] = {}
         self._unpaced: dict[str, ActiveFlow] = {}
@@ -62,8 +74,10 @@ class Scheduler:
             raise SchedulerError(f"batch {batch.id!r} has started already")
         if batch.layers < 1:
             raise SchedulerError(f"batch {batch.id!r} has {batch.layers} layers")
+        self._check_ports(batch)
         active = self._batches[batch.id] = ActiveBatch(batch)
-        return self._apply(self._policy.on_batch(self._now_ns, active, self.view))
+        self._overload.started(batch)
+        return self._review(self._policy.on_batch(self._now_ns, active, self.view))
 
     def submit(self, now_ns: int, flow: Flow) -> list[Assignment]:
         """`flow` wants to start. Its own assignment comes first; others may follow.
@@ -85,7 +99,11 @@ class Scheduler:
         self._loads.submitted(flow)
         verdict = self._policy.on_submit(self._now_ns, active, self.view)
         self._schedule_tick()
-        return [self._assign(active, verdict, previous=None)]
+        self._take(active, verdict)
+        pruned = self._overload.reason(active)
+        if pruned is not None:
+            self._held.add(flow.id)
+        return self._told(active, before=None, reason=pruned or verdict.reason)
 
     def layer_advanced(self, now_ns: int, batch_id: str, layer: int) -> list[Assignment]:
         """The batch begins `layer`; its number of layers means that its compute is over.
@@ -117,6 +135,7 @@ class Scheduler:
         if bytes_left >= flow.bytes_left:
             return []
         self._loads.moved(self._now_ns, flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
+        self._overload.moved(flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
         flow.bytes_left = bytes_left
         return self._apply(self._policy.on_progress(self._now_ns, flow, self.view))
 
@@ -125,9 +144,11 @@ class Scheduler:
         self._advance(now_ns)
         flow = self._flow(flow_id)
         self._loads.finished(self._now_ns, flow.flow, before_bytes=flow.bytes_left)
+        self._overload.moved(flow.flow, before_bytes=flow.bytes_left, after_bytes=0)
         flow.bytes_left = 0
         del self._flows[flow_id]
         self._unpaced.pop(flow_id, None)
+        self._held.discard(flow_id)
         if flow.batch is not None:
             del flow.batch.flows[flow_id]
         assignments = self._apply(self._policy.on_completion(self._now_ns, flow, self.view))
@@ -150,7 +171,8 @@ class Scheduler:
     # --- questions ------------------------------------------------------------------------------
 
     def level_of(self, flow_id: str) -> Level:
-        return self._flow(flow_id).level
+        """The level in force, which is not the policy's while the flow's request is pruned."""
+        return self._in_force(self._flow(flow_id))[0]
 
     def active(self) -> Iterator[Flow]:
         """The flows that are submitted and not complete, in order of submission."""
@@ -176,6 +198,12 @@ class Scheduler:
             if load_bytes < 0:
                 raise SchedulerError(f"flow {flow.id!r} loads {port!r} with {load_bytes} bytes")
 
+    def _check_ports(self, batch: Batch) -> None:
+        for load in (batch.load, *(request.load for request in batch.requests)):
+            unknown = next((port for port in load if port not in self._loads), None)
+            if unknown is not None:
+                raise SchedulerError(f"batch {batch.id!r} loads {unknown!r}, which is not a port here")
+
     def _flow(self, flow_id: str) -> ActiveFlow:
         try:
             return self._flows[flow_id]
@@ -192,15 +220,37 @@ class Scheduler:
         if batch.flows or not batch.compute_over:
             return []
         del self._batches[batch.batch.id]
-        return self._apply(self._policy.on_departure(self._now_ns, batch, self.view))
+        self._overload.departed(batch.batch.id)
+        return self._review(self._policy.on_departure(self._now_ns, batch, self.view))
+
+    def _review(self, verdicts: Verdicts) -> list[Assignment]:
+        """A batch has come or gone: which requests are pruned is decided anew, then the policy obeyed."""
+        changed = self._overload.review(self._now_ns, self._batches.values())
+        flows = [flow for batch in changed for flow in batch.flows.values()]
+        assignments: list[Assignment] = []
+        for flow in flows:
+            pruned = self._overload.reason(flow)
+            if pruned is not None and flow.flow.id not in self._held:
+                before = self._in_force(flow)
+                self._held.add(flow.flow.id)
+                assignments += self._told(flow, before, pruned)
+        assignments += self._apply(verdicts)
+        # Freed last: a flow gets its level from the newest verdict, and one assignment only.
+        for flow in flows:
+            if flow.flow.id in self._held and self._overload.reason(flow) is None:
+                self._held.remove(flow.flow.id)
+                assignments += self._told(flow, _PRUNED, self._overload.freed)
+        return assignments
 
     def _apply(self, verdicts: Verdicts) -> list[Assignment]:
         self._schedule_tick()
-        assignments = []
+        assignments: list[Assignment] = []
         for flow_id, verdict in verdicts.items():
             flow = self._flow(flow_id)
             if self._changes(flow, verdict):
-                assignments.append(self._assign(flow, verdict, previous=flow.level))
+                before = self._in_force(flow)
+                self._take(flow, verdict)
+                assignments += self._told(flow, before, verdict.reason)
         return assignments
 
     def _changes(self, flow: ActiveFlow, verdict: Verdict) -> bool:
@@ -208,7 +258,8 @@ class Scheduler:
             return True
         return self.view.exact and (verdict.order, verdict.rate_bps) != (flow.order, flow.rate_bps)
 
-    def _assign(self, flow: ActiveFlow, verdict: Verdict, previous: Level | None) -> Assignment:
+    def _take(self, flow: ActiveFlow, verdict: Verdict) -> None:
+        """Note what the policy says; whether it is in force is another matter."""
         if verdict.level is Level.CONTROL:
             raise SchedulerError(
                 f"policy {self._policy.name!r} put flow {flow.flow.id!r} on the control level"
@@ -216,15 +267,29 @@ class Scheduler:
         flow.level = verdict.level
         if self.view.exact:
             flow.order, flow.rate_bps = verdict.order, verdict.rate_bps
-        return Assignment(
-            time_ns=self._now_ns,
-            flow=flow.flow.id,
-            level=verdict.level,
-            previous=previous,
-            reason=verdict.reason,
-            order=flow.order,
-            rate_bps=flow.rate_bps,
-        )
+
+    def _in_force(self, flow: ActiveFlow) -> _Standing:
+        if flow.flow.id in self._held:
+            return _PRUNED
+        return flow.level, flow.order, flow.rate_bps
+
+    def _told(self, flow: ActiveFlow, before: _Standing | None, reason: str) -> list[Assignment]:
+        """The assignment, if what is in force is no longer what it was `before`."""
+        after = self._in_force(flow)
+        if after == before:
+            return []
+        level, order, rate_bps = after
+        return [
+            Assignment(
+                time_ns=self._now_ns,
+                flow=flow.flow.id,
+                level=level,
+                previous=None if before is None else before[0],
+                reason=reason,
+                order=order,
+                rate_bps=rate_bps,
+            )
+        ]
 
     def _schedule_tick(self) -> None:
         if self._policy.recheck_ns is None or not self._policy.wants_ticks(self.view):

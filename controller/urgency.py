@@ -8,6 +8,7 @@ model bits/s.
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 NS_PER_S = 1_000_000_000
 
@@ -45,24 +46,52 @@ def rli(target_layer: int, current_layer: int) -> int:
     return max(0, target_layer - current_layer)
 
 
-def red(deadlines_ns: Sequence[int]) -> int:
-    """Robust effective deadline of a batch, rounded down to a nanosecond.
+class RedSplit(NamedTuple):
+    """Deadlines in two groups, each in rising order; `loose` is empty when all are equal."""
 
-    The deadlines, sorted, are split at their widest gap (the first of equal ones) into tight and
-    loose; with f the tight share, `RED = f * min(tight) + (1 - f) * min(loose)`. Equal deadlines,
-    and a single one, are their own RED. Raises `ValueError` when there is none.
+    tight: tuple[int, ...]
+    loose: tuple[int, ...]
 
-    10, 12, 40: the gap 12..40 splits off 40, f = 2/3, RED = 2/3 * 10 + 1/3 * 40 = 20.
+
+def red_split(deadlines_ns: Sequence[int]) -> RedSplit:
+    """The deadlines, sorted and split at their widest gap, the first of equal ones.
+
+    Equal deadlines, and a single one, are all tight. Raises `ValueError` when there is none.
+    10, 12, 40: the gap 12..40 splits off 40.
     """
     if not deadlines_ns:
         raise ValueError("a batch without deadlines has no RED")
     ordered = sorted(deadlines_ns)
     if ordered[0] == ordered[-1]:
-        return ordered[0]
+        return RedSplit(tuple(ordered), ())
     gaps = [later - earlier for earlier, later in itertools.pairwise(ordered)]
     tight = 1 + gaps.index(max(gaps))
-    loose = len(ordered) - tight
-    return (tight * ordered[0] + loose * ordered[tight]) // len(ordered)
+    return RedSplit(tuple(ordered[:tight]), tuple(ordered[tight:]))
+
+
+def red(deadlines_ns: Sequence[int]) -> int:
+    """Robust effective deadline of a batch, rounded down to a nanosecond.
+
+    The deadlines are split into tight and loose (`red_split`); with f the tight share,
+    `RED = f * min(tight) + (1 - f) * min(loose)`. Equal deadlines, and a single one, are their own
+    RED. Raises `ValueError` when there is none.
+
+    10, 12, 40: the gap 12..40 splits off 40, f = 2/3, RED = 2/3 * 10 + 1/3 * 40 = 20.
+    """
+    tight, loose = red_split(deadlines_ns)
+    if not loose:
+        return tight[0]
+    return (len(tight) * tight[0] + len(loose) * loose[0]) // (len(tight) + len(loose))
+
+
+def loose_deadline(deadlines_ns: Sequence[int]) -> int:
+    """The earliest deadline of the loose group: what a batch is held to by overload control.
+
+    Equal deadlines, and a single one, are their own. Raises `ValueError` when there is none.
+    10, 12, 40: 40. 10, 30, 40: 30.
+    """
+    tight, loose = red_split(deadlines_ns)
+    return loose[0] if loose else tight[0]
 
 
 def transfer_ns(size_bytes: int, bps: int) -> int:

@@ -31,6 +31,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+bench = typer.Typer(help="Time what has to be quick.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:
@@ -145,10 +147,14 @@ def policies() -> None:
     """List the policies and the options they take."""
     with _told_to_the_user():
         from controller.policies import describe, option_lines, policy_names
+        from controller.policies.spec import CONTROL, CONTROL_SUMMARY, control_option_lines
 
-        for name, line in zip(policy_names(), _aligned(describe()), strict=True):
+        options = {name: option_lines(name) for name in policy_names()}
+        options[f"+{CONTROL}"] = control_option_lines()
+        lines = _aligned(describe() | {f"+{CONTROL}": CONTROL_SUMMARY})
+        for line, of_this in zip(lines, options.values(), strict=True):
             print(line)
-            for option in option_lines(name):
+            for option in of_this:
                 print(f"    {option}")
 
 
@@ -169,6 +175,72 @@ def report(
             if not (directory / "summary.json").is_file():
                 raise UserError(f"{directory}: not a run directory, it has no summary.json")
         print(write_report(directories, out or directories[0] / "report.html"))
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    flow: Annotated[str | None, typer.Option(metavar="ID", help="The flow to tell about.")] = None,
+    request: Annotated[int | None, typer.Option(metavar="N", help="The request to tell about.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="One policy of the run; default: all of them.")
+    ] = None,
+) -> None:
+    """Tell what happened to one flow or one request of a run, and why."""
+    with _told_to_the_user():
+        from experiments.explain import explain_flow, explain_request
+
+        match flow, request:
+            case str(), None:
+                print(explain_flow(run, flow, policy))
+            case None, int():
+                print(explain_request(run, request, policy))
+            case _:
+                raise UserError("give either --flow ID or --request N")
+
+
+@bench.command("scheduler")
+def bench_scheduler(
+    policy: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="A policy to time; repeatable. Default: all.")
+    ] = None,
+    flows: Annotated[
+        list[int] | None,
+        typer.Option(min=100, help="How many flows are active; repeatable. Default: 100, 1000, 10000."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Wall seconds to time each pair of them.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the events.")] = 1,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="As on a fabric that keeps an exact order, not levels only.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+) -> None:
+    """Time what one event costs each policy. Interrupted, it prints what there is."""
+    with _told_to_the_user():
+        from experiments import bench_scheduler as timing
+
+        policies = timing.chosen_policies(policy or [])
+        counts = flows or timing.DEFAULT_FLOWS
+        cells: list[timing.Cell] = []
+        complete = False
+        try:
+            with Console(stderr=True).status("") as status:
+                for cell in timing.measure(
+                    policies,
+                    counts,
+                    seconds=seconds,
+                    seed=seed,
+                    exact=exact,
+                    on_start=lambda name, count: status.update(f"{name}, {count} flows"),
+                ):
+                    cells.append(cell)
+            complete = True
+        finally:
+            if as_json:
+                told = timing.as_json(cells, seconds=seconds, seed=seed, exact=exact, complete=complete)
+                print(json.dumps(told, indent=2))
+            elif cells:
+                _stdout().print(timing.render(cells))
 
 
 def _show_results(directory: Path, summary: dict[str, Any]) -> None:

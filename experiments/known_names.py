@@ -41,11 +41,12 @@ def known_decode_choice(name: str) -> str:
 
 
 def known_policy(spec: str) -> str:
-    """`spec` is a name with or without options, as in `mfs(rho=0, rli=off)`."""
-    from controller.policies import PolicyError, make_policy
+    """`spec` is a name with or without options and request control, as in `mfs(rho=0) + requests`."""
+    from controller.policies import PolicyError
+    from controller.policies.spec import read_spec
 
     try:
-        make_policy(spec)
+        read_spec(spec)
     except PolicyError as error:
         raise PydanticCustomError("policy", "{reason}", {"reason": str(error)}) from None
     return spec

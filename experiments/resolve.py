@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from controller.policies.spec import read_spec
 from experiments.auto_scale import flows_dilation, scale_for, serving_dilation
 from experiments.errors import UserError
 from experiments.scenario import Scenario, TopologyKind, WorkloadKind
@@ -84,7 +85,10 @@ def resolve(scenario: Scenario) -> Resolved:
     scale, scale_notes = _scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
     notes += scale_notes
-    jobs = tuple(msgspec.structs.replace(base, policy=policy) for policy in scenario.policies)
+    jobs = tuple(
+        msgspec.structs.replace(base, policy=policy, control=read_spec(policy).control)
+        for policy in scenario.policies
+    )
     return Resolved(jobs=jobs, notes=notes)
 
 

@@ -326,7 +326,7 @@ class Scenario(Section):
         default=("fair", "mfs"),
         min_length=1,
         description="policies to run, one after the other; `mfs policies` lists them and "
-        'the options they take, as in "mfs(rho=0)"',
+        'the options they take, as in "mfs(rho=0)" and "mfs(rho=0) + requests"',
     )
     scheduler: SchedulerSection = Field(default=SchedulerSection(), description="the knobs of MFS")
     workers: WorkersSection = Field(default=WorkersSection(), description="the worker processes")

@@ -8,6 +8,7 @@ import enum
 
 import msgspec
 
+from controller.overload import RequestControl
 from testbed.topology import Topology
 from workers.plan import Transfer
 
@@ -138,7 +139,10 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A policy, a cluster and the work for it. Serving jobs have `requests`, micro jobs have `flows`."""
+    """A policy, a cluster and the work for it. Serving jobs have `requests`, micro jobs have `flows`.
+
+    `policy` is the spec as it was written; `control` is its part on requests, None without one.
+    """
 
     scenario: str
     policy: str
@@ -151,5 +155,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     serving: ServingOptions
     scheduler: SchedulerOptions
     workers: WorkerOptions
+    control: RequestControl | None = None
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()

@@ -3,7 +3,21 @@
 A policy of your own needs no change here: see docs/adding-a-policy.md.
 """
 
-from controller.policies import fair, mfs, stage
+from controller.policies import (
+    aalo,
+    edf,
+    edf_all,
+    fair,
+    fifo,
+    karuna,
+    llf,
+    mfs,
+    pias,
+    reverse,
+    sebf,
+    sjf,
+    stage,
+)
 from controller.policies.base import Policy, PolicyError
 from controller.policies.registry import (
     describe,
@@ -16,12 +30,22 @@ from controller.policies.registry import (
 __all__ = [
     "Policy",
     "PolicyError",
+    "aalo",
     "describe",
+    "edf",
+    "edf_all",
     "fair",
+    "fifo",
+    "karuna",
+    "llf",
     "make_policy",
     "mfs",
     "option_lines",
+    "pias",
     "policy_names",
     "register",
+    "reverse",
+    "sebf",
+    "sjf",
     "stage",
 ]

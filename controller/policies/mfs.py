@@ -3,12 +3,10 @@
 Rules, formulas and what we chose where the paper leaves a choice: docs/policies/mfs.md.
 """
 
-import enum
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from controller.flow import Level, PortId, Stage
 from controller.policies.base import (
@@ -20,24 +18,13 @@ from controller.policies.base import (
     Verdicts,
     View,
 )
+from controller.policies.pressure import Demand, Gauge, Group, Groups, Rho, Worst
 from controller.policies.registry import register
-from controller.ports import RHO_CAP, Due, PortLoads, left_on
+from controller.ports import RHO_CAP
 from controller.rmlq import Rmlq
-from controller.urgency import mlu, rli
+from controller.urgency import rli
 
 NS_PER_MS = 1_000_000
-
-
-class Rho(enum.Enum):
-    MEASURED = "measured"
-    OFF = "off"
-
-
-class Demand(enum.Enum):
-    """Whose bytes MLU counts: all S3 due at the port by the flow's deadline, or the flow's own."""
-
-    PORT = "port"
-    OWN = "own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,41 +74,51 @@ class Mfs(Policy):
         super().__init__(options)
         self._options = options
         self._queue = options.rmlq()
+        self._s3 = Groups(options.demand)
+        self._s1: dict[str, dict[int, dict[str, ActiveFlow]]] = {}
         self.recheck_ns = options.recheck_ns
         self.rho_window_ns = round(options.rho_window_ms * NS_PER_MS)
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
         if flow.flow.stage is not Stage.P2D:
+            if flow.flow.stage is Stage.KV_REUSE and flow.batch is not None:
+                layers = self._s1.setdefault(flow.batch.batch.id, {})
+                layers.setdefault(_target(flow), {})[flow.flow.id] = flow
             return self._early(flow, view)
-        gauge = _Gauge(now_ns, view.ports, self._options, self._queue)
-        worst = gauge.worst(flow)
-        return Verdict(self._s3_level(worst), self._s3_reason(flow, worst, gauge))
+        gauge = self._gauge(now_ns, view)
+        worst = gauge.worst(flow) if self._options.mlu else None
+        level = self._s3_level(worst)
+        self._s3.add(flow, level)
+        return Verdict(level, self._s3_reason(flow, worst, gauge))
 
     def on_layer(self, now_ns: int, batch: ActiveBatch, view: View) -> Verdicts:
-        return self._review(now_ns, batch.flows.values(), view)
+        verdicts = self._review_s1(batch, view)
+        verdicts.update(self._review_s3(now_ns, self._s3.of_batch(batch.batch.id), view))
+        return verdicts
 
     def on_progress(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
-        if self._options.layer_boundary:
+        if self._options.layer_boundary or flow.flow.stage is not Stage.P2D:
             return UNCHANGED
-        return self._review(now_ns, (flow,), view)
+        return self._review_s3(now_ns, (self._s3.with_flow(flow),), view)
+
+    def on_completion(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
+        if flow.flow.stage is Stage.P2D:
+            self._s3.remove(flow)
+        elif flow.flow.stage is Stage.KV_REUSE and flow.batch is not None:
+            layers = self._s1[flow.batch.batch.id]
+            del layers[_target(flow)][flow.flow.id]
+            if not layers[_target(flow)]:
+                del layers[_target(flow)]
+            if not layers:
+                del self._s1[flow.batch.batch.id]
+        return UNCHANGED
 
     def wants_ticks(self, view: View) -> bool:
         return bool(view.unpaced if self._options.layer_boundary else view.flows)
 
     def on_tick(self, now_ns: int, view: View) -> Verdicts:
-        due = view.unpaced if self._options.layer_boundary else view.flows
-        s3 = (flow for flow in due.values() if flow.flow.stage is Stage.P2D)
-        return self._review(now_ns, s3, view)
-
-    def _review(self, now_ns: int, flows: Iterable[ActiveFlow], view: View) -> Verdicts:
-        gauge = _Gauge(now_ns, view.ports, self._options, self._queue)
-        verdicts: dict[str, Verdict] = {}
-        for flow in flows:
-            p2d = flow.flow.stage is Stage.P2D
-            verdict = self._review_s3(flow, gauge) if p2d else self._review_early(flow, view)
-            if verdict is not None:
-                verdicts[flow.flow.id] = verdict
-        return verdicts
+        due = self._s3.unpaced() if self._options.layer_boundary else self._s3.all()
+        return self._review_s3(now_ns, due, view)
 
     # --- S1 and S2 ------------------------------------------------------------------------------
 
@@ -142,111 +139,64 @@ class Mfs(Policy):
                 )
         return Verdict(level, reason)
 
-    def _review_early(self, flow: ActiveFlow, view: View) -> Verdict | None:
-        # RED only lowers a level: where RLI alone promises no rise there is no need to look for ties.
-        if self._queue.monotonic and self._queue.for_rli(_rli(flow)) >= flow.level:
-            return None
-        verdict = self._early(flow, view)
-        return verdict if self._queue.moves(flow.level, verdict.level) else None
+    def _review_s1(self, batch: ActiveBatch, view: View) -> dict[str, Verdict]:
+        """Only layers so near that their level can differ from the lowest are looked at."""
+        verdicts: dict[str, Verdict] = {}
+        for layer, flows in self._s1.get(batch.batch.id, {}).items():
+            by_rli = self._queue.for_rli(rli(layer, batch.layer))
+            if self._queue.monotonic and by_rli == self._queue.lowest:
+                continue
+            by_path: dict[tuple[PortId, ...], Verdict] = {}
+            for name, flow in flows.items():
+                # RED only lowers a level: where RLI promises no rise there is no need to look for ties.
+                if self._queue.monotonic and by_rli >= flow.level:
+                    continue
+                path = tuple(flow.flow.load)
+                verdict = by_path.get(path) or by_path.setdefault(path, self._early(flow, view))
+                if self._queue.moves(flow.level, verdict.level):
+                    verdicts[name] = verdict
+        return verdicts
 
     # --- S3 -------------------------------------------------------------------------------------
 
-    def _review_s3(self, flow: ActiveFlow, gauge: "_Gauge") -> Verdict | None:
-        if self._queue.monotonic and flow.level == self._queue.reserved:
-            return None
-        worst = gauge.worst(flow)
-        level = self._s3_level(worst)
-        if not self._queue.moves(flow.level, level):
-            return None
-        return Verdict(level, self._s3_reason(flow, worst, gauge))
+    def _gauge(self, now_ns: int, view: View) -> Gauge:
+        options = self._options
+        return Gauge(now_ns, view.ports, self._queue, rho=options.rho, demand=options.demand)
 
-    def _s3_level(self, worst: "_Worst | None") -> Level:
+    def _review_s3(self, now_ns: int, groups: Iterable[Group], view: View) -> dict[str, Verdict]:
+        verdicts: dict[str, Verdict] = {}
+        if not self._options.mlu:
+            return verdicts
+        gauge = self._gauge(now_ns, view)
+        for group in groups:
+            if self._queue.monotonic and group.lowest == self._queue.reserved:
+                continue
+            worst = gauge.worst(group.any_flow)
+            level = self._s3_level(worst)
+            if self._queue.monotonic and level >= group.lowest:
+                continue
+            moving = [f for f in group.flows.values() if self._queue.moves(f.level, level)]
+            if moving:
+                verdict = Verdict(level, self._s3_reason(moving[0], worst, gauge))
+                verdicts.update((flow.flow.id, verdict) for flow in moving)
+            group.lowest = level
+        return verdicts
+
+    def _s3_level(self, worst: Worst | None) -> Level:
         return self._queue.lowest if worst is None else worst.level
 
-    def _s3_reason(self, flow: ActiveFlow, worst: "_Worst | None", gauge: "_Gauge") -> str:
-        if not self._options.mlu:
-            return "S3, MLU off"
-        if flow.flow.deadline_ns is None:
-            return "S3 without a deadline"
-        if worst is None:
-            return "S3 with no port to share"
-        steps = self._queue.mlu_thresholds
-        reached = next((q for q in steps if worst.mlu >= q), None)
-        against = f"< {_figure(steps[-1])}" if reached is None else f">= {_figure(reached)}"
-        if math.isinf(worst.mlu):
-            against += ", the deadline has passed,"
-        due = gauge.due(flow, worst.port, flow.flow.deadline_ns)
-        flows = "1 flow" if due.flows == 1 else f"{due.flows} flows"
-        rho = "" if self._options.rho is Rho.OFF else f", rho {gauge.rho(worst.port):.2f}"
-        return (
-            f"MLU {_figure(worst.mlu)} {against} on {worst.port} ({flows}, {due.bytes / 1e6:.3g} MB due{rho})"
-        )
-
-
-class _Worst(NamedTuple):
-    """The port of a flow where its MLU is highest, and the level that this MLU is worth."""
-
-    mlu: float
-    port: PortId
-    level: Level
-
-
-class _Gauge:
-    """MLU of flows at one moment. The flows of a request mostly share path and deadline, and with
-    them MLU: it is reckoned once."""
-
-    def __init__(self, now_ns: int, ports: PortLoads, options: MfsOptions, queue: Rmlq) -> None:
-        self._now_ns = now_ns
-        self._ports = ports
-        self._options = options
-        self._queue = queue
-        self._rho: dict[PortId, float] = {}
-        self._worst: dict[tuple[int, tuple[PortId, ...]], _Worst] = {}
-
-    def worst(self, flow: ActiveFlow) -> _Worst | None:
-        """None where MLU says nothing: switched off, no deadline, or no port on the way."""
-        deadline_ns = flow.flow.deadline_ns
-        if not self._options.mlu or deadline_ns is None or not flow.flow.load:
-            return None
-        if self._options.demand is Demand.OWN:
-            return self._reckon(flow, deadline_ns)
-        key = (deadline_ns, tuple(flow.flow.load))
-        worst = self._worst.get(key)
-        if worst is None:
-            worst = self._worst[key] = self._reckon(flow, deadline_ns)
-        return worst
-
-    def due(self, flow: ActiveFlow, port: PortId, deadline_ns: int) -> Due:
-        if self._options.demand is Demand.OWN:
-            return Due(left_on(flow.flow, port, flow.bytes_left), 1)
-        return self._ports.due(port, deadline_ns)
-
-    def rho(self, port: PortId) -> float:
-        if port not in self._rho:
-            match self._options.rho:
-                case Rho.MEASURED:
-                    self._rho[port] = self._ports.rho(port, self._now_ns)
-                case Rho.OFF:
-                    self._rho[port] = 0.0
-                case constant:
-                    self._rho[port] = constant
-        return self._rho[port]
-
-    def _reckon(self, flow: ActiveFlow, deadline_ns: int) -> _Worst:
-        left_ns = deadline_ns - self._now_ns
-        mlus = [
-            mlu(self.due(flow, port, deadline_ns).bytes, left_ns, self._ports.bps(port), self.rho(port))
-            for port in flow.flow.load
-        ]
-        highest, port = max(zip(mlus, flow.flow.load, strict=True), key=itemgetter(0))
-        return _Worst(highest, port, self._queue.for_mlu(highest))
+    def _s3_reason(self, flow: ActiveFlow, worst: Worst | None, gauge: Gauge) -> str:
+        return gauge.reason(flow, worst) if self._options.mlu else "S3, MLU off"
 
 
 def _rli(flow: ActiveFlow) -> int:
-    """A flow that names no layer holds up compute now; one without a batch counts from layer 0."""
-    if flow.flow.layer is None:
-        return 0
-    return rli(flow.flow.layer, 0 if flow.batch is None else flow.batch.layer)
+    """Of S1: layers until the flow is needed. One without a batch counts from layer 0."""
+    return rli(_target(flow), 0 if flow.batch is None else flow.batch.layer)
+
+
+def _target(flow: ActiveFlow) -> int:
+    """The layer that needs an S1 flow; one that names none is taken to hold up compute now."""
+    return 0 if flow.flow.layer is None else flow.flow.layer
 
 
 def _earlier_rival(flow: ActiveFlow, layers_ahead: int, view: View) -> str | None:
@@ -268,7 +218,3 @@ def _earlier_rival(flow: ActiveFlow, layers_ahead: int, view: View) -> str | Non
 
 def _sooner(red_ns: int | None, than_ns: int | None) -> bool:
     return red_ns is not None and (than_ns is None or red_ns < than_ns)
-
-
-def _figure(number: float) -> str:
-    return f"{number:.2f}" if number >= 0.2 else f"{number:.3g}"

@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import typing
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -47,10 +48,14 @@ def describe() -> dict[str, str]:
 
 def option_lines(name: str) -> list[str]:
     """The options of policy `name`, one line each: name, default, what it does."""
-    policy = _policy_class(name)
-    hints = typing.get_type_hints(policy.Options, include_extras=True)
+    return lines_of(_policy_class(name).Options)
+
+
+def lines_of(options: type) -> list[str]:
+    """The fields of a dataclass of options, one line each: name, default, what it does."""
+    hints = typing.get_type_hints(options, include_extras=True)
     lines = []
-    for option in dataclasses.fields(policy.Options):
+    for option in dataclasses.fields(options):
         words = " ".join(getattr(hints[option.name], "__metadata__", ()))
         lines.append(f"{option.name}={_written(option.default)}  {words}".rstrip())
     return lines
@@ -62,18 +67,60 @@ def make_policy(spec: str, **defaults: int | float | str | bool) -> Policy:
     `defaults` are what the scenario says; a policy takes those it has options for, and the spec
     goes before them. Raises `PolicyError` for an unknown name, or an unknown or ill-typed option.
     """
-    name, written = _parse(spec)
+    name, written = parse(spec)
     policy = _policy_class(name)
-    types = typing.get_type_hints(policy.Options)
+    owner = Owner(name, f"policy {name!r}", policy.Options)
+    known = typing.get_type_hints(policy.Options)
+    taken = {key: value for key, value in defaults.items() if key in known}
+    options = make_options(owner, written, taken)
+    try:
+        return policy(options)
+    except ValueError as error:
+        raise PolicyError(_refusal(owner, f"cannot be made: {error}")) from error
+
+
+class Owner(typing.NamedTuple):
+    """Who takes options: its name in a spec, what messages call it, and the dataclass they make."""
+
+    name: str
+    called: str
+    options: type
+
+
+def parse(spec: str) -> tuple[str, dict[str, str]]:
+    """`name` or `name(option=value, ...)` as the name and the options. Raises `PolicyError`."""
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise PolicyError(f"{spec!r} is not a policy; write name or name(option=value, ...)")
+    options: dict[str, str] = {}
+    for part in filter(None, map(str.strip, (match[2] or "").split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and value):
+            raise PolicyError(f"{spec!r}: {part!r} is not option=value")
+        if key in options:
+            raise PolicyError(f"{spec!r}: {key!r} is there twice")
+        options[key] = value
+    return match[1], options
+
+
+def make_options(
+    owner: Owner, written: Mapping[str, str], defaults: Mapping[str, object] = MappingProxyType({})
+) -> object:
+    """`owner.options` with what is `written`, before what `defaults` say, before its own defaults.
+
+    Raises `PolicyError`, with the options there are, for an unknown or ill-typed one.
+    """
+    types = typing.get_type_hints(owner.options)
     unknown = next((key for key in written if key not in types), None)
     if unknown is not None:
-        raise PolicyError(_refusal(name, f"has no option {unknown!r}", unknown, list(types)))
-    given = {key: value for key, value in defaults.items() if key in types} | written
-    values = {key: _typed(name, key, value, types[key]) for key, value in given.items()}
+        raise PolicyError(_refusal(owner, f"has no option {unknown!r}", unknown, list(types)))
+    given = {**defaults, **written}
+    values = {key: _typed(owner, key, value, types[key]) for key, value in given.items()}
     try:
-        return policy(policy.Options(**values))
+        options: object = owner.options(**values)
     except ValueError as error:
-        raise PolicyError(_refusal(name, f"cannot be made: {error}")) from error
+        raise PolicyError(_refusal(owner, f"cannot be made: {error}")) from error
+    return options
 
 
 def _known() -> Mapping[str, type[Policy] | importlib.metadata.EntryPoint]:
@@ -103,28 +150,13 @@ def _policy_class(name: str) -> type[Policy]:
     return policy
 
 
-def _parse(spec: str) -> tuple[str, dict[str, str]]:
-    match = _SPEC.fullmatch(spec)
-    if match is None:
-        raise PolicyError(f"{spec!r} is not a policy; write name or name(option=value, ...)")
-    options: dict[str, str] = {}
-    for part in filter(None, map(str.strip, (match[2] or "").split(","))):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (key and equals and value):
-            raise PolicyError(f"{spec!r}: {part!r} is not option=value")
-        if key in options:
-            raise PolicyError(f"{spec!r}: {key!r} is there twice")
-        options[key] = value
-    return match[1], options
-
-
-def _typed(name: str, key: str, value: object, kind: object) -> object:
+def _typed(owner: Owner, key: str, value: object, kind: object) -> object:
     if kind is bool and isinstance(value, str):
         value = _SWITCH.get(value, value)
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise PolicyError(_refusal(name, f"cannot take {key}={value}; it wants {_wanted(kind)}")) from error
+        raise PolicyError(_refusal(owner, f"cannot take {key}={value}; it wants {_wanted(kind)}")) from error
 
 
 def _wanted(kind: object) -> str:
@@ -137,12 +169,12 @@ def _wanted(kind: object) -> str:
     return " or ".join(map(_wanted, parts)) if parts else names.get(kind, str(kind))  # type: ignore[call-overload]
 
 
-def _refusal(name: str, what: str, key: str = "", options: list[str] | None = None) -> str:
+def _refusal(owner: Owner, what: str, key: str = "", options: list[str] | None = None) -> str:
     near = difflib.get_close_matches(key, options or [], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    lines = option_lines(name)
+    lines = lines_of(owner.options)
     valid = "".join(f"\n  {line}" for line in lines) if lines else " none"
-    return f"policy {name!r} {what}{hint}\noptions of {name} with their defaults:{valid}"
+    return f"{owner.called} {what}{hint}\noptions of {owner.name} with their defaults:{valid}"
 
 
 def _written(value: object) -> str:

@@ -3,6 +3,7 @@
 import enum
 from collections import deque
 
+from controller.overload import QueueOrder
 from testbed.job import Job, Request
 from testbed.serving.assignment import (
     assign,
@@ -11,7 +12,7 @@ from testbed.serving.assignment import (
     reusable_blocks,
     tokens_to_compute,
 )
-from testbed.serving.batcher import take_batch
+from testbed.serving.batcher import by_deadline, take_batch, token_ns, too_late_last
 from testbed.serving.plans import build_plan
 from testbed.serving.prefix import PrefixIndex
 from testbed.serving.router import UnitView, make_decode_choice, make_router
@@ -49,11 +50,14 @@ class ServingSystem:
     first token may be reported before its batch, for reports of different ranks can overtake each
     other. `cache_blocks` bounds the KV blocks a replica keeps (`None`: no bound).
 
+    A unit's queue is first come, first served, unless `job.control` orders it.
+
     Raises `ValueError` for a router or decode choice that is not known.
     """
 
     def __init__(self, job: Job, *, cache_blocks: int | None = None) -> None:
         self._job = job
+        self._token_ns = token_ns(job) if job.control is not None else 0.0
         self._router = make_router(job.serving)
         self._decode_choice = make_decode_choice(job.serving)
         self._units = {name: _Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
@@ -133,6 +137,7 @@ class ServingSystem:
         unit = self._units[name]
         if unit.running is not None or not unit.queue:
             return []
+        self._order(now_ns, unit)
         batch = take_batch(
             unit.queue,
             lambda request: tokens_to_compute(request, find_reuse(request, name, self._indexes)),
@@ -166,6 +171,20 @@ class ServingSystem:
         )
         unit.batches += 1
         return [unit.running]
+
+    def _order(self, now_ns: int, unit: _Unit) -> None:
+        control = self._job.control
+        if control is None or control.order is QueueOrder.FCFS:
+            return
+        queue = by_deadline(unit.queue)
+        if control.prune:
+            queue = too_late_last(
+                queue,
+                now_ns=now_ns,
+                unit_ns=lambda request: unit.expected_tokens[request.id] * self._token_ns,
+                most=control.most_pruned(len(queue)),
+            )
+        unit.queue = deque(queue)
 
     def _choose_decode(self, request: Request) -> None:
         ranks = self._job.placement.decode

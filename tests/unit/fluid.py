@@ -1,7 +1,9 @@
 """A small exact fluid network to judge policies by: the oracle, slow and simple.
 
-Strict priority between levels, max-min fair inside one, in fractions, so nothing is ever rounded
-but what a scheduler is told (whole nanoseconds and bytes). Everything is recomputed at every event.
+Strict priority by (level, order), max-min fair among equals, no flow faster than its `rate_bps`, in
+fractions, so nothing is ever rounded but what a scheduler is told (whole nanoseconds and bytes).
+Everything is recomputed at every event. Whether the scheduler uses order and rates, that is, whether
+it was made with `exact=True`, is the caller's choice.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,8 +59,24 @@ class Outcome:
 class _Active:
     flow: Flow
     left_bytes: Fraction
-    level: Level
+    level: Level = Level.SCAVENGER
+    order: float = 0.0
+    rate_bps: int | None = None
     rate: Fraction = Fraction(0)  # bytes per nanosecond
+
+    @property
+    def rank(self) -> tuple[Level, float]:
+        return self.level, self.order
+
+    @property
+    def weights(self) -> dict[PortId, Fraction]:
+        """What one byte of the flow puts on each port; its own pace is a port nobody else has."""
+        shares = {port: Fraction(load, self.flow.size_bytes) for port, load in self.flow.load.items()}
+        return shares if self.rate_bps is None else shares | {self.pace: Fraction(1)}
+
+    @property
+    def pace(self) -> PortId:
+        return f"pace of {self.flow.id}"
 
 
 def max_min(weights: Sequence[Mapping[PortId, Fraction]], spare: dict[PortId, Fraction]) -> list[Fraction]:
@@ -90,13 +108,13 @@ class _Network:
 
     def share(self) -> None:
         spare = dict(self._capacity)
-        for level in Level:
-            peers = [active for active in self.flows.values() if active.level is level]
-            weights = [
-                {port: Fraction(load, peer.flow.size_bytes) for port, load in peer.flow.load.items()}
-                for peer in peers
-            ]
-            for peer, rate in zip(peers, max_min(weights, spare), strict=True):
+        for active in self.flows.values():
+            if active.rate_bps is not None:
+                spare[active.pace] = Fraction(active.rate_bps, 8 * NS_PER_S)
+        for rank in sorted({active.rank for active in self.flows.values()}):
+            peers = [active for active in self.flows.values() if active.rank == rank]
+            rates = max_min([peer.weights for peer in peers], spare)
+            for peer, rate in zip(peers, rates, strict=True):
                 peer.rate = rate
 
     def run_for(self, duration_ns: Fraction) -> None:
@@ -124,7 +142,8 @@ def run(scheduler: Scheduler, bps: Mapping[PortId, int], happenings: Iterable[Ha
     def obey(assignments: list[Assignment]) -> None:
         outcome.assignments += assignments
         for said in assignments:
-            network.flows[said.flow].level = said.level
+            active = network.flows[said.flow]
+            active.level, active.order, active.rate_bps = said.level, said.order, said.rate_bps
 
     while to_come or network.flows:
         network.share()
@@ -145,7 +164,7 @@ def run(scheduler: Scheduler, bps: Mapping[PortId, int], happenings: Iterable[Ha
         while to_come and to_come[0].at_ns <= now:
             match to_come.pop(0):
                 case Arrival(flow=flow):
-                    network.flows[flow.id] = _Active(flow, Fraction(flow.size_bytes), Level.SCAVENGER)
+                    network.flows[flow.id] = _Active(flow, Fraction(flow.size_bytes))
                     obey(scheduler.submit(floor(now), flow))
                 case BatchStart(batch=batch):
                     obey(scheduler.batch_started(floor(now), batch))

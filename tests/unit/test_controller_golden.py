@@ -7,7 +7,8 @@ from fluid import Arrival, BatchStart, Happening, LayerStart, Outcome, max_min, 
 from scheduling_world import due
 
 from controller.flow import Batch, Flow, Level, PortId, Stage
-from controller.policies import make_policy
+from controller.policies import Policy, make_policy
+from controller.policies.base import ActiveFlow, Verdict, View
 from controller.scheduler import Scheduler
 
 LINK = "h1->s1"
@@ -17,8 +18,8 @@ S = 1_000_000_000
 MB = 1_000_000
 
 
-def play(spec: str, bps: dict[PortId, int], happenings: list[Happening]) -> Outcome:
-    return run(Scheduler(make_policy(spec), ports=bps), bps, happenings)
+def play(spec: str, bps: dict[PortId, int], happenings: list[Happening], *, exact: bool = False) -> Outcome:
+    return run(Scheduler(make_policy(spec), ports=bps, exact=exact), bps, happenings)
 
 
 def on_link(name: str, size: int, stage: Stage = Stage.P2D, **more: object) -> Flow:
@@ -40,6 +41,113 @@ def test_fair_row_of_table_1() -> None:
     flows: list[Happening] = [Arrival(0, on_link(name, size * MB)) for name, size in sizes.items()]
     outcome = play("fair", {LINK: 8 * MB}, flows)
     assert {name: outcome.finish_s(name) for name in sizes} == {"A": 6, "B": 9, "C": 8}
+
+
+def table_1() -> list[Happening]:
+    """Its three flows, ready at 0, in seconds and MB for the unit link of 1 MB/s. A (size 2, then 9 of
+    other work, due at 18) and B (4, 6, 12) have the deadline of a batch's only request; C (3, nothing
+    after, 7) has one of its own. Latest finishes are 9, 6, 7 and laxities 7, 2, 4."""
+    return [
+        BatchStart(0, Batch(id="a", layers=1, requests=due(18 * S))),
+        BatchStart(0, Batch(id="b", layers=1, requests=due(12 * S))),
+        Arrival(0, on_link("A", 2 * MB, Stage.COLLECTIVE, batch="a", downstream_ns=9 * S)),
+        Arrival(0, on_link("B", 4 * MB, Stage.KV_REUSE, batch="b", request="r0", downstream_ns=6 * S)),
+        Arrival(0, on_link("C", 3 * MB, deadline_ns=7 * S)),
+    ]
+
+
+def finishes_s(outcome: Outcome) -> dict[str, Fraction]:
+    return {name: outcome.finish_s(name) for name in outcome.finish_ns}
+
+
+@pytest.mark.parametrize(
+    ("spec", "a", "b", "c"),
+    [("llf", 9, 4, 7), ("sjf", 2, 9, 5), ("edf", 7, 9, 3), ("edf-all", 9, 7, 3), ("reverse", 2, 9, 5)],
+)
+def test_rows_of_table_1_in_exact_order(spec: str, a: int, b: int, c: int) -> None:
+    """llf: B [0,4], C [4,7], A [7,9], all in time. sjf: A, C, B. edf: C [0,3], then A and B share: A
+    is through 4 later, B has the rest. edf-all (dues 18, 12, 7): C, B, A. reverse: A, C, B."""
+    assert finishes_s(play(spec, {LINK: 8 * MB}, table_1(), exact=True)) == {"A": a, "B": b, "C": c}
+
+
+@pytest.mark.parametrize(("spec", "a", "b", "c"), [("sjf", 2, 9, 5), ("edf", 7, 9, 3), ("reverse", 2, 9, 5)])
+def test_rows_of_table_1_that_six_levels_keep(spec: str, a: int, b: int, c: int) -> None:
+    """sjf: A is the first seen, P3. B is larger than all seen, P6. C than half of them, P4. reverse
+    alike, by laxity. edf: A and B have P6 to themselves, C is above them."""
+    assert finishes_s(play(spec, {LINK: 8 * MB}, table_1())) == {"A": a, "B": b, "C": c}
+
+
+def every_second(spec: str, happenings: list[Happening]) -> dict[str, Fraction]:
+    return finishes_s(play(f"{spec}(recheck_ns={S})", {LINK: 8 * MB}, happenings))
+
+
+def test_edf_all_in_six_levels_mends_the_first_order_at_the_first_look() -> None:
+    """A is the first seen: P3. B and C are each due before all seen: P1, and share. At 1 s C has 2.5
+    left and B 3.5; of the slacks seen (18, 12, 7) now none is below C's 6, one below B's 11: C is
+    alone on P1 and done at 3.5. B follows till 7 (P1 while A, at 18 - 7, is below it), then A."""
+    assert every_second("edf-all", table_1()) == {
+        "A": 9,
+        "B": 7,
+        "C": Fraction(7, 2),
+    }
+
+
+def test_llf_in_six_levels_is_late_where_all_three_become_urgent() -> None:
+    """Laxities seen are 7, 2, 4. B is alone on P1 until C's laxity is below 2 too, at the look at 3 s:
+    from there B (1 left) and C (3) share, and B ends at 5. C is alone till A's laxity is below 2, at
+    6, with 1 left. They share: C ends at 8, A has the rest and ends at 9. Exact order keeps C (due 7)
+    in time: quantiles of past laxities do not tell two urgent flows apart."""
+    assert every_second("llf", table_1()) == {"A": 9, "B": 5, "C": 8}
+
+
+def one_second_apart() -> list[Happening]:
+    sizes = {"A": 2, "B": 4, "C": 3}
+    return [Arrival(i * S, on_link(name, sizes[name] * MB)) for i, name in enumerate(sizes)]
+
+
+def test_fifo_in_exact_order_serves_by_submission() -> None:
+    """A [0,2], B [2,6], C [6,9]."""
+    outcome = play("fifo", {LINK: 8 * MB}, one_second_apart(), exact=True)
+    assert finishes_s(outcome) == {"A": 2, "B": 6, "C": 9}
+
+
+def test_fifo_shares_between_flows_of_one_moment() -> None:
+    """None was first: the times of `fair`."""
+    outcome = play("fifo", {LINK: 8 * MB}, table_1(), exact=True)
+    assert finishes_s(outcome) == {"A": 6, "B": 9, "C": 8}
+
+
+def test_fifo_in_six_levels_knows_ages_only_once_a_flow_has_ended() -> None:
+    """All on P3: A alone, then halves, from 2 s thirds of A 0.5, B 3.5, C 3. A is done at 3.5, aged 3.5:
+    younger is P6, older is P1. At 5 B (2.25 left) is aged 4 and C (1.75) is 3: B alone to 6, where C
+    is 4 as well. B's 1.25 take 2.5 s beside C, and C has the rest."""
+    assert every_second("fifo", one_second_apart()) == {
+        "A": Fraction(7, 2),
+        "B": Fraction(17, 2),
+        "C": 9,
+    }
+
+
+class Paced(Policy):
+    name = "paced"
+    summary = "2 MB/s for the first flow, which goes before all others"
+
+    def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+        if len(view.flows) == 1:
+            return Verdict(Level.P3, "paced", order=1, rate_bps=16 * MB)
+        return Verdict(Level.P3, "the rest", order=2)
+
+
+def test_a_paced_flow_leaves_the_rest_of_the_link_to_those_behind_it() -> None:
+    """10 MB/s: 4 MB at 2 MB/s end at 2 s. Two behind it share 8 MB/s: 8 MB each, also at 2 s."""
+    bps = {LINK: 80 * MB}
+    flows: list[Happening] = [
+        Arrival(0, on_link("paced", 4 * MB)),
+        Arrival(0, on_link("one", 8 * MB)),
+        Arrival(0, on_link("other", 8 * MB)),
+    ]
+    outcome = run(Scheduler(Paced(None), ports=bps, exact=True), bps, flows)
+    assert finishes_s(outcome) == {"paced": 2, "one": 2, "other": 2}
 
 
 def test_strict_priority_serves_the_high_class_first() -> None:

@@ -1,0 +1,26 @@
+"""First in, first out, between flows: the one submitted earlier goes first."""
+
+from controller.policies.base import ActiveFlow, Verdicts, View
+from controller.policies.ordered import NS_PER_MS, Ageing
+from controller.policies.registry import register
+
+
+@register
+class Fifo(Ageing):
+    name = "fifo"
+    summary = "the flow submitted earlier first"
+    ahead = "took longer"
+
+    def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
+        return flow.submitted_ns
+
+    def words(self, now_ns: int, flow: ActiveFlow, key: float) -> str:
+        return f"submitted at {key / NS_PER_MS:.1f} ms, {(now_ns - key) / NS_PER_MS:.1f} ms ago"
+
+    def on_completion(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
+        # The value of a key is minus the age. How old flows get is known when they end.
+        self._bands.observe(self.value(now_ns, flow.submitted_ns), flow.flow.size_bytes)
+        return super().on_completion(now_ns, flow, view)
+
+    def _observe_first(self, value: float, size_bytes: int) -> None:
+        """Every flow is new when it comes: nothing to learn."""

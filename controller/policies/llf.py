@@ -1,0 +1,44 @@
+"""Least laxity first, the oracle: it knows what comes after each flow, and how long.
+
+Rules and what it does not promise: docs/policies/llf.md.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from controller.policies.base import ActiveFlow, View
+from controller.policies.laxity import alone_ns, latest_finishes_ns, needed_ns
+from controller.policies.ordered import NS_PER_MS, Ageing, AgeingOptions
+from controller.policies.registry import register
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlfOptions(AgeingOptions):
+    stall: Annotated[bool, "on: S1 and S2 are also due when compute would wait for them"] = False
+
+
+@register
+class LeastLaxityFirst(Ageing):
+    name = "llf"
+    summary = "oracle: least laxity first, with exact work to come and transfer times on idle links"
+    Options = LlfOptions
+    ahead = "had less"
+
+    def __init__(self, options: LlfOptions) -> None:
+        super().__init__(options)
+        self._stall = options.stall
+
+    def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
+        finishes_ns = latest_finishes_ns(flow)[:1]
+        needed = needed_ns(flow) if self._stall else None
+        if needed is not None:
+            finishes_ns.append(needed)
+        if not finishes_ns:
+            return math.inf
+        return min(finishes_ns) - alone_ns(flow, view.ports, flow.flow.size_bytes)
+
+    def words(self, now_ns: int, flow: ActiveFlow, key: float) -> str:
+        if math.isinf(key):
+            return "no deadline known"
+        return f"laxity {(key - now_ns) / NS_PER_MS:.1f} ms"

@@ -1,0 +1,53 @@
+"""PIAS: a flow starts high and sinks with every threshold of bytes it has sent.
+
+The rule, and why these thresholds: docs/policies/pias.md.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from controller.policies.base import UNCHANGED, ActiveFlow, Policy, Verdict, Verdicts, View
+from controller.policies.mlfq import Mlfq
+from controller.policies.registry import register
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PiasOptions:
+    """Raises `ValueError` for values out of range."""
+
+    levels: Annotated[int, "K: levels of the queue, 2 to 6"] = 6
+    first_bytes: Annotated[int, "a flow that has sent this leaves P1, model bytes"] = 200_000
+    factor: Annotated[float, "each threshold is the one before it times this"] = 4.0
+
+    def __post_init__(self) -> None:
+        self.mlfq()
+
+    def mlfq(self) -> Mlfq:
+        return Mlfq(levels=self.levels, first_bytes=self.first_bytes, factor=self.factor)
+
+
+@register
+class Pias(Policy):
+    name = "pias"
+    summary = "flows start high and sink with the bytes they have sent (MLFQ)"
+    Options = PiasOptions
+
+    def __init__(self, options: PiasOptions) -> None:
+        super().__init__(options)
+        self._queue = options.mlfq()
+
+    def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+        return self._verdict(flow)
+
+    def on_progress(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
+        if self._queue.level(_sent(flow)) is flow.level:
+            return UNCHANGED
+        return {flow.flow.id: self._verdict(flow)}
+
+    def _verdict(self, flow: ActiveFlow) -> Verdict:
+        sent_bytes = _sent(flow)
+        return Verdict(self._queue.level(sent_bytes), self._queue.words(sent_bytes))
+
+
+def _sent(flow: ActiveFlow) -> int:
+    return flow.flow.size_bytes - flow.bytes_left

@@ -1,0 +1,18 @@
+"""Shortest job first: the smaller flow strictly before the larger one."""
+
+from controller.policies.base import ActiveFlow, View
+from controller.policies.ordered import Ordered
+from controller.policies.registry import register
+
+
+@register
+class ShortestJobFirst(Ordered):
+    name = "sjf"
+    summary = "the smaller flow first"
+    ahead = "was smaller"
+
+    def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
+        return flow.flow.size_bytes
+
+    def words(self, now_ns: int, flow: ActiveFlow, key: float) -> str:
+        return f"{key / 1e6:.3g} MB"
