@@ -228,6 +228,12 @@ def checks(series: Sequence[Series]) -> Markup:
     return table(["policy", "check", "", "measured", "bound"], rows, text_columns=3)
 
 
+_ORDERS = {
+    "levels": "each policy's K strict-priority levels, flows of a level share fairly",
+    "exact": "exact where a policy has an order, else its levels",
+}
+
+
 def facts(directory: RunDirectory) -> Markup:
     """What was run: the top of the resolved scenario, placement, scale, seed, notes and command."""
     summary = directory.summary
@@ -241,6 +247,8 @@ def facts(directory: RunDirectory) -> Markup:
             f"1 model byte as {scale['bytes_scale']:g} on the wire; all results in model units",
         ),
     ]
+    orders = {run.get("order", "levels") for run in summary["runs"]}
+    rows += [("order of flows", _ORDERS[order]) for order in sorted(orders)]
     rows += list(_scenario_facts(directory.scenario_yaml))
     placement = summary.get("placement", [])
     if placement:

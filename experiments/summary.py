@@ -75,6 +75,7 @@ def summarise_run(record: RunRecord) -> dict[str, Any]:
     checked = [flow.verified for flow in record.flows if flow.verified is not None]
     run: dict[str, Any] = {
         "policy": record.policy,
+        "order": "exact" if record.exact_order else "levels",
         "requests": len(record.requests),
         "completed": sum(row.status == metrics.COMPLETED for row in record.requests),
         "slo_attainment": metrics.slo_attainment(record.requests),

@@ -113,10 +113,15 @@ def render_summary(summary: Summary) -> Group:
     return Group(*parts)
 
 
+def _orders(summary: Summary) -> str:
+    orders = {run.get("order", "levels") for run in summary["runs"]}
+    return " and ".join("priority levels" if order == "levels" else "exact order" for order in sorted(orders))
+
+
 def _table(summary: Summary, *, gap: int) -> Table:
     scale = summary["scale"]
     title = (
-        f"{summary['scenario']} on {summary['fabric']}, seed {summary['seed']}, "
+        f"{summary['scenario']} on {summary['fabric']} in {_orders(summary)}, seed {summary['seed']}, "
         f"time x{scale['time_dilation']:g}, bytes x{scale['bytes_scale']:g}"
     )
     return Table(title=Text(title), title_justify="left", box=None, padding=(0, gap, 0, 0))

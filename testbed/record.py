@@ -119,7 +119,11 @@ class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one policy's run left behind. `permit_latency_ms` are wall milliseconds."""
+    """Everything one policy's run left behind. `permit_latency_ms` are wall milliseconds.
+
+    `exact_order` says that the fabric kept a policy's exact order of flows; otherwise the policy had
+    its levels only.
+    """
 
     policy: str
     fabric: str
@@ -135,3 +139,4 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     queues: dict[str, list[dict[str, str | int | float]]]
     duration_ns: int
     wall_s: float
+    exact_order: bool = False

@@ -3,18 +3,25 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import isnan
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduling_world import due
 
-from controller.flow import Assignment, Batch, Flow, Level, Stage
-from controller.policies import make_policy, policy_names
+from controller.flow import RMLQ_LEVELS, Assignment, Batch, BatchRequest, Flow, Level, Stage
+from controller.overload import RequestControl
+from controller.policies import make_policy, option_lines, policy_names
 from controller.scheduler import Scheduler
 
 PORTS = {f"{a}->{b}": 10_000_000_000 for a, b in (("h1", "s1"), ("h2", "s1"), ("s1", "h1"), ("s1", "h2"))}
 LAYERS = 4
+
+SPECS = [*policy_names(), "mfs(monotonic=off,layer_boundary=off)", "mfs(levels=2)"]
+WITH_LEVELS = [
+    name for name in policy_names() if any(one.startswith("levels=") for one in option_lines(name))
+]
+exactness = pytest.mark.parametrize("exact", [False, True], ids=["levels", "exact"])
 
 Move = tuple[str, int, int]
 """A kind of event and two numbers that say which: of what is active, how much."""
@@ -37,6 +44,7 @@ class Player:
     now_ns: int = 0
     made: int = 0
     layers: dict[str, int] = field(default_factory=dict)
+    requests: dict[str, list[str]] = field(default_factory=dict)
     flows: dict[str, int] = field(default_factory=dict)
     said: list[Assignment] = field(default_factory=list)
 
@@ -59,6 +67,10 @@ class Player:
         """Let every flow end and every batch compute to its end."""
         for name in list(self.flows):
             self.said += self.core.completion(self.now_ns, name)
+        self.end_compute()
+
+    def end_compute(self) -> None:
+        """Every batch computes to its end, and departs if it has no flow."""
         for batch in list(self.core.active_batches()):
             self.said += self.core.layer_advanced(self.now_ns, batch.id, LAYERS)
 
@@ -66,8 +78,18 @@ class Player:
         self.made += 1
         name = f"b{self.made}"
         self.layers[name] = 0
-        deadlines = tuple(self.now_ns + 1_000_000 * (1 + (much * i) % 97) for i in range(which % 4))
-        return self.core.batch_started(self.now_ns, Batch(id=name, layers=LAYERS, requests=due(*deadlines)))
+        requests = tuple(
+            BatchRequest(
+                id=f"{name}.r{i}",
+                deadline_ns=self.now_ns + 1_000_000 * (1 + (much * i) % 97),
+                tail_ns=which * 1000,
+                load=dict.fromkeys(list(PORTS)[i:][:2], much * 100_000),
+            )
+            for i in range(which % 4)
+        )
+        self.requests[name] = [request.id for request in requests]
+        batch = Batch(id=name, layers=LAYERS, requests=requests, compute_ns=which * 10_000)
+        return self.core.batch_started(self.now_ns, batch)
 
     def _submit(self, which: int, much: int) -> list[Assignment]:
         self.made += 1
@@ -75,14 +97,20 @@ class Player:
         size = 1 + much * 10_000
         ports = list(PORTS)[which % 4 :][:2]
         batches = [*self.layers, None]
+        batch = batches[much % len(batches)]
+        requests = [None] if batch is None else [*self.requests[batch], None]
+        stage = list(Stage)[which % 3]
         self.flows[name] = size
         flow = Flow(
             id=name,
-            stage=list(Stage)[which % 3],
+            stage=stage,
             size_bytes=size,
             load=dict.fromkeys(ports, size),
-            batch=batches[much % len(batches)],
+            batch=batch,
+            request=None if stage is Stage.COLLECTIVE else requests[which % len(requests)],
             layer=much % LAYERS,
+            coflow=f"{batch}.{much % LAYERS}" if stage is Stage.COLLECTIVE else None,
+            downstream_ns=which * 5000,
             deadline_ns=None if which % 7 == 0 else self.now_ns + 100_000 * (which % 50),
         )
         return self.core.submit(self.now_ns, flow)
@@ -108,8 +136,10 @@ class Player:
         return self.core.completion(self.now_ns, name)
 
 
-def played(spec: str, sequence: list[Move]) -> Player:
-    player = Player(Scheduler(make_policy(spec), ports=PORTS))
+def played(
+    spec: str, sequence: list[Move], *, exact: bool = False, control: RequestControl | None = None
+) -> Player:
+    player = Player(Scheduler(make_policy(spec), ports=PORTS, exact=exact, control=control))
     for move in sequence:
         player.play(move)
     return player
@@ -122,33 +152,83 @@ def levels_by_flow(said: list[Assignment]) -> dict[str, list[Level]]:
     return levels
 
 
-@settings(max_examples=150, deadline=None)
-@given(moves)
-def test_mfs_only_ever_promotes(sequence: list[Move]) -> None:
-    for levels in levels_by_flow(played("mfs", sequence).said).values():
+@pytest.mark.parametrize("spec", ["mfs", "mfs(levels=2)", "mfs(s3_skips_p2=on)", "mfs(demand=own,rho=off)"])
+@settings(max_examples=60, deadline=None)
+@given(sequence=moves)
+def test_mfs_only_ever_promotes(spec: str, sequence: list[Move]) -> None:
+    for levels in levels_by_flow(played(spec, sequence).said).values():
         assert all(later < earlier for earlier, later in pairwise(levels))
 
 
 @settings(max_examples=60, deadline=None)
 @given(moves)
-def test_fair_never_favours(sequence: list[Move]) -> None:
-    assert {one.level for one in played("fair", sequence).said} <= {Level.P3}
+def test_mfs_only_ever_promotes_on_a_network_with_an_exact_order(sequence: list[Move]) -> None:
+    """A new place inside the level it has is no demotion either."""
+    for levels in levels_by_flow(played("mfs", sequence, exact=True).said).values():
+        assert all(later <= earlier for earlier, later in pairwise(levels))
 
 
-@pytest.mark.parametrize("spec", [*policy_names(), "mfs(monotonic=off,layer_boundary=off)", "mfs(levels=2)"])
+@settings(max_examples=100, deadline=None)
+@given(moves)
+def test_pruning_only_takes_mfs_flows_to_the_scavenger_and_back(sequence: list[Move]) -> None:
+    """Out of the scavenger, say when other batches depart, a flow comes back no lower than it was."""
+    crowd = [("batch", 3, 900), ("submit", 8, 101), ("submit", 5, 100), ("batch", 7, 700)]
+    player = played("mfs", crowd + sequence, control=RequestControl(drop_budget=1.0))
+    player.end_compute()
+    for levels in levels_by_flow(player.said).values():
+        own = [level for level in levels if level is not Level.SCAVENGER]
+        assert all(later <= earlier for earlier, later in pairwise(own))
+
+
+@exactness
 @settings(max_examples=60, deadline=None)
 @given(sequence=moves)
+def test_fair_never_favours(exact: bool, sequence: list[Move]) -> None:
+    said = played("fair", sequence, exact=exact).said
+    assert {(one.level, one.order, one.rate_bps) for one in said} <= {(Level.P3, 0.0, None)}
+
+
+@exactness
+@pytest.mark.parametrize("spec", SPECS)
+@settings(max_examples=10, deadline=None)
+@given(sequence=moves)
 def test_equal_events_give_equal_decisions_and_nothing_is_left_at_the_end(
-    spec: str, sequence: list[Move]
+    spec: str, exact: bool, sequence: list[Move]
 ) -> None:
-    first, second = played(spec, sequence), played(spec, sequence)
+    first, second = played(spec, sequence, exact=exact), played(spec, sequence, exact=exact)
     assert first.said == second.said
-    assert all(one.level is not Level.CONTROL and one.reason for one in first.said)
-    assert all(one.level is not one.previous for one in first.said)
+    assert all(one.reason for one in first.said)
     first.finish()
     assert list(first.core.active()) == []
     assert list(first.core.active_batches()) == []
     assert first.core.next_tick_ns() is None
+
+
+@exactness
+@pytest.mark.parametrize("spec", SPECS)
+@settings(max_examples=10, deadline=None)
+@given(sequence=moves)
+def test_every_assignment_changes_something_and_can_be_obeyed(
+    spec: str, exact: bool, sequence: list[Move]
+) -> None:
+    """On a level that a flow can have, at a rate at which it ends; with levels only, no more than that."""
+    before: dict[str, tuple[Level, float, int | None]] = {}
+    for one in played(spec, sequence, exact=exact).said:
+        assert one.level in RMLQ_LEVELS or one.level is Level.SCAVENGER
+        assert not isnan(one.order)
+        assert one.rate_bps is None or one.rate_bps > 0
+        assert exact or (one.order, one.rate_bps) == (0.0, None)
+        assert before.get(one.flow) != (one.level, one.order, one.rate_bps)
+        before[one.flow] = (one.level, one.order, one.rate_bps)
+
+
+@pytest.mark.parametrize("count", range(2, 6))
+@pytest.mark.parametrize("name", WITH_LEVELS)
+@settings(max_examples=10, deadline=None)
+@given(sequence=moves)
+def test_no_policy_goes_beyond_the_levels_it_is_given(name: str, count: int, sequence: list[Move]) -> None:
+    allowed = {*RMLQ_LEVELS[:count], Level.SCAVENGER}
+    assert {one.level for one in played(f"{name}(levels={count})", sequence).said} <= allowed
 
 
 @settings(max_examples=100, deadline=None)

@@ -78,6 +78,11 @@ def test_a_serving_run_is_summed_up_in_model_seconds() -> None:
     assert "flows" not in run
 
 
+def test_a_run_says_whether_it_had_an_exact_order_or_levels() -> None:
+    runs = summary_of(record(), record(exact_order=True))["runs"]
+    assert [run["order"] for run in runs] == ["levels", "exact"]
+
+
 def test_a_micro_run_lists_its_flows_and_has_no_ttft() -> None:
     run = summary_of(micro_record())["runs"][0]
     assert run["ttft_s"] == {"mean": None, "p50": None, "p90": None, "p99": None}
