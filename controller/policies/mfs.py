@@ -18,13 +18,17 @@ from controller.policies.base import (
     Verdicts,
     View,
 )
-from controller.policies.pressure import Demand, Gauge, Group, Groups, Rho, Worst
+from controller.policies.pressure import Demand, Gauge, Group, Groups, Late, Rho, Worst
 from controller.policies.registry import register
 from controller.ports import RHO_CAP
 from controller.rmlq import Rmlq
 from controller.urgency import rli
 
 NS_PER_MS = 1_000_000
+
+# Orders stay below 2 ** 53, where floats are exact: RLIs below 256, and RED told apart for 9.7 hours.
+_RLI_STEP = 2**45
+_AFTER_EARLY = 2.0**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,7 @@ class MfsOptions:
     rho: Annotated[float | Rho, "share of a port S1 and S2 take: measured, off, 0 to 0.95"] = Rho.MEASURED
     rho_window_ms: Annotated[float, "time constant of the measured rho, model ms"] = 500.0
     demand: Annotated[Demand, "bytes in MLU: port (all S3 due no later) or own"] = Demand.PORT
+    late: Annotated[Late, "S3 whose deadline has passed: lowest (level), or top"] = Late.LOWEST
     rli: Annotated[bool, "off: all S1 on P3, whatever layer needs it"] = True
     mlu: Annotated[bool, "off: S3 stays on the lowest level"] = True
     red: Annotated[bool, "off: no tie-break between batches"] = True
@@ -89,7 +94,7 @@ class Mfs(Policy):
         worst = gauge.worst(flow) if self._options.mlu else None
         level = self._s3_level(worst)
         self._s3.add(flow, level)
-        return Verdict(level, self._s3_reason(flow, worst, gauge))
+        return Verdict(level, self._s3_reason(flow, worst, gauge), _AFTER_EARLY)
 
     def on_layer(self, now_ns: int, batch: ActiveBatch, view: View) -> Verdicts:
         verdicts = self._review_s1(batch, view)
@@ -124,12 +129,14 @@ class Mfs(Policy):
 
     def _early(self, flow: ActiveFlow, view: View) -> Verdict:
         if flow.flow.stage is Stage.COLLECTIVE:
-            return Verdict(self._queue.for_rli(0), "S2 blocks compute")
+            return Verdict(self._queue.for_rli(0), "S2 blocks compute", self._arbitration(flow, 0))
         if not self._options.rli:
-            return Verdict(self._queue.for_rli(1), "S1, RLI off")
+            return Verdict(self._queue.for_rli(1), "S1, RLI off", self._arbitration(flow, 1))
         layers_ahead = _rli(flow)
         level = self._queue.for_rli(layers_ahead)
         reason = f"RLI {layers_ahead}"
+        if view.exact:
+            return Verdict(level, reason, self._arbitration(flow, layers_ahead))
         if self._options.red and level < self._queue.lowest:
             rival = _earlier_rival(flow, layers_ahead, view)
             if rival is not None:
@@ -139,8 +146,18 @@ class Mfs(Policy):
                 )
         return Verdict(level, reason)
 
+    def _arbitration(self, flow: ActiveFlow, layers_ahead: int) -> float:
+        """The order inside a level where a fabric keeps one: RLI, then RED, and S3 after all of them."""
+        if not self._options.red:
+            return layers_ahead * _RLI_STEP
+        red_ns = None if flow.batch is None else flow.batch.red_ns
+        last_ns = _RLI_STEP - 1
+        return layers_ahead * _RLI_STEP + (last_ns if red_ns is None else min(red_ns, last_ns))
+
     def _review_s1(self, batch: ActiveBatch, view: View) -> dict[str, Verdict]:
         """Only layers so near that their level can differ from the lowest are looked at."""
+        if view.exact:
+            return self._reorder_s1(batch, view)
         verdicts: dict[str, Verdict] = {}
         for layer, flows in self._s1.get(batch.batch.id, {}).items():
             by_rli = self._queue.for_rli(rli(layer, batch.layer))
@@ -157,11 +174,22 @@ class Mfs(Policy):
                     verdicts[name] = verdict
         return verdicts
 
+    def _reorder_s1(self, batch: ActiveBatch, view: View) -> dict[str, Verdict]:
+        verdicts: dict[str, Verdict] = {}
+        for flows in self._s1.get(batch.batch.id, {}).values():
+            for name, flow in flows.items():
+                verdict = self._early(flow, view)
+                level = verdict.level if self._queue.moves(flow.level, verdict.level) else flow.level
+                verdicts[name] = verdict._replace(level=level)
+        return verdicts
+
     # --- S3 -------------------------------------------------------------------------------------
 
     def _gauge(self, now_ns: int, view: View) -> Gauge:
         options = self._options
-        return Gauge(now_ns, view.ports, self._queue, rho=options.rho, demand=options.demand)
+        return Gauge(
+            now_ns, view.ports, self._queue, rho=options.rho, demand=options.demand, late=options.late
+        )
 
     def _review_s3(self, now_ns: int, groups: Iterable[Group], view: View) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
@@ -177,7 +205,7 @@ class Mfs(Policy):
                 continue
             moving = [f for f in group.flows.values() if self._queue.moves(f.level, level)]
             if moving:
-                verdict = Verdict(level, self._s3_reason(moving[0], worst, gauge))
+                verdict = Verdict(level, self._s3_reason(moving[0], worst, gauge), _AFTER_EARLY)
                 verdicts.update((flow.flow.id, verdict) for flow in moving)
             group.lowest = level
         return verdicts

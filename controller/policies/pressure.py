@@ -26,6 +26,13 @@ class Demand(enum.Enum):
     OWN = "own"
 
 
+class Late(enum.Enum):
+    """Where S3 goes whose deadline has passed: the top level, as its MLU says, or the lowest."""
+
+    TOP = "top"
+    LOWEST = "lowest"
+
+
 class Worst(NamedTuple):
     """The port of a flow where its MLU is highest, and the level that this MLU is worth."""
 
@@ -38,13 +45,14 @@ class Gauge:
     """MLU of flows at one moment. `rho` is the estimator, or a constant for all ports."""
 
     def __init__(
-        self, now_ns: int, ports: PortLoads, queue: Rmlq, *, rho: float | Rho, demand: Demand
+        self, now_ns: int, ports: PortLoads, queue: Rmlq, *, rho: float | Rho, demand: Demand, late: Late
     ) -> None:
         self._now_ns = now_ns
         self._ports = ports
         self._queue = queue
         self._estimator = rho
         self._own = demand is Demand.OWN
+        self._late_level = queue.lowest if late is Late.LOWEST else queue.reserved
         self._rho: dict[PortId, float] = {}
 
     def worst(self, flow: ActiveFlow) -> Worst | None:
@@ -53,6 +61,8 @@ class Gauge:
         if deadline_ns is None or not flow.flow.load:
             return None
         left_ns = deadline_ns - self._now_ns
+        if left_ns <= 0:
+            return Worst(math.inf, next(iter(flow.flow.load)), self._late_level)
         mlus = [
             mlu(self._due(flow, port, deadline_ns).bytes, left_ns, self._ports.bps(port), self.rho(port))
             for port in flow.flow.load
@@ -77,11 +87,11 @@ class Gauge:
             return "S3 without a deadline"
         if worst is None:
             return "S3 with no port to share"
+        if math.isinf(worst.mlu):
+            return f"its deadline passed {(self._now_ns - flow.flow.deadline_ns) / 1e6:.1f} ms ago"
         steps = self._queue.mlu_thresholds
         reached = next((q for q in steps if worst.mlu >= q), None)
         against = f"< {_figure(steps[-1])}" if reached is None else f">= {_figure(reached)}"
-        if math.isinf(worst.mlu):
-            against += ", the deadline has passed,"
         due = self._due(flow, worst.port, flow.flow.deadline_ns)
         flows = "1 flow" if due.flows == 1 else f"{due.flows} flows"
         rho = "" if self._estimator is Rho.OFF else f", rho {self.rho(worst.port):.2f}"

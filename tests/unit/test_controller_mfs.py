@@ -16,8 +16,8 @@ MB = 1_000_000
 class World:
     """A scheduler with batch `a` (RED 100 ms) and batch `b` (RED 200 ms), both at layer 0 of 8."""
 
-    def __init__(self, spec: str) -> None:
-        self.core = Scheduler(make_policy(spec), ports=PORTS)
+    def __init__(self, spec: str, *, exact: bool = False) -> None:
+        self.core = Scheduler(make_policy(spec), ports=PORTS, exact=exact)
         for name, deadline_ms in (("a", 100), ("b", 200)):
             self.core.batch_started(0, Batch(id=name, layers=8, requests=due(deadline_ms * MS)))
 
@@ -206,13 +206,53 @@ def test_a_promoted_flow_stays_up_when_its_urgency_falls() -> None:
 
 def test_s3_that_is_late_or_has_no_deadline_or_no_port() -> None:
     world = World("mfs(rho=off)")
-    late = world.submit("late", S3, MB, due_ms=0)
-    assert late == (
-        Level.P1,
-        "MLU inf >= 0.50, the deadline has passed, on h3->s1 (1 flow, 1 MB due)",
-    )
+    assert world.submit("late", S3, MB, due_ms=-2) == (Level.P6, "its deadline passed 2.0 ms ago")
     assert world.submit("whenever", S3, due_ms=None) == (Level.P6, "S3 without a deadline")
     assert world.submit("inside", S3, due_ms=1, ports=()) == (Level.P6, "S3 with no port to share")
+
+
+def test_late_s3_can_be_given_the_top_level_instead() -> None:
+    assert World("mfs(late=top)").submit("late", S3, MB, due_ms=-2)[0] is Level.P1
+
+
+def test_s3_that_was_on_its_way_up_keeps_its_level_when_its_deadline_passes() -> None:
+    """20 MB due in 10 ms: 160 / 1000 = 0.16, P2. At 11 ms it is late, and promotions are for good."""
+    world = World("mfs(rho=off)")
+    assert world.submit("f", S3, 20 * MB, due_ms=10)[0] is Level.P2
+    assert world.core.layer_advanced(11 * MS, "a", 1) == []
+    assert world.core.level_of("f") is Level.P2
+
+
+# --- arbitration where a fabric keeps an exact order --------------------------------------------
+
+
+def test_inside_a_level_an_exact_order_goes_by_rli_then_red_and_s3_comes_last() -> None:
+    """S1 of layers 4 and 5 and S3 without pressure are all on P6. Batch `a` has the smaller RED."""
+    world = World("mfs", exact=True)
+    for name, batch, layer in (("b5", "b", 5), ("a5", "a", 5), ("b4", "b", 4), ("a4", "a", 4)):
+        world.submit(name, S1, batch=batch, layer=layer)
+    world.submit("s3", S3, due_ms=None)
+    flows = world.core.view.flows
+    assert {flow.level for flow in flows.values()} == {Level.P6}
+    assert sorted(flows, key=lambda name: flows[name].order) == ["a4", "b4", "a5", "b5", "s3"]
+
+
+def test_the_exact_order_of_s1_follows_the_layers_of_its_batch() -> None:
+    """Both are needed at layer 7. Batch `b`, of the larger RED, gets to layer 2: RLI 5 before 7."""
+    world = World("mfs", exact=True)
+    for batch in ("a", "b"):
+        world.submit(f"{batch}7", S1, batch=batch, layer=7)
+    flows = world.core.view.flows
+    assert flows["a7"].order < flows["b7"].order
+    world.core.layer_advanced(0, "b", 2)
+    assert flows["b7"].order < flows["a7"].order
+
+
+def test_red_off_leaves_equal_rli_equal_in_an_exact_order() -> None:
+    world = World("mfs(red=off)", exact=True)
+    for batch in ("a", "b"):
+        world.submit(f"{batch}7", S1, batch=batch, layer=7)
+    assert world.core.view.flows["a7"].order == world.core.view.flows["b7"].order
 
 
 # --- switches -----------------------------------------------------------------------------------
