@@ -255,13 +255,13 @@ class ScaleSection(Section):
         description="bytes on the wire for a byte of the model; null: so that a NIC runs at link_mbps",
     )
     wall_s: float = Field(
-        default=45.0,
+        default=60.0,
         ge=0.1,
         le=86400,
         description="wall seconds the work of one policy should take, where time_dilation is null",
     )
     link_mbps: float = Field(
-        default=40.0,
+        default=20.0,
         ge=0.1,
         le=10000,
         description="rate of a NIC on the machine in Mb/s, where bytes_scale is null",

@@ -114,7 +114,7 @@ class Bands:
     def reband(self, now: float) -> dict[str, Level]:
         """Put every active name where the value `key - now` ranks; those that moved, by key.
 
-        Values fall while time passes: all ranks move alike, so nothing is inverted.
+        All values move alike, so nothing is inverted.
         """
         before = self._cuts(lambda key: self._groups[key].index)
         after = self._cuts(lambda key: self._index(key - now))

@@ -1,7 +1,7 @@
 """When a flow must start at the latest: what `llf` and `reverse` order by.
 
-Exact where the runtime's outlook is: `Flow.downstream_ns` and `BatchRequest.tail_ns` are what comes
-after the flow on idle links.
+Rules: docs/policies/llf.md. Exact where the runtime's outlook is: `Flow.downstream_ns` and
+`BatchRequest.tail_ns` are what comes after the flow on idle links.
 """
 
 from controller.flow import BatchRequest, Stage
@@ -58,3 +58,17 @@ def alone_ns(flow: ActiveFlow, ports: PortLoads, bytes_left: int) -> int:
         (transfer_ns(left_on(flow.flow, port, bytes_left), ports.bps(port)) for port in flow.flow.load),
         default=0,
     )
+
+
+def latest_start_ns(flow: ActiveFlow, ports: PortLoads, *, stall: bool) -> int | None:
+    """When `flow` must start at the latest; None for a flow that has all the time there is.
+
+    With `stall` the moment at which compute would wait for it counts as a deadline too.
+    """
+    due_ns = latest_finishes_ns(flow)[:1]
+    needed = needed_ns(flow) if stall else None
+    if needed is not None:
+        due_ns.append(needed)
+    if not due_ns:
+        return None
+    return min(due_ns) - alone_ns(flow, ports, flow.flow.size_bytes)

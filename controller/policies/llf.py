@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from controller.policies.base import ActiveFlow, View
-from controller.policies.laxity import alone_ns, latest_finishes_ns, needed_ns
+from controller.policies.laxity import latest_start_ns
 from controller.policies.ordered import NS_PER_MS, Ageing, AgeingOptions
 from controller.policies.registry import register
 
@@ -30,13 +30,8 @@ class LeastLaxityFirst(Ageing):
         self._stall = options.stall
 
     def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
-        finishes_ns = latest_finishes_ns(flow)[:1]
-        needed = needed_ns(flow) if self._stall else None
-        if needed is not None:
-            finishes_ns.append(needed)
-        if not finishes_ns:
-            return math.inf
-        return min(finishes_ns) - alone_ns(flow, view.ports, flow.flow.size_bytes)
+        start_ns = latest_start_ns(flow, view.ports, stall=self._stall)
+        return math.inf if start_ns is None else start_ns
 
     def words(self, now_ns: int, flow: ActiveFlow, key: float) -> str:
         if math.isinf(key):

@@ -1,24 +1,34 @@
 """Largest laxity first: wrong on purpose. A measurement in which this wins is broken."""
 
 import math
+from dataclasses import dataclass
+from typing import Annotated
 
 from controller.policies.base import ActiveFlow, View
-from controller.policies.laxity import alone_ns, latest_finishes_ns
-from controller.policies.ordered import NS_PER_MS, Ordered
+from controller.policies.laxity import latest_start_ns
+from controller.policies.ordered import NS_PER_MS, Ordered, OrderedOptions
 from controller.policies.registry import register
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReverseOptions(OrderedOptions):
+    stall: Annotated[bool, "off: S1 and S2 are due for their deadlines only"] = True
 
 
 @register
 class Reverse(Ordered):
     name = "reverse"
     summary = "negative control: the flow with most laxity first"
+    Options = ReverseOptions
     ahead = "had more"
 
+    def __init__(self, options: ReverseOptions) -> None:
+        super().__init__(options)
+        self._stall = options.stall
+
     def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
-        finishes_ns = latest_finishes_ns(flow)
-        if not finishes_ns:
-            return -math.inf
-        return alone_ns(flow, view.ports, flow.flow.size_bytes) - finishes_ns[0]
+        start_ns = latest_start_ns(flow, view.ports, stall=self._stall)
+        return -math.inf if start_ns is None else -start_ns
 
     def value(self, now_ns: int, key: float) -> float:
         return key + now_ns

@@ -16,13 +16,20 @@ MTU = 4200
 
 OPENFLOW_PORT = 6653
 
+SEND_BUFFER_S = 0.016
+"""How long a NIC takes to send what a connection may hold in its socket: some 11 ms of it are in
+the fabric. Less, and a sender that waits for the CPU leaves the line idle; more, and whole
+messages are in a queue before a promotion can reach them."""
+
+# Four packets, under which acknowledgements that are delayed stop a sender, to what the queues hold.
+_SEND_BUFFER_BYTES = (16_384, 131_072)
+
 # A near-lossless fabric like RoCE's: windows small enough that all connections in flight fit the
 # queues, short retransmission timeouts, no slow start after a lane was idle. Reno, because it is the
 # one congestion control that every kernel allows in a namespace; without losses they are all alike.
 _HOST_SYSCTLS = {
     "net.ipv4.tcp_congestion_control": "reno",
     "net.ipv4.tcp_rmem": "4096 65536 131072",
-    "net.ipv4.tcp_wmem": "4096 65536 131072",
     "net.ipv4.tcp_slow_start_after_idle": "0",
     "net.ipv4.tcp_no_metrics_save": "1",
     "net.ipv6.conf.all.disable_ipv6": "1",
@@ -103,7 +110,8 @@ def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch:
         ports[a.name][edge.dst] = a.ports[link.intf1]
         ports[b.name][edge.src] = b.ports[link.intf2]
     net.start()
-    _prepare_devices(net, hosts, scratch)
+    nic_bps = {edge.src: scale.wire_bps(edge.bps) for edge in topology.links if edge.src in hosts}
+    _prepare_devices(net, hosts, nic_bps, scratch)
     trees = {
         edge.id: queues.QueueTree(device=devices[edge.id], line_bps=scale.wire_bps(edge.bps), mtu=MTU)
         for edge in topology.links
@@ -150,7 +158,13 @@ def _nodes(path: tuple[PortId, ...]) -> tuple[str, ...]:
     return (ends[0][0], *(end[1] for end in ends))
 
 
-def _prepare_devices(net: Any, hosts: dict[str, Any], scratch: Path) -> None:
+def send_buffer_bytes(line_bps: float) -> int:
+    """What a socket may hold of what its application has written, for a NIC of `line_bps`."""
+    smallest, largest = _SEND_BUFFER_BYTES
+    return min(max(round(line_bps * SEND_BUFFER_S / 8), smallest), largest)
+
+
+def _prepare_devices(net: Any, hosts: dict[str, Any], nic_bps: dict[str, float], scratch: Path) -> None:
     """MTU and offloads on both ends of every link; TCP settings and fixed ARP entries of every host.
 
     Segmentation and checksum offloads stay off: TCP through the userspace datapath stalls on
@@ -171,15 +185,16 @@ def _prepare_devices(net: Any, hosts: dict[str, Any], scratch: Path) -> None:
         )
     )
     settings = " ".join(f'{key}="{value}"' for key, value in _HOST_SYSCTLS.items())
-    for host in hosts.values():
+    for name, host in hosts.items():
         device = host.defaultIntf().name
+        buffer = send_buffer_bytes(nic_bps[name])
         _in_network_of(
             host.pid,
             f"""set -e
             ip link set lo up
             ip link set dev {device} mtu {MTU}
             ethtool -K {device} {offloads} >/dev/null
-            sysctl -q -w {settings}
+            sysctl -q -w {settings} net.ipv4.tcp_wmem="4096 {buffer} {buffer}"
             ip route change {_NETWORK} dev {device} proto kernel scope link src {host.IP()} rto_min {_RTO_MIN}
             sed 's/{{device}}/{device}/' {neighbours} | ip -batch -
             """,

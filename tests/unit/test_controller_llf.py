@@ -53,3 +53,12 @@ def test_llf_with_stall_holds_s1_due_when_compute_gets_to_its_layer() -> None:
     core = with_batch("llf(stall=on)", {"r": 1000})
     flow = early("s1", Stage.KV_REUSE, request="r", after_ms=8, layer=2)
     assert first(core, flow).order == 7 * MS
+
+
+def test_reverse_puts_last_what_compute_waits_for() -> None:
+    """Both due at 30 and 1 ms long; compute waits for the collective at once. llf cannot tell them
+    apart, reverse starts with the S3 flow."""
+    flows = [early("s2", Stage.COLLECTIVE), s3("s3", due_ms=30)]
+    llf, reverse = (with_batch(spec, {"r": 30}) for spec in ("llf", "reverse"))
+    assert len({first(llf, flow).order for flow in flows}) == 1
+    assert first(reverse, flows[1]).order < first(reverse, flows[0]).order

@@ -8,6 +8,7 @@ import pytest
 from controller.flow import Level
 from controller.openflow import dscp_of
 from testbed.emulation import queues
+from testbed.emulation.network import send_buffer_bytes
 from testbed.emulation.queues import QueueMismatch, QueueTree, Sampler, read_back, set_up
 
 TREE = QueueTree(device="nh1-eth2", line_bps=97_656_250.0, mtu=4200)
@@ -249,3 +250,11 @@ def test_counters_are_in_the_order_of_levels_whatever_the_order_of_tc(
     assert counters["b"].packets == (0, 10, 20, 30, 40, 50, 60, 70)
     assert counters["a"].backlog_bytes == (7, 6, 5, 4, 3, 2, 1, 0)
     assert counters["a"].drops == (0, 0, 1, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("line_mbps", "held"), [(1, 16_384), (20, 40_000), (50, 100_000), (100, 131_072), (4000, 131_072)]
+)
+def test_a_socket_holds_what_its_nic_sends_in_sixteen_milliseconds(line_mbps: int, held: int) -> None:
+    """20 Mb/s * 16 ms = 320 kbit = 40 kB. Never under four packets, nor more than the queues are for."""
+    assert send_buffer_bytes(line_mbps * 1e6) == held
