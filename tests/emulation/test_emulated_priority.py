@@ -24,9 +24,7 @@ WINDOW_NS = 250 * MS
 @pytest.fixture(scope="module")
 def contest() -> RunRecord:
     """Three transfers one after the other on an idle fabric, then two flows into h3: S3, joined by S2."""
-    alone = [
-        world.flow(f"alone{i}", "h1->h4", 4e6, start_s=0.1 + 1.5 * i, stage=Stage.P2D) for i in range(3)
-    ]
+    alone = [world.flow(f"alone{i}", "h1->h4", 4e6, start_s=0.1 + 1.5 * i, stage=Stage.P2D) for i in range(3)]
     return world.run(
         world.micro_job(
             *alone,
