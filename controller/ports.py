@@ -72,7 +72,8 @@ class _Port:
 class PortLoads:
     """Loads of the ports `bps` (model bits/s). Written by the scheduler alone, read by policies.
 
-    Memory: one entry per port, and one per active request on each port it crosses.
+    Memory: one entry per port, one per active request on each port it crosses, one per flow that is
+    aside.
     """
 
     def __init__(self, bps: Mapping[PortId, int], *, rho_window_ns: int) -> None:
@@ -83,6 +84,7 @@ class PortLoads:
             raise ValueError(f"rho_window_ns must be above 0, not {rho_window_ns}")
         self._window_ns = rho_window_ns
         self._ports = {port: _Port(rate) for port, rate in bps.items()}
+        self._aside: set[str] = set()
 
     def __contains__(self, port: PortId) -> bool:
         return port in self._ports
@@ -91,7 +93,10 @@ class PortLoads:
         return self._ports[port].bps
 
     def due(self, port: PortId, deadline_ns: int) -> Due:
-        """What active S3 flows with this deadline or an earlier one still have to send here."""
+        """What active S3 flows with this deadline or an earlier one still have to send here.
+
+        Those that are aside are not counted.
+        """
         state = self._ports[port]
         end = bisect_right(state.deadlines_ns, deadline_ns)
         return Due(sum(state.due_bytes[:end]), sum(state.due_flows[:end]))
@@ -128,19 +133,35 @@ class PortLoads:
     def finished(self, now_ns: int, flow: Flow, *, before_bytes: int) -> None:
         self.moved(now_ns, flow, before_bytes=before_bytes, after_bytes=0)
         self._count(flow, -1)
+        self._aside.discard(flow.id)
 
-    @staticmethod
-    def _left_changes(state: _Port, flow: Flow, more_bytes: int) -> None:
+    def put_aside(self, flow: Flow, bytes_left: int) -> None:
+        """`flow` yields to all others from now on: as S3 it is not due before anybody."""
+        if flow.stage is Stage.P2D and flow.id not in self._aside:
+            for port in flow.load:
+                self._left_changes(self._ports[port], flow, -left_on(flow, port, bytes_left))
+            self._count(flow, -1)
+            self._aside.add(flow.id)
+
+    def take_back(self, flow: Flow, bytes_left: int) -> None:
+        """`flow` is one among the others again."""
+        if flow.id in self._aside:
+            self._aside.remove(flow.id)
+            self._count(flow, +1)
+            for port in flow.load:
+                self._left_changes(self._ports[port], flow, left_on(flow, port, bytes_left))
+
+    def _left_changes(self, state: _Port, flow: Flow, more_bytes: int) -> None:
         if flow.stage is not Stage.P2D:
             state.early_waiting_bytes += more_bytes
-        elif flow.deadline_ns is not None:
+        elif flow.deadline_ns is not None and flow.id not in self._aside:
             state.due_changes(flow.deadline_ns, more_bytes, 0)
 
     def _count(self, flow: Flow, more: int) -> None:
         for port in flow.load:
             if flow.stage is not Stage.P2D:
                 self._ports[port].early_count(flow, more)
-            elif flow.deadline_ns is not None:
+            elif flow.deadline_ns is not None and flow.id not in self._aside:
                 self._ports[port].due_changes(flow.deadline_ns, 0, more)
 
 

@@ -102,7 +102,7 @@ class Scheduler:
         self._take(active, verdict)
         pruned = self._overload.reason(active)
         if pruned is not None:
-            self._held.add(flow.id)
+            self._hold(active)
         return self._told(active, before=None, reason=pruned or verdict.reason)
 
     def layer_advanced(self, now_ns: int, batch_id: str, layer: int) -> list[Assignment]:
@@ -232,15 +232,20 @@ class Scheduler:
             pruned = self._overload.reason(flow)
             if pruned is not None and flow.flow.id not in self._held:
                 before = self._in_force(flow)
-                self._held.add(flow.flow.id)
+                self._hold(flow)
                 assignments += self._told(flow, before, pruned)
         assignments += self._apply(verdicts)
         # Freed last: a flow gets its level from the newest verdict, and one assignment only.
         for flow in flows:
             if flow.flow.id in self._held and self._overload.reason(flow) is None:
                 self._held.remove(flow.flow.id)
+                self._loads.take_back(flow.flow, flow.bytes_left)
                 assignments += self._told(flow, _PRUNED, self._overload.freed)
         return assignments
+
+    def _hold(self, flow: ActiveFlow) -> None:
+        self._held.add(flow.flow.id)
+        self._loads.put_aside(flow.flow, flow.bytes_left)
 
     def _apply(self, verdicts: Verdicts) -> list[Assignment]:
         self._schedule_tick()

@@ -45,6 +45,29 @@ def test_due_falls_with_progress_and_goes_with_completion() -> None:
     assert ports.due(UP, 10) == Due(bytes=0, flows=0)
 
 
+def test_s3_that_is_put_aside_is_not_due_until_it_is_taken_back() -> None:
+    """100 and 200 due; 40 of the 100 arrive while it is aside, so 60 + 200 afterwards."""
+    ports, flow = loads(), s3("a", 100, 10)
+    for one in (flow, s3("b", 200, 10)):
+        ports.submitted(one)
+    ports.put_aside(flow, 100)
+    assert ports.due(UP, 10) == Due(bytes=200, flows=1)
+    ports.moved(1, flow, before_bytes=100, after_bytes=60)
+    assert ports.due(UP, 10) == Due(bytes=200, flows=1)
+    ports.take_back(flow, 60)
+    assert ports.due(UP, 10) == Due(bytes=260, flows=2)
+
+
+def test_s3_that_ends_aside_leaves_nothing_behind() -> None:
+    ports, flow = loads(), s3("a", 100, 10)
+    ports.submitted(flow)
+    ports.put_aside(flow, 100)
+    ports.finished(2, flow, before_bytes=100)
+    assert ports.due(UP, 10) == Due(bytes=0, flows=0)
+    ports.submitted(flow)
+    assert ports.due(UP, 10) == Due(bytes=100, flows=1)
+
+
 def test_s3_without_a_deadline_is_never_due() -> None:
     ports = loads()
     ports.submitted(s3("a", 100, None))

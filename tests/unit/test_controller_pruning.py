@@ -5,6 +5,7 @@ The port carries 8 Gb/s, which is 1 MB in 1 ms.
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 from fluid import Arrival, BatchStart, Happening, run
 from hypothesis import given, settings
@@ -69,6 +70,19 @@ def test_they_return_to_the_policys_level_when_a_departure_makes_room() -> None:
     assert moves([said]) == [("old", Level.SCAVENGER, Level.P4)]
     assert said.reason.endswith("0 of 1 active requests are pruned")
     assert core.level_of("old") is Level.P4
+
+
+def test_the_s3_of_a_pruned_request_is_due_before_nobody_until_it_returns() -> None:
+    """`old` has 10 MB; the port has none due while r1 is pruned."""
+    core = Scheduler(make_policy("mfs"), ports=PORTS, control=HALF)
+    core.batch_started(0, batch("b1", wants("r1", 50, 30)))
+    core.submit(0, msgspec.structs.replace(flow("old", "b1", "r1", 10), deadline_ns=50 * MS))
+    due_bytes = [core.view.ports.due(UP, 50 * MS).bytes]
+    core.batch_started(0, B2)
+    due_bytes.append(core.view.ports.due(UP, 50 * MS).bytes)
+    core.layer_advanced(1 * MS, "b2", 4)
+    due_bytes.append(core.view.ports.due(UP, 50 * MS).bytes)
+    assert due_bytes == [10 * MB, 0, 10 * MB]
 
 
 def test_a_new_flow_of_a_pruned_request_starts_in_the_scavenger() -> None:
