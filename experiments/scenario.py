@@ -337,7 +337,8 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
-        twice = [p for i, p in enumerate(self.policies) if p in self.policies[:i]]
+        written = ["".join(policy.split()) for policy in self.policies]
+        twice = [p for i, p in enumerate(self.policies) if written[i] in written[:i]]
         if twice:
             raise _refusal("policies", f"{twice[0]!r} is there twice")
         known = ["default", *self.slo.classes]

@@ -111,6 +111,7 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         ("policies=[fair, fairr]", "policies[1]: there is no policy 'fairr'; did you mean 'fair'"),
         ("policies=['mfs(rho=much)']", "policies[0]: policy 'mfs' cannot take rho=much"),
         ("policies=[fair, fair]", "policies: 'fair' is there twice"),
+        ("policies=[fair+requests, fair + requests]", "policies: 'fair + requests' is there twice"),
         ("policies=[]", "policies: [] is empty"),
         ("fabric=miniet", "'miniet' is no fabric here; did you mean 'mininet'?"),
         ("serving.router=random", "'random' is no router here"),
