@@ -101,6 +101,11 @@ class PortLoads:
         end = bisect_right(state.deadlines_ns, deadline_ns)
         return Due(sum(state.due_bytes[:end]), sum(state.due_flows[:end]))
 
+    def due_bytes(self, port: PortId, deadline_ns: int) -> int:
+        """The bytes of `due` alone, for where they are asked for often."""
+        state = self._ports[port]
+        return sum(state.due_bytes[: bisect_right(state.deadlines_ns, deadline_ns)])
+
     def rho(self, port: PortId, now_ns: int) -> float:
         """The share of the port that S1 and S2 take, at most `RHO_CAP`.
 

@@ -4,7 +4,6 @@ import enum
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import NamedTuple
 
 from controller.flow import Level, PortId
@@ -63,12 +62,13 @@ class Gauge:
         left_ns = deadline_ns - self._now_ns
         if left_ns <= 0:
             return Worst(math.inf, next(iter(flow.flow.load)), self._late_level)
-        mlus = [
-            mlu(self._due(flow, port, deadline_ns).bytes, left_ns, self._ports.bps(port), self.rho(port))
-            for port in flow.flow.load
-        ]
-        highest, port = max(zip(mlus, flow.flow.load, strict=True), key=itemgetter(0))
-        return Worst(highest, port, self._queue.for_mlu(highest))
+        highest, where = -1.0, ""
+        for port in flow.flow.load:
+            rho = self._rho[port] if port in self._rho else self.rho(port)
+            value = mlu(self._due_bytes(flow, port, deadline_ns), left_ns, self._ports.bps(port), rho)
+            if value > highest:
+                highest, where = value, port
+        return Worst(highest, where, self._queue.for_mlu(highest))
 
     def rho(self, port: PortId) -> float:
         if port not in self._rho:
@@ -101,8 +101,13 @@ class Gauge:
 
     def _due(self, flow: ActiveFlow, port: PortId, deadline_ns: int) -> Due:
         if self._own:
-            return Due(left_on(flow.flow, port, flow.bytes_left), 1)
+            return Due(self._due_bytes(flow, port, deadline_ns), 1)
         return self._ports.due(port, deadline_ns)
+
+    def _due_bytes(self, flow: ActiveFlow, port: PortId, deadline_ns: int) -> int:
+        if self._own:
+            return left_on(flow.flow, port, flow.bytes_left)
+        return self._ports.due_bytes(port, deadline_ns)
 
 
 @dataclass(slots=True, eq=False)
