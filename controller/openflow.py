@@ -8,12 +8,12 @@ equally short, a connection's own rule picks one by hash. Ports map DSCP to queu
 """
 
 import enum
-import hashlib
 import itertools
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from controller.ecmp import IP_TCP, pick
 from controller.flow import Level, PortId
 from controller.protocol import Connection
 
@@ -21,7 +21,6 @@ CLASSIFY = 0
 FORWARD = 1
 
 ETH_IPV4 = 0x0800
-IP_TCP = 6
 
 _PRIORITY_FALLBACK = 0
 _PRIORITY_DEFAULT = 10
@@ -98,16 +97,14 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose_path(wiring: Wiring, src: str, dst: str, key: str) -> tuple[str, ...]:
-    """The path of a connection among its equal-cost ones: hash of the 5-tuple and the seed.
-
-    `key` stands for the two TCP ports. The kernel draws those at random for every run, and two
-    policies compared on one seed must see the same paths, so a lane's stable name is hashed
-    instead (docs/decisions/0003-ecmp-key.md).
-    """
-    choices = wiring.paths[f"{src} {dst}"]
-    text = f"{wiring.seed}|{wiring.hosts[src].ip}|{wiring.hosts[dst].ip}|{IP_TCP}|{key}"
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return choices[int.from_bytes(digest, "big") % len(choices)]
+    """The path of a connection among its equal-cost ones. `key` stands for its TCP ports."""
+    return pick(
+        wiring.paths[f"{src} {dst}"],
+        seed=wiring.seed,
+        src_ip=wiring.hosts[src].ip,
+        dst_ip=wiring.hosts[dst].ip,
+        key=key,
+    )
 
 
 def ports_of(path: tuple[str, ...]) -> tuple[PortId, ...]:

@@ -238,15 +238,13 @@ def facts(directory: RunDirectory) -> Markup:
     """What was run: the top of the resolved scenario, placement, scale, seed, notes and command."""
     summary = directory.summary
     scale = summary["scale"]
-    rows: list[tuple[str, object]] = [
-        ("fabric", summary["fabric"]),
-        ("seed", summary["seed"]),
-        (
-            "scale",
+    rows: list[tuple[str, object]] = [("fabric", summary["fabric"]), ("seed", summary["seed"])]
+    if set(scale.values()) != {1.0}:
+        text = (
             f"1 model second in {scale['time_dilation']:g} wall seconds, "
-            f"1 model byte as {scale['bytes_scale']:g} on the wire; all results in model units",
-        ),
-    ]
+            f"1 model byte as {scale['bytes_scale']:g} on the wire; all results in model units"
+        )
+        rows.append(("scale", text))
     orders = {run.get("order", "levels") for run in summary["runs"]}
     rows += [("order of flows", _ORDERS[order]) for order in sorted(orders)]
     rows += list(_scenario_facts(directory.scenario_yaml))

@@ -7,16 +7,18 @@ import msgspec
 from controller.policies.spec import read_spec
 from experiments.auto_scale import flows_dilation, scale_for, serving_dilation
 from experiments.errors import UserError
-from experiments.scenario import Scenario, TopologyKind, WorkloadKind
+from experiments.scenario import Scenario, SimulatedOrder, TopologyKind, WorkloadKind
 from experiments.workloads.micro import endpoints, micro_flows
 from experiments.workloads.source import make_workload
 from testbed.job import (
+    MODEL_SCALE,
     Job,
     Placement,
     Request,
     Scale,
     SchedulerOptions,
     ServingOptions,
+    SimulationOptions,
     WorkerOptions,
 )
 from testbed.serving.capacity import estimated_capacity_rps
@@ -43,6 +45,7 @@ def resolve(scenario: Scenario) -> Resolved:
     right (naming the line).
     """
     topology = _topology(scenario)
+    exact = scenario.simulation.order is SimulatedOrder.EXACT
     micro = scenario.workload.kind is WorkloadKind.FLOWS
     base = Job(
         scenario=scenario.name,
@@ -71,6 +74,11 @@ def resolve(scenario: Scenario) -> Resolved:
             lanes_s3=scenario.workers.lanes_s3,
             chunk_bytes=scenario.workers.chunk_kib * _BYTES_PER_KIB,
             verify_share=scenario.workers.verify_share,
+        ),
+        simulation=SimulationOptions(
+            exact=exact,
+            lanes=not exact if scenario.simulation.lanes is None else scenario.simulation.lanes,
+            progress_ns=round(scenario.simulation.progress_ms * 1e6),
         ),
     )
     notes: tuple[str, ...] = ()
@@ -125,7 +133,12 @@ def _placement(scenario: Scenario, topology: Topology) -> Placement:
 
 
 def _scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
-    """The scale the scenario names, or one that fits the work; a note says which was chosen."""
+    """The scale the scenario names, or one that fits the work; a note says which was chosen.
+
+    Simulated time and bytes are those of the model.
+    """
+    if scenario.fabric == "sim":
+        return MODEL_SCALE, ()
     section = scenario.scale
     dilation = section.time_dilation
     if dilation is None and job.flows:

@@ -241,6 +241,11 @@ class SloSection(Section):
         return self
 
 
+class SimulatedOrder(enum.Enum):
+    LEVELS = "levels"
+    EXACT = "exact"
+
+
 class ScaleSection(Section):
     time_dilation: float | None = Field(
         default=None,
@@ -301,6 +306,20 @@ class WorkersSection(Section):
     )
 
 
+class SimulationSection(Section):
+    order: SimulatedOrder = Field(
+        default=SimulatedOrder.LEVELS,
+        description="levels: six queues, as in a switch; exact: the order a policy would like",
+    )
+    lanes: bool | None = Field(
+        default=None,
+        description="whether flows wait for the lanes of workers; null: in levels yes, in exact order no",
+    )
+    progress_ms: float = Field(
+        default=1.0, gt=0, le=1e6, description="how often the scheduler hears how far flows are, model ms"
+    )
+
+
 class Scenario(Section):
     """A whole experiment: the cluster, the work, the policies to compare."""
 
@@ -330,6 +349,9 @@ class Scenario(Section):
     )
     scheduler: SchedulerSection = Field(default=SchedulerSection(), description="the knobs of MFS")
     workers: WorkersSection = Field(default=WorkersSection(), description="the worker processes")
+    simulation: SimulationSection = Field(
+        default=SimulationSection(), description="what only the simulated fabric has"
+    )
     fabric: Annotated[str, AfterValidator(known_fabric)] = Field(
         default="mininet", description="the fabric to run on"
     )

@@ -120,8 +120,7 @@ def _orders(summary: Summary) -> str:
 
 def _table(summary: Summary, *, gap: int) -> Table:
     scale = summary["scale"]
-    title = (
-        f"{summary['scenario']} on {summary['fabric']} in {_orders(summary)}, seed {summary['seed']}, "
-        f"time x{scale['time_dilation']:g}, bytes x{scale['bytes_scale']:g}"
-    )
+    title = f"{summary['scenario']} on {summary['fabric']} in {_orders(summary)}, seed {summary['seed']}"
+    if set(scale.values()) != {1.0}:
+        title += f", time x{scale['time_dilation']:g}, bytes x{scale['bytes_scale']:g}"
     return Table(title=Text(title), title_justify="left", box=None, padding=(0, gap, 0, 0))

@@ -11,4 +11,10 @@ def _mininet() -> Fabric:
     return MininetFabric()
 
 
-FABRICS: dict[str, Callable[[], Fabric]] = {"mininet": _mininet}
+def _sim() -> Fabric:
+    from testbed.simulation.fabric_sim import SimulatedFabric
+
+    return SimulatedFabric()
+
+
+FABRICS: dict[str, Callable[[], Fabric]] = {"mininet": _mininet, "sim": _sim}

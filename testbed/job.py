@@ -27,6 +27,10 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
         return model_bps * self.bytes_scale / self.time_dilation
 
 
+MODEL_SCALE = Scale(time_dilation=1.0, bytes_scale=1.0)
+"""Of a fabric that is not bound to a machine's clock and links."""
+
+
 class Role(enum.Enum):
     PREFILL = "prefill"
     DECODE = "decode"
@@ -138,6 +142,15 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     verify_share: float
 
 
+class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the simulated fabric: whether policies get their exact order, whether flows wait for lanes, how
+    often progress is told."""
+
+    exact: bool = False
+    lanes: bool = True
+    progress_ns: int = 1_000_000
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A policy, a cluster and the work for it. Serving jobs have `requests`, micro jobs have `flows`.
 
@@ -155,6 +168,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     serving: ServingOptions
     scheduler: SchedulerOptions
     workers: WorkerOptions
+    simulation: SimulationOptions = SimulationOptions()
     control: RequestControl | None = None
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()

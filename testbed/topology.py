@@ -87,6 +87,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         raise ValueError(f"no path from {src} to {dst}")
 
 
+def server_ip(index: int) -> str:
+    """Address of server number `index` (from 0) in 10.0.0.0/16."""
+    return f"10.0.{index // 250}.{index % 250 + 1}"
+
+
 def _duplex(a: str, b: str, bps: int) -> tuple[Link, Link]:
     return Link(src=a, dst=b, bps=bps), Link(src=b, dst=a, bps=bps)
 

@@ -10,17 +10,17 @@ from testbed.emulation.monitor import Sample
 from testbed.emulation.network import Network
 from testbed.emulation.player import Player
 from testbed.fabric import RunFailed
-from testbed.job import Job, Request
+from testbed.job import Job
 from testbed.record import (
     DecisionRow,
     Fidelity,
     FlowRow,
     LinkSample,
     Progress,
-    RequestRow,
     RunRecord,
     SpanRow,
 )
+from testbed.serving.story import request_row
 from workers.protocol import Records, SentFlow
 
 
@@ -38,7 +38,7 @@ def collect(
 ) -> RunRecord:
     """Raises `RunFailed` if a flow was permitted and never arrived: the record would be a fragment."""
     flows = _flows(job, records, log)
-    requests = tuple(_request(job, player, request) for request in job.requests)
+    requests = tuple(request_row(request, player.stories[request.id]) for request in job.requests)
     ends = [flow.finish_ns for flow in flows]
     ends += [r.first_token_ns for r in requests if r.first_token_ns is not None]
     return RunRecord(
@@ -83,32 +83,6 @@ def collect(
         queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
         duration_ns=max(ends, default=0),
         wall_s=wall_s,
-    )
-
-
-def _request(job: Job, player: Player, request: Request) -> RequestRow:
-    story = player.stories[request.id]
-    plan = story.plan
-    first = story.first_token_ns
-    return RequestRow(
-        request=request.id,
-        slo_class=request.slo_class,
-        status="completed" if first is not None else "failed",
-        unit=story.unit,
-        batch=story.batch,
-        decode_rank=plan.decode_rank if plan else None,
-        prompt_tokens=request.prompt_tokens,
-        new_tokens=plan.new_tokens if plan else 0,
-        local_tokens=plan.local_tokens if plan else 0,
-        remote_tokens=plan.remote_tokens if plan else 0,
-        arrival_ns=request.arrival_ns,
-        start_ns=story.start_ns,
-        prefill_end_ns=story.prefill_end_ns,
-        p2d_end_ns=story.p2d_end_ns,
-        first_token_ns=first,
-        ttft_ns=None if first is None else first - request.arrival_ns,
-        slo_ns=request.slo_ns,
-        unloaded_ttft_ns=request.unloaded_ns,
     )
 
 

@@ -9,7 +9,7 @@ from controller.flow import PortId
 from controller.openflow import Bridge, Host, Wiring
 from testbed.emulation import queues
 from testbed.job import Scale
-from testbed.topology import Topology
+from testbed.topology import Topology, server_ip
 
 MTU = 4200
 """Bytes per packet, near RoCE's usual 4096-byte payload; fewer, larger packets also cost less CPU."""
@@ -51,11 +51,6 @@ class Network:
 
 _NETWORK = "10.0.0.0/16"
 _RTO_MIN = "50ms"  # by route: the sysctl for it is younger than the kernels people have
-
-
-def server_ip(index: int) -> str:
-    """Address of server number `index` (from 0) in 10.0.0.0/16."""
-    return f"10.0.{index // 250}.{index % 250 + 1}"
 
 
 def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch: Path) -> Network:

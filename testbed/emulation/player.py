@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 
 import zmq
 
-from controller.flow import Batch, BatchRequest, Stage
 from controller.protocol import BatchKnown
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
+from testbed.serving.micro import MicroBatches
 from testbed.serving.outlook import announced
+from testbed.serving.story import RequestStory
 from testbed.serving.system import ServingSystem
-from workers.plan import BatchPlan, RequestPlan, Transfer
+from workers.plan import BatchPlan
 from workers.protocol import Arrived, BatchDone, FirstToken, Flows, FromRank, Plan, TimedTransfer
 
 _STALL_S = 60.0
@@ -35,19 +36,6 @@ def _longest_s(job: Job) -> float:
         slowest_bps = min(link.bps for link in job.topology.links)
         return sum(flow.transfer.size_bytes for flow in job.flows) * 8 / slowest_bps
     return 20 * max((r.unloaded_ns for r in job.requests), default=0) / 1e9
-
-
-@dataclass(slots=True)
-class RequestStory:
-    """What became of one request, in model time."""
-
-    plan: RequestPlan | None = None
-    batch: str | None = None
-    unit: str | None = None
-    start_ns: int | None = None
-    prefill_end_ns: int | None = None
-    p2d_end_ns: int | None = None
-    first_token_ns: int | None = None
 
 
 class Player(ABC):
@@ -235,53 +223,22 @@ class ServingPlayer(Player):
 class FlowPlayer(Player):
     """The micro workload: every rank posts its flows at their time; done when all have arrived.
 
-    Flows may name a batch and a layer. There is no compute between them: a batch is at the lowest
-    layer for which an S1 or S2 flow is still missing, and its compute is over when none is.
+    Flows may name a batch and a layer (`MicroBatches`).
     """
 
     def begin(self) -> None:
         self._missing = {flow.transfer.id: flow.transfer for flow in self._job.flows}
         self._last_start_ns = max(flow.start_ns for flow in self._job.flows)
-        self._layers = {batch.id: batch.layers for batch in self._batches()}
-        self._at: dict[str, int] = {}
-        for batch in self._batches():
+        self._batches = MicroBatches(flow.transfer for flow in self._job.flows)
+        for batch in self._batches.batches:
             self._controller.wait_until_known(batch)
-            self._advance(batch.id)
+            self._controller.layer_advanced(batch.id, self._batches.layer(batch.id))
         by_source: dict[int, list[TimedTransfer]] = {}
         for flow in self._job.flows:
             timed = TimedTransfer(transfer=flow.transfer, start_ns=flow.start_ns)
             by_source.setdefault(flow.transfer.src, []).append(timed)
         for rank, flows in by_source.items():
             self._ranks.send(rank, Flows(flows=tuple(flows)))
-
-    def _batches(self) -> list[Batch]:
-        """The batches that flows name, known by their flows' deadlines and highest layer."""
-        members: dict[str, list[Transfer]] = {}
-        for flow in self._job.flows:
-            if flow.transfer.batch is not None:
-                members.setdefault(flow.transfer.batch, []).append(flow.transfer)
-        return [
-            Batch(
-                id=name,
-                layers=max(t.layer or 0 for t in transfers) + 1,
-                requests=tuple(
-                    BatchRequest(id=t.id, deadline_ns=t.deadline_ns)
-                    for t in transfers
-                    if t.deadline_ns is not None
-                ),
-            )
-            for name, transfers in members.items()
-        ]
-
-    def _advance(self, batch: str) -> None:
-        """Tell the scheduler where the batch is, if that has changed."""
-        ahead = [
-            t.layer or 0 for t in self._missing.values() if t.batch == batch and t.stage is not Stage.P2D
-        ]
-        layer = min(ahead, default=self._layers[batch])
-        if self._at.get(batch) != layer:
-            self._at[batch] = layer
-            self._controller.layer_advanced(batch, layer)
 
     def finished(self) -> bool:
         return not self._missing
@@ -296,8 +253,9 @@ class FlowPlayer(Player):
     def on_report(self, report: FromRank) -> None:
         if isinstance(report, Arrived):
             transfer = self._missing.pop(report.flow, None)
-            if transfer is not None and transfer.batch is not None:
-                self._advance(transfer.batch)
+            layer = None if transfer is None else self._batches.arrived(transfer)
+            if transfer is not None and transfer.batch is not None and layer is not None:
+                self._controller.layer_advanced(transfer.batch, layer)
 
     def describe(self) -> str:
         return f"still on their way: {', '.join(sorted(self._missing)[:10])}"

@@ -1,0 +1,1 @@
+"""The simulated fabric: flows as fluids on ideal links, events in whole nanoseconds."""

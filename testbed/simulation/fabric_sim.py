@@ -1,0 +1,20 @@
+"""The fabric `sim`: any job, on any machine, in simulated time."""
+
+import sys
+from collections.abc import Callable
+
+from testbed.fabric import Progress, Requirement
+from testbed.job import Job
+from testbed.record import RunRecord
+from testbed.simulation.run import SimulatedRun
+
+
+class SimulatedFabric:
+    name = "sim"
+
+    def requirements(self) -> list[Requirement]:
+        """Python is all it needs."""
+        return [Requirement(name="Python", ok=True, detail=sys.version.split()[0])]
+
+    def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+        return SimulatedRun(job, progress).run()
