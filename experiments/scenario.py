@@ -266,7 +266,7 @@ class ScaleSection(Section):
         description="wall seconds the work of one policy should take, where time_dilation is null",
     )
     link_mbps: float = Field(
-        default=20.0,
+        default=15.0,
         ge=0.1,
         le=10000,
         description="rate of a NIC on the machine in Mb/s, where bytes_scale is null",

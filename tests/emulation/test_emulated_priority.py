@@ -133,8 +133,8 @@ def test_before_and_after_the_swap_the_upper_flow_has_the_link(promotions: RunRe
         at = _promotion(promotions, i).time_ns
         before.append(world.rate_bps(promotions, f"s2.{i}", at - WINDOW_NS, at))
         after.append(world.rate_bps(promotions, f"s3.{i}", at + 100 * MS, at + 100 * MS + WINDOW_NS))
-    assert statistics.median(before) >= 0.9 * LINE_BPS
-    assert statistics.median(after) >= 0.9 * LINE_BPS
+    assert statistics.median(before) >= 0.8 * LINE_BPS
+    assert statistics.median(after) >= 0.8 * LINE_BPS
 
 
 def _promotion(record: RunRecord, pair: int):  # type: ignore[no-untyped-def]
