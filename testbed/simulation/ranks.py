@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from controller.scheduler import Scheduler
-from testbed.job import Job
+from testbed.job import Job, Request
 from testbed.record import SpanRow
 from testbed.serving.micro import MicroBatches
 from testbed.serving.outlook import announced
@@ -50,10 +51,10 @@ class ServingRanks:
 
     def begin(self) -> None:
         for request in sorted(self._job.requests, key=lambda r: (r.arrival_ns, r.id)):
-            self._agenda.at(
-                request.arrival_ns,
-                lambda request=request: self._start(self._system.arrive(self._agenda.now_ns, request)),  # type: ignore[misc]
-            )
+            self._agenda.at(request.arrival_ns, partial(self._arrive, request))
+
+    def _arrive(self, request: Request) -> None:
+        self._start(self._system.arrive(self._agenda.now_ns, request))
 
     # --- batches --------------------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ class ServingRanks:
             self._s1_missing[key] = self._s1_missing.get(key, 0) + 1
         for transfer in layer.wait:
             key = (plan.id, layer.index, transfer.dst)
-            self._transport.post(transfer, lambda key=key: self._fetched(key))  # type: ignore[misc]
+            self._transport.post(transfer, partial(self._fetched, key))
 
     def _fetched(self, key: tuple[str, int, int]) -> None:
         self._s1_missing[key] -= 1
@@ -100,23 +101,21 @@ class ServingRanks:
                 began_ns = self._agenda.now_ns
                 key = (plan.id, layer.index, rank)
                 if key in self._s1_missing:
-                    yield lambda resume, key=key: self._s1_waiter.__setitem__(key, resume)  # type: ignore[misc]
+                    yield partial(self._s1_waiter.__setitem__, key)
                 self._span(rank, "s1_wait", f"{fetches} flows", plan.id, layer.index, began_ns)
             for step in layer.steps:
                 began_ns = self._agenda.now_ns
                 if isinstance(step, Compute):
                     ends_ns = began_ns + round(step.seconds[place] * NS_PER_S)
                     if ends_ns > began_ns:
-                        yield lambda resume, at=ends_ns: self._agenda.at(at, resume)  # type: ignore[misc]
+                        yield partial(self._agenda.at, ends_ns)
                     self._span(rank, "compute", step.label, plan.id, layer.index, began_ns)
                 elif rank in self._job.placement.groups[step.group]:
-                    yield lambda resume, step=step, layer=layer: self._collective(  # type: ignore[misc]
-                        plan, layer.index, step, rank, resume
-                    )
+                    yield partial(self._collective, plan, layer.index, step, rank)
                     self._span(rank, "collective", step.label, plan.id, layer.index, began_ns)
             for transfer in layer.post:
                 if transfer.src == rank:
-                    self._transport.post(transfer, lambda t=transfer: self._delivered(plan, t.request))  # type: ignore[misc]
+                    self._transport.post(transfer, partial(self._delivered, plan, transfer.request))
         self._advance(plan, rank, len(plan.layers))
         self._rank_done(plan)
 
@@ -239,7 +238,7 @@ class MicroRanks:
             transfer = flow.transfer
             self._agenda.at(
                 flow.start_ns,
-                lambda t=transfer: self._transport.post(t, lambda: self._arrived(t)),  # type: ignore[misc]
+                partial(self._transport.post, transfer, partial(self._arrived, transfer)),
             )
 
     def _arrived(self, transfer: Transfer) -> None:

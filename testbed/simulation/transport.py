@@ -9,6 +9,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from controller.ecmp import pick
 from controller.flow import Assignment, Flow, Level, PortId, Stage
@@ -136,7 +137,7 @@ class Transport:
 
         def route(peer: int, size: int) -> _Route:
             path = self._path(members[index], members[peer], f"{step.group}:{members[index]}")
-            return _Route(path, size, None if arrived is None else lambda: arrived(peer))
+            return _Route(path, size, None if arrived is None else partial(arrived, peer))
 
         routes = [route(peer, size) for peer, size in peer_bytes(step, index, len(members)).items()]
         load: dict[PortId, int] = {}
@@ -256,9 +257,9 @@ class Transport:
                 sending.streams.append(stream)
                 self._owner[stream.serial] = sending, route
             else:  # nothing to send, or it stays on the server
-                self._agenda.at(now_ns, lambda route=route: self._through(sending, route))  # type: ignore[misc]
+                self._agenda.at(now_ns, partial(self._through, sending, route))
         if not sending.routes:
-            self._agenda.at(now_ns, lambda: self._complete(sending))
+            self._agenda.at(now_ns, partial(self._complete, sending))
 
     def _through(self, sending: _Sending, route: _Route) -> None:
         sending.under_way -= 1

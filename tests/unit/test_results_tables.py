@@ -1,5 +1,6 @@
 """What a person reads in the terminal at the end of a run."""
 
+import msgspec
 import pytest
 from record_factory import micro_record, serving_record, unfaithful
 from rich.console import Console
@@ -55,6 +56,15 @@ def test_a_serving_run_fits_a_terminal_of_80_columns() -> None:
     assert (cells[1], cells[-1]) == ("5/6", "yes")
     assert len(cells) == 11
     assert "faithful: every check is within its bounds" in text
+
+
+def test_a_long_policy_takes_several_lines_and_no_digit_from_the_numbers() -> None:
+    spec = "mfs(layer_boundary=off, monotonic=off) + requests(prune=off)"
+    record = serving_record()
+    short, long = (printed(summary_of(msgspec.structs.replace(record, policy=p))) for p in ("mfs", spec))
+    numbers = [line.split()[1:] for line in short.splitlines() if line.startswith("mfs")][0]
+    assert "…" not in long
+    assert all(number in long for number in numbers)
 
 
 def test_an_unfaithful_run_says_which_check_failed_and_what_to_change() -> None:
