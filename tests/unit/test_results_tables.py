@@ -62,7 +62,7 @@ def test_a_long_policy_takes_several_lines_and_no_digit_from_the_numbers() -> No
     spec = "mfs(layer_boundary=off, monotonic=off) + requests(prune=off)"
     record = serving_record()
     short, long = (printed(summary_of(msgspec.structs.replace(record, policy=p))) for p in ("mfs", spec))
-    numbers = [line.split()[1:] for line in short.splitlines() if line.startswith("mfs")][0]
+    numbers = next(line.split()[1:] for line in short.splitlines() if line.startswith("mfs"))
     assert "…" not in long
     assert all(number in long for number in numbers)
 
