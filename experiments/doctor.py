@@ -44,7 +44,8 @@ def unavailable_text(error: FabricUnavailable) -> str:
         lines.append(f"  {need.name}: {need.detail}")
         if need.fix:
             lines.append(f"    to get it: {need.fix}")
-    return "\n".join([*lines, "`mfs doctor` lists everything the fabrics need."])
+    lines.append("`mfs doctor` lists everything the fabrics need. `--fabric sim` needs none of this.")
+    return "\n".join(lines)
 
 
 def _state(need: Requirement) -> Text:
