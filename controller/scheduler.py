@@ -5,6 +5,7 @@ daemon) tells it what happens and enforces what comes back: the first assignment
 force and then permits the flow to start; later ones move it while it runs.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -15,6 +16,8 @@ from controller.ports import PortLoads
 
 _Standing = tuple[Level, float, int | None]
 """What is in force for a flow: level, order and pace."""
+
+_LEVELS = frozenset(Level)
 
 _PRUNED: _Standing = (Level.SCAVENGER, 0.0, None)
 
@@ -268,6 +271,15 @@ class Scheduler:
         if verdict.level is Level.CONTROL:
             raise SchedulerError(
                 f"policy {self._policy.name!r} put flow {flow.flow.id!r} on the control level"
+            )
+        if verdict.level not in _LEVELS or math.isnan(verdict.order):
+            raise SchedulerError(
+                f"policy {self._policy.name!r} gave flow {flow.flow.id!r} the level {verdict.level!r} and the"
+                f" order {verdict.order!r}; levels are {', '.join(level.name for level in Level)}"
+            )
+        if verdict.rate_bps is not None and verdict.rate_bps <= 0:
+            raise SchedulerError(
+                f"policy {self._policy.name!r} gave flow {flow.flow.id!r} a rate of {verdict.rate_bps} bits/s"
             )
         flow.level = verdict.level
         if self.view.exact:

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Callable
 
-from testbed.fabric import Progress, Requirement
+from controller.scheduler import SchedulerError
+from testbed.fabric import Progress, Requirement, RunFailed
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.simulation.run import SimulatedRun
@@ -17,4 +18,7 @@ class SimulatedFabric:
         return [Requirement(name="Python", ok=True, detail=sys.version.split()[0])]
 
     def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
-        return SimulatedRun(job, progress).run()
+        try:
+            return SimulatedRun(job, progress).run()
+        except SchedulerError as error:
+            raise RunFailed(str(error)) from error

@@ -7,6 +7,7 @@ its level; a share of a collective has a connection to each peer.
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -174,8 +175,11 @@ class Transport:
         now_ns = self._agenda.now_ns
         for sending in list(self._sending.values()):
             if sending.streams:
-                left = round(sum(stream.left_at(now_ns) for stream in sending.streams))
-                self.obey(self._scheduler.progress(now_ns, sending.flow.id, left))
+                # Upwards: a pace worked out from a byte too few would end after the deadline.
+                left = math.ceil(sum(stream.left_at(now_ns) for stream in sending.streams))
+                self.obey(
+                    self._scheduler.progress(now_ns, sending.flow.id, min(left, sending.flow.size_bytes))
+                )
 
     def obey(self, assignments: Sequence[Assignment]) -> None:
         crowded: dict[int, _Pool] = {}

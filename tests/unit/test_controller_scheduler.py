@@ -5,6 +5,7 @@ from scheduling_world import due
 
 from controller.flow import Batch, Flow, Level, Stage
 from controller.policies import make_policy
+from controller.policies.base import ActiveFlow, NoOptions, Policy, Verdict, View
 from controller.scheduler import Scheduler, SchedulerError
 
 UP, DOWN = "h1->s1", "s1->h2"
@@ -147,3 +148,27 @@ def test_what_cannot_be_is_refused_with_the_id_in_the_message() -> None:
     with pytest.raises(SchedulerError, match="flow 'g' crosses 'h9->s1', which is not a port here"):
         core.submit(0, Flow(id="g", stage=Stage.P2D, size_bytes=1, load={"h9->s1": 1}))
     assert [active.id for active in core.active()] == ["f"]  # a refusal leaves no trace
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (Verdict(9, "x"), "the level 9"),  # type: ignore[arg-type]
+        (Verdict(Level.P3, "x", order=float("nan")), "the order nan"),
+        (Verdict(Level.P3, "x", rate_bps=0), "a rate of 0 bits/s"),
+        (Verdict(Level.P3, "x", rate_bps=-5), "a rate of -5 bits/s"),
+    ],
+)
+def test_a_verdict_that_cannot_be_is_refused_with_the_name_of_the_policy(
+    verdict: Verdict, words: str
+) -> None:
+    class Odd(Policy):
+        name = "odd"
+        summary = "says what cannot be"
+
+        def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+            return verdict
+
+    core = Scheduler(Odd(NoOptions()), ports=PORTS, exact=True)
+    with pytest.raises(SchedulerError, match=f"policy 'odd' gave flow 'f' .*{words}"):
+        core.submit(0, Flow(id="f", stage=Stage.P2D, size_bytes=1, load={UP: 1}))

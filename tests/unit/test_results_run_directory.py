@@ -1,6 +1,7 @@
 """A run directory holds everything, comes back unchanged, and is never half written."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -145,3 +146,16 @@ def test_a_damaged_table_is_named_as_the_directory_it_is_in(tmp_path: Path) -> N
     (out / "flows.parquet").write_bytes(b"not parquet")
     with pytest.raises(UserError, match="damaged cannot be read as a run directory"):
         read_run(out)
+
+
+def test_a_device_is_not_replaced_and_a_link_is_followed(tmp_path: Path) -> None:
+    pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    with pytest.raises(OSError, match="not an ordinary file"), replacing(pipe):
+        pass
+    with replacing(link) as temporary:
+        temporary.write_text("new")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert target.read_text() == "new"

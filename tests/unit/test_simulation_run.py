@@ -115,3 +115,10 @@ def test_no_pair_of_ranks_sends_more_at_once_than_it_has_lanes() -> None:
 def test_without_lanes_no_flow_waits() -> None:
     record = played("quickstart", "mfs", *FEW, "simulation.lanes=false")
     assert {row.lane_wait_ns for row in record.flows} == {0}
+
+
+def test_paced_flows_arrive_at_their_deadline_and_not_a_hair_later() -> None:
+    """karuna aims at the very nanosecond; alone, every request must make it."""
+    [row] = played("quickstart", "karuna", "simulation.order=exact", "workload.requests=1").requests
+    assert row.ttft_ns is not None
+    assert 0.9 * row.slo_ns <= row.ttft_ns <= row.slo_ns
