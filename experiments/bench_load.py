@@ -49,13 +49,17 @@ class _Call(NamedTuple):
     arguments: tuple[object, ...]
 
 
+_ToCome = Callable[[], "list[_Call | _ToCome]"]
+"""What is known only when it is its turn."""
+
+
 @dataclass(slots=True)
 class _Slot:
     """One of the batches that compute at a time. What it does next may only be known when it is its
     turn (which S1 is still on its way), hence the functions."""
 
     unit: int
-    to_come: deque[_Call | Callable[[], list[_Call]]] = field(default_factory=deque)
+    to_come: deque[_Call | _ToCome] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
@@ -180,8 +184,14 @@ class BenchLoad:
             slot.to_come.extend(_submits(batch.deliveries(layer)))
         slot.to_come.append(_Call(EventKind.LAYER, (batch.id, LAYERS)))
 
-    def _rest_of(self, flow_ids: list[str]) -> Callable[[], list[_Call]]:
-        return lambda: [_completion(flow_id) for flow_id in flow_ids if flow_id in self._sent]
+    def _rest_of(self, flow_ids: list[str]) -> _ToCome:
+        """Completions of those that are still active, one at a time: others may complete in between."""
+
+        def rest() -> list[_Call | _ToCome]:
+            left = [flow_id for flow_id in flow_ids if flow_id in self._sent]
+            return [_completion(left[0]), self._rest_of(left[1:])] if left else []
+
+        return rest
 
     def _begin_midway(self, slot: _Slot) -> None:
         """Begin as if it had run for long: S3 of a batch that has computed, and a batch at some layer."""

@@ -208,7 +208,9 @@ def bench_scheduler(
         list[int] | None,
         typer.Option(min=100, help="How many flows are active; repeatable. Default: 100, 1000, 10000."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Wall seconds to time each pair of them.")] = 1.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, max=3600, help="Wall seconds to time each pair of them.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the events.")] = 1,
     exact: Annotated[
         bool, typer.Option("--exact", help="As on a fabric that keeps an exact order, not levels only.")
