@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
+from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage, coflow_of
+from controller.lending import loans
 from controller.openflow import FlowMod, RuleBook, ports_of
 from controller.protocol import (
     GroupUp,
@@ -244,7 +245,7 @@ class Dispatcher:
             request=message.request,
             layer=message.layer,
             deadline_ns=message.deadline_ns,
-            coflow=_coflow(message),
+            coflow=coflow_of(message.batch, message.layer, message.stage),
             downstream_ns=message.downstream_ns,
         )
         actions = self._apply(self._scheduler.submit(now_ns, flow))
@@ -330,21 +331,15 @@ class Dispatcher:
         )
 
     def _lend(self, time_ns: int, pool: _Pool) -> list[Action]:
-        """Lend the levels of waiting flows to the lanes they wait for, oldest transfer first.
-
-        Otherwise a pool full of deferred flows would hold up an urgent one (priority inversion). The
-        i-th most urgent of those that wait needs i lanes that are as urgent; a lane keeps what it was
-        lent until its flow is done.
-        """
+        """Lend the levels of waiting flows to the lanes they wait for; a lane keeps what it was lent until
+        its flow is done."""
         busy = sorted((lane for lane in pool.lanes if lane.flow is not None), key=lambda lane: lane.taken)
         if len(busy) < len(pool.lanes):
             return []  # a lane is free: the flow that comes next takes it
         actions: list[Action] = []
         urgent = heapq.nsmallest(len(busy), pool.waiting.values(), key=lambda w: (w.level, w.order))
-        for needed, waiting in enumerate(urgent, start=1):
-            if sum(lane.wanted <= waiting.level for lane in busy) >= needed:
-                continue
-            lane = next(lane for lane in busy if lane.wanted > waiting.level)
+        for number, i in loans([lane.wanted for lane in busy], [waiting.level for waiting in urgent]):
+            lane, waiting = busy[number], urgent[i]
             reason = f"its lane is needed by {waiting.flow}, which waits at {waiting.level.name}"
             self._log(time_ns, lane.flow or "", lane.wanted, waiting.level, reason)
             lane.lent = waiting.level
@@ -415,10 +410,3 @@ class Dispatcher:
             for port in lane.ports:
                 load[port] = load.get(port, 0.0) + size_bytes / len(lanes)
         return {port: round(share) for port, share in load.items()}
-
-
-def _coflow(message: Submit) -> str | None:
-    """All flows of one stage of one layer of one batch belong together (what coflow policies order)."""
-    if message.batch is None or message.layer is None:
-        return None
-    return f"{message.batch}.l{message.layer}.{message.stage.value}"

@@ -119,3 +119,11 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     order: float = 0.0
     rate_bps: int | None = None
+
+
+def coflow_of(batch: str | None, layer: int | None, stage: Stage) -> str | None:
+    """What coflow policies order by: the transfers of one stage of one layer of one batch belong together.
+
+    None without a batch or a layer. A collective is a coflow of its own.
+    """
+    return None if batch is None or layer is None else f"{batch}.l{layer}.{stage.value}"

@@ -57,6 +57,15 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
     label: str
     downstream_ns: int = 0
 
+    def sent_by(self, index: int, members: int) -> dict[int, int]:
+        """What member `index` of `members` sends to each other one; an all-reduce is a ring,
+        2 (p - 1) / p of the vector to the next."""
+        if self.kind is CollectiveKind.ALL_TO_ALL:
+            return {peer: size for peer, size in enumerate(self.sizes[index]) if peer != index}
+        if members == 1:
+            return {}
+        return {(index + 1) % members: round(self.sizes[0][0] * 2 * (members - 1) / members)}
+
 
 Step = Compute | Collective
 

@@ -378,13 +378,9 @@ class Rank:
 
 
 def _peer_bytes(step: Collective, group: CollectiveGroup) -> dict[int, int]:
-    """Model bytes this rank sends to each peer. An all-reduce is a ring: 2(p-1)/p to the next one."""
-    if step.kind is CollectiveKind.ALL_TO_ALL:
-        row = step.sizes[group.index]
-        return {rank: row[j] for j, rank in enumerate(group.members) if j != group.index}
-    size = len(group.members)
-    following = group.members[(group.index + 1) % size]
-    return {following: round(step.sizes[0][0] * 2 * (size - 1) / size)}
+    """Model bytes this rank sends to each peer."""
+    sent = step.sent_by(group.index, len(group.members))
+    return {group.members[index]: size for index, size in sent.items()}
 
 
 def choose_device(wanted: str, rank: int, ranks: int) -> tuple[torch.device, bool]:

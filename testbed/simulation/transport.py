@@ -8,19 +8,20 @@ its level; a share of a collective has a connection to each peer.
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from controller.ecmp import pick
-from controller.flow import Assignment, Flow, Level, PortId, Stage
+from controller.flow import Assignment, Flow, Level, PortId, Stage, coflow_of
+from controller.lending import loans
 from controller.scheduler import Scheduler
 from testbed.job import Job
 from testbed.record import DecisionRow, FlowRow
 from testbed.simulation.clock import Agenda
 from testbed.simulation.network import FluidNetwork, Place, Stream
 from testbed.topology import server_ip
-from workers.plan import Collective, CollectiveKind, Transfer
+from workers.plan import Collective, Transfer
 
 Done = Callable[[], None]
 Arrived = Callable[[int], None]
@@ -117,7 +118,7 @@ class Transport:
             batch=transfer.batch,
             request=None if transfer.request is None else str(transfer.request),
             layer=transfer.layer,
-            coflow=_coflow(transfer),
+            coflow=coflow_of(transfer.batch, transfer.layer, transfer.stage),
             deadline_ns=transfer.deadline_ns,
             downstream_ns=transfer.downstream_ns,
         )
@@ -140,7 +141,7 @@ class Transport:
             path = self._path(members[index], members[peer], f"{step.group}:{members[index]}")
             return _Route(path, size, None if arrived is None else partial(arrived, peer))
 
-        routes = [route(peer, size) for peer, size in peer_bytes(step, index, len(members)).items()]
+        routes = [route(peer, size) for peer, size in step.sent_by(index, len(members)).items()]
         load: dict[PortId, int] = {}
         for one in routes:
             for port in one.path:
@@ -230,18 +231,15 @@ class Transport:
         self._lend(pool)
 
     def _lend(self, pool: _Pool) -> None:
-        """As `controller.dispatcher.Dispatcher` does: see there."""
         if not pool.waiting:
             return
-        busy = sorted((lane for lane in pool.lanes if lane.flow is not None), key=lambda lane: lane.taken)
-        if len(busy) < len(pool.lanes):
+        lanes = sorted((lane for lane in pool.lanes if lane.flow is not None), key=lambda lane: lane.taken)
+        if len(lanes) < len(pool.lanes):
             return
+        busy = [lane.flow for lane in lanes if lane.flow is not None]
         urgent = heapq.nsmallest(len(busy), pool.waiting.values(), key=lambda sending: sending.place)
-        for needed, waiting in enumerate(urgent, start=1):
-            flows = [lane.flow for lane in busy if lane.flow is not None]
-            if sum(flow.wanted <= waiting.level for flow in flows) >= needed:
-                continue
-            holder = next(flow for flow in flows if flow.wanted > waiting.level)
+        for number, i in loans([flow.wanted for flow in busy], [flow.level for flow in urgent]):
+            holder, waiting = busy[number], urgent[i]
             before, holder.lent = holder.wanted, waiting.level
             reason = f"its lane is needed by {waiting.flow.id}, which waits at {waiting.level.name}"
             self._log(holder, before, reason)
@@ -330,25 +328,11 @@ class Transport:
         )
 
 
-def peer_bytes(step: Collective, index: int, members: int) -> Mapping[int, int]:
-    """What member `index` sends to the others; an all-reduce is a ring, 2 (p - 1) / p to the next."""
-    if step.kind is CollectiveKind.ALL_TO_ALL:
-        return {j: size for j, size in enumerate(step.sizes[index]) if j != index}
-    size = round(step.sizes[0][0] * 2 * (members - 1) / members)
-    return {(index + 1) % members: size} if members > 1 else {}
-
-
 def _cap(sending: _Sending) -> float | None:
     """A pace is for the flow; its connections get an even part of it."""
     if sending.rate_bps is None:
         return None
     return sending.rate_bps / 8e9 / max(1, sum(route.size > 0 for route in sending.routes))
-
-
-def _coflow(transfer: Transfer) -> str | None:
-    if transfer.batch is None or transfer.layer is None:
-        return None
-    return f"{transfer.batch}.l{transfer.layer}.{transfer.stage.value}"
 
 
 def _lanes_of_micro(job: Job) -> dict[_Pair, int]:
