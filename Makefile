@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help setup demo test lint format clean
 
 help:
-	@echo "make demo   set up, run the quickstart on the emulated fabric, print a table and a report"
+	@echo "make demo   set up, run the quickstart (emulated where that can run, else simulated), print a table and a report"
 	@echo "make test   set up, run every test"
 	@echo "make lint   ruff and mypy"
 	@echo "make setup  only install what is missing"

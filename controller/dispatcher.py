@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage, coflow_of
+from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
 from controller.lending import loans
 from controller.openflow import FlowMod, RuleBook, ports_of
 from controller.protocol import (
@@ -245,7 +245,7 @@ class Dispatcher:
             request=message.request,
             layer=message.layer,
             deadline_ns=message.deadline_ns,
-            coflow=coflow_of(message.batch, message.layer, message.stage),
+            coflow=message.coflow,
             downstream_ns=message.downstream_ns,
         )
         actions = self._apply(self._scheduler.submit(now_ns, flow))

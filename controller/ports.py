@@ -52,21 +52,30 @@ class _Port:
         if self.due_flows[at] == 0:
             del self.deadlines_ns[at], self.due_bytes[at], self.due_flows[at]
 
-    def early_count(self, flow: Flow, more: int) -> None:
-        if flow.batch is None:
-            return
-        layers = self.early_layers.setdefault(flow.batch, {})
-        layer = flow.layer if flow.stage is Stage.KV_REUSE else None
-        key = BLOCKS_NOW if layer is None else layer
-        layers[key] = layers.get(key, 0) + more
-        if layers[key] == 0:
-            del layers[key]
-        if not layers:
-            del self.early_layers[flow.batch]
+    def early_came(self, batch: str, layer: int) -> None:
+        layers = self.early_layers.get(batch)
+        if layers is None:
+            layers = self.early_layers[batch] = {}
+        layers[layer] = layers.get(layer, 0) + 1
+
+    def early_went(self, batch: str, layer: int) -> None:
+        layers = self.early_layers[batch]
+        layers[layer] -= 1
+        if layers[layer] == 0:
+            del layers[layer]
+            if not layers:
+                del self.early_layers[batch]
+
+    def early_moved(self, now_ns: int, gone_bytes: int, window_ns: int) -> None:
+        self.early_waiting_bytes -= gone_bytes
+        self.early_moved_bytes = gone_bytes + self.moved_bytes(now_ns, window_ns)
+        if now_ns > self.early_moved_at_ns:
+            self.early_moved_at_ns = now_ns
 
     def moved_bytes(self, now_ns: int, window_ns: int) -> float:
-        age_ns = max(0, now_ns - self.early_moved_at_ns)
-        return self.early_moved_bytes * math.exp(-age_ns / window_ns)
+        if now_ns <= self.early_moved_at_ns or self.early_moved_bytes == 0.0:
+            return self.early_moved_bytes
+        return self.early_moved_bytes * math.exp((self.early_moved_at_ns - now_ns) / window_ns)
 
 
 class PortLoads:
@@ -121,30 +130,41 @@ class PortLoads:
         return self._ports[port].early_layers
 
     def submitted(self, flow: Flow) -> None:
-        self._count(flow, +1)
-        for port in flow.load:
-            self._left_changes(self._ports[port], flow, left_on(flow, port, flow.size_bytes))
+        if flow.stage is Stage.P2D:
+            self._count(flow, +1)
+            self._left_changes(flow, flow.size_bytes, +1)
+            return
+        ports, batch, layer = self._ports, flow.batch, _holds_up(flow)
+        for port, load_bytes in flow.load.items():
+            state = ports[port]
+            if flow.size_bytes:
+                state.early_waiting_bytes += load_bytes
+            if batch is not None:
+                state.early_came(batch, layer)
 
     def moved(self, now_ns: int, flow: Flow, *, before_bytes: int, after_bytes: int) -> None:
         """Of `flow`, `before_bytes` were left and now `after_bytes` are."""
-        for port in flow.load:
-            state = self._ports[port]
-            gone = left_on(flow, port, before_bytes) - left_on(flow, port, after_bytes)
-            self._left_changes(state, flow, -gone)
-            if flow.stage is not Stage.P2D:
-                state.early_moved_bytes = gone + state.moved_bytes(now_ns, self._window_ns)
-                state.early_moved_at_ns = max(now_ns, state.early_moved_at_ns)
+        if flow.stage is not Stage.P2D:
+            self._early_moved(now_ns, flow, before_bytes, after_bytes)
+        elif flow.deadline_ns is not None and flow.id not in self._aside:
+            for port in flow.load:
+                gone = left_on(flow, port, before_bytes) - left_on(flow, port, after_bytes)
+                self._ports[port].due_changes(flow.deadline_ns, -gone, 0)
 
     def finished(self, now_ns: int, flow: Flow, *, before_bytes: int) -> None:
         self.moved(now_ns, flow, before_bytes=before_bytes, after_bytes=0)
-        self._count(flow, -1)
-        self._aside.discard(flow.id)
+        if flow.stage is Stage.P2D:
+            self._count(flow, -1)
+            self._aside.discard(flow.id)
+        elif flow.batch is not None:
+            ports, batch, layer = self._ports, flow.batch, _holds_up(flow)
+            for port in flow.load:
+                ports[port].early_went(batch, layer)
 
     def put_aside(self, flow: Flow, bytes_left: int) -> None:
         """`flow` yields to all others from now on: as S3 it is not due before anybody."""
         if flow.stage is Stage.P2D and flow.id not in self._aside:
-            for port in flow.load:
-                self._left_changes(self._ports[port], flow, -left_on(flow, port, bytes_left))
+            self._left_changes(flow, bytes_left, -1)
             self._count(flow, -1)
             self._aside.add(flow.id)
 
@@ -153,21 +173,30 @@ class PortLoads:
         if flow.id in self._aside:
             self._aside.remove(flow.id)
             self._count(flow, +1)
-            for port in flow.load:
-                self._left_changes(self._ports[port], flow, left_on(flow, port, bytes_left))
+            self._left_changes(flow, bytes_left, +1)
 
-    def _left_changes(self, state: _Port, flow: Flow, more_bytes: int) -> None:
-        if flow.stage is not Stage.P2D:
-            state.early_waiting_bytes += more_bytes
-        elif flow.deadline_ns is not None and flow.id not in self._aside:
-            state.due_changes(flow.deadline_ns, more_bytes, 0)
+    def _early_moved(self, now_ns: int, flow: Flow, before_bytes: int, after_bytes: int) -> None:
+        ports, size, window_ns = self._ports, flow.size_bytes, self._window_ns
+        for port, load_bytes in flow.load.items():
+            gone = load_bytes * before_bytes // size - load_bytes * after_bytes // size if size else 0
+            ports[port].early_moved(now_ns, gone, window_ns)
+
+    def _left_changes(self, flow: Flow, bytes_left: int, sign: int) -> None:
+        """Of S3: what is left becomes due, or is no more."""
+        if flow.deadline_ns is not None and flow.id not in self._aside:
+            for port in flow.load:
+                self._ports[port].due_changes(flow.deadline_ns, sign * left_on(flow, port, bytes_left), 0)
 
     def _count(self, flow: Flow, more: int) -> None:
-        for port in flow.load:
-            if flow.stage is not Stage.P2D:
-                self._ports[port].early_count(flow, more)
-            elif flow.deadline_ns is not None and flow.id not in self._aside:
+        """Of S3."""
+        if flow.deadline_ns is not None and flow.id not in self._aside:
+            for port in flow.load:
                 self._ports[port].due_changes(flow.deadline_ns, 0, more)
+
+
+def _holds_up(flow: Flow) -> int:
+    """The layer that waits for an S1 or S2 flow."""
+    return BLOCKS_NOW if flow.layer is None or flow.stage is not Stage.KV_REUSE else flow.layer
 
 
 def left_on(flow: Flow, port: PortId, bytes_left: int) -> int:

@@ -88,6 +88,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     batch: str | None = None
     request: str | None = None
     layer: int | None = None
+    coflow: str | None = None
     deadline_ns: int | None = None
     downstream_ns: int = 0
 

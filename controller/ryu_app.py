@@ -18,6 +18,7 @@ from controller import ofcompat
 from controller.dispatcher import Action, Dispatcher, Enforce, Grant
 from controller.flow import Level
 from controller.openflow import Command, FlowMod, Match, RuleBook, Wiring, per_switch
+from controller.policies.fault import policy_fault
 from controller.policies.spec import read_spec
 from controller.protocol import (
     Ask,
@@ -216,7 +217,7 @@ class _Desk:
             try:
                 self._serve_once()
             except Exception as error:  # the run must hear of anything that goes wrong here
-                self.trouble(f"controller: {type(error).__name__}: {error}")
+                self.trouble(policy_fault(error) or f"controller: {type(error).__name__}: {error}")
 
     def _serve_once(self) -> None:
         try:

@@ -37,7 +37,7 @@ def flows_dilation(
     due: dict[str, float] = {}
     for flow in flows:
         transfer = flow.transfer
-        path = topology.paths(placement.server_of(transfer.src), placement.server_of(transfer.dst))[0]
+        path = topology.paths(placement.node_of(transfer.src), placement.node_of(transfer.dst))[0]
         for port in path:
             due[port] = due.get(port, 0.0) + transfer.size_bytes * 8 / topology.link(port).bps
     duration_s = max(flow.start_ns for flow in flows) / 1e9 + max(due.values())

@@ -3,23 +3,23 @@
 Only the rows asked for are kept when a table is read. `experiments.explain_text` words them.
 """
 
+import contextlib
 import difflib
 import heapq
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from controller.flow import Stage
 from experiments import explain_text
 from experiments.errors import UserError
 from experiments.known_names import nearest
 from experiments.metrics import spans_by_batch, time_spent
-from experiments.result_tables import SCHEMAS
+from experiments.result_tables import TABLES, TableRows
 from testbed.record import DecisionRow, FlowRow, RequestRow, SpanRow
 
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -42,7 +42,7 @@ def explain_flow(directory: Path, flow: str, policy: str | None = None) -> str:
     stories: list[str] = []
     missing: dict[tuple[str, ...], list[str]] = {}
     for name in run.chosen(policy):
-        rows = run.rows("flows", FlowRow, name, id=flow)
+        rows = run.rows(FlowRow, name, id=flow)
         if rows:
             stories.append(_flow_story(run, name, rows[0]))
         else:
@@ -56,7 +56,7 @@ def explain_request(directory: Path, request: int, policy: str | None = None) ->
     stories: list[str] = []
     missing: dict[tuple[int, ...], list[str]] = {}
     for name in run.chosen(policy):
-        rows = run.rows("requests", RequestRow, name, request=request)
+        rows = run.rows(RequestRow, name, request=request)
         if rows:
             stories.append(_request_story(run, name, rows[0]))
         else:
@@ -71,27 +71,27 @@ def _told(directory: Path, stories: list[str], missing: list[str]) -> str:
 
 
 def _flow_story(run: "_Run", policy: str, flow: FlowRow) -> str:
-    decisions = run.rows("decisions", DecisionRow, policy, flow=flow.id)
+    decisions = run.rows(DecisionRow, policy, flow=flow.id)
     requests: Sequence[RequestRow] = ()
     if flow.request is not None:
-        requests = run.rows("requests", RequestRow, policy, request=flow.request)
+        requests = run.rows(RequestRow, policy, request=flow.request)
     elif flow.batch is not None:
-        requests = run.rows("requests", RequestRow, policy, batch=flow.batch)
+        requests = run.rows(RequestRow, policy, batch=flow.batch)
     shares: Sequence[FlowRow] = ()
     if flow.stage is Stage.COLLECTIVE and flow.coflow is not None:
-        shares = run.rows("flows", FlowRow, policy, coflow=flow.coflow)
+        shares = run.rows(FlowRow, policy, coflow=flow.coflow)
     return explain_text.flow_story(
         policy, flow, sorted(decisions, key=lambda row: row.time_ns), requests, shares
     )
 
 
 def _request_story(run: "_Run", policy: str, request: RequestRow) -> str:
-    flows = run.rows("flows", FlowRow, policy, request=request.request)
+    flows = run.rows(FlowRow, policy, request=request.request)
     spans: Sequence[SpanRow] = ()
     shares: Sequence[FlowRow] = ()
     if request.batch is not None:
-        spans = run.rows("spans", SpanRow, policy, batch=request.batch)
-        shares = run.rows("flows", FlowRow, policy, batch=request.batch, stage=Stage.COLLECTIVE.value)
+        spans = run.rows(SpanRow, policy, batch=request.batch)
+        shares = run.rows(FlowRow, policy, batch=request.batch, stage=Stage.COLLECTIVE.value)
     spent = time_spent(request, spans_by_batch(spans))
     return explain_text.request_story(run.path, policy, request, spent, flows, shares)
 
@@ -127,50 +127,28 @@ class _Run:
         known = ", ".join(self._policies)
         raise UserError(f"--policy {policy}: {self.path} has no such policy{hint} (it has: {known})")
 
-    def flow_ids(self, policy: str) -> list[str]:
-        return [row["id"] for row in self._read("flows", ["id"], {"policy": policy})]
+    def flow_ids(self, policy: str) -> Iterator[str]:
+        with self._reading(FlowRow):
+            for part in TableRows(self.path, FlowRow, policy).parts(["id"]):
+                yield from part["id"].to_pylist()
 
     def request_numbers(self, policy: str) -> tuple[int, ...]:
-        rows = self._read("requests", ["request"], {"policy": policy})
-        return tuple(sorted(row["request"] for row in rows))
+        with self._reading(RequestRow):
+            parts = TableRows(self.path, RequestRow, policy).parts(["request"])
+            return tuple(sorted(number for part in parts for number in part["request"].to_pylist()))
 
-    def rows(self, table: str, row: type[Row], policy: str, **equal: object) -> tuple[Row, ...]:
+    def rows(self, row: type[Row], policy: str, **equal: object) -> tuple[Row, ...]:
         """The rows of one policy whose columns have the values in `equal`."""
-        columns = [field.name for field in msgspec.structs.fields(row)]
-        found = self._read(table, columns, {"policy": policy, **equal})
-        try:
-            return msgspec.convert(found, tuple[row, ...])  # type: ignore[valid-type]
-        except msgspec.ValidationError as error:
-            raise UserError(f"{self._file(table)} cannot be read: {error}") from None
+        among = {column: (value,) for column, value in equal.items()}
+        with self._reading(row):
+            return tuple(TableRows(self.path, row, policy).where(**among))
 
-    def _read(self, table: str, columns: list[str], equal: dict[str, object]) -> list[dict[str, Any]]:
-        """Rows as they are in the file. A column that may be null and is not there is null: the run
-        was made before there was one."""
-        path = self._file(table)
+    @contextlib.contextmanager
+    def _reading(self, row: type[msgspec.Struct]) -> Iterator[None]:
+        name = f"{TABLES[row]}.parquet"
         try:
-            there = set(pq.read_schema(path).names)
-            absent = [name for name in dict.fromkeys([*columns, *equal]) if name not in there]
-            refused = [name for name in absent if not _may_be_null(table, name)]
-            if refused:
-                raise UserError(
-                    f"{path} has no column {', '.join(refused)}: the run was made by another version of mfs;"
-                    " make it again to have it explained"
-                )
-            if any(name in absent for name in equal):
-                return []
-            filters = [(name, "=", value) for name, value in equal.items()]
-            kept = [name for name in columns if name in there]
-            rows: list[dict[str, Any]] = pq.read_table(path, columns=kept, filters=filters).to_pylist()
+            yield
         except FileNotFoundError:
-            raise UserError(f"{self.path} is not the directory of a finished run: no {path.name}") from None
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} cannot be read: {error}") from None
-        return [dict.fromkeys(absent) | row for row in rows]
-
-    def _file(self, table: str) -> Path:
-        return self.path / f"{table}.parquet"
-
-
-def _may_be_null(table: str, column: str) -> bool:
-    schema = SCHEMAS[table]
-    return column in schema.names and bool(schema.field(column).nullable)
+            raise UserError(f"{self.path} is not the directory of a finished run: no {name}") from None
+        except (pa.ArrowException, msgspec.ValidationError, OSError) as error:
+            raise UserError(f"{self.path / name} cannot be read: {error}") from None

@@ -52,10 +52,20 @@ def known_policy(spec: str) -> str:
     return spec
 
 
-def known_fabric(name: str) -> str:
-    from testbed.fabrics import FABRICS
+def known_path_choice(name: str) -> str:
+    from testbed.simulation.paths import PathChoiceError, make_path_choice
 
-    return _one_of(name, FABRICS, "fabric")
+    try:
+        make_path_choice(name, seed=0)
+    except PathChoiceError as error:
+        raise PydanticCustomError("path_choice", "{reason}", {"reason": str(error)}) from None
+    return name
+
+
+def known_fabric(name: str) -> str:
+    from testbed.fabrics import AUTO, FABRICS
+
+    return _one_of(name, [AUTO, *FABRICS], "fabric")
 
 
 def _one_of(name: str, known: Iterable[str], what: str) -> str:

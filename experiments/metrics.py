@@ -1,7 +1,8 @@
-"""What a run is judged by, computed from its rows. Pure: rows in, numbers out.
+"""Statistics, and what is worked out from a few rows of a run. Pure: rows in, numbers out.
 
-Durations are model nanoseconds unless the name says otherwise. A measure that nothing contributes
-to is `None`, never zero and never NaN: "no collective ran" and "collectives took no time" differ.
+What takes all rows of a run is in `experiments.measures`. Durations are model nanoseconds unless the name
+says otherwise. A measure that nothing contributes to is `None`, never zero and never NaN: "no request
+ended" and "requests took no time" differ.
 """
 
 import enum
@@ -12,10 +13,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from controller.flow import Level, PortId, Stage
+from controller.flow import Level, PortId
 from testbed.record import DecisionRow, FlowRow, LinkSample, RequestRow, SpanRow
 
 COMPLETED = "completed"
+
+Numbers = Sequence[float] | npt.NDArray[np.float64]
 
 
 class SpanKind(enum.StrEnum):
@@ -27,20 +30,20 @@ class SpanKind(enum.StrEnum):
     DECODE_STEP = "decode"
 
 
-def percentile(values: Sequence[float], q: float) -> float | None:
+def percentile(values: Numbers, q: float) -> float | None:
     """The q-th percentile (0..100) by linear interpolation between order statistics.
 
     With n values in order, rank `(n - 1) * q / 100` is taken and interpolated (Hyndman and Fan,
     1996, type 7; numpy's default). `None` without values.
     """
-    if not values:
+    if len(values) == 0:
         return None
     return float(np.percentile(np.asarray(values, dtype=np.float64), q, method="linear"))
 
 
-def mean(values: Sequence[float]) -> float | None:
+def mean(values: Numbers) -> float | None:
     """The arithmetic mean, or `None` without values."""
-    if not values:
+    if len(values) == 0:
         return None
     return float(np.mean(np.asarray(values, dtype=np.float64)))
 
@@ -55,55 +58,6 @@ def slo_attainment(rows: Sequence[RequestRow]) -> float | None:
     if not rows:
         return None
     return sum(meets_slo(row) for row in rows) / len(rows)
-
-
-def collective_completion_ns(flows: Iterable[FlowRow]) -> dict[str, int]:
-    """Completion time of each collective, by coflow.
-
-    From the *last* member's submit, when all are ready, to the last member's finish. Waiting for a
-    slow member is thus charged to what made it slow, not to the network under the collective.
-    """
-    members: dict[str, list[FlowRow]] = defaultdict(list)
-    for flow in flows:
-        if flow.stage is Stage.COLLECTIVE:
-            members[flow.coflow or flow.id].append(flow)
-    return {
-        coflow: max(f.finish_ns for f in shares) - max(f.submit_ns for f in shares)
-        for coflow, shares in members.items()
-    }
-
-
-def exposed_s1_ns(spans: Iterable[SpanRow]) -> dict[tuple[str, int], int]:
-    """S1 time that compute did not hide, by (batch, layer): the longest S1 wait of any rank.
-
-    The longest, because the collective after the compute makes every rank wait for the last one.
-    """
-    waits: dict[tuple[str, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for span in spans:
-        if span.kind == SpanKind.S1_WAIT and span.batch is not None and span.layer is not None:
-            waits[span.batch, span.layer][span.rank] += span.end_ns - span.start_ns
-    return {key: max(by_rank.values()) for key, by_rank in waits.items()}
-
-
-def earliness_ns(flows: Iterable[FlowRow]) -> list[int]:
-    """How long before its deadline each S3 flow finished, `max(0, deadline - finish)`.
-
-    Per flow, in the order given; a late flow counts 0. MFS v1 (section 2) wants S3 not needlessly
-    early: bandwidth given to a flow that could wait is taken from one that could not.
-    """
-    return [
-        max(0, flow.deadline_ns - flow.finish_ns)
-        for flow in flows
-        if flow.stage is Stage.P2D and flow.deadline_ns is not None
-    ]
-
-
-def stage_completion_ns(flows: Iterable[FlowRow]) -> dict[Stage, list[int]]:
-    """Submit to finish of every flow, by stage, lane and permit waits included."""
-    times: dict[Stage, list[int]] = {stage: [] for stage in Stage}
-    for flow in flows:
-        times[flow.stage].append(flow.finish_ns - flow.submit_ns)
-    return times
 
 
 class LevelPeriod(msgspec.Struct, frozen=True):

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from controller.flow import Level
 from experiments import metrics
-from testbed.job import Scale
-from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
+from experiments.trace_excerpt import Excerpt
+from testbed.record import FlowRow, RequestRow, SpanRow
 
 Event = dict[str, Any]
 
@@ -59,17 +59,20 @@ SPAN_COLOURS: Final[dict[str, str]] = {
 }
 
 
-def trace_events(record: RunRecord, scale: Scale) -> Iterator[Event]:
-    """All events of a run. Slices are `X` (ranks) or balanced `b`/`e` pairs (requests, links)."""
-    yield from _request_events(record.requests)
-    yield from _rank_events(record.spans, _servers(record.flows))
-    yield from _link_events(record, scale)
+def trace_events(shown: Excerpt) -> Iterator[Event]:
+    """All events of an excerpt. Slices are `X` (ranks) or balanced `b`/`e` pairs (requests, links)."""
+    yield from _request_events(shown.requests)
+    yield from _rank_events(shown.spans, _servers(shown.flows))
+    yield from _link_events(shown)
 
 
-def write_trace(path: Path, events: Iterable[Event], *, title: str) -> None:
-    """Write events one to a line: a trace can have a million, and `grep` should work on it."""
+def write_trace(path: Path, events: Iterable[Event], *, title: str, only: str | None = None) -> None:
+    """Write events one to a line: a trace can have 200,000, and `grep` should work on it."""
+    about = {"title": title, "time": "model time"}
+    if only is not None:
+        about["only"] = only
     with path.open("w", encoding="utf-8") as file:
-        head = json.dumps({"title": title, "time": "model time"})
+        head = json.dumps(about)
         file.write(f'{{"displayTimeUnit": "ms", "otherData": {head}, "traceEvents": [')
         separator = "\n"
         for event in events:
@@ -243,18 +246,16 @@ def nesting_lanes(spans: Iterable[SpanRow]) -> list[list[SpanRow]]:
     return lanes
 
 
-def _link_events(record: RunRecord, scale: Scale) -> Iterator[Event]:
-    rates = metrics.link_rates(record.links, scale.bytes_scale)
+def _link_events(shown: Excerpt) -> Iterator[Event]:
     crossing: dict[str, list[FlowRow]] = {}
-    for flow in record.flows:
+    for flow in shown.flows:
         for port in flow.path:
             crossing.setdefault(port, []).append(flow)
-    decisions = metrics.decisions_by_flow(record.decisions)
-    ports = sorted(crossing.keys() | rates.keys())
+    ports = sorted(crossing.keys() | shown.rates.keys())
     for pid, port in enumerate(ports, start=FIRST_LINK_PID):
         yield from _process(pid, f"link {port}", pid)
         for i, flow in enumerate(crossing.get(port, ())):
-            for period in metrics.level_periods(flow, decisions.get(flow.id, ())):
+            for period in metrics.level_periods(flow, shown.decisions.get(flow.id, ())):
                 yield from _slice(
                     pid=pid,
                     id=f"{pid}.{i}",
@@ -265,8 +266,8 @@ def _link_events(record: RunRecord, scale: Scale) -> Iterator[Event]:
                     args=_flow_args(flow, period.reason),
                     colour=LEVEL_COLOURS[period.level],
                 )
-        if port in rates:
-            yield from _counter_events(pid, rates[port])
+        if port in shown.rates:
+            yield from _counter_events(pid, shown.rates[port])
 
 
 def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:

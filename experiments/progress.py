@@ -1,7 +1,8 @@
-"""Showing how far a run is, on standard error: a bar on a terminal, plain lines elsewhere."""
+"""Showing how far a run or a sweep is, on standard error: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -101,3 +102,111 @@ class LineDisplay:
         self._last, self._written_s = (policy, state.phase), now_s
         count = f" {state.done}/{state.total}" if state.total else ""
         self._write(f"{policy}: {state.phase}{count} ({state.wall_s:.0f} s)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepProgress:
+    """How far a sweep is: of `total` cells, how many are over, and how many of those have failed now.
+
+    `left_s` estimates the time that is left; it is None before the first cell is over.
+    """
+
+    over: int
+    failed: int
+    total: int
+    wall_s: float
+    left_s: float | None
+
+
+class SweepDisplay(Protocol):
+    """Shows the progress of a sweep while it is entered; `update` may come from another thread."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def update(self, state: SweepProgress) -> None: ...
+
+
+def sweep_display_for(console: Console) -> SweepDisplay:
+    return SweepBar(console) if console.is_terminal else SweepLines(console.print)
+
+
+class SweepBar:
+    """One bar for all cells."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("cells"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+        )
+        self._task = self._bars.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def update(self, state: SweepProgress) -> None:
+        said = ", ".join(_outlook(state))
+        self._bars.update(self._task, description=said, completed=state.over, total=state.total)
+
+
+class SweepLines:
+    """A line when a cell is over, but only every few seconds."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._told: SweepProgress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def update(self, state: SweepProgress) -> None:
+        told = self._told
+        if told is not None and state.over < state.total and state.wall_s - told.wall_s < _LINE_EVERY_S:
+            return
+        if told is not None and state.over == told.over:
+            return
+        self._told = state
+        parts = [f"{state.over}/{state.total} cells", f"{rough_time(state.wall_s)} so far", *_outlook(state)]
+        self._write(", ".join(parts))
+
+
+def _outlook(state: SweepProgress) -> list[str]:
+    parts = [f"{state.failed} failed"] if state.failed else []
+    if state.left_s is not None and state.over < state.total:
+        parts.append(f"about {rough_time(state.left_s)} left")
+    return parts
+
+
+def rough_time(seconds: float) -> str:
+    """A wall time as a person says it: "45 s", "12 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

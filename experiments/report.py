@@ -5,16 +5,14 @@ looks are `templates/report.css`; figures are inline SVG.
 """
 
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from experiments import report_figures, report_micro_figures, report_sections
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
-from experiments.report_sections import Markup, html
-from experiments.report_series import Series, series_of
+from experiments.report_page import figure, page, section
+from experiments.report_sections import Markup
+from experiments.report_series import MOST_FLOWS, Series, series_of
 from experiments.run_directory import RunDirectory, read_run
 
 
@@ -34,20 +32,19 @@ def render_report(directories: Sequence[RunDirectory]) -> str:
     if not series:
         raise UserError("nothing to report: no run in the given directories")
     serving = [one for one in series if not one.is_micro]
-    micro = [one for one in series if one.is_micro]
-    sections = _serving_sections(serving) + _micro_sections(micro)
-    sections.append(_section("How far to trust it", report_sections.checks(series)))
+    coflows = [one for one in series if one.is_coflows]
+    micro = [one for one in series if one.is_micro and not one.is_coflows]
+    sections = _serving_sections(serving) + _coflow_sections(coflows) + _micro_sections(micro)
+    sections.append(section("How far to trust it", report_sections.checks(series)))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
-        sections.append(_section(f"What was run{name}", report_sections.facts(directory)))
+        sections.append(section(f"What was run{name}", report_sections.facts(directory)))
     titles = list(dict.fromkeys(d.summary["scenario"] for d in directories))
-    folder = files("experiments") / "templates"
-    return Template((folder / "report.html").read_text(encoding="utf-8")).substitute(
-        title=escape(", ".join(titles)),
-        subtitle=escape(_subtitle(directories, series)),
-        style=(folder / "report.css").read_text(encoding="utf-8"),
+    return page(
+        title=", ".join(titles),
+        subtitle=_subtitle(directories, series),
         verdict=report_sections.verdict(directories),
-        sections="\n".join(sections),
+        sections=sections,
     )
 
 
@@ -58,35 +55,21 @@ def _subtitle(directories: Sequence[RunDirectory], series: Sequence[Series]) -> 
     return f"{policies} on the fabric {fabrics}, seed {seeds}"
 
 
-def _section(title: str, *parts: Markup) -> Markup:
-    body = "".join(parts)
-    return Markup(f"<section><h2>{html(title)}</h2>{body}</section>") if body else Markup("")
-
-
-def _figure(svg: str, caption: str) -> Markup:
-    if not svg:
-        return Markup("")
-    return Markup(
-        f"<figure><div class=scroll><div class=plot>{svg}</div></div>"
-        f"<figcaption>{html(caption)}</figcaption></figure>"
-    )
-
-
 def _serving_sections(series: Sequence[Series]) -> list[Markup]:
     if not series:
         return []
     figures = report_figures
     promoted = [one for one in series if one.run["promotions"]]
     return [
-        _section("Results", report_sections.summary(series)),
-        _section(
+        section("Results", report_sections.summary(series)),
+        section(
             "Time to first token",
-            _figure(
+            figure(
                 figures.ttft_figure(series),
                 "Share of all arrived requests with a TTFT of at most x. A request without a first "
                 "token counts as a miss: its curve ends below 1.",
             ),
-            _figure(
+            figure(
                 figures.arrivals_figure(series),
                 "Each request at its arrival; above the dashed line its SLO was missed. A cross has "
                 "no first token.",
@@ -94,24 +77,24 @@ def _serving_sections(series: Sequence[Series]) -> list[Markup]:
             Markup("<h3>Furthest from their SLO</h3>"),
             report_sections.slowest(series),
         ),
-        _section(
+        section(
             "Stages",
-            _figure(
+            figure(
                 figures.stages_figure(series),
                 "From the submit of a flow to its last byte, waits for a lane and a permit included.",
             ),
-            _figure(
+            figure(
                 figures.waits_figure(series),
                 "Left: time compute stood still for reused KV, the slowest rank of a batch. Middle: "
                 "from the last member ready to the last one done. Right: S3 against its deadline; "
                 "far right is bandwidth that another flow could have used.",
             ),
         ),
-        _section(
+        section(
             "Levels",
-            _figure(
+            figure(
                 figures.levels_figure(series),
-                "Flows in flight by level, the most urgent at the bottom.",
+                f"Flows in flight by level, the most urgent at the bottom.{figures.sampled_text(series)}",
             ),
             Markup("<h3>Flows that were promoted</h3>"),
             report_sections.promoted_examples(promoted or series),
@@ -121,31 +104,51 @@ def _serving_sections(series: Sequence[Series]) -> list[Markup]:
 
 
 def _links_section(series: Sequence[Series]) -> Markup:
-    return _section(
+    loads = report_figures.link_loads(series)
+    return section(
         "Links",
-        _figure(
-            report_figures.links_figure(series),
+        figure(
+            report_figures.links_figure(loads),
             "Each line is one direction of a link; at most the 40 busiest are shown.",
         ),
-        _figure(
-            report_figures.busiest_links_figure(series),
+        figure(
+            report_figures.busiest_links_figure(loads),
             "The links that carried most, by level. Rates are model rates with framing included.",
         ),
     )
+
+
+def _coflow_sections(series: Sequence[Series]) -> list[Markup]:
+    if not series:
+        return []
+    return [
+        section(
+            "Coflows",
+            report_sections.coflows(series),
+            figure(
+                report_micro_figures.coflows_figure(series),
+                "Coflow completion time: from the first submit to the last byte of the last flow.",
+            ),
+            Markup("<h3>Flows that were promoted</h3>"),
+            report_sections.promoted_examples(series),
+        ),
+        _links_section(series),
+    ]
 
 
 def _micro_sections(series: Sequence[Series]) -> list[Markup]:
     if not series:
         return []
     return [
-        _section(
+        section(
             "Flows",
             report_sections.micro_flows(series),
-            _figure(
+            figure(
                 report_micro_figures.timeline_figure(series),
-                "From permit to last byte, coloured by level; | is the deadline.",
+                "From permit to last byte, coloured by level; | is the deadline. At most the first "
+                f"{MOST_FLOWS} flows are shown.",
             ),
-            _figure(
+            figure(
                 report_micro_figures.received_figure(series),
                 "Bytes that have arrived at the receiver.",
             ),

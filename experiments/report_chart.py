@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from controller.flow import Level
+from experiments.distributions import Curve, curve
 
 # Matplotlib writes colours as literals; these two are stand-ins for what the style sheet decides,
 # so that one figure is readable on a light and on a dark page.
@@ -31,7 +32,6 @@ LEVEL_COLOURS: Final = {
     Level.P6: "#5b62b3",
     Level.SCAVENGER: "#9a9a9a",
 }
-CDF_POINTS: Final = 400
 
 _STYLE: Final[dict[Any, Any]] = {
     "axes.axisbelow": True,
@@ -92,15 +92,18 @@ def draw_cdf(
     axes: Axes, values: Sequence[float], *, label: str, colour: str, total: int | None = None
 ) -> None:
     """The share of `total` (default: all) that is at most x; misses keep the curve below 1."""
-    if not values:
+    draw_curve(axes, curve(values), label=label, colour=colour, total=total)
+
+
+def draw_curve(
+    axes: Axes, found: Curve, *, label: str, colour: str, unit: float = 1.0, total: int | None = None
+) -> None:
+    """The same of a curve that is there already; `unit` is what 1 on the x axis is of its values."""
+    if not found.values:
         return
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    shares = np.arange(1, len(ordered) + 1) / (total or len(ordered))
-    if len(ordered) > CDF_POINTS:
-        keep = np.unique(np.linspace(0, len(ordered) - 1, CDF_POINTS).astype(int))
-        ordered, shares = ordered[keep], shares[keep]
+    ordered = np.asarray(found.values) / unit
     x = np.concatenate((ordered[:1], ordered))
-    y = np.concatenate(([0.0], shares))
+    y = np.concatenate(([0.0], found.shares(total)))
     axes.step(x, y, where="post", color=colour, linewidth=1.6, label=label)
     axes.set_ylim(0, 1.02)
 

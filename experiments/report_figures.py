@@ -5,6 +5,7 @@ A figure that nothing can be drawn in is the empty string, and the page leaves i
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from experiments import metrics
 from experiments.report_chart import (
     LEVEL_COLOURS,
     draw_cdf,
+    draw_curve,
     draw_mark,
     figure_style,
     legend_above,
@@ -30,6 +32,10 @@ from experiments.report_series import Series
 BINS: Final = 240
 MAX_LINKS: Final = 40
 BUSIEST: Final = 3
+SAMPLE: Final = 50_000
+"""Flows that a figure of single flows is drawn from, at most."""
+_SAMPLE_SEED: Final = 1
+_NS_PER_MS: Final = 1e6
 STAGE_TITLES: Final = {
     Stage.KV_REUSE: "S1 KV reuse",
     Stage.COLLECTIVE: "S2 collective",
@@ -93,8 +99,8 @@ def stages_figure(series: Sequence[Series]) -> str:
     figure, panels = new_figure(1, len(Stage), height=2.5)
     for axes, stage in zip(panels, Stage, strict=True):
         for one in series:
-            times = metrics.stage_completion_ns(one.tables.flows)[stage]
-            draw_cdf(axes, [t / 1e6 for t in times], label=one.label, colour=one.colour)
+            times = one.distributions.stage_ns[stage.value]
+            draw_curve(axes, times, unit=_NS_PER_MS, label=one.label, colour=one.colour)
         axes.set(xlabel="submit to finish (ms)", title=STAGE_TITLES[stage])
         if axes.lines:
             log_axis(axes)
@@ -108,20 +114,12 @@ def waits_figure(series: Sequence[Series]) -> str:
     """What prefill waits for (exposed S1 by layer, collective times) and how early S3 is."""
     figure, (exposed, cct, early) = new_figure(1, 3, height=2.5)
     for one in series:
-        by_layer: dict[int, list[int]] = defaultdict(list)
-        for (_, layer), wait in metrics.exposed_s1_ns(one.tables.spans).items():
-            by_layer[layer].append(wait)
-        layers = sorted(by_layer)
-        means = [sum(by_layer[layer]) / len(by_layer[layer]) / 1e6 for layer in layers]
+        found = one.distributions
+        layers = sorted(found.exposed_s1_ns)
+        means = [found.exposed_s1_ns[layer] / _NS_PER_MS for layer in layers]
         exposed.plot(layers, means, color=one.colour, linewidth=1.4, marker="o", ms=2.5, label=one.label)
-        times = metrics.collective_completion_ns(one.tables.flows).values()
-        draw_cdf(cct, [t / 1e6 for t in times], label=one.label, colour=one.colour)
-        slack = [
-            (flow.deadline_ns - flow.finish_ns) / 1e6
-            for flow in one.tables.flows
-            if flow.stage is Stage.P2D and flow.deadline_ns is not None
-        ]
-        draw_cdf(early, slack, label=one.label, colour=one.colour)
+        draw_curve(cct, found.collective_ns, unit=_NS_PER_MS, label=one.label, colour=one.colour)
+        draw_curve(early, found.p2d_slack_ns, unit=_NS_PER_MS, label=one.label, colour=one.colour)
     exposed.set(title="Exposed S1 wait by layer", xlabel="layer", ylabel="mean over batches (ms)")
     exposed.set_ylim(bottom=0)
     cct.set(title="Collective completion", xlabel="ms", ylabel="share of collectives")
@@ -139,7 +137,7 @@ def levels_figure(series: Sequence[Series]) -> str:
     edges = np.linspace(0.0, max(end, 1e-9), BINS + 1)
     shown: set[Level] = set()
     for axes, one in zip(panels, series, strict=True):
-        active = _active_flows(one, edges)
+        active = active_flows(one, edges)
         shown |= {level for level in Level if active[level].any()}
         _stack(axes, edges, active)
         axes.set(title=one.label, ylabel="flows")
@@ -148,20 +146,36 @@ def levels_figure(series: Sequence[Series]) -> str:
     return svg(figure, "Number of active flows at each level over time")
 
 
-def _active_flows(one: Series, edges: FloatArray) -> FloatArray:
-    """(8, bins): flows in flight at each level, averaged over each bin."""
-    decisions = metrics.decisions_by_flow(one.tables.decisions)
+def sampled_text(series: Sequence[Series]) -> str:
+    """From how many flows `levels_figure` is drawn; nothing where it is from all."""
+    parts = [
+        f" {one.label}: a sample of {SAMPLE:,} of {total:,} flows."
+        for one in series
+        if (total := sum(one.run["flows_by_stage"].values())) > SAMPLE
+    ]
+    return "".join(parts)
+
+
+def active_flows(one: Series, edges: FloatArray) -> FloatArray:
+    """(8, bins): flows in flight at each level, averaged over each bin; of many flows, from a sample."""
+    flows = one.tables.flows.sample(SAMPLE, seed=_SAMPLE_SEED)
+    decisions = metrics.decisions_by_flow(
+        row
+        for row in one.tables.decisions.where(flow={flow.id for flow in flows})
+        if row.level_from is not row.level_to
+    )
     starts: dict[Level, list[int]] = defaultdict(list)
     ends: dict[Level, list[int]] = defaultdict(list)
-    for flow in one.tables.flows:
+    for flow in flows:
         for period in metrics.level_periods(flow, decisions.get(flow.id, ())):
             starts[period.level].append(period.start_ns)
             ends[period.level].append(period.end_ns)
+    stands_for = len(one.tables.flows) / max(1, len(flows))
     active = np.zeros((len(Level), len(edges) - 1))
     for level in starts:
         # Flow-seconds up to t: what the starts before t contribute less what the ends take back.
         served = _ramp(starts[level], edges) - _ramp(ends[level], edges)
-        active[level] = np.diff(served) / np.diff(edges)
+        active[level] = stands_for * np.diff(served) / np.diff(edges)
     return active
 
 
@@ -185,15 +199,34 @@ def _stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:
     axes.set_ylim(bottom=0)
 
 
+@dataclass(frozen=True, slots=True)
+class LinkLoad:
+    """The load of links over time: by port, the mean rate in model Gb/s as (8, `BINS`), by level; `edges`
+    are those of the bins, in seconds."""
+
+    series: Series
+    edges: FloatArray
+    gbps: dict[str, FloatArray]
+
+
+def link_loads(series: Sequence[Series]) -> list[LinkLoad]:
+    """The loads, under each series, of the `MAX_LINKS` busiest links of the first one that was sampled."""
+    sampled = [one for one in series if len(one.tables.links)]
+    if not sampled:
+        return []
+    sent = _sent_bytes(sampled[0])
+    ports = sorted(sent, key=lambda port: (-sent[port], port))[:MAX_LINKS]
+    loads = [_link_load(one, ports) for one in sampled]
+    return [load for load in loads if load.gbps]
+
+
 @figure_style
-def links_figure(series: Sequence[Series]) -> str:
-    """Heat map of every link's utilisation over time, one panel per policy."""
-    binned = [(one, *_binned(one)) for one in series]
-    binned = [(one, edges, rates) for one, edges, rates in binned if rates]
-    if not binned:
+def links_figure(loads: Sequence[LinkLoad]) -> str:
+    """Heat map of the utilisation of links over time, one panel per policy."""
+    if not loads:
         return ""
-    ports = _busiest(binned[0][2])[:MAX_LINKS]
-    ports.sort(key=_natural)
+    ports = sorted(loads[0].gbps, key=_natural)
+    binned = [(load.series, load.edges, load.gbps) for load in loads]
     figure, panels = new_figure(len(binned), 1, height=0.6 + 0.125 * len(ports), sharex=True)
     nominal = all(port in one.link_gbps for one, _, _ in binned for port in ports)
     peak = max(float(rates[p].sum(axis=0).max()) for _, _, rates in binned for p in rates)
@@ -226,13 +259,12 @@ def links_figure(series: Sequence[Series]) -> str:
 
 
 @figure_style
-def busiest_links_figure(series: Sequence[Series]) -> str:
+def busiest_links_figure(loads: Sequence[LinkLoad]) -> str:
     """The rate of the links that carried most, stacked by level: rows are links, columns policies."""
-    binned = [(one, *_binned(one)) for one in series]
-    binned = [(one, edges, rates) for one, edges, rates in binned if rates]
-    if not binned:
+    if not loads:
         return ""
-    ports = _busiest(binned[0][2])[:BUSIEST]
+    binned = [(load.series, load.edges, load.gbps) for load in loads]
+    ports = _busiest(loads[0].gbps)[:BUSIEST]
     figure, panels = new_figure(len(ports) * len(binned), 1, height=1.25, sharex=True)
     shown: set[Level] = set()
     cells = [(port, *run) for port in ports for run in binned]
@@ -248,16 +280,30 @@ def busiest_links_figure(series: Sequence[Series]) -> str:
     return svg(figure, "Rate of the busiest links by level over time")
 
 
-def _binned(one: Series) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Bin edges in seconds and, by port, the mean rate in model Gb/s as (8, bins)."""
+def _sent_bytes(one: Series) -> dict[str, int]:
+    """What each port has sent by the last sample, in wire bytes."""
+    counters: dict[tuple[str, int], int] = {}
+    for part in one.tables.links.parts(["port", "level", "sent_wire_bytes"]):
+        most = part.group_by(["port", "level"]).aggregate([("sent_wire_bytes", "max")])
+        columns = [most[name].to_pylist() for name in ("port", "level", "sent_wire_bytes_max")]
+        for port, level, sent in zip(*columns, strict=True):
+            counters[port, level] = max(sent, counters.get((port, level), 0))
+    totals: dict[str, int] = defaultdict(int)
+    for (port, _), sent in counters.items():
+        totals[port] += sent
+    return totals
+
+
+def _link_load(one: Series, ports: Sequence[str]) -> LinkLoad:
     edges = np.linspace(0.0, max(one.run["duration_s"], 1e-9), BINS + 1)
-    result = {}
-    for port, rate in metrics.link_rates(one.tables.links, one.bytes_scale).items():
+    gbps = {}
+    samples = one.tables.links.where(port=ports)
+    for port, rate in metrics.link_rates(samples, one.bytes_scale).items():
         seconds = rate.time_ns / 1e9
         sent = np.vstack((np.zeros(len(Level)), np.cumsum(rate.bps.T * np.diff(seconds), axis=1).T))
         at_edges = np.array([np.interp(edges, seconds, sent[:, level]) for level in Level])
-        result[port] = np.diff(at_edges, axis=1) / np.diff(edges) / 1e9
-    return edges, result
+        gbps[port] = np.diff(at_edges, axis=1) / np.diff(edges) / 1e9
+    return LinkLoad(one, edges, gbps)
 
 
 def _busiest(rates: dict[str, FloatArray]) -> list[str]:

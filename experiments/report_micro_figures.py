@@ -1,30 +1,43 @@
-"""The figures of a micro workload: when each flow ran, at which level, and how its bytes arrived."""
+"""The figures of a micro workload: when each flow ran, at which level, how its bytes arrived, and of
+coflows how long they took."""
 
+import heapq
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Final
 
 from controller.flow import Level
 from experiments import metrics
 from experiments.report_chart import (
     LEVEL_COLOURS,
+    draw_curve,
     figure_style,
     legend_above,
     level_legend_above,
+    log_axis,
     new_figure,
     svg,
 )
-from experiments.report_series import COLOURS, Series
+from experiments.report_series import COLOURS, MOST_FLOWS, Series
+from testbed.record import FlowRow
+
+_NS_PER_S: Final = 1e9
+
+
+def _first_flows(one: Series) -> list[FlowRow]:
+    """The first `MOST_FLOWS` to be submitted, in that order."""
+    return heapq.nsmallest(MOST_FLOWS, one.tables.flows, key=lambda flow: (flow.submit_ns, flow.id))
 
 
 @figure_style
 def timeline_figure(series: Sequence[Series]) -> str:
     """One bar per flow from permit to finish, coloured by level; a thin line from its submit."""
-    most = max(len(one.tables.flows) for one in series)
+    shown_of = [_first_flows(one) for one in series]
+    most = max(map(len, shown_of))
     figure, panels = new_figure(len(series), 1, height=0.9 + 0.2 * most, sharex=True)
     shown: set[Level] = set()
-    for axes, one in zip(panels, series, strict=True):
-        decisions = metrics.decisions_by_flow(one.tables.decisions)
-        flows = sorted(one.tables.flows, key=lambda flow: (flow.submit_ns, flow.id))
+    for axes, one, flows in zip(panels, series, shown_of, strict=True):
+        decisions = metrics.decisions_by_flow(one.tables.decisions.where(flow=[flow.id for flow in flows]))
         for y, flow in enumerate(flows):
             axes.plot([flow.submit_ns / 1e9, flow.permit_ns / 1e9], [y, y], linewidth=1.0)
             for period in metrics.level_periods(flow, decisions.get(flow.id, ())):
@@ -51,17 +64,17 @@ def timeline_figure(series: Sequence[Series]) -> str:
 @figure_style
 def received_figure(series: Sequence[Series]) -> str:
     """Bytes received so far by each flow, over time; empty when no progress was recorded."""
-    followed = [one for one in series if one.tables.progress]
+    followed = [one for one in series if len(one.tables.progress)]
     if not followed:
         return ""
     figure, panels = new_figure(len(followed), 1, height=2.0, sharex=True)
     colour_of = {
         flow: COLOURS[(i + 1) % len(COLOURS)]
-        for i, flow in enumerate(sorted({f.id for one in followed for f in one.tables.flows}))
+        for i, flow in enumerate(sorted({f.id for one in followed for f in _first_flows(one)}))
     }
     for axes, one in zip(panels, followed, strict=True):
         points: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for progress in one.tables.progress:
+        for progress in one.tables.progress.where(flow=list(colour_of)):
             points[progress.flow].append((progress.time_ns, progress.received_bytes))
         for flow in sorted(points):
             line = sorted(points[flow])
@@ -79,3 +92,16 @@ def received_figure(series: Sequence[Series]) -> str:
     panels[-1].set_xlabel("time (s)")
     legend_above(figure, panels[0])
     return svg(figure, "Bytes received by each flow over time")
+
+
+@figure_style
+def coflows_figure(series: Sequence[Series]) -> str:
+    """The completion times of coflows as distributions."""
+    figure, (axes,) = new_figure(1, 1, height=2.7)
+    for one in series:
+        times = one.distributions.coflow_ns
+        draw_curve(axes, times, unit=_NS_PER_S, label=one.label, colour=one.colour)
+    log_axis(axes)
+    axes.set(xlabel="coflow completion time (s)", ylabel="share of coflows")
+    legend_above(figure, axes)
+    return svg(figure, "Distribution of coflow completion time per policy")

@@ -1,13 +1,15 @@
 """The tables and texts of a report as HTML. Everything that came from a run is escaped here."""
 
+import heapq
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
 
+import pyarrow.compute as pc
 import yaml
 
 from experiments import metrics
-from experiments.report_series import Series
+from experiments.report_series import MOST_FLOWS, Series
 from experiments.run_directory import RunDirectory
 from experiments.tables import NOTHING, check_value, duration, share
 from testbed.record import DecisionRow, FlowRow, RequestRow
@@ -113,7 +115,7 @@ def summary(series: Sequence[Series]) -> Markup:
 
 
 def micro_flows(series: Sequence[Series]) -> Markup:
-    """Every flow of a micro workload."""
+    """The flows of a micro workload, `MOST_FLOWS` at most of each series."""
     rows = [
         (
             _named(one),
@@ -127,21 +129,43 @@ def micro_flows(series: Sequence[Series]) -> Markup:
             flow["promotions"],
         )
         for one in series
-        for flow in one.run.get("flows", ())
+        for flow in one.run.get("flows", ())[:MOST_FLOWS]
     ]
     headings = ["policy", "flow", "stage", "start", "finish", "took", "first level", "last level"]
     return table([*headings, "promotions"], rows, text_columns=3)
+
+
+def coflows(series: Sequence[Series]) -> Markup:
+    """One line per series of coflows; the small figure is the change against the first one."""
+    first = series[0].run["coflow_completion_s"]["mean"]
+    rows = []
+    for one in series:
+        times = one.run["coflow_completion_s"]
+        rows.append(
+            (
+                _named(one),
+                one.run["coflows"],
+                sum(one.run["flows_by_stage"].values()),
+                _against(times["mean"], first),
+                *(duration(times[name]) for name in ("p50", "p90", "p99")),
+                duration(one.run["duration_s"]),
+                "yes" if one.run["fidelity"]["faithful"] else Markup("<b class=no>no</b>"),
+            )
+        )
+    headings = ["policy", "coflows", "flows", "CCT mean", "p50", "p90", "p99", "done after", "faithful"]
+    return table(headings, rows, text_columns=1)
 
 
 def slowest(series: Sequence[Series]) -> Markup:
     """The requests worst off against their SLO, and where their time went."""
     rows: list[Sequence[object]] = []
     for one in series:
-        spans = metrics.spans_by_batch(one.tables.spans)
         done = [r for r in one.tables.requests if r.ttft_ns is not None and r.slo_ns]
-        done.sort(key=_over_slo, reverse=True)
+        worst = heapq.nlargest(SLOWEST, done, key=_over_slo)
+        batches = {row.batch for row in worst if row.batch is not None}
+        spans = metrics.spans_by_batch(one.tables.spans.where(batch=batches))
         longest = max((r.ttft_ns or 0 for r in done), default=1)
-        for row in done[:SLOWEST]:
+        for row in worst:
             split = metrics.time_spent(row, spans)
             parts = (
                 [(getattr(split, field), name, colour) for field, name, colour in TIME_PARTS] if split else []
@@ -183,17 +207,28 @@ def promoted_examples(series: Sequence[Series]) -> Markup:
     """For each series and stage, the flows that climbed most, with every decision about them."""
     rows = []
     for one in series:
-        decisions = metrics.decisions_by_flow(one.tables.decisions)
-        climbers = sorted(one.tables.flows, key=lambda f: (f.stage.value, -f.promotions, f.id))
-        taken: dict[str, int] = {}
-        for flow in climbers:
-            if flow.promotions and taken.get(flow.stage.value, 0) < EXAMPLES_PER_STAGE:
-                taken[flow.stage.value] = taken.get(flow.stage.value, 0) + 1
-                rows.append(_example(one, flow, decisions.get(flow.id, [])))
+        climbers = _climbers(one)
+        flows = {flow.id: flow for flow in one.tables.flows.where(id=climbers)}
+        decisions = metrics.decisions_by_flow(one.tables.decisions.where(flow=climbers))
+        rows += [_example(one, flows[id], decisions.get(id, [])) for id in climbers]
     if not rows:
         return Markup("<p>No flow was promoted.</p>")
     headings = ["policy", "flow", "stage", "decisions (time since submit, level, reason)"]
     return table([*headings, "size", "took"], rows, text_columns=4)
+
+
+def _climbers(one: Series) -> list[str]:
+    """The ids of the flows of each stage that were promoted most often."""
+    most: dict[str, list[tuple[int, str]]] = {}
+    for part in one.tables.flows.parts(["stage", "promotions", "id"]):
+        promoted = part.filter(pc.greater(part["promotions"], 0))
+        columns = (promoted[name].to_pylist() for name in ("stage", "promotions", "id"))
+        for stage, promotions, id in zip(*columns, strict=True):
+            best = most.setdefault(stage, [])
+            best.append((-promotions, id))
+            best.sort()
+            del best[EXAMPLES_PER_STAGE:]
+    return [id for stage in sorted(most) for _, id in most[stage]]
 
 
 def _example(one: Series, flow: FlowRow, decisions: Sequence[DecisionRow]) -> Sequence[object]:
@@ -253,8 +288,12 @@ def facts(directory: RunDirectory) -> Markup:
         rows.append(("placement", Markup("<br>".join(html(line) for line in placement))))
     for note in summary["notes"]:
         rows.append(("note", note))
-    if summary.get("command"):
-        rows.append(("command", Markup(f"<code>{html(summary['command'])}</code>")))
+    timing = directory.timing
+    if timing.get("command"):
+        rows.append(("command", Markup(f"<code>{html(timing['command'])}</code>")))
+    if timing.get("started"):
+        took = ", ".join(f"{policy} {seconds:.1f} s" for policy, seconds in timing["wall_s"].items())
+        rows.append(("started", f"{timing['started']}; on the wall clock {took}"))
     items = "".join(f"<dt>{html(name)}</dt><dd>{html(value)}</dd>" for name, value in rows)
     return Markup(
         f"<dl>{items}</dl><details><summary>the whole resolved scenario</summary>"

@@ -1,10 +1,10 @@
 """One line in the report's figures and tables: a policy's run in one directory."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
+from experiments.distributions import Distributions
 from experiments.result_tables import Tables
 from experiments.run_directory import RunDirectory
 
@@ -13,19 +13,30 @@ from experiments.run_directory import RunDirectory
 COLOURS = ("#8a8f98", "#2f7fc1", "#d9822b", "#2e9e77", "#b8609e", "#b59a2a", "#c8503c", "#6a6fc0")
 
 
-class Series(msgspec.Struct, frozen=True, kw_only=True):
+MOST_FLOWS = 200
+"""Of a micro workload that a page shows, which has a line for each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
     """`run` is its entry in `summary.json`, `label` tells it apart from every other series."""
 
     label: str
     colour: str
     run: dict[str, Any]
     tables: Tables
+    distributions: Distributions
     bytes_scale: float
     link_gbps: dict[str, float]
 
     @property
     def is_micro(self) -> bool:
         return not self.tables.requests
+
+    @property
+    def is_coflows(self) -> bool:
+        """Coflows are told by their completion times: of their flows there may be very many."""
+        return bool(self.run.get("coflows"))
 
 
 def series_of(directories: Sequence[RunDirectory]) -> list[Series]:
@@ -46,6 +57,7 @@ def series_of(directories: Sequence[RunDirectory]) -> list[Series]:
             colour=COLOURS[i % len(COLOURS)],
             run=run,
             tables=directory.tables[run["policy"]],
+            distributions=directory.distributions[run["policy"]],
             bytes_scale=directory.summary["scale"]["bytes_scale"],
             link_gbps=directory.summary.get("link_gbps", {}),
         )

@@ -1,18 +1,29 @@
 """From a scenario to jobs: everything left to a default is decided here, once for all policies."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
 from controller.policies.spec import read_spec
 from experiments.auto_scale import flows_dilation, scale_for, serving_dilation
+from experiments.calibration import adds_overheads, overheads_of
 from experiments.errors import UserError
-from experiments.scenario import Scenario, SimulatedOrder, TopologyKind, WorkloadKind
+from experiments.scenario import (
+    AllReduce,
+    Scenario,
+    SimulatedCollectives,
+    SimulatedOrder,
+    TopologyKind,
+    WorkloadKind,
+)
+from experiments.workloads import coflow_benchmark
 from experiments.workloads.micro import endpoints, micro_flows
 from experiments.workloads.source import make_workload
 from testbed.job import (
     MODEL_SCALE,
     Job,
+    MicroFlow,
     Placement,
     Request,
     Scale,
@@ -26,9 +37,15 @@ from testbed.serving.gpus import GPUS
 from testbed.serving.models import MODELS
 from testbed.serving.placement import PlacementError, place
 from testbed.serving.slo import DEFAULT_CLASS, SloTarget, with_slos
-from testbed.topology import Topology, leaf_spine, star
+from testbed.topology import ServerShape, Topology, fat_tree, leaf_spine, rail_optimised, star
+from workers.plan import CollectiveKind
 
 _BYTES_PER_KIB = 1024
+
+_ALL_REDUCES = {
+    AllReduce.RING: CollectiveKind.ALL_REDUCE,
+    AllReduce.TREE: CollectiveKind.TREE_ALL_REDUCE,
+}
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +63,7 @@ def resolve(scenario: Scenario) -> Resolved:
     """
     topology = _topology(scenario)
     exact = scenario.simulation.order is SimulatedOrder.EXACT
-    micro = scenario.workload.kind is WorkloadKind.FLOWS
+    micro = scenario.workload.kind in (WorkloadKind.FLOWS, WorkloadKind.COFLOWS)
     base = Job(
         scenario=scenario.name,
         policy=scenario.policies[0],
@@ -60,6 +77,7 @@ def resolve(scenario: Scenario) -> Resolved:
             router=scenario.serving.router,
             max_batch_tokens=scenario.serving.max_batch_tokens,
             decode_choice=scenario.serving.decode,
+            all_reduce=_ALL_REDUCES[scenario.serving.all_reduce],
         ),
         scheduler=SchedulerOptions(
             levels=scenario.scheduler.levels,
@@ -79,11 +97,13 @@ def resolve(scenario: Scenario) -> Resolved:
             exact=exact,
             lanes=not exact if scenario.simulation.lanes is None else scenario.simulation.lanes,
             progress_ns=round(scenario.simulation.progress_ms * 1e6),
+            paths=scenario.simulation.paths,
+            grouped=scenario.simulation.collectives is SimulatedCollectives.GROUPED,
+            invariants=scenario.simulation.invariants,
         ),
     )
-    notes: tuple[str, ...] = ()
     if micro:
-        flows = micro_flows(scenario.workload.flows, base.placement)
+        flows, notes = _flows(scenario, base.placement)
         # A handful of flows: check them all, else the sample may well be empty.
         every = msgspec.structs.replace(base.workers, verify_share=1.0)
         base = msgspec.structs.replace(base, flows=flows, workers=every)
@@ -93,6 +113,10 @@ def resolve(scenario: Scenario) -> Resolved:
     scale, scale_notes = _scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
     notes += scale_notes
+    if adds_overheads(scenario.simulation):
+        overheads = overheads_of(scenario.simulation, _machine_scale(scenario, base)[0])
+        simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
+        base = msgspec.structs.replace(base, simulation=simulation)
     jobs = tuple(
         msgspec.structs.replace(base, policy=policy, control=read_spec(policy).control)
         for policy in scenario.policies
@@ -102,16 +126,46 @@ def resolve(scenario: Scenario) -> Resolved:
 
 def _topology(scenario: Scenario) -> Topology:
     section = scenario.topology
-    nic_bps = round(section.nic_gbps * 1e9)
-    if section.kind is TopologyKind.STAR:
-        return star(servers=section.servers, nic_bps=nic_bps)
-    return leaf_spine(
-        leaves=section.leaves,
-        spines=section.spines,
-        hosts_per_leaf=section.below_each_leaf,
-        nic_bps=nic_bps,
-        oversubscription=section.oversubscription,
+    nic_bps = _bps(section.nic_gbps)
+    shape = ServerShape(
+        gpus=section.gpus_per_server,
+        nics=section.nic_count,
+        nvlink_bps=None if section.nvlink_gbps is None else _bps(section.nvlink_gbps),
+        pcie_bps=None if section.pcie_gbps is None else _bps(section.pcie_gbps),
     )
+    match section.kind:
+        case TopologyKind.STAR:
+            return star(servers=section.servers, nic_bps=nic_bps, shape=shape)
+        case TopologyKind.LEAF_SPINE:
+            return leaf_spine(
+                leaves=section.leaves,
+                spines=section.spines,
+                hosts_per_leaf=section.below_each_leaf,
+                nic_bps=nic_bps,
+                oversubscription=section.oversubscription,
+                shape=shape,
+            )
+        case TopologyKind.FAT_TREE:
+            return fat_tree(
+                k=section.k,
+                servers=section.servers,
+                nic_bps=nic_bps,
+                oversubscription=section.oversubscription,
+                shape=shape,
+            )
+        case TopologyKind.RAIL_OPTIMISED:
+            return rail_optimised(
+                servers=section.servers,
+                servers_per_group=section.below_each_leaf,
+                spines=section.spines,
+                nic_bps=nic_bps,
+                oversubscription=section.oversubscription,
+                shape=shape,
+            )
+
+
+def _bps(gbps: float) -> int:
+    return round(gbps * 1e9)
 
 
 def _placement(scenario: Scenario, topology: Topology) -> Placement:
@@ -139,6 +193,11 @@ def _scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
     """
     if scenario.fabric == "sim":
         return MODEL_SCALE, ()
+    return _machine_scale(scenario, job)
+
+
+def _machine_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
+    """The scale of the emulated fabric, whatever fabric the scenario is for."""
     section = scenario.scale
     dilation = section.time_dilation
     if dilation is None and job.flows:
@@ -152,7 +211,7 @@ def _scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
             capacity_rps=_capacity_rps(job, job.requests),
             wall_s=section.wall_s,
         )
-    nic_bps = round(scenario.topology.nic_gbps * 1e9)
+    nic_bps = _bps(scenario.topology.nic_gbps)
     scale = scale_for(dilation, bytes_scale=section.bytes_scale, nic_bps=nic_bps, link_mbps=section.link_mbps)
     if section.time_dilation is not None and section.bytes_scale is not None:
         return scale, ()
@@ -160,6 +219,22 @@ def _scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
         f"scale chosen for this work: a model second takes {scale.time_dilation:g} wall seconds, a NIC runs"
         f" at {scale.wire_bps(nic_bps) / 1e6:.4g} Mb/s on the machine",
     )
+
+
+def _flows(scenario: Scenario, placement: Placement) -> tuple[tuple[MicroFlow, ...], tuple[str, ...]]:
+    """The flows of a micro workload, and how they were made."""
+    section = scenario.workload
+    if section.kind is WorkloadKind.FLOWS:
+        return micro_flows(section.flows, placement), ()
+    assert section.path is not None  # a valid section of coflows has one
+    trace = coflow_benchmark.load(
+        Path(section.path),
+        placement=placement,
+        coflows=section.coflows,
+        skip=section.skip,
+        time_scale=section.time_scale or 1.0,
+    )
+    return trace.flows, trace.notes
 
 
 def _requests(scenario: Scenario, job: Job) -> tuple[tuple[Request, ...], tuple[str, ...]]:
@@ -177,6 +252,7 @@ def _requests(scenario: Scenario, job: Job) -> tuple[tuple[Request, ...], tuple[
         model=job.model,
         gpu=job.gpu,
         topology=job.topology,
+        all_reduce=job.serving.all_reduce,
     )
     return tuple(promised), workload.notes
 
@@ -189,6 +265,7 @@ def _capacity_rps(job: Job, requests: Sequence[Request]) -> float:
         gpu=job.gpu,
         topology=job.topology,
         max_batch_tokens=job.serving.max_batch_tokens,
+        all_reduce=job.serving.all_reduce,
     )
 
 

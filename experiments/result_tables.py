@@ -5,17 +5,21 @@ the fields of the row structs in `testbed.record`, stages as "S1", levels as 0..
 shaped differently: one row per sample *and level*. `docs/results.md` explains every column.
 """
 
-import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from controller.flow import Level
 from experiments.atomic_file import replacing
+from experiments.errors import UserError
 from testbed.record import DecisionRow, FlowRow, LinkSample, Progress, RequestRow, RunRecord, SpanRow
 
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -107,12 +111,52 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
 }
 
 
-def _plain(value: object) -> object:
-    """An enum as its value; everything else is what Parquet knows already."""
-    return value.value if isinstance(value, enum.Enum) else value
+TABLES: Final[dict[type[msgspec.Struct], str]] = {
+    RequestRow: "requests",
+    FlowRow: "flows",
+    DecisionRow: "decisions",
+    SpanRow: "spans",
+    LinkSample: "links",
+    Progress: "progress",
+}
+
+GROUP_ROWS: Final = 8_192
+"""Rows in a row group, which is what is in memory at once when a table is written or read. Of `links`, where
+a sample takes eight, so many samples."""
 
 
-def _link_columns(samples: Iterable[LinkSample]) -> dict[str, list[object]]:
+def write_tables(out: Path, records: Sequence[RunRecord]) -> None:
+    """Write `out/<table>.parquet` for all six tables, each row group with rows of one policy.
+
+    The rows of `records` are gone over once. A full disk raises `OSError`.
+    """
+    for row, name in TABLES.items():
+        schema = SCHEMAS[name]
+        with (
+            replacing(out / f"{name}.parquet") as temporary,
+            pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        ):
+            for record in records:
+                for rows in _parts(getattr(record, name)):
+                    columns = _link_columns(rows) if row is LinkSample else _row_columns(rows)
+                    columns["policy"] = [record.policy] * len(columns[schema.names[1]])
+                    writer.write_table(pa.Table.from_pydict(columns, schema=schema))
+
+
+def _parts(rows: Iterable[msgspec.Struct]) -> Iterator[list[Any]]:
+    """`rows` in lists of `GROUP_ROWS`."""
+    left = iter(rows)
+    while part := list(islice(left, GROUP_ROWS)):
+        yield part
+
+
+def _row_columns(rows: list[msgspec.Struct]) -> dict[str, Sequence[object]]:
+    """Rows as plain values, enums as theirs, by column."""
+    columns = zip(*msgspec.to_builtins(rows), strict=True)
+    return dict(zip(rows[0].__struct_fields__, columns, strict=True))
+
+
+def _link_columns(samples: list[LinkSample]) -> dict[str, Sequence[object]]:
     columns: dict[str, list[object]] = {name: [] for name in SCHEMAS["links"].names[1:]}
     for sample in samples:
         columns["time_ns"] += [sample.time_ns] * len(Level)
@@ -121,80 +165,130 @@ def _link_columns(samples: Iterable[LinkSample]) -> dict[str, list[object]]:
         columns["sent_wire_bytes"] += sample.sent_bytes
         columns["backlog_wire_bytes"] += sample.backlog_bytes
         columns["drops"] += sample.drops
-    return columns
+    return dict(columns)
 
 
-def _row_columns(table: str, rows: Iterable[msgspec.Struct]) -> dict[str, list[object]]:
-    rows = tuple(rows)
-    return {name: [_plain(getattr(row, name)) for row in rows] for name in SCHEMAS[table].names[1:]}
+class TableRows(Generic[Row]):
+    """The rows of one policy in one table, read from the file as they are iterated, in its order.
+
+    A column that the file does not have and that may be null is null: the run was made before there was
+    one. Making one raises `UserError` where another column is not there, `OSError` for a missing file and
+    `pa.ArrowInvalid` for a bad one.
+    """
+
+    def __init__(self, out: Path, row: type[Row], policy: str) -> None:
+        self._path = out / f"{TABLES[row]}.parquet"
+        self._schema = SCHEMAS[TABLES[row]]
+        self._row = row
+        self._policy = policy
+        self._there = frozenset(pq.read_schema(self._path).names)
+        refused = [field.name for field in self._schema if not (field.nullable or field.name in self._there)]
+        if refused:
+            raise UserError(
+                f"{self._path} has no column {', '.join(refused)}: the run was made by another version of"
+                " mfs; make it again"
+            )
+
+    def __len__(self) -> int:
+        return sum(part.num_rows for part in self.parts(["policy"]))
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.where()
+
+    def where(self, **among: Collection[Any]) -> Iterator[Row]:
+        """The rows that have, in each column named, one of the values given for it."""
+        for part in self.parts(None, **among):
+            yield from self._rows(part)
+
+    def sample(self, count: int, seed: int) -> list[Row]:
+        """At most `count` rows, drawn at random without repetition, in the order of the file."""
+        total = len(self)
+        if total <= count:
+            return list(self)
+        drawn = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+        rows: list[Row] = []
+        begin = 0
+        for part in self.parts(None):
+            first, last = np.searchsorted(drawn, (begin, begin + part.num_rows))
+            rows += self._rows(part.take(pa.array(drawn[first:last] - begin)))
+            begin += part.num_rows
+        return rows
+
+    def parts(self, columns: Sequence[str] | None, **among: Collection[Any]) -> Iterator[pa.Table]:
+        """Row group by row group, `columns` (None: all) of the rows that `where` gives."""
+        among = {"policy": (self._policy,), **among}
+        with pq.ParquetFile(self._path) as file:
+            kept = self._schema.names if columns is None else list(columns)
+            wanted = dict.fromkeys([*kept, *among])
+            found = [name for name in wanted if name in self._there]
+            absent = [name for name in wanted if name not in self._there]
+            for i in range(file.num_row_groups):
+                if not _may_hold(file.metadata.row_group(i), among):
+                    continue
+                part = file.read_row_group(i, columns=found)
+                for name in absent:
+                    part = part.append_column(name, pa.nulls(part.num_rows, self._schema.field(name).type))
+                for name, values in among.items():
+                    known = pa.array(list(values), type=part.schema.field(name).type)
+                    part = part.filter(pc.is_in(part[name], value_set=known))
+                if part.num_rows:
+                    yield part.select(kept)
+
+    def _rows(self, part: pa.Table) -> list[Row]:
+        """Raises `msgspec.ValidationError` for values that are none of the row's."""
+        if self._row is LinkSample:
+            part = _samples(part)
+        columns = [part[field.name].to_pylist() for field in msgspec.structs.fields(self._row)]
+        return msgspec.convert(list(zip(*columns, strict=True)), list[self._row])  # type: ignore[name-defined]
 
 
-_COLUMNS: Final[dict[str, Callable[[RunRecord], dict[str, list[object]]]]] = {
-    "requests": lambda record: _row_columns("requests", record.requests),
-    "flows": lambda record: _row_columns("flows", record.flows),
-    "decisions": lambda record: _row_columns("decisions", record.decisions),
-    "spans": lambda record: _row_columns("spans", record.spans),
-    "links": lambda record: _link_columns(record.links),
-    "progress": lambda record: _row_columns("progress", record.progress),
-}
+def _samples(part: pa.Table) -> pa.Table:
+    """Put the rows of a sample, one for each level, which are written together, into one again."""
+    each = pa.table(
+        {name: part[name].take(pa.array(range(0, part.num_rows, len(Level)))) for name in ("time_ns", "port")}
+    )
+    for name, column in (
+        ("sent_bytes", "sent_wire_bytes"),
+        ("backlog_bytes", "backlog_wire_bytes"),
+        ("drops", "drops"),
+    ):
+        values = part[column].combine_chunks()
+        each = each.append_column(name, pa.FixedSizeListArray.from_arrays(values, len(Level)))
+    return each
 
 
-def write_tables(out: Path, records: Iterable[RunRecord]) -> None:
-    """Write `out/<table>.parquet` for all six tables. A full disk raises `OSError`."""
-    records = tuple(records)
-    for name, schema in SCHEMAS.items():
-        parts = [pa.Table.from_batches([], schema=schema)]
-        for record in records:
-            columns = _COLUMNS[name](record)
-            length = len(next(iter(columns.values())))
-            columns = {"policy": [record.policy] * length, **columns}
-            parts.append(pa.Table.from_pydict(columns, schema=schema))
-        with replacing(out / f"{name}.parquet") as temporary:
-            pq.write_table(pa.concat_tables(parts), temporary, compression="zstd")
+def _may_hold(group: Any, among: Mapping[str, Collection[Any]]) -> bool:
+    """Whether the statistics of a row group leave it open that it has one of the values, in every column."""
+    for i in range(group.num_columns):
+        column = group.column(i)
+        values, known = among.get(column.path_in_schema), column.statistics
+        if values is not None and known is not None and known.has_min_max:
+            low, high = known.min, known.max
+            if not any(low <= value <= high for value in values):
+                return False
+    return True
 
 
-class Tables(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy's rows, as they were in its `RunRecord`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """One policy's rows, as they were in its `RunRecord`. Only requests are read at once."""
 
     requests: tuple[RequestRow, ...]
-    flows: tuple[FlowRow, ...]
-    decisions: tuple[DecisionRow, ...]
-    spans: tuple[SpanRow, ...]
-    links: tuple[LinkSample, ...]
-    progress: tuple[Progress, ...]
+    flows: TableRows[FlowRow]
+    decisions: TableRows[DecisionRow]
+    spans: TableRows[SpanRow]
+    links: TableRows[LinkSample]
+    progress: TableRows[Progress]
 
 
 def read_tables(out: Path, policy: str) -> Tables:
-    """Read one policy's rows back. Raises `OSError` for a missing file, `pa.ArrowInvalid` for a bad one."""
-
-    def read(table: str, row: type[Row]) -> tuple[Row, ...]:
-        return msgspec.convert(_read(out, table, policy).to_pylist(), tuple[row, ...])  # type: ignore[valid-type]
+    """Read one policy's rows back. Raises as `TableRows` does."""
 
     return Tables(
-        requests=read("requests", RequestRow),
-        flows=read("flows", FlowRow),
-        decisions=read("decisions", DecisionRow),
-        spans=read("spans", SpanRow),
-        links=_read_links(_read(out, "links", policy)),
-        progress=read("progress", Progress),
-    )
-
-
-def _read(out: Path, table: str, policy: str) -> pa.Table:
-    return pq.read_table(out / f"{table}.parquet", filters=[("policy", "=", policy)])
-
-
-def _read_links(table: pa.Table) -> tuple[LinkSample, ...]:
-    """Put the eight rows of a sample, which are written together, into one again."""
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    step = len(Level)
-    return tuple(
-        LinkSample(
-            time_ns=columns["time_ns"][i],
-            port=columns["port"][i],
-            sent_bytes=tuple(columns["sent_wire_bytes"][i : i + step]),
-            backlog_bytes=tuple(columns["backlog_wire_bytes"][i : i + step]),
-            drops=tuple(columns["drops"][i : i + step]),
-        )
-        for i in range(0, table.num_rows, step)
+        requests=tuple(TableRows(out, RequestRow, policy)),
+        flows=TableRows(out, FlowRow, policy),
+        decisions=TableRows(out, DecisionRow, policy),
+        spans=TableRows(out, SpanRow, policy),
+        links=TableRows(out, LinkSample, policy),
+        progress=TableRows(out, Progress, policy),
     )

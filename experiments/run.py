@@ -1,19 +1,23 @@
 """From a checked scenario to a directory of results: resolve, run every policy, write."""
 
 import contextlib
+import errno
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from controller.policies.fault import policy_fault
 from experiments.errors import UserError
-from experiments.resolve import Resolved, resolve
+from experiments.resolve import resolve
 from experiments.scenario import Scenario
 from experiments.scenario_text import to_yaml
-from testbed.fabric import Fabric, FabricUnavailable, Progress
-from testbed.job import Placement
+from testbed.fabric import Fabric, FabricUnavailable, Progress, RunFailed
+from testbed.fabrics import missing_of
+from testbed.job import Job, Placement
 from testbed.record import RunRecord
 
 Listener = Callable[[str, Progress], None]
@@ -21,47 +25,78 @@ Listener = Callable[[str, Progress], None]
 
 
 def run_scenario(
-    scenario: Scenario, *, fabric: Fabric, out: Path | None, progress: Listener, command: str = ""
+    scenario: Scenario,
+    *,
+    fabric: Fabric,
+    out: Path | None,
+    progress: Listener,
+    command: str = "",
+    notes: Sequence[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
     """Run every policy of `scenario` on `fabric`; returns the run directory and its summary.
 
     `out` defaults to `runs/<date>-<time>-<scenario>`; `command` is the line that asked for the run,
-    for the report. Nothing is started before the scenario is
-    resolved, the fabric has said that it can work here and the directory can be written to.
+    for the report; `notes` come before those on how the work was made. Nothing is started before the
+    scenario is resolved, the fabric has said that it can work here and the directory can be written to.
 
-    Raises `UserError` for what the user can mend, and what `Fabric.run` raises.
+    Raises `UserError` for what the user can mend, and what `run_job` raises. Where that ends a run after
+    some policy was through, the results of those that were are written, as not complete, and the
+    exception has a note that says so.
     """
+    started = datetime.now(UTC)
     resolved = resolve(scenario)
     first = resolved.jobs[0]
-    missing = [need for need in fabric.requirements() if need.needed and not need.ok]
+    missing = missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
     # Only now: it loads matplotlib, which has things to say about homes it cannot write to.
     from experiments.results import write_run
 
-    with _run_directory(out, scenario.name) as directory:
-        records = _run_policies(resolved, fabric, progress)
-        summary = write_run(
+    def write(directory: Path, records: list[RunRecord], unfinished: Sequence[str] = ()) -> dict[str, Any]:
+        return write_run(
             directory,
             scenario=scenario.name,
             fabric=fabric.name,
             seed=scenario.seed,
             scale=first.scale,
             resolved_yaml=to_yaml(scenario),
-            notes=list(resolved.notes),
+            notes=[*notes, *resolved.notes],
             records=records,
             placement_text=placement_text(first.placement),
             link_bps={link.id: link.bps for link in first.topology.links},
             command=command,
+            started=started,
+            unfinished=unfinished,
         )
+
+    with results_directory(out, scenario.name) as directory:
+        records: list[RunRecord] = []
+        try:
+            for job in resolved.jobs:
+                records.append(run_job(fabric, job, partial(progress, job.policy)))
+        except BaseException as error:
+            if records:
+                unfinished = scenario.policies[len(records) :]
+                with contextlib.suppress(OSError):  # of a full disk: what ended the run is what is told
+                    write(directory, records, unfinished)
+                    error.add_note(
+                        f"results of {', '.join(scenario.policies[: len(records)])} are in {directory};"
+                        f" {', '.join(unfinished)} did not get to an end"
+                    )
+            raise
+        summary = write(directory, records)
     return directory, summary
 
 
-def _run_policies(resolved: Resolved, fabric: Fabric, progress: Listener) -> list[RunRecord]:
-    def listener(policy: str) -> Callable[[Progress], None]:
-        return lambda state: progress(policy, state)
-
-    return [fabric.run(job, listener(job.policy)) for job in resolved.jobs]
+def run_job(fabric: Fabric, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+    """`fabric.run`; what a policy of another package raises in a hook becomes a `RunFailed` that names it."""
+    try:
+        return fabric.run(job, progress)
+    except Exception as error:
+        fault = policy_fault(error)
+        if fault is None:
+            raise
+        raise RunFailed(fault) from error
 
 
 def placement_text(placement: Placement) -> list[str]:
@@ -74,11 +109,15 @@ def placement_text(placement: Placement) -> list[str]:
 
 
 @contextlib.contextmanager
-def _run_directory(out: Path | None, scenario: str) -> Iterator[Path]:
-    """A directory that is there, empty and writable; taken away again if the run leaves it empty."""
+def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
+    """A directory that is there, empty and writable; taken away again if the run leaves it empty.
+
+    A full disk is an `OSError` that names a path, the directory's if need be: writing to a file that is
+    open names none.
+    """
     made = out is None or not out.exists()
     try:
-        directory = _new_directory(scenario) if out is None else _empty_directory(out)
+        directory = new_directory(scenario) if out is None else _empty_directory(out)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
@@ -87,6 +126,10 @@ def _run_directory(out: Path | None, scenario: str) -> Iterator[Path]:
         ) from None
     try:
         yield directory
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            error.filename = str(directory)
+        raise
     finally:
         if made:
             with contextlib.suppress(OSError):  # not empty: there are results in it
@@ -102,9 +145,9 @@ def _empty_directory(out: Path) -> Path:
     return out
 
 
-def _new_directory(scenario: str) -> Path:
-    """`runs/<date>-<time>-<scenario>`, with a number behind it if another run was as quick."""
-    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{scenario}"
+def new_directory(name: str) -> Path:
+    """`runs/<date>-<time>-<name>`, made; with a number behind it if another run was as quick."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
     for n in itertools.count(1):
         directory = Path("runs") / (stem if n == 1 else f"{stem}-{n}")
         with contextlib.suppress(FileExistsError):

@@ -22,11 +22,13 @@ from experiments.known_names import (
     known_fabric,
     known_gpu,
     known_model,
+    known_path_choice,
     known_policy,
     known_router,
 )
 from experiments.micro_spec import FlowSpec, problem_with
 from testbed.serving.placement import Layout
+from testbed.topology.kinds import fat_tree_servers
 
 
 class Section(BaseModel):
@@ -38,6 +40,8 @@ class Section(BaseModel):
 class TopologyKind(enum.StrEnum):
     STAR = "star"
     LEAF_SPINE = "leaf-spine"
+    FAT_TREE = "fat-tree"
+    RAIL_OPTIMISED = "rail-optimised"
 
 
 class WorkloadKind(enum.StrEnum):
@@ -46,6 +50,7 @@ class WorkloadKind(enum.StrEnum):
     MOONCAKE = "mooncake"
     AZURE = "azure"
     FLOWS = "flows"
+    COFLOWS = "coflows"
 
 
 SYNTHETIC = (WorkloadKind.CONVERSATION, WorkloadKind.AGENT)
@@ -72,32 +77,105 @@ class TopologySection(Section):
     kind: TopologyKind = Field(default=TopologyKind.STAR, description="shape of the network")
     servers: int = Field(default=10, ge=2, le=4096, description="number of servers, named h1..hN")
     nic_gbps: float = Field(default=50.0, ge=0.001, le=10_000, description="rate of a server's NIC, Gb/s")
+    gpus_per_server: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="GPUs of a server; null: as many as there are ranks on it",
+    )
+    nics_per_server: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="NICs of a server, shared by its GPUs; null: 1, with rail-optimised one per GPU",
+    )
+    nvlink_gbps: float | None = Field(
+        default=None,
+        ge=0.001,
+        le=100_000,
+        description="what a GPU and its server's NVSwitch carry each way, Gb/s; null: traffic inside a "
+        "server is free",
+    )
+    pcie_gbps: float | None = Field(
+        default=None,
+        ge=0.001,
+        le=100_000,
+        description="what a GPU and its NIC carry each way, Gb/s; null: more than the NIC, no limit",
+    )
     leaves: int = Field(default=2, ge=1, le=1024, description="leaf switches (leaf-spine only)")
-    spines: int = Field(default=2, ge=1, le=1024, description="spine switches (leaf-spine only)")
+    spines: int = Field(
+        default=2, ge=1, le=1024, description="spine switches (leaf-spine and rail-optimised only)"
+    )
     hosts_per_leaf: int | None = Field(
         default=None,
         ge=1,
         le=4096,
-        description="servers below a leaf (leaf-spine only); null: servers / leaves, rounded up",
+        description="servers below a leaf (leaf-spine only; null: servers / leaves, rounded up) or of a "
+        "group with rails of its own (rail-optimised only; null: all)",
     )
+    k: int = Field(default=4, ge=2, le=64, description="ports of a switch (fat-tree only), an even number")
     oversubscription: float = Field(
         default=1.0,
         ge=0.01,
         le=64,
-        description="what a leaf's servers can send over what its uplinks carry (leaf-spine only)",
+        description="what the servers below a leaf, edge or rail switch can send over what its uplinks carry",
     )
 
     @property
     def below_each_leaf(self) -> int:
         """`hosts_per_leaf`, decided."""
+        if self.kind is TopologyKind.RAIL_OPTIMISED:
+            return self.hosts_per_leaf or self.servers
         return self.hosts_per_leaf or -(-self.servers // self.leaves)
 
     @property
     def server_count(self) -> int:
         """How many servers the topology has; a leaf-spine fills every leaf."""
-        if self.kind is TopologyKind.STAR:
-            return self.servers
-        return self.leaves * self.below_each_leaf
+        if self.kind is TopologyKind.LEAF_SPINE:
+            return self.leaves * self.below_each_leaf
+        return self.servers
+
+    @property
+    def nic_count(self) -> int:
+        """`nics_per_server`, decided."""
+        if self.kind is TopologyKind.RAIL_OPTIMISED:
+            return self.gpus_per_server or 1
+        return self.nics_per_server or 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TopologySection":
+        if self.kind is TopologyKind.FAT_TREE:
+            if self.k % 2:
+                raise _refusal("topology.k", f"the switches of a fat-tree have an even number, not {self.k}")
+            if self.servers > fat_tree_servers(self.k):
+                raise _refusal(
+                    "topology.servers",
+                    f"{self.servers} servers are too many for a fat-tree of k={self.k} "
+                    f"(at most {fat_tree_servers(self.k)}); raise topology.k",
+                )
+        rails = self.kind is TopologyKind.RAIL_OPTIMISED
+        if self.gpus_per_server is None:
+            if rails:
+                raise _refusal("topology.gpus_per_server", "rail-optimised needs it: a rail per GPU")
+            several = self.nic_count > 1
+            for key, asked in (
+                ("nics_per_server", several),
+                ("nvlink_gbps", self.nvlink_gbps is not None),
+                ("pcie_gbps", self.pcie_gbps is not None),
+            ):
+                if asked:
+                    raise _refusal("topology.gpus_per_server", f"must be given with topology.{key}")
+        elif rails and self.nics_per_server not in (None, self.gpus_per_server):
+            raise _refusal(
+                "topology.nics_per_server",
+                f"with rail-optimised every GPU has a NIC of its own: null or {self.gpus_per_server}",
+            )
+        elif self.nic_count > self.gpus_per_server:
+            raise _refusal(
+                "topology.nics_per_server",
+                f"{self.nic_count} NICs are more than the {self.gpus_per_server} GPUs that use them",
+            )
+        return self
 
 
 class UnitsSection(Section):
@@ -118,6 +196,11 @@ class UnitsSection(Section):
     )
 
 
+class AllReduce(enum.Enum):
+    RING = "ring"
+    TREE = "tree"
+
+
 class ServingSection(Section):
     router: Annotated[str, AfterValidator(known_router)] = Field(
         default="least-queued-tokens", description="which prefill unit a request is sent to"
@@ -128,13 +211,16 @@ class ServingSection(Section):
     decode: Annotated[str, AfterValidator(known_decode_choice)] = Field(
         default="round-robin", description="which decode worker a request is given"
     )
+    all_reduce: AllReduce = Field(
+        default=AllReduce.RING, description="how tensor-parallel ranks add up their vectors"
+    )
 
 
 class WorkloadSection(Section):
     kind: WorkloadKind = Field(
         default=WorkloadKind.CONVERSATION,
         description="conversation and agent are generated from the seed; mooncake and azure are "
-        "read from path; flows is the micro workload below",
+        "read from path; flows is the micro workload below; coflows are shuffles read from path",
     )
     path: str | None = Field(
         default=None,
@@ -178,12 +264,20 @@ class WorkloadSection(Section):
         description="kind flows: transfers between servers, each {id, src, dst, bytes, start_s, "
         "stage: S1|S2|S3, deadline_s, layer, batch}; times in model seconds from the start",
     )
+    coflows: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="kind coflows: how many coflows of the trace to take; null: all",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "WorkloadSection":
         given = [k for k in ("rate", "load", "time_scale") if getattr(self, k) is not None]
         if len(given) > 1:
             raise _refusal(f"workload.{given[1]}", f"only one of {' and '.join(given)} may be given")
+        if self.coflows is not None and self.kind is not WorkloadKind.COFLOWS:
+            raise _refusal("workload.coflows", f"has a meaning with kind coflows only, not {self.kind}")
         if self.kind is WorkloadKind.FLOWS:
             if not self.flows:
                 raise _refusal("workload.kind", "flows needs at least one flow in workload.flows")
@@ -192,8 +286,12 @@ class WorkloadSection(Section):
             return self
         if self.flows:
             raise _refusal("workload.flows", f"has a meaning with kind flows only, not {self.kind}")
-        if self.kind in TRACES and self.path is None:
+        if self.kind in (*TRACES, WorkloadKind.COFLOWS) and self.path is None:
             raise _refusal("workload.kind", f"{self.kind} needs workload.path, a trace file")
+        if self.kind is WorkloadKind.COFLOWS:
+            if self.rate is not None:
+                raise _refusal("workload.rate", "is for requests; coflows arrive by workload.time_scale")
+            return self
         if self.arrives_at_random and self.rate is None and self.load is None:
             raise _refusal("workload.load", "random arrivals need a load or a rate")
         return self
@@ -244,6 +342,11 @@ class SloSection(Section):
 class SimulatedOrder(enum.Enum):
     LEVELS = "levels"
     EXACT = "exact"
+
+
+class SimulatedCollectives(enum.Enum):
+    EXACT = "exact"
+    GROUPED = "grouped"
 
 
 class ScaleSection(Section):
@@ -306,6 +409,79 @@ class WorkersSection(Section):
     )
 
 
+_NONE = "null: as in simulation.calibration, else none"
+
+
+class OverheadsSection(Section):
+    goodput: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of a link's rate that payload gets; null: as in simulation.calibration, else 1",
+    )
+    burst_bytes: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        description=f"wire bytes that a port that was idle lets pass at once; {_NONE}",
+    )
+    permit_us: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        description=f"from submit to start where a level has to change, wall µs; {_NONE}",
+    )
+    permit_kept_us: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        description=f"from submit to start where the lane is on the level already, wall µs; {_NONE}",
+    )
+    transfer_us: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        description=f"what an S1 or S3 transfer takes besides its bytes, wall µs; {_NONE}",
+    )
+    collective_us: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        description=f"what a collective takes besides its bytes, wall µs; {_NONE}",
+    )
+    round_us: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        description=f"what each further round of a collective takes besides its bytes, wall µs; {_NONE}",
+    )
+    all_to_all_goodput: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of its even part of a port that a connection of an all-to-all can use; "
+        "null: as in simulation.calibration, else 1",
+    )
+    compute_us: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        description=f"how much longer a step of compute takes than planned, wall µs; {_NONE}",
+    )
+    batch_us: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        description=f"from when a batch is formed to when its ranks begin, wall µs; {_NONE}",
+    )
+    level_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=0.125,
+        description=f"share of a port's rate that every level is guaranteed; {_NONE}",
+    )
+
+
 class SimulationSection(Section):
     order: SimulatedOrder = Field(
         default=SimulatedOrder.LEVELS,
@@ -317,6 +493,26 @@ class SimulationSection(Section):
     )
     progress_ms: float = Field(
         default=1.0, gt=0, le=1e6, description="how often the scheduler hears how far flows are, model ms"
+    )
+    paths: Annotated[str, AfterValidator(known_path_choice)] = Field(
+        default="hash", description="which of several equal-cost paths a flow takes"
+    )
+    collectives: SimulatedCollectives = Field(
+        default=SimulatedCollectives.EXACT,
+        description="exact: every message of every round; grouped: symmetric collectives as one stream",
+    )
+    invariants: bool = Field(
+        default=True, description="check the laws a run must keep while it runs (docs/invariants.md)"
+    )
+    calibration: str | None = Field(
+        default=None,
+        description="file that `mfs calibrate` wrote, relative to this file (from --set: to the working "
+        "directory): simulate with what that machine adds; null: with ideal links",
+    )
+    overheads: OverheadsSection = Field(
+        default=OverheadsSection(),
+        description="what a machine adds, one by one, in wall time and bytes on the wire, at the scale "
+        "the emulated fabric would have",
     )
 
 
@@ -353,7 +549,9 @@ class Scenario(Section):
         default=SimulationSection(), description="what only the simulated fabric has"
     )
     fabric: Annotated[str, AfterValidator(known_fabric)] = Field(
-        default="mininet", description="the fabric to run on"
+        default="auto",
+        description="the fabric to run on; auto: the emulated one (mininet) where this machine has what it "
+        "needs, else the simulated one (sim)",
     )
     seed: int = Field(default=1, ge=0, le=2**32 - 1, description="of everything that is drawn at random")
 

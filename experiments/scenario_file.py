@@ -28,6 +28,9 @@ _ALTERNATIVES = (
 )
 """Keys of which one at most can hold: a layer that sets one takes back what it inherits of the others."""
 
+_FILES = (("workload", "path"), ("simulation", "calibration"))
+"""Keys that name a file, relative to the file they stand in."""
+
 
 _KIND_OF_FORMAT = {
     TraceFormat.MOONCAKE: WorkloadKind.MOONCAKE,
@@ -68,10 +71,24 @@ def load_scenario(name_or_path: str, overrides: list[Override] | None = None) ->
     Raises `UserError` for a file that is not there or not YAML, for a key that does not exist and
     for a value that is not allowed, naming the place, the key and what would be right.
     """
-    layers = _layers(*_locate(name_or_path, Path.cwd(), ""), seen=())
-    if overrides:
-        layers.append(_override_layer(overrides))
-    return _checked(layers)
+    return read_scenario(name_or_path).scenario(overrides)
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioFile:
+    """The layers of a scenario as read, the most basic first: to make it with one override after another."""
+
+    layers: tuple[Layer, ...]
+
+    def scenario(self, overrides: list[Override] | None = None) -> Scenario:
+        """As `load_scenario`, without reading the files again."""
+        added = [_override_layer(overrides)] if overrides else []
+        return _checked([*self.layers, *added])
+
+
+def read_scenario(name_or_path: str) -> ScenarioFile:
+    """The scenario of that name, or in that YAML file. Raises `UserError` for one that cannot be read."""
+    return ScenarioFile(tuple(_layers(*_locate(name_or_path, Path.cwd(), ""), seen=())))
 
 
 def builtin_scenarios() -> dict[str, Path]:
@@ -151,7 +168,7 @@ def _checked(layers: list[Layer]) -> Scenario:
     origins: dict[yaml_file.Path, str] = {}
     for layer in layers:
         _take_back_alternatives(merged, layer)
-        _merge(merged, _with_absolute_path(layer))
+        _merge(merged, _with_absolute_paths(layer))
         origins = _without_replaced(origins, layer) | layer.origins
     try:
         # By way of JSON: strict about numbers, yet enums and lists come from what YAML has.
@@ -209,13 +226,15 @@ def _take_back_alternatives(merged: dict[str, Any], layer: Layer) -> None:
             inherited.update(dict.fromkeys(keys))
 
 
-def _with_absolute_path(layer: Layer) -> dict[str, Any]:
-    """The layer's keys with `workload.path` made independent of where the layer was written."""
-    workload = layer.data.get("workload")
-    if not isinstance(workload, dict) or not isinstance(workload.get("path"), str):
-        return layer.data
-    path = os.path.abspath(layer.directory / os.path.expanduser(workload["path"]))
-    return {**layer.data, "workload": {**workload, "path": path}}
+def _with_absolute_paths(layer: Layer) -> dict[str, Any]:
+    """The layer's keys with the files they name made independent of where the layer was written."""
+    data = layer.data
+    for name, key in _FILES:
+        section = data.get(name)
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            path = os.path.abspath(layer.directory / os.path.expanduser(section[key]))
+            data = {**data, name: {**section, key: path}}
+    return data
 
 
 def _with_detected_kind(scenario: Scenario) -> Scenario:

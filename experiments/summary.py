@@ -2,26 +2,31 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from controller.flow import PortId, Stage
 from experiments import metrics
+from experiments.measures import Measures, measure
 from testbed.job import Scale
 from testbed.record import FlowRow, RunRecord
 
 Summary = dict[str, Any]
+FloatArray = npt.NDArray[np.float64]
 
 _NS_PER_S = 1e9
 
 
-def _seconds(values: Iterable[int]) -> list[float]:
-    return [value / _NS_PER_S for value in values]
+def _seconds(values_ns: npt.ArrayLike) -> FloatArray:
+    seconds: FloatArray = np.asarray(values_ns, dtype=np.float64) / _NS_PER_S
+    return seconds
 
 
-def _statistics(values: Sequence[float], *names: str) -> dict[str, float | None]:
+def _statistics(values: metrics.Numbers, *names: str) -> dict[str, float | None]:
     """The named ones of mean, p50, p90, p99 ..., each `None` without values."""
     return {
         name: metrics.mean(values)
@@ -66,13 +71,15 @@ def _micro_flow(flow: FlowRow) -> dict[str, Any]:
     }
 
 
-def summarise_run(record: RunRecord) -> dict[str, Any]:
-    """One entry of `runs[]`. A run without requests (a micro workload) lists its `flows` instead."""
-    ttft_s = _seconds(row.ttft_ns for row in record.requests if row.ttft_ns is not None)
-    cct_s = _seconds(metrics.collective_completion_ns(record.flows).values())
-    exposed_s = _seconds(metrics.exposed_s1_ns(record.spans).values())
-    by_stage = metrics.stage_completion_ns(record.flows)
-    checked = [flow.verified for flow in record.flows if flow.verified is not None]
+def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
+    """One entry of `runs[]`, from what was `measured` on the record.
+
+    A run without requests (a micro workload) lists its `flows` instead, one of coflows only how many they
+    are: a trace has hundreds of thousands of flows.
+    """
+    flows = measured.flows
+    ttft_s = _seconds([row.ttft_ns for row in record.requests if row.ttft_ns is not None])
+    coflow_s = _seconds(list(flows.coflow_ns.values()))
     run: dict[str, Any] = {
         "policy": record.policy,
         "order": "exact" if record.exact_order else "levels",
@@ -80,22 +87,23 @@ def summarise_run(record: RunRecord) -> dict[str, Any]:
         "completed": sum(row.status == metrics.COMPLETED for row in record.requests),
         "slo_attainment": metrics.slo_attainment(record.requests),
         "ttft_s": _statistics(ttft_s, "mean", "p50", "p90", "p99"),
-        "cct_s": _statistics(cct_s, "mean", "p99"),
-        "earliness_s": _statistics(_seconds(metrics.earliness_ns(record.flows)), "mean"),
-        "exposed_s1_s": _statistics(exposed_s, "mean", "p99"),
+        "cct_s": _statistics(_seconds(flows.collective_ns), "mean", "p99"),
+        "coflows": len(coflow_s),
+        "coflow_completion_s": _statistics(coflow_s, "mean", "p50", "p90", "p99"),
+        "earliness_s": _statistics(_seconds(flows.earliness_ns), "mean"),
+        "exposed_s1_s": _statistics(_seconds(measured.exposed_s1.wait_ns), "mean", "p99"),
         "stage_completion_s": {
-            stage.value: _statistics(_seconds(by_stage[stage]), "mean", "p50", "p99") for stage in Stage
+            stage.value: _statistics(_seconds(flows.stage_ns[stage]), "mean", "p50", "p99") for stage in Stage
         },
-        "flows_by_stage": {stage.value: len(by_stage[stage]) for stage in Stage},
-        "promotions": sum(flow.promotions for flow in record.flows),
+        "flows_by_stage": {stage.value: len(flows.stage_ns[stage]) for stage in Stage},
+        "promotions": flows.promotions,
         "permit_latency_ms": _statistics(record.permit_latency_ms, "p50", "p99"),
-        "verified": {"checked": len(checked), "failed": checked.count(False)},
+        "verified": {"checked": flows.checked, "failed": flows.failed},
         "fidelity": msgspec.to_builtins(record.fidelity),
         "duration_s": record.duration_ns / _NS_PER_S,
-        "wall_s": record.wall_s,
         "facts": dict(record.facts),
     }
-    if not record.requests and record.flows:
+    if not record.requests and record.flows and not flows.coflow_ns:
         run["flows"] = [_micro_flow(flow) for flow in record.flows]
     return run
 
@@ -107,13 +115,20 @@ def summarise(
     seed: int,
     scale: Scale,
     records: Sequence[RunRecord],
+    measured: Sequence[Measures] | None = None,
     notes: Sequence[str] = (),
     placement_text: Sequence[str] = (),
     link_bps: Mapping[PortId, int] | None = None,
-    command: str = "",
+    unfinished: Sequence[str] = (),
 ) -> Summary:
-    """The whole summary. `faithful` is true when every run is; no runs are not faithful to anything."""
-    runs = [summarise_run(record) for record in records]
+    """The whole summary. `faithful` is true when every run is; no runs are not faithful to anything.
+
+    It has nothing in it that the wall clock or the machine decides, so a simulated run has the same one
+    each time. `measured` are the measures of each record, if they are at hand;
+    `unfinished` are the policies that have no record because the run ended before they were through.
+    """
+    found = [measure(record) for record in records] if measured is None else measured
+    runs = [summarise_run(record, one) for record, one in zip(records, found, strict=True)]
     for run, folder in zip(runs, folder_names([r.policy for r in records]), strict=True):
         run["folder"] = folder
     faithful = bool(records) and all(record.fidelity.faithful for record in records)
@@ -122,12 +137,13 @@ def summarise(
         "fabric": fabric,
         "seed": seed,
         "faithful": faithful,
+        "complete": not unfinished,
+        "unfinished": list(unfinished),
         "scale": msgspec.to_builtins(scale),
         "notes": list(notes),
         "runs": runs,
         "placement": list(placement_text),
         "link_gbps": {port: bps / 1e9 for port, bps in (link_bps or {}).items()},
-        "command": command,
     }
     result: Summary = finite(summary)
     return result

@@ -52,7 +52,7 @@ def summary_table(summary: Summary) -> Table:
             _tight(duration(run["cct_s"]["mean"])),
             _tight(duration(run["earliness_s"]["mean"])),
             str(run["promotions"]),
-            Text("yes", "green") if run["fidelity"]["faithful"] else Text("NO", "bold red"),
+            _faithful(run),
         )
     return table
 
@@ -89,6 +89,32 @@ def flows_table(summary: Summary) -> Table | None:
     return table
 
 
+def coflows_table(summary: Summary) -> Table | None:
+    """One line per policy of a workload of coflows; `None` for another. All durations are model time."""
+    if not any(run.get("coflows") for run in summary["runs"]):
+        return None
+    table = _table(summary, gap=2)
+    table.add_column("policy", overflow="fold")
+    for heading in ("coflows", "flows", "CCT\nmean", "CCT\np50", "CCT\np90", "CCT\np99", "done\nafter"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("faith-\nful", justify="right")
+    for run in summary["runs"]:
+        times = run["coflow_completion_s"]
+        table.add_row(
+            Text(run["policy"]),
+            str(run["coflows"]),
+            str(sum(run["flows_by_stage"].values())),
+            *(duration(times[name]) for name in ("mean", "p50", "p90", "p99")),
+            duration(run["duration_s"]),
+            _faithful(run),
+        )
+    return table
+
+
+def _faithful(run: dict[str, Any]) -> Text:
+    return Text("yes", "green") if run["fidelity"]["faithful"] else Text("NO", "bold red")
+
+
 def fidelity_lines(summary: Summary) -> Iterator[str]:
     """For every check that failed: whose, what was measured, what was asked, and what to change."""
     for run in summary["runs"]:
@@ -106,7 +132,7 @@ def fidelity_lines(summary: Summary) -> Iterator[str]:
 
 def render_summary(summary: Summary) -> Group:
     """What `mfs run` prints at its end: the table that fits the workload, then what was wrong."""
-    parts: list[RenderableType] = [flows_table(summary) or summary_table(summary)]
+    parts: list[RenderableType] = [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
     if summary["faithful"]:
         parts.append(Text("faithful: every check is within its bounds", "green"))
     parts += [Text(line, "red") for line in fidelity_lines(summary)]

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from testbed.fabric import Fabric
+import msgspec
+
+from testbed.fabric import Fabric, Requirement
 
 
 def _mininet() -> Fabric:
@@ -18,3 +20,35 @@ def _sim() -> Fabric:
 
 
 FABRICS: dict[str, Callable[[], Fabric]] = {"mininet": _mininet, "sim": _sim}
+
+AUTO = "auto"
+"""What a scenario says to have the emulated fabric where it can run, and the simulated one elsewhere."""
+
+_TOLD = 3
+"""How many missing requirements are named; `mfs doctor` lists them all."""
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """The name of a fabric in `FABRICS`, and why it is not the emulated one where it is not."""
+
+    name: str
+    note: str | None = None
+
+
+def choose() -> Chosen:
+    """What `auto` stands for on this machine."""
+    missing = missing_of(FABRICS["mininet"]())
+    if not missing:
+        return Chosen(name="mininet")
+    told = ", ".join(need.name for need in missing[:_TOLD])
+    more = f" and {len(missing) - _TOLD} more" if len(missing) > _TOLD else ""
+    return Chosen(
+        name="sim",
+        note=f"the emulated fabric cannot run here (missing: {told}{more}): simulated;"
+        " `mfs doctor` says how to get it",
+    )
+
+
+def missing_of(fabric: Fabric) -> list[Requirement]:
+    """What `fabric` needs and this machine lacks."""
+    return [need for need in fabric.requirements() if need.needed and not need.ok]

@@ -10,7 +10,7 @@ import msgspec
 
 from controller.overload import RequestControl
 from testbed.topology import Topology
-from workers.plan import Transfer
+from workers.plan import BatchPlan, CollectiveKind, Transfer
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,10 +38,14 @@ class Role(enum.Enum):
 
 
 class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker process. `unit` is its prefill unit, `index` its place inside it (or among decoders)."""
+    """One worker process. `unit` is its prefill unit, `index` its place inside it (or among decoders).
+
+    `node` is where its GPU is in the topology; the server itself, where servers are single nodes.
+    """
 
     rank: int
     server: str
+    node: str
     role: Role
     unit: str | None = None
     index: int = 0
@@ -62,6 +66,9 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
     def server_of(self, rank: int) -> str:
         return self.ranks[rank].server
+
+    def node_of(self, rank: int) -> str:
+        return self.ranks[rank].node
 
 
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,9 +126,12 @@ class MicroFlow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the serving system. `all_reduce` is `ALL_REDUCE`, a ring, or `TREE_ALL_REDUCE`."""
+
     router: str
     max_batch_tokens: int
     decode_choice: str
+    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE
 
 
 class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,19 +152,53 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     verify_share: float
 
 
+class Overheads(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine adds to what links and plans promise; the defaults add nothing (docs/validation.md).
+
+    Payload gets `goodput` of a port's rate, and a port that was idle for long enough lets `burst_bytes` pass
+    at once. From submit to start a flow waits `permit_ns`, or `permit_kept_ns` where its lane or its side of
+    a process group is on its level already. A transfer takes `transfer_ns` besides its bytes, a collective
+    `collective_ns` in its first round and `round_ns` in each further one. A connection of an all-to-all whose
+    sender has several receivers and whose receiver has several senders gets at most `all_to_all_goodput` of
+    an even part of its narrowest port. A step of compute takes `compute_ns` longer, a batch `batch_ns` from
+    when it is formed to when its ranks begin. Each level of a port that has something to send is
+    guaranteed `level_share` of the rate.
+    """
+
+    goodput: float = 1.0
+    burst_bytes: int = 0
+    permit_ns: int = 0
+    permit_kept_ns: int = 0
+    transfer_ns: int = 0
+    collective_ns: int = 0
+    round_ns: int = 0
+    all_to_all_goodput: float = 1.0
+    compute_ns: int = 0
+    batch_ns: int = 0
+    level_share: float = 0.0
+
+
 class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of the simulated fabric: whether policies get their exact order, whether flows wait for lanes, how
-    often progress is told."""
+    often progress is told, which of its equal-cost paths a flow takes (`simulation/paths.py`), whether
+    symmetric collectives go as one stream (`simulation/collectives.py`), whether what costs time of the
+    invariants is checked (`simulation/invariants.py`), and what a machine would add."""
 
     exact: bool = False
     lanes: bool = True
     progress_ns: int = 1_000_000
+    paths: str = "hash"
+    grouped: bool = False
+    invariants: bool = True
+    overheads: Overheads = Overheads()
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A policy, a cluster and the work for it. Serving jobs have `requests`, micro jobs have `flows`.
 
-    `policy` is the spec as it was written; `control` is its part on requests, None without one.
+    `policy` is the spec as it was written; `control` is its part on requests, None without one. With `plans`
+    the units run these batches, each its own in this order, instead of forming any
+    (`testbed.serving.replay`).
     """
 
     scenario: str
@@ -172,3 +216,4 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     control: RequestControl | None = None
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()
+    plans: tuple[BatchPlan, ...] = ()

@@ -1,14 +1,18 @@
 """What every fabric brings back from a run: rows of plain data in model units.
 
-Times are model nanoseconds since the clock of the run started; `None` means "did not happen".
+Times are model nanoseconds since the clock of the run started; `None` means "did not happen". Rows are
+encoded as arrays, without the names of their fields, and left alone by the garbage collector, as they can
+be in no cycle: there are millions of them.
 """
+
+from collections.abc import Sequence
 
 import msgspec
 
 from controller.flow import Level, Stage
 
 
-class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
+class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One request. `ttft_ns` is arrival to first token; `status` is completed, pruned or failed."""
 
     request: int
@@ -31,7 +35,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     unloaded_ttft_ns: int
 
 
-class FlowRow(msgspec.Struct, frozen=True, kw_only=True):
+class FlowRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One flow, from submission to the last byte at the receiver.
 
     `permit_ns - submit_ns` includes `lane_wait_ns`, the time it waited for a free lane.
@@ -62,7 +66,7 @@ class FlowRow(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool | None
 
 
-class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One level change, with its reason in words. `level_from` is None for the first assignment."""
 
     time_ns: int
@@ -72,7 +76,7 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class SpanRow(msgspec.Struct, frozen=True, kw_only=True):
+class SpanRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a rank did: `kind` is `s1_wait`, `compute`, `collective` or `decode` (its first step)."""
 
     rank: int
@@ -84,7 +88,7 @@ class SpanRow(msgspec.Struct, frozen=True, kw_only=True):
     end_ns: int
 
 
-class LinkSample(msgspec.Struct, frozen=True, kw_only=True):
+class LinkSample(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Counters of one port at one moment: per level, wire bytes sent so far, backlog and drops so far."""
 
     time_ns: int
@@ -94,7 +98,7 @@ class LinkSample(msgspec.Struct, frozen=True, kw_only=True):
     drops: tuple[int, ...]
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class Progress(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Bytes of a flow that have arrived at its receiver by `time_ns` (model bytes)."""
 
     time_ns: int
@@ -121,19 +125,24 @@ class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one policy's run left behind. `permit_latency_ms` are wall milliseconds.
 
+    The sequences of rows may be longer than memory (`testbed.spool`): go over them, do not copy them.
+    Flows and spans are in an order in which, of the flows of collectives and of the spans in which a rank
+    waits for S1, those of one batch are all before those of the next batch of the same unit, as by their
+    ends or by their starts. The decisions of one flow are in order of time.
+
     `exact_order` says that the fabric kept a policy's exact order of flows; otherwise the policy had
     its levels only.
     """
 
     policy: str
     fabric: str
-    requests: tuple[RequestRow, ...]
-    flows: tuple[FlowRow, ...]
-    decisions: tuple[DecisionRow, ...]
-    spans: tuple[SpanRow, ...]
-    links: tuple[LinkSample, ...]
-    progress: tuple[Progress, ...]
-    permit_latency_ms: tuple[float, ...]
+    requests: Sequence[RequestRow]
+    flows: Sequence[FlowRow]
+    decisions: Sequence[DecisionRow]
+    spans: Sequence[SpanRow]
+    links: Sequence[LinkSample]
+    progress: Sequence[Progress]
+    permit_latency_ms: Sequence[float]
     fidelity: Fidelity
     facts: dict[str, str | int | float]
     queues: dict[str, list[dict[str, str | int | float]]]

@@ -1,12 +1,18 @@
 """S2: one rank's part in the collectives of its process groups, with payloads that can be checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from workers.payload import Payloads, WrongPayload
+from workers.plan import Collective, CollectiveKind
+from workers.rounds import Direct, DoubleTree, Message, Ring, Rounds, split, tree_chunks, tree_parts
+from workers.sender import wire_bytes
+
+Parts = Sequence[torch.Tensor] | Mapping[int, torch.Tensor]
+"""The parts of a collective that a rank has to do with, by number (see `workers.rounds`)."""
 
 
 class CollectiveGroup:
@@ -31,6 +37,30 @@ class CollectiveGroup:
         self._device = device
         self._staged = staged
 
+    def carry_out(
+        self, step: Collective, bytes_scale: float, compute: Callable[[int], None], *, verify: bool
+    ) -> None:
+        """This rank's part in `step`, at `bytes_scale` bytes on the wire for a byte of the model.
+
+        `compute(r)` computes over a block of ring attention that has compute, in round r. Raises
+        `WrongPayload` if `verify` and what is received is not what it should be.
+        """
+        sizes = [[wire_bytes(size, bytes_scale) if size else 0 for size in row] for row in step.sizes]
+        match step.kind:
+            case CollectiveKind.ALL_TO_ALL:
+                for i, row in enumerate(sizes):
+                    row[i] = 0
+                self.all_to_all(step.id, sizes, verify=verify)
+            case CollectiveKind.ALL_REDUCE:
+                self.all_reduce(step.id, sizes[0][0], verify=verify)
+            case CollectiveKind.TREE_ALL_REDUCE:
+                chunks = tree_chunks(step.sizes[0][0])
+                self.tree_all_reduce(step.id, sizes[0][0], chunks, verify=verify)
+            case CollectiveKind.RING_ATTENTION if step.round_seconds:
+                self.ring_attention(step.id, sizes[0], compute, verify=verify)
+            case CollectiveKind.ALL_GATHER | CollectiveKind.RING_ATTENTION:
+                self.all_gather(step.id, sizes[0], verify=verify)
+
     def all_to_all(self, name: str, wire_sizes: Sequence[Sequence[int]], *, verify: bool) -> None:
         """Send `wire_sizes[me][j]` bytes to each member j and receive `wire_sizes[i][me]` from each i.
 
@@ -40,7 +70,10 @@ class CollectiveGroup:
         receives = [row[self.index] for row in wire_sizes]
         source = self._ready(self._payloads.source(f"{name}/{self.index}", sum(sends)))
         target = torch.empty(sum(receives), dtype=torch.uint8, device=source.device)
-        self._group.alltoall_base(target, source, receives, sends).wait()
+        if self._staged:
+            self._exchange_cells(source.split(sends), target.split(receives))
+        else:
+            self._group.alltoall_base(target, source, receives, sends).wait()
         landed = self._landed(target)
         if verify:
             offset = 0
@@ -52,22 +85,153 @@ class CollectiveGroup:
                     raise WrongPayload(f"{name}: wrong bytes from rank {self.members[i]}")
                 offset += row[self.index]
 
+    def _exchange_cells(self, out: Sequence[torch.Tensor], back: Sequence[torch.Tensor]) -> None:
+        """An all-to-all of gloo's would ask for what it is sent only after it has sent: on the one
+        connection of a pair, the second direction then waits for the first."""
+        members = len(self.members)
+        parts = {self.index * members + peer: part for peer, part in enumerate(out)}
+        parts |= {peer * members + self.index: part for peer, part in enumerate(back)}
+        back[self.index].copy_(out[self.index])
+        self._exchange(Direct(members), parts)
+
     def all_reduce(self, name: str, wire_bytes: int, *, verify: bool) -> None:
-        """Sum a vector of `wire_bytes` bytes (as 64-bit integers) over all members.
+        """Sum a vector of `wire_bytes` bytes (as 64-bit integers) over all members, in a ring.
 
         Raises `WrongPayload` if `verify` and the sum is not that of the members' vectors.
         """
+        target = self._summand(name, wire_bytes)
+        if self._staged:  # gloo's own ring runs the other way than the one that was planned
+            members = len(self.members)
+            self._exchange(Ring(members, reduces=True), target.split(split(len(target), members)))
+        else:
+            self._group.allreduce([target], dist.AllreduceOptions()).wait()
+        self._check_sum(name, target, verify=verify)
+
+    def tree_all_reduce(self, name: str, wire_bytes: int, chunks: int, *, verify: bool) -> None:
+        """The same over two binary trees, each half of the vector in `chunks`.
+
+        Raises `WrongPayload` as `all_reduce` does.
+        """
+        target = self._summand(name, wire_bytes)
+        parts = target.split(tree_parts(len(target), chunks))
+        self._exchange(DoubleTree(len(self.members), chunks), parts)
+        self._check_sum(name, target, verify=verify)
+
+    def all_gather(self, name: str, wire_sizes: Sequence[int], *, verify: bool) -> None:
+        """Get the shard of every member, `wire_sizes[i]` bytes of member i, in a ring.
+
+        Raises `WrongPayload` if `verify` and any byte received is not the one sent.
+        """
+        self._gather(name, wire_sizes, None, verify=verify)
+
+    def ring_attention(
+        self, name: str, wire_sizes: Sequence[int], compute: Callable[[int], None], *, verify: bool
+    ) -> None:
+        """Pass the KV blocks of all members round the ring, and `compute(r)` over the one that is here in
+        round r while it is sent on; the last one has nothing to overlap with.
+
+        Raises `WrongPayload` as `all_gather` does.
+        """
+        self._gather(name, wire_sizes, compute, verify=verify)
+        compute(len(self.members) - 1)
+
+    def _gather(
+        self, name: str, wire_sizes: Sequence[int], during: Callable[[int], None] | None, *, verify: bool
+    ) -> None:
+        mine = self._ready(self._payloads.source(f"{name}/{self.index}", wire_sizes[self.index]))
+        target = torch.empty(sum(wire_sizes), dtype=torch.uint8, device=mine.device)
+        parts = target.split(list(wire_sizes))
+        parts[self.index].copy_(mine)
+        self._exchange(Ring(len(self.members)), parts, during)
+        landed = self._landed(target).split(list(wire_sizes))
+        if verify:
+            for i, part in enumerate(landed):
+                if not torch.equal(part, self._payloads.of(f"{name}/{i}", len(part))):
+                    raise WrongPayload(f"{name}: wrong bytes from rank {self.members[i]}")
+
+    def _summand(self, name: str, wire_bytes: int) -> torch.Tensor:
         size = max(8, wire_bytes // 8 * 8)
         mine = self._payloads.source(f"{name}/{self.index}", size).view(torch.int64)
-        target = self._ready(mine.clone())
-        self._group.allreduce([target], dist.AllreduceOptions()).wait()
+        return self._ready(mine.clone())
+
+    def _check_sum(self, name: str, target: torch.Tensor, *, verify: bool) -> None:
         landed = self._landed(target)
         if verify:
             total = torch.zeros_like(landed)
             for i in range(len(self.members)):
-                total += self._payloads.of(f"{name}/{i}", size).view(torch.int64)
+                total += self._payloads.of(f"{name}/{i}", 8 * len(landed)).view(torch.int64)
             if not torch.equal(landed, total):
                 raise WrongPayload(f"{name}: wrong sum on rank {self.members[self.index]}")
+
+    # --- rounds ---------------------------------------------------------------------------------
+
+    def _exchange(self, rounds: Rounds, parts: Parts, during: Callable[[int], None] | None = None) -> None:
+        """Carry out `rounds` on `parts`, in place; `during` is called while a round is on its way."""
+        start = self._start_on_gloo if self._staged else self._start_on_nccl
+        for number in range(rounds.count):
+            sends, receives = rounds.sends(self.index, number), rounds.receives(self.index, number)
+            # A part to be added needs a place of its own; any other lands where it belongs.
+            landing = [torch.empty_like(parts[m.part]) if m.reduces else parts[m.part] for m in receives]
+            finish = start(parts, sends, receives, landing)
+            if during is not None:
+                during(number)
+            finish()
+            for message, part in zip(receives, landing, strict=True):
+                if message.reduces:
+                    parts[message.part].add_(part)
+
+    def _start_on_gloo(
+        self,
+        parts: Parts,
+        sends: Sequence[Message],
+        receives: Sequence[Message],
+        landing: Sequence[torch.Tensor],
+    ) -> Callable[[], None]:
+        """A message for every part that is not empty, told apart by its number."""
+        works = [
+            self._group.recv([part], message.peer, message.part)
+            for message, part in zip(receives, landing, strict=True)
+            if len(part)
+        ]
+        works += [
+            self._group.send([parts[message.part]], message.peer, message.part)
+            for message in sends
+            if len(parts[message.part])
+        ]
+
+        def finish() -> None:
+            for work in works:
+                work.wait()
+
+        return finish
+
+    def _start_on_nccl(
+        self,
+        parts: Parts,
+        sends: Sequence[Message],
+        receives: Sequence[Message],
+        landing: Sequence[torch.Tensor],
+    ) -> Callable[[], None]:
+        """An all-to-all in which most pairs have nothing to say: one grouped call on the group's own
+        connections. Sends and receives by themselves would open others, whose paths nobody knows."""
+        out, back = [0] * len(self.members), [0] * len(self.members)
+        for message in sends:
+            out[message.peer] += len(parts[message.part])
+        for message, part in zip(receives, landing, strict=True):
+            back[message.peer] += len(part)
+        none = parts[0].new_empty(0)
+        source = torch.cat([none, *(parts[message.part] for message in sends)])
+        target = none.new_empty(sum(back))
+        work = self._group.alltoall_base(target, source, back, out)
+
+        def finish() -> None:
+            work.wait()
+            for part, landed in zip(landing, target.split([len(part) for part in landing]), strict=True):
+                part.copy_(landed)
+            if self._device.type != "cpu":
+                torch.cuda.synchronize(self._device)  # a round is over when its bytes are here
+
+        return finish
 
     def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor where the group's backend reads it: NCCL in the GPU's memory, gloo in the host's."""

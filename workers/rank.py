@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
@@ -29,7 +30,7 @@ from workers.compute import make_compute
 from workers.decode import DecodeDesk
 from workers.lanes import ReceiveLane, SendLane
 from workers.payload import Payloads, sampled
-from workers.plan import BatchPlan, Collective, CollectiveKind, Compute
+from workers.plan import BatchPlan, Collective, Compute
 from workers.probe import ProbeEnd
 from workers.protocol import (
     Arrived,
@@ -51,7 +52,7 @@ from workers.protocol import (
 )
 from workers.protocol import encode as encode_report
 from workers.recorder import Recorder
-from workers.sender import Sender, wire_bytes
+from workers.sender import Sender
 from workers.transport import Transport, by_peer
 from workers.wire import Inbox, Outbox
 
@@ -348,21 +349,32 @@ class Rank:
             downstream_ns=step.downstream_ns,
         )
         verify = sampled(step.id, self._config.verify_share)
-        scale = self._config.bytes_scale
-        if step.kind is CollectiveKind.ALL_TO_ALL:
-            sizes = [
-                [0 if size == 0 or i == j else wire_bytes(size, scale) for j, size in enumerate(row)]
-                for i, row in enumerate(step.sizes)
-            ]
-            group.all_to_all(step.id, sizes, verify=verify)
-        else:
-            group.all_reduce(step.id, wire_bytes(step.sizes[0][0], scale), verify=verify)
+        compute = self._rounds_of_attention(step, group.index, batch, layer, start_ns)
+        group.carry_out(step, self._config.bytes_scale, compute, verify=verify)
         end_ns = self._clock.now_ns()
         self._sender.share_ended(flow)
         self._recorder.received.append(
             ReceivedFlow(id=flow, finish_ns=end_ns, verified=True if verify else None)
         )
-        self._span("collective", step.label, batch, layer, start_ns)
+        if not step.round_seconds:
+            self._span("collective", step.label, batch, layer, start_ns)
+
+    def _rounds_of_attention(
+        self, step: Collective, index: int, batch: str, layer: int, start_ns: int
+    ) -> Callable[[int], None]:
+        """The compute over the block of a round. Its spans are compute; what is between them is waiting."""
+        waiting_since_ns = start_ns
+
+        def compute(number: int) -> None:
+            nonlocal waiting_since_ns
+            self._span("collective", step.label, batch, layer, waiting_since_ns)
+            begun_ns = self._clock.now_ns()
+            if step.round_seconds[index][number] > 0:
+                self._compute.run(step.round_seconds[index][number])
+            self._span("compute", step.label, batch, layer, begun_ns)
+            waiting_since_ns = self._clock.now_ns()
+
+        return compute
 
     def _span(self, kind: str, label: str, batch: str, layer: int, start_ns: int) -> None:
         self._recorder.spans.append(

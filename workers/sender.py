@@ -57,6 +57,7 @@ class Sender:
                     batch=transfer.batch,
                     request=None if transfer.request is None else str(transfer.request),
                     layer=transfer.layer,
+                    coflow=transfer.belongs_to,
                     deadline_ns=transfer.deadline_ns,
                     downstream_ns=transfer.downstream_ns,
                 )
@@ -115,9 +116,7 @@ class Sender:
                 batch=transfer.batch,
                 request=transfer.request,
                 layer=transfer.layer,
-                coflow=None
-                if transfer.batch is None or transfer.layer is None
-                else f"{transfer.batch}.l{transfer.layer}.{transfer.stage.value}",
+                coflow=transfer.belongs_to,
                 deadline_ns=transfer.deadline_ns,
                 submit_ns=self._clock.at_ns(sent_wall_ns),
                 permit_ns=self._clock.at_ns(wall_ns),

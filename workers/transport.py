@@ -70,6 +70,7 @@ class Transport:
         os.environ.setdefault("NCCL_SOCKET_IFNAME", self._interface)
         os.environ.setdefault("NCCL_IB_DISABLE", "1")
         os.environ.setdefault("NCCL_HOSTID", self._interface)
+        os.environ.setdefault("NCCL_ALGO", "Ring")  # what the plan books an all-reduce as
         group = dist.ProcessGroupNCCL(
             dist.PrefixStore(name, self._store), rank, size, dist.ProcessGroupNCCL.Options()
         )

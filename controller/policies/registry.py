@@ -77,6 +77,8 @@ def make_policy(spec: str, **defaults: int | float | str | bool) -> Policy:
         return policy(options)
     except ValueError as error:
         raise PolicyError(_refusal(owner, f"cannot be made: {error}")) from error
+    except Exception as error:  # as in loading it: say whose policy it is
+        raise PolicyError(f"{owner.called} cannot be made: {type(error).__name__}: {error}") from error
 
 
 class Owner(typing.NamedTuple):
@@ -132,6 +134,8 @@ def _known() -> Mapping[str, type[Policy] | importlib.metadata.EntryPoint]:
 
 
 def _policy_class(name: str) -> type[Policy]:
+    if name in _POLICIES:  # without a look at the packages, which takes milliseconds
+        return _POLICIES[name]
     known = _known()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
@@ -147,6 +151,8 @@ def _policy_class(name: str) -> type[Policy]:
         raise PolicyError(f"policy {name!r} ({found.value}) does not load: {error}") from error
     if not (isinstance(policy, type) and issubclass(policy, Policy)):
         raise PolicyError(f"policy {name!r}: {found.value} is not a subclass of Policy")
+    if not all(isinstance(getattr(policy, word, None), str) for word in ("name", "summary")):
+        raise PolicyError(f"policy {name!r}: {found.value} has no name or no summary")
     return policy
 
 

@@ -8,10 +8,10 @@ from workers.plan import Transfer
 
 
 def endpoints(topology: Topology) -> Placement:
-    """One rank per server, in the order of the servers, that only sends and receives."""
+    """One rank per server, on its first GPU, in the order of the servers, that only sends and receives."""
     return Placement(
         ranks=tuple(
-            RankSpec(rank=i, server=server, role=Role.ENDPOINT, index=i)
+            RankSpec(rank=i, server=server, node=topology.endpoint(server, 0), role=Role.ENDPOINT, index=i)
             for i, server in enumerate(topology.servers)
         ),
         units={},

@@ -2,12 +2,16 @@
 
 import enum
 import json
+import re
 from pathlib import Path
 from typing import TypeVar
 
 from experiments.errors import UserError
 
 AZURE_HEADER = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+COFLOW_HEADER = re.compile(r"\s*([0-9]{1,9})\s+([0-9]{1,9})\s*")
+"""Racks and coflows of a trace in the format of the coflow benchmark."""
+
 MAX_TOKENS = 16_777_216
 """More than any model's context: a larger count in a trace is a slip, not a prompt."""
 
@@ -50,6 +54,8 @@ def detect_format(path: Path) -> TraceFormat:
         row = None
     if isinstance(row, dict) and "hash_ids" in row:
         return TraceFormat.MOONCAKE
+    if COFLOW_HEADER.fullmatch(first):
+        raise UserError(f"{path}, line 1: a trace of coflows, which needs workload.kind: coflows")
     raise UserError(
         f"{path}, line 1: not the start of a trace we know: mooncake begins with a JSON object "
         f"that has hash_ids, azure with the header {','.join(AZURE_HEADER)}"

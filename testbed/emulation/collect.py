@@ -56,19 +56,7 @@ def collect(
             )
             for d in log.decisions
         ),
-        spans=tuple(
-            SpanRow(
-                rank=record.rank,
-                kind=span.kind,
-                label=span.label,
-                batch=span.batch,
-                layer=span.layer,
-                start_ns=span.start_ns,
-                end_ns=span.end_ns,
-            )
-            for record in records
-            for span in record.spans
-        ),
+        spans=_spans(records),
         links=_links(samples),
         progress=tuple(
             Progress(time_ns=mark.time_ns, flow=mark.flow, received_bytes=mark.received_bytes)
@@ -100,6 +88,24 @@ def _flows(job: Job, records: Sequence[Records], log: Log) -> list[FlowRow]:
             end = received[sent.id]
             rows.append(_flow_row(job, sent, end.finish_ns, end.verified, paths[sent.id], levels[sent.id]))
     return sorted(rows, key=lambda row: (row.submit_ns, row.id))
+
+
+def _spans(records: Sequence[Records]) -> list[SpanRow]:
+    """In order of their ends, so that those of a unit's batches follow each other."""
+    rows = [
+        SpanRow(
+            rank=record.rank,
+            kind=span.kind,
+            label=span.label,
+            batch=span.batch,
+            layer=span.layer,
+            start_ns=span.start_ns,
+            end_ns=span.end_ns,
+        )
+        for record in records
+        for span in record.spans
+    ]
+    return sorted(rows, key=lambda row: (row.end_ns, row.rank))
 
 
 def _flow_row(

@@ -11,6 +11,7 @@ from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import FabricUnavailable, JobRefused, Progress, Requirement
 from testbed.job import Job
 from testbed.record import RunRecord
+from testbed.topology import Topology
 
 # Beyond these a run would not end or would say nothing true; fidelity judges what lies below.
 _RANK_MIB = 120
@@ -37,8 +38,25 @@ class MininetFabric:
         return run_in_sandbox(job, progress)
 
 
+def _refuse_servers_with_parts(topology: Topology) -> None:
+    """An emulated server is a host with one NIC; what is inside a server is not emulated."""
+    shape = topology.shape
+    for key, there in (
+        ("kind", topology.kind == "rail-optimised"),
+        ("nics_per_server", shape.nics > 1),
+        ("nvlink_gbps", shape.nvlink_bps is not None),
+        ("pcie_gbps", shape.pcie_bps is not None),
+    ):
+        if there:
+            raise JobRefused(
+                f"topology.{key}: emulated servers have one NIC and no links inside; only the simulated"
+                " fabric has more"
+            )
+
+
 def _refuse_what_cannot_fit(job: Job) -> None:
     """Raises `JobRefused`, naming the key to change."""
+    _refuse_servers_with_parts(job.topology)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
         raise JobRefused(

@@ -16,8 +16,8 @@ from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
 from testbed.serving.micro import MicroBatches
 from testbed.serving.outlook import announced
+from testbed.serving.replay import serving_system
 from testbed.serving.story import RequestStory
-from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan
 from workers.protocol import Arrived, BatchDone, FirstToken, Flows, FromRank, Plan, TimedTransfer
 
@@ -146,7 +146,7 @@ class ServingPlayer(Player):
     """Requests arrive, the serving system makes batch plans, ranks carry them out."""
 
     def begin(self) -> None:
-        self._system = ServingSystem(self._job)
+        self._system = serving_system(self._job)
         self._ledger = _Ledger()
         self._arrivals = sorted(self._job.requests, key=lambda r: (r.arrival_ns, r.id), reverse=True)
         self.stories = defaultdict(RequestStory)

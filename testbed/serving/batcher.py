@@ -50,7 +50,14 @@ def token_ns(job: Job) -> float:
     unit, replicas = next(iter(job.placement.replicas.items()))
     share = max(1, job.serving.max_batch_tokens // len(replicas))
     work = [ReplicaWork(new_tokens=share, score_flops=0)] * len(replicas)
-    steps = layer_steps(work, unit=unit, placement=job.placement, model=job.model, gpu=job.gpu)
+    steps = layer_steps(
+        work,
+        unit=unit,
+        placement=job.placement,
+        model=job.model,
+        gpu=job.gpu,
+        all_reduce=job.serving.all_reduce,
+    )
     batch_s = job.model.layers * layer_s(steps, job.placement, job.topology)
     return batch_s * 1e9 / (share * len(replicas))
 

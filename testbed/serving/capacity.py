@@ -3,15 +3,16 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from controller.flow import PortId
 from testbed.job import GpuSpeed, ModelShape, Placement, Request
 from testbed.serving.gpus import compute_s
-from testbed.serving.ideal import Traffic, drain_s, layer_s, merged, scaled, step_traffic
+from testbed.serving.ideal import busiest_s, layer_s, merged, port_loads, scaled, step_traffic
 from testbed.serving.models import kv_bytes_per_token, score_flops
 from testbed.serving.placement import tensor_parallel
 from testbed.serving.slo import ideal_reuse_tokens
 from testbed.serving.steps import ReplicaWork, layer_steps
 from testbed.topology import Topology
-from workers.plan import Step
+from workers.plan import CollectiveKind, Step
 
 
 def estimated_capacity_rps(
@@ -22,6 +23,7 @@ def estimated_capacity_rps(
     gpu: GpuSpeed,
     topology: Topology,
     max_batch_tokens: int,
+    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> float:
     """Requests/s the cluster sustains; `workload.load` is a share of it.
 
@@ -54,14 +56,21 @@ def estimated_capacity_rps(
         / count
     )
     units = placement.units
-    batches, tokens = _full_batches(placement, model, gpu, max_batch_tokens)
-    traffic = [
+    batches, tokens = _full_batches(placement, model, gpu, max_batch_tokens, all_reduce)
+    collectives = merged(
         scaled(step_traffic(steps, placement), model.layers * mean_new / (tokens * len(units)))
         for steps in batches.values()
-    ]
-    traffic.append(_reuse_traffic(mean_reuse * kv_bytes_per_token(model), placement))
-    traffic.append(_delivery_traffic(mean_prompt * kv_bytes_per_token(model), placement))
-    port_s = drain_s(merged(traffic), topology)
+    )
+    reuse_bytes = mean_reuse * kv_bytes_per_token(model)
+    delivery_bytes = mean_prompt * kv_bytes_per_token(model)
+    load = merged(
+        (
+            port_loads(collectives, topology),
+            *_reuse_loads(reuse_bytes, placement, topology),
+            _delivery_load(delivery_bytes, placement, topology),
+        )
+    )
+    port_s = busiest_s(load, topology)
 
     first, ranks = next(iter(units.items()))
     token_s = layer_s(batches[first], placement, topology) / tokens
@@ -70,39 +79,33 @@ def estimated_capacity_rps(
 
 
 def _full_batches(
-    placement: Placement, model: ModelShape, gpu: GpuSpeed, max_batch_tokens: int
+    placement: Placement,
+    model: ModelShape,
+    gpu: GpuSpeed,
+    max_batch_tokens: int,
+    all_reduce: CollectiveKind,
 ) -> tuple[dict[str, tuple[Step, ...]], int]:
     """One layer of a full, even batch on each unit, without scores, and its number of tokens."""
     replicas = len(next(iter(placement.replicas.values())))
     share = max(1, max_batch_tokens // replicas)
     work = [ReplicaWork(new_tokens=share, score_flops=0)] * replicas
     steps = {
-        unit: layer_steps(work, unit=unit, placement=placement, model=model, gpu=gpu)
+        unit: layer_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, all_reduce=all_reduce)
         for unit in placement.units
     }
     return steps, share * replicas
 
 
-def _reuse_traffic(kv_bytes: float, placement: Placement) -> Traffic:
-    """S1: shard k of any replica to shard k of any replica (to itself, it crosses no port)."""
+def _reuse_loads(kv_bytes: float, placement: Placement, topology: Topology) -> list[dict[PortId, float]]:
+    """S1, by shard: shard k of any replica to shard k of any replica (to itself, it crosses no port)."""
     replicas = [r for unit in placement.replicas.values() for r in unit]
     tp = tensor_parallel(placement)
-    shards = [Counter(placement.server_of(r[k]) for r in replicas) for k in range(tp)]
-    return merged(_product(shard, shard, kv_bytes / tp) for shard in shards)
+    shards = [Counter(placement.node_of(r[k]) for r in replicas) for k in range(tp)]
+    return [topology.even_loads(shard, shard, kv_bytes / tp) for shard in shards]
 
 
-def _delivery_traffic(kv_bytes: float, placement: Placement) -> Traffic:
+def _delivery_load(kv_bytes: float, placement: Placement, topology: Topology) -> dict[PortId, float]:
     """S3: any prefill rank to any decode rank."""
-    senders = Counter(placement.server_of(r) for unit in placement.units.values() for r in unit)
-    receivers = Counter(placement.server_of(rank) for rank in placement.decode)
-    return _product(senders, receivers, kv_bytes)
-
-
-def _product(senders: Counter[str], receivers: Counter[str], size_bytes: float) -> Traffic:
-    """`size_bytes` spread over all pairs, in proportion to the ranks on both servers."""
-    pairs = senders.total() * receivers.total()
-    return {
-        (src, dst): size_bytes * sent * received / pairs
-        for src, sent in senders.items()
-        for dst, received in receivers.items()
-    }
+    senders = Counter(placement.node_of(r) for unit in placement.units.values() for r in unit)
+    receivers = Counter(placement.node_of(rank) for rank in placement.decode)
+    return topology.even_loads(senders, receivers, kv_bytes)

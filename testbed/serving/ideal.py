@@ -1,27 +1,29 @@
 """Times on an idle network: every port drained at line rate, nobody else there.
 
-Traffic is a mapping (source server, destination server) -> bytes. Traffic of a server with itself
-crosses no port. Equal-cost paths share it evenly.
+Traffic is a mapping (source node, destination node) -> bytes, a node being where a rank's GPU is in
+the topology. Traffic of a node with itself crosses no port. Equal-cost paths share it evenly.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from controller.flow import PortId
 from testbed.job import Placement
-from testbed.serving.steps import slowest_compute_s
+from testbed.serving.steps import block_compute_s, side_by_side, slowest_compute_s
 from testbed.topology import Topology
 from workers.plan import Collective, CollectiveKind, Step, Transfer
 
 Traffic = dict[tuple[str, str], float]
 
+K = TypeVar("K")
 
-def merged(parts: Iterable[Traffic]) -> Traffic:
-    """The sum of several traffics."""
-    total: Traffic = {}
+
+def merged(parts: Iterable[Mapping[K, float]]) -> dict[K, float]:
+    """The sum of several traffics, or of several loads of ports."""
+    total: dict[K, float] = {}
     for part in parts:
-        for pair, size_bytes in part.items():
-            total[pair] = total.get(pair, 0.0) + size_bytes
+        for key, size_bytes in part.items():
+            total[key] = total.get(key, 0.0) + size_bytes
     return total
 
 
@@ -31,61 +33,81 @@ def scaled(traffic: Traffic, factor: float) -> Traffic:
 
 def port_loads(traffic: Traffic, topology: Topology) -> dict[PortId, float]:
     """Bytes of `traffic` on every port it crosses."""
-    load: dict[PortId, float] = {}
-    for (src, dst), size_bytes in traffic.items():
-        paths = topology.paths(src, dst)
-        for path in paths:
-            for port in path:
-                load[port] = load.get(port, 0.0) + size_bytes / len(paths)
-    return load
+    return topology.loads(traffic)
 
 
 def drain_s(traffic: Traffic, topology: Topology) -> float:
     """Seconds until the busiest port has sent its part of `traffic` at line rate."""
-    load = port_loads(traffic, topology)
+    return busiest_s(port_loads(traffic, topology), topology)
+
+
+def busiest_s(load: Mapping[PortId, float], topology: Topology) -> float:
+    """Seconds that the busiest port needs for its bytes of `load` at line rate."""
     return max((size * 8 / topology.link(port).bps for port, size in load.items()), default=0.0)
 
 
 def collective_traffic(collective: Collective, placement: Placement) -> Traffic:
-    """Bytes between servers for one collective.
-
-    An all-to-all sends its matrix. An all-reduce of n bytes over p ranks goes round a ring twice
-    (reduce-scatter, all-gather): 2 (p - 1) / p n bytes from each rank to the next.
-    """
-    servers = [placement.server_of(rank) for rank in placement.groups[collective.group]]
+    """Bytes between nodes for one collective, over all its rounds (`workers.rounds`)."""
+    nodes = [placement.node_of(rank) for rank in placement.groups[collective.group]]
     traffic: Traffic = {}
-    if collective.kind is CollectiveKind.ALL_REDUCE:
-        count = len(servers)
-        per_rank = 2 * (count - 1) / count * collective.sizes[0][0]
-        for i, src in enumerate(servers):
-            pair = (src, servers[(i + 1) % count])
-            traffic[pair] = traffic.get(pair, 0.0) + per_rank
-        return traffic
-    for src, row in zip(servers, collective.sizes, strict=True):
-        for dst, size in zip(servers, row, strict=True):
-            traffic[src, dst] = traffic.get((src, dst), 0.0) + size
+    for index, src in enumerate(nodes):
+        for peer, size in collective.sent_by(index, len(nodes)).items():
+            traffic[src, nodes[peer]] = traffic.get((src, nodes[peer]), 0.0) + size
     return traffic
 
 
 def step_traffic(steps: Sequence[Step], placement: Placement) -> Traffic:
-    """Bytes between servers of all collectives among `steps`."""
+    """Bytes between nodes of all collectives among `steps`."""
     return merged(collective_traffic(step, placement) for step in steps if isinstance(step, Collective))
 
 
 def transfer_traffic(transfers: Iterable[Transfer], placement: Placement) -> Traffic:
-    """Bytes between servers of point-to-point transfers."""
+    """Bytes between nodes of point-to-point transfers."""
     return merged(
-        {(placement.server_of(t.src), placement.server_of(t.dst)): float(t.size_bytes)} for t in transfers
+        {(placement.node_of(t.src), placement.node_of(t.dst)): float(t.size_bytes)} for t in transfers
     )
 
 
 def layer_s(steps: Sequence[Step], placement: Placement, topology: Topology) -> float:
     """Seconds of one layer's steps: compute at its slowest rank, collectives at their ideal time.
 
-    Consecutive collectives with one label run in different groups at once and share the ports.
+    Consecutive collectives with one label run in different groups at once and share the ports. Those
+    whose rounds differ take a round after the other, all groups in step; of ring attention only what its
+    compute does not hide counts.
     """
     seconds = slowest_compute_s(steps)
-    collectives = [step for step in steps if isinstance(step, Collective)]
-    for _, group in groupby(collectives, key=lambda step: step.label):
-        seconds += drain_s(merged(collective_traffic(step, placement) for step in group), topology)
+    for together in side_by_side(steps):
+        if any(step.kind in _BY_ROUND for step in together):
+            seconds += _rounds_s(together, placement, topology)
+        else:
+            seconds += drain_s(merged(collective_traffic(step, placement) for step in together), topology)
     return seconds
+
+
+_BY_ROUND = (CollectiveKind.TREE_ALL_REDUCE, CollectiveKind.ALL_GATHER, CollectiveKind.RING_ATTENTION)
+"""A port does not have the same to send in all rounds: together they take longer than it is busy."""
+
+
+def _rounds_s(together: Sequence[Collective], placement: Placement, topology: Topology) -> float:
+    compute_s = block_compute_s(together)
+    rounds = [_round_traffic(step, placement) for step in together]
+    seconds = 0.0
+    for number in range(max(map(len, rounds))):
+        needed_s = drain_s(merged(each[number] for each in rounds if number < len(each)), topology)
+        hidden_s = compute_s[number] if number < len(compute_s) else 0.0
+        seconds += max(0.0, needed_s - hidden_s)
+    return seconds
+
+
+def _round_traffic(collective: Collective, placement: Placement) -> list[Traffic]:
+    """Bytes between nodes in each round of one collective."""
+    nodes = [placement.node_of(rank) for rank in placement.groups[collective.group]]
+    rounds, parts = collective.rounds(len(nodes)), collective.parts(len(nodes))
+    return [
+        merged(
+            {(src, nodes[message.peer]): float(parts[message.part])}
+            for index, src in enumerate(nodes)
+            for message in rounds.sends(index, number)
+        )
+        for number in range(rounds.count)
+    ]

@@ -5,6 +5,7 @@ tensor-parallel group (one attention replica), and consecutive ranks an expert-p
 """
 
 import enum
+from collections.abc import Sequence
 
 from testbed.job import ModelShape, Placement, RankSpec, Role
 from testbed.serving.models import is_moe
@@ -41,9 +42,9 @@ def place(
 ) -> Placement:
     """Place `prefill_units * ranks_per_unit + decode_ranks` ranks on the topology's servers.
 
-    `ranks_per_server` is the most that a server takes; `None`: as few as fit all ranks. `tp`
-    `None`: 1 for a mixture of experts, the whole unit for a dense model. `ep` `None`: the whole
-    unit for a mixture of experts, 1 for a dense model.
+    `ranks_per_server` is the most that a server takes; `None`: as few as fit all ranks. The ranks of a
+    server take its GPUs in order. `tp` `None`: 1 for a mixture of experts, the whole unit for a dense
+    model. `ep` `None`: the whole unit for a mixture of experts, 1 for a dense model.
 
     Process groups are named `"p0.tp0"`, `"p0.ep0"`; a group of one rank needs no communication and
     is left out. Raises `PlacementError` where the model or the topology does not allow it.
@@ -59,6 +60,7 @@ def place(
     ep = _expert_parallel(ep, ranks_per_unit, model)
     total = prefill_units * ranks_per_unit + decode_ranks
     server_index = _servers(total, len(topology.servers), ranks_per_server, layout)
+    attached = _attached(topology, server_index)
 
     ranks: list[RankSpec] = []
     units: dict[str, tuple[int, ...]] = {}
@@ -76,7 +78,8 @@ def place(
         ranks += [
             RankSpec(
                 rank=rank,
-                server=topology.servers[server_index[rank]],
+                server=attached[rank][0],
+                node=attached[rank][1],
                 role=Role.PREFILL,
                 unit=unit,
                 index=i,
@@ -85,7 +88,7 @@ def place(
         ]
     decode = tuple(range(prefill_units * ranks_per_unit, total))
     ranks += [
-        RankSpec(rank=rank, server=topology.servers[server_index[rank]], role=Role.DECODE, index=i)
+        RankSpec(rank=rank, server=attached[rank][0], node=attached[rank][1], role=Role.DECODE, index=i)
         for i, rank in enumerate(decode)
     ]
     return Placement(ranks=tuple(ranks), units=units, replicas=replicas, groups=groups, decode=decode)
@@ -152,6 +155,23 @@ def _servers(total: int, servers: int, ranks_per_server: int | None, layout: Lay
     if layout is Layout.SPREAD:
         return tuple(rank % servers for rank in range(total))
     return tuple(rank // ranks_per_server for rank in range(total))
+
+
+def _attached(topology: Topology, server_index: Sequence[int]) -> list[tuple[str, str]]:
+    """The server and the node of each rank: the ranks of a server take its GPUs in order."""
+    taken = [0] * len(topology.servers)
+    attached: list[tuple[str, str]] = []
+    for index in server_index:
+        server, gpu = topology.servers[index], taken[index]
+        taken[index] += 1
+        gpus = topology.shape.gpus
+        if gpus is not None and gpu >= gpus:
+            raise PlacementError(
+                "topology.gpus_per_server",
+                f"{server_index.count(index)} ranks are to be on {server}, which has {gpus} GPUs",
+            )
+        attached.append((server, topology.endpoint(server, gpu)))
+    return attached
 
 
 def _chunks(members: tuple[int, ...], size: int) -> tuple[tuple[int, ...], ...]:

@@ -16,7 +16,7 @@ from testbed.serving.outlook import with_downstream
 from testbed.serving.placement import tensor_parallel
 from testbed.serving.steps import ReplicaWork, in_layer, layer_steps, slowest_compute_s
 from testbed.topology import Topology
-from workers.plan import BatchPlan, LayerPlan, RequestPlan, Transfer
+from workers.plan import BatchPlan, CollectiveKind, LayerPlan, RequestPlan, Transfer
 
 
 def build_plan(
@@ -30,6 +30,7 @@ def build_plan(
     model: ModelShape,
     gpu: GpuSpeed,
     formed_ns: int,
+    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> BatchPlan:
     """The plan of one batch on `unit`. `decode_ranks` maps request ids to ranks.
 
@@ -43,6 +44,7 @@ def build_plan(
         placement=placement,
         model=model,
         gpu=gpu,
+        all_reduce=all_reduce,
     )
     layers = tuple(
         LayerPlan(

@@ -17,6 +17,7 @@ from testbed.serving.placement import tensor_parallel
 from testbed.serving.plans import decode_step_s
 from testbed.serving.steps import ReplicaWork, layer_steps
 from testbed.topology import Topology
+from workers.plan import CollectiveKind
 
 DEFAULT_CLASS = "default"
 
@@ -71,6 +72,7 @@ def unloaded_ttft_ns(
     model: ModelShape,
     gpu: GpuSpeed,
     topology: Topology,
+    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> int:
     """TTFT in ns of one request alone on the idle cluster, with all it reuses fetched from another replica.
 
@@ -94,7 +96,7 @@ def unloaded_ttft_ns(
     )
     idle = ReplicaWork(new_tokens=0, score_flops=0)
     work = [alone, *[idle] * (len(replicas) - 1)]
-    steps = layer_steps(work, unit=unit, placement=placement, model=model, gpu=gpu)
+    steps = layer_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, all_reduce=all_reduce)
     reuse = _reuse_traffic(reused_tokens, placement, model)
     delivery = _delivery_traffic(prompt_tokens, placement, model)
 
@@ -118,6 +120,7 @@ def with_slos(
     model: ModelShape,
     gpu: GpuSpeed,
     topology: Topology,
+    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> list[Request]:
     """The same requests, in the same order, with `unloaded_ns` and `slo_ns` set.
 
@@ -135,7 +138,12 @@ def with_slos(
         shape = (request.prompt_tokens, reuse[request.id])
         if shape not in unloaded:
             unloaded[shape] = unloaded_ttft_ns(
-                *shape, placement=placement, model=model, gpu=gpu, topology=topology
+                *shape,
+                placement=placement,
+                model=model,
+                gpu=gpu,
+                topology=topology,
+                all_reduce=all_reduce,
             )
         target = targets.get(request.slo_class, targets[DEFAULT_CLASS])
         promised.append(
@@ -156,7 +164,7 @@ def _reuse_traffic(reused_tokens: int, placement: Placement, model: ModelShape) 
     source = others[_off_server(home, others, placement)]
     shard_bytes = reused_tokens * kv_bytes_per_token_layer(model) / tensor_parallel(placement)
     return merged(
-        {(placement.server_of(src), placement.server_of(dst)): shard_bytes}
+        {(placement.node_of(src), placement.node_of(dst)): shard_bytes}
         for src, dst in zip(source, home, strict=True)
     )
 
@@ -165,9 +173,9 @@ def _delivery_traffic(prompt_tokens: int, placement: Placement, model: ModelShap
     """S3 of one layer."""
     home = next(iter(placement.replicas.values()))[0]
     chosen = _off_server(home, [(rank,) for rank in placement.decode], placement)
-    decode = placement.server_of(placement.decode[chosen])
+    decode = placement.node_of(placement.decode[chosen])
     shard_bytes = prompt_tokens * kv_bytes_per_token_layer(model) / tensor_parallel(placement)
-    return merged({(placement.server_of(src), decode): shard_bytes} for src in home)
+    return merged({(placement.node_of(src), decode): shard_bytes} for src in home)
 
 
 def _off_server(home: Sequence[int], candidates: Sequence[Sequence[int]], placement: Placement) -> int:

@@ -6,6 +6,7 @@ of the `tp` ranks dispatches its share of the replica's tokens.
 """
 
 from collections.abc import Sequence
+from itertools import groupby, zip_longest
 
 import msgspec
 
@@ -37,16 +38,18 @@ def layer_steps(
     placement: Placement,
     model: ModelShape,
     gpu: GpuSpeed,
+    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
 ) -> tuple[Step, ...]:
     """The steps of one layer, in order; `work[i]` belongs to replica i of `unit`.
 
     Collective ids are `"<label>.<group>"`, to be made unique with `in_layer`. Collectives that
-    nobody has anything to send in are left out. Tokens visit experts in balance.
+    nobody has anything to send in are left out. Tokens visit experts in balance. `all_reduce` is how
+    vectors are reduced: `ALL_REDUCE`, a ring, or `TREE_ALL_REDUCE`.
     """
     tp = tensor_parallel(placement)
     steps: list[Step] = [_attention(work, tp, model, gpu)]
     if tp > 1:
-        steps += _all_reduces("attention-reduce", work, unit, model)
+        steps += _all_reduces("attention-reduce", all_reduce, work, unit, model)
     if is_moe(model):
         groups = expert_groups(placement, unit)
         tokens = dict(zip(placement.units[unit], _per_rank(work, tp), strict=True))
@@ -57,7 +60,7 @@ def layer_steps(
         flops = [tokens * expert_flops_per_visit(model) / tp for tokens in _per_rank(work, tp)]
         steps.append(_compute("mlp", flops, gpu))
         if tp > 1:
-            steps += _all_reduces("mlp-reduce", work, unit, model)
+            steps += _all_reduces("mlp-reduce", all_reduce, work, unit, model)
     return tuple(steps)
 
 
@@ -72,8 +75,25 @@ def in_layer(steps: Sequence[Step], batch: str, layer: int) -> tuple[Step, ...]:
 
 
 def slowest_compute_s(steps: Sequence[Step]) -> float:
-    """Seconds of compute of one layer: of each step its slowest rank, which the others wait for."""
-    return sum(max(step.seconds) for step in steps if isinstance(step, Compute))
+    """Seconds of compute of one layer: of each step its slowest rank, which the others wait for.
+
+    Of ring attention, of each round its slowest rank.
+    """
+    own = sum(max(step.seconds) for step in steps if isinstance(step, Compute))
+    return own + sum(sum(block_compute_s(together)) for together in side_by_side(steps))
+
+
+def side_by_side(steps: Sequence[Step]) -> list[list[Collective]]:
+    """The collectives of `steps`, those together that run at once, in different groups: consecutive ones
+    of one label."""
+    collectives = [step for step in steps if isinstance(step, Collective)]
+    return [list(together) for _, together in groupby(collectives, key=lambda step: step.label)]
+
+
+def block_compute_s(together: Sequence[Collective]) -> list[float]:
+    """Seconds of compute inside collectives that run at once, round by round, at the slowest rank."""
+    ranks = [seconds for step in together for seconds in step.round_seconds]
+    return [max(seconds) for seconds in zip_longest(*ranks, fillvalue=0.0)]
 
 
 def _per_rank(work: Sequence[ReplicaWork], tp: int) -> list[int]:
@@ -94,12 +114,14 @@ def _attention(work: Sequence[ReplicaWork], tp: int, model: ModelShape, gpu: Gpu
     return _compute("attention", flops, gpu)
 
 
-def _all_reduces(label: str, work: Sequence[ReplicaWork], unit: str, model: ModelShape) -> list[Collective]:
+def _all_reduces(
+    label: str, kind: CollectiveKind, work: Sequence[ReplicaWork], unit: str, model: ModelShape
+) -> list[Collective]:
     return [
         Collective(
             id=f"{label}.{unit}.tp{i}",
             group=f"{unit}.tp{i}",
-            kind=CollectiveKind.ALL_REDUCE,
+            kind=kind,
             sizes=((replica.new_tokens * activation_bytes_per_token(model),),),
             label=label,
         )

@@ -168,6 +168,7 @@ class ServingSystem:
             model=self._job.model,
             gpu=self._job.gpu,
             formed_ns=now_ns,
+            all_reduce=self._job.serving.all_reduce,
         )
         unit.batches += 1
         return [unit.running]

@@ -6,42 +6,23 @@ before a larger one on every port they have in common. Sizes are bytes, rates by
 its last byte is through.
 """
 
-import heapq
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
-from controller.flow import Level, PortId
+import numpy as np
+import numpy.typing as npt
+
+from controller.flow import PortId
+from testbed.simulation import sharing
+from testbed.simulation.sharing import Hops, Ports, Scratch, Streams
 
 Place = tuple[int, float]
 """Level, then order inside the level; smaller first."""
 
-_SLACK_NS = 1e-6  # a byte count that rounding left a hair above zero does not cost a nanosecond
-_FULL = 1e-12  # of a port, bytes per nanosecond: less than a byte in a quarter of an hour
+StreamId = int
+"""Of a stream from `add` until it is taken; used again afterwards."""
 
-
-@dataclass(slots=True, eq=False)
-class Stream:
-    """`left` bytes as of `since_ns`, moving at `rate` since then over `ports` (numbers, none twice)."""
-
-    ports: tuple[int, ...]
-    left: float
-    place: Place
-    cap: float | None = None
-    rate: float = 0.0
-    since_ns: int = 0
-    serial: int = 0
-    version: int = 0
-
-    def left_at(self, now_ns: int) -> float:
-        return max(0.0, self.left - self.rate * (now_ns - self.since_ns))
-
-
-@dataclass(slots=True)
-class _Port:
-    capacity: float
-    streams: dict[int, Stream] = field(default_factory=dict)
-    sent: list[float] = field(default_factory=lambda: [0.0] * len(Level))
+_FEW = 256  # rows to begin with; arrays double when they are full
 
 
 class FluidNetwork:
@@ -49,182 +30,237 @@ class FluidNetwork:
 
     Changes (`add`, `move`, `take_finished`) only mark what they touch; `settle` works out the new
     rates once, for all changes of a moment, so that their order among themselves does not matter.
-    What it works out again are the streams that share a port, directly or through others, with a
-    change of a place at or above their own.
+    What it works out again are the streams of a level that share a port, directly or through others,
+    with a change; and of lower levels those on ports where the levels above now take another rate.
+
+    A level that has something to send keeps `guarantee` of a port's rate whatever the levels above have;
+    what it does not use of it is lost.
     """
 
-    def __init__(self, bps: Mapping[PortId, int]) -> None:
+    def __init__(self, bps: Mapping[PortId, float], *, guarantee: float = 0.0) -> None:
+        self.guarantee = guarantee
+        self.names = tuple(bps)
         self._numbers = {port: number for number, port in enumerate(bps)}
-        self._ports = [_Port(rate / 8e9) for rate in bps.values()]
-        self._serial = 0
-        self._touched: set[int] = set()
-        self._highest: Place | None = None
-        self._ends: list[tuple[int, int, int, Stream]] = []
-        self.streams: dict[int, Stream] = {}
+        count = len(bps)
+        self._ports = Ports(
+            capacity=np.array([rate / 8e9 for rate in bps.values()]),
+            used=np.zeros((count, sharing.LEVELS)),
+            sent=np.zeros((count, sharing.LEVELS)),
+            first_hop=np.full((count, sharing.LEVELS), sharing.NONE),
+            spare=np.zeros(count),
+            weight=np.zeros(count),
+            waiting=np.zeros(count, np.int64),
+            seen=np.zeros(count, np.int64),
+            dirty=np.full(count, sharing.CLEAN),
+        )
+        self._streams = Streams(*_columns(Streams, _FEW))
+        self._hops = Hops(*_columns(Hops, 4 * _FEW))
+        self._scratch = Scratch(
+            counts=np.zeros(5, np.int64),
+            fullest=np.zeros(1),
+            heap=np.zeros(_FEW, np.int64),
+            dirty=np.zeros(count, np.int64),
+            queue=np.zeros(count, np.int64),
+            affected=np.zeros(_FEW, np.int64),
+            shares=np.zeros(count + 1),
+            share_ports=np.zeros(count + 1, np.int64),
+        )
+        self._out = np.zeros(_FEW, np.int64)
+        self._rows = 0
+        self._hop_rows = 0
+        self._free: dict[int, list[StreamId]] = {}
+        self._place: list[tuple[Place, float | None]] = []
+        self._active = 0
+        self._serials = 0
+        self._added: list[tuple[StreamId, float, int, float, float]] = []
+        self._add_ports: list[int] = []
+        self._add_weights: list[float] | None = None  # all 1 as long as nobody says otherwise
+        self._moved: list[tuple[StreamId, int, float, float]] = []
+
+    def __len__(self) -> int:
+        """How many streams there are."""
+        return self._active
 
     def ports(self, path: Iterable[PortId]) -> tuple[int, ...]:
         """The numbers of the ports called so. Raises `KeyError` for one that is not there."""
         return tuple(self._numbers[port] for port in path)
 
-    def add(self, now_ns: int, ports: Sequence[int], size: float, place: Place, cap: float | None) -> Stream:
-        """A stream of `size` bytes, above 0, over at least one port; no faster than `cap`."""
-        self._serial += 1
-        stream = Stream(tuple(ports), float(size), place, cap, since_ns=now_ns, serial=self._serial)
-        self.streams[stream.serial] = stream
-        for port in stream.ports:
-            self._ports[port].streams[stream.serial] = stream
-        self._touch(stream, place)
+    def capacity(self, port: int) -> float:
+        """Bytes per nanosecond of the port of that number."""
+        return float(self._ports.capacity[port])
+
+    def add(
+        self,
+        ports: Sequence[int],
+        size: float,
+        place: Place,
+        cap: float | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> StreamId:
+        """A stream of `size` bytes, above 0, over at least one port and none twice; no faster than `cap`.
+
+        With `weights` it takes that many times its rate on each of the ports: so many connections that
+        move in step. It begins at the next `settle`.
+        """
+        free = self._free.get(len(ports))
+        stream = free.pop() if free else self._new_row(len(ports))
+        self._place[stream] = place, cap
+        self._added.append((stream, size, place[0], place[1], np.inf if cap is None else cap))
+        if weights is not None and self._add_weights is None:
+            self._add_weights = [1.0] * len(self._add_ports)
+        if self._add_weights is not None:
+            self._add_weights.extend([1.0] * len(ports) if weights is None else weights)
+        self._add_ports.extend(ports)
+        self._active += 1
         return stream
 
-    def move(self, now_ns: int, stream: Stream, place: Place, cap: float | None) -> None:
-        if (place, cap) == (stream.place, stream.cap):
+    def move(self, stream: StreamId, place: Place, cap: float | None = None) -> None:
+        """Give `stream` another place and cap from the next `settle` on."""
+        if (place, cap) == self._place[stream]:
             return
-        self._bring_up_to(now_ns, stream)
-        self._touch(stream, min(place, stream.place))
-        stream.place, stream.cap = place, cap
+        self._place[stream] = place, cap
+        self._moved.append((stream, place[0], place[1], np.inf if cap is None else cap))
 
     def next_end_ns(self) -> int | None:
         """When the next stream ends if nothing changes; call `settle` before."""
-        while self._ends and self._ends[0][3].version != self._ends[0][2]:
-            heapq.heappop(self._ends)
-        return self._ends[0][0] if self._ends else None
+        if not self._scratch.counts[sharing.HEAP]:
+            return None
+        return int(self._streams.end_ns[self._scratch.heap[0]])
 
-    def take_finished(self, now_ns: int) -> list[Stream]:
+    def take_finished(self, now_ns: int) -> list[StreamId]:
         """Remove and return the streams that have ended by `now_ns`, in order of addition."""
-        done: list[Stream] = []
-        while (end_ns := self.next_end_ns()) is not None and end_ns <= now_ns:
-            stream = heapq.heappop(self._ends)[3]
-            stream.version += 1
-            done.append(stream)
-        done.sort(key=lambda stream: stream.serial)
-        for stream in done:
-            del self.streams[stream.serial]
-            for number in stream.ports:
-                port = self._ports[number]
-                del port.streams[stream.serial]
-                port.sent[stream.place[0]] += stream.left
-            stream.left = stream.rate = 0.0
-            self._touch(stream, stream.place)
-        return done
+        count = sharing.take_finished(
+            now_ns, self._ports, self._streams, self._hops, self._scratch, self._out
+        )
+        if count == 0:
+            return []
+        done = self._out[:count]
+        done = done[np.argsort(self._streams.serial[done])]
+        streams: list[StreamId] = done.tolist()
+        for stream, hops in zip(streams, self._streams.hops[done].tolist(), strict=True):
+            self._free[hops].append(stream)
+        self._active -= count
+        return streams
 
     def settle(self, now_ns: int) -> None:
         """Work out the rates that hold from `now_ns` on."""
-        if self._highest is None:
-            return
-        place = self._highest
-        ports, streams = self._affected(place)
-        for stream in streams.values():
-            self._bring_up_to(now_ns, stream)
-        spare = {number: self._spare(number, place) for number in ports}
-        before = {serial: stream.rate for serial, stream in streams.items()}
-        groups: dict[Place, list[Stream]] = {}
-        for serial in sorted(streams):
-            groups.setdefault(streams[serial].place, []).append(streams[serial])
-        for key in sorted(groups):
-            _share(groups[key], spare)
-        for serial, stream in streams.items():
-            if stream.rate != before[serial] or stream.version == 0:
-                self._foresee(now_ns, stream)
-        self._touched.clear()
-        self._highest = None
+        self._take_in(now_ns)
+        if self._scratch.counts[sharing.DIRTY]:
+            sharing.settle(now_ns, self._ports, self._streams, self._hops, self._scratch, self.guarantee)
 
-    def sent_bytes(self, now_ns: int) -> dict[PortId, tuple[int, ...]]:
-        """What each port has sent so far, by level. Call `settle` before: rates must be those of now."""
-        for stream in self.streams.values():
-            self._bring_up_to(now_ns, stream)
-        return {
-            name: tuple(round(sent) for sent in self._ports[number].sent)
-            for name, number in self._numbers.items()
-        }
+    def rate(self, stream: StreamId) -> float:
+        """Bytes per nanosecond (of each of its connections), as of the last `settle`."""
+        return float(self._streams.rate[stream])
+
+    def left_bytes(self, now_ns: int) -> list[float]:
+        """What is left of each stream, by its number, as of `now_ns`.
+
+        Means nothing for numbers that are not in use.
+        """
+        streams, rows = self._streams, self._rows
+        gone = streams.rate[:rows] * (now_ns - streams.since_ns[:rows])
+        left: list[float] = np.maximum(0.0, streams.left[:rows] - gone).tolist()
+        for stream, size, *_ in self._added:
+            left[stream] = size
+        return left
+
+    def sent_bytes(self, now_ns: int) -> npt.NDArray[np.float64]:
+        """What each port, in the order of `names`, has sent so far, by level: (ports, 8).
+
+        Call `settle` before: rates must be those of now.
+        """
+        sharing.bring_all_up_to(now_ns, self._ports, self._streams, self._hops, self._scratch)
+        return self._ports.sent.copy()
+
+    def busy_ns(self, now_ns: int, port: PortId) -> float:
+        """How long `port` would take for what its streams, those just added too, have left for it."""
+        self._take_in(now_ns)
+        number = self._numbers[port]
+        left = sharing.bytes_left(now_ns, self._ports, self._streams, self._hops, number)
+        return float(left / self._ports.capacity[number])
+
+    @property
+    def worked_out(self) -> tuple[int, int]:
+        """How often rates were worked out so far, and of how many streams in all."""
+        counts = self._scratch.counts
+        return int(counts[sharing.SETTLINGS]), int(counts[sharing.WORKED_OUT])
+
+    @property
+    def fullest(self) -> float:
+        """The most that any port was asked to carry at any time, over its capacity."""
+        return float(self._scratch.fullest[0])
+
+    def held_back(self, tolerance: float) -> int:
+        """How many streams are slower than strict priority and max-min fairness would have them.
+
+        Call `settle` before. `tolerance` is relative. Costs as much as all streams there are.
+        """
+        return int(sharing.held_back(self._ports, self._streams, self._hops, self._rows, tolerance))
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _touch(self, stream: Stream, place: Place) -> None:
-        self._touched.update(stream.ports)
-        if self._highest is None or place < self._highest:
-            self._highest = place
+    def _take_in(self, now_ns: int) -> None:
+        if not (self._added or self._moved):
+            return
+        added, sizes, levels, orders, caps = zip(*self._added, strict=True) if self._added else ((),) * 5
+        moved, move_levels, move_orders, move_caps = (
+            zip(*self._moved, strict=True) if self._moved else ((),) * 4
+        )
+        paths = np.array(self._add_ports, np.int64)
+        weights = self._add_weights
+        sharing.take_in(
+            now_ns,
+            self._ports,
+            self._streams,
+            self._hops,
+            self._scratch,
+            np.array(added, np.int64),
+            self._serials,
+            np.array(sizes, np.float64),
+            np.array(levels, np.int64),
+            np.array(orders, np.float64),
+            np.array(caps, np.float64),
+            paths,
+            np.ones(len(paths)) if weights is None else np.array(weights, np.float64),
+            np.array(moved, np.int64),
+            np.array(move_levels, np.int64),
+            np.array(move_orders, np.float64),
+            np.array(move_caps, np.float64),
+        )
+        self._serials += len(added)
+        self._added.clear()
+        self._add_ports.clear()
+        self._add_weights = None
+        self._moved.clear()
 
-    def _affected(self, place: Place) -> tuple[set[int], dict[int, Stream]]:
-        ports, streams = set(self._touched), {}
-        frontier = list(ports)
-        while frontier:
-            for serial, stream in self._ports[frontier.pop()].streams.items():
-                if stream.place >= place and serial not in streams:
-                    streams[serial] = stream
-                    for number in stream.ports:
-                        if number not in ports:
-                            ports.add(number)
-                            frontier.append(number)
-        return ports, streams
-
-    def _spare(self, number: int, place: Place) -> float:
-        port = self._ports[number]
-        above = math.fsum(stream.rate for stream in port.streams.values() if stream.place < place)
-        return max(0.0, port.capacity - above)
-
-    def _bring_up_to(self, now_ns: int, stream: Stream) -> None:
-        left = stream.left_at(now_ns)
-        for number in stream.ports:
-            self._ports[number].sent[stream.place[0]] += stream.left - left
-        stream.left, stream.since_ns = left, now_ns
-
-    def _foresee(self, now_ns: int, stream: Stream) -> None:
-        stream.version += 1
-        if stream.rate > 0:
-            end_ns = now_ns + max(0, math.ceil(stream.left / stream.rate - _SLACK_NS))
-            heapq.heappush(self._ends, (end_ns, stream.serial, stream.version, stream))
-            if len(self._ends) > 4 * len(self.streams) + 64:
-                self._ends = [end for end in self._ends if end[3].version == end[2]]
-                heapq.heapify(self._ends)
-
-
-def _share(streams: list[Stream], spare: dict[int, float]) -> None:
-    """Max-min fair rates for `streams` from what is `spare`, which is reduced by them.
-
-    Progressive filling, a bottleneck at a time: the port that leaves each of its streams least, or
-    the cap of a stream that is lower still, settles them.
-    """
-    waiting: dict[int, dict[int, Stream]] = {}
-    capped: list[tuple[float, int, Stream]] = []
-    for stream in streams:
-        stream.rate = 0.0
-        if all(spare[number] > _FULL for number in stream.ports):
-            for number in stream.ports:
-                waiting.setdefault(number, {})[stream.serial] = stream
-            if stream.cap is not None:
-                heapq.heappush(capped, (stream.cap, stream.serial, stream))
-    settled: set[int] = set()
-    shares = [(spare[number] / len(there), number) for number, there in waiting.items()]
-    heapq.heapify(shares)
-    while shares:
-        share, number = heapq.heappop(shares)
-        there = waiting[number]
-        if not there:
-            continue
-        now = max(0.0, spare[number]) / len(there)
-        if now > share:  # streams were settled below their share here: there is more for the others
-            heapq.heappush(shares, (now, number))
-            continue
-        while capped and capped[0][1] in settled:
-            heapq.heappop(capped)
-        if capped and capped[0][0] < now:
-            cap, _, stream = heapq.heappop(capped)
-            heapq.heappush(shares, (share, number))
-            _settle([stream], cap, waiting, spare, settled)
-        else:
-            _settle(list(there.values()), now, waiting, spare, settled)
+    def _new_row(self, hops: int) -> StreamId:
+        """A row for a stream of so many hops; it keeps its hops for good."""
+        self._free.setdefault(hops, [])
+        stream = self._rows
+        if stream == len(self._streams.left):
+            self._streams = Streams(*map(_twice, self._streams))
+            self._out = np.zeros(2 * stream, np.int64)
+            self._scratch = self._scratch._replace(
+                heap=_twice(self._scratch.heap), affected=_twice(self._scratch.affected)
+            )
+        while self._hop_rows + hops > len(self._hops.port):
+            self._hops = Hops(*map(_twice, self._hops))
+        self._streams.first_hop[stream] = self._hop_rows
+        self._streams.hops[stream] = hops
+        self._place.append(((0, 0.0), None))
+        self._streams.level[stream] = sharing.NONE
+        self._rows += 1
+        self._hop_rows += hops
+        return stream
 
 
-def _settle(
-    streams: list[Stream],
-    rate: float,
-    waiting: dict[int, dict[int, Stream]],
-    spare: dict[int, float],
-    settled: set[int],
-) -> None:
-    for stream in streams:
-        stream.rate = rate
-        settled.add(stream.serial)
-        for number in stream.ports:
-            spare[number] -= rate
-            del waiting[number][stream.serial]
+def _columns(table: type[Streams] | type[Hops], rows: int) -> list[npt.NDArray[Any]]:
+    """All zero; what they hold follows from their type."""
+    return [
+        np.zeros(rows, np.float64 if column is sharing.Floats else np.int64)
+        for column in table.__annotations__.values()
+    ]
+
+
+def _twice(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate((column, np.zeros_like(column)))

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 
 from controller.scheduler import Scheduler
@@ -10,23 +9,15 @@ from testbed.job import Job, Request
 from testbed.record import SpanRow
 from testbed.serving.micro import MicroBatches
 from testbed.serving.outlook import announced
+from testbed.serving.replay import serving_system
 from testbed.serving.story import RequestStory
-from testbed.serving.system import ServingSystem
 from testbed.simulation.clock import Agenda
+from testbed.simulation.collectives import Collectives, Resume
 from testbed.simulation.transport import Transport
-from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan, Transfer
+from testbed.spool import Spool
+from workers.plan import BatchPlan, Compute, LayerPlan, RequestPlan, Transfer
 
 NS_PER_S = 1e9
-
-Resume = Callable[[], None]
-
-
-@dataclass(slots=True)
-class _Meeting:
-    """A collective under way: what each member still waits for, and how it goes on."""
-
-    missing: list[int]
-    resume: dict[int, Resume] = field(default_factory=dict)
 
 
 class ServingRanks:
@@ -37,15 +28,18 @@ class ServingRanks:
         self._scheduler = scheduler
         self._transport = transport
         self._agenda = agenda
-        self._system = ServingSystem(job)
+        self._overheads = job.simulation.overheads
+        self._system = serving_system(job)
         self._at: dict[str, dict[int, int]] = {}
         self._unfinished: dict[str, int] = {}
         self._s3_missing: dict[int, int] = {}
         self._s1_missing: dict[tuple[str, int, int], int] = {}
         self._s1_waiter: dict[tuple[str, int, int], Resume] = {}
-        self._meetings: dict[str, _Meeting] = {}
+        self._collectives = Collectives(
+            transport, agenda, job.placement.groups, grouped=job.simulation.grouped, span=self._span
+        )
         self.stories: dict[int, RequestStory] = defaultdict(RequestStory)
-        self.spans: list[SpanRow] = []
+        self.spans: Spool[SpanRow] = Spool(SpanRow)
         self.done = 0
         self.total = len(job.requests)
 
@@ -63,16 +57,23 @@ class ServingRanks:
         for plan in plans:
             batch = announced(plan, self._job.topology, self._job.placement)
             self._transport.obey(self._scheduler.batch_started(now_ns, batch))
-            self._at[plan.id] = dict.fromkeys(plan.ranks, -1)
-            self._unfinished[plan.id] = len(plan.ranks)
-            for request in plan.requests:
-                story = self.stories[request.request]
-                story.plan, story.batch, story.unit, story.start_ns = request, plan.id, plan.unit, now_ns
-                self._s3_missing[request.request] = request.p2d_flows
-            for layer in plan.layers:
-                self._fetch(plan, layer)
-            for rank in plan.ranks:
-                self._go_on(self._rank(plan, rank))
+            if self._overheads.batch_ns:
+                self._agenda.at(now_ns + self._overheads.batch_ns, partial(self._begin, plan))
+            else:
+                self._begin(plan)
+
+    def _begin(self, plan: BatchPlan) -> None:
+        self._at[plan.id] = dict.fromkeys(plan.ranks, -1)
+        self._unfinished[plan.id] = len(plan.ranks)
+        for request in plan.requests:
+            story = self.stories[request.request]
+            story.plan, story.batch, story.unit = request, plan.id, plan.unit
+            story.start_ns = self._agenda.now_ns
+            self._s3_missing[request.request] = request.p2d_flows
+        for layer in plan.layers:
+            self._fetch(plan, layer)
+        for rank in plan.ranks:
+            self._go_on(self._rank(plan, rank))
 
     def _fetch(self, plan: BatchPlan, layer: LayerPlan) -> None:
         """Victims send the KV of all layers at once; what waits for what is the lanes' business."""
@@ -106,18 +107,22 @@ class ServingRanks:
             for step in layer.steps:
                 began_ns = self._agenda.now_ns
                 if isinstance(step, Compute):
-                    ends_ns = began_ns + round(step.seconds[place] * NS_PER_S)
+                    ends_ns = began_ns + self._takes_ns(step.seconds[place])
                     if ends_ns > began_ns:
                         yield partial(self._agenda.at, ends_ns)
                     self._span(rank, "compute", step.label, plan.id, layer.index, began_ns)
                 elif rank in self._job.placement.groups[step.group]:
-                    yield partial(self._collective, plan, layer.index, step, rank)
-                    self._span(rank, "collective", step.label, plan.id, layer.index, began_ns)
+                    yield partial(self._collectives.join, step, plan.id, layer.index, rank)
+                    if not step.round_seconds:
+                        self._span(rank, "collective", step.label, plan.id, layer.index, began_ns)
             for transfer in layer.post:
                 if transfer.src == rank:
                     self._transport.post(transfer, partial(self._delivered, plan, transfer.request))
         self._advance(plan, rank, len(plan.layers))
         self._rank_done(plan)
+
+    def _takes_ns(self, seconds: float) -> int:
+        return round(seconds * NS_PER_S) + (self._overheads.compute_ns if seconds > 0 else 0)
 
     def _go_on(self, loop: Iterator[Callable[[Resume], None]]) -> None:
         wait = next(loop, None)
@@ -143,40 +148,6 @@ class ServingRanks:
         now_ns = self._agenda.now_ns
         self._agenda.at(now_ns, lambda: self._start(self._system.batch_done(now_ns, plan.id)))
 
-    # --- collectives ----------------------------------------------------------------------------
-
-    def _collective(self, plan: BatchPlan, layer: int, step: Collective, rank: int, resume: Resume) -> None:
-        """The rank's share starts when the rank gets there.
-
-        After an all-to-all a rank goes on when what it sends and what it is sent is through, after an
-        all-reduce when all shares are.
-        """
-        members = self._job.placement.groups[step.group]
-        count, index = len(members), members.index(rank)
-        meeting = self._meetings.setdefault(step.id, _Meeting([count] * count))
-        meeting.resume[index] = resume
-
-        def through(member: int) -> None:
-            meeting.missing[member] -= 1
-            if meeting.missing[member] == 0:
-                if not any(meeting.missing):
-                    del self._meetings[step.id]
-                meeting.resume[member]()
-
-        def all_wait_for_it() -> None:
-            for member in range(count):
-                through(member)
-
-        one_to_one = step.kind is CollectiveKind.ALL_TO_ALL
-        self._transport.share(
-            step,
-            index,
-            plan.id,
-            layer,
-            arrived=through if one_to_one else None,
-            done=(lambda: through(index)) if one_to_one else all_wait_for_it,
-        )
-
     # --- first tokens ---------------------------------------------------------------------------
 
     def _delivered(self, plan: BatchPlan, request_id: int | None) -> None:
@@ -189,7 +160,7 @@ class ServingRanks:
         assert story.plan is not None
         story.p2d_end_ns = self._agenda.now_ns
         request = story.plan
-        ends_ns = self._agenda.now_ns + round(request.decode_step_s * NS_PER_S)
+        ends_ns = self._agenda.now_ns + self._takes_ns(request.decode_step_s)
         self._agenda.at(ends_ns, lambda: self._first_token(plan, request))
 
     def _first_token(self, plan: BatchPlan, request: RequestPlan) -> None:
@@ -226,7 +197,7 @@ class MicroRanks:
         self._agenda = agenda
         self._batches = MicroBatches(flow.transfer for flow in job.flows)
         self.stories: dict[int, RequestStory] = {}
-        self.spans: list[SpanRow] = []
+        self.spans: Spool[SpanRow] = Spool(SpanRow)
         self.done = 0
         self.total = len(job.flows)
 

@@ -10,10 +10,11 @@ from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.serving.story import request_row
 from testbed.simulation.clock import Agenda
+from testbed.simulation.invariants import Invariants
 from testbed.simulation.network import FluidNetwork
 from testbed.simulation.ranks import MicroRanks, ServingRanks
 from testbed.simulation.transport import Transport
-from testbed.simulation.watch import LinkWatch, judge
+from testbed.simulation.watch import LinkWatch
 
 _REPORT_S = 0.5
 
@@ -33,20 +34,25 @@ class SimulatedRun:
         spec = read_spec(job.policy, **options)
         self._agenda = Agenda()
         ports = {link.id: link.bps for link in job.topology.links}
-        self._network = FluidNetwork(ports)
+        overheads = job.simulation.overheads
+        self._network = FluidNetwork(
+            {port: bps * overheads.goodput for port, bps in ports.items()}, guarantee=overheads.level_share
+        )
         self._scheduler = Scheduler(
             spec.policy, ports=ports, exact=job.simulation.exact, control=spec.control
         )
-        self._transport = Transport(job, self._scheduler, self._network, self._agenda)
+        self._invariants = Invariants(self._network, on=job.simulation.invariants)
+        self._transport = Transport(job, self._scheduler, self._network, self._agenda, self._invariants)
         ranks = MicroRanks if job.flows else ServingRanks
         self._ranks = ranks(job, self._scheduler, self._transport, self._agenda)
         self._watch = LinkWatch(self._network)
         self._progress_due_ns = 0
+        self._moving = 0
 
     def run(self) -> RunRecord:
         self._ranks.begin()
         events = 0
-        while self._ranks.done < self._ranks.total:
+        while self._ranks.done < self._ranks.total or len(self._network):
             events += self._moment()
         return self._record(events)
 
@@ -60,14 +66,18 @@ class SimulatedRun:
                 break
             act()
             events += 1
+        if self._ranks.done == self._ranks.total and not len(network):
+            return events  # the last of it: there is no next moment
         network.settle(agenda.now_ns)
-        self._watch.look(agenda.now_ns)
+        if self._watch.look(agenda.now_ns):
+            self._invariants.sample()
         times = [t for t in (agenda.next_ns(), network.next_end_ns(), self._look_ns()) if t is not None]
         if not times:
-            if self._ranks.done == self._ranks.total:
-                return events
             raise RunFailed("nothing moves and nothing is to come: a bug")
-        agenda.now_ns = max(agenda.now_ns, min(times))
+        before_ns = agenda.now_ns
+        agenda.now_ns = max(before_ns, min(times))
+        self._moving += len(network) * (agenda.now_ns - before_ns)
+        self._invariants.moment(agenda.now_ns)
         finished = network.take_finished(agenda.now_ns)
         self._transport.finished(finished)
         look_ns = self._look_ns()
@@ -79,7 +89,7 @@ class SimulatedRun:
     def _look_ns(self) -> int | None:
         """When the scheduler is to look next, or to be told how far the flows are."""
         tick_ns = self._scheduler.next_tick_ns()
-        due_ns = self._progress_due_ns if self._network.streams else None
+        due_ns = self._progress_due_ns if len(self._network) else None
         return min((t for t in (tick_ns, due_ns) if t is not None), default=None)
 
     def _look(self) -> None:
@@ -102,35 +112,44 @@ class SimulatedRun:
                 )
             )
 
+    def _facts(self, events: int) -> dict[str, str | int | float]:
+        """How large the run was: what happened, messages between ranks, how many moved at once (on average
+        over simulated time), and how often rates were worked out, of how many messages in all."""
+        settlings, worked_out = self._network.worked_out
+        return {
+            "events": events,
+            "messages": self._transport.messages,
+            "moving": round(self._moving / max(1, self._agenda.now_ns), 2),
+            "settlings": settlings,
+            "worked_out": worked_out,
+        }
+
     def _record(self, events: int) -> RunRecord:
         job = self._job
-        ends = [flow.finish_ns for flow in self._transport.flows]
         requests = tuple(request_row(request, self._ranks.stories[request.id]) for request in job.requests)
-        ends += [row.first_token_ns for row in requests if row.first_token_ns is not None]
-        end_ns = max(ends, default=0)
-        self._network.settle(self._agenda.now_ns)
-        fidelity = judge(
-            job.topology,
-            self._transport.flows,
-            self._transport.carried,
-            self._network.sent_bytes(self._agenda.now_ns),
+        end_ns = self._agenda.now_ns
+        self._network.settle(end_ns)
+        fidelity = self._invariants.judge(
             arrived=self._ranks.total,
-            done=self._ranks.done,
-            end_ns=end_ns,
+            ended=self._ranks.done,
+            submitted=self._transport.submitted,
+            completed=len(self._transport.flows),
+            owed=self._transport.carried(),
+            now_ns=end_ns,
         )
         wall_s = time.monotonic() - self._begun
         return RunRecord(
             policy=job.policy,
             fabric="sim",
             requests=requests,
-            flows=tuple(sorted(self._transport.flows, key=lambda row: (row.submit_ns, row.id))),
-            decisions=tuple(self._transport.decisions),
-            spans=tuple(self._ranks.spans),
+            flows=self._transport.flows,
+            decisions=self._transport.decisions,
+            spans=self._ranks.spans,
             links=self._watch.rows(end_ns),
             progress=(),
             permit_latency_ms=(),
             fidelity=fidelity,
-            facts={"events": events},
+            facts=self._facts(events),
             queues={},
             duration_ns=end_ns,
             wall_s=wall_s,

@@ -8,71 +8,115 @@ its level; a share of a collective has a connection to each peer.
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
-from controller.ecmp import pick
-from controller.flow import Assignment, Flow, Level, PortId, Stage, coflow_of
+from controller.flow import Assignment, Flow, Level, PortId, Stage
 from controller.lending import loans
 from controller.scheduler import Scheduler
 from testbed.job import Job
 from testbed.record import DecisionRow, FlowRow
 from testbed.simulation.clock import Agenda
-from testbed.simulation.network import FluidNetwork, Place, Stream
-from testbed.topology import server_ip
-from workers.plan import Collective, Transfer
+from testbed.simulation.connections import Connections, Route
+from testbed.simulation.invariants import Invariants
+from testbed.simulation.network import FluidNetwork, Place, StreamId
+from testbed.simulation.overheads import Bursts, all_to_all_caps, connections_beside
+from testbed.spool import Spool
+from workers.plan import Collective, CollectiveKind, Transfer
 
 Done = Callable[[], None]
 Arrived = Callable[[int], None]
 _Pair = tuple[Stage, int, int]
 
 
-@dataclass(slots=True, eq=False)
-class _Route:
-    """A connection of a flow: its path and the bytes that take it."""
-
-    path: tuple[PortId, ...]
-    size: int
-    arrived: Done | None = None
-
-
-@dataclass(slots=True, eq=False)
 class _Lane:
-    path: tuple[PortId, ...]
-    flow: "_Sending | None" = None
-    taken: int = 0
+    __slots__ = ("flow", "level", "route", "taken")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.flow: _Sending | None = None
+        self.level = Level.CONTROL  # then that of the flow that it had last
+        self.taken = 0
 
 
-@dataclass(slots=True, eq=False)
 class _Pool:
-    """The lanes of a pair of ranks for a stage. Without `bounded` there are always more of them."""
+    """The lanes of a pair of ranks for a stage. Without `bounded` there are always more of them.
 
-    lanes: list[_Lane]
-    bounded: bool
-    waiting: dict[str, "_Sending"] = field(default_factory=dict)
+    `lanes_on` is how many of the lanes cross a port.
+    """
+
+    __slots__ = ("bounded", "free", "lanes", "lanes_on", "waiting")
+
+    def __init__(self, lanes: list[_Lane], bounded: bool) -> None:
+        self.lanes = lanes
+        self.bounded = bounded
+        self.free = len(lanes)
+        self.waiting: dict[str, _Sending] = {}
+        self.lanes_on: dict[PortId, int] = {}
+        for lane in lanes:
+            for port in lane.route.path:
+                self.lanes_on[port] = self.lanes_on.get(port, 0) + 1
+
+    def take(self, level: Level) -> _Lane:
+        """A free lane, one that is on `level` already if there is one."""
+        free = [lane for lane in self.lanes if lane.flow is None]
+        self.free -= 1
+        return next((lane for lane in free if lane.level == level), free[0])
+
+    def load(self, size: int) -> dict[PortId, int]:
+        """What a flow puts on each port, as far as is known before it has a lane."""
+        count = len(self.lanes)
+        return {port: size * lanes // count for port, lanes in self.lanes_on.items()}
 
 
-@dataclass(slots=True, eq=False)
+class _Message(NamedTuple):
+    """Bytes for a peer, whom to tell when they have arrived, and what they take besides. Peer -1: all."""
+
+    peer: int
+    size: int
+    arrived: Arrived | None
+    after_ns: int
+
+
 class _Sending:
-    """A flow on its way. `under_way` counts the connections whose last byte has not arrived."""
+    """A flow on its way. `owed` are the bytes that have not arrived, `unsent` those not handed over yet.
 
-    flow: Flow
-    src: int
-    dst: int
-    submit_ns: int
-    done: Done
-    pool: _Pool | None
-    routes: list[_Route]
-    order: float = 0.0
-    rate_bps: int | None = None
-    level: Level = Level.SCAVENGER
-    lent: Level | None = None
-    permit_ns: int | None = None
-    streams: list[Stream] = field(default_factory=list)
-    under_way: int = 0
-    path: tuple[PortId, ...] = ()
-    said: list[Level] = field(default_factory=list)
+    A byte of a stream is `in_step` bytes of the flow: one, unless it stands for all connections of a group.
+    `after_ns` is what its next message takes besides its bytes, `then_ns` what those after that do. `caps`
+    bounds its connections by peer, bytes per nanosecond; `beside` says how many begin with each at its ends.
+    """
+
+    __slots__ = (
+        "after_ns", "beside", "caps", "done", "dst", "first", "flow", "in_step", "lane", "lane_ns", "last",
+        "lent", "level", "order", "owed", "path", "permit_ns", "pool", "promotions", "rate_bps", "routes",
+        "src", "streams", "submit_ns", "then_ns", "told", "unsent",
+    )  # fmt: skip
+
+    def __init__(self, flow: Flow, src: int, dst: int, submit_ns: int, done: Done) -> None:
+        self.flow = flow
+        self.src = src
+        self.dst = dst
+        self.submit_ns = submit_ns
+        self.done = done
+        self.pool: _Pool | None = None
+        self.lane: _Lane | None = None
+        self.routes: Mapping[int, Route] = {}
+        self.level = self.first = self.last = Level.SCAVENGER
+        self.lent: Level | None = None
+        self.order = 0.0
+        self.rate_bps: int | None = None
+        self.permit_ns: int | None = None
+        self.streams: dict[StreamId, _Message] = {}
+        self.owed = self.unsent = flow.size_bytes
+        self.in_step = 1.0
+        self.lane_ns = submit_ns
+        self.after_ns = self.then_ns = 0
+        self.caps: Mapping[int, float] = {}
+        self.beside: Mapping[int, tuple[int, int]] = {}
+        self.path: tuple[PortId, ...] = ()
+        self.promotions = -1  # the first word is none
+        self.told = flow.size_bytes
 
     @property
     def wanted(self) -> Level:
@@ -82,111 +126,275 @@ class _Sending:
     def place(self) -> Place:
         return self.wanted, self.order
 
+    @property
+    def cap(self) -> float | None:
+        """A pace is for the flow, in bytes per nanosecond; its streams get an even part of it."""
+        if self.rate_bps is None:
+            return None
+        return self.rate_bps / 8e9 / max(1, len(self.streams))
+
+
+class Share:
+    """What one member of a group sends in one collective. See `Transport.open_share`."""
+
+    __slots__ = ("_sending", "_transport")
+
+    def __init__(self, transport: "Transport", sending: _Sending) -> None:
+        self._transport = transport
+        self._sending = sending
+
+    def send(self, sizes: Mapping[int, int], arrived: Arrived | None) -> None:
+        """Send these bytes to these members; `arrived` is told of each that has them, also of none."""
+        self._transport.send(self._sending, sizes, arrived)
+
 
 class Transport:
     """Carries the flows of `job` over `network` as `scheduler` says."""
 
-    def __init__(self, job: Job, scheduler: Scheduler, network: FluidNetwork, agenda: Agenda) -> None:
+    def __init__(
+        self,
+        job: Job,
+        scheduler: Scheduler,
+        network: FluidNetwork,
+        agenda: Agenda,
+        invariants: Invariants,
+    ) -> None:
         self._job = job
         self._scheduler = scheduler
         self._network = network
         self._agenda = agenda
-        self._ip = {name: server_ip(i) for i, name in enumerate(job.topology.servers)}
+        self._invariants = invariants
+        self._connections = Connections(job, network, self._busy_s)
         self._lane_counts = _lanes_of_micro(job)
         self._pools: dict[_Pair, _Pool] = {}
         self._sending: dict[str, _Sending] = {}
-        self._owner: dict[int, tuple[_Sending, _Route]] = {}
+        self._owner: dict[StreamId, _Sending] = {}
         self._takes = itertools.count()
-        self.carried: dict[PortId, int] = dict.fromkeys((link.id for link in job.topology.links), 0)
-        self.flows: list[FlowRow] = []
-        self.decisions: list[DecisionRow] = []
+        self._loads: dict[tuple[str, int, str], tuple[Mapping[int, int], dict[PortId, int]]] = {}
+        self._group_loads: dict[
+            tuple[str, str], tuple[tuple[tuple[int, ...], ...], tuple[dict[PortId, int], int, int]]
+        ] = {}
+        self._grouped: dict[PortId, int] = {}
+        self._overheads = job.simulation.overheads
+        self._group_levels: dict[tuple[str, int], Level] = {}
+        self._bursts = Bursts(network, self._overheads.burst_bytes)
+        self.submitted = 0
+        self.messages = 0
+        self.flows: Spool[FlowRow] = Spool(FlowRow)
+        self.decisions: Spool[DecisionRow] = Spool(DecisionRow)
+
+    def carried(self) -> dict[PortId, float]:
+        """The bytes that flows had for each port so far."""
+        total: dict[PortId, float] = dict.fromkeys((link.id for link in self._job.topology.links), 0.0)
+        for route in self._connections.routes():
+            for port in route.path:
+                total[port] += route.carried
+        for port, size in self._grouped.items():
+            total[port] += size
+        return total
 
     # --- from the ranks -------------------------------------------------------------------------
 
     def post(self, transfer: Transfer, done: Done) -> None:
         """Send `transfer`; `done` is called when its last byte has arrived."""
         pool = self._pool(transfer.stage, transfer.src, transfer.dst)
-        load: dict[PortId, int] = {}
-        for lane in pool.lanes:
-            for port in lane.path:
-                load[port] = load.get(port, 0) + transfer.size_bytes
+        route, load = None, None
+        if self._connections.by_flow:
+            route = self._connections.of_flow(
+                transfer.id, transfer.stage, transfer.src, transfer.dst, transfer.size_bytes
+            )
+            load = dict.fromkeys(route.path, transfer.size_bytes)
         flow = Flow(
             id=transfer.id,
             stage=transfer.stage,
             size_bytes=transfer.size_bytes,
-            load={port: size // len(pool.lanes) for port, size in load.items()},
+            load=pool.load(transfer.size_bytes) if load is None else load,
             batch=transfer.batch,
             request=None if transfer.request is None else str(transfer.request),
             layer=transfer.layer,
-            coflow=coflow_of(transfer.batch, transfer.layer, transfer.stage),
+            coflow=transfer.belongs_to,
             deadline_ns=transfer.deadline_ns,
             downstream_ns=transfer.downstream_ns,
         )
-        sending = _Sending(flow, transfer.src, transfer.dst, self._agenda.now_ns, done, pool, [])
+        sending = _Sending(flow, transfer.src, transfer.dst, self._agenda.now_ns, done)
+        sending.pool = pool
+        if route is not None:
+            sending.routes = {transfer.dst: route}
+        self.submitted += 1
         self._sending[flow.id] = pool.waiting[flow.id] = sending
         self.obey(self._scheduler.submit(self._agenda.now_ns, flow))
         self._fill(pool)
 
-    def share(
-        self, step: Collective, index: int, batch: str, layer: int, *, arrived: Arrived | None, done: Done
-    ) -> None:
-        """Send what member `index` of the group of `step` sends to its peers.
+    def open_share(
+        self, step: Collective, index: int, batch: str, layer: int, total: Mapping[int, int], done: Done
+    ) -> Share:
+        """Submit what member `index` of the group of `step` sends, `total[peer]` bytes to each peer.
 
-        `arrived` is called with the index of each peer that has all it gets from this member, those
-        that get nothing included; `done` after the last of them.
+        It is sent with `Share.send`, in as many rounds as the caller likes; `done` is called when the
+        last byte has arrived. Nothing is called back before this has returned.
         """
         members = self._job.placement.groups[step.group]
+        name = f"{step.id}.{index}"
+        if self._connections.by_flow:
+            routes = self._connections.of_share(name, step.group, index, dict(total))
+            load = _load(total, routes)
+        else:
+            routes = self._connections.of_member(step.group, index)
+            known = self._loads.get((step.group, index, step.label))
+            if known is None or known[0] != total:  # the layers of a batch are alike
+                known = self._loads[step.group, index, step.label] = dict(total), _load(total, routes)
+            load = known[1]
+        flow = _collective_flow(name, step, batch, layer, sum(total.values()), load)
+        sending = self._submit(flow, members[index], done)
+        sending.routes = routes
+        before = self._group_levels.get((step.group, index), Level.CONTROL)
+        self._permit(sending, before)
+        sending.after_ns = sending.then_ns = self._overheads.collective_ns
+        if step.kind is not CollectiveKind.ALL_TO_ALL:
+            sending.then_ns = self._overheads.round_ns
+        self._group_levels[step.group, index] = sending.wanted
+        if self._bursts.burst_bytes or self._overheads.all_to_all_goodput < 1:
+            sending.beside = connections_beside(step, index)
+        if self._overheads.all_to_all_goodput < 1:
+            sending.caps = all_to_all_caps(sending.beside, routes, self._overheads.all_to_all_goodput)
+        if sending.owed == 0:
+            self._agenda.at(_permitted_ns(sending) + sending.after_ns, partial(self._complete, sending))
+        return Share(self, sending)
 
-        def route(peer: int, size: int) -> _Route:
-            path = self._path(members[index], members[peer], f"{step.group}:{members[index]}")
-            return _Route(path, size, None if arrived is None else partial(arrived, peer))
+    def open_group(self, step: Collective, batch: str, layer: int, done: Done) -> None:
+        """Send what all members of the group of `step` send as one flow, its connections in lockstep.
 
-        routes = [route(peer, size) for peer, size in step.sent_by(index, len(members)).items()]
+        Of the connections that cross a port each counts by its bytes over those of the largest. Nothing
+        is called back before this has returned.
+        """
+        members = self._job.placement.groups[step.group]
+        load, size, largest = self._group_load(step)
+        flow = _collective_flow(step.id, step, batch, layer, size, load)
+        sending = self._submit(flow, members[0], done)
+        sending.unsent = 0
+        self._permit(sending, self._group_levels.get((step.group, 0), Level.CONTROL))
+        self._group_levels[step.group, 0] = sending.wanted
+        further = step.rounds(len(members)).count - 1
+        sending.after_ns = self._overheads.collective_ns + further * self._overheads.round_ns
+        permit_ns = _permitted_ns(sending)
+        if largest == 0:  # it stays on the server
+            self._agenda.at(permit_ns + sending.after_ns, partial(self._complete, sending))
+        elif permit_ns > self._agenda.now_ns:
+            self._agenda.at(permit_ns, partial(self._begin_group, sending, load, size, largest))
+        else:
+            self._begin_group(sending, load, size, largest)
+
+    def _group_load(self, step: Collective) -> tuple[dict[PortId, int], int, int]:
+        """What a whole collective puts on each port, its bytes, and those of its largest connection."""
+        key = step.group, step.label
+        known = self._group_loads.get(key)
+        if known is not None and known[0] == step.sizes and not self._connections.by_flow:
+            return known[1]  # the layers of a batch are alike
+        members = self._job.placement.groups[step.group]
         load: dict[PortId, int] = {}
-        for one in routes:
-            for port in one.path:
-                load[port] = load.get(port, 0) + one.size
-        flow = Flow(
-            id=f"{step.id}.{index}",
-            stage=Stage.COLLECTIVE,
-            size_bytes=sum(one.size for one in routes),
-            load=load,
-            batch=batch,
-            layer=layer,
-            coflow=step.id,
-            downstream_ns=step.downstream_ns,
+        largest = size = 0
+        for index in range(len(members)):
+            sizes = step.sent_by(index, len(members))
+            if self._connections.by_flow:
+                routes = self._connections.of_share(step.id, step.group, index, sizes)
+            else:
+                routes = self._connections.of_member(step.group, index)
+            for peer, sent in sizes.items():
+                size += sent
+                if routes[peer].path:
+                    largest = max(largest, sent)
+                for port in routes[peer].path:
+                    load[port] = load.get(port, 0) + sent
+        self._group_loads[key] = step.sizes, (load, size, largest)
+        return load, size, largest
+
+    def _begin_group(self, sending: _Sending, load: Mapping[PortId, int], size: int, largest: int) -> None:
+        ports = [(port, sent) for port, sent in load.items() if sent > 0]
+        for port, sent in ports:
+            self._grouped[port] = self._grouped.get(port, 0) + sent
+        stream = self._network.add(
+            self._network.ports(port for port, _ in ports),
+            largest,
+            sending.place,
+            sending.cap,
+            [sent / largest for _, sent in ports],
         )
-        sending = _Sending(flow, members[index], -1, self._agenda.now_ns, done, None, routes)
-        sending.path = tuple(load)
-        self._sending[flow.id] = sending
-        self.obey(self._scheduler.submit(self._agenda.now_ns, flow))
-        self._permit(sending)
+        self.messages += 1
+        sending.streams[stream] = _Message(-1, size, None, sending.after_ns)
+        sending.in_step = size / largest
+        self._owner[stream] = sending
+
+    def send(self, sending: _Sending, sizes: Mapping[int, int], arrived: Arrived | None) -> None:
+        """Hand over bytes of a flow for the peers of its routes, by number."""
+        permit_ns = _permitted_ns(sending)
+        if permit_ns > self._agenda.now_ns:
+            self._agenda.at(permit_ns, partial(self._put, sending, sizes, arrived))
+        else:
+            self._put(sending, sizes, arrived)
+
+    def _put(self, sending: _Sending, sizes: Mapping[int, int], arrived: Arrived | None) -> None:
+        place, cap = sending.place, sending.cap
+        after_ns, sending.after_ns = sending.after_ns, sending.then_ns
+        first = sending.unsent == sending.flow.size_bytes
+        for peer, size in sizes.items():
+            route = sending.routes[peer]
+            message = _Message(peer, size, arrived, after_ns)
+            sending.unsent -= size
+            if size > 0 and route.ports:
+                self.messages += 1
+                over: float = size
+                if self._bursts.burst_bytes:
+                    sharing = max(sending.beside.get(peer, (1, 1))) if first or sending.beside else 0
+                    over -= self._passed(route, size, sharing)
+                route.carried += over
+                bound = _lower(cap, sending.caps.get(peer)) if sending.caps else cap
+                stream = self._network.add(route.ports, over, place, bound)
+                sending.streams[stream] = message
+                self._owner[stream] = sending
+            else:  # nothing to send, or it stays on the server
+                self.messages += size > 0
+                self._agenda.at(self._agenda.now_ns + after_ns, partial(self._through, sending, message))
+        if sending.rate_bps is not None:
+            self._move(sending)  # the pace is now for more streams
 
     # --- from the network and the scheduler -----------------------------------------------------
 
-    def finished(self, streams: Sequence[Stream]) -> None:
+    def finished(self, streams: Sequence[StreamId]) -> None:
         """These have ended; flows of which none is left are complete."""
-        for stream in streams:
-            sending, route = self._owner.pop(stream.serial)
-            sending.streams.remove(stream)
-            self._through(sending, route)
+        now_ns = self._agenda.now_ns
+        ended: list[tuple[_Sending, _Message]] = []
+        for stream in streams:  # all of them first: their numbers are used again
+            sending = self._owner.pop(stream)
+            message = sending.streams.pop(stream)
+            ended.append((sending, message))
+            if self._bursts.burst_bytes and message.peer >= 0:
+                self._bursts.ends(now_ns, sending.routes[message.peer].ports)
+        for sending, message in ended:
+            if message.after_ns:
+                self._agenda.at(now_ns + message.after_ns, partial(self._through, sending, message))
+            else:
+                self._through(sending, message)
 
     def report_progress(self) -> None:
-        """Tell the scheduler how much is left of every flow that moves."""
+        """Tell the scheduler how much is left of every flow that has moved since it was told last."""
         now_ns = self._agenda.now_ns
+        left_of = self._network.left_bytes(now_ns)
+        # Upwards: a pace worked out from a byte too few would end after the deadline.
         for sending in list(self._sending.values()):
-            if sending.streams:
-                # Upwards: a pace worked out from a byte too few would end after the deadline.
-                left = math.ceil(sum(stream.left_at(now_ns) for stream in sending.streams))
-                self.obey(
-                    self._scheduler.progress(now_ns, sending.flow.id, min(left, sending.flow.size_bytes))
-                )
+            if not sending.streams:
+                continue
+            left = sending.unsent + math.ceil(
+                sum([left_of[stream] for stream in sending.streams]) * sending.in_step
+            )
+            if left < sending.told:
+                sending.told = left
+                self.obey(self._scheduler.progress(now_ns, sending.flow.id, left))
 
     def obey(self, assignments: Sequence[Assignment]) -> None:
         crowded: dict[int, _Pool] = {}
         for said in assignments:
             sending = self._sending[said.flow]
-            before = sending.wanted if sending.said else None
+            before = None if sending.promotions < 0 else sending.wanted
             sending.level, sending.order, sending.rate_bps = said.level, said.order, said.rate_bps
             if sending.wanted != before:
                 self._log(sending, before, said.reason)
@@ -198,46 +406,79 @@ class Transport:
 
     # --- inside ---------------------------------------------------------------------------------
 
+    def _permit(self, sending: _Sending, before: Level) -> None:
+        """The flow may go as soon as its level is in force where `before` was."""
+        kept = before == sending.wanted
+        sending.lane_ns = self._agenda.now_ns
+        sending.permit_ns = sending.lane_ns + (
+            self._overheads.permit_kept_ns if kept else self._overheads.permit_ns
+        )
+
+    def _passed(self, route: Route, size: int, sharing: int) -> float:
+        """How many of `size` bytes pass at once; a last one always has to be sent.
+
+        None of later rounds (`sharing` 0): what a port gets back between them is in `round_ns` as it is
+        measured.
+        """
+        now_ns = self._agenda.now_ns
+        passed = min(size - 1.0, self._bursts.credit(now_ns, route.ports, sharing)) if sharing else 0.0
+        self._bursts.begins(now_ns, route.ports, passed)
+        return passed
+
+    def _submit(self, flow: Flow, src: int, done: Done) -> _Sending:
+        """A flow that needs no lane."""
+        now_ns = self._agenda.now_ns
+        sending = _Sending(flow, src, -1, now_ns, done)
+        sending.path = tuple(flow.load)
+        self.submitted += 1
+        self._sending[flow.id] = sending
+        self.obey(self._scheduler.submit(now_ns, flow))
+        return sending
+
+    def _busy_s(self, port: PortId) -> float:
+        return self._network.busy_ns(self._agenda.now_ns, port) / 1e9
+
     def _pool(self, stage: Stage, src: int, dst: int) -> _Pool:
         key = (stage, src, dst)
-        if key not in self._pools:
+        pool = self._pools.get(key)
+        if pool is None:
             workers = self._job.workers
             usual = workers.lanes_s1 if stage is Stage.KV_REUSE else workers.lanes_s3
             count = self._lane_counts.get(key, usual)
-            names = [f"{stage.value}.{src}-{dst}.{i}" for i in range(count)]
-            lanes = [_Lane(self._path(src, dst, name)) for name in names]
-            self._pools[key] = _Pool(lanes, self._job.simulation.lanes)
-        return self._pools[key]
-
-    def _path(self, src: int, dst: int, key: str) -> tuple[PortId, ...]:
-        server_of = self._job.placement.server_of
-        a, b = server_of(src), server_of(dst)
-        paths = self._job.topology.paths(a, b)
-        return pick(paths, seed=self._job.seed, src_ip=self._ip[a], dst_ip=self._ip[b], key=key)
+            lanes = [_Lane(self._connections.of_lane(stage, src, dst, i)) for i in range(count)]
+            pool = self._pools[key] = _Pool(lanes, self._job.simulation.lanes)
+        return pool
 
     def _fill(self, pool: _Pool) -> None:
         while pool.waiting:
-            lane = next((lane for lane in pool.lanes if lane.flow is None), None)
-            if lane is None and pool.bounded:
+            if pool.free:
+                lane = None
+            elif pool.bounded:
                 break
+            else:
+                lane = _Lane(pool.lanes[next(self._takes) % len(pool.lanes)].route)
+            sending = min(pool.waiting.values(), key=_urgency)
             if lane is None:
-                lane = _Lane(pool.lanes[next(self._takes) % len(pool.lanes)].path)
-            sending = min(pool.waiting.values(), key=lambda sending: sending.place)
+                lane = pool.take(sending.wanted)
             del pool.waiting[sending.flow.id]
             lane.flow, lane.taken = sending, next(self._takes)
-            sending.path = lane.path
-            sending.routes = [_Route(lane.path, sending.flow.size_bytes)]
-            self._permit(sending)
+            sending.lane = lane
+            if not sending.routes:
+                sending.routes = {sending.dst: lane.route}
+            sending.path = sending.routes[sending.dst].path
+            self._permit(sending, lane.level)
+            sending.after_ns = self._overheads.transfer_ns
+            self.send(sending, {sending.dst: sending.flow.size_bytes}, None)
         self._lend(pool)
 
     def _lend(self, pool: _Pool) -> None:
-        if not pool.waiting:
+        if not pool.waiting or pool.free:
             return
-        lanes = sorted((lane for lane in pool.lanes if lane.flow is not None), key=lambda lane: lane.taken)
-        if len(lanes) < len(pool.lanes):
+        busy = [lane.flow for lane in sorted(pool.lanes, key=_taken) if lane.flow is not None]
+        lowest = max(flow.wanted for flow in busy)
+        if all(flow.level >= lowest for flow in pool.waiting.values()):
             return
-        busy = [lane.flow for lane in lanes if lane.flow is not None]
-        urgent = heapq.nsmallest(len(busy), pool.waiting.values(), key=lambda sending: sending.place)
+        urgent = heapq.nsmallest(len(busy), pool.waiting.values(), key=_urgency)
         for number, i in loans([flow.wanted for flow in busy], [flow.level for flow in urgent]):
             holder, waiting = busy[number], urgent[i]
             before, holder.lent = holder.wanted, waiting.level
@@ -245,57 +486,57 @@ class Transport:
             self._log(holder, before, reason)
             self._move(holder)
 
-    def _permit(self, sending: _Sending) -> None:
-        now_ns = self._agenda.now_ns
-        sending.permit_ns = now_ns
-        cap = _cap(sending)
-        sending.under_way = len(sending.routes)
-        for route in sending.routes:
-            if route.path and route.size > 0:
-                for port in route.path:
-                    self.carried[port] += route.size
-                ports = self._network.ports(route.path)
-                stream = self._network.add(now_ns, ports, route.size, sending.place, cap)
-                sending.streams.append(stream)
-                self._owner[stream.serial] = sending, route
-            else:  # nothing to send, or it stays on the server
-                self._agenda.at(now_ns, partial(self._through, sending, route))
-        if not sending.routes:
-            self._agenda.at(now_ns, partial(self._complete, sending))
-
-    def _through(self, sending: _Sending, route: _Route) -> None:
-        sending.under_way -= 1
-        if route.arrived is not None:
-            route.arrived()
-        if sending.under_way == 0:
+    def _through(self, sending: _Sending, message: "_Message") -> None:
+        sending.owed -= message.size
+        if message.arrived is not None:
+            message.arrived(message.peer)
+        if sending.owed == 0 and (message.size > 0 or sending.lane is not None):
             self._complete(sending)
 
     def _move(self, sending: _Sending) -> None:
-        cap = _cap(sending)
-        for stream in sending.streams:
-            self._network.move(self._agenda.now_ns, stream, sending.place, cap)
+        if sending.streams:
+            place, cap = sending.place, sending.cap
+            for stream, message in sending.streams.items():
+                bound = _lower(cap, sending.caps.get(message.peer)) if sending.caps else cap
+                self._network.move(stream, place, bound)
 
     def _complete(self, sending: _Sending) -> None:
         now_ns = self._agenda.now_ns
         flow = sending.flow
         del self._sending[flow.id]
+        narrowest = None if sending.lane is None else sending.routes[sending.dst].narrowest
+        self._invariants.flow_done(
+            sending.submit_ns,
+            sending.permit_ns or 0,
+            now_ns,
+            flow.size_bytes - self._overheads.burst_bytes,
+            narrowest,
+        )
         self.flows.append(self._row(sending))
         self.obey(self._scheduler.completion(now_ns, flow.id))
-        if sending.pool is not None:
-            for lane in sending.pool.lanes:
-                if lane.flow is sending:
-                    lane.flow = None
-            self._fill(sending.pool)
+        pool, lane = sending.pool, sending.lane
+        if pool is not None and lane is not None:
+            lane.flow = None
+            lane.level = sending.wanted
+            if lane in pool.lanes:
+                pool.free += 1
+            self._fill(pool)
         sending.done()
 
     def _log(self, sending: _Sending, before: Level | None, reason: str) -> None:
-        sending.said.append(sending.wanted)
+        wanted = sending.wanted
+        if sending.promotions < 0:
+            sending.first = wanted
+            sending.promotions = 0
+        elif wanted < sending.last:
+            sending.promotions += 1
+        sending.last = wanted
         self.decisions.append(
             DecisionRow(
                 time_ns=self._agenda.now_ns,
                 flow=sending.flow.id,
                 level_from=before,
-                level_to=sending.wanted,
+                level_to=wanted,
                 reason=reason,
             )
         )
@@ -318,21 +559,55 @@ class Transport:
             deadline_ns=flow.deadline_ns,
             submit_ns=sending.submit_ns,
             permit_ns=permit_ns,
-            lane_wait_ns=permit_ns - sending.submit_ns,
+            lane_wait_ns=sending.lane_ns - sending.submit_ns,
             finish_ns=self._agenda.now_ns,
-            level_first=sending.said[0],
-            level_last=sending.said[-1],
-            promotions=sum(b < a for a, b in itertools.pairwise(sending.said)),
+            level_first=sending.first,
+            level_last=sending.last,
+            promotions=sending.promotions,
             path=sending.path,
             verified=None,
         )
 
 
-def _cap(sending: _Sending) -> float | None:
-    """A pace is for the flow; its connections get an even part of it."""
-    if sending.rate_bps is None:
-        return None
-    return sending.rate_bps / 8e9 / max(1, sum(route.size > 0 for route in sending.routes))
+def _lower(a: float | None, b: float | None) -> float | None:
+    return b if a is None else a if b is None else min(a, b)
+
+
+def _permitted_ns(sending: _Sending) -> int:
+    assert sending.permit_ns is not None
+    return sending.permit_ns
+
+
+def _urgency(waiting: _Sending) -> Place:
+    """Of a flow that waits for a lane: it has been lent nothing."""
+    return waiting.level, waiting.order
+
+
+def _taken(lane: _Lane) -> int:
+    return lane.taken
+
+
+def _load(sizes: Mapping[int, int], routes: Mapping[int, Route]) -> dict[PortId, int]:
+    load: dict[PortId, int] = {}
+    for peer, size in sizes.items():
+        for port in routes[peer].path:
+            load[port] = load.get(port, 0) + size
+    return load
+
+
+def _collective_flow(
+    name: str, step: Collective, batch: str, layer: int, size: int, load: Mapping[PortId, int]
+) -> Flow:
+    return Flow(
+        id=name,
+        stage=Stage.COLLECTIVE,
+        size_bytes=size,
+        load=load,
+        batch=batch,
+        layer=layer,
+        coflow=step.id,
+        downstream_ns=step.downstream_ns,
+    )
 
 
 def _lanes_of_micro(job: Job) -> dict[_Pair, int]:

@@ -37,7 +37,7 @@ def _mfs(
     )
 
 
-def test_run_json_prints_the_summary_and_nothing_else(tmp_path: Path) -> None:
+def test_run_json_prints_the_summary_with_the_timing_and_nothing_else(tmp_path: Path) -> None:
     done = _mfs("run", "two-flows", "--policy", "stage", "--json", "--out", "results", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -52,7 +52,9 @@ def test_run_json_prints_the_summary_and_nothing_else(tmp_path: Path) -> None:
     assert 1.0 <= finish_s["fetch"] <= 1.2
     assert 2.0 <= finish_s["deliver"] <= 2.4
     assert run["permit_latency_ms"]["p50"] > 0
+    timing = summary.pop("timing")
     assert json.loads((tmp_path / "results" / "summary.json").read_text()) == summary
+    assert json.loads((tmp_path / "results" / "timing.json").read_text()) == timing
     assert "running" in done.stderr
 
 
@@ -62,7 +64,11 @@ def test_doctor_is_content_with_this_machine(tmp_path: Path) -> None:
     assert "mininet: can run here" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [("run", "two-flows"), ("doctor",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "two-flows", "--fabric", "mininet"), ("doctor", "--fabric", "mininet")],
+    ids=" ".join,
+)
 def test_without_root_it_stops_at_once_and_says_why(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     if subprocess.run([*UNPRIVILEGED, "true"], capture_output=True).returncode != 0:
         pytest.skip("this kernel gives no user namespaces, and so no harmless way to be somebody else")
@@ -76,7 +82,23 @@ def test_without_root_it_stops_at_once_and_says_why(tmp_path: Path, arguments: t
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [("run", "two-flows"), ("doctor",)], ids=" ".join)
+def test_without_root_and_without_a_fabric_named_it_is_simulated(tmp_path: Path) -> None:
+    if subprocess.run([*UNPRIVILEGED, "true"], capture_output=True).returncode != 0:
+        pytest.skip("this kernel gives no user namespaces, and so no harmless way to be somebody else")
+    tmp_path.chmod(0o777)
+    done = _mfs("run", "two-flows", "--json", cwd=tmp_path, wrapper=UNPRIVILEGED)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["fabric"] == "sim"
+    assert summary["notes"][0].startswith("the emulated fabric cannot run here (missing: root")
+    assert f"mfs: {summary['notes'][0]}" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "two-flows", "--fabric", "mininet"), ("doctor", "--fabric", "mininet")],
+    ids=" ".join,
+)
 def test_without_open_vswitch_it_says_what_to_install(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     bin_directory = tmp_path / "bin"
     bin_directory.mkdir()

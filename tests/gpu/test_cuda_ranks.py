@@ -93,6 +93,9 @@ def test_collectives_without_a_gpu_each_are_staged_and_right() -> None:
         try:
             group.all_to_all("a2a", ((0, 300_000), (7, 0)), verify=True)
             group.all_reduce("sum", 800_000, verify=True)
+            group.tree_all_reduce("trees", 800_000, 4, verify=True)
+            group.all_gather("shards", (5, 300_000), verify=True)
+            group.ring_attention("blocks", (5, 300_000), lambda number: None, verify=True)
         except BaseException as error:
             failures.append(error)
 
@@ -124,6 +127,9 @@ def test_collectives_over_nccl_are_right() -> None:
         ends = CollectiveGroup("g", group, (0, 1), rank, Payloads(1, device), device, staged=False)
         ends.all_to_all("a2a", ((0, 300_000), (7, 0)), verify=True)
         ends.all_reduce("sum", 800_000, verify=True)
+        ends.tree_all_reduce("trees", 800_000, 4, verify=True)
+        ends.all_gather("shards", (5, 300_000), verify=True)
+        ends.ring_attention("blocks", (5, 300_000), lambda number: None, verify=True)
         """
     )
     ranks = [subprocess.Popen([sys.executable, "-c", program, str(rank)]) for rank in (0, 1)]

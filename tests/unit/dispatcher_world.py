@@ -86,6 +86,7 @@ class World:
         size_bytes: int = 1000,
         batch: str | None = None,
         layer: int | None = None,
+        coflow: str | None = None,
     ) -> list[Action]:
         message = Submit(
             flow=flow,
@@ -96,6 +97,7 @@ class World:
             sent_wall_ns=self.now,
             batch=batch,
             layer=layer,
+            coflow=coflow,
         )
         return self.dispatcher.submit(self.now, message)
 

@@ -1,111 +1,24 @@
-"""The `mfs` command: what it prints where, and how it ends.
-
-Runs use a toy fabric that sends every flow of a micro workload alone, at the NIC's rate.
-"""
+"""The `mfs` command: what it prints where, and how it ends. Runs use a toy fabric."""
 
 import errno
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_fabric import Mfs, ToyFabric
 
 from controller.flow import Level
-from experiments import cli
-from testbed.fabric import JobRefused, Progress, Requirement, RunFailed
+from controller.policies import registry
+from controller.policies.base import ActiveFlow, Policy, Verdict, Verdicts, View
+from testbed.fabric import JobRefused, Requirement, RunFailed
 from testbed.fabrics import FABRICS
-from testbed.job import Job, MicroFlow
-from testbed.record import Check, Fidelity, FlowRow, RunRecord
 
+ROOT = Requirement(name="root", ok=False, detail="this is user 7", fix="sudo")
 OVS = Requirement(name="Open vSwitch", ok=False, detail="absent", fix="apt install openvswitch-switch")
-
-
-class ToyFabric:
-    name = "toy"
-
-    def __init__(self, needs: tuple[Requirement, ...] = (), trouble: BaseException | None = None) -> None:
-        self._needs = needs
-        self._trouble = trouble
-
-    def requirements(self) -> list[Requirement]:
-        return list(self._needs)
-
-    def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
-        progress(Progress(phase="sending", done=0, total=len(job.flows)))
-        os.write(1, b"noise of some tool\n")
-        if self._trouble is not None:
-            raise self._trouble
-        flows = tuple(_sent_alone(flow, job) for flow in job.flows)
-        check = Check(name="rate", value=1.0, bound=">= 0.93", unit="", ok=True, advice="")
-        return RunRecord(
-            policy=job.policy,
-            fabric=self.name,
-            requests=(),
-            flows=flows,
-            decisions=(),
-            spans=(),
-            links=(),
-            progress=(),
-            permit_latency_ms=(0.5,),
-            fidelity=Fidelity(faithful=True, checks=(check,)),
-            facts={},
-            queues={},
-            duration_ns=max(flow.finish_ns for flow in flows),
-            wall_s=0.1,
-        )
-
-
-def _sent_alone(flow: MicroFlow, job: Job) -> FlowRow:
-    transfer = flow.transfer
-    src, dst = job.placement.server_of(transfer.src), job.placement.server_of(transfer.dst)
-    path = job.topology.paths(src, dst)[0]
-    took_ns = transfer.size_bytes * 8 * 10**9 // job.topology.link(path[0]).bps
-    return FlowRow(
-        id=transfer.id,
-        stage=transfer.stage,
-        src=transfer.src,
-        dst=transfer.dst,
-        src_server=src,
-        dst_server=dst,
-        size_bytes=transfer.size_bytes,
-        batch=None,
-        request=None,
-        layer=None,
-        coflow=None,
-        deadline_ns=transfer.deadline_ns,
-        submit_ns=flow.start_ns,
-        permit_ns=flow.start_ns,
-        lane_wait_ns=0,
-        finish_ns=flow.start_ns + took_ns,
-        level_first=Level.P1,
-        level_last=Level.P1,
-        promotions=0,
-        path=path,
-        verified=None,
-    )
-
-
-class Mfs:
-    """Runs `mfs` in this process; keeps what it wrote."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capfd = capfd
-        self.out = self.err = ""
-
-    def __call__(self, *arguments: str) -> int:
-        self._monkeypatch.setattr(sys, "argv", ["mfs", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        self.out, self.err = self._capfd.readouterr()
-        return int(ended.value.code or 0)
-
-    def fabric(self, fabric: ToyFabric) -> None:
-        self._monkeypatch.setitem(FABRICS, "toy", lambda: fabric)
 
 
 @pytest.fixture
@@ -267,21 +180,174 @@ def test_a_report_can_be_written_again_elsewhere(mfs: Mfs, tmp_path: Path) -> No
 
 def test_scenarios_and_policies_are_listed_with_what_they_are(mfs: Mfs) -> None:
     assert mfs("scenarios") == 0
-    assert "quickstart  Mixtral-8x7B on 10 servers" in mfs.out
+    assert "quickstart Mixtral-8x7B on 10 servers" in " ".join(mfs.out.split())
 
     assert mfs("policies") == 0
     assert {"fair", "mfs", "stage"} <= {line.split()[0] for line in mfs.out.splitlines()}
 
 
-def test_the_doctor_answers_for_the_default_fabric(mfs: Mfs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_says_what_is_missing_and_what_a_run_takes_instead(
+    mfs: Mfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FABRICS, "mininet", lambda: ToyFabric(needs=(OVS,)))
 
-    assert mfs("doctor") == 2
+    assert mfs("doctor") == 0
     assert "mininet: cannot run here\n  for Open vSwitch: apt install openvswitch-switch\n" in mfs.out
     assert "toy: can run here" in mfs.out
+    assert mfs.out.splitlines()[-1] == "auto, the default: sim"
+    assert mfs("doctor", "--fabric", "mininet") == 2
+    assert mfs("doctor", "--fabric", "mininett") == 2
 
     monkeypatch.setitem(FABRICS, "mininet", lambda: ToyFabric())
-    assert mfs("doctor") == 0
+    assert mfs("doctor", "--fabric", "mininet") == 0
+    assert mfs.out.splitlines()[-1] == "auto, the default: mininet"
+
+
+def test_a_run_is_emulated_where_that_can_be(mfs: Mfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulated = ToyFabric()
+    monkeypatch.setitem(FABRICS, "mininet", lambda: emulated)
+
+    assert mfs("run", "two-flows", "--policy", "fair", "--json") == 0
+
+    assert emulated.ran == [("fair", 1)]
+    assert json.loads(mfs.out)["notes"] == []
+    assert "cannot run" not in mfs.err
+
+
+def test_a_run_is_simulated_where_the_emulation_lacks_something(
+    mfs: Mfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scale is that of the simulated fabric (none), not of the machine, and the results say why."""
+    simulated = ToyFabric()
+    monkeypatch.setitem(FABRICS, "mininet", lambda: ToyFabric(needs=(ROOT, OVS)))
+    monkeypatch.setitem(FABRICS, "sim", lambda: simulated)
+
+    assert mfs("run", "two-flows", "--policy", "fair", "--json", "--out", "there") == 0
+
+    told = (
+        "the emulated fabric cannot run here (missing: root, Open vSwitch): simulated;"
+        " `mfs doctor` says how to get it"
+    )
+    summary = json.loads(mfs.out)
+    assert simulated.ran == [("fair", 1)]
+    assert summary["scale"] == {"time_dilation": 1.0, "bytes_scale": 1.0}
+    assert summary["notes"][0] == told
+    assert f"mfs: {told}" in mfs.err.splitlines()
+    assert "fabric: sim\n" in (tmp_path / "there" / "scenario.yaml").read_text()
+
+
+def test_the_emulated_fabric_asked_for_by_name_is_not_replaced(
+    mfs: Mfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FABRICS, "mininet", lambda: ToyFabric(needs=(OVS,)))
+
+    assert mfs("run", "two-flows", "--fabric", "mininet") == 2
+    assert "Open vSwitch: absent" in mfs.err
+
+
+def test_what_the_fabrics_need_is_looked_up_without_the_packages_of_the_emulation() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('torch', 'mininet', 'ryu', 'os_ken', 'eventlet')))\n"
+        "from testbed.fabrics import choose\n"
+        "print(choose().name)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout in ("mininet\n", "sim\n")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"), [(RunFailed("rank 3 died"), 1), (KeyboardInterrupt(), 130)], ids=["failed", "ctrl-c"]
+)
+def test_policies_that_were_through_keep_their_results(
+    mfs: Mfs, tmp_path: Path, trouble: BaseException, code: int
+) -> None:
+    mfs.fabric(ToyFabric(trouble=trouble, in_policy="mfs"))
+
+    ended = mfs(
+        "run", "two-flows", "--fabric", "toy", "--policy", "fair", "--policy", "mfs", "--out", "there"
+    )
+
+    summary = json.loads((tmp_path / "there" / "summary.json").read_text())
+    assert ended == code
+    assert [run["policy"] for run in summary["runs"]] == ["fair"]
+    assert (summary["complete"], summary["unfinished"]) == (False, ["mfs"])
+    assert mfs.err.splitlines()[-1] == "results of fair are in there; mfs did not get to an end"
+    assert mfs("report", "there") == 0
+
+
+def test_a_run_of_all_policies_is_complete(mfs: Mfs) -> None:
+    assert mfs(*TWO_FLOWS, "--json") == 0
+
+    summary = json.loads(mfs.out)
+    assert (summary["complete"], summary["unfinished"]) == (True, [])
+
+
+def test_a_full_disk_is_named_by_its_path(mfs: Mfs) -> None:
+    """Writing to an open file says only that there is no space."""
+    mfs.fabric(ToyFabric(trouble=OSError(errno.ENOSPC, "No space left on device")))
+
+    assert mfs(*TWO_FLOWS, "--out", "there") == 1
+    assert mfs.err.splitlines()[-1] == "mfs: the disk is full: there"
+
+
+def test_standard_output_that_takes_nothing_is_not_the_disk_of_the_results(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from experiments.cli import main; main()", "policies"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr == "mfs: standard output cannot be written: No space left on device\n"
+
+
+class Stumbling(Policy):
+    name = "stumbling"
+    summary = "fails when a flow is complete"
+
+    def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+        return Verdict(Level.P1, "first come")
+
+    def on_completion(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
+        return {flow.flow.id: Verdict(Level.P1, str(1 // (now_ns - now_ns)))}
+
+
+def test_a_policy_of_others_that_fails_is_named_with_its_hook(
+    mfs: Mfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._POLICIES, "stumbling", Stumbling)
+
+    assert mfs("run", "two-flows", "--fabric", "sim", "--policy", "stumbling") == 1
+
+    told = "mfs: the run failed: policy 'stumbling' failed in on_completion: ZeroDivisionError: "
+    assert mfs.err.splitlines()[-1].startswith(told)
+    assert f"({__file__}, line " in mfs.err
+    assert "Traceback" not in mfs.err
+
+
+def test_a_policy_package_that_does_not_compile_is_listed_with_its_error(
+    mfs: Mfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slip.py").write_text("def broken(:\n")
+    package = tmp_path / "slip-0.1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: slip\nVersion: 0.1\n")
+    (package / "entry_points.txt").write_text("[mfs.policies]\nslip = slip:Slip\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    assert mfs("policies") == 0
+
+    lines = {line.split()[0]: line for line in mfs.out.splitlines()}
+    assert "policy 'slip' (slip:Slip) does not load: invalid syntax (slip.py, line 1)" in lines["slip"]
+    assert "fair" in lines
+    assert mfs("run", "two-flows", "--policy", "slip") == 2
+    assert "does not load" in mfs.err
 
 
 def test_help_needs_none_of_the_heavy_packages() -> None:

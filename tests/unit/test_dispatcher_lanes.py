@@ -127,14 +127,14 @@ def test_the_path_of_a_flow_is_logged_with_its_lane() -> None:
     assert (path.flow, path.lane, path.ports) == ("f", "lane", ("h1->s1", "s1->h2"))
 
 
-def test_flows_of_one_layer_of_a_batch_are_one_coflow() -> None:
+def test_the_scheduler_is_told_which_coflow_a_flow_is_of() -> None:
     world = World("fair")
     world.lane("lane")
     world.submit("alone")
-    world.submit("f", batch="departed", layer=3)
+    world.submit("f", coflow="shuffle")
     flows = world.scheduler.view.flows
     assert flows["alone"].flow.coflow is None
-    assert flows["f"].flow.coflow == "departed.l3.S3"
+    assert flows["f"].flow.coflow == "shuffle"
 
 
 LEVEL = st.sampled_from([Level.P1, Level.P2, Level.P3, Level.P6, Level.SCAVENGER])

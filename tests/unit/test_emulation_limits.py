@@ -12,6 +12,7 @@ from testbed.emulation import fabric_mininet
 from testbed.emulation.fabric_mininet import MininetFabric
 from testbed.fabric import FabricUnavailable, JobRefused, Progress, Requirement
 from testbed.job import Job, Scale
+from testbed.topology import ServerShape, Topology, rail_optimised, star
 
 MBPS = 10**6
 
@@ -87,6 +88,30 @@ def test_links_too_fast_for_one_machine(run: Run) -> None:
         JobRefused, match=r"^scale: the servers' NICs would carry 4\.1 Gb/s .*lower scale\.bytes_scale"
     ):
         run(sized(bytes_scale=8.2))
+
+
+@pytest.mark.parametrize(
+    ("key", "topology"),
+    [
+        ("nics_per_server", star(servers=5, nic_bps=10 * MBPS, shape=ServerShape(gpus=2, nics=2))),
+        ("nvlink_gbps", star(servers=5, nic_bps=10 * MBPS, shape=ServerShape(gpus=2, nvlink_bps=MBPS))),
+        ("pcie_gbps", star(servers=5, nic_bps=10 * MBPS, shape=ServerShape(gpus=2, pcie_bps=MBPS))),
+        (
+            "kind",
+            rail_optimised(
+                servers=5,
+                servers_per_group=5,
+                spines=1,
+                nic_bps=10 * MBPS,
+                oversubscription=1.0,
+                shape=ServerShape(gpus=1),
+            ),
+        ),
+    ],
+)
+def test_servers_with_parts_are_not_emulated(run: Run, key: str, topology: Topology) -> None:
+    with pytest.raises(JobRefused, match=rf"^topology\.{key}: emulated servers have one NIC"):
+        run(msgspec.structs.replace(sized(), topology=topology))
 
 
 def test_what_the_machine_lacks_is_said_before_anything_is_tried(

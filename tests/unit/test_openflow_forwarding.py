@@ -4,7 +4,7 @@ import pytest
 from flow_table import Fabric, Packet, connection, reverse, wiring_of
 
 from controller.openflow import RuleBook, Wiring, choose_path
-from testbed.topology import Topology, leaf_spine, star
+from testbed.topology import Topology, fat_tree, leaf_spine, star
 
 GBPS = 10**9
 
@@ -25,7 +25,13 @@ def lanes(wiring: Wiring, count: int) -> list[tuple[str, ...]]:
     return [choose_path(wiring, "h1", "h3", f"S3.0-2.{i}#0") for i in range(count)]
 
 
-@pytest.mark.parametrize("topology", [star(servers=5, nic_bps=GBPS), two_tiers()], ids=lambda t: t.kind)
+def three_tiers() -> Topology:
+    return fat_tree(k=4, servers=16, nic_bps=GBPS)
+
+
+@pytest.mark.parametrize(
+    "topology", [star(servers=5, nic_bps=GBPS), two_tiers(), three_tiers()], ids=lambda t: t.kind
+)
 def test_every_server_reaches_every_other_before_anything_is_registered(topology: Topology) -> None:
     wiring = wiring_of(topology)
     fabric = fabric_of(RuleBook(wiring))
@@ -55,8 +61,9 @@ def test_an_address_that_nobody_has_is_dropped_at_the_switch() -> None:
     assert (journey.nodes, journey.arrived) == (("h1", "s1"), False)
 
 
-def test_a_packet_follows_the_path_that_the_rule_book_reports() -> None:
-    wiring = wiring_of(two_tiers())
+@pytest.mark.parametrize("topology", [two_tiers(), three_tiers()], ids=lambda t: t.kind)
+def test_a_packet_follows_the_path_that_the_rule_book_reports(topology: Topology) -> None:
+    wiring = wiring_of(topology)
     rules = RuleBook(wiring)
     fabric = fabric_of(rules)
     sent = {}
@@ -77,6 +84,26 @@ def test_path_rules_stand_only_where_there_is_a_choice() -> None:
     (mod,) = rules.add("far", connection(wiring, "h1", "h3"), "h1", "h3")
     assert mod.switch == "leaf1"
     assert rules.add("near", connection(wiring, "h1", "h2"), "h1", "h2") == []
+
+
+def test_a_fat_tree_has_path_rules_at_both_tiers_that_can_choose() -> None:
+    """Up through a pod the edge chooses an aggregation switch, and that one a core; down there is one way."""
+    wiring = wiring_of(three_tiers())
+    rules = RuleBook(wiring)
+    mods = rules.add("far", connection(wiring, "h1", "h16"), "h1", "h16")
+    assert [mod.switch for mod in mods] == list(rules.path("far")[1:3])
+    assert [mod.switch[:-1] for mod in mods] == ["edge", "agg"]
+    (mod,) = rules.add("in the pod", connection(wiring, "h1", "h3"), "h1", "h3")
+    assert mod.switch == "edge1"
+    assert rules.add("below one edge", connection(wiring, "h1", "h2"), "h1", "h2") == []
+
+
+def test_many_lanes_use_every_core_about_equally() -> None:
+    """400 draws of 4 cores: 100 each, standard deviation 8.7; 60 is more than four of those away."""
+    wiring = wiring_of(three_tiers())
+    chosen = [choose_path(wiring, "h1", "h16", f"S3.0-2.{i}#0")[3] for i in range(400)]
+    assert set(chosen) == {"core1", "core2", "core3", "core4"}
+    assert min(chosen.count(core) for core in set(chosen)) > 60
 
 
 def test_the_acknowledgements_of_a_connection_get_home() -> None:

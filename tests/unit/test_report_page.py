@@ -11,10 +11,14 @@ from record_factory import LINK_BPS, micro_record, serving_record, unfaithful
 from result_rows import flow_row
 
 from controller.flow import Level
+from experiments import report_figures
+from experiments.distributions import POINTS
 from experiments.errors import UserError
 from experiments.report import write_report
-from experiments.report_chart import CDF_POINTS, draw_cdf, new_figure
+from experiments.report_chart import draw_cdf, new_figure
+from experiments.report_series import series_of
 from experiments.results import write_run
+from experiments.run_directory import read_run
 from testbed.job import Scale
 from testbed.record import RunRecord
 
@@ -116,6 +120,26 @@ def test_figures_follow_the_colours_of_the_page(run: Path) -> None:
     assert "#123457" not in source
 
 
+def test_a_figure_of_a_sample_says_so(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 requests in 4 batches: 3 layers x (4 S1 + 4 S2) x 4 + 3 x 8 S3 are 120 flows under `fair`; with 8
+    layers under `mfs` 320."""
+    assert "a sample of" not in Page((run / "report.html").read_text()).text
+    monkeypatch.setattr(report_figures, "SAMPLE", 200)
+    text = Page(write_report([run], tmp_path / "sampled.html").read_text()).text
+    assert (
+        "Flows in flight by level, the most urgent at the bottom. mfs: a sample of 200 of 320 flows." in text
+    )
+
+
+def test_a_sample_stands_for_all_flows(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn from half of the flows, the flow-seconds of a run are about the same."""
+    _, mfs = series_of([read_run(run)])
+    edges = np.linspace(0.0, mfs.run["duration_s"], 11)
+    whole = report_figures.active_flows(mfs, edges).sum()
+    monkeypatch.setattr(report_figures, "SAMPLE", 160)
+    assert report_figures.active_flows(mfs, edges).sum() == pytest.approx(whole, rel=0.15)
+
+
 def test_an_unfaithful_run_is_announced_with_what_to_change(tmp_path: Path) -> None:
     record = msgspec.structs.replace(micro_record(), fidelity=unfaithful())
     text = Page((write(tmp_path / "r", record) / "report.html").read_text()).text
@@ -148,6 +172,15 @@ def test_a_micro_report_shows_each_flow_and_its_promotion(tmp_path: Path) -> Non
     assert "Time to first token" not in page.headings
 
 
+def test_of_many_micro_flows_the_page_shows_the_first(tmp_path: Path) -> None:
+    flows = tuple(flow_row(id=f"f{i:03}", submit_ns=i, finish_ns=i + 1) for i in range(250))
+    record = msgspec.structs.replace(micro_record(), flows=flows, decisions=(), progress=(), links=())
+    text = Page((write(tmp_path / "many", record) / "report.html").read_text()).text
+    assert "At most the first 200 flows are shown." in text
+    assert "f199" in text
+    assert "f200" not in text
+
+
 def test_a_run_in_which_nothing_was_measured_still_makes_a_page(tmp_path: Path) -> None:
     bare = msgspec.structs.replace(
         micro_record(), decisions=(), links=(), progress=(), flows=(flow_row(level_last=Level.P3),)
@@ -176,7 +209,7 @@ def test_a_curve_of_many_flows_is_thinned_without_losing_its_ends() -> None:
     _, (axes,) = new_figure(1, 1, height=1.0)
     draw_cdf(axes, range(20_000), label="mfs", colour="#000000", total=40_000)
     x, y = (np.asarray(values) for values in axes.lines[0].get_data())
-    assert len(x) <= CDF_POINTS + 1
+    assert len(x) <= POINTS + 1
     assert (x[0], y[0]) == (0, 0)
     assert (x[-1], y[-1]) == (19_999, 0.5)
 

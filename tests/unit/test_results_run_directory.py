@@ -57,18 +57,18 @@ def run(run_path: Path, summary: Summary) -> RunDirectory:
 def test_every_file_of_a_run_is_there_and_nothing_temporary(run: RunDirectory) -> None:
     top = {path.name for path in run.path.iterdir()}
     tables = {f"{name}.parquet" for name in SCHEMAS}
-    texts = {"scenario.yaml", "versions.json", "summary.json", "report.html"}
+    texts = {"scenario.yaml", "versions.json", "summary.json", "timing.json", "report.html"}
     assert top == tables | texts | {"fair", "mfs-U=0.3"}
     for folder in ("fair", "mfs-U=0.3"):
         names = {path.name for path in (run.path / folder).iterdir()}
-        assert names == {"queues.json", "fidelity.json", "trace.json"}
+        assert names == {"queues.json", "fidelity.json", "distributions.json", "trace.json"}
 
 
 def test_the_rows_of_each_policy_come_back_as_they_were(run: RunDirectory) -> None:
     for record in RECORDS:
         tables = run.tables[record.policy]
         for name in SCHEMAS:
-            assert getattr(tables, name) == getattr(record, name), name
+            assert tuple(getattr(tables, name)) == getattr(record, name), name
 
 
 def test_the_summary_on_disk_is_the_one_returned(run: RunDirectory, summary: Summary) -> None:

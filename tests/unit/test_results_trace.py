@@ -10,6 +10,7 @@ from result_rows import MS, span_row
 
 from controller.flow import Level
 from experiments.perfetto import Event, nesting_lanes, trace_events, write_trace
+from experiments.trace_excerpt import excerpt
 from testbed.job import Scale
 
 SCALE = Scale(time_dilation=30, bytes_scale=0.001)
@@ -17,12 +18,12 @@ SCALE = Scale(time_dilation=30, bytes_scale=0.001)
 
 @pytest.fixture(scope="module")
 def serving() -> list[Event]:
-    return list(trace_events(serving_record(requests=6, layers=3), SCALE))
+    return list(trace_events(excerpt(serving_record(requests=6, layers=3), SCALE)))
 
 
 @pytest.fixture(scope="module")
 def micro() -> list[Event]:
-    return list(trace_events(micro_record(), SCALE))
+    return list(trace_events(excerpt(micro_record(), SCALE)))
 
 
 def process_names(events: list[Event]) -> dict[int, str]:

@@ -105,7 +105,7 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         ("a.b=1", "unknown key 'a'"),
         ("topology={servers: 1}", "topology.servers: 1 is out of range"),
         ("topology=3", "topology: 3 is not a mapping of keys to values"),
-        ("topology.kind=ring", "topology.kind: 'ring' is not one of star, leaf-spine"),
+        ("topology.kind=ring", "topology.kind: 'ring' is not one of star, leaf-spine, fat-tree"),
         ("model=mixtral", "'mixtral' is no model here; did you mean 'mixtral-8x7b'?"),
         ("gpu=a10", "'a10' is no GPU here; did you mean 'a100'?"),
         ("policies=[fair, fairr]", "policies[1]: there is no policy 'fairr'; did you mean 'fair'"),
@@ -248,7 +248,7 @@ def test_a_path_to_something_else_is_refused(tmp_path: Path) -> None:
     assert "not the start of a trace we know" in refusal("quickstart", f"workload.path={path}")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "two-flows", "leaf-spine"])
+@pytest.mark.parametrize("name", ["quickstart", "two-flows", "leaf-spine", "fat-tree", "rail-optimised"])
 def test_every_scenario_of_the_package_is_the_same_after_printing_and_reading(
     tmp_path: Path, name: str
 ) -> None:
@@ -298,7 +298,7 @@ def test_the_comment_of_a_key_says_what_is_allowed() -> None:
     text = to_yaml(Scenario())
 
     assert "  # number of servers, named h1..hN [2 .. 4096]\n  servers: 10\n" in text
-    assert "  # shape of the network [star | leaf-spine]\n  kind: star\n" in text
+    assert "  # shape of the network [star | leaf-spine | fat-tree | rail-optimised]\n  kind: star\n" in text
 
 
 def test_hosts_per_leaf_is_the_servers_over_the_leaves_rounded_up() -> None:

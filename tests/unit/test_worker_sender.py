@@ -2,6 +2,7 @@
 
 import threading
 
+import msgspec
 import pytest
 
 from controller.flow import Level, Stage
@@ -64,6 +65,17 @@ def test_a_transfer_is_submitted_with_all_the_scheduler_has_to_know() -> None:
     assert isinstance(said, Submit)
     assert (said.flow, said.stage, said.src, said.dst, said.size_bytes) == ("f", Stage.P2D, 3, 9, 1000)
     assert (said.batch, said.request, said.layer, said.deadline_ns) == ("b", "4", 2, 77)
+    assert said.coflow == "b.l2.S3"
+
+
+def test_a_transfer_that_names_its_coflow_is_of_that_one() -> None:
+    world = World()
+    world.sender.post(msgspec.structs.replace(TRANSFER, coflow="shuffle"))
+    (said,) = world.controller.heard
+    assert isinstance(said, Submit)
+    assert said.coflow == "shuffle"
+    world.sender.permitted(permit("f", "one"))
+    assert world.recorder.sent[0].coflow == "shuffle"
 
 
 def test_no_byte_goes_before_the_permit_and_then_to_the_permitted_lane() -> None:

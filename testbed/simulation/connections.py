@@ -1,0 +1,120 @@
+"""The paths of connections: of lanes, of the members of a group, of single flows."""
+
+from collections.abc import Iterable, Sequence
+
+from controller.flow import PortId, Stage
+from testbed.job import Job
+from testbed.simulation.network import FluidNetwork
+from testbed.simulation.paths import Busy, Connection, Hash, make_path_choice
+from testbed.topology import server_ip
+
+
+class Route:
+    """A path, its ports as the network numbers them, and the bytes that took it so far.
+
+    `narrowest` is what its narrowest port carries, bytes per nanosecond; None of a path without ports.
+    """
+
+    __slots__ = ("carried", "narrowest", "path", "ports")
+
+    def __init__(self, path: tuple[PortId, ...], ports: tuple[int, ...], narrowest: float | None) -> None:
+        self.path = path
+        self.ports = ports
+        self.narrowest = narrowest
+        self.carried = 0.0
+
+
+class Connections:
+    """Finds the route of a connection between two ranks.
+
+    With the choice `hash` a connection has one route for good (`by_flow` is false). Any other choice is
+    asked about each flow, when it is submitted: the scheduler is told which ports it loads.
+    """
+
+    def __init__(self, job: Job, network: FluidNetwork, busy: Busy) -> None:
+        self._placement = job.placement
+        self._topology = job.topology
+        self._network = network
+        self._busy = busy
+        self._hash = Hash(job.seed)
+        self._choice = make_path_choice(job.simulation.paths, job.seed)
+        self.by_flow = not isinstance(self._choice, Hash)
+        self._ip = {name: server_ip(i) for i, name in enumerate(job.topology.servers)}
+        self._routes: dict[tuple[PortId, ...], Route] = {}
+        self._members: dict[tuple[str, int], dict[int, Route]] = {}
+
+    def routes(self) -> Iterable[Route]:
+        """All that were ever given."""
+        return self._routes.values()
+
+    def of_lane(self, stage: Stage, src: int, dst: int, number: int) -> Route:
+        """Of lane `number` between two ranks."""
+        return self._hashed(src, dst, f"{stage.value}.{src}-{dst}.{number}#0")
+
+    def of_flow(self, flow: str, stage: Stage, src: int, dst: int, size: int) -> Route:
+        """Of one transfer, as the choice has it."""
+        return self._chosen(flow, stage, src, dst, size, f"{stage.value}.{src}-{dst}.0#0")
+
+    def of_member(self, group: str, index: int) -> dict[int, Route]:
+        """By peer, of what member `index` of `group` sends."""
+        known = self._members.get((group, index))
+        if known is None:
+            members = self._placement.groups[group]
+            known = self._members[group, index] = {
+                peer: self._hashed(members[index], dst, self._key(group, members[index], dst))
+                for peer, dst in enumerate(members)
+                if peer != index
+            }
+        return known
+
+    def of_share(self, flow: str, group: str, index: int, sizes: dict[int, int]) -> dict[int, Route]:
+        """By peer, of one share of a collective, as the choice has it."""
+        members = self._placement.groups[group]
+        return {
+            peer: self._chosen(
+                flow,
+                Stage.COLLECTIVE,
+                members[index],
+                members[peer],
+                size,
+                self._key(group, members[index], members[peer]),
+            )
+            for peer, size in sizes.items()
+        }
+
+    def _key(self, group: str, src: int, dst: int) -> str:
+        return f"{group}:{src}-{self._placement.server_of(dst)}"
+
+    def _paths(self, src: int, dst: int) -> Sequence[tuple[PortId, ...]]:
+        return self._topology.paths(self._placement.node_of(src), self._placement.node_of(dst))
+
+    def _connection(self, flow: str, stage: Stage, src: int, dst: int, size: int, key: str) -> Connection:
+        server_of = self._placement.server_of
+        return Connection(
+            src_ip=self._ip[server_of(src)],
+            dst_ip=self._ip[server_of(dst)],
+            key=key,
+            flow=flow,
+            stage=stage,
+            size_bytes=size,
+        )
+
+    def _hashed(self, src: int, dst: int, key: str) -> Route:
+        paths = self._paths(src, dst)
+        connection = self._connection("", Stage.COLLECTIVE, src, dst, 0, key)
+        return self._route(paths[self._hash.choose(paths, connection, self._busy) if len(paths) > 1 else 0])
+
+    def _chosen(self, flow: str, stage: Stage, src: int, dst: int, size: int, key: str) -> Route:
+        paths = self._paths(src, dst)
+        if len(paths) == 1:
+            return self._route(paths[0])
+        connection = self._connection(flow, stage, src, dst, size, key)
+        return self._route(paths[self._choice.choose(paths, connection, self._busy)])
+
+    def _route(self, path: tuple[PortId, ...]) -> Route:
+        route = self._routes.get(path)
+        if route is None:
+            numbers = self._network.ports(path)
+            narrowest = min(map(self._network.capacity, numbers), default=None)
+            route = self._routes[path] = Route(path, numbers, narrowest)
+        return route

@@ -1,0 +1,88 @@
+"""The laws every simulated run must keep, checked while it runs and at its end (docs/invariants.md)."""
+
+from collections.abc import Mapping
+
+from controller.flow import PortId
+from testbed.record import Check, Fidelity
+from testbed.simulation.network import FluidNetwork
+
+_ROUNDING = 1e-6  # shares of a byte count that binary floating point may lose
+_RATES = 1e-9  # the same of a rate
+
+
+class Invariants:
+    """Counts what is broken. A broken one is a bug of the simulator: the run says that it is unfaithful.
+
+    The numbers are those of docs/invariants.md. With `on` false only what costs nothing is checked, and
+    max-min fairness only where priority is strict, without a guarantee for the levels below.
+    """
+
+    def __init__(self, network: FluidNetwork, *, on: bool = True) -> None:
+        self._network = network
+        self._on = on
+        self._last_ns = 0
+        self._back = 0
+        self._held_back = 0
+        self._too_fast = 0
+        self._disorder = 0
+
+    def moment(self, now_ns: int) -> None:
+        """A moment begins."""
+        if now_ns < self._last_ns:
+            self._back += 1
+        self._last_ns = now_ns
+
+    def sample(self) -> None:
+        """The network is settled, and it is time for a thorough look."""
+        if self._on and not self._network.guarantee:
+            self._held_back += self._network.held_back(_RATES)
+
+    def flow_done(
+        self, submit_ns: int, permit_ns: int, finish_ns: int, size: int, narrowest: float | None
+    ) -> None:
+        """A flow is complete. `narrowest` is the bytes per nanosecond of its narrowest port, where it has
+        one path; None where it has several or none."""
+        if self._on:
+            if not submit_ns <= permit_ns <= finish_ns <= self._last_ns:
+                self._disorder += 1
+            if narrowest is not None and size > (finish_ns - permit_ns + 1) * narrowest * (1 + _ROUNDING):
+                self._too_fast += 1
+
+    def judge(
+        self,
+        *,
+        arrived: int,
+        ended: int,
+        submitted: int,
+        completed: int,
+        owed: Mapping[PortId, float],
+        now_ns: int,
+    ) -> Fidelity:
+        """At the end. `owed` are the bytes that flows had for each port."""
+        sent = self._network.sent_bytes(now_ns).sum(axis=1)
+        lost = max(
+            (
+                abs(float(size) - owed[port]) / max(1, owed[port])
+                for port, size in zip(self._network.names, sent, strict=True)
+            ),
+            default=0.0,
+        )
+        fullest = self._network.fullest
+        checks = (
+            _check("1 requests ended / arrived", ended / max(1, arrived), "= 1", ended == arrived),
+            _check(
+                "2 flows completed / submitted", completed / max(1, submitted), "= 1", completed == submitted
+            ),
+            _check("3 bytes a port sent against its flows'", lost, f"<= {_ROUNDING:g}", lost <= _ROUNDING),
+            _check("4 fullest port at any time", fullest, "<= 1", fullest <= 1 + _RATES),
+            _check("5 flows slower than max-min has them", self._held_back, "= 0", self._held_back == 0),
+            _check("6 flows faster than their path", self._too_fast, "= 0", self._too_fast == 0),
+            _check("7 flows whose times are out of order", self._disorder, "= 0", self._disorder == 0),
+            _check("8 times the clock went back", self._back, "= 0", self._back == 0),
+        )
+        return Fidelity(faithful=all(check.ok for check in checks), checks=checks)
+
+
+def _check(name: str, value: float, bound: str, ok: bool) -> Check:
+    advice = "" if ok else "a bug of the simulator: report it"
+    return Check(name=name, value=float(value), bound=bound, unit="", ok=ok, advice=advice)

@@ -1,0 +1,240 @@
+"""A topology: its servers, switches and directed links, and the paths between the servers' GPUs.
+
+Pure data. A link `a->b` is a port of `a`: the place where a queue can build up. A server's uplink
+(`h1->s1`), every switch port and, where servers have them, the links inside a server are links;
+nothing else is.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
+
+from controller.flow import PortId
+from testbed.topology.routes import EqualCostPaths, Neighbours, Path, RoutesTo, switch_neighbours
+from testbed.topology.server import ServerShape
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A directed link of `bps` model bits per second."""
+
+    src: str
+    dst: str
+    bps: int
+
+    @property
+    def id(self) -> PortId:
+        return f"{self.src}->{self.dst}"
+
+
+class _Attachment(NamedTuple):
+    """Where an endpoint is: its server, the NIC it uses, the ports to and from that NIC's switch."""
+
+    server: str
+    nic: int
+    switch: str
+    up: Path
+    down: Path
+
+
+class _Entering:
+    """Bytes that enter the switches, by where they leave them."""
+
+    def __init__(self) -> None:
+        self.by_exit: dict[str, dict[str, float]] = {}
+
+    def add(self, enters: str, leaves: str, size_bytes: float) -> None:
+        if enters != leaves:
+            sources = self.by_exit.setdefault(leaves, {})
+            sources[enters] = sources.get(enters, 0.0) + size_bytes
+
+
+class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Servers `h1` .. `hN`, all of one `shape`, switches, and directed links between them.
+
+    Links come in pairs, one each way, and every NIC is wired to one switch. With `pxn`, traffic to a
+    NIC of another number than the sender's changes over inside the sender's server: over the NVSwitch
+    to the GPU whose NIC has that number (NCCL calls it PXN). Needs a NIC per GPU and an NVSwitch.
+    """
+
+    kind: str
+    servers: tuple[str, ...]
+    switches: tuple[str, ...]
+    links: tuple[Link, ...]
+    shape: ServerShape = ServerShape()
+    pxn: bool = False
+
+    def link(self, port: PortId) -> Link:
+        """The link called `port`. Raises `KeyError` for a name that is not a link."""
+        return self._links_by_id[port]
+
+    def neighbours(self, node: str) -> tuple[str, ...]:
+        return tuple(self._adjacent[node])
+
+    def endpoint(self, server: str, gpu: int) -> str:
+        """The node where GPU number `gpu` (from 0) of `server` is attached: `server` itself if it is plain.
+
+        Raises `ValueError` for a GPU that a server does not have.
+        """
+        gpus = self.shape.gpus
+        if gpu < 0 or (gpus is not None and gpu >= gpus):
+            raise ValueError(f"{server} has no GPU {gpu}, only {gpus}")
+        return self.shape.endpoint(server, gpu)
+
+    def paths(self, src: str, dst: str) -> Sequence[Path]:
+        """All equal-cost shortest paths between two endpoints, each as its ports, in a fixed order.
+
+        Between GPUs of one server there is one path, over the NVSwitch; without one, and from a node to
+        itself, it is the empty path: such traffic waits for nothing. Raises `ValueError` where there is
+        no path or no such endpoint.
+        """
+        a, b = self._attached(src), self._attached(dst)
+        if a.server == b.server:
+            return (self._inside(src, dst),)
+        up, switch = self._leaving(src, b.nic)
+        return EqualCostPaths(up, switch, self._routes_to(b.switch), b.down)
+
+    def loads(self, traffic: Mapping[tuple[str, str], float]) -> dict[PortId, float]:
+        """Bytes on every port that `traffic`, by (source, destination) endpoint, crosses.
+
+        The paths of a pair take equal shares of its bytes. Raises `ValueError` as `paths` does.
+        """
+        load: dict[PortId, float] = {}
+        entering = _Entering()
+        for (src, dst), size_bytes in traffic.items():
+            a, b = self._attached(src), self._attached(dst)
+            if a.server == b.server:
+                _add(load, self._inside(src, dst), size_bytes)
+                continue
+            up, switch = self._leaving(src, b.nic)
+            _add(load, up, size_bytes)
+            _add(load, b.down, size_bytes)
+            entering.add(switch, b.switch, size_bytes)
+        self._spread(entering, load)
+        return load
+
+    def even_loads(
+        self, senders: Mapping[str, int], receivers: Mapping[str, int], size_bytes: float
+    ) -> dict[PortId, float]:
+        """Bytes on every port when `size_bytes` are spread evenly over all pairs of a sender and a receiver.
+
+        The keys are endpoints, the values how many ranks are there. What `loads` says of all the pairs,
+        without going through them: a way depends on the receiver's switch (with `pxn` also on its NIC),
+        not on which of the endpoints behind it is meant. Raises `ValueError` as `paths` does.
+        """
+        each = size_bytes / (sum(senders.values()) * sum(receivers.values()))
+        load: dict[PortId, float] = {}
+        entering = _Entering()
+        sent: dict[str, int] = {}
+        behind: dict[tuple[str, int], int] = {}
+        at_home: dict[str, dict[str, int]] = {}
+        for src, ranks in senders.items():
+            server = self._attached(src).server
+            sent[server] = sent.get(server, 0) + ranks
+        for dst, ranks in receivers.items():
+            b = self._attached(dst)
+            at_home.setdefault(b.server, {})[dst] = ranks
+            behind[b.switch, b.nic] = behind.get((b.switch, b.nic), 0) + ranks
+            _add(load, b.down, each * ranks * (sum(senders.values()) - sent.get(b.server, 0)))
+        for src, ranks in senders.items():
+            here = at_home.get(self._attached(src).server, {})
+            away = dict(behind)
+            for dst, neighbours in here.items():
+                b = self._attached(dst)
+                away[b.switch, b.nic] -= neighbours
+                _add(load, self._inside(src, dst), each * ranks * neighbours)
+            for (leaves, nic), others in away.items():
+                if others:
+                    up, enters = self._leaving(src, nic)
+                    _add(load, up, each * ranks * others)
+                    entering.add(enters, leaves, each * ranks * others)
+        self._spread(entering, load)
+        return load
+
+    # --- the way of a pair ----------------------------------------------------------------------
+
+    def _leaving(self, src: str, nic: int) -> tuple[Path, str]:
+        """The ports from `src` to the first switch and that switch, towards NIC `nic` of another server."""
+        a = self._attached(src)
+        if not self.pxn or a.nic == nic:
+            return a.up, a.switch
+        through = self.shape.endpoint(a.server, nic)
+        b = self._attached(through)
+        return self._inside(src, through) + b.up, b.switch
+
+    def _inside(self, src: str, dst: str) -> Path:
+        if src == dst or self.shape.nvlink_bps is None:
+            return ()
+        nvswitch = self.shape.nvswitch(self._attached(src).server)
+        return self._ports[src, nvswitch], self._ports[nvswitch, dst]
+
+    def _attached(self, endpoint: str) -> _Attachment:
+        try:
+            return self._attachments[endpoint]
+        except KeyError:
+            raise ValueError(f"no path: {endpoint} is not an endpoint of this {self.kind}") from None
+
+    def _spread(self, entering: _Entering, load: dict[PortId, float]) -> None:
+        for switch, sources in entering.by_exit.items():
+            self._routes_to(switch).spread(sources, load)
+
+    def _routes_to(self, switch: str) -> RoutesTo:
+        routes = self._routes.get(switch)
+        if routes is None:
+            routes = self._routes[switch] = RoutesTo(switch, self._switch_neighbours)
+        return routes
+
+    # --- worked out once ------------------------------------------------------------------------
+
+    @cached_property
+    def _links_by_id(self) -> dict[PortId, Link]:
+        return {link.id: link for link in self.links}
+
+    @cached_property
+    def _ports(self) -> dict[tuple[str, str], PortId]:
+        return {(link.src, link.dst): port for port, link in self._links_by_id.items()}
+
+    @cached_property
+    def _adjacent(self) -> dict[str, list[str]]:
+        adjacent: dict[str, list[str]] = {node: [] for node in (*self.servers, *self.switches)}
+        for link in self.links:
+            adjacent.setdefault(link.src, []).append(link.dst)
+        return adjacent
+
+    @cached_property
+    def _switch_neighbours(self) -> Neighbours:
+        return switch_neighbours(
+            self.switches, ((src, dst, port) for (src, dst), port in self._ports.items())
+        )
+
+    @cached_property
+    def _routes(self) -> dict[str, RoutesTo]:
+        return {}
+
+    @cached_property
+    def _attachments(self) -> dict[str, _Attachment]:
+        """By endpoint. GPUs without links of their own share the endpoint of their NIC."""
+        switches = frozenset(self.switches)
+        attachments: dict[str, _Attachment] = {}
+        for server in self.servers:
+            for gpu in range(self.shape.separate_gpus):
+                endpoint, number = self.shape.endpoint(server, gpu), self.shape.nic_of(gpu)
+                nic = self.shape.nic(server, number)
+                (switch,) = (node for node in self._adjacent[nic] if node in switches)
+                up: Path = (self._ports[nic, switch],)
+                down: Path = (self._ports[switch, nic],)
+                if self.shape.pcie_bps is not None:
+                    up, down = (self._ports[endpoint, nic], *up), (*down, self._ports[nic, endpoint])
+                attachments[endpoint] = _Attachment(server, number, switch, up, down)
+        return attachments
+
+
+def _add(load: dict[PortId, float], ports: Path, size_bytes: float) -> None:
+    for port in ports:
+        load[port] = load.get(port, 0.0) + size_bytes
+
+
+def server_ip(index: int) -> str:
+    """Address of server number `index` (from 0) in 10.0.0.0/16."""
+    return f"10.0.{index // 250}.{index % 250 + 1}"

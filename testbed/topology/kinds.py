@@ -1,0 +1,164 @@
+"""The kinds of topology: star, leaf-spine, k-ary fat-tree, rail-optimised."""
+
+from collections.abc import Sequence
+
+from testbed.topology.graph import Link, Topology
+from testbed.topology.server import ServerShape
+
+PLAIN = ServerShape()
+
+
+def star(*, servers: int, nic_bps: int, shape: ServerShape = PLAIN) -> Topology:
+    """All servers on one switch, `s1`."""
+    names = _servers(servers)
+    links: list[Link] = []
+    for name in names:
+        links += _server(name, shape, nic_bps, ["s1"] * shape.nics)
+    return Topology(kind="star", servers=names, switches=("s1",), links=tuple(links), shape=shape)
+
+
+def leaf_spine(
+    *,
+    leaves: int,
+    spines: int,
+    hosts_per_leaf: int,
+    nic_bps: int,
+    oversubscription: float,
+    shape: ServerShape = PLAIN,
+) -> Topology:
+    """Two tiers: `hosts_per_leaf` servers below each leaf, every leaf wired to every spine.
+
+    `oversubscription` is what the servers below a leaf can send over what its uplinks can carry: each
+    of the leaf's `spines` uplinks runs at `hosts_per_leaf * nics * nic_bps / (spines * oversubscription)`.
+    """
+    uplink = round(hosts_per_leaf * shape.nics * nic_bps / (spines * oversubscription))
+    names = _servers(leaves * hosts_per_leaf)
+    leaf_names = _numbered("leaf", leaves)
+    spine_names = _numbered("spine", spines)
+    links: list[Link] = []
+    for i, name in enumerate(names):
+        links += _server(name, shape, nic_bps, [leaf_names[i // hosts_per_leaf]] * shape.nics)
+    links += _all_to_all(leaf_names, spine_names, uplink)
+    return Topology(
+        kind="leaf-spine",
+        servers=names,
+        switches=leaf_names + spine_names,
+        links=tuple(links),
+        shape=shape,
+    )
+
+
+def fat_tree(
+    *, k: int, servers: int, nic_bps: int, oversubscription: float = 1.0, shape: ServerShape = PLAIN
+) -> Topology:
+    """Three tiers of switches with `k` ports (Al-Fares et al., SIGCOMM 2008).
+
+    A pod has k/2 edge switches with k/2 servers each, and k/2 aggregation switches, all edges wired to
+    all aggregations. Aggregation j of every pod is wired to the same k/2 of the (k/2)^2 core switches.
+    Servers fill the pods in order; pods without servers are left out. Every link carries what the
+    NICs of a server do (`nics * nic_bps`), those between edge and aggregation that over
+    `oversubscription`.
+
+    Raises `ValueError` for an odd `k` and for more than k^3 / 4 servers.
+    """
+    if k < 2 or k % 2:
+        raise ValueError(f"the switches of a fat-tree have an even number of ports, not {k}")
+    if servers > fat_tree_servers(k):
+        raise ValueError(f"a fat-tree of k={k} has room for {fat_tree_servers(k)} servers, not {servers}")
+    half = k // 2
+    pods = -(-servers // half**2)
+    names = _servers(servers)
+    edges, aggregations = _numbered("edge", pods * half), _numbered("agg", pods * half)
+    cores = _numbered("core", half**2)
+    full = shape.nics * nic_bps
+    links: list[Link] = []
+    for i, name in enumerate(names):
+        links += _server(name, shape, nic_bps, [edges[i // half]] * shape.nics)
+    for pod in range(pods):
+        inside = slice(pod * half, (pod + 1) * half)
+        links += _all_to_all(edges[inside], aggregations[inside], round(full / oversubscription))
+    for i, aggregation in enumerate(aggregations):
+        j = i % half
+        links += _all_to_all([aggregation], cores[j * half : (j + 1) * half], full)
+    return Topology(
+        kind="fat-tree",
+        servers=names,
+        switches=edges + aggregations + cores,
+        links=tuple(links),
+        shape=shape,
+    )
+
+
+def fat_tree_servers(k: int) -> int:
+    """How many servers a fat-tree of `k`-port switches has room for: (k/2)^2 in each of k pods."""
+    return (k // 2) ** 2 * k
+
+
+def rail_optimised(
+    *,
+    servers: int,
+    servers_per_group: int,
+    spines: int,
+    nic_bps: int,
+    oversubscription: float,
+    shape: ServerShape,
+) -> Topology:
+    """NIC i of every server of a group on one switch, rail i of the group; all rails below all spines.
+
+    Group 1 has the first `servers_per_group` servers, and so on; its rails are `g1.rail0`, `g1.rail1`
+    and so on. Each of a rail's `spines` uplinks runs at
+    `servers_per_group * nic_bps / (spines * oversubscription)`. With an NVSwitch, traffic changes rails
+    inside the sending server (`Topology.pxn`), without one over the spines.
+
+    Raises `ValueError` unless every GPU has a NIC of its own.
+    """
+    if shape.nics != shape.gpus:
+        raise ValueError(f"rail-optimised servers have a NIC per GPU, not {shape.nics} for {shape.gpus}")
+    uplink = round(servers_per_group * nic_bps / (spines * oversubscription))
+    names = _servers(servers)
+    groups = -(-servers // servers_per_group)
+    rails = [tuple(f"g{group + 1}.rail{number}" for number in range(shape.nics)) for group in range(groups)]
+    spine_names = _numbered("spine", spines)
+    links: list[Link] = []
+    for i, name in enumerate(names):
+        links += _server(name, shape, nic_bps, rails[i // servers_per_group])
+    rail_names = tuple(rail for group in rails for rail in group)
+    links += _all_to_all(rail_names, spine_names, uplink)
+    return Topology(
+        kind="rail-optimised",
+        servers=names,
+        switches=rail_names + spine_names,
+        links=tuple(links),
+        shape=shape,
+        pxn=shape.nvlink_bps is not None,
+    )
+
+
+def _servers(count: int) -> tuple[str, ...]:
+    return _numbered("h", count)
+
+
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{name}{i + 1}" for i in range(count))
+
+
+def _server(server: str, shape: ServerShape, nic_bps: int, switches: Sequence[str]) -> list[Link]:
+    """The links of a server: NIC i to `switches[i]`, and those inside."""
+    links: list[Link] = []
+    for number, switch in enumerate(switches):
+        links += _duplex(shape.nic(server, number), switch, nic_bps)
+    for gpu in range(shape.separate_gpus):
+        node = shape.endpoint(server, gpu)
+        if shape.nvlink_bps is not None:
+            links += _duplex(node, shape.nvswitch(server), shape.nvlink_bps)
+        if shape.pcie_bps is not None:
+            links += _duplex(node, shape.nic(server, shape.nic_of(gpu)), shape.pcie_bps)
+    return links
+
+
+def _all_to_all(lower: Sequence[str], upper: Sequence[str], bps: int) -> list[Link]:
+    return [link for a in lower for b in upper for link in _duplex(a, b, bps)]
+
+
+def _duplex(a: str, b: str, bps: int) -> tuple[Link, Link]:
+    return Link(src=a, dst=b, bps=bps), Link(src=b, dst=a, bps=bps)

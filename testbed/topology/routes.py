@@ -1,0 +1,165 @@
+"""Shortest paths between switches, counted instead of listed.
+
+A fat-tree of 16 pods has 64 shortest paths between two servers of different pods, and thousands of
+pairs of edge switches. So nothing is listed: for a destination switch, every other switch knows how
+many shortest paths lead on from it, and through which neighbours. That is enough to tell how many
+paths a pair has, to make the i-th of them, and to spread a load over them evenly.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import overload
+
+from controller.flow import PortId
+
+Path = tuple[PortId, ...]
+
+Neighbours = Mapping[str, Mapping[str, PortId]]
+"""For every switch, the switches next to it and the ports towards them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hops:
+    """The ways on from a switch: next switches by name, the ports towards them, and the paths through each.
+
+    `first[i]` is the number of the first path through `switches[i]`; there are `count` in all.
+    """
+
+    switches: tuple[str, ...]
+    ports: tuple[PortId, ...]
+    counts: tuple[int, ...]
+    first: tuple[int, ...]
+    count: int
+
+
+class RoutesTo:
+    """The shortest paths from every switch to switch `target`, in the order of the names on the way."""
+
+    __slots__ = ("_distance", "_hops", "_neighbours", "_target")
+
+    def __init__(self, target: str, neighbours: Neighbours) -> None:
+        self._target = target
+        self._neighbours = neighbours
+        self._distance = _distances(target, neighbours)
+        self._hops: dict[str, _Hops] = {}
+
+    def count(self, switch: str) -> int:
+        """How many shortest paths lead from `switch`; 1, the empty one, from the target itself.
+
+        Raises `ValueError` where none does.
+        """
+        if switch == self._target:
+            return 1
+        return self._hops_from(switch).count
+
+    def path(self, switch: str, number: int) -> Path:
+        """Path `number` (from 0, below `count`) from `switch`."""
+        ports: list[PortId] = []
+        while switch != self._target:
+            hops = self._hops_from(switch)
+            way = bisect_right(hops.first, number) - 1
+            number -= hops.first[way]
+            ports.append(hops.ports[way])
+            switch = hops.switches[way]
+        return tuple(ports)
+
+    def spread(self, sources: Mapping[str, float], load: dict[PortId, float]) -> None:
+        """Add to `load` what each port carries of `sources` (bytes entering at each switch), all of an
+        entry's paths taking the same share. Raises `ValueError` where there is no path."""
+        far = {switch: self._distance_from(switch) for switch in sources}
+        farthest = max(far.values())
+        waiting: list[dict[str, float]] = [{} for _ in range(farthest + 1)]
+        for switch, size_bytes in sources.items():
+            waiting[far[switch]][switch] = size_bytes
+        for distance in range(farthest, 0, -1):
+            nearer = waiting[distance - 1]
+            for switch, size_bytes in waiting[distance].items():
+                hops = self._hops_from(switch)
+                for there, port, count in zip(hops.switches, hops.ports, hops.counts, strict=True):
+                    share = size_bytes * count / hops.count
+                    load[port] = load.get(port, 0.0) + share
+                    nearer[there] = nearer.get(there, 0.0) + share
+
+    def _hops_from(self, switch: str) -> _Hops:
+        hops = self._hops.get(switch)
+        if hops is None:
+            hops = self._hops[switch] = self._found(switch)
+        return hops
+
+    def _distance_from(self, switch: str) -> int:
+        distance = self._distance.get(switch)
+        if distance is None:
+            raise ValueError(f"no path from {switch} to {self._target}")
+        return distance
+
+    def _found(self, switch: str) -> _Hops:
+        nearer = self._distance_from(switch) - 1
+        ways = [
+            (there, port)
+            for there, port in sorted(self._neighbours[switch].items())
+            if self._distance.get(there) == nearer
+        ]
+        counts = tuple(self.count(there) for there, _ in ways)
+        ends = tuple(accumulate(counts))
+        return _Hops(
+            switches=tuple(there for there, _ in ways),
+            ports=tuple(port for _, port in ways),
+            counts=counts,
+            first=(0, *ends[:-1]),
+            count=ends[-1],
+        )
+
+
+class EqualCostPaths(Sequence[Path]):
+    """All shortest paths from one node to another, in a fixed order; each is made when it is asked for.
+
+    Every path is `up` (the ports to the first switch), then a shortest path between the switches, then
+    `down`.
+    """
+
+    __slots__ = ("_count", "_down", "_routes", "_switch", "_up")
+
+    def __init__(self, up: Path, switch: str, routes: RoutesTo, down: Path) -> None:
+        self._up = up
+        self._switch = switch
+        self._routes = routes
+        self._down = down
+        self._count = routes.count(switch)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Path, ...]: ...
+    def __getitem__(self, index: int | slice) -> Path | tuple[Path, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(self._count)[index])
+        number = range(self._count)[index]
+        return self._up + self._routes.path(self._switch, number) + self._down
+
+
+def _distances(target: str, neighbours: Neighbours) -> dict[str, int]:
+    """Links from every switch that reaches `target` to it. Switches are wired both ways."""
+    distance = {target: 0}
+    frontier = deque([target])
+    while frontier:
+        here = frontier.popleft()
+        for there in neighbours[here]:
+            if there not in distance:
+                distance[there] = distance[here] + 1
+                frontier.append(there)
+    return distance
+
+
+def switch_neighbours(switches: Iterable[str], links: Iterable[tuple[str, str, PortId]]) -> Neighbours:
+    """The neighbours of `switches` among the (source, destination, port) in `links`, without other nodes."""
+    neighbours: dict[str, dict[str, PortId]] = {switch: {} for switch in switches}
+    for src, dst, port in links:
+        if src in neighbours and dst in neighbours:
+            neighbours[src][dst] = port
+    return neighbours
