@@ -52,26 +52,6 @@ class _Port:
         if self.due_flows[at] == 0:
             del self.deadlines_ns[at], self.due_bytes[at], self.due_flows[at]
 
-    def early_came(self, batch: str, layer: int) -> None:
-        layers = self.early_layers.get(batch)
-        if layers is None:
-            layers = self.early_layers[batch] = {}
-        layers[layer] = layers.get(layer, 0) + 1
-
-    def early_went(self, batch: str, layer: int) -> None:
-        layers = self.early_layers[batch]
-        layers[layer] -= 1
-        if layers[layer] == 0:
-            del layers[layer]
-            if not layers:
-                del self.early_layers[batch]
-
-    def early_moved(self, now_ns: int, gone_bytes: int, window_ns: int) -> None:
-        self.early_waiting_bytes -= gone_bytes
-        self.early_moved_bytes = gone_bytes + self.moved_bytes(now_ns, window_ns)
-        if now_ns > self.early_moved_at_ns:
-            self.early_moved_at_ns = now_ns
-
     def moved_bytes(self, now_ns: int, window_ns: int) -> float:
         if now_ns <= self.early_moved_at_ns or self.early_moved_bytes == 0.0:
             return self.early_moved_bytes
@@ -134,13 +114,17 @@ class PortLoads:
             self._count(flow, +1)
             self._left_changes(flow, flow.size_bytes, +1)
             return
-        ports, batch, layer = self._ports, flow.batch, _holds_up(flow)
+        ports, batch, layer, size = self._ports, flow.batch, _holds_up(flow), flow.size_bytes
         for port, load_bytes in flow.load.items():
             state = ports[port]
-            if flow.size_bytes:
+            if size:
                 state.early_waiting_bytes += load_bytes
             if batch is not None:
-                state.early_came(batch, layer)
+                layers = state.early_layers.get(batch)
+                if layers is None:
+                    state.early_layers[batch] = {layer: 1}
+                else:
+                    layers[layer] = layers.get(layer, 0) + 1
 
     def moved(self, now_ns: int, flow: Flow, *, before_bytes: int, after_bytes: int) -> None:
         """Of `flow`, `before_bytes` were left and now `after_bytes` are."""
@@ -159,7 +143,14 @@ class PortLoads:
         elif flow.batch is not None:
             ports, batch, layer = self._ports, flow.batch, _holds_up(flow)
             for port in flow.load:
-                ports[port].early_went(batch, layer)
+                by_batch = ports[port].early_layers
+                layers = by_batch[batch]
+                if layers[layer] > 1:
+                    layers[layer] -= 1
+                elif len(layers) > 1:
+                    del layers[layer]
+                else:
+                    del by_batch[batch]
 
     def put_aside(self, flow: Flow, bytes_left: int) -> None:
         """`flow` yields to all others from now on: as S3 it is not due before anybody."""
@@ -178,8 +169,15 @@ class PortLoads:
     def _early_moved(self, now_ns: int, flow: Flow, before_bytes: int, after_bytes: int) -> None:
         ports, size, window_ns = self._ports, flow.size_bytes, self._window_ns
         for port, load_bytes in flow.load.items():
+            state = ports[port]
             gone = load_bytes * before_bytes // size - load_bytes * after_bytes // size if size else 0
-            ports[port].early_moved(now_ns, gone, window_ns)
+            state.early_waiting_bytes -= gone
+            age_ns = now_ns - state.early_moved_at_ns
+            if age_ns > 0:
+                if state.early_moved_bytes:
+                    state.early_moved_bytes *= math.exp(-age_ns / window_ns)
+                state.early_moved_at_ns = now_ns
+            state.early_moved_bytes += gone
 
     def _left_changes(self, flow: Flow, bytes_left: int, sign: int) -> None:
         """Of S3: what is left becomes due, or is no more."""

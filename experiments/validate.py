@@ -36,6 +36,7 @@ from experiments.validate_compare import (
     rank,
     run_times,
 )
+from testbed.emulation.nominal import link_overheads
 from testbed.fabric import Fabric
 from testbed.job import Job, Overheads, Scale
 from testbed.record import FlowRow, RequestRow
@@ -77,15 +78,16 @@ class Emulated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Simulations(msgspec.Struct, frozen=True, kw_only=True):
-    """What one emulated run is compared with: simulations with ideal links, and with the overheads of the
-    machine; None where none are known."""
+    """What one emulated run is compared with: simulations with ideal links, with links as the emulated
+    fabric configures them, and with the overheads of the machine; None where none were asked for."""
 
     ideal: Comparison
+    links: Comparison
     overheads: Comparison | None
 
     @property
-    def best(self) -> Comparison:
-        return self.ideal if self.overheads is None else self.overheads
+    def judged(self) -> Comparison:
+        return self.links if self.overheads is None else self.overheads
 
 
 class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,12 +104,14 @@ class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Validation(msgspec.Struct, frozen=True, kw_only=True):
-    """What `validate.json` holds. `overheads` are in model units, None where the links were ideal only."""
+    """What `validate.json` holds. `links` and `overheads` are in model units; these None if none were asked
+    for."""
 
     scenario: str
     seed: int
     scale: Scale
     command: str
+    links: Overheads
     overheads: Overheads | None
     goals: tuple[Goal, ...]
     rankings: tuple[Ranking, ...]
@@ -157,12 +161,11 @@ def validate(
 ) -> tuple[Path, Validation]:
     """Run, or read from `emulated`, the emulated runs of `scenario`; simulate; compare; write.
 
-    Simulates with ideal links, and with the scenario's overheads if it has any (`simulation.calibration`,
-    `simulation.overheads`). `calibrates`: measure them first. `repeats`: emulate each policy once more, with
-    the batches of its first run. Returns the directory (`validate.json`, `report.html`, the emulated run
-    unless it was read, the calibration if it was made) and what is in `validate.json`.
-
-    Raises `UserError` for what the user can mend, and what `run_scenario` raises.
+    Simulates with ideal links, with links as the emulated fabric configures them, and with the scenario's
+    overheads if it has any (`simulation.calibration`, `simulation.overheads`). `calibrates`: measure them
+    first. `repeats`: emulate each policy once more, with the batches of its first run. Returns the directory
+    (`validate.json`, `report.html`, the emulated run unless it was read, the calibration if it was made) and
+    what is in `validate.json`.
     """
     with results_directory(out, f"validate-{scenario.name}") as directory:
         if calibrates:
@@ -204,6 +207,7 @@ def compare_with(
     }
     jobs = {job.policy: job for job in resolve(scenario.model_copy(update={"fabric": "sim"})).jobs}
     _check_same_work(emulated, machine_jobs)
+    links = link_overheads(emulated.scale)
     results: list[PolicyResult] = []
     flows: Flows = {}
     for policy, job in jobs.items():
@@ -213,7 +217,7 @@ def compare_with(
             record = run_job(simulator, job, partial(progress, f"{policy}, simulated"))
             return run_times(record.requests, record.flows)
 
-        free, free_times = _simulations(job, real, simulate)
+        free, free_times = _simulations(job, links, real, simulate)
         flows[policy] = {"own batches": matched_flows(real, free_times)}
         replayed, again, reason = None, None, None
         try:
@@ -221,7 +225,7 @@ def compare_with(
         except NotReplayable as error:
             reason, plans = str(error), ()
         if plans:
-            replayed, replayed_times = _simulations(_with_plans(job, plans), real, simulate)
+            replayed, replayed_times = _simulations(_with_plans(job, plans), links, real, simulate)
             flows[policy]["same batches"] = matched_flows(real, replayed_times)
         if repeat is not None and reason is None:
             once_more = _with_plans(machine_jobs[policy], plans)
@@ -246,11 +250,12 @@ def compare_with(
         seed=scenario.seed,
         scale=emulated.scale,
         command=command,
+        links=links,
         overheads=next(iter(jobs.values())).simulation.overheads if with_overheads else None,
         goals=goals_of(
-            free={result.policy: result.free.best for result in results},
+            free={result.policy: result.free.judged for result in results},
             # Without batches the flows are the same anyway.
-            replayed={r.policy: (r.replayed or r.free).best for r in results if r.not_replayed is None},
+            replayed={r.policy: (r.replayed or r.free).judged for r in results if r.not_replayed is None},
             rankings=rankings,
             unfaithful=[result.policy for result in results if not result.faithful],
             mean_error=MEAN_ERROR,
@@ -262,14 +267,18 @@ def compare_with(
 
 
 def _simulations(
-    job: Job, real: RunTimes, simulate: Callable[[Job], RunTimes]
+    job: Job, links: Overheads, real: RunTimes, simulate: Callable[[Job], RunTimes]
 ) -> tuple[Simulations, RunTimes]:
-    """Both simulations of `job`, compared, and the times of the better one."""
-    ideal = simulate(_with_overheads(job, Overheads()))
+    """The simulations of `job`, compared, and the times of the one that is judged."""
+    ideal = compare(real, simulate(_with_overheads(job, Overheads())))
+    configured = simulate(_with_overheads(job, links))
     if job.simulation.overheads == Overheads():
-        return Simulations(ideal=compare(real, ideal), overheads=None), ideal
+        return Simulations(ideal=ideal, links=compare(real, configured), overheads=None), configured
     overheads = simulate(job)
-    return Simulations(ideal=compare(real, ideal), overheads=compare(real, overheads)), overheads
+    return (
+        Simulations(ideal=ideal, links=compare(real, configured), overheads=compare(real, overheads)),
+        overheads,
+    )
 
 
 def _with_overheads(job: Job, overheads: Overheads) -> Job:
@@ -324,8 +333,8 @@ def _rankings(results: Sequence[PolicyResult]) -> tuple[Ranking, ...]:
     """By SLO attainment and by mean TTFT; none of a single policy."""
     if len(results) < 2:
         return ()
-    best = {result.policy: result.free.best for result in results}
-    requests = max(1, max(one.requests for one in best.values()))
+    judged = {result.policy: result.free.judged for result in results}
+    requests = max(1, max(one.requests for one in judged.values()))
 
     def ranked(measure: str, values: dict[str, Pair], smaller: bool, tie: float) -> Ranking:
         return rank(measure, values, smaller_is_better=smaller, tie=tie, relative=smaller)
@@ -333,11 +342,11 @@ def _rankings(results: Sequence[PolicyResult]) -> tuple[Ranking, ...]:
     rankings = (
         ranked(
             "SLO attainment",
-            {policy: one.slo_attainment for policy, one in best.items()},
+            {policy: one.slo_attainment for policy, one in judged.items()},
             False,
             SLO_TIE_REQUESTS / requests + 1e-9,
         ),
-        ranked("mean TTFT", {policy: one.ttft_mean_s for policy, one in best.items()}, True, TTFT_TIE),
+        ranked("mean TTFT", {policy: one.ttft_mean_s for policy, one in judged.items()}, True, TTFT_TIE),
     )
     return tuple(ranking for ranking in rankings if ranking.emulated)
 

@@ -52,7 +52,8 @@ def error(value: float | None) -> str:
 def rows_of(results: Sequence[PolicyResult]) -> Iterator[tuple[str, ...]]:
     """A line for each emulated run, and one for each run it was compared with.
 
-    A simulation is `ideal`, or with what the `machine` adds; a `replay` runs the emulated batches.
+    A simulation has `ideal` links, or `links` as the emulated fabric configures them, or all that the
+    `machine` adds; a `replay` runs the emulated batches.
     """
     for result in results:
         first = result.free.ideal
@@ -75,6 +76,7 @@ def _comparisons(result: PolicyResult) -> Iterator[tuple[str, Comparison]]:
     for suffix, simulations in (("", result.free), (", replay", result.replayed)):
         if simulations is not None:
             yield f"ideal{suffix}", simulations.ideal
+            yield f"links{suffix}", simulations.links
             if simulations.overheads is not None:
                 yield f"machine{suffix}", simulations.overheads
     if result.repeated is not None:
@@ -201,11 +203,16 @@ def _flows(policy: str, matched: dict[str, Matched]) -> Markup:
 
 
 def _overheads(result: Validation) -> Markup:
-    if result.overheads is None:
-        return Markup("<p>None: the links of the simulation were ideal.</p>")
-    names = result.overheads.__struct_fields__
-    rows = [(name, f"{getattr(result.overheads, name):g}") for name in names]
-    return html_table(["in model units", "value"], rows, text_columns=1)
+    machine = result.overheads
+    rows = [
+        (
+            name,
+            f"{getattr(result.links, name):g}",
+            "" if machine is None else f"{getattr(machine, name):g}",
+        )
+        for name in result.links.__struct_fields__
+    ]
+    return html_table(["in model units", "links", "machine"], rows, text_columns=1)
 
 
 @figure_style

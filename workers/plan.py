@@ -9,7 +9,7 @@ from itertools import chain
 import msgspec
 
 from controller.flow import Stage, coflow_of
-from workers.rounds import Direct, DoubleTree, Ring, Rounds, split, tree_chunks, tree_parts
+from workers.rounds import Direct, DoubleTree, Ring, split, tree_chunks, tree_parts
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +88,7 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
     round_seconds: tuple[tuple[float, ...], ...] = ()
     downstream_ns: int = 0
 
-    def rounds(self, members: int) -> Rounds:
+    def rounds(self, members: int) -> Direct | Ring | DoubleTree:
         """Who sends what when among `members`."""
         match self.kind:
             case CollectiveKind.ALL_TO_ALL:

@@ -4,11 +4,12 @@ Times are model nanoseconds, sizes model bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Protocol
 
 from testbed.simulation.clock import Agenda
 from workers.plan import Collective, CollectiveKind
+from workers.rounds import Direct, DoubleTree, Ring
 
 EVEN = 0.01
 """By how much of the larger two sizes may differ that count as alike."""
@@ -117,6 +118,25 @@ class Collectives:
         exchange.join(ranks.index(rank), resume)
 
 
+_Round = tuple[tuple[tuple[tuple[int, int], ...], int], ...]
+"""By member: peer and part of each message that it sends, and how many messages it is sent."""
+
+
+@cache
+def _schedule(rounds: Ring | DoubleTree | Direct, members: int) -> tuple[_Round, ...]:
+    """All rounds as plain tuples: layer after layer goes through the same ones."""
+    return tuple(
+        tuple(
+            (
+                tuple((message.peer, message.part) for message in rounds.sends(index, number)),
+                len(rounds.receives(index, number)),
+            )
+            for index in range(members)
+        )
+        for number in range(rounds.count)
+    )
+
+
 class _Together:
     """A collective as one stream: it begins with its last member and ends for all at once."""
 
@@ -159,6 +179,7 @@ class _Exchange:
         "_batch",
         "_carrier",
         "_complete",
+        "_count",
         "_held",
         "_last",
         "_layer",
@@ -167,7 +188,7 @@ class _Exchange:
         "_ranks",
         "_resume",
         "_round",
-        "_rounds",
+        "_schedule",
         "_shares",
         "_since_ns",
         "_span",
@@ -196,9 +217,12 @@ class _Exchange:
         self._layer = layer
         self._ranks = ranks
         self._over = over
-        self._rounds = step.rounds(members)
-        self._parts = () if step.kind is CollectiveKind.ALL_TO_ALL else step.parts(members)
-        self._last = max(1, len(step.round_seconds[0]) if step.round_seconds else self._rounds.count) - 1
+        rounds = step.rounds(members)
+        one_round = step.kind is CollectiveKind.ALL_TO_ALL
+        self._schedule = () if one_round else _schedule(rounds, members)
+        self._parts = () if one_round else step.parts(members)
+        self._count = rounds.count
+        self._last = max(1, len(step.round_seconds[0]) if step.round_seconds else rounds.count) - 1
         self._round = [-1] * members
         self._waits = [0] * members
         self._complete = [False] * members
@@ -241,13 +265,14 @@ class _Exchange:
 
     def _messages(self, index: int, number: int) -> tuple[Sequence[tuple[int, int]], int]:
         """Peer and size of what a member sends in a round, and how many messages it is sent."""
-        if number >= self._rounds.count:
+        if number >= self._count:
             return (), 0
         if self._step.kind is CollectiveKind.ALL_TO_ALL:
             sends = [(peer, size) for peer, size in enumerate(self._step.sizes[index]) if peer != index]
             return sends, len(sends)
-        sends = [(peer, self._parts[part]) for peer, part, _ in self._rounds.sends(index, number)]
-        return sends, len(self._rounds.receives(index, number))
+        messages, expected = self._schedule[number][index]
+        parts = self._parts
+        return [(peer, parts[part]) for peer, part in messages], expected
 
     def _send(self, index: int, number: int, sends: Sequence[tuple[int, int]]) -> None:
         """Send what peers are ready for. Two trees that both have something for a peer send it apart:

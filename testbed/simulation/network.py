@@ -22,6 +22,11 @@ Place = tuple[int, float]
 StreamId = int
 """Of a stream from `add` until it is taken; used again afterwards."""
 
+_Rows = npt.NDArray[np.float64]
+_Numbers = npt.NDArray[np.int64]
+
+_NONE_ADDED, _NONE_MOVED, _NO_WEIGHTS = np.zeros((0, 5)), np.zeros((0, 4)), np.zeros(0)
+
 _FEW = 256  # rows to begin with; arrays double when they are full
 
 
@@ -72,6 +77,8 @@ class FluidNetwork:
         self._place: list[tuple[Place, float | None]] = []
         self._active = 0
         self._serials = 0
+        self._next_ns = int(sharing.NEVER)
+        self._changed = False
         self._added: list[tuple[StreamId, float, int, float, float]] = []
         self._add_ports: list[int] = []
         self._add_weights: list[float] | None = None  # all 1 as long as nobody says otherwise
@@ -123,19 +130,19 @@ class FluidNetwork:
 
     def next_end_ns(self) -> int | None:
         """When the next stream ends if nothing changes; call `settle` before."""
-        if not self._scratch.counts[sharing.HEAP]:
-            return None
-        return int(self._streams.end_ns[self._scratch.heap[0]])
+        return None if self._next_ns == sharing.NEVER else self._next_ns
 
     def take_finished(self, now_ns: int) -> list[StreamId]:
         """Remove and return the streams that have ended by `now_ns`, in order of addition."""
+        if now_ns < self._next_ns:
+            return []
         count = sharing.take_finished(
             now_ns, self._ports, self._streams, self._hops, self._scratch, self._out
         )
-        if count == 0:
-            return []
+        self._changed = True
         done = self._out[:count]
-        done = done[np.argsort(self._streams.serial[done])]
+        if count > 1:
+            done = done[np.argsort(self._streams.serial[done])]
         streams: list[StreamId] = done.tolist()
         for stream, hops in zip(streams, self._streams.hops[done].tolist(), strict=True):
             self._free[hops].append(stream)
@@ -144,9 +151,18 @@ class FluidNetwork:
 
     def settle(self, now_ns: int) -> None:
         """Work out the rates that hold from `now_ns` on."""
-        self._take_in(now_ns)
-        if self._scratch.counts[sharing.DIRTY]:
-            sharing.settle(now_ns, self._ports, self._streams, self._hops, self._scratch, self.guarantee)
+        if not (self._added or self._moved or self._changed):
+            return
+        self._changed = False
+        self._next_ns = sharing.settle(
+            now_ns,
+            self._ports,
+            self._streams,
+            self._hops,
+            self._scratch,
+            self.guarantee,
+            *self._pending(),
+        )
 
     def rate(self, stream: StreamId) -> float:
         """Bytes per nanosecond (of each of its connections), as of the last `settle`."""
@@ -174,7 +190,9 @@ class FluidNetwork:
 
     def busy_ns(self, now_ns: int, port: PortId) -> float:
         """How long `port` would take for what its streams, those just added too, have left for it."""
-        self._take_in(now_ns)
+        if self._added or self._moved:
+            self._changed = True
+            sharing.take_in(now_ns, self._ports, self._streams, self._hops, self._scratch, *self._pending())
         number = self._numbers[port]
         left = sharing.bytes_left(now_ns, self._ports, self._streams, self._hops, number)
         return float(left / self._ports.capacity[number])
@@ -199,39 +217,19 @@ class FluidNetwork:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _take_in(self, now_ns: int) -> None:
-        if not (self._added or self._moved):
-            return
-        added, sizes, levels, orders, caps = zip(*self._added, strict=True) if self._added else ((),) * 5
-        moved, move_levels, move_orders, move_caps = (
-            zip(*self._moved, strict=True) if self._moved else ((),) * 4
-        )
+    def _pending(self) -> tuple[_Rows, int, _Numbers, _Rows, _Rows]:
+        """What `sharing.take_in` is to take in, and nothing is pending any more."""
+        added = np.array(self._added, np.float64) if self._added else _NONE_ADDED
+        moved = np.array(self._moved, np.float64) if self._moved else _NONE_MOVED
+        weights = _NO_WEIGHTS if self._add_weights is None else np.array(self._add_weights, np.float64)
         paths = np.array(self._add_ports, np.int64)
-        weights = self._add_weights
-        sharing.take_in(
-            now_ns,
-            self._ports,
-            self._streams,
-            self._hops,
-            self._scratch,
-            np.array(added, np.int64),
-            self._serials,
-            np.array(sizes, np.float64),
-            np.array(levels, np.int64),
-            np.array(orders, np.float64),
-            np.array(caps, np.float64),
-            paths,
-            np.ones(len(paths)) if weights is None else np.array(weights, np.float64),
-            np.array(moved, np.int64),
-            np.array(move_levels, np.int64),
-            np.array(move_orders, np.float64),
-            np.array(move_caps, np.float64),
-        )
-        self._serials += len(added)
+        first_serial = self._serials
+        self._serials += len(self._added)
         self._added.clear()
         self._add_ports.clear()
         self._add_weights = None
         self._moved.clear()
+        return added, first_serial, paths, weights, moved
 
     def _new_row(self, hops: int) -> StreamId:
         """A row for a stream of so many hops; it keeps its hops for good."""

@@ -424,59 +424,67 @@ def take_in(
     streams: Streams,
     hops: Hops,
     scratch: Scratch,
-    added: Longs,
+    added: Floats,
     first_serial: int,
-    sizes: Floats,
-    levels: Longs,
-    orders: Floats,
-    caps: Floats,
     paths: Longs,
     weights: Floats,
-    moved: Longs,
-    move_levels: Longs,
-    move_orders: Floats,
-    move_caps: Floats,
+    moved: Floats,
 ) -> None:
     """Put what was added and moved in its place; `settle` works out the rates.
 
-    `added[i]` is a row of `streams` whose `first_hop` and `hops` are set; its ports and weights are
-    the next `hops` of `paths` and `weights`.
+    A row of `added` is a row of `streams` whose `first_hop` and `hops` are set, its size, level, order and
+    cap; its ports and weights are the next `hops` of `paths` and `weights` (none: all 1). A row of
+    `moved` is a stream, its new level, order and cap.
     """
     at = 0
     for i in range(len(added)):
-        stream = added[i]
+        stream = int(added[i, 0])
         first = streams.first_hop[stream]
         for hop in range(first, first + streams.hops[stream]):
-            hops.port[hop], hops.weight[hop], hops.stream[hop] = paths[at], weights[at], stream
+            hops.port[hop], hops.stream[hop] = paths[at], stream
+            hops.weight[hop] = weights[at] if len(weights) else 1.0
             at += 1
-        streams.left[stream], streams.since_ns[stream], streams.rate[stream] = sizes[i], now_ns, 0.0
-        streams.level[stream], streams.order[stream], streams.cap[stream] = levels[i], orders[i], caps[i]
+        streams.left[stream], streams.since_ns[stream], streams.rate[stream] = added[i, 1], now_ns, 0.0
+        level = int(added[i, 2])
+        streams.level[stream], streams.order[stream], streams.cap[stream] = level, added[i, 3], added[i, 4]
         streams.serial[stream] = first_serial + i
         streams.heap_place[stream] = NONE
         _link(ports, streams, hops, stream)
-        _touch(ports, streams, hops, scratch, stream, levels[i])
+        _touch(ports, streams, hops, scratch, stream, level)
     for i in range(len(moved)):
-        stream = moved[i]
+        stream = int(moved[i, 0])
+        level = int(moved[i, 1])
         _bring_up_to(now_ns, ports, streams, hops, stream)
         _touch(ports, streams, hops, scratch, stream, streams.level[stream])
         _unlink(ports, streams, hops, stream)
-        streams.level[stream], streams.order[stream] = move_levels[i], move_orders[i]
-        streams.cap[stream] = move_caps[i]
+        streams.level[stream], streams.order[stream], streams.cap[stream] = level, moved[i, 2], moved[i, 3]
         _link(ports, streams, hops, stream)
-        _touch(ports, streams, hops, scratch, stream, move_levels[i])
+        _touch(ports, streams, hops, scratch, stream, level)
 
 
 @_compiled
 def settle(
-    now_ns: int, ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, guarantee: float
-) -> None:
-    """Work out the rates that hold from `now_ns` on, where something has changed."""
+    now_ns: int,
+    ports: Ports,
+    streams: Streams,
+    hops: Hops,
+    scratch: Scratch,
+    guarantee: float,
+    added: Floats,
+    first_serial: int,
+    paths: Longs,
+    weights: Floats,
+    moved: Floats,
+) -> int:
+    """Work out the rates that hold from `now_ns` on where something has changed or is added or moved.
+
+    Returns when the next stream ends, or NEVER.
+    """
+    take_in(now_ns, ports, streams, hops, scratch, added, first_serial, paths, weights, moved)
     if guarantee > 0.0:  # a level that comes or goes changes those above it too
         for i in range(scratch.counts[DIRTY]):
             ports.dirty[scratch.dirty[i]] = 0
-    if scratch.counts[DIRTY] == 0:
-        return
-    scratch.counts[SETTLINGS] += 1
+    scratch.counts[SETTLINGS] += scratch.counts[DIRTY] > 0
     for level in range(LEVELS):
         affected = _share_level(ports, streams, hops, scratch, level, guarantee)
         scratch.counts[WORKED_OUT] += affected
@@ -498,6 +506,7 @@ def settle(
             used += ports.used[port, level]
         scratch.fullest[0] = max(scratch.fullest[0], used / ports.capacity[port])
     scratch.counts[DIRTY] = 0
+    return NEVER if scratch.counts[HEAP] == 0 else int(streams.end_ns[scratch.heap[0]])
 
 
 @_compiled

@@ -8,9 +8,8 @@ its level; a share of a collective has a connection to each peer.
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from controller.flow import Assignment, Flow, Level, PortId, Stage
 from controller.lending import loans
@@ -20,118 +19,22 @@ from testbed.record import DecisionRow, FlowRow
 from testbed.simulation.clock import Agenda
 from testbed.simulation.connections import Connections, Route
 from testbed.simulation.invariants import Invariants
-from testbed.simulation.network import FluidNetwork, Place, StreamId
+from testbed.simulation.network import FluidNetwork, StreamId
 from testbed.simulation.overheads import Bursts, all_to_all_caps, connections_beside
+from testbed.simulation.sending import (
+    Arrived,
+    Done,
+    Lane,
+    Message,
+    Pool,
+    Sending,
+    taken_at,
+    urgency,
+)
 from testbed.spool import Spool
 from workers.plan import Collective, CollectiveKind, Transfer
 
-Done = Callable[[], None]
-Arrived = Callable[[int], None]
 _Pair = tuple[Stage, int, int]
-
-
-class _Lane:
-    __slots__ = ("flow", "level", "route", "taken")
-
-    def __init__(self, route: Route) -> None:
-        self.route = route
-        self.flow: _Sending | None = None
-        self.level = Level.CONTROL  # then that of the flow that it had last
-        self.taken = 0
-
-
-class _Pool:
-    """The lanes of a pair of ranks for a stage. Without `bounded` there are always more of them.
-
-    `lanes_on` is how many of the lanes cross a port.
-    """
-
-    __slots__ = ("bounded", "free", "lanes", "lanes_on", "waiting")
-
-    def __init__(self, lanes: list[_Lane], bounded: bool) -> None:
-        self.lanes = lanes
-        self.bounded = bounded
-        self.free = len(lanes)
-        self.waiting: dict[str, _Sending] = {}
-        self.lanes_on: dict[PortId, int] = {}
-        for lane in lanes:
-            for port in lane.route.path:
-                self.lanes_on[port] = self.lanes_on.get(port, 0) + 1
-
-    def take(self, level: Level) -> _Lane:
-        """A free lane, one that is on `level` already if there is one."""
-        free = [lane for lane in self.lanes if lane.flow is None]
-        self.free -= 1
-        return next((lane for lane in free if lane.level == level), free[0])
-
-    def load(self, size: int) -> dict[PortId, int]:
-        """What a flow puts on each port, as far as is known before it has a lane."""
-        count = len(self.lanes)
-        return {port: size * lanes // count for port, lanes in self.lanes_on.items()}
-
-
-class _Message(NamedTuple):
-    """Bytes for a peer, whom to tell when they have arrived, and what they take besides. Peer -1: all."""
-
-    peer: int
-    size: int
-    arrived: Arrived | None
-    after_ns: int
-
-
-class _Sending:
-    """A flow on its way. `owed` are the bytes that have not arrived, `unsent` those not handed over yet.
-
-    A byte of a stream is `in_step` bytes of the flow: one, unless it stands for all connections of a group.
-    `after_ns` is what its next message takes besides its bytes, `then_ns` what those after that do. `caps`
-    bounds its connections by peer, bytes per nanosecond; `beside` says how many begin with each at its ends.
-    """
-
-    __slots__ = (
-        "after_ns", "beside", "caps", "done", "dst", "first", "flow", "in_step", "lane", "lane_ns", "last",
-        "lent", "level", "order", "owed", "path", "permit_ns", "pool", "promotions", "rate_bps", "routes",
-        "src", "streams", "submit_ns", "then_ns", "told", "unsent",
-    )  # fmt: skip
-
-    def __init__(self, flow: Flow, src: int, dst: int, submit_ns: int, done: Done) -> None:
-        self.flow = flow
-        self.src = src
-        self.dst = dst
-        self.submit_ns = submit_ns
-        self.done = done
-        self.pool: _Pool | None = None
-        self.lane: _Lane | None = None
-        self.routes: Mapping[int, Route] = {}
-        self.level = self.first = self.last = Level.SCAVENGER
-        self.lent: Level | None = None
-        self.order = 0.0
-        self.rate_bps: int | None = None
-        self.permit_ns: int | None = None
-        self.streams: dict[StreamId, _Message] = {}
-        self.owed = self.unsent = flow.size_bytes
-        self.in_step = 1.0
-        self.lane_ns = submit_ns
-        self.after_ns = self.then_ns = 0
-        self.caps: Mapping[int, float] = {}
-        self.beside: Mapping[int, tuple[int, int]] = {}
-        self.path: tuple[PortId, ...] = ()
-        self.promotions = -1  # the first word is none
-        self.told = flow.size_bytes
-
-    @property
-    def wanted(self) -> Level:
-        return self.level if self.lent is None else min(self.level, self.lent)
-
-    @property
-    def place(self) -> Place:
-        return self.wanted, self.order
-
-    @property
-    def cap(self) -> float | None:
-        """A pace is for the flow, in bytes per nanosecond; its streams get an even part of it."""
-        if self.rate_bps is None:
-            return None
-        return self.rate_bps / 8e9 / max(1, len(self.streams))
 
 
 class Share:
@@ -139,7 +42,7 @@ class Share:
 
     __slots__ = ("_sending", "_transport")
 
-    def __init__(self, transport: "Transport", sending: _Sending) -> None:
+    def __init__(self, transport: "Transport", sending: Sending) -> None:
         self._transport = transport
         self._sending = sending
 
@@ -166,9 +69,9 @@ class Transport:
         self._invariants = invariants
         self._connections = Connections(job, network, self._busy_s)
         self._lane_counts = _lanes_of_micro(job)
-        self._pools: dict[_Pair, _Pool] = {}
-        self._sending: dict[str, _Sending] = {}
-        self._owner: dict[StreamId, _Sending] = {}
+        self._pools: dict[_Pair, Pool] = {}
+        self._sending: dict[str, Sending] = {}
+        self._owner: dict[StreamId, Sending] = {}
         self._takes = itertools.count()
         self._loads: dict[tuple[str, int, str], tuple[Mapping[int, int], dict[PortId, int]]] = {}
         self._group_loads: dict[
@@ -216,7 +119,7 @@ class Transport:
             deadline_ns=transfer.deadline_ns,
             downstream_ns=transfer.downstream_ns,
         )
-        sending = _Sending(flow, transfer.src, transfer.dst, self._agenda.now_ns, done)
+        sending = Sending(flow, transfer.src, transfer.dst, self._agenda.now_ns, done)
         sending.pool = pool
         if route is not None:
             sending.routes = {transfer.dst: route}
@@ -308,7 +211,7 @@ class Transport:
         self._group_loads[key] = step.sizes, (load, size, largest)
         return load, size, largest
 
-    def _begin_group(self, sending: _Sending, load: Mapping[PortId, int], size: int, largest: int) -> None:
+    def _begin_group(self, sending: Sending, load: Mapping[PortId, int], size: int, largest: int) -> None:
         ports = [(port, sent) for port, sent in load.items() if sent > 0]
         for port, sent in ports:
             self._grouped[port] = self._grouped.get(port, 0) + sent
@@ -316,29 +219,26 @@ class Transport:
             self._network.ports(port for port, _ in ports),
             largest,
             sending.place,
-            sending.cap,
+            sending.bounds(-1),
             [sent / largest for _, sent in ports],
         )
         self.messages += 1
-        sending.streams[stream] = _Message(-1, size, None, sending.after_ns)
+        sending.streams[stream] = -1, size, None, sending.after_ns
         sending.in_step = size / largest
         self._owner[stream] = sending
 
-    def send(self, sending: _Sending, sizes: Mapping[int, int], arrived: Arrived | None) -> None:
+    def send(self, sending: Sending, sizes: Mapping[int, int], arrived: Arrived | None) -> None:
         """Hand over bytes of a flow for the peers of its routes, by number."""
-        permit_ns = _permitted_ns(sending)
-        if permit_ns > self._agenda.now_ns:
-            self._agenda.at(permit_ns, partial(self._put, sending, sizes, arrived))
-        else:
-            self._put(sending, sizes, arrived)
-
-    def _put(self, sending: _Sending, sizes: Mapping[int, int], arrived: Arrived | None) -> None:
-        place, cap = sending.place, sending.cap
+        if sending.permit_ns is not None and sending.permit_ns > self._agenda.now_ns:
+            self._agenda.at(sending.permit_ns, partial(self.send, sending, sizes, arrived))
+            return
+        place = sending.place
+        free = sending.rate_bps is None and not sending.caps
         after_ns, sending.after_ns = sending.after_ns, sending.then_ns
         first = sending.unsent == sending.flow.size_bytes
         for peer, size in sizes.items():
             route = sending.routes[peer]
-            message = _Message(peer, size, arrived, after_ns)
+            message = peer, size, arrived, after_ns
             sending.unsent -= size
             if size > 0 and route.ports:
                 self.messages += 1
@@ -347,8 +247,8 @@ class Transport:
                     sharing = max(sending.beside.get(peer, (1, 1))) if first or sending.beside else 0
                     over -= self._passed(route, size, sharing)
                 route.carried += over
-                bound = _lower(cap, sending.caps.get(peer)) if sending.caps else cap
-                stream = self._network.add(route.ports, over, place, bound)
+                cap = None if free else sending.bounds(peer)
+                stream = self._network.add(route.ports, over, place, cap)
                 sending.streams[stream] = message
                 self._owner[stream] = sending
             else:  # nothing to send, or it stays on the server
@@ -362,16 +262,16 @@ class Transport:
     def finished(self, streams: Sequence[StreamId]) -> None:
         """These have ended; flows of which none is left are complete."""
         now_ns = self._agenda.now_ns
-        ended: list[tuple[_Sending, _Message]] = []
+        ended: list[tuple[Sending, Message]] = []
         for stream in streams:  # all of them first: their numbers are used again
             sending = self._owner.pop(stream)
             message = sending.streams.pop(stream)
             ended.append((sending, message))
-            if self._bursts.burst_bytes and message.peer >= 0:
-                self._bursts.ends(now_ns, sending.routes[message.peer].ports)
+            if self._bursts.burst_bytes and message[0] >= 0:
+                self._bursts.ends(now_ns, sending.routes[message[0]].ports)
         for sending, message in ended:
-            if message.after_ns:
-                self._agenda.at(now_ns + message.after_ns, partial(self._through, sending, message))
+            if message[3]:
+                self._agenda.at(now_ns + message[3], partial(self._through, sending, message))
             else:
                 self._through(sending, message)
 
@@ -391,11 +291,11 @@ class Transport:
                 self.obey(self._scheduler.progress(now_ns, sending.flow.id, left))
 
     def obey(self, assignments: Sequence[Assignment]) -> None:
-        crowded: dict[int, _Pool] = {}
+        crowded: dict[int, Pool] = {}
         for said in assignments:
             sending = self._sending[said.flow]
             before = None if sending.promotions < 0 else sending.wanted
-            sending.level, sending.order, sending.rate_bps = said.level, said.order, said.rate_bps
+            sending.obey(said)
             if sending.wanted != before:
                 self._log(sending, before, said.reason)
             self._move(sending)
@@ -406,7 +306,7 @@ class Transport:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _permit(self, sending: _Sending, before: Level) -> None:
+    def _permit(self, sending: Sending, before: Level) -> None:
         """The flow may go as soon as its level is in force where `before` was."""
         kept = before == sending.wanted
         sending.lane_ns = self._agenda.now_ns
@@ -425,10 +325,10 @@ class Transport:
         self._bursts.begins(now_ns, route.ports, passed)
         return passed
 
-    def _submit(self, flow: Flow, src: int, done: Done) -> _Sending:
+    def _submit(self, flow: Flow, src: int, done: Done) -> Sending:
         """A flow that needs no lane."""
         now_ns = self._agenda.now_ns
-        sending = _Sending(flow, src, -1, now_ns, done)
+        sending = Sending(flow, src, -1, now_ns, done)
         sending.path = tuple(flow.load)
         self.submitted += 1
         self._sending[flow.id] = sending
@@ -438,26 +338,26 @@ class Transport:
     def _busy_s(self, port: PortId) -> float:
         return self._network.busy_ns(self._agenda.now_ns, port) / 1e9
 
-    def _pool(self, stage: Stage, src: int, dst: int) -> _Pool:
+    def _pool(self, stage: Stage, src: int, dst: int) -> Pool:
         key = (stage, src, dst)
         pool = self._pools.get(key)
         if pool is None:
             workers = self._job.workers
             usual = workers.lanes_s1 if stage is Stage.KV_REUSE else workers.lanes_s3
             count = self._lane_counts.get(key, usual)
-            lanes = [_Lane(self._connections.of_lane(stage, src, dst, i)) for i in range(count)]
-            pool = self._pools[key] = _Pool(lanes, self._job.simulation.lanes)
+            lanes = [Lane(self._connections.of_lane(stage, src, dst, i)) for i in range(count)]
+            pool = self._pools[key] = Pool(lanes, self._job.simulation.lanes)
         return pool
 
-    def _fill(self, pool: _Pool) -> None:
+    def _fill(self, pool: Pool) -> None:
         while pool.waiting:
             if pool.free:
                 lane = None
             elif pool.bounded:
                 break
             else:
-                lane = _Lane(pool.lanes[next(self._takes) % len(pool.lanes)].route)
-            sending = min(pool.waiting.values(), key=_urgency)
+                lane = Lane(pool.lanes[next(self._takes) % len(pool.lanes)].route)
+            sending = min(pool.waiting.values(), key=urgency)
             if lane is None:
                 lane = pool.take(sending.wanted)
             del pool.waiting[sending.flow.id]
@@ -471,36 +371,38 @@ class Transport:
             self.send(sending, {sending.dst: sending.flow.size_bytes}, None)
         self._lend(pool)
 
-    def _lend(self, pool: _Pool) -> None:
+    def _lend(self, pool: Pool) -> None:
         if not pool.waiting or pool.free:
             return
-        busy = [lane.flow for lane in sorted(pool.lanes, key=_taken) if lane.flow is not None]
+        busy = [lane.flow for lane in sorted(pool.lanes, key=taken_at) if lane.flow is not None]
         lowest = max(flow.wanted for flow in busy)
         if all(flow.level >= lowest for flow in pool.waiting.values()):
             return
-        urgent = heapq.nsmallest(len(busy), pool.waiting.values(), key=_urgency)
+        urgent = heapq.nsmallest(len(busy), pool.waiting.values(), key=urgency)
         for number, i in loans([flow.wanted for flow in busy], [flow.level for flow in urgent]):
             holder, waiting = busy[number], urgent[i]
-            before, holder.lent = holder.wanted, waiting.level
+            before = holder.wanted
+            holder.borrow(waiting.level)
             reason = f"its lane is needed by {waiting.flow.id}, which waits at {waiting.level.name}"
             self._log(holder, before, reason)
             self._move(holder)
 
-    def _through(self, sending: _Sending, message: "_Message") -> None:
-        sending.owed -= message.size
-        if message.arrived is not None:
-            message.arrived(message.peer)
-        if sending.owed == 0 and (message.size > 0 or sending.lane is not None):
+    def _through(self, sending: Sending, message: Message) -> None:
+        peer, size, arrived, _ = message
+        sending.owed -= size
+        if arrived is not None:
+            arrived(peer)
+        if sending.owed == 0 and (size > 0 or sending.lane is not None):
             self._complete(sending)
 
-    def _move(self, sending: _Sending) -> None:
+    def _move(self, sending: Sending) -> None:
         if sending.streams:
-            place, cap = sending.place, sending.cap
-            for stream, message in sending.streams.items():
-                bound = _lower(cap, sending.caps.get(message.peer)) if sending.caps else cap
-                self._network.move(stream, place, bound)
+            place = sending.place
+            free = sending.rate_bps is None and not sending.caps
+            for stream, (peer, *_) in sending.streams.items():
+                self._network.move(stream, place, None if free else sending.bounds(peer))
 
-    def _complete(self, sending: _Sending) -> None:
+    def _complete(self, sending: Sending) -> None:
         now_ns = self._agenda.now_ns
         flow = sending.flow
         del self._sending[flow.id]
@@ -523,7 +425,7 @@ class Transport:
             self._fill(pool)
         sending.done()
 
-    def _log(self, sending: _Sending, before: Level | None, reason: str) -> None:
+    def _log(self, sending: Sending, before: Level | None, reason: str) -> None:
         wanted = sending.wanted
         if sending.promotions < 0:
             sending.first = wanted
@@ -541,7 +443,7 @@ class Transport:
             )
         )
 
-    def _row(self, sending: _Sending) -> FlowRow:
+    def _row(self, sending: Sending) -> FlowRow:
         flow, server_of = sending.flow, self._job.placement.server_of
         permit_ns = self._agenda.now_ns if sending.permit_ns is None else sending.permit_ns
         return FlowRow(
@@ -569,22 +471,9 @@ class Transport:
         )
 
 
-def _lower(a: float | None, b: float | None) -> float | None:
-    return b if a is None else a if b is None else min(a, b)
-
-
-def _permitted_ns(sending: _Sending) -> int:
+def _permitted_ns(sending: Sending) -> int:
     assert sending.permit_ns is not None
     return sending.permit_ns
-
-
-def _urgency(waiting: _Sending) -> Place:
-    """Of a flow that waits for a lane: it has been lent nothing."""
-    return waiting.level, waiting.order
-
-
-def _taken(lane: _Lane) -> int:
-    return lane.taken
 
 
 def _load(sizes: Mapping[int, int], routes: Mapping[int, Route]) -> dict[PortId, int]:
