@@ -496,7 +496,7 @@ def settle(
             _bring_up_to(now_ns, ports, streams, hops, stream)
             streams.rate[stream] = after
             _foresee(now_ns, streams, scratch, stream)
-            if abs(after - before) > _SAME * max(after, before):
+            if level + 1 < LEVELS and abs(after - before) > _SAME * max(after, before):
                 _touch(ports, streams, hops, scratch, stream, level + 1)
     for i in range(scratch.counts[DIRTY]):
         port = scratch.dirty[i]
