@@ -18,6 +18,7 @@ class SimulatedFabric:
         return [Requirement(name="Python", ok=True, detail=sys.version.split()[0])]
 
     def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+        progress(Progress(phase="loading the links (the first time on a machine they are compiled)"))
         try:
             return SimulatedRun(job, progress).run()
         except SchedulerError as error:

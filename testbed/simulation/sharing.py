@@ -85,7 +85,10 @@ EPOCH, HEAP, DIRTY, WORKED_OUT, SETTLINGS = range(5)
 
 
 def _compiled(function: Any) -> Any:
-    return njit(cache=True, nogil=True)(function)
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # neither the package nor the home can be written to: compile in every process
+        return njit(nogil=True)(function)
 
 
 # --- ends ---------------------------------------------------------------------------------------
