@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import fcntl
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -120,17 +122,24 @@ def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
         directory = new_directory(scenario) if out is None else _empty_directory(out)
         with tempfile.TemporaryFile(dir=directory):
             pass
+        lock = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise UserError(
             f"{out or Path('runs').resolve()}: cannot write results there: {error.strerror}"
         ) from None
     try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            made = False
+            raise UserError(f"--out {directory}: another run is at work there") from None
         yield directory
     except OSError as error:
         if error.errno == errno.ENOSPC and error.filename is None:
             error.filename = str(directory)
         raise
     finally:
+        os.close(lock)
         if made:
             with contextlib.suppress(OSError):  # not empty: there are results in it
                 directory.rmdir()

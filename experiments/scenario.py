@@ -492,7 +492,7 @@ class SimulationSection(Section):
         description="whether flows wait for the lanes of workers; null: in levels yes, in exact order no",
     )
     progress_ms: float = Field(
-        default=1.0, gt=0, le=1e6, description="how often the scheduler hears how far flows are, model ms"
+        default=1.0, ge=1e-3, le=1e6, description="how often the scheduler hears how far flows are, model ms"
     )
     paths: Annotated[str, AfterValidator(known_path_choice)] = Field(
         default="hash", description="which of several equal-cost paths a flow takes"

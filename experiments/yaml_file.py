@@ -19,8 +19,10 @@ _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """A `SafeLoader` that leaves dates alone (they are text here)."""
+    """A `SafeLoader` that leaves dates alone, and `1:30`, which YAML 1.1 takes for 90: they are text here."""
 
+
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
@@ -84,6 +86,8 @@ def _plain(
             lines[(*path, i)] = item.start_mark.line + 1
             items.append(_plain(loader, item, (*path, i), lines, inside, source))
         return items
+    if node.style is None and _SEXAGESIMAL.fullmatch(node.value):
+        return node.value
     if node.style is None and _EXPONENT.fullmatch(node.value):
         number = float(node.value)
         return int(number) if number.is_integer() else number

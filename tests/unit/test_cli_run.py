@@ -1,6 +1,7 @@
 """The `mfs` command: what it prints where, and how it ends. Runs use a toy fabric."""
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -375,3 +376,16 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     os.close(writing)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_directory_in_which_another_run_is_at_work_is_refused(mfs: Mfs) -> None:
+    """It is still empty then: a run writes at its end."""
+    Path("shared").mkdir()
+    held = os.open("shared", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        assert mfs("run", "quickstart", "--fabric", "mininet", "--out", "shared") == 2
+    finally:
+        os.close(held)
+    assert "mfs: --out shared: another run is at work there" in mfs.err
+    assert Path("shared").is_dir()

@@ -309,3 +309,9 @@ def test_hosts_per_leaf_is_the_servers_over_the_leaves_rounded_up() -> None:
 
     assert topology.kind is TopologyKind.LEAF_SPINE
     assert (topology.below_each_leaf, topology.server_count) == (4, 8)
+
+
+def test_a_number_with_colons_is_no_number(tmp_path: Path) -> None:
+    """YAML 1.1 reads 1:30 as 90, a base-60 number: nobody who writes a seed means that."""
+    with pytest.raises(UserError, match="seed"):
+        load_scenario("quickstart", [override("seed=1:30")])
