@@ -13,7 +13,7 @@ from experiments.calibrate_fit import Port, TooFewSamples, fit_collectives, fit_
 from experiments.calibrate_jobs import MEMBERS, collective_job, transfer_job
 from experiments.calibration import Calibration, Parameter
 from experiments.run import run_job
-from experiments.scenario import OverheadsSection
+from experiments.scenario_simulation import OverheadsSection
 from testbed.fabric import Fabric, FabricUnavailable, Progress, RunFailed
 from testbed.fabrics import missing_of
 from testbed.record import RunRecord

@@ -11,7 +11,7 @@ import msgspec
 
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
-from experiments.scenario import OverheadsSection, SimulationSection
+from experiments.scenario_simulation import OverheadsSection, SimulationSection
 from testbed.job import Overheads, Scale
 
 _NS_PER_US = 1000

@@ -15,9 +15,7 @@ from testbed.fabric import Progress
 _LINE_EVERY_S = 3.0
 
 
-class Display(Protocol):
-    """Shows the progress of a run while it is entered."""
-
+class _Entered(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -27,28 +25,19 @@ class Display(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def update(self, policy: str, state: Progress) -> None:
-        """`policy` is now as far as `state` says."""
-        ...
 
+class _OnBars:
+    """Has bars, which begin with the column `first`, on the terminal while it is entered."""
 
-def display_for(console: Console) -> Display:
-    return BarDisplay(console) if console.is_terminal else LineDisplay(console.print)
-
-
-class BarDisplay:
-    """One bar per policy."""
-
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, first: str) -> None:
         self._bars = Bars(
-            TextColumn("{task.fields[policy]:>8}"),
+            TextColumn(first),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
             console=console,
         )
-        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -61,6 +50,41 @@ class BarDisplay:
         trace: TracebackType | None,
     ) -> None:
         self._bars.stop()
+
+
+class _OnLines:
+    """Writes lines, and has nothing to begin or to end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+
+class Display(_Entered, Protocol):
+    """Shows the progress of a run while it is entered."""
+
+    def update(self, policy: str, state: Progress) -> None:
+        """`policy` is now as far as `state` says."""
+        ...
+
+
+def display_for(console: Console) -> Display:
+    return BarDisplay(console) if console.is_terminal else LineDisplay(console.print)
+
+
+class BarDisplay(_OnBars):
+    """One bar per policy."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, "{task.fields[policy]:>8}")
+        self._tasks: dict[str, TaskID] = {}
 
     def update(self, policy: str, state: Progress) -> None:
         if policy not in self._tasks:
@@ -75,7 +99,7 @@ class BarDisplay:
         )
 
 
-class LineDisplay:
+class LineDisplay(_OnLines):
     """A line when the phase changes, and every few seconds in between."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -83,17 +107,6 @@ class LineDisplay:
         self._clock = clock
         self._last: tuple[str, str] | None = None
         self._written_s = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
     def update(self, policy: str, state: Progress) -> None:
         now_s = self._clock()
@@ -118,17 +131,8 @@ class SweepProgress:
     left_s: float | None
 
 
-class SweepDisplay(Protocol):
+class SweepDisplay(_Entered, Protocol):
     """Shows the progress of a sweep while it is entered; `update` may come from another thread."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
     def update(self, state: SweepProgress) -> None: ...
 
@@ -137,54 +141,24 @@ def sweep_display_for(console: Console) -> SweepDisplay:
     return SweepBar(console) if console.is_terminal else SweepLines(console.print)
 
 
-class SweepBar:
+class SweepBar(_OnBars):
     """One bar for all cells."""
 
     def __init__(self, console: Console) -> None:
-        self._bars = Bars(
-            TextColumn("cells"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-        )
+        super().__init__(console, "cells")
         self._task = self._bars.add_task("", total=None)
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bars.stop()
 
     def update(self, state: SweepProgress) -> None:
         said = ", ".join(_outlook(state))
         self._bars.update(self._task, description=said, completed=state.over, total=state.total)
 
 
-class SweepLines:
+class SweepLines(_OnLines):
     """A line when a cell is over, but only every few seconds."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._told: SweepProgress | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
     def update(self, state: SweepProgress) -> None:
         told = self._told

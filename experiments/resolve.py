@@ -9,14 +9,10 @@ from controller.policies.spec import read_spec
 from experiments.auto_scale import flows_dilation, scale_for, serving_dilation
 from experiments.calibration import adds_overheads, overheads_of
 from experiments.errors import UserError
-from experiments.scenario import (
-    AllReduce,
-    Scenario,
-    SimulatedCollectives,
-    SimulatedOrder,
-    TopologyKind,
-    WorkloadKind,
-)
+from experiments.scenario import AllReduce, Scenario
+from experiments.scenario_cluster import TopologyKind
+from experiments.scenario_simulation import SimulatedCollectives, SimulatedOrder
+from experiments.scenario_workload import WorkloadKind
 from experiments.workloads import coflow_benchmark
 from experiments.workloads.micro import endpoints, micro_flows
 from experiments.workloads.source import make_workload

@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from experiments import yaml_file
 from experiments.errors import UserError
 from experiments.known_names import nearest
-from experiments.scenario import SYNTHETIC, Scenario, WorkloadKind
+from experiments.scenario import Scenario
 from experiments.scenario_problem import explain
+from experiments.scenario_workload import SYNTHETIC, WorkloadKind
 from experiments.workloads.trace_file import TraceFormat, detect_format
 
 _ALTERNATIVES = (

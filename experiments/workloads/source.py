@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from experiments.scenario import Arrivals, WorkloadKind, WorkloadSection
+from experiments.scenario_workload import Arrivals, WorkloadKind, WorkloadSection
 from experiments.workloads import arrivals, azure, mooncake
 from experiments.workloads.synthetic import GENERATORS
 from experiments.workloads.workload import Workload

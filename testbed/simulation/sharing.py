@@ -4,6 +4,9 @@ Plain functions over arrays, one row per port, stream or hop (a stream on a port
 doubly linked by level, ends are a binary heap of streams, so that what an event costs follows from
 what it touches and not from what there is. `testbed.simulation.network` holds the arrays and says
 what the numbers mean.
+
+All of it stands in this one file because numba's cache goes by file: a function that calls a compiled one of
+another file would not be compiled again when that one changes.
 """
 
 import math

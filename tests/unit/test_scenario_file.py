@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.errors import UserError
-from experiments.scenario import Scenario, TopologyKind, WorkloadKind
+from experiments.scenario import Scenario
+from experiments.scenario_cluster import TopologyKind
 from experiments.scenario_file import builtin_scenarios, load_scenario, override
 from experiments.scenario_text import to_yaml
+from experiments.scenario_workload import WorkloadKind
 
 
 def write(folder: Path, name: str, text: str) -> str:

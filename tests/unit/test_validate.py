@@ -1,7 +1,6 @@
 """Two runs side by side: what is matched, how errors are reckoned, rankings, goals, and the command."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 from result_rows import MS, flow_row, request_row
+from toy_fabric import Mfs
 
 from controller.flow import Stage
-from experiments import cli
 from experiments.resolve import resolve
 from experiments.scenario_file import load_scenario, override
 from experiments.validate import Emulated, compare_with
@@ -227,20 +226,6 @@ class Stretched:
             requests=requests,
             fidelity=Fidelity(faithful=True, checks=(check,)),
         )
-
-
-class Mfs:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capfd = capfd
-        self.out = self.err = ""
-
-    def __call__(self, *arguments: str) -> int:
-        self._monkeypatch.setattr(sys, "argv", ["mfs", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        self.out, self.err = self._capfd.readouterr()
-        return int(ended.value.code or 0)
 
 
 @pytest.fixture

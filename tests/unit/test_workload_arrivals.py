@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.errors import UserError
-from experiments.scenario import WorkloadSection
+from experiments.scenario_workload import WorkloadSection
 from experiments.workloads import arrivals
 from experiments.workloads.source import make_workload
 from experiments.workloads.workload import Workload
