@@ -73,12 +73,18 @@ class _Switches:
         self._ready: set[str] = set()
         self._barriers: dict[str, dict[int, list[tuple[str, Level]]]] = {}
         self._open: dict[tuple[str, Level], int] = {}
+        self._encoded: dict[FlowMod, bytes] = {}
         self.flow_mods = 0
         self.barriers = 0
 
     @property
     def ready(self) -> int:
         return len(self._ready)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a level is on its way to a switch: a flow may wait for the answer."""
+        return bool(self._open)
 
     def connected(self, datapath: Any) -> None:
         """A switch is here, for the first time or again: it gets every rule it should have.
@@ -129,14 +135,25 @@ class _Switches:
 
     def _send(self, name: str, mods: list[FlowMod], tokens: list[tuple[str, Level]]) -> None:
         datapath = self._connected[name]
-        for mod in mods:
-            datapath.send_msg(self._message(datapath, mod))
         barrier = datapath.ofproto_parser.OFPBarrierRequest(datapath)
         datapath.set_xid(barrier)
+        barrier.serialize()
         self._barriers.setdefault(name, {})[barrier.xid] = tokens
-        datapath.send_msg(barrier)
+        datapath.send(b"".join([*(self._bytes(datapath, mod) for mod in mods), bytes(barrier.buf)]))
         self.flow_mods += len(mods)
         self.barriers += 1
+
+    def _bytes(self, datapath: Any, mod: FlowMod) -> bytes:
+        """`mod` on the wire. Kept: a lane takes the same few levels again and again, and Ryu needs a
+        quarter of a millisecond to write one out. All of them have transaction number 0: only barriers
+        are waited for."""
+        encoded = self._encoded.get(mod)
+        if encoded is None:
+            message = self._message(datapath, mod)
+            message.set_xid(0)
+            message.serialize()
+            encoded = self._encoded[mod] = bytes(message.buf)
+        return encoded
 
     @staticmethod
     def _message(datapath: Any, mod: FlowMod) -> Any:
@@ -187,7 +204,6 @@ class _Desk:
         self.lock = threading.RLock()
         self._zero_wall_ns: int | None = None
         self._dilation = 1.0
-        self._unsent = False
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._uplink = context.socket(zmq.PULL)
         self._uplink.set_hwm(0)
@@ -231,9 +247,8 @@ class _Desk:
         with self.lock:
             self._handle(decode_up(frame))
         self._tick_if_due()
-        if self._unsent:
-            # A rule change must not wait until a burst of submissions has been read.
-            self._unsent = False
+        if self.switches.waiting:
+            # Neither a rule change nor the answer to one must wait until a burst of submissions is read.
             self._of.let_others_run()
 
     def _sleep_s(self) -> float:
@@ -293,7 +308,6 @@ class _Desk:
             match action:
                 case Enforce(carrier=carrier, level=level, mods=mods):
                     self.switches.send(list(mods), (carrier, level))
-                    self._unsent = True
                 case Grant(rank=rank, permit=permit):
                     self.tell(str(rank), permit)
 

@@ -14,6 +14,7 @@ import msgspec
 
 from testbed.emulation.run import EmulatedRun
 from testbed.emulation.sandbox import SCRATCH, Ended, Failed, Moved, write_frame
+from testbed.emulation.timeslice import take_short_turns
 from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
 
@@ -24,6 +25,7 @@ def main() -> None:
         try:
             job = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Job)
             _own_ground(directory)
+            take_short_turns()  # inherited by every process of the run
 
             def progress(step: Progress) -> None:
                 write_frame(reports, Moved(progress=step))
