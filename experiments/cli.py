@@ -187,6 +187,10 @@ def report(
         from experiments.report import write_report
 
         for directory in directories:
+            for page, what in (("sweep.html", "a sweep"), ("validate.json", "a validation")):
+                if (directory / page).is_file():
+                    page = "report.html" if page.endswith("json") else page
+                    raise UserError(f"{directory}: the directory of {what}; its page is {directory / page}")
             if not (directory / "summary.json").is_file():
                 raise UserError(f"{directory}: not a run directory, it has no summary.json")
         print(write_report(directories, out or directories[0] / "report.html"))

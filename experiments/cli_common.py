@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 ScenarioName = Annotated[str, typer.Argument(help="A scenario by name, or a YAML file.")]
 Policies = Annotated[
@@ -94,11 +96,20 @@ def standard_output_kept_clean() -> Iterator[None]:
         os.close(kept)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does, with everything put away and a word on what is left."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 @contextlib.contextmanager
 def told_to_the_user() -> Iterator[None]:
     """Turn what a user can cause into one message on standard error and an exit code."""
     from testbed.fabric import FabricUnavailable, JobRefused, RunFailed
 
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
         if sys.stdout is not None:
@@ -113,6 +124,8 @@ def told_to_the_user() -> Iterator[None]:
         _stop(error, f"not on this machine: {error}; `--fabric sim` simulates it", EXIT_REFUSED)
     except RunFailed as error:
         _stop(error, f"the run failed: {error}", EXIT_FAILED)
+    except _Terminated as error:
+        _stop(error, "terminated", EXIT_TERMINATED)
     except KeyboardInterrupt as error:
         _stop(error, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -127,6 +140,8 @@ def told_to_the_user() -> Iterator[None]:
         if error.filename is None:
             raise  # not about a file the user named: a bug, to be seen whole
         _stop(error, f"{error.filename}: {error.strerror}", EXIT_REFUSED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _standard_output_is_gone() -> None:

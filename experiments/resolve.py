@@ -10,7 +10,7 @@ from experiments.auto_scale import flows_dilation, scale_for, serving_dilation
 from experiments.calibration import adds_overheads, overheads_of
 from experiments.errors import UserError
 from experiments.scenario import AllReduce, Scenario
-from experiments.scenario_cluster import TopologyKind
+from experiments.scenario_cluster import TopologyKind, TopologySection
 from experiments.scenario_simulation import SimulatedCollectives, SimulatedOrder
 from experiments.scenario_workload import WorkloadKind
 from experiments.workloads import coflow_benchmark
@@ -108,7 +108,7 @@ def resolve(scenario: Scenario) -> Resolved:
         base = msgspec.structs.replace(base, requests=requests)
     scale, scale_notes = _scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
-    notes += scale_notes
+    notes += (*_topology_notes(scenario.topology), *scale_notes)
     if adds_overheads(scenario.simulation):
         overheads = overheads_of(scenario.simulation, _machine_scale(scenario, base)[0])
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
@@ -158,6 +158,14 @@ def _topology(scenario: Scenario) -> Topology:
                 oversubscription=section.oversubscription,
                 shape=shape,
             )
+
+
+def _topology_notes(section: TopologySection) -> tuple[str, ...]:
+    """Not refused: a sweep over kinds of topology keeps the keys of all of them."""
+    keys = [f"topology.{key}" for key in section.without_meaning]
+    if not keys:
+        return ()
+    return (f"{', '.join(keys)}: without meaning in a {section.kind} topology",)
 
 
 def _bps(gbps: float) -> int:

@@ -16,6 +16,15 @@ class TopologyKind(enum.StrEnum):
     RAIL_OPTIMISED = "rail-optimised"
 
 
+_MEANT_FOR = {
+    "leaves": {TopologyKind.LEAF_SPINE},
+    "spines": {TopologyKind.LEAF_SPINE, TopologyKind.RAIL_OPTIMISED},
+    "hosts_per_leaf": {TopologyKind.LEAF_SPINE, TopologyKind.RAIL_OPTIMISED},
+    "k": {TopologyKind.FAT_TREE},
+    "oversubscription": {TopologyKind.LEAF_SPINE, TopologyKind.FAT_TREE, TopologyKind.RAIL_OPTIMISED},
+}
+
+
 class TopologySection(Section):
     kind: TopologyKind = Field(default=TopologyKind.STAR, description="shape of the network")
     servers: int = Field(default=10, ge=2, le=4096, description="number of servers, named h1..hN")
@@ -84,6 +93,16 @@ class TopologySection(Section):
         if self.kind is TopologyKind.RAIL_OPTIMISED:
             return self.gpus_per_server or 1
         return self.nics_per_server or 1
+
+    @property
+    def without_meaning(self) -> tuple[str, ...]:
+        """The keys that are not at their default and that this kind of topology does not look at."""
+        fields = type(self).model_fields
+        return tuple(
+            key
+            for key, kinds in _MEANT_FOR.items()
+            if self.kind not in kinds and getattr(self, key) != fields[key].default
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> "TopologySection":

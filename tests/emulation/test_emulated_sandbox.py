@@ -66,6 +66,7 @@ SIGNALS = pytest.mark.parametrize(
     ("how", "exit_code"),
     [
         pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM"),
         pytest.param(signal.SIGKILL, -signal.SIGKILL, id="SIGKILL"),
     ],
 )

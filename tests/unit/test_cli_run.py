@@ -169,6 +169,24 @@ def test_an_option_that_does_not_exist_is_refused_with_code_2(mfs: Mfs) -> None:
     assert mfs("run", "quickstart", "--sed", "1") == 2
 
 
+@pytest.mark.parametrize(
+    ("holds", "told"),
+    [
+        ("sweep.html", "the directory of a sweep; its page is there/sweep.html"),
+        ("validate.json", "the directory of a validation; its page is there/report.html"),
+    ],
+)
+def test_a_report_on_another_kind_of_directory_says_where_its_page_is(
+    mfs: Mfs, tmp_path: Path, holds: str, told: str
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / holds).touch()
+
+    assert mfs("report", "there") == 2
+
+    assert told in mfs.err
+
+
 def test_a_report_can_be_written_again_elsewhere(mfs: Mfs, tmp_path: Path) -> None:
     assert mfs(*TWO_FLOWS, "--out", "one") == 0
     assert mfs(*TWO_FLOWS, "--out", "two") == 0

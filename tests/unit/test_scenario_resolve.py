@@ -120,3 +120,16 @@ def test_the_placement_in_words_has_a_line_per_server() -> None:
 
     assert lines[0] == "h1: rank 0 (p0, 0), rank 5 (p1, 1)"
     assert lines[3] == "h4: rank 3 (p0, 3), rank 8 (decode, 0)"
+
+
+def test_keys_of_another_kind_of_topology_are_named_and_not_refused() -> None:
+    """`spines` and `k` mean nothing in a star, and the star has no uplinks to oversubscribe."""
+    settings = ("topology.spines=4", "topology.k=8", "topology.oversubscription=2")
+
+    notes = resolved("quickstart", *settings).notes
+
+    told = [note for note in notes if "without meaning" in note]
+    assert told == [
+        "topology.spines, topology.k, topology.oversubscription: without meaning in a star topology"
+    ]
+    assert not any("without meaning" in note for note in resolved("leaf-spine", "topology.spines=4").notes)
