@@ -13,6 +13,8 @@ import msgspec
 class Stage(enum.Enum):
     """The three kinds of transfer that a first token waits for (MFS v1, section 2)."""
 
+    __hash__ = object.__hash__  # that of `enum.Enum` is Python, and every flow is looked up by its stage
+
     KV_REUSE = "S1"
     COLLECTIVE = "S2"
     P2D = "S3"
@@ -42,7 +44,7 @@ PortId = str
 """A directed link that can be a bottleneck, named `"h1->leaf1"` after its two ends."""
 
 
-class Flow(msgspec.Struct, frozen=True, kw_only=True):
+class Flow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One transfer the scheduler can hold back or push forward.
 
     For S1 and S3 a flow is one message between two ranks. For S2 it is one rank's share of a
@@ -102,7 +104,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(request.deadline_ns for request in self.requests)
 
 
-class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The scheduler's word on one flow: be at `level` from now on, because of `reason`.
 
     `previous` is `None` for the first assignment, which every submitted flow gets at once.

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
 from controller.overload import Overload, RequestControl
 from controller.policies.base import ActiveBatch, ActiveFlow, Policy, Verdict, Verdicts, View
-from controller.ports import PortLoads
+from controller.ports import PortLoads, UnreadPortLoads
 
 _Standing = tuple[Level, float, int | None]
 """What is in force for a flow: level, order and pace."""
@@ -52,7 +52,8 @@ class Scheduler:
         control: RequestControl | None = None,
     ) -> None:
         self._policy = policy
-        self._loads = PortLoads(ports, rho_window_ns=policy.rho_window_ns)
+        kept = PortLoads if policy.reads_ports else UnreadPortLoads
+        self._loads = kept(ports, rho_window_ns=policy.rho_window_ns)
         self._overload = Overload(control, ports)
         self._held: set[str] = set()
         self._flows: dict[str, ActiveFlow] = {}
@@ -188,13 +189,16 @@ class Scheduler:
     # --- inside ---------------------------------------------------------------------------------
 
     def _advance(self, now_ns: int) -> None:
-        self._now_ns = max(self._now_ns, now_ns)
+        if now_ns > self._now_ns:
+            self._now_ns = now_ns
 
     def _check(self, flow: Flow) -> None:
         if flow.id in self._flows:
             raise SchedulerError(f"flow {flow.id!r} is active already")
         if flow.size_bytes < 0:
             raise SchedulerError(f"flow {flow.id!r} has a size of {flow.size_bytes} bytes")
+        if self._loads.has_all(flow.load) and min(flow.load.values(), default=0) >= 0:
+            return
         for port, load_bytes in flow.load.items():
             if port not in self._loads:
                 raise SchedulerError(f"flow {flow.id!r} crosses {port!r}, which is not a port here")

@@ -12,7 +12,7 @@ from controller.flow import Stage, coflow_of
 from workers.rounds import Direct, DoubleTree, Ring, split, tree_chunks, tree_parts
 
 
-class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+class Transfer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One message of `size_bytes` from rank `src` to rank `dst`: an S1 or an S3 flow.
 
     `downstream_ns` is what cannot begin before it has arrived (see `controller.flow.Flow`). `coflow` names

@@ -101,13 +101,15 @@ class Policy(abc.ABC):
 
     `Options` is a frozen dataclass with a default for every field; its fields are the options a
     spec like `mfs(rho=0)` can set, and `Annotated[int, "..."]` gives one its line of help. `on_tick`
-    is called every `recheck_ns` while `wants_ticks`.
+    is called every `recheck_ns` while `wants_ticks`. With `reads_ports` False the loads in `view.ports` are
+    not kept: their capacities can be read, nothing else.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     Options: ClassVar[type] = NoOptions
 
+    reads_ports: ClassVar[bool] = True
     recheck_ns: int | None = None
     rho_window_ns: int = 500_000_000
 

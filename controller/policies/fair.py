@@ -9,6 +9,7 @@ from controller.policies.registry import register
 class Fair(Policy):
     name = "fair"
     summary = "every flow on one level; the fabric shares each link fairly"
+    reads_ports = False
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
         return Verdict(Level.P3, "one level for all")

@@ -16,6 +16,7 @@ _VERDICTS = {
 class StageOrder(Policy):
     name = "stage"
     summary = "static: collectives over KV reuse over prefill-to-decode"
+    reads_ports = False
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
         return _VERDICTS[flow.flow.stage]

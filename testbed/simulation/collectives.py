@@ -4,12 +4,12 @@ Times are model nanoseconds, sizes model bytes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Protocol
 
 from testbed.simulation.clock import Agenda
 from workers.plan import Collective, CollectiveKind
-from workers.rounds import Direct, DoubleTree, Ring
+from workers.rounds import Rounds
 
 EVEN = 0.01
 """By how much of the larger two sizes may differ that count as alike."""
@@ -21,12 +21,11 @@ RecordSpan = Callable[[int, str, str, str, int | None, int], None]
 """Rank, kind, label, batch, layer, start: a span that ends now."""
 
 
-class Share(Protocol):
-    """What one member sends in a collective: one flow for the scheduler, sent round by round."""
+Messages = Sequence[tuple[int, int]]
+"""Peers, and bytes for each."""
 
-    def send(self, sizes: Mapping[int, int], arrived: Callable[[int], None] | None) -> None:
-        """Send these bytes to these peers now; `arrived` is told of each that has them, also of none."""
-        ...
+Send = Callable[[Messages, Callable[[int], None] | None], None]
+"""Sends messages of a flow now; what it is given is told of each peer that has its bytes, also of none."""
 
 
 class Carrier(Protocol):
@@ -40,8 +39,12 @@ class Carrier(Protocol):
         layer: int,
         total: Mapping[int, int],
         done: Callable[[], None],
-    ) -> Share:
-        """Submit what member `index` sends to its peers in all rounds; `done` once it has all arrived."""
+    ) -> Send:
+        """Submit what member `index` sends to its peers in all rounds; `done` once it has all arrived.
+
+        It is one flow for the scheduler, sent round by round. `total` is the same object as long as it is
+        equal.
+        """
         ...
 
     def open_group(self, step: Collective, batch: str, layer: int, done: Callable[[], None]) -> None:
@@ -81,6 +84,48 @@ def _alike(sizes: Sequence[int]) -> bool:
     return most - min(sizes) <= EVEN * most
 
 
+class _Script:
+    """Who sends what in all rounds of a collective, worked out once for all layers that are alike.
+
+    `rounds[number][index]` has the messages of a member, those to a peer that has one of them already
+    (two trees can both have something for it), and how many messages it is sent. `totals[index]` are the
+    bytes for each peer.
+    """
+
+    __slots__ = ("_kind", "_sizes", "rounds", "totals")
+
+    def __init__(self, step: Collective, members: int) -> None:
+        self._kind = step.kind
+        self._sizes = step.sizes
+        rounds, parts = step.rounds(members), step.parts(members)
+        # Ring attention computes once more when nothing is left to send.
+        count = len(step.round_seconds[0]) if step.round_seconds else rounds.count
+        self.rounds = tuple(
+            tuple(_of_member(rounds, parts, index, number) for index in range(members))
+            for number in range(max(1, count))
+        )
+        self.totals = tuple(step.sent_by(index, members) for index in range(members))
+
+    def tells(self, step: Collective) -> bool:
+        """Whether it is that of `step`, which is of the same group."""
+        return self._kind is step.kind and self._sizes == step.sizes
+
+
+def _of_member(
+    rounds: Rounds, parts: Sequence[int], index: int, number: int
+) -> tuple[Messages, Messages, int]:
+    if number >= rounds.count:
+        return (), (), 0
+    first: dict[int, int] = {}
+    further: list[tuple[int, int]] = []
+    for message in rounds.sends(index, number):
+        if message.peer in first:
+            further.append((message.peer, parts[message.part]))
+        else:
+            first[message.peer] = parts[message.part]
+    return tuple(first.items()), tuple(further), len(rounds.receives(index, number))
+
+
 class Collectives:
     """All collectives under way.
 
@@ -103,6 +148,7 @@ class Collectives:
         self._grouped = grouped
         self._span = span
         self._under_way: dict[str, _Exchange | _Together] = {}
+        self._scripts: dict[tuple[str, str], _Script] = {}
 
     def join(self, step: Collective, batch: str, layer: int, rank: int, resume: Resume) -> None:
         """`rank` has come to `step`; `resume` is called when it may go on."""
@@ -113,28 +159,18 @@ class Collectives:
             if self._grouped and even(step, len(ranks)):
                 exchange = _Together(self._carrier, step, batch, layer, len(ranks), over)
             else:
-                exchange = _Exchange(self._carrier, self._agenda, self._span, step, batch, layer, ranks, over)
+                script = self._script(step, len(ranks))
+                exchange = _Exchange(
+                    self._carrier, self._agenda, self._span, script, step, batch, layer, ranks, over
+                )
             self._under_way[step.id] = exchange
         exchange.join(ranks.index(rank), resume)
 
-
-_Round = tuple[tuple[tuple[tuple[int, int], ...], int], ...]
-"""By member: peer and part of each message that it sends, and how many messages it is sent."""
-
-
-@cache
-def _schedule(rounds: Ring | DoubleTree | Direct, members: int) -> tuple[_Round, ...]:
-    """All rounds as plain tuples: layer after layer goes through the same ones."""
-    return tuple(
-        tuple(
-            (
-                tuple((message.peer, message.part) for message in rounds.sends(index, number)),
-                len(rounds.receives(index, number)),
-            )
-            for index in range(members)
-        )
-        for number in range(rounds.count)
-    )
+    def _script(self, step: Collective, members: int) -> _Script:
+        known = self._scripts.get((step.group, step.label))
+        if known is None or not known.tells(step):
+            known = self._scripts[step.group, step.label] = _Script(step, members)
+        return known
 
 
 class _Together:
@@ -179,20 +215,19 @@ class _Exchange:
         "_batch",
         "_carrier",
         "_complete",
-        "_count",
         "_held",
         "_last",
         "_layer",
         "_over",
-        "_parts",
         "_ranks",
         "_resume",
         "_round",
-        "_schedule",
-        "_shares",
+        "_rounds",
+        "_send",
         "_since_ns",
         "_span",
         "_step",
+        "_totals",
         "_unfinished",
         "_waits",
     )
@@ -202,6 +237,7 @@ class _Exchange:
         carrier: Carrier,
         agenda: Agenda,
         span: RecordSpan,
+        script: _Script,
         step: Collective,
         batch: str,
         layer: int,
@@ -212,22 +248,19 @@ class _Exchange:
         self._carrier = carrier
         self._agenda = agenda
         self._span = span
+        self._rounds = script.rounds
+        self._totals = script.totals
         self._step = step
         self._batch = batch
         self._layer = layer
         self._ranks = ranks
         self._over = over
-        rounds = step.rounds(members)
-        one_round = step.kind is CollectiveKind.ALL_TO_ALL
-        self._schedule = () if one_round else _schedule(rounds, members)
-        self._parts = () if one_round else step.parts(members)
-        self._count = rounds.count
-        self._last = max(1, len(step.round_seconds[0]) if step.round_seconds else rounds.count) - 1
+        self._last = len(script.rounds) - 1
         self._round = [-1] * members
         self._waits = [0] * members
         self._complete = [False] * members
         self._held: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        self._shares: dict[int, Share] = {}
+        self._send: dict[int, Send] = {}
         self._arrive = [partial(self._arrived, index) for index in range(members)]
         self._resume: dict[int, Resume] = {}
         self._since_ns = [0] * members
@@ -236,18 +269,16 @@ class _Exchange:
     def join(self, index: int, resume: Resume) -> None:
         self._resume[index] = resume
         self._since_ns[index] = self._agenda.now_ns
-        total = self._step.sent_by(index, len(self._ranks))
-        done = partial(self._completed, index)
-        self._shares[index] = self._carrier.open_share(
-            self._step, index, self._batch, self._layer, total, done
+        self._send[index] = self._carrier.open_share(
+            self._step, index, self._batch, self._layer, self._totals[index], partial(self._completed, index)
         )
         self._enter(index, 0)
 
     def _enter(self, index: int, number: int) -> None:
         """Begin round `number`, and the next ones as long as there is nothing to wait for."""
         while number <= self._last:
-            sends, expected = self._messages(index, number)
-            waits = len(sends) + expected
+            first, further, expected = self._rounds[number][index]
+            waits = len(first) + len(further) + expected
             if self._step.round_seconds:
                 waits += 1
                 self._compute(index, number)
@@ -255,38 +286,31 @@ class _Exchange:
                 waits += 1
             self._round[index] = number
             self._waits[index] = waits
-            self._send(index, number, sends)
-            for peer, size in self._held.pop((index, number), ()):
-                self._shares[peer].send({index: size}, self._arrive[peer])
+            ready = self._ready(index, number, first)
+            if further:  # apart: NCCL has a connection for each tree
+                for message in self._ready(index, number, further):
+                    self._send[index]((message,), self._arrive[index])
+            if ready:
+                self._send[index](ready, self._arrive[index])
+            if self._held:
+                for peer, size in self._held.pop((index, number), ()):
+                    self._send[peer](((index, size),), self._arrive[peer])
             if waits:
                 return
             number += 1
         self._through(index)
 
-    def _messages(self, index: int, number: int) -> tuple[Sequence[tuple[int, int]], int]:
-        """Peer and size of what a member sends in a round, and how many messages it is sent."""
-        if number >= self._count:
-            return (), 0
-        if self._step.kind is CollectiveKind.ALL_TO_ALL:
-            sends = [(peer, size) for peer, size in enumerate(self._step.sizes[index]) if peer != index]
-            return sends, len(sends)
-        messages, expected = self._schedule[number][index]
-        parts = self._parts
-        return [(peer, parts[part]) for peer, part in messages], expected
-
-    def _send(self, index: int, number: int, sends: Sequence[tuple[int, int]]) -> None:
-        """Send what peers are ready for. Two trees that both have something for a peer send it apart:
-        NCCL has a connection for each."""
-        ready: dict[int, int] = {}
-        for peer, size in sends:
-            if self._round[peer] != number:
-                self._held.setdefault((peer, number), []).append((index, size))
-            elif peer in ready:
-                self._shares[index].send({peer: size}, self._arrive[index])
+    def _ready(self, index: int, number: int, messages: Messages) -> Messages:
+        """Those whose receivers are in the round; the others are held back until they are."""
+        rounds = self._round
+        ready = []
+        for message in messages:
+            peer, size = message
+            if rounds[peer] == number:
+                ready.append(message)
             else:
-                ready[peer] = size
-        if ready:
-            self._shares[index].send(ready, self._arrive[index])
+                self._held.setdefault((peer, number), []).append((index, size))
+        return ready
 
     def _compute(self, index: int, number: int) -> None:
         now_ns = self._agenda.now_ns
@@ -301,8 +325,13 @@ class _Exchange:
 
     def _arrived(self, index: int, peer: int) -> None:
         """A message of member `index` is at `peer`; both are in its round."""
-        self._happened(peer)
-        self._happened(index)
+        waits = self._waits
+        waits[peer] -= 1
+        if waits[peer] == 0:
+            self._enter(peer, self._round[peer] + 1)
+        waits[index] -= 1
+        if waits[index] == 0:
+            self._enter(index, self._round[index] + 1)
 
     def _completed(self, index: int) -> None:
         self._complete[index] = True

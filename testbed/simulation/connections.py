@@ -1,6 +1,6 @@
 """The paths of connections: of lanes, of the members of a group, of single flows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from controller.flow import PortId, Stage
 from testbed.job import Job
@@ -67,7 +67,7 @@ class Connections:
             }
         return known
 
-    def of_share(self, flow: str, group: str, index: int, sizes: dict[int, int]) -> dict[int, Route]:
+    def of_share(self, flow: str, group: str, index: int, sizes: Mapping[int, int]) -> dict[int, Route]:
         """By peer, of one share of a collective, as the choice has it."""
         members = self._placement.groups[group]
         return {

@@ -6,6 +6,7 @@ before a larger one on every port they have in common. Sizes are bytes, rates by
 its last byte is through.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,10 +23,10 @@ Place = tuple[int, float]
 StreamId = int
 """Of a stream from `add` until it is taken; used again afterwards."""
 
-_Rows = npt.NDArray[np.float64]
-_Numbers = npt.NDArray[np.int64]
+_Cells = npt.NDArray[np.float64]
 
-_NONE_ADDED, _NONE_MOVED, _NO_WEIGHTS = np.zeros((0, 5)), np.zeros((0, 4)), np.zeros(0)
+_NONE = np.zeros(0)
+_INF = math.inf
 
 _FEW = 256  # rows to begin with; arrays double when they are full
 
@@ -47,42 +48,25 @@ class FluidNetwork:
         self.names = tuple(bps)
         self._numbers = {port: number for number, port in enumerate(bps)}
         count = len(bps)
-        self._ports = Ports(
-            capacity=np.array([rate / 8e9 for rate in bps.values()]),
-            used=np.zeros((count, sharing.LEVELS)),
-            sent=np.zeros((count, sharing.LEVELS)),
-            first_hop=np.full((count, sharing.LEVELS), sharing.NONE),
-            spare=np.zeros(count),
-            weight=np.zeros(count),
-            waiting=np.zeros(count, np.int64),
-            seen=np.zeros(count, np.int64),
-            dirty=np.full(count, sharing.CLEAN),
-        )
-        self._streams = Streams(*_columns(Streams, _FEW))
-        self._hops = Hops(*_columns(Hops, 4 * _FEW))
-        self._scratch = Scratch(
-            counts=np.zeros(5, np.int64),
-            fullest=np.zeros(1),
-            heap=np.zeros(_FEW, np.int64),
-            dirty=np.zeros(count, np.int64),
-            queue=np.zeros(count, np.int64),
-            affected=np.zeros(_FEW, np.int64),
-            shares=np.zeros(count + 1),
-            share_ports=np.zeros(count + 1, np.int64),
-        )
+        self._ports = sharing.make_table(Ports, count)
+        self._ports["capacity"] = [rate / 8e9 for rate in bps.values()]
+        self._ports["first_hop"] = sharing.NONE
+        self._ports["dirty"] = sharing.CLEAN
+        self._streams = sharing.make_table(Streams, _FEW)
+        self._hops = sharing.make_table(Hops, 4 * _FEW)
+        self._scratch = sharing.make_table(Scratch, max(_FEW, count))
         self._out = np.zeros(_FEW, np.int64)
         self._rows = 0
         self._hop_rows = 0
-        self._free: dict[int, list[StreamId]] = {}
+        self._free: dict[int, list[StreamId]] = {}  # by the number of their hops
+        self._free_like: list[list[StreamId]] = []  # by stream, the list of those with as many hops
         self._place: list[tuple[Place, float | None]] = []
         self._active = 0
-        self._serials = 0
         self._next_ns = int(sharing.NEVER)
         self._changed = False
-        self._added: list[tuple[StreamId, float, int, float, float]] = []
-        self._add_ports: list[int] = []
-        self._add_weights: list[float] | None = None  # all 1 as long as nobody says otherwise
-        self._moved: list[tuple[StreamId, int, float, float]] = []
+        # Row after row in one list: the cheapest to make an array of.
+        self._added: list[float] = []
+        self._moved: list[float] = []
 
     def __len__(self) -> int:
         """How many streams there are."""
@@ -94,7 +78,7 @@ class FluidNetwork:
 
     def capacity(self, port: int) -> float:
         """Bytes per nanosecond of the port of that number."""
-        return float(self._ports.capacity[port])
+        return float(self._ports["capacity"][port])
 
     def add(
         self,
@@ -112,21 +96,21 @@ class FluidNetwork:
         free = self._free.get(len(ports))
         stream = free.pop() if free else self._new_row(len(ports))
         self._place[stream] = place, cap
-        self._added.append((stream, size, place[0], place[1], np.inf if cap is None else cap))
-        if weights is not None and self._add_weights is None:
-            self._add_weights = [1.0] * len(self._add_ports)
-        if self._add_weights is not None:
-            self._add_weights.extend([1.0] * len(ports) if weights is None else weights)
-        self._add_ports.extend(ports)
+        bound = _INF if cap is None else cap
+        if weights is None:
+            self._added += (stream, size, *place, bound, 0, *ports)
+        else:
+            self._added += (stream, size, *place, bound, 1, *ports, *weights)
         self._active += 1
         return stream
 
     def move(self, stream: StreamId, place: Place, cap: float | None = None) -> None:
         """Give `stream` another place and cap from the next `settle` on."""
-        if (place, cap) == self._place[stream]:
+        standing = place, cap
+        if standing == self._place[stream]:
             return
-        self._place[stream] = place, cap
-        self._moved.append((stream, place[0], place[1], np.inf if cap is None else cap))
+        self._place[stream] = standing
+        self._moved += (stream, *place, _INF if cap is None else cap)
 
     def next_end_ns(self) -> int | None:
         """When the next stream ends if nothing changes; call `settle` before."""
@@ -140,12 +124,9 @@ class FluidNetwork:
             now_ns, self._ports, self._streams, self._hops, self._scratch, self._out
         )
         self._changed = True
-        done = self._out[:count]
-        if count > 1:
-            done = done[np.argsort(self._streams.serial[done])]
-        streams: list[StreamId] = done.tolist()
-        for stream, hops in zip(streams, self._streams.hops[done].tolist(), strict=True):
-            self._free[hops].append(stream)
+        streams: list[StreamId] = self._out[:count].tolist()
+        for stream in streams:
+            self._free_like[stream].append(stream)
         self._active -= count
         return streams
 
@@ -166,7 +147,7 @@ class FluidNetwork:
 
     def rate(self, stream: StreamId) -> float:
         """Bytes per nanosecond (of each of its connections), as of the last `settle`."""
-        return float(self._streams.rate[stream])
+        return float(self._streams["rate"][stream])
 
     def left_bytes(self, now_ns: int) -> list[float]:
         """What is left of each stream, by its number, as of `now_ns`.
@@ -174,10 +155,13 @@ class FluidNetwork:
         Means nothing for numbers that are not in use.
         """
         streams, rows = self._streams, self._rows
-        gone = streams.rate[:rows] * (now_ns - streams.since_ns[:rows])
-        left: list[float] = np.maximum(0.0, streams.left[:rows] - gone).tolist()
-        for stream, size, *_ in self._added:
-            left[stream] = size
+        gone = streams["rate"][:rows] * (now_ns - streams["since_ns"][:rows])
+        left: list[float] = np.maximum(0.0, streams["left"][:rows] - gone).tolist()
+        added, at = self._added, 0
+        while at < len(added):
+            stream, size, *_, weighted = added[at : at + sharing.ADDED]
+            left[int(stream)] = size
+            at += sharing.ADDED + int(streams["hops"][int(stream)] * (1 + weighted))
         return left
 
     def sent_bytes(self, now_ns: int) -> npt.NDArray[np.float64]:
@@ -186,7 +170,8 @@ class FluidNetwork:
         Call `settle` before: rates must be those of now.
         """
         sharing.bring_all_up_to(now_ns, self._ports, self._streams, self._hops, self._scratch)
-        return self._ports.sent.copy()
+        sent: npt.NDArray[np.float64] = self._ports["sent"].copy()
+        return sent
 
     def busy_ns(self, now_ns: int, port: PortId) -> float:
         """How long `port` would take for what its streams, those just added too, have left for it."""
@@ -195,18 +180,18 @@ class FluidNetwork:
             sharing.take_in(now_ns, self._ports, self._streams, self._hops, self._scratch, *self._pending())
         number = self._numbers[port]
         left = sharing.bytes_left(now_ns, self._ports, self._streams, self._hops, number)
-        return float(left / self._ports.capacity[number])
+        return float(left / self._ports["capacity"][number])
 
     @property
     def worked_out(self) -> tuple[int, int]:
         """How often rates were worked out so far, and of how many streams in all."""
-        counts = self._scratch.counts
+        counts = self._scratch["counts"]
         return int(counts[sharing.SETTLINGS]), int(counts[sharing.WORKED_OUT])
 
     @property
     def fullest(self) -> float:
         """The most that any port was asked to carry at any time, over its capacity."""
-        return float(self._scratch.fullest[0])
+        return float(self._scratch["fullest"][0])
 
     def held_back(self, tolerance: float) -> int:
         """How many streams are slower than strict priority and max-min fairness would have them.
@@ -217,48 +202,33 @@ class FluidNetwork:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _pending(self) -> tuple[_Rows, int, _Numbers, _Rows, _Rows]:
+    def _pending(self) -> tuple[_Cells, _Cells]:
         """What `sharing.take_in` is to take in, and nothing is pending any more."""
-        added = np.array(self._added, np.float64) if self._added else _NONE_ADDED
-        moved = np.array(self._moved, np.float64) if self._moved else _NONE_MOVED
-        weights = _NO_WEIGHTS if self._add_weights is None else np.array(self._add_weights, np.float64)
-        paths = np.array(self._add_ports, np.int64)
-        first_serial = self._serials
-        self._serials += len(self._added)
+        added = np.array(self._added, np.float64) if self._added else _NONE
+        moved = np.array(self._moved, np.float64) if self._moved else _NONE
         self._added.clear()
-        self._add_ports.clear()
-        self._add_weights = None
         self._moved.clear()
-        return added, first_serial, paths, weights, moved
+        return added, moved
 
     def _new_row(self, hops: int) -> StreamId:
         """A row for a stream of so many hops; it keeps its hops for good."""
-        self._free.setdefault(hops, [])
+        self._free_like.append(self._free.setdefault(hops, []))
         stream = self._rows
-        if stream == len(self._streams.left):
-            self._streams = Streams(*map(_twice, self._streams))
+        if stream == len(self._streams):
+            self._streams = _twice(self._streams)
             self._out = np.zeros(2 * stream, np.int64)
-            self._scratch = self._scratch._replace(
-                heap=_twice(self._scratch.heap), affected=_twice(self._scratch.affected)
-            )
-        while self._hop_rows + hops > len(self._hops.port):
-            self._hops = Hops(*map(_twice, self._hops))
-        self._streams.first_hop[stream] = self._hop_rows
-        self._streams.hops[stream] = hops
+            if len(self._scratch) < 2 * stream:
+                self._scratch = _twice(self._scratch)
+        while self._hop_rows + hops > len(self._hops):
+            self._hops = _twice(self._hops)
+        self._streams["first_hop"][stream] = self._hop_rows
+        self._streams["hops"][stream] = hops
         self._place.append(((0, 0.0), None))
-        self._streams.level[stream] = sharing.NONE
+        self._streams["level"][stream] = sharing.NONE
         self._rows += 1
         self._hop_rows += hops
         return stream
 
 
-def _columns(table: type[Streams] | type[Hops], rows: int) -> list[npt.NDArray[Any]]:
-    """All zero; what they hold follows from their type."""
-    return [
-        np.zeros(rows, np.float64 if column is sharing.Floats else np.int64)
-        for column in table.__annotations__.values()
-    ]
-
-
-def _twice(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.concatenate((column, np.zeros_like(column)))
+def _twice(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate((table, np.zeros_like(table))).view(type(table))

@@ -127,7 +127,7 @@ class ServingRanks:
     def _go_on(self, loop: Iterator[Callable[[Resume], None]]) -> None:
         wait = next(loop, None)
         if wait is not None:
-            wait(lambda: self._go_on(loop))
+            wait(partial(self._go_on, loop))
 
     def _advance(self, plan: BatchPlan, rank: int, layer: int) -> None:
         """A batch is where its slowest rank is."""

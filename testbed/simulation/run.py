@@ -60,28 +60,26 @@ class SimulatedRun:
         """Everything that happens in the next nanosecond in which something does."""
         agenda, network = self._agenda, self._network
         events = 0
-        while True:
-            act = agenda.take_due()
-            if act is None:
-                break
+        while (act := agenda.take_due()) is not None:
             act()
             events += 1
         if self._ranks.done == self._ranks.total and not len(network):
             return events  # the last of it: there is no next moment
-        network.settle(agenda.now_ns)
-        if self._watch.look(agenda.now_ns):
+        before_ns = agenda.now_ns
+        network.settle(before_ns)
+        if self._watch.look(before_ns):
             self._invariants.sample()
         times = [t for t in (agenda.next_ns(), network.next_end_ns(), self._look_ns()) if t is not None]
         if not times:
             raise RunFailed("nothing moves and nothing is to come: a bug")
-        before_ns = agenda.now_ns
-        agenda.now_ns = max(before_ns, min(times))
-        self._moving += len(network) * (agenda.now_ns - before_ns)
-        self._invariants.moment(agenda.now_ns)
-        finished = network.take_finished(agenda.now_ns)
-        self._transport.finished(finished)
+        now_ns = agenda.now_ns = max(before_ns, min(times))
+        self._moving += len(network) * (now_ns - before_ns)
+        self._invariants.moment(now_ns)
+        finished = network.take_finished(now_ns)
+        if finished:
+            self._transport.finished(finished)
         look_ns = self._look_ns()
-        if look_ns is not None and look_ns <= agenda.now_ns:
+        if look_ns is not None and look_ns <= now_ns:
             self._look()
         self._report()
         return events + len(finished)
@@ -89,8 +87,10 @@ class SimulatedRun:
     def _look_ns(self) -> int | None:
         """When the scheduler is to look next, or to be told how far the flows are."""
         tick_ns = self._scheduler.next_tick_ns()
-        due_ns = self._progress_due_ns if len(self._network) else None
-        return min((t for t in (tick_ns, due_ns) if t is not None), default=None)
+        if not len(self._network):
+            return tick_ns
+        due_ns = self._progress_due_ns
+        return due_ns if tick_ns is None or due_ns < tick_ns else tick_ns
 
     def _look(self) -> None:
         now_ns = self._agenda.now_ns

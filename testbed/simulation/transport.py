@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from controller.flow import Assignment, Flow, Level, PortId, Stage
 from controller.lending import loans
@@ -17,6 +18,7 @@ from controller.scheduler import Scheduler
 from testbed.job import Job
 from testbed.record import DecisionRow, FlowRow
 from testbed.simulation.clock import Agenda
+from testbed.simulation.collectives import Messages, Send
 from testbed.simulation.connections import Connections, Route
 from testbed.simulation.invariants import Invariants
 from testbed.simulation.network import FluidNetwork, StreamId
@@ -37,18 +39,14 @@ from workers.plan import Collective, CollectiveKind, Transfer
 _Pair = tuple[Stage, int, int]
 
 
-class Share:
-    """What one member of a group sends in one collective. See `Transport.open_share`."""
+class _Outgoing(NamedTuple):
+    """What a member of a group sends in a collective: by peer, in all, and on each port."""
 
-    __slots__ = ("_sending", "_transport")
-
-    def __init__(self, transport: "Transport", sending: Sending) -> None:
-        self._transport = transport
-        self._sending = sending
-
-    def send(self, sizes: Mapping[int, int], arrived: Arrived | None) -> None:
-        """Send these bytes to these members; `arrived` is told of each that has them, also of none."""
-        self._transport.send(self._sending, sizes, arrived)
+    total: Mapping[int, int]
+    size: int
+    routes: Mapping[int, Route]
+    load: dict[PortId, int]
+    path: tuple[PortId, ...]
 
 
 class Transport:
@@ -73,7 +71,7 @@ class Transport:
         self._sending: dict[str, Sending] = {}
         self._owner: dict[StreamId, Sending] = {}
         self._takes = itertools.count()
-        self._loads: dict[tuple[str, int, str], tuple[Mapping[int, int], dict[PortId, int]]] = {}
+        self._outgoing: dict[tuple[str, int, str], _Outgoing] = {}
         self._group_loads: dict[
             tuple[str, str], tuple[tuple[tuple[int, ...], ...], tuple[dict[PortId, int], int, int]]
         ] = {}
@@ -130,26 +128,22 @@ class Transport:
 
     def open_share(
         self, step: Collective, index: int, batch: str, layer: int, total: Mapping[int, int], done: Done
-    ) -> Share:
+    ) -> Send:
         """Submit what member `index` of the group of `step` sends, `total[peer]` bytes to each peer.
 
-        It is sent with `Share.send`, in as many rounds as the caller likes; `done` is called when the
-        last byte has arrived. Nothing is called back before this has returned.
+        It is sent with what is returned, in as many rounds as the caller likes; `done` is called when the
+        last byte has arrived. Nothing is called back before this has returned. `total` is the same
+        object as long as it is equal.
         """
         members = self._job.placement.groups[step.group]
         name = f"{step.id}.{index}"
-        if self._connections.by_flow:
-            routes = self._connections.of_share(name, step.group, index, dict(total))
-            load = _load(total, routes)
-        else:
-            routes = self._connections.of_member(step.group, index)
-            known = self._loads.get((step.group, index, step.label))
-            if known is None or known[0] != total:  # the layers of a batch are alike
-                known = self._loads[step.group, index, step.label] = dict(total), _load(total, routes)
-            load = known[1]
-        flow = _collective_flow(name, step, batch, layer, sum(total.values()), load)
-        sending = self._submit(flow, members[index], done)
-        sending.routes = routes
+        key = step.group, index, step.label
+        known = self._outgoing.get(key)
+        if known is None or known.total is not total or self._connections.by_flow:
+            known = self._outgoing[key] = self._outgoing_of(name, step, index, total)
+        flow = _collective_flow(name, step, batch, layer, known.size, known.load)
+        sending = self._submit(flow, members[index], known.path, done)
+        routes = sending.routes = known.routes
         before = self._group_levels.get((step.group, index), Level.CONTROL)
         self._permit(sending, before)
         sending.after_ns = sending.then_ns = self._overheads.collective_ns
@@ -162,7 +156,15 @@ class Transport:
             sending.caps = all_to_all_caps(sending.beside, routes, self._overheads.all_to_all_goodput)
         if sending.owed == 0:
             self._agenda.at(_permitted_ns(sending) + sending.after_ns, partial(self._complete, sending))
-        return Share(self, sending)
+        return partial(self.send, sending)
+
+    def _outgoing_of(self, name: str, step: Collective, index: int, total: Mapping[int, int]) -> _Outgoing:
+        if self._connections.by_flow:
+            routes: Mapping[int, Route] = self._connections.of_share(name, step.group, index, total)
+        else:
+            routes = self._connections.of_member(step.group, index)
+        load = _load(total, routes)
+        return _Outgoing(total, sum(total.values()), routes, load, tuple(load))
 
     def open_group(self, step: Collective, batch: str, layer: int, done: Done) -> None:
         """Send what all members of the group of `step` send as one flow, its connections in lockstep.
@@ -173,7 +175,7 @@ class Transport:
         members = self._job.placement.groups[step.group]
         load, size, largest = self._group_load(step)
         flow = _collective_flow(step.id, step, batch, layer, size, load)
-        sending = self._submit(flow, members[0], done)
+        sending = self._submit(flow, members[0], tuple(load), done)
         sending.unsent = 0
         self._permit(sending, self._group_levels.get((step.group, 0), Level.CONTROL))
         self._group_levels[step.group, 0] = sending.wanted
@@ -227,17 +229,18 @@ class Transport:
         sending.in_step = size / largest
         self._owner[stream] = sending
 
-    def send(self, sending: Sending, sizes: Mapping[int, int], arrived: Arrived | None) -> None:
-        """Hand over bytes of a flow for the peers of its routes, by number."""
-        if sending.permit_ns is not None and sending.permit_ns > self._agenda.now_ns:
-            self._agenda.at(sending.permit_ns, partial(self.send, sending, sizes, arrived))
+    def send(self, sending: Sending, messages: Messages, arrived: Arrived | None) -> None:
+        """Hand over bytes of a flow for peers of its routes."""
+        now_ns = self._agenda.now_ns
+        if sending.permit_ns is not None and sending.permit_ns > now_ns:
+            self._agenda.at(sending.permit_ns, partial(self.send, sending, messages, arrived))
             return
-        place = sending.place
+        routes, streams, place = sending.routes, sending.streams, sending.place
         free = sending.rate_bps is None and not sending.caps
         after_ns, sending.after_ns = sending.after_ns, sending.then_ns
         first = sending.unsent == sending.flow.size_bytes
-        for peer, size in sizes.items():
-            route = sending.routes[peer]
+        for peer, size in messages:
+            route = routes[peer]
             message = peer, size, arrived, after_ns
             sending.unsent -= size
             if size > 0 and route.ports:
@@ -249,11 +252,11 @@ class Transport:
                 route.carried += over
                 cap = None if free else sending.bounds(peer)
                 stream = self._network.add(route.ports, over, place, cap)
-                sending.streams[stream] = message
+                streams[stream] = message
                 self._owner[stream] = sending
             else:  # nothing to send, or it stays on the server
                 self.messages += size > 0
-                self._agenda.at(self._agenda.now_ns + after_ns, partial(self._through, sending, message))
+                self._agenda.at(now_ns + after_ns, partial(self._through, sending, message))
         if sending.rate_bps is not None:
             self._move(sending)  # the pace is now for more streams
 
@@ -265,10 +268,11 @@ class Transport:
         ended: list[tuple[Sending, Message]] = []
         for stream in streams:  # all of them first: their numbers are used again
             sending = self._owner.pop(stream)
-            message = sending.streams.pop(stream)
-            ended.append((sending, message))
-            if self._bursts.burst_bytes and message[0] >= 0:
-                self._bursts.ends(now_ns, sending.routes[message[0]].ports)
+            ended.append((sending, sending.streams.pop(stream)))
+        if self._bursts.burst_bytes:
+            for sending, message in ended:
+                if message[0] >= 0:
+                    self._bursts.ends(now_ns, sending.routes[message[0]].ports)
         for sending, message in ended:
             if message[3]:
                 self._agenda.at(now_ns + message[3], partial(self._through, sending, message))
@@ -291,6 +295,8 @@ class Transport:
                 self.obey(self._scheduler.progress(now_ns, sending.flow.id, left))
 
     def obey(self, assignments: Sequence[Assignment]) -> None:
+        if not assignments:
+            return
         crowded: dict[int, Pool] = {}
         for said in assignments:
             sending = self._sending[said.flow]
@@ -298,7 +304,8 @@ class Transport:
             sending.obey(said)
             if sending.wanted != before:
                 self._log(sending, before, said.reason)
-            self._move(sending)
+            if sending.streams:
+                self._move(sending)
             if sending.pool is not None and sending.permit_ns is None:
                 crowded[id(sending.pool)] = sending.pool
         for pool in crowded.values():
@@ -325,11 +332,11 @@ class Transport:
         self._bursts.begins(now_ns, route.ports, passed)
         return passed
 
-    def _submit(self, flow: Flow, src: int, done: Done) -> Sending:
+    def _submit(self, flow: Flow, src: int, path: tuple[PortId, ...], done: Done) -> Sending:
         """A flow that needs no lane."""
         now_ns = self._agenda.now_ns
         sending = Sending(flow, src, -1, now_ns, done)
-        sending.path = tuple(flow.load)
+        sending.path = path
         self.submitted += 1
         self._sending[flow.id] = sending
         self.obey(self._scheduler.submit(now_ns, flow))
@@ -368,7 +375,7 @@ class Transport:
             sending.path = sending.routes[sending.dst].path
             self._permit(sending, lane.level)
             sending.after_ns = self._overheads.transfer_ns
-            self.send(sending, {sending.dst: sending.flow.size_bytes}, None)
+            self.send(sending, ((sending.dst, sending.flow.size_bytes),), None)
         self._lend(pool)
 
     def _lend(self, pool: Pool) -> None:
@@ -444,15 +451,15 @@ class Transport:
         )
 
     def _row(self, sending: Sending) -> FlowRow:
-        flow, server_of = sending.flow, self._job.placement.server_of
+        flow, ranks = sending.flow, self._job.placement.ranks
         permit_ns = self._agenda.now_ns if sending.permit_ns is None else sending.permit_ns
         return FlowRow(
             id=flow.id,
             stage=flow.stage,
             src=sending.src,
             dst=sending.dst,
-            src_server=server_of(sending.src),
-            dst_server=None if sending.dst < 0 else server_of(sending.dst),
+            src_server=ranks[sending.src].server,
+            dst_server=None if sending.dst < 0 else ranks[sending.dst].server,
             size_bytes=flow.size_bytes,
             batch=flow.batch,
             request=None if flow.request is None else int(flow.request),

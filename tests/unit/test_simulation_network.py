@@ -80,7 +80,7 @@ def test_a_stream_that_is_held_back_is_seen() -> None:
     network.add((0,), 1_000, (1, 0.0))
     network.settle(0)
     assert network.held_back(1e-9) == 0
-    network._streams.rate[slow] /= 3
+    network._streams["rate"][slow] /= 3
     assert network.held_back(1e-9) > 0
 
 
