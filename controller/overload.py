@@ -187,7 +187,8 @@ class Overload:
             return []
         active = list(batches)
         loads = [load for batch in active if (load := self._load_of(batch)).requests]
-        self._active_requests = sum(len(load.requests) for load in loads)
+        # A request may be in several batches: sent for while it was queued, or split.
+        self._active_requests = len({request.id for load in loads for request in load.requests})
         budget = self._control.most_pruned(self._active_requests)
         before = self._pruned
         self._pruned = overloading_requests(now_ns, loads, bps=self._bps, budget=budget)

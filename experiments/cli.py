@@ -30,7 +30,9 @@ from experiments.cli_common import (
     stdout,
     told_to_the_user,
 )
+from experiments.cli_models import models
 from experiments.cli_studies import calibrate, sweep, validate
+from experiments.cli_workload import workload
 from experiments.errors import UserError
 
 app = typer.Typer(
@@ -41,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench, name="bench")
+app.add_typer(workload, name="workload")
 
 
 def main() -> None:
@@ -114,7 +117,8 @@ def run(
 
 
 app.command()(sweep)
-app.command()(calibrate)
+app.add_typer(calibrate, name="calibrate")
+app.command()(models)
 app.command()(validate)
 
 

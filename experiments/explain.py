@@ -18,7 +18,7 @@ from controller.flow import Stage
 from experiments import explain_text
 from experiments.errors import UserError
 from experiments.known_names import nearest
-from experiments.metrics import spans_by_batch, time_spent
+from experiments.metrics import batches_of, spans_by_batch, time_spent
 from experiments.result_tables import TABLES, TableRows
 from testbed.record import DecisionRow, FlowRow, RequestRow, SpanRow
 
@@ -76,7 +76,8 @@ def _flow_story(run: "_Run", policy: str, flow: FlowRow) -> str:
     if flow.request is not None:
         requests = run.rows(RequestRow, policy, request=flow.request)
     elif flow.batch is not None:
-        requests = run.rows(RequestRow, policy, batch=flow.batch)
+        everyone = run.rows(RequestRow, policy)
+        requests = [row for row in everyone if flow.batch in batches_of(row)]
     shares: Sequence[FlowRow] = ()
     if flow.stage is Stage.COLLECTIVE and flow.coflow is not None:
         shares = run.rows(FlowRow, policy, coflow=flow.coflow)
@@ -87,10 +88,10 @@ def _flow_story(run: "_Run", policy: str, flow: FlowRow) -> str:
 
 def _request_story(run: "_Run", policy: str, request: RequestRow) -> str:
     flows = run.rows(FlowRow, policy, request=request.request)
-    spans: Sequence[SpanRow] = ()
+    batches = batches_of(request)
+    spans = [span for batch in batches for span in run.rows(SpanRow, policy, batch=batch)]
     shares: Sequence[FlowRow] = ()
     if request.batch is not None:
-        spans = run.rows(SpanRow, policy, batch=request.batch)
         shares = run.rows(FlowRow, policy, batch=request.batch, stage=Stage.COLLECTIVE.value)
     spent = time_spent(request, spans_by_batch(spans))
     return explain_text.request_story(run.path, policy, request, spent, flows, shares)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controller.flow import Level, Stage
-from experiments.metrics import TimeSpent, level_periods, meets_slo
+from experiments.metrics import TimeSpent, batches_of, level_periods, meets_slo
 from testbed.record import DecisionRow, FlowRow, RequestRow
 
 STAGES = {
@@ -63,6 +63,7 @@ def flow_story(
         f"  It finished at {moment(flow.finish_ns)}, {lasting(flow.finish_ns - flow.submit_ns)} after it was"
         f" submitted{_against_deadline(flow)}.",
     ]
+    lines += [f"  {line}" for line in _sent_for_early(flow, requests)]
     if len(shares) > 1:
         lines.append(f"  {_among_shares(flow, shares)}")
     lines += [f"  {line}" for line in _levels(flow, decisions)]
@@ -122,6 +123,17 @@ def _against_deadline(flow: FlowRow) -> str:
     if spare_ns == 0:
         return " and exactly at its deadline"
     return f" and {lasting(abs(spare_ns))} {'before' if spare_ns > 0 else 'after'} its deadline"
+
+
+def _sent_for_early(flow: FlowRow, requests: Sequence[RequestRow]) -> list[str]:
+    """Of S1 that did not wait for the batch of its request."""
+    return [
+        f"It was sent for while request {row.request} was queued, {lasting(row.start_ns - flow.submit_ns)}"
+        f" before batch {row.batch} began."
+        for row in requests
+        if flow.batch == f"{row.unit}.f{row.request}"  # as `ServingSystem` calls a `FetchPlan`
+        if row.start_ns is not None and flow.submit_ns < row.start_ns
+    ]
 
 
 def _among_shares(flow: FlowRow, shares: Sequence[FlowRow]) -> str:
@@ -214,7 +226,9 @@ def request_story(
 
 
 def _arrival(request: RequestRow) -> str:
-    where = f" and was prefilled in batch {request.batch}" if request.batch is not None else ""
+    *earlier, last = batches_of(request) or ("",)
+    parts = f"in parts in batches {', '.join(earlier)} and" if earlier else "in batch"
+    where = f" and was prefilled {parts} {last}" if last else ""
     unit = f" on unit {request.unit}" if request.batch is not None and request.unit is not None else ""
     return f"It arrived at {moment(request.arrival_ns)}{where}{unit}."
 

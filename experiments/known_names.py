@@ -5,9 +5,12 @@ showing the help of the command, needs none of them.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from pydantic_core import PydanticCustomError
+
+from experiments.errors import UserError
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
@@ -17,15 +20,27 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def known_model(name: str) -> str:
+    """A model known here, or the path of a `config.json`, which has to be that of a model."""
+    from experiments.model_file import as_model_path, read_model
     from testbed.serving.models import MODELS
 
-    return _one_of(name, MODELS, "model")
+    path = as_model_path(name, Path.cwd())
+    if path is None:
+        return _one_of(name, MODELS, "model")
+    _check("model", lambda: read_model(Path(path)))
+    return path
 
 
 def known_gpu(name: str) -> str:
+    """A GPU known here, or the path of a profile, which has to be right."""
+    from experiments.gpu_profile import as_gpu_path, read_profile
     from testbed.serving.gpus import GPUS
 
-    return _one_of(name, GPUS, "GPU")
+    path = as_gpu_path(name, Path.cwd())
+    if path is None:
+        return _one_of(name, GPUS, "GPU")
+    _check("gpu", lambda: read_profile(Path(path)))
+    return path
 
 
 def known_router(name: str) -> str:
@@ -38,6 +53,12 @@ def known_decode_choice(name: str) -> str:
     from testbed.serving.router import DECODE_CHOICES
 
     return _one_of(name, DECODE_CHOICES, "decode choice")
+
+
+def known_batching(name: str) -> str:
+    from testbed.serving.batching import BATCHING
+
+    return _one_of(name, BATCHING, "batching")
 
 
 def known_policy(spec: str) -> str:
@@ -66,6 +87,14 @@ def known_fabric(name: str) -> str:
     from testbed.fabrics import AUTO, FABRICS
 
     return _one_of(name, [AUTO, *FABRICS], "fabric")
+
+
+def _check(key: str, read: Callable[[], object]) -> None:
+    """Read the file that `key` names, and blame the key for what is wrong with it."""
+    try:
+        read()
+    except UserError as error:
+        raise PydanticCustomError("refused", "{reason}", {"key": key, "reason": str(error)}) from None
 
 
 def _one_of(name: str, known: Iterable[str], what: str) -> str:

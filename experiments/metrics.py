@@ -17,6 +17,8 @@ from controller.flow import Level, PortId
 from testbed.record import DecisionRow, FlowRow, LinkSample, RequestRow, SpanRow
 
 COMPLETED = "completed"
+PRUNED = "pruned"
+FAILED = "failed"
 
 Numbers = Sequence[float] | npt.NDArray[np.float64]
 
@@ -27,6 +29,7 @@ class SpanKind(enum.StrEnum):
     S1_WAIT = "s1_wait"
     COMPUTE = "compute"
     COLLECTIVE = "collective"
+    PAUSED = "paused"
     DECODE_STEP = "decode"
 
 
@@ -58,6 +61,35 @@ def slo_attainment(rows: Sequence[RequestRow]) -> float | None:
     if not rows:
         return None
     return sum(meets_slo(row) for row in rows) / len(rows)
+
+
+def measured(rows: Iterable[RequestRow]) -> list[RequestRow]:
+    """The requests that count: all but those of the warm-up."""
+    return [row for row in rows if not row.warmup]
+
+
+def counted_from_ns(rows: Iterable[RequestRow]) -> int | None:
+    """When the first request arrives that counts, if there was a warm-up before it; else `None`."""
+    warm, first = False, None
+    for row in rows:
+        if row.warmup:
+            warm = True
+        elif first is None or row.arrival_ns < first:
+            first = row.arrival_ns
+    return first if warm else None
+
+
+def fates(rows: Iterable[RequestRow]) -> dict[str, int]:
+    """How many requests arrived, warm-up and all, and what became of them: the others add up to `arrived`.
+
+    Raises `ValueError` for a status that is none of the three.
+    """
+    found = {COMPLETED: 0, PRUNED: 0, FAILED: 0}
+    for row in rows:
+        if row.status not in found:
+            raise ValueError(f"request {row.request} ended as {row.status!r}: none of {', '.join(found)}")
+        found[row.status] += 1
+    return {"arrived": sum(found.values()), **found}
 
 
 class LevelPeriod(msgspec.Struct, frozen=True):
@@ -131,7 +163,8 @@ def link_rates(samples: Iterable[LinkSample], bytes_scale: float) -> dict[PortId
 class TimeSpent(msgspec.Struct, frozen=True, kw_only=True):
     """Where the TTFT of one request went. The parts add up to it.
 
-    `other_ns` is prefill time in none of the spans (hand-over between steps, other work of a rank).
+    `other_ns` is prefill time in none of the spans (hand-over between steps, other work of a rank, the time
+    between two parts of a prompt, and that in which its batch had paused).
     """
 
     queue_ns: int
@@ -146,16 +179,17 @@ class TimeSpent(msgspec.Struct, frozen=True, kw_only=True):
 def time_spent(row: RequestRow, spans: Mapping[str, Sequence[SpanRow]]) -> TimeSpent | None:
     """Split the TTFT of a completed request; `None` when it has no first token.
 
-    `spans` are all spans by batch. Inside prefill, each kind is the mean over the ranks that worked
-    on the batch. The P2D tail is the time S3 needed after prefill had ended, i.e. what compute
-    could not hide; the decode step follows it.
+    `spans` are all spans by batch, those of `batches_of` at the least. Inside prefill, each kind is the mean
+    over the ranks that worked on the batch. The P2D tail is the time S3 needed after prefill had ended,
+    i.e. what compute could not hide; the decode step follows it.
     """
     if row.start_ns is None or row.prefill_end_ns is None or row.first_token_ns is None:
         return None
     prefill = row.prefill_end_ns - row.start_ns
     mine = [
         span
-        for span in spans.get(row.batch or "", ())
+        for batch in batches_of(row)
+        for span in spans.get(batch, ())
         if span.kind != SpanKind.DECODE_STEP
         and span.start_ns < row.prefill_end_ns
         and span.end_ns > row.start_ns
@@ -177,6 +211,11 @@ def time_spent(row: RequestRow, spans: Mapping[str, Sequence[SpanRow]]) -> TimeS
         p2d_tail_ns=arrived - row.prefill_end_ns,
         decode_ns=row.first_token_ns - arrived,
     )
+
+
+def batches_of(row: RequestRow) -> tuple[str, ...]:
+    """The batches with a part of the prompt, in their order."""
+    return row.earlier_batches if row.batch is None else (*row.earlier_batches, row.batch)
 
 
 def spans_by_batch(spans: Iterable[SpanRow]) -> dict[str, list[SpanRow]]:

@@ -61,7 +61,7 @@ def _serving_sections(series: Sequence[Series]) -> list[Markup]:
     figures = report_figures
     promoted = [one for one in series if one.run["promotions"]]
     return [
-        section("Results", report_sections.summary(series)),
+        section("Results", report_sections.summary(series), report_sections.left_out(series)),
         section(
             "Time to first token",
             figure(
@@ -76,6 +76,8 @@ def _serving_sections(series: Sequence[Series]) -> list[Markup]:
             ),
             Markup("<h3>Furthest from their SLO</h3>"),
             report_sections.slowest(series),
+            Markup("<h3>Prefix cache</h3>"),
+            report_sections.caches(series),
         ),
         section(
             "Stages",

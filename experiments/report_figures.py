@@ -50,13 +50,13 @@ def ttft_figure(series: Sequence[Series]) -> str:
     """TTFT, and TTFT over its own SLO, as distributions over all arrived requests."""
     figure, (left, right) = new_figure(1, 2, height=2.7)
     for one in series:
-        rows = [row for row in one.tables.requests if row.ttft_ns is not None]
-        total = len(one.tables.requests)
+        rows = [row for row in one.requests if row.ttft_ns is not None]
+        total = len(one.requests)
         ttft_s = [row.ttft_ns / 1e9 for row in rows if row.ttft_ns is not None]
         ratio = [row.ttft_ns / row.slo_ns for row in rows if row.ttft_ns is not None and row.slo_ns]
         draw_cdf(left, ttft_s, label=one.label, colour=one.colour, total=total)
         draw_cdf(right, ratio, label=one.label, colour=one.colour, total=total)
-    budgets = {row.slo_ns for one in series for row in one.tables.requests}
+    budgets = {row.slo_ns for one in series for row in one.requests}
     if len(budgets) == 1:
         draw_mark(left, budgets.pop() / 1e9, "SLO")
     draw_mark(right, 1.0, "SLO")
@@ -70,11 +70,11 @@ def ttft_figure(series: Sequence[Series]) -> str:
 def arrivals_figure(series: Sequence[Series]) -> str:
     """TTFT over SLO of each request against its arrival; a cross on top has no first token."""
     figure, (axes,) = new_figure(1, 1, height=2.4)
-    rows = [row for one in series for row in one.tables.requests]
+    rows = [row for one in series for row in one.requests]
     ratios = [row.ttft_ns / row.slo_ns for row in rows if row.ttft_ns is not None and row.slo_ns]
     top = 1.1 * max([1.0, *ratios])
     for one in series:
-        done = [r for r in one.tables.requests if r.ttft_ns is not None and r.slo_ns]
+        done = [r for r in one.requests if r.ttft_ns is not None and r.slo_ns]
         axes.scatter(
             [r.arrival_ns / 1e9 for r in done],
             [r.ttft_ns / r.slo_ns for r in done if r.ttft_ns is not None],
@@ -85,7 +85,7 @@ def arrivals_figure(series: Sequence[Series]) -> str:
             label=one.label,
             rasterized=len(done) > 1000,
         )
-        lost = [r.arrival_ns / 1e9 for r in one.tables.requests if r.ttft_ns is None]
+        lost = [r.arrival_ns / 1e9 for r in one.requests if r.ttft_ns is None]
         axes.scatter(lost, [top] * len(lost), s=22, marker="x", color=one.colour)
     axes.axhline(1.0, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.set(xlabel="arrival (s)", ylabel="TTFT / SLO", ylim=(0, top * 1.06))

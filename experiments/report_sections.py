@@ -92,7 +92,7 @@ def _against(value: float | None, reference: float | None) -> Markup:
 def summary(series: Sequence[Series]) -> Markup:
     """One line per series; the small figures are changes against the first one."""
     first = series[0].run
-    rows = []
+    rows: list[Sequence[object]] = []
     for one in series:
         run = one.run
         rows.append(
@@ -109,9 +109,28 @@ def summary(series: Sequence[Series]) -> Markup:
                 "yes" if run["fidelity"]["faithful"] else Markup("<b class=no>no</b>"),
             )
         )
+        for name, found in run.get("classes", {}).items():
+            rows.append(_class_row(name, found))
     headings = ["policy", "done", "TTFT mean", "p50", "p90", "p99", "SLO met", "mean CCT"]
     headings += ["S1 exposed", "P2D earliness", "promotions", "faithful"]
     return table(headings, rows, text_columns=1)
+
+
+def _class_row(name: str, found: dict[str, Any]) -> Sequence[object]:
+    """The requests of one SLO class, below the line of all."""
+    return (
+        Markup(f"&emsp;{html(name)}"),
+        f"{found['completed']}/{found['requests']}",
+        *(duration(found["ttft_s"][part]) for part in ("mean", "p50", "p90", "p99")),
+        share(found["slo_attainment"]),
+        *[""] * 5,
+    )
+
+
+def left_out(series: Sequence[Series]) -> Markup:
+    """How many requests warm up and are in no number of the page; nothing where none does."""
+    counts = sorted({one.run.get("counts", {}).get("warmup", 0) for one in series} - {0})
+    return Markup("".join(f"<p>Left out: the first {count} requests, which warm up.</p>" for count in counts))
 
 
 def micro_flows(series: Sequence[Series]) -> Markup:
@@ -156,13 +175,45 @@ def coflows(series: Sequence[Series]) -> Markup:
     return table(headings, rows, text_columns=1)
 
 
+def caches(series: Sequence[Series]) -> Markup:
+    """What the prefix caches were good for: a line per series and unit, and for several units their sum."""
+    rows: list[Sequence[object]] = []
+    for one in series:
+        cache = one.run.get("cache") or {}
+        units = cache.get("units", {})
+        lines = list(units.items())
+        if len(lines) > 1:
+            lines.append(("all", cache["total"]))
+        for name, counts in lines:
+            reusable = sum(counts[f"{kind}_tokens"] for kind in ("local", "remote", "missed"))
+            rows.append(
+                (
+                    _named(one),
+                    name,
+                    counts["requests"],
+                    f"{counts['prompt_tokens']:,}",
+                    *(_of(counts[f"{kind}_tokens"], reusable) for kind in ("local", "remote", "missed")),
+                    f"{counts['evicted_blocks']:,}",
+                )
+            )
+    if not rows:
+        return Markup("<p>Nothing is known of the prefix caches of this run.</p>")
+    headings = ["policy", "unit", "requests", "prompt tokens", "on the replica", "fetched (S1)", "missed"]
+    return table([*headings, "evicted blocks"], rows, text_columns=2)
+
+
+def _of(tokens: int, reusable: int) -> Markup:
+    """Tokens, and below them what share they are of the tokens that could have been reused."""
+    return Markup(f"{tokens:,}<small>{share(tokens / reusable if reusable else None)}</small>")
+
+
 def slowest(series: Sequence[Series]) -> Markup:
     """The requests worst off against their SLO, and where their time went."""
     rows: list[Sequence[object]] = []
     for one in series:
-        done = [r for r in one.tables.requests if r.ttft_ns is not None and r.slo_ns]
+        done = [r for r in one.requests if r.ttft_ns is not None and r.slo_ns]
         worst = heapq.nlargest(SLOWEST, done, key=_over_slo)
-        batches = {row.batch for row in worst if row.batch is not None}
+        batches = {batch for row in worst for batch in metrics.batches_of(row)}
         spans = metrics.spans_by_batch(one.tables.spans.where(batch=batches))
         longest = max((r.ttft_ns or 0 for r in done), default=1)
         for row in worst:
@@ -182,7 +233,7 @@ def slowest(series: Sequence[Series]) -> Markup:
             )
         rows += [
             (_named(one), row.request, row.status, NOTHING, NOTHING, *[NOTHING] * len(TIME_PARTS))
-            for row in one.tables.requests
+            for row in one.requests
             if row.ttft_ns is None
         ][:SLOWEST]
     headings = ["policy", "request", "where the time went", "TTFT", "/ SLO"]

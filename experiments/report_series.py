@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments import metrics
 from experiments.distributions import Distributions
 from experiments.result_tables import Tables
 from experiments.run_directory import RunDirectory
+from testbed.record import RequestRow
 
 # Distinct for the common colour-vision deficiencies (after Okabe and Ito, 2008), muted to be
 # readable on white and on near-black.
@@ -32,6 +34,11 @@ class Series:
     @property
     def is_micro(self) -> bool:
         return not self.tables.requests
+
+    @property
+    def requests(self) -> list[RequestRow]:
+        """Those that count: without the warm-up."""
+        return metrics.measured(self.tables.requests)
 
     @property
     def is_coflows(self) -> bool:

@@ -9,8 +9,10 @@ from controller.policies.spec import read_spec
 from experiments.auto_scale import flows_dilation, scale_for, serving_dilation
 from experiments.calibration import adds_overheads, overheads_of
 from experiments.errors import UserError
-from experiments.scenario import AllReduce, Scenario
-from experiments.scenario_cluster import TopologyKind, TopologySection
+from experiments.gpu_profile import gpu_named
+from experiments.model_file import model_named
+from experiments.scenario import AllReduce, FetchStart, Scenario
+from experiments.scenario_cluster import SequenceExchange, TopologyKind, TopologySection
 from experiments.scenario_simulation import SimulatedCollectives, SimulatedOrder
 from experiments.scenario_workload import WorkloadKind
 from experiments.workloads import coflow_benchmark
@@ -28,11 +30,11 @@ from testbed.job import (
     SimulationOptions,
     WorkerOptions,
 )
+from testbed.serving.cache_use import cache_capacity_blocks, replica_bytes_per_token
 from testbed.serving.capacity import estimated_capacity_rps
-from testbed.serving.gpus import GPUS
-from testbed.serving.models import MODELS
 from testbed.serving.placement import PlacementError, place
 from testbed.serving.slo import DEFAULT_CLASS, SloTarget, with_slos
+from testbed.serving.steps import step_options
 from testbed.topology import ServerShape, Topology, fat_tree, leaf_spine, rail_optimised, star
 from workers.plan import CollectiveKind
 
@@ -41,6 +43,11 @@ _BYTES_PER_KIB = 1024
 _ALL_REDUCES = {
     AllReduce.RING: CollectiveKind.ALL_REDUCE,
     AllReduce.TREE: CollectiveKind.TREE_ALL_REDUCE,
+}
+
+_SEQUENCES = {
+    SequenceExchange.RING: CollectiveKind.RING_ATTENTION,
+    SequenceExchange.ULYSSES: CollectiveKind.ALL_TO_ALL,
 }
 
 
@@ -67,13 +74,22 @@ def resolve(scenario: Scenario) -> Resolved:
         topology=topology,
         placement=endpoints(topology) if micro else _placement(scenario, topology),
         scale=Scale(time_dilation=1.0, bytes_scale=1.0),  # decided below, once the work is known
-        model=MODELS[scenario.model],
-        gpu=GPUS[scenario.gpu],
+        model=model_named(scenario.model),
+        gpu=gpu_named(scenario.gpu),
         serving=ServingOptions(
             router=scenario.serving.router,
             max_batch_tokens=scenario.serving.max_batch_tokens,
             decode_choice=scenario.serving.decode,
             all_reduce=_ALL_REDUCES[scenario.serving.all_reduce],
+            sequence=_SEQUENCES[scenario.units.sequence],
+            expert_skew=scenario.units.expert_skew,
+            batching=scenario.serving.batching,
+            chunk_tokens=scenario.serving.chunk_tokens,
+            preempt_layers=scenario.serving.preempt_layers,
+            fetch_early=scenario.serving.fetch is FetchStart.QUEUE,
+            fetch_ahead=scenario.serving.fetch_ahead,
+            decode_batch=scenario.serving.decode_batch,
+            decode_background=scenario.serving.decode_background,
         ),
         scheduler=SchedulerOptions(
             levels=scenario.scheduler.levels,
@@ -95,6 +111,7 @@ def resolve(scenario: Scenario) -> Resolved:
             progress_ns=round(scenario.simulation.progress_ms * 1e6),
             paths=scenario.simulation.paths,
             grouped=scenario.simulation.collectives is SimulatedCollectives.GROUPED,
+            separate=scenario.simulation.separate,
             invariants=scenario.simulation.invariants,
         ),
     )
@@ -104,8 +121,10 @@ def resolve(scenario: Scenario) -> Resolved:
         every = msgspec.structs.replace(base.workers, verify_share=1.0)
         base = msgspec.structs.replace(base, flows=flows, workers=every)
     else:
+        base = _with_cache(scenario, base)
         requests, notes = _requests(scenario, base)
         base = msgspec.structs.replace(base, requests=requests)
+        _check_cache(scenario, base)
     scale, scale_notes = _scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
     notes += (*_topology_notes(scenario.topology), *scale_notes)
@@ -183,11 +202,30 @@ def _placement(scenario: Scenario, topology: Topology) -> Placement:
             ranks_per_server=units.ranks_per_server,
             tp=units.tp,
             ep=units.ep,
+            sp=units.sp,
+            pp=units.pp,
+            sequence=_SEQUENCES[units.sequence],
             layout=units.layout,
-            model=MODELS[scenario.model],
+            model=model_named(scenario.model),
         )
     except PlacementError as error:
         raise UserError(f"scenario {scenario.name}: {error}") from None
+
+
+def _with_cache(scenario: Scenario, job: Job) -> Job:
+    """The size of the prefix cache in tokens, whichever way the scenario gives it."""
+    tokens, gib = scenario.serving.cache_tokens, scenario.serving.cache_gib
+    if gib is not None:
+        tokens = int(gib * 2**30 / replica_bytes_per_token(job.model, job.placement.tp))
+    return msgspec.structs.replace(job, serving=msgspec.structs.replace(job.serving, cache_tokens=tokens))
+
+
+def _check_cache(scenario: Scenario, job: Job) -> None:
+    try:
+        cache_capacity_blocks(job)
+    except ValueError as error:
+        key = "serving.cache_tokens" if scenario.serving.cache_gib is None else "serving.cache_gib"
+        raise UserError(f"scenario {scenario.name}: {key}: {error}") from None
 
 
 def _scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
@@ -256,7 +294,7 @@ def _requests(scenario: Scenario, job: Job) -> tuple[tuple[Request, ...], tuple[
         model=job.model,
         gpu=job.gpu,
         topology=job.topology,
-        all_reduce=job.serving.all_reduce,
+        options=step_options(job),
     )
     return tuple(promised), workload.notes
 
@@ -269,7 +307,7 @@ def _capacity_rps(job: Job, requests: Sequence[Request]) -> float:
         gpu=job.gpu,
         topology=job.topology,
         max_batch_tokens=job.serving.max_batch_tokens,
-        all_reduce=job.serving.all_reduce,
+        options=step_options(job),
     )
 
 

@@ -50,6 +50,9 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
             "arrival_ns": _COUNT,
             "slo_ns": _COUNT,
             "unloaded_ttft_ns": _COUNT,
+            "warmup": pa.bool_(),
+            "earlier_batches": pa.list_(_TEXT),
+            "output_tokens": _COUNT,
         },
         {
             "unit": _TEXT,
@@ -60,6 +63,7 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
             "p2d_end_ns": _COUNT,
             "first_token_ns": _COUNT,
             "ttft_ns": _COUNT,
+            "last_token_ns": _COUNT,
         },
     ),
     "flows": _schema(

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from controller.policies.fault import policy_fault
 from experiments.errors import UserError
 from experiments.resolve import resolve
@@ -19,8 +21,10 @@ from experiments.scenario import Scenario
 from experiments.scenario_text import to_yaml
 from testbed.fabric import Fabric, FabricUnavailable, Progress, RunFailed
 from testbed.fabrics import missing_of
-from testbed.job import Job, Placement
+from testbed.job import Job, Placement, RankSpec
 from testbed.record import RunRecord
+from testbed.serving.decoding import with_last_tokens
+from testbed.serving.placement import coordinates
 
 Listener = Callable[[str, Progress], None]
 """Told the policy that runs and how far it is."""
@@ -91,23 +95,54 @@ def run_scenario(
 
 
 def run_job(fabric: Fabric, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
-    """`fabric.run`; what a policy of another package raises in a hook becomes a `RunFailed` that names it."""
+    """`fabric.run`; what a policy of another package raises in a hook becomes a `RunFailed` that names it.
+
+    Also raises `RunFailed` when requests were lost: each one that arrived has to be accounted for.
+    """
     try:
-        return fabric.run(job, progress)
+        record = fabric.run(job, progress)
     except Exception as error:
         fault = policy_fault(error)
         if fault is None:
             raise
         raise RunFailed(fault) from error
+    record = msgspec.structs.replace(record, requests=with_last_tokens(job, record.requests))
+    if len(record.requests) != len(job.requests):
+        raise RunFailed(
+            f"{job.policy}: {len(job.requests)} requests arrived, {len(record.requests)} were accounted for"
+        )
+    return record
 
 
 def placement_text(placement: Placement) -> list[str]:
-    """One line per server that has ranks: `h1: rank 0 (unit0, 0), rank 8 (decode, 0)`."""
+    """One line per server that has ranks: `h1: rank 0 (p0, replica 0, ep0), rank 8 (decode, 0)`.
+
+    Of a rank's stage, replica, part of the sequence and tensor-parallel place those are told of which its
+    unit has several.
+    """
     by_server: dict[str, list[str]] = {}
     for spec in placement.ranks:
-        place = f"rank {spec.rank} ({spec.unit or spec.role.value}, {spec.index})"
-        by_server.setdefault(spec.server, []).append(place)
+        by_server.setdefault(spec.server, []).append(f"rank {spec.rank} ({_seat(placement, spec)})")
     return [f"{server}: {', '.join(places)}" for server, places in by_server.items()]
+
+
+def _seat(placement: Placement, spec: RankSpec) -> str:
+    if spec.unit is None:
+        return f"{spec.role.value}, {spec.index}"
+    at = coordinates(placement, spec.unit, spec.index)
+    words = [
+        f"{name} {number}"
+        for name, number, count in (
+            ("stage", at.stage, placement.pp),
+            ("replica", at.replica, len(placement.replicas[spec.unit])),
+            ("part", at.part, placement.sp),
+            ("tp", at.tp, placement.tp),
+        )
+        if count > 1
+    ]
+    if at.experts is not None:
+        words.append(at.experts.removeprefix(f"{spec.unit}."))
+    return ", ".join((spec.unit, *words))
 
 
 @contextlib.contextmanager

@@ -140,6 +140,11 @@ class TopologySection(Section):
         return self
 
 
+class SequenceExchange(enum.StrEnum):
+    RING = "ring"
+    ULYSSES = "ulysses"
+
+
 class UnitsSection(Section):
     prefill_units: int = Field(default=2, ge=1, le=1024, description="prefill units")
     ranks_per_unit: int = Field(default=4, ge=1, le=1024, description="ranks (GPUs) of one prefill unit")
@@ -152,6 +157,21 @@ class UnitsSection(Section):
     )
     ep: int | None = Field(
         default=None, ge=1, le=1024, description="expert-parallel ranks of a unit; null: by the model"
+    )
+    sp: int = Field(default=1, ge=1, le=64, description="parts that a sequence is split into, on ranks each")
+    pp: int = Field(
+        default=1, ge=1, le=64, description="pipeline stages of a unit, each with a share of the layers"
+    )
+    sequence: SequenceExchange = Field(
+        default=SequenceExchange.RING,
+        description="how the parts of a sequence attend to each other: KV goes round a ring (ring), or each "
+        "gets all tokens of some heads (ulysses)",
+    )
+    expert_skew: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="exponent of Zipf's law that the popularity of a layer's experts follows; 0: all alike",
     )
     layout: Layout = Field(
         default=Layout.SPREAD, description="a unit's ranks on as many servers as there are, or on few"

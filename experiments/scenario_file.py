@@ -17,7 +17,9 @@ from pydantic import ValidationError
 
 from experiments import yaml_file
 from experiments.errors import UserError
+from experiments.gpu_profile import as_gpu_path
 from experiments.known_names import nearest
+from experiments.model_file import as_model_path
 from experiments.scenario import Scenario
 from experiments.scenario_problem import explain
 from experiments.scenario_workload import SYNTHETIC, WorkloadKind
@@ -32,10 +34,14 @@ _ALTERNATIVES = (
 _FILES = (("workload", "path"), ("simulation", "calibration"))
 """Keys that name a file, relative to the file they stand in."""
 
+_NAMES_OR_FILES = {"model": as_model_path, "gpu": as_gpu_path}
+"""Keys that name something known here, or a file."""
 
 _KIND_OF_FORMAT = {
     TraceFormat.MOONCAKE: WorkloadKind.MOONCAKE,
     TraceFormat.AZURE: WorkloadKind.AZURE,
+    TraceFormat.BURSTGPT: WorkloadKind.BURSTGPT,
+    TraceFormat.BAILIAN: WorkloadKind.BAILIAN,
 }
 
 
@@ -235,6 +241,10 @@ def _with_absolute_paths(layer: Layer) -> dict[str, Any]:
         if isinstance(section, dict) and isinstance(section.get(key), str):
             path = os.path.abspath(layer.directory / os.path.expanduser(section[key]))
             data = {**data, name: {**section, key: path}}
+    for key, as_path in _NAMES_OR_FILES.items():
+        if isinstance(data.get(key), str):
+            found = as_path(data[key], layer.directory)
+            data = {**data, key: found or data[key]}
     return data
 
 

@@ -3,10 +3,10 @@
 import enum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from experiments.known_names import known_path_choice
-from experiments.scenario_section import Section
+from experiments.scenario_section import Section, refusal
 
 
 class SimulatedOrder(enum.Enum):
@@ -80,6 +80,11 @@ class SimulationSection(Section):
         default=SimulatedCollectives.EXACT,
         description="exact: every message of every round; grouped: symmetric collectives as one stream",
     )
+    separate: bool = Field(
+        default=False,
+        description="each of S1, S2 and S3 has all links to itself: what remains is without the contention "
+        "between stages",
+    )
     invariants: bool = Field(
         default=True, description="check the laws a run must keep while it runs (docs/invariants.md)"
     )
@@ -93,3 +98,12 @@ class SimulationSection(Section):
         description="what a machine adds, one by one, in wall time and bytes on the wire, at the scale "
         "the emulated fabric would have",
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SimulationSection":
+        if self.separate:
+            if self.collectives is SimulatedCollectives.GROUPED:
+                raise refusal("simulation.separate", "needs simulation.collectives: exact")
+            if self.paths != "hash":
+                raise refusal("simulation.separate", "needs simulation.paths: hash")
+        return self

@@ -13,7 +13,7 @@ from controller.flow import PortId, Stage
 from experiments import metrics
 from experiments.measures import Measures, measure
 from testbed.job import Scale
-from testbed.record import FlowRow, RunRecord
+from testbed.record import CacheRow, FlowRow, RequestRow, RunRecord
 
 Summary = dict[str, Any]
 FloatArray = npt.NDArray[np.float64]
@@ -71,6 +71,35 @@ def _micro_flow(flow: FlowRow) -> dict[str, Any]:
     }
 
 
+def _cache(rows: Sequence[CacheRow]) -> dict[str, Any]:
+    """What the prefix caches were good for, by unit and in total; empty where nothing is known of them."""
+    if not rows:
+        return {}
+    counts = [name for name in CacheRow.__struct_fields__ if name != "unit"]
+    return {
+        "units": {row.unit: {name: getattr(row, name) for name in counts} for row in rows},
+        "total": {name: sum(getattr(row, name) for row in rows) for name in counts},
+    }
+
+
+def _classes(rows: Sequence[RequestRow]) -> dict[str, Any]:
+    """The measures of requests by SLO class; empty where all are of one."""
+    by_class: dict[str, list[RequestRow]] = {}
+    for row in rows:
+        by_class.setdefault(row.slo_class, []).append(row)
+    return {name: _of_requests(by_class[name]) for name in sorted(by_class)} if len(by_class) > 1 else {}
+
+
+def _of_requests(rows: Sequence[RequestRow]) -> dict[str, Any]:
+    ttft_s = _seconds([row.ttft_ns for row in rows if row.ttft_ns is not None])
+    return {
+        "requests": len(rows),
+        "completed": sum(row.status == metrics.COMPLETED for row in rows),
+        "slo_attainment": metrics.slo_attainment(rows),
+        "ttft_s": _statistics(ttft_s, "mean", "p50", "p90", "p99"),
+    }
+
+
 def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
     """One entry of `runs[]`, from what was `measured` on the record.
 
@@ -78,15 +107,17 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
     are: a trace has hundreds of thousands of flows.
     """
     flows = measured.flows
-    ttft_s = _seconds([row.ttft_ns for row in record.requests if row.ttft_ns is not None])
+    counted = metrics.measured(record.requests)
     coflow_s = _seconds(list(flows.coflow_ns.values()))
     run: dict[str, Any] = {
         "policy": record.policy,
         "order": "exact" if record.exact_order else "levels",
-        "requests": len(record.requests),
-        "completed": sum(row.status == metrics.COMPLETED for row in record.requests),
-        "slo_attainment": metrics.slo_attainment(record.requests),
-        "ttft_s": _statistics(ttft_s, "mean", "p50", "p90", "p99"),
+        **_of_requests(counted),
+        "counts": metrics.fates(record.requests) | {"warmup": len(record.requests) - len(counted)},
+        "classes": _classes(counted),
+        "tpot_s": _statistics(
+            _seconds([row.tpot_ns for row in counted if row.tpot_ns is not None]), "mean", "p50", "p99"
+        ),
         "cct_s": _statistics(_seconds(flows.collective_ns), "mean", "p99"),
         "coflows": len(coflow_s),
         "coflow_completion_s": _statistics(coflow_s, "mean", "p50", "p90", "p99"),
@@ -99,6 +130,7 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "promotions": flows.promotions,
         "permit_latency_ms": _statistics(record.permit_latency_ms, "p50", "p99"),
         "verified": {"checked": flows.checked, "failed": flows.failed},
+        "cache": _cache(record.caches),
         "fidelity": msgspec.to_builtins(record.fidelity),
         "duration_s": record.duration_ns / _NS_PER_S,
         "facts": dict(record.facts),

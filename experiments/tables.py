@@ -54,7 +54,30 @@ def summary_table(summary: Summary) -> Table:
             str(run["promotions"]),
             _faithful(run),
         )
+        for name, of_class in run.get("classes", {}).items():
+            table.add_row(
+                Text(f"  {name}"),
+                f"{of_class['completed']}/{of_class['requests']}",
+                *(_tight(duration(of_class["ttft_s"][part])) for part in ("mean", "p50", "p90", "p99")),
+                _tight(share(of_class["slo_attainment"])),
+            )
     return table
+
+
+def warmup_lines(summary: Summary) -> Iterator[str]:
+    """How many requests the table leaves out, where there was a warm-up."""
+    left_out = {run.get("counts", {}).get("warmup", 0) for run in summary["runs"]} - {0}
+    for count in sorted(left_out):
+        yield f"left out: the first {count} requests, which warm up"
+
+
+def tpot_lines(summary: Summary) -> Iterator[str]:
+    """The time per output token of each policy, where decoding was modelled."""
+    for run in summary["runs"]:
+        tpot = run.get("tpot_s", {})
+        if tpot.get("mean") is not None:
+            told = ", ".join(f"{name} {duration(value)}" for name, value in tpot.items())
+            yield f"{run['policy']}: time per output token after the first {told}"
 
 
 def _tight(text: str) -> str:
@@ -133,6 +156,7 @@ def fidelity_lines(summary: Summary) -> Iterator[str]:
 def render_summary(summary: Summary) -> Group:
     """What `mfs run` prints at its end: the table that fits the workload, then what was wrong."""
     parts: list[RenderableType] = [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
+    parts += [Text(line) for line in (*warmup_lines(summary), *tpot_lines(summary))]
     if summary["faithful"]:
         parts.append(Text("faithful: every check is within its bounds", "green"))
     parts += [Text(line, "red") for line in fidelity_lines(summary)]

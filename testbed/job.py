@@ -54,8 +54,10 @@ class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Which rank is where, and which process groups they form.
 
-    `units[name]` are the ranks of a prefill unit in order. `replicas[name]` are its attention
-    replicas (tensor-parallel groups). `groups` are the process groups collectives run in, by name.
+    `units[name]` are the ranks of a prefill unit: pipeline stage by stage, inside a stage replica by
+    replica. `replicas[name]` are its attention replicas, which keep the KV of the requests they compute:
+    `pp * sp * tp` ranks each, stage by stage, inside a stage the `sp` parts of the sequence, of each part
+    the `tp` ranks that share its heads. `groups` are the process groups collectives run in, by name.
     """
 
     ranks: tuple[RankSpec, ...]
@@ -63,6 +65,9 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     replicas: dict[str, tuple[tuple[int, ...], ...]]
     groups: dict[str, tuple[int, ...]]
     decode: tuple[int, ...]
+    tp: int = 1
+    sp: int = 1
+    pp: int = 1
 
     def server_of(self, rank: int) -> str:
         return self.ranks[rank].server
@@ -71,8 +76,30 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         return self.ranks[rank].node
 
 
+class LatentAttention(msgspec.Struct, frozen=True, kw_only=True):
+    """Multi-head latent attention (DeepSeek-V2): K and V of all heads come from one latent per token.
+
+    `q_rank` is the width of the queries' own latent, 0 without one. A head's queries and keys have `nope_dim`
+    elements and `rope_dim` more with a position in them, its values `v_dim`.
+    """
+
+    q_rank: int
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    v_dim: int
+
+
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
-    """The sizes of a decoder model that byte and FLOP counts follow from. `experts == 0`: dense."""
+    """The sizes of a decoder model that byte and FLOP counts follow from. `experts == 0`: dense.
+
+    `ffn` is the inner width of one routed expert, or of the MLP of a dense model. In a mixture of experts the
+    layers in `dense_layers` have an MLP of `dense_ffn` instead, and every token also passes an expert of
+    `shared_ffn` (0: there is none). With `latent` set, `kv_heads` and `head_dim` say nothing about KV.
+    `window` is how far back a token looks, None for all the way. A `gated` feed-forward has three matrices
+    of hidden x width, one that is not has two. `bytes_per_element` is of activations, `kv_element_bytes` of
+    cached KV, `weight_bytes` of a weight.
+    """
 
     name: str
     layers: int
@@ -84,15 +111,30 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     experts: int
     top_k: int
     bytes_per_element: int
+    dense_layers: tuple[int, ...] = ()
+    dense_ffn: int = 0
+    shared_ffn: int = 0
+    latent: LatentAttention | None = None
+    window: int | None = None
+    gated: bool = True
+    kv_element_bytes: float = 2.0
+    weight_bytes: float = 2.0
 
 
 class GpuSpeed(msgspec.Struct, frozen=True, kw_only=True):
-    """Dense 16-bit peak and memory bandwidth of a GPU, and the share of the peak prefill reaches."""
+    """Dense 16-bit peak and memory bandwidth of a GPU, and the shares of them that prefill reaches.
+
+    `launch_s` is what a step takes besides its work. `measured` is where the shares come from, empty for an
+    assumption.
+    """
 
     name: str
     peak_flops: float
     memory_bytes_per_s: float
     efficiency: float
+    memory_efficiency: float = 1.0
+    launch_s: float = 0.0
+    measured: str = ""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +143,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     Two prompts that share their first n block ids share their first `n * block_tokens` tokens.
     `slo_ns` is the time-to-first-token budget: the deadline is `arrival_ns + slo_ns`; `unloaded_ns`
     is the TTFT the request would have alone on an idle cluster, which a relative SLO multiplies.
+    A request of the `warmup` runs as any other and is left out of measures.
     """
 
     id: int
@@ -112,6 +155,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     slo_class: str = "default"
     slo_ns: int = 0
     unloaded_ns: int = 0
+    warmup: bool = False
 
     @property
     def deadline_ns(self) -> int:
@@ -126,12 +170,34 @@ class MicroFlow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the serving system. `all_reduce` is `ALL_REDUCE`, a ring, or `TREE_ALL_REDUCE`."""
+    """Of the serving system. `all_reduce` is `ALL_REDUCE`, a ring, or `TREE_ALL_REDUCE`. `sequence` is how
+    the parts of a sequence attend to each other: `RING_ATTENTION`, or `ALL_TO_ALL` (Ulysses).
+
+    `batching` is how a unit forms batches (`testbed.serving.batching`), None: as the policy's request
+    control says, else first come, first served. With `chunk_tokens` no batch computes more new tokens than
+    that, and a prompt that does not fit is split. With `preempt_layers` a batch is looked at again every so
+    many layers: a more urgent one may go first. `cache_tokens` is the KV a replica keeps, in tokens, None
+    for all. With `fetch_early` reused KV is sent for when a request is queued, not when its batch starts;
+    `fetch_ahead` is how many layers ahead of the batch it may be, None for all at once. `expert_skew` is
+    the exponent of Zipf's law that the popularity of experts follows, 0 for balance. `decode_batch` is how
+    many requests a decode worker has in a step at most, None where nothing after the first token is
+    modelled; `decode_background` how many each of them has all the while, for the traffic of their steps.
+    """
 
     router: str
     max_batch_tokens: int
     decode_choice: str
     all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE
+    sequence: CollectiveKind = CollectiveKind.RING_ATTENTION
+    batching: str | None = None
+    chunk_tokens: int | None = None
+    preempt_layers: int | None = None
+    cache_tokens: int | None = None
+    fetch_early: bool = False
+    fetch_ahead: int | None = None
+    expert_skew: float = 0.0
+    decode_batch: int | None = None
+    decode_background: int = 0
 
 
 class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,7 +247,8 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True):
 class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of the simulated fabric: whether policies get their exact order, whether flows wait for lanes, how
     often progress is told, which of its equal-cost paths a flow takes (`simulation/paths.py`), whether
-    symmetric collectives go as one stream (`simulation/collectives.py`), whether what costs time of the
+    symmetric collectives go as one stream (`simulation/collectives.py`), whether each stage has all links to
+    itself, whether what costs time of the
     invariants is checked (`simulation/invariants.py`), and what a machine would add."""
 
     exact: bool = False
@@ -189,6 +256,7 @@ class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     progress_ns: int = 1_000_000
     paths: str = "hash"
     grouped: bool = False
+    separate: bool = False
     invariants: bool = True
     overheads: Overheads = Overheads()
 

@@ -13,7 +13,13 @@ from controller.flow import Level, Stage
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One request. `ttft_ns` is arrival to first token; `status` is completed, pruned or failed."""
+    """One request. `ttft_ns` is arrival to first token; `status` is completed, pruned or failed.
+
+    `last_token_ns` is when the last of `output_tokens` was out, None where decoding is not modelled.
+
+    One of the `warmup` is in no measure. `earlier_batches` computed parts of its prompt, `batch` the last
+    one; its prefill is from the start of the first to the end of the last.
+    """
 
     request: int
     slo_class: str
@@ -33,6 +39,17 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     ttft_ns: int | None
     slo_ns: int
     unloaded_ttft_ns: int
+    warmup: bool = False
+    earlier_batches: tuple[str, ...] = ()
+    output_tokens: int = 0
+    last_token_ns: int | None = None
+
+    @property
+    def tpot_ns(self) -> float | None:
+        """Time per output token after the first, None for less than two of them."""
+        if self.last_token_ns is None or self.first_token_ns is None or self.output_tokens < 2:
+            return None
+        return (self.last_token_ns - self.first_token_ns) / (self.output_tokens - 1)
 
 
 class FlowRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -77,7 +94,8 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
 
 
 class SpanRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """What a rank did: `kind` is `s1_wait`, `compute`, `collective` or `decode` (its first step)."""
+    """What a rank did: `kind` is `s1_wait`, `compute`, `collective`, `paused` (for another batch) or
+    `decode` (its first step)."""
 
     rank: int
     kind: str
@@ -106,6 +124,26 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fa
     received_bytes: int
 
 
+class CacheRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the prefix cache of a unit was good for: blocks and tokens of the requests that it ran.
+
+    Of the blocks that a request may reuse, `local` were on its replica, `remote` on another one, from
+    where they were fetched (S1), and `missed` nowhere. `evicted_blocks` are copies that the unit's
+    replicas had no room for any more.
+    """
+
+    unit: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    local_blocks: int = 0
+    remote_blocks: int = 0
+    missed_blocks: int = 0
+    local_tokens: int = 0
+    remote_tokens: int = 0
+    missed_tokens: int = 0
+    evicted_blocks: int = 0
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One fidelity measure with its bound. `advice` says what to change when it is not met."""
 
@@ -128,10 +166,12 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     The sequences of rows may be longer than memory (`testbed.spool`): go over them, do not copy them.
     Flows and spans are in an order in which, of the flows of collectives and of the spans in which a rank
     waits for S1, those of one batch are all before those of the next batch of the same unit, as by their
-    ends or by their starts. The decisions of one flow are in order of time.
+    ends or by their starts; where a unit works on several batches at once (pipeline stages), before those
+    that start when it has ended. A batch that was preempted has no collective open meanwhile. The decisions
+    of one flow are in order of time.
 
     `exact_order` says that the fabric kept a policy's exact order of flows; otherwise the policy had
-    its levels only.
+    its levels only. `caches` are those of the units, none where a run followed given batches.
     """
 
     policy: str
@@ -149,3 +189,4 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     duration_ns: int
     wall_s: float
     exact_order: bool = False
+    caches: tuple[CacheRow, ...] = ()

@@ -12,13 +12,18 @@ from workers.wire import Outbox
 
 @dataclass(slots=True)
 class _Expected:
+    """A request, the batch with the last part of its prompt that is known, and the flows of all parts."""
+
     plan: RequestPlan
     batch: str
-    missing: int
+    arrived: int = 0
+
+    def complete(self) -> bool:
+        return self.plan.last and self.arrived == self.plan.p2d_flows
 
 
 class DecodeDesk:
-    """Counts the P2D flows of the requests this rank will decode."""
+    """Counts the P2D flows of the requests this rank will decode, over all batches with a part of one."""
 
     def __init__(self, rank: int, clock: Clock, coordinator: Outbox, recorder: Recorder) -> None:
         self._rank = rank
@@ -27,16 +32,16 @@ class DecodeDesk:
         self._recorder = recorder
         self._lock = threading.Lock()
         self._by_flow: dict[str, _Expected] = {}
+        self._in_parts: dict[int, _Expected] = {}
 
     def expect(self, plan: BatchPlan) -> set[str]:
         """Note the requests of a batch that decode here; returns the ids of their flows."""
         flows = set()
-        mine = {
-            request.request: _Expected(request, plan.id, request.p2d_flows)
-            for request in plan.requests
-            if request.decode_rank == self._rank
-        }
+        mine: dict[int | None, _Expected] = {}
         with self._lock:
+            for request in plan.requests:
+                if request.decode_rank == self._rank:
+                    mine[request.request] = self._expected(request, plan.id)
             for layer in plan.layers:
                 for transfer in layer.post:
                     if transfer.request in mine:
@@ -50,11 +55,19 @@ class DecodeDesk:
             expected = self._by_flow.pop(flow, None)
             if expected is None:
                 return False
-            expected.missing -= 1
-            complete = expected.missing == 0
+            expected.arrived += 1
+            complete = expected.complete()
         if complete:
             threading.Thread(target=self._first_step, args=(expected, now_ns), daemon=True).start()
         return True
+
+    def _expected(self, request: RequestPlan, batch: str) -> _Expected:
+        """What is known of the request; of earlier parts flows may be here or still to come."""
+        expected = self._in_parts.pop(request.request, None) or _Expected(request, batch)
+        expected.plan, expected.batch = request, batch
+        if not request.last:
+            self._in_parts[request.request] = expected
+        return expected
 
     def _first_step(self, expected: _Expected, p2d_end_ns: int) -> None:
         self._clock.wait_for(expected.plan.decode_step_s)

@@ -124,19 +124,23 @@ Step = Compute | Collective
 
 
 class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer: wait for `wait` (S1), do `steps` in order, then post `post` (S3) without waiting."""
+    """One layer: wait for `wait` and `under_way` (S1), do `steps` in order, then post `post` (S3) without
+    waiting. Who holds what is in `wait` sends it for this plan; `under_way` belongs to a `FetchPlan`.
+    """
 
     index: int
     wait: tuple[Transfer, ...]
     steps: tuple[Step, ...]
     post: tuple[Transfer, ...]
+    under_way: tuple[Transfer, ...] = ()
 
 
 class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Where one request of a batch runs, and what its first token waits for.
 
     `replica` holds the ranks that keep its KV (one attention replica, i.e. one tensor-parallel
-    group). The first token is out `decode_step_s` after the last of `p2d_flows` transfers arrived.
+    group). The first token is out `decode_step_s` after the last of `p2d_flows` transfers arrived, those of
+    earlier batches with a part of the prompt among them. `last` is False for such an earlier part.
     """
 
     request: int
@@ -148,10 +152,32 @@ class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
     p2d_flows: int
     decode_step_s: float
     deadline_ns: int
+    last: bool = True
+
+
+class FetchPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Reused KV that is sent for before its request is in a batch.
+
+    To the scheduler it is a batch of its own, of which nothing is computed: it waits for layer 0 until the
+    batch of its request names it in `fetches`, and is at that batch's layer from then on. `layers[l]` are the
+    S1 transfers of layer l, `ranks` the replica that they go to.
+    """
+
+    id: str
+    unit: str
+    request: int
+    ranks: tuple[int, ...]
+    layers: tuple[tuple[Transfer, ...], ...]
+    deadline_ns: int
 
 
 class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the ranks of one prefill unit, its victims and decode workers do for one batch."""
+    """Everything the ranks of one prefill unit, its victims and decode workers do for one batch.
+
+    `fetches` are the `FetchPlan`s whose flows it waits for. S1 of a layer is sent for when the slowest
+    rank is at most `fetch_ahead` layers before it, None: all at once. With `pause_every` the ranks stop
+    after every so many layers until they are told to go on.
+    """
 
     id: str
     unit: str
@@ -160,3 +186,16 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[LayerPlan, ...]
     compute_s: float
     formed_ns: int
+    fetches: tuple[str, ...] = ()
+    fetch_ahead: int | None = None
+    pause_every: int | None = None
+
+    def pauses_before(self, layer: int) -> bool:
+        """Whether the ranks stop before `layer` until they are told to go on."""
+        return self.pause_every is not None and layer > 0 and layer % self.pause_every == 0
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True, tag="resume"):
+    """The ranks of `batch`, which have paused, go on with it."""
+
+    batch: str

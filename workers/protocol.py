@@ -6,7 +6,7 @@ Sent over ZeroMQ as msgpack frames. `*_wall_ns` is CLOCK_MONOTONIC; `*_ns` is mo
 import msgspec
 
 from controller.flow import Level, Stage
-from workers.plan import BatchPlan, Transfer
+from workers.plan import BatchPlan, Resume, Transfer
 
 
 class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +60,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
     plan: BatchPlan
 
 
+class Send(msgspec.Struct, frozen=True, kw_only=True, tag="send"):
+    """Post these transfers now: reused KV that is sent for, of no plan or of a later layer of one."""
+
+    transfers: tuple[Transfer, ...]
+
+
 class TimedTransfer(msgspec.Struct, frozen=True, kw_only=True):
     transfer: Transfer
     start_ns: int
@@ -108,6 +114,23 @@ class BatchDone(msgspec.Struct, frozen=True, kw_only=True, tag="batch_done"):
     rank: int
     start_ns: int
     end_ns: int
+
+
+class LayerBegun(msgspec.Struct, frozen=True, kw_only=True, tag="layer_begun"):
+    """This rank begins a layer of a batch whose S1 is sent for layer by layer (`BatchPlan.fetch_ahead`)."""
+
+    batch: str
+    rank: int
+    layer: int
+
+
+class Paused(msgspec.Struct, frozen=True, kw_only=True, tag="paused"):
+    """This rank has stopped before `layer` of the batch (`BatchPlan.pause_every`) and waits for a plan to
+    run meanwhile, or for `Resume`."""
+
+    batch: str
+    rank: int
+    layer: int
 
 
 class FirstToken(msgspec.Struct, frozen=True, kw_only=True, tag="first_token"):
@@ -185,8 +208,8 @@ class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble")
     message: str
 
 
-ToRank = Start | Plan | Flows | RunProbe | Finish
-FromRank = Ready | Probed | BatchDone | FirstToken | Arrived | Records | RankTrouble
+ToRank = Start | Plan | Resume | Send | Flows | RunProbe | Finish
+FromRank = Ready | Probed | LayerBegun | Paused | BatchDone | FirstToken | Arrived | Records | RankTrouble
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_rank = msgspec.msgpack.Decoder(ToRank).decode

@@ -30,13 +30,15 @@ from workers.compute import make_compute
 from workers.decode import DecodeDesk
 from workers.lanes import ReceiveLane, SendLane
 from workers.payload import Payloads, sampled
-from workers.plan import BatchPlan, Collective, Compute
+from workers.plan import BatchPlan, Collective, Compute, Resume
 from workers.probe import ProbeEnd
 from workers.protocol import (
     Arrived,
     BatchDone,
     Finish,
     Flows,
+    LayerBegun,
+    Paused,
     Plan,
     ProgressMark,
     RankConfig,
@@ -44,6 +46,7 @@ from workers.protocol import (
     Ready,
     ReceivedFlow,
     RunProbe,
+    Send,
     Span,
     Start,
     TimedTransfer,
@@ -77,7 +80,7 @@ class Rank:
         self._probes: dict[str, ProbeEnd] = {}
         self._arrived: set[str] = set()
         self._arrival = threading.Condition()
-        self._plans: queue.SimpleQueue[BatchPlan] = queue.SimpleQueue()
+        self._plans: queue.SimpleQueue[BatchPlan | Resume] = queue.SimpleQueue()
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -99,7 +102,10 @@ class Rank:
             )
         )
         while True:
-            self._run_batch(self._plans.get())
+            plan = self._plans.get()
+            if isinstance(plan, Resume):
+                raise RuntimeError(f"told to go on with batch {plan.batch}, which has not paused")
+            self._run_batch(plan)
 
     def failed(self, error: BaseException) -> None:
         """Tell the coordinator, which ends the run; the traceback goes to this process's log."""
@@ -235,6 +241,11 @@ class Rank:
                 self._clock.start(message.zero_wall_ns)
             case Plan(plan=plan):
                 self._take_plan(plan)
+            case Resume():
+                self._plans.put(message)
+            case Send(transfers=transfers):
+                for transfer in transfers:
+                    self._sender.post(transfer)
             case Flows(flows=flows):
                 threading.Thread(target=self._post_timed, args=(flows,), daemon=True).start()
             case RunProbe():
@@ -249,7 +260,8 @@ class Rank:
             self._arrived -= early
             for flow in early:
                 self._decode.arrived(flow, self._clock.now_ns())
-        for layer in plan.layers:
+        at_once = plan.layers if plan.fetch_ahead is None else plan.layers[: plan.fetch_ahead + 1]
+        for layer in at_once:
             for transfer in layer.wait:
                 if transfer.src == self._config.rank:
                     self._sender.post(transfer)
@@ -294,8 +306,11 @@ class Rank:
         start_ns = self._clock.now_ns()
         place = plan.ranks.index(self._config.rank)
         for layer in plan.layers:
-            self._advance(plan.id, layer.index)
-            self._wait_for([t.id for t in layer.wait if t.dst == self._config.rank], plan.id, layer.index)
+            if plan.pauses_before(layer.index):
+                self._pause(plan, layer.index)
+            self._advance(plan, layer.index)
+            reused = [t.id for t in (*layer.wait, *layer.under_way) if t.dst == self._config.rank]
+            self._wait_for(reused, plan.id, layer.index)
             for step in layer.steps:
                 if isinstance(step, Compute):
                     self._run_compute(step, place, plan.id, layer.index)
@@ -304,7 +319,7 @@ class Rank:
             for transfer in layer.post:
                 if transfer.src == self._config.rank:
                     self._sender.post(transfer)
-        self._advance(plan.id, len(plan.layers))
+        self._advance(plan, len(plan.layers))
         self._coordinator.send(
             encode_report(
                 BatchDone(
@@ -316,8 +331,23 @@ class Rank:
             )
         )
 
-    def _advance(self, batch: str, layer: int) -> None:
-        self._controller.send(encode_up(LayerAdvanced(batch=batch, rank=self._config.rank, layer=layer)))
+    def _pause(self, plan: BatchPlan, layer: int) -> None:
+        """Stop until told to go on; batches that are handed out meanwhile go first."""
+        start_ns = self._clock.now_ns()
+        self._coordinator.send(encode_report(Paused(batch=plan.id, rank=self._config.rank, layer=layer)))
+        while isinstance(order := self._plans.get(), BatchPlan):
+            self._run_batch(order)
+        if order.batch != plan.id:
+            raise RuntimeError(f"told to go on with batch {order.batch}, but {plan.id} has paused")
+        self._span("paused", "", plan.id, layer, start_ns)
+
+    def _advance(self, plan: BatchPlan, layer: int) -> None:
+        """To the scheduler, reused KV that was sent for early is at the layer of the batch it is for."""
+        rank = self._config.rank
+        for batch in (plan.id, *plan.fetches):
+            self._controller.send(encode_up(LayerAdvanced(batch=batch, rank=rank, layer=layer)))
+        if plan.fetch_ahead is not None and layer < len(plan.layers):
+            self._coordinator.send(encode_report(LayerBegun(batch=plan.id, rank=rank, layer=layer)))
 
     def _wait_for(self, flows: list[str], batch: str, layer: int) -> None:
         """S1: the layer's reused KV must be here before its attention can run."""

@@ -1,9 +1,11 @@
-"""When requests arrive: in a trace's own rhythm, stretched, or at random.
+"""When requests arrive: in a trace's own rhythm, stretched, or at random, evenly or in bursts.
 
 All functions keep the order of the requests and let the first arrive at 0.
 """
 
+import math
 import random
+from collections.abc import Callable
 
 import msgspec
 
@@ -38,6 +40,57 @@ def stretch_to(workload: Workload, rate_rps: float) -> float:
     return (len(workload.requests) - 1) / rate_rps * NS_PER_S / (last - first)
 
 
+class BurstyProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """An interrupted Poisson process: bursts, in which arrivals are a Poisson process, and silence.
+
+    Bursts and silences have exponential lengths, bursts `burst_s` on average; `busy` is the share of time
+    that is in bursts. It is a Markov-modulated Poisson process of two states, one of them of rate 0, and a
+    renewal process, whose gaps are hyperexponential (Kuczura, "The interrupted Poisson process as an
+    overflow process", Bell System Technical Journal 52, 1973).
+    """
+
+    rate_rps: float
+    burst_s: float
+    busy: float
+
+    @property
+    def relaxation_per_s(self) -> float:
+        """The rate at which the process forgets whether it is in a burst: the sum of both rates of change."""
+        return 1 / (self.burst_s * (1 - self.busy))
+
+    def index_of_dispersion(self, window_s: float = math.inf) -> float:
+        """Variance over mean of the number of arrivals in windows of this length.
+
+        With r the relaxation rate, of long windows it is 1 + 2 rate (1 - busy) / (busy r), and of a window t
+        the part beyond 1 is less by the factor 1 - (1 - exp(-r t)) / (r t) (Fischer and Meier-Hellstern,
+        "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation 18, 1993, with
+        one rate 0).
+        """
+        beyond = 2 * self.rate_rps * (1 - self.busy) / (self.busy * self.relaxation_per_s)
+        return 1 + beyond * window_factor(self.relaxation_per_s * window_s)
+
+
+def window_factor(times: float) -> float:
+    """The share of the dispersion beyond 1 that shows in a window of so many relaxation times."""
+    if math.isinf(times):
+        return 1.0
+    return 1 + math.expm1(-times) / times
+
+
+def bursty_process(rate_rps: float, dispersion: float, burst_s: float | None = None) -> BurstyProcess:
+    """The process of this rate whose index of dispersion tends to `dispersion` in long windows.
+
+    With p the busy share, the index is 1 + 2 rate burst_s (1 - p)**2 / p, which is solved for p. Without
+    `burst_s` half of the time is in bursts. `dispersion` must be above 1.
+    """
+    if burst_s is None:
+        return BurstyProcess(rate_rps=rate_rps, burst_s=(dispersion - 1) / rate_rps, busy=0.5)
+    c = (dispersion - 1) / (2 * rate_rps * burst_s)
+    # The smaller root of p**2 - (2 + c) p + 1 = 0, as 1 over the larger one: no digits cancel.
+    busy = 2 / (2 + c + math.sqrt(c * (4 + c)))
+    return BurstyProcess(rate_rps=rate_rps, burst_s=burst_s, busy=busy)
+
+
 def poisson(workload: Workload, rate_rps: float, seed: int) -> Workload:
     """Arrivals of a Poisson process of `rate_rps` requests per second, drawn from `seed`.
 
@@ -45,12 +98,45 @@ def poisson(workload: Workload, rate_rps: float, seed: int) -> Workload:
     the rate of bursts is such that the rate of requests is `rate_rps` on average.
     """
     draw = random.Random(f"{seed}:arrivals")
+    instants_per_s = rate_rps * instants_per_request(workload)
+    return _placed(workload, lambda: draw.expovariate(instants_per_s))
+
+
+def bursty(workload: Workload, process: BurstyProcess, seed: int) -> Workload:
+    """Arrivals of `process`, drawn from `seed`; the first one begins a burst.
+
+    Where the workload has bursts of its own, their members arrive together and `process` is that of these
+    bursts: its rate is `instants_per_request` of the rate of requests.
+    """
+    draw = random.Random(f"{seed}:arrivals")
+    in_burst_rps = process.rate_rps / process.busy
+    silence_s = process.burst_s * (1 - process.busy) / process.busy
+
+    def gap_s() -> float:
+        # Neither the next arrival nor the end of the burst knows how long it has been waited for.
+        waited = 0.0
+        while True:
+            next_s, burst_ends_s = draw.expovariate(in_burst_rps), draw.expovariate(1 / process.burst_s)
+            if next_s <= burst_ends_s:
+                return waited + next_s
+            waited += burst_ends_s + draw.expovariate(1 / silence_s)
+
+    return _placed(workload, gap_s)
+
+
+def instants_per_request(workload: Workload) -> float:
+    """How many moments of arrival there are for a request: fewer than 1 where requests arrive together."""
+    bursts = workload.bursts
+    return len(set(bursts)) / len(bursts) if bursts else 1.0
+
+
+def _placed(workload: Workload, gap_s: Callable[[], float]) -> Workload:
+    """The workload with `gap_s` from one moment of arrival to the next."""
     bursts = workload.bursts or tuple(range(len(workload.requests)))
-    bursts_per_s = rate_rps * len(set(bursts)) / len(bursts)
     time_s = 0.0
     requests: list[Request] = []
     for i, request in enumerate(workload.requests):
         if i > 0 and bursts[i] != bursts[i - 1]:
-            time_s += draw.expovariate(bursts_per_s)
+            time_s += gap_s()
         requests.append(msgspec.structs.replace(request, arrival_ns=round(time_s * NS_PER_S)))
     return msgspec.structs.replace(workload, requests=tuple(requests))

@@ -6,13 +6,21 @@ from pathlib import Path
 import msgspec
 
 from experiments.scenario_workload import Arrivals, WorkloadKind, WorkloadSection
-from experiments.workloads import arrivals, azure, mooncake
+from experiments.workloads import arrivals, traces
 from experiments.workloads.synthetic import GENERATORS
+from experiments.workloads.trace_file import TraceFormat
 from experiments.workloads.workload import Workload
 from testbed.job import Request
 
 Capacity = Callable[[tuple[Request, ...]], float]
 """How many requests/s of this kind the cluster is estimated to sustain."""
+
+FORMATS = {
+    WorkloadKind.MOONCAKE: TraceFormat.MOONCAKE,
+    WorkloadKind.AZURE: TraceFormat.AZURE,
+    WorkloadKind.BURSTGPT: TraceFormat.BURSTGPT,
+    WorkloadKind.BAILIAN: TraceFormat.BAILIAN,
+}
 
 
 def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity) -> Workload:
@@ -24,8 +32,12 @@ def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity
     rate_rps, wanted = _rate(section, workload, capacity_rps)
     if section.arrives_at_random:
         assert rate_rps is not None  # a valid section has a rate or a load for this
-        placed = arrivals.poisson(workload, rate_rps, seed)
-        notes = [f"arrivals are Poisson at {wanted}"]
+        if section.arrivals is Arrivals.BURSTY:
+            placed, note = _bursty(section, workload, rate_rps, seed)
+            notes = [f"{note} at {wanted}"]
+        else:
+            placed = arrivals.poisson(workload, rate_rps, seed)
+            notes = [f"arrivals are Poisson at {wanted}"]
     else:
         notes = [] if section.spread_ticks else ["arrivals not spread inside a tick of the trace"]
         if rate_rps is not None:
@@ -36,20 +48,43 @@ def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity
             if factor != 1.0:
                 notes.append(f"the trace's time is stretched by {factor:.3g}")
         placed = arrivals.stretched(workload, factor)
-    return msgspec.structs.replace(placed, notes=(*placed.notes, *notes))
+    if section.warmup:
+        warm = f"the first {section.warmup} of {section.requests} requests warm up and are in no measure"
+        notes.append(warm)
+    return msgspec.structs.replace(
+        placed, requests=_with_warmup(placed.requests, section.warmup), notes=(*placed.notes, *notes)
+    )
+
+
+def _bursty(section: WorkloadSection, workload: Workload, rate_rps: float, seed: int) -> tuple[Workload, str]:
+    """The workload with bursty arrivals, and what they are in words."""
+    assert section.dispersion is not None  # a valid section has one for this
+    per_request = arrivals.instants_per_request(workload)
+    process = arrivals.bursty_process(rate_rps * per_request, section.dispersion, section.burst_s)
+    what = "arrivals are" if per_request == 1 else "the bursts of requests that arrive together are"
+    note = (
+        f"{what} an interrupted Poisson process: dispersion {section.dispersion:g}, "
+        f"bursts of {process.burst_s:.3g} s, {process.busy:.1%} of the time,"
+    )
+    return arrivals.bursty(workload, process, seed), note
+
+
+def _with_warmup(requests: tuple[Request, ...], warmup: int) -> tuple[Request, ...]:
+    """The same requests, of which the first `warmup` are marked."""
+    marked = [msgspec.structs.replace(request, warmup=True) for request in requests[:warmup]]
+    return (*marked, *requests[warmup:])
 
 
 def _prompts(section: WorkloadSection, seed: int) -> Workload:
     if section.path is None:
         return GENERATORS[section.kind](section.requests, seed, section.slo_class)
-    path = Path(section.path)
-    if section.kind is WorkloadKind.AZURE:
-        return azure.load(path, requests=section.requests, skip=section.skip, slo_class=section.slo_class)
-    return mooncake.load(
-        path,
+    return traces.load(
+        Path(section.path),
+        FORMATS[section.kind],
         requests=section.requests,
         skip=section.skip,
         slo_class=section.slo_class,
+        class_from=section.class_from,
         # Random arrivals replace those of the trace, ticks and all.
         spread_ticks=section.spread_ticks and section.arrivals is Arrivals.TRACE,
         seed=seed,

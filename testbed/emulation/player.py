@@ -4,7 +4,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import zmq
@@ -14,12 +14,26 @@ from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
+from testbed.record import CacheRow
+from testbed.serving.decoding import BackgroundSteps
+from testbed.serving.fetching import SendAhead, announced_fetch, by_sender
 from testbed.serving.micro import MicroBatches
 from testbed.serving.outlook import announced
 from testbed.serving.replay import serving_system
 from testbed.serving.story import RequestStory
-from workers.plan import BatchPlan
-from workers.protocol import Arrived, BatchDone, FirstToken, Flows, FromRank, Plan, TimedTransfer
+from workers.plan import BatchPlan, FetchPlan, Resume, Transfer
+from workers.protocol import (
+    Arrived,
+    BatchDone,
+    FirstToken,
+    Flows,
+    FromRank,
+    LayerBegun,
+    Paused,
+    Plan,
+    Send,
+    TimedTransfer,
+)
 
 _STALL_S = 60.0
 _REPORT_S = 0.5
@@ -115,6 +129,10 @@ class Player(ABC):
     @abstractmethod
     def on_report(self, report: FromRank) -> None: ...
 
+    def caches(self) -> tuple[CacheRow, ...]:
+        """What the prefix caches were good for; nothing where none is."""
+        return ()
+
     def due_ns(self) -> int | None:
         """Model time of the next thing to do unasked."""
         return None
@@ -131,13 +149,15 @@ class Player(ABC):
 class _RunningBatch:
     plan: BatchPlan
     missing: set[int]
+    at: dict[int, int]
+    paused: set[int] = field(default_factory=set)
     start_ns: int | None = None
     end_ns: int = 0
 
 
 @dataclass(slots=True)
 class _Ledger:
-    announced: dict[str, BatchPlan] = field(default_factory=dict)
+    announced: dict[str, BatchPlan | FetchPlan] = field(default_factory=dict)
     running: dict[str, _RunningBatch] = field(default_factory=dict)
     first_tokens: int = 0
 
@@ -147,42 +167,68 @@ class ServingPlayer(Player):
 
     def begin(self) -> None:
         self._system = serving_system(self._job)
+        self._decoding = BackgroundSteps(self._job)
         self._ledger = _Ledger()
+        self._send_ahead = SendAhead(self._job.serving.fetch_ahead)
         self._arrivals = sorted(self._job.requests, key=lambda r: (r.arrival_ns, r.id), reverse=True)
         self.stories = defaultdict(RequestStory)
 
     def finished(self) -> bool:
+        return self._all_answered() and self._decoding.idle
+
+    def _all_answered(self) -> bool:
         return self._ledger.first_tokens == len(self._job.requests)
 
     def counts(self) -> tuple[int, int]:
         return self._ledger.first_tokens, len(self._job.requests)
 
     def due_ns(self) -> int | None:
-        return self._arrivals[-1].arrival_ns if self._arrivals else None
+        arrival_ns = self._arrivals[-1].arrival_ns if self._arrivals else None
+        step_ns = None if self._all_answered() else self._decoding.due_ns
+        return min((t for t in (arrival_ns, step_ns) if t is not None), default=None)
 
     def act_if_due(self, now_ns: int) -> bool:
         acted = False
+        step_ns = self._decoding.due_ns
+        if step_ns is not None and step_ns <= now_ns and not self._all_answered():
+            self._send(self._decoding.begin(now_ns))
+            acted = True
         while self._arrivals and self._arrivals[-1].arrival_ns <= now_ns:
             self._announce(self._system.arrive(now_ns, self._arrivals.pop()))
             acted = True
         return acted
 
-    def _announce(self, plans: list[BatchPlan]) -> None:
+    def caches(self) -> tuple[CacheRow, ...]:
+        return self._system.caches()
+
+    def _announce(self, plans: Sequence[BatchPlan | FetchPlan | Resume]) -> None:
         """Tell the scheduler of the batches; the ranks hear of them once it has answered.
 
         So no rank can submit a flow of a batch that the scheduler has not heard of.
         """
         for plan in plans:
+            if isinstance(plan, Resume):
+                for rank in self._ledger.running[plan.batch].plan.ranks:
+                    self._ranks.send(rank, plan)
+                continue
             self._ledger.announced[plan.id] = plan
-            batch = announced(plan, self._job.topology, self._job.placement)
-            self._controller.batch_started(batch, plan.ranks)
+            topology, placement = self._job.topology, self._job.placement
+            if isinstance(plan, FetchPlan):
+                # Its layers will be told by the ranks of the batch that its request will be in.
+                fetch = announced_fetch(plan, topology, placement)
+                self._controller.batch_started(fetch, placement.units[plan.unit])
+            else:
+                self._controller.batch_started(announced(plan, topology, placement), plan.ranks)
 
     def on_batch_known(self, batch: str) -> None:
         plan = self._ledger.announced.pop(batch)
-        self._ledger.running[batch] = _RunningBatch(plan, set(plan.ranks))
+        if isinstance(plan, FetchPlan):
+            self._send(self._send_ahead.queued(plan))
+            return
+        self._send_ahead.formed(plan)  # its victims have the plan, and send what is due
+        self._ledger.running[batch] = _RunningBatch(plan, set(plan.ranks), dict.fromkeys(plan.ranks, -1))
         for request in plan.requests:
-            story = self.stories[request.request]
-            story.plan, story.batch, story.unit = request, plan.id, plan.unit
+            self.stories[request.request].planned(request, plan)
         involved = set(plan.ranks) | {request.decode_rank for request in plan.requests}
         for layer in plan.layers:
             involved.update(transfer.src for transfer in layer.wait)
@@ -190,8 +236,20 @@ class ServingPlayer(Player):
         for rank in sorted(involved, key=lambda rank: (rank in plan.ranks, rank)):
             self._ranks.send(rank, Plan(plan=plan))
 
+    def _send(self, transfers: Sequence[Transfer]) -> None:
+        for rank, own in by_sender(transfers).items():
+            self._ranks.send(rank, Send(transfers=own))
+
     def on_report(self, report: FromRank) -> None:
         match report:
+            case LayerBegun():
+                batch = self._ledger.running[report.batch]
+                batch.at[report.rank] = report.layer
+                self._send(self._send_ahead.reached(batch.plan, min(batch.at.values())))
+            case Arrived():
+                self._decoding.arrived(report.flow)
+            case Paused():
+                self._paused(report)
             case BatchDone():
                 self._batch_done(report)
             case FirstToken():
@@ -199,6 +257,13 @@ class ServingPlayer(Player):
                 story.p2d_end_ns, story.first_token_ns = report.p2d_end_ns, report.time_ns
                 self._ledger.first_tokens += 1
                 self._system.first_token(report.time_ns, report.request)
+
+    def _paused(self, report: Paused) -> None:
+        batch = self._ledger.running[report.batch]
+        batch.paused.add(report.rank)
+        if len(batch.paused) == len(batch.plan.ranks):
+            batch.paused.clear()
+            self._announce(self._system.paused(self.now_ns(), report.batch, report.layer))
 
     def _batch_done(self, report: BatchDone) -> None:
         batch = self._ledger.running[report.batch]
@@ -210,7 +275,8 @@ class ServingPlayer(Player):
             del self._ledger.running[report.batch]
             for request in batch.plan.requests:
                 story = self.stories[request.request]
-                story.start_ns, story.prefill_end_ns = batch.start_ns, batch.end_ns
+                story.began(batch.start_ns)
+                story.prefill_end_ns = batch.end_ns
             self._announce(self._system.batch_done(self.now_ns(), report.batch))
 
     def describe(self) -> str:

@@ -45,7 +45,8 @@ def lanes_of(job: Job) -> tuple[LaneSpec, ...]:
     """Lanes for every pair of ranks that may talk, `lanes_s1` or `lanes_s3` per pair.
 
     S1: from any prefill rank to any other (whoever holds a prefix). S3: from any prefill rank to any decode
-    rank. Micro flows: per pair and stage as many as there are flows, so that none waits for another.
+    rank. S2: one between any two decode ranks, where they have traffic of their own. Micro flows: per pair
+    and stage as many as there are flows, so that none waits for another.
     """
     ranks = job.placement.ranks
     counts: dict[tuple[Stage, int, int], int] = {}
@@ -61,6 +62,9 @@ def lanes_of(job: Job) -> tuple[LaneSpec, ...]:
                     counts[Stage.KV_REUSE, a, b] = job.workers.lanes_s1
             for d in job.placement.decode:
                 counts[Stage.P2D, a, d] = job.workers.lanes_s3
+        if job.serving.decode_background:
+            pairs = itertools.permutations(job.placement.decode, 2)
+            counts |= {(Stage.COLLECTIVE, a, b): 1 for a, b in pairs}
     lanes = [
         LaneSpec(id=f"{stage.value}.{src}-{dst}.{i}", stage=stage, src=src, dst=dst)
         for (stage, src, dst), count in counts.items()

@@ -36,24 +36,58 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assigned(msgspec.Struct, frozen=True, kw_only=True):
-    """A request of a batch with its replica (an index in the unit) and where its prefix comes from."""
+    """A request of a batch with its replica (an index in the unit) and where its prefix comes from.
+
+    `under_way` has been sent for while the request was queued, `fetches` has not.
+
+    A prompt may be computed in several parts, in as many batches. `earlier_tokens` of it the replica keeps
+    since the `earlier_parts`, reused ones among them; `part_tokens` are computed now, None for all the rest.
+    """
 
     request: Request
     replica: int
     local_blocks: int
     fetches: tuple[Fetch, ...]
+    under_way: tuple[Fetch, ...] = ()
+    earlier_parts: int = 0
+    earlier_tokens: int = 0
+    part_tokens: int | None = None
 
     @property
     def local_tokens(self) -> int:
-        return self.local_blocks * self.request.block_tokens
+        return self.local_blocks * self.request.block_tokens + self.earlier_tokens
 
     @property
     def remote_tokens(self) -> int:
-        return sum(fetch.blocks for fetch in self.fetches) * self.request.block_tokens
+        return self.remote_blocks * self.request.block_tokens
+
+    @property
+    def remote_blocks(self) -> int:
+        return sum(fetch.blocks for fetch in (*self.fetches, *self.under_way))
+
+    @property
+    def reused_blocks(self) -> int:
+        return self.local_blocks + self.remote_blocks
+
+    @property
+    def prefix_tokens(self) -> int:
+        """What comes before the new tokens: reused, or computed in an earlier part."""
+        return self.local_tokens + self.remote_tokens
 
     @property
     def new_tokens(self) -> int:
-        return self.request.prompt_tokens - self.local_tokens - self.remote_tokens
+        if self.part_tokens is not None:
+            return self.part_tokens
+        return self.request.prompt_tokens - self.prefix_tokens
+
+    @property
+    def delivered_tokens(self) -> int:
+        """Whose KV goes to the decode worker now: new tokens, with the first part also reused ones."""
+        return self.prefix_tokens - self.earlier_tokens + self.new_tokens
+
+    @property
+    def last(self) -> bool:
+        return self.prefix_tokens + self.new_tokens == self.request.prompt_tokens
 
 
 def reusable_blocks(request: Request) -> tuple[int, ...]:
@@ -64,9 +98,10 @@ def reusable_blocks(request: Request) -> tuple[int, ...]:
     return request.blocks[: (request.prompt_tokens - 1) // request.block_tokens]
 
 
-def cacheable_blocks(request: Request) -> tuple[int, ...]:
-    """The blocks a request leaves behind: those its prompt fills."""
-    return request.blocks[: request.prompt_tokens // request.block_tokens]
+def cacheable_blocks(request: Request, tokens: int | None = None) -> tuple[int, ...]:
+    """The blocks a request leaves behind: those its prompt fills, or the first `tokens` of it."""
+    filled = request.prompt_tokens if tokens is None else tokens
+    return request.blocks[: filled // request.block_tokens]
 
 
 def find_reuse(request: Request, unit: str, indexes: Mapping[str, PrefixIndex]) -> Reuse:
@@ -91,6 +126,9 @@ def assign(
     indexes: Mapping[str, PrefixIndex],
     *,
     computed_tokens: Sequence[int] | None = None,
+    fixed: Mapping[int, Assigned] | None = None,
+    parts: Mapping[int, int] | None = None,
+    taken: Sequence[int] | None = None,
 ) -> list[Assigned]:
     """Give each request of `batch` one of `unit`'s replicas; the result is in the order of `batch`.
 
@@ -99,18 +137,35 @@ def assign(
     batch do not share what neither finds cached: both compute it. Ties go to the replica that has
     computed least so far (`computed_tokens`, one number per replica), else small batches would all
     land on the first one.
+
+    `fixed` has, by request id, what was assigned while the request was queued: it keeps its replica and
+    what it sent for, and reuses what was cached beyond that since. `parts` has how much of a request this
+    batch computes where that is not all; `taken` are the new tokens that each replica has in it already.
     """
+    part_of = parts or {}
     reuse = {request.id: find_reuse(request, unit, indexes) for request in batch}
-    new = {request.id: tokens_to_compute(request, reuse[request.id]) for request in batch}
-    load = [0] * replicas
+    new = {r.id: part_of.get(r.id, tokens_to_compute(r, reuse[r.id])) for r in batch}
+    load = list(taken or [0] * replicas)
     before = computed_tokens or [0] * replicas
     assigned: dict[int, Assigned] = {}
-    for request in sorted(batch, key=lambda r: (-new[r.id], r.id)):
+    for request in batch:
+        if fixed is not None and request.id in fixed:
+            local = indexes[unit].lookup(reusable_blocks(request))
+            item = with_newer(fixed[request.id], unit, local, reuse[request.id])
+            load[item.replica] += part_of.get(request.id, item.new_tokens)
+            assigned[request.id] = item
+    open_to_choice = [request for request in batch if request.id not in assigned]
+    for request in sorted(open_to_choice, key=lambda r: (-new[r.id], r.id)):
         local = indexes[unit].lookup(reusable_blocks(request))
         replica = _choose_replica(load, before, new[request.id], _home(local, replicas, load))
         load[replica] += new[request.id]
         assigned[request.id] = _sources(request, replica, unit, local, reuse[request.id])
-    return [assigned[request.id] for request in batch]
+    return [
+        msgspec.structs.replace(assigned[r.id], part_tokens=part_of[r.id])
+        if r.id in part_of
+        else assigned[r.id]
+        for r in batch
+    ]
 
 
 def _home(local: Holders, replicas: int, load: Sequence[int]) -> int | None:
@@ -128,16 +183,32 @@ def _choose_replica(load: Sequence[int], before: Sequence[int], new_tokens: int,
     return home if load[home] + new_tokens <= HOME_SLACK * balanced else least
 
 
-def _sources(request: Request, replica: int, unit: str, local: Holders, reuse: Reuse) -> Assigned:
-    """Each reused block is taken from the request's own replica where it is, else fetched."""
+def with_newer(item: Assigned, unit: str, local: Holders, reuse: Reuse) -> Assigned:
+    """`item`, whose fetches are under way, with what can be reused by now beyond what it reuses."""
+    before = item.reused_blocks
+    newer = _sources(item.request, item.replica, unit, local, reuse, beyond=before)
+    return Assigned(
+        request=item.request,
+        replica=item.replica,
+        local_blocks=item.local_blocks + newer.local_blocks,
+        fetches=newer.fetches,
+        under_way=item.fetches,
+    )
+
+
+def _sources(
+    request: Request, replica: int, unit: str, local: Holders, reuse: Reuse, *, beyond: int = 0
+) -> Assigned:
+    """Each reused block is taken from the request's own replica where it is, else fetched; of those
+    `beyond` so many."""
     fetched: Counter[int] = Counter()
     for i, owner in enumerate(owners(reuse.holders)):
-        if i >= len(local) or replica not in local[i]:
+        if i >= beyond and (i >= len(local) or replica not in local[i]):
             fetched[owner] += 1
     return Assigned(
         request=request,
         replica=replica,
-        local_blocks=len(reuse.holders) - fetched.total(),
+        local_blocks=max(0, len(reuse.holders) - beyond) - fetched.total(),
         fetches=tuple(
             Fetch(unit=reuse.unit, replica=owner, blocks=blocks) for owner, blocks in sorted(fetched.items())
         ),

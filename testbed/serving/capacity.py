@@ -8,11 +8,10 @@ from testbed.job import GpuSpeed, ModelShape, Placement, Request
 from testbed.serving.gpus import compute_s
 from testbed.serving.ideal import busiest_s, layer_s, merged, port_loads, scaled, step_traffic
 from testbed.serving.models import kv_bytes_per_token, score_flops
-from testbed.serving.placement import tensor_parallel
+from testbed.serving.placement import layers_of, stage_ranks, stage_shards
 from testbed.serving.slo import ideal_reuse_tokens
-from testbed.serving.steps import ReplicaWork, layer_steps
+from testbed.serving.steps import PLAIN, AlikeLayers, ReplicaWork, StepOptions, slowest_stage, unit_steps
 from testbed.topology import Topology
-from workers.plan import CollectiveKind, Step
 
 
 def estimated_capacity_rps(
@@ -23,14 +22,15 @@ def estimated_capacity_rps(
     gpu: GpuSpeed,
     topology: Topology,
     max_batch_tokens: int,
-    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
+    options: StepOptions = PLAIN,
 ) -> float:
     """Requests/s the cluster sustains; `workload.load` is a share of it.
 
     The smaller of two rates, both for the workload's mean request with its ideal reuse:
 
     - prefill: units / (seconds of a unit per request), in full, evenly spread batches: compute at
-      the GPU's speed plus collectives at line rate, nothing overlapped, nobody waiting;
+      the GPU's speed plus collectives at line rate, nothing overlapped, nobody waiting. Of a pipeline its
+      slowest stage counts, as the others work on other batches meanwhile;
     - network: 1 / (seconds of the busiest port per request), with every stage's bytes spread
       evenly over the ranks that send and receive them. Reused KV is taken to sit on any replica.
 
@@ -56,25 +56,31 @@ def estimated_capacity_rps(
         / count
     )
     units = placement.units
-    batches, tokens = _full_batches(placement, model, gpu, max_batch_tokens, all_reduce)
+    batches, tokens = _full_batches(placement, model, gpu, max_batch_tokens, options)
     collectives = merged(
-        scaled(step_traffic(steps, placement), model.layers * mean_new / (tokens * len(units)))
-        for steps in batches.values()
+        scaled(step_traffic(group.steps, placement), len(group.layers) * mean_new / (tokens * len(units)))
+        for alike in batches.values()
+        for group in alike
     )
     reuse_bytes = mean_reuse * kv_bytes_per_token(model)
     delivery_bytes = mean_prompt * kv_bytes_per_token(model)
     load = merged(
         (
             port_loads(collectives, topology),
-            *_reuse_loads(reuse_bytes, placement, topology),
-            _delivery_load(delivery_bytes, placement, topology),
+            *_reuse_loads(reuse_bytes, placement, model, topology),
+            *_delivery_loads(delivery_bytes, placement, model, topology),
         )
     )
     port_s = busiest_s(load, topology)
 
     first, ranks = next(iter(units.items()))
-    token_s = layer_s(batches[first], placement, topology) / tokens
-    unit_s = model.layers * (mean_new * token_s + compute_s(gpu, mean_scores / len(ranks)))
+    scores_s = compute_s(gpu, mean_scores / (len(ranks) // placement.pp))
+
+    def takes_s(group: AlikeLayers) -> float:
+        token_s = layer_s(group.steps, placement, topology) / tokens
+        return len(group.layers) * (mean_new * token_s + scores_s)
+
+    unit_s = slowest_stage(batches[first], takes_s)
     return 1.0 / max(unit_s / len(units), port_s)
 
 
@@ -83,29 +89,51 @@ def _full_batches(
     model: ModelShape,
     gpu: GpuSpeed,
     max_batch_tokens: int,
-    all_reduce: CollectiveKind,
-) -> tuple[dict[str, tuple[Step, ...]], int]:
-    """One layer of a full, even batch on each unit, without scores, and its number of tokens."""
+    options: StepOptions,
+) -> tuple[dict[str, tuple[AlikeLayers, ...]], int]:
+    """The layers of a full, even batch on each unit, without scores, and its number of tokens."""
     replicas = len(next(iter(placement.replicas.values())))
     share = max(1, max_batch_tokens // replicas)
     work = [ReplicaWork(new_tokens=share, score_flops=0)] * replicas
     steps = {
-        unit: layer_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, all_reduce=all_reduce)
+        unit: unit_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, options=options)
         for unit in placement.units
     }
     return steps, share * replicas
 
 
-def _reuse_loads(kv_bytes: float, placement: Placement, topology: Topology) -> list[dict[PortId, float]]:
+def _reuse_loads(
+    kv_bytes: float, placement: Placement, model: ModelShape, topology: Topology
+) -> list[dict[PortId, float]]:
     """S1, by shard: shard k of any replica to shard k of any replica (to itself, it crosses no port)."""
-    replicas = [r for unit in placement.replicas.values() for r in unit]
-    tp = tensor_parallel(placement)
-    shards = [Counter(placement.node_of(r[k]) for r in replicas) for k in range(tp)]
-    return [topology.even_loads(shard, shard, kv_bytes / tp) for shard in shards]
+    loads: list[dict[PortId, float]] = []
+    for stage in range(placement.pp):
+        replicas = [
+            stage_shards(placement, unit, number, stage)
+            for unit, of_unit in placement.replicas.items()
+            for number in range(len(of_unit))
+        ]
+        share = _share_of(stage, placement, model) / len(replicas[0])
+        for shard in zip(*replicas, strict=True):
+            nodes = Counter(map(placement.node_of, shard))
+            loads.append(topology.even_loads(nodes, nodes, kv_bytes * share))
+    return loads
 
 
-def _delivery_load(kv_bytes: float, placement: Placement, topology: Topology) -> dict[PortId, float]:
-    """S3: any prefill rank to any decode rank."""
-    senders = Counter(placement.node_of(r) for unit in placement.units.values() for r in unit)
-    receivers = Counter(placement.node_of(rank) for rank in placement.decode)
-    return topology.even_loads(senders, receivers, kv_bytes)
+def _delivery_loads(
+    kv_bytes: float, placement: Placement, model: ModelShape, topology: Topology
+) -> list[dict[PortId, float]]:
+    """S3: any rank of a stage to any decode rank."""
+    receivers = Counter(map(placement.node_of, placement.decode))
+    loads: list[dict[PortId, float]] = []
+    for stage in range(placement.pp):
+        ranks = [rank for unit in placement.units for rank in stage_ranks(placement, unit, stage)]
+        senders = Counter(map(placement.node_of, ranks))
+        share = _share_of(stage, placement, model)
+        loads.append(topology.even_loads(senders, receivers, kv_bytes * share))
+    return loads
+
+
+def _share_of(stage: int, placement: Placement, model: ModelShape) -> float:
+    """The share of the layers, and so of all KV, that a pipeline stage has."""
+    return len(layers_of(stage, model.layers, placement.pp)) / model.layers

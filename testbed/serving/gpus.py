@@ -1,4 +1,4 @@
-"""GPU speeds: the vendors' dense 16-bit peaks, and how much of them prefill is assumed to reach."""
+"""GPU speeds: the vendors' dense 16-bit peaks, how much of them prefill is assumed to reach, the roofline."""
 
 from testbed.job import GpuSpeed
 
@@ -7,7 +7,7 @@ ASSUMED_EFFICIENCY = 0.5
 
 Prefill of large batches is compute-bound but stays below the peak (clocks under load, attention,
 kernel tails), and half is a round number in the plausible middle. It is the same for all GPUs, so
-their ratio is that of their peaks. To be replaced by a calibration of the GPU at hand.
+their ratio is that of their peaks. `mfs calibrate gpu` measures the GPU at hand.
 """
 
 GPUS: dict[str, GpuSpeed] = {
@@ -21,9 +21,12 @@ GPUS: dict[str, GpuSpeed] = {
         ("rtx-3090", 71e12, 936e9),
         ("a100", 312e12, 2039e9),
         ("h100", 989.4e12, 3350e9),
+        ("h200", 989.4e12, 4800e9),
     )
 }
-"""GPUs by name. All peaks are without sparsity and with FP32 accumulation; A100 is the 80 GB SXM."""
+"""GPUs by name. All peaks are 16-bit tensor-core rates without sparsity and with FP32 accumulation, as NVIDIA
+states them: of the RTX 3090 in the GA102 whitepaper, of the A100 (80 GB SXM), H100 (SXM) and H200 (SXM) in
+their data sheets, which for the last two print the rate with sparsity, twice this one."""
 
 
 def compute_s(gpu: GpuSpeed, flops: float) -> float:
@@ -33,4 +36,15 @@ def compute_s(gpu: GpuSpeed, flops: float) -> float:
 
 def memory_s(gpu: GpuSpeed, read_bytes: float) -> float:
     """Seconds that reading `read_bytes` of weights and KV takes on one GPU (memory-bound)."""
-    return read_bytes / gpu.memory_bytes_per_s
+    return read_bytes / (gpu.memory_bytes_per_s * gpu.memory_efficiency)
+
+
+def step_s(gpu: GpuSpeed, *, flops: float, read_bytes: float) -> float:
+    """Seconds of one step of compute by the roofline: what is slower, computing or reading; 0 without work.
+
+    Williams, Waterman and Patterson, "Roofline: an insightful visual performance model" (CACM 2009).
+    `launch_s` comes on top.
+    """
+    if not flops and not read_bytes:
+        return 0.0
+    return max(compute_s(gpu, flops), memory_s(gpu, read_bytes)) + gpu.launch_s

@@ -1,14 +1,17 @@
 """Model shapes, and the bytes and FLOPs of one decoder layer that follow from them.
 
-Shapes are those of the published configurations. `ffn` is the inner width of one expert (MoE) or
-of the MLP (dense); every feed-forward here is gated, i.e. three matrices of hidden x ffn. A FLOP
-is a multiplication or an addition, so a matrix of n weights costs 2 n FLOPs per token.
+Shapes are those of the published configurations. A gated feed-forward is three matrices of
+hidden x width, one that is not is two. A FLOP is a multiplication or an addition, so a matrix of
+n weights costs 2 n FLOPs per token. The layers of a mixture of experts may be of two kinds: sparse
+ones have a gate and routed experts, dense ones an MLP.
 
 Left out, because neither is work of a layer: embedding, final norm and vocabulary projection.
-Norms, activations and rotary embedding are left out as negligible next to the matrices.
+Norms, biases, activations and rotary embedding are left out as negligible next to the matrices.
 """
 
-from testbed.job import ModelShape
+import math
+
+from testbed.job import LatentAttention, ModelShape
 
 
 def _shape(
@@ -36,6 +39,25 @@ def _shape(
     )
 
 
+_DEEPSEEK_V3 = ModelShape(
+    name="deepseek-v3",
+    layers=61,
+    hidden=7168,
+    q_heads=128,
+    # Its configuration states 128 KV heads too: as many as K and V have after they are made from the latent.
+    kv_heads=128,
+    head_dim=192,
+    ffn=2048,
+    experts=256,
+    top_k=8,
+    bytes_per_element=2,
+    dense_layers=(0, 1, 2),
+    dense_ffn=18432,
+    shared_ffn=2048,
+    latent=LatentAttention(q_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128),
+    weight_bytes=1.0,  # FP8, as published
+)
+
 MODELS: dict[str, ModelShape] = {
     shape.name: shape
     for shape in (
@@ -43,26 +65,50 @@ MODELS: dict[str, ModelShape] = {
         _shape("mixtral-8x22b", layers=56, hidden=6144, heads=(48, 8), ffn=16384, experts=8, top_k=2),
         _shape("llama-3-8b", layers=32, hidden=4096, heads=(32, 8), ffn=14336),
         _shape("llama-3-70b", layers=80, hidden=8192, heads=(64, 8), ffn=28672),
+        _shape("qwen2.5-32b", layers=64, hidden=5120, heads=(40, 8), ffn=27648),
+        _shape("qwen2.5-72b", layers=80, hidden=8192, heads=(64, 8), ffn=29568),
         # Qwen3 states its head_dim; hidden / q_heads would give 64.
         _shape("qwen3-30b-a3b", layers=48, hidden=2048, heads=(32, 4), ffn=768, experts=128, top_k=8),
+        _shape("qwen3-235b-a22b", layers=94, hidden=4096, heads=(64, 4), ffn=1536, experts=128, top_k=8),
         _shape("dbrx", layers=40, hidden=6144, heads=(48, 8), ffn=10752, experts=16, top_k=4),
         _shape("grok-1", layers=64, hidden=6144, heads=(48, 8), ffn=32768, experts=8, top_k=2),
+        _DEEPSEEK_V3,
     )
 }
-"""Models by name (as on Hugging Face, lower case, without organisation), 16-bit weights and KV."""
+"""Models by name (as on Hugging Face, lower case, without organisation); 16-bit KV, and 16-bit weights
+where nothing else is said."""
 
 
 def is_moe(model: ModelShape) -> bool:
     return model.experts > 0
 
 
+def is_sparse(model: ModelShape, layer: int) -> bool:
+    """Whether this layer has routed experts, and so a gate and an all-to-all."""
+    return is_moe(model) and layer not in model.dense_layers
+
+
+def layer_kinds(model: ModelShape) -> tuple[tuple[int, ...], ...]:
+    """The layers in groups that are alike, each ascending, the group of layer 0 first."""
+    sparse = tuple(layer for layer in range(model.layers) if is_sparse(model, layer))
+    dense = tuple(layer for layer in range(model.layers) if not is_sparse(model, layer))
+    return tuple(sorted(filter(None, (sparse, dense))))
+
+
 def kv_bytes_per_token_layer(model: ModelShape) -> int:
-    """Bytes of K and V that one token leaves behind in one layer, over all KV heads."""
-    return 2 * model.kv_heads * model.head_dim * model.bytes_per_element
+    """Bytes of KV that one token leaves behind in one layer, over all KV heads.
+
+    Of latent attention those of the latent and of the keys' part with a position, which all heads share.
+    """
+    if model.latent is not None:
+        elements = model.latent.kv_rank + model.latent.rope_dim
+    else:
+        elements = 2 * model.kv_heads * model.head_dim
+    return math.ceil(elements * model.kv_element_bytes)
 
 
 def kv_bytes_per_token(model: ModelShape) -> int:
-    """Bytes of K and V that one token leaves behind in the whole model."""
+    """Bytes of KV that one token leaves behind in the whole model."""
     return model.layers * kv_bytes_per_token_layer(model)
 
 
@@ -81,49 +127,137 @@ def all_to_all_bytes_per_token(model: ModelShape) -> int:
 
 
 def _attention_weights(model: ModelShape) -> int:
-    """Weights of the Q, K, V and output projections of one layer."""
-    return 2 * model.hidden * model.head_dim * (model.q_heads + model.kv_heads)
+    """Weights of the Q, K, V and output projections of one layer; of MLA those down and up again."""
+    latent = model.latent
+    if latent is None:
+        return 2 * model.hidden * model.head_dim * (model.q_heads + model.kv_heads)
+    queries = model.q_heads * (latent.nope_dim + latent.rope_dim)
+    q = latent.q_rank * (model.hidden + queries) if latent.q_rank else model.hidden * queries
+    kv_down = model.hidden * (latent.kv_rank + latent.rope_dim)
+    kv_up = latent.kv_rank * model.q_heads * (latent.nope_dim + latent.v_dim)
+    output = model.q_heads * latent.v_dim * model.hidden
+    return q + kv_down + kv_up + output
 
 
-def _ffn_weights(model: ModelShape) -> int:
-    """Weights of one expert, or of the dense MLP, of one layer."""
-    return 3 * model.hidden * model.ffn
+def _feed_forward_weights(model: ModelShape, width: int) -> int:
+    return (3 if model.gated else 2) * model.hidden * width
+
+
+def _mlp_weights(model: ModelShape) -> int:
+    return _feed_forward_weights(model, model.dense_ffn if is_moe(model) else model.ffn)
+
+
+def _gate_weights(model: ModelShape) -> int:
+    return model.hidden * model.experts
 
 
 def projection_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of the Q, K, V and output projections, per token and layer."""
+    """FLOPs of the projections of attention (of MLA down and up), per token and layer."""
     return 2 * _attention_weights(model)
 
 
 def score_flops(model: ModelShape, *, new_tokens: int, prefix_tokens: int) -> int:
     """FLOPs of causal attention in one layer for `new_tokens` after a cached `prefix_tokens`.
 
-    A token at (one-based) position c looks at c keys: 2 c head_dim FLOPs per head for Q K^T and as
-    many for the weighted sum of V. Over positions p+1 .. p+n the sum of c is n p + n (n + 1) / 2:
-    a reused prefix costs no projections, but it is still attended to.
+    A token at (one-based) position c looks at c keys, or with a window of w at min(c, w): per key and
+    head 2 FLOPs per element of a key for Q K^T, and 2 per element of a value for the weighted sum of
+    V. Over positions p+1 .. p+n the sum of c is n p + n (n + 1) / 2: a reused prefix costs no
+    projections, but it is still attended to.
     """
-    keys = new_tokens * prefix_tokens + new_tokens * (new_tokens + 1) // 2
-    return 4 * model.q_heads * model.head_dim * keys
+    width = 2 * model.head_dim
+    if model.latent is not None:
+        width = model.latent.nope_dim + model.latent.rope_dim + model.latent.v_dim
+    return 2 * model.q_heads * width * _keys(model.window, new_tokens, prefix_tokens)
+
+
+def _keys(window: int | None, new_tokens: int, prefix_tokens: int) -> int:
+    """The sum of min(c, window) over positions c = prefix + 1 .. prefix + new."""
+    if window is None:
+        window = prefix_tokens + new_tokens
+    growing = min(max(window - prefix_tokens, 0), new_tokens)
+    return growing * prefix_tokens + growing * (growing + 1) // 2 + (new_tokens - growing) * window
 
 
 def gate_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of choosing a token's experts, per token and layer; zero for a dense model."""
-    return 2 * model.hidden * model.experts
+    """FLOPs of choosing a token's experts, per token and sparse layer; zero for a dense model."""
+    return 2 * _gate_weights(model)
 
 
 def expert_flops_per_visit(model: ModelShape) -> int:
-    """FLOPs of one token in one expert, or in the dense MLP, per layer."""
-    return 2 * _ffn_weights(model)
+    """FLOPs of one token in one routed expert, or in the MLP of a dense model, per layer."""
+    return 2 * _feed_forward_weights(model, model.ffn)
+
+
+def mlp_flops_per_token(model: ModelShape) -> int:
+    """FLOPs of one token in the MLP of a dense layer; zero for a mixture of experts without dense layers."""
+    return 2 * _mlp_weights(model)
+
+
+def shared_flops_per_token(model: ModelShape) -> int:
+    """FLOPs of one token in the shared expert of a sparse layer; zero without one."""
+    return 2 * _feed_forward_weights(model, model.shared_ffn)
 
 
 def ffn_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of a token's feed-forward per layer: its `top_k` experts and the gate, or the MLP."""
-    visits = model.top_k if is_moe(model) else 1
-    return visits * expert_flops_per_visit(model) + gate_flops_per_token(model)
+    """FLOPs of a token's feed-forward in one layer: the MLP of a dense model; in a sparse layer its `top_k`
+    experts, the shared one and the gate."""
+    if not is_moe(model):
+        return mlp_flops_per_token(model)
+    visits = model.top_k * expert_flops_per_visit(model)
+    return visits + shared_flops_per_token(model) + gate_flops_per_token(model)
+
+
+def attention_weight_bytes(model: ModelShape) -> int:
+    """Bytes of the weights of attention's projections of one layer."""
+    return _stored(model, _attention_weights(model))
+
+
+def mlp_weight_bytes(model: ModelShape) -> int:
+    """Bytes of the MLP of one dense layer."""
+    return _stored(model, _mlp_weights(model))
+
+
+def expert_weight_bytes(model: ModelShape) -> int:
+    """Bytes of one routed expert of one sparse layer; zero for a dense model."""
+    return _stored(model, _feed_forward_weights(model, model.ffn)) if is_moe(model) else 0
+
+
+def shared_weight_bytes(model: ModelShape) -> int:
+    """Bytes of the shared expert of one sparse layer; zero without one."""
+    return _stored(model, _feed_forward_weights(model, model.shared_ffn))
+
+
+def gate_weight_bytes(model: ModelShape) -> int:
+    """Bytes of the gate of one sparse layer; zero for a dense model."""
+    return _stored(model, _gate_weights(model))
+
+
+def total_parameters(model: ModelShape) -> int:
+    """Weights of all layers (embeddings left out)."""
+    return _parameters(model, model.experts)
+
+
+def active_parameters(model: ModelShape) -> int:
+    """Weights that one token passes through in all layers (embeddings left out)."""
+    return _parameters(model, model.top_k)
 
 
 def active_parameter_bytes(model: ModelShape) -> int:
     """Bytes of the weights that one token passes through in all layers (embeddings left out)."""
-    visits = model.top_k if is_moe(model) else 1
-    per_layer = _attention_weights(model) + visits * _ffn_weights(model) + model.hidden * model.experts
-    return model.layers * per_layer * model.bytes_per_element
+    return _stored(model, active_parameters(model))
+
+
+def _parameters(model: ModelShape, experts: int) -> int:
+    """Weights of all layers, `experts` routed experts in each sparse one."""
+    sparse = sum(is_sparse(model, layer) for layer in range(model.layers))
+    routed = experts * _feed_forward_weights(model, model.ffn)
+    shared = _feed_forward_weights(model, model.shared_ffn)
+    return (
+        model.layers * _attention_weights(model)
+        + sparse * (routed + shared + _gate_weights(model))
+        + (model.layers - sparse) * _mlp_weights(model)
+    )
+
+
+def _stored(model: ModelShape, weights: int) -> int:
+    return math.ceil(weights * model.weight_bytes)

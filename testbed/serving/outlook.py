@@ -3,6 +3,7 @@
 All on idle links: facts a scheduler can know when a batch is formed, without knowing the others.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -29,43 +30,53 @@ _NS = 1e9
 def with_downstream(plan: BatchPlan, topology: Topology, placement: Placement) -> BatchPlan:
     """The same plan with `downstream_ns` set on every transfer and collective.
 
-    With t a layer's steps on idle links, L layers and s3 the transfer of one layer of a request:
+    With t_l the steps of layer l on idle links and s3_l what a request sends then:
 
-        collective of layer l    what follows it in layer l, and (L - 1 - l) t
-        S1 of layer l            (L - l) t
-        S3 of layer l            (L - 1 - l) s3 + decode step
+        collective of layer l    what follows it in layer l, and t of all later layers
+        S1 of layer l            t of layer l and of all later ones
+        S3 of layer l            s3 of all later layers + decode step
     """
     if not plan.layers:
         return plan
-    # The layers of a batch are alike but for the ids: one is worked out, all are told.
-    steps = plan.layers[0].steps
-    rest_s = _after_each(steps, topology, placement)
-    whole_s = layer_s(steps, placement, topology)
-    s3_s = _s3_s(plan, topology, placement)
+    rest_s, whole_s = _by_layer(plan, topology, placement)
+    s3_s = _s3_by_layer(plan, topology, placement)
     decode_s = {request.request: request.decode_step_s for request in plan.requests}
-    count = len(plan.layers)
-
-    def told(layer: LayerPlan) -> LayerPlan:
-        later = count - 1 - layer.index
-        return LayerPlan(
-            index=layer.index,
-            wait=tuple(_then(t, (later + 1) * whole_s) for t in layer.wait),
-            steps=tuple(
-                _then(step, after_s + later * whole_s) if isinstance(step, Collective) else step
-                for step, after_s in zip(layer.steps, rest_s, strict=True)
-            ),
-            post=tuple(
-                _then(t, later * s3_s[t.request] + decode_s[t.request]) if t.request is not None else t
-                for t in layer.post
-            ),
+    steps_later: Counter[float] = Counter()
+    s3_later: dict[int, Counter[float]] = {request.request: Counter() for request in plan.requests}
+    told: list[LayerPlan] = []
+    for number in reversed(range(len(plan.layers))):
+        layer, after_s = plan.layers[number], _sum_s(steps_later)
+        steps_later[whole_s[number]] += 1
+        from_here_s = _sum_s(steps_later)
+        told.append(
+            msgspec.structs.replace(
+                layer,
+                wait=tuple(_then(t, from_here_s) for t in layer.wait),
+                steps=tuple(
+                    _then(step, rest + after_s) if isinstance(step, Collective) else step
+                    for step, rest in zip(layer.steps, rest_s[number], strict=True)
+                ),
+                post=tuple(
+                    _then(t, _sum_s(s3_later[t.request]) + decode_s[t.request])
+                    if t.request is not None
+                    else t
+                    for t in layer.post
+                ),
+            )
         )
+        for request, seconds in s3_s[number].items():
+            s3_later[request][seconds] += 1
+    return msgspec.structs.replace(plan, layers=tuple(reversed(told)))
 
-    return msgspec.structs.replace(plan, layers=tuple(told(layer) for layer in plan.layers))
+
+def _sum_s(times: Counter[float]) -> float:
+    """Most layers take as long as others: a product has less rounding in it than a sum."""
+    return sum(seconds * count for seconds, count in times.items())
 
 
 def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batch:
     """`plan` as the scheduler is told of it."""
-    s3_s = _s3_s(plan, topology, placement)
+    s3_s = _s3_s(plan, plan.layers[-1], topology, placement)
     collectives = merged(step_traffic(layer.steps, placement) for layer in plan.layers)
     transfers: dict[int | None, list[Transfer]] = {request.request: [] for request in plan.requests}
     for layer in plan.layers:
@@ -90,6 +101,34 @@ def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batc
     )
 
 
+_Times = tuple[list[float], float]
+
+
+def _by_layer(
+    plan: BatchPlan, topology: Topology, placement: Placement
+) -> tuple[list[list[float]], list[float]]:
+    """For each layer `_after_each` of its steps, and their seconds. Layers that are alike but for the ids are
+    worked out once."""
+    known: list[tuple[tuple[object, ...], _Times]] = []
+    found: list[_Times] = []
+    for layer in plan.layers:
+        shape = tuple(map(_shape, layer.steps))
+        times = next((times for other, times in known if other == shape), None)
+        if times is None:
+            whole_s = layer_s(layer.steps, placement, topology)
+            times = _after_each(layer.steps, topology, placement), whole_s
+            known.append((shape, times))
+        found.append(times)
+    return [rest_s for rest_s, _ in found], [whole_s for _, whole_s in found]
+
+
+def _shape(step: Step) -> object:
+    """What a step's times follow from."""
+    if isinstance(step, Collective):
+        return step.group, step.kind, step.sizes, step.label, step.round_seconds
+    return step
+
+
 def _after_each(steps: Sequence[Step], topology: Topology, placement: Placement) -> list[float]:
     """For each step, the seconds of the layer's later steps. Consecutive collectives of one label
     run at once, in different groups: none of them comes after another."""
@@ -102,10 +141,22 @@ def _after_each(steps: Sequence[Step], topology: Topology, placement: Placement)
     return [layer_s(steps[end:], placement, topology) for end in ends]
 
 
-def _s3_s(plan: BatchPlan, topology: Topology, placement: Placement) -> dict[int, float]:
+def _s3_by_layer(plan: BatchPlan, topology: Topology, placement: Placement) -> list[dict[int, float]]:
+    """`_s3_s` of each layer; those that post the same are worked out once."""
+    known: dict[tuple[tuple[int | None, int, int, int], ...], dict[int, float]] = {}
+    found: list[dict[int, float]] = []
+    for layer in plan.layers:
+        posted = tuple((t.request, t.src, t.dst, t.size_bytes) for t in layer.post)
+        if posted not in known:
+            known[posted] = _s3_s(plan, layer, topology, placement)
+        found.append(known[posted])
+    return found
+
+
+def _s3_s(plan: BatchPlan, layer: LayerPlan, topology: Topology, placement: Placement) -> dict[int, float]:
     """Seconds of one layer's S3 of each request, its shards in parallel."""
     shards: dict[int, list[Transfer]] = {request.request: [] for request in plan.requests}
-    for transfer in plan.layers[-1].post:
+    for transfer in layer.post:
         if transfer.request is not None:
             shards[transfer.request].append(transfer)
     return {

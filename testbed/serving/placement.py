@@ -1,15 +1,20 @@
 """Which rank sits on which server, and which process groups the ranks form.
 
-Ranks are numbered unit by unit, decode workers last. Inside a unit, consecutive ranks form a
-tensor-parallel group (one attention replica), and consecutive ranks an expert-parallel group.
+Ranks are numbered unit by unit, decode workers last. A unit is a row of pipeline stages, a stage a row of
+attention replicas, a replica's share of a stage a row of sequence parts, a part a row of tensor-parallel
+ranks. Consecutive ranks of a stage form an expert-parallel group.
 """
 
 import enum
 from collections.abc import Sequence
+from itertools import chain, pairwise
+
+import msgspec
 
 from testbed.job import ModelShape, Placement, RankSpec, Role
 from testbed.serving.models import is_moe
 from testbed.topology import Topology
+from workers.plan import CollectiveKind
 
 
 class Layout(enum.Enum):
@@ -39,15 +44,23 @@ def place(
     ep: int | None,
     layout: Layout,
     model: ModelShape,
+    sp: int = 1,
+    pp: int = 1,
+    sequence: CollectiveKind = CollectiveKind.RING_ATTENTION,
 ) -> Placement:
     """Place `prefill_units * ranks_per_unit + decode_ranks` ranks on the topology's servers.
 
     `ranks_per_server` is the most that a server takes; `None`: as few as fit all ranks. The ranks of a
-    server take its GPUs in order. `tp` `None`: 1 for a mixture of experts, the whole unit for a dense
-    model. `ep` `None`: the whole unit for a mixture of experts, 1 for a dense model.
+    server take its GPUs in order. `pp` is the number of pipeline stages of a unit, `sp` that of the parts of
+    a sequence, which attend to each other as `sequence` says (`testbed.job.ServingOptions`). `tp` `None`: 1
+    for a mixture of experts, else all ranks that share a part of a sequence. `ep` `None`: a whole stage for
+    a mixture of experts, 1 for a dense model.
 
-    Process groups are named `"p0.tp0"`, `"p0.ep0"`; a group of one rank needs no communication and
-    is left out. Raises `PlacementError` where the model or the topology does not allow it.
+    Process groups are named `"p0.tp0"`, `"p0.sp0"`, `"p0.ep0"`, `"p0.pp0"`, each kind numbered through the
+    unit in the order of first members: the ranks that share heads; those that share a sequence, with the
+    same heads; those that share experts; a rank and the one in its place in the next stage. A group of one
+    rank needs no communication and is left out. Raises `PlacementError` where the model or the topology
+    does not allow it.
     """
     for key, count in (
         ("units.prefill_units", prefill_units),
@@ -56,8 +69,14 @@ def place(
     ):
         if count < 1:
             raise PlacementError(key, f"must be at least 1, is {count}")
-    tp = _tensor_parallel(tp, ranks_per_unit, model)
-    ep = _expert_parallel(ep, ranks_per_unit, model)
+    per_stage = _stage_ranks(pp, ranks_per_unit, model)
+    whose = "a unit's" if pp == 1 else "a stage's"
+    tp = _tensor_parallel(tp, sp, per_stage, model, whose)
+    ep = _expert_parallel(ep, per_stage, model, whose)
+    if sequence is CollectiveKind.ALL_TO_ALL and model.q_heads % (sp * tp):
+        raise PlacementError(
+            "units.sp", f"the {model.q_heads} query heads of {model.name} do not divide by {sp} parts x {tp}"
+        )
     total = prefill_units * ranks_per_unit + decode_ranks
     server_index = _servers(total, len(topology.servers), ranks_per_server, layout)
     attached = _attached(topology, server_index)
@@ -70,11 +89,16 @@ def place(
         unit = f"p{number}"
         members = tuple(range(number * ranks_per_unit, (number + 1) * ranks_per_unit))
         units[unit] = members
-        replicas[unit] = _chunks(members, tp)
-        for kind, size in (("tp", tp), ("ep", ep)):
-            if size > 1:
-                chunks = _chunks(members, size)
-                groups |= {f"{unit}.{kind}{i}": chunk for i, chunk in enumerate(chunks)}
+        stages = _chunks(members, per_stage)
+        replicas[unit] = _replicas(stages, sp * tp)
+        for kind, sets in (
+            ("tp", _chunks(members, tp)),
+            ("sp", _sequence_groups(members, sp, tp)),
+            ("ep", _chunks(members, ep)),
+            ("pp", tuple(pair for here in pairwise(stages) for pair in zip(*here, strict=True))),
+        ):
+            if sets and len(sets[0]) > 1:
+                groups |= {f"{unit}.{kind}{i}": chunk for i, chunk in enumerate(sets)}
         ranks += [
             RankSpec(
                 rank=rank,
@@ -91,53 +115,138 @@ def place(
         RankSpec(rank=rank, server=attached[rank][0], node=attached[rank][1], role=Role.DECODE, index=i)
         for i, rank in enumerate(decode)
     ]
-    return Placement(ranks=tuple(ranks), units=units, replicas=replicas, groups=groups, decode=decode)
+    return Placement(
+        ranks=tuple(ranks),
+        units=units,
+        replicas=replicas,
+        groups=groups,
+        decode=decode,
+        tp=tp,
+        sp=sp,
+        pp=pp,
+    )
 
 
-def tensor_parallel(placement: Placement) -> int:
-    """Ranks of one attention replica (the same in every unit)."""
-    return len(next(iter(placement.replicas.values()))[0])
+def stage_of(layer: int, layers: int, pp: int) -> int:
+    """The pipeline stage of a layer: stage s has layers s L // pp up to (s + 1) L // pp - 1."""
+    return ((layer + 1) * pp - 1) // layers
 
 
-def expert_groups(placement: Placement, unit: str) -> tuple[tuple[str | None, tuple[int, ...]], ...]:
-    """The expert-parallel groups of `unit` as (name, members), covering all its ranks.
+def layers_of(stage: int, layers: int, pp: int) -> range:
+    """The layers of a pipeline stage."""
+    return range(stage * layers // pp, (stage + 1) * layers // pp)
+
+
+def stage_ranks(placement: Placement, unit: str, stage: int) -> tuple[int, ...]:
+    """The ranks of a pipeline stage, in the order of the unit."""
+    size = len(placement.units[unit]) // placement.pp
+    return placement.units[unit][stage * size : (stage + 1) * size]
+
+
+def stage_shards(placement: Placement, unit: str, replica: int, stage: int) -> tuple[int, ...]:
+    """The `sp * tp` ranks that keep the KV of one replica in the layers of a stage, part by part."""
+    size = placement.sp * placement.tp
+    return placement.replicas[unit][replica][stage * size : (stage + 1) * size]
+
+
+def shards(placement: Placement, unit: str, replica: int, layer: int, layers: int) -> tuple[int, ...]:
+    """The `sp * tp` ranks that keep the KV of one replica in a layer of `layers`, part by part."""
+    return stage_shards(placement, unit, replica, stage_of(layer, layers, placement.pp))
+
+
+def expert_groups(
+    placement: Placement, unit: str, stage: int = 0
+) -> tuple[tuple[str | None, tuple[int, ...]], ...]:
+    """The expert-parallel groups of a stage of `unit` as (name, members), covering all its ranks.
 
     Without expert parallelism every rank is by itself, and the name is `None`.
     """
+    ranks = stage_ranks(placement, unit, stage)
     named = tuple(
-        (name, members) for name, members in placement.groups.items() if name.startswith(f"{unit}.ep")
+        (name, members)
+        for name, members in placement.groups.items()
+        if name.startswith(f"{unit}.ep") and members[0] in ranks
     )
-    return named or tuple((None, (rank,)) for rank in placement.units[unit])
+    return named or tuple((None, (rank,)) for rank in ranks)
 
 
-def _tensor_parallel(tp: int | None, ranks_per_unit: int, model: ModelShape) -> int:
+class Coordinates(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a prefill rank is in its unit. `experts` is its expert-parallel group, None without one."""
+
+    unit: str
+    stage: int
+    replica: int
+    part: int
+    tp: int
+    experts: str | None
+
+
+def coordinates(placement: Placement, unit: str, index: int) -> Coordinates:
+    """Where rank `index` of `unit` is in it."""
+    rank = placement.units[unit][index]
+    stage, place = divmod(index, len(placement.units[unit]) // placement.pp)
+    replica, shard = divmod(place, placement.sp * placement.tp)
+    part, head = divmod(shard, placement.tp)
+    [experts] = [name for name, members in expert_groups(placement, unit, stage) if rank in members]
+    return Coordinates(unit=unit, stage=stage, replica=replica, part=part, tp=head, experts=experts)
+
+
+def _replicas(stages: Sequence[tuple[int, ...]], size: int) -> tuple[tuple[int, ...], ...]:
+    """Replica i has the i-th `size` ranks of every stage."""
+    in_stages = zip(*(_chunks(stage, size) for stage in stages), strict=True)
+    return tuple(tuple(chain.from_iterable(parts)) for parts in in_stages)
+
+
+def _sequence_groups(members: tuple[int, ...], sp: int, tp: int) -> tuple[tuple[int, ...], ...]:
+    """Of every replica in a stage, the ranks with the same heads."""
+    return tuple(shared[head::tp] for shared in _chunks(members, sp * tp) for head in range(tp))
+
+
+def _stage_ranks(pp: int, ranks_per_unit: int, model: ModelShape) -> int:
+    if pp < 1:
+        raise PlacementError("units.pp", f"must be at least 1, is {pp}")
+    if pp > model.layers:
+        raise PlacementError("units.pp", f"{model.name} has {model.layers} layers, too few for {pp} stages")
+    if ranks_per_unit % pp:
+        raise PlacementError("units.pp", f"a unit's {ranks_per_unit} ranks do not divide into {pp} stages")
+    return ranks_per_unit // pp
+
+
+def _tensor_parallel(tp: int | None, sp: int, per_stage: int, model: ModelShape, whose: str) -> int:
+    if sp < 1:
+        raise PlacementError("units.sp", f"must be at least 1, is {sp}")
+    if per_stage % sp:
+        raise PlacementError("units.sp", f"{whose} {per_stage} ranks do not divide into {sp} parts")
     if tp is None:
-        tp = 1 if is_moe(model) else ranks_per_unit
+        tp = 1 if is_moe(model) else per_stage // sp
     if tp < 1:
         raise PlacementError("units.tp", f"must be at least 1, is {tp}")
-    if ranks_per_unit % tp:
+    if per_stage % (sp * tp):
+        of = f"{tp}" if sp == 1 else f"{sp} parts x {tp}"
+        raise PlacementError("units.tp", f"{whose} {per_stage} ranks do not divide into replicas of {of}")
+    if model.q_heads % tp:
         raise PlacementError(
-            "units.tp", f"a unit's {ranks_per_unit} ranks do not divide into replicas of {tp}"
+            "units.tp", f"the {model.q_heads} query heads of {model.name} do not divide by {tp}"
         )
-    for heads, what in ((model.q_heads, "query"), (model.kv_heads, "KV")):
-        if heads % tp:
-            raise PlacementError(
-                "units.tp", f"the {heads} {what} heads of {model.name} do not divide by {tp}"
-            )
+    # More ranks than KV heads have copies of them; the latent of MLA has no heads to divide.
+    if model.latent is None and model.kv_heads % tp and tp % model.kv_heads:
+        raise PlacementError(
+            "units.tp", f"the {model.kv_heads} KV heads of {model.name} do not divide by {tp}, nor it by them"
+        )
     return tp
 
 
-def _expert_parallel(ep: int | None, ranks_per_unit: int, model: ModelShape) -> int:
+def _expert_parallel(ep: int | None, per_stage: int, model: ModelShape, whose: str) -> int:
     if ep is None:
-        ep = ranks_per_unit if is_moe(model) else 1
+        ep = per_stage if is_moe(model) else 1
     if ep < 1:
         raise PlacementError("units.ep", f"must be at least 1, is {ep}")
     if not is_moe(model):
         if ep > 1:
             raise PlacementError("units.ep", f"{model.name} has no experts, so ep must be 1")
         return ep
-    if ranks_per_unit % ep:
-        raise PlacementError("units.ep", f"a unit's {ranks_per_unit} ranks do not divide into groups of {ep}")
+    if per_stage % ep:
+        raise PlacementError("units.ep", f"{whose} {per_stage} ranks do not divide into groups of {ep}")
     if model.experts % ep:
         raise PlacementError("units.ep", f"the {model.experts} experts of {model.name} do not divide by {ep}")
     return ep

@@ -13,10 +13,11 @@ from testbed.serving.models import (
     score_flops,
 )
 from testbed.serving.outlook import with_downstream
-from testbed.serving.placement import tensor_parallel
-from testbed.serving.steps import ReplicaWork, in_layer, layer_steps, slowest_compute_s
+from testbed.serving.placement import shards
+from testbed.serving.steps import PLAIN, ReplicaWork, StepOptions, in_layer, slowest_compute_s, unit_steps
 from testbed.topology import Topology
-from workers.plan import BatchPlan, CollectiveKind, LayerPlan, RequestPlan, Transfer
+from workers.plan import BatchPlan, LayerPlan, RequestPlan, Transfer
+from workers.rounds import split
 
 
 def build_plan(
@@ -30,32 +31,35 @@ def build_plan(
     model: ModelShape,
     gpu: GpuSpeed,
     formed_ns: int,
-    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
+    options: StepOptions = PLAIN,
 ) -> BatchPlan:
     """The plan of one batch on `unit`. `decode_ranks` maps request ids to ranks.
 
-    KV is sharded by head: shard k of a request sits on rank k of its replica, here and at the
-    owner of a reused block. S1 waits per layer for one transfer per owner and shard; S3 posts per
-    layer one transfer per shard, of new and reused tokens alike, due at the request's deadline.
+    KV is sharded by sequence part and head (`kv_shards`): shard k of a request sits on the k-th rank that
+    its replica has in the layer's stage, here and at the owner of a reused block. S1 waits per layer for
+    one transfer per owner and shard; S3 posts per layer one transfer per shard, of new and reused tokens
+    alike, due at the request's deadline. Of a prompt in parts each batch delivers its own, the first one
+    also what is reused.
     """
-    steps = layer_steps(
+    alike = unit_steps(
         replica_work(assigned, len(placement.replicas[unit]), model),
         unit=unit,
         placement=placement,
         model=model,
         gpu=gpu,
-        all_reduce=all_reduce,
+        options=options,
     )
+    steps = {layer: group.steps for group in alike for layer in group.layers}
     layers = tuple(
         LayerPlan(
             index=layer,
             wait=_fetches(batch, unit, assigned, layer, placement, model),
-            steps=in_layer(steps, batch, layer),
+            steps=in_layer(steps[layer], batch, layer),
             post=_deliveries(batch, unit, assigned, layer, decode_ranks, placement, model),
         )
         for layer in range(model.layers)
     )
-    tp = tensor_parallel(placement)
+    per_layer = placement.sp * placement.tp
     plan = BatchPlan(
         id=batch,
         unit=unit,
@@ -68,14 +72,15 @@ def build_plan(
                 new_tokens=item.new_tokens,
                 local_tokens=item.local_tokens,
                 remote_tokens=item.remote_tokens,
-                p2d_flows=model.layers * tp,
+                p2d_flows=(item.earlier_parts + 1) * model.layers * per_layer,
                 decode_step_s=decode_step_s(model, gpu, item.request.prompt_tokens),
                 deadline_ns=item.request.deadline_ns,
+                last=item.last,
             )
             for item in assigned
         ),
         layers=layers,
-        compute_s=model.layers * slowest_compute_s(steps),
+        compute_s=sum(len(group.layers) * slowest_compute_s(group.steps) for group in alike),
         formed_ns=formed_ns,
     )
     return with_downstream(plan, topology, placement)
@@ -83,15 +88,31 @@ def build_plan(
 
 def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape) -> list[ReplicaWork]:
     """What each replica has to compute per layer for the requests it was given."""
-    tokens, scores = [0] * replicas, [0] * replicas
+    tokens, scores, cached = [0] * replicas, [0] * replicas, [0] * replicas
     for item in assigned:
         tokens[item.replica] += item.new_tokens
+        cached[item.replica] += item.prefix_tokens
         scores[item.replica] += score_flops(
             model,
             new_tokens=item.new_tokens,
-            prefix_tokens=item.request.prompt_tokens - item.new_tokens,
+            prefix_tokens=item.prefix_tokens,
         )
-    return [ReplicaWork(new_tokens=t, score_flops=s) for t, s in zip(tokens, scores, strict=True)]
+    return [
+        ReplicaWork(new_tokens=t, score_flops=s, cached_tokens=c)
+        for t, s, c in zip(tokens, scores, cached, strict=True)
+    ]
+
+
+def kv_shards(tokens: int, placement: Placement, model: ModelShape) -> tuple[int, ...]:
+    """Bytes of KV of `tokens` in one layer on each of the `sp * tp` ranks that keep them, part by part.
+
+    Parts and their shares are as even as whole numbers can be, and their sum is exact. Ranks that have
+    copies of a head, or the whole latent of MLA, each answer for a share of it.
+    """
+    token_bytes = kv_bytes_per_token_layer(model)
+    return tuple(
+        size for part in split(tokens, placement.sp) for size in split(part * token_bytes, placement.tp)
+    )
 
 
 def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int) -> float:
@@ -112,24 +133,23 @@ def _fetches(
     placement: Placement,
     model: ModelShape,
 ) -> tuple[Transfer, ...]:
-    tp = tensor_parallel(placement)
-    token_bytes = kv_bytes_per_token_layer(model) // tp
     return tuple(
         Transfer(
             id=f"{batch}.r{item.request.id}.l{layer}.s1.{src}-{dst}",
             stage=Stage.KV_REUSE,
             src=src,
             dst=dst,
-            size_bytes=fetch.blocks * item.request.block_tokens * token_bytes,
+            size_bytes=size,
             batch=batch,
             request=item.request.id,
             layer=layer,
         )
         for item in assigned
         for fetch in item.fetches
-        for src, dst in zip(
-            placement.replicas[fetch.unit][fetch.replica],
-            placement.replicas[unit][item.replica],
+        for src, dst, size in zip(
+            shards(placement, fetch.unit, fetch.replica, layer, model.layers),
+            shards(placement, unit, item.replica, layer, model.layers),
+            kv_shards(fetch.blocks * item.request.block_tokens, placement, model),
             strict=True,
         )
     )
@@ -144,20 +164,22 @@ def _deliveries(
     placement: Placement,
     model: ModelShape,
 ) -> tuple[Transfer, ...]:
-    tp = tensor_parallel(placement)
-    token_bytes = kv_bytes_per_token_layer(model) // tp
     return tuple(
         Transfer(
             id=f"{batch}.r{item.request.id}.l{layer}.s3.{src}-{decode_ranks[item.request.id]}",
             stage=Stage.P2D,
             src=src,
             dst=decode_ranks[item.request.id],
-            size_bytes=item.request.prompt_tokens * token_bytes,
+            size_bytes=size,
             batch=batch,
             request=item.request.id,
             layer=layer,
             deadline_ns=item.request.deadline_ns,
         )
         for item in assigned
-        for src in placement.replicas[unit][item.replica]
+        for src, size in zip(
+            shards(placement, unit, item.replica, layer, model.layers),
+            kv_shards(item.delivered_tokens, placement, model),
+            strict=True,
+        )
     )

@@ -15,8 +15,9 @@ class PrefixIndex:
     """The cached blocks of one unit's replicas, least recently used out first.
 
     `capacity_blocks` is what one replica can hold; `None`: no bound. The index knows blocks, not
-    bytes. Nothing is pinned: a block that is evicted while a batch reads it is still read, for the
-    plan is already made; it is only no longer offered.
+    bytes. Nothing is pinned: a block that is evicted while a batch reads it, or after a queued request
+    has sent for it, is still read, for that is already planned; it is only no longer offered.
+    `evicted_blocks` counts the copies that had to go.
     """
 
     def __init__(self, replicas: int, capacity_blocks: int | None = None) -> None:
@@ -25,6 +26,7 @@ class PrefixIndex:
         self._capacity = capacity_blocks
         self._held: tuple[OrderedDict[int, None], ...] = tuple(OrderedDict() for _ in range(replicas))
         self._holders: dict[int, tuple[int, ...]] = {}
+        self.evicted_blocks = 0
 
     def lookup(self, blocks: Sequence[int]) -> Holders:
         """The longest held prefix of `blocks`. Counts as no use of the blocks."""
@@ -50,6 +52,7 @@ class PrefixIndex:
             held.move_to_end(block)
         while self._capacity is not None and len(held) > self._capacity:
             self._forget(held.popitem(last=False)[0], replica)
+            self.evicted_blocks += 1
 
     def _forget(self, block: int, replica: int) -> None:
         left = tuple(holder for holder in self._holders[block] if holder != replica)

@@ -10,60 +10,71 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from testbed.job import Job, Request
-from testbed.record import RequestRow
+from testbed.record import CacheRow, RequestRow
 from testbed.serving.system import ServingSystem
-from workers.plan import BatchPlan
+from workers.plan import BatchPlan, FetchPlan, Resume
 
 
 class Serving(Protocol):
     """What tells a fabric which batches to run. See `ServingSystem` for the events."""
 
-    def arrive(self, now_ns: int, request: Request) -> list[BatchPlan]: ...
+    def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]: ...
 
-    def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan]: ...
+    def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan | Resume]: ...
+
+    def paused(self, now_ns: int, batch_id: str, layer: int) -> list[BatchPlan | Resume]: ...
 
     def first_token(self, now_ns: int, request_id: int) -> None: ...
+
+    def caches(self) -> tuple[CacheRow, ...]: ...
 
 
 def serving_system(job: Job) -> Serving:
     """What forms the batches of `job`, or follows its `plans`."""
-    return PlannedBatches(job.plans) if job.plans else ServingSystem(job)
+    return PlannedBatches(job.plans, at_once=job.placement.pp) if job.plans else ServingSystem(job)
 
 
 class PlannedBatches:
-    """Starts each batch of `plans` when its requests are there and its unit is free."""
+    """Starts each batch of `plans` when its requests are there and its unit has fewer than `at_once`."""
 
-    def __init__(self, plans: Iterable[BatchPlan]) -> None:
+    def __init__(self, plans: Iterable[BatchPlan], *, at_once: int = 1) -> None:
         self._to_come: dict[str, deque[BatchPlan]] = {}
         for plan in plans:
             self._to_come.setdefault(plan.unit, deque()).append(plan)
+        self._at_once = at_once
         self._running: dict[str, str] = {}
         self._arrived: set[int] = set()
 
-    def arrive(self, now_ns: int, request: Request) -> list[BatchPlan]:
+    def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
         self._arrived.add(request.id)
         return [plan for unit in self._to_come for plan in self._start(unit)]
 
-    def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan]:
+    def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan | Resume]:
         """Raises `ValueError` for a batch that is not running."""
-        for unit, running in self._running.items():
-            if running == batch_id:
-                del self._running[unit]
-                return self._start(unit)
-        raise ValueError(f"batch {batch_id!r} is not running")
+        if batch_id not in self._running:
+            raise ValueError(f"batch {batch_id!r} is not running")
+        return [*self._start(self._running.pop(batch_id))]
+
+    def paused(self, now_ns: int, batch_id: str, layer: int) -> list[BatchPlan | Resume]:
+        """Nothing goes first that is not planned to."""
+        return [Resume(batch=batch_id)]
 
     def first_token(self, now_ns: int, request_id: int) -> None:
         """Nothing depends on it here."""
 
+    def caches(self) -> tuple[CacheRow, ...]:
+        """Nothing is cached here: what is reused is in the plans."""
+        return ()
+
     def _start(self, unit: str) -> list[BatchPlan]:
         waiting = self._to_come[unit]
-        if unit in self._running or not waiting:
-            return []
-        if not all(item.request in self._arrived for item in waiting[0].requests):
-            return []
-        plan = waiting.popleft()
-        self._running[unit] = plan.id
-        return [plan]
+        started: list[BatchPlan] = []
+        while waiting and list(self._running.values()).count(unit) < self._at_once:
+            if not all(item.request in self._arrived for item in waiting[0].requests):
+                break
+            started.append(waiting.popleft())
+            self._running[started[-1].id] = unit
+        return started
 
 
 class NotReplayable(ValueError):
@@ -75,8 +86,16 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
 
     The serving system hears of the end of a batch a moment after the last rank noted it. What happened
     between the two is told in the wrong order here, which may give another batch: that raises
-    `NotReplayable`, as do requests that were not completed.
+    `NotReplayable`, as do requests that were not completed, split prompts, preemption, and reused KV that is
+    sent for when a request is queued: plans are of batches only.
     """
+    if job.serving.fetch_early:
+        raise NotReplayable("S1 was sent for while requests were queued (serving.fetch), which no plan tells")
+    if job.serving.chunk_tokens is not None or job.serving.preempt_layers is not None:
+        raise NotReplayable(
+            "a run does not tell all that decided on split prompts and preempted batches"
+            " (serving.chunk_tokens, serving.preempt_layers)"
+        )
     requests = {request.id: request for request in job.requests}
     ends: dict[str, int] = {}
     events: list[tuple[int, int, str, int]] = []
@@ -90,7 +109,7 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
         events.append((row.first_token_ns, 2, "", row.request))
     events += [(end_ns, 0, batch, 0) for batch, end_ns in ends.items()]
     system = ServingSystem(job)
-    plans: list[BatchPlan] = []
+    plans: list[BatchPlan | FetchPlan | Resume] = []
     for time_ns, kind, batch, request in sorted(events):
         try:
             if kind == 0:
@@ -101,8 +120,9 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
                 system.first_token(time_ns, request)
         except ValueError as error:
             raise NotReplayable(f"{error}, unlike in the run") from None
-    _check(plans, rows)
-    return tuple(plans)
+    batches = tuple(plan for plan in plans if isinstance(plan, BatchPlan))
+    _check(batches, rows)
+    return batches
 
 
 def _check(plans: Iterable[BatchPlan], rows: Iterable[RequestRow]) -> None:

@@ -5,19 +5,17 @@ that the workload itself offers, not on what a run happened to have in its cache
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 
 import msgspec
 
 from testbed.job import GpuSpeed, ModelShape, Placement, Request
 from testbed.serving.assignment import cacheable_blocks, reusable_blocks
 from testbed.serving.ideal import Traffic, drain_s, layer_s, merged, scaled, step_traffic
-from testbed.serving.models import kv_bytes_per_token_layer, score_flops
-from testbed.serving.placement import tensor_parallel
-from testbed.serving.plans import decode_step_s
-from testbed.serving.steps import ReplicaWork, layer_steps
+from testbed.serving.models import score_flops
+from testbed.serving.placement import layers_of, stage_of, stage_shards
+from testbed.serving.plans import decode_step_s, kv_shards
+from testbed.serving.steps import PLAIN, ReplicaWork, StepOptions, unit_steps
 from testbed.topology import Topology
-from workers.plan import CollectiveKind
 
 DEFAULT_CLASS = "default"
 
@@ -72,7 +70,7 @@ def unloaded_ttft_ns(
     model: ModelShape,
     gpu: GpuSpeed,
     topology: Topology,
-    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
+    options: StepOptions = PLAIN,
 ) -> int:
     """TTFT in ns of one request alone on the idle cluster, with all it reuses fetched from another replica.
 
@@ -81,33 +79,45 @@ def unloaded_ttft_ns(
     one, so that S1 and S3 cross the network as they mostly do. With c a layer's compute and
     collectives, s1 and s3 the ideal transfer times of a layer, and everything before layer 0 at 0:
 
-        S1 of layer l has arrived at   a_l = (l + 1) s1              (posted at once, in order)
+        S1 of layer l has arrived at   a_l = (l - f + 1) s1          (posted at once, in order)
         layer l is through at          t_l = max(t_{l-1}, a_l) + c
         S3 of layer l has arrived at   f_l = max(f_{l-1}, t_l) + s3
         TTFT = max(f_last, b) + decode step
 
-    where b is the time the busiest port needs for the request's traffic of all stages together.
+    where f is the first layer of the pipeline stage of layer l, whose ranks have their own S1, and b the time
+    the busiest port needs for the request's S1, S2 and S3 together.
     """
     unit, replicas = next(iter(placement.replicas.items()))
     new_tokens = prompt_tokens - reused_tokens
     alone = ReplicaWork(
         new_tokens=new_tokens,
         score_flops=score_flops(model, new_tokens=new_tokens, prefix_tokens=reused_tokens),
+        cached_tokens=reused_tokens,
     )
     idle = ReplicaWork(new_tokens=0, score_flops=0)
     work = [alone, *[idle] * (len(replicas) - 1)]
-    steps = layer_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, all_reduce=all_reduce)
-    reuse = _reuse_traffic(reused_tokens, placement, model)
-    delivery = _delivery_traffic(prompt_tokens, placement, model)
+    alike = unit_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, options=options)
+    step_s = {layer: layer_s(each.steps, placement, topology) for each in alike for layer in each.layers}
+    stages = range(placement.pp)
+    reuse = [_reuse_traffic(reused_tokens, placement, model, stage) for stage in stages]
+    delivery = [_delivery_traffic(prompt_tokens, placement, model, stage) for stage in stages]
+    s1_s = [drain_s(traffic, topology) for traffic in reuse]
+    s3_s = [drain_s(traffic, topology) for traffic in delivery]
 
-    step_s = layer_s(steps, placement, topology)
-    s1_s, s3_s = drain_s(reuse, topology), drain_s(delivery, topology)
     through_s = arrived_s = 0.0
     for layer in range(model.layers):
-        through_s = max(through_s, (layer + 1) * s1_s) + step_s
-        arrived_s = max(arrived_s, through_s) + s3_s
-    per_layer = merged((reuse, step_traffic(steps, placement), delivery))
-    busiest_s = drain_s(scaled(per_layer, model.layers), topology)
+        stage = stage_of(layer, model.layers, placement.pp)
+        first = layers_of(stage, model.layers, placement.pp)[0]
+        through_s = max(through_s, (layer - first + 1) * s1_s[stage]) + step_s[layer]
+        arrived_s = max(arrived_s, through_s) + s3_s[stage]
+    whole = merged(
+        scaled(
+            merged((reuse[each.stage], step_traffic(each.steps, placement), delivery[each.stage])),
+            len(each.layers),
+        )
+        for each in alike
+    )
+    busiest_s = drain_s(whole, topology)
     ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens)
     return round(ttft_s * 1e9)
 
@@ -120,7 +130,7 @@ def with_slos(
     model: ModelShape,
     gpu: GpuSpeed,
     topology: Topology,
-    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
+    options: StepOptions = PLAIN,
 ) -> list[Request]:
     """The same requests, in the same order, with `unloaded_ns` and `slo_ns` set.
 
@@ -143,7 +153,7 @@ def with_slos(
                 model=model,
                 gpu=gpu,
                 topology=topology,
-                all_reduce=all_reduce,
+                options=options,
             )
         target = targets.get(request.slo_class, targets[DEFAULT_CLASS])
         promised.append(
@@ -154,28 +164,35 @@ def with_slos(
     return promised
 
 
-def _reuse_traffic(reused_tokens: int, placement: Placement, model: ModelShape) -> Traffic:
-    """S1 of one layer, from a replica of another unit where there is one."""
-    units = list(placement.replicas.values())
-    home = units[0][0]
-    others = list(chain.from_iterable(units[1:])) or list(units[0][1:])
+def _reuse_traffic(reused_tokens: int, placement: Placement, model: ModelShape, stage: int) -> Traffic:
+    """S1 of one layer of a stage, from a replica of another unit where there is one."""
+    home_unit, replicas = next(iter(placement.replicas.items()))
+    others = [
+        (unit, i) for unit, of in placement.replicas.items() if unit != home_unit for i in range(len(of))
+    ]
+    others = others or [(home_unit, i) for i in range(1, len(replicas))]
     if not others or not reused_tokens:
         return {}
-    source = others[_off_server(home, others, placement)]
-    shard_bytes = reused_tokens * kv_bytes_per_token_layer(model) / tensor_parallel(placement)
+    candidates = [placement.replicas[unit][i] for unit, i in others]
+    unit, replica = others[_off_server(replicas[0], candidates, placement)]
+    sources = stage_shards(placement, unit, replica, stage)
+    home = stage_shards(placement, home_unit, 0, stage)
     return merged(
-        {(placement.node_of(src), placement.node_of(dst)): shard_bytes}
-        for src, dst in zip(source, home, strict=True)
+        {(placement.node_of(src), placement.node_of(dst)): float(size)}
+        for src, dst, size in zip(sources, home, kv_shards(reused_tokens, placement, model), strict=True)
     )
 
 
-def _delivery_traffic(prompt_tokens: int, placement: Placement, model: ModelShape) -> Traffic:
-    """S3 of one layer."""
-    home = next(iter(placement.replicas.values()))[0]
-    chosen = _off_server(home, [(rank,) for rank in placement.decode], placement)
+def _delivery_traffic(prompt_tokens: int, placement: Placement, model: ModelShape, stage: int) -> Traffic:
+    """S3 of one layer of a stage."""
+    unit, replicas = next(iter(placement.replicas.items()))
+    chosen = _off_server(replicas[0], [(rank,) for rank in placement.decode], placement)
     decode = placement.node_of(placement.decode[chosen])
-    shard_bytes = prompt_tokens * kv_bytes_per_token_layer(model) / tensor_parallel(placement)
-    return merged({(placement.node_of(src), decode): shard_bytes} for src in home)
+    sources = stage_shards(placement, unit, 0, stage)
+    return merged(
+        {(placement.node_of(src), decode): float(size)}
+        for src, size in zip(sources, kv_shards(prompt_tokens, placement, model), strict=True)
+    )
 
 
 def _off_server(home: Sequence[int], candidates: Sequence[Sequence[int]], placement: Placement) -> int:

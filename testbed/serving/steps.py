@@ -1,66 +1,144 @@
-"""The compute and collective steps of one layer of a batch, for all ranks of a unit.
+"""The compute and collective steps of the layers of a batch, for all ranks of a unit.
 
 With tensor parallelism inside a mixture of experts, the one all-reduce after attention stands for
 a reduce-scatter before the dispatch and an all-gather after the combine: the same bytes, and each
-of the `tp` ranks dispatches its share of the replica's tokens.
+of the `tp` ranks dispatches its share of the tokens.
+
+A step takes the longer of its computing and of reading what it needs (`gpus.step_s`): a rank reads the
+weights it has of the layer once per batch, and the KV of a reused prefix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby, zip_longest
 
 import msgspec
 
-from testbed.job import GpuSpeed, ModelShape, Placement
-from testbed.serving.gpus import compute_s
+from testbed.job import GpuSpeed, Job, ModelShape, Placement
+from testbed.serving.attention_steps import attention_steps
+from testbed.serving.expert_steps import expert_steps
 from testbed.serving.models import (
     activation_bytes_per_token,
-    all_to_all_bytes_per_token,
-    expert_flops_per_visit,
-    gate_flops_per_token,
-    is_moe,
-    projection_flops_per_token,
+    is_sparse,
+    layer_kinds,
+    mlp_flops_per_token,
+    mlp_weight_bytes,
 )
-from testbed.serving.placement import expert_groups, tensor_parallel
+from testbed.serving.placement import layers_of, stage_of
+from testbed.serving.stage_work import NOTHING, PLAIN, Need, ReplicaWork, StageWork, StepOptions
 from workers.plan import Collective, CollectiveKind, Compute, Step
 
+__all__ = [
+    "PLAIN",
+    "AlikeLayers",
+    "ReplicaWork",
+    "StepOptions",
+    "block_compute_s",
+    "in_layer",
+    "layer_steps",
+    "side_by_side",
+    "slowest_compute_s",
+    "slowest_stage",
+    "step_options",
+    "unit_steps",
+]
 
-class ReplicaWork(msgspec.Struct, frozen=True, kw_only=True):
-    """What one attention replica computes per layer: new tokens, and FLOPs of attention scores."""
 
-    new_tokens: int
-    score_flops: int
+def step_options(job: Job) -> StepOptions:
+    """How the ranks of the units of `job` work together."""
+    serving = job.serving
+    return StepOptions(
+        all_reduce=serving.all_reduce,
+        sequence=serving.sequence,
+        expert_skew=serving.expert_skew,
+        seed=job.seed,
+    )
 
 
-def layer_steps(
+class AlikeLayers(msgspec.Struct, frozen=True, kw_only=True):
+    """Layers of one pipeline stage that have the same steps, and these."""
+
+    stage: int
+    layers: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+
+def unit_steps(
     work: Sequence[ReplicaWork],
     *,
     unit: str,
     placement: Placement,
     model: ModelShape,
     gpu: GpuSpeed,
-    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE,
+    options: StepOptions,
+) -> tuple[AlikeLayers, ...]:
+    """The steps of all layers; together the groups have each layer once. See `layer_steps`."""
+    alike: list[AlikeLayers] = []
+    for layers in _alike(model, placement.pp, skewed=options.expert_skew > 0):
+        steps = layer_steps(
+            work,
+            layer=layers[0],
+            unit=unit,
+            placement=placement,
+            model=model,
+            gpu=gpu,
+            options=options,
+        )
+        alike.append(
+            AlikeLayers(stage=stage_of(layers[0], model.layers, placement.pp), layers=layers, steps=steps)
+        )
+    return tuple(alike)
+
+
+def _alike(model: ModelShape, pp: int, *, skewed: bool) -> list[tuple[int, ...]]:
+    """Layers of one kind and stage; the first one of a later stage, which waits for the stage before,
+    and one whose experts are popular in an order of its own, are by themselves."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for kind, layers in enumerate(layer_kinds(model)):
+        for layer in layers:
+            stage = stage_of(layer, model.layers, pp)
+            first = stage > 0 and layer == layers_of(stage, model.layers, pp)[0]
+            alone = first or (skewed and is_sparse(model, layer))
+            groups.setdefault((kind, stage, layer if alone else -1), []).append(layer)
+    return [tuple(layers) for layers in groups.values()]
+
+
+def slowest_stage(alike: Sequence[AlikeLayers], takes: Callable[[AlikeLayers], float]) -> float:
+    """The most that a pipeline stage takes, each of its groups of layers as long as `takes` says."""
+    stages: dict[int, float] = {}
+    for group in alike:
+        stages[group.stage] = stages.get(group.stage, 0.0) + takes(group)
+    return max(stages.values())
+
+
+def layer_steps(
+    work: Sequence[ReplicaWork],
+    *,
+    layer: int,
+    unit: str,
+    placement: Placement,
+    model: ModelShape,
+    gpu: GpuSpeed,
+    options: StepOptions,
 ) -> tuple[Step, ...]:
     """The steps of one layer, in order; `work[i]` belongs to replica i of `unit`.
 
-    Collective ids are `"<label>.<group>"`, to be made unique with `in_layer`. Collectives that
-    nobody has anything to send in are left out. Tokens visit experts in balance. `all_reduce` is how
-    vectors are reduced: `ALL_REDUCE`, a ring, or `TREE_ALL_REDUCE`.
+    Ranks of other pipeline stages have nothing to do and are in none of its collectives; but the first
+    layer of a stage begins with the hidden states that the stage before hands over. Collective ids are
+    `"<label>.<group>"`, to be made unique with `in_layer`. Collectives that nobody has anything to
+    send in are left out.
     """
-    tp = tensor_parallel(placement)
-    steps: list[Step] = [_attention(work, tp, model, gpu)]
-    if tp > 1:
-        steps += _all_reduces("attention-reduce", all_reduce, work, unit, model)
-    if is_moe(model):
-        groups = expert_groups(placement, unit)
-        tokens = dict(zip(placement.units[unit], _per_rank(work, tp), strict=True))
-        steps += _all_to_alls("dispatch", groups, tokens, tp, model)
-        steps.append(_experts(groups, tokens, tp, model, gpu))
-        steps += _all_to_alls("combine", groups, tokens, tp, model)
+    number = stage_of(layer, model.layers, placement.pp)
+    stage = StageWork(unit=unit, stage=number, replicas=work, placement=placement, model=model, gpu=gpu)
+    steps: list[Step] = []
+    if number > 0 and layer == layers_of(number, model.layers, placement.pp)[0]:
+        steps += _handed_over(stage)
+    steps += attention_steps(stage, layer, options.sequence)
+    steps += _all_reduces("attention-reduce", options.all_reduce, stage)
+    if is_sparse(model, layer):
+        steps += expert_steps(stage, layer, options)
     else:
-        flops = [tokens * expert_flops_per_visit(model) / tp for tokens in _per_rank(work, tp)]
-        steps.append(_compute("mlp", flops, gpu))
-        if tp > 1:
-            steps += _all_reduces("mlp-reduce", all_reduce, work, unit, model)
+        steps.append(_mlp(stage))
+        steps += _all_reduces("mlp-reduce", options.all_reduce, stage)
     return tuple(steps)
 
 
@@ -96,77 +174,54 @@ def block_compute_s(together: Sequence[Collective]) -> list[float]:
     return [max(seconds) for seconds in zip_longest(*ranks, fillvalue=0.0)]
 
 
-def _per_rank(work: Sequence[ReplicaWork], tp: int) -> list[int]:
-    """For each rank of the unit in order, the new tokens of its replica."""
-    return [replica.new_tokens for replica in work for _ in range(tp)]
+def _handed_over(stage: StageWork) -> list[Step]:
+    """The hidden states of each rank's part, from the rank in its place in the stage before.
 
-
-def _compute(label: str, flops: Sequence[float], gpu: GpuSpeed) -> Compute:
-    return Compute(label=label, seconds=tuple(compute_s(gpu, f) for f in flops), flops=tuple(flops))
-
-
-def _attention(work: Sequence[ReplicaWork], tp: int, model: ModelShape, gpu: GpuSpeed) -> Compute:
-    """Projections, scores and the choice of experts, which comes before the dispatch."""
-    per_token = projection_flops_per_token(model) + gate_flops_per_token(model)
-    flops = [
-        (replica.new_tokens * per_token + replica.score_flops) / tp for replica in work for _ in range(tp)
-    ]
-    return _compute("attention", flops, gpu)
-
-
-def _all_reduces(
-    label: str, kind: CollectiveKind, work: Sequence[ReplicaWork], unit: str, model: ModelShape
-) -> list[Collective]:
-    return [
-        Collective(
-            id=f"{label}.{unit}.tp{i}",
-            group=f"{unit}.tp{i}",
-            kind=kind,
-            sizes=((replica.new_tokens * activation_bytes_per_token(model),),),
-            label=label,
-        )
-        for i, replica in enumerate(work)
-        if replica.new_tokens
-    ]
-
-
-def _all_to_alls(
-    label: str,
-    groups: Sequence[tuple[str | None, tuple[int, ...]]],
-    tokens: dict[int, int],
-    tp: int,
-    model: ModelShape,
-) -> list[Collective]:
-    """Member i sends `tokens_i / tp * top_k / ep` hidden states to each member; combine returns them."""
-    collectives: list[Collective] = []
-    for name, members in groups:
-        if name is None or not any(tokens[rank] for rank in members):
-            continue
-        shares = len(members) * tp
-        out = [tokens[rank] * all_to_all_bytes_per_token(model) // shares for rank in members]
-        dispatch = tuple((size,) * len(members) for size in out)
-        combine = tuple(tuple(out) for _ in members)
-        collectives.append(
-            Collective(
-                id=f"{label}.{name}",
-                group=name,
-                kind=CollectiveKind.ALL_TO_ALL,
-                sizes=dispatch if label == "dispatch" else combine,
-                label=label,
+    Every tensor-parallel rank has them whole, and sends them whole.
+    """
+    size = len(stage.ranks)
+    first = (stage.stage - 1) * size
+    collectives: list[Step] = []
+    for place, tokens in enumerate(stage.new_tokens):
+        if tokens:
+            group = f"{stage.unit}.pp{first + place}"
+            handed = tokens * activation_bytes_per_token(stage.model)
+            collectives.append(
+                Collective(
+                    id=f"stage.{group}",
+                    group=group,
+                    kind=CollectiveKind.ALL_TO_ALL,
+                    sizes=((0, handed), (0, 0)),
+                    label="stage",
+                )
             )
-        )
     return collectives
 
 
-def _experts(
-    groups: Sequence[tuple[str | None, tuple[int, ...]]],
-    tokens: dict[int, int],
-    tp: int,
-    model: ModelShape,
-    gpu: GpuSpeed,
-) -> Compute:
-    flops: list[float] = []
-    for _, members in groups:
-        visits = sum(tokens[rank] for rank in members) * model.top_k
-        flops += [visits * expert_flops_per_visit(model) / (tp * len(members))] * len(members)
-    return _compute("experts", flops, gpu)
+def _all_reduces(label: str, kind: CollectiveKind, stage: StageWork) -> list[Step]:
+    """One per tensor-parallel group that has tokens; none without tensor parallelism."""
+    tp = stage.placement.tp
+    if tp == 1:
+        return []
+    return [
+        Collective(
+            id=f"{label}.{stage.group('tp', number)}",
+            group=stage.group("tp", number),
+            kind=kind,
+            sizes=((tokens * activation_bytes_per_token(stage.model),),),
+            label=label,
+        )
+        for number, tokens in enumerate(stage.new_tokens[::tp])
+        if tokens
+    ]
+
+
+def _mlp(stage: StageWork) -> Compute:
+    model, tp = stage.model, stage.placement.tp
+    needs = [
+        Need(flops=tokens * mlp_flops_per_token(model) / tp, read_bytes=mlp_weight_bytes(model) / tp)
+        if tokens
+        else NOTHING
+        for tokens in stage.new_tokens
+    ]
+    return stage.compute("mlp", needs)

@@ -4,14 +4,21 @@ from dataclasses import dataclass
 
 from testbed.job import Request
 from testbed.record import RequestRow
-from workers.plan import RequestPlan
+from workers.plan import BatchPlan, RequestPlan
 
 
 @dataclass(slots=True)
 class RequestStory:
-    """In model time; None for what has not happened."""
+    """In model time; None for what has not happened.
+
+    Of a prompt in parts, `plan` and `batch` are the last one's, `first` is the plan of the first, `earlier`
+    are the batches before the last, and prefill is from the start of the first to the end of the last.
+    """
 
     plan: RequestPlan | None = None
+    first: RequestPlan | None = None
+    earlier: tuple[str, ...] = ()
+    new_tokens: int = 0
     batch: str | None = None
     unit: str | None = None
     start_ns: int | None = None
@@ -19,9 +26,22 @@ class RequestStory:
     p2d_end_ns: int | None = None
     first_token_ns: int | None = None
 
+    def planned(self, request: RequestPlan, plan: BatchPlan) -> None:
+        """The request, or a part of it, is in the batch `plan`."""
+        if self.batch is None:
+            self.first = request
+        else:
+            self.earlier += (self.batch,)
+        self.plan, self.batch, self.unit = request, plan.id, plan.unit
+        self.new_tokens += request.new_tokens
+
+    def began(self, now_ns: int) -> None:
+        """A batch of the request has begun; that of its first part counts."""
+        self.start_ns = now_ns if self.start_ns is None else min(self.start_ns, now_ns)
+
 
 def request_row(request: Request, story: RequestStory) -> RequestRow:
-    plan = story.plan
+    plan, origin = story.plan, story.first
     first = story.first_token_ns
     return RequestRow(
         request=request.id,
@@ -31,9 +51,9 @@ def request_row(request: Request, story: RequestStory) -> RequestRow:
         batch=story.batch,
         decode_rank=plan.decode_rank if plan else None,
         prompt_tokens=request.prompt_tokens,
-        new_tokens=plan.new_tokens if plan else 0,
-        local_tokens=plan.local_tokens if plan else 0,
-        remote_tokens=plan.remote_tokens if plan else 0,
+        new_tokens=story.new_tokens,
+        local_tokens=origin.local_tokens if origin else 0,
+        remote_tokens=origin.remote_tokens if origin else 0,
         arrival_ns=request.arrival_ns,
         start_ns=story.start_ns,
         prefill_end_ns=story.prefill_end_ns,
@@ -42,4 +62,7 @@ def request_row(request: Request, story: RequestStory) -> RequestRow:
         ttft_ns=None if first is None else first - request.arrival_ns,
         slo_ns=request.slo_ns,
         unloaded_ttft_ns=request.unloaded_ns,
+        warmup=request.warmup,
+        earlier_batches=story.earlier,
+        output_tokens=request.output_tokens,
     )

@@ -2,21 +2,33 @@
 
 import enum
 from collections import deque
+from collections.abc import Sequence
+from functools import cached_property
 
-from controller.overload import QueueOrder
+import msgspec
+
 from testbed.job import Job, Request
+from testbed.record import CacheRow
 from testbed.serving.assignment import (
+    Assigned,
     assign,
     cacheable_blocks,
     find_reuse,
     reusable_blocks,
-    tokens_to_compute,
 )
-from testbed.serving.batcher import by_deadline, take_batch, token_ns, too_late_last
+from testbed.serving.batcher import take_batch, token_ns
+from testbed.serving.batching import Waiting, make_rule
+from testbed.serving.cache_use import CacheUse, cache_capacity_blocks
+from testbed.serving.estimates import compute_ns, delivery_traffic, fetch_traffic, transfer_ns
+from testbed.serving.fetching import fetch_plan, with_fetches
+from testbed.serving.parts import BegunPrompts, assign_parts, tokens_by_then
 from testbed.serving.plans import build_plan
+from testbed.serving.port_bytes import PortBytes
+from testbed.serving.preemption import rest_ns, urgent
 from testbed.serving.prefix import PrefixIndex
-from testbed.serving.router import UnitView, make_decode_choice, make_router
-from workers.plan import BatchPlan
+from testbed.serving.router import UnitView, WorkerView, make_decode_choice, make_router
+from testbed.serving.steps import step_options
+from workers.plan import BatchPlan, FetchPlan, Resume
 
 
 class Phase(enum.Enum):
@@ -29,11 +41,15 @@ class Phase(enum.Enum):
 
 
 class _Unit:
-    """A prefill unit: what waits for it, what it runs, and the new tokens it has yet to finish."""
+    """A prefill unit: what waits for it, what it runs, and the new tokens it has yet to finish.
+
+    `paused` is the batch among `running` that has paused, and the layer it goes on with.
+    """
 
     def __init__(self, replicas: int) -> None:
         self.queue: deque[Request] = deque()
-        self.running: BatchPlan | None = None
+        self.running: dict[str, BatchPlan] = {}
+        self.paused: tuple[BatchPlan, int] | None = None
         self.batches = 0
         self.expected_tokens: dict[int, int] = {}
         self.computed_tokens = [0] * replicas
@@ -43,24 +59,38 @@ class _Unit:
 
 
 class ServingSystem:
-    """Routes requests, forms batches and plans them, one batch per unit at a time.
+    """Routes requests, forms batches and plans them: of each unit as many at a time as it has stages.
 
     Every event takes the model time it happened at and returns the plans it gave rise to. The
     caller reports each batch when all its ranks are through, and each request's first token; a
     first token may be reported before its batch, for reports of different ranks can overtake each
-    other. `cache_blocks` bounds the KV blocks a replica keeps (`None`: no bound).
+    other. `cache_blocks` bounds the KV blocks a replica keeps, where it is given instead of
+    `job.serving.cache_tokens` (both `None`: no bound).
 
-    A unit's queue is first come, first served, unless `job.control` orders it.
+    With `job.serving.fetch_early` a request that cannot start at once has its replica and what it reuses
+    fixed when it arrives, and its S1 is sent for then: a `FetchPlan`. Its batch reuses that and what has
+    been cached beyond it since.
 
-    Raises `ValueError` for a router or decode choice that is not known.
+    Who is taken from a unit's queue first is up to `testbed.serving.batching`. With
+    `job.serving.chunk_tokens` a prompt may be split: its request is back at the head of the queue when a
+    part has been computed, so no part starts before the one before it has ended. With
+    `job.serving.preempt_layers` the caller reports each pause of a batch, and is told to resume it or to
+    run another one before (`testbed.serving.preemption`); the one that goes before does not pause.
+
+    Raises `ValueError` for a router, decode choice or batching that is not known, and for preemption in a
+    pipeline.
     """
 
     def __init__(self, job: Job, *, cache_blocks: int | None = None) -> None:
+        if job.serving.preempt_layers is not None and job.placement.pp > 1:
+            raise ValueError("a unit with several pipeline stages cannot be preempted")
         self._job = job
-        self._token_ns = token_ns(job) if job.control is not None else 0.0
-        self._router = make_router(job.serving)
+        self._rule = make_rule(job)
+        self._router = make_router(job.serving, seed=job.seed)
         self._decode_choice = make_decode_choice(job.serving)
         self._units = {name: _Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
+        if cache_blocks is None:
+            cache_blocks = cache_capacity_blocks(job)
         self._indexes = {
             name: PrefixIndex(len(replicas), cache_blocks)
             for name, replicas in job.placement.replicas.items()
@@ -70,8 +100,16 @@ class ServingSystem:
         self._count = dict.fromkeys(Phase, 0)
         self._decode_rank: dict[int, int] = {}
         self._decode_tokens = dict.fromkeys(job.placement.decode, 0)
+        self._begun = BegunPrompts()
+        self._early: dict[int, tuple[Assigned, FetchPlan]] = {}
+        self._port_bytes = PortBytes(job.topology)
+        self._cache_use = {name: CacheUse() for name in job.placement.replicas}
 
-    def arrive(self, now_ns: int, request: Request) -> list[BatchPlan]:
+    @cached_property
+    def _token_ns(self) -> float:
+        return token_ns(self._job)
+
+    def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
         """A request arrives. Raises `ValueError` when its id is taken or its prompt is empty."""
         if request.id in self._phase:
             raise ValueError(f"request {request.id} has already arrived")
@@ -79,26 +117,41 @@ class ServingSystem:
             raise ValueError(f"request {request.id} has a prompt of {request.prompt_tokens} tokens")
         names = tuple(self._units)
         views = [self._view(name, request) for name in names]
-        name = names[self._router.choose(views)]
+        name = names[self._router.choose(request, views)]
         unit = self._units[name]
-        reuse = find_reuse(request, name, self._indexes)
-        unit.expected_tokens[request.id] = tokens_to_compute(request, reuse)
+        unit.expected_tokens[request.id] = self._new_tokens(name, request)
         unit.queue.append(request)
         self._requests[request.id] = request
         self._enter(Phase.QUEUED, request.id)
-        return self._start(now_ns, name)
+        started = self._start(now_ns, name)
+        if self._job.serving.fetch_early and self._phase[request.id] is Phase.QUEUED:
+            return [*started, *self._send_for(now_ns, name, request)]
+        return [*started]
 
-    def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan]:
-        """All ranks are through a batch: its KV can be reused from now on, the unit is free.
+    def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan | Resume]:
+        """All ranks are through a batch: its KV can be reused from now on, the unit has room for another.
 
         Raises `ValueError` for a batch that is not running.
         """
-        for name, unit in self._units.items():
-            if unit.running is not None and unit.running.id == batch_id:
-                self._finish(name, unit.running)
-                unit.running = None
-                return self._start(now_ns, name)
-        raise ValueError(f"batch {batch_id!r} is not running")
+        name, unit = self._unit_of(batch_id)
+        if unit.paused is not None and unit.paused[0].id == batch_id:
+            raise ValueError(f"batch {batch_id!r} has paused, it cannot end")
+        self._finish(name, unit.running.pop(batch_id))
+        if unit.paused is not None:
+            return self._go_on(now_ns, name)
+        return [*self._start(now_ns, name)]
+
+    def paused(self, now_ns: int, batch_id: str, layer: int) -> list[BatchPlan | Resume]:
+        """All ranks of a batch have paused before `layer`: it goes on, or another one goes first.
+
+        Raises `ValueError` for a batch that is not running, or that does not pause there.
+        """
+        name, unit = self._unit_of(batch_id)
+        plan = unit.running[batch_id]
+        if unit.paused is not None or not plan.pauses_before(layer):
+            raise ValueError(f"batch {batch_id!r} cannot pause before layer {layer}")
+        unit.paused = plan, layer
+        return self._go_on(now_ns, name)
 
     def first_token(self, now_ns: int, request_id: int) -> None:
         """A request's first token is out. Raises `ValueError` where that cannot be."""
@@ -109,6 +162,7 @@ class ServingSystem:
         self._enter(Phase.DONE, request_id)
         rank = self._decode_rank.pop(request_id)
         self._decode_tokens[rank] -= self._requests[request_id].prompt_tokens
+        self._port_bytes.take_off(("S3", request_id))
 
     def pending(self) -> int:
         """Requests that have arrived and not had their first token."""
@@ -118,6 +172,12 @@ class ServingSystem:
         """Requests in each phase; together, all that have arrived."""
         return dict(self._count)
 
+    def _unit_of(self, batch_id: str) -> tuple[str, _Unit]:
+        for name, unit in self._units.items():
+            if batch_id in unit.running:
+                return name, unit
+        raise ValueError(f"batch {batch_id!r} is not running")
+
     def _enter(self, phase: Phase, request_id: int) -> None:
         previous = self._phase.get(request_id)
         if previous is not None:
@@ -125,79 +185,198 @@ class ServingSystem:
         self._phase[request_id] = phase
         self._count[phase] += 1
 
-    def _view(self, name: str, request: Request) -> UnitView:
-        cached = len(self._indexes[name].lookup(reusable_blocks(request)))
-        return UnitView(
-            queued_tokens=self._units[name].queued_tokens(),
-            cached_tokens=cached * request.block_tokens,
+    def caches(self) -> tuple[CacheRow, ...]:
+        """What the prefix cache of each unit has been good for so far."""
+        return tuple(
+            use.row(name, self._indexes[name].evicted_blocks) for name, use in self._cache_use.items()
         )
 
-    def _start(self, now_ns: int, name: str) -> list[BatchPlan]:
-        """Form a batch if the unit is idle and has something to do."""
+    # --- arrivals -------------------------------------------------------------------------------
+
+    def _view(self, name: str, request: Request) -> UnitView:
         unit = self._units[name]
-        if unit.running is not None or not unit.queue:
+        cached = len(self._indexes[name].lookup(reusable_blocks(request)))
+        queued = unit.queued_tokens()
+        queue_ns = queued * self._token_ns
+        compute = transfer = 0.0
+        if self._router.costs:
+            item = self._alone(name, request)
+            compute = compute_ns(self._job, item, self._token_ns)
+            transfer = transfer_ns(self._job, item, name, self._port_bytes, compute, queue_ns)
+        return UnitView(
+            queued_tokens=queued,
+            cached_tokens=cached * request.block_tokens,
+            queue_ns=queue_ns,
+            transfer_ns=transfer,
+            compute_ns=compute,
+        )
+
+    def _alone(self, name: str, request: Request) -> Assigned:
+        """Where `request` would run on unit `name` if it were a batch by itself."""
+        unit = self._units[name]
+        promised = list(unit.computed_tokens)
+        for waiting in unit.queue:
+            early = self._early.get(waiting.id)
+            if early is not None:
+                promised[early[0].replica] += early[0].new_tokens
+        (item,) = assign([request], name, len(promised), self._indexes, computed_tokens=promised)
+        return item
+
+    def _send_for(self, now_ns: int, name: str, request: Request) -> list[FetchPlan]:
+        """Fix where a queued request runs, and send for the KV that it reuses and its replica lacks."""
+        item = self._alone(name, request)
+        if not item.fetches:
             return []
-        self._order(now_ns, unit)
-        batch = take_batch(
-            unit.queue,
-            lambda request: tokens_to_compute(request, find_reuse(request, name, self._indexes)),
-            self._job.serving.max_batch_tokens,
-        )
-        for _ in batch:
-            unit.queue.popleft()
         placement = self._job.placement
-        assigned = assign(
-            batch,
-            name,
-            len(placement.replicas[name]),
-            self._indexes,
-            computed_tokens=unit.computed_tokens,
-        )
-        for item in assigned:
-            unit.computed_tokens[item.replica] += item.new_tokens
-            unit.expected_tokens[item.request.id] = item.new_tokens
-            self._enter(Phase.RUNNING, item.request.id)
-            self._choose_decode(item.request)
-        unit.running = build_plan(
-            batch=f"{name}.b{unit.batches}",
+        alone = build_plan(
+            batch=f"{name}.f{request.id}",
             unit=name,
-            assigned=assigned,
-            decode_ranks={request.id: self._decode_rank[request.id] for request in batch},
+            assigned=[item],
+            decode_ranks={request.id: placement.decode[0]},
             topology=self._job.topology,
             placement=placement,
             model=self._job.model,
             gpu=self._job.gpu,
             formed_ns=now_ns,
-            all_reduce=self._job.serving.all_reduce,
+            options=step_options(self._job),
         )
+        fetch = fetch_plan(alone, placement.replicas[name][item.replica])
+        self._early[request.id] = item, fetch
+        self._note_fetch(name, item)
+        return [fetch]
+
+    def _new_tokens(self, name: str, request: Request) -> int:
+        """What `request` has yet to compute on unit `name`, as far as can be said now."""
+        left = self._begun.left(request)
+        if left is not None:
+            return left
+        reused = len(find_reuse(request, name, self._indexes).holders)
+        early = self._early.get(request.id)
+        if early is not None:
+            reused = max(reused, early[0].reused_blocks)
+        return request.prompt_tokens - reused * request.block_tokens
+
+    # --- batches --------------------------------------------------------------------------------
+
+    def _start(self, now_ns: int, name: str) -> list[BatchPlan]:
+        """Form batches while the unit has room for one and something to do."""
+        unit = self._units[name]
+        formed: list[BatchPlan] = []
+        while unit.queue and unit.paused is None and len(unit.running) < self._job.placement.pp:
+            waiting = [Waiting(request, unit.expected_tokens[request.id]) for request in unit.queue]
+            candidates = self._rule.candidates(now_ns, waiting)
+            formed.append(self._form(now_ns, name, candidates, self._job.serving.preempt_layers))
+        return formed
+
+    def _go_on(self, now_ns: int, name: str) -> list[BatchPlan | Resume]:
+        """A batch has paused, or one that went before it has ended: what the ranks do now."""
+        unit = self._units[name]
+        assert unit.paused is not None
+        plan, layer = unit.paused
+        first = urgent(
+            unit.queue,
+            now_ns=now_ns,
+            rest_ns=rest_ns(plan, layer, self._job.placement, self._job.topology) if unit.queue else 0.0,
+            due_ns=min(item.deadline_ns for item in plan.requests),
+            unit_ns=lambda request: unit.expected_tokens[request.id] * self._token_ns,
+        )
+        if first:
+            return [self._form(now_ns, name, first, None)]
+        unit.paused = None
+        return [Resume(batch=plan.id)]
+
+    def _form(
+        self, now_ns: int, name: str, candidates: Sequence[Request], pause_every: int | None
+    ) -> BatchPlan:
+        """The batch of as many `candidates` as fit; they leave the queue."""
+        unit, serving, placement = self._units[name], self._job.serving, self._job.placement
+        batch = take_batch(
+            candidates,
+            lambda request: self._new_tokens(name, request),
+            min(serving.max_batch_tokens, serving.chunk_tokens or serving.max_batch_tokens),
+            split=serving.chunk_tokens is not None,
+        )
+        taken = {part.request.id for part in batch}
+        unit.queue = deque(request for request in unit.queue if request.id not in taken)
+        assigned = assign_parts(
+            batch,
+            name,
+            self._indexes,
+            begun=self._begun,
+            computed_tokens=unit.computed_tokens,
+            fixed={request: item for request, (item, _) in self._early.items()},
+        )
+        for item in assigned:
+            unit.computed_tokens[item.replica] += item.new_tokens
+            unit.expected_tokens[item.request.id] = item.request.prompt_tokens - item.prefix_tokens
+            if self._phase[item.request.id] is Phase.QUEUED:
+                self._cache_use[name].count(item)
+                self._enter(Phase.RUNNING, item.request.id)
+                self._choose_decode(name, item)
+        plan = build_plan(
+            batch=f"{name}.b{unit.batches}",
+            unit=name,
+            assigned=assigned,
+            decode_ranks={item.request.id: self._decode_rank[item.request.id] for item in assigned},
+            topology=self._job.topology,
+            placement=placement,
+            model=self._job.model,
+            gpu=self._job.gpu,
+            formed_ns=now_ns,
+            options=step_options(self._job),
+        )
+        plan = msgspec.structs.replace(self._with_s1(name, plan, assigned), pause_every=pause_every)
+        unit.running[plan.id] = plan
         unit.batches += 1
-        return [unit.running]
+        return plan
 
-    def _order(self, now_ns: int, unit: _Unit) -> None:
-        control = self._job.control
-        if control is None or control.order is QueueOrder.FCFS:
-            return
-        queue = by_deadline(unit.queue)
-        if control.prune:
-            queue = too_late_last(
-                queue,
-                now_ns=now_ns,
-                unit_ns=lambda request: unit.expected_tokens[request.id] * self._token_ns,
-                most=control.most_pruned(len(queue)),
-            )
-        unit.queue = deque(queue)
+    def _with_s1(self, name: str, plan: BatchPlan, assigned: Sequence[Assigned]) -> BatchPlan:
+        """`plan` with what its requests sent for while they were queued, and how early S1 may be sent."""
+        fetches: list[FetchPlan] = []
+        for item in assigned:
+            early = self._early.pop(item.request.id, None)
+            if early is not None:
+                fetches.append(early[1])
+            elif not item.earlier_parts:
+                self._note_fetch(name, item)
+        return with_fetches(plan, fetches, self._job.serving.fetch_ahead)
 
-    def _choose_decode(self, request: Request) -> None:
-        ranks = self._job.placement.decode
-        rank = ranks[self._decode_choice.choose([self._decode_tokens[r] for r in ranks])]
+    def _note_fetch(self, name: str, item: Assigned) -> None:
+        if self._router.costs:
+            self._port_bytes.add(("S1", item.request.id), fetch_traffic(self._job, item, name))
+
+    def _choose_decode(self, name: str, item: Assigned) -> None:
+        request, ranks = item.request, self._job.placement.decode
+        views = [
+            WorkerView(tokens=self._decode_tokens[rank], ports_s=self._ports_s(name, item, rank))
+            for rank in ranks
+        ]
+        rank = ranks[self._decode_choice.choose(views)]
         self._decode_rank[request.id] = rank
         self._decode_tokens[rank] += request.prompt_tokens
+        if self._router.costs or self._decode_choice.ports:
+            traffic = delivery_traffic(self._job, request.prompt_tokens, name, item.replica, rank)
+            self._port_bytes.add(("S3", request.id), traffic)
+
+    def _ports_s(self, name: str, item: Assigned, rank: int) -> tuple[float, ...]:
+        if not self._decode_choice.ports:
+            return ()
+        prompt = item.request.prompt_tokens
+        return self._port_bytes.seconds(delivery_traffic(self._job, prompt, name, item.replica, rank))
 
     def _finish(self, name: str, plan: BatchPlan) -> None:
+        unit = self._units[name]
         replica_of = {ranks: i for i, ranks in enumerate(self._job.placement.replicas[name])}
         for item in plan.requests:
-            del self._units[name].expected_tokens[item.request]
-            blocks = cacheable_blocks(self._requests[item.request])
-            self._indexes[name].insert(blocks, replica_of[item.replica])
+            request, replica = self._requests[item.request], replica_of[item.replica]
+            tokens = tokens_by_then(item)
+            self._indexes[name].insert(cacheable_blocks(request, tokens), replica)
+            self._port_bytes.take_off(("S1", item.request))
+            self._begun.computed(item, replica)
+            if not item.last:
+                unit.expected_tokens[item.request] = request.prompt_tokens - tokens
+                unit.queue.appendleft(request)
+                continue
+            del unit.expected_tokens[item.request]
             if self._phase[item.request] is Phase.RUNNING:
                 self._enter(Phase.PREFILLED, item.request)

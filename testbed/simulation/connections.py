@@ -9,16 +9,35 @@ from testbed.simulation.paths import Busy, Connection, Hash, make_path_choice
 from testbed.topology import server_ip
 
 
+def ports_of_network(job: Job) -> dict[PortId, int]:
+    """The ports that the network is made of, bits/s; with `separate` a set of them for each stage."""
+    if not job.simulation.separate:
+        return {link.id: link.bps for link in job.topology.links}
+    return {separate(stage, link.id): link.bps for stage in Stage for link in job.topology.links}
+
+
+def separate(stage: Stage, port: PortId) -> PortId:
+    """The name of a port that only this stage uses."""
+    return f"{stage.value} {port}"
+
+
 class Route:
-    """A path, its ports as the network numbers them, and the bytes that took it so far.
+    """A path, its ports as the network names and numbers them, and the bytes that took it so far.
 
     `narrowest` is what its narrowest port carries, bytes per nanosecond; None of a path without ports.
     """
 
-    __slots__ = ("carried", "narrowest", "path", "ports")
+    __slots__ = ("carried", "names", "narrowest", "path", "ports")
 
-    def __init__(self, path: tuple[PortId, ...], ports: tuple[int, ...], narrowest: float | None) -> None:
+    def __init__(
+        self,
+        path: tuple[PortId, ...],
+        names: tuple[PortId, ...],
+        ports: tuple[int, ...],
+        narrowest: float | None,
+    ) -> None:
         self.path = path
+        self.names = names
         self.ports = ports
         self.narrowest = narrowest
         self.carried = 0.0
@@ -40,6 +59,7 @@ class Connections:
         self._choice = make_path_choice(job.simulation.paths, job.seed)
         self.by_flow = not isinstance(self._choice, Hash)
         self._ip = {name: server_ip(i) for i, name in enumerate(job.topology.servers)}
+        self._separate = job.simulation.separate
         self._routes: dict[tuple[PortId, ...], Route] = {}
         self._members: dict[tuple[str, int], dict[int, Route]] = {}
 
@@ -49,7 +69,7 @@ class Connections:
 
     def of_lane(self, stage: Stage, src: int, dst: int, number: int) -> Route:
         """Of lane `number` between two ranks."""
-        return self._hashed(src, dst, f"{stage.value}.{src}-{dst}.{number}#0")
+        return self._hashed(stage, src, dst, f"{stage.value}.{src}-{dst}.{number}#0")
 
     def of_flow(self, flow: str, stage: Stage, src: int, dst: int, size: int) -> Route:
         """Of one transfer, as the choice has it."""
@@ -61,7 +81,9 @@ class Connections:
         if known is None:
             members = self._placement.groups[group]
             known = self._members[group, index] = {
-                peer: self._hashed(members[index], dst, self._key(group, members[index], dst))
+                peer: self._hashed(
+                    Stage.COLLECTIVE, members[index], dst, self._key(group, members[index], dst)
+                )
                 for peer, dst in enumerate(members)
                 if peer != index
             }
@@ -99,22 +121,24 @@ class Connections:
             size_bytes=size,
         )
 
-    def _hashed(self, src: int, dst: int, key: str) -> Route:
+    def _hashed(self, stage: Stage, src: int, dst: int, key: str) -> Route:
         paths = self._paths(src, dst)
-        connection = self._connection("", Stage.COLLECTIVE, src, dst, 0, key)
-        return self._route(paths[self._hash.choose(paths, connection, self._busy) if len(paths) > 1 else 0])
+        connection = self._connection("", stage, src, dst, 0, key)
+        chosen = self._hash.choose(paths, connection, self._busy) if len(paths) > 1 else 0
+        return self._route(stage, paths[chosen])
 
     def _chosen(self, flow: str, stage: Stage, src: int, dst: int, size: int, key: str) -> Route:
         paths = self._paths(src, dst)
         if len(paths) == 1:
-            return self._route(paths[0])
+            return self._route(stage, paths[0])
         connection = self._connection(flow, stage, src, dst, size, key)
-        return self._route(paths[self._choice.choose(paths, connection, self._busy)])
+        return self._route(stage, paths[self._choice.choose(paths, connection, self._busy)])
 
-    def _route(self, path: tuple[PortId, ...]) -> Route:
-        route = self._routes.get(path)
+    def _route(self, stage: Stage, path: tuple[PortId, ...]) -> Route:
+        names = tuple(separate(stage, port) for port in path) if self._separate else path
+        route = self._routes.get(names)
         if route is None:
-            numbers = self._network.ports(path)
+            numbers = self._network.ports(names)
             narrowest = min(map(self._network.capacity, numbers), default=None)
-            route = self._routes[path] = Route(path, numbers, narrowest)
+            route = self._routes[names] = Route(path, names, numbers, narrowest)
         return route

@@ -10,6 +10,7 @@ from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.serving.story import request_row
 from testbed.simulation.clock import Agenda
+from testbed.simulation.connections import ports_of_network
 from testbed.simulation.invariants import Invariants
 from testbed.simulation.network import FluidNetwork
 from testbed.simulation.ranks import MicroRanks, ServingRanks
@@ -36,7 +37,8 @@ class SimulatedRun:
         ports = {link.id: link.bps for link in job.topology.links}
         overheads = job.simulation.overheads
         self._network = FluidNetwork(
-            {port: bps * overheads.goodput for port, bps in ports.items()}, guarantee=overheads.level_share
+            {port: bps * overheads.goodput for port, bps in ports_of_network(job).items()},
+            guarantee=overheads.level_share,
         )
         self._scheduler = Scheduler(
             spec.policy, ports=ports, exact=job.simulation.exact, control=spec.control
@@ -154,4 +156,5 @@ class SimulatedRun:
             duration_ns=end_ns,
             wall_s=wall_s,
             exact_order=job.simulation.exact,
+            caches=self._ranks.caches(),
         )

@@ -86,9 +86,9 @@ class Transport:
 
     def carried(self) -> dict[PortId, float]:
         """The bytes that flows had for each port so far."""
-        total: dict[PortId, float] = dict.fromkeys((link.id for link in self._job.topology.links), 0.0)
+        total: dict[PortId, float] = dict.fromkeys(self._network.names, 0.0)
         for route in self._connections.routes():
-            for port in route.path:
+            for port in route.names:
                 total[port] += route.carried
         for port, size in self._grouped.items():
             total[port] += size

@@ -23,6 +23,7 @@ from testbed.job import (
 )
 from testbed.serving.placement import Layout, place
 from testbed.topology import Topology, star
+from workers.plan import CollectiveKind
 
 MOE = ModelShape(
     name="tiny-moe",
@@ -53,6 +54,9 @@ def placed(
     layout: Layout = Layout.SPREAD,
     ranks_per_server: int | None = None,
     nic_bps: int = 800,
+    sp: int = 1,
+    pp: int = 1,
+    sequence: CollectiveKind = CollectiveKind.RING_ATTENTION,
 ) -> tuple[Topology, Placement]:
     topology = star(servers=servers, nic_bps=nic_bps)
     placement = place(
@@ -65,6 +69,9 @@ def placed(
         ep=ep,
         layout=layout,
         model=model,
+        sp=sp,
+        pp=pp,
+        sequence=sequence,
     )
     return topology, placement
 

@@ -101,7 +101,9 @@ def collected(
     return collect(
         job=made,
         net=net,
-        player=SimpleNamespace(stories=defaultdict(RequestStory, stories or {})),  # type: ignore[arg-type]
+        player=SimpleNamespace(  # type: ignore[arg-type]
+            stories=defaultdict(RequestStory, stories or {}), caches=lambda: ()
+        ),
         records=ranks,
         log=log,
         samples=samples,
@@ -189,6 +191,8 @@ def test_a_request_is_completed_when_its_first_token_is_out() -> None:
     )
     story = RequestStory(
         plan=plan,
+        first=plan,
+        new_tokens=plan.new_tokens,
         batch="b",
         unit="p0",
         start_ns=1100,

@@ -14,6 +14,7 @@ from controller.flow import Level, Stage
 from experiments import cli
 from experiments.errors import UserError
 from experiments.explain import NotInRun, explain_flow, explain_request
+from experiments.explain_text import flow_story
 from experiments.result_tables import write_tables
 from testbed.record import DecisionRow, FlowRow, RequestRow, RunRecord, SpanRow
 
@@ -126,6 +127,15 @@ def test_a_flow_is_told_from_submit_to_its_requests_outcome(tmp_path: Path) -> N
         "  From permit to finish it spent 17.00 ms on P6 and 20.00 ms on P3.",
         "  Request 12 missed its SLO by 12.50 ms: its TTFT was 252.5 ms, 240.0 ms were allowed.",
     ]
+
+
+def test_s1_that_was_sent_for_from_the_queue_says_so() -> None:
+    """Submitted at 10 ms, the batch of its request began at 40 ms. S1 of that batch itself says nothing."""
+    request = request_row(request=12, unit="p0", batch="p0.b3", start_ns=40 * MS)
+    sentence = "  It was sent for while request 12 was queued, 30.00 ms before batch p0.b3 began."
+    for batch, told in (("p0.f12", True), ("p0.b3", False)):
+        flow = flow_row(stage=Stage.KV_REUSE, batch=batch, request=12, layer=0, submit_ns=10 * MS)
+        assert (sentence in flow_story("mfs", flow, [], [request], []).splitlines()) is told
 
 
 def test_a_flow_that_goes_down_is_demoted(tmp_path: Path) -> None:

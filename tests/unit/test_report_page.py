@@ -100,9 +100,16 @@ def test_the_page_loads_no_script_style_or_font(run: Path) -> None:
 
 
 def test_the_sections_of_a_serving_report_are_there(page: Page) -> None:
-    wanted = ["small", "Results", "Time to first token", "Furthest from their SLO", "Stages"]
+    wanted = ["small", "Results", "Time to first token", "Furthest from their SLO", "Prefix cache", "Stages"]
     wanted += ["Levels", "Flows that were promoted", "Links", "How far to trust it", "What was run"]
     assert page.headings == wanted
+
+
+def test_the_prefix_caches_are_there_by_unit_and_in_all(page: Page) -> None:
+    """8 requests, 512 tokens of each local, 512 fetched and, as many, missed: 4,096 each, a third of
+    them; half of that on each of two units, which evicted 7 blocks each."""
+    for line in ("p0 4 8,192 2,048 33.3 % 2,048 33.3 % 2,048 33.3 % 7", "all 8 16,384 4,096 33.3 %"):
+        assert line in page.text
 
 
 def test_facts_notes_and_command_are_on_the_page(page: Page) -> None:

@@ -116,7 +116,7 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         ("policies=[fair+requests, fair + requests]", "policies: 'fair + requests' is there twice"),
         ("policies=[]", "policies: [] is empty"),
         ("fabric=miniet", "'miniet' is no fabric here; did you mean 'mininet'?"),
-        ("serving.router=random", "'random' is no router here"),
+        ("serving.router=nearest", "'nearest' is no router here"),
         ("workload.class=gold", "'gold' is not in slo.classes (known: default)"),
         ("workload.kind=mooncake", "workload.kind: mooncake needs workload.path, a trace file"),
         ("workload.kind=flows", "workload.kind: flows needs at least one flow"),

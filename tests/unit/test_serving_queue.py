@@ -6,7 +6,7 @@ from serving_world import job, placed, prompt
 
 from controller.overload import QueueOrder, RequestControl
 from testbed.job import Request
-from testbed.serving.batcher import by_deadline, token_ns, too_late_last
+from testbed.serving.batcher import by_deadline, standing, token_ns
 from testbed.serving.system import ServingSystem
 
 FCFS = RequestControl(order=QueueOrder.FCFS)
@@ -19,8 +19,9 @@ def waiting(number: int, due_ns: int, *, unloaded_ns: int = 0, arrival_ns: int =
 
 
 def behind(queue: list[Request], *, now_ns: int = 0, most: int = 99) -> list[int]:
-    """The ids after `too_late_last`, where each request takes the unit 10 ns."""
-    return [r.id for r in too_late_last(queue, now_ns=now_ns, unit_ns=lambda _: 10.0, most=most)]
+    """The ids of who is in time, given up and lost, in that order, where each takes the unit 10 ns."""
+    three = standing(queue, now_ns=now_ns, unit_ns=lambda _: 10.0, most=most)
+    return [request.id for each in three for request in each]
 
 
 def batches(control: RequestControl | None, *queue: Request, now_ns: int = 1) -> list[list[int]]:

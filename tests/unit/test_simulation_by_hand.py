@@ -73,6 +73,18 @@ def test_what_a_flow_cannot_use_of_an_uplink_goes_to_its_neighbour() -> None:
     assert ends_ms(job(rows, "fair")) == {"in1": 300, "in4": 300, "in5": 300, "beside": 400}
 
 
+def test_stages_with_links_of_their_own_are_in_nobody_elses_way() -> None:
+    """The two S3 flows have half of h1's uplink each, 50 MB in 80 ms; the S1 flow has one of its own: 40 ms.
+    Together all three would have taken 120 ms."""
+    rows = [
+        {"id": "p2d1", "src": "h1", "dst": "h2", "mb": 50, "stage": "S3"},
+        {"id": "p2d2", "src": "h1", "dst": "h3", "mb": 50, "stage": "S3"},
+        {"id": "reuse", "src": "h1", "dst": "h2", "mb": 50, "stage": "S1"},
+    ]
+    assert ends_ms(job(rows, "fair", "simulation.separate=true")) == {"p2d1": 80, "p2d2": 80, "reuse": 40}
+    assert ends_ms(job(rows, "fair")) == {"p2d1": 120, "p2d2": 120, "reuse": 120}
+
+
 # --- priority ---------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 import queue
 import threading
 
+import msgspec
+
 from controller.flow import Stage
 from workers.clock import Clock
 from workers.decode import DecodeDesk
@@ -143,3 +145,49 @@ def test_flows_that_arrive_at_the_same_time_on_many_lanes_make_one_first_token()
     tokens = [desk.coordinator.next() for _ in range(40)]
     assert sorted(t.request for t in tokens if isinstance(t, FirstToken)) == list(range(40))
     assert desk.coordinator.heard.empty()
+
+
+# --- a prompt in parts ------------------------------------------------------------------------------
+
+
+def part(batch: str, flows: int, *, last: bool) -> BatchPlan:
+    """Request 1 in one of several batches: four flows, named after the batch, of `flows` so far."""
+    whole = plan(request(1, DECODER, flows))
+    layers = tuple(
+        msgspec.structs.replace(
+            layer, post=tuple(msgspec.structs.replace(t, id=f"{batch}.{t.id}") for t in layer.post)
+        )
+        for layer in whole.layers
+    )
+    requests = (msgspec.structs.replace(whole.requests[0], last=last),)
+    return msgspec.structs.replace(whole, id=batch, layers=layers, requests=requests)
+
+
+FLOWS = ("r1.l0.0", "r1.l0.1", "r1.l1.0", "r1.l1.1")
+
+
+def test_a_first_token_waits_for_the_flows_of_all_parts() -> None:
+    desk = Desk()
+    desk.desk.expect(part("b0", 4, last=False))
+    for flow in FLOWS:
+        assert desk.arrives(f"b0.{flow}", 1)
+    assert desk.coordinator.heard.empty()
+    desk.desk.expect(part("b1", 8, last=True))
+    for flow in FLOWS:
+        assert desk.coordinator.heard.empty()
+        assert desk.arrives(f"b1.{flow}", 5)
+    assert desk.coordinator.next() == FirstToken(request=1, p2d_end_ns=5 * MS, time_ns=35 * MS)
+    (span,) = desk.recorder.spans
+    assert span.batch == "b1"
+
+
+def test_a_flow_of_an_earlier_part_may_be_the_last_to_arrive() -> None:
+    desk = Desk()
+    desk.desk.expect(part("b0", 4, last=False))
+    desk.desk.expect(part("b1", 8, last=True))
+    *others, late = (f"b0.{flow}" for flow in FLOWS)
+    for flow in [f"b1.{flow}" for flow in FLOWS] + others:
+        assert desk.arrives(flow, 1)
+    assert desk.coordinator.heard.empty()
+    assert desk.arrives(late, 9)
+    assert desk.coordinator.next() == FirstToken(request=1, p2d_end_ns=9 * MS, time_ns=39 * MS)

@@ -5,10 +5,12 @@ import json
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.errors import UserError
 from experiments.scenario_workload import WorkloadSection
+from experiments.workload_columns import dispersion
 from experiments.workloads import arrivals
 from experiments.workloads.source import make_workload
 from experiments.workloads.workload import Workload
@@ -89,6 +91,92 @@ def test_a_burst_arrives_together_at_the_rate_of_requests() -> None:
     assert all(len(set(at[i : i + 4])) == 1 for i in range(0, 8000, 4))
     assert len(set(at)) == 2000
     assert at[-1] == pytest.approx(1000, rel=0.05)
+
+
+def test_the_busy_share_gives_the_dispersion_that_was_asked_for() -> None:
+    """4/s, bursts of 2 s: I = 1 + 2 * 4 * 2 * (1 - p)**2 / p. For p = 1/4 that is 1 + 16 * 9/4 = 37."""
+    process = arrivals.bursty_process(4.0, 37.0, 2.0)
+
+    assert process.busy == pytest.approx(0.25)
+    assert process.index_of_dispersion() == pytest.approx(37)
+
+
+def test_without_a_length_of_bursts_half_of_the_time_is_in_them() -> None:
+    """p = 1/2: I = 1 + 2 * 4 * b / 2, which is 9 for b = 2 s."""
+    process = arrivals.bursty_process(4.0, 9.0)
+
+    assert (process.burst_s, process.busy) == (2.0, 0.5)
+    assert process.index_of_dispersion() == pytest.approx(9)
+
+
+@pytest.mark.parametrize("burst_s", [None, 0.5])
+def test_bursty_arrivals_have_the_rate_and_the_dispersion_that_were_asked_for(burst_s: float | None) -> None:
+    """400,000 arrivals at 20/s are 20,000 s: 1,000 windows of 20 s, long against a burst (0.2 or 0.5 s).
+
+    The variance of 1,000 counts is known to sqrt(2 / 1,000) = 4.5 %; three times that are 13 %. In windows of
+    0.5 s, of which there are 40,000, it is the formula's for a window.
+    """
+    process = arrivals.bursty_process(20.0, 5.0, burst_s)
+    at = np.array(times_s(arrivals.bursty(workload(*[0.0] * 400_000), process, seed=1)))
+
+    assert at[-1] == pytest.approx(20_000, rel=0.02)
+    assert dispersion((at * S).astype(np.int64), 20) == pytest.approx(
+        process.index_of_dispersion(20), rel=0.13
+    )
+    assert process.index_of_dispersion(20) == pytest.approx(5, rel=0.03)
+    short = process.index_of_dispersion(0.5)
+    assert dispersion((at * S).astype(np.int64), 0.5) == pytest.approx(short, rel=0.05)
+    assert 1 < short < 4.5
+
+
+def test_gaps_of_bursty_arrivals_deviate_as_those_of_a_renewal_process() -> None:
+    """Of a renewal process the squared variation of the gaps is the dispersion in long windows: 5."""
+    process = arrivals.bursty_process(20.0, 5.0)
+    at = times_s(arrivals.bursty(workload(*[0.0] * 200_000), process, seed=2))
+
+    gaps = [later - earlier for earlier, later in itertools.pairwise(at)]
+    assert (statistics.stdev(gaps) / statistics.mean(gaps)) ** 2 == pytest.approx(5, rel=0.05)
+
+
+def test_requests_that_arrive_together_stay_together_in_bursty_arrivals() -> None:
+    bursts = tuple(i // 4 for i in range(400))
+    together = workload(*[0.0] * 400, bursts=bursts)
+
+    at = times_s(arrivals.bursty(together, arrivals.bursty_process(2.0, 3.0), seed=1))
+
+    assert all(len(set(at[i : i + 4])) == 1 for i in range(0, 400, 4))
+    assert len(set(at)) == 100
+
+
+def test_a_generated_workload_arrives_in_bursts_where_asked() -> None:
+    """Agents come in bursts of their own: 5 requests/s are fewer moments/s, and those are bursty."""
+    result = made(section(rate=5, kind="agent", requests=4000, arrivals="bursty", dispersion=3))
+
+    assert times_s(result)[-1] == pytest.approx(800, rel=0.1)
+    assert (
+        "requests that arrive together are an interrupted Poisson process: dispersion 3" in result.notes[-1]
+    )
+
+
+def test_a_trace_can_arrive_in_bursts_too(tmp_path: Path) -> None:
+    path = mooncake_file(tmp_path, *[1000 * i for i in range(500)])
+
+    keys = section(kind="mooncake", path=str(path), requests=500, arrivals="bursty", dispersion=4, rate=10)
+    result = made(keys)
+
+    assert times_s(result)[0] == 0
+    assert result.notes == (
+        "arrivals are an interrupted Poisson process: dispersion 4, bursts of 0.3 s, 50.0% of the time, "
+        "at 10 requests/s",
+    )
+    assert times_s(result) == times_s(made(keys))
+
+
+def test_the_first_requests_are_marked_as_warm_up() -> None:
+    result = made(section(load=0.5, requests=5, warmup=2))
+
+    assert [request.warmup for request in result.requests] == [True, True, False, False, False]
+    assert result.notes[-1] == "the first 2 of 5 requests warm up and are in no measure"
 
 
 def test_a_generated_workload_arrives_at_a_share_of_the_capacity() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.errors import UserError
-from experiments.workloads import azure, mooncake, ticks
+from experiments.workloads import azure, ticks, traces
 from experiments.workloads.trace_file import TraceFormat, detect_format
 from experiments.workloads.workload import Workload
 
@@ -28,13 +28,13 @@ def trace(folder: Path, *lines: str) -> Path:
 
 
 def load(path: Path, requests: int = 1, skip: int = 0, spread: bool = True, seed: int = 1) -> Workload:
-    return mooncake.load(
-        path, requests=requests, skip=skip, slo_class="default", spread_ticks=spread, seed=seed
+    return traces.load(
+        path, TraceFormat.MOONCAKE, requests=requests, skip=skip, spread_ticks=spread, seed=seed
     )
 
 
 def load_azure(path: Path, requests: int = 1, skip: int = 0) -> Workload:
-    return azure.load(path, requests=requests, skip=skip, slo_class="default")
+    return traces.load(path, TraceFormat.AZURE, requests=requests, skip=skip)
 
 
 def test_a_mooncake_row_keeps_its_full_blocks_only(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_first_row_that_is_taken_arrives_at_zero(tmp_path: Path) -> None:
         (row(ids="01"), "hash_ids is not a list of whole numbers"),
         (row(ids=(0, -1)), "hash_ids is not a list of whole numbers"),
         (row(ids=(0,)), "1 hash_ids for input_length 1000; 2 blocks of 512 tokens were expected"),
-        (row(timestamp=3), "timestamp 3 is before the 5 of the row above"),
+        (row(timestamp=3), "timestamp is before that of the row above"),
     ],
 )
 def test_a_bad_mooncake_row_is_named_with_its_line(tmp_path: Path, line: str, told: str) -> None:

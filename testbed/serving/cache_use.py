@@ -1,0 +1,72 @@
+"""How large the prefix cache of a replica is, and how often it served."""
+
+from dataclasses import dataclass
+
+from testbed.job import Job, ModelShape
+from testbed.record import CacheRow
+from testbed.serving.assignment import Assigned, reusable_blocks
+from testbed.serving.models import kv_bytes_per_token
+
+
+def cache_capacity_blocks(job: Job) -> int | None:
+    """Whole blocks that fit into `job.serving.cache_tokens`; None: no bound.
+
+    Raises `ValueError` where not one block fits.
+    """
+    tokens = job.serving.cache_tokens
+    block_tokens = max((request.block_tokens for request in job.requests), default=1)
+    if tokens is None:
+        return None
+    if tokens < block_tokens:
+        raise ValueError(f"a prefix cache of {tokens} tokens has no room for a block of {block_tokens}")
+    return tokens // block_tokens
+
+
+def replica_bytes_per_token(model: ModelShape, tp: int) -> float:
+    """KV bytes that a replica of `tp` tensor-parallel ranks keeps of a token, on all its ranks together.
+
+    More than the token's KV where ranks keep copies: beyond a KV head per rank, and of a latent, which
+    every rank needs whole.
+    """
+    copies = tp if model.latent is not None else max(1, tp // model.kv_heads)
+    return kv_bytes_per_token(model) * copies
+
+
+@dataclass(slots=True)
+class CacheUse:
+    """Counts for one unit; see `CacheRow`."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    local_blocks: int = 0
+    remote_blocks: int = 0
+    missed_blocks: int = 0
+    local_tokens: int = 0
+    remote_tokens: int = 0
+    missed_tokens: int = 0
+
+    def count(self, item: Assigned) -> None:
+        """A request is run, reusing what `item` says."""
+        missed = len(reusable_blocks(item.request)) - item.reused_blocks
+        self.requests += 1
+        self.prompt_tokens += item.request.prompt_tokens
+        self.local_blocks += item.local_blocks
+        self.remote_blocks += item.remote_blocks
+        self.missed_blocks += missed
+        self.local_tokens += item.local_tokens
+        self.remote_tokens += item.remote_tokens
+        self.missed_tokens += missed * item.request.block_tokens
+
+    def row(self, unit: str, evicted_blocks: int) -> CacheRow:
+        return CacheRow(
+            unit=unit,
+            requests=self.requests,
+            prompt_tokens=self.prompt_tokens,
+            local_blocks=self.local_blocks,
+            remote_blocks=self.remote_blocks,
+            missed_blocks=self.missed_blocks,
+            local_tokens=self.local_tokens,
+            remote_tokens=self.remote_tokens,
+            missed_tokens=self.missed_tokens,
+            evicted_blocks=evicted_blocks,
+        )

@@ -1,0 +1,222 @@
+"""What comes after the first token: a decode worker's continuous batch, and the traffic of its steps.
+
+A worker takes a step after the other, each of them one token for every request it has. A request whose
+first token is out joins at the next step (iteration-level scheduling: Yu et al., "Orca", OSDI 2022). The
+worker is one GPU's worth of compute and memory bandwidth, as for the first token (`plans.decode_step_s`),
+and what it does here takes nothing from that one.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from controller.flow import Stage
+from testbed.job import GpuSpeed, Job, ModelShape
+from testbed.record import RequestRow
+from testbed.serving.gpus import step_s
+from testbed.serving.models import (
+    all_to_all_bytes_per_token,
+    attention_weight_bytes,
+    expert_weight_bytes,
+    ffn_flops_per_token,
+    gate_weight_bytes,
+    is_sparse,
+    kv_bytes_per_token_layer,
+    layer_kinds,
+    mlp_flops_per_token,
+    mlp_weight_bytes,
+    projection_flops_per_token,
+    score_flops,
+    shared_weight_bytes,
+)
+from workers.plan import Transfer
+
+NS_PER_S = 1_000_000_000
+
+
+class Decoding(msgspec.Struct, frozen=True, kw_only=True):
+    """A request on its decode worker. Of its `output_tokens` the first is out at `first_token_ns`."""
+
+    request: int
+    first_token_ns: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+def batch_step_s(model: ModelShape, gpu: GpuSpeed, contexts: Sequence[int]) -> float:
+    """Seconds of one decode step for requests with these many tokens before the one it gives; 0 for none.
+
+    By the roofline of the whole step: the weights are read once for all, each request's KV for itself. Of E
+    experts of which a token visits k, n tokens that choose evenly visit E (1 - (1 - k/E)^n) on average.
+    """
+    if not contexts:
+        return 0.0
+    tokens = len(contexts)
+    # One request more in the window of attention is one key more: the token itself.
+    scores = sum(score_flops(model, new_tokens=1, prefix_tokens=context) for context in contexts)
+    kv_tokens = sum(context if model.window is None else min(context, model.window) for context in contexts)
+    flops = read_bytes = 0.0
+    for kind in layer_kinds(model):
+        sparse = is_sparse(model, kind[0])
+        per_token = projection_flops_per_token(model) + (
+            ffn_flops_per_token(model) if sparse else mlp_flops_per_token(model)
+        )
+        weights = attention_weight_bytes(model) + (
+            _sparse_weight_bytes(model, tokens) if sparse else mlp_weight_bytes(model)
+        )
+        flops += len(kind) * (tokens * per_token + scores)
+        read_bytes += len(kind) * (weights + kv_tokens * kv_bytes_per_token_layer(model))
+    return step_s(gpu, flops=flops, read_bytes=read_bytes)
+
+
+def _sparse_weight_bytes(model: ModelShape, tokens: int) -> float:
+    visited = model.experts * (1 - (1 - model.top_k / model.experts) ** tokens)
+    return visited * expert_weight_bytes(model) + shared_weight_bytes(model) + gate_weight_bytes(model)
+
+
+def last_tokens_ns(
+    requests: Iterable[Decoding], *, model: ModelShape, gpu: GpuSpeed, most: int
+) -> dict[int, int]:
+    """When the last token of each request of one worker is out, model ns, by request id.
+
+    At most `most` requests are in a step; the others wait, first come first served. A request of one token
+    ends with its first.
+    """
+    ends: dict[int, int] = {}
+    to_come = deque(sorted(requests, key=lambda r: (r.first_token_ns, r.request)))
+    running: dict[int, tuple[int, int]] = {}  # tokens before the next one, tokens still to come
+    now_ns = 0
+    while to_come or running:
+        if not running:
+            now_ns = max(now_ns, to_come[0].first_token_ns)
+        while to_come and len(running) < most and to_come[0].first_token_ns <= now_ns:
+            joining = to_come.popleft()
+            if joining.output_tokens <= 1:
+                ends[joining.request] = joining.first_token_ns
+            else:
+                running[joining.request] = (joining.prompt_tokens, joining.output_tokens - 1)
+        now_ns += round(batch_step_s(model, gpu, [before for before, _ in running.values()]) * NS_PER_S)
+        for request, (before, left) in list(running.items()):
+            if left == 1:
+                ends[request] = now_ns
+                del running[request]
+            else:
+                running[request] = (before + 1, left - 1)
+    return ends
+
+
+def with_last_tokens(job: Job, rows: Sequence[RequestRow]) -> tuple[RequestRow, ...]:
+    """`rows` with `last_token_ns` set, where `job` models decoding."""
+    most = job.serving.decode_batch
+    if most is None:
+        return tuple(rows)
+    by_worker: dict[int, list[Decoding]] = {}
+    for row in rows:
+        if row.first_token_ns is not None and row.decode_rank is not None:
+            by_worker.setdefault(row.decode_rank, []).append(
+                Decoding(
+                    request=row.request,
+                    first_token_ns=row.first_token_ns,
+                    prompt_tokens=row.prompt_tokens,
+                    output_tokens=row.output_tokens,
+                )
+            )
+    ends: dict[int, int] = {}
+    for requests in by_worker.values():
+        ends |= last_tokens_ns(requests, model=job.model, gpu=job.gpu, most=most)
+    return tuple(msgspec.structs.replace(row, last_token_ns=ends.get(row.request)) for row in rows)
+
+
+class StepTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What decode workers send each other in a step: every `period_ns`, `size_bytes` from each to each."""
+
+    period_ns: int
+    size_bytes: int
+
+
+def step_traffic(
+    *, workers: int, batch: int, context: int, model: ModelShape, gpu: GpuSpeed
+) -> StepTraffic | None:
+    """The collectives of steps of `batch` requests per worker with `context` tokens each; None without any.
+
+    The workers hold the experts together, as evenly as they can: dispatch and combine of all sparse
+    layers send 1/workers of a worker's tokens' visits to each other worker. They are told as one message
+    per step and pair, though a step has two per sparse layer. A dense model's workers are whole by
+    themselves and send nothing.
+    """
+    sparse = sum(is_sparse(model, layer) for layer in range(model.layers))
+    if workers < 2 or batch < 1 or not sparse:
+        return None
+    return StepTraffic(
+        period_ns=round(batch_step_s(model, gpu, [context] * batch) * NS_PER_S),
+        size_bytes=2 * sparse * batch * all_to_all_bytes_per_token(model) // workers,
+    )
+
+
+_BACKGROUND = "decode."
+
+
+def is_background(flow: str) -> bool:
+    """Whether the flow of this id is of `BackgroundSteps`: of no request, and in no measure of prefill."""
+    return flow.startswith(_BACKGROUND)
+
+
+class BackgroundSteps:
+    """The traffic of decode workers that have `job.serving.decode_background` requests each all the while.
+
+    All workers step together. A step begins a period after the one before, or when all of that one has
+    arrived, whichever is later. A request is taken to have the prompt and half of the output of the
+    workload's mean.
+    """
+
+    def __init__(self, job: Job) -> None:
+        requests = job.requests
+        tokens = sum(request.prompt_tokens + request.output_tokens / 2 for request in requests)
+        self._workers = job.placement.decode
+        self._traffic = step_traffic(
+            workers=len(self._workers),
+            batch=job.serving.decode_background,
+            context=round(tokens / max(1, len(requests))),
+            model=job.model,
+            gpu=job.gpu,
+        )
+        self._number = 0
+        self._earliest_ns = 0
+        self._on_their_way: set[str] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it is on its way."""
+        return not self._on_their_way
+
+    @property
+    def due_ns(self) -> int | None:
+        """When the next step begins; None where there is none, or while one is on its way."""
+        return self._earliest_ns if self._traffic is not None and self.idle else None
+
+    def begin(self, now_ns: int) -> tuple[Transfer, ...]:
+        """The messages of the next step, which begins now. To be called when `due_ns` has come."""
+        assert self._traffic is not None
+        name = f"{_BACKGROUND}s{self._number}"
+        self._number += 1
+        self._earliest_ns = now_ns + self._traffic.period_ns
+        messages = tuple(
+            Transfer(
+                id=f"{name}.{src}-{dst}",
+                stage=Stage.COLLECTIVE,
+                src=src,
+                dst=dst,
+                size_bytes=self._traffic.size_bytes,
+                coflow=name,
+            )
+            for src in self._workers
+            for dst in self._workers
+            if src != dst
+        )
+        self._on_their_way.update(message.id for message in messages)
+        return messages
+
+    def arrived(self, flow: str) -> None:
+        """A message has arrived; nothing happens for a flow that is none of these."""
+        self._on_their_way.discard(flow)
