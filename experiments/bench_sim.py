@@ -23,6 +23,8 @@ from experiments.scenario_file import load_scenario, override
 from testbed.simulation.run import SimulatedRun
 
 DEFAULT_POLICIES: Final = ("fair", "mfs")
+COLUMNS: Final = 120
+"""What the table of results takes on a terminal."""
 KIB: Final = 1024
 MIB: Final = 1024**2
 

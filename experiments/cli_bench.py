@@ -92,4 +92,4 @@ def bench_sim(
             if as_json:
                 print(json.dumps(timing.as_json(measured, seed=seed), indent=2))
             elif measured:
-                stdout().print(timing.render(measured))
+                stdout(timing.COLUMNS).print(timing.render(measured))

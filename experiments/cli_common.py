@@ -72,8 +72,13 @@ def named_fabric(name: str) -> tuple[str, list[str]]:
     return chosen.name, [chosen.note]
 
 
-def stdout() -> Console:
-    return Console(file=sys.stdout, highlight=False)
+def stdout(least_width: int = 0) -> Console:
+    """Where tables go. One that needs `least_width` columns is better wrapped by a narrow terminal, line by
+    line, than squeezed into it."""
+    console = Console(file=sys.stdout, highlight=False)
+    if console.width < least_width:
+        console = Console(file=sys.stdout, highlight=False, width=least_width)
+    return console
 
 
 @contextlib.contextmanager
