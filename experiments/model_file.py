@@ -24,7 +24,9 @@ def model_from_option(name: str) -> ModelShape:
     if path is None and name not in MODELS:
         guess = nearest(name, MODELS)
         hint = f"; did you mean {guess!r}?" if guess else ""
-        raise UserError(f"{name!r} is no model here{hint} (known: {', '.join(sorted(MODELS))})")
+        raise UserError(
+            f"{name!r} is no model here{hint} (known: {', '.join(sorted(MODELS))}; or a config.json)"
+        )
     return model_named(path or name)
 
 

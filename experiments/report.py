@@ -61,7 +61,12 @@ def _serving_sections(series: Sequence[Series]) -> list[Markup]:
     figures = report_figures
     promoted = [one for one in series if one.run["promotions"]]
     return [
-        section("Results", report_sections.summary(series), report_sections.left_out(series)),
+        section(
+            "Results",
+            report_sections.summary(series),
+            report_sections.left_out(series),
+            report_sections.tpot(series),
+        ),
         section(
             "Time to first token",
             figure(

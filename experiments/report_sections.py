@@ -127,6 +127,20 @@ def _class_row(name: str, found: dict[str, Any]) -> Sequence[object]:
     )
 
 
+def tpot(series: Sequence[Series]) -> Markup:
+    """The time per output token of each series; nothing where decoding is not modelled."""
+    told = [(one, one.run.get("tpot_s") or {}) for one in series]
+    rows = [
+        (_named(one), *(duration(times[name]) for name in ("mean", "p50", "p99")))
+        for one, times in told
+        if times.get("mean") is not None
+    ]
+    if not rows:
+        return Markup("")
+    headings = ["time per output token", "mean", "p50", "p99"]
+    return table(headings, rows, text_columns=1)
+
+
 def left_out(series: Sequence[Series]) -> Markup:
     """How many requests warm up and are in no number of the page; nothing where none does."""
     counts = sorted({one.run.get("counts", {}).get("warmup", 0) for one in series} - {0})

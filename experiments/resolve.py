@@ -32,6 +32,7 @@ from testbed.job import (
 )
 from testbed.serving.cache_use import cache_capacity_blocks, replica_bytes_per_token
 from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.models import is_moe
 from testbed.serving.placement import PlacementError, place
 from testbed.serving.slo import DEFAULT_CLASS, SloTarget, with_slos
 from testbed.serving.steps import step_options
@@ -127,7 +128,7 @@ def resolve(scenario: Scenario) -> Resolved:
         _check_cache(scenario, base)
     scale, scale_notes = _scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
-    notes += (*_topology_notes(scenario.topology), *scale_notes)
+    notes += (*_topology_notes(scenario.topology), *_serving_notes(base), *scale_notes)
     if adds_overheads(scenario.simulation):
         overheads = overheads_of(scenario.simulation, _machine_scale(scenario, base)[0])
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
@@ -185,6 +186,18 @@ def _topology_notes(section: TopologySection) -> tuple[str, ...]:
     if not keys:
         return ()
     return (f"{', '.join(keys)}: without meaning in a {section.kind} topology",)
+
+
+def _serving_notes(job: Job) -> tuple[str, ...]:
+    """Of keys that ask for something the model has nothing of."""
+    if is_moe(job.model) or not job.requests:
+        return ()
+    notes = []
+    if job.serving.expert_skew:
+        notes.append(f"units.expert_skew: without meaning, {job.model.name} has no experts")
+    if job.serving.decode_background:
+        notes.append(f"serving.decode_background: without meaning, {job.model.name} has no experts")
+    return tuple(notes)
 
 
 def _bps(gbps: float) -> int:

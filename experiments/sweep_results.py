@@ -24,6 +24,8 @@ SEED = "seed"
 MEASURES = (
     "requests",
     "completed",
+    "pruned",
+    "failed",
     "slo_attainment",
     "ttft_mean_s",
     "ttft_p50_s",
@@ -32,6 +34,11 @@ MEASURES = (
     "cct_mean_s",
     "cct_p99_s",
     "coflow_mean_s",
+    "tpot_mean_s",
+    "local_tokens",
+    "remote_tokens",
+    "missed_tokens",
+    "evicted_blocks",
     "duration_s",
     "faithful",
 )
@@ -103,13 +110,18 @@ def read_rows(directory: Path, plan: Plan) -> list[Row]:
 def _measures(summary: Row) -> Row:
     (run,) = summary["runs"]
     ttft, cct, coflow = run["ttft_s"], run["cct_s"], run.get("coflow_completion_s", {})
+    counts, cache = run.get("counts", {}), run.get("cache", {}).get("total", {})
     values = (
         run["requests"],
         run["completed"],
+        counts.get("pruned"),
+        counts.get("failed"),
         run["slo_attainment"],
         *(ttft[name] for name in ("mean", "p50", "p90", "p99")),
         *(cct[name] for name in ("mean", "p99")),
         coflow.get("mean"),
+        run.get("tpot_s", {}).get("mean"),
+        *(cache.get(name) for name in ("local_tokens", "remote_tokens", "missed_tokens", "evicted_blocks")),
         run["duration_s"],
         summary["faithful"],
     )

@@ -60,6 +60,7 @@ _OTHER_LAYERS = (
 )
 """Beginnings of keys of models in which not every layer is attention with a KV cache."""
 
+_MOST_LAYERS = 1000
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "n_embed", "d_model")
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
@@ -97,6 +98,8 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     model = Reader({**_CLASS_DEFAULTS.get(family, {}), **model.keys_with_values()})
     _refuse_what_is_no_decoder(model, family)
     layers, hidden, heads = model.size(_LAYERS), model.size(_HIDDEN), model.size(_HEADS)
+    if layers > _MOST_LAYERS:
+        raise ConfigError(f"{model.named(_LAYERS)}: {layers} layers are more than any model has")
     model.size(("num_attention_heads_per_layer",), default=heads)  # refuses heads that differ
     latent = _latent(model)
     kv_heads = heads if latent else _kv_heads(model, heads)

@@ -5,21 +5,18 @@ from typing import Any
 
 from testbed.serving.hf_reading import ConfigError, Reader
 
-_WIDTH = {"float32": 4, "float16": 2, "bfloat16": 2}
+_FORMATS = ("float32", "float16", "bfloat16")
 
 _METHOD_BITS = {"fp8": 8, "fbgemm_fp8": 8, "mxfp4": 4, "nvfp4": 4, "awq": 4, "gptq": 4}
 """Bits of a weight where a method has one width, or is meant to have it unless `bits` says otherwise."""
 
 
 def element_bytes(model: Reader) -> int:
-    """Of an activation: 4 for float32; 2 where the file says nothing, as engines serve such models."""
+    """Of an activation: 2. Models that were saved in 32 bits are served in 16 too."""
     named = model.get("dtype") or model.get("torch_dtype")
-    if named is None:
-        return 2
-    width = _WIDTH.get(str(named).removeprefix("torch."))
-    if width is None:
-        raise ConfigError(f"torch_dtype: {named!r} is none of {', '.join(_WIDTH)}")
-    return width
+    if named is not None and str(named).removeprefix("torch.") not in _FORMATS:
+        raise ConfigError(f"torch_dtype: {named!r} is none of {', '.join(_FORMATS)}")
+    return 2
 
 
 def kv_element_bytes(model: Reader) -> float:

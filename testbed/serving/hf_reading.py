@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MOST = 10_000_000
+"""No size of a model is larger: a slip, and a number of layers to go through one by one."""
+
 
 class ConfigError(ValueError):
     """A configuration from which no shape follows. The message begins with the key to blame."""
@@ -45,6 +48,8 @@ class Reader:
             raise ConfigError(f"{key}: layers that differ in this are not modelled")
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{key}: {value!r} is no whole number from {least} up")
+        if value > MOST:
+            raise ConfigError(f"{key}: {value!r} is more than any model has")
         return value
 
     def count(self, names: Sequence[str]) -> int:

@@ -142,3 +142,13 @@ def test_keys_of_another_kind_of_topology_are_named_and_not_refused() -> None:
         "topology.spines, topology.k, topology.oversubscription: without meaning in a star topology"
     ]
     assert not any("without meaning" in note for note in resolved("leaf-spine", "topology.spines=4").notes)
+
+
+def test_keys_about_experts_are_named_where_the_model_has_none() -> None:
+    settings = ("units.expert_skew=1", "serving.decode_background=4")
+
+    notes = resolved("quickstart", "model=llama-3-8b", *settings).notes
+
+    assert "units.expert_skew: without meaning, llama-3-8b has no experts" in notes
+    assert "serving.decode_background: without meaning, llama-3-8b has no experts" in notes
+    assert not any("expert_skew" in note for note in resolved("quickstart", *settings).notes)

@@ -1,14 +1,16 @@
 """Decode workers in simulated runs: their own traffic, and the time per output token."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from controller.flow import Stage
 from experiments.measures import measure
 from experiments.resolve import resolve
-from experiments.run import run_job
+from experiments.run import run_job, run_scenario
 from experiments.scenario_file import load_scenario, override
+from experiments.tables import duration
 from testbed.fabrics import FABRICS
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -89,3 +91,14 @@ def test_the_summary_has_it() -> None:
     summary = json.loads(json.dumps(summarise_run(record, measure(record))))
     assert 0.01 < summary["tpot_s"]["mean"] < 0.1
     assert summary["tpot_s"]["p50"] <= summary["tpot_s"]["p99"]
+
+
+def test_the_report_has_it(tmp_path: Path) -> None:
+    texts = (*SMALL, "serving.decode_batch=8", "policies=[fair]", "fabric=sim")
+    scenario = load_scenario("quickstart", [override(text) for text in texts])
+    directory, summary = run_scenario(
+        scenario, fabric=FABRICS["sim"](), out=tmp_path / "run", progress=lambda *_: None
+    )
+    page = (directory / "report.html").read_text(encoding="utf-8")
+    assert "time per output token</th>" in page
+    assert duration(summary["runs"][0]["tpot_s"]["mean"]) in page
