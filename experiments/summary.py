@@ -75,10 +75,9 @@ def _cache(rows: Sequence[CacheRow]) -> dict[str, Any]:
     """What the prefix caches were good for, by unit and in total; empty where nothing is known of them."""
     if not rows:
         return {}
-    counts = [name for name in CacheRow.__struct_fields__ if name != "unit"]
     return {
-        "units": {row.unit: {name: getattr(row, name) for name in counts} for row in rows},
-        "total": {name: sum(getattr(row, name) for row in rows) for name in counts},
+        "units": {row.unit: row.counts() for row in rows},
+        "total": sum(rows, start=CacheRow(unit="")).counts(),
     }
 
 

@@ -143,6 +143,15 @@ class CacheRow(msgspec.Struct, frozen=True, kw_only=True):
     missed_tokens: int = 0
     evicted_blocks: int = 0
 
+    def counts(self) -> dict[str, int]:
+        """All but the unit, by name."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "unit"}
+
+    def __add__(self, other: "CacheRow") -> "CacheRow":
+        """Both together, as of this unit."""
+        more = other.counts()
+        return CacheRow(unit=self.unit, **{name: count + more[name] for name, count in self.counts().items()})
+
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One fidelity measure with its bound. `advice` says what to change when it is not met."""

@@ -1,7 +1,5 @@
 """How large the prefix cache of a replica is, and how often it served."""
 
-from dataclasses import dataclass
-
 from testbed.job import Job, ModelShape
 from testbed.record import CacheRow
 from testbed.serving.assignment import Assigned, reusable_blocks
@@ -32,41 +30,17 @@ def replica_bytes_per_token(model: ModelShape, tp: int) -> float:
     return kv_bytes_per_token(model) * copies
 
 
-@dataclass(slots=True)
-class CacheUse:
-    """Counts for one unit; see `CacheRow`."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    local_blocks: int = 0
-    remote_blocks: int = 0
-    missed_blocks: int = 0
-    local_tokens: int = 0
-    remote_tokens: int = 0
-    missed_tokens: int = 0
-
-    def count(self, item: Assigned) -> None:
-        """A request is run, reusing what `item` says."""
-        missed = len(reusable_blocks(item.request)) - item.reused_blocks
-        self.requests += 1
-        self.prompt_tokens += item.request.prompt_tokens
-        self.local_blocks += item.local_blocks
-        self.remote_blocks += item.remote_blocks
-        self.missed_blocks += missed
-        self.local_tokens += item.local_tokens
-        self.remote_tokens += item.remote_tokens
-        self.missed_tokens += missed * item.request.block_tokens
-
-    def row(self, unit: str, evicted_blocks: int) -> CacheRow:
-        return CacheRow(
-            unit=unit,
-            requests=self.requests,
-            prompt_tokens=self.prompt_tokens,
-            local_blocks=self.local_blocks,
-            remote_blocks=self.remote_blocks,
-            missed_blocks=self.missed_blocks,
-            local_tokens=self.local_tokens,
-            remote_tokens=self.remote_tokens,
-            missed_tokens=self.missed_tokens,
-            evicted_blocks=evicted_blocks,
-        )
+def use_of(unit: str, item: Assigned) -> CacheRow:
+    """What the cache was good for to one request, which `unit` runs as `item` says."""
+    missed = len(reusable_blocks(item.request)) - item.reused_blocks
+    return CacheRow(
+        unit=unit,
+        requests=1,
+        prompt_tokens=item.request.prompt_tokens,
+        local_blocks=item.local_blocks,
+        remote_blocks=item.remote_blocks,
+        missed_blocks=missed,
+        local_tokens=item.local_tokens,
+        remote_tokens=item.remote_tokens,
+        missed_tokens=missed * item.request.block_tokens,
+    )

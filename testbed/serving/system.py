@@ -18,7 +18,7 @@ from testbed.serving.assignment import (
 )
 from testbed.serving.batcher import take_batch, token_ns
 from testbed.serving.batching import Waiting, make_rule
-from testbed.serving.cache_use import CacheUse, cache_capacity_blocks
+from testbed.serving.cache_use import cache_capacity_blocks, use_of
 from testbed.serving.estimates import compute_ns, delivery_traffic, fetch_traffic, transfer_ns
 from testbed.serving.fetching import fetch_plan, with_fetches
 from testbed.serving.parts import BegunPrompts, assign_parts, tokens_by_then
@@ -103,7 +103,7 @@ class ServingSystem:
         self._begun = BegunPrompts()
         self._early: dict[int, tuple[Assigned, FetchPlan]] = {}
         self._port_bytes = PortBytes(job.topology)
-        self._cache_use = {name: CacheUse() for name in job.placement.replicas}
+        self._cache_use = {name: CacheRow(unit=name) for name in job.placement.replicas}
 
     @cached_property
     def _token_ns(self) -> float:
@@ -188,7 +188,8 @@ class ServingSystem:
     def caches(self) -> tuple[CacheRow, ...]:
         """What the prefix cache of each unit has been good for so far."""
         return tuple(
-            use.row(name, self._indexes[name].evicted_blocks) for name, use in self._cache_use.items()
+            msgspec.structs.replace(use, evicted_blocks=self._indexes[name].evicted_blocks)
+            for name, use in self._cache_use.items()
         )
 
     # --- arrivals -------------------------------------------------------------------------------
@@ -310,7 +311,7 @@ class ServingSystem:
             unit.computed_tokens[item.replica] += item.new_tokens
             unit.expected_tokens[item.request.id] = item.request.prompt_tokens - item.prefix_tokens
             if self._phase[item.request.id] is Phase.QUEUED:
-                self._cache_use[name].count(item)
+                self._cache_use[name] += use_of(name, item)
                 self._enter(Phase.RUNNING, item.request.id)
                 self._choose_decode(name, item)
         plan = build_plan(

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.flow import PortId
-from testbed.simulation import sharing
-from testbed.simulation.sharing import Hops, Ports, Scratch, Streams
+from testbed.simulation import inspection, sharing
+from testbed.simulation.tables import Hops, Ports, Scratch, Streams, make_table
 
 Place = tuple[int, float]
 """Level, then order inside the level; smaller first."""
@@ -48,13 +48,13 @@ class FluidNetwork:
         self.names = tuple(bps)
         self._numbers = {port: number for number, port in enumerate(bps)}
         count = len(bps)
-        self._ports = sharing.make_table(Ports, count)
+        self._ports = make_table(Ports, count)
         self._ports["capacity"] = [rate / 8e9 for rate in bps.values()]
         self._ports["first_hop"] = sharing.NONE
         self._ports["dirty"] = sharing.CLEAN
-        self._streams = sharing.make_table(Streams, _FEW)
-        self._hops = sharing.make_table(Hops, 4 * _FEW)
-        self._scratch = sharing.make_table(Scratch, max(_FEW, count))
+        self._streams = make_table(Streams, _FEW)
+        self._hops = make_table(Hops, 4 * _FEW)
+        self._scratch = make_table(Scratch, max(_FEW, count))
         self._out = np.zeros(_FEW, np.int64)
         self._rows = 0
         self._hop_rows = 0
@@ -179,7 +179,7 @@ class FluidNetwork:
             self._changed = True
             sharing.take_in(now_ns, self._ports, self._streams, self._hops, self._scratch, *self._pending())
         number = self._numbers[port]
-        left = sharing.bytes_left(now_ns, self._ports, self._streams, self._hops, number)
+        left = inspection.bytes_left(now_ns, self._ports, self._streams, self._hops, number)
         return float(left / self._ports["capacity"][number])
 
     @property
@@ -198,7 +198,7 @@ class FluidNetwork:
 
         Call `settle` before. `tolerance` is relative. Costs as much as all streams there are.
         """
-        return int(sharing.held_back(self._ports, self._streams, self._hops, self._rows, tolerance))
+        return int(inspection.held_back(self._ports, self._streams, self._hops, self._rows, tolerance))
 
     # --- inside ---------------------------------------------------------------------------------
 

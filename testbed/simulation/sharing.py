@@ -2,21 +2,19 @@
 
 Plain functions over tables, one row per port, stream or hop (a stream on a port). Port lists are
 doubly linked by level, ends are a binary heap of streams, so that what an event costs follows from
-what it touches and not from what there is. `testbed.simulation.network` holds the tables and says
-what the numbers mean.
+what it touches and not from what there is. `testbed.simulation.network` holds the tables,
+`testbed.simulation.tables` says what is in them.
 
-All of it stands in this one file because numba's cache goes by file: a function that calls a compiled one of
-another file would not be compiled again when that one changes.
+What calls each other stands in one file because numba's cache goes by file: a function that calls a compiled
+one of another file would not be compiled again when that one changes.
 """
 
 import math
-from typing import Annotated, Any, Protocol, get_origin, get_type_hints
 
 import numpy as np
-import numpy.typing as npt
-from numba import config, njit
 
-LEVELS = 8
+from testbed.simulation.tables import LEVELS, Floats, Hops, Longs, Ports, Scratch, Streams, compiled
+
 CLEAN = LEVELS
 NONE = -1
 NEVER = np.iinfo(np.int64).max
@@ -26,107 +24,22 @@ _FOREVER_NS = 9e17  # 28 years; a clock of 64 bits ends after 292
 _FULL = 1e-10  # the share of a port below which nothing is left of it: 5 B/s of 400 Gb/s
 _SAME = 1e-13  # rates that differ by less, relatively, leave the levels below as they are
 
-Floats = npt.NDArray[np.float64]
-Longs = npt.NDArray[np.int64]
-ByLevel = (LEVELS,)
-"""The shape of a cell that has a number for every level."""
-
-
-class Ports(Protocol):
-    """`used[p, l]` is the rate of all streams of level l on port p, `sent[p, l]` their bytes so far."""
-
-    capacity: Floats
-    used: Annotated[Floats, ByLevel]
-    sent: Annotated[Floats, ByLevel]
-    first_hop: Annotated[Longs, ByLevel]  # head of the list of the level's hops
-    spare: Floats
-    weight: Floats  # of the streams not settled yet
-    waiting: Longs  # how many these are
-    seen: Longs
-    dirty: Longs  # the first level that is to be shared anew; CLEAN: none
-
-
-class Streams(Protocol):
-    """`left` bytes as of `since_ns`, at `rate` since then; `hops` of them from `first_hop` on."""
-
-    left: Floats
-    rate: Floats
-    cap: Floats  # inf: none
-    order: Floats
-    since_ns: Longs
-    end_ns: Longs
-    serial: Longs
-    level: Longs
-    first_hop: Longs
-    hops: Longs
-    heap_place: Longs
-    seen: Longs
-    fresh: Floats  # the rate that is being worked out; below 0: not settled yet
-
-
-class Hops(Protocol):
-    port: Longs
-    stream: Longs
-    weight: Floats
-    following: Longs
-    previous: Longs
-
-
-class Scratch(Protocol):
-    """Lists side by side, each as long as there are ports or streams; a row means nothing across them.
-
-    `counts` are of what EPOCH, HEAP, DIRTY, WORKED_OUT, SETTLINGS and SERIAL say. `fullest[0]` is the most
-    that any port was ever asked to carry, over its capacity.
-    """
-
-    counts: Longs
-    fullest: Floats
-    heap: Longs  # streams by end
-    dirty: Longs  # ports
-    queue: Longs  # ports
-    affected: Longs  # streams
-    shares: Floats  # a heap of ports by the share they leave
-    share_ports: Longs
-
-
 EPOCH, HEAP, DIRTY, WORKED_OUT, SETTLINGS, SERIAL = range(6)
 ADDED = 6  # cells of an added stream before its ports
 MOVED = 4  # cells of a moved one
 
 
-def make_table(columns: type[Ports | Streams | Hops | Scratch], rows: int) -> Any:
-    """All zero. An array of records: a call into compiled code costs 0.2 us for each of them, and would
-    cost 15 us for a column at a time. Compiled code reads `table.column[row]`, Python
-    `table["column"][row]`."""
-    cells = []
-    for name, hint in get_type_hints(columns, include_extras=True).items():
-        shape = hint.__metadata__[0] if get_origin(hint) is Annotated else ()
-        kind = hint.__origin__ if shape else hint
-        cells.append((name, np.float64 if kind == Floats else np.int64, shape))
-    table = np.zeros(rows, np.dtype(cells))
-    # Uncompiled the loops are Python too; a call with this view of it would cost compiled code 4 us.
-    uncompiled: bool = getattr(config, "DISABLE_JIT")  # noqa: B009 - numba declares its settings nowhere
-    return table.view(np.recarray) if uncompiled else table
-
-
-def _compiled(function: Any) -> Any:
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the package nor the home can be written to: compile in every process
-        return njit(nogil=True)(function)
-
-
 # --- ends ---------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _sooner(streams: Streams, a: int, b: int) -> bool:
     if streams.end_ns[a] != streams.end_ns[b]:
         return bool(streams.end_ns[a] < streams.end_ns[b])
     return bool(streams.serial[a] < streams.serial[b])
 
 
-@_compiled
+@compiled
 def _rise(streams: Streams, heap: Longs, place: int) -> None:
     stream = heap[place]
     while place > 0:
@@ -140,7 +53,7 @@ def _rise(streams: Streams, heap: Longs, place: int) -> None:
     streams.heap_place[stream] = place
 
 
-@_compiled
+@compiled
 def _sink(streams: Streams, heap: Longs, size: int, place: int) -> None:
     stream = heap[place]
     while True:
@@ -158,7 +71,7 @@ def _sink(streams: Streams, heap: Longs, size: int, place: int) -> None:
     streams.heap_place[stream] = place
 
 
-@_compiled
+@compiled
 def _forget_end(streams: Streams, scratch: Scratch, stream: int) -> None:
     place = streams.heap_place[stream]
     if place == NONE:
@@ -175,7 +88,7 @@ def _forget_end(streams: Streams, scratch: Scratch, stream: int) -> None:
     _sink(streams, scratch.heap, size, streams.heap_place[moved])
 
 
-@_compiled
+@compiled
 def _foresee(now_ns: int, streams: Streams, scratch: Scratch, stream: int) -> None:
     rate = streams.rate[stream]
     if rate <= 0.0:
@@ -200,7 +113,7 @@ def _foresee(now_ns: int, streams: Streams, scratch: Scratch, stream: int) -> No
 # --- lists --------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _link(ports: Ports, streams: Streams, hops: Hops, stream: int) -> None:
     level = streams.level[stream]
     for hop in range(streams.first_hop[stream], streams.first_hop[stream] + streams.hops[stream]):
@@ -213,7 +126,7 @@ def _link(ports: Ports, streams: Streams, hops: Hops, stream: int) -> None:
         ports.first_hop[port, level] = hop
 
 
-@_compiled
+@compiled
 def _unlink(ports: Ports, streams: Streams, hops: Hops, stream: int) -> None:
     level = streams.level[stream]
     for hop in range(streams.first_hop[stream], streams.first_hop[stream] + streams.hops[stream]):
@@ -226,7 +139,7 @@ def _unlink(ports: Ports, streams: Streams, hops: Hops, stream: int) -> None:
             hops.previous[after] = before
 
 
-@_compiled
+@compiled
 def _touch(ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, stream: int, level: int) -> None:
     """The ports of `stream` are to be shared anew from `level` on downwards."""
     for hop in range(streams.first_hop[stream], streams.first_hop[stream] + streams.hops[stream]):
@@ -237,7 +150,7 @@ def _touch(ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, stream:
         ports.dirty[port] = min(ports.dirty[port], level)
 
 
-@_compiled
+@compiled
 def _bring_up_to(now_ns: int, ports: Ports, streams: Streams, hops: Hops, stream: int) -> None:
     left = streams.left[stream]
     now_left = max(0.0, left - streams.rate[stream] * (now_ns - streams.since_ns[stream]))
@@ -251,7 +164,7 @@ def _bring_up_to(now_ns: int, ports: Ports, streams: Streams, hops: Hops, stream
 # --- sharing ------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _push_share(scratch: Scratch, size: int, share: float, port: int) -> int:
     place = size
     while place > 0:
@@ -266,7 +179,7 @@ def _push_share(scratch: Scratch, size: int, share: float, port: int) -> int:
     return size + 1
 
 
-@_compiled
+@compiled
 def _pop_share(scratch: Scratch, size: int) -> int:
     """Take the first off; what was last sinks to its place."""
     size -= 1
@@ -288,7 +201,7 @@ def _pop_share(scratch: Scratch, size: int) -> int:
     return size
 
 
-@_compiled
+@compiled
 def _settle_stream(ports: Ports, streams: Streams, hops: Hops, stream: int, rate: float) -> None:
     streams.fresh[stream] = rate
     for hop in range(streams.first_hop[stream], streams.first_hop[stream] + streams.hops[stream]):
@@ -298,7 +211,7 @@ def _settle_stream(ports: Ports, streams: Streams, hops: Hops, stream: int, rate
         ports.waiting[port] -= 1
 
 
-@_compiled
+@compiled
 def _share(
     ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, group: Longs, level: int, used_ports: Longs
 ) -> None:
@@ -368,7 +281,7 @@ def _share(
             hop = hops.following[hop]
 
 
-@_compiled
+@compiled
 def _share_level(
     ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, level: int, guarantee: float
 ) -> int:
@@ -445,7 +358,7 @@ def _share_level(
     return affected
 
 
-@_compiled
+@compiled
 def take_in(
     now_ns: int,
     ports: Ports,
@@ -492,7 +405,7 @@ def take_in(
         _touch(ports, streams, hops, scratch, stream, level)
 
 
-@_compiled
+@compiled
 def settle(
     now_ns: int,
     ports: Ports,
@@ -536,7 +449,7 @@ def settle(
     return NEVER if scratch.counts[HEAP] == 0 else int(streams.end_ns[scratch.heap[0]])
 
 
-@_compiled
+@compiled
 def take_finished(
     now_ns: int, ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, out: Longs
 ) -> int:
@@ -562,60 +475,8 @@ def take_finished(
     return count
 
 
-@_compiled
+@compiled
 def bring_all_up_to(now_ns: int, ports: Ports, streams: Streams, hops: Hops, scratch: Scratch) -> None:
     """Count what every stream that moves has sent by `now_ns`."""
     for i in range(scratch.counts[HEAP]):
         _bring_up_to(now_ns, ports, streams, hops, scratch.heap[i])
-
-
-@_compiled
-def bytes_left(now_ns: int, ports: Ports, streams: Streams, hops: Hops, port: int) -> float:
-    """What the streams on `port` still have to send over it."""
-    total = 0.0
-    for level in range(LEVELS):
-        hop = ports.first_hop[port, level]
-        while hop != NONE:
-            stream = hops.stream[hop]
-            gone = streams.rate[stream] * (now_ns - streams.since_ns[stream])
-            total += hops.weight[hop] * max(0.0, streams.left[stream] - gone)
-            hop = hops.following[hop]
-    return total
-
-
-@_compiled
-def held_back(ports: Ports, streams: Streams, hops: Hops, rows: int, tolerance: float) -> int:
-    """How many streams are slower than strict priority and max-min fairness would have them.
-
-    Of every stream, unless it moves at its cap, one port must be full with streams of its place or
-    smaller ones, and of its own place none there may be faster (the bottleneck condition: Bertsekas and
-    Gallager, Data Networks, 6.5.2). Worked out from the lists, not from what sharing keeps of them.
-    """
-    slow = 0
-    for stream in range(rows):
-        if streams.level[stream] < 0:
-            continue
-        if streams.rate[stream] >= streams.cap[stream] * (1 - tolerance):
-            continue
-        bottleneck = False
-        for own in range(streams.first_hop[stream], streams.first_hop[stream] + streams.hops[stream]):
-            port = hops.port[own]
-            used = 0.0
-            fastest = 0.0
-            for level in range(streams.level[stream] + 1):
-                hop = ports.first_hop[port, level]
-                while hop != NONE:
-                    other = hops.stream[hop]
-                    same = level == streams.level[stream]
-                    if not same or streams.order[other] <= streams.order[stream]:
-                        used += hops.weight[hop] * streams.rate[other]
-                        if same and streams.order[other] == streams.order[stream]:
-                            fastest = max(fastest, streams.rate[other])
-                    hop = hops.following[hop]
-            full = used >= ports.capacity[port] * (1 - tolerance)
-            if full and streams.rate[stream] >= fastest * (1 - tolerance) - tolerance * ports.capacity[port]:
-                bottleneck = True
-                break
-        if not bottleneck:
-            slow += 1
-    return slow

@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from controller.flow import Assignment, Flow, Level, PortId, Stage
 from controller.lending import loans
@@ -33,20 +32,11 @@ from testbed.simulation.sending import (
     taken_at,
     urgency,
 )
+from testbed.simulation.shares import Shares, share_flow
 from testbed.spool import Spool
 from workers.plan import Collective, CollectiveKind, Transfer
 
 _Pair = tuple[Stage, int, int]
-
-
-class _Outgoing(NamedTuple):
-    """What a member of a group sends in a collective: by peer, in all, and on each port."""
-
-    total: Mapping[int, int]
-    size: int
-    routes: Mapping[int, Route]
-    load: dict[PortId, int]
-    path: tuple[PortId, ...]
 
 
 class Transport:
@@ -71,10 +61,7 @@ class Transport:
         self._sending: dict[str, Sending] = {}
         self._owner: dict[StreamId, Sending] = {}
         self._takes = itertools.count()
-        self._outgoing: dict[tuple[str, int, str], _Outgoing] = {}
-        self._group_loads: dict[
-            tuple[str, str], tuple[tuple[tuple[int, ...], ...], tuple[dict[PortId, int], int, int]]
-        ] = {}
+        self._shares = Shares(job.placement.groups, self._connections)
         self._grouped: dict[PortId, int] = {}
         self._overheads = job.simulation.overheads
         self._group_levels: dict[tuple[str, int], Level] = {}
@@ -137,11 +124,8 @@ class Transport:
         """
         members = self._job.placement.groups[step.group]
         name = f"{step.id}.{index}"
-        key = step.group, index, step.label
-        known = self._outgoing.get(key)
-        if known is None or known.total is not total or self._connections.by_flow:
-            known = self._outgoing[key] = self._outgoing_of(name, step, index, total)
-        flow = _collective_flow(name, step, batch, layer, known.size, known.load)
+        known = self._shares.of_member(name, step, index, total)
+        flow = share_flow(name, step, batch, layer, known.size, known.load)
         sending = self._submit(flow, members[index], known.path, done)
         routes = sending.routes = known.routes
         before = self._group_levels.get((step.group, index), Level.CONTROL)
@@ -158,14 +142,6 @@ class Transport:
             self._agenda.at(_permitted_ns(sending) + sending.after_ns, partial(self._complete, sending))
         return partial(self.send, sending)
 
-    def _outgoing_of(self, name: str, step: Collective, index: int, total: Mapping[int, int]) -> _Outgoing:
-        if self._connections.by_flow:
-            routes: Mapping[int, Route] = self._connections.of_share(name, step.group, index, total)
-        else:
-            routes = self._connections.of_member(step.group, index)
-        load = _load(total, routes)
-        return _Outgoing(total, sum(total.values()), routes, load, tuple(load))
-
     def open_group(self, step: Collective, batch: str, layer: int, done: Done) -> None:
         """Send what all members of the group of `step` send as one flow, its connections in lockstep.
 
@@ -173,8 +149,8 @@ class Transport:
         is called back before this has returned.
         """
         members = self._job.placement.groups[step.group]
-        load, size, largest = self._group_load(step)
-        flow = _collective_flow(step.id, step, batch, layer, size, load)
+        load, size, largest = self._shares.of_group(step)
+        flow = share_flow(step.id, step, batch, layer, size, load)
         sending = self._submit(flow, members[0], tuple(load), done)
         sending.unsent = 0
         self._permit(sending, self._group_levels.get((step.group, 0), Level.CONTROL))
@@ -188,30 +164,6 @@ class Transport:
             self._agenda.at(permit_ns, partial(self._begin_group, sending, load, size, largest))
         else:
             self._begin_group(sending, load, size, largest)
-
-    def _group_load(self, step: Collective) -> tuple[dict[PortId, int], int, int]:
-        """What a whole collective puts on each port, its bytes, and those of its largest connection."""
-        key = step.group, step.label
-        known = self._group_loads.get(key)
-        if known is not None and known[0] == step.sizes and not self._connections.by_flow:
-            return known[1]  # the layers of a batch are alike
-        members = self._job.placement.groups[step.group]
-        load: dict[PortId, int] = {}
-        largest = size = 0
-        for index in range(len(members)):
-            sizes = step.sent_by(index, len(members))
-            if self._connections.by_flow:
-                routes = self._connections.of_share(step.id, step.group, index, sizes)
-            else:
-                routes = self._connections.of_member(step.group, index)
-            for peer, sent in sizes.items():
-                size += sent
-                if routes[peer].path:
-                    largest = max(largest, sent)
-                for port in routes[peer].path:
-                    load[port] = load.get(port, 0) + sent
-        self._group_loads[key] = step.sizes, (load, size, largest)
-        return load, size, largest
 
     def _begin_group(self, sending: Sending, load: Mapping[PortId, int], size: int, largest: int) -> None:
         ports = [(port, sent) for port, sent in load.items() if sent > 0]
@@ -481,29 +433,6 @@ class Transport:
 def _permitted_ns(sending: Sending) -> int:
     assert sending.permit_ns is not None
     return sending.permit_ns
-
-
-def _load(sizes: Mapping[int, int], routes: Mapping[int, Route]) -> dict[PortId, int]:
-    load: dict[PortId, int] = {}
-    for peer, size in sizes.items():
-        for port in routes[peer].path:
-            load[port] = load.get(port, 0) + size
-    return load
-
-
-def _collective_flow(
-    name: str, step: Collective, batch: str, layer: int, size: int, load: Mapping[PortId, int]
-) -> Flow:
-    return Flow(
-        id=name,
-        stage=Stage.COLLECTIVE,
-        size_bytes=size,
-        load=load,
-        batch=batch,
-        layer=layer,
-        coflow=step.id,
-        downstream_ns=step.downstream_ns,
-    )
 
 
 def _lanes_of_micro(job: Job) -> dict[_Pair, int]:

@@ -22,6 +22,7 @@ from testbed.job import (
     WorkerOptions,
 )
 from testbed.serving.placement import Layout, place
+from testbed.serving.system import ServingSystem
 from testbed.topology import Topology, star
 from workers.plan import CollectiveKind
 
@@ -126,3 +127,18 @@ def job(
             verify_share=1.0,
         ),
     )
+
+
+def batches_of(a_job: Job, *queue: Request, now_ns: int = 1) -> list[list[int]]:
+    """The requests of each batch of at most 16 tokens, when `queue` came in while the unit ran request 99."""
+    system = ServingSystem(a_job)
+    system.arrive(0, prompt(99, 8))
+    for request in queue:
+        assert system.arrive(0, request) == []
+    formed = []
+    plans = system.batch_done(now_ns, "p0.b0")
+    while plans:
+        (plan,) = plans
+        formed.append([request.request for request in plan.requests])
+        plans = system.batch_done(now_ns, plan.id)
+    return formed

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from serving_world import job, placed, prompt
+from serving_world import batches_of, job, placed, prompt
 
 from controller.overload import QueueOrder, RequestControl
 from testbed.job import Job, Request
@@ -30,21 +30,6 @@ def made(batching: str | None, control: RequestControl | None = None) -> Job:
     return msgspec.structs.replace(plain, serving=serving, control=control)
 
 
-def batches(a_job: Job, *queue: Request, now_ns: int = 1) -> list[list[int]]:
-    """The requests of each batch of at most 16 tokens, when `queue` came in while the unit ran request 99."""
-    system = ServingSystem(a_job)
-    system.arrive(0, prompt(99, 8))
-    for request in queue:
-        assert system.arrive(0, request) == []
-    formed = []
-    plans = system.batch_done(now_ns, "p0.b0")
-    while plans:
-        (plan,) = plans
-        formed.append([request.request for request in plan.requests])
-        plans = system.batch_done(now_ns, plan.id)
-    return formed
-
-
 # --- by name ----------------------------------------------------------------------------------------
 
 
@@ -63,11 +48,11 @@ def test_request_control_decides_only_where_the_scenario_does_not() -> None:
     by_deadline = [[1, 4], [3, 2]]
     in_order = [[1, 2], [3, 4]]
     red = RequestControl(prune=False)
-    assert batches(made(None), *queue) == in_order
-    assert batches(made(None, red), *queue) == by_deadline
-    assert batches(made("fcfs", red), *queue) == in_order
-    assert batches(made("deadline"), *queue) == by_deadline
-    assert batches(made("deadline", RequestControl(order=QueueOrder.FCFS)), *queue) == by_deadline
+    assert batches_of(made(None), *queue) == in_order
+    assert batches_of(made(None, red), *queue) == by_deadline
+    assert batches_of(made("fcfs", red), *queue) == in_order
+    assert batches_of(made("deadline"), *queue) == by_deadline
+    assert batches_of(made("deadline", RequestControl(order=QueueOrder.FCFS)), *queue) == by_deadline
 
 
 # --- red --------------------------------------------------------------------------------------------
@@ -146,7 +131,7 @@ def test_short_prompts_are_all_alike() -> None:
 def test_a_unit_takes_similar_prompts_together() -> None:
     """Of at most 16 tokens, lengths below 1 count as 1: 2 and 4 are similar, 16 is not."""
     queue = [prompt(1, 16), prompt(2, 4), prompt(3, 2)]
-    assert batches(made("length-aware"), *queue) == [[3, 2], [1]]
+    assert batches_of(made("length-aware"), *queue) == [[3, 2], [1]]
 
 
 def test_rules_that_need_no_estimate_make_none() -> None:

@@ -2,12 +2,11 @@
 
 import msgspec
 import pytest
-from serving_world import job, placed, prompt
+from serving_world import batches_of, job, placed, prompt
 
 from controller.overload import QueueOrder, RequestControl
 from testbed.job import Request
 from testbed.serving.batcher import by_deadline, standing, token_ns
-from testbed.serving.system import ServingSystem
 
 FCFS = RequestControl(order=QueueOrder.FCFS)
 
@@ -25,20 +24,10 @@ def behind(queue: list[Request], *, now_ns: int = 0, most: int = 99) -> list[int
 
 
 def batches(control: RequestControl | None, *queue: Request, now_ns: int = 1) -> list[list[int]]:
-    """The requests of each batch, when `queue` has come in while the unit ran request 99."""
     topology, placement = placed(units=1)
-    made = msgspec.structs.replace(job(topology, placement), control=control)
-    system = ServingSystem(made)
-    system.arrive(0, prompt(99, 8))
-    for request in queue:
-        assert system.arrive(0, request) == []
-    formed = []
-    plans = system.batch_done(now_ns, "p0.b0")
-    while plans:
-        (plan,) = plans
-        formed.append([request.request for request in plan.requests])
-        plans = system.batch_done(now_ns, plan.id)
-    return formed
+    return batches_of(
+        msgspec.structs.replace(job(topology, placement), control=control), *queue, now_ns=now_ns
+    )
 
 
 def test_the_earliest_deadline_is_first_ties_by_arrival_then_id() -> None:

@@ -1,0 +1,101 @@
+"""What members of a group send in a collective: where it goes, and what it puts on each port."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from controller.flow import Flow, PortId, Stage
+from testbed.simulation.connections import Connections, Route
+from workers.plan import Collective
+
+
+class Share(NamedTuple):
+    """What one member sends: by peer, in all, by which routes, and on each port."""
+
+    total: Mapping[int, int]
+    size: int
+    routes: Mapping[int, Route]
+    load: dict[PortId, int]
+    path: tuple[PortId, ...]
+
+
+class Whole(NamedTuple):
+    """What all members send together on each port, in all, and by their largest connection."""
+
+    load: dict[PortId, int]
+    size: int
+    largest: int
+
+
+class Shares:
+    """Works shares out once while they stay the same: the layers of a batch are alike."""
+
+    def __init__(self, groups: Mapping[str, tuple[int, ...]], connections: Connections) -> None:
+        self._groups = groups
+        self._connections = connections
+        self._members: dict[tuple[str, int, str], Share] = {}
+        self._wholes: dict[tuple[str, str], tuple[tuple[tuple[int, ...], ...], Whole]] = {}
+
+    def of_member(self, name: str, step: Collective, index: int, total: Mapping[int, int]) -> Share:
+        """Of member `index`, `total[peer]` bytes to each peer, as the flow `name`. `total` is the same object
+        as long as it is equal."""
+        key = step.group, index, step.label
+        known = self._members.get(key)
+        if known is None or known.total is not total or self._connections.by_flow:
+            routes = self._routes(name, step, index, total)
+            load = _load(total, routes)
+            known = Share(total, sum(total.values()), routes, load, tuple(load))
+            self._members[key] = known
+        return known
+
+    def of_group(self, step: Collective) -> Whole:
+        """Of the whole group of `step`."""
+        key = step.group, step.label
+        known = self._wholes.get(key)
+        if known is not None and known[0] == step.sizes and not self._connections.by_flow:
+            return known[1]
+        members = len(self._groups[step.group])
+        load: dict[PortId, int] = {}
+        largest = size = 0
+        for index in range(members):
+            sizes = step.sent_by(index, members)
+            routes = self._routes(step.id, step, index, sizes)
+            for peer, sent in sizes.items():
+                size += sent
+                if routes[peer].path:
+                    largest = max(largest, sent)
+            for port, sent in _load(sizes, routes).items():
+                load[port] = load.get(port, 0) + sent
+        whole = Whole(load, size, largest)
+        self._wholes[key] = step.sizes, whole
+        return whole
+
+    def _routes(
+        self, flow: str, step: Collective, index: int, sizes: Mapping[int, int]
+    ) -> Mapping[int, Route]:
+        if self._connections.by_flow:
+            return self._connections.of_share(flow, step.group, index, sizes)
+        return self._connections.of_member(step.group, index)
+
+
+def share_flow(
+    name: str, step: Collective, batch: str, layer: int, size: int, load: Mapping[PortId, int]
+) -> Flow:
+    """The flow `name` as the scheduler is told of it: a share of `step`, or all of it."""
+    return Flow(
+        id=name,
+        stage=Stage.COLLECTIVE,
+        size_bytes=size,
+        load=load,
+        batch=batch,
+        layer=layer,
+        coflow=step.id,
+        downstream_ns=step.downstream_ns,
+    )
+
+
+def _load(sizes: Mapping[int, int], routes: Mapping[int, Route]) -> dict[PortId, int]:
+    load: dict[PortId, int] = {}
+    for peer, size in sizes.items():
+        for port in routes[peer].path:
+            load[port] = load.get(port, 0) + size
+    return load
