@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from controller.flow import Flow, PortId, Stage
@@ -18,6 +19,10 @@ RHO_CAP = 0.95
 
 BLOCKS_NOW = -1
 """The layer under which `early_layers` lists flows that hold up compute whatever layer runs."""
+
+
+_PATHS_KEPT = 1 << 14
+_WINDOWS = 500  # exp of it, times any bytes, is still a finite number
 
 
 class Due(NamedTuple):
@@ -37,8 +42,7 @@ class _Port:
     due_bytes: list[int] = field(default_factory=list)
     due_flows: list[int] = field(default_factory=list)
     early_waiting_bytes: int = 0
-    early_moved_bytes: float = 0.0
-    early_moved_at_ns: int = 0
+    early_moved: float = 0.0
     early_layers: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def due_changes(self, deadline_ns: int, more_bytes: int, more_flows: int) -> None:
@@ -52,17 +56,16 @@ class _Port:
         if self.due_flows[at] == 0:
             del self.deadlines_ns[at], self.due_bytes[at], self.due_flows[at]
 
-    def moved_bytes(self, now_ns: int, window_ns: int) -> float:
-        if now_ns <= self.early_moved_at_ns or self.early_moved_bytes == 0.0:
-            return self.early_moved_bytes
-        return self.early_moved_bytes * math.exp((self.early_moved_at_ns - now_ns) / window_ns)
-
 
 class PortLoads:
     """Loads of the ports `bps` (model bits/s). Written by the scheduler alone, read by policies.
 
     Memory: one entry per port, one per active request on each port it crosses, one per flow that is
     aside.
+
+    What S1 and S2 moved is forgotten exponentially. A port's `early_moved` counts bytes of moment t as
+    `exp((t - origin) / window)` of themselves, so that forgetting is one division when it is read, not one
+    for every port at every event.
     """
 
     def __init__(self, bps: Mapping[PortId, int], *, rho_window_ns: int) -> None:
@@ -73,13 +76,21 @@ class PortLoads:
             raise ValueError(f"rho_window_ns must be above 0, not {rho_window_ns}")
         self._window_ns = rho_window_ns
         self._ports = {port: _Port(rate) for port, rate in bps.items()}
+        # Flows take the same paths again and again.
+        self._on = lru_cache(_PATHS_KEPT)(self._states)
+        self._origin_ns = self._weighed_ns = 0
+        self._weight = 1.0
         self._aside: set[str] = set()
 
     def __contains__(self, port: PortId) -> bool:
         return port in self._ports
 
     def has_all(self, ports: Mapping[PortId, int]) -> bool:
-        return ports.keys() <= self._ports.keys()
+        try:
+            self._on(tuple(ports))
+        except KeyError:
+            return False
+        return True
 
     def bps(self, port: PortId) -> int:
         return self._ports[port].bps
@@ -105,7 +116,8 @@ class PortLoads:
         not yet moved, over what the port can carry in one window.
         """
         state = self._ports[port]
-        early_bytes = state.early_waiting_bytes + state.moved_bytes(now_ns, self._window_ns)
+        weight = self._weight_of(now_ns)
+        early_bytes = state.early_waiting_bytes + state.early_moved / weight
         return min(RHO_CAP, early_bytes * 8 * NS_PER_S / (state.bps * self._window_ns))
 
     def early_layers(self, port: PortId) -> Mapping[str, Mapping[int, int]]:
@@ -114,12 +126,10 @@ class PortLoads:
 
     def submitted(self, flow: Flow) -> None:
         if flow.stage is Stage.P2D:
-            self._count(flow, +1)
-            self._left_changes(flow, flow.size_bytes, +1)
+            self._due_changes(flow, flow.size_bytes, +1)
             return
-        ports, batch, layer, size = self._ports, flow.batch, _holds_up(flow), flow.size_bytes
-        for port, load_bytes in flow.load.items():
-            state = ports[port]
+        batch, layer, size = flow.batch, _holds_up(flow), flow.size_bytes
+        for state, load_bytes in zip(self._on(tuple(flow.load)), flow.load.values(), strict=True):
             if size:
                 state.early_waiting_bytes += load_bytes
             if batch is not None:
@@ -131,76 +141,78 @@ class PortLoads:
 
     def moved(self, now_ns: int, flow: Flow, *, before_bytes: int, after_bytes: int) -> None:
         """Of `flow`, `before_bytes` were left and now `after_bytes` are."""
-        if flow.stage is not Stage.P2D:
-            self._early_moved(now_ns, flow, before_bytes, after_bytes)
-        elif flow.deadline_ns is not None and flow.id not in self._aside:
-            for port in flow.load:
-                gone = left_on(flow, port, before_bytes) - left_on(flow, port, after_bytes)
-                self._ports[port].due_changes(flow.deadline_ns, -gone, 0)
+        if flow.stage is Stage.P2D:
+            deadline_ns, size = flow.deadline_ns, flow.size_bytes
+            if deadline_ns is None or not size or flow.id in self._aside:
+                return
+            for state, load_bytes in zip(self._on(tuple(flow.load)), flow.load.values(), strict=True):
+                gone = load_bytes * before_bytes // size - load_bytes * after_bytes // size
+                state.due_changes(deadline_ns, -gone, 0)
+            return
+        size, weight = flow.size_bytes, self._weight_of(now_ns)
+        if not size:
+            return
+        for state, load_bytes in zip(self._on(tuple(flow.load)), flow.load.values(), strict=True):
+            gone = load_bytes * before_bytes // size - load_bytes * after_bytes // size
+            state.early_waiting_bytes -= gone
+            state.early_moved += gone * weight
 
     def finished(self, now_ns: int, flow: Flow, *, before_bytes: int) -> None:
-        self.moved(now_ns, flow, before_bytes=before_bytes, after_bytes=0)
         if flow.stage is Stage.P2D:
-            self._count(flow, -1)
+            self._due_changes(flow, before_bytes, -1)
             self._aside.discard(flow.id)
-        elif flow.batch is not None:
-            ports, batch, layer = self._ports, flow.batch, _holds_up(flow)
-            for port in flow.load:
-                by_batch = ports[port].early_layers
-                layers = by_batch[batch]
-                count = layers[layer]
-                if count > 1:
-                    layers[layer] = count - 1
-                elif len(layers) > 1:
-                    del layers[layer]
-                else:
-                    del by_batch[batch]
+            return
+        size, batch, layer, weight = flow.size_bytes, flow.batch, _holds_up(flow), self._weight_of(now_ns)
+        for state, load_bytes in zip(self._on(tuple(flow.load)), flow.load.values(), strict=True):
+            if size:
+                gone = load_bytes if before_bytes == size else load_bytes * before_bytes // size
+                state.early_waiting_bytes -= gone
+                state.early_moved += gone * weight
+            if batch is None:
+                continue
+            layers = state.early_layers[batch]
+            count = layers[layer]
+            if count > 1:
+                layers[layer] = count - 1
+            elif len(layers) > 1:
+                del layers[layer]
+            else:
+                del state.early_layers[batch]
 
     def put_aside(self, flow: Flow, bytes_left: int) -> None:
         """`flow` yields to all others from now on: as S3 it is not due before anybody."""
         if flow.stage is Stage.P2D and flow.id not in self._aside:
-            self._left_changes(flow, bytes_left, -1)
-            self._count(flow, -1)
+            self._due_changes(flow, bytes_left, -1)
             self._aside.add(flow.id)
 
     def take_back(self, flow: Flow, bytes_left: int) -> None:
         """`flow` is one among the others again."""
         if flow.id in self._aside:
             self._aside.remove(flow.id)
-            self._count(flow, +1)
-            self._left_changes(flow, bytes_left, +1)
+            self._due_changes(flow, bytes_left, +1)
 
-    def _early_moved(self, now_ns: int, flow: Flow, before_bytes: int, after_bytes: int) -> None:
-        ports, size, window_ns = self._ports, flow.size_bytes, self._window_ns
-        whole = before_bytes == size and after_bytes == 0
-        last_ns, decay = now_ns, 1.0  # the ports of a flow were often last looked at in one moment
-        for port, load_bytes in flow.load.items():
-            state = ports[port]
-            if whole:
-                gone = load_bytes if size else 0
-            else:
-                gone = load_bytes * before_bytes // size - load_bytes * after_bytes // size
-            state.early_waiting_bytes -= gone
-            moved_at_ns = state.early_moved_at_ns
-            if moved_at_ns < now_ns:
-                if state.early_moved_bytes:
-                    if moved_at_ns != last_ns:
-                        last_ns, decay = moved_at_ns, math.exp((moved_at_ns - now_ns) / window_ns)
-                    state.early_moved_bytes *= decay
-                state.early_moved_at_ns = now_ns
-            state.early_moved_bytes += gone
+    def _states(self, path: tuple[PortId, ...]) -> tuple[_Port, ...]:
+        return tuple([self._ports[port] for port in path])
 
-    def _left_changes(self, flow: Flow, bytes_left: int, sign: int) -> None:
-        """Of S3: what is left becomes due, or is no more."""
-        if flow.deadline_ns is not None and flow.id not in self._aside:
-            for port in flow.load:
-                self._ports[port].due_changes(flow.deadline_ns, sign * left_on(flow, port, bytes_left), 0)
+    def _due_changes(self, flow: Flow, bytes_left: int, sign: int) -> None:
+        """Of S3: what is left of `flow` becomes due, or is no more."""
+        deadline_ns, size = flow.deadline_ns, flow.size_bytes
+        if deadline_ns is None or flow.id in self._aside:
+            return
+        for state, load_bytes in zip(self._on(tuple(flow.load)), flow.load.values(), strict=True):
+            state.due_changes(deadline_ns, sign * (load_bytes * bytes_left // size if size else 0), sign)
 
-    def _count(self, flow: Flow, more: int) -> None:
-        """Of S3."""
-        if flow.deadline_ns is not None and flow.id not in self._aside:
-            for port in flow.load:
-                self._ports[port].due_changes(flow.deadline_ns, 0, more)
+    def _weight_of(self, now_ns: int) -> float:
+        """What a byte that moves now counts in `early_moved`."""
+        if now_ns != self._weighed_ns:
+            windows = (now_ns - self._origin_ns) / self._window_ns
+            if windows > _WINDOWS:
+                faded = math.exp(-windows)
+                for state in self._ports.values():
+                    state.early_moved *= faded
+                self._origin_ns, windows = now_ns, 0.0
+            self._weighed_ns, self._weight = now_ns, math.exp(windows)
+        return self._weight
 
 
 class UnreadPortLoads(PortLoads):

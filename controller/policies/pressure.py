@@ -89,9 +89,12 @@ class Gauge:
             return "S3 with no port to share"
         if math.isinf(worst.mlu):
             return f"its deadline passed {(self._now_ns - flow.flow.deadline_ns) / 1e6:.1f} ms ago"
-        steps = self._queue.mlu_thresholds
-        reached = next((q for q in steps if worst.mlu >= q), None)
-        against = f"< {_figure(steps[-1])}" if reached is None else f">= {_figure(reached)}"
+        for threshold in self._queue.mlu_thresholds:
+            if worst.mlu >= threshold:
+                against = f">= {_figure(threshold)}"
+                break
+        else:
+            against = f"< {_figure(self._queue.mlu_thresholds[-1])}"
         due = self._due(flow, worst.port, flow.flow.deadline_ns)
         flows = "1 flow" if due.flows == 1 else f"{due.flows} flows"
         rho = "" if self._estimator is Rho.OFF else f", rho {self.rho(worst.port):.2f}"

@@ -286,7 +286,7 @@ class _Exchange:
                 waits += 1
             self._round[index] = number
             self._waits[index] = waits
-            ready = self._ready(index, number, first)
+            ready = self._ready(index, number, first) if first else first
             if further:  # apart: NCCL has a connection for each tree
                 for message in self._ready(index, number, further):
                     self._send[index]((message,), self._arrive[index])
@@ -303,6 +303,11 @@ class _Exchange:
     def _ready(self, index: int, number: int, messages: Messages) -> Messages:
         """Those whose receivers are in the round; the others are held back until they are."""
         rounds = self._round
+        for peer, _ in messages:
+            if rounds[peer] != number:
+                break
+        else:
+            return messages
         ready = []
         for message in messages:
             peer, size = message
@@ -347,10 +352,15 @@ class _Exchange:
     def _through(self, index: int) -> None:
         if self._step.round_seconds:
             self._record_wait(index)
+        resume = self._resume[index]
         self._unfinished -= 1
         if self._unfinished == 0:
             self._over()
-        self._resume[index]()
+            # They lead back here: without them nothing of this is left for the garbage collector to find.
+            self._arrive.clear()
+            self._send.clear()
+            self._resume.clear()
+        resume()
 
     def _record_wait(self, index: int) -> None:
         """Ring attention has waited for bytes since the last block was computed over."""

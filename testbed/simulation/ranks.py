@@ -1,7 +1,7 @@
 """The ranks of a simulated run: what `workers.rank` does, with compute that takes what the plan says."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from controller.scheduler import Scheduler
@@ -18,13 +18,16 @@ from testbed.simulation.collectives import Collectives
 from testbed.simulation.collectives import Resume as GoOn
 from testbed.simulation.transport import Transport
 from testbed.spool import Spool
-from workers.plan import BatchPlan, Compute, FetchPlan, RequestPlan, Resume, Transfer
+from workers.plan import BatchPlan, Compute, FetchPlan, LayerPlan, RequestPlan, Resume, Transfer
 
 NS_PER_S = 1e9
 
 
 _S1 = tuple[str, int | None, int]
 """The S1 transfers of one batch, or of one request that was queued, to one rank for one layer."""
+
+_ByRank = tuple[Mapping[int, Sequence[Transfer]], Mapping[int, Sequence[Transfer]]]
+"""Of a layer: what each rank waits for, and what each posts."""
 
 _Loop = Iterator[Callable[[GoOn], None]]
 """What a rank does with a batch: it yields what it waits for, a function that is told how to go on."""
@@ -112,8 +115,9 @@ class ServingRanks:
         for layer in plan.layers:
             self._expect(layer.wait)
         self._post_s1(self._send_ahead.formed(plan))
+        mine = [_by_rank(layer) for layer in plan.layers]
         for rank in plan.ranks:
-            loop = self._rank(plan, rank)
+            loop = self._rank(plan, rank, mine)
             if rank in self._busy:
                 self._lines[rank].append(loop)
             else:
@@ -163,19 +167,19 @@ class ServingRanks:
             if resume is not None:
                 resume()
 
-    def _rank(self, plan: BatchPlan, rank: int) -> _Loop:
-        """The layer loop of one rank."""
+    def _rank(self, plan: BatchPlan, rank: int, mine: Sequence[_ByRank]) -> _Loop:
+        """The layer loop of one rank, to which `mine` tells its transfers of every layer."""
         place = plan.ranks.index(rank)
         for request in plan.requests:
             self.stories[request.request].began(self._agenda.now_ns)
-        for layer in plan.layers:
+        for layer, (fetched_by, posted_by) in zip(plan.layers, mine, strict=True):
             if plan.pauses_before(layer.index):
                 paused_ns = self._agenda.now_ns
                 yield partial(self._pause, plan, rank, layer.index)
                 if self._agenda.now_ns > paused_ns:
                     self._span(rank, "paused", "", plan.id, layer.index, paused_ns)
             self._advance(plan, rank, layer.index)
-            fetches = [t for t in (*layer.wait, *layer.under_way) if t.dst == rank]
+            fetches = fetched_by.get(rank)
             if fetches:
                 began_ns = self._agenda.now_ns
                 for key in dict.fromkeys(map(_s1, fetches)):
@@ -193,9 +197,8 @@ class ServingRanks:
                     yield partial(self._collectives.join, step, plan.id, layer.index, rank)
                     if not step.round_seconds:
                         self._span(rank, "collective", step.label, plan.id, layer.index, began_ns)
-            for transfer in layer.post:
-                if transfer.src == rank:
-                    self._transport.post(transfer, partial(self._delivered, transfer.request))
+            for transfer in posted_by.get(rank, ()):
+                self._transport.post(transfer, partial(self._delivered, transfer.request))
         self._advance(plan, rank, len(plan.layers))
         self._rank_done(plan)
 
@@ -278,6 +281,16 @@ class ServingRanks:
                 end_ns=self._agenda.now_ns,
             )
         )
+
+
+def _by_rank(layer: LayerPlan) -> _ByRank:
+    fetched: dict[int, list[Transfer]] = {}
+    posted: dict[int, list[Transfer]] = {}
+    for transfer in (*layer.wait, *layer.under_way):
+        fetched.setdefault(transfer.dst, []).append(transfer)
+    for transfer in layer.post:
+        posted.setdefault(transfer.src, []).append(transfer)
+    return fetched, posted
 
 
 def _s1(transfer: Transfer) -> _S1:

@@ -29,7 +29,7 @@ class Pool:
     `lanes_on` is how many of the lanes cross a port.
     """
 
-    __slots__ = ("bounded", "free", "lanes", "lanes_on", "waiting")
+    __slots__ = ("_load", "bounded", "free", "lanes", "lanes_on", "waiting")
 
     def __init__(self, lanes: list[Lane], bounded: bool) -> None:
         self.lanes = lanes
@@ -37,20 +37,30 @@ class Pool:
         self.free = len(lanes)
         self.waiting: dict[str, Sending] = {}
         self.lanes_on: dict[PortId, int] = {}
+        self._load: tuple[int, dict[PortId, int]] | None = None
         for lane in lanes:
             for port in lane.route.path:
                 self.lanes_on[port] = self.lanes_on.get(port, 0) + 1
 
     def take(self, level: Level) -> Lane:
         """A free lane, one that is on `level` already if there is one."""
-        free = [lane for lane in self.lanes if lane.flow is None]
         self.free -= 1
-        return next((lane for lane in free if lane.level == level), free[0])
+        first = None
+        for lane in self.lanes:
+            if lane.flow is None:
+                if lane.level == level:
+                    return lane
+                first = first or lane
+        assert first is not None
+        return first
 
     def load(self, size: int) -> dict[PortId, int]:
-        """What a flow puts on each port, as far as is known before it has a lane."""
-        count = len(self.lanes)
-        return {port: size * lanes // count for port, lanes in self.lanes_on.items()}
+        """What a flow puts on each port, as far as is known before it has a lane. Flows of one size after
+        another, those of a request's layers, have the same one."""
+        if self._load is None or self._load[0] != size:
+            count = len(self.lanes)
+            self._load = size, {port: size * lanes // count for port, lanes in self.lanes_on.items()}
+        return self._load[1]
 
 
 class Sending:
@@ -63,8 +73,8 @@ class Sending:
 
     __slots__ = (
         "after_ns", "beside", "caps", "done", "dst", "first", "flow", "in_step", "lane", "lane_ns", "last",
-        "lent", "level", "order", "owed", "path", "permit_ns", "place", "pool", "promotions", "rate_bps",
-        "routes", "src", "streams", "submit_ns", "then_ns", "told", "unsent", "wanted",
+        "lent", "level", "number", "order", "owed", "path", "permit_ns", "place", "pool", "promotions",
+        "rate_bps", "routes", "src", "streams", "submit_ns", "then_ns", "told", "unsent", "wanted",
     )  # fmt: skip
 
     def __init__(self, flow: Flow, src: int, dst: int, submit_ns: int, done: Done) -> None:
@@ -92,6 +102,7 @@ class Sending:
         self.path: tuple[PortId, ...] = ()
         self.promotions = -1  # the first word is none
         self.told = flow.size_bytes
+        self.number = 0  # of its submission
 
     def obey(self, said: Assignment) -> None:
         self.level, self.order, self.rate_bps = said.level, said.order, said.rate_bps
@@ -116,6 +127,10 @@ class Sending:
 def urgency(waiting: Sending) -> Place:
     """The place in line of a flow that waits for a lane: it has been lent nothing."""
     return waiting.level, waiting.order
+
+
+def submission(sending: Sending) -> int:
+    return sending.number
 
 
 def taken_at(lane: Lane) -> int:

@@ -4,6 +4,7 @@ A change of their columns or of `LEVELS` changes the type of a table, so whateve
 compiled again.
 """
 
+from functools import cache
 from typing import Annotated, Any, Protocol, get_origin, get_type_hints
 
 import numpy as np
@@ -79,15 +80,22 @@ def make_table(columns: type[Ports | Streams | Hops | Scratch], rows: int) -> An
     """All zero. An array of records: a call into compiled code costs 0.2 us for each of them, and would
     cost 15 us for a column at a time. Compiled code reads `table.column[row]`, Python
     `table["column"][row]`."""
+    table = np.zeros(rows, _record(columns))
+    # Uncompiled the loops are Python too; a call with this view of it would cost compiled code 4 us.
+    uncompiled: bool = getattr(config, "DISABLE_JIT")  # noqa: B009 - numba declares its settings nowhere
+    return table.view(np.recarray) if uncompiled else table
+
+
+@cache
+def _record(columns: type[Ports | Streams | Hops | Scratch]) -> np.dtype[Any]:
+    """One object for all tables of a kind: numba knows its type by identity, and compares an equal one column
+    by column at every call."""
     cells = []
     for name, hint in get_type_hints(columns, include_extras=True).items():
         shape = hint.__metadata__[0] if get_origin(hint) is Annotated else ()
         kind = hint.__origin__ if shape else hint
         cells.append((name, np.float64 if kind == Floats else np.int64, shape))
-    table = np.zeros(rows, np.dtype(cells))
-    # Uncompiled the loops are Python too; a call with this view of it would cost compiled code 4 us.
-    uncompiled: bool = getattr(config, "DISABLE_JIT")  # noqa: B009 - numba declares its settings nowhere
-    return table.view(np.recarray) if uncompiled else table
+    return np.dtype(cells)
 
 
 def compiled(function: Any) -> Any:

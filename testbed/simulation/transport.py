@@ -29,6 +29,7 @@ from testbed.simulation.sending import (
     Message,
     Pool,
     Sending,
+    submission,
     taken_at,
     urgency,
 )
@@ -108,6 +109,7 @@ class Transport:
         sending.pool = pool
         if route is not None:
             sending.routes = {transfer.dst: route}
+        sending.number = self.submitted
         self.submitted += 1
         self._sending[flow.id] = pool.waiting[flow.id] = sending
         self.obey(self._scheduler.submit(self._agenda.now_ns, flow))
@@ -234,14 +236,11 @@ class Transport:
     def report_progress(self) -> None:
         """Tell the scheduler how much is left of every flow that has moved since it was told last."""
         now_ns = self._agenda.now_ns
-        left_of = self._network.left_bytes(now_ns)
-        # Upwards: a pace worked out from a byte too few would end after the deadline.
-        for sending in list(self._sending.values()):
-            if not sending.streams:
-                continue
-            left = sending.unsent + math.ceil(
-                sum([left_of[stream] for stream in sending.streams]) * sending.in_step
-            )
+        left_of = self._network.left_bytes(now_ns).__getitem__
+        moving = sorted(dict.fromkeys(self._owner.values()), key=submission)
+        for sending in moving:
+            # Upwards: a pace worked out from a byte too few would end after the deadline.
+            left = sending.unsent + math.ceil(sum(map(left_of, sending.streams)) * sending.in_step)
             if left < sending.told:
                 sending.told = left
                 self.obey(self._scheduler.progress(now_ns, sending.flow.id, left))
@@ -289,6 +288,7 @@ class Transport:
         now_ns = self._agenda.now_ns
         sending = Sending(flow, src, -1, now_ns, done)
         sending.path = path
+        sending.number = self.submitted
         self.submitted += 1
         self._sending[flow.id] = sending
         self.obey(self._scheduler.submit(now_ns, flow))

@@ -97,6 +97,19 @@ def test_rho_of_a_steady_stream_is_its_share_of_the_port() -> None:
     assert ports.rho(UP, 9_999_000) == pytest.approx(0.2, rel=1e-3)
 
 
+def test_rho_forgets_at_one_pace_however_long_nothing_was_asked_or_sent() -> None:
+    """Each of 300,000 of 1,000,000 bytes per window: 0.3 fresh, 0.3 / e a window on; those of 700 windows
+    before are gone."""
+    ports = loads()
+    for begin in (0, 700, 2_000, 2_499, 2_501):
+        for window in (begin, begin + 1):
+            ports.submitted(s2(300_000))
+            ports.finished(window * MS, s2(300_000), before_bytes=300_000)
+        earlier = 0.3 * (math.exp(-2) + math.exp(-3)) if begin == 2_501 else 0.0
+        assert ports.rho(UP, (begin + 1) * MS) == pytest.approx(0.3 + 0.3 / math.e + earlier)
+        assert ports.rho(DOWN, (begin + 1) * MS) == pytest.approx((0.3 + 0.3 / math.e + earlier) / 2)
+
+
 def test_rho_leaves_five_per_cent_to_s3() -> None:
     ports = loads()
     ports.submitted(s2(10**9))
