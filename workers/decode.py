@@ -12,11 +12,16 @@ from workers.wire import Outbox
 
 @dataclass(slots=True)
 class _Expected:
-    """A request, the batch with the last part of its prompt that is known, and the flows of all parts."""
+    """A request, the batch with the last part of its prompt that is known, and the flows of all parts.
+
+    `last_ns` is when the latest of those that `arrived` did: lanes are threads, and one that has read the
+    clock may be overtaken before it says so.
+    """
 
     plan: RequestPlan
     batch: str
     arrived: int = 0
+    last_ns: int = 0
 
     def complete(self) -> bool:
         return self.plan.last and self.arrived == self.plan.p2d_flows
@@ -56,9 +61,10 @@ class DecodeDesk:
             if expected is None:
                 return False
             expected.arrived += 1
+            expected.last_ns = max(expected.last_ns, now_ns)
             complete = expected.complete()
         if complete:
-            threading.Thread(target=self._first_step, args=(expected, now_ns), daemon=True).start()
+            threading.Thread(target=self._first_step, args=(expected,), daemon=True).start()
         return True
 
     def _expected(self, request: RequestPlan, batch: str) -> _Expected:
@@ -69,7 +75,8 @@ class DecodeDesk:
             self._in_parts[request.request] = expected
         return expected
 
-    def _first_step(self, expected: _Expected, p2d_end_ns: int) -> None:
+    def _first_step(self, expected: _Expected) -> None:
+        p2d_end_ns = expected.last_ns
         self._clock.wait_for(expected.plan.decode_step_s)
         now_ns = self._clock.now_ns()
         self._recorder.spans.append(

@@ -111,6 +111,15 @@ def test_the_first_token_waits_for_the_last_flow_and_one_decode_step() -> None:
     assert (span.kind, span.batch, span.start_ns, span.end_ns) == ("decode", "b", 20 * MS, 50 * MS)
 
 
+def test_a_lane_that_was_overtaken_after_it_read_the_clock_does_not_end_the_transfer_early() -> None:
+    desk = Desk(request(1, DECODER, 4))
+    for flow in ("r1.l0.0", "r1.l0.1"):
+        desk.arrives(flow, 5)
+    desk.arrives("r1.l1.1", 20)
+    assert desk.desk.arrived("r1.l1.0", 17 * MS)  # said last, arrived before
+    assert desk.coordinator.next() == FirstToken(request=1, p2d_end_ns=20 * MS, time_ns=50 * MS)
+
+
 def test_requests_are_counted_apart() -> None:
     desk = Desk(request(1, DECODER, 4), request(2, DECODER, 4))
     for flow in ("r1.l0.0", "r2.l0.0", "r1.l0.1", "r2.l0.1", "r2.l1.0", "r1.l1.0"):
