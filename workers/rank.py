@@ -78,7 +78,7 @@ class Rank:
         self._decode = DecodeDesk(config.rank, self._clock, self._coordinator, self._recorder)
         self._groups: dict[str, CollectiveGroup] = {}
         self._probes: dict[str, ProbeEnd] = {}
-        self._arrived: set[str] = set()
+        self._arrived: dict[str, int] = {}  # and when
         self._arrival = threading.Condition()
         self._plans: queue.SimpleQueue[BatchPlan | Resume] = queue.SimpleQueue()
 
@@ -256,10 +256,8 @@ class Rank:
     def _take_plan(self, plan: BatchPlan) -> None:
         """Start our part at once where we are a victim or a decode worker; queue it where we compute."""
         with self._arrival:
-            early = self._decode.expect(plan) & self._arrived
-            self._arrived -= early
-            for flow in early:
-                self._decode.arrived(flow, self._clock.now_ns())
+            for flow in self._decode.expect(plan) & self._arrived.keys():
+                self._decode.arrived(flow, self._arrived.pop(flow))
         at_once = plan.layers if plan.fetch_ahead is None else plan.layers[: plan.fetch_ahead + 1]
         for layer in at_once:
             for transfer in layer.wait:
@@ -289,7 +287,7 @@ class Rank:
         with self._arrival:
             if self._decode.arrived(flow, now_ns):
                 return
-            self._arrived.add(flow)
+            self._arrived[flow] = now_ns
             self._arrival.notify_all()
         self._coordinator.send(encode_report(Arrived(flow=flow)))
 
@@ -355,8 +353,9 @@ class Rank:
             return
         start_ns = self._clock.now_ns()
         with self._arrival:
-            self._arrival.wait_for(lambda: self._arrived.issuperset(flows))
-            self._arrived.difference_update(flows)
+            self._arrival.wait_for(lambda: all(flow in self._arrived for flow in flows))
+            for flow in flows:
+                del self._arrived[flow]
         self._span("s1_wait", f"{len(flows)} flows", batch, layer, start_ns)
 
     def _run_compute(self, step: Compute, place: int, batch: str, layer: int) -> None:
