@@ -20,9 +20,9 @@ RHO_CAP = 0.95
 BLOCKS_NOW = -1
 """The layer under which `early_layers` lists flows that hold up compute whatever layer runs."""
 
-
 _PATHS_KEPT = 1 << 14
-_WINDOWS = 500  # exp of it, times any bytes, is still a finite number
+
+_MOST_WINDOWS = 500  # exp of it, times any bytes, is still a finite number
 
 
 class Due(NamedTuple):
@@ -61,7 +61,7 @@ class PortLoads:
     """Loads of the ports `bps` (model bits/s). Written by the scheduler alone, read by policies.
 
     Memory: one entry per port, one per active request on each port it crosses, one per flow that is
-    aside.
+    aside, and the ports of the last paths looked up, a bounded number.
 
     What S1 and S2 moved is forgotten exponentially. A port's `early_moved` counts bytes of moment t as
     `exp((t - origin) / window)` of themselves, so that forgetting is one division when it is read, not one
@@ -192,6 +192,7 @@ class PortLoads:
             self._due_changes(flow, bytes_left, +1)
 
     def _states(self, path: tuple[PortId, ...]) -> tuple[_Port, ...]:
+        """Raises `KeyError` for a port that is not here."""
         return tuple([self._ports[port] for port in path])
 
     def _due_changes(self, flow: Flow, bytes_left: int, sign: int) -> None:
@@ -206,7 +207,7 @@ class PortLoads:
         """What a byte that moves now counts in `early_moved`."""
         if now_ns != self._weighed_ns:
             windows = (now_ns - self._origin_ns) / self._window_ns
-            if windows > _WINDOWS:
+            if windows > _MOST_WINDOWS:
                 faded = math.exp(-windows)
                 for state in self._ports.values():
                     state.early_moved *= faded

@@ -286,7 +286,7 @@ class _Exchange:
                 waits += 1
             self._round[index] = number
             self._waits[index] = waits
-            ready = self._ready(index, number, first) if first else first
+            ready = self._ready(index, number, first)
             if further:  # apart: NCCL has a connection for each tree
                 for message in self._ready(index, number, further):
                     self._send[index]((message,), self._arrive[index])
