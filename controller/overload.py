@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from controller.flow import Batch, Flow, PortId, Stage
-from controller.policies.base import ActiveBatch, ActiveFlow
 from controller.ports import left_on
 from controller.urgency import loose_deadline, transfer_ns
+from controller.view import ActiveBatch, ActiveFlow
 
 
 class QueueOrder(enum.Enum):

@@ -19,7 +19,6 @@ from controller.dispatcher import Action, Dispatcher, Enforce, Grant
 from controller.flow import Level
 from controller.openflow import Command, FlowMod, Match, RuleBook, Wiring, per_switch
 from controller.policies.fault import policy_fault
-from controller.policies.spec import read_spec
 from controller.protocol import (
     Ask,
     BatchKnown,
@@ -42,6 +41,7 @@ from controller.protocol import (
     encode,
 )
 from controller.scheduler import Scheduler
+from controller.spec import read_spec
 
 COORDINATOR = "coordinator"
 """Name of the downlink that answers `Ask` and `BatchStarted` and hears of trouble."""

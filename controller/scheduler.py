@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
 from controller.overload import Overload, RequestControl
-from controller.policies.base import ActiveBatch, ActiveFlow, Policy, Verdict, Verdicts, View
+from controller.policy import Policy, Verdict, Verdicts
 from controller.ports import PortLoads, UnreadPortLoads
+from controller.view import ActiveBatch, ActiveFlow, View
 
 _Standing = tuple[Level, float, int | None]
 """What is in force for a flow: level, order and pace."""

@@ -173,7 +173,7 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of the serving system. `all_reduce` is `ALL_REDUCE`, a ring, or `TREE_ALL_REDUCE`. `sequence` is how
     the parts of a sequence attend to each other: `RING_ATTENTION`, or `ALL_TO_ALL` (Ulysses).
 
-    `batching` is how a unit forms batches (`testbed.serving.batching`), None: as the policy's request
+    `batching` is how a unit forms batches (`testbed.serving.batching.rules`), None: as the policy's request
     control says, else first come, first served. With `chunk_tokens` no batch computes more new tokens than
     that, and a prompt that does not fit is split. With `preempt_layers` a batch is looked at again every so
     many layers: a more urgent one may go first. `cache_tokens` is the KV a replica keeps, in tokens, None

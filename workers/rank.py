@@ -32,6 +32,7 @@ from workers.lanes import ReceiveLane, SendLane
 from workers.payload import Payloads, sampled
 from workers.plan import BatchPlan, Collective, Compute, Resume
 from workers.probe import ProbeEnd
+from workers.process_groups import Transport, by_peer
 from workers.protocol import (
     Arrived,
     BatchDone,
@@ -56,7 +57,6 @@ from workers.protocol import (
 from workers.protocol import encode as encode_report
 from workers.recorder import Recorder
 from workers.sender import Sender
-from workers.transport import Transport, by_peer
 from workers.wire import Inbox, Outbox
 
 _CONNECT_SECONDS = 120

@@ -18,7 +18,6 @@ from controller.policies import (
     sjf,
     stage,
 )
-from controller.policies.base import Policy, PolicyError
 from controller.policies.registry import (
     describe,
     make_policy,
@@ -26,6 +25,7 @@ from controller.policies.registry import (
     policy_names,
     register,
 )
+from controller.policy import Policy, PolicyError
 
 __all__ = [
     "Policy",

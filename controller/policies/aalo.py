@@ -6,10 +6,11 @@ The rule, and what differs from the original: docs/policies/aalo.md.
 from dataclasses import dataclass
 from typing import Annotated
 
-from controller.policies.base import UNCHANGED, ActiveFlow, Policy, Verdict, Verdicts, View
-from controller.policies.coflows import Coflow, Coflows
-from controller.policies.mlfq import Mlfq
+from controller.parts.coflows import Coflow, Coflows
+from controller.parts.mlfq import Mlfq
 from controller.policies.registry import register
+from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
+from controller.view import ActiveFlow, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

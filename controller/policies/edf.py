@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 from controller.flow import Level
-from controller.policies.base import ActiveFlow, View
-from controller.policies.ordered import NS_PER_MS, Ageing
+from controller.parts.ordered import NS_PER_MS, Ageing
 from controller.policies.registry import register
+from controller.view import ActiveFlow, View
 
 
 @register

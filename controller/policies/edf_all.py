@@ -2,10 +2,10 @@
 
 import math
 
-from controller.policies.base import ActiveFlow, View
-from controller.policies.laxity import waiting_requests
-from controller.policies.ordered import NS_PER_MS, Ageing
+from controller.parts.laxity import waiting_requests
+from controller.parts.ordered import NS_PER_MS, Ageing
 from controller.policies.registry import register
+from controller.view import ActiveFlow, View
 
 
 @register

@@ -1,8 +1,9 @@
 """Max-min fair sharing: what a fabric does when nobody schedules it."""
 
 from controller.flow import Level
-from controller.policies.base import ActiveFlow, Policy, Verdict, View
 from controller.policies.registry import register
+from controller.policy import Policy, Verdict
+from controller.view import ActiveFlow, View
 
 
 @register

@@ -2,7 +2,7 @@
 
 import traceback
 
-from controller.policies.base import Policy
+from controller.policy import Policy
 
 _OURS = "controller.policies."
 _HOOKS = frozenset(name for name in vars(Policy) if name.startswith("on_")) | {"wants_ticks"}

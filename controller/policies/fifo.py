@@ -1,8 +1,9 @@
 """First in, first out, between flows: the one submitted earlier goes first."""
 
-from controller.policies.base import ActiveFlow, Verdicts, View
-from controller.policies.ordered import NS_PER_MS, Ageing
+from controller.parts.ordered import NS_PER_MS, Ageing
 from controller.policies.registry import register
+from controller.policy import Verdicts
+from controller.view import ActiveFlow, View
 
 
 @register

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from controller.flow import RMLQ_LEVELS, Level
-from controller.policies.bands import Bands
-from controller.policies.base import UNCHANGED, ActiveFlow, Policy, Verdict, Verdicts, View
-from controller.policies.laxity import alone_ns
-from controller.policies.ordered import NS_PER_MS, AgeingOptions
+from controller.parts.bands import Bands
+from controller.parts.laxity import alone_ns
+from controller.parts.ordered import NS_PER_MS, AgeingOptions
 from controller.policies.registry import register
+from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.urgency import NS_PER_S, latest_finish_ns
+from controller.view import ActiveFlow, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

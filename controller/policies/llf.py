@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from controller.policies.base import ActiveFlow, View
-from controller.policies.laxity import latest_start_ns
-from controller.policies.ordered import NS_PER_MS, Ageing, AgeingOptions
+from controller.parts.laxity import latest_start_ns
+from controller.parts.ordered import NS_PER_MS, Ageing, AgeingOptions
 from controller.policies.registry import register
+from controller.view import ActiveFlow, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

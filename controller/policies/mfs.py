@@ -9,20 +9,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from controller.flow import Level, PortId, Stage
-from controller.policies.base import (
-    UNCHANGED,
-    ActiveBatch,
-    ActiveFlow,
-    Policy,
-    Verdict,
-    Verdicts,
-    View,
-)
-from controller.policies.pressure import Demand, Gauge, Group, Groups, Late, Rho, Worst
+from controller.parts.pressure import Demand, Gauge, Group, Groups, Late, Rho, Worst
+from controller.parts.rmlq import Rmlq
 from controller.policies.registry import register
+from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.ports import RHO_CAP
-from controller.rmlq import Rmlq
 from controller.urgency import rli
+from controller.view import ActiveBatch, ActiveFlow, View
 
 NS_PER_MS = 1_000_000
 

@@ -6,9 +6,10 @@ The rule, and why these thresholds: docs/policies/pias.md.
 from dataclasses import dataclass
 from typing import Annotated
 
-from controller.policies.base import UNCHANGED, ActiveFlow, Policy, Verdict, Verdicts, View
-from controller.policies.mlfq import Mlfq
+from controller.parts.mlfq import Mlfq
 from controller.policies.registry import register
+from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
+from controller.view import ActiveFlow, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from controller.policies.base import Policy, PolicyError
+from controller.policy import Policy, PolicyError
 
 ENTRY_POINT_GROUP = "mfs.policies"
 

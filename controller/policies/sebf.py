@@ -6,11 +6,12 @@ The rule, and what differs from the original: docs/policies/sebf.md.
 from dataclasses import dataclass
 
 from controller.flow import RMLQ_LEVELS, Level
-from controller.policies.bands import Bands
-from controller.policies.base import UNCHANGED, ActiveFlow, Policy, Verdict, Verdicts, View
-from controller.policies.coflows import Bottleneck, Coflow, Coflows
-from controller.policies.ordered import NS_PER_MS, OrderedOptions
+from controller.parts.bands import Bands
+from controller.parts.coflows import Bottleneck, Coflow, Coflows
+from controller.parts.ordered import NS_PER_MS, OrderedOptions
 from controller.policies.registry import register
+from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
+from controller.view import ActiveFlow, View
 
 
 @dataclass(slots=True)

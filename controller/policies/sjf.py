@@ -1,8 +1,8 @@
 """Shortest job first: the smaller flow strictly before the larger one."""
 
-from controller.policies.base import ActiveFlow, View
-from controller.policies.ordered import Ordered
+from controller.parts.ordered import Ordered
 from controller.policies.registry import register
+from controller.view import ActiveFlow, View
 
 
 @register

@@ -1,8 +1,9 @@
 """Static priority by stage: what blocks compute sooner goes first."""
 
 from controller.flow import Level, Stage
-from controller.policies.base import ActiveFlow, Policy, Verdict, View
 from controller.policies.registry import register
+from controller.policy import Policy, Verdict
+from controller.view import ActiveFlow, View
 
 # P1 stays free: mfs reserves it for urgent S3, so a level means the same in both policies' plots.
 _VERDICTS = {

@@ -18,7 +18,7 @@ import msgspec
 
 from controller.flow import Stage
 from experiments.errors import UserError
-from experiments.workloads.trace_file import COFLOW_HEADER, read_lines
+from experiments.trace_formats.trace_file import COFLOW_HEADER, read_lines
 from testbed.job import MicroFlow, Placement
 from workers.plan import Transfer
 

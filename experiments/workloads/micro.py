@@ -1,6 +1,6 @@
 """The micro workload: flows between named servers, without a serving system around them."""
 
-from experiments.micro_spec import FlowSpec
+from experiments.scenario.micro_flows import FlowSpec
 from experiments.workloads.workload import NS_PER_S
 from testbed.job import MicroFlow, Placement, RankSpec, Role
 from testbed.topology import Topology

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from experiments.scenario_workload import Arrivals, WorkloadKind, WorkloadSection
-from experiments.workloads import arrivals, traces
+from experiments.scenario.workload import Arrivals, WorkloadKind, WorkloadSection
+from experiments.trace_formats.trace_file import TraceFormat
+from experiments.workloads import arrivals
+from experiments.workloads import from_trace as traces
 from experiments.workloads.synthetic import GENERATORS
-from experiments.workloads.trace_file import TraceFormat
 from experiments.workloads.workload import Workload
 from testbed.job import Request
 

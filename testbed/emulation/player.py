@@ -16,9 +16,9 @@ from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
 from testbed.record import CacheRow
 from testbed.serving.decoding import BackgroundSteps
-from testbed.serving.fetching import SendAhead, announced_fetch, by_sender
 from testbed.serving.micro import MicroBatches
-from testbed.serving.outlook import announced
+from testbed.serving.plans.fetching import SendAhead, announced_fetch, by_sender
+from testbed.serving.plans.outlook import announced
 from testbed.serving.replay import serving_system
 from testbed.serving.story import RequestStory
 from workers.plan import BatchPlan, FetchPlan, Resume, Transfer

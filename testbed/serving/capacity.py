@@ -5,12 +5,19 @@ from collections.abc import Sequence
 
 from controller.flow import PortId
 from testbed.job import GpuSpeed, ModelShape, Placement, Request
-from testbed.serving.gpus import compute_s
-from testbed.serving.ideal import busiest_s, layer_s, merged, port_loads, scaled, step_traffic
-from testbed.serving.models import kv_bytes_per_token, score_flops
+from testbed.models.gpus import compute_s
+from testbed.models.shapes import kv_bytes_per_token, score_flops
 from testbed.serving.placement import layers_of, stage_ranks, stage_shards
+from testbed.serving.plans.idle_network import busiest_s, layer_s, merged, port_loads, scaled, step_traffic
+from testbed.serving.plans.steps import (
+    PLAIN,
+    AlikeLayers,
+    ReplicaWork,
+    StepOptions,
+    slowest_stage,
+    unit_steps,
+)
 from testbed.serving.slo import ideal_reuse_tokens
-from testbed.serving.steps import PLAIN, AlikeLayers, ReplicaWork, StepOptions, slowest_stage, unit_steps
 from testbed.topology import Topology
 
 

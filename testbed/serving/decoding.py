@@ -13,9 +13,8 @@ import msgspec
 
 from controller.flow import Stage
 from testbed.job import GpuSpeed, Job, ModelShape
-from testbed.record import RequestRow
-from testbed.serving.gpus import step_s
-from testbed.serving.models import (
+from testbed.models.gpus import step_s
+from testbed.models.shapes import (
     all_to_all_bytes_per_token,
     attention_weight_bytes,
     expert_weight_bytes,
@@ -30,6 +29,7 @@ from testbed.serving.models import (
     score_flops,
     shared_weight_bytes,
 )
+from testbed.record import RequestRow
 from workers.plan import Transfer
 
 NS_PER_S = 1_000_000_000

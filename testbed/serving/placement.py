@@ -12,7 +12,7 @@ from itertools import chain, pairwise
 import msgspec
 
 from testbed.job import ModelShape, Placement, RankSpec, Role
-from testbed.serving.models import is_moe
+from testbed.models.shapes import is_moe
 from testbed.topology import Topology
 from workers.plan import CollectiveKind
 

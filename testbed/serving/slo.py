@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from testbed.job import GpuSpeed, ModelShape, Placement, Request
-from testbed.serving.assignment import cacheable_blocks, reusable_blocks
-from testbed.serving.ideal import Traffic, drain_s, layer_s, merged, scaled, step_traffic
-from testbed.serving.models import score_flops
+from testbed.models.shapes import score_flops
+from testbed.serving.cache.assignment import cacheable_blocks, reusable_blocks
 from testbed.serving.placement import layers_of, stage_of, stage_shards
-from testbed.serving.plans import decode_step_s, kv_shards
-from testbed.serving.steps import PLAIN, ReplicaWork, StepOptions, unit_steps
+from testbed.serving.plans.build import decode_step_s, kv_shards
+from testbed.serving.plans.idle_network import Traffic, drain_s, layer_s, merged, scaled, step_traffic
+from testbed.serving.plans.steps import PLAIN, ReplicaWork, StepOptions, unit_steps
 from testbed.topology import Topology
 
 DEFAULT_CLASS = "default"

@@ -9,25 +9,19 @@ import msgspec
 
 from testbed.job import Job, Request
 from testbed.record import CacheRow
-from testbed.serving.assignment import (
-    Assigned,
-    assign,
-    cacheable_blocks,
-    find_reuse,
-    reusable_blocks,
-)
-from testbed.serving.batcher import take_batch, token_ns
-from testbed.serving.batching import Waiting, make_rule
-from testbed.serving.cache_use import cache_capacity_blocks, use_of
-from testbed.serving.estimates import compute_ns, delivery_traffic, fetch_traffic, transfer_ns
-from testbed.serving.fetching import fetch_plan, with_fetches
-from testbed.serving.parts import BegunPrompts, assign_parts, tokens_by_then
-from testbed.serving.plans import build_plan
-from testbed.serving.port_bytes import PortBytes
-from testbed.serving.preemption import rest_ns, urgent
-from testbed.serving.prefix import PrefixIndex
-from testbed.serving.router import UnitView, WorkerView, make_decode_choice, make_router
-from testbed.serving.steps import step_options
+from testbed.serving.batching.forming import take_batch, token_ns
+from testbed.serving.batching.preemption import rest_ns, urgent
+from testbed.serving.batching.rules import Waiting, make_rule
+from testbed.serving.batching.split_prompts import BegunPrompts, assign_parts, tokens_by_then
+from testbed.serving.cache.assignment import Assigned, assign, cacheable_blocks, find_reuse, reusable_blocks
+from testbed.serving.cache.prefix_index import PrefixIndex
+from testbed.serving.cache.size_and_use import cache_capacity_blocks, use_of
+from testbed.serving.plans.build import build_plan
+from testbed.serving.plans.fetching import fetch_plan, with_fetches
+from testbed.serving.plans.steps import step_options
+from testbed.serving.routing.estimates import compute_ns, delivery_traffic, fetch_traffic, transfer_ns
+from testbed.serving.routing.port_bytes import PortBytes
+from testbed.serving.routing.routers import UnitView, WorkerView, make_decode_choice, make_router
 from workers.plan import BatchPlan, FetchPlan, Resume
 
 
@@ -71,11 +65,11 @@ class ServingSystem:
     fixed when it arrives, and its S1 is sent for then: a `FetchPlan`. Its batch reuses that and what has
     been cached beyond it since.
 
-    Who is taken from a unit's queue first is up to `testbed.serving.batching`. With
+    Who is taken from a unit's queue first is up to `testbed.serving.batching.rules`. With
     `job.serving.chunk_tokens` a prompt may be split: its request is back at the head of the queue when a
     part has been computed, so no part starts before the one before it has ended. With
     `job.serving.preempt_layers` the caller reports each pause of a batch, and is told to resume it or to
-    run another one before (`testbed.serving.preemption`); the one that goes before does not pause.
+    run another one before (`testbed.serving.batching.preemption`); the one that goes before does not pause.
 
     Raises `ValueError` for a router, decode choice or batching that is not known, and for preemption in a
     pipeline.

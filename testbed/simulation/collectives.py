@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from testbed.simulation.clock import Agenda
+from testbed.simulation.agenda import Agenda
 from workers.plan import Collective, CollectiveKind
 from workers.rounds import Rounds
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from controller.flow import PortId, Stage
 from testbed.job import Job
-from testbed.simulation.network import FluidNetwork
+from testbed.simulation.links.network import FluidNetwork
 from testbed.simulation.paths import Busy, Connection, Hash, make_path_choice
 from testbed.topology import server_ip
 

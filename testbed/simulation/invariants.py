@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from controller.flow import PortId
 from testbed.record import Check, Fidelity
-from testbed.simulation.network import FluidNetwork
+from testbed.simulation.links.network import FluidNetwork
 
 _ROUNDING = 1e-6  # shares of a byte count that binary floating point may lose
 _RATES = 1e-9  # the same of a rate

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from testbed.simulation.connections import Route
-from testbed.simulation.network import FluidNetwork
+from testbed.simulation.links.network import FluidNetwork
 from workers.plan import Collective, CollectiveKind
 
 

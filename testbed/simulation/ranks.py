@@ -8,12 +8,12 @@ from controller.scheduler import Scheduler
 from testbed.job import Job, Request
 from testbed.record import CacheRow, SpanRow
 from testbed.serving.decoding import BackgroundSteps
-from testbed.serving.fetching import SendAhead, announced_fetch
 from testbed.serving.micro import MicroBatches
-from testbed.serving.outlook import announced
+from testbed.serving.plans.fetching import SendAhead, announced_fetch
+from testbed.serving.plans.outlook import announced
 from testbed.serving.replay import serving_system
 from testbed.serving.story import RequestStory
-from testbed.simulation.clock import Agenda
+from testbed.simulation.agenda import Agenda
 from testbed.simulation.collectives import Collectives
 from testbed.simulation.collectives import Resume as GoOn
 from testbed.simulation.transport import Transport

@@ -3,16 +3,16 @@
 import time
 from collections.abc import Callable
 
-from controller.policies.spec import read_spec
 from controller.scheduler import Scheduler
+from controller.spec import read_spec
 from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.serving.story import request_row
-from testbed.simulation.clock import Agenda
+from testbed.simulation.agenda import Agenda
 from testbed.simulation.connections import ports_of_network
 from testbed.simulation.invariants import Invariants
-from testbed.simulation.network import FluidNetwork
+from testbed.simulation.links.network import FluidNetwork
 from testbed.simulation.ranks import MicroRanks, ServingRanks
 from testbed.simulation.transport import Transport
 from testbed.simulation.watch import LinkWatch

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from controller.flow import Assignment, Flow, Level, PortId
 from testbed.simulation.connections import Route
-from testbed.simulation.network import Place, StreamId
+from testbed.simulation.links.network import Place, StreamId
 
 Done = Callable[[], None]
 Arrived = Callable[[int], None]

@@ -16,11 +16,11 @@ from controller.lending import loans
 from controller.scheduler import Scheduler
 from testbed.job import Job
 from testbed.record import DecisionRow, FlowRow
-from testbed.simulation.clock import Agenda
+from testbed.simulation.agenda import Agenda
 from testbed.simulation.collectives import Messages, Send
 from testbed.simulation.connections import Connections, Route
 from testbed.simulation.invariants import Invariants
-from testbed.simulation.network import FluidNetwork, StreamId
+from testbed.simulation.links.network import FluidNetwork, StreamId
 from testbed.simulation.overheads import Bursts, all_to_all_caps, connections_beside
 from testbed.simulation.sending import (
     Arrived,

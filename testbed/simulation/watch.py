@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from controller.flow import Level, PortId
 from testbed.record import LinkSample
-from testbed.simulation.network import FluidNetwork
+from testbed.simulation.links.network import FluidNetwork
 
 _MOST_SAMPLES = 400
 _FEWEST_SAMPLES = 20

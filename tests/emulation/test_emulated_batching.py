@@ -1,8 +1,8 @@
 """Split prompts and preemption on the emulated fabric: real ranks pause, run another batch and go on."""
 
+import emulated_world as world
 import msgspec
 import pytest
-import world
 
 from controller.flow import Stage
 from testbed.job import Job, Request

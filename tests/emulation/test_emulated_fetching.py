@@ -1,8 +1,8 @@
 """Reused KV that is sent for from the queue and layer by layer, on the emulated fabric."""
 
+import emulated_world as world
 import msgspec
 import pytest
-import world
 
 from controller.flow import Stage
 from testbed.job import Job, Request

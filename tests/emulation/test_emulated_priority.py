@@ -4,8 +4,8 @@ import itertools
 import statistics
 from collections.abc import Callable
 
+import emulated_world as world
 import pytest
-import world
 
 from controller.flow import Level, Stage
 from testbed.job import Job

@@ -24,8 +24,8 @@ SHORT, LONG = 12_500_000, 3_750_000_000  # 0.1 s and 30 s
 CALLER_WITH_A_BUG = """\
 import sys
 
-from experiments.run import run_scenario
-from experiments.scenario_file import load_scenario
+from experiments.run.run import run_scenario
+from experiments.scenario.reading import load_scenario
 from testbed.fabrics import FABRICS
 
 

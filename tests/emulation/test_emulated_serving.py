@@ -1,7 +1,7 @@
 """A small serving cluster, end to end: requests in, tensors over the fabric, first tokens out."""
 
+import emulated_world as world
 import pytest
-import world
 
 from controller.flow import Level, Stage
 from testbed.record import FlowRow, RunRecord

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import emulated_world as world
 import psutil
 import pytest
-import world
 
 from controller.flow import Stage
 from testbed.fabric import Progress, RunFailed

@@ -16,8 +16,8 @@ from workers.collectives import CollectiveGroup
 from workers.compute import MatmulCompute
 from workers.lanes import Outgoing, ReceiveLane, SendLane
 from workers.payload import Payloads
+from workers.process_groups import Transport
 from workers.rank import choose_device
-from workers.transport import Transport
 
 pytestmark = [
     pytest.mark.gpu,
@@ -117,7 +117,7 @@ def test_collectives_over_nccl_are_right() -> None:
         import sys, torch, torch.distributed as dist
         from workers.collectives import CollectiveGroup
         from workers.payload import Payloads
-        from workers.transport import Transport
+        from workers.process_groups import Transport
         rank = int(sys.argv[1])
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)

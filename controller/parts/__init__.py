@@ -1,0 +1,1 @@
+"""What policies are made of: bands, ageing orders, coflows, laxity, deadline pressure, the RMLQ."""

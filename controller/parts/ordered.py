@@ -1,0 +1,133 @@
+"""The base of policies that serve flows by a key, smallest first."""
+
+import abc
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from controller.flow import RMLQ_LEVELS, Level
+from controller.parts.bands import Bands
+from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
+from controller.view import ActiveFlow, View
+
+NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderedOptions:
+    """Raises `ValueError` for values out of range."""
+
+    levels: Annotated[int, "K: levels to use where the fabric keeps no exact order, 2 to 6"] = 6
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.levels <= len(RMLQ_LEVELS):
+            raise ValueError(f"levels must be 2 to {len(RMLQ_LEVELS)}, not {self.levels}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeingOptions(OrderedOptions):
+    """Raises `ValueError` for values out of range."""
+
+    recheck_ns: Annotated[int, "how often active flows are looked at again, model ns"] = 5_000_000
+
+    def __post_init__(self) -> None:
+        OrderedOptions.__post_init__(self)  # `super()` does not survive `slots=True` in 3.11
+        if self.recheck_ns <= 0:
+            raise ValueError(f"recheck_ns must be above 0, not {self.recheck_ns}")
+
+
+class Ordered(Policy):
+    """Smallest key first. A view that is `exact` gets the key as `order`, all on P3.
+
+    Elsewhere the key is mapped to K levels by `Bands`; an infinite key goes to the end it names:
+    `-inf` to P1, `inf` to PK. The values observed are those of flows at their submission.
+    """
+
+    Options = OrderedOptions
+
+    ahead: ClassVar[str]
+    """What the flows that go before this one did, after "29% of recent traffic": "was smaller"."""
+
+    def __init__(self, options: OrderedOptions) -> None:
+        super().__init__(options)
+        self._levels = RMLQ_LEVELS[: options.levels]
+        self._bands = Bands(self._banded(self._levels))
+
+    @abc.abstractmethod
+    def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
+        """What the order is by. Not NaN; beyond 2 ** 53 it is not exact."""
+
+    @abc.abstractmethod
+    def words(self, now_ns: int, flow: ActiveFlow, key: float) -> str:
+        """The key of the flow, for a person."""
+
+    def value(self, now_ns: int, key: float) -> float:
+        """What `Bands` ranks: the key, where time does not change what it is worth."""
+        return key
+
+    def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+        return self._enter(now_ns, flow, self.key(now_ns, flow, view), view)
+
+    def on_completion(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
+        self._bands.leave(flow.flow.id)
+        return UNCHANGED
+
+    def _banded(self, levels: Sequence[Level]) -> Sequence[Level]:
+        """Those of the K levels that finite keys share."""
+        return levels
+
+    def _enter(self, now_ns: int, flow: ActiveFlow, key: float, view: View) -> Verdict:
+        verdict = self._place(now_ns, flow, key, view)
+        if flow.flow.id in self._bands:
+            self._observe_first(self.value(now_ns, key), flow.flow.size_bytes)
+        return verdict
+
+    def _observe_first(self, value: float, size_bytes: int) -> None:
+        """A flow of `size_bytes` has come, its key worth `value`."""
+        self._bands.observe(value, size_bytes)
+
+    def _place(self, now_ns: int, flow: ActiveFlow, key: float, view: View) -> Verdict:
+        words = self.words(now_ns, flow, key)
+        if view.exact:
+            return Verdict(Level.P3, words, order=key)
+        if math.isinf(key):
+            return Verdict(self._levels[0 if key < 0 else -1], words)
+        value = self.value(now_ns, key)
+        ranked = self._bands.by_rank(value)
+        level = self._bands.enter(flow.flow.id, key, value)
+        reason = words + self._rank_words(value)
+        if level is not ranked:
+            reason += f"; {ranked.name} by rank, {level.name} to keep the order"
+        return Verdict(level, reason)
+
+    def _rank_words(self, value: float) -> str:
+        share = self._bands.share_before(value)
+        return ", the first seen" if share is None else f", {share:.0%} of recent traffic {self.ahead}"
+
+
+class Ageing(Ordered):
+    """The key is a moment (ns). It decides the order; how far off it is decides the level.
+
+    So a flow climbs while its moment comes closer: its level is looked at every `recheck_ns`.
+    """
+
+    Options = AgeingOptions
+
+    def __init__(self, options: AgeingOptions) -> None:
+        super().__init__(options)
+        self.recheck_ns = options.recheck_ns
+
+    def value(self, now_ns: int, key: float) -> float:
+        return key - now_ns
+
+    def wants_ticks(self, view: View) -> bool:
+        return bool(view.flows) and not view.exact
+
+    def on_tick(self, now_ns: int, view: View) -> Verdicts:
+        moved = self._bands.reband(now_ns)
+        return {name: self._again(now_ns, view.flows[name], level) for name, level in moved.items()}
+
+    def _again(self, now_ns: int, flow: ActiveFlow, level: Level) -> Verdict:
+        key = self._bands.key(flow.flow.id)
+        return Verdict(level, self.words(now_ns, flow, key) + self._rank_words(self.value(now_ns, key)))

@@ -1,0 +1,52 @@
+"""What a scenario calls a policy: one on flows, and whether requests are controlled as well.
+
+`POLICY[(options)][+requests[(options)]]`: `fair`, `mfs(rho=off)`, `mfs + requests(prune=off)`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import cast
+
+from controller.overload import RequestControl
+from controller.policies.registry import Owner, lines_of, make_options, make_policy, parse
+from controller.policy import Policy, PolicyError
+
+CONTROL = "requests"
+CONTROL_SUMMARY = "after any policy: prefill queue by deadline, requests that come too late behind the others"
+
+_CONTROL = Owner(CONTROL, f"'+{CONTROL}'", RequestControl)
+_PARTS = re.compile(r"([^(+]*(?:\([^)]*\))?\s*)\+(.*)", re.DOTALL)
+_NAMES_CONTROL = re.compile(rf"\s*{CONTROL}\s*(\(|$)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """`control` is None where requests are left alone."""
+
+    policy: Policy
+    control: RequestControl | None
+
+
+def read_spec(text: str, **defaults: int | float | str | bool) -> Spec:
+    """What `text` names. `defaults` are for the options of the policy (see `make_policy`).
+
+    Raises `PolicyError` for an unknown name, or an unknown or ill-typed option.
+    """
+    parts = _PARTS.fullmatch(text)
+    policy = make_policy(text if parts is None else parts[1], **defaults)
+    return Spec(policy=policy, control=None if parts is None else _control(parts[2]))
+
+
+def control_option_lines() -> list[str]:
+    """The options of `+requests`, one line each: name, default, what it does."""
+    return lines_of(RequestControl)
+
+
+def _control(text: str) -> RequestControl:
+    if _NAMES_CONTROL.match(text) is None:
+        raise PolicyError(
+            f"a policy cannot be followed by {'+' + text.strip()!r};"
+            f" there is '+{CONTROL}' or '+{CONTROL}(option=value, ...)'"
+        )
+    _, written = parse(text)
+    return cast(RequestControl, make_options(_CONTROL, written))

@@ -1,0 +1,1 @@
+"""What the scheduler and the simulated fabric cost: `mfs bench`."""

@@ -1,0 +1,278 @@
+"""`mfs bench sim`: how fast the simulated fabric is, and how that grows.
+
+Every run is in a process of its own, so that its peak memory is its own. docs/benchmarks.md says what the
+cases and columns mean.
+"""
+
+import multiprocessing
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from experiments.errors import UserError
+from experiments.resolve.jobs import resolve
+from experiments.scenario.reading import load_scenario, override
+from testbed.simulation.run import SimulatedRun
+
+DEFAULT_POLICIES: Final = ("fair", "mfs")
+COLUMNS: Final = 120
+"""What the table of results takes on a terminal."""
+KIB: Final = 1024
+MIB: Final = 1024**2
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A fixed size. `settings` are what it changes of the scenario `quickstart`."""
+
+    name: str
+    about: str
+    settings: tuple[str, ...]
+
+
+_GPUS_64 = (
+    "topology.servers=64",
+    "topology.nic_gbps=100",
+    "units.ranks_per_server=1",
+    "units.prefill_units=7",
+    "units.ranks_per_unit=8",
+    "units.decode_ranks=8",
+    "workload.kind=conversation",
+    "units.tp=8",
+    "units.ep=8",
+)
+"""56 prefill GPUs in 7 units of 8, tensor- and expert-parallel, and 8 decode GPUs; each has a NIC, all one
+switch."""
+
+_CLUSTER = (
+    "topology.kind=leaf-spine",
+    "topology.nic_gbps=400",
+    "topology.gpus_per_server=8",
+    "topology.nics_per_server=8",
+    "topology.nvlink_gbps=3600",
+    "model=mixtral-8x22b",
+    "gpu=h100",
+    "units.ranks_per_server=8",
+    "units.ranks_per_unit=8",
+    "units.tp=4",
+    "units.ep=8",
+    "workload.kind=conversation",
+)
+
+
+def _cluster(servers: int) -> tuple[str, ...]:
+    """`servers` of 8 GPUs with a NIC each, a quarter of them for decoding, 16 below a leaf."""
+    leaves = max(2, servers // 16)
+    return (
+        *_CLUSTER,
+        f"topology.servers={servers}",
+        f"topology.leaves={leaves}",
+        f"topology.spines={leaves}",
+        f"units.prefill_units={servers * 3 // 4}",
+        f"units.decode_ranks={servers * 2}",
+    )
+
+
+CASES: Final = (
+    Case(
+        name="moe-64",
+        about="64 GPUs, EP 8, Mixtral-8x7B: a task graph of 1.35 million tasks",
+        settings=(*_GPUS_64, "workload.requests=553", "workload.load=0.8"),
+    ),
+    Case(
+        name="cluster-2048",
+        about="256 servers x 8 GPUs, Mixtral-8x22B TP 4 EP 8, 1,536 requests, load 0.8",
+        settings=(*_cluster(256), "workload.requests=1536", "workload.load=0.8"),
+    ),
+    Case(
+        name="cluster-2048-grouped",
+        about="the same with symmetric collectives as one stream each",
+        settings=(
+            *_cluster(256),
+            "workload.requests=1536",
+            "workload.load=0.8",
+            "simulation.collectives=grouped",
+        ),
+    ),
+)
+
+GROWTH: Final = (
+    *(
+        Case(
+            name=f"servers-{servers}",
+            about=f"{servers * 8} GPUs, 6 requests a server",
+            settings=(*_cluster(servers), f"workload.requests={6 * servers}", "workload.load=0.8"),
+        )
+        for servers in (8, 16, 32)
+    ),
+    *(
+        Case(
+            name=f"load-{load}",
+            about=f"128 GPUs, load {load}",
+            settings=(*_cluster(16), "workload.requests=96", f"workload.load={load}"),
+        )
+        for load in (0.4, 1.6)
+    ),
+    *(
+        Case(
+            name=f"requests-{requests}",
+            about=f"128 GPUs, {requests} requests",
+            settings=(*_cluster(16), f"workload.requests={requests}", "workload.load=0.8"),
+        )
+        for requests in (192, 384)
+    ),
+)
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, without the writing of results.
+
+    Tasks are messages between ranks, and compute steps of ranks. Events are what the simulator takes from
+    its agenda, and ends of messages. `moving` is how many messages moved at once, on average over simulated
+    time; `shared_anew` of how many messages a change made it work out the rates again. `cpu_s` is the
+    time of the processor, `wall_s` that of the clock; the peak of memory is the whole process's.
+    """
+
+    case: str
+    policy: str
+    wall_s: float
+    cpu_s: float
+    simulated_s: float
+    tasks: int
+    events: int
+    flows: int
+    requests: int
+    moving: float
+    shared_anew: float
+    peak_bytes: int
+    faithful: bool
+
+    @property
+    def events_per_s(self) -> float:
+        return self.events / self.wall_s
+
+    @property
+    def flows_per_s(self) -> float:
+        return self.flows / self.wall_s
+
+
+def chosen_cases(names: Sequence[str]) -> list[Case]:
+    """The cases called so, or the two judged ones and those of growth. Raises `UserError` for others."""
+    known = {case.name: case for case in (*CASES, *GROWTH)}
+    for name in names:
+        if name not in known:
+            raise UserError(f"--case {name}: there is no such case (cases: {', '.join(known)})")
+    return [known[name] for name in names] or list(known.values())
+
+
+def measure(
+    cases: Sequence[Case],
+    policies: Sequence[str],
+    *,
+    seed: int,
+    settings: Sequence[str] = (),
+    on_start: Callable[[str, str], None] = lambda case, policy: None,
+) -> Iterator[Measured]:
+    """Run every case under every policy, one after the other."""
+    context = multiprocessing.get_context("spawn")
+    for case in cases:
+        for policy in policies:
+            on_start(case.name, policy)
+            with context.Pool(1) as pool:
+                yield pool.apply(run_case, (case, policy, seed, tuple(settings)))
+
+
+def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ()) -> Measured:
+    """Run it here. The compiled functions are loaded before the clock starts."""
+    texts = ("fabric=sim", f"seed={seed}", *case.settings, *settings)
+    overrides = [override(text) for text in texts]
+    scenario = load_scenario("quickstart", [*overrides, override(f'policies=["{policy}"]')])
+    few = load_scenario("quickstart", [override("fabric=sim"), override("workload.requests=2")])
+    SimulatedRun(resolve(few).jobs[0], lambda _: None).run()
+    begun, begun_cpu = time.perf_counter(), time.process_time()
+    job = resolve(scenario).jobs[0]
+    record = SimulatedRun(job, lambda _: None).run()
+    wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - begun_cpu
+    computed = sum(span.kind == "compute" for span in record.spans)
+    facts = {name: float(value) for name, value in record.facts.items()}
+    return Measured(
+        case=case.name,
+        policy=policy,
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        simulated_s=record.duration_ns / 1e9,
+        tasks=int(facts["messages"]) + computed,
+        events=int(facts["events"]),
+        flows=len(record.flows),
+        requests=len(record.requests),
+        moving=facts["moving"],
+        shared_anew=facts["worked_out"] / max(1.0, facts["settlings"]),
+        peak_bytes=_peak_bytes(),
+        faithful=record.fidelity.faithful,
+    )
+
+
+def render(measured: Sequence[Measured]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = (
+        "case",
+        "policy",
+        "wall",
+        "CPU",
+        "simulated",
+        "tasks",
+        "events/s",
+        "flows/s",
+        "tasks/s",
+        "moving",
+        "shared anew",
+        "peak",
+        "faithful",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("case", "policy") else "right")
+    for one in measured:
+        table.add_row(
+            one.case,
+            one.policy,
+            f"{one.wall_s:.1f} s",
+            f"{one.cpu_s:.1f} s",
+            f"{one.simulated_s:.2f} s",
+            f"{one.tasks:,}",
+            f"{one.events_per_s:,.0f}",
+            f"{one.flows_per_s:,.0f}",
+            f"{one.tasks / one.wall_s:,.0f}",
+            f"{one.moving:.0f}",
+            f"{one.shared_anew:.1f}",
+            f"{one.peak_bytes / MIB:,.0f} MiB",
+            "yes" if one.faithful else "no",
+        )
+    about = {case.name: case.about for case in (*CASES, *GROWTH)}
+    lines = [
+        f"{name}: {about[name]}" for name in dict.fromkeys(one.case for one in measured) if name in about
+    ]
+    return Group(table, Text("\n".join(lines)))
+
+
+def as_json(measured: Sequence[Measured], *, seed: int) -> dict[str, Any]:
+    return {
+        "machine": platform.platform(),
+        "python": platform.python_version(),
+        "seed": seed,
+        "runs": [
+            msgspec.to_builtins(one) | {"events_per_s": one.events_per_s, "flows_per_s": one.flows_per_s}
+            for one in measured
+        ],
+    }
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * KIB

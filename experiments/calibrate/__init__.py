@@ -1,0 +1,1 @@
+"""What a machine adds to ideal links, and what a GPU reaches of its peaks, measured."""

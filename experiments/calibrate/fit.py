@@ -1,0 +1,248 @@
+"""From the rows of the micro experiments to overheads. Pure.
+
+Every value is a median, so that a moment in which the machine was busy with something else does not count.
+Times are wall nanoseconds and sizes bytes on the wire, which in these experiments are what a record has; the
+results are in the units of `simulation.overheads`.
+"""
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from controller.flow import Stage
+from experiments.calibrate.micro_jobs import BARRIER_BYTES, PAUSE_S, TINY_BYTES
+from experiments.resolve.calibration import Parameter
+from experiments.results import metrics
+from testbed.record import FlowRow, RequestRow, SpanRow
+
+_NS_PER_S = 1e9
+_NS_PER_US = 1e3
+
+
+class TooFewSamples(ValueError):
+    """A micro experiment left nothing to take a value from. The message names the overhead."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """`nanoseconds = intercept_ns + slope * bytes`."""
+
+    slope: float
+    intercept_ns: float
+
+
+def through(points: Iterable[tuple[float, float]]) -> Line:
+    """The straight line of least squares through the medians of y at each x.
+
+    Raises `TooFewSamples` for fewer than two different x.
+    """
+    at: dict[float, list[float]] = defaultdict(list)
+    for x, y in points:
+        at[x].append(y)
+    if len(at) < 2:
+        raise TooFewSamples("a line needs samples of at least two sizes")
+    slope, intercept = np.polyfit(list(at), [float(np.median(ys)) for ys in at.values()], 1)
+    return Line(float(slope), float(intercept))
+
+
+def parameter(name: str, samples: Sequence[float], *, value: float | None = None) -> Parameter:
+    """The median of `samples`, or `value`, with their spread. Raises `TooFewSamples` without any."""
+    median, p10, p90 = (metrics.percentile(samples, q) for q in (50, 10, 90))
+    if median is None or p10 is None or p90 is None:
+        raise TooFewSamples(f"{name}: nothing was measured")
+    return Parameter(value=median if value is None else value, p10=p10, p90=p90, samples=len(samples))
+
+
+class Links(msgspec.Struct, frozen=True, kw_only=True):
+    """What transfers tell: `transfer_us`, `goodput`, `burst_bytes`, `level_share`, and how `incast` did."""
+
+    transfer_us: Parameter
+    goodput: Parameter
+    burst_bytes: Parameter
+    level_share: Parameter
+    incast: Parameter
+
+
+class Port(msgspec.Struct, frozen=True):
+    """A port that carries `goodput_bps` of payload, and `burst_bytes` at once if it was idle."""
+
+    goodput_bps: float
+    burst_bytes: float
+
+    def drain_ns(self, size: float) -> float:
+        """How long `size` bytes take when it was idle."""
+        return max(0.0, size - self.burst_bytes) * 8e9 / self.goodput_bps
+
+
+def fit_links(flows: Iterable[FlowRow], link_bps: float) -> Links:
+    """Fit the transfers of `calibrate_jobs.transfer_job`.
+
+    A transfer that a port's burst holds takes `transfer_us`; a longer one that and, at `goodput`, the bytes
+    beyond the burst. `incast` is the share of that goodput at which several senders at once reach one server;
+    1 where incast costs nothing. A flow that yields gets `level_share` of the link meanwhile: what it has
+    left when the one above it is through tells how much that was.
+    """
+    groups: dict[tuple[str, str], list[FlowRow]] = defaultdict(list)
+    for flow in flows:
+        kind, number = flow.id.split(".")[:2]
+        groups["level" if kind in ("high", "low") else kind, number].append(flow)
+
+    def of(kind: str) -> list[list[FlowRow]]:
+        return [rows for (name, _), rows in groups.items() if name == kind]
+
+    alone = [(float(rows[0].size_bytes), float(_sent_ns(rows[0]))) for rows in of("one")]
+    tiny = [ns for size, ns in alone if size <= max(TINY_BYTES)]
+    transfer = parameter("transfer_us", [ns / _NS_PER_US for ns in tiny])
+    line = through([(size, ns) for size, ns in alone if size > max(TINY_BYTES)])
+    goodput = min(1.0, 8e9 / (line.slope * link_bps))
+    burst = max(0.0, (transfer.value * _NS_PER_US - line.intercept_ns) / line.slope)
+    port = Port(goodput * link_bps, burst)
+    long = [(size, ns - transfer.value * _NS_PER_US) for size, ns in alone if size > 2 * burst + 1]
+    incast = [
+        port.drain_ns(sum(row.size_bytes for row in rows)) / (_over_ns(rows) - transfer.value * _NS_PER_US)
+        for rows in of("incast")
+    ]
+    shares = [max(0.0, _share_of_the_lower(rows, port.goodput_bps)) for rows in of("level")]
+    return Links(
+        transfer_us=transfer,
+        goodput=parameter(
+            "goodput", [(size - burst) * 8e9 / (ns * link_bps) for size, ns in long if ns > 0], value=goodput
+        ),
+        burst_bytes=parameter(
+            "burst_bytes", [size - ns * port.goodput_bps / 8e9 for size, ns in long], value=burst
+        ),
+        level_share=parameter("level_share", shares),
+        incast=parameter("incast", incast),
+    )
+
+
+def _sent_ns(flow: FlowRow) -> int:
+    return flow.finish_ns - flow.permit_ns
+
+
+def _over_ns(flows: Sequence[FlowRow]) -> int:
+    return max(flow.finish_ns for flow in flows) - min(flow.permit_ns for flow in flows)
+
+
+def _share_of_the_lower(flows: Sequence[FlowRow], goodput_bps: float) -> float:
+    high, low = sorted(flows, key=lambda flow: flow.finish_ns)
+    begin = min(high.permit_ns, low.permit_ns)
+    left_bytes = (low.finish_ns - high.finish_ns) * goodput_bps / 8e9
+    return (low.size_bytes - left_bytes) * 8e9 / (goodput_bps * (high.finish_ns - begin))
+
+
+class Collectives(msgspec.Struct, frozen=True, kw_only=True):
+    """What collectives tell. `all_to_all_goodput` is None for two members, who share no port."""
+
+    permit_kept_us: Parameter
+    permit_us: Parameter
+    collective_us: Parameter
+    round_us: Parameter
+    all_to_all_goodput: Parameter | None
+    compute_us: Parameter
+    batch_us: Parameter
+
+
+def fit_collectives(
+    kept: Sequence[FlowRow],
+    changed: Sequence[FlowRow],
+    spans: Iterable[SpanRow],
+    requests: Iterable[RequestRow],
+    *,
+    port: Port,
+    members: int,
+) -> Collectives:
+    """Fit the collectives of two runs of `calibrate_jobs.collective_job`: `kept` are the flows of the one
+    whose levels stay, `spans` and `requests` are of it too; `changed` those of the other.
+
+    From the last submit to the last finish an all-to-all takes a permit, `collective_us`, and the bytes
+    that each member sends, less the burst, at `all_to_all_goodput`. An all-reduce takes a permit,
+    `collective_us`, `round_us` for each round after the first, and its bytes.
+    """
+    permit_us, kept_us = _permits_us(changed)[True], _permits_us(kept)[False]
+    permit_kept = parameter("permit_kept_us", kept_us)
+    times: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for rows in _collectives(kept).values():
+        kind, size = _what(rows)
+        ns = max(r.finish_ns for r in rows) - max(r.submit_ns for r in rows)
+        times[kind][size].append(ns - permit_kept.value * _NS_PER_US)
+    exchanged = [(port.drain_ns(size), ns) for size, all_ns in times["all-to-all"].items() for ns in all_ns]
+    line = through(exchanged)
+    shares = members > 2
+    slope = max(1.0, line.slope) if shares else 1.0
+    fixed = [(ns - slope * drain_ns) / _NS_PER_US for drain_ns, ns in exchanged]
+    collective = parameter("collective_us", fixed, value=max(0.0, float(np.median(fixed))))
+    rounds = 2 * (members - 1) - 1
+    reduced = [
+        ((ns - port.drain_ns(size)) / _NS_PER_US - collective.value) / rounds
+        for size, all_ns in times["all-reduce"].items()
+        for ns in all_ns
+    ]
+    return Collectives(
+        permit_kept_us=permit_kept,
+        permit_us=parameter("permit_us", permit_us),
+        collective_us=collective,
+        round_us=parameter("round_us", reduced, value=max(0.0, float(np.median(reduced)))),
+        all_to_all_goodput=parameter(
+            "all_to_all_goodput",
+            [
+                min(1.0, drain_ns / max(1.0, ns - collective.value * _NS_PER_US))
+                for drain_ns, ns in exchanged
+                if drain_ns > 0
+            ],
+            value=1 / slope,
+        )
+        if shares
+        else None,
+        compute_us=parameter("compute_us", _late_us(spans)),
+        batch_us=parameter("batch_us", _batches_us(requests)),
+    )
+
+
+def _permits_us(flows: Iterable[FlowRow]) -> dict[bool, list[float]]:
+    """Submit to permit of each member's shares, by whether its level had to change for it."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    members: dict[int, list[FlowRow]] = defaultdict(list)
+    for flow in flows:
+        if flow.stage is Stage.COLLECTIVE:
+            members[flow.src].append(flow)
+    for shares in members.values():
+        shares.sort(key=lambda flow: flow.submit_ns)
+        for before, flow in itertools.pairwise(shares):
+            waited_us = (flow.permit_ns - flow.submit_ns) / _NS_PER_US
+            found[flow.level_first != before.level_last].append(waited_us)
+    return found
+
+
+def _collectives(flows: Iterable[FlowRow]) -> Mapping[str, list[FlowRow]]:
+    found: dict[str, list[FlowRow]] = defaultdict(list)
+    for flow in flows:
+        if flow.stage is Stage.COLLECTIVE and flow.coflow is not None:
+            found[flow.coflow].append(flow)
+    return found
+
+
+def _what(shares: Sequence[FlowRow]) -> tuple[str, int]:
+    """What a collective of the job is, and the bytes that a member sends in it."""
+    known = re.search(r"\.(all-to-all|all-reduce)\.(\d+)\.", shares[0].coflow or "")
+    if known is None:
+        return "barrier", BARRIER_BYTES
+    return known[1], int(known[2])
+
+
+def _late_us(spans: Iterable[SpanRow]) -> list[float]:
+    pauses = (span.end_ns - span.start_ns for span in spans if span.kind == metrics.SpanKind.COMPUTE)
+    return [max(0.0, ns / _NS_PER_US - PAUSE_S * 1e6) for ns in pauses]
+
+
+def _batches_us(requests: Iterable[RequestRow]) -> list[float]:
+    """From the end of each batch to the begin of the next, which all have been waiting."""
+    times = sorted(
+        (row.start_ns, row.prefill_end_ns)
+        for row in requests
+        if row.start_ns is not None and row.prefill_end_ns is not None
+    )
+    return [max(0, start - end) / _NS_PER_US for (_, end), (start, _) in itertools.pairwise(times)]

@@ -1,0 +1,205 @@
+"""The micro experiments of a calibration, as jobs whose model units are those of the machine.
+
+A model second is a wall second and a model byte a byte on the wire, so what a run records needs no
+conversion. Sizes are given as the time they take on a link of `link_bps`: what is measured then lies in the
+same range on fast links and on slow ones.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from controller.flow import Stage
+from experiments.resolve.jobs import resolve
+from experiments.scenario.scenario import Scenario
+from testbed.job import Job, MicroFlow, Request
+from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan, Transfer
+
+MEMBERS = (2, 4, 8)
+"""Sizes of a process group that can be timed."""
+
+PAUSE_S = 0.03
+"""Between what is measured: queues drain, and a port may let a burst pass again."""
+
+BARRIER_BYTES = 1000
+"""To each peer, before every measured collective: all members then begin within a permit."""
+
+TINY_BYTES = (1000, 2000, 4000)
+"""Transfers within the burst of a port: their time is what a transfer takes besides its bytes."""
+
+TRANSFER_S = (0.02, 0.04, 0.08, 0.16)
+COLLECTIVE_S = (0.012, 0.025, 0.05, 0.1)
+INCAST_S = (0.02, 0.06)
+HIGH_S, LOW_S = 0.4, 0.1
+TRANSFER_REPEATS, INCAST_REPEATS, LEVEL_REPEATS, BATCHES = 8, 5, 6, 12
+
+_FOREVER_NS = 10**12
+_NS_PER_S = 1e9
+
+
+def transfer_job(link_mbps: float, senders: int) -> Job:
+    """Transfers one at a time, `senders` into one server at once, and one that yields to another.
+
+    The policy `stage` puts S1 above S3. Flows are named `one.N`, `incast.N.SENDER` and `high.N`, `low.N`.
+    """
+    job = _job(link_mbps, "stage", {"topology": {"servers": senders + 1}, "workload": _NO_FLOWS})
+    flows = tuple(
+        MicroFlow(
+            transfer=Transfer(id=name, stage=stage, src=src, dst=dst, size_bytes=size),
+            start_ns=round(start_s * _NS_PER_S),
+        )
+        for name, stage, src, dst, size, start_s in _transfers(link_mbps * 1e6, senders)
+    )
+    return msgspec.structs.replace(job, flows=flows)
+
+
+_NO_FLOWS: Final[Mapping[str, object]] = {
+    "kind": "flows",
+    "flows": [{"id": "none", "src": "h1", "dst": "h2", "bytes": 1}],
+}
+"""A micro workload has at least one flow; the job's are put in its place."""
+
+
+def _transfers(link_bps: float, senders: int) -> Iterator[tuple[str, Stage, int, int, int, float]]:
+    """Name, stage, source, destination, bytes and start of each."""
+    now_s, number = 0.5, 0
+    for _ in range(TRANSFER_REPEATS):
+        for size in (*TINY_BYTES, *(_bytes(link_bps, seconds) for seconds in TRANSFER_S)):
+            yield f"one.{number}", Stage.P2D, 0, 1, size, now_s
+            now_s += 1.1 * size * 8 / link_bps + PAUSE_S
+            number += 1
+    for _ in range(INCAST_REPEATS):
+        for seconds in INCAST_S:
+            for sender in range(senders):
+                size = _bytes(link_bps, seconds)
+                yield f"incast.{number}.{sender}", Stage.P2D, sender + 1, 0, size, now_s
+            now_s += 1.2 * senders * seconds + PAUSE_S
+            number += 1
+    for _ in range(LEVEL_REPEATS):
+        yield f"high.{number}", Stage.KV_REUSE, 0, 1, _bytes(link_bps, HIGH_S), now_s
+        yield f"low.{number}", Stage.P2D, 0, 1, _bytes(link_bps, LOW_S), now_s
+        now_s += 1.2 * (HIGH_S + LOW_S) + PAUSE_S
+        number += 1
+
+
+def collective_job(link_mbps: float, members: int, policy: str) -> Job:
+    """Batches of collectives on idle links, each after a barrier and a pause.
+
+    A layer measures one: `all-to-all.N` or `all-reduce.N` where N are the bytes that a member sends. Under
+    `sjf` barrier and collective are on different levels, so that every permit has to wait for a rule change;
+    under `fair` none has.
+    """
+    job = _job(
+        link_mbps,
+        policy,
+        {
+            "topology": {"servers": members + 1},
+            "units": {"prefill_units": 1, "ranks_per_unit": members, "decode_ranks": 1, "ep": members},
+            "workload": {"requests": 1},
+        },
+    )
+    requests = tuple(
+        Request(
+            id=number,
+            arrival_ns=0,
+            prompt_tokens=1,
+            output_tokens=1,
+            blocks=(),
+            block_tokens=1,
+            slo_ns=_FOREVER_NS,
+            unloaded_ns=10**9,
+        )
+        for number in range(BATCHES)
+    )
+    plans = tuple(_plan(job, request.id, link_mbps * 1e6, members) for request in requests)
+    return msgspec.structs.replace(job, requests=requests, plans=plans)
+
+
+def _plan(job: Job, request: int, link_bps: float, members: int) -> BatchPlan:
+    unit, ranks = next(iter(job.placement.units.items()))
+    group = next(name for name, of in job.placement.groups.items() if of == ranks)
+    batch = f"{unit}.b{request}"
+    decode = job.placement.decode[0]
+
+    def all_to_all(name: str, each: int) -> Collective:
+        sizes = tuple(tuple(0 if i == j else each for j in range(members)) for i in range(members))
+        return Collective(id=name, group=group, kind=CollectiveKind.ALL_TO_ALL, sizes=sizes, label=name)
+
+    def measured(layer: int, step: Collective) -> LayerPlan:
+        barrier = all_to_all("barrier", BARRIER_BYTES)
+        steps = (
+            _pause(members),
+            msgspec.structs.replace(barrier, id=f"{batch}.l{layer}.barrier.{group}"),
+            _pause(members),
+            msgspec.structs.replace(step, id=f"{batch}.l{layer}.{step.label}.{group}"),
+        )
+        return LayerPlan(index=layer, wait=(), steps=steps, post=())
+
+    collectives: list[Collective] = []
+    for seconds in COLLECTIVE_S:
+        each = _bytes(link_bps, seconds) // (members - 1)
+        collectives.append(all_to_all(f"all-to-all.{each * (members - 1)}", each))
+        # A member of the ring sends 2 (p - 1) / p of the vector, whose parts are whole 64-bit numbers.
+        vector = _bytes(link_bps, seconds) // (2 * (members - 1)) // 8 * 8 * members
+        label = f"all-reduce.{vector // members * 2 * (members - 1)}"
+        collectives.append(
+            Collective(id=label, group=group, kind=CollectiveKind.ALL_REDUCE, sizes=((vector,),), label=label)
+        )
+    layers = [measured(layer, step) for layer, step in enumerate(collectives)]
+    last = Transfer(
+        id=f"{batch}.r{request}.l{len(layers)}.s3.{ranks[0]}-{decode}",
+        stage=Stage.P2D,
+        src=ranks[0],
+        dst=decode,
+        size_bytes=BARRIER_BYTES,
+        batch=batch,
+        request=request,
+        layer=len(layers),
+        deadline_ns=_FOREVER_NS,
+    )
+    layers.append(LayerPlan(index=len(layers), wait=(), steps=(_pause(members),), post=(last,)))
+    return BatchPlan(
+        id=batch,
+        unit=unit,
+        ranks=ranks,
+        requests=(
+            RequestPlan(
+                request=request,
+                replica=ranks[:1],
+                decode_rank=decode,
+                new_tokens=1,
+                local_tokens=0,
+                remote_tokens=0,
+                p2d_flows=1,
+                decode_step_s=PAUSE_S,
+                deadline_ns=_FOREVER_NS,
+            ),
+        ),
+        layers=tuple(layers),
+        compute_s=PAUSE_S * len(layers),
+        formed_ns=0,
+    )
+
+
+def _pause(members: int) -> Compute:
+    return Compute(label="pause", seconds=(PAUSE_S,) * members, flops=(0.0,) * members)
+
+
+def _bytes(link_bps: float, seconds: float) -> int:
+    return round(link_bps * seconds / 8)
+
+
+def _job(link_mbps: float, policy: str, keys: Mapping[str, Mapping[str, object]]) -> Job:
+    topology = {"kind": "star", "nic_gbps": link_mbps / 1000, **keys["topology"]}
+    scenario = Scenario.model_validate(
+        {
+            "name": "calibrate",
+            "fabric": "mininet",
+            "policies": (policy,),
+            "scale": {"time_dilation": 1.0, "bytes_scale": 1.0},
+            **keys,
+            "topology": topology,
+        }
+    )
+    return resolve(scenario).jobs[0]

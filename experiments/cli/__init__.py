@@ -1,0 +1,1 @@
+"""The `mfs` command, a module per verb."""

@@ -1,0 +1,95 @@
+"""`mfs bench`: the commands that time what has to be quick."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from experiments.cli.common import stdout, told_to_the_user
+
+bench = typer.Typer(help="Time what has to be quick.", no_args_is_help=True)
+
+
+@bench.command("scheduler")
+def bench_scheduler(
+    policy: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="A policy to time; repeatable. Default: all.")
+    ] = None,
+    flows: Annotated[
+        list[int] | None,
+        typer.Option(min=100, help="How many flows are active; repeatable. Default: 100, 1000, 10000."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, max=3600, help="Wall seconds to time each pair of them.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the events.")] = 1,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="As on a fabric that keeps an exact order, not levels only.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+) -> None:
+    """Time what one event costs each policy. Interrupted, it prints what there is."""
+    with told_to_the_user():
+        from experiments.bench import scheduler as timing
+
+        policies = timing.chosen_policies(policy or [])
+        counts = flows or timing.DEFAULT_FLOWS
+        cells: list[timing.Cell] = []
+        complete = False
+        try:
+            with Console(stderr=True).status("") as status:
+                for cell in timing.measure(
+                    policies,
+                    counts,
+                    seconds=seconds,
+                    seed=seed,
+                    exact=exact,
+                    on_start=lambda name, count: status.update(f"{name}, {count} flows"),
+                ):
+                    cells.append(cell)
+            complete = True
+        finally:
+            if as_json:
+                told = timing.as_json(cells, seconds=seconds, seed=seed, exact=exact, complete=complete)
+                print(json.dumps(told, indent=2))
+            elif cells:
+                stdout().print(timing.render(cells))
+
+
+@bench.command("sim")
+def bench_sim(
+    case: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A case to run; repeatable. Default: all.")
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="A policy; repeatable. Default: fair and mfs.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a key of every case's scenario; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the requests.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+) -> None:
+    """Time the simulated fabric on fixed cases. Interrupted, it prints what there is."""
+    with told_to_the_user():
+        from experiments.bench import simulation as timing
+
+        cases = timing.chosen_cases(case or [])
+        measured: list[timing.Measured] = []
+        try:
+            with Console(stderr=True).status("") as status:
+                for one in timing.measure(
+                    cases,
+                    policy or timing.DEFAULT_POLICIES,
+                    seed=seed,
+                    settings=settings or (),
+                    on_start=lambda name, spec: status.update(f"{name}, {spec}"),
+                ):
+                    measured.append(one)
+        finally:
+            if as_json:
+                print(json.dumps(timing.as_json(measured, seed=seed), indent=2))
+            elif measured:
+                stdout(timing.COLUMNS).print(timing.render(measured))

@@ -1,0 +1,39 @@
+"""`mfs models`: the command that shows what follows from a model's shape."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from experiments.cli.common import stdout, told_to_the_user
+
+
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]", help="A model, a Hugging Face config.json, or a directory with one."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the shape, or all shapes, as JSON and nothing else.")
+    ] = False,
+) -> None:
+    """List the models, or show one: parameters, bytes of KV, FLOPs of a layer."""
+    with told_to_the_user():
+        import msgspec
+
+        from experiments.cli.model_tables import details, overview
+        from experiments.scenario.model_file import model_from_option
+        from testbed.models.shapes import MODELS
+
+        if name is not None:
+            shape = model_from_option(name)
+            if as_json:
+                print(json.dumps(msgspec.to_builtins(shape), indent=2))
+            else:
+                stdout().print(details(shape))
+        elif as_json:
+            print(json.dumps([msgspec.to_builtins(shape) for shape in MODELS.values()], indent=2))
+        else:
+            stdout().print(overview(MODELS.values()))

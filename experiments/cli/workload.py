@@ -1,0 +1,164 @@
+"""`mfs workload`: what a trace is like, and traces that are as one wants them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.common import stdout, told_to_the_user
+from experiments.errors import UserError
+
+workload = typer.Typer(help="Describe traces of requests, and make some.", no_args_is_help=True)
+
+_KIND = "The trace's format: mooncake, azure, burstgpt or bailian; default: told from its first line."
+
+
+@workload.command("describe")
+def describe(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A trace file.")],
+    kind: Annotated[str | None, typer.Option(help=_KIND)] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Requests to leave out at the start.")] = 0,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests to take; default: all.")] = None,
+    as_stamped: Annotated[
+        bool, typer.Option("--as-stamped", help="Do not spread arrivals inside the tick of a coarse clock.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write describe.json and workload.html there.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print describe.json, and nothing else, on standard output.")
+    ] = False,
+) -> None:
+    """Say what a trace is like: its arrivals, its lengths, and what of its prompts can be reused."""
+    with told_to_the_user():
+        from experiments.trace_formats.trace_file import TraceFormat, detect_format
+        from experiments.traces import describe as workload_describe
+        from experiments.traces.columns import read_columns
+
+        known = {format.value: format for format in TraceFormat}
+        if kind is not None and kind not in known:
+            raise UserError(f"--kind {kind}: no format of a trace (known: {', '.join(known)})")
+        if out is not None and out.exists() and not out.is_dir():
+            raise UserError(f"--out {out}: is a file; name a directory")
+        format = detect_format(file) if kind is None else known[kind]
+        columns = read_columns(file, format, skip=skip, requests=requests, spread_ticks=not as_stamped)
+        found = workload_describe.describe(columns)
+        page = None
+        if out is not None:
+            page = workload_describe.write_description(out, file.name, columns, found)
+        if as_json:
+            print(workload_describe.as_json(found), end="")
+            return
+        stdout().print(workload_describe.description_table(f"{file.name}, {format.value}", [("", found)]))
+        for note in found.notes:
+            print(note)
+        if page is not None:
+            print(f"page: {page}")
+
+
+@workload.command("synth")
+def synth(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The trace to write, in Mooncake's format.")],
+    requests: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="How many; default: 1000, or as --like.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1e-6, max=1e6, help="Mean rate, requests/s; default: 1.")
+    ] = None,
+    dispersion: Annotated[
+        float | None,
+        typer.Option(
+            min=1, max=1e6, help="Variance / mean of arrivals in long windows; default: 1, a Poisson process."
+        ),
+    ] = None,
+    burst_s: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=1e6, help="Mean length of a burst, seconds; default: half of the time."),
+    ] = None,
+    prompt_mean: Annotated[
+        float | None, typer.Option(min=1, help="Mean tokens of a prompt; default: 2000.")
+    ] = None,
+    prompt_cv: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Their standard deviation / mean; default: 1.")
+    ] = None,
+    prompt_p50: Annotated[
+        float | None, typer.Option(min=1, help="Median tokens of a prompt, with --prompt-p99.")
+    ] = None,
+    prompt_p99: Annotated[float | None, typer.Option(min=1, help="Their 99th percentile.")] = None,
+    output_mean: Annotated[
+        float | None, typer.Option(min=1, help="Mean tokens of an answer; default: 250.")
+    ] = None,
+    output_cv: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Their standard deviation / mean; default: 1.")
+    ] = None,
+    reuse: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.99, help="Share of prompt tokens that prompts before had; default: 0.5."),
+    ] = None,
+    prefixes: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Texts that prompts begin with; default: 16.")
+    ] = None,
+    zipf: Annotated[
+        float | None,
+        typer.Option(min=0, max=10, help="The i-th text is used like i**-ZIPF; default: 1; 0: all alike."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")] = 1,
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A trace to take from what the other options do not say."),
+    ] = None,
+) -> None:
+    """Write a trace with given statistics, and show the ones it has."""
+    with told_to_the_user():
+        import msgspec
+
+        from experiments.trace_formats.trace_file import TraceFormat, detect_format
+        from experiments.traces import synth as workload_synth
+        from experiments.traces.columns import read_columns
+        from experiments.traces.describe import describe, description_table
+
+        if not out.absolute().parent.is_dir():
+            raise UserError(f"--out {out}: there is no directory {out.parent}")
+        model = None
+        wanted = workload_synth.Wanted(
+            requests=1000,
+            rate_rps=1.0,
+            prompt=workload_synth.by_mean(2000, 1),
+            output=workload_synth.by_mean(250, 1),
+            reuse=0.5,
+        )
+        if like is not None:
+            model = describe(read_columns(like, detect_format(like)))
+            wanted = workload_synth.like(model)
+        bursts = {} if dispersion is None else {"dispersion": dispersion, "burst_s": None}
+        given = {
+            "requests": requests,
+            "rate_rps": rate,
+            "reuse": reuse,
+            "prefixes": prefixes,
+            "zipf": zipf,
+            "prompt": workload_synth.lengths(
+                "prompt", wanted.prompt, mean=prompt_mean, cv=prompt_cv, p50=prompt_p50, p99=prompt_p99
+            ),
+            "output": workload_synth.lengths("output", wanted.output, mean=output_mean, cv=output_cv),
+            "seed": seed,
+        }
+        wanted = msgspec.structs.replace(
+            wanted, **bursts, **{name: value for name, value in given.items() if value is not None}
+        )
+        if burst_s is not None:
+            wanted = msgspec.structs.replace(wanted, burst_s=burst_s)
+        workload_synth.check(wanted)
+        workload_synth.write_trace(out, workload_synth.synthesise(wanted))
+        found = describe(read_columns(out, TraceFormat.MOONCAKE))
+        shown = (
+            [(out.name, found)] if model is None or like is None else [(like.name, model), (out.name, found)]
+        )
+        stdout().print(description_table("as written", shown))
+        missed = abs(found.reuse.token_share - wanted.reuse)
+        if missed > workload_synth.REUSE_TOLERANCE:
+            print(
+                f"asked for {wanted.reuse:.1%} of the prompt tokens to be reused: prompts are too short for "
+                f"blocks of {found.block_tokens} tokens, too few, or begin with too many texts (--prefixes)"
+            )
+        print(f"trace: {out}")

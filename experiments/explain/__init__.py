@@ -1,0 +1,1 @@
+"""What happened to one flow or one request, in sentences."""

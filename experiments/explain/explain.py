@@ -1,0 +1,155 @@
+"""`mfs explain`: what happened to one flow or one request of a run, in sentences.
+
+Only the rows asked for are kept when a table is read. `experiments.explain.sentences` words them.
+"""
+
+import contextlib
+import difflib
+import heapq
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from controller.flow import Stage
+from experiments.errors import UserError
+from experiments.explain import sentences as explain_text
+from experiments.nearest import nearest
+from experiments.results.metrics import batches_of, spans_by_batch, time_spent
+from experiments.results.parquet import TABLES, TableRows
+from testbed.record import DecisionRow, FlowRow, RequestRow, SpanRow
+
+Row = TypeVar("Row", bound=msgspec.Struct)
+
+_COMPARED_IDS = 2_000
+"""difflib looks at so many ids, those with the longest common beginning: a run may have a million."""
+
+
+class NotInRun(UserError):
+    """There is no flow or request of that name under any of the policies asked for."""
+
+
+def explain_flow(directory: Path, flow: str, policy: str | None = None) -> str:
+    """The story of `flow` under `policy`, or under each policy of the run.
+
+    Raises `UserError` for something that is not a run directory or lacks what is needed, and
+    `NotInRun` for an unknown flow, with the nearest ids.
+    """
+    run = _Run(directory)
+    stories: list[str] = []
+    missing: dict[tuple[str, ...], list[str]] = {}
+    for name in run.chosen(policy):
+        rows = run.rows(FlowRow, name, id=flow)
+        if rows:
+            stories.append(_flow_story(run, name, rows[0]))
+        else:
+            missing.setdefault(_nearest_ids(flow, run.flow_ids(name)), []).append(name)
+    return _told(directory, stories, [explain_text.no_flow(*item, flow) for item in missing.items()])
+
+
+def explain_request(directory: Path, request: int, policy: str | None = None) -> str:
+    """Where the TTFT of `request` went and its flows, worst first. Raises as `explain_flow` does."""
+    run = _Run(directory)
+    stories: list[str] = []
+    missing: dict[tuple[int, ...], list[str]] = {}
+    for name in run.chosen(policy):
+        rows = run.rows(RequestRow, name, request=request)
+        if rows:
+            stories.append(_request_story(run, name, rows[0]))
+        else:
+            missing.setdefault(run.request_numbers(name), []).append(name)
+    return _told(directory, stories, [explain_text.no_request(*item, request) for item in missing.items()])
+
+
+def _told(directory: Path, stories: list[str], missing: list[str]) -> str:
+    if not stories:
+        raise NotInRun(f"{directory}: " + "\n".join(missing))
+    return "\n\n".join(stories + missing)
+
+
+def _flow_story(run: "_Run", policy: str, flow: FlowRow) -> str:
+    decisions = run.rows(DecisionRow, policy, flow=flow.id)
+    requests: Sequence[RequestRow] = ()
+    if flow.request is not None:
+        requests = run.rows(RequestRow, policy, request=flow.request)
+    elif flow.batch is not None:
+        everyone = run.rows(RequestRow, policy)
+        requests = [row for row in everyone if flow.batch in batches_of(row)]
+    shares: Sequence[FlowRow] = ()
+    if flow.stage is Stage.COLLECTIVE and flow.coflow is not None:
+        shares = run.rows(FlowRow, policy, coflow=flow.coflow)
+    return explain_text.flow_story(
+        policy, flow, sorted(decisions, key=lambda row: row.time_ns), requests, shares
+    )
+
+
+def _request_story(run: "_Run", policy: str, request: RequestRow) -> str:
+    flows = run.rows(FlowRow, policy, request=request.request)
+    batches = batches_of(request)
+    spans = [span for batch in batches for span in run.rows(SpanRow, policy, batch=batch)]
+    shares: Sequence[FlowRow] = ()
+    if request.batch is not None:
+        shares = run.rows(FlowRow, policy, batch=request.batch, stage=Stage.COLLECTIVE.value)
+    spent = time_spent(request, spans_by_batch(spans))
+    return explain_text.request_story(run.path, policy, request, spent, flows, shares)
+
+
+def _nearest_ids(flow: str, ids: Iterable[str]) -> tuple[str, ...]:
+    alike = heapq.nlargest(_COMPARED_IDS, ids, key=lambda known: _same_beginning(known, flow))
+    return tuple(difflib.get_close_matches(flow, alike, n=3, cutoff=0.5))
+
+
+def _same_beginning(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+class _Run:
+    """Reads rows of a run directory as they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+            self._policies = [str(run["policy"]) for run in summary["runs"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: not a run directory, it has no summary.json of ours") from None
+
+    def chosen(self, policy: str | None) -> list[str]:
+        if policy is None:
+            return self._policies
+        if policy in self._policies:
+            return [policy]
+        guess = nearest(policy, self._policies)
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        known = ", ".join(self._policies)
+        raise UserError(f"--policy {policy}: {self.path} has no such policy{hint} (it has: {known})")
+
+    def flow_ids(self, policy: str) -> Iterator[str]:
+        with self._reading(FlowRow):
+            for part in TableRows(self.path, FlowRow, policy).parts(["id"]):
+                yield from part["id"].to_pylist()
+
+    def request_numbers(self, policy: str) -> tuple[int, ...]:
+        with self._reading(RequestRow):
+            parts = TableRows(self.path, RequestRow, policy).parts(["request"])
+            return tuple(sorted(number for part in parts for number in part["request"].to_pylist()))
+
+    def rows(self, row: type[Row], policy: str, **equal: object) -> tuple[Row, ...]:
+        """The rows of one policy whose columns have the values in `equal`."""
+        among = {column: (value,) for column, value in equal.items()}
+        with self._reading(row):
+            return tuple(TableRows(self.path, row, policy).where(**among))
+
+    @contextlib.contextmanager
+    def _reading(self, row: type[msgspec.Struct]) -> Iterator[None]:
+        name = f"{TABLES[row]}.parquet"
+        try:
+            yield
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is not the directory of a finished run: no {name}") from None
+        except (pa.ArrowException, msgspec.ValidationError, OSError) as error:
+            raise UserError(f"{self.path / name} cannot be read: {error}") from None

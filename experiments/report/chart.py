@@ -1,0 +1,143 @@
+"""How the report's figures look: matplotlib figures as inline SVG that follows the page's colours."""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from controller.flow import Level
+from experiments.results.distributions import Curve, curve
+
+# Matplotlib writes colours as literals; these two are stand-ins for what the style sheet decides,
+# so that one figure is readable on a light and on a dark page.
+_INK: Final = "#123457"
+_GRID: Final = "#765432"
+_PAGE_COLOURS: Final = {_INK: "var(--ink)", _GRID: "var(--rule)"}
+
+LEVEL_COLOURS: Final = {
+    Level.CONTROL: "#777777",
+    Level.P1: "#c0392b",
+    Level.P2: "#e0782f",
+    Level.P3: "#d9b13b",
+    Level.P4: "#5fa05a",
+    Level.P5: "#3a8fb5",
+    Level.P6: "#5b62b3",
+    Level.SCAVENGER: "#9a9a9a",
+}
+
+_STYLE: Final[dict[Any, Any]] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": _GRID,
+    "axes.grid": True,
+    "axes.labelcolor": _INK,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.8,
+    "axes.prop_cycle": cycler(color=[_INK]),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 8.5,
+    "axes.titlecolor": _INK,
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.labelcolor": _INK,
+    "lines.color": _INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mfs-testbed",
+    "text.color": _INK,
+    "text.parse_math": False,  # a policy or flow may have a "$" in its name
+    "xtick.color": _GRID,
+    "xtick.labelcolor": _INK,
+    "ytick.color": _GRID,
+    "ytick.labelcolor": _INK,
+}
+figure_style: Final = mpl.rc_context(_STYLE)
+"""Decorator for a function that draws: matplotlib reads its style when something is added, and saved."""
+
+
+def new_figure(rows: int, columns: int, *, height: float, sharex: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as the page, `height` inches per row, and its axes, row by row."""
+    figure = Figure(figsize=(9.0, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex)
+    return figure, list(axes.flat)
+
+
+def svg(figure: Figure, label: str) -> str:
+    """The figure as an `<svg>` element with `label` for those who cannot see it."""
+    buffer = io.StringIO()
+    # Undated, so that the same run gives the same report.
+    figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    for literal, variable in _PAGE_COLOURS.items():
+        text = text.replace(literal, variable)
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def draw_cdf(
+    axes: Axes, values: Sequence[float], *, label: str, colour: str, total: int | None = None
+) -> None:
+    """The share of `total` (default: all) that is at most x; misses keep the curve below 1."""
+    draw_curve(axes, curve(values), label=label, colour=colour, total=total)
+
+
+def draw_curve(
+    axes: Axes, found: Curve, *, label: str, colour: str, unit: float = 1.0, total: int | None = None
+) -> None:
+    """The same of a curve that is there already; `unit` is what 1 on the x axis is of its values."""
+    if not found.values:
+        return
+    ordered = np.asarray(found.values) / unit
+    x = np.concatenate((ordered[:1], ordered))
+    y = np.concatenate(([0.0], found.shares(total)))
+    axes.step(x, y, where="post", color=colour, linewidth=1.6, label=label)
+    axes.set_ylim(0, 1.02)
+
+
+def draw_mark(axes: Axes, x: float, text: str) -> None:
+    """A labelled vertical line: an SLO, a deadline."""
+    axes.axvline(x, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.annotate(
+        text,
+        (x, 0.04),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        color=_INK,
+    )
+
+
+def log_axis(axes: Axes) -> None:
+    """A logarithmic x axis with ticks at 1, 2 and 5 as plain numbers."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """One legend for all panels, in a row above them, from what is labelled in `axes`."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper left", ncols=8)
+
+
+def level_legend_above(figure: Figure, levels: Iterable[Level]) -> None:
+    """A legend of the levels that were drawn."""
+    patches = [Patch(color=LEVEL_COLOURS[level], label=level.name) for level in sorted(levels)]
+    if patches:
+        figure.legend(handles=patches, loc="outside upper left", ncols=len(Level))

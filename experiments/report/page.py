@@ -1,0 +1,36 @@
+"""What every report page is made of: the frame, its sections and figures. It opens offline."""
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from experiments.report.sections import Markup, html
+
+
+def page(*, title: str, subtitle: str, verdict: Markup, sections: Sequence[Markup]) -> str:
+    """The page as text; `title` and `subtitle` are plain text, the rest is HTML."""
+    folder = files("experiments.report") / "templates"
+    return Template((folder / "report.html").read_text(encoding="utf-8")).substitute(
+        title=escape(title),
+        subtitle=escape(subtitle),
+        style=(folder / "report.css").read_text(encoding="utf-8"),
+        verdict=verdict,
+        sections="\n".join(sections),
+    )
+
+
+def section(title: str, *parts: Markup) -> Markup:
+    """Nothing where the parts are empty."""
+    body = "".join(parts)
+    return Markup(f"<section><h2>{html(title)}</h2>{body}</section>") if body else Markup("")
+
+
+def figure(svg: str, caption: str) -> Markup:
+    """Nothing where there is no picture."""
+    if not svg:
+        return Markup("")
+    return Markup(
+        f"<figure><div class=scroll><div class=plot>{svg}</div></div>"
+        f"<figcaption>{html(caption)}</figcaption></figure>"
+    )

@@ -1,0 +1,72 @@
+"""One line in the report's figures and tables: a policy's run in one directory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.results import metrics
+from experiments.results.distributions import Distributions
+from experiments.results.parquet import Tables
+from experiments.results.reading import RunDirectory
+from testbed.record import RequestRow
+
+# Distinct for the common colour-vision deficiencies (after Okabe and Ito, 2008), muted to be
+# readable on white and on near-black.
+COLOURS = ("#8a8f98", "#2f7fc1", "#d9822b", "#2e9e77", "#b8609e", "#b59a2a", "#c8503c", "#6a6fc0")
+
+
+MOST_FLOWS = 200
+"""Of a micro workload that a page shows, which has a line for each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """`run` is its entry in `summary.json`, `label` tells it apart from every other series."""
+
+    label: str
+    colour: str
+    run: dict[str, Any]
+    tables: Tables
+    distributions: Distributions
+    bytes_scale: float
+    link_gbps: dict[str, float]
+
+    @property
+    def is_micro(self) -> bool:
+        return not self.tables.requests
+
+    @property
+    def requests(self) -> list[RequestRow]:
+        """Those that count: without the warm-up."""
+        return metrics.measured(self.tables.requests)
+
+    @property
+    def is_coflows(self) -> bool:
+        """Coflows are told by their completion times: of their flows there may be very many."""
+        return bool(self.run.get("coflows"))
+
+
+def series_of(directories: Sequence[RunDirectory]) -> list[Series]:
+    """All runs of all directories, in order; the directory is part of a label that is there twice."""
+    found = [(directory, run) for directory in directories for run in directory.summary["runs"]]
+    policies = [run["policy"] for _, run in found]
+    labels: list[str] = []
+    for directory, run in found:
+        label = run["policy"]
+        if policies.count(label) > 1:
+            label = f"{label} ({directory.path.resolve().name})"
+        while label in labels:
+            label += "'"
+        labels.append(label)
+    return [
+        Series(
+            label=label,
+            colour=COLOURS[i % len(COLOURS)],
+            run=run,
+            tables=directory.tables[run["policy"]],
+            distributions=directory.distributions[run["policy"]],
+            bytes_scale=directory.summary["scale"]["bytes_scale"],
+            link_gbps=directory.summary.get("link_gbps", {}),
+        )
+        for i, ((directory, run), label) in enumerate(zip(found, labels, strict=True))
+    ]

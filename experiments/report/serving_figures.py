@@ -1,0 +1,316 @@
+"""The figures of a serving report. Each takes the series to compare and gives one `<svg>`.
+
+A figure that nothing can be drawn in is the empty string, and the page leaves it out.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+from controller.flow import Level, Stage
+from experiments.report.chart import (
+    LEVEL_COLOURS,
+    draw_cdf,
+    draw_curve,
+    draw_mark,
+    figure_style,
+    legend_above,
+    level_legend_above,
+    log_axis,
+    new_figure,
+    svg,
+)
+from experiments.report.series import Series
+from experiments.results import metrics
+
+BINS: Final = 240
+MAX_LINKS: Final = 40
+BUSIEST: Final = 3
+SAMPLE: Final = 50_000
+"""Flows that a figure of single flows is drawn from, at most."""
+_SAMPLE_SEED: Final = 1
+_NS_PER_MS: Final = 1e6
+STAGE_TITLES: Final = {
+    Stage.KV_REUSE: "S1 KV reuse",
+    Stage.COLLECTIVE: "S2 collective",
+    Stage.P2D: "S3 P2D",
+}
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@figure_style
+def ttft_figure(series: Sequence[Series]) -> str:
+    """TTFT, and TTFT over its own SLO, as distributions over all arrived requests."""
+    figure, (left, right) = new_figure(1, 2, height=2.7)
+    for one in series:
+        rows = [row for row in one.requests if row.ttft_ns is not None]
+        total = len(one.requests)
+        ttft_s = [row.ttft_ns / 1e9 for row in rows if row.ttft_ns is not None]
+        ratio = [row.ttft_ns / row.slo_ns for row in rows if row.ttft_ns is not None and row.slo_ns]
+        draw_cdf(left, ttft_s, label=one.label, colour=one.colour, total=total)
+        draw_cdf(right, ratio, label=one.label, colour=one.colour, total=total)
+    budgets = {row.slo_ns for one in series for row in one.requests}
+    if len(budgets) == 1:
+        draw_mark(left, budgets.pop() / 1e9, "SLO")
+    draw_mark(right, 1.0, "SLO")
+    left.set(xlabel="TTFT (s)", ylabel="share of arrived requests")
+    right.set(xlabel="TTFT / SLO")
+    legend_above(figure, left)
+    return svg(figure, "Distribution of time to first token per policy")
+
+
+@figure_style
+def arrivals_figure(series: Sequence[Series]) -> str:
+    """TTFT over SLO of each request against its arrival; a cross on top has no first token."""
+    figure, (axes,) = new_figure(1, 1, height=2.4)
+    rows = [row for one in series for row in one.requests]
+    ratios = [row.ttft_ns / row.slo_ns for row in rows if row.ttft_ns is not None and row.slo_ns]
+    top = 1.1 * max([1.0, *ratios])
+    for one in series:
+        done = [r for r in one.requests if r.ttft_ns is not None and r.slo_ns]
+        axes.scatter(
+            [r.arrival_ns / 1e9 for r in done],
+            [r.ttft_ns / r.slo_ns for r in done if r.ttft_ns is not None],
+            s=12,
+            color=one.colour,
+            alpha=0.85,
+            linewidths=0,
+            label=one.label,
+            rasterized=len(done) > 1000,
+        )
+        lost = [r.arrival_ns / 1e9 for r in one.requests if r.ttft_ns is None]
+        axes.scatter(lost, [top] * len(lost), s=22, marker="x", color=one.colour)
+    axes.axhline(1.0, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.set(xlabel="arrival (s)", ylabel="TTFT / SLO", ylim=(0, top * 1.06))
+    legend_above(figure, axes)
+    return svg(figure, "Time to first token over SLO for each request")
+
+
+@figure_style
+def stages_figure(series: Sequence[Series]) -> str:
+    """Submit to finish of the flows, per stage."""
+    figure, panels = new_figure(1, len(Stage), height=2.5)
+    for axes, stage in zip(panels, Stage, strict=True):
+        for one in series:
+            times = one.distributions.stage_ns[stage.value]
+            draw_curve(axes, times, unit=_NS_PER_MS, label=one.label, colour=one.colour)
+        axes.set(xlabel="submit to finish (ms)", title=STAGE_TITLES[stage])
+        if axes.lines:
+            log_axis(axes)
+    panels[0].set_ylabel("share of flows")
+    legend_above(figure, next((axes for axes in panels if axes.lines), panels[0]))
+    return svg(figure, "Distribution of flow completion times per stage and policy")
+
+
+@figure_style
+def waits_figure(series: Sequence[Series]) -> str:
+    """What prefill waits for (exposed S1 by layer, collective times) and how early S3 is."""
+    figure, (exposed, cct, early) = new_figure(1, 3, height=2.5)
+    for one in series:
+        found = one.distributions
+        layers = sorted(found.exposed_s1_ns)
+        means = [found.exposed_s1_ns[layer] / _NS_PER_MS for layer in layers]
+        exposed.plot(layers, means, color=one.colour, linewidth=1.4, marker="o", ms=2.5, label=one.label)
+        draw_curve(cct, found.collective_ns, unit=_NS_PER_MS, label=one.label, colour=one.colour)
+        draw_curve(early, found.p2d_slack_ns, unit=_NS_PER_MS, label=one.label, colour=one.colour)
+    exposed.set(title="Exposed S1 wait by layer", xlabel="layer", ylabel="mean over batches (ms)")
+    exposed.set_ylim(bottom=0)
+    cct.set(title="Collective completion", xlabel="ms", ylabel="share of collectives")
+    early.set(title="P2D: deadline - finish", xlabel="ms (left of 0: late)", ylabel="share of flows")
+    draw_mark(early, 0.0, "deadline")
+    legend_above(figure, exposed)
+    return svg(figure, "Exposed S1 wait, collective completion time and P2D earliness per policy")
+
+
+@figure_style
+def levels_figure(series: Sequence[Series]) -> str:
+    """Mean number of flows being sent at each level, over time."""
+    figure, panels = new_figure(len(series), 1, height=1.7, sharex=True)
+    end = max(one.run["duration_s"] for one in series)
+    edges = np.linspace(0.0, max(end, 1e-9), BINS + 1)
+    shown: set[Level] = set()
+    for axes, one in zip(panels, series, strict=True):
+        active = active_flows(one, edges)
+        shown |= {level for level in Level if active[level].any()}
+        _stack(axes, edges, active)
+        axes.set(title=one.label, ylabel="flows")
+    panels[-1].set(xlabel="time (s)", xlim=(0, edges[-1]))
+    level_legend_above(figure, shown)
+    return svg(figure, "Number of active flows at each level over time")
+
+
+def sampled_text(series: Sequence[Series]) -> str:
+    """From how many flows `levels_figure` is drawn; nothing where it is from all."""
+    parts = [
+        f" {one.label}: a sample of {SAMPLE:,} of {total:,} flows."
+        for one in series
+        if (total := sum(one.run["flows_by_stage"].values())) > SAMPLE
+    ]
+    return "".join(parts)
+
+
+def active_flows(one: Series, edges: FloatArray) -> FloatArray:
+    """(8, bins): flows in flight at each level, averaged over each bin; of many flows, from a sample."""
+    flows = one.tables.flows.sample(SAMPLE, seed=_SAMPLE_SEED)
+    decisions = metrics.decisions_by_flow(
+        row
+        for row in one.tables.decisions.where(flow={flow.id for flow in flows})
+        if row.level_from is not row.level_to
+    )
+    starts: dict[Level, list[int]] = defaultdict(list)
+    ends: dict[Level, list[int]] = defaultdict(list)
+    for flow in flows:
+        for period in metrics.level_periods(flow, decisions.get(flow.id, ())):
+            starts[period.level].append(period.start_ns)
+            ends[period.level].append(period.end_ns)
+    stands_for = len(one.tables.flows) / max(1, len(flows))
+    active = np.zeros((len(Level), len(edges) - 1))
+    for level in starts:
+        # Flow-seconds up to t: what the starts before t contribute less what the ends take back.
+        served = _ramp(starts[level], edges) - _ramp(ends[level], edges)
+        active[level] = stands_for * np.diff(served) / np.diff(edges)
+    return active
+
+
+def _ramp(times_ns: Sequence[int], at: FloatArray) -> FloatArray:
+    """Sum over all times of max(0, t - time), at each t, in seconds."""
+    times = np.sort(np.asarray(times_ns, dtype=np.float64)) / 1e9
+    before = np.searchsorted(times, at)
+    sums = np.concatenate(([0.0], np.cumsum(times)))
+    result: FloatArray = before * at - sums[before]
+    return result
+
+
+def _stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:
+    """Stacked areas, the most urgent level at the bottom."""
+    base = np.zeros(len(edges) - 1)
+    for level in Level:
+        if by_level[level].any():
+            top = base + by_level[level]
+            axes.stairs(top, edges, baseline=base, fill=True, color=LEVEL_COLOURS[level], lw=0)
+            base = top
+    axes.set_ylim(bottom=0)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLoad:
+    """The load of links over time: by port, the mean rate in model Gb/s as (8, `BINS`), by level; `edges`
+    are those of the bins, in seconds."""
+
+    series: Series
+    edges: FloatArray
+    gbps: dict[str, FloatArray]
+
+
+def link_loads(series: Sequence[Series]) -> list[LinkLoad]:
+    """The loads, under each series, of the `MAX_LINKS` busiest links of the first one that was sampled."""
+    sampled = [one for one in series if len(one.tables.links)]
+    if not sampled:
+        return []
+    sent = _sent_bytes(sampled[0])
+    ports = sorted(sent, key=lambda port: (-sent[port], port))[:MAX_LINKS]
+    loads = [_link_load(one, ports) for one in sampled]
+    return [load for load in loads if load.gbps]
+
+
+@figure_style
+def links_figure(loads: Sequence[LinkLoad]) -> str:
+    """Heat map of the utilisation of links over time, one panel per policy."""
+    if not loads:
+        return ""
+    ports = sorted(loads[0].gbps, key=_natural)
+    binned = [(load.series, load.edges, load.gbps) for load in loads]
+    figure, panels = new_figure(len(binned), 1, height=0.6 + 0.125 * len(ports), sharex=True)
+    nominal = all(port in one.link_gbps for one, _, _ in binned for port in ports)
+    peak = max(float(rates[p].sum(axis=0).max()) for _, _, rates in binned for p in rates)
+    # From clear to strong, so that an idle link is the page's own colour, whichever that is.
+    cmap = LinearSegmentedColormap.from_list("load", [(0.18, 0.5, 0.76, 0.0), (0.18, 0.5, 0.76, 1.0)])
+    for axes, (one, edges, rates) in zip(panels, binned, strict=True):
+        image = np.array(
+            [
+                rates[port].sum(axis=0) / (one.link_gbps[port] if nominal else 1.0)
+                if port in rates
+                else np.zeros(BINS)
+                for port in ports
+            ]
+        )
+        drawn = axes.imshow(
+            image,
+            aspect="auto",
+            interpolation="nearest",
+            cmap=cmap,
+            vmin=0,
+            vmax=1.0 if nominal else peak,
+            extent=(0, edges[-1], len(ports) - 0.5, -0.5),
+        )
+        axes.set_yticks(range(len(ports)), ports, fontsize=6)
+        axes.grid(False)
+        axes.set_title(one.label)
+        figure.colorbar(drawn, ax=axes, pad=0.01, fraction=0.025, label="utilisation" if nominal else "Gb/s")
+    panels[-1].set_xlabel("time (s)")
+    return svg(figure, "Utilisation of every link over time")
+
+
+@figure_style
+def busiest_links_figure(loads: Sequence[LinkLoad]) -> str:
+    """The rate of the links that carried most, stacked by level: rows are links, columns policies."""
+    if not loads:
+        return ""
+    binned = [(load.series, load.edges, load.gbps) for load in loads]
+    ports = _busiest(loads[0].gbps)[:BUSIEST]
+    figure, panels = new_figure(len(ports) * len(binned), 1, height=1.25, sharex=True)
+    shown: set[Level] = set()
+    cells = [(port, *run) for port in ports for run in binned]
+    for axes, (port, one, edges, rates) in zip(panels, cells, strict=True):
+        by_level = rates.get(port, np.zeros((len(Level), BINS)))
+        shown |= {level for level in Level if by_level[level].any()}
+        _stack(axes, edges, by_level)
+        axes.set(title=f"{port}, {one.label}", ylabel="Gb/s")
+        if port in one.link_gbps:
+            axes.set_ylim(0, 1.05 * max(one.link_gbps[port], float(by_level.sum(axis=0).max())))
+    panels[-1].set(xlabel="time (s)", xlim=(0, max(edges[-1] for _, edges, _ in binned)))
+    level_legend_above(figure, shown)
+    return svg(figure, "Rate of the busiest links by level over time")
+
+
+def _sent_bytes(one: Series) -> dict[str, int]:
+    """What each port has sent by the last sample, in wire bytes."""
+    counters: dict[tuple[str, int], int] = {}
+    for part in one.tables.links.parts(["port", "level", "sent_wire_bytes"]):
+        most = part.group_by(["port", "level"]).aggregate([("sent_wire_bytes", "max")])
+        columns = [most[name].to_pylist() for name in ("port", "level", "sent_wire_bytes_max")]
+        for port, level, sent in zip(*columns, strict=True):
+            counters[port, level] = max(sent, counters.get((port, level), 0))
+    totals: dict[str, int] = defaultdict(int)
+    for (port, _), sent in counters.items():
+        totals[port] += sent
+    return totals
+
+
+def _link_load(one: Series, ports: Sequence[str]) -> LinkLoad:
+    edges = np.linspace(0.0, max(one.run["duration_s"], 1e-9), BINS + 1)
+    gbps = {}
+    samples = one.tables.links.where(port=ports)
+    for port, rate in metrics.link_rates(samples, one.bytes_scale).items():
+        seconds = rate.time_ns / 1e9
+        sent = np.vstack((np.zeros(len(Level)), np.cumsum(rate.bps.T * np.diff(seconds), axis=1).T))
+        at_edges = np.array([np.interp(edges, seconds, sent[:, level]) for level in Level])
+        gbps[port] = np.diff(at_edges, axis=1) / np.diff(edges) / 1e9
+    return LinkLoad(one, edges, gbps)
+
+
+def _busiest(rates: dict[str, FloatArray]) -> list[str]:
+    return sorted(rates, key=lambda port: (-float(rates[port].sum()), port))
+
+
+def _natural(port: str) -> list[tuple[str, int]]:
+    """Sort key: what leaves servers first, then switches, and h2 before h10."""
+    ends = port.split("->")
+    return [(end.rstrip("0123456789"), int("".join(c for c in end if c.isdigit()) or 0)) for end in ends]

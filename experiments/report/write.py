@@ -1,0 +1,168 @@
+"""The report: one HTML file with everything in it, made from run directories alone.
+
+It opens offline, on a phone, in dark mode and on paper. The page is `templates/report.html`, its
+looks are `templates/report.css`; figures are inline SVG.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.atomic_file import write_text
+from experiments.errors import UserError
+from experiments.report import micro_figures as report_micro_figures
+from experiments.report import sections as report_sections
+from experiments.report import serving_figures as report_figures
+from experiments.report.page import figure, page, section
+from experiments.report.sections import Markup
+from experiments.report.series import MOST_FLOWS, Series, series_of
+from experiments.results.reading import RunDirectory, read_run
+
+
+def write_report(dirs: list[Path], out: Path) -> Path:
+    """Compare the runs of all `dirs` in one page at `out`, and return `out`.
+
+    Raises `UserError` for a directory that holds no finished run, `OSError` when `out` cannot be
+    written.
+    """
+    write_text(out, render_report([read_run(path) for path in dirs]))
+    return out
+
+
+def render_report(directories: Sequence[RunDirectory]) -> str:
+    """The page as text. Raises `UserError` when there is no run to show."""
+    series = series_of(directories)
+    if not series:
+        raise UserError("nothing to report: no run in the given directories")
+    serving = [one for one in series if not one.is_micro]
+    coflows = [one for one in series if one.is_coflows]
+    micro = [one for one in series if one.is_micro and not one.is_coflows]
+    sections = _serving_sections(serving) + _coflow_sections(coflows) + _micro_sections(micro)
+    sections.append(section("How far to trust it", report_sections.checks(series)))
+    for directory in directories:
+        name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
+        sections.append(section(f"What was run{name}", report_sections.facts(directory)))
+    titles = list(dict.fromkeys(d.summary["scenario"] for d in directories))
+    return page(
+        title=", ".join(titles),
+        subtitle=_subtitle(directories, series),
+        verdict=report_sections.verdict(directories),
+        sections=sections,
+    )
+
+
+def _subtitle(directories: Sequence[RunDirectory], series: Sequence[Series]) -> str:
+    fabrics = ", ".join(dict.fromkeys(d.summary["fabric"] for d in directories))
+    seeds = ", ".join(dict.fromkeys(str(d.summary["seed"]) for d in directories))
+    policies = ", ".join(one.label for one in series)
+    return f"{policies} on the fabric {fabrics}, seed {seeds}"
+
+
+def _serving_sections(series: Sequence[Series]) -> list[Markup]:
+    if not series:
+        return []
+    figures = report_figures
+    promoted = [one for one in series if one.run["promotions"]]
+    return [
+        section(
+            "Results",
+            report_sections.summary(series),
+            report_sections.left_out(series),
+            report_sections.tpot(series),
+        ),
+        section(
+            "Time to first token",
+            figure(
+                figures.ttft_figure(series),
+                "Share of all arrived requests with a TTFT of at most x. A request without a first "
+                "token counts as a miss: its curve ends below 1.",
+            ),
+            figure(
+                figures.arrivals_figure(series),
+                "Each request at its arrival; above the dashed line its SLO was missed. A cross has "
+                "no first token.",
+            ),
+            Markup("<h3>Furthest from their SLO</h3>"),
+            report_sections.slowest(series),
+            Markup("<h3>Prefix cache</h3>"),
+            report_sections.caches(series),
+        ),
+        section(
+            "Stages",
+            figure(
+                figures.stages_figure(series),
+                "From the submit of a flow to its last byte, waits for a lane and a permit included.",
+            ),
+            figure(
+                figures.waits_figure(series),
+                "Left: time compute stood still for reused KV, the slowest rank of a batch. Middle: "
+                "from the last member ready to the last one done. Right: S3 against its deadline; "
+                "far right is bandwidth that another flow could have used.",
+            ),
+        ),
+        section(
+            "Levels",
+            figure(
+                figures.levels_figure(series),
+                f"Flows in flight by level, the most urgent at the bottom.{figures.sampled_text(series)}",
+            ),
+            Markup("<h3>Flows that were promoted</h3>"),
+            report_sections.promoted_examples(promoted or series),
+        ),
+        _links_section(series),
+    ]
+
+
+def _links_section(series: Sequence[Series]) -> Markup:
+    loads = report_figures.link_loads(series)
+    return section(
+        "Links",
+        figure(
+            report_figures.links_figure(loads),
+            "Each line is one direction of a link; at most the 40 busiest are shown.",
+        ),
+        figure(
+            report_figures.busiest_links_figure(loads),
+            "The links that carried most, by level. Rates are model rates with framing included.",
+        ),
+    )
+
+
+def _coflow_sections(series: Sequence[Series]) -> list[Markup]:
+    if not series:
+        return []
+    return [
+        section(
+            "Coflows",
+            report_sections.coflows(series),
+            figure(
+                report_micro_figures.coflows_figure(series),
+                "Coflow completion time: from the first submit to the last byte of the last flow.",
+            ),
+            Markup("<h3>Flows that were promoted</h3>"),
+            report_sections.promoted_examples(series),
+        ),
+        _links_section(series),
+    ]
+
+
+def _micro_sections(series: Sequence[Series]) -> list[Markup]:
+    if not series:
+        return []
+    return [
+        section(
+            "Flows",
+            report_sections.micro_flows(series),
+            figure(
+                report_micro_figures.timeline_figure(series),
+                "From permit to last byte, coloured by level; | is the deadline. At most the first "
+                f"{MOST_FLOWS} flows are shown.",
+            ),
+            figure(
+                report_micro_figures.received_figure(series),
+                "Bytes that have arrived at the receiver.",
+            ),
+            Markup("<h3>Flows that were promoted</h3>"),
+            report_sections.promoted_examples(series),
+        ),
+        _links_section(series),
+    ]

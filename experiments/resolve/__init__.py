@@ -1,0 +1,1 @@
+"""From a scenario to jobs: everything left open is decided here."""

@@ -1,0 +1,80 @@
+"""The curves of a report: `<policy>/distributions.json`, a few hundred points however long the run was.
+
+They are made from all flows when the results are written, so that a report reads no flow to draw them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from controller.flow import Stage
+from experiments.atomic_file import write_text
+from experiments.results.measures import ExposedS1, Measures
+
+POINTS: Final = 400
+
+
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """An empirical distribution of `count` values: those at `POINTS` evenly spaced ranks, in order; all of
+    them where there are no more. The smallest and the largest are always among them."""
+
+    count: int
+    values: list[float]
+
+    def shares(self, total: int | None = None) -> npt.NDArray[np.float64]:
+        """For each of `values`, how many are at most as large, over `total` (default: `count`)."""
+        return (_kept(self.count) + 1) / (total or self.count)
+
+
+def curve(values: Sequence[float] | npt.NDArray[np.generic]) -> Curve:
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    return Curve(count=len(ordered), values=ordered[_kept(len(ordered))].tolist())
+
+
+def _kept(count: int) -> npt.NDArray[np.int64]:
+    """The ranks that are kept of `count`."""
+    if count <= POINTS:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, POINTS).astype(np.int64))
+
+
+class Distributions(msgspec.Struct, frozen=True, kw_only=True):
+    """The measures of a run (`measures`) as curves, in model nanoseconds; stages are named "S1" ...
+
+    `exposed_s1_ns` is the mean over batches, by layer.
+    """
+
+    stage_ns: dict[str, Curve]
+    collective_ns: Curve
+    coflow_ns: Curve
+    p2d_slack_ns: Curve
+    exposed_s1_ns: dict[int, float]
+
+
+def distributions(measures: Measures) -> Distributions:
+    flows = measures.flows
+    return Distributions(
+        stage_ns={stage.value: curve(flows.stage_ns[stage]) for stage in Stage},
+        collective_ns=curve(flows.collective_ns),
+        coflow_ns=curve(list(flows.coflow_ns.values())),
+        p2d_slack_ns=curve(flows.p2d_slack_ns),
+        exposed_s1_ns=_mean_by_layer(measures.exposed_s1),
+    )
+
+
+def _mean_by_layer(exposed: ExposedS1) -> dict[int, float]:
+    layers = np.unique(exposed.layer)
+    return {int(layer): float(np.mean(exposed.wait_ns[exposed.layer == layer])) for layer in layers}
+
+
+def write_distributions(path: Path, found: Distributions) -> None:
+    write_text(path, msgspec.json.encode(found).decode() + "\n")
+
+
+def read_distributions(path: Path) -> Distributions:
+    """Raises `OSError` for a missing file, `msgspec.DecodeError` (a `ValueError`) for a bad one."""
+    return msgspec.json.decode(path.read_bytes(), type=Distributions)

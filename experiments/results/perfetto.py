@@ -1,0 +1,301 @@
+"""A run as a Chrome trace (JSON), for ui.perfetto.dev or chrome://tracing.
+
+Three kinds of processes: "requests" (one row per request: queue, prefill, P2D tail, decode step, and
+an instant at the deadline), "ranks" (one thread per rank) and one per link (the flows that cross it,
+a slice per level period, and a counter of the rate at each level). `ts` and `dur` are microseconds
+of model time.
+
+Reference: "Trace Event Format", Google, the de facto description of this JSON.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from controller.flow import Level
+from experiments.results import metrics
+from experiments.results.excerpt import Excerpt
+from testbed.record import FlowRow, RequestRow, SpanRow
+
+Event = dict[str, Any]
+
+REQUESTS_PID: Final = 1
+RANKS_PID: Final = 2
+FIRST_LINK_PID: Final = 10
+
+# Perfetto ignores `cname` and colours a slice by its name without digits, hence words and not only
+# "P1"; chrome://tracing goes by `cname`, which must be one of its reserved names.
+LEVEL_NAMES: Final = {
+    Level.CONTROL: "control",
+    Level.P1: "P1 most urgent",
+    Level.P2: "P2 urgent",
+    Level.P3: "P3 soon",
+    Level.P4: "P4 later",
+    Level.P5: "P5 low",
+    Level.P6: "P6 lowest",
+    Level.SCAVENGER: "scavenger",
+}
+LEVEL_COLOURS: Final = {
+    Level.CONTROL: "white",
+    Level.P1: "terrible",
+    Level.P2: "bad",
+    Level.P3: "yellow",
+    Level.P4: "good",
+    Level.P5: "thread_state_running",
+    Level.P6: "thread_state_runnable",
+    Level.SCAVENGER: "grey",
+}
+SPAN_NAMES: Final[dict[str, str]] = {
+    metrics.SpanKind.S1_WAIT: "S1 wait",
+    metrics.SpanKind.DECODE_STEP: "decode step",
+}
+SPAN_COLOURS: Final[dict[str, str]] = {
+    metrics.SpanKind.S1_WAIT: "bad",
+    metrics.SpanKind.COMPUTE: "good",
+    metrics.SpanKind.COLLECTIVE: "thread_state_iowait",
+    metrics.SpanKind.DECODE_STEP: "rail_response",
+}
+
+
+def trace_events(shown: Excerpt) -> Iterator[Event]:
+    """All events of an excerpt. Slices are `X` (ranks) or balanced `b`/`e` pairs (requests, links)."""
+    yield from _request_events(shown.requests)
+    yield from _rank_events(shown.spans, _servers(shown.flows))
+    yield from _link_events(shown)
+
+
+def write_trace(path: Path, events: Iterable[Event], *, title: str, only: str | None = None) -> None:
+    """Write events one to a line: a trace can have 200,000, and `grep` should work on it."""
+    about = {"title": title, "time": "model time"}
+    if only is not None:
+        about["only"] = only
+    with path.open("w", encoding="utf-8") as file:
+        head = json.dumps(about)
+        file.write(f'{{"displayTimeUnit": "ms", "otherData": {head}, "traceEvents": [')
+        separator = "\n"
+        for event in events:
+            file.write(separator + json.dumps(event, separators=(",", ":"), allow_nan=False))
+            separator = ",\n"
+        file.write("\n]}\n")
+
+
+def _us(time_ns: int) -> float:
+    return time_ns / 1000
+
+
+def _process(pid: int, name: str, order: int) -> Iterator[Event]:
+    yield {"ph": "M", "pid": pid, "tid": pid, "name": "process_name", "args": {"name": name}}
+    yield {
+        "ph": "M",
+        "pid": pid,
+        "tid": pid,
+        "name": "process_sort_index",
+        "args": {"sort_index": order},
+    }
+
+
+def _slice(
+    *,
+    pid: int,
+    id: str,
+    category: str,
+    name: str,
+    start_ns: int,
+    end_ns: int,
+    args: dict[str, Any] | None = None,
+    colour: str | None = None,
+) -> tuple[Event, Event]:
+    """Begin and end of an asynchronous slice: slices of one id nest, whatever else is going on."""
+    common = {"cat": category, "id": id, "pid": pid, "tid": pid, "name": name}
+    begin: Event = {**common, "ph": "b", "ts": _us(start_ns)}
+    if args:
+        begin["args"] = args
+    if colour:
+        begin["cname"] = colour
+    return begin, {**common, "ph": "e", "ts": _us(end_ns)}
+
+
+def _request_events(rows: Sequence[RequestRow]) -> Iterator[Event]:
+    if not rows:
+        return
+    yield from _process(REQUESTS_PID, "requests", 0)
+    for row in rows:
+        marks = [
+            ("queue", row.arrival_ns),
+            ("prefill", row.start_ns),
+            ("P2D tail", row.prefill_end_ns),
+            ("decode step", _p2d_done(row)),
+            ("", row.first_token_ns),
+        ]
+        reached = [(name, time) for name, time in marks if time is not None]
+        id = f"request-{row.request}"
+        begin, end = _slice(
+            pid=REQUESTS_PID,
+            id=id,
+            category="request",
+            name=f"request {row.request}" + ("" if metrics.meets_slo(row) else " (SLO missed)"),
+            start_ns=row.arrival_ns,
+            end_ns=reached[-1][1],
+            args={
+                "status": row.status,
+                "slo_class": row.slo_class,
+                "prompt_tokens": row.prompt_tokens,
+                "unit": row.unit,
+                "batch": row.batch,
+            },
+        )
+        yield begin
+        for (name, since), (_, until) in pairwise(reached):
+            yield from _slice(
+                pid=REQUESTS_PID, id=id, category="request", name=name, start_ns=since, end_ns=until
+            )
+        yield end
+        yield {
+            "ph": "n",
+            "cat": "request",
+            "id": id,
+            "pid": REQUESTS_PID,
+            "tid": REQUESTS_PID,
+            "name": "deadline",
+            "ts": _us(row.arrival_ns + row.slo_ns),
+        }
+
+
+def _p2d_done(row: RequestRow) -> int | None:
+    """When KV was complete at the decode worker; not before the end of prefill."""
+    if row.p2d_end_ns is None or row.prefill_end_ns is None:
+        return None
+    return max(row.p2d_end_ns, row.prefill_end_ns)
+
+
+def _servers(flows: Sequence[FlowRow]) -> dict[int, str]:
+    servers = {flow.src: flow.src_server for flow in flows}
+    for flow in flows:
+        if flow.dst_server is not None:
+            servers.setdefault(flow.dst, flow.dst_server)
+    return servers
+
+
+def _rank_events(spans: Sequence[SpanRow], servers: dict[int, str]) -> Iterator[Event]:
+    if not spans:
+        return
+    yield from _process(RANKS_PID, "ranks", 1)
+    by_rank: dict[int, list[SpanRow]] = {}
+    for span in spans:
+        by_rank.setdefault(span.rank, []).append(span)
+    tid = 0
+    for rank in sorted(by_rank):
+        for i, lane in enumerate(nesting_lanes(by_rank[rank])):
+            tid += 1
+            name = f"rank {rank}" + (f" on {servers[rank]}" if rank in servers else "")
+            yield {
+                "ph": "M",
+                "pid": RANKS_PID,
+                "tid": tid,
+                "name": "thread_name",
+                "args": {"name": name + (f" ({i + 1})" if i else "")},
+            }
+            yield {
+                "ph": "M",
+                "pid": RANKS_PID,
+                "tid": tid,
+                "name": "thread_sort_index",
+                "args": {"sort_index": tid},
+            }
+            for span in lane:
+                yield _span_event(span, tid)
+
+
+def _span_event(span: SpanRow, tid: int) -> Event:
+    name = SPAN_NAMES.get(span.kind, span.kind)
+    event: Event = {
+        "ph": "X",
+        "cat": span.kind,
+        "pid": RANKS_PID,
+        "tid": tid,
+        "name": f"{name}: {span.label}" if span.label else name,
+        "ts": _us(span.start_ns),
+        "dur": _us(span.end_ns - span.start_ns),
+        "args": {"batch": span.batch, "layer": span.layer},
+    }
+    if span.kind in SPAN_COLOURS:
+        event["cname"] = SPAN_COLOURS[span.kind]
+    return event
+
+
+def nesting_lanes(spans: Iterable[SpanRow]) -> list[list[SpanRow]]:
+    """Deal spans to as few lanes as first fit finds, so that in a lane they follow or nest.
+
+    The slices of one thread must not overlap in part; the decode steps of a decode worker may.
+    """
+    lanes: list[list[SpanRow]] = []
+    open_ends: list[list[int]] = []
+    for span in sorted(spans, key=lambda s: (s.start_ns, -s.end_ns)):
+        for lane, ends in zip(lanes, open_ends, strict=True):
+            while ends and ends[-1] <= span.start_ns:
+                ends.pop()
+            if not ends or span.end_ns <= ends[-1]:
+                lane.append(span)
+                ends.append(span.end_ns)
+                break
+        else:
+            lanes.append([span])
+            open_ends.append([span.end_ns])
+    return lanes
+
+
+def _link_events(shown: Excerpt) -> Iterator[Event]:
+    crossing: dict[str, list[FlowRow]] = {}
+    for flow in shown.flows:
+        for port in flow.path:
+            crossing.setdefault(port, []).append(flow)
+    ports = sorted(crossing.keys() | shown.rates.keys())
+    for pid, port in enumerate(ports, start=FIRST_LINK_PID):
+        yield from _process(pid, f"link {port}", pid)
+        for i, flow in enumerate(crossing.get(port, ())):
+            for period in metrics.level_periods(flow, shown.decisions.get(flow.id, ())):
+                yield from _slice(
+                    pid=pid,
+                    id=f"{pid}.{i}",
+                    category=flow.stage.value,
+                    name=f"{flow.stage.value} {LEVEL_NAMES[period.level]}",
+                    start_ns=period.start_ns,
+                    end_ns=period.end_ns,
+                    args=_flow_args(flow, period.reason),
+                    colour=LEVEL_COLOURS[period.level],
+                )
+        if port in shown.rates:
+            yield from _counter_events(pid, shown.rates[port])
+
+
+def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:
+    args = {
+        "flow": flow.id,
+        "bytes": flow.size_bytes,
+        "request": flow.request,
+        "layer": flow.layer,
+        "reason": reason,
+    }
+    return {name: value for name, value in args.items() if value not in (None, "")}
+
+
+def _counter_events(pid: int, rate: metrics.LinkRate) -> Iterator[Event]:
+    used = [level for level in Level if rate.bps[:, level].any()]
+    rows = [rate.bps[i] for i in range(len(rate.bps))]
+    for time_ns, bps in zip(rate.time_ns[:-1], rows, strict=True):
+        yield _counter(pid, int(time_ns), {level.name: bps[level] / 1e9 for level in used})
+    # A counter keeps its last value: without this the link would look busy for ever.
+    yield _counter(pid, int(rate.time_ns[-1]), {level.name: 0.0 for level in used})
+
+
+def _counter(pid: int, time_ns: int, gbps: dict[str, float]) -> Event:
+    return {
+        "ph": "C",
+        "pid": pid,
+        "tid": pid,
+        "name": "Gb/s",
+        "ts": _us(time_ns),
+        "args": {name: round(value, 6) for name, value in gbps.items()},
+    }

@@ -1,0 +1,180 @@
+"""The summary of a run: what `summary.json` holds and `--json` prints. Plain JSON data, no NaN."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from controller.flow import PortId, Stage
+from experiments.results import metrics
+from experiments.results.measures import Measures, measure
+from testbed.job import Scale
+from testbed.record import CacheRow, FlowRow, RequestRow, RunRecord
+
+Summary = dict[str, Any]
+FloatArray = npt.NDArray[np.float64]
+
+_NS_PER_S = 1e9
+
+
+def _seconds(values_ns: npt.ArrayLike) -> FloatArray:
+    seconds: FloatArray = np.asarray(values_ns, dtype=np.float64) / _NS_PER_S
+    return seconds
+
+
+def _statistics(values: metrics.Numbers, *names: str) -> dict[str, float | None]:
+    """The named ones of mean, p50, p90, p99 ..., each `None` without values."""
+    return {
+        name: metrics.mean(values)
+        if name == "mean"
+        else metrics.percentile(values, float(name.removeprefix("p")))
+        for name in names
+    }
+
+
+def finite(value: Any) -> Any:
+    """`value` with every NaN and infinity replaced by `None`: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def folder_names(policies: Sequence[str]) -> list[str]:
+    """A file name for each policy spec, distinct even where the specs differ only in punctuation."""
+    names: list[str] = []
+    for policy in policies:
+        safe = re.sub(r"[^A-Za-z0-9._=-]+", "-", policy).strip("-.") or "policy"
+        name, i = safe, 2
+        while name in names:
+            name, i = f"{safe}-{i}", i + 1
+        names.append(name)
+    return names
+
+
+def _micro_flow(flow: FlowRow) -> dict[str, Any]:
+    return {
+        "id": flow.id,
+        "stage": flow.stage.value,
+        "start_s": flow.submit_ns / _NS_PER_S,
+        "finish_s": flow.finish_ns / _NS_PER_S,
+        "level_first": flow.level_first.name,
+        "level_last": flow.level_last.name,
+        "promotions": flow.promotions,
+    }
+
+
+def _cache(rows: Sequence[CacheRow]) -> dict[str, Any]:
+    """What the prefix caches were good for, by unit and in total; empty where nothing is known of them."""
+    if not rows:
+        return {}
+    return {
+        "units": {row.unit: row.counts() for row in rows},
+        "total": sum(rows, start=CacheRow(unit="")).counts(),
+    }
+
+
+def _classes(rows: Sequence[RequestRow]) -> dict[str, Any]:
+    """The measures of requests by SLO class; empty where all are of one."""
+    by_class: dict[str, list[RequestRow]] = {}
+    for row in rows:
+        by_class.setdefault(row.slo_class, []).append(row)
+    return {name: _of_requests(by_class[name]) for name in sorted(by_class)} if len(by_class) > 1 else {}
+
+
+def _of_requests(rows: Sequence[RequestRow]) -> dict[str, Any]:
+    ttft_s = _seconds([row.ttft_ns for row in rows if row.ttft_ns is not None])
+    return {
+        "requests": len(rows),
+        "completed": sum(row.status == metrics.COMPLETED for row in rows),
+        "slo_attainment": metrics.slo_attainment(rows),
+        "ttft_s": _statistics(ttft_s, "mean", "p50", "p90", "p99"),
+    }
+
+
+def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
+    """One entry of `runs[]`, from what was `measured` on the record.
+
+    A run without requests (a micro workload) lists its `flows` instead, one of coflows only how many they
+    are: a trace has hundreds of thousands of flows.
+    """
+    flows = measured.flows
+    counted = metrics.measured(record.requests)
+    coflow_s = _seconds(list(flows.coflow_ns.values()))
+    run: dict[str, Any] = {
+        "policy": record.policy,
+        "order": "exact" if record.exact_order else "levels",
+        **_of_requests(counted),
+        "counts": metrics.fates(record.requests) | {"warmup": len(record.requests) - len(counted)},
+        "classes": _classes(counted),
+        "tpot_s": _statistics(
+            _seconds([row.tpot_ns for row in counted if row.tpot_ns is not None]), "mean", "p50", "p99"
+        ),
+        "cct_s": _statistics(_seconds(flows.collective_ns), "mean", "p99"),
+        "coflows": len(coflow_s),
+        "coflow_completion_s": _statistics(coflow_s, "mean", "p50", "p90", "p99"),
+        "earliness_s": _statistics(_seconds(flows.earliness_ns), "mean"),
+        "exposed_s1_s": _statistics(_seconds(measured.exposed_s1.wait_ns), "mean", "p99"),
+        "stage_completion_s": {
+            stage.value: _statistics(_seconds(flows.stage_ns[stage]), "mean", "p50", "p99") for stage in Stage
+        },
+        "flows_by_stage": {stage.value: len(flows.stage_ns[stage]) for stage in Stage},
+        "promotions": flows.promotions,
+        "permit_latency_ms": _statistics(record.permit_latency_ms, "p50", "p99"),
+        "verified": {"checked": flows.checked, "failed": flows.failed},
+        "cache": _cache(record.caches),
+        "fidelity": msgspec.to_builtins(record.fidelity),
+        "duration_s": record.duration_ns / _NS_PER_S,
+        "facts": dict(record.facts),
+    }
+    if not record.requests and record.flows and not flows.coflow_ns:
+        run["flows"] = [_micro_flow(flow) for flow in record.flows]
+    return run
+
+
+def summarise(
+    *,
+    scenario: str,
+    fabric: str,
+    seed: int,
+    scale: Scale,
+    records: Sequence[RunRecord],
+    measured: Sequence[Measures] | None = None,
+    notes: Sequence[str] = (),
+    placement_text: Sequence[str] = (),
+    link_bps: Mapping[PortId, int] | None = None,
+    unfinished: Sequence[str] = (),
+) -> Summary:
+    """The whole summary. `faithful` is true when every run is; no runs are not faithful to anything.
+
+    It has nothing in it that the wall clock or the machine decides, so a simulated run has the same one
+    each time. `measured` are the measures of each record, if they are at hand;
+    `unfinished` are the policies that have no record because the run ended before they were through.
+    """
+    found = [measure(record) for record in records] if measured is None else measured
+    runs = [summarise_run(record, one) for record, one in zip(records, found, strict=True)]
+    for run, folder in zip(runs, folder_names([r.policy for r in records]), strict=True):
+        run["folder"] = folder
+    faithful = bool(records) and all(record.fidelity.faithful for record in records)
+    summary = {
+        "scenario": scenario,
+        "fabric": fabric,
+        "seed": seed,
+        "faithful": faithful,
+        "complete": not unfinished,
+        "unfinished": list(unfinished),
+        "scale": msgspec.to_builtins(scale),
+        "notes": list(notes),
+        "runs": runs,
+        "placement": list(placement_text),
+        "link_gbps": {port: bps / 1e9 for port, bps in (link_bps or {}).items()},
+    }
+    result: Summary = finite(summary)
+    return result

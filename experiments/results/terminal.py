@@ -1,0 +1,176 @@
+"""The summary as tables for a terminal (rich renderables)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from experiments.results.summary import Summary
+
+NOTHING = "-"
+
+
+def duration(seconds: float | None) -> str:
+    """Three significant digits with the unit that suits: "1.23 s", "45.6 ms", "789 µs", "12 ns"."""
+    if seconds is None:
+        return NOTHING
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        value = seconds * factor
+        if abs(value) >= 0.9995:
+            decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+            return f"{value:.{decimals}f} {unit}"
+    return f"{seconds * 1e9:.0f} ns" if seconds else "0 s"
+
+
+def share(value: float | None) -> str:
+    return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def check_value(check: dict[str, Any]) -> str:
+    """The measured value with its unit, or that it was not measured."""
+    if check["value"] is None:
+        return "not measured"
+    return f"{check['value']:.4g} {check['unit']}".strip()
+
+
+def summary_table(summary: Summary) -> Table:
+    """One line per policy. All durations are model time."""
+    table = _table(summary, gap=1)
+    table.add_column("policy", overflow="fold")  # a long name gives way, numbers do not
+    headings = ["reqs\ndone", "TTFT\nmean", "TTFT\np50", "TTFT\np90", "TTFT\np99", "SLO\nmet"]
+    for heading in [*headings, "mean\nCCT", "P2D\nearly", "promo-\ntions", "faith-\nful"]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for run in summary["runs"]:
+        ttft = run["ttft_s"]
+        table.add_row(
+            Text(run["policy"]),
+            f"{run['completed']}/{run['requests']}",
+            *(_tight(duration(ttft[name])) for name in ("mean", "p50", "p90", "p99")),
+            _tight(share(run["slo_attainment"])),
+            _tight(duration(run["cct_s"]["mean"])),
+            _tight(duration(run["earliness_s"]["mean"])),
+            str(run["promotions"]),
+            _faithful(run),
+        )
+        for name, of_class in run.get("classes", {}).items():
+            table.add_row(
+                Text(f"  {name}"),
+                f"{of_class['completed']}/{of_class['requests']}",
+                *(_tight(duration(of_class["ttft_s"][part])) for part in ("mean", "p50", "p90", "p99")),
+                _tight(share(of_class["slo_attainment"])),
+            )
+    return table
+
+
+def warmup_lines(summary: Summary) -> Iterator[str]:
+    """How many requests the table leaves out, where there was a warm-up."""
+    left_out = {run.get("counts", {}).get("warmup", 0) for run in summary["runs"]} - {0}
+    for count in sorted(left_out):
+        yield f"left out: the first {count} requests, which warm up"
+
+
+def tpot_lines(summary: Summary) -> Iterator[str]:
+    """The time per output token of each policy, where decoding was modelled."""
+    for run in summary["runs"]:
+        tpot = run.get("tpot_s", {})
+        if tpot.get("mean") is not None:
+            told = ", ".join(f"{name} {duration(value)}" for name, value in tpot.items())
+            yield f"{run['policy']}: time per output token after the first {told}"
+
+
+def _tight(text: str) -> str:
+    """Without the space before the unit: eleven columns have to fit a terminal of 80."""
+    return text.replace(" ", "")
+
+
+def flows_table(summary: Summary) -> Table | None:
+    """The flows of a micro workload, one line per policy and flow; `None` for a serving run."""
+    if not any("flows" in run for run in summary["runs"]):
+        return None
+    table = _table(summary, gap=3)
+    table.add_column("policy", no_wrap=True)
+    table.add_column("flow", no_wrap=True)
+    table.add_column("stage")
+    for heading in ("start", "finish", "took", "level", "promotions"):
+        table.add_column(heading, justify="right")
+    for run in summary["runs"]:
+        for flow in run.get("flows", ()):
+            first, last = flow["level_first"], flow["level_last"]
+            table.add_row(
+                Text(run["policy"]),
+                Text(flow["id"]),
+                flow["stage"],
+                duration(flow["start_s"]),
+                duration(flow["finish_s"]),
+                duration(flow["finish_s"] - flow["start_s"]),
+                first if first == last else f"{first} to {last}",
+                str(flow["promotions"]),
+            )
+        table.add_section()
+    return table
+
+
+def coflows_table(summary: Summary) -> Table | None:
+    """One line per policy of a workload of coflows; `None` for another. All durations are model time."""
+    if not any(run.get("coflows") for run in summary["runs"]):
+        return None
+    table = _table(summary, gap=2)
+    table.add_column("policy", overflow="fold")
+    for heading in ("coflows", "flows", "CCT\nmean", "CCT\np50", "CCT\np90", "CCT\np99", "done\nafter"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("faith-\nful", justify="right")
+    for run in summary["runs"]:
+        times = run["coflow_completion_s"]
+        table.add_row(
+            Text(run["policy"]),
+            str(run["coflows"]),
+            str(sum(run["flows_by_stage"].values())),
+            *(duration(times[name]) for name in ("mean", "p50", "p90", "p99")),
+            duration(run["duration_s"]),
+            _faithful(run),
+        )
+    return table
+
+
+def _faithful(run: dict[str, Any]) -> Text:
+    return Text("yes", "green") if run["fidelity"]["faithful"] else Text("NO", "bold red")
+
+
+def fidelity_lines(summary: Summary) -> Iterator[str]:
+    """For every check that failed: whose, what was measured, what was asked, and what to change."""
+    for run in summary["runs"]:
+        failed = [check for check in run["fidelity"]["checks"] if not check["ok"]]
+        for check in failed:
+            yield (
+                f"{run['policy']} is not faithful: {check['name']} is {check_value(check)}, "
+                f"wanted {check['bound']}. {check['advice']}".rstrip()
+            )
+        if not failed and not run["fidelity"]["faithful"]:
+            yield f"{run['policy']} is not faithful; the fabric names no check"
+        if run["verified"]["failed"]:
+            yield f"{run['policy']}: {run['verified']['failed']} transfers delivered wrong bytes"
+
+
+def render_summary(summary: Summary) -> Group:
+    """What `mfs run` prints at its end: the table that fits the workload, then what was wrong."""
+    parts: list[RenderableType] = [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
+    parts += [Text(line) for line in (*warmup_lines(summary), *tpot_lines(summary))]
+    if summary["faithful"]:
+        parts.append(Text("faithful: every check is within its bounds", "green"))
+    parts += [Text(line, "red") for line in fidelity_lines(summary)]
+    return Group(*parts)
+
+
+def _orders(summary: Summary) -> str:
+    orders = {run.get("order", "levels") for run in summary["runs"]}
+    return " and ".join("priority levels" if order == "levels" else "exact order" for order in sorted(orders))
+
+
+def _table(summary: Summary, *, gap: int) -> Table:
+    scale = summary["scale"]
+    title = f"{summary['scenario']} on {summary['fabric']} in {_orders(summary)}, seed {summary['seed']}"
+    if set(scale.values()) != {1.0}:
+        title += f", time x{scale['time_dilation']:g}, bytes x{scale['bytes_scale']:g}"
+    return Table(title=Text(title), title_justify="left", box=None, padding=(0, gap, 0, 0))

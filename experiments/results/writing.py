@@ -1,0 +1,130 @@
+"""Writing a run directory: everything a run left behind (`experiments.results.reading` reads it).
+
+`docs/results.md` describes every file. Each file is replaced atomically, and `summary.json` comes
+after all that it sums up, so a directory that has one holds complete tables.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from controller.flow import PortId
+from experiments.atomic_file import replacing, write_text
+from experiments.report.write import write_report
+from experiments.results.distributions import distributions, write_distributions
+from experiments.results.excerpt import excerpt
+from experiments.results.measures import measure
+from experiments.results.parquet import write_tables
+from experiments.results.perfetto import trace_events, write_trace
+from experiments.results.summary import Summary, finite, folder_names, summarise
+from testbed.job import Scale
+from testbed.record import RunRecord
+
+FABRIC_VERSIONS = ("openflow", "open_vswitch", "torch")
+PACKAGES = ("mfs-testbed", "torch", "ryu", "os-ken", "mininet", "numpy", "pyarrow", "pyzmq")
+
+
+def write_run(
+    out: Path,
+    *,
+    scenario: str,
+    fabric: str,
+    seed: int,
+    scale: Scale,
+    resolved_yaml: str,
+    notes: list[str],
+    records: list[RunRecord],
+    placement_text: list[str],
+    link_bps: Mapping[PortId, int] | None = None,
+    command: str = "",
+    started: datetime | None = None,
+    unfinished: Sequence[str] = (),
+) -> Summary:
+    """Write the run into directory `out` (made if it is not there) and return its summary.
+
+    `link_bps` are the nominal model rates of the links, for utilisation in the report; `command` is
+    the line that made the run, and `started` when; `unfinished` are the policies that have no record
+    because the run ended before they were through. Two records of one policy raise `ValueError`. A full
+    disk or a directory that cannot be written raises `OSError`.
+
+    Rows are gone over, never gathered: a record may be larger than memory.
+    """
+    policies = [record.policy for record in records]
+    if len(set(policies)) != len(policies):
+        raise ValueError(f"each policy once per run, got {', '.join(policies)}")
+    folders = [out / name for name in folder_names(policies)]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(out / "scenario.yaml", resolved_yaml)
+    _write_json(out / "versions.json", versions(records))
+    _write_json(out / "timing.json", timing(records, command=command, started=started))
+    write_tables(out, records)
+    measured = [measure(record) for record in records]
+    told = list(notes)
+    for record, folder, found in zip(records, folders, measured, strict=True):
+        _write_json(folder / "queues.json", record.queues)
+        _write_json(folder / "fidelity.json", msgspec.to_builtins(record.fidelity))
+        write_distributions(folder / "distributions.json", distributions(found))
+        shown = excerpt(record, scale)
+        with replacing(folder / "trace.json") as temporary:
+            title = f"{scenario}: {record.policy}"
+            write_trace(temporary, trace_events(shown), title=title, only=shown.only)
+        if shown.only is not None:
+            told.append(f"trace.json of {record.policy} shows only {shown.only}")
+    summary = summarise(
+        scenario=scenario,
+        fabric=fabric,
+        seed=seed,
+        scale=scale,
+        records=records,
+        measured=measured,
+        notes=told,
+        placement_text=placement_text,
+        link_bps=link_bps,
+        unfinished=unfinished,
+    )
+    _write_json(out / "summary.json", summary)
+    write_report([out], out / "report.html")
+    return summary
+
+
+def timing(records: Sequence[RunRecord], *, command: str, started: datetime | None) -> dict[str, Any]:
+    """What is another each time the same is run, and so is not in the summary: `timing.json`."""
+    return {
+        "command": command,
+        "started": None if started is None else started.isoformat(timespec="seconds"),
+        "wall_s": {record.policy: record.wall_s for record in records},
+        "host": {
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+    }
+
+
+def versions(records: list[RunRecord]) -> dict[str, str]:
+    """Version of Python, of ours and of each package that matters, and what the fabrics reported.
+
+    A fabric reports what no package tells (Open vSwitch, which OpenFlow library was used) in `facts`.
+    """
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    for record in records:
+        found |= {name: str(record.facts[name]) for name in FABRIC_VERSIONS if name in record.facts}
+    return found
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")

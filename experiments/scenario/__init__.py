@@ -1,0 +1,1 @@
+"""Scenarios: the keys and what they may be, reading them from YAML, writing them back."""

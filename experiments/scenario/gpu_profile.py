@@ -1,0 +1,91 @@
+"""The GPU a scenario names: one known here, or a profile, a YAML file with the fields of `GpuSpeed`."""
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from experiments import yaml_file
+from experiments.errors import UserError
+from experiments.nearest import nearest
+from experiments.scenario.section import Section
+from testbed.job import GpuSpeed
+from testbed.models.gpus import GPUS
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+class GpuProfile(Section):
+    """The keys of a profile, one for each field of `GpuSpeed`."""
+
+    name: str = Field(min_length=1, description="what results call this GPU")
+    peak_flops: float = Field(ge=1e6, le=1e18, description="dense 16-bit peak, FLOP/s")
+    memory_bytes_per_s: float = Field(ge=1e6, le=1e16, description="peak bandwidth of its memory, B/s")
+    efficiency: float = Field(gt=0, le=1, description="share of the peak that prefill reaches")
+    memory_efficiency: float = Field(
+        default=1.0, gt=0, le=1, description="share of the bandwidth that reading weights and KV reaches"
+    )
+    launch_s: float = Field(default=0.0, ge=0, le=1, description="seconds that a step takes besides its work")
+    measured: str = Field(default="", description="where the shares come from; empty for an assumption")
+
+
+def gpu_named(name: str) -> GpuSpeed:
+    """The GPU of that name, or the one whose profile is the file `name`. Raises `UserError`."""
+    return GPUS[name] if name in GPUS else read_profile(Path(name))
+
+
+def as_gpu_path(name: str, directory: Path) -> str | None:
+    """The absolute path that `name`, written in a file of `directory`, means; None where it is no path."""
+    if not name.endswith(_SUFFIXES) and "/" not in name:
+        return None
+    return os.path.abspath(directory / os.path.expanduser(name))
+
+
+def read_profile(path: Path) -> GpuSpeed:
+    """The GPU of a profile. Raises `UserError`, naming file, line and key, for one that cannot be used."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file (UTF-8)") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    document = yaml_file.parse(text, str(path))
+    if not isinstance(document.data, dict):
+        raise UserError(f"{path}: no GPU profile: its keys are {', '.join(GpuProfile.model_fields)}")
+    try:
+        profile = GpuProfile.model_validate(document.data, strict=True)
+    except ValidationError as error:
+        found = [
+            _problem(str(problem["loc"][0]), problem["msg"], problem["type"]) for problem in error.errors()
+        ]
+        where = [
+            f"{path}, line {document.lines[key,]}" if (key,) in document.lines else str(path)
+            for key, _ in found
+        ]
+        lines = [f"{place}: {words}" for place, (_, words) in zip(where, found, strict=True)]
+        raise UserError("\n".join(lines)) from None
+    return GpuSpeed(**profile.model_dump())
+
+
+def profile_text(gpu: GpuSpeed, comments: str) -> str:
+    """The YAML that `read_profile` reads `gpu` from, `comments` line by line above it."""
+    lines = [f"# {line}".rstrip() for line in comments.splitlines()]
+    for name in GpuProfile.model_fields:
+        value = getattr(gpu, name)
+        # A text of JSON is one of YAML too.
+        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else f"{value:.6g}"
+        lines.append(f"{name}: {shown}")
+    return "\n".join(lines) + "\n"
+
+
+def _problem(key: str, message: str, kind: str) -> tuple[str, str]:
+    """The key to blame, and what is wrong with it."""
+    if kind == "missing":
+        return key, f"{key!r} is missing"
+    if kind == "extra_forbidden":
+        guess = nearest(key, GpuProfile.model_fields)
+        return key, f"unknown key {key!r}" + (f"; did you mean {guess!r}?" if guess else "")
+    return key, f"{key}: {message[0].lower()}{message[1:]}"

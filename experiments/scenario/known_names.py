@@ -1,0 +1,107 @@
+"""Checks that a name in a scenario is one that something here answers to.
+
+The registries are imported when the first name is checked: reading a scenario of defaults, or
+showing the help of the command, needs none of them.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pydantic_core import PydanticCustomError
+
+from experiments.errors import UserError
+from experiments.nearest import nearest
+
+
+def known_model(name: str) -> str:
+    """A model known here, or the path of a `config.json`, which has to be that of a model."""
+    from experiments.scenario.model_file import as_model_path, read_model
+    from testbed.models.shapes import MODELS
+
+    path = as_model_path(name, Path.cwd())
+    if path is None:
+        return _one_of(name, MODELS, "model")
+    _check("model", lambda: read_model(Path(path)))
+    return path
+
+
+def known_gpu(name: str) -> str:
+    """A GPU known here, or the path of a profile, which has to be right."""
+    from experiments.scenario.gpu_profile import as_gpu_path, read_profile
+    from testbed.models.gpus import GPUS
+
+    path = as_gpu_path(name, Path.cwd())
+    if path is None:
+        return _one_of(name, GPUS, "GPU")
+    _check("gpu", lambda: read_profile(Path(path)))
+    return path
+
+
+def known_router(name: str) -> str:
+    from testbed.serving.routing.routers import ROUTERS
+
+    return _one_of(name, ROUTERS, "router")
+
+
+def known_decode_choice(name: str) -> str:
+    from testbed.serving.routing.routers import DECODE_CHOICES
+
+    return _one_of(name, DECODE_CHOICES, "decode choice")
+
+
+def known_batching(name: str) -> str:
+    from testbed.serving.batching.rules import BATCHING
+
+    return _one_of(name, BATCHING, "batching")
+
+
+def known_policy(spec: str) -> str:
+    """`spec` is a name with or without options and request control, as in `mfs(rho=0) + requests`."""
+    from controller.policies import PolicyError
+    from controller.spec import read_spec
+
+    try:
+        read_spec(spec)
+    except PolicyError as error:
+        raise PydanticCustomError("policy", "{reason}", {"reason": str(error)}) from None
+    return spec
+
+
+def known_path_choice(name: str) -> str:
+    from testbed.simulation.paths import PathChoiceError, make_path_choice
+
+    try:
+        make_path_choice(name, seed=0)
+    except PathChoiceError as error:
+        raise PydanticCustomError("path_choice", "{reason}", {"reason": str(error)}) from None
+    return name
+
+
+def known_fabric(name: str) -> str:
+    from testbed.fabrics import AUTO, FABRICS
+
+    return _one_of(name, [AUTO, *FABRICS], "fabric")
+
+
+def _check(key: str, read: Callable[[], object]) -> None:
+    """Read the file that `key` names, and blame the key for what is wrong with it."""
+    try:
+        read()
+    except UserError as error:
+        raise PydanticCustomError("refused", "{reason}", {"key": key, "reason": str(error)}) from None
+
+
+def _one_of(name: str, known: Iterable[str], what: str) -> str:
+    names = sorted(known)
+    if name in names:
+        return name
+    guess = nearest(name, names)
+    raise PydanticCustomError(
+        "unknown_name",
+        "no {what} here{hint} (known: {known})",
+        {
+            "what": what,
+            "hint": f"; did you mean {guess!r}?" if guess else "",
+            "known": ", ".join(names),
+        },
+    )

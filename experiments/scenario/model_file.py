@@ -1,0 +1,69 @@
+"""The model a scenario names: one known here, or a Hugging Face `config.json`."""
+
+import json
+import os
+from pathlib import Path
+
+from experiments.errors import UserError
+from experiments.nearest import nearest
+from testbed.job import ModelShape
+from testbed.models.hf_config import ConfigError, shape_from_config
+from testbed.models.shapes import MODELS
+
+_CONFIG = "config.json"
+
+
+def model_named(name: str) -> ModelShape:
+    """The model of that name, or the one that the file or directory `name` describes. Raises `UserError`."""
+    return MODELS[name] if name in MODELS else read_model(Path(name))
+
+
+def model_from_option(name: str) -> ModelShape:
+    """The model that an option names: one known here, or a file. Raises `UserError`."""
+    path = as_model_path(name, Path.cwd())
+    if path is None and name not in MODELS:
+        guess = nearest(name, MODELS)
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        raise UserError(
+            f"{name!r} is no model here{hint} (known: {', '.join(sorted(MODELS))}; or a config.json)"
+        )
+    return model_named(path or name)
+
+
+def read_model(path: Path) -> ModelShape:
+    """The model of a `config.json`, or of a directory with one, under the name of the directory or file.
+
+    Raises `UserError`, naming the file and the key, for what is not there or describes no model.
+    """
+    file = path / _CONFIG if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{path}: there is no {_CONFIG} in it" if path.is_dir() else f"{file}: no such file")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not a text file (UTF-8)") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise UserError(f"{file}: not JSON for a model: nested too deeply") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file}: no model: a set of keys and values is needed")
+    try:
+        return shape_from_config(config, _name_of(file))
+    except ConfigError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def as_model_path(name: str, directory: Path) -> str | None:
+    """The absolute path that `name`, written in a file of `directory`, means; None where it is no path."""
+    path = directory / os.path.expanduser(name)
+    named = name.endswith(".json") or "/" in name
+    if named or (name not in MODELS and (path / _CONFIG).is_file()):
+        return os.path.abspath(path)
+    return None
+
+
+def _name_of(file: Path) -> str:
+    return file.resolve().parent.name if file.name == _CONFIG else file.stem

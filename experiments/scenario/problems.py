@@ -1,0 +1,98 @@
+"""What is wrong with a scenario, in the words of the person who wrote it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from experiments.nearest import nearest
+from experiments.scenario.keys import allowed, field_at, suggestion
+
+KeyPath = tuple[str | int, ...]
+
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "string": "text",
+    "bool": "true or false",
+    "model": "a mapping of keys to values",
+    "dict": "a mapping of keys to values",
+    "tuple": "a list",
+    "enum": "one of the values",
+}
+
+
+def explain(problem: ErrorDetails, origins: Mapping[KeyPath, str], source: str) -> str:
+    """One line for one finding of pydantic: where it was written, the key, the value, what is right.
+
+    `origins` says where each key was given; `source` is named when the key was given nowhere.
+    """
+    context: dict[str, Any] = problem.get("ctx") or {}
+    path: KeyPath = tuple(problem["loc"])
+    if "key" in context:
+        path = _path(context["key"])
+    where, key = _origin(path, origins, source), dotted(path)
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        guess = suggestion(path)
+        return f"{where}: unknown key {key!r}" + (f"; did you mean {guess!r}?" if guess else "")
+    if kind == "missing":
+        return f"{where}: {key!r} is missing"
+    if "key" in context or kind == "policy":
+        return f"{where}: {key}: {problem['msg']}"
+    return f"{where}: {key}: {_show(problem['input'])} {_reason(problem, path, context)}"
+
+
+def dotted(path: KeyPath) -> str:
+    """`("workload", "flows", 1, "dst")` as `workload.flows[1].dst`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _path(key: str) -> KeyPath:
+    return tuple(int(p) if p.isdigit() else p for p in re.findall(r"[^.\[\]]+", key))
+
+
+def _origin(path: KeyPath, origins: Mapping[KeyPath, str], source: str) -> str:
+    for end in range(len(path), 0, -1):
+        if path[:end] in origins:
+            return origins[path[:end]]
+    below = (origin for given, origin in origins.items() if given[: len(path)] == path)
+    return next(below, source)
+
+
+def _reason(problem: ErrorDetails, path: KeyPath, context: Mapping[str, Any]) -> str:
+    kind, value = problem["type"], problem["input"]
+    field = field_at(path)
+    range_text = allowed(field) if field is not None else ""
+    if kind == "unknown_name":
+        return f"is {problem['msg']}"
+    if kind == "slo":
+        return problem["msg"]
+    if kind == "enum":
+        options = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+        guess = nearest(str(value), options)
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        return f"is not one of {', '.join(options)}{hint}"
+    if kind == "too_short":
+        return "is empty: name at least one"
+    if kind.startswith("string_"):
+        if kind == "string_pattern_mismatch":
+            return f"is not allowed: it must match {context['pattern']}"
+        if kind != "string_type":
+            return f"is not allowed: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    if kind.startswith(("greater_than", "less_than")):
+        return f"is out of range: allowed is {range_text or problem['msg'].split(' be ')[-1]}"
+    expected = _EXPECTED.get(kind.split("_")[0], "")
+    if not expected:
+        return f"is not allowed: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return f"is not {expected}" + (f" (allowed: {range_text})" if range_text else "")
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,257 @@
+"""From a name or a file, and what the command line adds, to a checked `Scenario`.
+
+Layers are merged from the most basic (`extends`) to the last word (`--set`): mappings key by key,
+lists and values as a whole. Every value remembers the layer it came from, so that an error can say
+which file and line, or which option, to change.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from experiments import yaml_file
+from experiments.errors import UserError
+from experiments.nearest import nearest
+from experiments.scenario.gpu_profile import as_gpu_path
+from experiments.scenario.model_file import as_model_path
+from experiments.scenario.problems import explain
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.workload import SYNTHETIC, WorkloadKind
+from experiments.trace_formats.trace_file import TraceFormat, detect_format
+
+_ALTERNATIVES = (
+    ("workload", ("rate", "load", "time_scale")),
+    ("slo", ("multiple", "absolute_s")),
+)
+"""Keys of which one at most can hold: a layer that sets one takes back what it inherits of the others."""
+
+_FILES = (("workload", "path"), ("simulation", "calibration"))
+"""Keys that name a file, relative to the file they stand in."""
+
+_NAMES_OR_FILES = {"model": as_model_path, "gpu": as_gpu_path}
+"""Keys that name something known here, or a file."""
+
+_KIND_OF_FORMAT = {
+    TraceFormat.MOONCAKE: WorkloadKind.MOONCAKE,
+    TraceFormat.AZURE: WorkloadKind.AZURE,
+    TraceFormat.BURSTGPT: WorkloadKind.BURSTGPT,
+    TraceFormat.BAILIAN: WorkloadKind.BAILIAN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Keys from one place. `origins[path]` is what an error calls the place of a key."""
+
+    data: dict[str, Any]
+    source: str
+    origins: dict[yaml_file.Path, str]
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A key given on the command line: `value` is YAML text, `option` how the user spelled it."""
+
+    key: str
+    value: str
+    option: str
+
+
+def override(text: str) -> Override:
+    """`key.path=value` as given to `--set`. Raises `UserError` when it has no such form."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text}: write it as key.path=value, e.g. --set topology.servers=12")
+    return Override(key.strip(), value, f"--set {text}")
+
+
+def load_scenario(name_or_path: str, overrides: list[Override] | None = None) -> Scenario:
+    """The scenario of that name, or in that YAML file, with `overrides` on top of it.
+
+    Raises `UserError` for a file that is not there or not YAML, for a key that does not exist and
+    for a value that is not allowed, naming the place, the key and what would be right.
+    """
+    return read_scenario(name_or_path).scenario(overrides)
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioFile:
+    """The layers of a scenario as read, the most basic first: to make it with one override after another."""
+
+    layers: tuple[Layer, ...]
+
+    def scenario(self, overrides: list[Override] | None = None) -> Scenario:
+        """As `load_scenario`, without reading the files again."""
+        added = [_override_layer(overrides)] if overrides else []
+        return _checked([*self.layers, *added])
+
+
+def read_scenario(name_or_path: str) -> ScenarioFile:
+    """The scenario of that name, or in that YAML file. Raises `UserError` for one that cannot be read."""
+    return ScenarioFile(tuple(_layers(*_locate(name_or_path, Path.cwd(), ""), seen=())))
+
+
+def builtin_scenarios() -> dict[str, Path]:
+    """The scenarios that come with the package, by name."""
+    folder = Path(str(resources.files("experiments") / "scenarios"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _locate(name: str, relative_to: Path, asked_by: str) -> tuple[Path, str]:
+    """The file behind a scenario name or path, and what to call it in messages."""
+    builtin = builtin_scenarios()
+    if name in builtin:
+        return builtin[name], f"scenario {name}"
+    path = relative_to / os.path.expanduser(name)
+    if os.path.isfile(path):
+        return path, name
+    if os.path.isdir(path):
+        raise UserError(f"{asked_by}{name}: this is a directory; a scenario is a YAML file")
+    guess = nearest(name, builtin)
+    hint = f"; did you mean {guess!r}?" if guess else ""
+    raise UserError(
+        f"{asked_by}no scenario {name!r}: there is no such file, and the scenarios here are "
+        f"{', '.join(builtin)}{hint}"
+    )
+
+
+def _layers(path: Path, source: str, seen: tuple[Path, ...]) -> list[Layer]:
+    """The file and all it extends, the most basic first."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{source}: not a text file (UTF-8)") from None
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read: {error.strerror}") from None
+    document = yaml_file.parse(text, source)
+    data = {} if document.data is None else document.data
+    if not isinstance(data, dict):
+        raise UserError(f"{source}: a scenario is a mapping of keys to values")
+    below: list[Layer] = []
+    if "extends" in data:
+        base = data.pop("extends")
+        where = f"{source}, line {document.lines['extends',]}: extends: "
+        if not isinstance(base, str):
+            raise UserError(f"{where}name one scenario or file, not {base!r}")
+        base_path, base_source = _locate(base, path.parent, where)
+        chain = (*seen, path.resolve())
+        if base_path.resolve() in chain:
+            raise UserError(f"{where}{base} extends this one in turn")
+        below = _layers(base_path, base_source, chain)
+    data.setdefault("name", _name_from(path))
+    document.lines.pop(("extends",), None)
+    origins = {key: f"{source}, line {line}" for key, line in document.lines.items()}
+    return [*below, Layer(data, source, origins, path.parent)]
+
+
+def _name_from(path: Path) -> str:
+    """A file's name as a scenario's: what could not be part of a directory's name is left out."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "unnamed"
+
+
+def _override_layer(overrides: list[Override]) -> Layer:
+    """All options are one layer: two that contradict each other are an error, not a race."""
+    layer = Layer({}, "the command line", {}, Path.cwd())
+    for item in overrides:
+        document = yaml_file.parse(item.value, item.option)
+        data = document.data
+        keys = tuple(item.key.split("."))
+        for key in reversed(keys):
+            data = {key: data}
+        layer.origins.update(dict.fromkeys([keys, *map(keys.__add__, document.lines)], item.option))
+        _merge(layer.data, data)
+    return layer
+
+
+def _checked(layers: list[Layer]) -> Scenario:
+    merged: dict[str, Any] = {}
+    origins: dict[yaml_file.Path, str] = {}
+    for layer in layers:
+        _take_back_alternatives(merged, layer)
+        _merge(merged, _with_absolute_paths(layer))
+        origins = _without_replaced(origins, layer) | layer.origins
+    try:
+        # By way of JSON: strict about numbers, yet enums and lists come from what YAML has.
+        scenario = Scenario.model_validate_json(json.dumps(merged, default=str), strict=True)
+    except ValidationError as error:
+        problems = error.errors()
+        # A list whose items are wrong is also called too short: say only what is wrong with them.
+        inside = {problem["loc"][:-1] for problem in problems}
+        found = [
+            explain(problem, origins, layers[-1].source)
+            for problem in problems
+            if problem["type"] != "too_short" or problem["loc"] not in inside
+        ]
+        raise UserError("\n".join(dict.fromkeys(found))) from None
+    return _with_detected_kind(scenario)
+
+
+def _without_replaced(origins: dict[yaml_file.Path, str], layer: Layer) -> dict[yaml_file.Path, str]:
+    """`origins` less those inside a list or value that `layer` replaces as a whole."""
+    replaced = {path for path in layer.origins if not isinstance(_at(layer.data, path), dict)}
+    return {
+        path: origin
+        for path, origin in origins.items()
+        if not any(path[:end] in replaced for end in range(1, len(path)))
+    }
+
+
+def _at(data: Any, path: yaml_file.Path) -> Any:
+    """The value at `path`; None where a later option has replaced what led there."""
+    for key in path:
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _merge(into: dict[str, Any], data: dict[str, Any]) -> None:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            if not isinstance(into.get(key), dict):
+                into[key] = {}
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _take_back_alternatives(merged: dict[str, Any], layer: Layer) -> None:
+    for section, keys in _ALTERNATIVES:
+        new = layer.data.get(section)
+        if not isinstance(new, dict) or all(new.get(key) is None for key in keys):
+            continue
+        inherited = merged.setdefault(section, {})
+        if isinstance(inherited, dict):
+            inherited.update(dict.fromkeys(keys))
+
+
+def _with_absolute_paths(layer: Layer) -> dict[str, Any]:
+    """The layer's keys with the files they name made independent of where the layer was written."""
+    data = layer.data
+    for name, key in _FILES:
+        section = data.get(name)
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            path = os.path.abspath(layer.directory / os.path.expanduser(section[key]))
+            data = {**data, name: {**section, key: path}}
+    for key, as_path in _NAMES_OR_FILES.items():
+        if isinstance(data.get(key), str):
+            found = as_path(data[key], layer.directory)
+            data = {**data, key: found or data[key]}
+    return data
+
+
+def _with_detected_kind(scenario: Scenario) -> Scenario:
+    """A path beside a generated kind means that trace, whatever its format is."""
+    workload = scenario.workload
+    if workload.path is None or workload.kind not in SYNTHETIC:
+        return scenario
+    kind = _KIND_OF_FORMAT[detect_format(Path(workload.path))]
+    return scenario.model_copy(update={"workload": workload.model_copy(update={"kind": kind})})

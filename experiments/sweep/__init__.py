@@ -1,0 +1,1 @@
+"""Sweeps: a scenario at every combination of values."""

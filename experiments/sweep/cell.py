@@ -1,0 +1,156 @@
+"""One cell of a sweep: what a worker process does, and what it leaves behind.
+
+A cell has a directory of its own. `cell.json` is written last and whole: a cell is over when it is
+there, and finished when it holds no error. So nothing has to travel back from a worker, and a sweep
+that is killed loses only the cells that were running.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from experiments.atomic_file import write_text
+from experiments.errors import UserError
+from experiments.resolve.jobs import Resolved, resolve
+from experiments.results.summary import Summary, summarise
+from experiments.run.run import run_job, run_scenario
+from experiments.sweep.plan import Cell, Plan
+from testbed.fabric import JobRefused, RunFailed
+from testbed.fabrics import FABRICS
+
+_LOOK_S = 0.5
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a cell ended: `cell.json`. `error` is None for one that finished; `wall_s` is what it took."""
+
+    policy: str
+    values: dict[str, Any]
+    seed: int
+    command: str
+    error: str | None
+    traceback: str | None
+    wall_s: float
+
+
+def outcome_of(directory: Path) -> Outcome | None:
+    """How the cell in `directory` ended, None where it has not, or what tells of it is damaged."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return msgspec.json.decode((directory / "cell.json").read_bytes(), type=Outcome)
+    return None
+
+
+def cell_directory(directory: Path, cell: Cell) -> Path:
+    return directory / "cells" / cell.name
+
+
+def outcomes(directory: Path, plan: Plan) -> dict[str, Outcome]:
+    """By name, how the cells that are over have ended, in the order of the plan."""
+    found = {cell.name: outcome_of(cell_directory(directory, cell)) for cell in plan.cells}
+    return {name: outcome for name, outcome in found.items() if outcome is not None}
+
+
+def run_cell(cell: Cell, directory: Path, tables: bool, owner: int) -> None:
+    """Run `cell` and leave its summary in `directory`, or with `tables` all that a run directory has.
+
+    Whatever is wrong with the cell itself ends in its `cell.json`. Raises `OSError` where that cannot be
+    written, or the disk is full. `owner` is the process of the sweep, on its machine.
+    """
+    _end_with(owner)
+    began = time.monotonic()
+    error = trace = None
+    shutil.rmtree(directory, ignore_errors=True)  # what an earlier try left
+    directory.mkdir(parents=True)
+    try:
+        if tables:
+            _with_tables(cell, directory)
+        else:
+            summary = _summary(cell)
+            write_text(directory / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    except (UserError, JobRefused, RunFailed) as known:
+        error = str(known)
+    except Exception as unknown:
+        if isinstance(unknown, OSError) and unknown.errno == errno.ENOSPC:
+            raise
+        error = "".join(traceback.format_exception_only(unknown)).strip()
+        trace = traceback.format_exc()
+    outcome = Outcome(
+        policy=cell.policy,
+        values=cell.values,
+        seed=cell.scenario.seed,
+        command=cell.command,
+        error=error,
+        traceback=trace,
+        wall_s=time.monotonic() - began,
+    )
+    write_text(directory / "cell.json", msgspec.json.format(msgspec.json.encode(outcome)).decode() + "\n")
+
+
+def _with_tables(cell: Cell, directory: Path) -> None:
+    scenario = cell.scenario.model_copy(update={"policies": (cell.policy,)})
+    run_scenario(
+        scenario,
+        fabric=FABRICS[scenario.fabric](),
+        out=directory,
+        progress=lambda policy, state: None,
+        command=cell.command,
+    )
+
+
+def _summary(cell: Cell) -> Summary:
+    """Without placement and links, which are those of the scenario and would be most of the file."""
+    scenario, resolved = cell.scenario, _resolved(cell)
+    fabric = FABRICS[scenario.fabric]()
+    job = next(job for job in resolved.jobs if job.policy == cell.policy)
+    return summarise(
+        scenario=scenario.name,
+        fabric=fabric.name,
+        seed=scenario.seed,
+        scale=job.scale,
+        records=[run_job(fabric, job, lambda state: None)],
+        notes=resolved.notes,
+    )
+
+
+_last: tuple[str, Resolved] | None = None
+"""The point this process had last: its workload is that of every policy's cell, and is made once."""
+
+
+def _resolved(cell: Cell) -> Resolved:
+    global _last
+    if _last is None or _last[0] != cell.point:
+        _last = None  # before the next is made: one is enough in memory
+        _last = (cell.point, resolve(cell.scenario))
+    return _last[1]
+
+
+_watched = False
+
+
+def _end_with(owner: int) -> None:
+    """In a worker that `owner` started: end when it does, however it does, and leave Ctrl-C to it.
+
+    On another machine, or in the sweep's own process, there is nothing to do.
+    """
+    global _watched
+    if _watched or os.getppid() != owner:
+        return
+    _watched = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, args=(owner,), daemon=True).start()
+
+
+def _watch(owner: int) -> None:
+    while os.getppid() == owner:
+        time.sleep(_LOOK_S)
+    os._exit(1)

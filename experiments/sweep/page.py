@@ -1,0 +1,175 @@
+"""The page of a sweep: measures against the first key that was swept over, a line per policy."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+from experiments.atomic_file import write_text
+from experiments.report.chart import figure_style, legend_above, new_figure, svg
+from experiments.report.page import figure, page, section
+from experiments.report.sections import Markup, html, table
+from experiments.report.series import COLOURS
+from experiments.sweep.plan import Plan, as_text
+from experiments.sweep.results import SEED, Group, Row, Spread, groups_of, measures_of, shown, written
+
+MOST_ROWS: Final = 12
+_NOT_DRAWN: Final = "ttft_p99_s"
+_MOST_TICKS: Final = 8
+_PERCENT: Final = 100.0
+_MS_PER_S: Final = 1e3
+
+
+def write_page(directory: Path, plan: Plan, rows: Sequence[Row], *, command: str) -> Path:
+    """Write `sweep.html` into `directory` and return its path. Raises `OSError` where it cannot be."""
+    path = directory / "sweep.html"
+    write_text(path, render_page(plan, rows, command=command))
+    return path
+
+
+def render_page(plan: Plan, rows: Sequence[Row], *, command: str) -> str:
+    groups = groups_of(plan, rows)
+    seeds = next((one.values for one in plan.over if one.key == SEED), ())
+    spread = f" Lines are means over {len(seeds)} seeds, bands the least and the most." if seeds else ""
+    sections = [section("Results", _results(plan, groups))]
+    if groups:
+        first = _axis_key(plan) or "policy"
+        caption = f"Against {first}.{spread}" + (
+            f" The first {MOST_ROWS} of the other keys' combinations." if len(_rows(plan)) > MOST_ROWS else ""
+        )
+        sections.insert(0, section("Against what was swept", figure(_measures_figure(plan, groups), caption)))
+    failed = [row for row in rows if row["error"] is not None]
+    sections.append(section("Cells that failed", _failures(failed)))
+    sections.append(section("What was run", Markup(f"<p><code>{escape(command)}</code></p>")))
+    over = "; ".join(f"{one.key} = {', '.join(map(as_text, one.values))}" for one in plan.over)
+    return page(
+        title=f"{plan.scenario}: sweep",
+        subtitle=f"{', '.join(plan.policies)} on the fabric {plan.fabric}"
+        + (f", over {over}" if over else ""),
+        verdict=_verdict(plan, rows),
+        sections=sections,
+    )
+
+
+def _verdict(plan: Plan, rows: Sequence[Row]) -> Markup:
+    finished = [row for row in rows if row["error"] is None]
+    unfaithful = sum(not row["faithful"] for row in finished)
+    missing = len(plan.cells) - len(finished)
+    if not missing and not unfaithful:
+        return Markup("<div class='verdict ok'><b>Complete and faithful.</b> Every cell finished.</div>")
+    said = []
+    if missing:
+        said.append(f"{missing} of {len(plan.cells)} cells have no result.")
+    if unfaithful:
+        said.append(f"{unfaithful} cells are not faithful: draw no conclusions from them.")
+    return Markup(f"<div class='verdict bad'>{' '.join(said)}</div>")
+
+
+def _results(plan: Plan, groups: Sequence[Group]) -> Markup:
+    keys = [one.key for one in plan.over if one.key != SEED]
+    measures = measures_of(groups)
+    if not groups:
+        return Markup("<p>No cell has finished.</p>")
+    return table(
+        [*keys, "policy", "seeds", *map(shown, measures)],
+        [
+            (
+                *(as_text(group.values[key]) for key in keys),
+                group.policy,
+                str(group.seeds),
+                *(_spread(name, group.spreads.get(name)) for name in measures),
+            )
+            for group in groups
+        ],
+        text_columns=len(keys) + 1,
+    )
+
+
+def _spread(name: str, spread: Spread | None) -> Markup:
+    if spread is None:
+        return html("-")
+    mean = html(written(name, spread.mean))
+    if spread.least == spread.most:
+        return mean
+    least, most = written(name, spread.least), written(name, spread.most)
+    return Markup(f"{mean}<small>{html(least)} .. {html(most)}</small>")
+
+
+def _failures(rows: Sequence[Row]) -> Markup:
+    if not rows:
+        return Markup("")
+    return table(
+        ["cell", "error"], [(row["cell"], row["error"].splitlines()[0]) for row in rows], text_columns=2
+    )
+
+
+def _axis_key(plan: Plan) -> str | None:
+    return next((one.key for one in plan.over if one.key != SEED), None)
+
+
+def _rows(plan: Plan) -> list[dict[str, Any]]:
+    """The combinations of what is swept over besides the first key and the seed: a row of panels each."""
+    rows: list[dict[str, Any]] = [{}]
+    for one in plan.over:
+        if one.key not in (SEED, _axis_key(plan)):
+            rows = [row | {one.key: value} for row in rows for value in one.values]
+    return rows
+
+
+@figure_style
+def _measures_figure(plan: Plan, groups: Sequence[Group]) -> str:
+    key = _axis_key(plan)
+    values = next((one.values for one in plan.over if one.key == key), ())
+    numeric = bool(values) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in values
+    )
+    names = [name for name in measures_of(groups) if name != _NOT_DRAWN]
+    rows = _rows(plan)[:MOST_ROWS]
+    drawing, panels = new_figure(len(rows), max(1, len(names)), height=2.5)
+    for r, row in enumerate(rows):
+        here = [group for group in groups if all(group.values[k] == v for k, v in row.items())]
+        for axes, name in zip(panels[r * len(names) :], names, strict=False):
+            for i, policy in enumerate(plan.policies):
+                points = [
+                    (_place(group, key, values, numeric, i), group.spreads[name])
+                    for group in here
+                    if group.policy == policy and name in group.spreads
+                ]
+                _draw(
+                    axes, sorted(points, key=lambda point: point[0]), name, policy, COLOURS[i % len(COLOURS)]
+                )
+            title = shown(name) + "".join(f", {k.rpartition('.')[2]}={as_text(v)}" for k, v in row.items())
+            axes.set(title=title, ylabel="%" if name == "slo_attainment" else "ms")
+            if r == len(rows) - 1:
+                axes.set_xlabel(key or "policy")
+            if key is None:
+                axes.set_xticks(range(len(plan.policies)), plan.policies, rotation=20, ha="right")
+            elif not numeric:
+                axes.set_xticks(range(len(values)), [as_text(value) for value in values])
+            elif len(values) <= _MOST_TICKS:
+                axes.set_xticks([float(value) for value in values], [as_text(value) for value in values])
+            axes.set_ylim(bottom=0, top=102 if name == "slo_attainment" else None)
+    if panels and key is not None:
+        legend_above(drawing, panels[0])
+    return svg(drawing, f"Measures of each policy against {escape(key or 'policy')}")
+
+
+def _place(group: Group, key: str | None, values: Sequence[Any], numeric: bool, policy: int) -> float:
+    """Where a group stands on the x axis: at its number, else at the place of its value or its policy."""
+    if key is None:
+        return policy
+    value = group.values[key]
+    return float(value) if numeric else list(values).index(value)
+
+
+def _draw(axes: Any, points: Sequence[tuple[float, Spread]], name: str, policy: str, colour: str) -> None:
+    factor = _PERCENT if name == "slo_attainment" else _MS_PER_S
+    x = [place for place, _ in points]
+    mean = [spread.mean * factor for _, spread in points]
+    least = [spread.least * factor for _, spread in points]
+    most = [spread.most * factor for _, spread in points]
+    axes.plot(x, mean, color=colour, linewidth=1.6, marker="o", ms=3.5, label=policy)
+    if least != most:
+        axes.fill_between(x, least, most, color=colour, alpha=0.15, linewidth=0)
+        if len(x) == 1:  # a band of no width is not seen
+            axes.vlines(x, least, most, color=colour, linewidth=1.2)

@@ -1,0 +1,1 @@
+"""Public trace formats, a reader per format."""

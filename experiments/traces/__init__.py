@@ -1,0 +1,1 @@
+"""What `mfs workload` does: describe a trace, or make one with given statistics."""

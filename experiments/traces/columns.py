@@ -1,0 +1,159 @@
+"""A trace by columns, small enough for millions of requests, and what its lengths and times are like."""
+
+import math
+from array import array
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from experiments.errors import UserError
+from experiments.results import metrics
+from experiments.trace_formats import ticks
+from experiments.trace_formats.trace_file import TraceFormat
+from experiments.workloads.from_trace import READERS
+from experiments.workloads.workload import NS_PER_S
+
+Longs = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+WINDOWS_S = (1, 10)
+
+
+class Columns(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests in order of arrival, the first at 0.
+
+    The blocks of request i are `blocks[starts[i]:starts[i + 1]]`, numbered from 0 in the order in which they
+    are first met; there are none in a trace that does not say what its prompts are made of. `notes` say
+    what was done.
+    """
+
+    time_ns: Longs
+    prompt_tokens: Longs
+    output_tokens: Longs
+    blocks: Longs
+    starts: Longs
+    block_tokens: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.time_ns)
+
+
+def read_columns(
+    path: Path,
+    format: TraceFormat,
+    *,
+    skip: int = 0,
+    requests: int | None = None,
+    spread_ticks: bool = True,
+    seed: int = 1,
+) -> Columns:
+    """`requests` rows (None: all) of the trace at `path` after the first `skip`.
+
+    Arrivals that share a tick of a coarse clock are spread inside it, as a run does, unless `spread_ticks` is
+    off. Raises `UserError` for a file or row that is not right, and where there are too few rows.
+    """
+    reader = READERS[format]
+    times, prompts, outputs = array("q"), array("q"), array("q")
+    blocks, starts = array("q"), array("q", [0])
+    numbers: dict[int, int] = {}
+    until = None if requests is None else skip + requests
+    seen = 0
+    for row in reader.rows(path):
+        times.append(row.time_ns)
+        seen += 1
+        if seen <= skip or (until is not None and seen > until):
+            continue
+        prompts.append(row.prompt_tokens)
+        outputs.append(row.output_tokens)
+        blocks.extend(numbers.setdefault(block, len(numbers)) for block in row.blocks or ())
+        starts.append(len(blocks))
+    if seen <= skip or (until is not None and seen < until):
+        asked = "" if requests is None else f"--requests {requests} "
+        raise UserError(f"{path}: {asked}--skip {skip}: the file has {seen} requests")
+    notes = [reader.note] if reader.note else []
+    stamped = times.tolist()
+    tick_ns = ticks.tick_of(stamped) if spread_ticks else None
+    if tick_ns is not None:
+        stamped = ticks.spread(stamped, tick_ns, seed)
+        notes.append(f"arrivals spread inside the trace's {tick_ns / 1e9:.1f} s tick")
+    taken = np.array(stamped[skip:until], dtype=np.int64)
+    return Columns(
+        time_ns=taken - taken[0],
+        prompt_tokens=np.array(prompts, dtype=np.int64),
+        output_tokens=np.array(outputs, dtype=np.int64),
+        blocks=np.array(blocks, dtype=np.int64),
+        starts=np.array(starts, dtype=np.int64),
+        block_tokens=reader.block_tokens,
+        notes=tuple(notes),
+    )
+
+
+class Arrivals(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests arrive. `gap_cv` is the coefficient of variation of the gaps between them, 1 for a Poisson
+    process; `dispersion` the variance over the mean of how many arrive in windows of so many seconds, None
+    where fewer than `MIN_WINDOWS` windows fit in."""
+
+    span_s: float
+    rate_rps: float | None
+    gap_cv: float | None
+    dispersion: dict[int, float | None]
+
+
+MIN_WINDOWS = 10
+
+
+def arrivals_of(columns: Columns) -> Arrivals:
+    """n arrivals span n - 1 gaps, so the mean rate is (n - 1) / span; None where all arrive at once."""
+    span_s = float(columns.time_ns[-1]) / NS_PER_S
+    gaps = np.diff(columns.time_ns).astype(np.float64)
+    return Arrivals(
+        span_s=span_s,
+        rate_rps=(columns.count - 1) / span_s if span_s else None,
+        gap_cv=float(gaps.std() / gaps.mean()) if span_s else None,
+        dispersion={window: dispersion(columns.time_ns, window) for window in WINDOWS_S},
+    )
+
+
+def dispersion(time_ns: Longs, window_s: float) -> float | None:
+    """Variance over mean of the counts in the whole windows from the first arrival on."""
+    windows = math.floor(float(time_ns[-1]) / (window_s * NS_PER_S))
+    if windows < MIN_WINDOWS:
+        return None
+    counts = window_counts(time_ns, window_s, windows)
+    return float(counts.var(ddof=1) / counts.mean())
+
+
+def window_counts(time_ns: Longs, window_s: float, windows: int) -> Longs:
+    """How many arrive in each of the first `windows` windows of `window_s` seconds."""
+    places = (time_ns / (window_s * NS_PER_S)).astype(np.int64)
+    counts: Longs = np.bincount(places[places < windows], minlength=windows)
+    return counts
+
+
+class Lengths(msgspec.Struct, frozen=True, kw_only=True):
+    """Of token counts. `cv` is the standard deviation over the mean."""
+
+    mean: float
+    cv: float
+    p50: float
+    p90: float
+    p99: float
+    max: int
+
+
+def lengths_of(tokens: Longs) -> Lengths:
+    values = tokens.astype(np.float64)
+    mean = float(values.mean())
+    p50, p90, p99 = (metrics.percentile(values, q) or 0.0 for q in (50, 90, 99))
+    return Lengths(
+        mean=mean,
+        cv=float(values.std()) / mean if mean else 0.0,
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        max=int(tokens.max()),
+    )

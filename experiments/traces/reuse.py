@@ -1,0 +1,227 @@
+"""Reuse in a trace: how much, how soon, from which prefixes, and what a cache of each size would hit.
+
+The cache that is looked into here is one for all requests, of whole blocks, least recently used out first,
+as `testbed.serving.prefix.PrefixIndex`: a prompt is looked up, then its blocks become the most recent ones,
+the first block last of all. So a prompt's blocks are ever less recent, and a prefix is held from its
+beginning.
+
+Whether a block is held in a cache of C blocks follows from its *stack distance*, the number of distinct
+blocks that are more recent (Mattson et al., "Evaluation techniques for storage hierarchies", IBM Systems
+Journal 9, 1970): it is if that is below C. All of them together take O(n log n) for n accesses, by a tree of
+partial sums over the accesses that are their block's last (Bennett and Kruskal, "LRU stack processing",
+IBM Journal of Research and Development 19, 1975).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from experiments.results import metrics
+from experiments.traces.columns import Columns, FloatArray, Longs
+
+TOP_PREFIXES = 5
+_NONE = -1
+_SEVERAL = -2
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """Of distances; None where nothing is reused."""
+
+    p50: float | None
+    p90: float | None
+
+
+class Prefix(msgspec.Struct, frozen=True, kw_only=True):
+    """A beginning of prompts that no longer one has as many requests for."""
+
+    tokens: int
+    requests: int
+
+
+class Reuse(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be reused, with a cache that holds everything from the moment of its request.
+
+    `token_share` is of prompt tokens, `request_share` of requests that reuse anything. Distances are from a
+    reused block to its last use before: in requests (1: the one before), and in distinct blocks used since.
+    `prefixes` is how many beginnings several prompts share that no longer shared one continues. Prompts that
+    go some way along one of them, and could not yet be on the way of another, use it: the i-th most used one
+    is used like i**-`zipf`, which is None below two of them. `most_shared` are the beginnings of most
+    requests.
+    """
+
+    token_share: float
+    request_share: float
+    distance_requests: Spread
+    distance_blocks: Spread
+    distinct_blocks: int
+    prefixes: int
+    zipf: float | None
+    most_shared: tuple[Prefix, ...]
+
+
+class HitCurve(msgspec.Struct, frozen=True, kw_only=True):
+    """`hit_rate[i]` is the share of prompt tokens found in a cache of `cache_tokens[i]`; both ascend."""
+
+    cache_tokens: list[int]
+    hit_rate: list[float]
+
+
+def reuse_of(columns: Columns) -> tuple[Reuse, HitCurve]:
+    prefixes = _Prefixes(columns)
+    distances, since, hit = _distances(columns.blocks, columns.starts, prefixes.distinct)
+    reused = distances[hit]
+    reusing = np.append(0, np.cumsum(hit))[columns.starts]
+    tokens = int(columns.prompt_tokens.sum())
+    found = Reuse(
+        token_share=len(reused) * columns.block_tokens / tokens,
+        request_share=float(np.mean(np.diff(reusing) > 0)),
+        distance_requests=_spread(since[hit]),
+        distance_blocks=_spread(reused),
+        distinct_blocks=prefixes.distinct,
+        prefixes=len(prefixes.users),
+        zipf=_zipf(prefixes.users),
+        most_shared=prefixes.most_shared(TOP_PREFIXES),
+    )
+    return found, _curve(reused, columns.block_tokens, tokens)
+
+
+def _spread(values: Longs) -> Spread:
+    as_floats: FloatArray = values.astype(np.float64)
+    return Spread(p50=metrics.percentile(as_floats, 50), p90=metrics.percentile(as_floats, 90))
+
+
+def _curve(reused: Longs, block_tokens: int, tokens: int, points: int = 200) -> HitCurve:
+    """At cache sizes that grow evenly in their logarithm, to the one that hits all there is to hit."""
+    if not len(reused):
+        return HitCurve(cache_tokens=[], hit_rate=[])
+    ordered = np.sort(reused)
+    needed = int(ordered[-1]) + 1
+    sizes = np.unique(np.geomspace(1, needed, points).round().astype(np.int64))
+    hits = np.searchsorted(ordered, sizes)  # distances below the size
+    return HitCurve(
+        cache_tokens=(sizes * block_tokens).tolist(), hit_rate=(hits * block_tokens / tokens).tolist()
+    )
+
+
+def _zipf(users: Longs) -> float | None:
+    """The slope of the logarithm of how many use each over that of the rank, by least squares."""
+    if len(users) < 2:
+        return None
+    ordered = np.sort(users.astype(np.float64))[::-1]
+    slope = np.polyfit(np.log(np.arange(1, len(ordered) + 1)), np.log(ordered), 1)[0]
+    return max(0.0, -float(slope))
+
+
+class _Prefixes:
+    """How often each block is used, and where shared prefixes end.
+
+    `users` has, for each shared prefix that no longer shared one continues, how many prompts use it.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self._block_tokens = columns.block_tokens
+        self.distinct = int(columns.blocks.max()) + 1 if len(columns.blocks) else 0
+        self._uses = np.bincount(columns.blocks, minlength=self.distinct)
+        lengths = np.diff(columns.starts)
+        inside = np.arange(len(columns.blocks)) - np.repeat(columns.starts[:-1], lengths)
+        self._depth = np.zeros(self.distinct, dtype=np.int64)
+        self._depth[columns.blocks] = inside + 1
+        before = np.full(self.distinct, _NONE, dtype=np.int64)  # of each block, the one it follows
+        followers = np.flatnonzero(inside > 0)
+        before[columns.blocks[followers]] = columns.blocks[followers - 1]
+        self._longest = np.ones(self.distinct, dtype=np.bool_)
+        self._longest[before[(before != _NONE) & (self._uses == self._uses[before])]] = False
+        shared = np.flatnonzero(self._uses > 1)
+        deepest_first = shared[np.argsort(-self._depth[shared], kind="stable")]
+        ends = _ends(before, deepest_first)
+        # The deepest shared block of each prompt that has any; what is shared is its beginning.
+        reached = np.append(0, np.cumsum(self._uses[columns.blocks] > 1))[columns.starts]
+        counts = np.diff(reached)
+        deepest = columns.blocks[columns.starts[:-1][counts > 0] + counts[counts > 0] - 1]
+        on_the_way_to = ends[deepest]
+        users = np.bincount(on_the_way_to[on_the_way_to >= 0], minlength=self.distinct)
+        self.users: Longs = users[users > 0]
+
+    def most_shared(self, count: int) -> tuple[Prefix, ...]:
+        candidates = np.flatnonzero((self._uses > 1) & self._longest)
+        order = np.lexsort((-self._depth[candidates], -self._uses[candidates]))[:count]
+        return tuple(
+            Prefix(tokens=int(self._depth[block]) * self._block_tokens, requests=int(self._uses[block]))
+            for block in candidates[order]
+        )
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # neither the package nor the home can be written to: compile in every process
+        return njit(nogil=True)(function)
+
+
+@_compiled
+def _ends(before: Longs, deepest_first: Longs) -> Longs:
+    """For each shared block the one that the only way on from it ends with: itself where there is none, -2
+    where there are several. `before` is the block that each one follows."""
+    ends = np.full(len(before), _NONE, dtype=np.int64)
+    for block in deepest_first:
+        if ends[block] == _NONE:
+            ends[block] = block
+        above = before[block]
+        if above != _NONE:
+            ends[above] = ends[block] if ends[above] == _NONE else _SEVERAL
+    return ends
+
+
+@_compiled
+def _distances(blocks: Longs, starts: Longs, distinct: int) -> tuple[Longs, Longs, npt.NDArray[np.bool_]]:
+    """For each access its stack distance in blocks, the requests since the last use, and whether it is a
+    reuse: the block and all before it in the prompt were there."""
+    size = len(blocks)
+    distances = np.zeros(size, dtype=np.int64)
+    since = np.zeros(size, dtype=np.int64)
+    hit = np.zeros(size, dtype=np.bool_)
+    last_place = np.full(distinct, -1, dtype=np.int64)  # of all uses, in the order they are made in
+    last_request = np.full(distinct, -1, dtype=np.int64)
+    tree = np.zeros(size + 1, dtype=np.int64)  # marks the places that are the last use of their block
+    marked = 0
+    place = 0
+    for request in range(len(starts) - 1):
+        held = True
+        farthest = 0
+        for i in range(starts[request], starts[request + 1]):
+            block = blocks[i]
+            last = last_place[block]
+            held = held and last >= 0
+            if not held:
+                break
+            until = 0  # marks at places up to `last`
+            node = last + 1
+            while node > 0:
+                until += tree[node]
+                node -= node & -node
+            farthest = max(farthest, marked - until)
+            distances[i] = farthest
+            since[i] = request - last_request[block]
+            hit[i] = True
+        for i in range(starts[request + 1] - 1, starts[request] - 1, -1):
+            block = blocks[i]
+            last = last_place[block]
+            if last >= 0:
+                node = last + 1
+                while node <= size:
+                    tree[node] -= 1
+                    node += node & -node
+                marked -= 1
+            node = place + 1
+            while node <= size:
+                tree[node] += 1
+                node += node & -node
+            marked += 1
+            last_place[block] = place
+            last_request[block] = request
+            place += 1
+    return distances, since, hit

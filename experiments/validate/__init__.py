@@ -1,0 +1,1 @@
+"""One scenario on the emulated and the simulated fabric, side by side."""

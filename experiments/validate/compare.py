@@ -1,0 +1,353 @@
+"""One run against another of the same requests: times side by side, and how far apart. Pure.
+
+The first run is called emulated and the second simulated, which is what they are unless an emulated run is
+compared with a repetition of itself. An error is simulated / emulated - 1. Durations are model nanoseconds
+where a name says so, else seconds.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from controller.flow import Stage
+from experiments.results import metrics
+from testbed.record import FlowRow, RequestRow
+
+FLOW_ERROR = 0.15
+"""A flow is right when its simulated time is this close to the emulated one."""
+
+_NS_PER_S = 1e9
+
+FlowKey = tuple[str, ...]
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """How long a flow took, from submit to finish, and how large it was."""
+
+    stage: Stage
+    took_ns: int
+    size_bytes: int
+
+
+class RunTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a run is compared: TTFT by completed request, SLOs met and missed, flows by what they carry."""
+
+    ttft_ns: dict[int, int]
+    met_slo: dict[int, bool]
+    flows: dict[FlowKey, Timed]
+
+
+def run_times(requests: Iterable[RequestRow], flows: Iterable[FlowRow]) -> RunTimes:
+    """Take the times of a run from its rows.
+
+    A transfer is known by its stage, request and layer, and the how manieth of those it is (by id): not by
+    its id, which names the batch. A transfer of no request is known by its id. A collective is one flow
+    here, from the submit of its last member to the finish of its last: the call of a member that sends and
+    is sent nothing returns when the kernel has its bytes, which is no time of the network.
+    """
+    rows = list(requests)
+    taken: dict[FlowKey, list[tuple[str, Timed]]] = defaultdict(list)
+    shares: dict[str, list[int]] = {}
+    for flow in flows:
+        if flow.stage is Stage.COLLECTIVE and flow.coflow is not None:
+            one = shares.setdefault(flow.coflow, [0, 0, 0])
+            one[0] = max(one[0], flow.submit_ns)
+            one[1] = max(one[1], flow.finish_ns)
+            one[2] += flow.size_bytes
+            continue
+        name = (flow.id,) if flow.request is None else (str(flow.request), str(flow.layer))
+        timed = Timed(flow.stage, flow.finish_ns - flow.submit_ns, flow.size_bytes)
+        taken[(flow.stage.value, *name)].append((flow.id, timed))
+    found: dict[FlowKey, Timed] = {}
+    for key, same in taken.items():
+        for number, (_, timed) in enumerate(sorted(same, key=lambda item: item[0])):
+            found[(*key, str(number))] = timed
+    for coflow, (ready, last, size) in shares.items():
+        found[Stage.COLLECTIVE.value, coflow] = Timed(Stage.COLLECTIVE, last - ready, size)
+    return RunTimes(
+        ttft_ns={row.request: row.ttft_ns for row in rows if row.ttft_ns is not None},
+        met_slo={row.request: metrics.meets_slo(row) for row in rows},
+        flows=found,
+    )
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """A number on both; None where there was nothing to take it from."""
+
+    emulated: float | None
+    simulated: float | None
+
+    @property
+    def error(self) -> float | None:
+        if self.emulated is None or self.simulated is None or self.emulated == 0:
+            return None
+        return self.simulated / self.emulated - 1
+
+
+class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """The flows of a stage: mean seconds from submit to finish over all of each run, and the errors of those
+    that both have: a tenth are below `p10`, half below `p50`, nine tenths below `p90`. `within` is the share
+    that `FLOW_ERROR` allows."""
+
+    stage: str
+    mean_s: Pair
+    matched: int
+    only_emulated: int
+    only_simulated: int
+    p10: float | None
+    p50: float | None
+    p90: float | None
+    within: float | None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Two runs side by side. `matched` of `flows` emulated flows are in both, `within` of those right."""
+
+    requests: int
+    ttft_mean_s: Pair
+    ttft_p50_s: Pair
+    ttft_p99_s: Pair
+    slo_attainment: Pair
+    cct_mean_s: Pair
+    stages: tuple[StageTimes, ...]
+    flows: int
+    matched: int
+    within: float | None
+
+
+class Matched(msgspec.Struct, frozen=True, kw_only=True):
+    """The flows that both runs have, same size and all: arrays with an entry for each."""
+
+    stages: tuple[Stage, ...]
+    emulated_ns: npt.NDArray[np.int64]
+    simulated_ns: npt.NDArray[np.int64]
+
+    def of(self, stage: Stage) -> "Matched":
+        chosen = [i for i, one in enumerate(self.stages) if one is stage]
+        return Matched(
+            stages=(stage,) * len(chosen),
+            emulated_ns=self.emulated_ns[chosen],
+            simulated_ns=self.simulated_ns[chosen],
+        )
+
+    @property
+    def errors(self) -> npt.NDArray[np.float64]:
+        """Of a flow that took no time on either, none; of one that took none on the first only, infinite."""
+        emulated, simulated = self.emulated_ns.astype(float), self.simulated_ns.astype(float)
+        same = emulated == simulated
+        with np.errstate(divide="ignore"):
+            return np.where(same, 0.0, simulated / np.where(same, 1.0, emulated) - 1)
+
+    @property
+    def within(self) -> float | None:
+        """The share of flows with an error of at most `FLOW_ERROR`, None without flows."""
+        if not len(self.emulated_ns):
+            return None
+        return float(np.mean(np.abs(self.errors) <= FLOW_ERROR))
+
+
+def matched_flows(emulated: RunTimes, simulated: RunTimes) -> Matched:
+    """The flows of both runs that carry the same: one that another batch made larger is another flow."""
+    both = [
+        (one, simulated.flows[key])
+        for key, one in emulated.flows.items()
+        if key in simulated.flows and simulated.flows[key].size_bytes == one.size_bytes
+    ]
+    return Matched(
+        stages=tuple(one.stage for one, _ in both),
+        emulated_ns=np.array([one.took_ns for one, _ in both], dtype=np.int64),
+        simulated_ns=np.array([other.took_ns for _, other in both], dtype=np.int64),
+    )
+
+
+def compare(emulated: RunTimes, simulated: RunTimes) -> Comparison:
+    """Put two runs of the same requests side by side."""
+    matched = matched_flows(emulated, simulated)
+
+    def both(statistic: Callable[[RunTimes], float | None]) -> Pair:
+        return Pair(statistic(emulated), statistic(simulated))
+
+    return Comparison(
+        requests=len(emulated.met_slo),
+        ttft_mean_s=both(lambda run: _seconds(metrics.mean(_values(run.ttft_ns)))),
+        ttft_p50_s=both(lambda run: _seconds(metrics.percentile(_values(run.ttft_ns), 50))),
+        ttft_p99_s=both(lambda run: _seconds(metrics.percentile(_values(run.ttft_ns), 99))),
+        slo_attainment=both(lambda run: metrics.mean([float(met) for met in run.met_slo.values()])),
+        cct_mean_s=both(lambda run: _mean_s(run, Stage.COLLECTIVE)),
+        stages=tuple(_stage(stage, emulated, simulated, matched.of(stage)) for stage in Stage),
+        flows=len(emulated.flows),
+        matched=len(matched.stages),
+        within=matched.within,
+    )
+
+
+def _stage(stage: Stage, emulated: RunTimes, simulated: RunTimes, matched: Matched) -> StageTimes:
+    count = len(matched.stages)
+    errors = matched.errors
+    return StageTimes(
+        stage=stage.value,
+        mean_s=Pair(_mean_s(emulated, stage), _mean_s(simulated, stage)),
+        matched=count,
+        only_emulated=sum(flow.stage is stage for flow in emulated.flows.values()) - count,
+        only_simulated=sum(flow.stage is stage for flow in simulated.flows.values()) - count,
+        p10=metrics.percentile(errors, 10),
+        p50=metrics.percentile(errors, 50),
+        p90=metrics.percentile(errors, 90),
+        within=matched.within,
+    )
+
+
+def _mean_s(run: RunTimes, stage: Stage) -> float | None:
+    return _seconds(metrics.mean([float(f.took_ns) for f in run.flows.values() if f.stage is stage]))
+
+
+def _values(times: Mapping[int, int]) -> list[float]:
+    return [float(time) for time in times.values()]
+
+
+def _seconds(nanoseconds: float | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / _NS_PER_S
+
+
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """The policies by one measure, the best first, on both. `tau` is Kendall's tau-b, None where either
+    run tells no two policies apart; `contradicted` are the pairs that both tell apart, in opposite order."""
+
+    measure: str
+    tie: float
+    emulated: tuple[str, ...]
+    simulated: tuple[str, ...]
+    tau: float | None
+    contradicted: tuple[tuple[str, str], ...]
+
+
+def rank(
+    measure: str,
+    values: Mapping[str, Pair],
+    *,
+    smaller_is_better: bool,
+    tie: float,
+    relative: bool,
+) -> Ranking:
+    """Compare the order in which both put the policies. Two that differ by `tie` at most, of the larger if
+    `relative`, are not told apart.
+
+    Kendall's tau-b over pairs (Kendall, 1945): agreements less contradictions, over the geometric mean of
+    the pairs that each of the two tells apart. Being tied is asked of each pair by itself, so that it need
+    not be transitive. Policies without a value are left out.
+    """
+    known = {name: pair for name, pair in values.items() if None not in (pair.emulated, pair.simulated)}
+    sign = -1 if smaller_is_better else 1
+
+    def side(which: Callable[[Pair], float | None]) -> dict[str, float]:
+        return {name: sign * (which(pair) or 0.0) for name, pair in known.items()}
+
+    def order(a: float, b: float) -> int:
+        noise = tie * max(abs(a), abs(b)) if relative else tie
+        return 0 if abs(a - b) <= noise else 1 if a > b else -1
+
+    first, second = side(lambda pair: pair.emulated), side(lambda pair: pair.simulated)
+    names = list(known)
+    agree = told_first = told_second = 0
+    contradicted: list[tuple[str, str]] = []
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            one, other = (order(run[a], run[b]) for run in (first, second))
+            agree += one * other
+            told_first += one != 0
+            told_second += other != 0
+            if one * other < 0:
+                contradicted.append((a, b) if one > 0 else (b, a))
+    told = (told_first * told_second) ** 0.5
+    return Ranking(
+        measure=measure,
+        tie=tie,
+        emulated=_best_first(first),
+        simulated=_best_first(second),
+        tau=agree / told if told else None,
+        contradicted=tuple(contradicted),
+    )
+
+
+def _best_first(values: Mapping[str, float]) -> tuple[str, ...]:
+    return tuple(sorted(values, key=lambda name: (-values[name], name)))
+
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """Something the simulation is held to; `value` in words, `met` or not."""
+
+    name: str
+    value: str
+    met: bool
+
+
+def worst(errors: Iterable[tuple[str, float | None]]) -> tuple[str, float] | None:
+    """The policy whose error is largest, either way, and that error; None where there is none."""
+    known = [(abs(error), name, error) for name, error in errors if error is not None]
+    if not known:
+        return None
+    _, name, error = max(known)
+    return name, error
+
+
+def goals_of(
+    *,
+    free: Mapping[str, Comparison],
+    replayed: Mapping[str, Comparison],
+    rankings: Sequence[Ranking],
+    unfaithful: Sequence[str],
+    mean_error: float,
+    flow_share: float,
+) -> tuple[Goal, ...]:
+    """What the simulation is held to, for the policies compared; a goal that nothing can be said of is
+    left out.
+
+    `free` and `replayed` are comparisons by policy, where the simulator forms its own batches and where it
+    runs the emulated ones. Collectives and flows are judged where they are the same: of other batches they
+    are others, and a mean over them compares nothing. `unfaithful` are the policies whose emulated run is
+    not to be believed.
+    """
+    goals: list[Goal] = []
+    if unfaithful:
+        goals.append(Goal(name="emulated runs are faithful", value=f"not {', '.join(unfaithful)}", met=False))
+    same_collectives = {policy: replayed.get(policy, one) for policy, one in free.items()}
+    for name, errors in (
+        ("mean TTFT", [(policy, one.ttft_mean_s.error) for policy, one in free.items()]),
+        (
+            "mean collective completion time",
+            [(policy, one.cct_mean_s.error) for policy, one in same_collectives.items()],
+        ),
+    ):
+        found = worst(errors)
+        if found is not None:
+            policy, error = found
+            goals.append(
+                Goal(
+                    name=f"{name} within {mean_error:.0%}",
+                    value=f"{error:+.1%} ({policy})",
+                    met=abs(error) <= mean_error,
+                )
+            )
+    shares = [(one.within, policy) for policy, one in replayed.items() if one.within is not None]
+    if shares:
+        share, policy = min(shares)
+        goals.append(
+            Goal(
+                name=f"{flow_share:.0%} of flows within {FLOW_ERROR:.0%}",
+                value=f"{share:.1%} ({policy})",
+                met=share >= flow_share,
+            )
+        )
+    for ranking in rankings:
+        apart = ", ".join(f"{a} before {b}" for a, b in ranking.contradicted)
+        goals.append(
+            Goal(
+                name=f"same ranking by {ranking.measure}",
+                value=f"not {apart}" if apart else "no two policies in opposite order",
+                met=not apart,
+            )
+        )
+    return tuple(goals)

@@ -1,0 +1,111 @@
+"""From a trace of any format to the requests that a run takes from it."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.errors import UserError
+from experiments.trace_formats import azure, bailian, burstgpt, mooncake, ticks
+from experiments.trace_formats.trace_file import Reader, TraceFormat, TraceRow, take
+from experiments.workloads.workload import Workload
+from testbed.job import Request
+
+READERS: dict[TraceFormat, Reader] = {
+    TraceFormat.MOONCAKE: mooncake.READER,
+    TraceFormat.AZURE: azure.READER,
+    TraceFormat.BURSTGPT: burstgpt.READER,
+    TraceFormat.BAILIAN: bailian.READER,
+}
+
+
+def load(
+    path: Path,
+    format: TraceFormat,
+    *,
+    requests: int,
+    skip: int = 0,
+    slo_class: str = "default",
+    class_from: str | None = None,
+    spread_ticks: bool = True,
+    seed: int = 1,
+) -> Workload:
+    """`requests` rows of the trace at `path` after the first `skip`; the first one arrives at 0.
+
+    Where the trace's clock ticks coarsely, the rows of one tick are spread inside it if `spread_ticks` says
+    so; a note tells. With `class_from` a request's class is what it has in that column. Raises `UserError`
+    for a file or row that is not right (every row is checked, also those that are not taken), for a column
+    that the format does not have and when there are too few rows.
+    """
+    reader = READERS[format]
+    _check_column(reader, format, path, class_from)
+    times = array("q")
+    taken = take(_with_times(reader.rows(path), times), path=path, requests=requests, skip=skip)
+    arrivals_ns, tick_note = _arrivals(times, spread_ticks, seed)
+    arrivals_ns = arrivals_ns[skip : skip + requests]
+    notes = [note for note in (reader.note, tick_note) if note is not None]
+    classes = [slo_class] * requests
+    if class_from is not None:
+        classes = [
+            _class_of(row, class_from, f"{path}, request {n}") for n, row in enumerate(taken, skip + 1)
+        ]
+        found = ", ".join(f"{name} {count}" for name, count in Counter(classes).most_common())
+        notes.append(f"SLO classes are those of {class_from}: {found}")
+    return Workload(
+        requests=tuple(_requests(taken, arrivals_ns, classes, reader.block_tokens)), notes=tuple(notes)
+    )
+
+
+def _requests(
+    taken: list[TraceRow], arrivals_ns: list[int], classes: list[str], block_tokens: int
+) -> Iterator[Request]:
+    next_block = 0
+    for i, (row, arrival_ns, slo_class) in enumerate(zip(taken, arrivals_ns, classes, strict=True)):
+        blocks = row.blocks
+        if blocks is None:
+            count = row.prompt_tokens // block_tokens
+            blocks = tuple(range(next_block, next_block + count))
+            next_block += count
+        yield Request(
+            id=i,
+            arrival_ns=arrival_ns - arrivals_ns[0],
+            prompt_tokens=row.prompt_tokens,
+            output_tokens=row.output_tokens,
+            blocks=blocks,
+            block_tokens=block_tokens,
+            slo_class=slo_class,
+        )
+
+
+def _with_times(rows: Iterator[TraceRow], times: "array[int]") -> Iterator[TraceRow]:
+    """`rows`, and their times noted: the tick of a clock shows in the whole trace, not in a few rows."""
+    for row in rows:
+        times.append(row.time_ns)
+        yield row
+
+
+def _arrivals(times: "array[int]", spread_ticks: bool, seed: int) -> tuple[list[int], str | None]:
+    """The times, spread inside their ticks where wanted and there are any, with the note on it."""
+    stamped = times.tolist()
+    tick_ns = ticks.tick_of(stamped) if spread_ticks else None
+    if tick_ns is None:
+        return stamped, None
+    spread = ticks.spread(stamped, tick_ns, seed)
+    return spread, f"arrivals spread inside the trace's {tick_ns / 1e9:.1f} s tick"
+
+
+def _check_column(reader: Reader, format: TraceFormat, path: Path, column: str | None) -> None:
+    if column is None or column in reader.labels:
+        return
+    known = ", ".join(repr(name) for name in reader.labels) or "none"
+    raise UserError(
+        f"{path}: workload.class_from: {column!r} is no column of a {format.value} trace that tells kinds "
+        f"of requests apart (known: {known})"
+    )
+
+
+def _class_of(row: TraceRow, column: str, where: str) -> str:
+    name = row.labels.get(column)
+    if not name:
+        raise UserError(f"{where}: nothing in {column!r} (workload.class_from)")
+    return name

@@ -1,0 +1,1 @@
+"""Batches: whose turn it is, how many requests fit, split prompts, preemption."""

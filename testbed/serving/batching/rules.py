@@ -1,0 +1,149 @@
+"""In which order a unit takes the requests that wait for it, and who may be in one batch: rules by name.
+
+A rule says who the candidates for the next batch are; `batcher.take_batch` takes as many of them as fit. What
+the rules promise, and to whom: docs/batching.md.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from controller.overload import QueueOrder, RequestControl
+from controller.urgency import red
+from testbed.job import Job, Request
+from testbed.serving.batching.forming import by_deadline, standing, token_ns
+
+PATIENCE = 4
+"""`LengthAware`: a request lets pass who arrives within so many times its own compute."""
+
+ALIKE = 2
+"""`LengthAware`: the longest prompt of a batch may have so many times the tokens of the shortest."""
+
+SHORT = 1 / 16
+"""`LengthAware`: a shorter prompt than this share of a batch's tokens counts as of that length."""
+
+
+class Waiting(NamedTuple):
+    """A request of a queue, and the new tokens it has yet to compute, as far as is known."""
+
+    request: Request
+    tokens: int
+
+
+class Rule(Protocol):
+    def candidates(self, now_ns: int, queue: Sequence[Waiting]) -> list[Request]:
+        """Who may be in the next batch, whom to take first coming first; not empty if `queue` is not.
+
+        `queue` is in order of arrival, but for who has been computed in part: they are at its head.
+        """
+        ...
+
+
+class FirstCome:
+    """In order of arrival."""
+
+    def candidates(self, now_ns: int, queue: Sequence[Waiting]) -> list[Request]:
+        return [waiting.request for waiting in queue]
+
+
+class EarliestDeadline:
+    """In order of deadline; equal ones by arrival, then by id."""
+
+    def candidates(self, now_ns: int, queue: Sequence[Waiting]) -> list[Request]:
+        return by_deadline([waiting.request for waiting in queue])
+
+
+class Red:
+    """In order of deadline, but who would be too late (`batcher.standing`) comes after the others.
+
+    With `apart` they are not in one batch with who is in time, and a batch is no larger than it can be
+    expected to end by its robust effective deadline, RED: a request with which it would end later waits
+    for the next one. So a loose deadline is not served at the expense of tight ones.
+    """
+
+    def __init__(self, token_ns: float, control: RequestControl, *, apart: bool) -> None:
+        self._token_ns = token_ns
+        self._control = control
+        self._apart = apart
+
+    def candidates(self, now_ns: int, queue: Sequence[Waiting]) -> list[Request]:
+        unit_ns = {waiting.request.id: waiting.tokens * self._token_ns for waiting in queue}
+        in_time, given_up, lost = standing(
+            by_deadline([waiting.request for waiting in queue]),
+            now_ns=now_ns,
+            unit_ns=lambda request: unit_ns[request.id],
+            most=self._control.most_pruned(len(queue)),
+        )
+        if not self._apart:
+            return in_time + given_up + lost
+        if not in_time:
+            return given_up + lost
+        end_ns = float(now_ns)
+        for count, request in enumerate(in_time):
+            end_ns += unit_ns[request.id]
+            if count and end_ns > red([r.deadline_ns for r in in_time[: count + 1]]):
+                return in_time[:count]
+        return in_time
+
+
+class LengthAware:
+    """The shortest first, with aging, and only prompts of similar length in one batch.
+
+    Requests are in order of arrival + `PATIENCE` x new tokens x `token_ns`: one lets pass who arrives
+    within that many times its own compute and is shorter, nobody who comes later. Similar are lengths within
+    a factor of `ALIKE` of each other, where no length counts as less than `short_tokens`. The first of the
+    order is always in the batch: for nobody behind a request in the order a batch is formed before it.
+    """
+
+    def __init__(self, token_ns: float, short_tokens: float) -> None:
+        self._token_ns = token_ns
+        self._short_tokens = short_tokens
+
+    def candidates(self, now_ns: int, queue: Sequence[Waiting]) -> list[Request]:
+        ordered = sorted(queue, key=lambda w: (self._turn_ns(w), w.request.arrival_ns, w.request.id))
+        shortest = longest = max(self._short_tokens, ordered[0].tokens)
+        batch = []
+        for waiting in ordered:
+            tokens = max(self._short_tokens, waiting.tokens)
+            if max(longest, tokens) <= ALIKE * min(shortest, tokens):
+                shortest, longest = min(shortest, tokens), max(longest, tokens)
+                batch.append(waiting.request)
+        return batch
+
+    def _turn_ns(self, waiting: Waiting) -> float:
+        return waiting.request.arrival_ns + PATIENCE * waiting.tokens * self._token_ns
+
+
+class Batching(NamedTuple):
+    """A way to form batches: one line about it, and its rule for a job."""
+
+    description: str
+    rule: Callable[[Job], Rule]
+
+
+BATCHING: dict[str, Batching] = {
+    "fcfs": Batching("in order of arrival", lambda _: FirstCome()),
+    "deadline": Batching("the earliest deadline first", lambda _: EarliestDeadline()),
+    "red": Batching(
+        "by deadline, who would be too late apart and last, and no batch that would end after its RED",
+        lambda job: Red(token_ns(job), job.control or RequestControl(), apart=True),
+    ),
+    "length-aware": Batching(
+        "short prompts first, with aging, and prompts of similar length together",
+        lambda job: LengthAware(token_ns(job), SHORT * job.serving.max_batch_tokens),
+    ),
+}
+
+
+def make_rule(job: Job) -> Rule:
+    """The rule that `job.serving.batching` names, else what the request control of the policy asks for, else
+    first come, first served. Raises `ValueError` naming the known ones."""
+    name, control = job.serving.batching, job.control
+    if name is not None:
+        if name not in BATCHING:
+            raise ValueError(f"unknown batching {name!r} (known: {', '.join(BATCHING)})")
+        return BATCHING[name].rule(job)
+    if control is None or control.order is QueueOrder.FCFS:
+        return FirstCome()
+    if not control.prune:
+        return EarliestDeadline()
+    return Red(token_ns(job), control, apart=False)

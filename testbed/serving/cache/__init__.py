@@ -1,0 +1,1 @@
+"""Cached KV: which replica holds which prefix, how much it keeps, and what a request can reuse."""

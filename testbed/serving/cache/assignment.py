@@ -1,0 +1,215 @@
+"""Where the requests of a batch run: how much they reuse, from where, and on which replica.
+
+Inside a unit attention is data-parallel: each request is computed by one replica, which ends up
+with all of its KV. What the request reuses and its replica does not hold has to be fetched (S1).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from testbed.job import Request
+from testbed.serving.cache.prefix_index import Holders, PrefixIndex, owners
+
+HOME_SLACK = 1.25
+"""A request follows its cached prefix only while no replica gets more than this much more work.
+
+Collectives make all replicas wait for the slowest, so imbalance costs the whole batch; a fetch
+costs one request's S1 time, most of which compute can hide.
+"""
+
+
+class Reuse(msgspec.Struct, frozen=True, kw_only=True):
+    """The cached prefix a request uses: `holders[i]` are the replicas of `unit` with its block i."""
+
+    unit: str
+    holders: Holders
+
+
+class Fetch(msgspec.Struct, frozen=True, kw_only=True):
+    """`blocks` blocks come from replica `replica` of unit `unit`."""
+
+    unit: str
+    replica: int
+    blocks: int
+
+
+class Assigned(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of a batch with its replica (an index in the unit) and where its prefix comes from.
+
+    `under_way` has been sent for while the request was queued, `fetches` has not.
+
+    A prompt may be computed in several parts, in as many batches. `earlier_tokens` of it the replica keeps
+    since the `earlier_parts`, reused ones among them; `part_tokens` are computed now, None for all the rest.
+    """
+
+    request: Request
+    replica: int
+    local_blocks: int
+    fetches: tuple[Fetch, ...]
+    under_way: tuple[Fetch, ...] = ()
+    earlier_parts: int = 0
+    earlier_tokens: int = 0
+    part_tokens: int | None = None
+
+    @property
+    def local_tokens(self) -> int:
+        return self.local_blocks * self.request.block_tokens + self.earlier_tokens
+
+    @property
+    def remote_tokens(self) -> int:
+        return self.remote_blocks * self.request.block_tokens
+
+    @property
+    def remote_blocks(self) -> int:
+        return sum(fetch.blocks for fetch in (*self.fetches, *self.under_way))
+
+    @property
+    def reused_blocks(self) -> int:
+        return self.local_blocks + self.remote_blocks
+
+    @property
+    def prefix_tokens(self) -> int:
+        """What comes before the new tokens: reused, or computed in an earlier part."""
+        return self.local_tokens + self.remote_tokens
+
+    @property
+    def new_tokens(self) -> int:
+        if self.part_tokens is not None:
+            return self.part_tokens
+        return self.request.prompt_tokens - self.prefix_tokens
+
+    @property
+    def delivered_tokens(self) -> int:
+        """Whose KV goes to the decode worker now: new tokens, with the first part also reused ones."""
+        return self.prefix_tokens - self.earlier_tokens + self.new_tokens
+
+    @property
+    def last(self) -> bool:
+        return self.prefix_tokens + self.new_tokens == self.request.prompt_tokens
+
+
+def reusable_blocks(request: Request) -> tuple[int, ...]:
+    """The blocks a request may reuse: whole ones, leaving at least one token to compute.
+
+    The last token's output is what the first generated token is drawn from, so it is never reused.
+    """
+    return request.blocks[: (request.prompt_tokens - 1) // request.block_tokens]
+
+
+def cacheable_blocks(request: Request, tokens: int | None = None) -> tuple[int, ...]:
+    """The blocks a request leaves behind: those its prompt fills, or the first `tokens` of it."""
+    filled = request.prompt_tokens if tokens is None else tokens
+    return request.blocks[: filled // request.block_tokens]
+
+
+def find_reuse(request: Request, unit: str, indexes: Mapping[str, PrefixIndex]) -> Reuse:
+    """The longest cached prefix of `request` in any unit; `unit` itself wins a tie, then the first."""
+    blocks = reusable_blocks(request)
+    best = Reuse(unit=unit, holders=indexes[unit].lookup(blocks))
+    for name, index in indexes.items():
+        holders = index.lookup(blocks)
+        if len(holders) > len(best.holders):
+            best = Reuse(unit=name, holders=holders)
+    return best
+
+
+def tokens_to_compute(request: Request, reuse: Reuse) -> int:
+    return request.prompt_tokens - len(reuse.holders) * request.block_tokens
+
+
+def assign(
+    batch: Sequence[Request],
+    unit: str,
+    replicas: int,
+    indexes: Mapping[str, PrefixIndex],
+    *,
+    computed_tokens: Sequence[int] | None = None,
+    fixed: Mapping[int, Assigned] | None = None,
+    parts: Mapping[int, int] | None = None,
+    taken: Sequence[int] | None = None,
+) -> list[Assigned]:
+    """Give each request of `batch` one of `unit`'s replicas; the result is in the order of `batch`.
+
+    Greedy: largest first, each to the replica with the fewest new tokens so far, or to its home
+    (the replica that holds most of its prefix) where `HOME_SLACK` allows it. Two requests of one
+    batch do not share what neither finds cached: both compute it. Ties go to the replica that has
+    computed least so far (`computed_tokens`, one number per replica), else small batches would all
+    land on the first one.
+
+    `fixed` has, by request id, what was assigned while the request was queued: it keeps its replica and
+    what it sent for, and reuses what was cached beyond that since. `parts` has how much of a request this
+    batch computes where that is not all; `taken` are the new tokens that each replica has in it already.
+    """
+    part_of = parts or {}
+    reuse = {request.id: find_reuse(request, unit, indexes) for request in batch}
+    new = {r.id: part_of.get(r.id, tokens_to_compute(r, reuse[r.id])) for r in batch}
+    load = list(taken or [0] * replicas)
+    before = computed_tokens or [0] * replicas
+    assigned: dict[int, Assigned] = {}
+    for request in batch:
+        if fixed is not None and request.id in fixed:
+            local = indexes[unit].lookup(reusable_blocks(request))
+            item = with_newer(fixed[request.id], unit, local, reuse[request.id])
+            load[item.replica] += part_of.get(request.id, item.new_tokens)
+            assigned[request.id] = item
+    open_to_choice = [request for request in batch if request.id not in assigned]
+    for request in sorted(open_to_choice, key=lambda r: (-new[r.id], r.id)):
+        local = indexes[unit].lookup(reusable_blocks(request))
+        replica = _choose_replica(load, before, new[request.id], _home(local, replicas, load))
+        load[replica] += new[request.id]
+        assigned[request.id] = _sources(request, replica, unit, local, reuse[request.id])
+    return [
+        msgspec.structs.replace(assigned[r.id], part_tokens=part_of[r.id])
+        if r.id in part_of
+        else assigned[r.id]
+        for r in batch
+    ]
+
+
+def _home(local: Holders, replicas: int, load: Sequence[int]) -> int | None:
+    held = [sum(replica in holders for holders in local) for replica in range(replicas)]
+    if not any(held):
+        return None
+    return min(range(replicas), key=lambda i: (-held[i], load[i], i))
+
+
+def _choose_replica(load: Sequence[int], before: Sequence[int], new_tokens: int, home: int | None) -> int:
+    least = min(range(len(load)), key=lambda i: (load[i], before[i], i))
+    if home is None:
+        return least
+    balanced = max(*load, load[least] + new_tokens)
+    return home if load[home] + new_tokens <= HOME_SLACK * balanced else least
+
+
+def with_newer(item: Assigned, unit: str, local: Holders, reuse: Reuse) -> Assigned:
+    """`item`, whose fetches are under way, with what can be reused by now beyond what it reuses."""
+    before = item.reused_blocks
+    newer = _sources(item.request, item.replica, unit, local, reuse, beyond=before)
+    return Assigned(
+        request=item.request,
+        replica=item.replica,
+        local_blocks=item.local_blocks + newer.local_blocks,
+        fetches=newer.fetches,
+        under_way=item.fetches,
+    )
+
+
+def _sources(
+    request: Request, replica: int, unit: str, local: Holders, reuse: Reuse, *, beyond: int = 0
+) -> Assigned:
+    """Each reused block is taken from the request's own replica where it is, else fetched; of those
+    `beyond` so many."""
+    fetched: Counter[int] = Counter()
+    for i, owner in enumerate(owners(reuse.holders)):
+        if i >= beyond and (i >= len(local) or replica not in local[i]):
+            fetched[owner] += 1
+    return Assigned(
+        request=request,
+        replica=replica,
+        local_blocks=max(0, len(reuse.holders) - beyond) - fetched.total(),
+        fetches=tuple(
+            Fetch(unit=reuse.unit, replica=owner, blocks=blocks) for owner, blocks in sorted(fetched.items())
+        ),
+    )

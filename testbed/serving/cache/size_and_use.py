@@ -1,0 +1,46 @@
+"""How large the prefix cache of a replica is, and how often it served."""
+
+from testbed.job import Job, ModelShape
+from testbed.models.shapes import kv_bytes_per_token
+from testbed.record import CacheRow
+from testbed.serving.cache.assignment import Assigned, reusable_blocks
+
+
+def cache_capacity_blocks(job: Job) -> int | None:
+    """Whole blocks that fit into `job.serving.cache_tokens`; None: no bound.
+
+    Raises `ValueError` where not one block fits.
+    """
+    tokens = job.serving.cache_tokens
+    block_tokens = max((request.block_tokens for request in job.requests), default=1)
+    if tokens is None:
+        return None
+    if tokens < block_tokens:
+        raise ValueError(f"a prefix cache of {tokens} tokens has no room for a block of {block_tokens}")
+    return tokens // block_tokens
+
+
+def replica_bytes_per_token(model: ModelShape, tp: int) -> float:
+    """KV bytes that a replica of `tp` tensor-parallel ranks keeps of a token, on all its ranks together.
+
+    More than the token's KV where ranks keep copies: beyond a KV head per rank, and of a latent, which
+    every rank needs whole.
+    """
+    copies = tp if model.latent is not None else max(1, tp // model.kv_heads)
+    return kv_bytes_per_token(model) * copies
+
+
+def use_of(unit: str, item: Assigned) -> CacheRow:
+    """What the cache was good for to one request, which `unit` runs as `item` says."""
+    missed = len(reusable_blocks(item.request)) - item.reused_blocks
+    return CacheRow(
+        unit=unit,
+        requests=1,
+        prompt_tokens=item.request.prompt_tokens,
+        local_blocks=item.local_blocks,
+        remote_blocks=item.remote_blocks,
+        missed_blocks=missed,
+        local_tokens=item.local_tokens,
+        remote_tokens=item.remote_tokens,
+        missed_tokens=missed * item.request.block_tokens,
+    )

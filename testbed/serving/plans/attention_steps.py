@@ -1,0 +1,124 @@
+"""Attention of one layer: projections, scores, and what the parts of a sequence send each other for them.
+
+- Without sequence parallelism one step of compute has all of it.
+- Ring attention (Liu, Zaharia and Abbeel 2023): each part keeps its queries; the blocks of KV go round.
+- Ulysses (Jacobs et al., "DeepSpeed Ulysses", 2023): an all-to-all gives each part all tokens of its share
+  of the heads, another one takes the results back.
+"""
+
+from testbed.models.shapes import (
+    attention_weight_bytes,
+    gate_flops_per_token,
+    gate_weight_bytes,
+    is_sparse,
+    projection_flops_per_token,
+)
+from testbed.serving.plans.stage_work import NOTHING, Need, ReplicaWork, StageWork
+from workers.plan import Collective, CollectiveKind, Step
+from workers.rounds import split
+
+
+def attention_steps(stage: StageWork, layer: int, sequence: CollectiveKind) -> list[Step]:
+    """Projections, the choice of experts (which comes before the dispatch), and scores."""
+    placement, model = stage.placement, stage.model
+    per_token, weights = projection_flops_per_token(model), attention_weight_bytes(model) / placement.tp
+    if is_sparse(model, layer):
+        per_token += gate_flops_per_token(model)
+        weights += gate_weight_bytes(model)
+    if placement.sp > 1:
+        projections = [
+            Need(flops=tokens * per_token / placement.tp, read_bytes=weights) if tokens else NOTHING
+            for tokens in stage.new_tokens
+        ]
+        exchange = _ulysses if sequence is CollectiveKind.ALL_TO_ALL else _ring
+        return [stage.compute("attention", projections), *exchange(stage)]
+    needs = [
+        Need(
+            flops=(work.new_tokens * per_token + work.score_flops) / placement.tp,
+            read_bytes=weights + stage.kv_bytes(work.cached_tokens, placement.tp),
+        )
+        if work.new_tokens
+        else NOTHING
+        for work in stage.replicas
+        for _ in range(placement.tp)
+    ]
+    return [stage.compute("attention", needs)]
+
+
+def _ring(stage: StageWork) -> list[Step]:
+    """A ring for every replica and share of the heads: new and reused KV goes round."""
+    return [
+        _ring_of(stage, work, stage.group("sp", replica * stage.placement.tp + head))
+        for replica, work in enumerate(stage.replicas)
+        if work.new_tokens
+        for head in range(stage.placement.tp)
+    ]
+
+
+def _ring_of(stage: StageWork, work: ReplicaWork, group: str) -> Collective:
+    sp, tp = stage.placement.sp, stage.placement.tp
+    queries = split(work.new_tokens, sp)
+    keys = split(work.new_tokens + work.cached_tokens, sp)
+    blocks = tuple(stage.kv_bytes(tokens, tp) for tokens in keys)
+
+    def seconds(member: int, number: int) -> float:
+        """Of `member` over the block that it has in round `number`."""
+        block = (member - number) % sp
+        share = queries[member] * keys[block] / (sum(queries) * sum(keys))
+        need = Need(flops=work.score_flops / tp * share, read_bytes=blocks[block])
+        return stage.seconds(need) if queries[member] else 0.0
+
+    return Collective(
+        id=f"ring.{group}",
+        group=group,
+        kind=CollectiveKind.RING_ATTENTION,
+        sizes=(blocks,),
+        label="ring",
+        round_seconds=tuple(tuple(seconds(member, number) for number in range(sp)) for member in range(sp)),
+    )
+
+
+def _ulysses(stage: StageWork) -> list[Step]:
+    sp, tp = stage.placement.sp, stage.placement.tp
+    there: list[Step] = []
+    back: list[Step] = []
+    needs: list[Need] = []
+    for replica, work in enumerate(stage.replicas):
+        if not work.new_tokens:
+            needs += [NOTHING] * (sp * tp)
+            continue
+        for head in range(tp):
+            group = stage.group("sp", replica * tp + head)
+            inputs, outputs = _ulysses_bytes(stage, work)
+            there.append(_all_to_all("heads", group, tuple((size,) * sp for size in inputs)))
+            back.append(_all_to_all("tokens", group, (outputs,) * sp))
+        read_bytes = stage.kv_bytes(work.new_tokens + work.cached_tokens, sp * tp)
+        needs += [Need(flops=work.score_flops / (sp * tp), read_bytes=read_bytes)] * (sp * tp)
+    return [*there, stage.compute("scores", needs), *back]
+
+
+def _ulysses_bytes(stage: StageWork, work: ReplicaWork) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What each part sends to each before attention, and what each is sent by each after it.
+
+    Before it: queries of its new tokens and the KV of all its tokens, of the receiver's heads. After it:
+    results of the sender's heads for the receiver's new tokens.
+    """
+    placement, model = stage.placement, stage.model
+    ways = placement.sp * placement.tp
+    latent = model.latent
+    key_width = model.head_dim if latent is None else latent.nope_dim + latent.rope_dim
+    value_width = model.head_dim if latent is None else latent.v_dim
+    query_bytes = model.q_heads // ways * key_width * model.bytes_per_element
+    value_bytes = model.q_heads // ways * value_width * model.bytes_per_element
+    queries = split(work.new_tokens, placement.sp)
+    keys = split(work.new_tokens + work.cached_tokens, placement.sp)
+    inputs = tuple(
+        new * query_bytes + stage.kv_bytes(all_, ways) for new, all_ in zip(queries, keys, strict=True)
+    )
+    return inputs, tuple(new * value_bytes for new in queries)
+
+
+def _all_to_all(label: str, group: str, sizes: tuple[tuple[int, ...], ...]) -> Collective:
+    return Collective(
+        id=f"{label}.{group}", group=group, kind=CollectiveKind.ALL_TO_ALL, sizes=sizes, label=label
+    )

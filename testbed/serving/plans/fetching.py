@@ -1,0 +1,125 @@
+"""When reused KV is sent for (S1): with its batch, when its request is queued, or layer by layer."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+import msgspec
+
+from controller.flow import Batch, BatchRequest
+from testbed.job import Placement
+from testbed.serving.plans.idle_network import port_loads, transfer_traffic
+from testbed.topology import Topology
+from workers.plan import BatchPlan, FetchPlan, Transfer
+
+
+def fetch_plan(alone: BatchPlan, replica: Sequence[int]) -> FetchPlan:
+    """The S1 of `alone`, a batch of one request that is not run: its compute is not known yet.
+
+    Of what comes after each transfer, that batch is the estimate.
+    """
+    (request,) = alone.requests
+    return FetchPlan(
+        id=alone.id,
+        unit=alone.unit,
+        request=request.request,
+        ranks=tuple(replica),
+        layers=tuple(layer.wait for layer in alone.layers),
+        deadline_ns=request.deadline_ns,
+    )
+
+
+def with_fetches(plan: BatchPlan, fetches: Sequence[FetchPlan], ahead: int | None) -> BatchPlan:
+    """`plan`, which waits for the flows of `fetches` too."""
+    if not fetches and ahead is None:
+        return plan
+    return msgspec.structs.replace(
+        plan,
+        fetches=tuple(fetch.id for fetch in fetches),
+        fetch_ahead=ahead,
+        layers=tuple(
+            msgspec.structs.replace(
+                layer,
+                under_way=tuple(chain.from_iterable(fetch.layers[layer.index] for fetch in fetches)),
+            )
+            for layer in plan.layers
+        ),
+    )
+
+
+def announced_fetch(fetch: FetchPlan, topology: Topology, placement: Placement) -> Batch:
+    """`fetch` as the scheduler is told of it: a batch that is at its layer 0 as long as the request waits.
+
+    Its compute is that of the request alone, from the first layer that needs the KV on. What comes after
+    that is the business of the batch that the request will be in.
+    """
+    transfers = list(chain.from_iterable(fetch.layers))
+    load = port_loads(transfer_traffic(transfers, placement), topology)
+    return Batch(
+        id=fetch.id,
+        layers=len(fetch.layers),
+        requests=(
+            BatchRequest(
+                id=str(fetch.request),
+                deadline_ns=fetch.deadline_ns,
+                tail_ns=0,
+                load={port: round(size) for port, size in load.items()},
+            ),
+        ),
+        compute_ns=max((transfer.downstream_ns for transfer in transfers), default=0),
+        load={},
+    )
+
+
+class SendAhead:
+    """Which S1 transfers may be sent for by now, where a job says how many layers ahead that is.
+
+    A queued request, and a batch that has been formed, are at layer 0. `ahead` None: all at once.
+    """
+
+    def __init__(self, ahead: int | None) -> None:
+        self._ahead = ahead
+        self._fetches: dict[str, FetchPlan] = {}
+        self._later: dict[str, dict[int, tuple[Transfer, ...]]] = {}
+
+    def queued(self, fetch: FetchPlan) -> tuple[Transfer, ...]:
+        """What is sent for now that a request is queued."""
+        if self._ahead is not None:
+            self._fetches[fetch.id] = fetch
+        return _up_to(self._ahead, enumerate(fetch.layers))
+
+    def formed(self, plan: BatchPlan) -> tuple[Transfer, ...]:
+        """What is sent for now that a batch is formed."""
+        ahead = plan.fetch_ahead
+        fetches = [self._fetches.pop(fetch) for fetch in plan.fetches if fetch in self._fetches]
+        if ahead is not None:
+            later = {
+                layer.index: (*layer.wait, *chain.from_iterable(f.layers[layer.index] for f in fetches))
+                for layer in plan.layers[ahead + 1 :]
+            }
+            self._later[plan.id] = {layer: transfers for layer, transfers in later.items() if transfers}
+        return _up_to(ahead, ((layer.index, layer.wait) for layer in plan.layers))
+
+    def reached(self, plan: BatchPlan, layer: int) -> tuple[Transfer, ...]:
+        """What is sent for now that the slowest rank of a batch begins `layer`; told at its end too."""
+        later = self._later.get(plan.id)
+        if later is None or plan.fetch_ahead is None:
+            return ()
+        due = [number for number in later if number <= layer + plan.fetch_ahead]
+        transfers = tuple(chain.from_iterable(later.pop(number) for number in due))
+        if not later:
+            del self._later[plan.id]
+        return transfers
+
+
+def by_sender(transfers: Iterable[Transfer]) -> Mapping[int, tuple[Transfer, ...]]:
+    """The transfers of each rank that sends some, in their order."""
+    found: dict[int, list[Transfer]] = {}
+    for transfer in transfers:
+        found.setdefault(transfer.src, []).append(transfer)
+    return {rank: tuple(own) for rank, own in found.items()}
+
+
+def _up_to(ahead: int | None, layers: Iterable[tuple[int, tuple[Transfer, ...]]]) -> tuple[Transfer, ...]:
+    return tuple(
+        chain.from_iterable(transfers for number, transfers in layers if ahead is None or number <= ahead)
+    )

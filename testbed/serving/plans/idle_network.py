@@ -1,0 +1,113 @@
+"""Times on an idle network: every port drained at line rate, nobody else there.
+
+Traffic is a mapping (source node, destination node) -> bytes, a node being where a rank's GPU is in
+the topology. Traffic of a node with itself crosses no port. Equal-cost paths share it evenly.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from controller.flow import PortId
+from testbed.job import Placement
+from testbed.serving.plans.steps import block_compute_s, side_by_side, slowest_compute_s
+from testbed.topology import Topology
+from workers.plan import Collective, CollectiveKind, Step, Transfer
+
+Traffic = dict[tuple[str, str], float]
+
+K = TypeVar("K")
+
+
+def merged(parts: Iterable[Mapping[K, float]]) -> dict[K, float]:
+    """The sum of several traffics, or of several loads of ports."""
+    total: dict[K, float] = {}
+    for part in parts:
+        for key, size_bytes in part.items():
+            total[key] = total.get(key, 0.0) + size_bytes
+    return total
+
+
+def scaled(traffic: Traffic, factor: float) -> Traffic:
+    return {pair: size_bytes * factor for pair, size_bytes in traffic.items()}
+
+
+def port_loads(traffic: Traffic, topology: Topology) -> dict[PortId, float]:
+    """Bytes of `traffic` on every port it crosses."""
+    return topology.loads(traffic)
+
+
+def drain_s(traffic: Traffic, topology: Topology) -> float:
+    """Seconds until the busiest port has sent its part of `traffic` at line rate."""
+    return busiest_s(port_loads(traffic, topology), topology)
+
+
+def busiest_s(load: Mapping[PortId, float], topology: Topology) -> float:
+    """Seconds that the busiest port needs for its bytes of `load` at line rate."""
+    return max((size * 8 / topology.link(port).bps for port, size in load.items()), default=0.0)
+
+
+def collective_traffic(collective: Collective, placement: Placement) -> Traffic:
+    """Bytes between nodes for one collective, over all its rounds (`workers.rounds`)."""
+    nodes = [placement.node_of(rank) for rank in placement.groups[collective.group]]
+    traffic: Traffic = {}
+    for index, src in enumerate(nodes):
+        for peer, size in collective.sent_by(index, len(nodes)).items():
+            traffic[src, nodes[peer]] = traffic.get((src, nodes[peer]), 0.0) + size
+    return traffic
+
+
+def step_traffic(steps: Sequence[Step], placement: Placement) -> Traffic:
+    """Bytes between nodes of all collectives among `steps`."""
+    return merged(collective_traffic(step, placement) for step in steps if isinstance(step, Collective))
+
+
+def transfer_traffic(transfers: Iterable[Transfer], placement: Placement) -> Traffic:
+    """Bytes between nodes of point-to-point transfers."""
+    return merged(
+        {(placement.node_of(t.src), placement.node_of(t.dst)): float(t.size_bytes)} for t in transfers
+    )
+
+
+def layer_s(steps: Sequence[Step], placement: Placement, topology: Topology) -> float:
+    """Seconds of one layer's steps: compute at its slowest rank, collectives at their ideal time.
+
+    Consecutive collectives with one label run in different groups at once and share the ports. Those
+    whose rounds differ take a round after the other, all groups in step; of ring attention only what its
+    compute does not hide counts.
+    """
+    seconds = slowest_compute_s(steps)
+    for together in side_by_side(steps):
+        if any(step.kind in _BY_ROUND for step in together):
+            seconds += _rounds_s(together, placement, topology)
+        else:
+            seconds += drain_s(merged(collective_traffic(step, placement) for step in together), topology)
+    return seconds
+
+
+_BY_ROUND = (CollectiveKind.TREE_ALL_REDUCE, CollectiveKind.ALL_GATHER, CollectiveKind.RING_ATTENTION)
+"""A port does not have the same to send in all rounds: together they take longer than it is busy."""
+
+
+def _rounds_s(together: Sequence[Collective], placement: Placement, topology: Topology) -> float:
+    compute_s = block_compute_s(together)
+    rounds = [_round_traffic(step, placement) for step in together]
+    seconds = 0.0
+    for number in range(max(map(len, rounds))):
+        needed_s = drain_s(merged(each[number] for each in rounds if number < len(each)), topology)
+        hidden_s = compute_s[number] if number < len(compute_s) else 0.0
+        seconds += max(0.0, needed_s - hidden_s)
+    return seconds
+
+
+def _round_traffic(collective: Collective, placement: Placement) -> list[Traffic]:
+    """Bytes between nodes in each round of one collective."""
+    nodes = [placement.node_of(rank) for rank in placement.groups[collective.group]]
+    rounds, parts = collective.rounds(len(nodes)), collective.parts(len(nodes))
+    return [
+        merged(
+            {(src, nodes[message.peer]): float(parts[message.part])}
+            for index, src in enumerate(nodes)
+            for message in rounds.sends(index, number)
+        )
+        for number in range(rounds.count)
+    ]

@@ -1,0 +1,173 @@
+"""What is still to come after each flow of a plan, and what a batch will put on each port.
+
+All on idle links: facts a scheduler can know when a batch is formed, without knowing the others.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from controller.flow import Batch, BatchRequest, PortId
+from testbed.job import Placement
+from testbed.serving.plans.idle_network import (
+    drain_s,
+    layer_s,
+    merged,
+    port_loads,
+    step_traffic,
+    transfer_traffic,
+)
+from testbed.topology import Topology
+from workers.plan import BatchPlan, Collective, LayerPlan, Step, Transfer
+
+S = TypeVar("S", Transfer, Collective)
+
+_NS = 1e9
+
+
+def with_downstream(plan: BatchPlan, topology: Topology, placement: Placement) -> BatchPlan:
+    """The same plan with `downstream_ns` set on every transfer and collective.
+
+    With t_l the steps of layer l on idle links and s3_l what a request sends then:
+
+        collective of layer l    what follows it in layer l, and t of all later layers
+        S1 of layer l            t of layer l and of all later ones
+        S3 of layer l            s3 of all later layers + decode step
+    """
+    if not plan.layers:
+        return plan
+    rest_s, whole_s = _by_layer(plan, topology, placement)
+    s3_s = _s3_by_layer(plan, topology, placement)
+    decode_s = {request.request: request.decode_step_s for request in plan.requests}
+    steps_later: Counter[float] = Counter()
+    s3_later: dict[int, Counter[float]] = {request.request: Counter() for request in plan.requests}
+    told: list[LayerPlan] = []
+    for number in reversed(range(len(plan.layers))):
+        layer, after_s = plan.layers[number], _sum_s(steps_later)
+        steps_later[whole_s[number]] += 1
+        from_here_s = _sum_s(steps_later)
+        told.append(
+            msgspec.structs.replace(
+                layer,
+                wait=tuple(_then(t, from_here_s) for t in layer.wait),
+                steps=tuple(
+                    _then(step, rest + after_s) if isinstance(step, Collective) else step
+                    for step, rest in zip(layer.steps, rest_s[number], strict=True)
+                ),
+                post=tuple(
+                    _then(t, _sum_s(s3_later[t.request]) + decode_s[t.request])
+                    if t.request is not None
+                    else t
+                    for t in layer.post
+                ),
+            )
+        )
+        for request, seconds in s3_s[number].items():
+            s3_later[request][seconds] += 1
+    return msgspec.structs.replace(plan, layers=tuple(reversed(told)))
+
+
+def _sum_s(times: Counter[float]) -> float:
+    """Most layers take as long as others: a product has less rounding in it than a sum."""
+    return sum(seconds * count for seconds, count in times.items())
+
+
+def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batch:
+    """`plan` as the scheduler is told of it."""
+    s3_s = _s3_s(plan, plan.layers[-1], topology, placement)
+    collectives = merged(step_traffic(layer.steps, placement) for layer in plan.layers)
+    transfers: dict[int | None, list[Transfer]] = {request.request: [] for request in plan.requests}
+    for layer in plan.layers:
+        for transfer in (*layer.wait, *layer.post):
+            transfers[transfer.request].append(transfer)
+    return Batch(
+        id=plan.id,
+        layers=len(plan.layers),
+        requests=tuple(
+            BatchRequest(
+                id=str(request.request),
+                deadline_ns=request.deadline_ns,
+                tail_ns=round((s3_s[request.request] + request.decode_step_s) * _NS),
+                load=_whole_bytes(
+                    port_loads(transfer_traffic(transfers[request.request], placement), topology)
+                ),
+            )
+            for request in plan.requests
+        ),
+        compute_ns=round(plan.compute_s * _NS),
+        load=_whole_bytes(port_loads(collectives, topology)),
+    )
+
+
+_Times = tuple[list[float], float]
+
+
+def _by_layer(
+    plan: BatchPlan, topology: Topology, placement: Placement
+) -> tuple[list[list[float]], list[float]]:
+    """For each layer `_after_each` of its steps, and their seconds. Layers that are alike but for the ids are
+    worked out once."""
+    known: list[tuple[tuple[object, ...], _Times]] = []
+    found: list[_Times] = []
+    for layer in plan.layers:
+        shape = tuple(map(_shape, layer.steps))
+        times = next((times for other, times in known if other == shape), None)
+        if times is None:
+            whole_s = layer_s(layer.steps, placement, topology)
+            times = _after_each(layer.steps, topology, placement), whole_s
+            known.append((shape, times))
+        found.append(times)
+    return [rest_s for rest_s, _ in found], [whole_s for _, whole_s in found]
+
+
+def _shape(step: Step) -> object:
+    """What a step's times follow from."""
+    if isinstance(step, Collective):
+        return step.group, step.kind, step.sizes, step.label, step.round_seconds
+    return step
+
+
+def _after_each(steps: Sequence[Step], topology: Topology, placement: Placement) -> list[float]:
+    """For each step, the seconds of the layer's later steps. Consecutive collectives of one label
+    run at once, in different groups: none of them comes after another."""
+    ends = list(range(1, len(steps) + 1))
+    for i in reversed(range(len(steps) - 1)):
+        this, following = steps[i], steps[i + 1]
+        together = isinstance(this, Collective) and isinstance(following, Collective)
+        if together and this.label == following.label:
+            ends[i] = ends[i + 1]
+    return [layer_s(steps[end:], placement, topology) for end in ends]
+
+
+def _s3_by_layer(plan: BatchPlan, topology: Topology, placement: Placement) -> list[dict[int, float]]:
+    """`_s3_s` of each layer; those that post the same are worked out once."""
+    known: dict[tuple[tuple[int | None, int, int, int], ...], dict[int, float]] = {}
+    found: list[dict[int, float]] = []
+    for layer in plan.layers:
+        posted = tuple((t.request, t.src, t.dst, t.size_bytes) for t in layer.post)
+        if posted not in known:
+            known[posted] = _s3_s(plan, layer, topology, placement)
+        found.append(known[posted])
+    return found
+
+
+def _s3_s(plan: BatchPlan, layer: LayerPlan, topology: Topology, placement: Placement) -> dict[int, float]:
+    """Seconds of one layer's S3 of each request, its shards in parallel."""
+    shards: dict[int, list[Transfer]] = {request.request: [] for request in plan.requests}
+    for transfer in layer.post:
+        if transfer.request is not None:
+            shards[transfer.request].append(transfer)
+    return {
+        request: drain_s(transfer_traffic(transfers, placement), topology)
+        for request, transfers in shards.items()
+    }
+
+
+def _whole_bytes(loads: dict[PortId, float]) -> dict[PortId, int]:
+    return {port: round(size) for port, size in loads.items()}
+
+
+def _then(flow: S, seconds: float) -> S:
+    return msgspec.structs.replace(flow, downstream_ns=round(seconds * _NS))

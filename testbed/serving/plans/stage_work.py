@@ -1,0 +1,121 @@
+"""What the ranks of one pipeline stage of a unit have to do in a layer: their share of the tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+
+from testbed.job import GpuSpeed, ModelShape, Placement
+from testbed.models.gpus import step_s
+from testbed.models.shapes import kv_bytes_per_token_layer
+from testbed.serving.placement import stage_ranks
+from workers.plan import CollectiveKind, Compute
+from workers.rounds import split
+
+
+class ReplicaWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attention replica computes per layer: new tokens, and FLOPs of attention scores.
+
+    `cached_tokens` are those before them, whose KV is read.
+    """
+
+    new_tokens: int
+    score_flops: int
+    cached_tokens: int = 0
+
+
+class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the ranks of a unit work together: see `testbed.job.ServingOptions` for the fields.
+
+    `seed` is what the popularity of experts is drawn with.
+    """
+
+    all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE
+    sequence: CollectiveKind = CollectiveKind.RING_ATTENTION
+    expert_skew: float = 0.0
+    seed: int = 0
+
+
+PLAIN = StepOptions()
+"""Rings, and experts that are all as popular."""
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank needs for a step: FLOPs, and bytes of weights and KV to read."""
+
+    flops: float
+    read_bytes: float
+
+
+NOTHING = Need(flops=0.0, read_bytes=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageWork:
+    """Stage `stage` of `unit`, and the work of each replica. Ranks are counted inside the stage.
+
+    The tokens of a replica are dealt out to the parts of its sequence in turn (Brandon et al., "Striped
+    Attention", 2023), so every part has as many of them and as much of causal attention.
+    """
+
+    unit: str
+    stage: int
+    replicas: Sequence[ReplicaWork]
+    placement: Placement
+    model: ModelShape
+    gpu: GpuSpeed
+
+    @cached_property
+    def ranks(self) -> tuple[int, ...]:
+        return stage_ranks(self.placement, self.unit, self.stage)
+
+    @cached_property
+    def new_tokens(self) -> list[int]:
+        """For each rank, the new tokens of its part of its replica's sequence."""
+        return self._by_rank([work.new_tokens for work in self.replicas])
+
+    @cached_property
+    def cached_tokens(self) -> list[int]:
+        """The same of the tokens whose KV is there already."""
+        return self._by_rank([work.cached_tokens for work in self.replicas])
+
+    def group(self, kind: str, number: int) -> str:
+        """The name of a group of the stage: the `number`-th of those of `kind` ("tp", "sp") in it."""
+        placement = self.placement
+        members = placement.tp if kind == "tp" else placement.sp
+        return f"{self.unit}.{kind}{self.stage * (len(self.ranks) // members) + number}"
+
+    def compute(self, label: str, needs: Sequence[Need]) -> Compute:
+        """A step of this stage: `needs` of its ranks; the unit's others have nothing to do."""
+        before = self.stage * len(self.ranks)
+        after = len(self.placement.units[self.unit]) - before - len(self.ranks)
+        everybody = [*[NOTHING] * before, *needs, *[NOTHING] * after]
+        return Compute(
+            label=label,
+            seconds=tuple(map(self.seconds, everybody)),
+            flops=tuple(need.flops for need in everybody),
+        )
+
+    def seconds(self, need: Need) -> float:
+        return step_s(self.gpu, flops=need.flops, read_bytes=need.read_bytes)
+
+    def kv_bytes(self, tokens: int, ways: int) -> int:
+        """Bytes of KV of `tokens` in one layer that a rank works with, whose heads go `ways` ways.
+
+        There is no less than a head: more ranks than KV heads have copies. The latent of MLA is whole
+        everywhere.
+        """
+        whole = tokens * kv_bytes_per_token_layer(self.model)
+        if self.model.latent is not None:
+            return whole
+        return whole // min(ways, self.model.kv_heads)
+
+    def _by_rank(self, tokens: Sequence[int]) -> list[int]:
+        placement = self.placement
+        return [
+            part
+            for of_replica in tokens
+            for part in split(of_replica, placement.sp)
+            for _ in range(placement.tp)
+        ]

@@ -1,0 +1,227 @@
+"""The compute and collective steps of the layers of a batch, for all ranks of a unit.
+
+With tensor parallelism inside a mixture of experts, the one all-reduce after attention stands for
+a reduce-scatter before the dispatch and an all-gather after the combine: the same bytes, and each
+of the `tp` ranks dispatches its share of the tokens.
+
+A step takes the longer of its computing and of reading what it needs (`gpus.step_s`): a rank reads the
+weights it has of the layer once per batch, and the KV of a reused prefix.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby, zip_longest
+
+import msgspec
+
+from testbed.job import GpuSpeed, Job, ModelShape, Placement
+from testbed.models.shapes import (
+    activation_bytes_per_token,
+    is_sparse,
+    layer_kinds,
+    mlp_flops_per_token,
+    mlp_weight_bytes,
+)
+from testbed.serving.placement import layers_of, stage_of
+from testbed.serving.plans.attention_steps import attention_steps
+from testbed.serving.plans.expert_steps import expert_steps
+from testbed.serving.plans.stage_work import NOTHING, PLAIN, Need, ReplicaWork, StageWork, StepOptions
+from workers.plan import Collective, CollectiveKind, Compute, Step
+
+__all__ = [
+    "PLAIN",
+    "AlikeLayers",
+    "ReplicaWork",
+    "StepOptions",
+    "block_compute_s",
+    "in_layer",
+    "layer_steps",
+    "side_by_side",
+    "slowest_compute_s",
+    "slowest_stage",
+    "step_options",
+    "unit_steps",
+]
+
+
+def step_options(job: Job) -> StepOptions:
+    """How the ranks of the units of `job` work together."""
+    serving = job.serving
+    return StepOptions(
+        all_reduce=serving.all_reduce,
+        sequence=serving.sequence,
+        expert_skew=serving.expert_skew,
+        seed=job.seed,
+    )
+
+
+class AlikeLayers(msgspec.Struct, frozen=True, kw_only=True):
+    """Layers of one pipeline stage that have the same steps, and these."""
+
+    stage: int
+    layers: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+
+def unit_steps(
+    work: Sequence[ReplicaWork],
+    *,
+    unit: str,
+    placement: Placement,
+    model: ModelShape,
+    gpu: GpuSpeed,
+    options: StepOptions,
+) -> tuple[AlikeLayers, ...]:
+    """The steps of all layers; together the groups have each layer once. See `layer_steps`."""
+    alike: list[AlikeLayers] = []
+    for layers in _alike(model, placement.pp, skewed=options.expert_skew > 0):
+        steps = layer_steps(
+            work,
+            layer=layers[0],
+            unit=unit,
+            placement=placement,
+            model=model,
+            gpu=gpu,
+            options=options,
+        )
+        alike.append(
+            AlikeLayers(stage=stage_of(layers[0], model.layers, placement.pp), layers=layers, steps=steps)
+        )
+    return tuple(alike)
+
+
+def _alike(model: ModelShape, pp: int, *, skewed: bool) -> list[tuple[int, ...]]:
+    """Layers of one kind and stage; the first one of a later stage, which waits for the stage before,
+    and one whose experts are popular in an order of its own, are by themselves."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for kind, layers in enumerate(layer_kinds(model)):
+        for layer in layers:
+            stage = stage_of(layer, model.layers, pp)
+            first = stage > 0 and layer == layers_of(stage, model.layers, pp)[0]
+            alone = first or (skewed and is_sparse(model, layer))
+            groups.setdefault((kind, stage, layer if alone else -1), []).append(layer)
+    return [tuple(layers) for layers in groups.values()]
+
+
+def slowest_stage(alike: Sequence[AlikeLayers], takes: Callable[[AlikeLayers], float]) -> float:
+    """The most that a pipeline stage takes, each of its groups of layers as long as `takes` says."""
+    stages: dict[int, float] = {}
+    for group in alike:
+        stages[group.stage] = stages.get(group.stage, 0.0) + takes(group)
+    return max(stages.values())
+
+
+def layer_steps(
+    work: Sequence[ReplicaWork],
+    *,
+    layer: int,
+    unit: str,
+    placement: Placement,
+    model: ModelShape,
+    gpu: GpuSpeed,
+    options: StepOptions,
+) -> tuple[Step, ...]:
+    """The steps of one layer, in order; `work[i]` belongs to replica i of `unit`.
+
+    Ranks of other pipeline stages have nothing to do and are in none of its collectives; but the first
+    layer of a stage begins with the hidden states that the stage before hands over. Collective ids are
+    `"<label>.<group>"`, to be made unique with `in_layer`. Collectives that nobody has anything to
+    send in are left out.
+    """
+    number = stage_of(layer, model.layers, placement.pp)
+    stage = StageWork(unit=unit, stage=number, replicas=work, placement=placement, model=model, gpu=gpu)
+    steps: list[Step] = []
+    if number > 0 and layer == layers_of(number, model.layers, placement.pp)[0]:
+        steps += _handed_over(stage)
+    steps += attention_steps(stage, layer, options.sequence)
+    steps += _all_reduces("attention-reduce", options.all_reduce, stage)
+    if is_sparse(model, layer):
+        steps += expert_steps(stage, layer, options)
+    else:
+        steps.append(_mlp(stage))
+        steps += _all_reduces("mlp-reduce", options.all_reduce, stage)
+    return tuple(steps)
+
+
+def in_layer(steps: Sequence[Step], batch: str, layer: int) -> tuple[Step, ...]:
+    """The same steps with collective ids `"<batch>.l<layer>.<label>.<group>"`."""
+    return tuple(
+        msgspec.structs.replace(step, id=f"{batch}.l{layer}.{step.id}")
+        if isinstance(step, Collective)
+        else step
+        for step in steps
+    )
+
+
+def slowest_compute_s(steps: Sequence[Step]) -> float:
+    """Seconds of compute of one layer: of each step its slowest rank, which the others wait for.
+
+    Of ring attention, of each round its slowest rank.
+    """
+    own = sum(max(step.seconds) for step in steps if isinstance(step, Compute))
+    return own + sum(sum(block_compute_s(together)) for together in side_by_side(steps))
+
+
+def side_by_side(steps: Sequence[Step]) -> list[list[Collective]]:
+    """The collectives of `steps`, those together that run at once, in different groups: consecutive ones
+    of one label."""
+    collectives = [step for step in steps if isinstance(step, Collective)]
+    return [list(together) for _, together in groupby(collectives, key=lambda step: step.label)]
+
+
+def block_compute_s(together: Sequence[Collective]) -> list[float]:
+    """Seconds of compute inside collectives that run at once, round by round, at the slowest rank."""
+    ranks = [seconds for step in together for seconds in step.round_seconds]
+    return [max(seconds) for seconds in zip_longest(*ranks, fillvalue=0.0)]
+
+
+def _handed_over(stage: StageWork) -> list[Step]:
+    """The hidden states of each rank's part, from the rank in its place in the stage before.
+
+    Every tensor-parallel rank has them whole, and sends them whole.
+    """
+    size = len(stage.ranks)
+    first = (stage.stage - 1) * size
+    collectives: list[Step] = []
+    for place, tokens in enumerate(stage.new_tokens):
+        if tokens:
+            group = f"{stage.unit}.pp{first + place}"
+            handed = tokens * activation_bytes_per_token(stage.model)
+            collectives.append(
+                Collective(
+                    id=f"stage.{group}",
+                    group=group,
+                    kind=CollectiveKind.ALL_TO_ALL,
+                    sizes=((0, handed), (0, 0)),
+                    label="stage",
+                )
+            )
+    return collectives
+
+
+def _all_reduces(label: str, kind: CollectiveKind, stage: StageWork) -> list[Step]:
+    """One per tensor-parallel group that has tokens; none without tensor parallelism."""
+    tp = stage.placement.tp
+    if tp == 1:
+        return []
+    return [
+        Collective(
+            id=f"{label}.{stage.group('tp', number)}",
+            group=stage.group("tp", number),
+            kind=kind,
+            sizes=((tokens * activation_bytes_per_token(stage.model),),),
+            label=label,
+        )
+        for number, tokens in enumerate(stage.new_tokens[::tp])
+        if tokens
+    ]
+
+
+def _mlp(stage: StageWork) -> Compute:
+    model, tp = stage.model, stage.placement.tp
+    needs = [
+        Need(flops=tokens * mlp_flops_per_token(model) / tp, read_bytes=mlp_weight_bytes(model) / tp)
+        if tokens
+        else NOTHING
+        for tokens in stage.new_tokens
+    ]
+    return stage.compute("mlp", needs)

@@ -1,0 +1,1 @@
+"""Routing: which prefill unit takes a request, and which decode worker gets its KV."""

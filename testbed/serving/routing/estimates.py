@@ -1,0 +1,65 @@
+"""What a request would cost on a unit, in time, as a router asks before it sends it there."""
+
+from testbed.job import Job
+from testbed.models.gpus import compute_s
+from testbed.models.shapes import kv_bytes_per_token, score_flops
+from testbed.serving.cache.assignment import Assigned
+from testbed.serving.plans.idle_network import Traffic, merged
+from testbed.serving.routing.port_bytes import PortBytes
+
+
+def compute_ns(job: Job, item: Assigned, token_ns: float) -> float:
+    """Model ns of the new tokens of `item` at the unit's `token_ns`, and of their attention scores.
+
+    The ranks of its replica share the scores.
+    """
+    request = item.request
+    prefix = request.prompt_tokens - item.new_tokens
+    flops = job.model.layers * score_flops(job.model, new_tokens=item.new_tokens, prefix_tokens=prefix)
+    ranks = len(next(iter(job.placement.replicas.values()))[0])
+    return item.new_tokens * token_ns + compute_s(job.gpu, flops / ranks) * 1e9
+
+
+def transfer_ns(
+    job: Job, item: Assigned, unit: str, port_bytes: PortBytes, hidden_ns: float, queue_ns: float
+) -> float:
+    """Model ns that the request would wait for the prefix it fetches (S1).
+
+    With S1 the time of the busiest port on the way, for these bytes after all that is still to come
+    there, of L layers, and c the compute that `hidden_ns` stands for:
+
+        S1 - (L - 1) / L min(S1, c)
+
+    The first layer has to wait for its own S1, the later ones for what the layers before them did not
+    hide. With `fetch_early` the `queue_ns` hide it too.
+    """
+    traffic = fetch_traffic(job, item, unit)
+    if not traffic:
+        return 0.0
+    s1_ns = max(port_bytes.seconds(traffic), default=0.0) * 1e9
+    exposed_ns = s1_ns - (job.model.layers - 1) / job.model.layers * min(s1_ns, hidden_ns)
+    return max(0.0, exposed_ns - queue_ns) if job.serving.fetch_early else exposed_ns
+
+
+def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
+    """All S1 bytes of `item` between nodes, evenly over the shards of a replica."""
+    replicas = job.placement.replicas
+    home = replicas[unit][item.replica]
+    token_bytes = kv_bytes_per_token(job.model) / len(home)
+    return merged(
+        {
+            (job.placement.node_of(src), job.placement.node_of(dst)): fetch.blocks
+            * item.request.block_tokens
+            * token_bytes
+        }
+        for fetch in (*item.fetches, *item.under_way)
+        for src, dst in zip(replicas[fetch.unit][fetch.replica], home, strict=True)
+    )
+
+
+def delivery_traffic(job: Job, prompt_tokens: int, unit: str, replica: int, decode_rank: int) -> Traffic:
+    """All S3 bytes of a request between nodes, evenly over the shards of its replica."""
+    ranks = job.placement.replicas[unit][replica]
+    to = job.placement.node_of(decode_rank)
+    part = prompt_tokens * kv_bytes_per_token(job.model) / len(ranks)
+    return merged({(job.placement.node_of(rank), to): part} for rank in ranks)

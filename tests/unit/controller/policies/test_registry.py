@@ -1,0 +1,188 @@
+"""Policies by name: what a spec may say, and what a person reads when it is wrong."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scheduling_world import due
+
+from controller.flow import Batch, Flow, Level, Stage
+from controller.policies import (
+    Policy,
+    PolicyError,
+    describe,
+    make_policy,
+    option_lines,
+    policy_names,
+    register,
+)
+from controller.policies.fair import Fair
+from controller.policies.mfs import Demand, MfsOptions, Rho
+from controller.policy import Verdict
+from controller.scheduler import Scheduler, SchedulerError
+from controller.view import ActiveFlow, View
+
+UP = "h1->s1"
+
+
+def first_level(spec: str, stage: Stage) -> Level:
+    scheduler = Scheduler(make_policy(spec), ports={UP: 10**9})
+    scheduler.batch_started(0, Batch(id="b", layers=2, requests=due(10**9)))
+    flow = Flow(id="f", stage=stage, size_bytes=1, load={UP: 1}, batch="b", layer=0)
+    return scheduler.submit(0, flow)[0].level
+
+
+def options_of(spec: str, **defaults: float) -> MfsOptions:
+    options = make_policy(spec, **defaults).options
+    assert isinstance(options, MfsOptions)
+    return options
+
+
+def test_every_policy_has_a_name_and_a_line() -> None:
+    assert {"fair", "mfs", "stage"} <= set(policy_names())
+    assert list(describe()) == policy_names()
+    assert all(line and "\n" not in line for line in describe().values())
+
+
+def test_every_option_of_a_policy_is_on_its_page() -> None:
+    pages = Path(__file__).parents[4] / "docs" / "policies"
+    for name in policy_names():
+        page = (pages / f"{name}.md").read_text()
+        for line in option_lines(name):
+            assert f"| `{line.split('=')[0]}` |" in page
+
+
+def test_fair_puts_every_stage_on_one_level() -> None:
+    assert {first_level("fair", stage) for stage in Stage} == {Level.P3}
+
+
+def test_stage_order_is_collectives_then_reuse_then_p2d_below_the_reserved_level() -> None:
+    levels = [first_level("stage", stage) for stage in (Stage.COLLECTIVE, Stage.KV_REUSE, Stage.P2D)]
+    assert levels == [Level.P2, Level.P3, Level.P4]
+
+
+def test_a_spec_sets_options_of_every_type() -> None:
+    options = options_of(" mfs( rho = 0.3, rli=off, demand=own, levels=4 ) ")
+    assert (options.rho, options.rli, options.demand, options.levels) == (0.3, False, Demand.OWN, 4)
+
+
+def test_an_option_not_in_the_spec_keeps_its_default() -> None:
+    assert options_of("mfs") == options_of("mfs()") == MfsOptions()
+    assert options_of("mfs(rho=off)").rho is Rho.OFF
+
+
+def test_the_scenario_fills_in_what_the_spec_leaves_open() -> None:
+    options = options_of("mfs(levels=4)", levels=5, mlu_top=0.4)
+    assert (options.levels, options.mlu_top) == (4, 0.4)
+
+
+def test_a_policy_ignores_scenario_defaults_it_has_no_option_for() -> None:
+    assert isinstance(make_policy("fair", levels=5, mlu_top=0.4), Fair)
+
+
+def test_an_unknown_policy_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(PolicyError, match=r"no policy 'mfz'; did you mean 'mfs'\?"):
+        make_policy("mfz")
+
+
+def test_an_unknown_option_is_answered_with_the_valid_ones_and_their_defaults() -> None:
+    with pytest.raises(PolicyError) as refused:
+        make_policy("mfs(roh=0)")
+    message = str(refused.value)
+    assert "policy 'mfs' has no option 'roh'; did you mean 'rho'?" in message
+    assert all(line in message for line in option_lines("mfs"))
+    assert "rho=measured" in message
+    assert "monotonic=on" in message
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        ("mfs(rli=perhaps)", "cannot take rli=perhaps; it wants on or off"),
+        ("mfs(levels=4.5)", "cannot take levels=4.5; it wants a whole number"),
+        ("mfs(demand=all)", "cannot take demand=all; it wants port or own"),
+        ("mfs(rho=high)", "cannot take rho=high; it wants a number or measured or off"),
+        ("mfs(rho=1)", "rho must be 0 to 0.95, not 1.0"),
+        ("mfs(rho=nan)", "rho must be 0 to 0.95, not nan"),
+        ("mfs(levels=9)", "levels must be 2 to 6, not 9"),
+        ("mfs(recheck_ns=0)", "recheck_ns must be above 0"),
+        ("mfs(rho_window_ms=inf)", "rho_window_ms must be at least 0.001"),
+        ("mfs(rho)", "'rho' is not option=value"),
+        ("mfs(rho=0,rho=1)", "'rho' is there twice"),
+        ("mfs(rho=0", "is not a policy; write name or name"),
+        ("fair(speed=1)", "options of fair with their defaults: none"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_words(spec: str, complaint: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        make_policy(spec)
+    assert complaint in str(refused.value)
+
+
+def test_a_name_can_be_taken_only_once() -> None:
+    with pytest.raises(PolicyError, match="two policies are called 'fair'"):
+        register(type("Imposter", (Fair,), {}))
+
+
+def test_no_policy_may_use_the_control_level() -> None:
+    class Greedy(Policy):
+        name = "greedy"
+        summary = "wants the control level"
+
+        def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+            return Verdict(Level.CONTROL, "me first")
+
+    scheduler = Scheduler(Greedy(None), ports={UP: 10**9})
+    with pytest.raises(SchedulerError, match="'greedy' put flow 'f' on the control level"):
+        scheduler.submit(0, Flow(id="f", stage=Stage.P2D, size_bytes=1, load={UP: 1}))
+
+
+def install(folder: Path, *, name: str, points: dict[str, str], source: str) -> None:
+    """Put a package with entry points into `folder`, as an installer would."""
+    (folder / f"{name}.py").write_text(source)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = "".join(f"{key} = {value}\n" for key, value in points.items())
+    (info / "entry_points.txt").write_text(f"[mfs.policies]\n{lines}")
+
+
+def test_an_installed_package_can_bring_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page for people who write one, followed to the letter: its test, its policy, its name."""
+    page = (Path(__file__).parents[4] / "docs" / "adding-a-policy.md").read_text()
+    test, policy = (block.split("```")[0] for block in page.split("```python\n")[1:])
+    entry = page.split('[project.entry-points."mfs.policies"]\n')[1].split("\n")[0]
+    name, target = entry.replace('"', "").split(" = ")
+    written: dict[str, Callable[[], None]] = {}
+    exec(test, written)
+    checks = [check for key, check in written.items() if key.startswith("test_")]
+    assert len(checks) == 2
+    for check in checks:
+        with pytest.raises(PolicyError, match=f"no policy '{name}'"):
+            check()
+    install(tmp_path, name="small_first", points={name: target}, source=policy)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        for check in checks:
+            check()
+        assert describe()[name] == "flows under a size go before all others"
+    finally:
+        sys.modules.pop("small_first", None)
+
+
+@pytest.mark.parametrize(
+    ("target", "complaint"),
+    [("odd:missing", "does not load"), ("odd:number", "is not a subclass of Policy")],
+)
+def test_an_entry_point_that_is_no_policy_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, complaint: str
+) -> None:
+    install(tmp_path, name="odd", points={"odd": target}, source="number = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with pytest.raises(PolicyError, match=f"policy 'odd'.*{complaint}"):
+            make_policy("odd")
+        assert complaint in describe()["odd"]  # and the others can still be listed
+    finally:
+        sys.modules.pop("odd", None)

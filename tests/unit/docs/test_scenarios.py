@@ -1,0 +1,71 @@
+"""docs/scenarios.md lists every key of a scenario, with the default and the limits that the code has."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from experiments.scenario.keys import allowed, key_of, section_of
+from experiments.scenario.micro_flows import FlowSpec
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.text import to_yaml
+from testbed.models.gpus import GPUS
+from testbed.models.shapes import MODELS
+from testbed.serving.routing.routers import DECODE_CHOICES, ROUTERS
+
+PAGE = (Path(__file__).parents[3] / "docs" / "scenarios.md").read_text(encoding="utf-8")
+BEFORE, _, REST = PAGE.partition("### The micro workload")
+FLOWS, _, AFTER = REST.partition("\n## ")
+
+ROWS = {
+    row[1]: (row[2], row[3])
+    for row in re.finditer(r"^\| `(\S+)` \| `(.*?)` \| (.*?) \|", BEFORE + AFTER, re.MULTILINE)
+}
+"""Key -> (default, allowed), from the tables of the page but the one of a flow's keys."""
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The full name of every key, with the limits that `mfs scenarios` prints."""
+    for name, field in model.model_fields.items():
+        key = prefix + key_of(name, field)
+        section = section_of(field)
+        if section is None:
+            yield key, allowed(field)
+        else:
+            yield from keys(section, f"{key}.")
+
+
+KEYS = dict(keys(Scenario))
+DEFAULTS = yaml.safe_load(to_yaml(Scenario()))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_page_lists_the_key_with_its_default(key: str) -> None:
+    assert key in ROWS, f"docs/scenarios.md has no row for {key}"
+    default = DEFAULTS
+    for part in key.split("."):
+        default = default[part]
+    assert yaml.safe_load(ROWS[key][0]) == default
+
+
+@pytest.mark.parametrize("key", [key for key, limits in KEYS.items() if limits])
+def test_the_page_says_what_the_key_may_be(key: str) -> None:
+    assert ROWS[key][1] == KEYS[key].replace(" | ", " or ")
+
+
+def test_the_page_lists_no_key_that_does_not_exist() -> None:
+    assert sorted(ROWS) == sorted(KEYS)
+
+
+@pytest.mark.parametrize("key", FlowSpec.model_fields)
+def test_the_page_lists_the_key_of_a_flow(key: str) -> None:
+    row = re.search(rf"^\| [^|]*`{key}`", FLOWS, re.MULTILINE)
+    assert row, f"docs/scenarios.md has no row for a flow's {key}"
+
+
+@pytest.mark.parametrize("name", [*MODELS, *GPUS, *ROUTERS, *DECODE_CHOICES])
+def test_the_page_names_what_a_key_can_name(name: str) -> None:
+    assert f"`{name}`" in PAGE

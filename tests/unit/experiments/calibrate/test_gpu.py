@@ -1,0 +1,194 @@
+"""What a GPU reaches of its peaks: the kernels of a layer, the profile that follows, the command."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from toy_fabric import Mfs
+
+from experiments.calibrate.gpu import (
+    TOKENS,
+    Kernel,
+    Timed,
+    layer_kernels,
+    measure,
+    narrowed,
+    open_bench,
+    profile,
+)
+from experiments.errors import UserError
+from experiments.resolve.jobs import resolve
+from experiments.scenario.gpu_profile import read_profile
+from experiments.scenario.reading import load_scenario, override
+from testbed.job import LatentAttention
+from testbed.models.gpus import step_s
+from testbed.models.shapes import (
+    MODELS,
+    ffn_flops_per_token,
+    layer_kinds,
+    projection_flops_per_token,
+    score_flops,
+)
+
+
+@pytest.fixture
+def mfs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Mfs:
+    monkeypatch.chdir(tmp_path)
+    return Mfs(monkeypatch, capfd)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_kernels_of_a_layer_do_all_its_work(name: str) -> None:
+    """100 tokens: their projections, scores among themselves, experts with the gate or the MLP."""
+    model = MODELS[name]
+    flops = sum(kernel.times * kernel.flops for kernel in layer_kernels(model, 100))
+    per_token = projection_flops_per_token(model) + ffn_flops_per_token(model)
+    assert flops == 100 * per_token + score_flops(model, new_tokens=100, prefix_tokens=0)
+
+
+def test_a_feed_forward_without_a_gate_is_two_products() -> None:
+    model = msgspec.structs.replace(MODELS["llama-3-8b"], gated=False)
+    up, down = layer_kernels(model, 10)[-2:]
+    assert (up.inner, up.columns, down.inner, down.columns) == (4096, 14336, 14336, 4096)
+
+
+def test_mixtral_is_measured_by_these_products() -> None:
+    """QKV together: (32 + 2 x 8) x 128 columns; an expert's two first matrices together: 2 x 14336."""
+    assert [(k.label, k.shape, k.times) for k in layer_kernels(MODELS["mixtral-8x7b"], 16)] == [
+        ("qkv", "4096 x 6144", 1),
+        ("scores", "32/8 heads of 128", 1),
+        ("output", "4096 x 4096", 1),
+        ("gate", "4096 x 8", 1),
+        ("expert-up", "4096 x 28672", 2),
+        ("expert-down", "14336 x 4096", 2),
+    ]
+
+
+def test_a_narrow_model_keeps_its_proportions() -> None:
+    mixtral, deepseek = narrowed(MODELS["mixtral-8x7b"], 8), narrowed(MODELS["deepseek-v3"], 8)
+    assert (mixtral.hidden, mixtral.q_heads, mixtral.kv_heads, mixtral.ffn) == (512, 4, 1, 1792)
+    # 192, 64 and 16 heads; what a head is wide stays.
+    assert deepseek.latent == LatentAttention(q_rank=192, kv_rank=64, nope_dim=128, rope_dim=64, v_dim=128)
+    assert (deepseek.q_heads, deepseek.shared_ffn) == (16, 256)
+    assert layer_kinds(deepseek) == layer_kinds(MODELS["deepseek-v3"])
+
+
+def timed(tokens: int, seconds: float, times: int = 1) -> Timed:
+    """A product of 2 x tokens x 1e6 FLOPs."""
+    kernel = Kernel(label="product", tokens=tokens, inner=1000, columns=1000, times=times)
+    return Timed(kernel=kernel, seconds=seconds)
+
+
+def test_a_known_device_is_held_to_the_peaks_of_its_vendor() -> None:
+    """At 1e6 tokens 2e12 FLOPs in 20 ms, and three times 2e12 in 10 ms each: 8e12 in 50 ms are 160e12 FLOP/s
+    of the A100's 312e12. 1529.25 of its 2039 GB/s are three quarters. Few tokens do not count."""
+    measured = [timed(1000, 1.0), timed(10**6, 0.020), timed(10**6, 0.010, times=3)]
+    gpu = profile("NVIDIA A100-SXM4-80GB", measured, 200e12, 1529.25e9, 5e-6, "today")
+    assert (gpu.name, gpu.peak_flops, gpu.memory_bytes_per_s) == ("a100", 312e12, 2039e9)
+    assert gpu.efficiency == pytest.approx(160 / 312)
+    assert gpu.memory_efficiency == pytest.approx(0.75)
+    assert (gpu.launch_s, gpu.measured) == (5e-6, "today")
+
+
+def test_an_unknown_device_is_held_to_the_fastest_product_and_the_copy() -> None:
+    """100e12 and 200e12 FLOP/s: 6e12 FLOPs in 40 ms, 150e12, are three quarters of the faster one."""
+    measured = [timed(10**6, 0.020), timed(10**6, 0.010, times=2)]
+    gpu = profile("NVIDIA H100 PCIe", measured, 180e12, 1.5e12, 0.0, "")
+    assert (gpu.name, gpu.peak_flops, gpu.memory_bytes_per_s) == ("NVIDIA H100 PCIe", 200e12, 1.5e12)
+    assert gpu.efficiency == pytest.approx(0.75)
+    assert gpu.memory_efficiency == 1
+
+
+def test_this_processor_is_measured_and_the_profile_serves_a_scenario(mfs: Mfs, tmp_path: Path) -> None:
+    code = mfs("calibrate", "gpu", "--device", "cpu", "--model", "qwen3-30b-a3b", "--out", "mine.yaml")
+
+    assert code == 0, mfs.err
+    assert mfs.out.splitlines()[0].startswith("a layer of qwen3-30b-a3b at 1/8 of its widths on ")
+    assert mfs.out.splitlines()[-1] == "profile: mine.yaml"
+    text = (tmp_path / "mine.yaml").read_text()
+    for tokens in TOKENS["cpu"]:
+        assert f"# {tokens:>6}    expert-up" in text
+    gpu = read_profile(tmp_path / "mine.yaml")
+    assert 0 < gpu.efficiency <= 1
+    assert 0 < gpu.launch_s < 0.1
+    assert f"torch {torch.__version__}" in gpu.measured
+    (tmp_path / "s.yaml").write_text("gpu: mine.yaml\nworkload: {requests: 1}\n")
+    assert resolve(load_scenario(str(tmp_path / "s.yaml"))).jobs[0].gpu == gpu
+
+
+@pytest.mark.parametrize("name", ["deepseek-v3", "llama-3-8b"])
+def test_other_attention_is_measured_too(name: str) -> None:
+    """MLA has keys wider than its values; a dense model has no experts."""
+    bench = open_bench("cpu")
+    small = narrowed(MODELS[name], 16)
+    started: list[str] = []
+    found = measure(bench, small, on_start=started.append)
+    assert [item.kernel for item in found.timed] == [
+        kernel for tokens in TOKENS["cpu"] for kernel in layer_kernels(narrowed(small, 8), tokens)
+    ]
+    assert len(started) == len(found.timed) + 1
+    assert all(item.seconds > 0 for item in found.timed)
+    assert step_s(found.gpu, flops=1, read_bytes=1) > found.gpu.launch_s > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_the_command_says_so(mfs: Mfs, tmp_path: Path) -> None:
+    assert mfs("calibrate", "gpu") == 2
+    assert "there is no CUDA device here; --device cpu measures this machine's processor" in mfs.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_is_measured(mfs: Mfs, tmp_path: Path) -> None:
+    assert mfs("calibrate", "gpu", "--device", "cuda", "--out", "mine.yaml") == 0, mfs.err
+    gpu = read_profile(tmp_path / "mine.yaml")
+    assert 0.1 < gpu.efficiency <= 1
+    assert 0.3 < gpu.memory_efficiency <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--out", "x.json", "gpu"), "--out: write options after `calibrate gpu`"),
+        (("gpu", "--out", "none/x.yaml"), "--out none/x.yaml: there is no directory none"),
+        (("gpu", "--model", "mixtral"), "'mixtral' is no model here; did you mean 'mixtral-8x7b'?"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_timed(
+    mfs: Mfs, words: tuple[str, ...], told: str
+) -> None:
+    assert mfs("calibrate", *words) == 2
+    assert told in mfs.err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: x\npeak_flops: 1e12\nefficiency: 0.5\n", "gpu.yaml: 'memory_bytes_per_s' is missing"),
+        ("peak_flop: 1e12\n", "gpu.yaml, line 1: unknown key 'peak_flop'; did you mean 'peak_flops'?"),
+        (
+            "name: x\nefficiency: 1.5\n",
+            "gpu.yaml, line 2: efficiency: input should be less than or equal to 1",
+        ),
+        ("name: x\npeak_flops: much\n", "gpu.yaml, line 2: peak_flops: input should be a valid number"),
+        ("- 1\n", "no GPU profile: its keys are name, peak_flops"),
+        ("name: [\n", "not YAML"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_blamed_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "gpu.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_scenario("quickstart", [override(f"gpu={tmp_path / 'gpu.yaml'}")])
+    assert str(error.value).startswith(f"--set gpu={tmp_path / 'gpu.yaml'}: gpu: {tmp_path}")
+    assert told in str(error.value)
+
+
+def test_a_profile_may_be_written_by_hand(tmp_path: Path) -> None:
+    keys = "name: b200\npeak_flops: 2.25e15\nmemory_bytes_per_s: 8e12\nefficiency: 0.4\n"
+    (tmp_path / "b200.yaml").write_text(keys)
+    (tmp_path / "s.yaml").write_text("gpu: b200.yaml\nworkload: {requests: 1}\n")
+    gpu = resolve(load_scenario(str(tmp_path / "s.yaml"))).jobs[0].gpu
+    assert (gpu.name, gpu.peak_flops, gpu.efficiency) == ("b200", 2.25e15, 0.4)
+    assert (gpu.memory_efficiency, gpu.launch_s, gpu.measured) == (1.0, 0.0, "")

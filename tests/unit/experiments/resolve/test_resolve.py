@@ -1,0 +1,154 @@
+"""From a scenario to jobs."""
+
+import pytest
+
+from controller.flow import Stage
+from experiments.errors import UserError
+from experiments.resolve.jobs import Resolved, resolve
+from experiments.run.run import placement_text
+from experiments.scenario.reading import load_scenario, override
+from testbed.job import Role
+
+
+def resolved(name: str, *settings: str) -> Resolved:
+    return resolve(load_scenario(name, [override(text) for text in settings]))
+
+
+def test_each_policy_gets_the_same_work() -> None:
+    fair, mfs = resolved("quickstart").jobs
+
+    assert (fair.policy, mfs.policy) == ("fair", "mfs")
+    assert fair.requests == mfs.requests
+    assert fair.placement == mfs.placement
+
+
+def test_the_quickstart_has_ranks_on_at_least_eight_servers() -> None:
+    """2 units of 4 and 2 decode workers are 10 ranks; spread over 10 servers, one each."""
+    job = resolved("quickstart").jobs[0]
+
+    assert len(job.placement.ranks) == 10
+    assert len({rank.server for rank in job.placement.ranks}) == 10
+    assert len(job.requests) == 48
+
+
+def test_units_in_the_file_become_units_in_the_job() -> None:
+    job = resolved(
+        "quickstart",
+        "topology.nic_gbps=12.5",
+        "scheduler.recheck_ms=2.5",
+        "workers.chunk_kib=64",
+    ).jobs[0]
+
+    assert {link.bps for link in job.topology.links} == {12_500_000_000}
+    assert job.scheduler.recheck_ns == 2_500_000
+    assert job.workers.chunk_bytes == 65_536
+
+
+def test_an_absolute_slo_of_a_class_holds_for_its_requests() -> None:
+    job = resolved("quickstart", "slo.classes={gold: {absolute_s: 0.25}}", "workload.class=gold").jobs[0]
+
+    assert {request.slo_ns for request in job.requests} == {250_000_000}
+
+
+def test_a_relative_slo_multiplies_the_unloaded_ttft() -> None:
+    job = resolved("quickstart", "slo.multiple=2").jobs[0]
+
+    assert all(request.slo_ns == 2 * request.unloaded_ns > 0 for request in job.requests)
+
+
+def test_the_same_seed_gives_the_same_requests_and_another_gives_others() -> None:
+    assert resolved("quickstart", "seed=3").jobs == resolved("quickstart", "seed=3").jobs
+    assert (
+        resolved("quickstart", "seed=3").jobs[0].requests != resolved("quickstart", "seed=4").jobs[0].requests
+    )
+
+
+def test_twice_the_load_takes_half_the_time() -> None:
+    low = resolved("quickstart", "workload.load=0.4").jobs[0].requests[-1].arrival_ns
+    high = resolved("quickstart", "workload.load=0.8").jobs[0].requests[-1].arrival_ns
+
+    assert low == pytest.approx(2 * high, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("units.tp=3", "scenario quickstart: units.tp: a unit's 4 ranks do not divide"),
+        ("units.ranks_per_unit=40", "units.ep: the 8 experts of mixtral-8x7b do not divide by 40"),
+    ],
+)
+def test_ranks_that_cannot_be_placed_are_refused_by_key(setting: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolved("quickstart", setting)
+
+    assert told in str(caught.value)
+
+
+def test_micro_flows_run_between_endpoints_one_per_server() -> None:
+    job = resolved("two-flows").jobs[0]
+
+    assert [spec.role for spec in job.placement.ranks] == [Role.ENDPOINT] * 3
+    assert [spec.server for spec in job.placement.ranks] == ["h1", "h2", "h3"]
+    fetch, deliver = (flow.transfer for flow in job.flows)
+    assert (fetch.src, fetch.dst, fetch.stage, fetch.deadline_ns) == (0, 2, Stage.KV_REUSE, None)
+    assert (deliver.src, deliver.dst, deliver.stage) == (1, 2, Stage.P2D)
+    assert deliver.deadline_ns == 1_100_000_000
+    assert job.requests == ()
+
+
+def test_micro_flows_are_in_order_of_their_start() -> None:
+    flows = "[{id: late, src: h1, dst: h2, bytes: 1, start_s: 0.5}, {id: early, src: h2, dst: h1, bytes: 1}]"
+
+    job = resolved("two-flows", f"workload.flows={flows}").jobs[0]
+
+    assert [(flow.transfer.id, flow.start_ns) for flow in job.flows] == [
+        ("early", 0),
+        ("late", 500_000_000),
+    ]
+
+
+def test_a_leaf_spine_has_the_uplinks_its_oversubscription_leaves() -> None:
+    """5 servers of 50 Gb/s below a leaf, 2 spines, 2:1: 5 * 50 / (2 * 2) = 62.5 Gb/s per uplink."""
+    topology = resolved("leaf-spine").jobs[0].topology
+
+    assert topology.link("leaf1->spine1").bps == 62_500_000_000
+    assert len(topology.servers) == 10
+
+
+def test_the_placement_in_words_has_a_line_per_server() -> None:
+    lines = placement_text(resolved("quickstart", "topology.servers=5").jobs[0].placement)
+
+    assert lines[0] == "h1: rank 0 (p0, replica 0, ep0), rank 5 (p1, replica 1, ep0)"
+    assert lines[3] == "h4: rank 3 (p0, replica 3, ep0), rank 8 (decode, 0)"
+
+
+def test_the_placement_in_words_has_the_coordinates_a_unit_has() -> None:
+    """Stage 0 are ranks 0 to 7: two replicas of two sequence parts of two tensor-parallel ranks. Rank 13
+    is the sixth of stage 1: replica 1, part 0, the second rank of it. A stage is an expert group."""
+    settings = ("units.ranks_per_unit=16", "units.tp=2", "units.sp=2", "units.pp=2", "topology.servers=34")
+    lines = placement_text(resolved("quickstart", *settings).jobs[0].placement)
+
+    assert lines[13] == "h14: rank 13 (p0, stage 1, replica 1, part 0, tp 1, ep1)"
+
+
+def test_keys_of_another_kind_of_topology_are_named_and_not_refused() -> None:
+    """`spines` and `k` mean nothing in a star, and the star has no uplinks to oversubscribe."""
+    settings = ("topology.spines=4", "topology.k=8", "topology.oversubscription=2")
+
+    notes = resolved("quickstart", *settings).notes
+
+    told = [note for note in notes if "without meaning" in note]
+    assert told == [
+        "topology.spines, topology.k, topology.oversubscription: without meaning in a star topology"
+    ]
+    assert not any("without meaning" in note for note in resolved("leaf-spine", "topology.spines=4").notes)
+
+
+def test_keys_about_experts_are_named_where_the_model_has_none() -> None:
+    settings = ("units.expert_skew=1", "serving.decode_background=4")
+
+    notes = resolved("quickstart", "model=llama-3-8b", *settings).notes
+
+    assert "units.expert_skew: without meaning, llama-3-8b has no experts" in notes
+    assert "serving.decode_background: without meaning, llama-3-8b has no experts" in notes
+    assert not any("expert_skew" in note for note in resolved("quickstart", *settings).notes)

@@ -1,0 +1,106 @@
+"""A trace shows the whole run, or what began in its first part."""
+
+import json
+from pathlib import Path
+
+import msgspec
+from record_factory import micro_record, serving_record
+from result_rows import MS, flow_row, request_row, span_row
+
+from controller.flow import Level
+from experiments.results.excerpt import excerpt
+from experiments.results.perfetto import trace_events, write_trace
+from testbed.job import Scale
+from testbed.record import DecisionRow, FlowRow, LinkSample
+
+SCALE = Scale(time_dilation=30, bytes_scale=0.001)
+
+
+def flow_at(start_ms: int) -> FlowRow:
+    """Two ports, one level: four events."""
+    return flow_row(id=f"at{start_ms}", submit_ns=start_ms * MS, finish_ns=(start_ms + 5) * MS)
+
+
+def test_a_run_that_fits_is_shown_whole_and_in_its_order() -> None:
+    record = serving_record(requests=6, layers=3)
+    shown = excerpt(record, SCALE)
+    assert tuple(shown.requests) == record.requests
+    assert tuple(shown.flows) == record.flows
+    assert tuple(shown.spans) == record.spans
+    assert shown.only is None
+
+
+def test_what_does_not_fit_is_cut_where_it_begins_too_late() -> None:
+    """Of 100 events 11 go to a request, 4 to each flow, 1 to each span: the flows at 0, 10 ... 190 ms and
+    the spans at 0, 20 ... 190 are 11 + 20 * 4 + 10 = 101 and so the last flow, and all at 190 ms, is out."""
+    record = msgspec.structs.replace(
+        micro_record(),
+        requests=(request_row(arrival_ns=0), request_row(request=1, arrival_ns=400 * MS)),
+        flows=tuple(flow_at(start) for start in range(990, -10, -10)),
+        spans=tuple(span_row(0, "compute", start, start + 1) for start in range(0, 1000, 20)),
+        decisions=(),
+        links=(),
+        duration_ns=1_000 * MS,
+    )
+    shown = excerpt(record, SCALE, most=100)
+    assert [row.request for row in shown.requests] == [0]
+    assert [row.id for row in shown.flows] == [f"at{start}" for start in range(180, -10, -10)]
+    assert [row.start_ns // MS for row in shown.spans] == list(range(0, 190, 20))
+    assert shown.only == (
+        "what began in the first 0.19 s of 1 s: 1 of 2 requests, 19 of 100 flows, 10 of 50 spans"
+    )
+    assert sum(event["ph"] != "M" for event in trace_events(shown)) <= 100
+
+
+def test_what_begins_at_one_moment_is_shown_or_left_out_together() -> None:
+    flows = (flow_at(0), *(flow_row(id=f"f{i}", submit_ns=MS, finish_ns=2 * MS) for i in range(5)))
+    record = msgspec.structs.replace(micro_record(), flows=flows, decisions=(), links=())
+    assert [row.id for row in excerpt(record, SCALE, most=20).flows] == ["at0"]
+
+
+def test_flows_without_a_link_are_bounded_too() -> None:
+    flows = tuple(flow_row(id=f"f{i}", path=(), submit_ns=i, finish_ns=i + 1) for i in range(100))
+    record = msgspec.structs.replace(micro_record(), flows=flows, decisions=(), links=())
+    assert len(excerpt(record, SCALE, most=40).flows) == 40
+
+
+def test_of_too_many_links_those_that_carried_most_have_their_rates() -> None:
+    """A quarter of 80 events is 20: two links with ten samples each."""
+    links = tuple(
+        LinkSample(
+            time_ns=time * MS,
+            port=f"s1->h{host}",
+            sent_bytes=(0, 0, time * host, 0, 0, 0, 0, 0),
+            backlog_bytes=(0,) * 8,
+            drops=(0,) * 8,
+        )
+        for time in range(10)
+        for host in (3, 1, 4, 2)
+    )
+    shown = excerpt(msgspec.structs.replace(micro_record(), links=links), SCALE, most=80)
+    assert sorted(shown.rates) == ["s1->h3", "s1->h4"]
+    assert shown.only == "the rates of the 2 of 4 links that carried most"
+
+
+def test_a_change_of_order_inside_a_level_cuts_no_slice() -> None:
+    def decision(time_ms: int, was: Level | None, to: Level) -> DecisionRow:
+        return DecisionRow(time_ns=time_ms * MS, flow="at0", level_from=was, level_to=to, reason="why")
+
+    record = msgspec.structs.replace(
+        micro_record(),
+        flows=(flow_at(0),),
+        decisions=(
+            decision(0, None, Level.P3),
+            decision(1, Level.P3, Level.P3),
+            decision(2, Level.P3, Level.P1),
+        ),
+        links=(),
+    )
+    begins = [event for event in trace_events(excerpt(record, SCALE)) if event["ph"] == "b"]
+    assert [event["name"] for event in begins] == ["S3 P3 soon", "S3 P1 most urgent"] * 2
+
+
+def test_the_file_says_what_it_shows(tmp_path: Path) -> None:
+    write_trace(tmp_path / "trace.json", [], title="t", only="what began in the first second")
+    about = json.loads((tmp_path / "trace.json").read_text())["otherData"]
+    assert about["only"] == "what began in the first second"

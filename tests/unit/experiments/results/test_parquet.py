@@ -1,0 +1,119 @@
+"""Tables are written and read row group by row group, whatever the number of rows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+from record_factory import micro_record, serving_record
+from result_rows import flow_row
+
+from experiments.results import parquet as result_tables
+from experiments.results.parquet import SCHEMAS, TableRows, read_tables, write_tables
+from testbed.record import FlowRow, LinkSample, RunRecord
+from testbed.spool import Spool
+
+GROUP = 50
+WORLDS = str(Path(__file__).parents[3] / "worlds")
+
+
+@pytest.fixture(scope="module")
+def records() -> list[RunRecord]:
+    return [serving_record(policy, requests=6, layers=2) for policy in ("fair", "mfs")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, records: list[RunRecord]) -> Path:
+    """Row groups are so small that every table but one has several of each policy."""
+    out = tmp_path_factory.mktemp("tables")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(result_tables, "GROUP_ROWS", GROUP)
+        write_tables(out, records)
+    return out
+
+
+def test_a_row_group_holds_rows_of_one_policy_and_only_so_many(run: Path) -> None:
+    with pq.ParquetFile(run / "flows.parquet") as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        policies = [
+            set(file.read_row_group(i, columns=["policy"])["policy"].to_pylist())
+            for i in range(file.num_row_groups)
+        ]
+    assert max(sizes) == GROUP
+    assert len(sizes) >= 4
+    assert policies == sorted(policies, key=min)
+    assert all(len(names) == 1 for names in policies)
+
+
+def test_rows_come_back_in_order_through_all_groups(run: Path, records: list[RunRecord]) -> None:
+    for record in records:
+        tables = read_tables(run, record.policy)
+        for name in SCHEMAS:
+            assert tuple(getattr(tables, name)) == tuple(getattr(record, name)), name
+        assert len(tables.flows) == len(record.flows)
+
+
+def test_rows_are_found_by_what_is_in_their_columns(run: Path, records: list[RunRecord]) -> None:
+    record = records[1]
+    flows, links = TableRows(run, FlowRow, "mfs"), TableRows(run, LinkSample, "mfs")
+    few = [row.id for row in record.flows[3:90:20]]
+    assert [row.id for row in flows.where(id=few)] == few
+    assert list(flows.where(batch=["b1"], stage=["S3"])) == [
+        row for row in record.flows if row.batch == "b1" and row.stage.value == "S3"
+    ]
+    assert list(links.where(port=["s1->h9"])) == [row for row in record.links if row.port == "s1->h9"]
+    assert list(flows.where(id=[])) == []
+
+
+def test_only_the_groups_that_may_have_a_value_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are in order, so that one is in a few neighbouring groups of its policy."""
+    read: list[int] = []
+    whole = pq.ParquetFile.read_row_group
+
+    def counted(self: pq.ParquetFile, i: int, **options: object) -> object:
+        read.append(i)
+        return whole(self, i, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    assert all(row.request == 1 for row in TableRows(run, FlowRow, "mfs").where(request=[1]))
+    with pq.ParquetFile(run / "flows.parquet") as file:
+        assert 0 < len(read) < file.num_row_groups // 2 + 1
+
+
+def test_a_sample_is_in_order_without_repetition_and_the_same_each_time(
+    run: Path, records: list[RunRecord]
+) -> None:
+    flows = TableRows(run, FlowRow, "fair")
+    places = [records[0].flows.index(row) for row in flows.sample(20, seed=1)]
+    assert len(places) == 20
+    assert places == sorted(set(places))
+    assert places == [records[0].flows.index(row) for row in flows.sample(20, seed=1)]
+    assert places != [records[0].flows.index(row) for row in flows.sample(20, seed=2)]
+    assert flows.sample(10_000, seed=1) == list(records[0].flows)
+
+
+def test_a_spool_of_50_000_flows_is_written_and_read_in_little_memory(tmp_path: Path) -> None:
+    """As one row group it takes 125 MB, and most of these 37 are what Arrow needs for any."""
+    program = f"""
+import resource, sys
+from pathlib import Path
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {WORLDS!r}]
+import test_parquet
+test_parquet.write_and_read(Path({str(tmp_path)!r}), 1_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+test_parquet.write_and_read(Path({str(tmp_path)!r}), 50_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert int(told.stdout) < 60_000  # kB
+
+
+def write_and_read(out: Path, count: int) -> None:
+    flows = Spool(
+        FlowRow,
+        (flow_row(id=f"f{i}", submit_ns=i, finish_ns=2 * i, batch=f"b{i // 100}") for i in range(count)),
+    )
+    write_tables(out, [msgspec.structs.replace(micro_record(), flows=flows)])
+    assert sum(row.finish_ns for row in TableRows(out, FlowRow, "mfs")) == count * (count - 1)

@@ -1,0 +1,161 @@
+"""A run directory holds everything, comes back unchanged, and is never half written."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from record_factory import LINK_BPS, micro_record, serving_record
+
+from experiments.atomic_file import replacing
+from experiments.errors import UserError
+from experiments.results.parquet import SCHEMAS
+from experiments.results.reading import RunDirectory, read_run
+from experiments.results.summary import Summary
+from experiments.results.writing import versions, write_run
+from testbed.job import Scale
+from testbed.record import RunRecord
+
+RECORDS = [
+    serving_record("fair", requests=6, layers=2),
+    serving_record("mfs:U=0.3", requests=6, layers=2),
+]
+
+
+def write(out: Path, records: list[RunRecord]) -> Summary:
+    return write_run(
+        out,
+        scenario="small",
+        fabric="mininet",
+        seed=3,
+        scale=Scale(time_dilation=30, bytes_scale=0.001),
+        resolved_yaml="name: small\n",
+        notes=["arrivals are spread inside a tick"],
+        records=records,
+        placement_text=["p0: h1 h2 h3 h4"],
+        link_bps=LINK_BPS,
+        command="mfs run small",
+    )
+
+
+@pytest.fixture(scope="module")
+def summary(run_path: Path) -> Summary:
+    return write(run_path, RECORDS)
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs") / "small"
+
+
+@pytest.fixture(scope="module")
+def run(run_path: Path, summary: Summary) -> RunDirectory:
+    return read_run(run_path)
+
+
+def test_every_file_of_a_run_is_there_and_nothing_temporary(run: RunDirectory) -> None:
+    top = {path.name for path in run.path.iterdir()}
+    tables = {f"{name}.parquet" for name in SCHEMAS}
+    texts = {"scenario.yaml", "versions.json", "summary.json", "timing.json", "report.html"}
+    assert top == tables | texts | {"fair", "mfs-U=0.3"}
+    for folder in ("fair", "mfs-U=0.3"):
+        names = {path.name for path in (run.path / folder).iterdir()}
+        assert names == {"queues.json", "fidelity.json", "distributions.json", "trace.json"}
+
+
+def test_the_rows_of_each_policy_come_back_as_they_were(run: RunDirectory) -> None:
+    for record in RECORDS:
+        tables = run.tables[record.policy]
+        for name in SCHEMAS:
+            assert tuple(getattr(tables, name)) == getattr(record, name), name
+
+
+def test_the_summary_on_disk_is_the_one_returned(run: RunDirectory, summary: Summary) -> None:
+    assert summary == run.summary
+    assert run.summary["link_gbps"]["h1->s1"] == 50.0
+
+
+def test_a_user_can_tell_policies_stages_and_levels_apart_in_one_table(run: RunDirectory) -> None:
+    table = pq.read_table(run.path / "flows.parquet")
+    assert table.schema.equals(SCHEMAS["flows"])
+    assert set(table["policy"].to_pylist()) == {"fair", "mfs:U=0.3"}
+    assert set(table["stage"].to_pylist()) == {"S1", "S2", "S3"}
+    assert set(table["level_last"].to_pylist()) <= set(range(1, 8))
+
+
+def test_links_have_a_row_per_sample_and_level(run: RunDirectory) -> None:
+    table = pq.read_table(run.path / "links.parquet")
+    assert table.num_rows == 8 * sum(len(record.links) for record in RECORDS)
+
+
+def test_queues_are_the_ones_read_back(run: RunDirectory) -> None:
+    queues = json.loads((run.path / "fair" / "queues.json").read_text())
+    assert queues == RECORDS[0].queues
+
+
+def test_versions_name_python_ours_and_what_the_fabric_reported() -> None:
+    found = versions(RECORDS)
+    assert found["open_vswitch"] == "3.1.0"
+    assert {"python", "pyarrow"} <= found.keys()
+    assert "datapath" not in found
+
+
+def test_every_column_is_documented() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "results.md").read_text()
+    for table, schema in SCHEMAS.items():
+        section = text.split(f"### `{table}.parquet`")[1].split("\n### ")[0]
+        for column in schema.names:
+            assert f"`{column}`" in section, f"{table}.{column} is not in docs/results.md"
+
+
+def test_one_policy_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="each policy once"):
+        write(tmp_path / "twice", [RECORDS[0], RECORDS[0]])
+
+
+def test_a_run_without_any_rows_of_a_kind_still_has_its_tables(tmp_path: Path) -> None:
+    write(tmp_path / "micro", [micro_record()])
+    assert pq.read_table(tmp_path / "micro" / "spans.parquet").num_rows == 0
+    assert read_run(tmp_path / "micro").tables["mfs"].requests == ()
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
+    target = tmp_path / "summary.json"
+    target.write_text("old")
+
+    def fill_the_disk() -> None:
+        with replacing(target) as temporary:
+            temporary.write_text("half of the n")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fill_the_disk()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_directory_that_is_no_run_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"finished run: it holds no summary\.json"):
+        read_run(tmp_path)
+
+
+def test_a_damaged_table_is_named_as_the_directory_it_is_in(tmp_path: Path) -> None:
+    out = tmp_path / "damaged"
+    write(out, [micro_record()])
+    (out / "flows.parquet").write_bytes(b"not parquet")
+    with pytest.raises(UserError, match="damaged cannot be read as a run directory"):
+        read_run(out)
+
+
+def test_a_device_is_not_replaced_and_a_link_is_followed(tmp_path: Path) -> None:
+    pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    with pytest.raises(OSError, match="not an ordinary file"), replacing(pipe):
+        pass
+    with replacing(link) as temporary:
+        temporary.write_text("new")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert target.read_text() == "new"

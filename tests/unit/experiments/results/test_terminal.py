@@ -1,0 +1,81 @@
+"""What a person reads in the terminal at the end of a run."""
+
+import msgspec
+import pytest
+from record_factory import micro_record, serving_record, unfaithful
+from rich.console import Console
+
+from experiments.results.summary import Summary, summarise
+from experiments.results.terminal import duration, render_summary
+from testbed.job import Scale
+from testbed.record import RunRecord
+
+
+def summary_of(*records: RunRecord) -> Summary:
+    return summarise(
+        scenario="small",
+        fabric="mininet",
+        seed=3,
+        scale=Scale(time_dilation=30, bytes_scale=0.001),
+        records=records,
+    )
+
+
+def printed(summary: Summary) -> str:
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        console.print(render_summary(summary))
+    return capture.get()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.0, "0 s"),
+        (1.2345, "1.23 s"),
+        (123.4, "123 s"),
+        (0.0456, "45.6 ms"),
+        (0.99949, "999 ms"),
+        (0.9996, "1.00 s"),
+        (0.000789, "789 µs"),
+        (12e-9, "12 ns"),
+        (-0.25, "-250 ms"),
+    ],
+)
+def test_a_duration_has_three_digits_and_a_unit(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_serving_run_fits_a_terminal_of_80_columns() -> None:
+    text = printed(summary_of(serving_record("fair", requests=6), serving_record(requests=6)))
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+    assert "…" not in text  # what rich puts where a cell was cut
+    (fair,) = [line for line in text.splitlines() if line.strip().startswith("fair ")]
+    cells = fair.split()
+    assert (cells[1], cells[-1]) == ("5/6", "yes")
+    assert len(cells) == 11
+    assert "faithful: every check is within its bounds" in text
+
+
+def test_a_long_policy_takes_several_lines_and_no_digit_from_the_numbers() -> None:
+    spec = "mfs(layer_boundary=off, monotonic=off) + requests(prune=off)"
+    record = serving_record()
+    short, long = (printed(summary_of(msgspec.structs.replace(record, policy=p))) for p in ("mfs", spec))
+    numbers = next(line.split()[1:] for line in short.splitlines() if line.startswith("mfs"))
+    assert "…" not in long
+    assert all(number in long for number in numbers)
+
+
+def test_an_unfaithful_run_says_which_check_failed_and_what_to_change() -> None:
+    text = " ".join(printed(summary_of(serving_record(requests=4, fidelity=unfaithful()))).split())
+    assert "mfs is not faithful: CPU headroom is 0.04, wanted >= 0.10." in text
+    assert "Raise scale.time_dilation." in text
+    assert "every check is within" not in text
+
+
+def test_a_micro_run_is_a_table_of_flows() -> None:
+    text = printed(summary_of(micro_record("fair"), micro_record("mfs")))
+    (line,) = [line for line in text.splitlines() if line.split()[:2] == ["mfs", "low"]]
+    assert "321 ms" in line
+    assert "P6 to P1" in line

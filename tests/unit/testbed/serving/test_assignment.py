@@ -1,0 +1,105 @@
+"""Replicas for the requests of a batch, and the sources of their reused prefixes."""
+
+from collections.abc import Sequence
+
+from serving_world import prompt
+
+from testbed.job import Request
+from testbed.serving.cache.assignment import (
+    Assigned,
+    Fetch,
+    assign,
+    cacheable_blocks,
+    find_reuse,
+    reusable_blocks,
+)
+from testbed.serving.cache.prefix_index import PrefixIndex
+
+
+def test_one_token_is_always_computed() -> None:
+    """8 tokens fill two blocks of 4; reusing both would leave nothing to compute. 9 would not."""
+    assert reusable_blocks(prompt(0, 8, (1, 2))) == (1,)
+    assert reusable_blocks(prompt(0, 9, (1, 2))) == (1, 2)
+
+
+def test_only_full_blocks_are_left_behind() -> None:
+    """A trace may give an id to the last, partial block: 9 tokens fill two blocks of three."""
+    assert cacheable_blocks(prompt(0, 9, (1, 2, 3))) == (1, 2)
+    assert cacheable_blocks(prompt(0, 8, (1, 2))) == (1, 2)
+
+
+def test_the_longest_prefix_is_taken_and_the_own_unit_wins_ties() -> None:
+    indexes = _indexes(1)
+    indexes["p0"].insert((1, 2), replica=0)
+    indexes["p1"].insert((1, 2), replica=0)
+    request = prompt(0, 20, (1, 2, 3))
+    assert find_reuse(request, "p1", indexes).unit == "p1"
+    indexes["p0"].insert((1, 2, 3), replica=0)
+    found = find_reuse(request, "p1", indexes)
+    assert (found.unit, len(found.holders)) == ("p0", 3)
+
+
+def test_requests_go_largest_first_to_the_least_loaded_replica() -> None:
+    """9 to replica 0, 8 to 1, 5 to 1 (8 < 9), 3 to 0 (9 < 13): 12 and 13 tokens."""
+    batch = [prompt(0, 3), prompt(1, 9), prompt(2, 5), prompt(3, 8)]
+    assigned = _assign(batch, _indexes(2))
+    assert [(item.request.id, item.replica) for item in assigned] == [
+        (0, 0),
+        (1, 0),
+        (2, 1),
+        (3, 1),
+    ]
+
+
+def test_a_request_follows_its_cached_prefix_when_the_load_allows() -> None:
+    """Replica 1 holds the prefix: 12 tokens, 8 cached, 4 to compute, nothing else to balance."""
+    indexes = _indexes(2)
+    indexes["p0"].insert((1, 2), replica=1)
+    (item,) = _assign([prompt(0, 12, (1, 2))], indexes)
+    assert (item.replica, item.local_tokens, item.remote_tokens, item.new_tokens) == (1, 8, 0, 4)
+    assert item.fetches == ()
+
+
+def test_a_request_leaves_its_prefix_when_that_would_unbalance_the_batch() -> None:
+    """Both want replica 1. 16 new tokens go there; 4 more would make 20 = 1.25 x 16: just allowed.
+
+    5 more would make 21: the request goes to replica 0 and fetches its two blocks.
+    """
+    indexes = _indexes(2)
+    indexes["p0"].insert((1, 2), replica=1)
+    large = prompt(0, 24, (1, 2))
+    allowed = _assign([large, prompt(1, 12, (1, 2))], indexes)
+    assert [item.replica for item in allowed] == [1, 1]
+    moved = _assign([large, prompt(1, 13, (1, 2))], indexes)
+    assert [item.replica for item in moved] == [1, 0]
+    assert moved[1].fetches == (Fetch(unit="p0", replica=1, blocks=2),)
+    assert (moved[1].local_tokens, moved[1].remote_tokens) == (0, 8)
+
+
+def test_a_longer_remote_prefix_is_fetched_but_for_what_is_local() -> None:
+    """p0 holds one block, p1 three on two replicas: fetch one from each, keep the local one."""
+    indexes = _indexes(2)
+    indexes["p0"].insert((1,), replica=0)
+    indexes["p1"].insert((1, 2), replica=0)
+    indexes["p1"].insert((3,), replica=1)
+    (item,) = _assign([prompt(0, 13, (1, 2, 3))], indexes)
+    assert item.replica == 0
+    assert item.local_blocks == 1
+    assert item.fetches == (
+        Fetch(unit="p1", replica=0, blocks=1),
+        Fetch(unit="p1", replica=1, blocks=1),
+    )
+    assert item.new_tokens == 1
+
+
+def test_requests_of_one_batch_do_not_share_what_is_not_cached() -> None:
+    first, second = _assign([prompt(0, 9, (1, 2)), prompt(1, 9, (1, 2))], _indexes(2))
+    assert (first.new_tokens, second.new_tokens) == (9, 9)
+
+
+def _indexes(replicas: int) -> dict[str, PrefixIndex]:
+    return {"p0": PrefixIndex(replicas), "p1": PrefixIndex(replicas)}
+
+
+def _assign(batch: Sequence[Request], indexes: dict[str, PrefixIndex]) -> list[Assigned]:
+    return assign(batch, "p0", 2, indexes)

@@ -1,0 +1,78 @@
+"""Simulated runs of every kind of parallelism, alone and together: all requests end, all bytes arrive."""
+
+import pytest
+
+from controller.flow import Stage
+from experiments.resolve.jobs import resolve
+from experiments.scenario.reading import load_scenario, override
+from testbed.fabrics import FABRICS
+from testbed.job import Job
+from testbed.record import RunRecord
+
+DENSE = ("model=llama-3-8b",)
+DEEPSEEK = ("model=deepseek-v3", "gpu=h200", "simulation.collectives=grouped")
+LLAMA_70B = (
+    "model=llama-3-70b",
+    "gpu=h100",
+    "units.prefill_units=1",
+    "units.ranks_per_unit=16",
+    "units.tp=8",
+    "units.pp=2",
+    "topology.servers=18",
+    "simulation.collectives=grouped",
+)
+
+
+@pytest.mark.parametrize("policy", ["fair", "mfs"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (*DENSE, "units.tp=2", "units.sp=2"),
+        (*DENSE, "units.tp=1", "units.sp=4", "units.sequence=ulysses"),
+        (*DENSE, "units.tp=2", "units.pp=2"),
+        (*DENSE, "units.sp=2", "units.pp=2"),
+        ("units.pp=2",),
+        ("units.tp=2", "units.sp=2"),
+        ("units.sp=2", "units.sequence=ulysses", "units.ep=2"),
+        ("units.expert_skew=1",),
+        ("units.expert_skew=1", "units.pp=2", "simulation.collectives=grouped"),
+    ],
+    ids=" ".join,
+)
+def test_all_requests_get_their_first_token(settings: tuple[str, ...], policy: str) -> None:
+    _runs_through(policy, *settings)
+
+
+@pytest.mark.parametrize("settings", [DEEPSEEK, (*DEEPSEEK, "units.sp=2"), LLAMA_70B], ids=" ".join)
+def test_large_models_run(settings: tuple[str, ...]) -> None:
+    """DeepSeek-V3 has 3 dense layers before 58 with experts; Llama 3 70B takes 2 stages of 8 ranks here."""
+    _runs_through("mfs", *settings)
+
+
+def _runs_through(policy: str, *settings: str) -> None:
+    job, record = _run(policy, *settings)
+    assert len(record.requests) == len(job.requests) == 3
+    assert record.fidelity.faithful, record.fidelity
+    for row in record.requests:
+        assert row.first_token_ns is not None
+    # A token has the same KV in every layer, whichever ranks it is on.
+    model = job.model
+    elements = 2 * model.kv_heads * model.head_dim
+    if model.latent is not None:
+        elements = model.latent.kv_rank + model.latent.rope_dim
+    delivered = sum(row.size_bytes for row in record.flows if row.stage is Stage.P2D)
+    assert delivered == sum(r.prompt_tokens for r in job.requests) * model.layers * elements * 2
+
+
+def test_a_unit_that_is_a_pipeline_overlaps_batches() -> None:
+    """With two stages a second batch begins before the first is through, and the time of both shows it."""
+    _, record = _run("fair", *DENSE, "units.prefill_units=1", "units.tp=1", "units.ranks_per_unit=2",
+                     "units.pp=2", "workload.load=4", "serving.max_batch_tokens=1")  # fmt: skip
+    times = sorted((row.start_ns or 0, row.prefill_end_ns or 0) for row in record.requests)
+    assert times[1][0] < times[0][1]
+
+
+def _run(policy: str, *settings: str) -> tuple[Job, RunRecord]:
+    texts = [f'policies=["{policy}"]', "fabric=sim", "workload.requests=3", *settings]
+    job = resolve(load_scenario("quickstart", [override(text) for text in texts])).jobs[0]
+    return job, FABRICS["sim"]().run(job, lambda progress: None)
