@@ -25,11 +25,10 @@ from experiments.bench.prefill_batch import cluster
 from experiments.bench.scheduler_events import BenchLoad, Event, EventKind
 from experiments.errors import UserError
 from experiments.results.metrics import mean, percentile
+from experiments.units import NS_PER_S, NS_PER_US
 
 DEFAULT_FLOWS: Final = (100, 1_000, 10_000)
 MIN_EVENTS: Final = 1_000
-NS_PER_US: Final = 1e3
-NS_PER_S: Final = 1e9
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from controller.flow import Flow, Stage
-from controller.urgency import NS_PER_S
 from experiments.bench.prefill_batch import COLLECTIVES, LAYERS, REQUESTS_PER_BATCH, UNITS, BenchBatch
+from experiments.units import NS_PER_S
 
 MIN_FLOWS = 100
 FLOWS_PER_BATCH_AT_ONCE = 125

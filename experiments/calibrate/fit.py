@@ -17,10 +17,8 @@ from controller.flow import Stage
 from experiments.calibrate.micro_jobs import BARRIER_BYTES, PAUSE_S, TINY_BYTES
 from experiments.resolve.calibration import Parameter
 from experiments.results import metrics
+from experiments.units import NS_PER_US
 from testbed.record import FlowRow, RequestRow, SpanRow
-
-_NS_PER_S = 1e9
-_NS_PER_US = 1e3
 
 
 class TooFewSamples(ValueError):
@@ -95,14 +93,14 @@ def fit_links(flows: Iterable[FlowRow], link_bps: float) -> Links:
 
     alone = [(float(rows[0].size_bytes), float(_sent_ns(rows[0]))) for rows in of("one")]
     tiny = [ns for size, ns in alone if size <= max(TINY_BYTES)]
-    transfer = parameter("transfer_us", [ns / _NS_PER_US for ns in tiny])
+    transfer = parameter("transfer_us", [ns / NS_PER_US for ns in tiny])
     line = through([(size, ns) for size, ns in alone if size > max(TINY_BYTES)])
     goodput = min(1.0, 8e9 / (line.slope * link_bps))
-    burst = max(0.0, (transfer.value * _NS_PER_US - line.intercept_ns) / line.slope)
+    burst = max(0.0, (transfer.value * NS_PER_US - line.intercept_ns) / line.slope)
     port = Port(goodput * link_bps, burst)
-    long = [(size, ns - transfer.value * _NS_PER_US) for size, ns in alone if size > 2 * burst + 1]
+    long = [(size, ns - transfer.value * NS_PER_US) for size, ns in alone if size > 2 * burst + 1]
     incast = [
-        port.drain_ns(sum(row.size_bytes for row in rows)) / (_over_ns(rows) - transfer.value * _NS_PER_US)
+        port.drain_ns(sum(row.size_bytes for row in rows)) / (_over_ns(rows) - transfer.value * NS_PER_US)
         for rows in of("incast")
     ]
     shares = [max(0.0, _share_of_the_lower(rows, port.goodput_bps)) for rows in of("level")]
@@ -168,16 +166,16 @@ def fit_collectives(
     for rows in _collectives(kept).values():
         kind, size = _what(rows)
         ns = max(r.finish_ns for r in rows) - max(r.submit_ns for r in rows)
-        times[kind][size].append(ns - permit_kept.value * _NS_PER_US)
+        times[kind][size].append(ns - permit_kept.value * NS_PER_US)
     exchanged = [(port.drain_ns(size), ns) for size, all_ns in times["all-to-all"].items() for ns in all_ns]
     line = through(exchanged)
     shares = members > 2
     slope = max(1.0, line.slope) if shares else 1.0
-    fixed = [(ns - slope * drain_ns) / _NS_PER_US for drain_ns, ns in exchanged]
+    fixed = [(ns - slope * drain_ns) / NS_PER_US for drain_ns, ns in exchanged]
     collective = parameter("collective_us", fixed, value=max(0.0, float(np.median(fixed))))
     rounds = 2 * (members - 1) - 1
     reduced = [
-        ((ns - port.drain_ns(size)) / _NS_PER_US - collective.value) / rounds
+        ((ns - port.drain_ns(size)) / NS_PER_US - collective.value) / rounds
         for size, all_ns in times["all-reduce"].items()
         for ns in all_ns
     ]
@@ -189,7 +187,7 @@ def fit_collectives(
         all_to_all_goodput=parameter(
             "all_to_all_goodput",
             [
-                min(1.0, drain_ns / max(1.0, ns - collective.value * _NS_PER_US))
+                min(1.0, drain_ns / max(1.0, ns - collective.value * NS_PER_US))
                 for drain_ns, ns in exchanged
                 if drain_ns > 0
             ],
@@ -212,7 +210,7 @@ def _permits_us(flows: Iterable[FlowRow]) -> dict[bool, list[float]]:
     for shares in members.values():
         shares.sort(key=lambda flow: flow.submit_ns)
         for before, flow in itertools.pairwise(shares):
-            waited_us = (flow.permit_ns - flow.submit_ns) / _NS_PER_US
+            waited_us = (flow.permit_ns - flow.submit_ns) / NS_PER_US
             found[flow.level_first != before.level_last].append(waited_us)
     return found
 
@@ -235,7 +233,7 @@ def _what(shares: Sequence[FlowRow]) -> tuple[str, int]:
 
 def _late_us(spans: Iterable[SpanRow]) -> list[float]:
     pauses = (span.end_ns - span.start_ns for span in spans if span.kind == metrics.SpanKind.COMPUTE)
-    return [max(0.0, ns / _NS_PER_US - PAUSE_S * 1e6) for ns in pauses]
+    return [max(0.0, ns / NS_PER_US - PAUSE_S * 1e6) for ns in pauses]
 
 
 def _batches_us(requests: Iterable[RequestRow]) -> list[float]:
@@ -245,4 +243,4 @@ def _batches_us(requests: Iterable[RequestRow]) -> list[float]:
         for row in requests
         if row.start_ns is not None and row.prefill_end_ns is not None
     )
-    return [max(0, start - end) / _NS_PER_US for (_, end), (start, _) in itertools.pairwise(times)]
+    return [max(0, start - end) / NS_PER_US for (_, end), (start, _) in itertools.pairwise(times)]

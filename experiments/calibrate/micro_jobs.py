@@ -13,6 +13,7 @@ import msgspec
 from controller.flow import Stage
 from experiments.resolve.jobs import resolve
 from experiments.scenario.scenario import Scenario
+from experiments.units import NS_PER_S
 from testbed.job import Job, MicroFlow, Request
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan, Transfer
 
@@ -35,7 +36,6 @@ HIGH_S, LOW_S = 0.4, 0.1
 TRANSFER_REPEATS, INCAST_REPEATS, LEVEL_REPEATS, BATCHES = 8, 5, 6, 12
 
 _FOREVER_NS = 10**12
-_NS_PER_S = 1e9
 
 
 def transfer_job(link_mbps: float, senders: int) -> Job:
@@ -47,7 +47,7 @@ def transfer_job(link_mbps: float, senders: int) -> Job:
     flows = tuple(
         MicroFlow(
             transfer=Transfer(id=name, stage=stage, src=src, dst=dst, size_bytes=size),
-            start_ns=round(start_s * _NS_PER_S),
+            start_ns=round(start_s * NS_PER_S),
         )
         for name, stage, src, dst, size, start_s in _transfers(link_mbps * 1e6, senders)
     )

@@ -4,7 +4,6 @@ coflows how long they took."""
 import heapq
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Final
 
 from controller.flow import Level
 from experiments.report.chart import (
@@ -19,9 +18,8 @@ from experiments.report.chart import (
 )
 from experiments.report.series import COLOURS, MOST_FLOWS, Series
 from experiments.results import metrics
+from experiments.units import NS_PER_S
 from testbed.record import FlowRow
-
-_NS_PER_S: Final = 1e9
 
 
 def _first_flows(one: Series) -> list[FlowRow]:
@@ -100,7 +98,7 @@ def coflows_figure(series: Sequence[Series]) -> str:
     figure, (axes,) = new_figure(1, 1, height=2.7)
     for one in series:
         times = one.distributions.coflow_ns
-        draw_curve(axes, times, unit=_NS_PER_S, label=one.label, colour=one.colour)
+        draw_curve(axes, times, unit=NS_PER_S, label=one.label, colour=one.colour)
     log_axis(axes)
     axes.set(xlabel="coflow completion time (s)", ylabel="share of coflows")
     legend_above(figure, axes)

@@ -28,6 +28,7 @@ from experiments.report.chart import (
 )
 from experiments.report.series import Series
 from experiments.results import metrics
+from experiments.units import NS_PER_MS
 
 BINS: Final = 240
 MAX_LINKS: Final = 40
@@ -35,7 +36,6 @@ BUSIEST: Final = 3
 SAMPLE: Final = 50_000
 """Flows that a figure of single flows is drawn from, at most."""
 _SAMPLE_SEED: Final = 1
-_NS_PER_MS: Final = 1e6
 STAGE_TITLES: Final = {
     Stage.KV_REUSE: "S1 KV reuse",
     Stage.COLLECTIVE: "S2 collective",
@@ -100,7 +100,7 @@ def stages_figure(series: Sequence[Series]) -> str:
     for axes, stage in zip(panels, Stage, strict=True):
         for one in series:
             times = one.distributions.stage_ns[stage.value]
-            draw_curve(axes, times, unit=_NS_PER_MS, label=one.label, colour=one.colour)
+            draw_curve(axes, times, unit=NS_PER_MS, label=one.label, colour=one.colour)
         axes.set(xlabel="submit to finish (ms)", title=STAGE_TITLES[stage])
         if axes.lines:
             log_axis(axes)
@@ -116,10 +116,10 @@ def waits_figure(series: Sequence[Series]) -> str:
     for one in series:
         found = one.distributions
         layers = sorted(found.exposed_s1_ns)
-        means = [found.exposed_s1_ns[layer] / _NS_PER_MS for layer in layers]
+        means = [found.exposed_s1_ns[layer] / NS_PER_MS for layer in layers]
         exposed.plot(layers, means, color=one.colour, linewidth=1.4, marker="o", ms=2.5, label=one.label)
-        draw_curve(cct, found.collective_ns, unit=_NS_PER_MS, label=one.label, colour=one.colour)
-        draw_curve(early, found.p2d_slack_ns, unit=_NS_PER_MS, label=one.label, colour=one.colour)
+        draw_curve(cct, found.collective_ns, unit=NS_PER_MS, label=one.label, colour=one.colour)
+        draw_curve(early, found.p2d_slack_ns, unit=NS_PER_MS, label=one.label, colour=one.colour)
     exposed.set(title="Exposed S1 wait by layer", xlabel="layer", ylabel="mean over batches (ms)")
     exposed.set_ylim(bottom=0)
     cct.set(title="Collective completion", xlabel="ms", ylabel="share of collectives")

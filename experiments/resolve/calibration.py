@@ -12,9 +12,8 @@ import msgspec
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
 from experiments.scenario.simulation import OverheadsSection, SimulationSection
+from experiments.units import NS_PER_US
 from testbed.job import Overheads, Scale
-
-_NS_PER_US = 1000
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,7 +86,7 @@ def in_model_units(wall: dict[str, float], scale: Scale) -> Overheads:
     model: dict[str, Any] = {}
     for name, value in wall.items():
         if name.endswith("_us"):
-            model[f"{name.removesuffix('_us')}_ns"] = round(value * _NS_PER_US / scale.time_dilation)
+            model[f"{name.removesuffix('_us')}_ns"] = round(value * NS_PER_US / scale.time_dilation)
         elif name.endswith("_bytes"):
             model[name] = round(value / scale.bytes_scale)
         else:

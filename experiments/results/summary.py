@@ -12,17 +12,16 @@ import numpy.typing as npt
 from controller.flow import PortId, Stage
 from experiments.results import metrics
 from experiments.results.measures import Measures, measure
+from experiments.units import NS_PER_S
 from testbed.job import Scale
 from testbed.record import CacheRow, FlowRow, RequestRow, RunRecord
 
 Summary = dict[str, Any]
 FloatArray = npt.NDArray[np.float64]
 
-_NS_PER_S = 1e9
-
 
 def _seconds(values_ns: npt.ArrayLike) -> FloatArray:
-    seconds: FloatArray = np.asarray(values_ns, dtype=np.float64) / _NS_PER_S
+    seconds: FloatArray = np.asarray(values_ns, dtype=np.float64) / NS_PER_S
     return seconds
 
 
@@ -63,8 +62,8 @@ def _micro_flow(flow: FlowRow) -> dict[str, Any]:
     return {
         "id": flow.id,
         "stage": flow.stage.value,
-        "start_s": flow.submit_ns / _NS_PER_S,
-        "finish_s": flow.finish_ns / _NS_PER_S,
+        "start_s": flow.submit_ns / NS_PER_S,
+        "finish_s": flow.finish_ns / NS_PER_S,
         "level_first": flow.level_first.name,
         "level_last": flow.level_last.name,
         "promotions": flow.promotions,
@@ -131,7 +130,7 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "verified": {"checked": flows.checked, "failed": flows.failed},
         "cache": _cache(record.caches),
         "fidelity": msgspec.to_builtins(record.fidelity),
-        "duration_s": record.duration_ns / _NS_PER_S,
+        "duration_s": record.duration_ns / NS_PER_S,
         "facts": dict(record.facts),
     }
     if not record.requests and record.flows and not flows.coflow_ns:

@@ -21,7 +21,7 @@ from experiments.trace_formats.trace_file import (
     lines_of,
     text_count,
 )
-from experiments.workloads.workload import NS_PER_S
+from experiments.units import NS_PER_S
 
 BLOCK_TOKENS = 512
 NO_REUSE = "the trace does not say which prompts share a prefix: nothing is reused"

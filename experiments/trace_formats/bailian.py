@@ -26,7 +26,7 @@ from experiments.trace_formats.trace_file import (
     json_value,
     lines_of,
 )
-from experiments.workloads.workload import NS_PER_S
+from experiments.units import NS_PER_S
 
 BLOCK_TOKENS = 16
 LABELS = ("type", "turn")

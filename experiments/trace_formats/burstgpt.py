@@ -26,7 +26,7 @@ from experiments.trace_formats.trace_file import (
     lines_of,
     text_count,
 )
-from experiments.workloads.workload import NS_PER_S
+from experiments.units import NS_PER_S
 
 LABELS = ("Model", "Log Type")
 

@@ -21,9 +21,9 @@ from experiments.trace_formats.trace_file import (
     json_object,
     lines_of,
 )
+from experiments.units import NS_PER_MS
 
 BLOCK_TOKENS = 512
-NS_PER_MS = 1_000_000
 
 
 def rows(path: Path) -> Iterator[TraceRow]:

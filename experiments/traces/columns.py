@@ -12,8 +12,8 @@ from experiments.errors import UserError
 from experiments.results import metrics
 from experiments.trace_formats import ticks
 from experiments.trace_formats.trace_file import TraceFormat
+from experiments.units import NS_PER_S
 from experiments.workloads.from_trace import READERS
-from experiments.workloads.workload import NS_PER_S
 
 Longs = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

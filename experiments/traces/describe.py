@@ -14,7 +14,7 @@ from experiments.atomic_file import write_text
 from experiments.results.summary import finite
 from experiments.traces.columns import Arrivals, Columns, FloatArray, Lengths, Longs, arrivals_of, lengths_of
 from experiments.traces.reuse import HitCurve, Prefix, Reuse, Spread, reuse_of
-from experiments.workloads.workload import NS_PER_S
+from experiments.units import NS_PER_S
 
 NOTHING: Final = "-"
 RATE_BINS: Final = 200

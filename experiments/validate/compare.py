@@ -14,12 +14,11 @@ import numpy.typing as npt
 
 from controller.flow import Stage
 from experiments.results import metrics
+from experiments.units import NS_PER_S
 from testbed.record import FlowRow, RequestRow
 
 FLOW_ERROR = 0.15
 """A flow is right when its simulated time is this close to the emulated one."""
-
-_NS_PER_S = 1e9
 
 FlowKey = tuple[str, ...]
 
@@ -209,7 +208,7 @@ def _values(times: Mapping[int, int]) -> list[float]:
 
 
 def _seconds(nanoseconds: float | None) -> float | None:
-    return None if nanoseconds is None else nanoseconds / _NS_PER_S
+    return None if nanoseconds is None else nanoseconds / NS_PER_S
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import msgspec
 
 from experiments.errors import UserError
-from experiments.workloads.workload import NS_PER_S, Workload
+from experiments.units import NS_PER_S
+from experiments.workloads.workload import Workload
 from testbed.job import Request
 
 

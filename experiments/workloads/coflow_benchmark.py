@@ -19,11 +19,11 @@ import msgspec
 from controller.flow import Stage
 from experiments.errors import UserError
 from experiments.trace_formats.trace_file import COFLOW_HEADER, read_lines
+from experiments.units import NS_PER_MS
 from testbed.job import MicroFlow, Placement
 from workers.plan import Transfer
 
 BYTES_PER_MB = 2**20
-NS_PER_MS = 1_000_000
 MAX_MB = 1e9
 MAX_MS = 1e9
 

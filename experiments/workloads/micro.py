@@ -1,7 +1,7 @@
 """The micro workload: flows between named servers, without a serving system around them."""
 
 from experiments.scenario.micro_flows import FlowSpec
-from experiments.workloads.workload import NS_PER_S
+from experiments.units import NS_PER_S
 from testbed.job import MicroFlow, Placement, RankSpec, Role
 from testbed.topology import Topology
 from workers.plan import Transfer

@@ -4,8 +4,6 @@ import msgspec
 
 from testbed.job import Request
 
-NS_PER_S = 1_000_000_000
-
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Requests in order of arrival, without SLOs, and what was done to them in words.
