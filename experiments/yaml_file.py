@@ -12,7 +12,7 @@ import yaml
 
 from experiments.errors import UserError
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Where a value stands in a document: keys of mappings and indices of lists."""
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -35,7 +35,7 @@ class Document:
     """`data` is made of dicts, lists and scalars; `lines[path]` is the line of that key, from 1."""
 
     data: Any
-    lines: dict[Path, int]
+    lines: dict[KeyPath, int]
 
 
 def parse(text: str, source: str) -> Document:
@@ -43,7 +43,7 @@ def parse(text: str, source: str) -> Document:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        lines: dict[Path, int] = {}
+        lines: dict[KeyPath, int] = {}
         data = None if node is None else _plain(loader, node, (), lines, (), source)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -59,8 +59,8 @@ def parse(text: str, source: str) -> Document:
 def _plain(
     loader: _Loader,
     node: yaml.Node,
-    path: Path,
-    lines: dict[Path, int],
+    path: KeyPath,
+    lines: dict[KeyPath, int],
     above: tuple[yaml.Node, ...],
     source: str,
 ) -> Any:

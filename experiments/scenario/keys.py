@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from experiments.nearest import nearest
 from experiments.scenario.scenario import Scenario
+from experiments.yaml_file import KeyPath
 
 
 def key_of(name: str, field: FieldInfo) -> str:
@@ -52,7 +53,7 @@ def allowed(field: FieldInfo) -> str:
     return " | ".join(words)
 
 
-def field_at(path: tuple[str | int, ...]) -> FieldInfo | None:
+def field_at(path: KeyPath) -> FieldInfo | None:
     """The field that a path of keys leads to; None for an item of a list or a class of SLO."""
     model: type[BaseModel] | None = Scenario
     field: FieldInfo | None = None
@@ -65,7 +66,7 @@ def field_at(path: tuple[str | int, ...]) -> FieldInfo | None:
     return field
 
 
-def suggestion(path: tuple[str | int, ...]) -> str | None:
+def suggestion(path: KeyPath) -> str | None:
     """The full key that an unknown one was probably meant to be."""
     *parents, last = (str(part) for part in path)
     siblings = _siblings(path[:-1])
@@ -81,7 +82,7 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {key_of(name, field): field for name, field in model.model_fields.items()}
 
 
-def _siblings(parents: tuple[str | int, ...]) -> list[str]:
+def _siblings(parents: KeyPath) -> list[str]:
     """The keys that are valid below `parents`, looking into lists and dicts of models too."""
     kinds: list[Any] = [Scenario]
     for key in parents:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from experiments.errors import UserError
 from experiments.nearest import nearest
+from experiments.scenario.section import ProblemKind, refusal
 
 
 def known_model(name: str) -> str:
@@ -63,7 +64,7 @@ def known_policy(spec: str) -> str:
     try:
         read_spec(spec)
     except PolicyError as error:
-        raise PydanticCustomError("policy", "{reason}", {"reason": str(error)}) from None
+        raise PydanticCustomError(ProblemKind.POLICY.value, "{reason}", {"reason": str(error)}) from None
     return spec
 
 
@@ -73,7 +74,7 @@ def known_path_choice(name: str) -> str:
     try:
         make_path_choice(name, seed=0)
     except PathChoiceError as error:
-        raise PydanticCustomError("path_choice", "{reason}", {"reason": str(error)}) from None
+        raise PydanticCustomError(ProblemKind.PATH_CHOICE.value, "{reason}", {"reason": str(error)}) from None
     return name
 
 
@@ -88,7 +89,7 @@ def _check(key: str, read: Callable[[], object]) -> None:
     try:
         read()
     except UserError as error:
-        raise PydanticCustomError("refused", "{reason}", {"key": key, "reason": str(error)}) from None
+        raise refusal(key, str(error)) from None
 
 
 def _one_of(name: str, known: Iterable[str], what: str) -> str:
@@ -97,7 +98,7 @@ def _one_of(name: str, known: Iterable[str], what: str) -> str:
         return name
     guess = nearest(name, names)
     raise PydanticCustomError(
-        "unknown_name",
+        ProblemKind.UNKNOWN_NAME.value,
         "no {what} here{hint} (known: {known})",
         {
             "what": what,

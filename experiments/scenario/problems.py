@@ -8,8 +8,8 @@ from pydantic_core import ErrorDetails
 
 from experiments.nearest import nearest
 from experiments.scenario.keys import allowed, field_at, suggestion
-
-KeyPath = tuple[str | int, ...]
+from experiments.scenario.section import ProblemKind
+from experiments.yaml_file import KeyPath
 
 _EXPECTED = {
     "int": "a whole number",
@@ -24,7 +24,7 @@ _EXPECTED = {
 }
 
 
-def explain(problem: ErrorDetails, origins: Mapping[KeyPath, str], source: str) -> str:
+def problem_line(problem: ErrorDetails, origins: Mapping[KeyPath, str], source: str) -> str:
     """One line for one finding of pydantic: where it was written, the key, the value, what is right.
 
     `origins` says where each key was given; `source` is named when the key was given nowhere.
@@ -40,7 +40,7 @@ def explain(problem: ErrorDetails, origins: Mapping[KeyPath, str], source: str) 
         return f"{where}: unknown key {key!r}" + (f"; did you mean {guess!r}?" if guess else "")
     if kind == "missing":
         return f"{where}: {key!r} is missing"
-    if "key" in context or kind == "policy":
+    if "key" in context or kind == ProblemKind.POLICY:
         return f"{where}: {key}: {problem['msg']}"
     return f"{where}: {key}: {_show(problem['input'])} {_reason(problem, path, context)}"
 
@@ -69,9 +69,9 @@ def _reason(problem: ErrorDetails, path: KeyPath, context: Mapping[str, Any]) ->
     kind, value = problem["type"], problem["input"]
     field = field_at(path)
     range_text = allowed(field) if field is not None else ""
-    if kind == "unknown_name":
+    if kind == ProblemKind.UNKNOWN_NAME:
         return f"is {problem['msg']}"
-    if kind == "slo":
+    if kind == ProblemKind.SLO:
         return problem["msg"]
     if kind == "enum":
         options = re.findall(r"'([^']*)'", str(context.get("expected", "")))

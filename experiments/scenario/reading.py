@@ -20,10 +20,11 @@ from experiments.errors import UserError
 from experiments.nearest import nearest
 from experiments.scenario.gpu_profile import as_gpu_path
 from experiments.scenario.model_file import as_model_path
-from experiments.scenario.problems import explain
+from experiments.scenario.problems import problem_line
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.workload import SYNTHETIC, WorkloadKind
 from experiments.trace_formats.trace_file import TraceFormat, detect_format
+from experiments.yaml_file import KeyPath
 
 _ALTERNATIVES = (
     ("workload", ("rate", "load", "time_scale")),
@@ -51,7 +52,7 @@ class Layer:
 
     data: dict[str, Any]
     source: str
-    origins: dict[yaml_file.Path, str]
+    origins: dict[KeyPath, str]
     directory: Path
 
 
@@ -172,7 +173,7 @@ def _override_layer(overrides: list[Override]) -> Layer:
 
 def _checked(layers: list[Layer]) -> Scenario:
     merged: dict[str, Any] = {}
-    origins: dict[yaml_file.Path, str] = {}
+    origins: dict[KeyPath, str] = {}
     for layer in layers:
         _take_back_alternatives(merged, layer)
         _merge(merged, _with_absolute_paths(layer))
@@ -185,7 +186,7 @@ def _checked(layers: list[Layer]) -> Scenario:
         # A list whose items are wrong is also called too short: say only what is wrong with them.
         inside = {problem["loc"][:-1] for problem in problems}
         found = [
-            explain(problem, origins, layers[-1].source)
+            problem_line(problem, origins, layers[-1].source)
             for problem in problems
             if problem["type"] != "too_short" or problem["loc"] not in inside
         ]
@@ -193,7 +194,7 @@ def _checked(layers: list[Layer]) -> Scenario:
     return _with_detected_kind(scenario)
 
 
-def _without_replaced(origins: dict[yaml_file.Path, str], layer: Layer) -> dict[yaml_file.Path, str]:
+def _without_replaced(origins: dict[KeyPath, str], layer: Layer) -> dict[KeyPath, str]:
     """`origins` less those inside a list or value that `layer` replaces as a whole."""
     replaced = {path for path in layer.origins if not isinstance(_at(layer.data, path), dict)}
     return {
@@ -203,7 +204,7 @@ def _without_replaced(origins: dict[yaml_file.Path, str], layer: Layer) -> dict[
     }
 
 
-def _at(data: Any, path: yaml_file.Path) -> Any:
+def _at(data: Any, path: KeyPath) -> Any:
     """The value at `path`; None where a later option has replaced what led there."""
     for key in path:
         try:

@@ -1,5 +1,6 @@
-"""What all sections of a scenario have in common: frozen, refusing keys and numbers they do not know."""
+"""What all sections of a scenario have in common: what they refuse, and how they say so."""
 
+import enum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -7,12 +8,22 @@ from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
-    """What all parts of a scenario have in common."""
+    """A part of a scenario: frozen, and without room for keys and numbers it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class ProblemKind(enum.StrEnum):
+    """The types of the errors that are found here, beside those that pydantic finds."""
+
+    REFUSED = "refused"
+    UNKNOWN_NAME = "unknown_name"
+    POLICY = "policy"
+    PATH_CHOICE = "path_choice"
+    SLO = "slo"
+
+
 def refusal(key: str, reason: str) -> PydanticCustomError:
-    """An error of several keys together, blamed on one of them by its full name."""
+    """An error of several keys together, or of a file, blamed on one key by its full name."""
     context: dict[str, Any] = {"key": key, "reason": reason}
-    return PydanticCustomError("refused", "{reason}", context)
+    return PydanticCustomError(ProblemKind.REFUSED.value, "{reason}", context)

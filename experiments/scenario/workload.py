@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from experiments.scenario.micro_flows import FlowSpec
-from experiments.scenario.section import Section, refusal
+from experiments.scenario.section import ProblemKind, Section, refusal
 
 
 class WorkloadKind(enum.StrEnum):
@@ -177,7 +177,7 @@ class SloClass(Section):
     @model_validator(mode="after")
     def _exactly_one(self) -> "SloClass":
         if (self.multiple is None) == (self.absolute_s is None):
-            raise PydanticCustomError("slo", "needs exactly one of multiple and absolute_s")
+            raise PydanticCustomError(ProblemKind.SLO.value, "needs exactly one of multiple and absolute_s")
         return self
 
 
