@@ -12,7 +12,8 @@ from experiments.resolve.calibration import adds_overheads, overheads_of
 from experiments.scenario.cluster import SequenceExchange, TopologyKind, TopologySection
 from experiments.scenario.gpu_profile import gpu_named
 from experiments.scenario.model_file import model_named
-from experiments.scenario.scenario import AllReduce, FetchStart, Scenario
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.serving import AllReduce, FetchStart
 from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
 from experiments.scenario.workload import WorkloadKind
 from experiments.workloads import coflow_benchmark

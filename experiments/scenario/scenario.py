@@ -1,150 +1,27 @@
 """What a scenario is: every key, its default, what it means and what it may be.
 
-The sections with the most keys are in files of their own (`experiments.scenario_*`). The models are
-frozen and refuse keys they do not know. `experiments.scenario.reading` reads them from YAML,
-`experiments.scenario.text` writes them back with each description as a comment.
+The larger sections are in files of their own beside this one. The models are frozen and refuse keys they
+do not know. `experiments.scenario.reading` reads them from YAML, `experiments.scenario.text` writes them
+back with each description as a comment.
 """
 
-import enum
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.scenario.cluster import TopologySection, UnitsSection
 from experiments.scenario.known_names import (
-    known_batching,
-    known_decode_choice,
     known_fabric,
     known_gpu,
     known_model,
     known_policy,
-    known_router,
 )
+from experiments.scenario.machine import ScaleSection, WorkersSection
 from experiments.scenario.micro_flows import problem_with
 from experiments.scenario.section import Section, refusal
+from experiments.scenario.serving import ServingSection
 from experiments.scenario.simulation import SimulationSection
 from experiments.scenario.workload import SloSection, WorkloadSection
-
-
-class Device(enum.StrEnum):
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class ComputeMode(enum.StrEnum):
-    TIMED = "timed"
-    MATMUL = "matmul"
-
-
-class AllReduce(enum.Enum):
-    RING = "ring"
-    TREE = "tree"
-
-
-class FetchStart(enum.StrEnum):
-    BATCH = "batch"
-    QUEUE = "queue"
-
-
-class ServingSection(Section):
-    router: Annotated[str, AfterValidator(known_router)] = Field(
-        default="least-queued-tokens", description="which prefill unit a request is sent to"
-    )
-    max_batch_tokens: int = Field(
-        default=8192, ge=1, le=16_777_216, description="most tokens to compute in one prefill batch"
-    )
-    decode: Annotated[str, AfterValidator(known_decode_choice)] = Field(
-        default="round-robin", description="which decode worker a request is given"
-    )
-    batching: Annotated[str, AfterValidator(known_batching)] | None = Field(
-        default=None,
-        description="how a unit forms batches: fcfs, deadline, red, length-aware; null: as the policy's "
-        "request control says, else fcfs",
-    )
-    chunk_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        le=16_777_216,
-        description="a prompt that does not fit into a batch of this many new tokens is split; null: none is",
-    )
-    preempt_layers: int | None = Field(
-        default=None,
-        ge=1,
-        le=10_000,
-        description="after so many layers a batch pauses, and one that would be too late after it may go "
-        "first; null: a batch runs through",
-    )
-    decode_batch: int | None = Field(
-        default=None,
-        ge=1,
-        le=100_000,
-        description="requests that a decode worker has in one step at most; null: nothing after the first "
-        "token is modelled, and no TPOT reported",
-    )
-    decode_background: int = Field(
-        default=0,
-        ge=0,
-        le=100_000,
-        description="requests that each decode worker decodes all the while: their collectives are traffic "
-        "beside that of prefill",
-    )
-    all_reduce: AllReduce = Field(
-        default=AllReduce.RING, description="how tensor-parallel ranks add up their vectors"
-    )
-    cache_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000_000,
-        description="KV that a replica keeps, in tokens; the least recently used goes first; null: all",
-    )
-    cache_gib: float | None = Field(
-        default=None, gt=0, le=1e9, description="the same in GiB on all ranks of a replica together"
-    )
-    fetch: FetchStart = Field(
-        default=FetchStart.BATCH,
-        description="when reused KV of another replica is sent for: as the batch starts, or when its request "
-        "is queued",
-    )
-    fetch_ahead: int | None = Field(
-        default=None,
-        ge=0,
-        le=10_000,
-        description="how many layers ahead of the batch reused KV is sent for; null: all layers at once",
-    )
-
-    @model_validator(mode="after")
-    def _one_cache_size(self) -> "ServingSection":
-        if self.cache_tokens is not None and self.cache_gib is not None:
-            raise refusal("serving.cache_gib", "is the size of the cache like serving.cache_tokens: give one")
-        return self
-
-
-class ScaleSection(Section):
-    time_dilation: float | None = Field(
-        default=None,
-        ge=1e-3,
-        le=1e6,
-        description="wall seconds that a model second takes; null: so that the work takes about wall_s",
-    )
-    bytes_scale: float | None = Field(
-        default=None,
-        ge=1e-9,
-        le=1000,
-        description="bytes on the wire for a byte of the model; null: so that a NIC runs at link_mbps",
-    )
-    wall_s: float = Field(
-        default=60.0,
-        ge=0.1,
-        le=86400,
-        description="wall seconds the work of one policy should take, where time_dilation is null",
-    )
-    link_mbps: float = Field(
-        default=15.0,
-        ge=0.1,
-        le=10000,
-        description="rate of a NIC on the machine in Mb/s, where bytes_scale is null",
-    )
 
 
 class SchedulerSection(Section):
@@ -157,26 +34,6 @@ class SchedulerSection(Section):
     )
     recheck_ms: float = Field(
         default=5.0, gt=0, le=1e6, description="how often S3 is judged again once compute is over, model ms"
-    )
-
-
-class WorkersSection(Section):
-    device: Device = Field(
-        default=Device.AUTO, description="where tensors live; auto: CUDA where there is one"
-    )
-    compute: ComputeMode = Field(
-        default=ComputeMode.TIMED, description="wait for the modelled time, or multiply real matrices"
-    )
-    lanes_s1: int = Field(default=2, ge=1, le=64, description="S1 lanes between two ranks")
-    lanes_s3: int = Field(default=4, ge=1, le=64, description="S3 lanes between two ranks")
-    chunk_kib: int = Field(
-        default=256, ge=1, le=1_048_576, description="a transfer is sent in pieces of this many KiB"
-    )
-    verify_share: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description="share of the transfers whose payload is checked on arrival (of flows: all)",
     )
 
 

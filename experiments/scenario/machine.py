@@ -1,0 +1,65 @@
+"""The sections of a scenario that map the model to the machine it is emulated on."""
+
+import enum
+
+from pydantic import Field
+
+from experiments.scenario.section import Section
+
+
+class ScaleSection(Section):
+    time_dilation: float | None = Field(
+        default=None,
+        ge=1e-3,
+        le=1e6,
+        description="wall seconds that a model second takes; null: so that the work takes about wall_s",
+    )
+    bytes_scale: float | None = Field(
+        default=None,
+        ge=1e-9,
+        le=1000,
+        description="bytes on the wire for a byte of the model; null: so that a NIC runs at link_mbps",
+    )
+    wall_s: float = Field(
+        default=60.0,
+        ge=0.1,
+        le=86400,
+        description="wall seconds the work of one policy should take, where time_dilation is null",
+    )
+    link_mbps: float = Field(
+        default=15.0,
+        ge=0.1,
+        le=10000,
+        description="rate of a NIC on the machine in Mb/s, where bytes_scale is null",
+    )
+
+
+class Device(enum.StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class ComputeMode(enum.StrEnum):
+    TIMED = "timed"
+    MATMUL = "matmul"
+
+
+class WorkersSection(Section):
+    device: Device = Field(
+        default=Device.AUTO, description="where tensors live; auto: CUDA where there is one"
+    )
+    compute: ComputeMode = Field(
+        default=ComputeMode.TIMED, description="wait for the modelled time, or multiply real matrices"
+    )
+    lanes_s1: int = Field(default=2, ge=1, le=64, description="S1 lanes between two ranks")
+    lanes_s3: int = Field(default=4, ge=1, le=64, description="S3 lanes between two ranks")
+    chunk_kib: int = Field(
+        default=256, ge=1, le=1_048_576, description="a transfer is sent in pieces of this many KiB"
+    )
+    verify_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of the transfers whose payload is checked on arrival (of flows: all)",
+    )
