@@ -31,7 +31,7 @@ def describe(
 ) -> None:
     """Say what a trace is like: its arrivals, its lengths, and what of its prompts can be reused."""
     with told_to_the_user():
-        from experiments.trace_formats.trace_file import TraceFormat, detect_format
+        from experiments.trace_formats.formats import TraceFormat, detect_format
         from experiments.traces import describe as workload_describe
         from experiments.traces.columns import read_columns
 
@@ -112,7 +112,7 @@ def synth(
     with told_to_the_user():
         import msgspec
 
-        from experiments.trace_formats.trace_file import TraceFormat, detect_format
+        from experiments.trace_formats.formats import TraceFormat, detect_format
         from experiments.traces import synth as workload_synth
         from experiments.traces.columns import read_columns
         from experiments.traces.describe import describe, description_table

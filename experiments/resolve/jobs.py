@@ -68,7 +68,7 @@ def resolve(scenario: Scenario) -> Resolved:
     """
     topology = _topology(scenario)
     exact = scenario.simulation.order is SimulatedOrder.EXACT
-    micro = scenario.workload.kind in (WorkloadKind.FLOWS, WorkloadKind.COFLOWS)
+    micro = scenario.workload.is_micro
     base = Job(
         scenario=scenario.name,
         policy=scenario.policies[0],

@@ -22,8 +22,8 @@ from experiments.scenario.gpu_profile import as_gpu_path
 from experiments.scenario.model_file import as_model_path
 from experiments.scenario.problems import problem_line
 from experiments.scenario.scenario import Scenario
-from experiments.scenario.workload import SYNTHETIC, WorkloadKind
-from experiments.trace_formats.trace_file import TraceFormat, detect_format
+from experiments.scenario.workload import SYNTHETIC, TRACES
+from experiments.trace_formats.formats import detect_format
 from experiments.yaml_file import KeyPath
 
 _ALTERNATIVES = (
@@ -38,12 +38,7 @@ _FILES = (("workload", "path"), ("simulation", "calibration"))
 _NAMES_OR_FILES = {"model": as_model_path, "gpu": as_gpu_path}
 """Keys that name something known here, or a file."""
 
-_KIND_OF_FORMAT = {
-    TraceFormat.MOONCAKE: WorkloadKind.MOONCAKE,
-    TraceFormat.AZURE: WorkloadKind.AZURE,
-    TraceFormat.BURSTGPT: WorkloadKind.BURSTGPT,
-    TraceFormat.BAILIAN: WorkloadKind.BAILIAN,
-}
+_KIND_OF_FORMAT = {format: kind for kind, format in TRACES.items()}
 
 
 @dataclass(frozen=True, slots=True)

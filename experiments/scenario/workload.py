@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from experiments.scenario.micro_flows import FlowSpec
 from experiments.scenario.section import ProblemKind, Section, refusal
+from experiments.trace_formats.formats import TraceFormat
 
 
 class WorkloadKind(enum.StrEnum):
@@ -22,7 +23,14 @@ class WorkloadKind(enum.StrEnum):
 
 
 SYNTHETIC = (WorkloadKind.CONVERSATION, WorkloadKind.AGENT)
-TRACES = (WorkloadKind.MOONCAKE, WorkloadKind.AZURE, WorkloadKind.BURSTGPT, WorkloadKind.BAILIAN)
+MICRO = (WorkloadKind.FLOWS, WorkloadKind.COFLOWS)
+TRACES = {
+    WorkloadKind.MOONCAKE: TraceFormat.MOONCAKE,
+    WorkloadKind.AZURE: TraceFormat.AZURE,
+    WorkloadKind.BURSTGPT: TraceFormat.BURSTGPT,
+    WorkloadKind.BAILIAN: TraceFormat.BAILIAN,
+}
+"""The kinds that are read from a trace of requests, and its format."""
 
 
 class Arrivals(enum.StrEnum):
@@ -147,7 +155,7 @@ class WorkloadSection(Section):
 
     def _check_requests_only(self) -> None:
         """Keys that have a meaning for requests, or for some arrivals of them, only."""
-        if self.kind in (WorkloadKind.FLOWS, WorkloadKind.COFLOWS):
+        if self.is_micro:
             for key in ("warmup", "class_from"):
                 if getattr(self, key):
                     raise refusal(f"workload.{key}", f"is for requests, which kind {self.kind} has none of")
@@ -163,6 +171,11 @@ class WorkloadSection(Section):
             raise refusal("workload.class_from", "names a column of a trace, and there is no workload.path")
         if self.class_from is not None and self.slo_class != "default":
             raise refusal("workload.class", "only one of class and class_from may be given")
+
+    @property
+    def is_micro(self) -> bool:
+        """The work is flows, without a serving system around them."""
+        return self.kind in MICRO
 
     @property
     def arrives_at_random(self) -> bool:

@@ -11,21 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.trace_formats.trace_file import (
-    AZURE_HEADER,
-    Reader,
-    TraceRow,
-    columns_of,
-    in_order,
-    is_azure_header,
-    lines_of,
-    text_count,
-)
+from experiments.trace_formats.rows import Reader, TraceRow, in_order
+from experiments.trace_formats.text_file import lines_of
+from experiments.trace_formats.values import columns_of, text_count
 from experiments.units import NS_PER_S
 
+HEADER = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 BLOCK_TOKENS = 512
 NO_REUSE = "the trace does not say which prompts share a prefix: nothing is reused"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)?")
+
+
+def is_header(line: str) -> bool:
+    return columns_of(line) == HEADER
 
 
 def rows(path: Path) -> Iterator[TraceRow]:
@@ -35,8 +33,8 @@ def rows(path: Path) -> Iterator[TraceRow]:
 
 def _rows(path: Path) -> Iterator[tuple[str, TraceRow]]:
     for number, line in enumerate(lines_of(path), start=1):
-        if number == 1 and not is_azure_header(line):
-            raise UserError(f"{path}, line 1: the header must be {','.join(AZURE_HEADER)}")
+        if number == 1 and not is_header(line):
+            raise UserError(f"{path}, line 1: the header must be {','.join(HEADER)}")
         if number > 1 and line.strip():
             where = f"{path}, line {number}"
             yield where, _row(line, where)
@@ -44,8 +42,8 @@ def _rows(path: Path) -> Iterator[tuple[str, TraceRow]]:
 
 def _row(line: str, where: str) -> TraceRow:
     cells = columns_of(line)
-    if len(cells) != len(AZURE_HEADER):
-        raise UserError(f"{where}: {len(cells)} values, expected {len(AZURE_HEADER)}")
+    if len(cells) != len(HEADER):
+        raise UserError(f"{where}: {len(cells)} values, expected {len(HEADER)}")
     time, context, generated = cells
     return TraceRow(
         time_ns=_time_ns(time, where),

@@ -15,20 +15,19 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.trace_formats.azure import BLOCK_TOKENS, NO_REUSE
-from experiments.trace_formats.trace_file import (
-    BURSTGPT_COLUMNS,
-    MAX_S,
-    Reader,
-    TraceRow,
-    columns_of,
-    in_order,
-    is_burstgpt_header,
-    lines_of,
-    text_count,
-)
+from experiments.trace_formats.rows import Reader, TraceRow, in_order
+from experiments.trace_formats.text_file import lines_of
+from experiments.trace_formats.values import MAX_S, columns_of, text_count
 from experiments.units import NS_PER_S
 
+COLUMNS = ("Timestamp", "Model", "Request tokens", "Response tokens", "Total tokens", "Log Type")
+"""The columns that every file has; newer ones have more."""
+
 LABELS = ("Model", "Log Type")
+
+
+def is_header(line: str) -> bool:
+    return set(COLUMNS) <= set(columns_of(line))
 
 
 def rows(path: Path) -> Iterator[TraceRow]:
@@ -42,8 +41,8 @@ def _rows(path: Path) -> Iterator[tuple[str, TraceRow]]:
     for number, line in enumerate(lines_of(path), start=1):
         where = f"{path}, line {number}"
         if number == 1:
-            if not is_burstgpt_header(line):
-                raise UserError(f"{where}: the header must have {','.join(BURSTGPT_COLUMNS)}")
+            if not is_header(line):
+                raise UserError(f"{where}: the header must have {','.join(COLUMNS)}")
             columns = columns_of(line)
         elif line.strip():
             cells = columns_of(line)

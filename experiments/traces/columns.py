@@ -11,9 +11,8 @@ import numpy.typing as npt
 from experiments.errors import UserError
 from experiments.results import metrics
 from experiments.trace_formats import ticks
-from experiments.trace_formats.trace_file import TraceFormat
+from experiments.trace_formats.formats import READERS, TraceFormat
 from experiments.units import NS_PER_S
-from experiments.workloads.from_trace import READERS
 
 Longs = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

@@ -18,7 +18,8 @@ import msgspec
 
 from controller.flow import Stage
 from experiments.errors import UserError
-from experiments.trace_formats.trace_file import COFLOW_HEADER, read_lines
+from experiments.trace_formats.formats import COFLOW_HEADER
+from experiments.trace_formats.text_file import read_lines
 from experiments.units import NS_PER_MS
 from testbed.job import MicroFlow, Placement
 from workers.plan import Transfer

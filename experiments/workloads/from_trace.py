@@ -1,22 +1,17 @@
 """From a trace of any format to the requests that a run takes from it."""
 
+import itertools
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.trace_formats import azure, bailian, burstgpt, mooncake, ticks
-from experiments.trace_formats.trace_file import Reader, TraceFormat, TraceRow, take
+from experiments.trace_formats import ticks
+from experiments.trace_formats.formats import READERS, TraceFormat
+from experiments.trace_formats.rows import Reader, TraceRow
 from experiments.workloads.workload import Workload
 from testbed.job import Request
-
-READERS: dict[TraceFormat, Reader] = {
-    TraceFormat.MOONCAKE: mooncake.READER,
-    TraceFormat.AZURE: azure.READER,
-    TraceFormat.BURSTGPT: burstgpt.READER,
-    TraceFormat.BAILIAN: bailian.READER,
-}
 
 
 def load(
@@ -40,7 +35,7 @@ def load(
     reader = READERS[format]
     _check_column(reader, format, path, class_from)
     times = array("q")
-    taken = take(_with_times(reader.rows(path), times), path=path, requests=requests, skip=skip)
+    taken = _take(_with_times(reader.rows(path), times), path=path, requests=requests, skip=skip)
     arrivals_ns, tick_note = _arrivals(times, spread_ticks, seed)
     arrivals_ns = arrivals_ns[skip : skip + requests]
     notes = [note for note in (reader.note, tick_note) if note is not None]
@@ -54,6 +49,25 @@ def load(
     return Workload(
         requests=tuple(_requests(taken, arrivals_ns, classes, reader.block_tokens)), notes=tuple(notes)
     )
+
+
+def _take(rows: Iterable[TraceRow], *, path: Path, requests: int, skip: int) -> list[TraceRow]:
+    """`requests` rows after the first `skip`; goes on to the end, so that every row is checked.
+
+    Raises `UserError` when there are fewer.
+    """
+    left = iter(rows)
+    skipped = sum(1 for _ in itertools.islice(left, skip))
+    taken = list(itertools.islice(left, requests))
+    if len(taken) < requests:
+        after = f" after skipping {skip}" if skip else ""
+        raise UserError(
+            f"{path}: workload.requests asks for {requests} rows{after}, but the file has "
+            f"{skipped + len(taken)}"
+        )
+    for _ in left:
+        pass
+    return taken
 
 
 def _requests(

@@ -5,23 +5,14 @@ from pathlib import Path
 
 import msgspec
 
-from experiments.scenario.workload import Arrivals, WorkloadKind, WorkloadSection
-from experiments.trace_formats.trace_file import TraceFormat
-from experiments.workloads import arrivals
-from experiments.workloads import from_trace as traces
+from experiments.scenario.workload import TRACES, Arrivals, WorkloadSection
+from experiments.workloads import arrivals, from_trace
 from experiments.workloads.synthetic import GENERATORS
 from experiments.workloads.workload import Workload
 from testbed.job import Request
 
 Capacity = Callable[[tuple[Request, ...]], float]
 """How many requests/s of this kind the cluster is estimated to sustain."""
-
-FORMATS = {
-    WorkloadKind.MOONCAKE: TraceFormat.MOONCAKE,
-    WorkloadKind.AZURE: TraceFormat.AZURE,
-    WorkloadKind.BURSTGPT: TraceFormat.BURSTGPT,
-    WorkloadKind.BAILIAN: TraceFormat.BAILIAN,
-}
 
 
 def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity) -> Workload:
@@ -79,9 +70,9 @@ def _with_warmup(requests: tuple[Request, ...], warmup: int) -> tuple[Request, .
 def _prompts(section: WorkloadSection, seed: int) -> Workload:
     if section.path is None:
         return GENERATORS[section.kind](section.requests, seed, section.slo_class)
-    return traces.load(
+    return from_trace.load(
         Path(section.path),
-        FORMATS[section.kind],
+        TRACES[section.kind],
         requests=section.requests,
         skip=section.skip,
         slo_class=section.slo_class,

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from experiments.scenario.workload import WorkloadKind
 from experiments.workloads.workload import Workload, mean_prompt_tokens, reuse_share
 from testbed.job import Request
 
@@ -79,7 +80,7 @@ def conversation(count: int, seed: int, slo_class: str) -> Workload:
         prompt, reply = writer.extend(said, message.draw(draw)), answer.draw(draw)
         prompts.append((prompt, reply))
         live.append(writer.extend(prompt, reply))
-    return _workload("conversation", prompts, slo_class)
+    return _workload(WorkloadKind.CONVERSATION, prompts, slo_class)
 
 
 def agent(count: int, seed: int, slo_class: str) -> Workload:
@@ -102,10 +103,10 @@ def agent(count: int, seed: int, slo_class: str) -> Workload:
         together = together[: count - len(prompts)]
         prompts += [(prompt, answer.draw(draw)) for prompt in together]
         bursts += [burst] * len(together)
-    return msgspec.structs.replace(_workload("agent", prompts, slo_class), bursts=tuple(bursts))
+    return msgspec.structs.replace(_workload(WorkloadKind.AGENT, prompts, slo_class), bursts=tuple(bursts))
 
 
-def _workload(kind: str, prompts: list[tuple[_Text, int]], slo_class: str) -> Workload:
+def _workload(kind: WorkloadKind, prompts: list[tuple[_Text, int]], slo_class: str) -> Workload:
     requests = tuple(
         Request(
             id=i,
@@ -125,7 +126,7 @@ def _workload(kind: str, prompts: list[tuple[_Text, int]], slo_class: str) -> Wo
     return Workload(requests=requests, notes=(note,))
 
 
-GENERATORS: dict[str, Callable[[int, int, str], Workload]] = {
-    "conversation": conversation,
-    "agent": agent,
+GENERATORS: dict[WorkloadKind, Callable[[int, int, str], Workload]] = {
+    WorkloadKind.CONVERSATION: conversation,
+    WorkloadKind.AGENT: agent,
 }

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from experiments.cli.app import app
 from experiments.errors import UserError
-from experiments.trace_formats.trace_file import TraceFormat
+from experiments.trace_formats.formats import TraceFormat
 from experiments.traces.columns import Columns, arrivals_of, lengths_of, read_columns
 from experiments.traces.describe import as_json, cache_for, describe, rows_of
 from experiments.traces.reuse import HitCurve, Prefix, Spread, reuse_of
