@@ -24,7 +24,7 @@ from controller.spec import read_spec
 from experiments.bench.prefill_batch import cluster
 from experiments.bench.scheduler_events import BenchLoad, Event, EventKind
 from experiments.errors import UserError
-from experiments.results.metrics import mean, percentile
+from experiments.results.statistics import mean, percentile
 from experiments.units import NS_PER_S, NS_PER_US
 
 DEFAULT_FLOWS: Final = (100, 1_000, 10_000)

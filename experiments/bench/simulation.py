@@ -19,6 +19,7 @@ from rich.text import Text
 
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
+from experiments.results.spans import SpanKind
 from experiments.scenario.reading import load_scenario, override
 from testbed.simulation.run import SimulatedRun
 
@@ -200,7 +201,7 @@ def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ())
     job = resolve(scenario).jobs[0]
     record = SimulatedRun(job, lambda _: None).run()
     wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - begun_cpu
-    computed = sum(span.kind == "compute" for span in record.spans)
+    computed = sum(span.kind == SpanKind.COMPUTE for span in record.spans)
     facts = {name: float(value) for name, value in record.facts.items()}
     return Measured(
         case=case.name,

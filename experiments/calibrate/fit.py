@@ -16,7 +16,8 @@ import numpy as np
 from controller.flow import Stage
 from experiments.calibrate.micro_jobs import BARRIER_BYTES, PAUSE_S, TINY_BYTES
 from experiments.resolve.calibration import Parameter
-from experiments.results import metrics
+from experiments.results.spans import SpanKind
+from experiments.results.statistics import percentile
 from experiments.units import NS_PER_US
 from testbed.record import FlowRow, RequestRow, SpanRow
 
@@ -48,7 +49,7 @@ def through(points: Iterable[tuple[float, float]]) -> Line:
 
 def parameter(name: str, samples: Sequence[float], *, value: float | None = None) -> Parameter:
     """The median of `samples`, or `value`, with their spread. Raises `TooFewSamples` without any."""
-    median, p10, p90 = (metrics.percentile(samples, q) for q in (50, 10, 90))
+    median, p10, p90 = (percentile(samples, q) for q in (50, 10, 90))
     if median is None or p10 is None or p90 is None:
         raise TooFewSamples(f"{name}: nothing was measured")
     return Parameter(value=median if value is None else value, p10=p10, p90=p90, samples=len(samples))
@@ -232,7 +233,7 @@ def _what(shares: Sequence[FlowRow]) -> tuple[str, int]:
 
 
 def _late_us(spans: Iterable[SpanRow]) -> list[float]:
-    pauses = (span.end_ns - span.start_ns for span in spans if span.kind == metrics.SpanKind.COMPUTE)
+    pauses = (span.end_ns - span.start_ns for span in spans if span.kind == SpanKind.COMPUTE)
     return [max(0.0, ns / NS_PER_US - PAUSE_S * 1e6) for ns in pauses]
 
 

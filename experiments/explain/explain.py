@@ -18,8 +18,10 @@ from controller.flow import Stage
 from experiments.errors import UserError
 from experiments.explain import sentences as explain_text
 from experiments.nearest import nearest
-from experiments.results.metrics import batches_of, spans_by_batch, time_spent
 from experiments.results.parquet import TABLES, TableRows
+from experiments.results.requests import batches_of
+from experiments.results.spans import spans_by_batch
+from experiments.results.ttft_parts import time_spent
 from testbed.record import DecisionRow, FlowRow, RequestRow, SpanRow
 
 Row = TypeVar("Row", bound=msgspec.Struct)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controller.flow import Level, Stage
-from experiments.results.metrics import TimeSpent, batches_of, level_periods, meets_slo
+from experiments.results.levels import level_periods
+from experiments.results.requests import batches_of, meets_slo
+from experiments.results.ttft_parts import TimeSpent
 from testbed.record import DecisionRow, FlowRow, RequestRow
 
 STAGES = {

@@ -17,7 +17,7 @@ from experiments.report.chart import (
     svg,
 )
 from experiments.report.series import COLOURS, MOST_FLOWS, Series
-from experiments.results import metrics
+from experiments.results.levels import decisions_by_flow, level_periods
 from experiments.units import NS_PER_S
 from testbed.record import FlowRow
 
@@ -35,10 +35,10 @@ def timeline_figure(series: Sequence[Series]) -> str:
     figure, panels = new_figure(len(series), 1, height=0.9 + 0.2 * most, sharex=True)
     shown: set[Level] = set()
     for axes, one, flows in zip(panels, series, shown_of, strict=True):
-        decisions = metrics.decisions_by_flow(one.tables.decisions.where(flow=[flow.id for flow in flows]))
+        decisions = decisions_by_flow(one.tables.decisions.where(flow=[flow.id for flow in flows]))
         for y, flow in enumerate(flows):
             axes.plot([flow.submit_ns / 1e9, flow.permit_ns / 1e9], [y, y], linewidth=1.0)
-            for period in metrics.level_periods(flow, decisions.get(flow.id, ())):
+            for period in level_periods(flow, decisions.get(flow.id, ())):
                 shown.add(period.level)
                 axes.barh(
                     y,

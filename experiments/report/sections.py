@@ -9,9 +9,12 @@ import pyarrow.compute as pc
 import yaml
 
 from experiments.report.series import MOST_FLOWS, Series
-from experiments.results import metrics
+from experiments.results.levels import decisions_by_flow
 from experiments.results.reading import RunDirectory
+from experiments.results.requests import batches_of
+from experiments.results.spans import spans_by_batch
 from experiments.results.terminal import NOTHING, check_value, duration, share
+from experiments.results.ttft_parts import time_spent
 from testbed.record import DecisionRow, FlowRow, RequestRow
 
 SLOWEST: Final = 6
@@ -227,11 +230,11 @@ def slowest(series: Sequence[Series]) -> Markup:
     for one in series:
         done = [r for r in one.requests if r.ttft_ns is not None and r.slo_ns]
         worst = heapq.nlargest(SLOWEST, done, key=_over_slo)
-        batches = {batch for row in worst for batch in metrics.batches_of(row)}
-        spans = metrics.spans_by_batch(one.tables.spans.where(batch=batches))
+        batches = {batch for row in worst for batch in batches_of(row)}
+        spans = spans_by_batch(one.tables.spans.where(batch=batches))
         longest = max((r.ttft_ns or 0 for r in done), default=1)
         for row in worst:
-            split = metrics.time_spent(row, spans)
+            split = time_spent(row, spans)
             parts = (
                 [(getattr(split, field), name, colour) for field, name, colour in TIME_PARTS] if split else []
             )
@@ -274,7 +277,7 @@ def promoted_examples(series: Sequence[Series]) -> Markup:
     for one in series:
         climbers = _climbers(one)
         flows = {flow.id: flow for flow in one.tables.flows.where(id=climbers)}
-        decisions = metrics.decisions_by_flow(one.tables.decisions.where(flow=climbers))
+        decisions = decisions_by_flow(one.tables.decisions.where(flow=climbers))
         rows += [_example(one, flows[id], decisions.get(id, [])) for id in climbers]
     if not rows:
         return Markup("<p>No flow was promoted.</p>")

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.results import metrics
 from experiments.results.distributions import Distributions
 from experiments.results.parquet import Tables
 from experiments.results.reading import RunDirectory
+from experiments.results.requests import counted
 from testbed.record import RequestRow
 
 # Distinct for the common colour-vision deficiencies (after Okabe and Ito, 2008), muted to be
@@ -38,7 +38,7 @@ class Series:
     @property
     def requests(self) -> list[RequestRow]:
         """Those that count: without the warm-up."""
-        return metrics.measured(self.tables.requests)
+        return counted(self.tables.requests)
 
     @property
     def is_coflows(self) -> bool:

@@ -27,7 +27,8 @@ from experiments.report.chart import (
     svg,
 )
 from experiments.report.series import Series
-from experiments.results import metrics
+from experiments.results.levels import decisions_by_flow, level_periods
+from experiments.results.link_rates import link_rates
 from experiments.units import NS_PER_MS
 
 BINS: Final = 240
@@ -159,7 +160,7 @@ def sampled_text(series: Sequence[Series]) -> str:
 def active_flows(one: Series, edges: FloatArray) -> FloatArray:
     """(8, bins): flows in flight at each level, averaged over each bin; of many flows, from a sample."""
     flows = one.tables.flows.sample(SAMPLE, seed=_SAMPLE_SEED)
-    decisions = metrics.decisions_by_flow(
+    decisions = decisions_by_flow(
         row
         for row in one.tables.decisions.where(flow={flow.id for flow in flows})
         if row.level_from is not row.level_to
@@ -167,7 +168,7 @@ def active_flows(one: Series, edges: FloatArray) -> FloatArray:
     starts: dict[Level, list[int]] = defaultdict(list)
     ends: dict[Level, list[int]] = defaultdict(list)
     for flow in flows:
-        for period in metrics.level_periods(flow, decisions.get(flow.id, ())):
+        for period in level_periods(flow, decisions.get(flow.id, ())):
             starts[period.level].append(period.start_ns)
             ends[period.level].append(period.end_ns)
     stands_for = len(one.tables.flows) / max(1, len(flows))
@@ -298,7 +299,7 @@ def _link_load(one: Series, ports: Sequence[str]) -> LinkLoad:
     edges = np.linspace(0.0, max(one.run["duration_s"], 1e-9), BINS + 1)
     gbps = {}
     samples = one.tables.links.where(port=ports)
-    for port, rate in metrics.link_rates(samples, one.bytes_scale).items():
+    for port, rate in link_rates(samples, one.bytes_scale).items():
         seconds = rate.time_ns / 1e9
         sent = np.vstack((np.zeros(len(Level)), np.cumsum(rate.bps.T * np.diff(seconds), axis=1).T))
         at_edges = np.array([np.interp(edges, seconds, sent[:, level]) for level in Level])

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.flow import PortId
-from experiments.results import metrics
+from experiments.results.levels import decisions_by_flow
+from experiments.results.link_rates import LinkRate, link_rates
 from testbed.job import Scale
 from testbed.record import DecisionRow, FlowRow, LinkSample, RequestRow, RunRecord, SpanRow
 
@@ -32,7 +33,7 @@ class Excerpt:
     flows: Sequence[FlowRow]
     spans: Sequence[SpanRow]
     decisions: Mapping[str, Sequence[DecisionRow]]
-    rates: Mapping[PortId, metrics.LinkRate]
+    rates: Mapping[PortId, LinkRate]
     only: str | None
 
 
@@ -76,10 +77,10 @@ def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt
         requests=requests,
         flows=shown,
         spans=shown_spans,
-        decisions=metrics.decisions_by_flow(
+        decisions=decisions_by_flow(
             row for row in record.decisions if row.flow in names and row.level_from is not row.level_to
         ),
-        rates=metrics.link_rates(samples, scale.bytes_scale),
+        rates=link_rates(samples, scale.bytes_scale),
         only=" and ".join(parts) or None,
     )
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.flow import Stage
-from experiments.results import metrics
-from experiments.results.metrics import SpanKind, batches_of
+from experiments.results.requests import batches_of, counted_from_ns
+from experiments.results.spans import SpanKind
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 from testbed.serving.decoding import is_background
 
@@ -95,7 +95,7 @@ class WarmUp:
 
     @classmethod
     def of(cls, requests: Sequence[RequestRow]) -> "WarmUp":
-        until_ns = metrics.counted_from_ns(requests)
+        until_ns = counted_from_ns(requests)
         if until_ns is None:
             return cls()
         return cls(until_ns, frozenset(row.request for row in requests if row.warmup))

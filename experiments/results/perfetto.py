@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from controller.flow import Level
-from experiments.results import metrics
 from experiments.results.excerpt import Excerpt
+from experiments.results.levels import level_periods
+from experiments.results.link_rates import LinkRate
+from experiments.results.requests import meets_slo
+from experiments.results.spans import SpanKind
 from testbed.record import FlowRow, RequestRow, SpanRow
 
 Event = dict[str, Any]
@@ -48,14 +51,14 @@ LEVEL_COLOURS: Final = {
     Level.SCAVENGER: "grey",
 }
 SPAN_NAMES: Final[dict[str, str]] = {
-    metrics.SpanKind.S1_WAIT: "S1 wait",
-    metrics.SpanKind.DECODE_STEP: "decode step",
+    SpanKind.S1_WAIT: "S1 wait",
+    SpanKind.DECODE_STEP: "decode step",
 }
 SPAN_COLOURS: Final[dict[str, str]] = {
-    metrics.SpanKind.S1_WAIT: "bad",
-    metrics.SpanKind.COMPUTE: "good",
-    metrics.SpanKind.COLLECTIVE: "thread_state_iowait",
-    metrics.SpanKind.DECODE_STEP: "rail_response",
+    SpanKind.S1_WAIT: "bad",
+    SpanKind.COMPUTE: "good",
+    SpanKind.COLLECTIVE: "thread_state_iowait",
+    SpanKind.DECODE_STEP: "rail_response",
 }
 
 
@@ -135,7 +138,7 @@ def _request_events(rows: Sequence[RequestRow]) -> Iterator[Event]:
             pid=REQUESTS_PID,
             id=id,
             category="request",
-            name=f"request {row.request}" + ("" if metrics.meets_slo(row) else " (SLO missed)"),
+            name=f"request {row.request}" + ("" if meets_slo(row) else " (SLO missed)"),
             start_ns=row.arrival_ns,
             end_ns=reached[-1][1],
             args={
@@ -255,7 +258,7 @@ def _link_events(shown: Excerpt) -> Iterator[Event]:
     for pid, port in enumerate(ports, start=FIRST_LINK_PID):
         yield from _process(pid, f"link {port}", pid)
         for i, flow in enumerate(crossing.get(port, ())):
-            for period in metrics.level_periods(flow, shown.decisions.get(flow.id, ())):
+            for period in level_periods(flow, shown.decisions.get(flow.id, ())):
                 yield from _slice(
                     pid=pid,
                     id=f"{pid}.{i}",
@@ -281,7 +284,7 @@ def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:
     return {name: value for name, value in args.items() if value not in (None, "")}
 
 
-def _counter_events(pid: int, rate: metrics.LinkRate) -> Iterator[Event]:
+def _counter_events(pid: int, rate: LinkRate) -> Iterator[Event]:
     used = [level for level in Level if rate.bps[:, level].any()]
     rows = [rate.bps[i] for i in range(len(rate.bps))]
     for time_ns, bps in zip(rate.time_ns[:-1], rows, strict=True):

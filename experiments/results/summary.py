@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.flow import PortId, Stage
-from experiments.results import metrics
 from experiments.results.measures import Measures, measure
+from experiments.results.requests import RequestStatus, counted, fates, slo_attainment
+from experiments.results.statistics import Numbers, mean, percentile
 from experiments.units import NS_PER_S
 from testbed.job import Scale
 from testbed.record import CacheRow, FlowRow, RequestRow, RunRecord
@@ -25,12 +26,10 @@ def _seconds(values_ns: npt.ArrayLike) -> FloatArray:
     return seconds
 
 
-def _statistics(values: metrics.Numbers, *names: str) -> dict[str, float | None]:
+def _statistics(values: Numbers, *names: str) -> dict[str, float | None]:
     """The named ones of mean, p50, p90, p99 ..., each `None` without values."""
     return {
-        name: metrics.mean(values)
-        if name == "mean"
-        else metrics.percentile(values, float(name.removeprefix("p")))
+        name: mean(values) if name == "mean" else percentile(values, float(name.removeprefix("p")))
         for name in names
     }
 
@@ -92,8 +91,8 @@ def _of_requests(rows: Sequence[RequestRow]) -> dict[str, Any]:
     ttft_s = _seconds([row.ttft_ns for row in rows if row.ttft_ns is not None])
     return {
         "requests": len(rows),
-        "completed": sum(row.status == metrics.COMPLETED for row in rows),
-        "slo_attainment": metrics.slo_attainment(rows),
+        "completed": sum(row.status == RequestStatus.COMPLETED for row in rows),
+        "slo_attainment": slo_attainment(rows),
         "ttft_s": _statistics(ttft_s, "mean", "p50", "p90", "p99"),
     }
 
@@ -105,16 +104,16 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
     are: a trace has hundreds of thousands of flows.
     """
     flows = measured.flows
-    counted = metrics.measured(record.requests)
+    requests = counted(record.requests)
     coflow_s = _seconds(list(flows.coflow_ns.values()))
     run: dict[str, Any] = {
         "policy": record.policy,
         "order": "exact" if record.exact_order else "levels",
-        **_of_requests(counted),
-        "counts": metrics.fates(record.requests) | {"warmup": len(record.requests) - len(counted)},
-        "classes": _classes(counted),
+        **_of_requests(requests),
+        "counts": fates(record.requests) | {"warmup": len(record.requests) - len(requests)},
+        "classes": _classes(requests),
         "tpot_s": _statistics(
-            _seconds([row.tpot_ns for row in counted if row.tpot_ns is not None]), "mean", "p50", "p99"
+            _seconds([row.tpot_ns for row in requests if row.tpot_ns is not None]), "mean", "p50", "p99"
         ),
         "cct_s": _statistics(_seconds(flows.collective_ns), "mean", "p99"),
         "coflows": len(coflow_s),

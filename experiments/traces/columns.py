@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.errors import UserError
-from experiments.results import metrics
+from experiments.results.statistics import percentile
 from experiments.trace_formats import ticks
 from experiments.trace_formats.formats import READERS, TraceFormat
 from experiments.units import NS_PER_S
@@ -147,7 +147,7 @@ class Lengths(msgspec.Struct, frozen=True, kw_only=True):
 def lengths_of(tokens: Longs) -> Lengths:
     values = tokens.astype(np.float64)
     mean = float(values.mean())
-    p50, p90, p99 = (metrics.percentile(values, q) or 0.0 for q in (50, 90, 99))
+    p50, p90, p99 = (percentile(values, q) or 0.0 for q in (50, 90, 99))
     return Lengths(
         mean=mean,
         cv=float(values.std()) / mean if mean else 0.0,

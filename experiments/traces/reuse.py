@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from experiments.results import metrics
+from experiments.results.statistics import percentile
 from experiments.traces.columns import Columns, FloatArray, Longs
 
 TOP_PREFIXES = 5
@@ -91,7 +91,7 @@ def reuse_of(columns: Columns) -> tuple[Reuse, HitCurve]:
 
 def _spread(values: Longs) -> Spread:
     as_floats: FloatArray = values.astype(np.float64)
-    return Spread(p50=metrics.percentile(as_floats, 50), p90=metrics.percentile(as_floats, 90))
+    return Spread(p50=percentile(as_floats, 50), p90=percentile(as_floats, 90))
 
 
 def _curve(reused: Longs, block_tokens: int, tokens: int, points: int = 200) -> HitCurve:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.flow import Stage
-from experiments.results import metrics
+from experiments.results.requests import meets_slo
+from experiments.results.statistics import mean, percentile
 from experiments.units import NS_PER_S
 from testbed.record import FlowRow, RequestRow
 
@@ -68,7 +69,7 @@ def run_times(requests: Iterable[RequestRow], flows: Iterable[FlowRow]) -> RunTi
         found[Stage.COLLECTIVE.value, coflow] = Timed(Stage.COLLECTIVE, last - ready, size)
     return RunTimes(
         ttft_ns={row.request: row.ttft_ns for row in rows if row.ttft_ns is not None},
-        met_slo={row.request: metrics.meets_slo(row) for row in rows},
+        met_slo={row.request: meets_slo(row) for row in rows},
         flows=found,
     )
 
@@ -171,10 +172,10 @@ def compare(emulated: RunTimes, simulated: RunTimes) -> Comparison:
 
     return Comparison(
         requests=len(emulated.met_slo),
-        ttft_mean_s=both(lambda run: _seconds(metrics.mean(_values(run.ttft_ns)))),
-        ttft_p50_s=both(lambda run: _seconds(metrics.percentile(_values(run.ttft_ns), 50))),
-        ttft_p99_s=both(lambda run: _seconds(metrics.percentile(_values(run.ttft_ns), 99))),
-        slo_attainment=both(lambda run: metrics.mean([float(met) for met in run.met_slo.values()])),
+        ttft_mean_s=both(lambda run: _seconds(mean(_values(run.ttft_ns)))),
+        ttft_p50_s=both(lambda run: _seconds(percentile(_values(run.ttft_ns), 50))),
+        ttft_p99_s=both(lambda run: _seconds(percentile(_values(run.ttft_ns), 99))),
+        slo_attainment=both(lambda run: mean([float(met) for met in run.met_slo.values()])),
         cct_mean_s=both(lambda run: _mean_s(run, Stage.COLLECTIVE)),
         stages=tuple(_stage(stage, emulated, simulated, matched.of(stage)) for stage in Stage),
         flows=len(emulated.flows),
@@ -192,15 +193,15 @@ def _stage(stage: Stage, emulated: RunTimes, simulated: RunTimes, matched: Match
         matched=count,
         only_emulated=sum(flow.stage is stage for flow in emulated.flows.values()) - count,
         only_simulated=sum(flow.stage is stage for flow in simulated.flows.values()) - count,
-        p10=metrics.percentile(errors, 10),
-        p50=metrics.percentile(errors, 50),
-        p90=metrics.percentile(errors, 90),
+        p10=percentile(errors, 10),
+        p50=percentile(errors, 50),
+        p90=percentile(errors, 90),
         within=matched.within,
     )
 
 
 def _mean_s(run: RunTimes, stage: Stage) -> float | None:
-    return _seconds(metrics.mean([float(f.took_ns) for f in run.flows.values() if f.stage is stage]))
+    return _seconds(mean([float(f.took_ns) for f in run.flows.values() if f.stage is stage]))
 
 
 def _values(times: Mapping[int, int]) -> list[float]:

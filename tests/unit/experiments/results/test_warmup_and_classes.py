@@ -9,7 +9,6 @@ from result_rows import MS, flow_row, request_row, span_row
 from rich.console import Console
 
 from controller.flow import Stage
-from experiments.results import metrics
 from experiments.results.measures import Measures, measure
 from experiments.results.summary import summarise_run
 from experiments.results.terminal import render_summary
@@ -63,17 +62,6 @@ def test_requests_that_warm_up_are_counted_and_not_measured() -> None:
     assert (run["requests"], run["completed"], run["slo_attainment"]) == (2, 2, 0.5)
     assert run["ttft_s"]["mean"] == pytest.approx(0.1)
     assert run["counts"] == {"arrived": 3, "completed": 3, "pruned": 0, "failed": 0, "warmup": 1}
-
-
-def test_what_became_of_requests_adds_up_to_those_that_arrived() -> None:
-    rows = [request_row(status=status) for status in ("completed", "failed", "failed", "pruned")]
-
-    assert metrics.fates(rows) == {"arrived": 4, "completed": 1, "pruned": 1, "failed": 2}
-
-
-def test_a_request_that_ended_in_no_known_way_is_a_contradiction() -> None:
-    with pytest.raises(ValueError, match="request 7 ended as 'lost'"):
-        metrics.fates([request_row(request=7, status="lost")])
 
 
 def test_flows_from_before_the_first_request_that_counts_are_left_out() -> None:

@@ -10,7 +10,9 @@ import pytest
 from controller.flow import Stage
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
-from experiments.results.metrics import batches_of, spans_by_batch, time_spent
+from experiments.results.requests import batches_of
+from experiments.results.spans import spans_by_batch
+from experiments.results.ttft_parts import time_spent
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job

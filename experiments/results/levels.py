@@ -1,0 +1,46 @@
+"""At which levels a flow was sent, and when."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from controller.flow import Level
+from testbed.record import DecisionRow, FlowRow
+
+
+class LevelPeriod(msgspec.Struct, frozen=True):
+    """A flow was at `level` from `start_ns` to `end_ns`, put there because of `reason`."""
+
+    start_ns: int
+    end_ns: int
+    level: Level
+    reason: str
+
+
+def level_periods(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[LevelPeriod]:
+    """The levels `flow` was sent at, in order, from its permit to its finish.
+
+    `decisions` are that flow's, sorted by time. A change before the permit or after the finish
+    leaves no period of its own; a flow without decisions was at `level_first` all the time.
+    """
+    changes = [(d.time_ns, d.level_to, d.reason) for d in decisions]
+    if not changes:
+        changes = [(flow.submit_ns, flow.level_first, "")]
+    ends = [time for time, _, _ in changes[1:]] + [flow.finish_ns]
+    periods: list[LevelPeriod] = []
+    for (time, level, reason), end in zip(changes, ends, strict=True):
+        start, stop = max(time, flow.permit_ns), min(end, flow.finish_ns)
+        if not periods:
+            start = flow.permit_ns
+        if stop > start:
+            periods.append(LevelPeriod(start, stop, level, reason))
+    return periods
+
+
+def decisions_by_flow(decisions: Iterable[DecisionRow]) -> dict[str, list[DecisionRow]]:
+    """Each flow's decisions, in time order."""
+    grouped: dict[str, list[DecisionRow]] = defaultdict(list)
+    for decision in sorted(decisions, key=lambda d: d.time_ns):
+        grouped[decision.flow].append(decision)
+    return grouped

@@ -1,0 +1,60 @@
+"""What became of requests: how they ended, which of them count, and how many met their SLO."""
+
+import enum
+from collections.abc import Iterable, Sequence
+
+from testbed.record import RequestRow
+
+
+class RequestStatus(enum.StrEnum):
+    """The values of `RequestRow.status`: how a request ended."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+def meets_slo(row: RequestRow) -> bool:
+    """Whether the first token of a completed request came within its budget (on the dot counts)."""
+    return row.status == RequestStatus.COMPLETED and row.ttft_ns is not None and row.ttft_ns <= row.slo_ns
+
+
+def slo_attainment(rows: Sequence[RequestRow]) -> float | None:
+    """The share of *arrived* requests that meet their SLO: a pruned or failed request misses it."""
+    if not rows:
+        return None
+    return sum(meets_slo(row) for row in rows) / len(rows)
+
+
+def counted(rows: Iterable[RequestRow]) -> list[RequestRow]:
+    """The requests that count: all but those of the warm-up."""
+    return [row for row in rows if not row.warmup]
+
+
+def counted_from_ns(rows: Iterable[RequestRow]) -> int | None:
+    """When the first request arrives that counts, if there was a warm-up before it; else `None`."""
+    warm, first = False, None
+    for row in rows:
+        if row.warmup:
+            warm = True
+        elif first is None or row.arrival_ns < first:
+            first = row.arrival_ns
+    return first if warm else None
+
+
+def fates(rows: Iterable[RequestRow]) -> dict[str, int]:
+    """How many requests arrived, warm-up and all, and what became of them: the others add up to `arrived`.
+
+    Raises `ValueError` for a status that is none of the three.
+    """
+    found = {status.value: 0 for status in RequestStatus}
+    for row in rows:
+        if row.status not in found:
+            raise ValueError(f"request {row.request} ended as {row.status!r}: none of {', '.join(found)}")
+        found[row.status] += 1
+    return {"arrived": sum(found.values()), **found}
+
+
+def batches_of(row: RequestRow) -> tuple[str, ...]:
+    """The batches with a part of the prompt, in their order."""
+    return row.earlier_batches if row.batch is None else (*row.earlier_batches, row.batch)

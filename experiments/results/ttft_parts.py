@@ -1,0 +1,63 @@
+"""Where the TTFT of a request went. Durations are model nanoseconds."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from experiments.results.requests import batches_of
+from experiments.results.spans import SpanKind
+from testbed.record import RequestRow, SpanRow
+
+
+class TimeSpent(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the TTFT of one request went. The parts add up to it.
+
+    `other_ns` is prefill time in none of the spans (hand-over between steps, other work of a rank, the time
+    between two parts of a prompt, and that in which its batch had paused).
+    """
+
+    queue_ns: int
+    s1_wait_ns: int
+    compute_ns: int
+    collective_ns: int
+    other_ns: int
+    p2d_tail_ns: int
+    decode_ns: int
+
+
+def time_spent(row: RequestRow, spans: Mapping[str, Sequence[SpanRow]]) -> TimeSpent | None:
+    """Split the TTFT of a completed request; `None` when it has no first token.
+
+    `spans` are all spans by batch, those of `batches_of` at the least. Inside prefill, each kind is the mean
+    over the ranks that worked on the batch. The P2D tail is the time S3 needed after prefill had ended,
+    i.e. what compute could not hide; the decode step follows it.
+    """
+    if row.start_ns is None or row.prefill_end_ns is None or row.first_token_ns is None:
+        return None
+    prefill = row.prefill_end_ns - row.start_ns
+    mine = [
+        span
+        for batch in batches_of(row)
+        for span in spans.get(batch, ())
+        if span.kind != SpanKind.DECODE_STEP
+        and span.start_ns < row.prefill_end_ns
+        and span.end_ns > row.start_ns
+    ]
+    ranks = max(1, len({span.rank for span in mine}))
+    totals: dict[str, int] = defaultdict(int)
+    for span in mine:
+        totals[span.kind] += min(span.end_ns, row.prefill_end_ns) - max(span.start_ns, row.start_ns)
+    wait, compute, collective = (
+        totals[kind] // ranks for kind in (SpanKind.S1_WAIT, SpanKind.COMPUTE, SpanKind.COLLECTIVE)
+    )
+    arrived = max(row.prefill_end_ns, row.p2d_end_ns or row.prefill_end_ns)
+    return TimeSpent(
+        queue_ns=row.start_ns - row.arrival_ns,
+        s1_wait_ns=wait,
+        compute_ns=compute,
+        collective_ns=collective,
+        other_ns=prefill - wait - compute - collective,
+        p2d_tail_ns=arrived - row.prefill_end_ns,
+        decode_ns=row.first_token_ns - arrived,
+    )

@@ -1,0 +1,28 @@
+"""Rates of links from the counters of their ports."""
+
+import pytest
+from result_rows import MS
+
+from controller.flow import Level
+from experiments.results.link_rates import link_rates
+from testbed.record import LinkSample
+
+
+def test_link_rates_are_model_rates() -> None:
+    def sample(time_ns: int, p2_bytes: int) -> LinkSample:
+        sent = (0, 0, p2_bytes, 0, 0, 0, 0, 0)
+        return LinkSample(
+            time_ns=time_ns, port="h1->s1", sent_bytes=sent, backlog_bytes=(0,) * 8, drops=(0,) * 8
+        )
+
+    # 1,000 wire bytes at bytes_scale 0.01 are 100,000 model bytes = 800,000 bits in 1 ms: 0.8 Gb/s.
+    samples = [sample(1 * MS, 1000), sample(0, 0), sample(3 * MS, 1000)]
+    rate = link_rates(samples, 0.01)["h1->s1"]
+    assert rate.time_ns.tolist() == [0, 1 * MS, 3 * MS]
+    assert rate.bps[:, Level.P2].tolist() == pytest.approx([0.8e9, 0.0])
+    assert not rate.bps[:, Level.P1].any()
+
+
+def test_one_sample_of_a_link_has_no_rate() -> None:
+    only = LinkSample(time_ns=0, port="h1->s1", sent_bytes=(9,) * 8, backlog_bytes=(0,) * 8, drops=(0,) * 8)
+    assert link_rates([only], 1.0) == {}

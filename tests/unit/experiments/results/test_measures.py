@@ -1,0 +1,94 @@
+"""Each measure on rows small enough to work out by hand."""
+
+from result_rows import MS, flow_row, span_row
+
+from controller.flow import Stage
+from experiments.results.measures import exposed_s1, flow_measures
+from testbed.record import FlowRow
+
+
+def test_collective_completion_runs_from_last_submit_to_last_finish() -> None:
+    shares = [
+        flow_row(stage=Stage.COLLECTIVE, coflow="c", submit_ns=0, finish_ns=90),
+        flow_row(stage=Stage.COLLECTIVE, coflow="c", submit_ns=30, finish_ns=100),
+        flow_row(stage=Stage.COLLECTIVE, coflow="d", submit_ns=5, finish_ns=10),
+        flow_row(stage=Stage.P2D, coflow="c", submit_ns=0, finish_ns=1000),
+    ]
+    assert flow_measures(shares, units={}).collective_ns.tolist() == [70, 5]
+
+
+def test_exposed_s1_is_the_longest_wait_of_any_rank() -> None:
+    spans = [
+        span_row(0, "s1_wait", 0, 2),
+        span_row(0, "s1_wait", 3, 4),  # rank 0 waits 2 + 1 ms
+        span_row(1, "s1_wait", 0, 1),
+        span_row(1, "compute", 1, 9),
+        span_row(1, "s1_wait", 9, 10, layer=1),
+    ]
+    found = exposed_s1(spans, units={})
+    assert found.wait_ns.tolist() == [3 * MS, 1 * MS]
+    assert found.layer.tolist() == [0, 1]
+
+
+def test_a_units_next_batch_closes_the_collectives_of_the_one_before() -> None:
+    """b0 and b2 ran on p0, b1 on p1; a name that comes again in b2 is another collective."""
+
+    def share(batch: str, coflow: str, submit_ns: int, finish_ns: int) -> FlowRow:
+        return flow_row(
+            stage=Stage.COLLECTIVE, batch=batch, coflow=coflow, submit_ns=submit_ns, finish_ns=finish_ns
+        )
+
+    flows = [
+        share("b0", "x", 0, 10),
+        share("b1", "y", 0, 50),
+        share("b0", "x", 5, 20),  # over: 20 - 5
+        share("b2", "x", 30, 37),  # closes b0
+        share("b1", "y", 10, 60),  # b1 is open still: 60 - 10
+        share("b2", "x", 31, 40),  # 40 - 31
+    ]
+    found = flow_measures(flows, units={"b0": "p0", "b1": "p1", "b2": "p0"})
+    assert sorted(found.collective_ns.tolist()) == [9, 15, 50]
+
+
+def test_the_waits_of_batches_side_by_side_are_kept_apart() -> None:
+    spans = [
+        span_row(0, "s1_wait", 0, 2, batch="b0"),
+        span_row(4, "s1_wait", 0, 5, batch="b1"),
+        span_row(1, "s1_wait", 0, 3, batch="b0"),  # over: 3
+        span_row(0, "s1_wait", 10, 14, batch="b2"),  # 4
+        span_row(4, "s1_wait", 6, 7, batch="b1"),  # 5 + 1
+    ]
+    found = exposed_s1(spans, units={"b0": "p0", "b1": "p1", "b2": "p0"})
+    assert sorted(found.wait_ns.tolist()) == [3 * MS, 4 * MS, 6 * MS]
+
+
+def test_promotions_and_checked_payloads_are_counted() -> None:
+    flows = [
+        flow_row(promotions=2, verified=True),
+        flow_row(promotions=1, verified=False),
+        flow_row(verified=None),
+    ]
+    found = flow_measures(flows, units={})
+    assert (found.promotions, found.checked, found.failed) == (3, 2, 1)
+
+
+def test_earliness_is_what_is_left_to_the_deadline_of_s3_and_never_negative() -> None:
+    flows = [
+        flow_row(deadline_ns=100, finish_ns=60),
+        flow_row(deadline_ns=100, finish_ns=130),
+        flow_row(deadline_ns=None, finish_ns=10),
+        flow_row(stage=Stage.KV_REUSE, deadline_ns=100, finish_ns=10),
+    ]
+    found = flow_measures(flows, units={})
+    assert found.earliness_ns.tolist() == [40, 0]
+    assert found.p2d_slack_ns.tolist() == [40, -30]
+
+
+def test_stage_completion_includes_the_wait_for_a_permit() -> None:
+    flows = [flow_row(submit_ns=10, permit_ns=25, finish_ns=50)]
+    times = flow_measures(flows, units={}).stage_ns
+    assert {stage: times[stage].tolist() for stage in Stage} == {
+        Stage.KV_REUSE: [],
+        Stage.COLLECTIVE: [],
+        Stage.P2D: [40],
+    }
