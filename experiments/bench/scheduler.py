@@ -24,6 +24,7 @@ from controller.spec import read_spec
 from experiments.bench.prefill_batch import cluster
 from experiments.bench.scheduler_events import BenchLoad, Event, EventKind
 from experiments.errors import UserError
+from experiments.results.readable_numbers import NOTHING
 from experiments.results.statistics import mean, percentile
 from experiments.units import NS_PER_S, NS_PER_US
 
@@ -239,7 +240,7 @@ def _cost_table(cells: Sequence[Cell]) -> Table:
             _figure(cell.all.flows_touched),
             kind.value,
             _figure(worst.p99_us),
-            _figure(tick.p99_us) if tick else "-",
+            _figure(tick.p99_us) if tick else NOTHING,
         )
     return table
 
@@ -269,7 +270,7 @@ def growth_table(cells: Sequence[Cell]) -> Table | None:
 
 def _growth(before: Cost | None, after: Cost | None) -> str:
     if before is None or after is None:
-        return "-"
+        return NOTHING
     cost, touched = after.mean_us / before.mean_us, after.flows_touched / before.flows_touched
     return f"{_figure(cost)} / {_figure(touched)}"
 

@@ -10,10 +10,11 @@ import yaml
 
 from experiments.report.series import MOST_FLOWS, Series
 from experiments.results.levels import decisions_by_flow
+from experiments.results.readable_numbers import NOTHING, check_value, duration, share
 from experiments.results.reading import RunDirectory
 from experiments.results.requests import batches_of
 from experiments.results.spans import spans_by_batch
-from experiments.results.terminal import NOTHING, check_value, duration, share
+from experiments.results.summary import FlowOrder
 from experiments.results.ttft_parts import time_spent
 from testbed.record import DecisionRow, FlowRow, RequestRow
 
@@ -332,8 +333,8 @@ def checks(series: Sequence[Series]) -> Markup:
 
 
 _ORDERS = {
-    "levels": "each policy's K strict-priority levels, flows of a level share fairly",
-    "exact": "exact where a policy has an order, else its levels",
+    FlowOrder.LEVELS: "each policy's K strict-priority levels, flows of a level share fairly",
+    FlowOrder.EXACT: "exact where a policy has an order, else its levels",
 }
 
 
@@ -348,7 +349,7 @@ def facts(directory: RunDirectory) -> Markup:
             f"1 model byte as {scale['bytes_scale']:g} on the wire; all results in model units"
         )
         rows.append(("scale", text))
-    orders = {run.get("order", "levels") for run in summary["runs"]}
+    orders = {run.get("order", FlowOrder.LEVELS) for run in summary["runs"]}
     rows += [("order of flows", _ORDERS[order]) for order in sorted(orders)]
     rows += list(_scenario_facts(directory.scenario_yaml))
     placement = summary.get("placement", [])

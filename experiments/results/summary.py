@@ -1,7 +1,6 @@
 """The summary of a run: what `summary.json` holds and `--json` prints. Plain JSON data, no NaN."""
 
-import math
-import re
+import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.flow import PortId, Stage
+from experiments.json_text import finite
+from experiments.results.folder_names import folder_names
 from experiments.results.measures import Measures, measure
 from experiments.results.requests import RequestStatus, counted, fates, slo_attainment
 from experiments.results.statistics import Numbers, mean, percentile
@@ -19,6 +20,13 @@ from testbed.record import CacheRow, FlowRow, RequestRow, RunRecord
 
 Summary = dict[str, Any]
 FloatArray = npt.NDArray[np.float64]
+
+
+class FlowOrder(enum.StrEnum):
+    """In which order flows were sent: by the levels of a policy's queue, or exactly as it would like."""
+
+    LEVELS = "levels"
+    EXACT = "exact"
 
 
 def _seconds(values_ns: npt.ArrayLike) -> FloatArray:
@@ -32,29 +40,6 @@ def _statistics(values: Numbers, *names: str) -> dict[str, float | None]:
         name: mean(values) if name == "mean" else percentile(values, float(name.removeprefix("p")))
         for name in names
     }
-
-
-def finite(value: Any) -> Any:
-    """`value` with every NaN and infinity replaced by `None`: JSON has no word for them."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
-
-
-def folder_names(policies: Sequence[str]) -> list[str]:
-    """A file name for each policy spec, distinct even where the specs differ only in punctuation."""
-    names: list[str] = []
-    for policy in policies:
-        safe = re.sub(r"[^A-Za-z0-9._=-]+", "-", policy).strip("-.") or "policy"
-        name, i = safe, 2
-        while name in names:
-            name, i = f"{safe}-{i}", i + 1
-        names.append(name)
-    return names
 
 
 def _micro_flow(flow: FlowRow) -> dict[str, Any]:
@@ -108,7 +93,7 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
     coflow_s = _seconds(list(flows.coflow_ns.values()))
     run: dict[str, Any] = {
         "policy": record.policy,
-        "order": "exact" if record.exact_order else "levels",
+        "order": (FlowOrder.EXACT if record.exact_order else FlowOrder.LEVELS).value,
         **_of_requests(requests),
         "counts": fates(record.requests) | {"warmup": len(record.requests) - len(requests)},
         "classes": _classes(requests),

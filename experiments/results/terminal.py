@@ -7,32 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results.summary import Summary
-
-NOTHING = "-"
-
-
-def duration(seconds: float | None) -> str:
-    """Three significant digits with the unit that suits: "1.23 s", "45.6 ms", "789 µs", "12 ns"."""
-    if seconds is None:
-        return NOTHING
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
-        value = seconds * factor
-        if abs(value) >= 0.9995:
-            decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
-            return f"{value:.{decimals}f} {unit}"
-    return f"{seconds * 1e9:.0f} ns" if seconds else "0 s"
-
-
-def share(value: float | None) -> str:
-    return NOTHING if value is None else f"{100 * value:.1f} %"
-
-
-def check_value(check: dict[str, Any]) -> str:
-    """The measured value with its unit, or that it was not measured."""
-    if check["value"] is None:
-        return "not measured"
-    return f"{check['value']:.4g} {check['unit']}".strip()
+from experiments.results.readable_numbers import check_value, duration, share
+from experiments.results.summary import FlowOrder, Summary
 
 
 def summary_table(summary: Summary) -> Table:
@@ -163,9 +139,12 @@ def render_summary(summary: Summary) -> Group:
     return Group(*parts)
 
 
+_ORDERS = {FlowOrder.LEVELS: "priority levels", FlowOrder.EXACT: "exact order"}
+
+
 def _orders(summary: Summary) -> str:
-    orders = {run.get("order", "levels") for run in summary["runs"]}
-    return " and ".join("priority levels" if order == "levels" else "exact order" for order in sorted(orders))
+    orders = {run.get("order", FlowOrder.LEVELS) for run in summary["runs"]}
+    return " and ".join(_ORDERS[order] for order in sorted(orders))
 
 
 def _table(summary: Summary, *, gap: int) -> Table:

@@ -4,32 +4,27 @@
 after all that it sums up, so a directory that has one holds complete tables.
 """
 
-import importlib.metadata
-import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from controller.flow import PortId
 from experiments.atomic_file import replacing, write_text
+from experiments.json_text import json_text
 from experiments.report.write import write_report
 from experiments.results.distributions import distributions, write_distributions
 from experiments.results.excerpt import excerpt
+from experiments.results.folder_names import folder_names
 from experiments.results.measures import measure
 from experiments.results.parquet import write_tables
 from experiments.results.perfetto import trace_events, write_trace
-from experiments.results.summary import Summary, finite, folder_names, summarise
+from experiments.results.provenance import timing, versions
+from experiments.results.summary import Summary, summarise
 from testbed.job import Scale
 from testbed.record import RunRecord
-
-FABRIC_VERSIONS = ("openflow", "open_vswitch", "torch")
-PACKAGES = ("mfs-testbed", "torch", "ryu", "os-ken", "mininet", "numpy", "pyarrow", "pyzmq")
 
 
 def write_run(
@@ -96,35 +91,5 @@ def write_run(
     return summary
 
 
-def timing(records: Sequence[RunRecord], *, command: str, started: datetime | None) -> dict[str, Any]:
-    """What is another each time the same is run, and so is not in the summary: `timing.json`."""
-    return {
-        "command": command,
-        "started": None if started is None else started.isoformat(timespec="seconds"),
-        "wall_s": {record.policy: record.wall_s for record in records},
-        "host": {
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "memory_bytes": psutil.virtual_memory().total,
-        },
-    }
-
-
-def versions(records: list[RunRecord]) -> dict[str, str]:
-    """Version of Python, of ours and of each package that matters, and what the fabrics reported.
-
-    A fabric reports what no package tells (Open vSwitch, which OpenFlow library was used) in `facts`.
-    """
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    for record in records:
-        found |= {name: str(record.facts[name]) for name in FABRIC_VERSIONS if name in record.facts}
-    return found
-
-
 def _write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(content))

@@ -7,7 +7,6 @@ that is killed loses only the cells that were running.
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ import msgspec
 
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
+from experiments.json_text import json_text
 from experiments.resolve.jobs import Resolved, resolve
 from experiments.results.summary import Summary, summarise
 from experiments.run.run import run_job, run_scenario
@@ -76,7 +76,7 @@ def run_cell(cell: Cell, directory: Path, tables: bool, owner: int) -> None:
             _with_tables(cell, directory)
         else:
             summary = _summary(cell)
-            write_text(directory / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+            write_text(directory / "summary.json", json_text(summary))
     except (UserError, JobRefused, RunFailed) as known:
         error = str(known)
     except Exception as unknown:

@@ -10,6 +10,7 @@ from experiments.report.chart import figure_style, legend_above, new_figure, svg
 from experiments.report.page import figure, page, section
 from experiments.report.sections import Markup, html, table
 from experiments.report.series import COLOURS
+from experiments.results.readable_numbers import NOTHING
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.results import SEED, Group, Row, Spread, groups_of, measures_of, shown, written
 
@@ -87,7 +88,7 @@ def _results(plan: Plan, groups: Sequence[Group]) -> Markup:
 
 def _spread(name: str, spread: Spread | None) -> Markup:
     if spread is None:
-        return html("-")
+        return html(NOTHING)
     mean = html(written(name, spread.mean))
     if spread.least == spread.most:
         return mean

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments import yaml_file
 from experiments.errors import UserError
-from experiments.results.summary import folder_names
+from experiments.results.folder_names import folder_names
 from experiments.scenario.reading import Override, override, read_scenario
 from experiments.scenario.scenario import Scenario
 

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.atomic_file import write_text
-from experiments.results.terminal import NOTHING, duration, share
+from experiments.json_text import json_text
+from experiments.results.readable_numbers import NOTHING, duration, share
 from experiments.sweep.cell import cell_directory, outcomes
 from experiments.sweep.plan import Plan, as_text
 
@@ -171,7 +172,7 @@ def write_results(directory: Path, plan: Plan, rows: Sequence[Row], *, command: 
         "command": command,
         "cells": list(rows),
     }
-    write_text(directory / "sweep.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(directory / "sweep.json", json_text(content))
     return content
 
 

@@ -1,6 +1,5 @@
 """What a trace is like: `mfs workload describe`, as a table, as JSON and as a page with figures."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.atomic_file import write_text
-from experiments.results.summary import finite
+from experiments.json_text import json_text
+from experiments.results.readable_numbers import NOTHING
 from experiments.traces.columns import Arrivals, Columns, FloatArray, Lengths, Longs, arrivals_of, lengths_of
 from experiments.traces.reuse import HitCurve, Prefix, Reuse, Spread, reuse_of
 from experiments.units import NS_PER_S
 
-NOTHING: Final = "-"
 RATE_BINS: Final = 200
 POINTS: Final = 200
 
@@ -50,9 +49,7 @@ def describe(columns: Columns) -> Description:
 
 def as_json(description: Description) -> str:
     """Without NaN: what is not known is null."""
-    return (
-        json.dumps(finite(msgspec.to_builtins(description, str_keys=True)), indent=2, allow_nan=False) + "\n"
-    )
+    return json_text(msgspec.to_builtins(description, str_keys=True))
 
 
 def rows_of(found: Description) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from experiments.report.sections import Markup, html
 from experiments.report.sections import table as html_table
 from experiments.report.series import COLOURS
 from experiments.report.serving_figures import STAGE_TITLES
-from experiments.results.terminal import NOTHING, duration, share
+from experiments.results.readable_numbers import NOTHING, duration, share
 from experiments.validate.compare import FLOW_ERROR, Comparison, Matched, Pair
 from experiments.validate.run import Flows, PolicyResult, Validation
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 from experiments.atomic_file import write_text
 from experiments.calibrate.links import calibrate, members_for
 from experiments.errors import UserError
+from experiments.json_text import json_text
 from experiments.resolve.calibration import Calibration, write_calibration
 from experiments.resolve.jobs import resolve
 from experiments.results.parquet import read_tables
-from experiments.results.summary import finite
 from experiments.run.run import Listener, results_directory, run_job, run_scenario
 from experiments.scenario.reading import load_scenario
 from experiments.scenario.scenario import Scenario
@@ -363,5 +363,4 @@ def _json(result: Validation) -> str:
             return [with_errors(item) for item in value]
         return value
 
-    content = finite({"met": result.met, **with_errors(result)})
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return json_text({"met": result.met, **with_errors(result)})

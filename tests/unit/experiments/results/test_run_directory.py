@@ -11,9 +11,10 @@ from record_factory import LINK_BPS, micro_record, serving_record
 from experiments.atomic_file import replacing
 from experiments.errors import UserError
 from experiments.results.parquet import SCHEMAS
+from experiments.results.provenance import versions
 from experiments.results.reading import RunDirectory, read_run
 from experiments.results.summary import Summary
-from experiments.results.writing import versions, write_run
+from experiments.results.writing import write_run
 from testbed.job import Scale
 from testbed.record import RunRecord
 

@@ -10,7 +10,8 @@ from record_factory import faithful, micro_record, unfaithful
 from result_rows import MS, flow_row, request_row
 
 from controller.flow import Level, Stage
-from experiments.results.summary import Summary, folder_names, summarise
+from experiments.results.folder_names import folder_names
+from experiments.results.summary import Summary, summarise
 from testbed.job import Scale
 from testbed.record import Check, Fidelity, RunRecord
 

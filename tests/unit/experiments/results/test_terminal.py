@@ -1,12 +1,11 @@
 """What a person reads in the terminal at the end of a run."""
 
 import msgspec
-import pytest
 from record_factory import micro_record, serving_record, unfaithful
 from rich.console import Console
 
 from experiments.results.summary import Summary, summarise
-from experiments.results.terminal import duration, render_summary
+from experiments.results.terminal import render_summary
 from testbed.job import Scale
 from testbed.record import RunRecord
 
@@ -26,25 +25,6 @@ def printed(summary: Summary) -> str:
     with console.capture() as capture:
         console.print(render_summary(summary))
     return capture.get()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "-"),
-        (0.0, "0 s"),
-        (1.2345, "1.23 s"),
-        (123.4, "123 s"),
-        (0.0456, "45.6 ms"),
-        (0.99949, "999 ms"),
-        (0.9996, "1.00 s"),
-        (0.000789, "789 µs"),
-        (12e-9, "12 ns"),
-        (-0.25, "-250 ms"),
-    ],
-)
-def test_a_duration_has_three_digits_and_a_unit(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_a_serving_run_fits_a_terminal_of_80_columns() -> None:

@@ -8,7 +8,7 @@ import pytest
 from controller.flow import Stage
 from experiments.resolve.jobs import resolve
 from experiments.results.measures import measure
-from experiments.results.terminal import duration
+from experiments.results.readable_numbers import duration
 from experiments.run.run import run_job, run_scenario
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
