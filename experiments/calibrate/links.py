@@ -3,7 +3,6 @@
 Three runs of the emulated fabric: transfers, collectives whose levels stay, collectives whose levels change.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 from rich.table import Table
@@ -12,19 +11,17 @@ from rich.text import Text
 from experiments.calibrate.fit import Port, TooFewSamples, fit_collectives, fit_links
 from experiments.calibrate.micro_jobs import MEMBERS, collective_job, transfer_job
 from experiments.resolve.calibration import Calibration, Parameter
-from experiments.run.run import run_job
+from experiments.run.run import RunListener, run_job
 from experiments.scenario.simulation import OverheadsSection
-from testbed.fabric import Fabric, FabricUnavailable, Progress, RunFailed
+from testbed.fabric import Fabric, FabricUnavailable, RunFailed
 from testbed.fabrics import missing_of
 from testbed.record import RunRecord
 
 SENDERS = 4
 """That reach one server at once, in the experiment on incast."""
 
-Listener = Callable[[str, Progress], None]
 
-
-def calibrate(fabric: Fabric, *, link_mbps: float, members: int, progress: Listener) -> Calibration:
+def calibrate(fabric: Fabric, *, link_mbps: float, members: int, progress: RunListener) -> Calibration:
     """Measure the overheads of `fabric` on links of `link_mbps`, in groups of `members` ranks.
 
     `progress` is told which experiment runs and how far it is. Raises what `run_job` raises, and `RunFailed`

@@ -188,7 +188,7 @@ def report(
 ) -> None:
     """Write one HTML report on one run, or on several side by side."""
     with told_to_the_user():
-        from experiments.report.write import write_report
+        from experiments.report.run_report import write_report
 
         for directory in directories:
             for page, what in (("sweep.html", "a sweep"), ("validate.json", "a validation")):

@@ -1,4 +1,4 @@
-"""How the report's figures look: matplotlib figures as inline SVG that follows the page's colours."""
+"""How figures of a page look: matplotlib figures as inline SVG that follows the page's colours."""
 
 import io
 import re
@@ -7,20 +7,28 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from controller.flow import Level
+from controller.flow import Level, Stage
 from experiments.results.distributions import Curve, curve
+
+FloatArray = npt.NDArray[np.float64]
 
 # Matplotlib writes colours as literals; these two are stand-ins for what the style sheet decides,
 # so that one figure is readable on a light and on a dark page.
 _INK: Final = "#123457"
 _GRID: Final = "#765432"
 _PAGE_COLOURS: Final = {_INK: "var(--ink)", _GRID: "var(--rule)"}
+
+# Distinct for the common colour-vision deficiencies (after Okabe and Ito, 2008), muted to be
+# readable on white and on near-black.
+COLOURS: Final = ("#8a8f98", "#2f7fc1", "#d9822b", "#2e9e77", "#b8609e", "#b59a2a", "#c8503c", "#6a6fc0")
+"""Of the lines of a figure, one after the other."""
 
 LEVEL_COLOURS: Final = {
     Level.CONTROL: "#777777",
@@ -31,6 +39,15 @@ LEVEL_COLOURS: Final = {
     Level.P5: "#3a8fb5",
     Level.P6: "#5b62b3",
     Level.SCAVENGER: "#9a9a9a",
+}
+
+TIME_BINS: Final = 240
+"""Of a figure over time."""
+
+STAGE_TITLES: Final = {
+    Stage.KV_REUSE: "S1 KV reuse",
+    Stage.COLLECTIVE: "S2 collective",
+    Stage.P2D: "S3 P2D",
 }
 
 _STYLE: Final[dict[Any, Any]] = {
@@ -119,6 +136,17 @@ def draw_mark(axes: Axes, x: float, text: str) -> None:
         textcoords="offset points",
         color=_INK,
     )
+
+
+def draw_stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:
+    """Stacked areas over bins, the most urgent level at the bottom; `by_level` is (8, bins)."""
+    base = np.zeros(len(edges) - 1)
+    for level in Level:
+        if by_level[level].any():
+            top = base + by_level[level]
+            axes.stairs(top, edges, baseline=base, fill=True, color=LEVEL_COLOURS[level], lw=0)
+            base = top
+    axes.set_ylim(bottom=0)
 
 
 def log_axis(axes: Axes) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from controller.flow import Level
 from experiments.report.chart import (
+    COLOURS,
     LEVEL_COLOURS,
     draw_curve,
     figure_style,
@@ -16,7 +17,7 @@ from experiments.report.chart import (
     new_figure,
     svg,
 )
-from experiments.report.series import COLOURS, MOST_FLOWS, Series
+from experiments.report.series import MOST_FLOWS, Series
 from experiments.results.levels import decisions_by_flow, level_periods
 from experiments.units import NS_PER_S
 from testbed.record import FlowRow

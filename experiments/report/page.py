@@ -5,7 +5,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from experiments.report.sections import Markup, html
+from experiments.report.markup import Markup, html
 
 
 def page(*, title: str, subtitle: str, verdict: Markup, sections: Sequence[Markup]) -> str:

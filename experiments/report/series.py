@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.report.chart import COLOURS
+from experiments.report.markup import Markup, keyed
 from experiments.results.distributions import Distributions
 from experiments.results.parquet import Tables
 from experiments.results.reading import RunDirectory
 from experiments.results.requests import counted
 from testbed.record import RequestRow
-
-# Distinct for the common colour-vision deficiencies (after Okabe and Ito, 2008), muted to be
-# readable on white and on near-black.
-COLOURS = ("#8a8f98", "#2f7fc1", "#d9822b", "#2e9e77", "#b8609e", "#b59a2a", "#c8503c", "#6a6fc0")
-
 
 MOST_FLOWS = 200
 """Of a micro workload that a page shows, which has a line for each."""
@@ -30,6 +27,11 @@ class Series:
     distributions: Distributions
     bytes_scale: float
     link_gbps: dict[str, float]
+
+    @property
+    def named(self) -> Markup:
+        """The label, behind the colour of the series."""
+        return keyed(self.colour, self.label)
 
     @property
     def is_micro(self) -> bool:

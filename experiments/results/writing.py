@@ -1,7 +1,8 @@
 """Writing a run directory: everything a run left behind (`experiments.results.reading` reads it).
 
 `docs/results.md` describes every file. Each file is replaced atomically, and `summary.json` comes
-after all that it sums up, so a directory that has one holds complete tables.
+after all that it sums up, so a directory that has one holds complete tables. The report is made from the
+directory afterwards (`experiments.report.run_report`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,6 @@ import msgspec
 from controller.flow import PortId
 from experiments.atomic_file import replacing, write_text
 from experiments.json_text import json_text
-from experiments.report.write import write_report
 from experiments.results.distributions import distributions, write_distributions
 from experiments.results.excerpt import excerpt
 from experiments.results.folder_names import folder_names
@@ -87,7 +87,6 @@ def write_run(
         unfinished=unfinished,
     )
     _write_json(out / "summary.json", summary)
-    write_report([out], out / "report.html")
     return summary
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from experiments.atomic_file import write_text
-from experiments.report.chart import figure_style, legend_above, new_figure, svg
+from experiments.report.chart import COLOURS, figure_style, legend_above, new_figure, svg
+from experiments.report.markup import Markup, html, table
 from experiments.report.page import figure, page, section
-from experiments.report.sections import Markup, html, table
-from experiments.report.series import COLOURS
 from experiments.results.readable_numbers import NOTHING
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.results import SEED, Group, Row, Spread, groups_of, measures_of, shown, written

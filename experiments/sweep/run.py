@@ -24,7 +24,7 @@ from experiments.atomic_file import write_text
 from experiments.cli.progress_display import SweepProgress
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
-from experiments.run.run import new_directory
+from experiments.run.directory import new_directory
 from experiments.scenario.scenario import Scenario
 from experiments.sweep.cell import cell_directory, outcome_of, outcomes, run_cell
 from experiments.sweep.plan import Cell, Plan, as_text

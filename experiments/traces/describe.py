@@ -133,8 +133,8 @@ def write_description(out: Path, title: str, columns: Columns, found: Descriptio
 def render_page(title: str, columns: Columns, found: Description) -> str:
     """The page: it has all in itself and opens offline."""
     # Only here: matplotlib takes its time to load, and has things to say about homes it cannot write to.
+    from experiments.report.markup import Markup, table
     from experiments.report.page import figure, page, section
-    from experiments.report.sections import Markup, table
     from experiments.traces.figures import hits_figure, lengths_figure, rate_figure
 
     notes = Markup("".join(f"<p>{line}</p>" for line in map(_escaped, found.notes)))
@@ -168,7 +168,7 @@ def render_page(title: str, columns: Columns, found: Description) -> str:
 
 
 def _escaped(text: str) -> Any:
-    from experiments.report.sections import html
+    from experiments.report.markup import html
 
     return html(text)
 

@@ -2,8 +2,7 @@
 
 from matplotlib.ticker import EngFormatter
 
-from experiments.report.chart import draw_cdf, figure_style, legend_above, log_axis, new_figure, svg
-from experiments.report.series import COLOURS
+from experiments.report.chart import COLOURS, draw_cdf, figure_style, legend_above, log_axis, new_figure, svg
 from experiments.traces.columns import FloatArray, Longs
 from experiments.traces.reuse import HitCurve
 

@@ -10,12 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.flow import Stage
-from experiments.report.chart import draw_cdf, draw_mark, figure_style, legend_above, new_figure, svg
+from experiments.report.chart import (
+    COLOURS,
+    STAGE_TITLES,
+    draw_cdf,
+    draw_mark,
+    figure_style,
+    legend_above,
+    new_figure,
+    svg,
+)
+from experiments.report.markup import Markup, html
+from experiments.report.markup import table as html_table
 from experiments.report.page import figure, page, section
-from experiments.report.sections import Markup, html
-from experiments.report.sections import table as html_table
-from experiments.report.series import COLOURS
-from experiments.report.serving_figures import STAGE_TITLES
 from experiments.results.readable_numbers import NOTHING, duration, share
 from experiments.validate.compare import FLOW_ERROR, Comparison, Matched, Pair
 from experiments.validate.run import Flows, PolicyResult, Validation

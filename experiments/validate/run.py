@@ -20,7 +20,8 @@ from experiments.json_text import json_text
 from experiments.resolve.calibration import Calibration, write_calibration
 from experiments.resolve.jobs import resolve
 from experiments.results.parquet import read_tables
-from experiments.run.run import Listener, results_directory, run_job, run_scenario
+from experiments.run.directory import results_directory
+from experiments.run.run import RunListener, run_job, run_scenario
 from experiments.scenario.reading import load_scenario
 from experiments.scenario.scenario import Scenario
 from experiments.validate.compare import (
@@ -156,7 +157,7 @@ def validate(
     calibrates: bool,
     repeats: bool,
     out: Path | None,
-    progress: Listener,
+    progress: RunListener,
     command: str,
 ) -> tuple[Path, Validation]:
     """Run, or read from `emulated`, the emulated runs of `scenario`; simulate; compare; write.
@@ -198,7 +199,7 @@ def compare_with(
     *,
     simulator: Fabric,
     repeat: Callable[..., Rows] | None,
-    progress: Listener,
+    progress: RunListener,
     command: str,
 ) -> tuple[Validation, Flows]:
     """Simulate what was emulated and put the runs side by side, policy by policy."""
@@ -295,7 +296,7 @@ def _with_calibration(scenario: Scenario, path: Path) -> Scenario:
     return scenario.model_copy(update={"simulation": simulation})
 
 
-def _calibrated(scenario: Scenario, emulator: Fabric, progress: Listener) -> Calibration:
+def _calibrated(scenario: Scenario, emulator: Fabric, progress: RunListener) -> Calibration:
     """Measure at the rate that the scenario's NICs have on the wire, for its largest process group."""
     job = resolve(scenario.model_copy(update={"fabric": "mininet"})).jobs[0]
     servers = set(job.topology.servers)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.results import writing as results
+from experiments.report import run_report
 from experiments.run.run import run_scenario
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
@@ -17,7 +17,7 @@ SETTINGS = ("fabric=sim", "workload.requests=2", 'policies=["fair", "mfs"]')
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     scenario = load_scenario("quickstart", [override(text) for text in SETTINGS])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "write_report", lambda directories, out: out)  # its figures take seconds
+        patch.setattr(run_report, "write_report", lambda directories, out: out)  # its figures take seconds
         return [
             run_scenario(
                 scenario,

@@ -12,10 +12,10 @@ from result_rows import flow_row
 
 from controller.flow import Level
 from experiments.errors import UserError
-from experiments.report import serving_figures as report_figures
+from experiments.report import serving_figures
 from experiments.report.chart import draw_cdf, new_figure
+from experiments.report.run_report import write_report
 from experiments.report.series import series_of
-from experiments.report.write import write_report
 from experiments.results.distributions import POINTS
 from experiments.results.reading import read_run
 from experiments.results.writing import write_run
@@ -74,6 +74,7 @@ def write(out: Path, *records: RunRecord, note: str = "a note") -> Path:
         link_bps=LINK_BPS,
         command="mfs run small",
     )
+    write_report([out], out / "report.html")
     return out
 
 
@@ -131,7 +132,7 @@ def test_a_figure_of_a_sample_says_so(run: Path, tmp_path: Path, monkeypatch: py
     """8 requests in 4 batches: 3 layers x (4 S1 + 4 S2) x 4 + 3 x 8 S3 are 120 flows under `fair`; with 8
     layers under `mfs` 320."""
     assert "a sample of" not in Page((run / "report.html").read_text()).text
-    monkeypatch.setattr(report_figures, "SAMPLE", 200)
+    monkeypatch.setattr(serving_figures, "SAMPLE", 200)
     text = Page(write_report([run], tmp_path / "sampled.html").read_text()).text
     assert (
         "Flows in flight by level, the most urgent at the bottom. mfs: a sample of 200 of 320 flows." in text
@@ -142,9 +143,9 @@ def test_a_sample_stands_for_all_flows(run: Path, monkeypatch: pytest.MonkeyPatc
     """Drawn from half of the flows, the flow-seconds of a run are about the same."""
     _, mfs = series_of([read_run(run)])
     edges = np.linspace(0.0, mfs.run["duration_s"], 11)
-    whole = report_figures.active_flows(mfs, edges).sum()
-    monkeypatch.setattr(report_figures, "SAMPLE", 160)
-    assert report_figures.active_flows(mfs, edges).sum() == pytest.approx(whole, rel=0.15)
+    whole = serving_figures.active_flows(mfs, edges).sum()
+    monkeypatch.setattr(serving_figures, "SAMPLE", 160)
+    assert serving_figures.active_flows(mfs, edges).sum() == pytest.approx(whole, rel=0.15)
 
 
 def test_an_unfaithful_run_is_announced_with_what_to_change(tmp_path: Path) -> None:

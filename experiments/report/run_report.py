@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything in it, made from run directories alone.
+"""The report on runs: one HTML file with everything in it, made from run directories alone.
 
 It opens offline, on a phone, in dark mode and on paper. The page is `templates/report.html`, its
 looks are `templates/report.css`; figures are inline SVG.
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
-from experiments.report import micro_figures as report_micro_figures
-from experiments.report import sections as report_sections
-from experiments.report import serving_figures as report_figures
+from experiments.report import example_tables, link_figures, micro_figures, result_tables, serving_figures
+from experiments.report.facts import facts
+from experiments.report.markup import Markup
 from experiments.report.page import figure, page, section
-from experiments.report.sections import Markup
 from experiments.report.series import MOST_FLOWS, Series, series_of
+from experiments.report.trust import checks, verdict
 from experiments.results.reading import RunDirectory, read_run
 
 
@@ -37,15 +37,15 @@ def render_report(directories: Sequence[RunDirectory]) -> str:
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
     sections = _serving_sections(serving) + _coflow_sections(coflows) + _micro_sections(micro)
-    sections.append(section("How far to trust it", report_sections.checks(series)))
+    sections.append(section("How far to trust it", checks(series)))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
-        sections.append(section(f"What was run{name}", report_sections.facts(directory)))
+        sections.append(section(f"What was run{name}", facts(directory)))
     titles = list(dict.fromkeys(d.summary["scenario"] for d in directories))
     return page(
         title=", ".join(titles),
         subtitle=_subtitle(directories, series),
-        verdict=report_sections.verdict(directories),
+        verdict=verdict(directories),
         sections=sections,
     )
 
@@ -60,40 +60,39 @@ def _subtitle(directories: Sequence[RunDirectory], series: Sequence[Series]) -> 
 def _serving_sections(series: Sequence[Series]) -> list[Markup]:
     if not series:
         return []
-    figures = report_figures
     promoted = [one for one in series if one.run["promotions"]]
     return [
         section(
             "Results",
-            report_sections.summary(series),
-            report_sections.left_out(series),
-            report_sections.tpot(series),
+            result_tables.summary(series),
+            result_tables.left_out(series),
+            result_tables.tpot(series),
         ),
         section(
             "Time to first token",
             figure(
-                figures.ttft_figure(series),
+                serving_figures.ttft_figure(series),
                 "Share of all arrived requests with a TTFT of at most x. A request without a first "
                 "token counts as a miss: its curve ends below 1.",
             ),
             figure(
-                figures.arrivals_figure(series),
+                serving_figures.arrivals_figure(series),
                 "Each request at its arrival; above the dashed line its SLO was missed. A cross has "
                 "no first token.",
             ),
             Markup("<h3>Furthest from their SLO</h3>"),
-            report_sections.slowest(series),
+            example_tables.slowest(series),
             Markup("<h3>Prefix cache</h3>"),
-            report_sections.caches(series),
+            result_tables.caches(series),
         ),
         section(
             "Stages",
             figure(
-                figures.stages_figure(series),
+                serving_figures.stages_figure(series),
                 "From the submit of a flow to its last byte, waits for a lane and a permit included.",
             ),
             figure(
-                figures.waits_figure(series),
+                serving_figures.waits_figure(series),
                 "Left: time compute stood still for reused KV, the slowest rank of a batch. Middle: "
                 "from the last member ready to the last one done. Right: S3 against its deadline; "
                 "far right is bandwidth that another flow could have used.",
@@ -102,26 +101,27 @@ def _serving_sections(series: Sequence[Series]) -> list[Markup]:
         section(
             "Levels",
             figure(
-                figures.levels_figure(series),
-                f"Flows in flight by level, the most urgent at the bottom.{figures.sampled_text(series)}",
+                serving_figures.levels_figure(series),
+                "Flows in flight by level, the most urgent at the bottom."
+                f"{serving_figures.sampled_text(series)}",
             ),
             Markup("<h3>Flows that were promoted</h3>"),
-            report_sections.promoted_examples(promoted or series),
+            example_tables.promoted_examples(promoted or series),
         ),
         _links_section(series),
     ]
 
 
 def _links_section(series: Sequence[Series]) -> Markup:
-    loads = report_figures.link_loads(series)
+    loads = link_figures.link_loads(series)
     return section(
         "Links",
         figure(
-            report_figures.links_figure(loads),
+            link_figures.links_figure(loads),
             "Each line is one direction of a link; at most the 40 busiest are shown.",
         ),
         figure(
-            report_figures.busiest_links_figure(loads),
+            link_figures.busiest_links_figure(loads),
             "The links that carried most, by level. Rates are model rates with framing included.",
         ),
     )
@@ -133,13 +133,13 @@ def _coflow_sections(series: Sequence[Series]) -> list[Markup]:
     return [
         section(
             "Coflows",
-            report_sections.coflows(series),
+            result_tables.coflows(series),
             figure(
-                report_micro_figures.coflows_figure(series),
+                micro_figures.coflows_figure(series),
                 "Coflow completion time: from the first submit to the last byte of the last flow.",
             ),
             Markup("<h3>Flows that were promoted</h3>"),
-            report_sections.promoted_examples(series),
+            example_tables.promoted_examples(series),
         ),
         _links_section(series),
     ]
@@ -151,18 +151,18 @@ def _micro_sections(series: Sequence[Series]) -> list[Markup]:
     return [
         section(
             "Flows",
-            report_sections.micro_flows(series),
+            result_tables.micro_flows(series),
             figure(
-                report_micro_figures.timeline_figure(series),
+                micro_figures.timeline_figure(series),
                 "From permit to last byte, coloured by level; | is the deadline. At most the first "
                 f"{MOST_FLOWS} flows are shown.",
             ),
             figure(
-                report_micro_figures.received_figure(series),
+                micro_figures.received_figure(series),
                 "Bytes that have arrived at the receiver.",
             ),
             Markup("<h3>Flows that were promoted</h3>"),
-            report_sections.promoted_examples(series),
+            example_tables.promoted_examples(series),
         ),
         _links_section(series),
     ]

@@ -1,0 +1,126 @@
+"""The tables of a report with a line for a single request or flow: the slowest, the most promoted."""
+
+import heapq
+from collections.abc import Sequence
+from typing import Final
+
+import pyarrow.compute as pc
+
+from experiments.report.markup import Markup, html, keyed, table
+from experiments.report.series import Series
+from experiments.results.levels import decisions_by_flow
+from experiments.results.readable_numbers import NOTHING, duration
+from experiments.results.requests import batches_of
+from experiments.results.spans import spans_by_batch
+from experiments.results.ttft_parts import time_spent
+from testbed.record import DecisionRow, FlowRow, RequestRow
+
+SLOWEST: Final = 6
+EXAMPLES_PER_STAGE: Final = 2
+TIME_PARTS: Final = (
+    ("queue_ns", "queue", "#8a8f98"),
+    ("s1_wait_ns", "S1 wait", "#d9822b"),
+    ("compute_ns", "compute", "#2e9e77"),
+    ("collective_ns", "collective", "#2f7fc1"),
+    ("other_ns", "other", "#c9ccd1"),
+    ("p2d_tail_ns", "P2D tail", "#b8609e"),
+    ("decode_ns", "decode step", "#6a6fc0"),
+)
+
+
+def slowest(series: Sequence[Series]) -> Markup:
+    """The requests worst off against their SLO, and where their time went."""
+    rows: list[Sequence[object]] = []
+    for one in series:
+        done = [r for r in one.requests if r.ttft_ns is not None and r.slo_ns]
+        worst = heapq.nlargest(SLOWEST, done, key=_over_slo)
+        batches = {batch for row in worst for batch in batches_of(row)}
+        spans = spans_by_batch(one.tables.spans.where(batch=batches))
+        longest = max((r.ttft_ns or 0 for r in done), default=1)
+        for row in worst:
+            split = time_spent(row, spans)
+            parts = (
+                [(getattr(split, field), name, colour) for field, name, colour in TIME_PARTS] if split else []
+            )
+            rows.append(
+                (
+                    one.named,
+                    row.request,
+                    _bar(parts, longest),
+                    duration((row.ttft_ns or 0) / 1e9),
+                    f"{_over_slo(row):.2f}",
+                    *(duration(part[0] / 1e9) for part in parts),
+                )
+            )
+        rows += [
+            (
+                one.named,
+                row.request,
+                row.status,
+                NOTHING,
+                NOTHING,
+                *[NOTHING] * len(TIME_PARTS),
+            )
+            for row in one.requests
+            if row.ttft_ns is None
+        ][:SLOWEST]
+    headings = ["policy", "request", "where the time went", "TTFT", "/ SLO"]
+    keys = [keyed(colour, name) for _, name, colour in TIME_PARTS]
+    return table([*headings, *keys], rows, text_columns=3)
+
+
+def _over_slo(row: RequestRow) -> float:
+    return (row.ttft_ns or 0) / row.slo_ns
+
+
+def _bar(parts: Sequence[tuple[int, str, str]], full: int) -> Markup:
+    pieces = "".join(
+        f"<i style='width:{100 * ns / full:.2f}%;background:{colour}' title='{name}'></i>"
+        for ns, name, colour in parts
+        if ns > 0
+    )
+    return Markup(f"<span class=bar>{pieces}</span>")
+
+
+def promoted_examples(series: Sequence[Series]) -> Markup:
+    """For each series and stage, the flows that climbed most, with every decision about them."""
+    rows = []
+    for one in series:
+        climbers = _climbers(one)
+        flows = {flow.id: flow for flow in one.tables.flows.where(id=climbers)}
+        decisions = decisions_by_flow(one.tables.decisions.where(flow=climbers))
+        rows += [_example(one, flows[id], decisions.get(id, [])) for id in climbers]
+    if not rows:
+        return Markup("<p>No flow was promoted.</p>")
+    headings = ["policy", "flow", "stage", "decisions (time since submit, level, reason)"]
+    return table([*headings, "size", "took"], rows, text_columns=4)
+
+
+def _climbers(one: Series) -> list[str]:
+    """The ids of the flows of each stage that were promoted most often."""
+    most: dict[str, list[tuple[int, str]]] = {}
+    for part in one.tables.flows.parts(["stage", "promotions", "id"]):
+        promoted = part.filter(pc.greater(part["promotions"], 0))
+        columns = (promoted[name].to_pylist() for name in ("stage", "promotions", "id"))
+        for stage, promotions, id in zip(*columns, strict=True):
+            best = most.setdefault(stage, [])
+            best.append((-promotions, id))
+            best.sort()
+            del best[EXAMPLES_PER_STAGE:]
+    return [id for stage in sorted(most) for _, id in most[stage]]
+
+
+def _example(one: Series, flow: FlowRow, decisions: Sequence[DecisionRow]) -> Sequence[object]:
+    steps = "<br>".join(
+        f"<span class=n>{html(duration((d.time_ns - flow.submit_ns) / 1e9))}</span> "
+        f"<b>{d.level_to.name}</b> {html(d.reason)}"
+        for d in decisions
+    )
+    return (
+        one.named,
+        flow.id,
+        flow.stage.value,
+        Markup(steps),
+        f"{flow.size_bytes / 1e6:.2f} MB",
+        duration((flow.finish_ns - flow.submit_ns) / 1e9),
+    )

@@ -1,0 +1,64 @@
+"""What was run: scenario, placement, scale, notes and command."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from experiments.report.markup import Markup, html
+from experiments.results.reading import RunDirectory
+from experiments.results.summary import FlowOrder
+
+_ORDERS = {
+    FlowOrder.LEVELS: "each policy's K strict-priority levels, flows of a level share fairly",
+    FlowOrder.EXACT: "exact where a policy has an order, else its levels",
+}
+
+
+def facts(directory: RunDirectory) -> Markup:
+    """What was run: the top of the resolved scenario, placement, scale, seed, notes and command."""
+    summary = directory.summary
+    scale = summary["scale"]
+    rows: list[tuple[str, object]] = [("fabric", summary["fabric"]), ("seed", summary["seed"])]
+    if set(scale.values()) != {1.0}:
+        text = (
+            f"1 model second in {scale['time_dilation']:g} wall seconds, "
+            f"1 model byte as {scale['bytes_scale']:g} on the wire; all results in model units"
+        )
+        rows.append(("scale", text))
+    orders = {run.get("order", FlowOrder.LEVELS) for run in summary["runs"]}
+    rows += [("order of flows", _ORDERS[order]) for order in sorted(orders)]
+    rows += list(_scenario_facts(directory.scenario_yaml))
+    placement = summary.get("placement", [])
+    if placement:
+        rows.append(("placement", Markup("<br>".join(html(line) for line in placement))))
+    for note in summary["notes"]:
+        rows.append(("note", note))
+    timing = directory.timing
+    if timing.get("command"):
+        rows.append(("command", Markup(f"<code>{html(timing['command'])}</code>")))
+    if timing.get("started"):
+        took = ", ".join(f"{policy} {seconds:.1f} s" for policy, seconds in timing["wall_s"].items())
+        rows.append(("started", f"{timing['started']}; on the wall clock {took}"))
+    items = "".join(f"<dt>{html(name)}</dt><dd>{html(value)}</dd>" for name, value in rows)
+    return Markup(
+        f"<dl>{items}</dl><details><summary>the whole resolved scenario</summary>"
+        f"<div class=scroll><pre>{html(directory.scenario_yaml)}</pre></div></details>"
+    )
+
+
+def _scenario_facts(text: str) -> Iterable[tuple[str, str]]:
+    scenario: Any = yaml.safe_load(text)
+    if not isinstance(scenario, dict):
+        return
+    for name in ("topology", "model", "gpu", "units", "workload", "slo", "scheduler"):
+        value = scenario.get(name)
+        if isinstance(value, dict):
+            parts = [
+                f"{key} {len(item) if isinstance(item, list) else item}"
+                for key, item in value.items()
+                if item is not None
+            ]
+            yield name, ", ".join(parts)
+        elif value is not None:
+            yield name, str(value)

@@ -1,0 +1,146 @@
+"""The figures of links, of any kind of run: how busy they were, and at which levels."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.colors import LinearSegmentedColormap
+
+from controller.flow import Level
+from experiments.report.chart import (
+    TIME_BINS,
+    draw_stack,
+    figure_style,
+    level_legend_above,
+    new_figure,
+    svg,
+)
+from experiments.report.series import Series
+from experiments.results.link_rates import link_rates
+
+MAX_LINKS: Final = 40
+BUSIEST: Final = 3
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLoad:
+    """The load of links over time: by port, the mean rate in model Gb/s as (8, `TIME_BINS`), by level.
+
+    `edges` are those of the bins, in seconds.
+    """
+
+    series: Series
+    edges: FloatArray
+    gbps: dict[str, FloatArray]
+
+
+def link_loads(series: Sequence[Series]) -> list[LinkLoad]:
+    """The loads, under each series, of the `MAX_LINKS` busiest links of the first one that was sampled."""
+    sampled = [one for one in series if len(one.tables.links)]
+    if not sampled:
+        return []
+    sent = _sent_bytes(sampled[0])
+    ports = sorted(sent, key=lambda port: (-sent[port], port))[:MAX_LINKS]
+    loads = [_link_load(one, ports) for one in sampled]
+    return [load for load in loads if load.gbps]
+
+
+@figure_style
+def links_figure(loads: Sequence[LinkLoad]) -> str:
+    """Heat map of the utilisation of links over time, one panel per policy."""
+    if not loads:
+        return ""
+    ports = sorted(loads[0].gbps, key=_natural)
+    binned = [(load.series, load.edges, load.gbps) for load in loads]
+    figure, panels = new_figure(len(binned), 1, height=0.6 + 0.125 * len(ports), sharex=True)
+    nominal = all(port in one.link_gbps for one, _, _ in binned for port in ports)
+    peak = max(float(rates[p].sum(axis=0).max()) for _, _, rates in binned for p in rates)
+    # From clear to strong, so that an idle link is the page's own colour, whichever that is.
+    cmap = LinearSegmentedColormap.from_list("load", [(0.18, 0.5, 0.76, 0.0), (0.18, 0.5, 0.76, 1.0)])
+    for axes, (one, edges, rates) in zip(panels, binned, strict=True):
+        image = np.array(
+            [
+                rates[port].sum(axis=0) / (one.link_gbps[port] if nominal else 1.0)
+                if port in rates
+                else np.zeros(TIME_BINS)
+                for port in ports
+            ]
+        )
+        drawn = axes.imshow(
+            image,
+            aspect="auto",
+            interpolation="nearest",
+            cmap=cmap,
+            vmin=0,
+            vmax=1.0 if nominal else peak,
+            extent=(0, edges[-1], len(ports) - 0.5, -0.5),
+        )
+        axes.set_yticks(range(len(ports)), ports, fontsize=6)
+        axes.grid(False)
+        axes.set_title(one.label)
+        figure.colorbar(drawn, ax=axes, pad=0.01, fraction=0.025, label="utilisation" if nominal else "Gb/s")
+    panels[-1].set_xlabel("time (s)")
+    return svg(figure, "Utilisation of every link over time")
+
+
+@figure_style
+def busiest_links_figure(loads: Sequence[LinkLoad]) -> str:
+    """The rate of the links that carried most, stacked by level: rows are links, columns policies."""
+    if not loads:
+        return ""
+    binned = [(load.series, load.edges, load.gbps) for load in loads]
+    ports = _busiest(loads[0].gbps)[:BUSIEST]
+    figure, panels = new_figure(len(ports) * len(binned), 1, height=1.25, sharex=True)
+    shown: set[Level] = set()
+    cells = [(port, *run) for port in ports for run in binned]
+    for axes, (port, one, edges, rates) in zip(panels, cells, strict=True):
+        by_level = rates.get(port, np.zeros((len(Level), TIME_BINS)))
+        shown |= {level for level in Level if by_level[level].any()}
+        draw_stack(axes, edges, by_level)
+        axes.set(title=f"{port}, {one.label}", ylabel="Gb/s")
+        if port in one.link_gbps:
+            axes.set_ylim(0, 1.05 * max(one.link_gbps[port], float(by_level.sum(axis=0).max())))
+    panels[-1].set(xlabel="time (s)", xlim=(0, max(edges[-1] for _, edges, _ in binned)))
+    level_legend_above(figure, shown)
+    return svg(figure, "Rate of the busiest links by level over time")
+
+
+def _sent_bytes(one: Series) -> dict[str, int]:
+    """What each port has sent by the last sample, in wire bytes."""
+    counters: dict[tuple[str, int], int] = {}
+    for part in one.tables.links.parts(["port", "level", "sent_wire_bytes"]):
+        most = part.group_by(["port", "level"]).aggregate([("sent_wire_bytes", "max")])
+        columns = [most[name].to_pylist() for name in ("port", "level", "sent_wire_bytes_max")]
+        for port, level, sent in zip(*columns, strict=True):
+            counters[port, level] = max(sent, counters.get((port, level), 0))
+    totals: dict[str, int] = defaultdict(int)
+    for (port, _), sent in counters.items():
+        totals[port] += sent
+    return totals
+
+
+def _link_load(one: Series, ports: Sequence[str]) -> LinkLoad:
+    edges = np.linspace(0.0, max(one.run["duration_s"], 1e-9), TIME_BINS + 1)
+    gbps = {}
+    samples = one.tables.links.where(port=ports)
+    for port, rate in link_rates(samples, one.bytes_scale).items():
+        seconds = rate.time_ns / 1e9
+        sent = np.vstack((np.zeros(len(Level)), np.cumsum(rate.bps.T * np.diff(seconds), axis=1).T))
+        at_edges = np.array([np.interp(edges, seconds, sent[:, level]) for level in Level])
+        gbps[port] = np.diff(at_edges, axis=1) / np.diff(edges) / 1e9
+    return LinkLoad(one, edges, gbps)
+
+
+def _busiest(rates: dict[str, FloatArray]) -> list[str]:
+    return sorted(rates, key=lambda port: (-float(rates[port].sum()), port))
+
+
+def _natural(port: str) -> list[tuple[str, int]]:
+    """Sort key: what leaves servers first, then switches, and h2 before h10."""
+    ends = port.split("->")
+    return [(end.rstrip("0123456789"), int("".join(c for c in end if c.isdigit()) or 0)) for end in ends]

@@ -1,0 +1,148 @@
+"""The tables of a report with a line for each run: means, shares and counts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.report.markup import Markup, html, table
+from experiments.report.series import MOST_FLOWS, Series
+from experiments.results.readable_numbers import duration, share
+
+
+def summary(series: Sequence[Series]) -> Markup:
+    """One line per series; the small figures are changes against the first one."""
+    first = series[0].run
+    rows: list[Sequence[object]] = []
+    for one in series:
+        run = one.run
+        rows.append(
+            (
+                one.named,
+                f"{run['completed']}/{run['requests']}",
+                _against(run["ttft_s"]["mean"], first["ttft_s"]["mean"]),
+                *(duration(run["ttft_s"][name]) for name in ("p50", "p90", "p99")),
+                share(run["slo_attainment"]),
+                _against(run["cct_s"]["mean"], first["cct_s"]["mean"]),
+                _against(run["exposed_s1_s"]["mean"], first["exposed_s1_s"]["mean"]),
+                _against(run["earliness_s"]["mean"], first["earliness_s"]["mean"]),
+                run["promotions"],
+                "yes" if run["fidelity"]["faithful"] else Markup("<b class=no>no</b>"),
+            )
+        )
+        for name, found in run.get("classes", {}).items():
+            rows.append(_class_row(name, found))
+    headings = ["policy", "done", "TTFT mean", "p50", "p90", "p99", "SLO met", "mean CCT"]
+    headings += ["S1 exposed", "P2D earliness", "promotions", "faithful"]
+    return table(headings, rows, text_columns=1)
+
+
+def _class_row(name: str, found: dict[str, Any]) -> Sequence[object]:
+    """The requests of one SLO class, below the line of all."""
+    return (
+        Markup(f"&emsp;{html(name)}"),
+        f"{found['completed']}/{found['requests']}",
+        *(duration(found["ttft_s"][part]) for part in ("mean", "p50", "p90", "p99")),
+        share(found["slo_attainment"]),
+        *[""] * 5,
+    )
+
+
+def tpot(series: Sequence[Series]) -> Markup:
+    """The time per output token of each series; nothing where decoding is not modelled."""
+    told = [(one, one.run.get("tpot_s") or {}) for one in series]
+    rows = [
+        (one.named, *(duration(times[name]) for name in ("mean", "p50", "p99")))
+        for one, times in told
+        if times.get("mean") is not None
+    ]
+    if not rows:
+        return Markup("")
+    headings = ["time per output token", "mean", "p50", "p99"]
+    return table(headings, rows, text_columns=1)
+
+
+def left_out(series: Sequence[Series]) -> Markup:
+    """How many requests warm up and are in no number of the page; nothing where none does."""
+    counts = sorted({one.run.get("counts", {}).get("warmup", 0) for one in series} - {0})
+    return Markup("".join(f"<p>Left out: the first {count} requests, which warm up.</p>" for count in counts))
+
+
+def micro_flows(series: Sequence[Series]) -> Markup:
+    """The flows of a micro workload, `MOST_FLOWS` at most of each series."""
+    rows = [
+        (
+            one.named,
+            flow["id"],
+            flow["stage"],
+            duration(flow["start_s"]),
+            duration(flow["finish_s"]),
+            duration(flow["finish_s"] - flow["start_s"]),
+            flow["level_first"],
+            flow["level_last"],
+            flow["promotions"],
+        )
+        for one in series
+        for flow in one.run.get("flows", ())[:MOST_FLOWS]
+    ]
+    headings = ["policy", "flow", "stage", "start", "finish", "took", "first level", "last level"]
+    return table([*headings, "promotions"], rows, text_columns=3)
+
+
+def coflows(series: Sequence[Series]) -> Markup:
+    """One line per series of coflows; the small figure is the change against the first one."""
+    first = series[0].run["coflow_completion_s"]["mean"]
+    rows = []
+    for one in series:
+        times = one.run["coflow_completion_s"]
+        rows.append(
+            (
+                one.named,
+                one.run["coflows"],
+                sum(one.run["flows_by_stage"].values()),
+                _against(times["mean"], first),
+                *(duration(times[name]) for name in ("p50", "p90", "p99")),
+                duration(one.run["duration_s"]),
+                "yes" if one.run["fidelity"]["faithful"] else Markup("<b class=no>no</b>"),
+            )
+        )
+    headings = ["policy", "coflows", "flows", "CCT mean", "p50", "p90", "p99", "done after", "faithful"]
+    return table(headings, rows, text_columns=1)
+
+
+def caches(series: Sequence[Series]) -> Markup:
+    """What the prefix caches were good for: a line per series and unit, and for several units their sum."""
+    rows: list[Sequence[object]] = []
+    for one in series:
+        cache = one.run.get("cache") or {}
+        units = cache.get("units", {})
+        lines = list(units.items())
+        if len(lines) > 1:
+            lines.append(("all", cache["total"]))
+        for name, counts in lines:
+            reusable = sum(counts[f"{kind}_tokens"] for kind in ("local", "remote", "missed"))
+            rows.append(
+                (
+                    one.named,
+                    name,
+                    counts["requests"],
+                    f"{counts['prompt_tokens']:,}",
+                    *(_of(counts[f"{kind}_tokens"], reusable) for kind in ("local", "remote", "missed")),
+                    f"{counts['evicted_blocks']:,}",
+                )
+            )
+    if not rows:
+        return Markup("<p>Nothing is known of the prefix caches of this run.</p>")
+    headings = ["policy", "unit", "requests", "prompt tokens", "on the replica", "fetched (S1)", "missed"]
+    return table([*headings, "evicted blocks"], rows, text_columns=2)
+
+
+def _of(tokens: int, reusable: int) -> Markup:
+    """Tokens, and below them what share they are of the tokens that could have been reused."""
+    return Markup(f"{tokens:,}<small>{share(tokens / reusable if reusable else None)}</small>")
+
+
+def _against(value: float | None, reference: float | None) -> Markup:
+    """A duration, and below it the change against the first series."""
+    text = html(duration(value))
+    if value is None or not reference or value == reference:
+        return text
+    return Markup(f"{text}<small>{100 * (value / reference - 1):+.0f} %</small>")

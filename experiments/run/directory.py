@@ -1,0 +1,68 @@
+"""The directory of a run's results: new or empty, writable, and one run's at a time."""
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from experiments.errors import UserError
+
+
+@contextlib.contextmanager
+def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
+    """A directory that is there, empty and writable; taken away again if the run leaves it empty.
+
+    A full disk is an `OSError` that names a path, the directory's if need be: writing to a file that is
+    open names none.
+    """
+    made = out is None or not out.exists()
+    try:
+        directory = new_directory(scenario) if out is None else _empty_directory(out)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+        lock = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(
+            f"{out or Path('runs').resolve()}: cannot write results there: {error.strerror}"
+        ) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            made = False
+            raise UserError(f"--out {directory}: another run is at work there") from None
+        yield directory
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            error.filename = str(directory)
+        raise
+    finally:
+        os.close(lock)
+        if made:
+            with contextlib.suppress(OSError):  # not empty: there are results in it
+                directory.rmdir()
+
+
+def _empty_directory(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file; name a directory that is new or empty")
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise UserError(f"--out {out}: is not empty; name a directory that is new or empty")
+    return out
+
+
+def new_directory(name: str) -> Path:
+    """`runs/<date>-<time>-<name>`, made; with a number behind it if another run was as quick."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    for n in itertools.count(1):
+        directory = Path("runs") / (stem if n == 1 else f"{stem}-{n}")
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(parents=True)
+            break
+    return directory

@@ -1,0 +1,35 @@
+"""Which ranks are on which server, in words for the results."""
+
+from testbed.job import Placement, RankSpec
+from testbed.serving.placement import coordinates
+
+
+def placement_text(placement: Placement) -> list[str]:
+    """One line per server that has ranks: `h1: rank 0 (p0, replica 0, ep0), rank 8 (decode, 0)`.
+
+    Of a rank's stage, replica, part of the sequence and tensor-parallel place those are told of which its
+    unit has several.
+    """
+    by_server: dict[str, list[str]] = {}
+    for spec in placement.ranks:
+        by_server.setdefault(spec.server, []).append(f"rank {spec.rank} ({_seat(placement, spec)})")
+    return [f"{server}: {', '.join(places)}" for server, places in by_server.items()]
+
+
+def _seat(placement: Placement, spec: RankSpec) -> str:
+    if spec.unit is None:
+        return f"{spec.role.value}, {spec.index}"
+    at = coordinates(placement, spec.unit, spec.index)
+    words = [
+        f"{name} {number}"
+        for name, number, count in (
+            ("stage", at.stage, placement.pp),
+            ("replica", at.replica, len(placement.replicas[spec.unit])),
+            ("part", at.part, placement.sp),
+            ("tp", at.tp, placement.tp),
+        )
+        if count > 1
+    ]
+    if at.experts is not None:
+        words.append(at.experts.removeprefix(f"{spec.unit}."))
+    return ", ".join((spec.unit, *words))
