@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from experiments.sweep.progress import SweepProgress
 from testbed.fabric import Progress
 
 _LINE_EVERY_S = 3.0
@@ -115,20 +115,6 @@ class LineDisplay(_OnLines):
         self._last, self._written_s = (policy, state.phase), now_s
         count = f" {state.done}/{state.total}" if state.total else ""
         self._write(f"{policy}: {state.phase}{count} ({state.wall_s:.0f} s)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepProgress:
-    """How far a sweep is: of `total` cells, how many are over, and how many of those have failed now.
-
-    `left_s` estimates the time that is left; it is None before the first cell is over.
-    """
-
-    over: int
-    failed: int
-    total: int
-    wall_s: float
-    left_s: float | None
 
 
 class SweepDisplay(_Entered, Protocol):

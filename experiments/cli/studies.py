@@ -271,10 +271,11 @@ def _refuse_options_before(context: typer.Context) -> None:
 
 
 def _show_sweep(plan: "Plan", directory: Path, content: dict[str, Any]) -> None:
-    from experiments.sweep.results import groups_of, results_table
+    from experiments.sweep.replicates import replicates_of
+    from experiments.sweep.table import results_table
 
     rows = content["cells"]
-    stdout().print(results_table(plan, groups_of(plan, rows)))
+    stdout().print(results_table(plan, replicates_of(plan, rows)))
     unfaithful = sum(row["faithful"] is False for row in rows)
     if unfaithful:
         print(f"{unfaithful} cells are not faithful: draw no conclusions from them")

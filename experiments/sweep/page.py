@@ -11,33 +11,34 @@ from experiments.report.markup import Markup, html, table
 from experiments.report.page import figure, page, section
 from experiments.results.readable_numbers import NOTHING
 from experiments.sweep.plan import Plan, as_text
-from experiments.sweep.results import SEED, Group, Row, Spread, groups_of, measures_of, shown, written
+from experiments.sweep.replicates import TITLES, Replicates, Spread, measures_of, replicates_of, written
+from experiments.sweep.results import CellRow, Measure
 
 MOST_ROWS: Final = 12
-_NOT_DRAWN: Final = "ttft_p99_s"
+_NOT_DRAWN: Final = Measure.TTFT_P99_S
 _MOST_TICKS: Final = 8
 _PERCENT: Final = 100.0
 _MS_PER_S: Final = 1e3
 
 
-def write_page(directory: Path, plan: Plan, rows: Sequence[Row], *, command: str) -> Path:
+def write_page(directory: Path, plan: Plan, rows: Sequence[CellRow], *, command: str) -> Path:
     """Write `sweep.html` into `directory` and return its path. Raises `OSError` where it cannot be."""
     path = directory / "sweep.html"
     write_text(path, render_page(plan, rows, command=command))
     return path
 
 
-def render_page(plan: Plan, rows: Sequence[Row], *, command: str) -> str:
-    groups = groups_of(plan, rows)
-    seeds = next((one.values for one in plan.over if one.key == SEED), ())
-    spread = f" Lines are means over {len(seeds)} seeds, bands the least and the most." if seeds else ""
-    sections = [section("Results", _results(plan, groups))]
-    if groups:
+def render_page(plan: Plan, rows: Sequence[CellRow], *, command: str) -> str:
+    replicates = replicates_of(plan, rows)
+    spread = f" Lines are means over {plan.seeds} seeds, bands the least and the most." if plan.seeds else ""
+    sections = [section("Results", _results(plan, replicates))]
+    if replicates:
         first = _axis_key(plan) or "policy"
         caption = f"Against {first}.{spread}" + (
             f" The first {MOST_ROWS} of the other keys' combinations." if len(_rows(plan)) > MOST_ROWS else ""
         )
-        sections.insert(0, section("Against what was swept", figure(_measures_figure(plan, groups), caption)))
+        drawn = figure(_measures_figure(plan, replicates), caption)
+        sections.insert(0, section("Against what was swept", drawn))
     failed = [row for row in rows if row["error"] is not None]
     sections.append(section("Cells that failed", _failures(failed)))
     sections.append(section("What was run", Markup(f"<p><code>{escape(command)}</code></p>")))
@@ -51,7 +52,7 @@ def render_page(plan: Plan, rows: Sequence[Row], *, command: str) -> str:
     )
 
 
-def _verdict(plan: Plan, rows: Sequence[Row]) -> Markup:
+def _verdict(plan: Plan, rows: Sequence[CellRow]) -> Markup:
     finished = [row for row in rows if row["error"] is None]
     unfaithful = sum(not row["faithful"] for row in finished)
     missing = len(plan.cells) - len(finished)
@@ -65,27 +66,26 @@ def _verdict(plan: Plan, rows: Sequence[Row]) -> Markup:
     return Markup(f"<div class='verdict bad'>{' '.join(said)}</div>")
 
 
-def _results(plan: Plan, groups: Sequence[Group]) -> Markup:
-    keys = [one.key for one in plan.over if one.key != SEED]
-    measures = measures_of(groups)
-    if not groups:
+def _results(plan: Plan, replicates: Sequence[Replicates]) -> Markup:
+    keys, measures = plan.keys, measures_of(replicates)
+    if not replicates:
         return Markup("<p>No cell has finished.</p>")
     return table(
-        [*keys, "policy", "seeds", *map(shown, measures)],
+        [*keys, "policy", "seeds", *(TITLES[measure] for measure in measures)],
         [
             (
-                *(as_text(group.values[key]) for key in keys),
-                group.policy,
-                str(group.seeds),
-                *(_spread(name, group.spreads.get(name)) for name in measures),
+                *(as_text(one.values[key]) for key in keys),
+                one.policy,
+                str(one.seeds),
+                *(_spread(name, one.spreads.get(name)) for name in measures),
             )
-            for group in groups
+            for one in replicates
         ],
         text_columns=len(keys) + 1,
     )
 
 
-def _spread(name: str, spread: Spread | None) -> Markup:
+def _spread(name: Measure, spread: Spread | None) -> Markup:
     if spread is None:
         return html(NOTHING)
     mean = html(written(name, spread.mean))
@@ -95,7 +95,7 @@ def _spread(name: str, spread: Spread | None) -> Markup:
     return Markup(f"{mean}<small>{html(least)} .. {html(most)}</small>")
 
 
-def _failures(rows: Sequence[Row]) -> Markup:
+def _failures(rows: Sequence[CellRow]) -> Markup:
     if not rows:
         return Markup("")
     return table(
@@ -104,42 +104,42 @@ def _failures(rows: Sequence[Row]) -> Markup:
 
 
 def _axis_key(plan: Plan) -> str | None:
-    return next((one.key for one in plan.over if one.key != SEED), None)
+    return next(iter(plan.keys), None)
 
 
 def _rows(plan: Plan) -> list[dict[str, Any]]:
     """The combinations of what is swept over besides the first key and the seed: a row of panels each."""
     rows: list[dict[str, Any]] = [{}]
     for one in plan.over:
-        if one.key not in (SEED, _axis_key(plan)):
+        if one.key in plan.keys[1:]:
             rows = [row | {one.key: value} for row in rows for value in one.values]
     return rows
 
 
 @figure_style
-def _measures_figure(plan: Plan, groups: Sequence[Group]) -> str:
+def _measures_figure(plan: Plan, replicates: Sequence[Replicates]) -> str:
     key = _axis_key(plan)
     values = next((one.values for one in plan.over if one.key == key), ())
     numeric = bool(values) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values
     )
-    names = [name for name in measures_of(groups) if name != _NOT_DRAWN]
+    names = [name for name in measures_of(replicates) if name is not _NOT_DRAWN]
     rows = _rows(plan)[:MOST_ROWS]
     drawing, panels = new_figure(len(rows), max(1, len(names)), height=2.5)
     for r, row in enumerate(rows):
-        here = [group for group in groups if all(group.values[k] == v for k, v in row.items())]
+        here = [one for one in replicates if all(one.values[k] == v for k, v in row.items())]
         for axes, name in zip(panels[r * len(names) :], names, strict=False):
             for i, policy in enumerate(plan.policies):
                 points = [
-                    (_place(group, key, values, numeric, i), group.spreads[name])
-                    for group in here
-                    if group.policy == policy and name in group.spreads
+                    (_place(one, key, values, numeric, i), one.spreads[name])
+                    for one in here
+                    if one.policy == policy and name in one.spreads
                 ]
                 _draw(
                     axes, sorted(points, key=lambda point: point[0]), name, policy, COLOURS[i % len(COLOURS)]
                 )
-            title = shown(name) + "".join(f", {k.rpartition('.')[2]}={as_text(v)}" for k, v in row.items())
-            axes.set(title=title, ylabel="%" if name == "slo_attainment" else "ms")
+            title = TITLES[name] + "".join(f", {k.rpartition('.')[2]}={as_text(v)}" for k, v in row.items())
+            axes.set(title=title, ylabel="%" if name is Measure.SLO_ATTAINMENT else "ms")
             if r == len(rows) - 1:
                 axes.set_xlabel(key or "policy")
             if key is None:
@@ -148,22 +148,22 @@ def _measures_figure(plan: Plan, groups: Sequence[Group]) -> str:
                 axes.set_xticks(range(len(values)), [as_text(value) for value in values])
             elif len(values) <= _MOST_TICKS:
                 axes.set_xticks([float(value) for value in values], [as_text(value) for value in values])
-            axes.set_ylim(bottom=0, top=102 if name == "slo_attainment" else None)
+            axes.set_ylim(bottom=0, top=102 if name is Measure.SLO_ATTAINMENT else None)
     if panels and key is not None:
         legend_above(drawing, panels[0])
     return svg(drawing, f"Measures of each policy against {escape(key or 'policy')}")
 
 
-def _place(group: Group, key: str | None, values: Sequence[Any], numeric: bool, policy: int) -> float:
-    """Where a group stands on the x axis: at its number, else at the place of its value or its policy."""
+def _place(one: Replicates, key: str | None, values: Sequence[Any], numeric: bool, policy: int) -> float:
+    """Where replicates stand on the x axis: at its number, else at the place of its value or its policy."""
     if key is None:
         return policy
-    value = group.values[key]
+    value = one.values[key]
     return float(value) if numeric else list(values).index(value)
 
 
-def _draw(axes: Any, points: Sequence[tuple[float, Spread]], name: str, policy: str, colour: str) -> None:
-    factor = _PERCENT if name == "slo_attainment" else _MS_PER_S
+def _draw(axes: Any, points: Sequence[tuple[float, Spread]], name: Measure, policy: str, colour: str) -> None:
+    factor = _PERCENT if name is Measure.SLO_ATTAINMENT else _MS_PER_S
     x = [place for place, _ in points]
     mean = [spread.mean * factor for _, spread in points]
     least = [spread.least * factor for _, spread in points]

@@ -15,6 +15,7 @@ from experiments.results.folder_names import folder_names
 from experiments.scenario.reading import Override, override, read_scenario
 from experiments.scenario.scenario import Scenario
 
+SEED = "seed"
 MOST_CELLS = 100_000
 _MOST_NAME = 80
 
@@ -62,6 +63,16 @@ class Plan:
     over: tuple[Over, ...]
     policies: tuple[str, ...]
     cells: tuple[Cell, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """The swept keys but the seed, in the order given."""
+        return [one.key for one in self.over if one.key != SEED]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds every point has: 0 where the seed is not swept over."""
+        return next((len(one.values) for one in self.over if one.key == SEED), 0)
 
 
 def read_over(text: str) -> Over:

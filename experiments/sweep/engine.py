@@ -1,0 +1,53 @@
+"""What runs the cells of a sweep side by side: joblib with one of its backends."""
+
+import contextlib
+import enum
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import joblib
+
+from experiments.errors import UserError
+
+
+class Engine(enum.StrEnum):
+    """The backends that are treated each in its own way; joblib may know others."""
+
+    LOKY = "loky"
+    RAY = "ray"
+    DASK = "dask"
+
+
+_PACKAGES: dict[str, str] = {Engine.RAY: '"ray[default]"', Engine.DASK: '"dask[distributed]"'}
+
+
+@contextlib.contextmanager
+def engine(backend: str) -> Iterator[None]:
+    """joblib with `backend`, connected. A cluster is found where its own tools look for it, in `RAY_ADDRESS`
+    or `DASK_SCHEDULER_ADDRESS`. Raises `UserError` for an engine that is not there."""
+    options: dict[str, Any] = {}
+    try:
+        if backend == Engine.RAY:
+            from ray.util.joblib import register_ray
+
+            register_ray()
+        if backend == Engine.DASK:
+            import distributed  # noqa: F401  # joblib's own message would name neither package nor option
+
+            if "DASK_SCHEDULER_ADDRESS" not in os.environ:
+                raise UserError(
+                    "--backend dask: set DASK_SCHEDULER_ADDRESS to the scheduler's, as in tcp://HOST:8786"
+                )
+            options["scheduler_host"] = os.environ["DASK_SCHEDULER_ADDRESS"]
+        configured = joblib.parallel_config(backend=backend, **options)
+    except ImportError as error:
+        package = _PACKAGES.get(backend, backend)
+        raise UserError(f"--backend {backend}: {error}; to get it: pip install {package}") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"--backend {backend}: {error}") from None
+    with configured, warnings.catch_warnings():
+        # Of workers that are restarted because they had grown: nothing a user could act on.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+        yield

@@ -1,0 +1,74 @@
+"""The means over seeds that the table and the page of a sweep show."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.results.readable_numbers import duration, share
+from experiments.sweep.plan import Plan
+from experiments.sweep.results import CellRow, Measure
+
+_LAST_RESORT = Measure.DURATION_S
+"""Shown of single flows, which have none of the other measures."""
+
+TITLES = {
+    Measure.SLO_ATTAINMENT: "SLO met",
+    Measure.TTFT_MEAN_S: "TTFT mean",
+    Measure.TTFT_P99_S: "TTFT p99",
+    Measure.CCT_MEAN_S: "CCT mean",
+    Measure.COFLOW_MEAN_S: "coflow mean",
+    _LAST_RESORT: "duration",
+}
+"""The measures that are shown, and what they are called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """A measure over the seeds of replicates: the mean, the least and the most."""
+
+    mean: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicates:
+    """The cells that differ in their seed only. `spreads` lacks a measure that none of them has."""
+
+    values: dict[str, Any]
+    policy: str
+    seeds: int
+    spreads: dict[Measure, Spread]
+
+
+def replicates_of(plan: Plan, rows: Sequence[CellRow]) -> list[Replicates]:
+    """The finished cells by point and policy, seeds together, in the order of the plan."""
+    found: dict[str, list[CellRow]] = {}
+    for row in rows:
+        if row["error"] is None:
+            name = json.dumps([[row[key] for key in plan.keys], row["policy"]])
+            found.setdefault(name, []).append(row)
+    return [
+        Replicates(
+            values={key: alike[0][key] for key in plan.keys},
+            policy=alike[0]["policy"],
+            seeds=len(alike),
+            spreads={
+                name: Spread(mean=sum(values) / len(values), least=min(values), most=max(values))
+                for name in TITLES
+                if (values := [row[name] for row in alike if row[name] is not None])
+            },
+        )
+        for alike in found.values()
+    ]
+
+
+def measures_of(replicates: Sequence[Replicates]) -> list[Measure]:
+    """Those of the shown measures that any of the replicates have."""
+    found = [name for name in TITLES if any(name in one.spreads for one in replicates)]
+    return [name for name in found if name != _LAST_RESORT] or found
+
+
+def written(measure: Measure, value: float) -> str:
+    return share(value) if measure is Measure.SLO_ATTAINMENT else duration(value)

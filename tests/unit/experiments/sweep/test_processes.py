@@ -1,0 +1,46 @@
+"""Cells side by side, in processes of their own."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+COMMAND = [sys.executable, "-c", "from experiments.cli.app import main; main()", "sweep", "two-flows"]
+
+
+def test_cells_are_the_same_whichever_process_runs_them(tmp_path: Path) -> None:
+    for out, jobs in (("one", "1"), ("two", "2")):
+        done = subprocess.run(
+            [*COMMAND, "--over", "seed=1:2", "--policy", "mfs", "--jobs", jobs, "--out", out],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    names = sorted(path.name for path in (tmp_path / "one" / "cells").iterdir())
+    assert len(names) == 2
+    for name in names:
+        one, two = (tmp_path / out / "cells" / name / "summary.json" for out in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_when_it_is_killed_its_workers_end_and_finished_cells_stay(tmp_path: Path) -> None:
+    command = [*COMMAND, "--over", "seed=1:400", "--jobs", "2", "--out", "s"]
+    sweep = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while len(finished := list(tmp_path.glob("s/cells/*/cell.json"))) < 2:
+            assert time.monotonic() < deadline
+            assert sweep.poll() is None
+            time.sleep(0.05)
+        family = psutil.Process(sweep.pid).children(recursive=True)
+    finally:
+        sweep.kill()
+        sweep.wait()
+
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert len(family) >= 2
+    assert alive == []
+    assert all(json.loads(path.read_text())["error"] is None for path in finished)

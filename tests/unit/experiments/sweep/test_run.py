@@ -1,0 +1,194 @@
+"""`mfs sweep`: how cells are run, gone on with and brought together, in this process on a toy fabric."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from toy_fabric import Mfs, ToyFabric
+
+from testbed.fabric import RunFailed
+from testbed.fabrics import FABRICS
+
+TOY = ("sweep", "two-flows", "--fabric", "toy", "--jobs", "1")
+
+
+GRID = ("--over", "topology.servers=3,4", "--over", "seed=1:2", "--policy", "fair", "--policy", "mfs")
+
+
+@pytest.fixture
+def mfs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Mfs:
+    monkeypatch.chdir(tmp_path)
+    return Mfs(monkeypatch, capfd)
+
+
+@pytest.fixture
+def toy(mfs: Mfs) -> ToyFabric:
+    fabric = ToyFabric()
+    mfs.fabric(fabric)
+    return fabric
+
+
+def rows(directory: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((directory / "sweep.csv").open()))
+
+
+def test_every_cell_is_a_row_and_its_summary_is_all_it_keeps(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path
+) -> None:
+    assert mfs(*TOY, *GRID, "--out", "s") == 0
+
+    found = rows(tmp_path / "s")
+    assert [(row["topology.servers"], row["seed"], row["policy"]) for row in found[:3]] == [
+        ("3", "1", "fair"),
+        ("3", "1", "mfs"),
+        ("3", "2", "fair"),
+    ]
+    assert len(found) == 8
+    assert toy.ran == [("fair", 1), ("mfs", 1), ("fair", 2), ("mfs", 2)] * 2
+    cell = tmp_path / "s" / found[0]["cell"]
+    assert sorted(path.name for path in cell.iterdir()) == ["cell.json", "summary.json"]
+    assert json.loads((cell / "summary.json").read_text())["runs"][0]["flows"][0]["finish_s"] == 1.0
+    assert (tmp_path / "s" / "sweep.html").stat().st_size > 1000
+    # Flows have no TTFT: what the table shows is how long the run was, the same for every seed.
+    assert "two-flows on toy; mean over 2 seeds, least .. most of them" in mfs.out
+    assert "3 fair 1.00s" in " ".join(mfs.out.split())
+    assert mfs.out.splitlines()[-2:] == ["cells: s/sweep.csv", "page: s/sweep.html"]
+    assert "8/8 cells" in mfs.err
+
+
+def test_json_is_all_there_is_on_standard_output(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
+    assert mfs(*TOY, "--over", "seed=1:2", "--policy", "fair", "--json") == 0
+
+    content = json.loads(mfs.out)
+    assert content["over"] == {"seed": [1, 2]}
+    assert content["complete"] is True
+    assert [(cell["policy"], cell["seed"], cell["error"]) for cell in content["cells"]] == [
+        ("fair", 1, None),
+        ("fair", 2, None),
+    ]
+    (made,) = (tmp_path / "runs").iterdir()
+    assert made.name.endswith("-two-flows-sweep")
+
+
+def test_with_tables_a_cell_is_a_run_directory(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
+    assert mfs(*TOY, "--over", "seed=1", "--policy", "fair", "--keep", "tables", "--out", "s") == 0
+
+    (cell,) = (tmp_path / "s" / "cells").iterdir()
+    assert {"flows.parquet", "report.html", "summary.json", "cell.json"} <= {p.name for p in cell.iterdir()}
+    assert mfs("report", str(cell)) == 0
+
+
+def test_the_workload_is_made_once_for_all_policies_of_a_point(
+    mfs: Mfs, toy: ToyFabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.sweep import cell as sweep_cell
+
+    made: list[int] = []
+    resolve = sweep_cell.resolve
+    monkeypatch.setattr(sweep_cell, "resolve", lambda one: made.append(one.seed) or resolve(one))
+    monkeypatch.setattr(sweep_cell, "_last", None)
+
+    assert mfs(*TOY, *GRID) == 0
+    assert made == [1, 2, 1, 2]
+
+
+def test_a_cell_that_fails_is_told_and_the_others_go_on(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
+    mfs.fabric(ToyFabric(trouble=RunFailed("rank 3 died"), in_policy="mfs"))
+
+    assert mfs(*TOY, *GRID, "--out", "s") == 1
+
+    found = rows(tmp_path / "s")
+    assert [row["error"] for row in found] == ["", "rank 3 died"] * 4
+    assert sum(line.endswith(": rank 3 died") for line in mfs.err.splitlines()) == 4
+    assert "4 failed" in mfs.err
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["complete"] is False
+
+
+def test_what_has_finished_is_not_run_again_and_what_failed_is(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path
+) -> None:
+    mfs.fabric(ToyFabric(trouble=ValueError("a bug"), in_policy="mfs"))
+    assert mfs(*TOY, *GRID, "--out", "s") == 1
+    assert rows(tmp_path / "s")[1]["error"] == "ValueError: a bug"
+
+    mfs.fabric(toy)
+    assert mfs(*TOY, *GRID, "--out", "s") == 0
+    assert toy.ran == [("mfs", 1), ("mfs", 2)] * 2
+    assert all(row["error"] == "" for row in rows(tmp_path / "s"))
+
+    toy.ran.clear()
+    assert mfs(*TOY, *GRID, "--out", "s") == 0
+    assert toy.ran == []
+
+
+def test_interrupted_it_says_how_to_go_on_and_does(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
+    """Ctrl-C in the second cell of four."""
+    mfs.fabric(ToyFabric(trouble=KeyboardInterrupt(), in_policy="mfs"))
+    arguments = (*TOY, "--over", "seed=1:2", "--policy", "fair", "--policy", "mfs")
+
+    assert mfs(*arguments) == 130
+
+    (directory,) = (tmp_path / "runs").iterdir()
+    again = f"mfs {' '.join(arguments)} --out runs/{directory.name}"
+    assert mfs.err.splitlines()[-2:] == [
+        "mfs: interrupted",
+        f"1 of 4 cells have finished; to go on: {again}",
+    ]
+    assert [row["policy"] for row in rows(directory)] == ["fair"]
+
+    mfs.fabric(toy)
+    assert mfs(*again.split()[1:]) == 0
+    assert toy.ran == [("mfs", 1), ("fair", 2), ("mfs", 2)]
+    assert len(rows(directory)) == 4
+
+
+def test_a_directory_that_is_not_of_this_sweep_is_refused(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
+    assert mfs(*TOY, "--over", "seed=1:2", "--out", "s") == 0
+    before = sorted(tmp_path.rglob("*"))
+
+    assert mfs(*TOY, "--over", "seed=1:3", "--out", "s") == 2
+    assert "mfs: --out s: holds another sweep (mfs sweep two-flows --fabric toy" in mfs.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("keep")
+    assert mfs(*TOY, "--over", "seed=1", "--out", "mine") == 2
+    assert "is not empty and holds no sweep" in mfs.err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--fabric", "mininet", "--jobs", "2"), "--fabric mininet: one cell at a time"),
+        (("--fabric", "mininet", "--backend", "dask"), "--fabric mininet: one cell at a time"),
+        (("--fabric", "mininett"), "--fabric mininett: fabric: 'mininett' is no fabric here"),
+        (("--backend", "lokky"), "--backend lokky: Invalid backend"),
+        (("--policy", "fare"), "--policy fare: policies[0]: there is no policy 'fare'"),
+        (("--over", "units.tp=2,3"), "--over seed=1 --over units.tp=3: scenario quickstart: units.tp: "),
+    ],
+)
+def test_what_can_be_told_beforehand_is(
+    mfs: Mfs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.setitem(FABRICS, "mininet", lambda: ToyFabric())
+
+    assert mfs("sweep", "quickstart", "--over", "seed=1:2", *arguments) == 2
+
+    assert mfs.err.startswith("mfs: ")
+    assert told in mfs.err
+    assert "Traceback" not in mfs.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_engine_whose_package_is_missing_says_what_to_install(
+    mfs: Mfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+
+    for backend, package in (("ray", "ray[default]"), ("dask", "dask[distributed]")):
+        assert mfs("sweep", "two-flows", "--over", "seed=1:2", "--backend", backend) == 2
+        assert f'to get it: pip install "{package}"' in mfs.err
