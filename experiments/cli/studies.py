@@ -234,8 +234,8 @@ def validate(
         chosen = load_scenario(str(scenario), overrides)
 
         from experiments.cli.progress_display import display_for
-        from experiments.validate.page import render_table
         from experiments.validate.run import validate as run_both
+        from experiments.validate.table import render_table
         from testbed.fabrics import FABRICS
 
         with standard_output_kept_clean(), display_for(Console(stderr=True)) as display:

@@ -6,7 +6,7 @@ where a name says so, else seconds.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ FLOW_ERROR = 0.15
 FlowKey = tuple[str, ...]
 
 
-class Timed(msgspec.Struct, frozen=True):
+class TimedFlow(msgspec.Struct, frozen=True):
     """How long a flow took, from submit to finish, and how large it was."""
 
     stage: Stage
@@ -37,7 +37,7 @@ class RunTimes(msgspec.Struct, frozen=True, kw_only=True):
 
     ttft_ns: dict[int, int]
     met_slo: dict[int, bool]
-    flows: dict[FlowKey, Timed]
+    flows: dict[FlowKey, TimedFlow]
 
 
 def run_times(requests: Iterable[RequestRow], flows: Iterable[FlowRow]) -> RunTimes:
@@ -49,7 +49,7 @@ def run_times(requests: Iterable[RequestRow], flows: Iterable[FlowRow]) -> RunTi
     is sent nothing returns when the kernel has its bytes, which is no time of the network.
     """
     rows = list(requests)
-    taken: dict[FlowKey, list[tuple[str, Timed]]] = defaultdict(list)
+    taken: dict[FlowKey, list[tuple[str, TimedFlow]]] = defaultdict(list)
     shares: dict[str, list[int]] = {}
     for flow in flows:
         if flow.stage is Stage.COLLECTIVE and flow.coflow is not None:
@@ -59,14 +59,14 @@ def run_times(requests: Iterable[RequestRow], flows: Iterable[FlowRow]) -> RunTi
             one[2] += flow.size_bytes
             continue
         name = (flow.id,) if flow.request is None else (str(flow.request), str(flow.layer))
-        timed = Timed(flow.stage, flow.finish_ns - flow.submit_ns, flow.size_bytes)
+        timed = TimedFlow(flow.stage, flow.finish_ns - flow.submit_ns, flow.size_bytes)
         taken[(flow.stage.value, *name)].append((flow.id, timed))
-    found: dict[FlowKey, Timed] = {}
+    found: dict[FlowKey, TimedFlow] = {}
     for key, same in taken.items():
         for number, (_, timed) in enumerate(sorted(same, key=lambda item: item[0])):
             found[(*key, str(number))] = timed
     for coflow, (ready, last, size) in shares.items():
-        found[Stage.COLLECTIVE.value, coflow] = Timed(Stage.COLLECTIVE, last - ready, size)
+        found[Stage.COLLECTIVE.value, coflow] = TimedFlow(Stage.COLLECTIVE, last - ready, size)
     return RunTimes(
         ttft_ns={row.request: row.ttft_ns for row in rows if row.ttft_ns is not None},
         met_slo={row.request: meets_slo(row) for row in rows},
@@ -210,144 +210,3 @@ def _values(times: Mapping[int, int]) -> list[float]:
 
 def _seconds(nanoseconds: float | None) -> float | None:
     return None if nanoseconds is None else nanoseconds / NS_PER_S
-
-
-class Ranking(msgspec.Struct, frozen=True, kw_only=True):
-    """The policies by one measure, the best first, on both. `tau` is Kendall's tau-b, None where either
-    run tells no two policies apart; `contradicted` are the pairs that both tell apart, in opposite order."""
-
-    measure: str
-    tie: float
-    emulated: tuple[str, ...]
-    simulated: tuple[str, ...]
-    tau: float | None
-    contradicted: tuple[tuple[str, str], ...]
-
-
-def rank(
-    measure: str,
-    values: Mapping[str, Pair],
-    *,
-    smaller_is_better: bool,
-    tie: float,
-    relative: bool,
-) -> Ranking:
-    """Compare the order in which both put the policies. Two that differ by `tie` at most, of the larger if
-    `relative`, are not told apart.
-
-    Kendall's tau-b over pairs (Kendall, 1945): agreements less contradictions, over the geometric mean of
-    the pairs that each of the two tells apart. Being tied is asked of each pair by itself, so that it need
-    not be transitive. Policies without a value are left out.
-    """
-    known = {name: pair for name, pair in values.items() if None not in (pair.emulated, pair.simulated)}
-    sign = -1 if smaller_is_better else 1
-
-    def side(which: Callable[[Pair], float | None]) -> dict[str, float]:
-        return {name: sign * (which(pair) or 0.0) for name, pair in known.items()}
-
-    def order(a: float, b: float) -> int:
-        noise = tie * max(abs(a), abs(b)) if relative else tie
-        return 0 if abs(a - b) <= noise else 1 if a > b else -1
-
-    first, second = side(lambda pair: pair.emulated), side(lambda pair: pair.simulated)
-    names = list(known)
-    agree = told_first = told_second = 0
-    contradicted: list[tuple[str, str]] = []
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            one, other = (order(run[a], run[b]) for run in (first, second))
-            agree += one * other
-            told_first += one != 0
-            told_second += other != 0
-            if one * other < 0:
-                contradicted.append((a, b) if one > 0 else (b, a))
-    told = (told_first * told_second) ** 0.5
-    return Ranking(
-        measure=measure,
-        tie=tie,
-        emulated=_best_first(first),
-        simulated=_best_first(second),
-        tau=agree / told if told else None,
-        contradicted=tuple(contradicted),
-    )
-
-
-def _best_first(values: Mapping[str, float]) -> tuple[str, ...]:
-    return tuple(sorted(values, key=lambda name: (-values[name], name)))
-
-
-class Goal(msgspec.Struct, frozen=True, kw_only=True):
-    """Something the simulation is held to; `value` in words, `met` or not."""
-
-    name: str
-    value: str
-    met: bool
-
-
-def worst(errors: Iterable[tuple[str, float | None]]) -> tuple[str, float] | None:
-    """The policy whose error is largest, either way, and that error; None where there is none."""
-    known = [(abs(error), name, error) for name, error in errors if error is not None]
-    if not known:
-        return None
-    _, name, error = max(known)
-    return name, error
-
-
-def goals_of(
-    *,
-    free: Mapping[str, Comparison],
-    replayed: Mapping[str, Comparison],
-    rankings: Sequence[Ranking],
-    unfaithful: Sequence[str],
-    mean_error: float,
-    flow_share: float,
-) -> tuple[Goal, ...]:
-    """What the simulation is held to, for the policies compared; a goal that nothing can be said of is
-    left out.
-
-    `free` and `replayed` are comparisons by policy, where the simulator forms its own batches and where it
-    runs the emulated ones. Collectives and flows are judged where they are the same: of other batches they
-    are others, and a mean over them compares nothing. `unfaithful` are the policies whose emulated run is
-    not to be believed.
-    """
-    goals: list[Goal] = []
-    if unfaithful:
-        goals.append(Goal(name="emulated runs are faithful", value=f"not {', '.join(unfaithful)}", met=False))
-    same_collectives = {policy: replayed.get(policy, one) for policy, one in free.items()}
-    for name, errors in (
-        ("mean TTFT", [(policy, one.ttft_mean_s.error) for policy, one in free.items()]),
-        (
-            "mean collective completion time",
-            [(policy, one.cct_mean_s.error) for policy, one in same_collectives.items()],
-        ),
-    ):
-        found = worst(errors)
-        if found is not None:
-            policy, error = found
-            goals.append(
-                Goal(
-                    name=f"{name} within {mean_error:.0%}",
-                    value=f"{error:+.1%} ({policy})",
-                    met=abs(error) <= mean_error,
-                )
-            )
-    shares = [(one.within, policy) for policy, one in replayed.items() if one.within is not None]
-    if shares:
-        share, policy = min(shares)
-        goals.append(
-            Goal(
-                name=f"{flow_share:.0%} of flows within {FLOW_ERROR:.0%}",
-                value=f"{share:.1%} ({policy})",
-                met=share >= flow_share,
-            )
-        )
-    for ranking in rankings:
-        apart = ", ".join(f"{a} before {b}" for a, b in ranking.contradicted)
-        goals.append(
-            Goal(
-                name=f"same ranking by {ranking.measure}",
-                value=f"not {apart}" if apart else "no two policies in opposite order",
-                met=not apart,
-            )
-        )
-    return tuple(goals)

@@ -1,13 +1,9 @@
-"""What `mfs validate` shows: lines for a terminal, and a page with a figure of every flow."""
+"""The page of a validation: the comparisons as tables, and a figure of every flow."""
 
-from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from matplotlib.ticker import NullLocator, StrMethodFormatter
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from controller.flow import Stage
 from experiments.report.chart import (
@@ -20,12 +16,12 @@ from experiments.report.chart import (
     new_figure,
     svg,
 )
-from experiments.report.markup import Markup, html
-from experiments.report.markup import table as html_table
+from experiments.report.markup import Markup, html, table
 from experiments.report.page import figure, page, section
-from experiments.results.readable_numbers import NOTHING, duration, share
-from experiments.validate.compare import FLOW_ERROR, Comparison, Matched, Pair
-from experiments.validate.run import Flows, PolicyResult, Validation
+from experiments.results.readable_numbers import duration, share
+from experiments.validate.compare import FLOW_ERROR, Matched
+from experiments.validate.result import MatchedFlows, Validation
+from experiments.validate.table import comparisons, error, notes, rows_of
 
 MOST_POINTS: Final = 4000
 """Of a scatter plot; of more flows every n-th is drawn."""
@@ -36,113 +32,9 @@ _HEADINGS: Final = (
     *("policy", "run", "mean TTFT", "error", "TTFT p99", "error", "SLO met"),
     *("mean CCT", "error", "S1 error", "S3 error", "flows", "right"),
 )
-_NARROW: Final = {
-    0: "policy",
-    1: "run",
-    2: "TTFT\nmean",
-    3: "error",
-    6: "SLO\nmet",
-    7: "CCT\nmean",
-    8: "error",
-    9: "S1\nerror",
-    10: "S3\nerror",
-    12: "flows\nright",
-}
-"""What fits a terminal of 80: the numbers of columns, and their headings there."""
 
 
-def error(value: float | None) -> str:
-    """A relative error in per cent, with its sign."""
-    return NOTHING if value is None else f"{100 * value:+.1f} %"
-
-
-def rows_of(results: Sequence[PolicyResult]) -> Iterator[tuple[str, ...]]:
-    """A line for each emulated run, and one for each run it was compared with.
-
-    A simulation has `ideal` links, or `links` as the emulated fabric configures them, or all that the
-    `machine` adds; a `replay` runs the emulated batches.
-    """
-    for result in results:
-        first = result.free.ideal
-        yield (
-            result.policy,
-            "emulated",
-            duration(first.ttft_mean_s.emulated),
-            "",
-            duration(first.ttft_p99_s.emulated),
-            "",
-            share(first.slo_attainment.emulated),
-            duration(first.cct_mean_s.emulated),
-            *[""] * 5,
-        )
-        for name, one in _comparisons(result):
-            yield ("", name, *_cells(one))
-
-
-def _comparisons(result: PolicyResult) -> Iterator[tuple[str, Comparison]]:
-    for suffix, simulations in (("", result.free), (", replay", result.replayed)):
-        if simulations is not None:
-            yield f"ideal{suffix}", simulations.ideal
-            yield f"links{suffix}", simulations.links
-            if simulations.overheads is not None:
-                yield f"machine{suffix}", simulations.overheads
-    if result.repeated is not None:
-        yield "emulated again", result.repeated
-
-
-def _cells(one: Comparison) -> tuple[str, ...]:
-    stages = {stage.stage: stage.mean_s for stage in one.stages}
-    return (
-        *_both(one.ttft_mean_s),
-        *_both(one.ttft_p99_s),
-        share(one.slo_attainment.simulated),
-        *_both(one.cct_mean_s),
-        error(stages["S1"].error),
-        error(stages["S3"].error),
-        f"{one.matched}/{one.flows}",
-        share(one.within),
-    )
-
-
-def _both(pair: Pair) -> tuple[str, str]:
-    return duration(pair.simulated), error(pair.error)
-
-
-def render_table(result: Validation) -> Group:
-    """What `mfs validate` prints."""
-    scale = result.scale
-    title = (
-        f"{result.scenario}, seed {result.seed}, time x{scale.time_dilation:g}, bytes x{scale.bytes_scale:g}:"
-        " emulated and simulated"
-    )
-    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for i, heading in _NARROW.items():
-        table.add_column(heading, justify="left" if i < 2 else "right", overflow="fold", no_wrap=i > 0)
-    for row in rows_of(result.policies):
-        table.add_row(*(Text(row[i] if i < 2 else row[i].replace(" ", "")) for i in _NARROW))
-    parts: list[RenderableType] = [table]
-    parts += [Text(line) for line in notes(result)]
-    for goal in result.goals:
-        word, style = ("met", "green") if goal.met else ("NOT met", "red")
-        parts.append(Text(f"{word}: {goal.name}: {goal.value}", style))
-    return Group(*parts)
-
-
-def notes(result: Validation) -> Iterator[str]:
-    """What has to be known to read the numbers."""
-    for one in result.policies:
-        if one.not_replayed is not None:
-            yield f"{one.policy}: the batches of the emulated run could not be made again: {one.not_replayed}"
-    for ranking in result.rankings:
-        tau = NOTHING if ranking.tau is None else f"{ranking.tau:+.2f}"
-        yield (
-            f"by {ranking.measure}: emulated {', '.join(ranking.emulated)}; simulated"
-            f" {', '.join(ranking.simulated)}; Kendall's tau {tau}, closer than {100 * ranking.tie:.3g}"
-            f" {'%' if ranking.measure == 'mean TTFT' else 'points'} counts as equal"
-        )
-
-
-def render_validation(result: Validation, flows: Flows) -> str:
+def render_validation(result: Validation, flows: MatchedFlows) -> str:
     """The page, as text."""
     sections = [
         section("Side by side", _results(result)),
@@ -169,7 +61,7 @@ def _verdict(result: Validation) -> Markup:
 
 def _results(result: Validation) -> Markup:
     lines = "".join(f"<p>{html(line)}</p>" for line in notes(result))
-    return Markup(html_table(_HEADINGS, rows_of(result.policies), text_columns=2) + lines)
+    return Markup(table(_HEADINGS, rows_of(result.policies), text_columns=2) + lines)
 
 
 def _stages(result: Validation) -> Markup:
@@ -191,10 +83,10 @@ def _stages(result: Validation) -> Markup:
             share(stage.within),
         )
         for policy in result.policies
-        for name, one in _comparisons(policy)
+        for name, one in comparisons(policy)
         for stage in one.stages
     ]
-    return html_table([*headings, "a tenth below", "half", "nine tenths", "right"], rows, text_columns=3)
+    return table([*headings, "a tenth below", "half", "nine tenths", "right"], rows, text_columns=3)
 
 
 def _flows(policy: str, matched: dict[str, Matched]) -> Markup:
@@ -219,7 +111,7 @@ def _overheads(result: Validation) -> Markup:
         )
         for name in result.links.__struct_fields__
     ]
-    return html_table(["in model units", "links", "machine"], rows, text_columns=1)
+    return table(["in model units", "links", "machine"], rows, text_columns=1)
 
 
 @figure_style

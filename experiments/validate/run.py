@@ -4,43 +4,28 @@ Twice: where each fabric forms its own batches, and where the simulator runs the
 formed (`testbed.serving.replay`). Only the second has flows that are the same on both.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
-import pyarrow as pa
 
 from experiments.atomic_file import write_text
 from experiments.calibrate.links import calibrate, members_for
-from experiments.errors import UserError
-from experiments.json_text import json_text
+from experiments.fabric_names import FabricName
 from experiments.resolve.calibration import Calibration, write_calibration
 from experiments.resolve.jobs import resolve
-from experiments.results.parquet import read_tables
 from experiments.run.directory import results_directory
 from experiments.run.run import RunListener, run_job, run_scenario
-from experiments.scenario.reading import load_scenario
 from experiments.scenario.scenario import Scenario
-from experiments.validate.compare import (
-    Comparison,
-    Goal,
-    Matched,
-    Pair,
-    Ranking,
-    RunTimes,
-    compare,
-    goals_of,
-    matched_flows,
-    rank,
-    run_times,
-)
+from experiments.validate.compare import RunTimes, compare, matched_flows, run_times
+from experiments.validate.emulated import Emulated, Rows, check_same_work, read_emulated
+from experiments.validate.goals import goals_of
+from experiments.validate.ranking import RankedBy, Ranking, rank
+from experiments.validate.result import MatchedFlows, PolicyResult, Simulations, Validation, as_json
 from testbed.emulation.nominal import link_overheads
 from testbed.fabric import Fabric
-from testbed.job import Job, Overheads, Scale
-from testbed.record import FlowRow, RequestRow
+from testbed.job import Job, Overheads
 from testbed.serving.replay import NotReplayable, plans_of
 from workers.plan import BatchPlan
 
@@ -56,96 +41,6 @@ SLO_TIE_REQUESTS = 2
 
 CALIBRATION_FILE = "calibration.json"
 EMULATED = "emulated"
-
-
-class Rows(Protocol):
-    """A `RunRecord`, or the tables of one."""
-
-    @property
-    def requests(self) -> Sequence[RequestRow]: ...
-
-    @property
-    def flows(self) -> Iterable[FlowRow]: ...
-
-
-class Emulated(msgspec.Struct, frozen=True, kw_only=True):
-    """The emulated runs that a directory holds: what was run, at which scale, rows by policy, and the
-    policies whose run is not faithful."""
-
-    scenario: Scenario
-    scale: Scale
-    rows: dict[str, Any]
-    unfaithful: tuple[str, ...]
-
-
-class Simulations(msgspec.Struct, frozen=True, kw_only=True):
-    """What one emulated run is compared with: simulations with ideal links, with links as the emulated
-    fabric configures them, and with the overheads of the machine; None where none were asked for."""
-
-    ideal: Comparison
-    links: Comparison
-    overheads: Comparison | None
-
-    @property
-    def judged(self) -> Comparison:
-        return self.links if self.overheads is None else self.overheads
-
-
-class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy. `free` forms its own batches, `replayed` runs the emulated ones if there are any,
-    `repeated` is another emulated run of these. `not_replayed` says why emulated batches could not be made
-    again."""
-
-    policy: str
-    faithful: bool
-    free: Simulations
-    replayed: Simulations | None
-    not_replayed: str | None
-    repeated: Comparison | None
-
-
-class Validation(msgspec.Struct, frozen=True, kw_only=True):
-    """What `validate.json` holds. `links` and `overheads` are in model units; these None if none were asked
-    for."""
-
-    scenario: str
-    seed: int
-    scale: Scale
-    command: str
-    links: Overheads
-    overheads: Overheads | None
-    goals: tuple[Goal, ...]
-    rankings: tuple[Ranking, ...]
-    policies: tuple[PolicyResult, ...]
-
-    @property
-    def met(self) -> bool:
-        return all(goal.met for goal in self.goals)
-
-
-Flows = dict[str, dict[str, Matched]]
-"""The flows both runs have, by policy and by what the emulated run was compared with: for figures."""
-
-
-def read_emulated(path: Path) -> Emulated:
-    """Read the runs in `path`, which `mfs run` or `mfs validate` wrote.
-
-    Raises `UserError` for a directory that is none, or not of the emulated fabric.
-    """
-    try:
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-        scenario = load_scenario(str(path / "scenario.yaml"))
-        if summary["fabric"] != "mininet":
-            raise UserError(f"--emulated {path}: this is a run of the fabric {summary['fabric']!r}")
-        runs = summary["runs"]
-        return Emulated(
-            scenario=scenario,
-            scale=msgspec.convert(summary["scale"], Scale),
-            rows={run["policy"]: read_tables(path, run["policy"]) for run in runs},
-            unfaithful=tuple(run["policy"] for run in runs if not run["fidelity"]["faithful"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise UserError(f"--emulated {path}: not the directory of a finished run: {error}") from error
 
 
 def validate(
@@ -174,7 +69,7 @@ def validate(
             write_calibration(directory / CALIBRATION_FILE, calibration)
             scenario = _with_calibration(scenario, directory / CALIBRATION_FILE)
         if emulated is None:
-            on_machine = scenario.model_copy(update={"fabric": "mininet"})
+            on_machine = _on(FabricName.MININET, scenario)
             emulated = directory / EMULATED
             run_scenario(on_machine, fabric=emulator, out=emulated, progress=progress, command=command)
         runs = read_emulated(emulated)
@@ -186,8 +81,8 @@ def validate(
             progress=progress,
             command=command,
         )
-        write_text(directory / "validate.json", _json(result))
-        from experiments.validate.page import render_validation
+        write_text(directory / "validate.json", as_json(result))
+        from experiments.validate.page import render_validation  # only now: it loads matplotlib
 
         write_text(directory / "report.html", render_validation(result, flows))
     return directory, result
@@ -201,16 +96,14 @@ def compare_with(
     repeat: Callable[..., Rows] | None,
     progress: RunListener,
     command: str,
-) -> tuple[Validation, Flows]:
+) -> tuple[Validation, MatchedFlows]:
     """Simulate what was emulated and put the runs side by side, policy by policy."""
-    machine_jobs = {
-        job.policy: job for job in resolve(scenario.model_copy(update={"fabric": "mininet"})).jobs
-    }
-    jobs = {job.policy: job for job in resolve(scenario.model_copy(update={"fabric": "sim"})).jobs}
-    _check_same_work(emulated, machine_jobs)
+    machine_jobs = {job.policy: job for job in resolve(_on(FabricName.MININET, scenario)).jobs}
+    jobs = {job.policy: job for job in resolve(_on(FabricName.SIM, scenario)).jobs}
+    check_same_work(emulated, machine_jobs)
     links = link_overheads(emulated.scale)
     results: list[PolicyResult] = []
-    flows: Flows = {}
+    flows: MatchedFlows = {}
     for policy, job in jobs.items():
         real = run_times(emulated.rows[policy].requests, emulated.rows[policy].flows)
 
@@ -291,6 +184,10 @@ def _with_plans(job: Job, plans: tuple[BatchPlan, ...]) -> Job:
     return msgspec.structs.replace(job, plans=plans)
 
 
+def _on(fabric: FabricName, scenario: Scenario) -> Scenario:
+    return scenario.model_copy(update={"fabric": fabric.value})
+
+
 def _with_calibration(scenario: Scenario, path: Path) -> Scenario:
     simulation = scenario.simulation.model_copy(update={"calibration": str(path.resolve())})
     return scenario.model_copy(update={"simulation": simulation})
@@ -298,7 +195,7 @@ def _with_calibration(scenario: Scenario, path: Path) -> Scenario:
 
 def _calibrated(scenario: Scenario, emulator: Fabric, progress: RunListener) -> Calibration:
     """Measure at the rate that the scenario's NICs have on the wire, for its largest process group."""
-    job = resolve(scenario.model_copy(update={"fabric": "mininet"})).jobs[0]
+    job = resolve(_on(FabricName.MININET, scenario)).jobs[0]
     servers = set(job.topology.servers)
     nic_bps = max(job.scale.wire_bps(link.bps) for link in job.topology.links if link.src in servers)
     largest = max((len(members) for members in job.placement.groups.values()), default=0)
@@ -310,58 +207,26 @@ def _calibrated(scenario: Scenario, emulator: Fabric, progress: RunListener) -> 
     )
 
 
-def _check_same_work(emulated: Emulated, jobs: Mapping[str, Job]) -> None:
-    """Raises `UserError` where the runs were of other work than `jobs`, or another version made it."""
-    for policy, job in jobs.items():
-        if policy not in emulated.rows:
-            raise UserError(f"--policy {policy}: was not emulated (there are {', '.join(emulated.rows)})")
-        if job.scale != emulated.scale:
-            then, now = emulated.scale, job.scale
-            raise UserError(
-                f"--emulated: the run was at time x{then.time_dilation:g}, bytes x{then.bytes_scale:g}; its"
-                f" scenario now comes to x{now.time_dilation:g}, x{now.bytes_scale:g}: emulate it again"
-            )
-        rows = emulated.rows[policy]
-        wanted = sorted((request.id, request.arrival_ns, request.prompt_tokens) for request in job.requests)
-        had_requests = sorted((row.request, row.arrival_ns, row.prompt_tokens) for row in rows.requests)
-        if wanted != had_requests:
-            raise UserError("--emulated: its scenario now makes other requests: emulate it again")
-        if job.flows and {flow.transfer.id for flow in job.flows} != {flow.id for flow in rows.flows}:
-            raise UserError("--emulated: its scenario now has other flows: emulate it again")
-
-
 def _rankings(results: Sequence[PolicyResult]) -> tuple[Ranking, ...]:
     """By SLO attainment and by mean TTFT; none of a single policy."""
     if len(results) < 2:
         return ()
     judged = {result.policy: result.free.judged for result in results}
     requests = max(1, max(one.requests for one in judged.values()))
-
-    def ranked(measure: str, values: dict[str, Pair], smaller: bool, tie: float) -> Ranking:
-        return rank(measure, values, smaller_is_better=smaller, tie=tie, relative=smaller)
-
     rankings = (
-        ranked(
-            "SLO attainment",
+        rank(
+            RankedBy.SLO_ATTAINMENT.value,
             {policy: one.slo_attainment for policy, one in judged.items()},
-            False,
-            SLO_TIE_REQUESTS / requests + 1e-9,
+            smaller_is_better=False,
+            tie=SLO_TIE_REQUESTS / requests + 1e-9,
+            relative=False,
         ),
-        ranked("mean TTFT", {policy: one.ttft_mean_s for policy, one in judged.items()}, True, TTFT_TIE),
+        rank(
+            RankedBy.MEAN_TTFT.value,
+            {policy: one.ttft_mean_s for policy, one in judged.items()},
+            smaller_is_better=True,
+            tie=TTFT_TIE,
+            relative=True,
+        ),
     )
     return tuple(ranking for ranking in rankings if ranking.emulated)
-
-
-def _json(result: Validation) -> str:
-    """With the error beside each pair of numbers: who reads the file should not have to work it out."""
-
-    def with_errors(value: Any) -> Any:
-        if isinstance(value, Pair):
-            return {"emulated": value.emulated, "simulated": value.simulated, "error": value.error}
-        if isinstance(value, msgspec.Struct):
-            return {name: with_errors(getattr(value, name)) for name in value.__struct_fields__}
-        if isinstance(value, tuple):
-            return [with_errors(item) for item in value]
-        return value
-
-    return json_text({"met": result.met, **with_errors(result)})

@@ -1,0 +1,73 @@
+"""The emulated runs that simulations are compared with, read from the directory of a run."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from experiments.errors import UserError
+from experiments.fabric_names import FabricName
+from experiments.results.parquet import read_tables
+from testbed.job import Job, Scale
+from testbed.record import FlowRow, RequestRow
+
+
+class Rows(Protocol):
+    """A `RunRecord`, or the tables of one."""
+
+    @property
+    def requests(self) -> Sequence[RequestRow]: ...
+
+    @property
+    def flows(self) -> Iterable[FlowRow]: ...
+
+
+class Emulated(msgspec.Struct, frozen=True, kw_only=True):
+    """The emulated runs that a directory holds: their scale, their rows by policy, and the policies whose run
+    is not faithful."""
+
+    scale: Scale
+    rows: dict[str, Any]
+    unfaithful: tuple[str, ...]
+
+
+def read_emulated(path: Path) -> Emulated:
+    """Read the runs in `path`, which `mfs run` or `mfs validate` wrote.
+
+    Raises `UserError` for a directory that is none, or not of the emulated fabric.
+    """
+    try:
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        if summary["fabric"] != FabricName.MININET:
+            raise UserError(f"--emulated {path}: this is a run of the fabric {summary['fabric']!r}")
+        runs = summary["runs"]
+        return Emulated(
+            scale=msgspec.convert(summary["scale"], Scale),
+            rows={run["policy"]: read_tables(path, run["policy"]) for run in runs},
+            unfaithful=tuple(run["policy"] for run in runs if not run["fidelity"]["faithful"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise UserError(f"--emulated {path}: not the directory of a finished run: {error}") from error
+
+
+def check_same_work(emulated: Emulated, jobs: Mapping[str, Job]) -> None:
+    """Raises `UserError` where the runs were of other work than `jobs`, or another version made it."""
+    for policy, job in jobs.items():
+        if policy not in emulated.rows:
+            raise UserError(f"--policy {policy}: was not emulated (there are {', '.join(emulated.rows)})")
+        if job.scale != emulated.scale:
+            then, now = emulated.scale, job.scale
+            raise UserError(
+                f"--emulated: the run was at time x{then.time_dilation:g}, bytes x{then.bytes_scale:g}; its"
+                f" scenario now comes to x{now.time_dilation:g}, x{now.bytes_scale:g}: emulate it again"
+            )
+        rows = emulated.rows[policy]
+        wanted = sorted((request.id, request.arrival_ns, request.prompt_tokens) for request in job.requests)
+        had_requests = sorted((row.request, row.arrival_ns, row.prompt_tokens) for row in rows.requests)
+        if wanted != had_requests:
+            raise UserError("--emulated: its scenario now makes other requests: emulate it again")
+        if job.flows and {flow.transfer.id for flow in job.flows} != {flow.id for flow in rows.flows}:
+            raise UserError("--emulated: its scenario now has other flows: emulate it again")
