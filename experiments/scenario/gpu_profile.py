@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from experiments import yaml_file
 from experiments.errors import UserError
 from experiments.nearest import nearest
+from experiments.scenario.checked_files import CheckedFiles
 from experiments.scenario.section import Section
 from testbed.job import GpuSpeed
 from testbed.models.gpus import GPUS
@@ -32,7 +33,7 @@ class GpuProfile(Section):
 
 def gpu_named(name: str) -> GpuSpeed:
     """The GPU of that name, or the one whose profile is the file `name`. Raises `UserError`."""
-    return GPUS[name] if name in GPUS else read_profile(Path(name))
+    return GPUS[name] if name in GPUS else GPU_FILES.content(name)
 
 
 def as_gpu_path(name: str, directory: Path) -> str | None:
@@ -68,6 +69,9 @@ def read_profile(path: Path) -> GpuSpeed:
         lines = [f"{place}: {words}" for place, (_, words) in zip(where, found, strict=True)]
         raise UserError("\n".join(lines)) from None
     return GpuSpeed(**profile.model_dump())
+
+
+GPU_FILES = CheckedFiles(read_profile)
 
 
 def profile_text(gpu: GpuSpeed, comments: str) -> str:

@@ -4,37 +4,39 @@ The registries are imported when the first name is checked: reading a scenario o
 showing the help of the command, needs none of them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import PydanticCustomError
 
 from experiments.errors import UserError
 from experiments.nearest import nearest
+from experiments.scenario.checked_files import CheckedFiles
 from experiments.scenario.section import ProblemKind, refusal
 
 
 def known_model(name: str) -> str:
     """A model known here, or the path of a `config.json`, which has to be that of a model."""
-    from experiments.scenario.model_file import as_model_path, read_model
+    from experiments.scenario.model_file import MODEL_FILES, as_model_path
     from testbed.models.shapes import MODELS
 
     path = as_model_path(name, Path.cwd())
     if path is None:
         return _one_of(name, MODELS, "model")
-    _check("model", lambda: read_model(Path(path)))
+    _check("model", MODEL_FILES, path)
     return path
 
 
 def known_gpu(name: str) -> str:
     """A GPU known here, or the path of a profile, which has to be right."""
-    from experiments.scenario.gpu_profile import as_gpu_path, read_profile
+    from experiments.scenario.gpu_profile import GPU_FILES, as_gpu_path
     from testbed.models.gpus import GPUS
 
     path = as_gpu_path(name, Path.cwd())
     if path is None:
         return _one_of(name, GPUS, "GPU")
-    _check("gpu", lambda: read_profile(Path(path)))
+    _check("gpu", GPU_FILES, path)
     return path
 
 
@@ -84,10 +86,10 @@ def known_fabric(name: str) -> str:
     return _one_of(name, [AUTO, *FABRICS], "fabric")
 
 
-def _check(key: str, read: Callable[[], object]) -> None:
+def _check(key: str, files: CheckedFiles[Any], path: str) -> None:
     """Read the file that `key` names, and blame the key for what is wrong with it."""
     try:
-        read()
+        files.check(path)
     except UserError as error:
         raise refusal(key, str(error)) from None
 

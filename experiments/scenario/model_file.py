@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.nearest import nearest
+from experiments.scenario.checked_files import CheckedFiles
 from testbed.job import ModelShape
 from testbed.models.hf_config import ConfigError, shape_from_config
 from testbed.models.shapes import MODELS
@@ -15,7 +16,7 @@ _CONFIG = "config.json"
 
 def model_named(name: str) -> ModelShape:
     """The model of that name, or the one that the file or directory `name` describes. Raises `UserError`."""
-    return MODELS[name] if name in MODELS else read_model(Path(name))
+    return MODELS[name] if name in MODELS else MODEL_FILES.content(name)
 
 
 def model_from_option(name: str) -> ModelShape:
@@ -63,6 +64,9 @@ def as_model_path(name: str, directory: Path) -> str | None:
     if named or (name not in MODELS and (path / _CONFIG).is_file()):
         return os.path.abspath(path)
     return None
+
+
+MODEL_FILES = CheckedFiles(read_model)
 
 
 def _name_of(file: Path) -> str:

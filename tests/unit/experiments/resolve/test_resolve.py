@@ -5,7 +5,7 @@ import pytest
 from controller.flow import Stage
 from experiments.errors import UserError
 from experiments.resolve.jobs import Resolved, resolve
-from experiments.run.run import placement_text
+from experiments.run.placement_text import placement_text
 from experiments.scenario.reading import load_scenario, override
 from testbed.job import Role
 

@@ -1,0 +1,82 @@
+"""The options of a job, from the keys that say how its parts work."""
+
+from experiments.resolve.cluster import SEQUENCES, Cluster, cache_tokens
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.serving import AllReduce, FetchStart
+from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
+from experiments.units import NS_PER_MS
+from testbed.job import Job, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
+from testbed.models.shapes import is_moe
+from workers.plan import CollectiveKind
+
+_BYTES_PER_KIB = 1024
+
+_ALL_REDUCES = {
+    AllReduce.RING: CollectiveKind.ALL_REDUCE,
+    AllReduce.TREE: CollectiveKind.TREE_ALL_REDUCE,
+}
+
+
+def serving_options(scenario: Scenario, cluster: Cluster) -> ServingOptions:
+    return ServingOptions(
+        router=scenario.serving.router,
+        max_batch_tokens=scenario.serving.max_batch_tokens,
+        decode_choice=scenario.serving.decode,
+        all_reduce=_ALL_REDUCES[scenario.serving.all_reduce],
+        sequence=SEQUENCES[scenario.units.sequence],
+        expert_skew=scenario.units.expert_skew,
+        batching=scenario.serving.batching,
+        chunk_tokens=scenario.serving.chunk_tokens,
+        cache_tokens=None if scenario.workload.is_micro else cache_tokens(scenario, cluster),
+        preempt_layers=scenario.serving.preempt_layers,
+        fetch_early=scenario.serving.fetch is FetchStart.QUEUE,
+        fetch_ahead=scenario.serving.fetch_ahead,
+        decode_batch=scenario.serving.decode_batch,
+        decode_background=scenario.serving.decode_background,
+    )
+
+
+def scheduler_options(scenario: Scenario) -> SchedulerOptions:
+    return SchedulerOptions(
+        levels=scenario.scheduler.levels,
+        mlu_top=scenario.scheduler.mlu_top,
+        mlu_base=scenario.scheduler.mlu_base,
+        recheck_ns=round(scenario.scheduler.recheck_ms * NS_PER_MS),
+    )
+
+
+def worker_options(scenario: Scenario) -> WorkerOptions:
+    return WorkerOptions(
+        device=scenario.workers.device.value,
+        compute=scenario.workers.compute.value,
+        lanes_s1=scenario.workers.lanes_s1,
+        lanes_s3=scenario.workers.lanes_s3,
+        chunk_bytes=scenario.workers.chunk_kib * _BYTES_PER_KIB,
+        # Of a handful of flows all are checked: a sample may well be empty.
+        verify_share=1.0 if scenario.workload.is_micro else scenario.workers.verify_share,
+    )
+
+
+def simulation_options(scenario: Scenario) -> SimulationOptions:
+    exact = scenario.simulation.order is SimulatedOrder.EXACT
+    return SimulationOptions(
+        exact=exact,
+        lanes=not exact if scenario.simulation.lanes is None else scenario.simulation.lanes,
+        progress_ns=round(scenario.simulation.progress_ms * NS_PER_MS),
+        paths=scenario.simulation.paths,
+        grouped=scenario.simulation.collectives is SimulatedCollectives.GROUPED,
+        separate=scenario.simulation.separate,
+        invariants=scenario.simulation.invariants,
+    )
+
+
+def serving_notes(job: Job) -> tuple[str, ...]:
+    """Of keys that ask for something the model has nothing of."""
+    if is_moe(job.model) or not job.requests:
+        return ()
+    notes = []
+    if job.serving.expert_skew:
+        notes.append(f"units.expert_skew: without meaning, {job.model.name} has no experts")
+    if job.serving.decode_background:
+        notes.append(f"serving.decode_background: without meaning, {job.model.name} has no experts")
+    return tuple(notes)

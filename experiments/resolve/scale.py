@@ -1,0 +1,96 @@
+"""How the model is mapped to the machine: time dilation and byte scale.
+
+Where a scenario names none, both follow from what one machine can switch and from how long a run may
+take. The bytes are scaled so that a NIC runs at `link_mbps` on the machine, whatever it is in the model;
+time is stretched so that the work takes about `wall_s`, but never so little that a layer passes faster than
+the control plane can follow it.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from experiments.fabric_names import FabricName
+from experiments.resolve.cluster import nic_bps
+from experiments.resolve.work import capacity_rps
+from experiments.scenario.scenario import Scenario
+from testbed.job import MODEL_SCALE, Job, MicroFlow, Placement, Request, Scale
+from testbed.topology import Topology
+
+LAYER_WALL_S = 0.03
+"""A layer of a median request alone should last this long: some fifty permit latencies."""
+
+_ATTAINABLE = 0.6  # share of the estimated capacity that real, uneven batches reach
+
+
+def resolve_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
+    """The scale the scenario names, or one that fits the work; a note says which was chosen.
+
+    Simulated time and bytes are those of the model.
+    """
+    if scenario.fabric == FabricName.SIM:
+        return MODEL_SCALE, ()
+    return machine_scale(scenario, job)
+
+
+def machine_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
+    """The scale of the emulated fabric, whatever fabric the scenario is for."""
+    section = scenario.scale
+    dilation = section.time_dilation
+    if dilation is None and job.flows:
+        dilation = _flows_dilation(
+            job.flows, topology=job.topology, placement=job.placement, wall_s=section.wall_s
+        )
+    elif dilation is None:
+        dilation = _serving_dilation(
+            job.requests,
+            layers=job.model.layers,
+            capacity_rps=capacity_rps(job, job.requests),
+            wall_s=section.wall_s,
+        )
+    nic = nic_bps(scenario.topology)
+    scale = _scale_for(dilation, bytes_scale=section.bytes_scale, nic_bps=nic, link_mbps=section.link_mbps)
+    if section.time_dilation is not None and section.bytes_scale is not None:
+        return scale, ()
+    return scale, (
+        f"scale chosen for this work: a model second takes {scale.time_dilation:g} wall seconds, a NIC runs"
+        f" at {scale.wire_bps(nic) / 1e6:.4g} Mb/s on the machine",
+    )
+
+
+def _serving_dilation(
+    requests: Sequence[Request], *, layers: int, capacity_rps: float, wall_s: float
+) -> float:
+    """Wall seconds per model second for `requests` (with their unloaded TTFT)."""
+    last_s = max(r.arrival_ns for r in requests) / 1e9
+    busy_s = len(requests) / (_ATTAINABLE * capacity_rps)
+    unloaded_s = statistics.median(r.unloaded_ns for r in requests) / 1e9
+    duration_s = max(last_s + 2 * unloaded_s, busy_s)
+    return _rounded_up(max(wall_s / duration_s, LAYER_WALL_S * layers / unloaded_s))
+
+
+def _flows_dilation(
+    flows: Sequence[MicroFlow], *, topology: Topology, placement: Placement, wall_s: float
+) -> float:
+    """Wall seconds per model second for micro flows: at least 1."""
+    due: dict[str, float] = {}
+    for flow in flows:
+        transfer = flow.transfer
+        path = topology.paths(placement.node_of(transfer.src), placement.node_of(transfer.dst))[0]
+        for port in path:
+            due[port] = due.get(port, 0.0) + transfer.size_bytes * 8 / topology.link(port).bps
+    duration_s = max(flow.start_ns for flow in flows) / 1e9 + max(due.values())
+    return _rounded_up(max(1.0, wall_s / duration_s))
+
+
+def _scale_for(dilation: float, *, bytes_scale: float | None, nic_bps: int, link_mbps: float) -> Scale:
+    """The scale at which a NIC of `nic_bps` runs at `link_mbps`, unless `bytes_scale` is given."""
+    if bytes_scale is None:
+        bytes_scale = float(f"{link_mbps * 1e6 * dilation / nic_bps:.6g}")
+    return Scale(time_dilation=dilation, bytes_scale=bytes_scale)
+
+
+def _rounded_up(value: float) -> float:
+    """To two significant digits, upwards: numbers that people can read and type."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / step - 1e-9) * step:.6g}")

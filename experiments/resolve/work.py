@@ -1,0 +1,100 @@
+"""What a run has to do: requests with their SLOs, or flows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from experiments.errors import UserError
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.workload import WorkloadKind, WorkloadSection
+from experiments.workloads import coflow_benchmark
+from experiments.workloads.micro import micro_flows
+from experiments.workloads.source import make_workload
+from testbed.job import Job, MicroFlow, Placement, Request
+from testbed.serving.cache.size_and_use import cache_capacity_blocks
+from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.plans.steps import step_options
+from testbed.serving.slo import DEFAULT_CLASS, SloTarget, with_slos
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests or flows, and how they were made."""
+
+    requests: tuple[Request, ...] = ()
+    flows: tuple[MicroFlow, ...] = ()
+    notes: tuple[str, ...]
+
+
+def resolve_work(scenario: Scenario, job: Job) -> Work:
+    """The work of `job`, which has none yet. Reads the trace, if the scenario names one.
+
+    Raises `UserError` for a trace that is not right, naming the line, and for a prefix cache without room for
+    a block of it.
+    """
+    if scenario.workload.is_micro:
+        return _flows(scenario.workload, job.placement)
+    work = _requests(scenario, job)
+    _check_cache(scenario, msgspec.structs.replace(job, requests=work.requests))
+    return work
+
+
+def capacity_rps(job: Job, requests: Sequence[Request]) -> float:
+    """How many requests/s like these the cluster of `job` is estimated to sustain."""
+    return estimated_capacity_rps(
+        requests,
+        placement=job.placement,
+        model=job.model,
+        gpu=job.gpu,
+        topology=job.topology,
+        max_batch_tokens=job.serving.max_batch_tokens,
+        options=step_options(job),
+    )
+
+
+def _flows(section: WorkloadSection, placement: Placement) -> Work:
+    if section.kind is WorkloadKind.FLOWS:
+        return Work(flows=micro_flows(section.flows, placement), notes=())
+    assert section.path is not None  # a valid section of coflows has one
+    trace = coflow_benchmark.load(
+        Path(section.path),
+        placement=placement,
+        coflows=section.coflows,
+        skip=section.skip,
+        time_scale=section.time_scale or 1.0,
+    )
+    return Work(flows=trace.flows, notes=trace.notes)
+
+
+def _requests(scenario: Scenario, job: Job) -> Work:
+    workload = make_workload(
+        scenario.workload,
+        seed=scenario.seed,
+        capacity_rps=lambda requests: capacity_rps(job, requests),
+    )
+    promised = with_slos(
+        workload.requests,
+        targets=_targets(scenario),
+        placement=job.placement,
+        model=job.model,
+        gpu=job.gpu,
+        topology=job.topology,
+        options=step_options(job),
+    )
+    return Work(requests=tuple(promised), notes=workload.notes)
+
+
+def _targets(scenario: Scenario) -> Mapping[str, SloTarget]:
+    slo = scenario.slo
+    targets = {DEFAULT_CLASS: SloTarget(multiple=slo.multiple, absolute_s=slo.absolute_s)}
+    for name, target in slo.classes.items():
+        targets[name] = SloTarget(multiple=target.multiple, absolute_s=target.absolute_s)
+    return targets
+
+
+def _check_cache(scenario: Scenario, job: Job) -> None:
+    try:
+        cache_capacity_blocks(job)
+    except ValueError as error:
+        key = "serving.cache_tokens" if scenario.serving.cache_gib is None else "serving.cache_gib"
+        raise UserError(f"scenario {scenario.name}: {key}: {error}") from None

@@ -1,0 +1,68 @@
+"""The files of a scenario's model and GPU are read when it is checked, once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.errors import UserError
+from experiments.resolve.jobs import resolve
+from experiments.scenario.reading import load_scenario, override
+
+LLAMA = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+}
+PROFILE = "name: mine\npeak_flops: 1e15\nmemory_bytes_per_s: 1e12\nefficiency: 0.5\n"
+
+
+def files(folder: Path, *, layers: int = 32) -> list[str]:
+    """A model and a profile in `folder`, and the settings that name them."""
+    (folder / "model.json").write_text(json.dumps(LLAMA | {"num_hidden_layers": layers}))
+    (folder / "gpu.yaml").write_text(PROFILE)
+    return [f"model={folder / 'model.json'}", f"gpu={folder / 'gpu.yaml'}", "workload.requests=1"]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read as text, in order."""
+    names: list[str] = []
+    read_text = Path.read_text
+
+    def counted(path: Path, *arguments: Any, **keys: Any) -> str:
+        names.append(path.name)
+        return read_text(path, *arguments, **keys)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    return names
+
+
+def test_from_the_check_to_the_job_each_file_is_read_once(tmp_path: Path, read: list[str]) -> None:
+    scenario = load_scenario("quickstart", [override(text) for text in files(tmp_path)])
+    assert (read.count("model.json"), read.count("gpu.yaml")) == (1, 1)
+
+    job = resolve(scenario).jobs[0]
+
+    assert (job.model.layers, job.gpu.name) == (32, "mine")
+    assert (read.count("model.json"), read.count("gpu.yaml")) == (1, 1)
+
+
+def test_a_file_that_has_changed_is_read_anew_by_the_next_check(tmp_path: Path) -> None:
+    for layers in (32, 16):
+        settings = files(tmp_path, layers=layers)
+        job = resolve(load_scenario("quickstart", [override(text) for text in settings])).jobs[0]
+        assert job.model.layers == layers
+
+
+def test_a_file_that_has_gone_is_refused_by_the_next_check(tmp_path: Path) -> None:
+    settings = [override(text) for text in files(tmp_path)]
+    load_scenario("quickstart", settings)
+    (tmp_path / "model.json").unlink()
+
+    with pytest.raises(UserError, match=r"model: .*model\.json: no such file"):
+        load_scenario("quickstart", settings)
