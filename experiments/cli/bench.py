@@ -1,4 +1,4 @@
-"""`mfs bench`: the commands that time what has to be quick."""
+"""`mfs bench`: the time of what has to be quick."""
 
 import json
 from typing import Annotated
@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from experiments.cli.common import stdout, told_to_the_user
+from experiments.cli.endings import told_to_the_user
+from experiments.cli.streams import stdout
 
 bench = typer.Typer(help="Time what has to be quick.", no_args_is_help=True)
 

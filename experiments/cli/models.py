@@ -1,11 +1,12 @@
-"""`mfs models`: the command that shows what follows from a model's shape."""
+"""`mfs models`: what follows from a model's shape."""
 
 import json
 from typing import Annotated
 
 import typer
 
-from experiments.cli.common import stdout, told_to_the_user
+from experiments.cli.endings import told_to_the_user
+from experiments.cli.streams import stdout
 
 
 def models(

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.common import stdout, told_to_the_user
+from experiments.cli.endings import told_to_the_user
+from experiments.cli.streams import stdout
 from experiments.errors import UserError
 
 workload = typer.Typer(help="Describe traces of requests, and make some.", no_args_is_help=True)

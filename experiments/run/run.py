@@ -31,6 +31,7 @@ def run_scenario(
     fabric: Fabric,
     out: Path | None,
     progress: RunListener,
+    checked: bool = False,
     command: str = "",
     notes: Sequence[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
@@ -38,7 +39,8 @@ def run_scenario(
 
     `out` defaults to `runs/<date>-<time>-<scenario>`; `command` is the line that asked for the run,
     for the report; `notes` come before those on how the work was made. Nothing is started before the
-    scenario is resolved, the fabric has said that it can work here and the directory can be written to.
+    scenario is resolved, the fabric has said that it can work here (`checked`: it has already) and the
+    directory can be written to.
 
     Raises `UserError` for what the user can mend, and what `run_job` raises. Where that ends a run after
     some policy was through, the results of those that were are written, as not complete, and the
@@ -47,7 +49,7 @@ def run_scenario(
     started = datetime.now(UTC)
     resolved = resolve(scenario)
     first = resolved.jobs[0]
-    missing = missing_of(fabric)
+    missing = [] if checked else missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
     # Only now: the report loads matplotlib, which has things to say about homes it cannot write to.

@@ -71,7 +71,14 @@ def validate(
         if emulated is None:
             on_machine = _on(FabricName.MININET, scenario)
             emulated = directory / EMULATED
-            run_scenario(on_machine, fabric=emulator, out=emulated, progress=progress, command=command)
+            run_scenario(
+                on_machine,
+                fabric=emulator,
+                out=emulated,
+                progress=progress,
+                checked=calibrates,
+                command=command,
+            )
         runs = read_emulated(emulated)
         result, flows = compare_with(
             runs,

@@ -13,9 +13,13 @@ from testbed.fabrics import FABRICS
 from testbed.job import Job, MicroFlow
 from testbed.record import Check, Fidelity, FlowRow, RunRecord
 
+TWO_FLOWS = ("run", "two-flows", "--fabric", "toy", "--policy", "fair")
+"""The words of the command that most tests of it give."""
+
 
 class ToyFabric:
-    """`trouble` is raised by each run, or by those of `in_policy` only. `ran` are the policies and seeds."""
+    """`trouble` is raised by each run, or by those of `in_policy` only. `ran` are the policies and seeds;
+    `asked` is how often it was asked what it needs."""
 
     name = "toy"
 
@@ -29,8 +33,10 @@ class ToyFabric:
         self.trouble = trouble
         self._in_policy = in_policy
         self.ran: list[tuple[str, int]] = []
+        self.asked = 0
 
     def requirements(self) -> list[Requirement]:
+        self.asked += 1
         return list(self._needs)
 
     def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:

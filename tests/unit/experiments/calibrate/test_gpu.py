@@ -32,12 +32,6 @@ from testbed.models.shapes import (
 )
 
 
-@pytest.fixture
-def mfs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Mfs:
-    monkeypatch.chdir(tmp_path)
-    return Mfs(monkeypatch, capfd)
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_the_kernels_of_a_layer_do_all_its_work(name: str) -> None:
     """100 tokens: their projections, scores among themselves, experts with the gate or the MLP."""

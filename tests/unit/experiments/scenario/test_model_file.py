@@ -24,12 +24,6 @@ LLAMA_3_8B = {
 
 
 @pytest.fixture
-def mfs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Mfs:
-    monkeypatch.chdir(tmp_path)
-    return Mfs(monkeypatch, capfd)
-
-
-@pytest.fixture
 def llama(tmp_path: Path) -> Path:
     folder = tmp_path / "llama-3-8b"
     folder.mkdir()

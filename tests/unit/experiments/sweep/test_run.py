@@ -18,12 +18,6 @@ GRID = ("--over", "topology.servers=3,4", "--over", "seed=1:2", "--policy", "fai
 
 
 @pytest.fixture
-def mfs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Mfs:
-    monkeypatch.chdir(tmp_path)
-    return Mfs(monkeypatch, capfd)
-
-
-@pytest.fixture
 def toy(mfs: Mfs) -> ToyFabric:
     fabric = ToyFabric()
     mfs.fabric(fabric)

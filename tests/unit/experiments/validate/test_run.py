@@ -62,12 +62,6 @@ class Stretched:
 
 
 @pytest.fixture
-def mfs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Mfs:
-    monkeypatch.chdir(tmp_path)
-    return Mfs(monkeypatch, capfd)
-
-
-@pytest.fixture
 def emulate(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stretched], None]:
     return lambda fabric: monkeypatch.setitem(FABRICS, "mininet", lambda: fabric)
 

@@ -1,4 +1,4 @@
-"""What each fabric needs on this machine: met, or missing and how to get it."""
+"""What fabrics need on this machine, as a table and in words: met, or missing and how to get it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,7 +14,7 @@ def works(requirements: Iterable[Requirement]) -> bool:
     return all(need.ok for need in requirements if need.needed)
 
 
-def doctor_table(fabrics: Mapping[str, list[Requirement]]) -> RenderableType:
+def needs_table(fabrics: Mapping[str, list[Requirement]]) -> RenderableType:
     """One row per requirement of each fabric."""
     table = Table(title="What the fabrics need on this machine", title_justify="left")
     for heading in ("fabric", "needs", "", "found"):
@@ -26,7 +26,7 @@ def doctor_table(fabrics: Mapping[str, list[Requirement]]) -> RenderableType:
     return table
 
 
-def doctor_verdict(fabrics: Mapping[str, list[Requirement]]) -> str:
+def needs_verdict(fabrics: Mapping[str, list[Requirement]]) -> str:
     """Per fabric, whether it can run here and the commands that provide what is missing."""
     lines: list[str] = []
     for name, requirements in fabrics.items():

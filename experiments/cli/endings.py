@@ -1,0 +1,73 @@
+"""How a command of `mfs` ends: its exit code, and one message for what a user can cause."""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+from experiments.errors import UserError
+
+EXIT_FAILED = 1
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does, with everything put away and a word on what is left."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+@contextlib.contextmanager
+def told_to_the_user() -> Iterator[None]:
+    """Turn what a user can cause into one message on standard error and an exit code."""
+    from testbed.fabric import FabricUnavailable, JobRefused, RunFailed
+
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except UserError as error:
+        _stop(error, str(error), EXIT_REFUSED)
+    except FabricUnavailable as error:
+        from experiments.cli.fabric_needs import unavailable_text
+
+        _stop(error, unavailable_text(error), EXIT_REFUSED)
+    except JobRefused as error:
+        _stop(error, f"not on this machine: {error}; `--fabric sim` simulates it", EXIT_REFUSED)
+    except RunFailed as error:
+        _stop(error, f"the run failed: {error}", EXIT_FAILED)
+    except _Terminated as error:
+        _stop(error, "terminated", EXIT_TERMINATED)
+    except KeyboardInterrupt as error:
+        _stop(error, "interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        _standard_output_is_gone()  # the reader, say `| head`
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            # Those who write results name the path.
+            _standard_output_is_gone()
+            _stop(error, f"standard output cannot be written: {error.strerror}", EXIT_FAILED)
+        if error.errno == errno.ENOSPC:
+            _stop(error, f"the disk is full: {error.filename}", EXIT_FAILED)
+        if error.filename is None:
+            raise  # not about a file the user named: a bug, to be seen whole
+        _stop(error, f"{error.filename}: {error.strerror}", EXIT_REFUSED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _standard_output_is_gone() -> None:
+    """Nothing more goes there. Python would flush what is left once more at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _stop(error: BaseException, message: str, code: int) -> None:
+    print("\n".join([f"mfs: {message}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+    raise SystemExit(code)

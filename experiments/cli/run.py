@@ -1,0 +1,77 @@
+"""`mfs run`: a scenario under each of its policies."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from experiments.cli.endings import told_to_the_user
+from experiments.cli.fabric_choice import chosen_fabric
+from experiments.cli.options import (
+    NewDirectory,
+    Policies,
+    ScenarioName,
+    Seed,
+    Settings,
+    command_line,
+    overrides_of,
+)
+from experiments.cli.streams import standard_output_kept_clean, stdout
+
+
+def run(
+    scenario: ScenarioName,
+    fabric: Annotated[
+        str | None, typer.Option(help="The fabric: mininet, sim, or auto for mininet where it can run.")
+    ] = None,
+    policy: Policies = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    out: NewDirectory = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
+    ] = False,
+) -> None:
+    """Run a scenario: every policy on the same requests, then a table and a report."""
+    with told_to_the_user():
+        from experiments.scenario.reading import Override, load_scenario
+
+        overrides = overrides_of(settings, policy, seed)
+        if fabric is not None:
+            overrides.append(Override("fabric", json.dumps(fabric), f"--fabric {fabric}"))
+        chosen = load_scenario(scenario, overrides)
+
+        # Only now what takes long to import: a slip in the options is answered at once.
+        from experiments.cli.progress_display import display_for
+        from experiments.run.run import run_scenario
+        from testbed.fabrics import FABRICS
+
+        choice = chosen_fabric(chosen.fabric)
+        chosen = chosen.model_copy(update={"fabric": choice.name})
+        with standard_output_kept_clean(), display_for(Console(stderr=True)) as display:
+            directory, summary = run_scenario(
+                chosen,
+                fabric=FABRICS[choice.name](),
+                checked=choice.checked,
+                out=out,
+                progress=display.update,
+                command=command_line(),
+                notes=choice.notes,
+            )
+        if as_json:
+            timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))
+            print(json.dumps(summary | {"timing": timing}, indent=2))
+            print(f"results: {directory}", file=sys.stderr)
+        else:
+            _show_results(directory, summary)
+
+
+def _show_results(directory: Path, summary: dict[str, Any]) -> None:
+    from experiments.results.terminal import render_summary
+
+    stdout().print(render_summary(summary))
+    print(f"report: {directory / 'report.html'}")

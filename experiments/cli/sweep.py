@@ -1,0 +1,101 @@
+"""`mfs sweep`: a scenario at every combination of values."""
+
+import enum
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from experiments.cli.endings import EXIT_FAILED, told_to_the_user
+from experiments.cli.fabric_choice import chosen_fabric
+from experiments.cli.options import Policies, ScenarioName, Settings
+from experiments.cli.streams import standard_output_kept_clean, stdout
+
+if TYPE_CHECKING:
+    from experiments.sweep.plan import Plan
+
+
+class Keep(enum.StrEnum):
+    """What a cell of a sweep keeps."""
+
+    SUMMARY = "summary"
+    TABLES = "tables"
+
+
+def sweep(
+    scenario: ScenarioName,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="A key and its values: V1,V2,... or START:STOP:STEP, both ends included; repeatable, "
+            "for every combination.",
+        ),
+    ] = None,
+    policy: Policies = None,
+    settings: Settings = None,
+    fabric: Annotated[str, typer.Option(help="The fabric; mininet runs one cell at a time.")] = "sim",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for the results; new, empty, or this sweep's, to go on.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells to run at once; default: as many as there are cores.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="joblib's engine: loky for this machine, ray or dask for a cluster.")
+    ] = "loky",
+    keep: Annotated[
+        Keep, typer.Option(help="What a cell keeps: its summary, or its tables, trace and report too.")
+    ] = Keep.SUMMARY,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print sweep.json, and nothing else, on standard output."),
+    ] = False,
+) -> None:
+    """Run a scenario at every combination of values, in parallel. Interrupted, it can go on."""
+    with told_to_the_user():
+        from experiments.sweep.plan import make_plan, read_over
+
+        ranges = [read_over(text) for text in over or []]
+        named = chosen_fabric(fabric).name
+        plan = make_plan(scenario, over=ranges, settings=settings or [], policies=policy or [], fabric=named)
+
+        # Only now what takes long to import: a slip in the options is answered at once.
+        from experiments.cli.progress_display import sweep_display_for
+        from experiments.sweep.run import run_sweep
+
+        with standard_output_kept_clean(), sweep_display_for(Console(stderr=True)) as display:
+            directory, content = run_sweep(
+                plan,
+                out=out,
+                tables=keep is Keep.TABLES,
+                jobs=jobs,
+                backend=backend,
+                progress=display.update,
+                words=["mfs", *sys.argv[1:]],
+            )
+        if as_json:
+            print(json.dumps(content, indent=2))
+            print(f"results: {directory}", file=sys.stderr)
+        else:
+            _show_sweep(plan, directory, content)
+        failed = [cell for cell in content["cells"] if cell["error"] is not None]
+        for cell in failed:
+            print(f"mfs: {directory / cell['cell']}: {cell['error'].splitlines()[0]}", file=sys.stderr)
+        if failed:
+            raise typer.Exit(EXIT_FAILED)
+
+
+def _show_sweep(plan: "Plan", directory: Path, content: dict[str, Any]) -> None:
+    from experiments.sweep.replicates import replicates_of
+    from experiments.sweep.table import results_table
+
+    rows = content["cells"]
+    stdout().print(results_table(plan, replicates_of(plan, rows)))
+    unfaithful = sum(row["faithful"] is False for row in rows)
+    if unfaithful:
+        print(f"{unfaithful} cells are not faithful: draw no conclusions from them")
+    print(f"cells: {directory / 'sweep.csv'}\npage: {directory / 'sweep.html'}")

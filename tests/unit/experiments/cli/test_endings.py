@@ -1,0 +1,137 @@
+"""How the `mfs` command ends: one message and an exit code."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_fabric import TWO_FLOWS, Mfs, ToyFabric
+
+from controller.flow import Level
+from controller.policies import registry
+from controller.policy import Policy, Verdict, Verdicts
+from controller.view import ActiveFlow, View
+from testbed.fabric import JobRefused, RunFailed
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "told"),
+    [
+        (JobRefused("90 ranks, at most 64 fit"), 2, "mfs: not on this machine: 90 ranks"),
+        (RunFailed("rank 3 died"), 1, "mfs: the run failed: rank 3 died"),
+        (KeyboardInterrupt(), 130, "mfs: interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "mfs: the disk is full: x"),
+    ],
+)
+def test_a_run_that_does_not_end_well_is_one_message_and_no_directory(
+    mfs: Mfs, tmp_path: Path, trouble: BaseException, code: int, told: str
+) -> None:
+    mfs.fabric(ToyFabric(trouble=trouble))
+
+    assert mfs(*TWO_FLOWS, "--out", "there") == code
+
+    assert told in mfs.err
+    assert "Traceback" not in mfs.err
+    assert mfs.out == ""
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "quikstart"), "did you mean 'quickstart'?"),
+        (("run", "quickstart", "--policy", "fare"), "--policy fare: policies[0]: there is no policy"),
+        (("run", "quickstart", "--seed", "-1"), "--seed -1: seed: -1 is out of range"),
+        (("run", "quickstart", "--fabric", "x"), "--fabric x: fabric: 'x' is no fabric here"),
+        (("run", "quickstart", "--set", "a.b=1"), "--set a.b=1: unknown key 'a'"),
+        (("scenarios", "nowhere.yaml"), "no scenario 'nowhere.yaml'"),
+        (("report", "nowhere"), "nowhere"),
+    ],
+)
+def test_a_slip_is_answered_in_one_message_with_code_2(
+    mfs: Mfs, arguments: tuple[str, ...], told: str
+) -> None:
+    assert mfs(*arguments) == 2
+
+    assert mfs.err.startswith("mfs: ")
+    assert told in mfs.err
+    assert "Traceback" not in mfs.err
+
+
+def test_an_option_that_does_not_exist_is_refused_with_code_2(mfs: Mfs) -> None:
+    assert mfs("run", "quickstart", "--sed", "1") == 2
+
+
+def test_a_full_disk_is_named_by_its_path(mfs: Mfs) -> None:
+    """Writing to an open file says only that there is no space."""
+    mfs.fabric(ToyFabric(trouble=OSError(errno.ENOSPC, "No space left on device")))
+
+    assert mfs(*TWO_FLOWS, "--out", "there") == 1
+    assert mfs.err.splitlines()[-1] == "mfs: the disk is full: there"
+
+
+def test_standard_output_that_takes_nothing_is_not_the_disk_of_the_results(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from experiments.cli.app import main; main()", "policies"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr == "mfs: standard output cannot be written: No space left on device\n"
+
+
+class Stumbling(Policy):
+    name = "stumbling"
+    summary = "fails when a flow is complete"
+
+    def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+        return Verdict(Level.P1, "first come")
+
+    def on_completion(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
+        return {flow.flow.id: Verdict(Level.P1, str(1 // (now_ns - now_ns)))}
+
+
+def test_a_policy_of_others_that_fails_is_named_with_its_hook(
+    mfs: Mfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._POLICIES, "stumbling", Stumbling)
+
+    assert mfs("run", "two-flows", "--fabric", "sim", "--policy", "stumbling") == 1
+
+    told = "mfs: the run failed: policy 'stumbling' failed in on_completion: ZeroDivisionError: "
+    assert mfs.err.splitlines()[-1].startswith(told)
+    assert f"({__file__}, line " in mfs.err
+    assert "Traceback" not in mfs.err
+
+
+def test_help_needs_none_of_the_heavy_packages() -> None:
+    code = (
+        "import sys, experiments.cli.app\n"
+        "print([m for m in ('torch', 'numpy', 'pyarrow', 'matplotlib', 'pydantic') if m in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from experiments.cli.app import main; main()", "scenarios", "quickstart"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+
+    assert (done.returncode, done.stderr) == (0, "")
