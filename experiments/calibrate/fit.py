@@ -14,7 +14,13 @@ import msgspec
 import numpy as np
 
 from controller.flow import Stage
-from experiments.calibrate.micro_jobs import BARRIER_BYTES, PAUSE_S, TINY_BYTES
+from experiments.calibrate.micro_jobs import (
+    BARRIER_BYTES,
+    PAUSE_S,
+    TINY_BYTES,
+    CollectiveProbe,
+    TransferProbe,
+)
 from experiments.resolve.calibration import Parameter
 from experiments.results.spans import SpanKind
 from experiments.results.statistics import percentile
@@ -77,7 +83,7 @@ class Port(msgspec.Struct, frozen=True):
 
 
 def fit_links(flows: Iterable[FlowRow], link_bps: float) -> Links:
-    """Fit the transfers of `calibrate_jobs.transfer_job`.
+    """Fit the transfers of `micro_jobs.transfer_job`.
 
     A transfer that a port's burst holds takes `transfer_us`; a longer one that and, at `goodput`, the bytes
     beyond the burst. `incast` is the share of that goodput at which several senders at once reach one server;
@@ -86,13 +92,13 @@ def fit_links(flows: Iterable[FlowRow], link_bps: float) -> Links:
     """
     groups: dict[tuple[str, str], list[FlowRow]] = defaultdict(list)
     for flow in flows:
-        kind, number = flow.id.split(".")[:2]
-        groups["level" if kind in ("high", "low") else kind, number].append(flow)
+        probe, number = flow.id.split(".")[:2]
+        groups[TransferProbe.HIGH if probe == TransferProbe.LOW else probe, number].append(flow)
 
-    def of(kind: str) -> list[list[FlowRow]]:
-        return [rows for (name, _), rows in groups.items() if name == kind]
+    def of(probe: TransferProbe) -> list[list[FlowRow]]:
+        return [rows for (name, _), rows in groups.items() if name == probe]
 
-    alone = [(float(rows[0].size_bytes), float(_sent_ns(rows[0]))) for rows in of("one")]
+    alone = [(float(rows[0].size_bytes), float(_sent_ns(rows[0]))) for rows in of(TransferProbe.ALONE)]
     tiny = [ns for size, ns in alone if size <= max(TINY_BYTES)]
     transfer = parameter("transfer_us", [ns / NS_PER_US for ns in tiny])
     line = through([(size, ns) for size, ns in alone if size > max(TINY_BYTES)])
@@ -102,9 +108,9 @@ def fit_links(flows: Iterable[FlowRow], link_bps: float) -> Links:
     long = [(size, ns - transfer.value * NS_PER_US) for size, ns in alone if size > 2 * burst + 1]
     incast = [
         port.drain_ns(sum(row.size_bytes for row in rows)) / (_over_ns(rows) - transfer.value * NS_PER_US)
-        for rows in of("incast")
+        for rows in of(TransferProbe.INCAST)
     ]
-    shares = [max(0.0, _share_of_the_lower(rows, port.goodput_bps)) for rows in of("level")]
+    shares = [max(0.0, _share_of_the_lower(rows, port.goodput_bps)) for rows in of(TransferProbe.HIGH)]
     return Links(
         transfer_us=transfer,
         goodput=parameter(
@@ -154,7 +160,7 @@ def fit_collectives(
     port: Port,
     members: int,
 ) -> Collectives:
-    """Fit the collectives of two runs of `calibrate_jobs.collective_job`: `kept` are the flows of the one
+    """Fit the collectives of two runs of `micro_jobs.collective_job`: `kept` are the flows of the one
     whose levels stay, `spans` and `requests` are of it too; `changed` those of the other.
 
     From the last submit to the last finish an all-to-all takes a permit, `collective_us`, and the bytes
@@ -168,7 +174,11 @@ def fit_collectives(
         kind, size = _what(rows)
         ns = max(r.finish_ns for r in rows) - max(r.submit_ns for r in rows)
         times[kind][size].append(ns - permit_kept.value * NS_PER_US)
-    exchanged = [(port.drain_ns(size), ns) for size, all_ns in times["all-to-all"].items() for ns in all_ns]
+    exchanged = [
+        (port.drain_ns(size), ns)
+        for size, all_ns in times[CollectiveProbe.ALL_TO_ALL].items()
+        for ns in all_ns
+    ]
     line = through(exchanged)
     shares = members > 2
     slope = max(1.0, line.slope) if shares else 1.0
@@ -177,7 +187,7 @@ def fit_collectives(
     rounds = 2 * (members - 1) - 1
     reduced = [
         ((ns - port.drain_ns(size)) / NS_PER_US - collective.value) / rounds
-        for size, all_ns in times["all-reduce"].items()
+        for size, all_ns in times[CollectiveProbe.ALL_REDUCE].items()
         for ns in all_ns
     ]
     return Collectives(
@@ -224,11 +234,14 @@ def _collectives(flows: Iterable[FlowRow]) -> Mapping[str, list[FlowRow]]:
     return found
 
 
+_MEASURED = f"{CollectiveProbe.ALL_TO_ALL}|{CollectiveProbe.ALL_REDUCE}"
+
+
 def _what(shares: Sequence[FlowRow]) -> tuple[str, int]:
     """What a collective of the job is, and the bytes that a member sends in it."""
-    known = re.search(r"\.(all-to-all|all-reduce)\.(\d+)\.", shares[0].coflow or "")
+    known = re.search(rf"\.({_MEASURED})\.(\d+)\.", shares[0].coflow or "")
     if known is None:
-        return "barrier", BARRIER_BYTES
+        return CollectiveProbe.BARRIER, BARRIER_BYTES
     return known[1], int(known[2])
 
 

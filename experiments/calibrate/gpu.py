@@ -10,19 +10,26 @@ from typing import Protocol
 import msgspec
 from rich.table import Table
 
+from experiments.calibrate.layer_kernels import Kernel, attention_kernels, layer_kernels, narrowed
 from experiments.errors import UserError
 from testbed.job import GpuSpeed, ModelShape
 from testbed.models.gpus import GPUS, step_s
-from testbed.models.shapes import is_moe
 
-TOKENS = {"cuda": (16, 128, 1024, 4096), "cpu": (4, 32, 128)}
-"""New tokens of the layers that are timed; the last says what prefill reaches."""
+
+class Extent(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is timed: layers of so many new `tokens`, the last of which says what prefill reaches, a
+    product of matrices of `side` and a copy."""
+
+    tokens: tuple[int, ...]
+    side: int
+    copy_bytes: int
+
+
+ON_CUDA = Extent(tokens=(16, 128, 1024, 4096), side=8192, copy_bytes=2**30)
+ON_CPU = Extent(tokens=(4, 32, 128), side=768, copy_bytes=2**26)
 
 _CPU_SHARE = 8
 """A CPU multiplies matrices this much narrower: the full ones would take it minutes."""
-
-_COPY_BYTES = {"cuda": 2**30, "cpu": 2**26}
-_SQUARE = {"cuda": 8192, "cpu": 768}
 
 _DEVICES = {
     "NVIDIA GeForce RTX 3090": "rtx-3090",
@@ -33,41 +40,7 @@ _DEVICES = {
 """Devices whose peaks are known. Others of a family (PCIe, less memory) have other peaks."""
 
 
-class Kernel(msgspec.Struct, frozen=True, kw_only=True):
-    """A kernel of a layer. `times` is how often the layer runs it on all `tokens`.
-
-    A product has `inner` and `columns`; attention, with `heads` set, has none.
-    """
-
-    label: str
-    tokens: int
-    times: int = 1
-    inner: int = 0
-    columns: int = 0
-    heads: int = 0
-    kv_heads: int = 0
-    key_dim: int = 0
-    value_dim: int = 0
-
-    @property
-    def flops(self) -> int:
-        """Of one run. Causal attention counts the keys that are looked at."""
-        if self.heads:
-            return self.heads * (self.key_dim + self.value_dim) * self.tokens * (self.tokens + 1)
-        return 2 * self.tokens * self.inner * self.columns
-
-    @property
-    def weights(self) -> int:
-        return self.inner * self.columns
-
-    @property
-    def shape(self) -> str:
-        if self.heads:
-            return f"{self.heads}/{self.kv_heads} heads of {self.key_dim}"
-        return f"{self.inner} x {self.columns}"
-
-
-class Timed(msgspec.Struct, frozen=True, kw_only=True):
+class TimedKernel(msgspec.Struct, frozen=True, kw_only=True):
     kernel: Kernel
     seconds: float
 
@@ -91,13 +64,13 @@ class Bench(Protocol):
     def launch_s(self, products: int) -> float: ...
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
+class MeasuredLayer(msgspec.Struct, frozen=True, kw_only=True):
     """A profile and what it follows from: a layer of `model` with weights of `element_bytes`."""
 
     gpu: GpuSpeed
     model: str
     element_bytes: int
-    timed: tuple[Timed, ...]
+    timed: tuple[TimedKernel, ...]
 
 
 def open_bench(device: str) -> Bench:
@@ -116,29 +89,29 @@ def open_bench(device: str) -> Bench:
         ) from None
 
 
-def measure(bench: Bench, model: ModelShape, *, on_start: Callable[[str], None]) -> Measured:
+def measure(bench: Bench, model: ModelShape, *, on_start: Callable[[str], None]) -> MeasuredLayer:
     """Time the kernels of a layer of `model`; `on_start` is told which is next.
 
     The efficiency is that of the whole layer at the most tokens, against the vendor's peak where the
     device is known here, else against the fastest product that was measured; likewise the bandwidth,
     by a copy.
     """
-    kind = "cpu" if bench.is_cpu else "cuda"
+    extent = ON_CPU if bench.is_cpu else ON_CUDA
     name = model.name
     if bench.is_cpu:
         model, name = narrowed(model, _CPU_SHARE), f"{name} at 1/{_CPU_SHARE} of its widths"
-    timed: list[Timed] = []
-    for tokens in TOKENS[kind]:
+    timed: list[TimedKernel] = []
+    for tokens in extent.tokens:
         for kernel in layer_kernels(model, tokens):
             on_start(f"{kernel.label}, {tokens} tokens")
-            timed.append(Timed(kernel=kernel, seconds=_seconds(bench, kernel)))
+            timed.append(TimedKernel(kernel=kernel, seconds=_seconds(bench, kernel)))
     on_start("a large product, a copy, an empty step")
-    side = _SQUARE[kind]
+    side = extent.side
     square = 2 * side**3 / bench.product_s(side, side, side)
-    copied = bench.copy_bytes_per_s(_COPY_BYTES[kind])
+    copied = bench.copy_bytes_per_s(extent.copy_bytes)
     launch_s = bench.launch_s(products=sum(not kernel.heads for kernel in attention_kernels(model, 1)))
     measured = f"{bench.device_name}, torch {bench.torch_version}, {datetime.date.today()}"
-    return Measured(
+    return MeasuredLayer(
         gpu=profile(bench.device_name, timed, square, copied, launch_s, measured),
         model=name,
         element_bytes=bench.element_bytes,
@@ -147,7 +120,7 @@ def measure(bench: Bench, model: ModelShape, *, on_start: Callable[[str], None])
 
 
 def profile(
-    device: str, timed: list[Timed], square_flops: float, copied: float, launch_s: float, measured: str
+    device: str, timed: list[TimedKernel], square_flops: float, copied: float, launch_s: float, measured: str
 ) -> GpuSpeed:
     """What the measurements say of `device`: FLOP/s of a large product, B/s of a copy, s of an empty step."""
     most = max(item.kernel.tokens for item in timed)
@@ -169,84 +142,7 @@ def profile(
     )
 
 
-def attention_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
-    """The products and the scores of attention in one layer."""
-
-    def product(label: str, inner: int, columns: int) -> Kernel:
-        return Kernel(label=label, tokens=tokens, inner=inner, columns=columns)
-
-    heads, latent = model.q_heads, model.latent
-    if latent is None:
-        width = model.head_dim
-        return [
-            product("qkv", model.hidden, (heads + 2 * model.kv_heads) * width),
-            Kernel(
-                label="scores",
-                tokens=tokens,
-                heads=heads,
-                kv_heads=model.kv_heads,
-                key_dim=width,
-                value_dim=width,
-            ),
-            product("output", heads * width, model.hidden),
-        ]
-    key_dim = latent.nope_dim + latent.rope_dim
-    queries = [product("q", model.hidden, heads * key_dim)]
-    if latent.q_rank:
-        queries = [
-            product("q-down", model.hidden, latent.q_rank),
-            product("q-up", latent.q_rank, heads * key_dim),
-        ]
-    return [
-        *queries,
-        product("kv-down", model.hidden, latent.kv_rank + latent.rope_dim),
-        product("kv-up", latent.kv_rank, heads * (latent.nope_dim + latent.v_dim)),
-        Kernel(
-            label="scores",
-            tokens=tokens,
-            heads=heads,
-            kv_heads=heads,
-            key_dim=key_dim,
-            value_dim=latent.v_dim,
-        ),
-        product("output", heads * latent.v_dim, model.hidden),
-    ]
-
-
-def layer_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
-    """All kernels of one layer, of a mixture of experts a sparse one: every token visits `top_k` experts."""
-    kernels = attention_kernels(model, tokens)
-    if not is_moe(model):
-        return kernels + _feed_forward("mlp", model, model.ffn, tokens)
-    kernels.append(Kernel(label="gate", tokens=tokens, inner=model.hidden, columns=model.experts))
-    kernels += _feed_forward("expert", model, model.ffn, tokens, times=model.top_k)
-    if model.shared_ffn:
-        kernels += _feed_forward("shared", model, model.shared_ffn, tokens)
-    return kernels
-
-
-def narrowed(model: ModelShape, share: int) -> ModelShape:
-    """The model with widths and heads divided by `share`, as many experts and layers as before."""
-
-    def part(size: int) -> int:
-        return max(1, size // share)
-
-    latent = model.latent
-    if latent is not None:
-        latent = msgspec.structs.replace(latent, q_rank=latent.q_rank // share, kv_rank=part(latent.kv_rank))
-    return msgspec.structs.replace(
-        model,
-        hidden=part(model.hidden),
-        q_heads=part(model.kv_heads) * (model.q_heads // model.kv_heads),
-        kv_heads=part(model.kv_heads),
-        ffn=part(model.ffn),
-        dense_ffn=model.dense_ffn // share,
-        shared_ffn=model.shared_ffn // share,
-        latent=latent,
-    )
-
-
-def kernel_rows(measured: Measured) -> list[tuple[str, ...]]:
+def kernel_rows(measured: MeasuredLayer) -> list[tuple[str, ...]]:
     """A row per kernel, with a head: what was timed, and what the roofline of the profile makes of it."""
     rows: list[tuple[str, ...]] = [("tokens", "kernel", "shape", "times", "us", "TFLOP/s", "roofline us")]
     # A kernel is part of a step, whose launch is counted once.
@@ -268,7 +164,7 @@ def kernel_rows(measured: Measured) -> list[tuple[str, ...]]:
     return rows
 
 
-def comments(measured: Measured, command: str) -> str:
+def comments(measured: MeasuredLayer, command: str) -> str:
     """What stands above the keys of the profile: where they come from, and the kernels line by line."""
     rows = kernel_rows(measured)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -279,7 +175,7 @@ def comments(measured: Measured, command: str) -> str:
     )
 
 
-def profile_table(measured: Measured) -> Table:
+def profile_table(measured: MeasuredLayer) -> Table:
     """The kernels, for the terminal."""
     head, *rows = kernel_rows(measured)
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -288,15 +184,6 @@ def profile_table(measured: Measured) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _feed_forward(label: str, model: ModelShape, width: int, tokens: int, times: int = 1) -> list[Kernel]:
-    """A gated one multiplies by its first two matrices at once."""
-    up = (2 if model.gated else 1) * width
-    return [
-        Kernel(label=f"{label}-up", tokens=tokens, times=times, inner=model.hidden, columns=up),
-        Kernel(label=f"{label}-down", tokens=tokens, times=times, inner=width, columns=model.hidden),
-    ]
 
 
 def _seconds(bench: Bench, kernel: Kernel) -> float:

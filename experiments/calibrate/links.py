@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.calibrate.fit import Port, TooFewSamples, fit_collectives, fit_links
-from experiments.calibrate.micro_jobs import MEMBERS, collective_job, transfer_job
+from experiments.calibrate.micro_jobs import MEMBERS, Experiment, collective_job, transfer_job
 from experiments.resolve.calibration import Calibration, Parameter
 from experiments.run.run import RunListener, run_job
 from experiments.scenario.simulation import OverheadsSection
@@ -32,16 +32,16 @@ def calibrate(fabric: Fabric, *, link_mbps: float, members: int, progress: RunLi
         raise FabricUnavailable(fabric.name, missing)
     link_bps = link_mbps * 1e6
     experiments = {
-        "transfers": transfer_job(link_mbps, SENDERS),
-        "collectives": collective_job(link_mbps, members, "fair"),
-        "level changes": collective_job(link_mbps, members, "sjf"),
+        Experiment.TRANSFERS: transfer_job(link_mbps, SENDERS),
+        Experiment.COLLECTIVES: collective_job(link_mbps, members, "fair"),
+        Experiment.LEVEL_CHANGES: collective_job(link_mbps, members, "sjf"),
     }
-    records: dict[str, RunRecord] = {
+    records: dict[Experiment, RunRecord] = {
         name: run_job(fabric, job, partial(progress, name)) for name, job in experiments.items()
     }
-    kept, changed = records["collectives"], records["level changes"]
+    kept, changed = records[Experiment.COLLECTIVES], records[Experiment.LEVEL_CHANGES]
     try:
-        links = fit_links(records["transfers"].flows, link_bps)
+        links = fit_links(records[Experiment.TRANSFERS].flows, link_bps)
         collectives = fit_collectives(
             list(kept.flows),
             list(changed.flows),

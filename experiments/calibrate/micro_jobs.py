@@ -5,6 +5,7 @@ conversion. Sizes are given as the time they take on a link of `link_bps`: what 
 same range on fast links and on slow ones.
 """
 
+import enum
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -38,10 +39,35 @@ TRANSFER_REPEATS, INCAST_REPEATS, LEVEL_REPEATS, BATCHES = 8, 5, 6, 12
 _FOREVER_NS = 10**12
 
 
+class Experiment(enum.StrEnum):
+    """The runs of a calibration."""
+
+    TRANSFERS = "transfers"
+    COLLECTIVES = "collectives"
+    LEVEL_CHANGES = "level changes"
+
+
+class TransferProbe(enum.StrEnum):
+    """What a transfer tells; its flow is named `PROBE.N`, one of an incast `PROBE.N.SENDER`."""
+
+    ALONE = "one"
+    INCAST = "incast"
+    HIGH = "high"
+    LOW = "low"
+
+
+class CollectiveProbe(enum.StrEnum):
+    """What a collective tells; its label is `PROBE.N` where N are the bytes that a member sends."""
+
+    BARRIER = "barrier"
+    ALL_TO_ALL = "all-to-all"
+    ALL_REDUCE = "all-reduce"
+
+
 def transfer_job(link_mbps: float, senders: int) -> Job:
     """Transfers one at a time, `senders` into one server at once, and one that yields to another.
 
-    The policy `stage` puts S1 above S3. Flows are named `one.N`, `incast.N.SENDER` and `high.N`, `low.N`.
+    The policy `stage` puts S1 above S3. Flows are named after their `TransferProbe`.
     """
     job = _job(link_mbps, "stage", {"topology": {"servers": senders + 1}, "workload": _NO_FLOWS})
     flows = tuple(
@@ -66,19 +92,19 @@ def _transfers(link_bps: float, senders: int) -> Iterator[tuple[str, Stage, int,
     now_s, number = 0.5, 0
     for _ in range(TRANSFER_REPEATS):
         for size in (*TINY_BYTES, *(_bytes(link_bps, seconds) for seconds in TRANSFER_S)):
-            yield f"one.{number}", Stage.P2D, 0, 1, size, now_s
+            yield f"{TransferProbe.ALONE}.{number}", Stage.P2D, 0, 1, size, now_s
             now_s += 1.1 * size * 8 / link_bps + PAUSE_S
             number += 1
     for _ in range(INCAST_REPEATS):
         for seconds in INCAST_S:
             for sender in range(senders):
                 size = _bytes(link_bps, seconds)
-                yield f"incast.{number}.{sender}", Stage.P2D, sender + 1, 0, size, now_s
+                yield f"{TransferProbe.INCAST}.{number}.{sender}", Stage.P2D, sender + 1, 0, size, now_s
             now_s += 1.2 * senders * seconds + PAUSE_S
             number += 1
     for _ in range(LEVEL_REPEATS):
-        yield f"high.{number}", Stage.KV_REUSE, 0, 1, _bytes(link_bps, HIGH_S), now_s
-        yield f"low.{number}", Stage.P2D, 0, 1, _bytes(link_bps, LOW_S), now_s
+        yield f"{TransferProbe.HIGH}.{number}", Stage.KV_REUSE, 0, 1, _bytes(link_bps, HIGH_S), now_s
+        yield f"{TransferProbe.LOW}.{number}", Stage.P2D, 0, 1, _bytes(link_bps, LOW_S), now_s
         now_s += 1.2 * (HIGH_S + LOW_S) + PAUSE_S
         number += 1
 
@@ -86,9 +112,8 @@ def _transfers(link_bps: float, senders: int) -> Iterator[tuple[str, Stage, int,
 def collective_job(link_mbps: float, members: int, policy: str) -> Job:
     """Batches of collectives on idle links, each after a barrier and a pause.
 
-    A layer measures one: `all-to-all.N` or `all-reduce.N` where N are the bytes that a member sends. Under
-    `sjf` barrier and collective are on different levels, so that every permit has to wait for a rule change;
-    under `fair` none has.
+    A layer measures one, named after its `CollectiveProbe`. Under `sjf` barrier and collective are on
+    different levels, so that every permit has to wait for a rule change; under `fair` none has.
     """
     job = _job(
         link_mbps,
@@ -127,10 +152,10 @@ def _plan(job: Job, request: int, link_bps: float, members: int) -> BatchPlan:
         return Collective(id=name, group=group, kind=CollectiveKind.ALL_TO_ALL, sizes=sizes, label=name)
 
     def measured(layer: int, step: Collective) -> LayerPlan:
-        barrier = all_to_all("barrier", BARRIER_BYTES)
+        barrier = all_to_all(CollectiveProbe.BARRIER.value, BARRIER_BYTES)
         steps = (
             _pause(members),
-            msgspec.structs.replace(barrier, id=f"{batch}.l{layer}.barrier.{group}"),
+            msgspec.structs.replace(barrier, id=f"{batch}.l{layer}.{barrier.label}.{group}"),
             _pause(members),
             msgspec.structs.replace(step, id=f"{batch}.l{layer}.{step.label}.{group}"),
         )
@@ -139,10 +164,10 @@ def _plan(job: Job, request: int, link_bps: float, members: int) -> BatchPlan:
     collectives: list[Collective] = []
     for seconds in COLLECTIVE_S:
         each = _bytes(link_bps, seconds) // (members - 1)
-        collectives.append(all_to_all(f"all-to-all.{each * (members - 1)}", each))
+        collectives.append(all_to_all(f"{CollectiveProbe.ALL_TO_ALL}.{each * (members - 1)}", each))
         # A member of the ring sends 2 (p - 1) / p of the vector, whose parts are whole 64-bit numbers.
         vector = _bytes(link_bps, seconds) // (2 * (members - 1)) // 8 * 8 * members
-        label = f"all-reduce.{vector // members * 2 * (members - 1)}"
+        label = f"{CollectiveProbe.ALL_REDUCE}.{vector // members * 2 * (members - 1)}"
         collectives.append(
             Collective(id=label, group=group, kind=CollectiveKind.ALL_REDUCE, sizes=((vector,),), label=label)
         )

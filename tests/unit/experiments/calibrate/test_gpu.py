@@ -7,16 +7,8 @@ import pytest
 import torch
 from toy_fabric import Mfs
 
-from experiments.calibrate.gpu import (
-    TOKENS,
-    Kernel,
-    Timed,
-    layer_kernels,
-    measure,
-    narrowed,
-    open_bench,
-    profile,
-)
+from experiments.calibrate.gpu import ON_CPU, TimedKernel, measure, open_bench, profile
+from experiments.calibrate.layer_kernels import Kernel, layer_kernels, narrowed
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.scenario.gpu_profile import read_profile
@@ -68,10 +60,10 @@ def test_a_narrow_model_keeps_its_proportions() -> None:
     assert layer_kinds(deepseek) == layer_kinds(MODELS["deepseek-v3"])
 
 
-def timed(tokens: int, seconds: float, times: int = 1) -> Timed:
+def timed(tokens: int, seconds: float, times: int = 1) -> TimedKernel:
     """A product of 2 x tokens x 1e6 FLOPs."""
     kernel = Kernel(label="product", tokens=tokens, inner=1000, columns=1000, times=times)
-    return Timed(kernel=kernel, seconds=seconds)
+    return TimedKernel(kernel=kernel, seconds=seconds)
 
 
 def test_a_known_device_is_held_to_the_peaks_of_its_vendor() -> None:
@@ -101,7 +93,7 @@ def test_this_processor_is_measured_and_the_profile_serves_a_scenario(mfs: Mfs, 
     assert mfs.out.splitlines()[0].startswith("a layer of qwen3-30b-a3b at 1/8 of its widths on ")
     assert mfs.out.splitlines()[-1] == "profile: mine.yaml"
     text = (tmp_path / "mine.yaml").read_text()
-    for tokens in TOKENS["cpu"]:
+    for tokens in ON_CPU.tokens:
         assert f"# {tokens:>6}    expert-up" in text
     gpu = read_profile(tmp_path / "mine.yaml")
     assert 0 < gpu.efficiency <= 1
@@ -119,7 +111,7 @@ def test_other_attention_is_measured_too(name: str) -> None:
     started: list[str] = []
     found = measure(bench, small, on_start=started.append)
     assert [item.kernel for item in found.timed] == [
-        kernel for tokens in TOKENS["cpu"] for kernel in layer_kernels(narrowed(small, 8), tokens)
+        kernel for tokens in ON_CPU.tokens for kernel in layer_kernels(narrowed(small, 8), tokens)
     ]
     assert len(started) == len(found.timed) + 1
     assert all(item.seconds > 0 for item in found.timed)

@@ -1,0 +1,126 @@
+"""The kernels of a layer of a model: products of matrices and the scores of attention. Pure."""
+
+import msgspec
+
+from testbed.job import ModelShape
+from testbed.models.shapes import is_moe
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel of a layer. `times` is how often the layer runs it on all `tokens`.
+
+    A product has `inner` and `columns`; attention, with `heads` set, has none.
+    """
+
+    label: str
+    tokens: int
+    times: int = 1
+    inner: int = 0
+    columns: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    key_dim: int = 0
+    value_dim: int = 0
+
+    @property
+    def flops(self) -> int:
+        """Of one run. Causal attention counts the keys that are looked at."""
+        if self.heads:
+            return self.heads * (self.key_dim + self.value_dim) * self.tokens * (self.tokens + 1)
+        return 2 * self.tokens * self.inner * self.columns
+
+    @property
+    def weights(self) -> int:
+        return self.inner * self.columns
+
+    @property
+    def shape(self) -> str:
+        if self.heads:
+            return f"{self.heads}/{self.kv_heads} heads of {self.key_dim}"
+        return f"{self.inner} x {self.columns}"
+
+
+def attention_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
+    """The products and the scores of attention in one layer."""
+
+    def product(label: str, inner: int, columns: int) -> Kernel:
+        return Kernel(label=label, tokens=tokens, inner=inner, columns=columns)
+
+    heads, latent = model.q_heads, model.latent
+    if latent is None:
+        width = model.head_dim
+        return [
+            product("qkv", model.hidden, (heads + 2 * model.kv_heads) * width),
+            Kernel(
+                label="scores",
+                tokens=tokens,
+                heads=heads,
+                kv_heads=model.kv_heads,
+                key_dim=width,
+                value_dim=width,
+            ),
+            product("output", heads * width, model.hidden),
+        ]
+    key_dim = latent.nope_dim + latent.rope_dim
+    queries = [product("q", model.hidden, heads * key_dim)]
+    if latent.q_rank:
+        queries = [
+            product("q-down", model.hidden, latent.q_rank),
+            product("q-up", latent.q_rank, heads * key_dim),
+        ]
+    return [
+        *queries,
+        product("kv-down", model.hidden, latent.kv_rank + latent.rope_dim),
+        product("kv-up", latent.kv_rank, heads * (latent.nope_dim + latent.v_dim)),
+        Kernel(
+            label="scores",
+            tokens=tokens,
+            heads=heads,
+            kv_heads=heads,
+            key_dim=key_dim,
+            value_dim=latent.v_dim,
+        ),
+        product("output", heads * latent.v_dim, model.hidden),
+    ]
+
+
+def layer_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
+    """All kernels of one layer, of a mixture of experts a sparse one: every token visits `top_k` experts."""
+    kernels = attention_kernels(model, tokens)
+    if not is_moe(model):
+        return kernels + _feed_forward("mlp", model, model.ffn, tokens)
+    kernels.append(Kernel(label="gate", tokens=tokens, inner=model.hidden, columns=model.experts))
+    kernels += _feed_forward("expert", model, model.ffn, tokens, times=model.top_k)
+    if model.shared_ffn:
+        kernels += _feed_forward("shared", model, model.shared_ffn, tokens)
+    return kernels
+
+
+def narrowed(model: ModelShape, share: int) -> ModelShape:
+    """The model with widths and heads divided by `share`, as many experts and layers as before."""
+
+    def part(size: int) -> int:
+        return max(1, size // share)
+
+    latent = model.latent
+    if latent is not None:
+        latent = msgspec.structs.replace(latent, q_rank=latent.q_rank // share, kv_rank=part(latent.kv_rank))
+    return msgspec.structs.replace(
+        model,
+        hidden=part(model.hidden),
+        q_heads=part(model.kv_heads) * (model.q_heads // model.kv_heads),
+        kv_heads=part(model.kv_heads),
+        ffn=part(model.ffn),
+        dense_ffn=model.dense_ffn // share,
+        shared_ffn=model.shared_ffn // share,
+        latent=latent,
+    )
+
+
+def _feed_forward(label: str, model: ModelShape, width: int, tokens: int, times: int = 1) -> list[Kernel]:
+    """A gated one multiplies by its first two matrices at once."""
+    up = (2 if model.gated else 1) * width
+    return [
+        Kernel(label=f"{label}-up", tokens=tokens, times=times, inner=model.hidden, columns=up),
+        Kernel(label=f"{label}-down", tokens=tokens, times=times, inner=width, columns=model.hidden),
+    ]
