@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from controller.flow import Assignment
 from controller.policies import PolicyError, policy_names
@@ -24,7 +21,6 @@ from controller.spec import read_spec
 from experiments.bench.prefill_batch import cluster
 from experiments.bench.scheduler_events import BenchLoad, Event, EventKind
 from experiments.errors import UserError
-from experiments.results.readable_numbers import NOTHING
 from experiments.results.statistics import mean, percentile
 from experiments.units import NS_PER_S, NS_PER_US
 
@@ -43,7 +39,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     flows_touched: float
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyCost(msgspec.Struct, frozen=True, kw_only=True):
     """One policy with `flows` active flows. Rates are per second spent in the scheduler."""
 
     policy: str
@@ -59,7 +55,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.by_kind.items(), key=lambda item: item[1].p99_us)
 
 
-class _Timed:
+class _UnderLoad:
     """A scheduler under load, and what its calls have cost so far."""
 
     def __init__(self, policy: str, flows: int, *, seed: int, exact: bool) -> None:
@@ -116,13 +112,13 @@ class _Timed:
         self._touched[event.kind] += event.flows
         self._decisions += len(assignments)
 
-    def cell(self) -> Cell:
+    def cost(self) -> PolicyCost:
         kinds = [kind for kind in EventKind if self._cost_ns[kind]]
         everything = _cost(
             [cost for kind in kinds for cost in self._cost_ns[kind]], sum(self._touched.values())
         )
         spent_s = everything.events * everything.mean_us * NS_PER_US / NS_PER_S
-        return Cell(
+        return PolicyCost(
             policy=self._policy,
             flows=self._flows,
             events_per_s=everything.events / spent_s,
@@ -162,9 +158,9 @@ def measure(
     seed: int = 1,
     exact: bool = False,
     on_start: Callable[[str, int], None] = lambda policy, count: None,
-) -> Iterator[Cell]:
-    """One cell after the other, each timed for `seconds` of wall time (and `MIN_EVENTS` at least)
-    once its flows are active.
+) -> Iterator[PolicyCost]:
+    """Each policy with each number of flows, one after the other: once its flows are active, it is timed for
+    `seconds` of wall time, and for `MIN_EVENTS` at least.
 
     `on_start` hears of each cell before it is filled. The events of a cell depend on `seed` and its
     number of flows only; a quicker policy gets further in them.
@@ -173,9 +169,9 @@ def measure(
     for policy in policies:
         for count in counts:
             on_start(policy, count)
-            timed = _Timed(policy, count, seed=seed, exact=exact)
+            timed = _UnderLoad(policy, count, seed=seed, exact=exact)
             timed.run_for(seconds)
-            yield timed.cell()
+            yield timed.cost()
 
 
 def circumstances() -> dict[str, str]:
@@ -196,7 +192,7 @@ def _cpu() -> str:
     return next(models, platform.processor() or platform.machine())
 
 
-def as_json(cells: Sequence[Cell], *, seconds: float, seed: int, exact: bool, complete: bool) -> Any:
+def as_json(cells: Sequence[PolicyCost], *, seconds: float, seed: int, exact: bool, complete: bool) -> Any:
     """All that was measured, as plain data."""
     return {
         **circumstances(),
@@ -206,78 +202,3 @@ def as_json(cells: Sequence[Cell], *, seconds: float, seed: int, exact: bool, co
         "complete": complete,
         "cells": msgspec.to_builtins(cells, str_keys=True),
     }
-
-
-def render(cells: Sequence[Cell]) -> Group:
-    """The tables for a terminal: costs, then how they grow from the fewest flows to the most."""
-    facts = circumstances()
-    parts: list[RenderableType] = [_cost_table(cells)]
-    growth = growth_table(cells)
-    if growth is not None:
-        parts += [Text(), growth]
-    parts.append(Text(f"{facts['python']} on {facts['cpu']}, garbage collector {facts['gc']}"))
-    return Group(*parts)
-
-
-def _cost_table(cells: Sequence[Cell]) -> Table:
-    table = _table("Events and decisions per second; microseconds and flows touched by each event")
-    table.add_column("policy")
-    for heading in ("flows", "events", "deci- sions", "p50", "p99", "flows each"):
-        table.add_column(heading, justify="right")
-    table.add_column("worst kind", min_width=10)
-    for heading in ("its p99", "tick p99"):
-        table.add_column(heading, justify="right")
-    for cell in cells:
-        kind, worst = cell.worst
-        tick = cell.by_kind.get(EventKind.TICK)
-        table.add_row(
-            Text(cell.policy),
-            str(cell.flows),
-            f"{cell.events_per_s:.0f}",
-            f"{cell.decisions_per_s:.0f}",
-            _figure(cell.all.p50_us),
-            _figure(cell.all.p99_us),
-            _figure(cell.all.flows_touched),
-            kind.value,
-            _figure(worst.p99_us),
-            _figure(tick.p99_us) if tick else NOTHING,
-        )
-    return table
-
-
-def growth_table(cells: Sequence[Cell]) -> Table | None:
-    """Mean cost and flows touched with the most flows over those with the fewest, by kind of event.
-
-    Has the policies that were measured with both; `None` where there is none.
-    """
-    counts = {cell.flows for cell in cells}
-    few, many = min(counts, default=0), max(counts, default=0)
-    by_policy: dict[str, dict[int, Cell]] = {}
-    for cell in cells:
-        by_policy.setdefault(cell.policy, {})[cell.flows] = cell
-    grown = [(mine[few], mine[many]) for mine in by_policy.values() if {few, many} <= mine.keys()]
-    if few == many or not grown:
-        return None
-    table = _table(f"From {few} to {many} flows: times the mean cost / times the flows touched")
-    table.add_column("policy")
-    for heading in ("all", *EventKind):
-        table.add_column(heading, justify="right")
-    for before, after in grown:
-        kinds = [(before.by_kind.get(kind), after.by_kind.get(kind)) for kind in EventKind]
-        table.add_row(Text(before.policy), *(_growth(*pair) for pair in [(before.all, after.all), *kinds]))
-    return table
-
-
-def _growth(before: Cost | None, after: Cost | None) -> str:
-    if before is None or after is None:
-        return NOTHING
-    cost, touched = after.mean_us / before.mean_us, after.flows_touched / before.flows_touched
-    return f"{_figure(cost)} / {_figure(touched)}"
-
-
-def _figure(value: float) -> str:
-    return f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
-
-
-def _table(title: str) -> Table:
-    return Table(title=Text(title), title_justify="left", box=None, padding=(0, 1, 0, 0))

@@ -33,10 +33,11 @@ def bench_scheduler(
     """Time what one event costs each policy. Interrupted, it prints what there is."""
     with told_to_the_user():
         from experiments.bench import scheduler as timing
+        from experiments.bench.scheduler_table import render
 
         policies = timing.chosen_policies(policy or [])
         counts = flows or timing.DEFAULT_FLOWS
-        cells: list[timing.Cell] = []
+        cells: list[timing.PolicyCost] = []
         complete = False
         try:
             with Console(stderr=True).status("") as status:
@@ -55,7 +56,7 @@ def bench_scheduler(
                 told = timing.as_json(cells, seconds=seconds, seed=seed, exact=exact, complete=complete)
                 print(json.dumps(told, indent=2))
             elif cells:
-                stdout().print(timing.render(cells))
+                stdout().print(render(cells))
 
 
 @bench.command("sim")
@@ -76,9 +77,10 @@ def bench_sim(
     """Time the simulated fabric on fixed cases. Interrupted, it prints what there is."""
     with told_to_the_user():
         from experiments.bench import simulation as timing
+        from experiments.bench.simulation_cases import chosen_cases
 
-        cases = timing.chosen_cases(case or [])
-        measured: list[timing.Measured] = []
+        cases = chosen_cases(case or [])
+        measured: list[timing.MeasuredRun] = []
         try:
             with Console(stderr=True).status("") as status:
                 for one in timing.measure(

@@ -11,8 +11,9 @@ from controller.policies import make_policy
 from controller.scheduler import Scheduler
 from experiments.bench import scheduler as bench_scheduler
 from experiments.bench.prefill_batch import cluster
-from experiments.bench.scheduler import Cell, Cost, chosen_policies, growth_table, measure
+from experiments.bench.scheduler import Cost, PolicyCost, chosen_policies, measure
 from experiments.bench.scheduler_events import BenchLoad, Event, EventKind
+from experiments.bench.scheduler_table import growth_table
 from experiments.cli import app as cli
 from experiments.errors import UserError
 
@@ -113,10 +114,12 @@ def cost(p99_us: float, *, mean_us: float = 1.0, touched: float = 1.0) -> Cost:
     )
 
 
-def cell(flows: int, **kinds: Cost) -> Cell:
+def cell(flows: int, **kinds: Cost) -> PolicyCost:
     by_kind = {EventKind(name): value for name, value in kinds.items()}
     whole = next(iter(by_kind.values()))
-    return Cell(policy="p", flows=flows, events_per_s=1.0, decisions_per_s=1.0, all=whole, by_kind=by_kind)
+    return PolicyCost(
+        policy="p", flows=flows, events_per_s=1.0, decisions_per_s=1.0, all=whole, by_kind=by_kind
+    )
 
 
 def test_the_worst_kind_is_the_one_with_the_highest_p99() -> None:

@@ -7,8 +7,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from experiments.bench import simulation as bench_sim
-from experiments.bench.simulation import CASES, GROWTH, Case, chosen_cases, measure, render, run_case
+from experiments.bench import simulation_cases
+from experiments.bench.simulation import measure, render, run_case
+from experiments.bench.simulation_cases import CASES, GROWTH, Case, chosen_cases
 from experiments.cli import app as cli
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
@@ -67,8 +68,8 @@ def test_an_unknown_case_is_refused_with_the_known_ones() -> None:
 
 
 def test_the_command_prints_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(bench_sim, "CASES", (SMALL,))
-    monkeypatch.setattr(bench_sim, "GROWTH", ())
+    monkeypatch.setattr(simulation_cases, "CASES", (SMALL,))
+    monkeypatch.setattr(simulation_cases, "GROWTH", ())
     monkeypatch.setattr(sys, "argv", ["mfs", "bench", "sim", "--policy", "fair", "--json"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

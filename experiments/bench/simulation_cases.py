@@ -1,0 +1,119 @@
+"""The fixed cases of `mfs bench sim`: what is judged, and how the time grows with size."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from experiments.errors import UserError
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A fixed size. `settings` are what it changes of the scenario `quickstart`."""
+
+    name: str
+    about: str
+    settings: tuple[str, ...]
+
+
+_GPUS_64 = (
+    "topology.servers=64",
+    "topology.nic_gbps=100",
+    "units.ranks_per_server=1",
+    "units.prefill_units=7",
+    "units.ranks_per_unit=8",
+    "units.decode_ranks=8",
+    "workload.kind=conversation",
+    "units.tp=8",
+    "units.ep=8",
+)
+"""56 prefill GPUs in 7 units of 8, tensor- and expert-parallel, and 8 decode GPUs; each has a NIC, all one
+switch."""
+
+_CLUSTER = (
+    "topology.kind=leaf-spine",
+    "topology.nic_gbps=400",
+    "topology.gpus_per_server=8",
+    "topology.nics_per_server=8",
+    "topology.nvlink_gbps=3600",
+    "model=mixtral-8x22b",
+    "gpu=h100",
+    "units.ranks_per_server=8",
+    "units.ranks_per_unit=8",
+    "units.tp=4",
+    "units.ep=8",
+    "workload.kind=conversation",
+)
+
+
+def _cluster(servers: int) -> tuple[str, ...]:
+    """`servers` of 8 GPUs with a NIC each, a quarter of them for decoding, 16 below a leaf."""
+    leaves = max(2, servers // 16)
+    return (
+        *_CLUSTER,
+        f"topology.servers={servers}",
+        f"topology.leaves={leaves}",
+        f"topology.spines={leaves}",
+        f"units.prefill_units={servers * 3 // 4}",
+        f"units.decode_ranks={servers * 2}",
+    )
+
+
+CASES: Final = (
+    Case(
+        name="moe-64",
+        about="64 GPUs, EP 8, Mixtral-8x7B: a task graph of 1.35 million tasks",
+        settings=(*_GPUS_64, "workload.requests=553", "workload.load=0.8"),
+    ),
+    Case(
+        name="cluster-2048",
+        about="256 servers x 8 GPUs, Mixtral-8x22B TP 4 EP 8, 1,536 requests, load 0.8",
+        settings=(*_cluster(256), "workload.requests=1536", "workload.load=0.8"),
+    ),
+    Case(
+        name="cluster-2048-grouped",
+        about="the same with symmetric collectives as one stream each",
+        settings=(
+            *_cluster(256),
+            "workload.requests=1536",
+            "workload.load=0.8",
+            "simulation.collectives=grouped",
+        ),
+    ),
+)
+
+GROWTH: Final = (
+    *(
+        Case(
+            name=f"servers-{servers}",
+            about=f"{servers * 8} GPUs, 6 requests a server",
+            settings=(*_cluster(servers), f"workload.requests={6 * servers}", "workload.load=0.8"),
+        )
+        for servers in (8, 16, 32)
+    ),
+    *(
+        Case(
+            name=f"load-{load}",
+            about=f"128 GPUs, load {load}",
+            settings=(*_cluster(16), "workload.requests=96", f"workload.load={load}"),
+        )
+        for load in (0.4, 1.6)
+    ),
+    *(
+        Case(
+            name=f"requests-{requests}",
+            about=f"128 GPUs, {requests} requests",
+            settings=(*_cluster(16), f"workload.requests={requests}", "workload.load=0.8"),
+        )
+        for requests in (192, 384)
+    ),
+)
+
+
+def chosen_cases(names: Sequence[str]) -> list[Case]:
+    """The cases called so, or the two judged ones and those of growth. Raises `UserError` for others."""
+    known = {case.name: case for case in (*CASES, *GROWTH)}
+    for name in names:
+        if name not in known:
+            raise UserError(f"--case {name}: there is no such case (cases: {', '.join(known)})")
+    return [known[name] for name in names] or list(known.values())
