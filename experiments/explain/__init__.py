@@ -1,1 +1,1 @@
-"""What happened to one flow or one request, in sentences."""
+"""What happened to one flow or one request of a run, in sentences."""

@@ -1,6 +1,6 @@
 """`mfs explain`: what happened to one flow or one request of a run, in sentences.
 
-Only the rows asked for are kept when a table is read. `experiments.explain.sentences` words them.
+Only the rows asked for are kept when a table is read. `flow_story` and `request_story` word them.
 """
 
 import contextlib
@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from controller.flow import Stage
 from experiments.errors import UserError
-from experiments.explain import sentences as explain_text
+from experiments.explain.flow_story import flow_story, no_flow
+from experiments.explain.request_story import no_request, request_story
 from experiments.nearest import nearest
 from experiments.results.parquet import TABLES, TableRows
 from experiments.results.requests import batches_of
@@ -49,7 +50,7 @@ def explain_flow(directory: Path, flow: str, policy: str | None = None) -> str:
             stories.append(_flow_story(run, name, rows[0]))
         else:
             missing.setdefault(_nearest_ids(flow, run.flow_ids(name)), []).append(name)
-    return _told(directory, stories, [explain_text.no_flow(*item, flow) for item in missing.items()])
+    return _told(directory, stories, [no_flow(*item, flow) for item in missing.items()])
 
 
 def explain_request(directory: Path, request: int, policy: str | None = None) -> str:
@@ -63,7 +64,7 @@ def explain_request(directory: Path, request: int, policy: str | None = None) ->
             stories.append(_request_story(run, name, rows[0]))
         else:
             missing.setdefault(run.request_numbers(name), []).append(name)
-    return _told(directory, stories, [explain_text.no_request(*item, request) for item in missing.items()])
+    return _told(directory, stories, [no_request(*item, request) for item in missing.items()])
 
 
 def _told(directory: Path, stories: list[str], missing: list[str]) -> str:
@@ -83,9 +84,7 @@ def _flow_story(run: "_Run", policy: str, flow: FlowRow) -> str:
     shares: Sequence[FlowRow] = ()
     if flow.stage is Stage.COLLECTIVE and flow.coflow is not None:
         shares = run.rows(FlowRow, policy, coflow=flow.coflow)
-    return explain_text.flow_story(
-        policy, flow, sorted(decisions, key=lambda row: row.time_ns), requests, shares
-    )
+    return flow_story(policy, flow, sorted(decisions, key=lambda row: row.time_ns), requests, shares)
 
 
 def _request_story(run: "_Run", policy: str, request: RequestRow) -> str:
@@ -96,7 +95,7 @@ def _request_story(run: "_Run", policy: str, request: RequestRow) -> str:
     if request.batch is not None:
         shares = run.rows(FlowRow, policy, batch=request.batch, stage=Stage.COLLECTIVE.value)
     spent = time_spent(request, spans_by_batch(spans))
-    return explain_text.request_story(run.path, policy, request, spent, flows, shares)
+    return request_story(run.path, policy, request, spent, flows, shares)
 
 
 def _nearest_ids(flow: str, ids: Iterable[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from controller.flow import Level, Stage
 from experiments.cli import app as cli
 from experiments.errors import UserError
 from experiments.explain.explain import NotInRun, explain_flow, explain_request
-from experiments.explain.sentences import flow_story
+from experiments.explain.flow_story import flow_story
 from experiments.results.parquet import write_tables
 from testbed.record import DecisionRow, FlowRow, RequestRow, RunRecord, SpanRow
 

@@ -1,0 +1,148 @@
+"""The story of a flow: what it was, when it went, and why at its levels."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from controller.flow import Level, Stage
+from experiments.explain.words import against_deadline, counted, enumerated, lasting, moment, outcome, size
+from experiments.results.levels import level_periods
+from experiments.results.requests import meets_slo
+from testbed.record import DecisionRow, FlowRow, RequestRow
+
+STAGES = {
+    Stage.KV_REUSE: "S1 (KV reuse)",
+    Stage.COLLECTIVE: "S2 (collective)",
+    Stage.P2D: "S3 (prefill to decode)",
+}
+
+
+def flow_story(
+    policy: str,
+    flow: FlowRow,
+    decisions: Sequence[DecisionRow],
+    requests: Sequence[RequestRow],
+    shares: Sequence[FlowRow],
+) -> str:
+    """What `flow` was, when it went, its levels, and what became of the requests it was for.
+
+    `decisions` are its own, by time; `requests` the one it belongs to, or those of its batch;
+    `shares` all of its collective.
+    """
+    lines = [
+        f"{flow.id} under {policy}",
+        f"  {_what(flow)}",
+        f"  {_path(flow)}",
+        f"  It was submitted at {moment(flow.submit_ns)}{_deadline(flow)}.",
+        f"  It was permitted at {moment(flow.permit_ns)}{_waits(flow)}.",
+        f"  It finished at {moment(flow.finish_ns)}, {lasting(flow.finish_ns - flow.submit_ns)} after it was"
+        f" submitted{against_deadline(flow)}.",
+    ]
+    lines += [f"  {line}" for line in _sent_for_early(flow, requests)]
+    if len(shares) > 1:
+        lines.append(f"  {_among_shares(flow, shares)}")
+    lines += [f"  {line}" for line in _levels(flow, decisions)]
+    if flow.request is None and flow.batch is not None:
+        lines += [f"  {line}" for line in _batch_outcome(flow.batch, requests)]
+    else:
+        lines += [f"  {outcome(request)}" for request in requests]
+    return "\n".join(lines)
+
+
+def _what(flow: FlowRow) -> str:
+    belongs = []
+    if flow.layer is not None:
+        belongs.append(f"layer {flow.layer}")
+    if flow.request is not None:
+        belongs.append(f"request {flow.request}")
+    if flow.batch is not None:
+        belongs.append(f"batch {flow.batch}")
+    of = f", of {', '.join(belongs)}" if belongs else ""
+    to = f"rank {flow.dst} on {flow.dst_server}" if flow.dst_server is not None else "the other members"
+    return (
+        f"It was {STAGES[flow.stage]}, {size(flow.size_bytes)} from rank {flow.src} on {flow.src_server}"
+        f" to {to}{of}."
+    )
+
+
+def _path(flow: FlowRow) -> str:
+    if not flow.path:
+        return "It crossed no link."
+    return f"It crossed {', '.join(flow.path)}."
+
+
+def _deadline(flow: FlowRow) -> str:
+    if flow.deadline_ns is None:
+        return ", without a deadline of its own"
+    left_ns = flow.deadline_ns - flow.submit_ns
+    if left_ns < 0:
+        return f", {lasting(-left_ns)} after its deadline had passed ({moment(flow.deadline_ns)})"
+    return f", with a deadline {lasting(left_ns)} later ({moment(flow.deadline_ns)})"
+
+
+def _waits(flow: FlowRow) -> str:
+    waited_ns = flow.permit_ns - flow.submit_ns
+    if waited_ns <= 0:
+        return ", at once"
+    permit_ns = max(0, waited_ns - flow.lane_wait_ns)
+    return (
+        f", {lasting(waited_ns)} later: it waited {lasting(flow.lane_wait_ns)} for a free lane"
+        f" and {lasting(permit_ns)} for the permit"
+    )
+
+
+def _sent_for_early(flow: FlowRow, requests: Sequence[RequestRow]) -> list[str]:
+    """Of S1 that did not wait for the batch of its request."""
+    return [
+        f"It was sent for while request {row.request} was queued, {lasting(row.start_ns - flow.submit_ns)}"
+        f" before batch {row.batch} began."
+        for row in requests
+        if flow.batch == f"{row.unit}.f{row.request}"  # as `ServingSystem` calls a `FetchPlan`
+        if row.start_ns is not None and flow.submit_ns < row.start_ns
+    ]
+
+
+def _among_shares(flow: FlowRow, shares: Sequence[FlowRow]) -> str:
+    end_ns = max(share.finish_ns for share in shares)
+    after_ns = end_ns - flow.finish_ns
+    place = "with this one" if after_ns == 0 else f"{lasting(after_ns)} after this one"
+    return f"It is one of the {len(shares)} shares of {flow.coflow}; the last share finished {place}."
+
+
+def _levels(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[str]:
+    changes = [row for row in decisions if row.level_from is not row.level_to]
+    if not changes:
+        return [f"It was on {flow.level_first.name} all the time; no decision on it was recorded."]
+    lines = ["Its levels:", *(f"  {_change(row)}" for row in changes)]
+    reordered = len(decisions) - len(changes)
+    if reordered:
+        times = "once" if reordered == 1 else f"{reordered} times"
+        lines.append(f"  Its place inside a level changed {times}.")
+    spent: dict[Level, int] = defaultdict(int)
+    for period in level_periods(flow, decisions):
+        spent[period.level] += period.end_ns - period.start_ns
+    if spent:
+        parts = enumerated([f"{lasting(time)} on {level.name}" for level, time in spent.items()])
+        lines.append(f"From permit to finish it spent {parts}.")
+    return lines
+
+
+def _change(row: DecisionRow) -> str:
+    if row.level_from is None:
+        moved = f"it was put on {row.level_to.name}"
+    else:
+        verb = "promoted" if row.level_to < row.level_from else "demoted"
+        moved = f"it was {verb} from {row.level_from.name} to {row.level_to.name}"
+    return f"At {moment(row.time_ns)} {moved}: {row.reason}."
+
+
+def _batch_outcome(batch: str, requests: Sequence[RequestRow]) -> list[str]:
+    if not requests:
+        return []
+    met = sum(map(meets_slo, requests))
+    lines = [f"Of the {counted(len(requests), 'request')} of batch {batch}, {met} met the SLO."]
+    return lines + [outcome(request) for request in requests if not meets_slo(request)]
+
+
+def no_flow(near: Sequence[str], policies: Sequence[str], flow: str) -> str:
+    hint = f"; the nearest: {', '.join(near)}" if near else ""
+    return f"there is no flow {flow!r} under {enumerated(policies)}{hint}"

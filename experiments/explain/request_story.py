@@ -1,0 +1,86 @@
+"""The story of a request: where its TTFT went, and its flows, worst first."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.explain.words import against_deadline, counted, enumerated, lasting, moment, outcome, size
+from experiments.results.requests import batches_of
+from experiments.results.ttft_parts import TimeSpent
+from testbed.record import FlowRow, RequestRow
+
+
+def request_story(
+    run: Path,
+    policy: str,
+    request: RequestRow,
+    spent: TimeSpent | None,
+    flows: Sequence[FlowRow],
+    shares: Sequence[FlowRow],
+) -> str:
+    """Where the TTFT of `request` went, and its `flows`, worst first. `shares` are its batch's S2.
+
+    Worst: flows after their deadline, the latest first; then the others by submit to finish.
+    """
+    lines = [f"Request {request.request} under {policy}", f"  {_arrival(request)}", f"  {outcome(request)}"]
+    lines += [f"  {line}" for line in _where_it_went(request, spent)]
+    if flows:
+        lines.append(f"  {'Its flow' if len(flows) == 1 else f'Its {len(flows)} flows, worst first'}:")
+        lines += [f"    {_line(flow)}" for flow in sorted(flows, key=_badness)]
+    else:
+        lines.append("  It has no flow of its own in this run.")
+    if shares:
+        worst = max(shares, key=lambda share: share.finish_ns - share.submit_ns)
+        lines.append(
+            f"  The collectives of its batch {request.batch} are no single request's:"
+            f" {counted(len(shares), 'share')}, the longest {_line(worst)}"
+        )
+    named = sorted(flows, key=_badness)[:1] or list(shares[:1])
+    if named:
+        command = ["mfs", "explain", str(run), "--flow", named[0].id, "--policy", policy]
+        lines.append(f"  More on one of them: {shlex.join(command)}")
+    return "\n".join(lines)
+
+
+def _arrival(request: RequestRow) -> str:
+    *earlier, last = batches_of(request) or ("",)
+    parts = f"in parts in batches {', '.join(earlier)} and" if earlier else "in batch"
+    where = f" and was prefilled {parts} {last}" if last else ""
+    unit = f" on unit {request.unit}" if request.batch is not None and request.unit is not None else ""
+    return f"It arrived at {moment(request.arrival_ns)}{where}{unit}."
+
+
+def _where_it_went(request: RequestRow, spent: TimeSpent | None) -> list[str]:
+    if spent is None:
+        return []
+    prefill_ns = spent.s1_wait_ns + spent.compute_ns + spent.collective_ns + spent.other_ns
+    alone = f"alone on an idle cluster its TTFT would be {lasting(request.unloaded_ttft_ns)}"
+    return [
+        f"Its TTFT went: {lasting(spent.queue_ns)} in the queue, {lasting(prefill_ns)} in prefill,"
+        f" {lasting(spent.p2d_tail_ns)} in the P2D tail, {lasting(spent.decode_ns)} in the decode step;"
+        f" {alone}.",
+        f"In prefill, a rank spent on average {lasting(spent.s1_wait_ns)} waiting for S1,"
+        f" {lasting(spent.compute_ns)} computing, {lasting(spent.collective_ns)} in collectives,"
+        f" {lasting(spent.other_ns)} otherwise.",
+    ]
+
+
+def _badness(flow: FlowRow) -> tuple[int, int, str]:
+    late_ns = 0 if flow.deadline_ns is None else max(0, flow.finish_ns - flow.deadline_ns)
+    return -late_ns, flow.submit_ns - flow.finish_ns, flow.id
+
+
+def _line(flow: FlowRow) -> str:
+    first, last = flow.level_first, flow.level_last
+    level = f"on {first.name}" if first is last else f"from {first.name} to {last.name}"
+    deadline = against_deadline(flow).removeprefix(" and")
+    took = lasting(flow.finish_ns - flow.submit_ns)
+    return (
+        f"{flow.id}: {flow.stage.value}, {size(flow.size_bytes)}, took {took} {level}"
+        f"{',' if deadline else ''}{deadline}."
+    )
+
+
+def no_request(known: Sequence[int], policies: Sequence[str], request: int) -> str:
+    hint = f"there are {known[0]} to {known[-1]}" if known else "there are none in a micro workload"
+    return f"there is no request {request} under {enumerated(policies)}; {hint}"
