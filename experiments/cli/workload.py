@@ -15,7 +15,7 @@ _KIND = "The trace's format: mooncake, azure, burstgpt or bailian; default: told
 
 
 @workload.command("describe")
-def describe(
+def workload_describe(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A trace file.")],
     kind: Annotated[str | None, typer.Option(help=_KIND)] = None,
     skip: Annotated[int, typer.Option(min=0, help="Requests to leave out at the start.")] = 0,
@@ -26,15 +26,15 @@ def describe(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write describe.json and workload.html there.")
     ] = None,
-    as_json: Annotated[
+    json_only: Annotated[
         bool, typer.Option("--json", help="Print describe.json, and nothing else, on standard output.")
     ] = False,
 ) -> None:
     """Say what a trace is like: its arrivals, its lengths, and what of its prompts can be reused."""
     with told_to_the_user():
         from experiments.trace_formats.formats import TraceFormat, detect_format
-        from experiments.traces import describe as workload_describe
         from experiments.traces.columns import read_columns
+        from experiments.traces.describe import as_json, describe, description_table
 
         known = {format.value: format for format in TraceFormat}
         if kind is not None and kind not in known:
@@ -43,14 +43,16 @@ def describe(
             raise UserError(f"--out {out}: is a file; name a directory")
         format = detect_format(file) if kind is None else known[kind]
         columns = read_columns(file, format, skip=skip, requests=requests, spread_ticks=not as_stamped)
-        found = workload_describe.describe(columns)
+        found = describe(columns)
         page = None
         if out is not None:
-            page = workload_describe.write_description(out, file.name, columns, found)
-        if as_json:
-            print(workload_describe.as_json(found), end="")
+            from experiments.traces.page import write_description  # only now: it loads matplotlib
+
+            page = write_description(out, file.name, columns, found)
+        if json_only:
+            print(as_json(found), end="")
             return
-        stdout().print(workload_describe.description_table(f"{file.name}, {format.value}", [("", found)]))
+        stdout().print(description_table(f"{file.name}, {format.value}", [("", found)]))
         for note in found.notes:
             print(note)
         if page is not None:
@@ -58,7 +60,7 @@ def describe(
 
 
 @workload.command("synth")
-def synth(
+def workload_synth(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The trace to write, in Mooncake's format.")],
     requests: Annotated[
         int | None, typer.Option(min=1, max=10_000_000, help="How many; default: 1000, or as --like.")
@@ -114,23 +116,23 @@ def synth(
         import msgspec
 
         from experiments.trace_formats.formats import TraceFormat, detect_format
-        from experiments.traces import synth as workload_synth
+        from experiments.traces import synth
         from experiments.traces.columns import read_columns
         from experiments.traces.describe import describe, description_table
 
         if not out.absolute().parent.is_dir():
             raise UserError(f"--out {out}: there is no directory {out.parent}")
         model = None
-        wanted = workload_synth.Wanted(
+        wanted = synth.Wanted(
             requests=1000,
             rate_rps=1.0,
-            prompt=workload_synth.by_mean(2000, 1),
-            output=workload_synth.by_mean(250, 1),
+            prompt=synth.by_mean(2000, 1),
+            output=synth.by_mean(250, 1),
             reuse=0.5,
         )
         if like is not None:
             model = describe(read_columns(like, detect_format(like)))
-            wanted = workload_synth.like(model)
+            wanted = synth.like(model)
         bursts = {} if dispersion is None else {"dispersion": dispersion, "burst_s": None}
         given = {
             "requests": requests,
@@ -138,10 +140,10 @@ def synth(
             "reuse": reuse,
             "prefixes": prefixes,
             "zipf": zipf,
-            "prompt": workload_synth.lengths(
+            "prompt": synth.lengths(
                 "prompt", wanted.prompt, mean=prompt_mean, cv=prompt_cv, p50=prompt_p50, p99=prompt_p99
             ),
-            "output": workload_synth.lengths("output", wanted.output, mean=output_mean, cv=output_cv),
+            "output": synth.lengths("output", wanted.output, mean=output_mean, cv=output_cv),
             "seed": seed,
         }
         wanted = msgspec.structs.replace(
@@ -149,15 +151,15 @@ def synth(
         )
         if burst_s is not None:
             wanted = msgspec.structs.replace(wanted, burst_s=burst_s)
-        workload_synth.check(wanted)
-        workload_synth.write_trace(out, workload_synth.synthesise(wanted))
+        synth.check(wanted)
+        synth.write_trace(out, synth.synthesise(wanted))
         found = describe(read_columns(out, TraceFormat.MOONCAKE))
         shown = (
             [(out.name, found)] if model is None or like is None else [(like.name, model), (out.name, found)]
         )
         stdout().print(description_table("as written", shown))
         missed = abs(found.reuse.token_share - wanted.reuse)
-        if missed > workload_synth.REUSE_TOLERANCE:
+        if missed > synth.REUSE_TOLERANCE:
             print(
                 f"asked for {wanted.reuse:.1%} of the prompt tokens to be reused: prompts are too short for "
                 f"blocks of {found.block_tokens} tokens, too few, or begin with too many texts (--prefixes)"

@@ -1,1 +1,1 @@
-"""HTML pages: the report of a run, and the parts every page is made of."""
+"""HTML: the kit that every page is made of (page, markup, chart), and the report on runs."""

@@ -1,1 +1,1 @@
-"""From a scenario to jobs: everything left open is decided here."""
+"""From a scenario to jobs: everything that it leaves open is decided here, once for all policies."""

@@ -1,1 +1,1 @@
-"""The results of a run: measures, summary, tables, trace; written to a directory and read back."""
+"""What a run leaves behind: measures, tables, summary and trace, written to a directory and read back."""

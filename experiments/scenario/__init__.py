@@ -1,1 +1,1 @@
-"""Scenarios: the keys and what they may be, reading them from YAML, writing them back."""
+"""What a scenario is: its keys and what each may be, reading it from YAML, and writing it back."""

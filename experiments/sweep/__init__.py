@@ -1,1 +1,1 @@
-"""Sweeps: a scenario at every combination of values."""
+"""A scenario at every combination of values: planning cells, running them, and what they bring back."""

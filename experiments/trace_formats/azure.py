@@ -28,7 +28,7 @@ def is_header(line: str) -> bool:
 
 def rows(path: Path) -> Iterator[TraceRow]:
     """The rows of the trace at `path`. Raises `UserError` for a file or line that is not right."""
-    return in_order(_rows(path), lambda row: row.time_ns, "TIMESTAMP")
+    return in_order(_rows(path), "TIMESTAMP")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, TraceRow]]:

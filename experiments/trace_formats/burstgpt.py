@@ -32,7 +32,7 @@ def is_header(line: str) -> bool:
 
 def rows(path: Path) -> Iterator[TraceRow]:
     """The rows of the trace at `path` that did not fail. Raises `UserError` for a line that is not right."""
-    ordered = in_order(_rows(path), lambda row: row.time_ns, "Timestamp")
+    ordered = in_order(_rows(path), "Timestamp")
     return (row for row in ordered if row.output_tokens)
 
 

@@ -20,7 +20,7 @@ BLOCK_TOKENS = 512
 
 def rows(path: Path) -> Iterator[TraceRow]:
     """The rows of the trace at `path`. Raises `UserError` for a file or line that is not right."""
-    return in_order(_rows(path), lambda row: row.time_ns, "timestamp")
+    return in_order(_rows(path), "timestamp")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, TraceRow]]:

@@ -2,13 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from experiments.errors import UserError
-
-Row = TypeVar("Row")
 
 
 class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,15 +36,14 @@ class Reader(msgspec.Struct, frozen=True, kw_only=True):
     note: str | None = None
 
 
-def in_order(rows: Iterable[tuple[str, Row]], time_ns: Callable[[Row], int], name: str) -> Iterator[Row]:
+def in_order(rows: Iterable[tuple[str, TraceRow]], name: str) -> Iterator[TraceRow]:
     """`rows`, each with the words for its place, as long as they are sorted by time.
 
     Raises `UserError` for one before the row above it; `name` is what the file calls the time.
     """
     last = None
     for where, row in rows:
-        now = time_ns(row)
-        if last is not None and now < last:
+        if last is not None and row.time_ns < last:
             raise UserError(f"{where}: {name} is before that of the row above; a trace is sorted by time")
-        last = now
+        last = row.time_ns
         yield row

@@ -91,7 +91,7 @@ def read_columns(
     )
 
 
-class Arrivals(msgspec.Struct, frozen=True, kw_only=True):
+class ArrivalStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """How requests arrive. `gap_cv` is the coefficient of variation of the gaps between them, 1 for a Poisson
     process; `dispersion` the variance over the mean of how many arrive in windows of so many seconds, None
     where fewer than `MIN_WINDOWS` windows fit in."""
@@ -105,11 +105,11 @@ class Arrivals(msgspec.Struct, frozen=True, kw_only=True):
 MIN_WINDOWS = 10
 
 
-def arrivals_of(columns: Columns) -> Arrivals:
+def arrivals_of(columns: Columns) -> ArrivalStatistics:
     """n arrivals span n - 1 gaps, so the mean rate is (n - 1) / span; None where all arrive at once."""
     span_s = float(columns.time_ns[-1]) / NS_PER_S
     gaps = np.diff(columns.time_ns).astype(np.float64)
-    return Arrivals(
+    return ArrivalStatistics(
         span_s=span_s,
         rate_rps=(columns.count - 1) / span_s if span_s else None,
         gap_cv=float(gaps.std() / gaps.mean()) if span_s else None,
@@ -133,7 +133,7 @@ def window_counts(time_ns: Longs, window_s: float, windows: int) -> Longs:
     return counts
 
 
-class Lengths(msgspec.Struct, frozen=True, kw_only=True):
+class LengthStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Of token counts. `cv` is the standard deviation over the mean."""
 
     mean: float
@@ -144,11 +144,11 @@ class Lengths(msgspec.Struct, frozen=True, kw_only=True):
     max: int
 
 
-def lengths_of(tokens: Longs) -> Lengths:
+def lengths_of(tokens: Longs) -> LengthStatistics:
     values = tokens.astype(np.float64)
     mean = float(values.mean())
     p50, p90, p99 = (percentile(values, q) or 0.0 for q in (50, 90, 99))
-    return Lengths(
+    return LengthStatistics(
         mean=mean,
         cv=float(values.std()) / mean if mean else 0.0,
         p50=p50,

@@ -1,9 +1,9 @@
 """Reuse in a trace: how much, how soon, from which prefixes, and what a cache of each size would hit.
 
 The cache that is looked into here is one for all requests, of whole blocks, least recently used out first,
-as `testbed.serving.prefix.PrefixIndex`: a prompt is looked up, then its blocks become the most recent ones,
-the first block last of all. So a prompt's blocks are ever less recent, and a prefix is held from its
-beginning.
+as `testbed.serving.cache.prefix_index.PrefixIndex`: a prompt is looked up, then its blocks become the most
+recent ones, the first block last of all. So a prompt's blocks are ever less recent, and a prefix is held from
+its beginning.
 
 Whether a block is held in a cache of C blocks follows from its *stack distance*, the number of distinct
 blocks that are more recent (Mattson et al., "Evaluation techniques for storage hierarchies", IBM Systems
@@ -28,7 +28,7 @@ _NONE = -1
 _SEVERAL = -2
 
 
-class Spread(msgspec.Struct, frozen=True, kw_only=True):
+class DistanceQuantiles(msgspec.Struct, frozen=True, kw_only=True):
     """Of distances; None where nothing is reused."""
 
     p50: float | None
@@ -55,8 +55,8 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True):
 
     token_share: float
     request_share: float
-    distance_requests: Spread
-    distance_blocks: Spread
+    distance_requests: DistanceQuantiles
+    distance_blocks: DistanceQuantiles
     distinct_blocks: int
     prefixes: int
     zipf: float | None
@@ -79,8 +79,8 @@ def reuse_of(columns: Columns) -> tuple[Reuse, HitCurve]:
     found = Reuse(
         token_share=len(reused) * columns.block_tokens / tokens,
         request_share=float(np.mean(np.diff(reusing) > 0)),
-        distance_requests=_spread(since[hit]),
-        distance_blocks=_spread(reused),
+        distance_requests=_quantiles(since[hit]),
+        distance_blocks=_quantiles(reused),
         distinct_blocks=prefixes.distinct,
         prefixes=len(prefixes.users),
         zipf=_zipf(prefixes.users),
@@ -89,9 +89,9 @@ def reuse_of(columns: Columns) -> tuple[Reuse, HitCurve]:
     return found, _curve(reused, columns.block_tokens, tokens)
 
 
-def _spread(values: Longs) -> Spread:
+def _quantiles(values: Longs) -> DistanceQuantiles:
     as_floats: FloatArray = values.astype(np.float64)
-    return Spread(p50=percentile(as_floats, 50), p90=percentile(as_floats, 90))
+    return DistanceQuantiles(p50=percentile(as_floats, 50), p90=percentile(as_floats, 90))
 
 
 def _curve(reused: Longs, block_tokens: int, tokens: int, points: int = 200) -> HitCurve:

@@ -139,13 +139,22 @@ def _bursts_like(found: Description, rate: float) -> tuple[float, float | None]:
     low, high = 0.1, 1e3
     for _ in range(60):
         r = math.sqrt(low * high)
-        shown = arrivals.window_factor(r * _WINDOWS_S[0]) / arrivals.window_factor(r * _WINDOWS_S[1])
+        shown = _window_factor(r * _WINDOWS_S[0]) / _window_factor(r * _WINDOWS_S[1])
         low, high = (r, high) if shown < ratio else (low, r)
     r = math.sqrt(low * high)
-    dispersion = 1 + (long - 1) / arrivals.window_factor(r * _WINDOWS_S[1])
+    dispersion = 1 + (long - 1) / _window_factor(r * _WINDOWS_S[1])
     # From dispersion - 1 = 2 rate (1 - busy) / (busy r) and r = 1 / (burst_s (1 - busy)).
     busy = 1 / (1 + (dispersion - 1) * r / (2 * rate))
     return dispersion, 1 / (r * (1 - busy))
+
+
+def _window_factor(times: float) -> float:
+    """The share of the dispersion beyond 1 that shows in a window of so many relaxation times.
+
+    A relaxation time is that in which a process forgets whether it is in a burst: the inverse of the sum of
+    both rates of change.
+    """
+    return 1 + math.expm1(-times) / times
 
 
 def check(wanted: Wanted) -> None:

@@ -1,1 +1,1 @@
-"""One scenario on the emulated and the simulated fabric, side by side."""
+"""The same requests emulated and simulated, side by side: how far the simulation is off."""

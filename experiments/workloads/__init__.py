@@ -1,4 +1,2 @@
-"""Where requests come from: real traces, a seeded generator, or flows written down one by one.
-
-All of them give a `Workload`: requests in order of arrival, and notes on what was done to them.
-"""
+"""Where the work of a run comes from: a trace, a seeded generator, coflows, or flows written down one by one.
+Requests come as a `Workload`: in order of arrival, with notes on what was done to them."""

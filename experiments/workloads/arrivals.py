@@ -54,35 +54,13 @@ class BurstyProcess(msgspec.Struct, frozen=True, kw_only=True):
     burst_s: float
     busy: float
 
-    @property
-    def relaxation_per_s(self) -> float:
-        """The rate at which the process forgets whether it is in a burst: the sum of both rates of change."""
-        return 1 / (self.burst_s * (1 - self.busy))
-
-    def index_of_dispersion(self, window_s: float = math.inf) -> float:
-        """Variance over mean of the number of arrivals in windows of this length.
-
-        With r the relaxation rate, of long windows it is 1 + 2 rate (1 - busy) / (busy r), and of a window t
-        the part beyond 1 is less by the factor 1 - (1 - exp(-r t)) / (r t) (Fischer and Meier-Hellstern,
-        "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation 18, 1993, with
-        one rate 0).
-        """
-        beyond = 2 * self.rate_rps * (1 - self.busy) / (self.busy * self.relaxation_per_s)
-        return 1 + beyond * window_factor(self.relaxation_per_s * window_s)
-
-
-def window_factor(times: float) -> float:
-    """The share of the dispersion beyond 1 that shows in a window of so many relaxation times."""
-    if math.isinf(times):
-        return 1.0
-    return 1 + math.expm1(-times) / times
-
 
 def bursty_process(rate_rps: float, dispersion: float, burst_s: float | None = None) -> BurstyProcess:
     """The process of this rate whose index of dispersion tends to `dispersion` in long windows.
 
-    With p the busy share, the index is 1 + 2 rate burst_s (1 - p)**2 / p, which is solved for p. Without
-    `burst_s` half of the time is in bursts. `dispersion` must be above 1.
+    With p the busy share, the index is 1 + 2 rate burst_s (1 - p)**2 / p, which is solved for p (Fischer and
+    Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation 18, 1993,
+    with one rate 0). Without `burst_s` half of the time is in bursts. `dispersion` must be above 1.
     """
     if burst_s is None:
         return BurstyProcess(rate_rps=rate_rps, burst_s=(dispersion - 1) / rate_rps, busy=0.5)

@@ -25,7 +25,7 @@ BLOCK_TOKENS = 64
 _OUTPUT_TOKENS = 250
 
 
-class Lengths(msgspec.Struct, frozen=True):
+class DrawnLengths(msgspec.Struct, frozen=True):
     """Token counts with a lognormal distribution of this mean; `sigma` is that of their logarithm."""
 
     mean: float
@@ -64,8 +64,8 @@ class _Writer:
 def conversation(count: int, seed: int, slo_class: str) -> Workload:
     """`count` prompts of people in conversations, in order, all with arrival 0 as yet."""
     draw, writer = random.Random(f"{seed}:conversation"), _Writer()
-    system_prompts = [writer.start(Lengths(300, sigma=0.2).draw(draw)) for _ in range(4)]
-    message, answer = Lengths(780), Lengths(_OUTPUT_TOKENS)
+    system_prompts = [writer.start(DrawnLengths(300, sigma=0.2).draw(draw)) for _ in range(4)]
+    message, answer = DrawnLengths(780), DrawnLengths(_OUTPUT_TOKENS)
     live: list[_Text] = []
     prompts: list[tuple[_Text, int]] = []
     while len(prompts) < count:
@@ -86,8 +86,12 @@ def conversation(count: int, seed: int, slo_class: str) -> Workload:
 def agent(count: int, seed: int, slo_class: str) -> Workload:
     """`count` prompts of agents, in order, all with arrival 0 as yet; a task's steps are one burst."""
     draw, writer = random.Random(f"{seed}:agent"), _Writer()
-    instructions = [writer.start(Lengths(350, sigma=0.2).draw(draw)) for _ in range(3)]
-    plan, step, answer = Lengths(400, sigma=0.4), Lengths(300), Lengths(_OUTPUT_TOKENS)
+    instructions = [writer.start(DrawnLengths(350, sigma=0.2).draw(draw)) for _ in range(3)]
+    plan, step, answer = (
+        DrawnLengths(400, sigma=0.4),
+        DrawnLengths(300),
+        DrawnLengths(_OUTPUT_TOKENS),
+    )
     planned: list[_Text] = []
     prompts: list[tuple[_Text, int]] = []
     bursts: list[int] = []

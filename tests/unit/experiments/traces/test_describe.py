@@ -12,7 +12,7 @@ from experiments.errors import UserError
 from experiments.trace_formats.formats import TraceFormat
 from experiments.traces.columns import Columns, arrivals_of, lengths_of, read_columns
 from experiments.traces.describe import as_json, cache_for, describe, rows_of
-from experiments.traces.reuse import HitCurve, Prefix, Spread, reuse_of
+from experiments.traces.reuse import DistanceQuantiles, HitCurve, Prefix, reuse_of
 from experiments.workloads.synthetic import GENERATORS
 from testbed.serving.cache.prefix_index import PrefixIndex
 
@@ -49,8 +49,8 @@ def test_reuse_is_told_by_hand() -> None:
 
     assert reuse.token_share == pytest.approx(30 / 95)
     assert reuse.request_share == 0.5
-    assert reuse.distance_requests == Spread(p50=2, p90=2)
-    assert reuse.distance_blocks == Spread(p50=2, p90=pytest.approx(2.8))  # 1, 2, 3: rank 1.8
+    assert reuse.distance_requests == DistanceQuantiles(p50=2, p90=2)
+    assert reuse.distance_blocks == DistanceQuantiles(p50=2, p90=pytest.approx(2.8))  # 1, 2, 3: rank 1.8
     assert reuse.distinct_blocks == 5
     assert curve.cache_tokens == [10, 20, 30, 40]
     assert curve.hit_rate == pytest.approx([0, 10 / 95, 20 / 95, 30 / 95])
@@ -96,7 +96,7 @@ def test_nothing_is_reused_where_prompts_have_no_blocks() -> None:
     reuse, curve = reuse_of(columns((), (), ()))
 
     assert (reuse.token_share, reuse.request_share, reuse.prefixes) == (0, 0, 0)
-    assert reuse.distance_blocks == Spread(p50=None, p90=None)
+    assert reuse.distance_blocks == DistanceQuantiles(p50=None, p90=None)
     assert curve == HitCurve(cache_tokens=[], hit_rate=[])
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import pytest
+from burstiness import index_of_dispersion
 from typer.testing import CliRunner
 
 from experiments.cli.app import app
@@ -99,9 +100,9 @@ def test_the_dispersion_is_as_asked(tmp_path: Path) -> None:
 
     found = described(tmp_path, wanted).arrivals
 
-    assert found.dispersion[1] == pytest.approx(process.index_of_dispersion(1), rel=0.1)
-    assert found.dispersion[10] == pytest.approx(process.index_of_dispersion(10), rel=0.2)
-    assert process.index_of_dispersion(10) == pytest.approx(6, rel=0.03)
+    assert found.dispersion[1] == pytest.approx(index_of_dispersion(process, 1), rel=0.1)
+    assert found.dispersion[10] == pytest.approx(index_of_dispersion(process, 10), rel=0.2)
+    assert index_of_dispersion(process, 10) == pytest.approx(6, rel=0.03)
 
 
 def test_a_popular_text_is_used_more_than_the_next(tmp_path: Path) -> None:

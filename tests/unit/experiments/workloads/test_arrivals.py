@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from burstiness import index_of_dispersion
 
 from experiments.errors import UserError
 from experiments.scenario.workload import WorkloadSection
@@ -98,7 +99,7 @@ def test_the_busy_share_gives_the_dispersion_that_was_asked_for() -> None:
     process = arrivals.bursty_process(4.0, 37.0, 2.0)
 
     assert process.busy == pytest.approx(0.25)
-    assert process.index_of_dispersion() == pytest.approx(37)
+    assert index_of_dispersion(process) == pytest.approx(37)
 
 
 def test_without_a_length_of_bursts_half_of_the_time_is_in_them() -> None:
@@ -106,7 +107,7 @@ def test_without_a_length_of_bursts_half_of_the_time_is_in_them() -> None:
     process = arrivals.bursty_process(4.0, 9.0)
 
     assert (process.burst_s, process.busy) == (2.0, 0.5)
-    assert process.index_of_dispersion() == pytest.approx(9)
+    assert index_of_dispersion(process) == pytest.approx(9)
 
 
 @pytest.mark.parametrize("burst_s", [None, 0.5])
@@ -121,10 +122,10 @@ def test_bursty_arrivals_have_the_rate_and_the_dispersion_that_were_asked_for(bu
 
     assert at[-1] == pytest.approx(20_000, rel=0.02)
     assert dispersion((at * S).astype(np.int64), 20) == pytest.approx(
-        process.index_of_dispersion(20), rel=0.13
+        index_of_dispersion(process, 20), rel=0.13
     )
-    assert process.index_of_dispersion(20) == pytest.approx(5, rel=0.03)
-    short = process.index_of_dispersion(0.5)
+    assert index_of_dispersion(process, 20) == pytest.approx(5, rel=0.03)
+    short = index_of_dispersion(process, 0.5)
     assert dispersion((at * S).astype(np.int64), 0.5) == pytest.approx(short, rel=0.05)
     assert 1 < short < 4.5
 
