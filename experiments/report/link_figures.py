@@ -10,14 +10,7 @@ import numpy.typing as npt
 from matplotlib.colors import LinearSegmentedColormap
 
 from controller.flow import Level
-from experiments.report.chart import (
-    TIME_BINS,
-    draw_stack,
-    figure_style,
-    level_legend_above,
-    new_figure,
-    svg,
-)
+from experiments.report.chart import TIME_BINS, draw_stack, figure_style, level_legend_above, new_figure, svg
 from experiments.report.series import Series
 from experiments.results.link_rates import link_rates
 

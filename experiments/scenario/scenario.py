@@ -10,12 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.scenario.cluster import TopologySection, UnitsSection
-from experiments.scenario.known_names import (
-    known_fabric,
-    known_gpu,
-    known_model,
-    known_policy,
-)
+from experiments.scenario.known_names import known_fabric, known_gpu, known_model, known_policy
 from experiments.scenario.machine import ScaleSection, WorkersSection
 from experiments.scenario.micro_flows import problem_with
 from experiments.scenario.section import Section, refusal

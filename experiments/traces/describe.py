@@ -9,13 +9,7 @@ from rich.text import Text
 
 from experiments.json_text import json_text
 from experiments.results.readable_numbers import NOTHING
-from experiments.traces.columns import (
-    ArrivalStatistics,
-    Columns,
-    LengthStatistics,
-    arrivals_of,
-    lengths_of,
-)
+from experiments.traces.columns import ArrivalStatistics, Columns, LengthStatistics, arrivals_of, lengths_of
 from experiments.traces.reuse import DistanceQuantiles, HitCurve, Prefix, Reuse, reuse_of
 
 

@@ -1,8 +1,9 @@
-"""The `mfs` command for the tests of all rooms: it runs in this process, in an empty directory."""
+"""What tests of several rooms need: the `mfs` command in this process, and a model in a directory."""
 
 from pathlib import Path
 
 import pytest
+from config_files import write_config
 from toy_fabric import Mfs, ToyFabric
 
 
@@ -13,3 +14,12 @@ def mfs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     command = Mfs(monkeypatch, capfd)
     command.fabric(ToyFabric())
     return command
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    """A directory with the `config.json` of Llama-3-8B."""
+    folder = tmp_path / "llama-3-8b"
+    folder.mkdir()
+    write_config(folder / "config.json")
+    return folder

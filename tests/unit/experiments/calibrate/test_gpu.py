@@ -1,63 +1,18 @@
-"""What a GPU reaches of its peaks: the kernels of a layer, the profile that follows, the command."""
+"""What a GPU reaches of its peaks: the profile that follows from what is measured, and the command."""
 
 from pathlib import Path
 
-import msgspec
 import pytest
 import torch
 from toy_fabric import Mfs
 
 from experiments.calibrate.gpu import ON_CPU, TimedKernel, measure, open_bench, profile
 from experiments.calibrate.layer_kernels import Kernel, layer_kernels, narrowed
-from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.scenario.gpu_profile import read_profile
-from experiments.scenario.reading import load_scenario, override
-from testbed.job import LatentAttention
+from experiments.scenario.reading import load_scenario
 from testbed.models.gpus import step_s
-from testbed.models.shapes import (
-    MODELS,
-    ffn_flops_per_token,
-    layer_kinds,
-    projection_flops_per_token,
-    score_flops,
-)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_kernels_of_a_layer_do_all_its_work(name: str) -> None:
-    """100 tokens: their projections, scores among themselves, experts with the gate or the MLP."""
-    model = MODELS[name]
-    flops = sum(kernel.times * kernel.flops for kernel in layer_kernels(model, 100))
-    per_token = projection_flops_per_token(model) + ffn_flops_per_token(model)
-    assert flops == 100 * per_token + score_flops(model, new_tokens=100, prefix_tokens=0)
-
-
-def test_a_feed_forward_without_a_gate_is_two_products() -> None:
-    model = msgspec.structs.replace(MODELS["llama-3-8b"], gated=False)
-    up, down = layer_kernels(model, 10)[-2:]
-    assert (up.inner, up.columns, down.inner, down.columns) == (4096, 14336, 14336, 4096)
-
-
-def test_mixtral_is_measured_by_these_products() -> None:
-    """QKV together: (32 + 2 x 8) x 128 columns; an expert's two first matrices together: 2 x 14336."""
-    assert [(k.label, k.shape, k.times) for k in layer_kernels(MODELS["mixtral-8x7b"], 16)] == [
-        ("qkv", "4096 x 6144", 1),
-        ("scores", "32/8 heads of 128", 1),
-        ("output", "4096 x 4096", 1),
-        ("gate", "4096 x 8", 1),
-        ("expert-up", "4096 x 28672", 2),
-        ("expert-down", "14336 x 4096", 2),
-    ]
-
-
-def test_a_narrow_model_keeps_its_proportions() -> None:
-    mixtral, deepseek = narrowed(MODELS["mixtral-8x7b"], 8), narrowed(MODELS["deepseek-v3"], 8)
-    assert (mixtral.hidden, mixtral.q_heads, mixtral.kv_heads, mixtral.ffn) == (512, 4, 1, 1792)
-    # 192, 64 and 16 heads; what a head is wide stays.
-    assert deepseek.latent == LatentAttention(q_rank=192, kv_rank=64, nope_dim=128, rope_dim=64, v_dim=128)
-    assert (deepseek.q_heads, deepseek.shared_ffn) == (16, 256)
-    assert layer_kinds(deepseek) == layer_kinds(MODELS["deepseek-v3"])
+from testbed.models.shapes import MODELS
 
 
 def timed(tokens: int, seconds: float, times: int = 1) -> TimedKernel:
@@ -147,34 +102,3 @@ def test_what_cannot_be_done_is_refused_before_anything_is_timed(
 ) -> None:
     assert mfs("calibrate", *words) == 2
     assert told in mfs.err
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("name: x\npeak_flops: 1e12\nefficiency: 0.5\n", "gpu.yaml: 'memory_bytes_per_s' is missing"),
-        ("peak_flop: 1e12\n", "gpu.yaml, line 1: unknown key 'peak_flop'; did you mean 'peak_flops'?"),
-        (
-            "name: x\nefficiency: 1.5\n",
-            "gpu.yaml, line 2: efficiency: input should be less than or equal to 1",
-        ),
-        ("name: x\npeak_flops: much\n", "gpu.yaml, line 2: peak_flops: input should be a valid number"),
-        ("- 1\n", "no GPU profile: its keys are name, peak_flops"),
-        ("name: [\n", "not YAML"),
-    ],
-)
-def test_a_profile_that_cannot_be_used_is_blamed_with_its_line(tmp_path: Path, text: str, told: str) -> None:
-    (tmp_path / "gpu.yaml").write_text(text)
-    with pytest.raises(UserError) as error:
-        load_scenario("quickstart", [override(f"gpu={tmp_path / 'gpu.yaml'}")])
-    assert str(error.value).startswith(f"--set gpu={tmp_path / 'gpu.yaml'}: gpu: {tmp_path}")
-    assert told in str(error.value)
-
-
-def test_a_profile_may_be_written_by_hand(tmp_path: Path) -> None:
-    keys = "name: b200\npeak_flops: 2.25e15\nmemory_bytes_per_s: 8e12\nefficiency: 0.4\n"
-    (tmp_path / "b200.yaml").write_text(keys)
-    (tmp_path / "s.yaml").write_text("gpu: b200.yaml\nworkload: {requests: 1}\n")
-    gpu = resolve(load_scenario(str(tmp_path / "s.yaml"))).jobs[0].gpu
-    assert (gpu.name, gpu.peak_flops, gpu.efficiency) == ("b200", 2.25e15, 0.4)
-    assert (gpu.memory_efficiency, gpu.launch_s, gpu.measured) == (1.0, 0.0, "")

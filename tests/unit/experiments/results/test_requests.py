@@ -6,7 +6,7 @@ from result_rows import MS, request_row
 from experiments.results.requests import fates, slo_attainment
 
 
-def test_no_requests_have_no_slo_attainment() -> None:
+def test_without_requests_there_is_no_slo_attainment() -> None:
     assert slo_attainment([]) is None
 
 

@@ -1,17 +1,14 @@
 """A run directory holds everything, comes back unchanged, and is never half written."""
 
 import json
-import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from record_factory import LINK_BPS, micro_record, serving_record
 
-from experiments.atomic_file import replacing
 from experiments.errors import UserError
 from experiments.results.parquet import SCHEMAS
-from experiments.results.provenance import versions
 from experiments.results.reading import RunDirectory, read_run
 from experiments.results.summary import Summary
 from experiments.results.writing import write_run
@@ -95,13 +92,6 @@ def test_queues_are_the_ones_read_back(run: RunDirectory) -> None:
     assert queues == RECORDS[0].queues
 
 
-def test_versions_name_python_ours_and_what_the_fabric_reported() -> None:
-    found = versions(RECORDS)
-    assert found["open_vswitch"] == "3.1.0"
-    assert {"python", "pyarrow"} <= found.keys()
-    assert "datapath" not in found
-
-
 def test_every_column_is_documented() -> None:
     text = (Path(__file__).parents[4] / "docs" / "results.md").read_text()
     for table, schema in SCHEMAS.items():
@@ -121,21 +111,6 @@ def test_a_run_without_any_rows_of_a_kind_still_has_its_tables(tmp_path: Path) -
     assert read_run(tmp_path / "micro").tables["mfs"].requests == ()
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
-    target = tmp_path / "summary.json"
-    target.write_text("old")
-
-    def fill_the_disk() -> None:
-        with replacing(target) as temporary:
-            temporary.write_text("half of the n")
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        fill_the_disk()
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
 def test_a_directory_that_is_no_run_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"finished run: it holds no summary\.json"):
         read_run(tmp_path)
@@ -147,16 +122,3 @@ def test_a_damaged_table_is_named_as_the_directory_it_is_in(tmp_path: Path) -> N
     (out / "flows.parquet").write_bytes(b"not parquet")
     with pytest.raises(UserError, match="damaged cannot be read as a run directory"):
         read_run(out)
-
-
-def test_a_device_is_not_replaced_and_a_link_is_followed(tmp_path: Path) -> None:
-    pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
-    os.mkfifo(pipe)
-    link.symlink_to(target)
-    with pytest.raises(OSError, match="not an ordinary file"), replacing(pipe):
-        pass
-    with replacing(link) as temporary:
-        temporary.write_text("new")
-    assert pipe.is_fifo()
-    assert link.is_symlink()
-    assert target.read_text() == "new"

@@ -1,29 +1,21 @@
 """The files of a scenario's model and GPU are read when it is checked, once."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from config_files import write_config
 
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 
-LLAMA = {
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "model_type": "llama",
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 8,
-}
 PROFILE = "name: mine\npeak_flops: 1e15\nmemory_bytes_per_s: 1e12\nefficiency: 0.5\n"
 
 
 def files(folder: Path, *, layers: int = 32) -> list[str]:
     """A model and a profile in `folder`, and the settings that name them."""
-    (folder / "model.json").write_text(json.dumps(LLAMA | {"num_hidden_layers": layers}))
+    write_config(folder / "model.json", num_hidden_layers=layers)
     (folder / "gpu.yaml").write_text(PROFILE)
     return [f"model={folder / 'model.json'}", f"gpu={folder / 'gpu.yaml'}", "workload.requests=1"]
 

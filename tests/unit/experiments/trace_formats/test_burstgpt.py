@@ -10,8 +10,6 @@ from experiments.trace_formats import azure
 from experiments.trace_formats.formats import TraceFormat, detect_format
 
 MS = 1_000_000
-
-
 NEWER_BURSTGPT = (
     "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type"
 )
