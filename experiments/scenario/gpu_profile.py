@@ -10,7 +10,7 @@ from experiments import yaml_file
 from experiments.errors import UserError
 from experiments.nearest import nearest
 from experiments.scenario.checked_files import CheckedFiles
-from experiments.scenario.section import Section
+from experiments.scenario.section import PydanticKind, Section
 from testbed.job import GpuSpeed
 from testbed.models.gpus import GPUS
 
@@ -87,9 +87,9 @@ def profile_text(gpu: GpuSpeed, comments: str) -> str:
 
 def _problem(key: str, message: str, kind: str) -> tuple[str, str]:
     """The key to blame, and what is wrong with it."""
-    if kind == "missing":
+    if kind == PydanticKind.MISSING:
         return key, f"{key!r} is missing"
-    if kind == "extra_forbidden":
+    if kind == PydanticKind.EXTRA:
         guess = nearest(key, GpuProfile.model_fields)
         return key, f"unknown key {key!r}" + (f"; did you mean {guess!r}?" if guess else "")
     return key, f"{key}: {message[0].lower()}{message[1:]}"

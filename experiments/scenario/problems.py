@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from experiments.nearest import nearest
 from experiments.scenario.keys import allowed, field_at, suggestion
-from experiments.scenario.section import ProblemKind
+from experiments.scenario.section import ProblemKind, PydanticKind
 from experiments.yaml_file import KeyPath
 
 _EXPECTED = {
@@ -35,10 +35,10 @@ def problem_line(problem: ErrorDetails, origins: Mapping[KeyPath, str], source: 
         path = _path(context["key"])
     where, key = _origin(path, origins, source), dotted(path)
     kind = problem["type"]
-    if kind == "extra_forbidden":
+    if kind == PydanticKind.EXTRA:
         guess = suggestion(path)
         return f"{where}: unknown key {key!r}" + (f"; did you mean {guess!r}?" if guess else "")
-    if kind == "missing":
+    if kind == PydanticKind.MISSING:
         return f"{where}: {key!r} is missing"
     if "key" in context or kind == ProblemKind.POLICY:
         return f"{where}: {key}: {problem['msg']}"
@@ -73,17 +73,17 @@ def _reason(problem: ErrorDetails, path: KeyPath, context: Mapping[str, Any]) ->
         return f"is {problem['msg']}"
     if kind == ProblemKind.SLO:
         return problem["msg"]
-    if kind == "enum":
+    if kind == PydanticKind.ENUM:
         options = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         guess = nearest(str(value), options)
         hint = f"; did you mean {guess!r}?" if guess else ""
         return f"is not one of {', '.join(options)}{hint}"
-    if kind == "too_short":
+    if kind == PydanticKind.TOO_SHORT:
         return "is empty: name at least one"
     if kind.startswith("string_"):
-        if kind == "string_pattern_mismatch":
+        if kind == PydanticKind.STRING_PATTERN:
             return f"is not allowed: it must match {context['pattern']}"
-        if kind != "string_type":
+        if kind != PydanticKind.STRING_TYPE:
             return f"is not allowed: {problem['msg'][0].lower()}{problem['msg'][1:]}"
     if kind.startswith(("greater_than", "less_than")):
         return f"is out of range: allowed is {range_text or problem['msg'].split(' be ')[-1]}"

@@ -22,6 +22,7 @@ from experiments.scenario.gpu_profile import as_gpu_path
 from experiments.scenario.model_file import as_model_path
 from experiments.scenario.problems import problem_line
 from experiments.scenario.scenario import Scenario
+from experiments.scenario.section import PydanticKind
 from experiments.scenario.workload import SYNTHETIC, TRACES
 from experiments.trace_formats.formats import detect_format
 from experiments.yaml_file import KeyPath
@@ -183,7 +184,7 @@ def _checked(layers: list[Layer]) -> Scenario:
         found = [
             problem_line(problem, origins, layers[-1].source)
             for problem in problems
-            if problem["type"] != "too_short" or problem["loc"] not in inside
+            if problem["type"] != PydanticKind.TOO_SHORT or problem["loc"] not in inside
         ]
         raise UserError("\n".join(dict.fromkeys(found))) from None
     return _with_detected_kind(scenario)

@@ -17,6 +17,7 @@ from experiments.scenario.section import Section, refusal
 from experiments.scenario.serving import ServingSection
 from experiments.scenario.simulation import SimulationSection
 from experiments.scenario.workload import SloSection, WorkloadSection
+from testbed.serving.slo import DEFAULT_CLASS
 
 
 class SchedulerSection(Section):
@@ -83,7 +84,7 @@ class Scenario(Section):
         twice = [p for i, p in enumerate(self.policies) if written[i] in written[:i]]
         if twice:
             raise refusal("policies", f"{twice[0]!r} is there twice")
-        known = ["default", *self.slo.classes]
+        known = [DEFAULT_CLASS, *self.slo.classes]
         if self.workload.slo_class not in known:
             raise refusal(
                 "workload.class",

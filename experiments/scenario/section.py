@@ -13,8 +13,19 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class PydanticKind(enum.StrEnum):
+    """The types of the errors that pydantic finds, as far as they are told apart here."""
+
+    MISSING = "missing"
+    EXTRA = "extra_forbidden"
+    ENUM = "enum"
+    TOO_SHORT = "too_short"
+    STRING_TYPE = "string_type"
+    STRING_PATTERN = "string_pattern_mismatch"
+
+
 class ProblemKind(enum.StrEnum):
-    """The types of the errors that are found here, beside those that pydantic finds."""
+    """The types of the errors that are found here, beside those of pydantic."""
 
     REFUSED = "refused"
     UNKNOWN_NAME = "unknown_name"

@@ -19,6 +19,9 @@ class SimulatedCollectives(enum.Enum):
     GROUPED = "grouped"
 
 
+_HASH = "hash"
+"""The path choice of switches, and of the emulated fabric."""
+
 _NONE = "null: as in simulation.calibration, else none"
 
 
@@ -74,7 +77,7 @@ class SimulationSection(Section):
         default=1.0, ge=1e-3, le=1e6, description="how often the scheduler hears how far flows are, model ms"
     )
     paths: Annotated[str, AfterValidator(known_path_choice)] = Field(
-        default="hash", description="which of several equal-cost paths a flow takes"
+        default=_HASH, description="which of several equal-cost paths a flow takes"
     )
     collectives: SimulatedCollectives = Field(
         default=SimulatedCollectives.EXACT,
@@ -104,6 +107,6 @@ class SimulationSection(Section):
         if self.separate:
             if self.collectives is SimulatedCollectives.GROUPED:
                 raise refusal("simulation.separate", "needs simulation.collectives: exact")
-            if self.paths != "hash":
+            if self.paths != _HASH:
                 raise refusal("simulation.separate", "needs simulation.paths: hash")
         return self

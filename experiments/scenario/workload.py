@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from experiments.scenario.micro_flows import FlowSpec
 from experiments.scenario.section import ProblemKind, Section, refusal
 from experiments.trace_formats.formats import TraceFormat
+from testbed.serving.slo import DEFAULT_CLASS
 
 
 class WorkloadKind(enum.StrEnum):
@@ -23,7 +24,11 @@ class WorkloadKind(enum.StrEnum):
 
 
 SYNTHETIC = (WorkloadKind.CONVERSATION, WorkloadKind.AGENT)
+"""The kinds that are generated from the seed."""
+
 MICRO = (WorkloadKind.FLOWS, WorkloadKind.COFLOWS)
+"""The kinds that are flows, without a serving system around them."""
+
 TRACES = {
     WorkloadKind.MOONCAKE: TraceFormat.MOONCAKE,
     WorkloadKind.AZURE: TraceFormat.AZURE,
@@ -91,7 +96,7 @@ class WorkloadSection(Section):
         default=True, description="spread arrivals inside the tick of a trace with a coarse clock"
     )
     slo_class: str = Field(
-        default="default",
+        default=DEFAULT_CLASS,
         min_length=1,
         alias="class",
         description="SLO class of the requests, a key of slo.classes",
@@ -169,7 +174,7 @@ class WorkloadSection(Section):
                 )
         if self.class_from is not None and self.path is None:
             raise refusal("workload.class_from", "names a column of a trace, and there is no workload.path")
-        if self.class_from is not None and self.slo_class != "default":
+        if self.class_from is not None and self.slo_class != DEFAULT_CLASS:
             raise refusal("workload.class", "only one of class and class_from may be given")
 
     @property
@@ -213,6 +218,6 @@ class SloSection(Section):
     def _exactly_one(self) -> "SloSection":
         if (self.multiple is None) == (self.absolute_s is None):
             raise refusal("slo.absolute_s", "exactly one of multiple and absolute_s must be given")
-        if "default" in self.classes:
+        if DEFAULT_CLASS in self.classes:
             raise refusal("slo.classes.default", "the default class is slo.multiple or slo.absolute_s itself")
         return self

@@ -12,6 +12,7 @@ from experiments.trace_formats.formats import READERS, TraceFormat
 from experiments.trace_formats.rows import Reader, TraceRow
 from experiments.workloads.workload import Workload
 from testbed.job import Request
+from testbed.serving.slo import DEFAULT_CLASS
 
 
 def load(
@@ -20,7 +21,7 @@ def load(
     *,
     requests: int,
     skip: int = 0,
-    slo_class: str = "default",
+    slo_class: str = DEFAULT_CLASS,
     class_from: str | None = None,
     spread_ticks: bool = True,
     seed: int = 1,
