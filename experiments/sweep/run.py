@@ -23,8 +23,9 @@ from experiments.sweep.cell import cell_directory, outcomes, run_cell
 from experiments.sweep.directory import taken
 from experiments.sweep.engine import Engine, engine
 from experiments.sweep.plan import Plan, as_text
-from experiments.sweep.progress import SweepListener, watching
+from experiments.sweep.progress import SweepListener
 from experiments.sweep.results import read_rows, write_results
+from experiments.sweep.watching import watching
 from testbed.fabric import FabricUnavailable, RunFailed
 from testbed.fabrics import FABRICS, missing_of
 
