@@ -140,7 +140,7 @@ def _share_of_the_lower(flows: Sequence[FlowRow], goodput_bps: float) -> float:
 
 
 class Collectives(msgspec.Struct, frozen=True, kw_only=True):
-    """What collectives tell. `all_to_all_goodput` is None for two members, who share no port."""
+    """What collectives tell. `all_to_all_goodput` is None for two members, which share no port."""
 
     permit_kept_us: Parameter
     permit_us: Parameter

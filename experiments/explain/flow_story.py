@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from controller.flow import Level, Stage
-from experiments.explain.words import against_deadline, counted, enumerated, lasting, moment, outcome, size
+from experiments.explain.words import against_deadline, enumerated, lasting, moment, number_of, outcome, size
 from experiments.results.levels import level_periods
 from experiments.results.requests import meets_slo
 from testbed.record import DecisionRow, FlowRow, RequestRow
@@ -139,7 +139,7 @@ def _batch_outcome(batch: str, requests: Sequence[RequestRow]) -> list[str]:
     if not requests:
         return []
     met = sum(map(meets_slo, requests))
-    lines = [f"Of the {counted(len(requests), 'request')} of batch {batch}, {met} met the SLO."]
+    lines = [f"Of the {number_of(len(requests), 'request')} of batch {batch}, {met} met the SLO."]
     return lines + [outcome(request) for request in requests if not meets_slo(request)]
 
 

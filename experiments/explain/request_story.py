@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.explain.words import against_deadline, counted, enumerated, lasting, moment, outcome, size
+from experiments.explain.words import against_deadline, enumerated, lasting, moment, number_of, outcome, size
 from experiments.results.requests import batches_of
 from experiments.results.ttft_parts import TimeSpent
 from testbed.record import FlowRow, RequestRow
@@ -33,7 +33,7 @@ def request_story(
         worst = max(shares, key=lambda share: share.finish_ns - share.submit_ns)
         lines.append(
             f"  The collectives of its batch {request.batch} are no single request's:"
-            f" {counted(len(shares), 'share')}, the longest {_line(worst)}"
+            f" {number_of(len(shares), 'share')}, the longest {_line(worst)}"
         )
     named = sorted(flows, key=_badness)[:1] or list(shares[:1])
     if named:

@@ -52,7 +52,7 @@ def outcome(request: RequestRow) -> str:
     return f"{name} missed its SLO by {lasting(request.ttft_ns - request.slo_ns)}: {allowed}."
 
 
-def counted(number: int, what: str) -> str:
+def number_of(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 

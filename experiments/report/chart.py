@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,8 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from controller.flow import Level, Stage
 from experiments.results.distributions import Curve, curve
-
-FloatArray = npt.NDArray[np.float64]
+from experiments.results.statistics import FloatArray
 
 # Matplotlib writes colours as literals; these two are stand-ins for what the style sheet decides,
 # so that one figure is readable on a light and on a dark page.

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.colors import LinearSegmentedColormap
 
 from controller.flow import Level
 from experiments.report.chart import TIME_BINS, draw_stack, figure_style, level_legend_above, new_figure, svg
 from experiments.report.series import Series
 from experiments.results.link_rates import link_rates
+from experiments.results.statistics import FloatArray
 
 MAX_LINKS: Final = 40
 BUSIEST: Final = 3
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

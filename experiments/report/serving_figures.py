@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from controller.flow import Level, Stage
 from experiments.report.chart import (
@@ -27,12 +26,12 @@ from experiments.report.chart import (
 )
 from experiments.report.series import Series
 from experiments.results.levels import decisions_by_flow, level_periods
+from experiments.results.statistics import FloatArray
 from experiments.units import NS_PER_MS
 
 SAMPLE: Final = 50_000
 """Flows that a figure of single flows is drawn from, at most."""
 _SAMPLE_SEED: Final = 1
-FloatArray = npt.NDArray[np.float64]
 
 
 @figure_style

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Numbers = Sequence[float] | npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
+Numbers = Sequence[float] | FloatArray
 
 
 def percentile(values: Numbers, q: float) -> float | None:

@@ -13,13 +13,12 @@ from experiments.json_text import finite
 from experiments.results.folder_names import folder_names
 from experiments.results.measures import Measures, measure
 from experiments.results.requests import RequestStatus, counted, fates, slo_attainment
-from experiments.results.statistics import Numbers, mean, percentile
+from experiments.results.statistics import FloatArray, Numbers, mean, percentile
 from experiments.units import NS_PER_S
 from testbed.job import Scale
 from testbed.record import CacheRow, FlowRow, RequestRow, RunRecord
 
 Summary = dict[str, Any]
-FloatArray = npt.NDArray[np.float64]
 
 
 class FlowOrder(enum.StrEnum):

@@ -15,7 +15,6 @@ from experiments.trace_formats.formats import READERS, TraceFormat
 from experiments.units import NS_PER_S
 
 Longs = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 WINDOWS_S = (1, 10)
 

@@ -3,7 +3,8 @@
 from matplotlib.ticker import EngFormatter
 
 from experiments.report.chart import COLOURS, draw_cdf, figure_style, legend_above, log_axis, new_figure, svg
-from experiments.traces.columns import FloatArray, Longs
+from experiments.results.statistics import FloatArray
+from experiments.traces.columns import Longs
 from experiments.traces.reuse import HitCurve
 
 _FIRST, _SECOND = COLOURS[1], COLOURS[2]

@@ -8,7 +8,8 @@ import numpy as np
 from experiments.atomic_file import write_text
 from experiments.report.markup import Markup, html, table
 from experiments.report.page import figure, page, section
-from experiments.traces.columns import Columns, FloatArray, Longs
+from experiments.results.statistics import FloatArray
+from experiments.traces.columns import Columns, Longs
 from experiments.traces.describe import Description, as_json, rows_of
 from experiments.traces.figures import hits_figure, lengths_figure, rate_figure
 from experiments.units import NS_PER_S

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from experiments.results.statistics import percentile
-from experiments.traces.columns import Columns, FloatArray, Longs
+from experiments.results.statistics import FloatArray, percentile
+from experiments.traces.columns import Columns, Longs
 
 TOP_PREFIXES = 5
 _NONE = -1
