@@ -1,19 +1,20 @@
-"""Between the scheduler's word and the first byte: lanes, levels in force, permits. Pure.
+"""Between the scheduler's word and the first byte: levels in force, permits. Pure.
 
 Events in (`submit`, `completed`, `confirmed`, ...), actions out: `Enforce` (put this level in force
 on these connections, then call `confirmed`) and `Grant` (send this permit). A flow is permitted
-only when its lane is its own *and* its level is confirmed on the lane's connections.
+only when it has a lane (`controller.lanes`) *and* its level is confirmed on the lane's connections.
 """
 
-import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
+from controller.ecmp import connection_key, member_key
 from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
-from controller.lending import loans
+from controller.lanes import Claim, Claims, Lane, LaneError, LanePool, LevelChange, load_of
 from controller.openflow import FlowMod, RuleBook, ports_of
+from controller.pace import Pace
 from controller.protocol import (
     GroupUp,
     LaneUp,
@@ -28,9 +29,9 @@ from controller.scheduler import Scheduler
 
 
 class Enforce(msgspec.Struct, frozen=True, kw_only=True):
-    """Send `mods` with a barrier to every switch they touch; then `confirmed(carrier, level)`."""
+    """Send `mods` with a barrier to every switch they touch; then `confirmed(lane, level)`."""
 
-    carrier: str
+    lane: str
     level: Level
     mods: tuple[FlowMod, ...]
 
@@ -43,86 +44,66 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 Action = Enforce | Grant
 
 
-class DispatchError(ValueError):
+class DispatchError(LaneError):
     """A worker said something that contradicts what it said before."""
 
 
-@dataclass(slots=True)
-class _Carrier:
-    """What carries one flow at a time: a lane, or a rank's side of a process group.
+class _Lane(Lane["_Claim"]):
+    """A lane, or a rank's side of a process group, and the names of its connections in the rule book.
 
-    `taken` numbers the moments at which lanes were given to flows, so that the oldest can be told.
+    `pending` is the level that is on its way to the switches.
     """
 
-    name: str
-    connections: tuple[str, ...]
-    ports: tuple[PortId, ...]
-    said: Level = Level.CONTROL
-    lent: Level | None = None
-    taken: int = 0
-    in_force: Level = Level.CONTROL
-    pending: Level | None = None
-    flow: str | None = None
-    free_since_wall_ns: int = 0
+    __slots__ = ("connections", "free_since_wall_ns", "pending")
 
-    @property
-    def wanted(self) -> Level:
-        """What the scheduler has said, or the level of a more urgent flow that waits for this lane."""
-        return self.said if self.lent is None else min(self.said, self.lent)
+    def __init__(self, name: str, connections: tuple[str, ...], ports: tuple[PortId, ...]) -> None:
+        super().__init__(name, ports)
+        self.connections = connections
+        self.pending: Level | None = None
+        self.free_since_wall_ns = 0
 
 
-@dataclass(slots=True)
-class _Waiting:
-    flow: str
-    order: int
-    sent_wall_ns: int
-    level: Level
+class _Claim(Claim[_Lane]):
+    """A flow of rank `rank`, submitted there at `sent_wall_ns`."""
+
+    __slots__ = ("lane_wait_wall_ns", "permitted", "rank", "sent_wall_ns")
+
+    def __init__(self, id: str, rank: int, sent_wall_ns: int) -> None:
+        super().__init__(id)
+        self.rank = rank
+        self.sent_wall_ns = sent_wall_ns
+        self.lane_wait_wall_ns = 0
+        self.permitted = False
 
 
-@dataclass(slots=True)
-class _Pool:
-    """The lanes of one pair of ranks for one stage, and the flows that wait for one of them."""
-
-    lanes: list[_Carrier] = field(default_factory=list)
-    waiting: dict[str, _Waiting] = field(default_factory=dict)
+_Pool = LanePool[_Lane, _Claim]
 
 
-@dataclass(slots=True)
-class _Active:
-    rank: int
-    pool: tuple[Stage, int, int] | None
-    carrier: _Carrier | None = None
-    permitted: bool = False
-    lane_wait_wall_ns: int = 0
-
-
-@dataclass(slots=True)
-class _Pace:
-    """Which layer of a batch of `layers` layers each of its ranks is at; -1 before the first."""
-
-    layers: int
-    at: dict[int, int]
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Group:
-    carrier: _Carrier
+    """A rank's side of a process group, and the ports on the way to each peer rank."""
+
+    lane: _Lane
     peer_ports: dict[int, tuple[PortId, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    layers: int
+    pace: Pace
+
+
 class Dispatcher:
-    """Owns the lanes and the level in force on each; asks the scheduler, obeys it."""
+    """Knows which level is in force on every lane; asks the scheduler, obeys it."""
 
     def __init__(self, scheduler: Scheduler, rules: RuleBook) -> None:
         self._scheduler = scheduler
         self._rules = rules
         self._pools: dict[tuple[Stage, int, int], _Pool] = {}
         self._groups: dict[tuple[str, int], _Group] = {}
-        self._carriers: dict[str, _Carrier] = {}
-        self._flows: dict[str, _Active] = {}
-        self._orders = 0
-        self._takes = 0
-        self._batches: dict[str, _Pace] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._claims: Claims[_Claim] = Claims(self._log)
+        self._batches: dict[str, _Running] = {}
         self.decisions: list[LoggedDecision] = []
         self.paths: list[LoggedPath] = []
 
@@ -143,12 +124,12 @@ class Dispatcher:
         mods: list[FlowMod] = []
         names = []
         for i, connection in enumerate(message.connections):
-            name = f"{message.lane}#{i}"
+            name = connection_key(message.lane, i)
             mods += self._rules.add(name, connection, message.src_server, message.dst_server)
             names.append(name)
         ports = ports_of(self._rules.path(names[0])) if names else ()
-        lane = self._add_carrier(message.lane, tuple(names), ports)
-        self._pools.setdefault((message.stage, message.src, message.dst), _Pool()).lanes.append(lane)
+        lane = self._add_lane(message.lane, tuple(names), ports)
+        self._pools.setdefault((message.stage, message.src, message.dst), LanePool()).add(lane)
         return mods
 
     def probe_up(self, message: ProbeUp) -> list[FlowMod]:
@@ -172,241 +153,147 @@ class Dispatcher:
             for i, connection in enumerate(connections):
                 name = f"{message.group}:{message.rank}-{peer}#{i}"
                 # One path to all peers of a server: which connection is whose cannot be seen from here.
-                key = f"{message.group}:{message.rank}-{there}"
+                key = member_key(message.group, message.rank, there)
                 mods += self._rules.add(name, connection, message.server, there, path_key=key)
                 names.append(name)
                 ports = ports_of(self._rules.path(name))
             peer_ports[peer] = ports
-        carrier = self._add_carrier(f"{message.group}:{message.rank}", tuple(names), ())
-        self._groups[message.group, message.rank] = _Group(carrier, peer_ports)
+        lane = self._add_lane(f"{message.group}:{message.rank}", tuple(names), ())
+        self._groups[message.group, message.rank] = _Group(lane, peer_ports)
         return mods
 
-    def _add_carrier(self, name: str, connections: tuple[str, ...], ports: tuple[PortId, ...]) -> _Carrier:
-        if name in self._carriers:
+    def _add_lane(self, name: str, connections: tuple[str, ...], ports: tuple[PortId, ...]) -> _Lane:
+        if name in self._lanes:
             raise DispatchError(f"{name!r} is registered twice")
-        carrier = _Carrier(name=name, connections=connections, ports=ports)
-        self._carriers[name] = carrier
-        return carrier
+        lane = self._lanes[name] = _Lane(name, connections, ports)
+        return lane
 
     # --- events ---------------------------------------------------------------------------------
 
     def batch_started(self, now_ns: int, batch: Batch, ranks: Iterable[int]) -> list[Action]:
-        self._batches[batch.id] = _Pace(batch.layers, dict.fromkeys(ranks, -1))
-        return self._apply(self._scheduler.batch_started(now_ns, batch))
+        self._batches[batch.id] = _Running(batch.layers, Pace(ranks))
+        return self._obey(self._scheduler.batch_started(now_ns, batch))
 
     def layer_advanced(self, now_ns: int, batch: str, rank: int, layer: int) -> list[Action]:
-        """A rank begins a layer. The batch is where its slowest rank is.
-
-        Replicas that share no collective run at their own pace: the first one at the end must not
-        end the batch for the others.
-        """
-        pace = self._batches.get(batch)
-        if pace is None or rank not in pace.at:
+        """A rank begins a layer; the scheduler hears of it when the batch does (`Pace`)."""
+        running = self._batches.get(batch)
+        if running is None or rank not in running.pace:
             raise DispatchError(f"rank {rank} reports a layer of batch {batch!r}, which it does not run")
-        before = min(pace.at.values())
-        pace.at[rank] = layer
-        reached = min(pace.at.values())
-        if reached == before:
+        reached = running.pace.begins(rank, layer)
+        if reached is None:
             return []
-        if reached == pace.layers:
+        if reached == running.layers:
             del self._batches[batch]
-        return self._apply(self._scheduler.layer_advanced(now_ns, batch, reached))
+        return self._obey(self._scheduler.layer_advanced(now_ns, batch, reached))
 
     def progress(self, now_ns: int, flow: str, bytes_left: int) -> list[Action]:
-        return self._apply(self._scheduler.progress(now_ns, flow, bytes_left))
+        return self._obey(self._scheduler.progress(now_ns, flow, bytes_left))
 
     def next_tick_ns(self) -> int | None:
         return self._scheduler.next_tick_ns()
 
     def tick(self, now_ns: int) -> list[Action]:
-        return self._apply(self._scheduler.tick(now_ns))
+        return self._obey(self._scheduler.tick(now_ns))
 
     def submit(self, now_ns: int, message: Submit) -> list[Action]:
         """A message between two ranks wants to go; it waits here until a lane of its pair is free."""
-        self._refuse_twice(message.flow)
-        key = (message.stage, message.src, message.dst)
-        pool = self._pools.get(key)
+        transfer = message.transfer
+        pool = self._pools.get((transfer.stage, transfer.src, transfer.dst))
         if pool is None:
             raise DispatchError(
-                f"flow {message.flow!r}: no lane for {message.stage.value} from rank"
-                f" {message.src} to rank {message.dst}"
+                f"flow {transfer.id!r}: no lane for {transfer.stage.value} from rank"
+                f" {transfer.src} to rank {transfer.dst}"
             )
-        self._flows[message.flow] = _Active(rank=message.src, pool=key)
-        pool.waiting[message.flow] = _Waiting(
-            message.flow, self._orders, message.sent_wall_ns, Level.SCAVENGER
-        )
-        self._orders += 1
-        flow = Flow(
-            id=message.flow,
-            stage=message.stage,
-            size_bytes=message.size_bytes,
-            load=self._expected_load(pool.lanes, message.size_bytes),
-            batch=message.batch,
-            request=message.request,
-            layer=message.layer,
-            deadline_ns=message.deadline_ns,
-            coflow=message.coflow,
-            downstream_ns=message.downstream_ns,
-        )
-        actions = self._apply(self._scheduler.submit(now_ns, flow))
-        return actions + self._fill_lanes(now_ns, pool)
+        claim = _Claim(transfer.id, transfer.src, message.sent_wall_ns)
+        self._claims.submit(claim, pool)
+        flow = Flow.of(transfer, pool.load(transfer.size_bytes))
+        actions = self._obey(self._scheduler.submit(now_ns, flow))
+        return actions + self._fill(now_ns, pool)
 
     def submit_share(self, now_ns: int, message: SubmitShare) -> list[Action]:
-        """One rank's share of a collective wants to start; its process group is its carrier."""
-        self._refuse_twice(message.flow)
-        group = self._groups.get((message.group, message.rank))
+        """One rank's share of a collective wants to start; its side of the process group is its lane."""
+        share = message.share
+        group = self._groups.get((message.group, share.src))
         if group is None:
-            raise DispatchError(f"group {message.group!r} has no member rank {message.rank}")
-        carrier = group.carrier
-        if carrier.flow is not None:
-            raise DispatchError(f"{message.flow!r} starts before {carrier.flow!r} has ended")
-        load: dict[PortId, int] = {}
-        for peer, size in message.peer_bytes.items():
-            for port in group.peer_ports[peer]:
-                load[port] = load.get(port, 0) + size
-        flow = Flow(
-            id=message.flow,
-            stage=Stage.COLLECTIVE,
-            size_bytes=sum(message.peer_bytes.values()),
-            load=load,
-            batch=message.batch,
-            layer=message.layer,
-            coflow=message.coflow,
-            downstream_ns=message.downstream_ns,
-        )
-        carrier.flow = message.flow
-        self._flows[message.flow] = _Active(rank=message.rank, pool=None, carrier=carrier)
-        self.paths.append(LoggedPath(flow=message.flow, lane=carrier.name, ports=tuple(load)))
-        return self._apply(self._scheduler.submit(now_ns, flow))
+            raise DispatchError(f"group {message.group!r} has no member rank {share.src}")
+        claim = _Claim(share.id, share.src, message.sent_wall_ns)
+        self._claims.submit_on(claim, group.lane)
+        load = load_of(message.peer_bytes, group.peer_ports)
+        self.paths.append(LoggedPath(flow=share.id, lane=group.lane.name, ports=tuple(load)))
+        return self._obey(self._scheduler.submit(now_ns, Flow.of(share, load)))
 
     def completed(self, now_ns: int, wall_ns: int, flow: str) -> list[Action]:
         """The flow has arrived; its lane goes to the most urgent flow that waits for one."""
-        active = self._flows.pop(flow, None)
-        if active is None or active.carrier is None or not active.permitted:
+        claim = self._claims.complete(flow)
+        if not claim.permitted or claim.lane is None:
             raise DispatchError(f"completion of {flow!r}, which was never permitted")
-        active.carrier.flow = None
-        active.carrier.free_since_wall_ns = wall_ns
-        actions = self._apply(self._scheduler.completion(now_ns, flow))
-        if active.pool is not None:
-            actions += self._fill_lanes(now_ns, self._pools[active.pool])
+        claim.lane.free_since_wall_ns = wall_ns
+        actions = self._obey(self._scheduler.completion(now_ns, flow))
+        if claim.pool is not None:
+            actions += self._fill(now_ns, claim.pool)
         return actions
 
-    def confirmed(self, carrier_name: str, level: Level) -> list[Action]:
-        """The switches have answered the barrier: `level` is in force on the carrier."""
-        carrier = self._carriers[carrier_name]
-        carrier.in_force = level
-        carrier.pending = None
-        return self._settle(carrier)
-
-    def _refuse_twice(self, flow: str) -> None:
-        if flow in self._flows:
-            raise DispatchError(f"flow {flow!r} is submitted twice")
+    def confirmed(self, lane_name: str, level: Level) -> list[Action]:
+        """The switches have answered the barrier: `level` is in force on the lane."""
+        lane = self._lanes[lane_name]
+        lane.level = level
+        lane.pending = None
+        return self._settle(lane)
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _apply(self, assignments: Iterable[Assignment]) -> list[Action]:
+    def _obey(self, assignments: Iterable[Assignment]) -> list[Action]:
+        return self._move(self._claims.obey(assignments))
+
+    def _fill(self, now_ns: int, pool: _Pool) -> list[Action]:
+        """Give free lanes of `pool` to flows that wait for one, then let waiting flows lend their level."""
         actions: list[Action] = []
-        reordered: dict[tuple[Stage, int, int], int] = {}
-        for assignment in assignments:
-            active = self._flows[assignment.flow]
-            carrier = active.carrier
-            before = assignment.previous if carrier is None or carrier.lent is None else carrier.wanted
-            after = assignment.level
-            if carrier is not None:
-                carrier.said = assignment.level
-                after = carrier.wanted
-                actions += self._settle(carrier)
-            elif active.pool is not None:
-                self._pools[active.pool].waiting[assignment.flow].level = assignment.level
-                reordered[active.pool] = assignment.time_ns
-            if after != before:
-                self._log(assignment.time_ns, assignment.flow, before, after, assignment.reason)
-        for key, time_ns in reordered.items():
-            actions += self._lend(time_ns, self._pools[key])
-        return actions
-
-    def _log(self, time_ns: int, flow: str, before: Level | None, after: Level, reason: str) -> None:
-        self.decisions.append(
-            LoggedDecision(time_ns=time_ns, flow=flow, level_from=before, level_to=after, reason=reason)
-        )
-
-    def _lend(self, time_ns: int, pool: _Pool) -> list[Action]:
-        """Lend the levels of waiting flows to the lanes they wait for; a lane keeps what it was lent until
-        its flow is done."""
-        busy = sorted((lane for lane in pool.lanes if lane.flow is not None), key=lambda lane: lane.taken)
-        if len(busy) < len(pool.lanes):
-            return []  # a lane is free: the flow that comes next takes it
-        actions: list[Action] = []
-        urgent = heapq.nsmallest(len(busy), pool.waiting.values(), key=lambda w: (w.level, w.order))
-        for number, i in loans([lane.wanted for lane in busy], [waiting.level for waiting in urgent]):
-            lane, waiting = busy[number], urgent[i]
-            reason = f"its lane is needed by {waiting.flow}, which waits at {waiting.level.name}"
-            self._log(time_ns, lane.flow or "", lane.wanted, waiting.level, reason)
-            lane.lent = waiting.level
-            actions += self._settle(lane)
-        return actions
-
-    def _fill_lanes(self, now_ns: int, pool: _Pool) -> list[Action]:
-        """Give free lanes to waiting flows, most urgent level first, then first come first served.
-
-        A lane that already has the flow's level is preferred: it needs no rule change.
-        """
-        actions: list[Action] = []
-        while pool.waiting:
-            free = [lane for lane in pool.lanes if lane.flow is None]
-            if not free:
-                break
-            chosen = min(pool.waiting.values(), key=lambda w: (w.level, w.order))
-            del pool.waiting[chosen.flow]
-            lane = next((lane for lane in free if lane.in_force == chosen.level), free[0])
-            active = self._flows[chosen.flow]
-            active.carrier = lane
+        for claim in pool.fill():
+            lane = claim.lane
+            assert lane is not None
             # Waiting for a lane ends when the lane was free; what follows is permit latency.
-            active.lane_wait_wall_ns = max(0, lane.free_since_wall_ns - chosen.sent_wall_ns)
-            lane.flow = chosen.flow
-            lane.said, lane.lent = chosen.level, None
-            lane.taken = self._takes
-            self._takes += 1
-            self.paths.append(LoggedPath(flow=chosen.flow, lane=lane.name, ports=lane.ports))
+            claim.lane_wait_wall_ns = max(0, lane.free_since_wall_ns - claim.sent_wall_ns)
+            self.paths.append(LoggedPath(flow=claim.id, lane=lane.name, ports=lane.ports))
             actions += self._settle(lane)
-        return actions + self._lend(now_ns, pool)
+        return actions + self._move(self._claims.lend(now_ns, pool))
 
-    def _settle(self, carrier: _Carrier) -> list[Action]:
-        """Bring the level in force to the wanted one; permit the flow once they are the same.
+    def _move(self, claims: Iterable[_Claim]) -> list[Action]:
+        return [action for claim in claims if claim.lane is not None for action in self._settle(claim.lane)]
+
+    def _settle(self, lane: _Lane) -> list[Action]:
+        """Bring the level in force to the one its flow wants; permit the flow once they are the same.
 
         While a level is on its way to the switches no other is sent after it: the next one follows
-        the confirmation, so rules of one carrier never overtake each other.
+        the confirmation, so rules of one lane never overtake each other.
         """
+        claim = lane.claim
+        if claim is None or lane.pending is not None:
+            return []
         actions: list[Action] = []
-        if carrier.pending is None and carrier.in_force != carrier.wanted:
-            if carrier.connections:
-                carrier.pending = carrier.wanted
-                mods = self._rules.set_level(carrier.connections, carrier.wanted)
-                actions.append(Enforce(carrier=carrier.name, level=carrier.wanted, mods=tuple(mods)))
-            else:
-                carrier.in_force = carrier.wanted  # nothing between two ranks of one server
-        if carrier.flow is not None and carrier.pending is None:
-            active = self._flows[carrier.flow]
-            if not active.permitted:
-                active.permitted = True
-                actions.append(
-                    Grant(
-                        rank=active.rank,
-                        permit=Permit(
-                            flow=carrier.flow,
-                            lane="" if active.pool is None else carrier.name,
-                            level=carrier.in_force,
-                            lane_wait_wall_ns=active.lane_wait_wall_ns,
-                        ),
-                    )
-                )
+        if lane.level != claim.wanted:
+            if lane.connections:
+                lane.pending = claim.wanted
+                mods = self._rules.set_level(lane.connections, claim.wanted)
+                return [Enforce(lane=lane.name, level=claim.wanted, mods=tuple(mods))]
+            lane.level = claim.wanted  # nothing between two ranks of one server
+        if not claim.permitted:
+            claim.permitted = True
+            permit = Permit(
+                flow=claim.id,
+                lane="" if claim.pool is None else lane.name,
+                level=lane.level,
+                lane_wait_wall_ns=claim.lane_wait_wall_ns,
+            )
+            actions.append(Grant(rank=claim.rank, permit=permit))
         return actions
 
-    @staticmethod
-    def _expected_load(lanes: list[_Carrier], size_bytes: int) -> dict[PortId, int]:
-        """Bytes per port before the lane is chosen: ports all lanes cross get everything, others a share."""
-        load: dict[PortId, float] = {}
-        for lane in lanes:
-            for port in lane.ports:
-                load[port] = load.get(port, 0.0) + size_bytes / len(lanes)
-        return {port: round(share) for port, share in load.items()}
+    def _log(self, change: LevelChange) -> None:
+        self.decisions.append(
+            LoggedDecision(
+                time_ns=change.time_ns,
+                flow=change.flow,
+                level_from=change.before,
+                level_to=change.after,
+                reason=change.reason,
+            )
+        )

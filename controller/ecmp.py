@@ -1,4 +1,4 @@
-"""Which of several equal-cost paths a connection takes."""
+"""Which of several equal-cost paths a connection takes, and the stable names that are hashed for it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,3 +18,13 @@ def pick(paths: Sequence[T], *, seed: int, src_ip: str, dst_ip: str, key: str) -
     """
     digest = hashlib.blake2b(f"{seed}|{src_ip}|{dst_ip}|{IP_TCP}|{key}".encode(), digest_size=8).digest()
     return paths[int.from_bytes(digest, "big") % len(paths)]
+
+
+def connection_key(lane: str, number: int = 0) -> str:
+    """What is hashed for connection `number` of a lane, `S3.2-9.0#0`. It is also the connection's name."""
+    return f"{lane}#{number}"
+
+
+def member_key(group: str, rank: int, server: str) -> str:
+    """What is hashed for all that `rank` sends to `server` in a process group: `p0.ep0:3-h2`."""
+    return f"{group}:{rank}-{server}"

@@ -44,15 +44,12 @@ PortId = str
 """A directed link that can be a bottleneck, named `"h1->leaf1"` after its two ends."""
 
 
-class Flow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One transfer the scheduler can hold back or push forward.
+class FlowFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is known of a transfer wherever it goes: in a plan, in messages, to the scheduler, in results.
 
     For S1 and S3 a flow is one message between two ranks. For S2 it is one rank's share of a
     collective: everything that rank sends to its peers. The shares of one collective have the same
     `coflow`.
-
-    `load` is what the flow puts on each port of its path(s), in bytes; a share of a collective
-    loads its own uplink with all of it and each peer's downlink with a part.
 
     `downstream_ns` is what cannot begin before the flow has arrived, on idle links: for S1 and S2
     the rest of the batch's compute and collectives, for S3 the transfers of the request's later
@@ -62,13 +59,59 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str
     stage: Stage
     size_bytes: int
-    load: Mapping[PortId, int]
     batch: str | None = None
-    request: str | None = None
     layer: int | None = None
     coflow: str | None = None
     deadline_ns: int | None = None
     downstream_ns: int = 0
+
+
+ALL_PEERS = -1
+"""`Transfer.dst` of a share of a collective, which goes to every peer of its process group."""
+
+
+class Transfer(FlowFacts, frozen=True, kw_only=True, gc=False):
+    """One message of `size_bytes` from rank `src` to rank `dst`, or a rank's share of a collective.
+
+    `coflow` names a coflow that is not that of a batch; see `belongs_to`.
+    """
+
+    src: int
+    dst: int
+    request: int | None = None
+
+    @property
+    def belongs_to(self) -> str | None:
+        """The coflow the transfer is of: the one it names, else that of its batch, layer and stage."""
+        return coflow_of(self.batch, self.layer, self.stage) if self.coflow is None else self.coflow
+
+
+class Flow(FlowFacts, frozen=True, kw_only=True, gc=False):
+    """A transfer as the scheduler sees it: what it can hold back or push forward.
+
+    `load` is what the flow puts on each port of its path(s), in bytes; a share of a collective
+    loads its own uplink with all of it and each peer's downlink with a part. `request` is the id of
+    one of its batch's requests (`BatchRequest.id`).
+    """
+
+    load: Mapping[PortId, int]
+    request: str | None = None
+
+    @classmethod
+    def of(cls, transfer: Transfer, load: Mapping[PortId, int]) -> "Flow":
+        """`transfer` with what it will put on each port."""
+        return cls(
+            id=transfer.id,
+            stage=transfer.stage,
+            size_bytes=transfer.size_bytes,
+            batch=transfer.batch,
+            layer=transfer.layer,
+            coflow=transfer.belongs_to,
+            deadline_ns=transfer.deadline_ns,
+            downstream_ns=transfer.downstream_ns,
+            load=load,
+            request=None if transfer.request is None else str(transfer.request),
+        )
 
 
 class BatchRequest(msgspec.Struct, frozen=True, kw_only=True):

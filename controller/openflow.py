@@ -15,7 +15,7 @@ import msgspec
 
 from controller.ecmp import IP_TCP, pick
 from controller.flow import Level, PortId
-from controller.protocol import Connection
+from controller.protocol import TcpConnection
 
 CLASSIFY = 0
 FORWARD = 1
@@ -115,7 +115,7 @@ class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A connection the controller steers: its own level at the NIC, its own path where it has a choice."""
 
     name: str
-    connection: Connection
+    connection: TcpConnection
     src: str
     dst: str
     path: tuple[str, ...]
@@ -136,7 +136,7 @@ class RuleBook:
         return self._routes[name].path
 
     def add(
-        self, name: str, connection: Connection, src: str, dst: str, *, path_key: str | None = None
+        self, name: str, connection: TcpConnection, src: str, dst: str, *, path_key: str | None = None
     ) -> list[FlowMod]:
         """Steer a new connection of server `src`, named `name`, at the control level until told otherwise."""
         if name in self._routes:
@@ -250,7 +250,7 @@ class RuleBook:
         return {path[path.index(switch) + 1] for path in paths if switch in path}
 
     @staticmethod
-    def _five_tuple(connection: Connection, in_port: int | None = None) -> Match:
+    def _five_tuple(connection: TcpConnection, in_port: int | None = None) -> Match:
         return Match(
             in_port=in_port,
             eth_type=ETH_IPV4,

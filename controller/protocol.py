@@ -6,10 +6,10 @@ machine, which all processes of an emulated run share; plain `*_ns` is model tim
 
 import msgspec
 
-from controller.flow import Batch, Level, Stage
+from controller.flow import Batch, Level, Stage, Transfer
 
 
-class Connection(msgspec.Struct, frozen=True, kw_only=True):
+class TcpConnection(msgspec.Struct, frozen=True, kw_only=True):
     """One TCP connection, seen from the end that sends: addresses and the kernel's ports."""
 
     src_ip: str
@@ -30,7 +30,7 @@ class LaneUp(msgspec.Struct, frozen=True, kw_only=True, tag="lane_up"):
     dst: int
     src_server: str
     dst_server: str
-    connections: tuple[Connection, ...]
+    connections: tuple[TcpConnection, ...]
 
 
 class ProbeUp(msgspec.Struct, frozen=True, kw_only=True, tag="probe_up"):
@@ -42,7 +42,7 @@ class ProbeUp(msgspec.Struct, frozen=True, kw_only=True, tag="probe_up"):
     name: str
     src_server: str
     dst_server: str
-    connections: tuple[Connection, ...]
+    connections: tuple[TcpConnection, ...]
 
 
 class GroupUp(msgspec.Struct, frozen=True, kw_only=True, tag="group_up"):
@@ -52,7 +52,7 @@ class GroupUp(msgspec.Struct, frozen=True, kw_only=True, tag="group_up"):
     rank: int
     server: str
     peers: dict[int, str]
-    connections: dict[int, tuple[Connection, ...]]
+    connections: dict[int, tuple[TcpConnection, ...]]
 
 
 class ClockStart(msgspec.Struct, frozen=True, kw_only=True, tag="clock"):
@@ -77,34 +77,19 @@ class BatchKnown(msgspec.Struct, frozen=True, kw_only=True, tag="batch_known"):
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
-    """Ask to send a message from `src` to `dst`; nothing is sent before the `Permit`."""
+    """Ask to send a message from one rank to another; nothing is sent before the `Permit`."""
 
-    flow: str
-    stage: Stage
-    src: int
-    dst: int
-    size_bytes: int
+    transfer: Transfer
     sent_wall_ns: int
-    batch: str | None = None
-    request: str | None = None
-    layer: int | None = None
-    coflow: str | None = None
-    deadline_ns: int | None = None
-    downstream_ns: int = 0
 
 
 class SubmitShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
-    """Ask to start one rank's share of a collective: `peer_bytes` to every peer of `group`."""
+    """Ask to start a rank's share of a collective: `peer_bytes` to every peer of `group`, by rank."""
 
-    flow: str
-    coflow: str
+    share: Transfer
     group: str
-    rank: int
     peer_bytes: dict[int, int]
     sent_wall_ns: int
-    batch: str | None = None
-    layer: int | None = None
-    downstream_ns: int = 0
 
 
 class LayerAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="layer"):
@@ -137,12 +122,6 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True, tag="permit"):
     lane: str
     level: Level
     lane_wait_wall_ns: int
-
-
-class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
-    """First message on a downlink, so that the controller can address it."""
-
-    name: str
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
@@ -191,8 +170,7 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
 
 
 Up = (
-    Hello
-    | LaneUp
+    LaneUp
     | ProbeUp
     | GroupUp
     | ClockStart

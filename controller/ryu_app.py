@@ -300,14 +300,14 @@ class _Desk:
 
     def barrier_replied(self, datapath: Any, xid: int) -> None:
         with self.lock:
-            for carrier, level in self.switches.replied(datapath, xid):
-                self._carry_out(self._dispatcher.confirmed(carrier, level))
+            for lane, level in self.switches.replied(datapath, xid):
+                self._carry_out(self._dispatcher.confirmed(lane, level))
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
-                case Enforce(carrier=carrier, level=level, mods=mods):
-                    self.switches.send(list(mods), (carrier, level))
+                case Enforce(lane=lane, level=level, mods=mods):
+                    self.switches.send(list(mods), (lane, level))
                 case Grant(rank=rank, permit=permit):
                     self.tell(str(rank), permit)
 

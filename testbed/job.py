@@ -8,9 +8,10 @@ import enum
 
 import msgspec
 
+from controller.flow import Transfer
 from controller.overload import RequestControl
 from testbed.topology import Topology
-from workers.plan import BatchPlan, CollectiveKind, Transfer
+from workers.plan import BatchPlan, CollectiveKind
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):

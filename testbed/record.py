@@ -5,11 +5,12 @@ encoded as arrays, without the names of their fields, and left alone by the garb
 be in no cycle: there are millions of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from controller.flow import Level, Stage
+from controller.flow import ALL_PEERS, Level, PortId, Stage, Transfer
+from controller.lanes import LevelTrail
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -81,6 +82,47 @@ class FlowRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fal
     promotions: int
     path: tuple[str, ...]
     verified: bool | None
+
+    @classmethod
+    def of(
+        cls,
+        transfer: Transfer,
+        server_of: Callable[[int], str],
+        *,
+        submit_ns: int,
+        permit_ns: int,
+        lane_wait_ns: int,
+        finish_ns: int,
+        trail: LevelTrail,
+        path: tuple[PortId, ...],
+        verified: bool | None,
+    ) -> "FlowRow":
+        """The row of `transfer`. `server_of` names the server of a rank; `trail` holds its levels."""
+        assert trail.first is not None
+        assert trail.last is not None
+        return cls(
+            id=transfer.id,
+            stage=transfer.stage,
+            src=transfer.src,
+            dst=transfer.dst,
+            src_server=server_of(transfer.src),
+            dst_server=None if transfer.dst == ALL_PEERS else server_of(transfer.dst),
+            size_bytes=transfer.size_bytes,
+            batch=transfer.batch,
+            request=transfer.request,
+            layer=transfer.layer,
+            coflow=transfer.belongs_to,
+            deadline_ns=transfer.deadline_ns,
+            submit_ns=submit_ns,
+            permit_ns=permit_ns,
+            lane_wait_ns=lane_wait_ns,
+            finish_ns=finish_ns,
+            level_first=trail.first,
+            level_last=trail.last,
+            promotions=trail.promotions,
+            path=path,
+            verified=verified,
+        )
 
 
 class DecisionRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):

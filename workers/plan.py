@@ -8,33 +8,8 @@ from itertools import chain
 
 import msgspec
 
-from controller.flow import Stage, coflow_of
+from controller.flow import ALL_PEERS, Stage, Transfer
 from workers.rounds import Direct, DoubleTree, Ring, split, tree_chunks, tree_parts
-
-
-class Transfer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One message of `size_bytes` from rank `src` to rank `dst`: an S1 or an S3 flow.
-
-    `downstream_ns` is what cannot begin before it has arrived (see `controller.flow.Flow`). `coflow` names
-    a coflow that is not that of a batch; see `belongs_to`.
-    """
-
-    id: str
-    stage: Stage
-    src: int
-    dst: int
-    size_bytes: int
-    batch: str | None = None
-    request: int | None = None
-    layer: int | None = None
-    deadline_ns: int | None = None
-    downstream_ns: int = 0
-    coflow: str | None = None
-
-    @property
-    def belongs_to(self) -> str | None:
-        """The coflow the transfer is of: the one it names, else that of its batch, layer and stage."""
-        return coflow_of(self.batch, self.layer, self.stage) if self.coflow is None else self.coflow
 
 
 class Compute(msgspec.Struct, frozen=True, kw_only=True, tag="compute"):
@@ -118,6 +93,27 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
         if isinstance(rounds, Ring | DoubleTree):
             return rounds.totals(index, self.parts(members))
         return {peer: size for peer, size in enumerate(self.sizes[index]) if peer != index}
+
+    def share(self, index: int, rank: int, size_bytes: int, *, batch: str, layer: int) -> Transfer:
+        """The flow of member `index`, which is `rank`: all that it sends to its peers in all rounds."""
+        return self._flow(f"{self.id}.{index}", rank, size_bytes, batch, layer)
+
+    def whole(self, rank: int, size_bytes: int, *, batch: str, layer: int) -> Transfer:
+        """All shares as one flow, told as one of `rank`."""
+        return self._flow(self.id, rank, size_bytes, batch, layer)
+
+    def _flow(self, id: str, rank: int, size_bytes: int, batch: str, layer: int) -> Transfer:
+        return Transfer(
+            id=id,
+            stage=Stage.COLLECTIVE,
+            src=rank,
+            dst=ALL_PEERS,
+            size_bytes=size_bytes,
+            batch=batch,
+            layer=layer,
+            coflow=self.id,
+            downstream_ns=self.downstream_ns,
+        )
 
 
 Step = Compute | Collective

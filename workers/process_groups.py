@@ -13,7 +13,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from controller.protocol import Connection
+from controller.protocol import TcpConnection
 
 _FOREVER = timedelta(days=1)  # a lane may be silent for a whole run
 
@@ -44,14 +44,14 @@ class Transport:
         self._process = psutil.Process()
         self._known = self._connections()
 
-    def lane(self, name: str, rank: int) -> tuple[Any, tuple[Connection, ...]]:
+    def lane(self, name: str, rank: int) -> tuple[Any, tuple[TcpConnection, ...]]:
         """Open a two-rank group; `rank` is 0 at the sending end, 1 at the receiving one.
 
         Blocks until the peer opens it too. Returns the group and its connections.
         """
         return self._gloo(name, rank, 2), self._new_connections()
 
-    def group(self, name: str, rank: int, size: int) -> tuple[Any, tuple[Connection, ...]]:
+    def group(self, name: str, rank: int, size: int) -> tuple[Any, tuple[TcpConnection, ...]]:
         """Open a process group for collectives; blocks until all members do."""
         group = self._nccl(name, rank, size) if self.backend == "nccl" else self._gloo(name, rank, size)
         return group, self._new_connections()
@@ -81,12 +81,12 @@ class Transport:
         torch.cuda.synchronize(self.device)
         return group
 
-    def _new_connections(self) -> tuple[Connection, ...]:
+    def _new_connections(self) -> tuple[TcpConnection, ...]:
         now = self._connections()
         new = now - self._known
         self._known = now
         return tuple(
-            Connection(src_ip=src[0], src_port=src[1], dst_ip=dst[0], dst_port=dst[1])
+            TcpConnection(src_ip=src[0], src_port=src[1], dst_ip=dst[0], dst_port=dst[1])
             for src, dst in sorted(new)
         )
 
@@ -103,13 +103,13 @@ class Transport:
 
 
 def by_peer(
-    connections: Sequence[Connection], addresses: dict[int, str]
-) -> dict[int, tuple[Connection, ...]]:
+    connections: Sequence[TcpConnection], addresses: dict[int, str]
+) -> dict[int, tuple[TcpConnection, ...]]:
     """Which connections lead to which peer rank. `addresses` are the peers' by rank.
 
     Peers on one server share its address, and so its path: their connections are dealt out in turn.
     """
-    found: dict[int, list[Connection]] = {peer: [] for peer in addresses}
+    found: dict[int, list[TcpConnection]] = {peer: [] for peer in addresses}
     for address in sorted(set(addresses.values())):
         peers = sorted(peer for peer, a in addresses.items() if a == address)
         there = [c for c in connections if c.dst_ip == address]

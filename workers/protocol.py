@@ -5,8 +5,8 @@ Sent over ZeroMQ as msgpack frames. `*_wall_ns` is CLOCK_MONOTONIC; `*_ns` is mo
 
 import msgspec
 
-from controller.flow import Level, Stage
-from workers.plan import BatchPlan, Resume, Transfer
+from controller.flow import Stage, Transfer
+from workers.plan import BatchPlan, Resume
 
 
 class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,21 +150,11 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True, tag="arrived"):
 class SentFlow(msgspec.Struct, frozen=True, kw_only=True):
     """The sender's half of a flow's record; `permit_latency_wall_ns` excludes the wait for a lane."""
 
-    id: str
-    stage: Stage
-    src: int
-    dst: int
-    size_bytes: int
-    batch: str | None
-    request: int | None
-    layer: int | None
-    coflow: str | None
-    deadline_ns: int | None
+    transfer: Transfer
     submit_ns: int
     permit_ns: int
     lane_wait_ns: int
     permit_latency_wall_ns: int
-    level: Level
 
 
 class ReceivedFlow(msgspec.Struct, frozen=True, kw_only=True):

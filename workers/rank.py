@@ -71,7 +71,7 @@ class Rank:
         self._recorder = Recorder()
         self._controller = Outbox(config.to_controller)
         self._coordinator = Outbox(config.to_coordinator)
-        self._sender = Sender(config.rank, self._clock, self._controller, self._recorder, config.bytes_scale)
+        self._sender = Sender(self._clock, self._controller, self._recorder, config.bytes_scale)
         self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
         self._payloads = Payloads(config.seed, self._device)
         self._compute = make_compute(config.compute, self._clock, self._device, config.time_dilation)
@@ -366,24 +366,18 @@ class Rank:
 
     def _run_collective(self, step: Collective, batch: str, layer: int) -> None:
         group = self._groups[step.group]
-        flow = f"{step.id}.{group.index}"
         start_ns = self._clock.now_ns()
-        self._sender.share_permitted(
-            flow,
-            coflow=step.id,
-            group=step.group,
-            peer_bytes=_peer_bytes(step, group),
-            batch=batch,
-            layer=layer,
-            downstream_ns=step.downstream_ns,
-        )
+        peer_bytes = _peer_bytes(step, group)
+        rank, size = self._config.rank, sum(peer_bytes.values())
+        share = step.share(group.index, rank, size, batch=batch, layer=layer)
+        self._sender.share_permitted(share, step.group, peer_bytes)
         verify = sampled(step.id, self._config.verify_share)
         compute = self._rounds_of_attention(step, group.index, batch, layer, start_ns)
         group.carry_out(step, self._config.bytes_scale, compute, verify=verify)
         end_ns = self._clock.now_ns()
-        self._sender.share_ended(flow)
+        self._sender.share_ended(share.id)
         self._recorder.received.append(
-            ReceivedFlow(id=flow, finish_ns=end_ns, verified=True if verify else None)
+            ReceivedFlow(id=share.id, finish_ns=end_ns, verified=True if verify else None)
         )
         if not step.round_seconds:
             self._span("collective", step.label, batch, layer, start_ns)

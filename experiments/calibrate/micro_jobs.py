@@ -11,12 +11,12 @@ from typing import Final
 
 import msgspec
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from experiments.resolve.jobs import resolve
 from experiments.scenario.scenario import Scenario
 from experiments.units import NS_PER_S
 from testbed.job import Job, MicroFlow, Request
-from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan, Transfer
+from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan
 
 MEMBERS = (2, 4, 8)
 """Sizes of a process group that can be timed."""

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import msgspec
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from experiments.errors import UserError
 from experiments.trace_formats.formats import COFLOW_HEADER
 from experiments.trace_formats.text_file import read_lines
 from experiments.units import NS_PER_MS
 from testbed.job import MicroFlow, Placement
-from workers.plan import Transfer
 
 BYTES_PER_MB = 2**20
 MAX_MB = 1e9

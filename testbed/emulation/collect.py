@@ -1,9 +1,9 @@
 """Puts together what the ranks, the controller and the monitor saw into one record of the run."""
 
-import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 
-from controller.flow import Level
+from controller.lanes import LevelTrail
 from controller.protocol import Log
 from testbed.emulation import queues
 from testbed.emulation.monitor import Sample
@@ -21,7 +21,7 @@ from testbed.record import (
     SpanRow,
 )
 from testbed.serving.story import request_row
-from workers.protocol import Records, SentFlow
+from workers.protocol import Records
 
 
 def collect(
@@ -78,16 +78,29 @@ def collect(
 def _flows(job: Job, records: Sequence[Records], log: Log) -> list[FlowRow]:
     received = {r.id: r for record in records for r in record.received}
     paths = {p.flow: p.ports for p in log.paths}
-    levels: dict[str, list[Level]] = {}
+    trails: dict[str, LevelTrail] = defaultdict(LevelTrail)
     for decision in log.decisions:
-        levels.setdefault(decision.flow, []).append(decision.level_to)
+        trails[decision.flow].moved_to(decision.level_to)
     rows = []
     for record in records:
         for sent in record.sent:
-            if sent.id not in received:
-                raise RunFailed(f"flow {sent.id!r} was sent and never arrived")
-            end = received[sent.id]
-            rows.append(_flow_row(job, sent, end.finish_ns, end.verified, paths[sent.id], levels[sent.id]))
+            flow = sent.transfer.id
+            if flow not in received:
+                raise RunFailed(f"flow {flow!r} was sent and never arrived")
+            end = received[flow]
+            rows.append(
+                FlowRow.of(
+                    sent.transfer,
+                    job.placement.server_of,
+                    submit_ns=sent.submit_ns,
+                    permit_ns=sent.permit_ns,
+                    lane_wait_ns=sent.lane_wait_ns,
+                    finish_ns=end.finish_ns,
+                    trail=trails[flow],
+                    path=paths[flow],
+                    verified=end.verified,
+                )
+            )
     return sorted(rows, key=lambda row: (row.submit_ns, row.id))
 
 
@@ -107,39 +120,6 @@ def _spans(records: Sequence[Records]) -> list[SpanRow]:
         for span in record.spans
     ]
     return sorted(rows, key=lambda row: (row.end_ns, row.rank))
-
-
-def _flow_row(
-    job: Job,
-    sent: SentFlow,
-    finish_ns: int,
-    verified: bool | None,
-    path: tuple[str, ...],
-    levels: list[Level],
-) -> FlowRow:
-    return FlowRow(
-        id=sent.id,
-        stage=sent.stage,
-        src=sent.src,
-        dst=sent.dst,
-        src_server=job.placement.server_of(sent.src),
-        dst_server=None if sent.dst < 0 else job.placement.server_of(sent.dst),
-        size_bytes=sent.size_bytes,
-        batch=sent.batch,
-        request=sent.request,
-        layer=sent.layer,
-        coflow=sent.coflow,
-        deadline_ns=sent.deadline_ns,
-        submit_ns=sent.submit_ns,
-        permit_ns=sent.permit_ns,
-        lane_wait_ns=sent.lane_wait_ns,
-        finish_ns=finish_ns,
-        level_first=levels[0],
-        level_last=levels[-1],
-        promotions=sum(b < a for a, b in itertools.pairwise(levels)),
-        path=path,
-        verified=verified,
-    )
 
 
 def _links(samples: Sequence[Sample]) -> tuple[LinkSample, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import zmq
 
+from controller.flow import Transfer
 from controller.protocol import BatchKnown
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
@@ -21,7 +22,7 @@ from testbed.serving.plans.fetching import SendAhead, announced_fetch, by_sender
 from testbed.serving.plans.outlook import announced
 from testbed.serving.replay import serving_system
 from testbed.serving.story import RequestStory
-from workers.plan import BatchPlan, FetchPlan, Resume, Transfer
+from workers.plan import BatchPlan, FetchPlan, Resume
 from workers.protocol import (
     Arrived,
     BatchDone,

@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from controller.flow import Stage
+from controller.lanes import lane_name
 from testbed.emulation.endpoints import Endpoints
 from testbed.emulation.network import Network
 from testbed.fabric import RunFailed
-from testbed.job import Job, Role
+from testbed.job import Job
+from testbed.lane_counts import LaneCounts
 from workers.protocol import (
     Finish,
     FromRank,
@@ -42,35 +43,15 @@ _OBITUARY_S = 0.5
 
 
 def lanes_of(job: Job) -> tuple[LaneSpec, ...]:
-    """Lanes for every pair of ranks that may talk, `lanes_s1` or `lanes_s3` per pair.
-
-    S1: from any prefill rank to any other (whoever holds a prefix). S3: from any prefill rank to any decode
-    rank. S2: one between any two decode ranks, where they have traffic of their own. Micro flows: per pair
-    and stage as many as there are flows, so that none waits for another.
-    """
-    ranks = job.placement.ranks
-    counts: dict[tuple[Stage, int, int], int] = {}
-    if job.flows:
-        for flow in job.flows:
-            key = (flow.transfer.stage, flow.transfer.src, flow.transfer.dst)
-            counts[key] = counts.get(key, 0) + 1
-    else:
-        prefill = [r.rank for r in ranks if r.role is Role.PREFILL]
-        for a in prefill:
-            for b in prefill:
-                if a != b:
-                    counts[Stage.KV_REUSE, a, b] = job.workers.lanes_s1
-            for d in job.placement.decode:
-                counts[Stage.P2D, a, d] = job.workers.lanes_s3
-        if job.serving.decode_background:
-            pairs = itertools.permutations(job.placement.decode, 2)
-            counts |= {(Stage.COLLECTIVE, a, b): 1 for a, b in pairs}
+    """Every lane of a run (`LaneCounts`), in an order in which many pairs of ranks connect at once."""
+    counts = LaneCounts(job)
+    ranks = len(job.placement.ranks)
     lanes = [
-        LaneSpec(id=f"{stage.value}.{src}-{dst}.{i}", stage=stage, src=src, dst=dst)
-        for (stage, src, dst), count in counts.items()
-        for i in range(count)
+        LaneSpec(id=lane_name(stage, src, dst, i), stage=stage, src=src, dst=dst)
+        for stage, src, dst in counts.pairs()
+        for i in range(counts.of(stage, src, dst))
     ]
-    return tuple(sorted(lanes, key=lambda lane: (_round(lane.src, lane.dst, len(ranks)), lane.id)))
+    return tuple(sorted(lanes, key=lambda lane: (_round(lane.src, lane.dst, ranks), lane.id)))
 
 
 def _round(a: int, b: int, ranks: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from testbed.job import GpuSpeed, Job, ModelShape
 from testbed.models.gpus import step_s
 from testbed.models.shapes import (
@@ -30,7 +30,6 @@ from testbed.models.shapes import (
     shared_weight_bytes,
 )
 from testbed.record import RequestRow
-from workers.plan import Transfer
 
 NS_PER_S = 1_000_000_000
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from controller.flow import Batch, BatchRequest, Stage
-from workers.plan import Transfer
+from controller.flow import Batch, BatchRequest, Stage, Transfer
 
 
 class MicroBatches:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from controller.ecmp import connection_key, member_key
 from controller.flow import PortId, Stage
+from controller.lanes import lane_name
 from testbed.job import Job
 from testbed.simulation.links.network import FluidNetwork
 from testbed.simulation.paths import Busy, Connection, Hash, make_path_choice
@@ -69,11 +71,11 @@ class Connections:
 
     def of_lane(self, stage: Stage, src: int, dst: int, number: int) -> Route:
         """Of lane `number` between two ranks."""
-        return self._hashed(stage, src, dst, f"{stage.value}.{src}-{dst}.{number}#0")
+        return self._hashed(stage, src, dst, _lane_key(stage, src, dst, number))
 
     def of_flow(self, flow: str, stage: Stage, src: int, dst: int, size: int) -> Route:
         """Of one transfer, as the choice has it."""
-        return self._chosen(flow, stage, src, dst, size, f"{stage.value}.{src}-{dst}.0#0")
+        return self._chosen(flow, stage, src, dst, size, _lane_key(stage, src, dst, 0))
 
     def of_member(self, group: str, index: int) -> dict[int, Route]:
         """By peer, of what member `index` of `group` sends."""
@@ -105,7 +107,7 @@ class Connections:
         }
 
     def _key(self, group: str, src: int, dst: int) -> str:
-        return f"{group}:{src}-{self._placement.server_of(dst)}"
+        return member_key(group, src, self._placement.server_of(dst))
 
     def _paths(self, src: int, dst: int) -> Sequence[tuple[PortId, ...]]:
         return self._topology.paths(self._placement.node_of(src), self._placement.node_of(dst))
@@ -142,3 +144,7 @@ class Connections:
             narrowest = min(map(self._network.capacity, numbers), default=None)
             route = self._routes[names] = Route(path, names, numbers, narrowest)
         return route
+
+
+def _lane_key(stage: Stage, src: int, dst: int, number: int) -> str:
+    return connection_key(lane_name(stage, src, dst, number))

@@ -4,6 +4,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+from controller.flow import Transfer
 from controller.scheduler import Scheduler
 from testbed.job import Job, Request
 from testbed.record import CacheRow, SpanRow
@@ -18,7 +19,7 @@ from testbed.simulation.collectives import Collectives
 from testbed.simulation.collectives import Resume as GoOn
 from testbed.simulation.transport import Transport
 from testbed.spool import Spool
-from workers.plan import BatchPlan, Compute, FetchPlan, LayerPlan, RequestPlan, Resume, Transfer
+from workers.plan import BatchPlan, Compute, FetchPlan, LayerPlan, RequestPlan, Resume
 
 NS_PER_S = 1e9
 

@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from controller.flow import Flow, PortId, Stage
+from controller.flow import PortId
+from controller.lanes import load_of
 from testbed.simulation.connections import Connections, Route
 from workers.plan import Collective
 
 
-class Share(NamedTuple):
-    """What one member sends: by peer, in all, by which routes, and on each port."""
+class MemberShare(NamedTuple):
+    """What one member sends: to each peer, in all, by which routes, and on each port."""
 
     total: Mapping[int, int]
     size: int
     routes: Mapping[int, Route]
     load: dict[PortId, int]
-    path: tuple[PortId, ...]
 
 
 class Whole(NamedTuple):
@@ -32,18 +32,17 @@ class Shares:
     def __init__(self, groups: Mapping[str, tuple[int, ...]], connections: Connections) -> None:
         self._groups = groups
         self._connections = connections
-        self._members: dict[tuple[str, int, str], Share] = {}
+        self._members: dict[tuple[str, int, str], MemberShare] = {}
         self._wholes: dict[tuple[str, str], tuple[tuple[tuple[int, ...], ...], Whole]] = {}
 
-    def of_member(self, name: str, step: Collective, index: int, total: Mapping[int, int]) -> Share:
-        """Of member `index`, `total[peer]` bytes to each peer, as the flow `name`. `total` is the same object
-        as long as it is equal."""
+    def of_member(self, step: Collective, index: int, total: Mapping[int, int]) -> MemberShare:
+        """Of member `index`, `total[peer]` bytes to each peer. `total` is the same object as long as it is
+        equal."""
         key = step.group, index, step.label
         known = self._members.get(key)
         if known is None or known.total is not total or self._connections.by_flow:
-            routes = self._routes(name, step, index, total)
-            load = _load(total, routes)
-            known = Share(total, sum(total.values()), routes, load, tuple(load))
+            routes = self._routes(f"{step.id}.{index}", step, index, total)
+            known = MemberShare(total, sum(total.values()), routes, _load(total, routes))
             self._members[key] = known
         return known
 
@@ -77,25 +76,5 @@ class Shares:
         return self._connections.of_member(step.group, index)
 
 
-def share_flow(
-    name: str, step: Collective, batch: str, layer: int, size: int, load: Mapping[PortId, int]
-) -> Flow:
-    """The flow `name` as the scheduler is told of it: a share of `step`, or all of it."""
-    return Flow(
-        id=name,
-        stage=Stage.COLLECTIVE,
-        size_bytes=size,
-        load=load,
-        batch=batch,
-        layer=layer,
-        coflow=step.id,
-        downstream_ns=step.downstream_ns,
-    )
-
-
 def _load(sizes: Mapping[int, int], routes: Mapping[int, Route]) -> dict[PortId, int]:
-    load: dict[PortId, int] = {}
-    for peer, size in sizes.items():
-        for port in routes[peer].path:
-            load[port] = load.get(port, 0) + size
-    return load
+    return load_of(sizes, {peer: route.path for peer, route in routes.items()})

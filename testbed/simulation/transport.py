@@ -5,16 +5,15 @@ a lane of its pair of ranks, the most urgent first; a lane that a more urgent fl
 its level; a share of a collective has a connection to each peer.
 """
 
-import heapq
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from controller.flow import Assignment, Flow, Level, PortId, Stage
-from controller.lending import loans
+from controller.flow import Assignment, Flow, PortId, Stage, Transfer
+from controller.lanes import Claims, LanePool, LevelChange, lane_name
 from controller.scheduler import Scheduler
 from testbed.job import Job
+from testbed.lane_counts import LaneCounts, Pair
 from testbed.record import DecisionRow, FlowRow
 from testbed.simulation.agenda import Agenda
 from testbed.simulation.collectives import Messages, Send
@@ -22,22 +21,12 @@ from testbed.simulation.connections import Connections, Route
 from testbed.simulation.invariants import Invariants
 from testbed.simulation.links.network import FluidNetwork, StreamId
 from testbed.simulation.overheads import Bursts, all_to_all_caps, connections_beside
-from testbed.simulation.sending import (
-    Arrived,
-    Done,
-    Lane,
-    Message,
-    Pool,
-    Sending,
-    submission,
-    taken_at,
-    urgency,
-)
-from testbed.simulation.shares import Shares, share_flow
+from testbed.simulation.sending import Arrived, Done, Message, Sending, SimulatedLane, submission
+from testbed.simulation.shares import Shares
 from testbed.spool import Spool
-from workers.plan import Collective, CollectiveKind, Transfer
+from workers.plan import Collective, CollectiveKind
 
-_Pair = tuple[Stage, int, int]
+_Pool = LanePool[SimulatedLane, Sending]
 
 
 class Transport:
@@ -57,20 +46,23 @@ class Transport:
         self._agenda = agenda
         self._invariants = invariants
         self._connections = Connections(job, network, self._busy_s)
-        self._lane_counts = _lanes_of_micro(job)
-        self._pools: dict[_Pair, Pool] = {}
-        self._sending: dict[str, Sending] = {}
+        self._lane_counts = LaneCounts(job)
+        self._pools: dict[Pair, _Pool] = {}
+        self._sides: dict[tuple[str, int], SimulatedLane] = {}
+        self._claims: Claims[Sending] = Claims(self._log)
         self._owner: dict[StreamId, Sending] = {}
-        self._takes = itertools.count()
         self._shares = Shares(job.placement.groups, self._connections)
         self._grouped: dict[PortId, int] = {}
         self._overheads = job.simulation.overheads
-        self._group_levels: dict[tuple[str, int], Level] = {}
         self._bursts = Bursts(network, self._overheads.burst_bytes)
-        self.submitted = 0
         self.messages = 0
         self.flows: Spool[FlowRow] = Spool(FlowRow)
         self.decisions: Spool[DecisionRow] = Spool(DecisionRow)
+
+    @property
+    def submitted(self) -> int:
+        """How many flows there have been."""
+        return self._claims.submitted
 
     def carried(self) -> dict[PortId, float]:
         """The bytes that flows had for each port so far."""
@@ -86,33 +78,19 @@ class Transport:
 
     def post(self, transfer: Transfer, done: Done) -> None:
         """Send `transfer`; `done` is called when its last byte has arrived."""
+        now_ns = self._agenda.now_ns
         pool = self._pool(transfer.stage, transfer.src, transfer.dst)
-        route, load = None, None
+        sending = Sending(transfer, now_ns, done)
         if self._connections.by_flow:
             route = self._connections.of_flow(
                 transfer.id, transfer.stage, transfer.src, transfer.dst, transfer.size_bytes
             )
-            load = dict.fromkeys(route.path, transfer.size_bytes)
-        flow = Flow(
-            id=transfer.id,
-            stage=transfer.stage,
-            size_bytes=transfer.size_bytes,
-            load=pool.load(transfer.size_bytes) if load is None else load,
-            batch=transfer.batch,
-            request=None if transfer.request is None else str(transfer.request),
-            layer=transfer.layer,
-            coflow=transfer.belongs_to,
-            deadline_ns=transfer.deadline_ns,
-            downstream_ns=transfer.downstream_ns,
-        )
-        sending = Sending(flow, transfer.src, transfer.dst, self._agenda.now_ns, done)
-        sending.pool = pool
-        if route is not None:
             sending.routes = {transfer.dst: route}
-        sending.number = self.submitted
-        self.submitted += 1
-        self._sending[flow.id] = pool.waiting[flow.id] = sending
-        self.obey(self._scheduler.submit(self._agenda.now_ns, flow))
+            load = dict.fromkeys(route.path, transfer.size_bytes)
+        else:
+            load = pool.load(transfer.size_bytes)
+        self._claims.submit(sending, pool)
+        self.obey(self._scheduler.submit(now_ns, Flow.of(transfer, load)))
         self._fill(pool)
 
     def open_share(
@@ -124,18 +102,14 @@ class Transport:
         last byte has arrived. Nothing is called back before this has returned. `total` is the same
         object as long as it is equal.
         """
-        members = self._job.placement.groups[step.group]
-        name = f"{step.id}.{index}"
-        known = self._shares.of_member(name, step, index, total)
-        flow = share_flow(name, step, batch, layer, known.size, known.load)
-        sending = self._submit(flow, members[index], known.path, done)
+        rank = self._job.placement.groups[step.group][index]
+        known = self._shares.of_member(step, index, total)
+        share = step.share(index, rank, known.size, batch=batch, layer=layer)
+        sending = self._submit(share, self._side(step.group, index), known.load, done)
         routes = sending.routes = known.routes
-        before = self._group_levels.get((step.group, index), Level.CONTROL)
-        self._permit(sending, before)
         sending.after_ns = sending.then_ns = self._overheads.collective_ns
         if step.kind is not CollectiveKind.ALL_TO_ALL:
             sending.then_ns = self._overheads.round_ns
-        self._group_levels[step.group, index] = sending.wanted
         if self._bursts.burst_bytes or self._overheads.all_to_all_goodput < 1:
             sending.beside = connections_beside(step, index)
         if self._overheads.all_to_all_goodput < 1:
@@ -152,11 +126,9 @@ class Transport:
         """
         members = self._job.placement.groups[step.group]
         load, size, largest = self._shares.of_group(step)
-        flow = share_flow(step.id, step, batch, layer, size, load)
-        sending = self._submit(flow, members[0], tuple(load), done)
+        whole = step.whole(members[0], size, batch=batch, layer=layer)
+        sending = self._submit(whole, self._side(step.group, 0), load, done)
         sending.unsent = 0
-        self._permit(sending, self._group_levels.get((step.group, 0), Level.CONTROL))
-        self._group_levels[step.group, 0] = sending.wanted
         further = step.rounds(len(members)).count - 1
         sending.after_ns = self._overheads.collective_ns + further * self._overheads.round_ns
         permit_ns = _permitted_ns(sending)
@@ -192,7 +164,7 @@ class Transport:
         routes, streams, place = sending.routes, sending.streams, sending.place
         free = sending.rate_bps is None and not sending.caps
         after_ns, sending.after_ns = sending.after_ns, sending.then_ns
-        first = sending.unsent == sending.flow.size_bytes
+        first = sending.unsent == sending.transfer.size_bytes
         for peer, size in messages:
             route = routes[peer]
             message = peer, size, arrived, after_ns
@@ -243,30 +215,19 @@ class Transport:
             left = sending.unsent + math.ceil(sum(map(left_of, sending.streams)) * sending.in_step)
             if left < sending.told:
                 sending.told = left
-                self.obey(self._scheduler.progress(now_ns, sending.flow.id, left))
+                self.obey(self._scheduler.progress(now_ns, sending.id, left))
 
     def obey(self, assignments: Sequence[Assignment]) -> None:
-        if not assignments:
-            return
-        crowded: dict[int, Pool] = {}
-        for said in assignments:
-            sending = self._sending[said.flow]
-            before = None if sending.promotions < 0 else sending.wanted
-            sending.obey(said)
-            if sending.wanted != before:
-                self._log(sending, before, said.reason)
-            if sending.streams:
-                self._move(sending)
-            if sending.pool is not None and sending.permit_ns is None:
-                crowded[id(sending.pool)] = sending.pool
-        for pool in crowded.values():
-            self._lend(pool)
+        """Do what the scheduler said."""
+        if assignments:
+            self._move_all(self._claims.obey(assignments))
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _permit(self, sending: Sending, before: Level) -> None:
-        """The flow may go as soon as its level is in force where `before` was."""
-        kept = before == sending.wanted
+    def _permit(self, sending: Sending) -> None:
+        """The flow has its lane, and may go as soon as its level is in force there."""
+        assert sending.lane is not None
+        kept = sending.lane.level == sending.wanted
         sending.lane_ns = self._agenda.now_ns
         sending.permit_ns = sending.lane_ns + (
             self._overheads.permit_kept_ns if kept else self._overheads.permit_ns
@@ -283,76 +244,70 @@ class Transport:
         self._bursts.begins(now_ns, route.ports, passed)
         return passed
 
-    def _submit(self, flow: Flow, src: int, path: tuple[PortId, ...], done: Done) -> Sending:
-        """A flow that needs no lane."""
+    def _submit(
+        self, share: Transfer, side: SimulatedLane, load: Mapping[PortId, int], done: Done
+    ) -> Sending:
+        """A share of a collective, whose lane is its member's side of the process group."""
         now_ns = self._agenda.now_ns
-        sending = Sending(flow, src, -1, now_ns, done)
-        sending.path = path
-        sending.number = self.submitted
-        self.submitted += 1
-        self._sending[flow.id] = sending
-        self.obey(self._scheduler.submit(now_ns, flow))
+        sending = Sending(share, now_ns, done)
+        sending.path = tuple(load)
+        self._claims.submit_on(sending, side)
+        self.obey(self._scheduler.submit(now_ns, Flow.of(share, load)))
+        self._permit(sending)
         return sending
 
     def _busy_s(self, port: PortId) -> float:
         return self._network.busy_ns(self._agenda.now_ns, port) / 1e9
 
-    def _pool(self, stage: Stage, src: int, dst: int) -> Pool:
+    def _pool(self, stage: Stage, src: int, dst: int) -> _Pool:
         key = (stage, src, dst)
         pool = self._pools.get(key)
         if pool is None:
-            workers = self._job.workers
-            usual = workers.lanes_s1 if stage is Stage.KV_REUSE else workers.lanes_s3
-            count = self._lane_counts.get(key, usual)
-            lanes = [Lane(self._connections.of_lane(stage, src, dst, i)) for i in range(count)]
-            pool = self._pools[key] = Pool(lanes, self._job.simulation.lanes)
+            lanes = [
+                SimulatedLane(
+                    lane_name(stage, src, dst, i), {dst: self._connections.of_lane(stage, src, dst, i)}
+                )
+                for i in range(self._lane_counts.of(stage, src, dst))
+            ]
+
+            def spare(i: int) -> SimulatedLane:
+                return SimulatedLane(lanes[i].name, lanes[i].routes, spare=True)
+
+            bounded = self._job.simulation.lanes
+            pool = self._pools[key] = LanePool(lanes, spare=None if bounded else spare)
         return pool
 
-    def _fill(self, pool: Pool) -> None:
-        while pool.waiting:
-            if pool.free:
-                lane = None
-            elif pool.bounded:
-                break
-            else:
-                lane = Lane(pool.lanes[next(self._takes) % len(pool.lanes)].route)
-            sending = min(pool.waiting.values(), key=urgency)
-            if lane is None:
-                lane = pool.take(sending.wanted)
-            del pool.waiting[sending.flow.id]
-            lane.flow, lane.taken = sending, next(self._takes)
-            sending.lane = lane
-            if not sending.routes:
-                sending.routes = {sending.dst: lane.route}
-            sending.path = sending.routes[sending.dst].path
-            self._permit(sending, lane.level)
-            sending.after_ns = self._overheads.transfer_ns
-            self.send(sending, ((sending.dst, sending.flow.size_bytes),), None)
-        self._lend(pool)
+    def _side(self, group: str, index: int) -> SimulatedLane:
+        """The side of member `index` of a process group."""
+        side = self._sides.get((group, index))
+        if side is None:
+            side = self._sides[group, index] = SimulatedLane(f"{group}:{index}", {})
+        return side
 
-    def _lend(self, pool: Pool) -> None:
-        if not pool.waiting or pool.free:
-            return
-        busy = [lane.flow for lane in sorted(pool.lanes, key=taken_at) if lane.flow is not None]
-        lowest = max(flow.wanted for flow in busy)
-        if all(flow.level >= lowest for flow in pool.waiting.values()):
-            return
-        urgent = heapq.nsmallest(len(busy), pool.waiting.values(), key=urgency)
-        for number, i in loans([flow.wanted for flow in busy], [flow.level for flow in urgent]):
-            holder, waiting = busy[number], urgent[i]
-            before = holder.wanted
-            holder.borrow(waiting.level)
-            reason = f"its lane is needed by {waiting.flow.id}, which waits at {waiting.level.name}"
-            self._log(holder, before, reason)
-            self._move(holder)
+    def _fill(self, pool: _Pool) -> None:
+        for sending in pool.fill():
+            assert sending.lane is not None
+            dst = sending.transfer.dst
+            if not sending.routes:
+                sending.routes = sending.lane.routes
+            sending.path = sending.routes[dst].path
+            self._permit(sending)
+            sending.after_ns = self._overheads.transfer_ns
+            self.send(sending, ((dst, sending.transfer.size_bytes),), None)
+        if pool.waiting:
+            self._move_all(self._claims.lend(self._agenda.now_ns, pool))
 
     def _through(self, sending: Sending, message: Message) -> None:
         peer, size, arrived, _ = message
         sending.owed -= size
         if arrived is not None:
             arrived(peer)
-        if sending.owed == 0 and (size > 0 or sending.lane is not None):
+        if sending.owed == 0 and (size > 0 or sending.pool is not None):
             self._complete(sending)
+
+    def _move_all(self, moved: Iterable[Sending]) -> None:
+        for sending in moved:
+            self._move(sending)
 
     def _move(self, sending: Sending) -> None:
         if sending.streams:
@@ -363,68 +318,44 @@ class Transport:
 
     def _complete(self, sending: Sending) -> None:
         now_ns = self._agenda.now_ns
-        flow = sending.flow
-        del self._sending[flow.id]
-        narrowest = None if sending.lane is None else sending.routes[sending.dst].narrowest
+        transfer, pool = sending.transfer, sending.pool
         self._invariants.flow_done(
             sending.submit_ns,
             sending.permit_ns or 0,
             now_ns,
-            flow.size_bytes - self._overheads.burst_bytes,
-            narrowest,
+            transfer.size_bytes - self._overheads.burst_bytes,
+            None if pool is None else sending.routes[transfer.dst].narrowest,
         )
         self.flows.append(self._row(sending))
-        self.obey(self._scheduler.completion(now_ns, flow.id))
-        pool, lane = sending.pool, sending.lane
-        if pool is not None and lane is not None:
-            lane.flow = None
-            lane.level = sending.wanted
-            if lane in pool.lanes:
-                pool.free += 1
+        assert sending.lane is not None
+        sending.lane.level = sending.wanted
+        self._claims.complete(sending.id)
+        self.obey(self._scheduler.completion(now_ns, sending.id))
+        if pool is not None:
             self._fill(pool)
         sending.done()
 
-    def _log(self, sending: Sending, before: Level | None, reason: str) -> None:
-        wanted = sending.wanted
-        if sending.promotions < 0:
-            sending.first = wanted
-            sending.promotions = 0
-        elif wanted < sending.last:
-            sending.promotions += 1
-        sending.last = wanted
+    def _log(self, change: LevelChange) -> None:
         self.decisions.append(
             DecisionRow(
-                time_ns=self._agenda.now_ns,
-                flow=sending.flow.id,
-                level_from=before,
-                level_to=wanted,
-                reason=reason,
+                time_ns=change.time_ns,
+                flow=change.flow,
+                level_from=change.before,
+                level_to=change.after,
+                reason=change.reason,
             )
         )
 
     def _row(self, sending: Sending) -> FlowRow:
-        flow, ranks = sending.flow, self._job.placement.ranks
-        permit_ns = self._agenda.now_ns if sending.permit_ns is None else sending.permit_ns
-        return FlowRow(
-            id=flow.id,
-            stage=flow.stage,
-            src=sending.src,
-            dst=sending.dst,
-            src_server=ranks[sending.src].server,
-            dst_server=None if sending.dst < 0 else ranks[sending.dst].server,
-            size_bytes=flow.size_bytes,
-            batch=flow.batch,
-            request=None if flow.request is None else int(flow.request),
-            layer=flow.layer,
-            coflow=flow.coflow,
-            deadline_ns=flow.deadline_ns,
+        now_ns = self._agenda.now_ns
+        return FlowRow.of(
+            sending.transfer,
+            self._job.placement.server_of,
             submit_ns=sending.submit_ns,
-            permit_ns=permit_ns,
+            permit_ns=now_ns if sending.permit_ns is None else sending.permit_ns,
             lane_wait_ns=sending.lane_ns - sending.submit_ns,
-            finish_ns=self._agenda.now_ns,
-            level_first=sending.first,
-            level_last=sending.last,
-            promotions=sending.promotions,
+            finish_ns=now_ns,
+            trail=sending.trail,
             path=sending.path,
             verified=None,
         )
@@ -433,12 +364,3 @@ class Transport:
 def _permitted_ns(sending: Sending) -> int:
     assert sending.permit_ns is not None
     return sending.permit_ns
-
-
-def _lanes_of_micro(job: Job) -> dict[_Pair, int]:
-    """As many as there are micro flows of a pair and stage, so that none waits for another."""
-    counts: dict[_Pair, int] = {}
-    for micro in job.flows:
-        key = (micro.transfer.stage, micro.transfer.src, micro.transfer.dst)
-        counts[key] = counts.get(key, 0) + 1
-    return counts

@@ -9,21 +9,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from serving_world import job, prompt
 
-from controller.flow import PortId, Stage
+from controller.flow import PortId, Stage, Transfer
 from testbed.fabrics import FABRICS
 from testbed.job import Placement, RankSpec, Role, SimulationOptions
 from testbed.record import RunRecord
 from testbed.topology import Topology, star
-from workers.plan import (
-    BatchPlan,
-    Collective,
-    CollectiveKind,
-    Compute,
-    LayerPlan,
-    RequestPlan,
-    Step,
-    Transfer,
-)
+from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan, Step
 
 MB = 1_000_000
 MS = 1_000_000

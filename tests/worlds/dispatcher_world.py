@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from flow_table import connection, wiring_of
 
 from controller.dispatcher import Action, Dispatcher, Enforce, Grant
-from controller.flow import Level, Stage
+from controller.flow import Level, Stage, Transfer
 from controller.openflow import RuleBook
 from controller.policies import make_policy
 from controller.policy import UNCHANGED, NoOptions, Policy, Verdict, Verdicts
-from controller.protocol import Connection, LaneUp, Submit
+from controller.protocol import LaneUp, Submit, TcpConnection
 from controller.scheduler import Scheduler
 from controller.view import ActiveFlow, View
 from testbed.topology import star
@@ -56,7 +56,7 @@ class World:
         self.now = 0
         self._ports = 40_000
 
-    def connections(self, src: int, dst: int, count: int = 1) -> tuple[Connection, ...]:
+    def connections(self, src: int, dst: int, count: int = 1) -> tuple[TcpConnection, ...]:
         if SERVERS[src] == SERVERS[dst]:
             return ()
         self._ports += count
@@ -89,18 +89,17 @@ class World:
         layer: int | None = None,
         coflow: str | None = None,
     ) -> list[Action]:
-        message = Submit(
-            flow=flow,
+        transfer = Transfer(
+            id=flow,
             stage=stage,
             src=src,
             dst=dst,
             size_bytes=size_bytes,
-            sent_wall_ns=self.now,
             batch=batch,
             layer=layer,
             coflow=coflow,
         )
-        return self.dispatcher.submit(self.now, message)
+        return self.dispatcher.submit(self.now, Submit(transfer=transfer, sent_wall_ns=self.now))
 
     def completed(self, flow: str) -> list[Action]:
         return self.dispatcher.completed(self.now, self.now, flow)
@@ -114,13 +113,13 @@ class World:
         answers = []
         for action in actions:
             if isinstance(action, Enforce):
-                answers += self.dispatcher.confirmed(action.carrier, action.level)
+                answers += self.dispatcher.confirmed(action.lane, action.level)
         return answers
 
 
 def levels(actions: Sequence[Action]) -> list[tuple[str, Level]]:
-    """The level changes among `actions`: carrier and level."""
-    return [(a.carrier, a.level) for a in actions if isinstance(a, Enforce)]
+    """The level changes among `actions`: lane and level."""
+    return [(a.lane, a.level) for a in actions if isinstance(a, Enforce)]
 
 
 def permits(actions: Sequence[Action]) -> list[tuple[str, str, Level]]:

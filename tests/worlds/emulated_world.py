@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from experiments.workloads.micro import endpoints
 from testbed.fabric import Progress
 from testbed.fabrics import FABRICS
@@ -27,7 +27,6 @@ from testbed.job import (
 from testbed.record import FlowRow, RunRecord
 from testbed.serving.placement import Layout, place
 from testbed.topology import Topology, star
-from workers.plan import Transfer
 
 SECOND = 10**9
 

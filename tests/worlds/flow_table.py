@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from controller.openflow import ETH_IPV4, IP_TCP, Bridge, Command, FlowMod, Host, Match, Wiring
-from controller.protocol import Connection
+from controller.protocol import TcpConnection
 from testbed.topology import Topology
 
 _MOST_HOPS = 16
@@ -136,7 +136,7 @@ class Fabric:
                 nodes.append(neighbour)
         raise AssertionError(f"a packet goes round in circles: {nodes}")
 
-    def send(self, connection: Connection, dscp: int = 0) -> Journey:
+    def send(self, connection: TcpConnection, dscp: int = 0) -> Journey:
         """Carry a packet of `connection` from its own source, which has set `dscp`."""
         by_ip = {host.ip: host for host in self.wiring.hosts.values()}
         packet = Packet(
@@ -185,15 +185,15 @@ def wiring_of(topology: Topology, *, seed: int = 1) -> Wiring:
     )
 
 
-def connection(wiring: Wiring, src: str, dst: str, port: int = 40000) -> Connection:
+def connection(wiring: Wiring, src: str, dst: str, port: int = 40000) -> TcpConnection:
     """A connection of server `src` to port 5000 of server `dst`, from its own port `port`."""
     a, b = wiring.hosts[src].ip, wiring.hosts[dst].ip
-    return Connection(src_ip=a, dst_ip=b, src_port=port, dst_port=5000)
+    return TcpConnection(src_ip=a, dst_ip=b, src_port=port, dst_port=5000)
 
 
-def reverse(connection: Connection) -> Connection:
+def reverse(connection: TcpConnection) -> TcpConnection:
     """The other direction: what acknowledgements travel on."""
-    return Connection(
+    return TcpConnection(
         src_ip=connection.dst_ip,
         dst_ip=connection.src_ip,
         src_port=connection.dst_port,

@@ -13,12 +13,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from controller.flow import Assignment, Flow, Level, PortId, Stage
+from controller.flow import Assignment, Flow, Level, PortId, Stage, Transfer
 from controller.scheduler import Scheduler
 from testbed.job import Job
 from testbed.serving.plans.outlook import announced
 from testbed.serving.system import ServingSystem
-from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, Transfer
+from workers.plan import BatchPlan, Collective, CollectiveKind, Compute
 
 _EPS_BYTES = 1e-3
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from testbed.job import GpuSpeed, ModelShape, Placement
 from testbed.models.gpus import memory_s
 from testbed.models.shapes import (
@@ -23,7 +23,7 @@ from testbed.serving.plans.steps import (
     unit_steps,
 )
 from testbed.topology import Topology
-from workers.plan import BatchPlan, LayerPlan, RequestPlan, Transfer
+from workers.plan import BatchPlan, LayerPlan, RequestPlan
 from workers.rounds import split
 
 

@@ -5,11 +5,11 @@ from itertools import chain
 
 import msgspec
 
-from controller.flow import Batch, BatchRequest
+from controller.flow import Batch, BatchRequest, Transfer
 from testbed.job import Placement
 from testbed.serving.plans.idle_network import port_loads, transfer_traffic
 from testbed.topology import Topology
-from workers.plan import BatchPlan, FetchPlan, Transfer
+from workers.plan import BatchPlan, FetchPlan
 
 
 def fetch_plan(alone: BatchPlan, replica: Sequence[int]) -> FetchPlan:

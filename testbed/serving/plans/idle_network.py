@@ -7,11 +7,11 @@ the topology. Traffic of a node with itself crosses no port. Equal-cost paths sh
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from controller.flow import PortId
+from controller.flow import PortId, Transfer
 from testbed.job import Placement
 from testbed.serving.plans.steps import block_compute_s, side_by_side, slowest_compute_s
 from testbed.topology import Topology
-from workers.plan import Collective, CollectiveKind, Step, Transfer
+from workers.plan import Collective, CollectiveKind, Step
 
 Traffic = dict[tuple[str, str], float]
 

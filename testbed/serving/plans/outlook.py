@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from controller.flow import Batch, BatchRequest, PortId
+from controller.flow import Batch, BatchRequest, PortId, Transfer
 from testbed.job import Placement
 from testbed.serving.plans.idle_network import (
     drain_s,
@@ -20,7 +20,7 @@ from testbed.serving.plans.idle_network import (
     transfer_traffic,
 )
 from testbed.topology import Topology
-from workers.plan import BatchPlan, Collective, LayerPlan, Step, Transfer
+from workers.plan import BatchPlan, Collective, LayerPlan, Step
 
 S = TypeVar("S", Transfer, Collective)
 

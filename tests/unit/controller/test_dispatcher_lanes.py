@@ -166,7 +166,7 @@ def test_whatever_the_order_of_events_every_flow_runs_once_and_nothing_is_left(
     def take(actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Enforce):
-                assert action.carrier not in {barrier.carrier for barrier in barriers}
+                assert action.lane not in {barrier.lane for barrier in barriers}
                 barriers.append(action)
             else:
                 permit = action.permit
@@ -184,8 +184,8 @@ def test_whatever_the_order_of_events_every_flow_runs_once_and_nothing_is_left(
                 take(world.submit(to_submit.pop(0)))
             case "reply":
                 barrier = barriers.pop(pick % len(barriers))
-                in_force[barrier.carrier] = barrier.level
-                take(world.dispatcher.confirmed(barrier.carrier, barrier.level))
+                in_force[barrier.lane] = barrier.level
+                take(world.dispatcher.confirmed(barrier.lane, barrier.level))
             case "done":
                 flow = sorted(running)[pick % len(running)]
                 del running[flow]

@@ -6,6 +6,7 @@ from scheduling_world import due
 
 from controller.dispatcher import DispatchError, Enforce, Grant
 from controller.flow import Batch, Level, Stage
+from controller.lanes import LaneError
 
 
 def test_a_flow_is_permitted_when_its_level_has_been_confirmed_and_not_before() -> None:
@@ -157,7 +158,7 @@ def test_flows_nobody_knows_are_refused() -> None:
         world.submit("f", src=1, dst=0)
     with pytest.raises(DispatchError, match="flow 'f': no lane for S1 from rank 0 to rank 1"):
         world.submit("f", stage=Stage.KV_REUSE)
-    with pytest.raises(DispatchError, match="completion of 'f', which was never permitted"):
+    with pytest.raises(LaneError, match="completion of 'f', which has no lane"):
         world.completed("f")
 
 

@@ -4,7 +4,8 @@ import pytest
 from dispatcher_world import Scripted, World, levels, permits
 
 from controller.dispatcher import Action, DispatchError, Enforce, Grant
-from controller.flow import Level, Stage
+from controller.flow import ALL_PEERS, Level, Stage, Transfer
+from controller.lanes import LaneError
 from controller.protocol import GroupUp, ProbeUp, SubmitShare
 
 MEMBERS = {0: "h1", 1: "h2", 2: "h3", 3: "h3"}
@@ -25,10 +26,15 @@ def group_up(world: World, rank: int = 0, *, per_peer: int = 1) -> None:
 
 def share(world: World, flow: str, rank: int = 0, **sizes: int) -> list[Action]:
     message = SubmitShare(
-        flow=flow,
-        coflow="c",
+        share=Transfer(
+            id=flow,
+            stage=Stage.COLLECTIVE,
+            src=rank,
+            dst=ALL_PEERS,
+            size_bytes=sum(sizes.values()),
+            coflow="c",
+        ),
         group="ep",
-        rank=rank,
         peer_bytes={int(peer[1:]): size for peer, size in sizes.items()},
         sent_wall_ns=0,
     )
@@ -99,7 +105,7 @@ def test_a_share_that_starts_before_the_last_one_has_ended_is_refused() -> None:
     world = World("stage")
     group_up(world)
     share(world, "c.0", r1=10)
-    with pytest.raises(DispatchError, match=r"'d\.0' starts before 'c\.0' has ended"):
+    with pytest.raises(LaneError, match=r"'d\.0' starts before 'c\.0' has ended"):
         share(world, "d.0", r1=10)
 
 
@@ -116,7 +122,7 @@ def test_a_share_that_has_ended_leaves_nothing_behind() -> None:
     world.confirm(share(world, "c.0", r1=10))
     assert world.completed("c.0") == []
     assert dict(world.scheduler.view.flows) == {}
-    with pytest.raises(DispatchError, match="never permitted"):
+    with pytest.raises(LaneError, match="which has no lane"):
         world.completed("c.0")
 
 

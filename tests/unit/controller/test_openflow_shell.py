@@ -15,7 +15,7 @@ from fake_switch import FakeSwitch
 from flow_table import connection, wiring_of
 
 from controller import ofcompat
-from controller.flow import Level, Stage
+from controller.flow import Level, Stage, Transfer
 from controller.openflow import RuleBook
 from controller.protocol import (
     Ask,
@@ -105,11 +105,8 @@ class Controller:
         assert self.rules.add(name, link, "h1", "h2") == []
 
     def submit(self, flow: str) -> None:
-        self.say(
-            Submit(
-                flow=flow, stage=Stage.P2D, src=0, dst=1, size_bytes=1000, sent_wall_ns=time.monotonic_ns()
-            )
-        )
+        transfer = Transfer(id=flow, stage=Stage.P2D, src=0, dst=1, size_bytes=1000)
+        self.say(Submit(transfer=transfer, sent_wall_ns=time.monotonic_ns()))
 
     def say(self, message: Up) -> None:
         self._uplink.send(encode(message))

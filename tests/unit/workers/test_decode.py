@@ -5,10 +5,10 @@ import threading
 
 import msgspec
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from workers.clock import Clock
 from workers.decode import DecodeDesk
-from workers.plan import BatchPlan, LayerPlan, RequestPlan, Transfer
+from workers.plan import BatchPlan, LayerPlan, RequestPlan
 from workers.protocol import FirstToken, decode_from_rank
 from workers.recorder import Recorder
 

@@ -8,13 +8,13 @@ import torch.distributed as dist
 from worker_groups import CPU, WAIT_S, side_by_side
 
 from controller.flow import Level
-from controller.protocol import Connection, Permit, decode_down, encode
+from controller.protocol import Permit, TcpConnection, decode_down, encode
 from workers.process_groups import Transport, by_peer
 from workers.wire import Inbox, Outbox
 
 
-def to(address: str, port: int) -> Connection:
-    return Connection(src_ip="10.0.0.1", dst_ip=address, src_port=port, dst_port=5000)
+def to(address: str, port: int) -> TcpConnection:
+    return TcpConnection(src_ip="10.0.0.1", dst_ip=address, src_port=port, dst_port=5000)
 
 
 def test_connections_are_told_apart_by_the_address_of_the_peer() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from serving_world import MOE
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
@@ -13,7 +13,6 @@ from testbed.record import FlowRow
 from testbed.serving.placement import Layout, PlacementError, place
 from testbed.serving.plans.idle_network import drain_s, transfer_traffic
 from testbed.topology import ServerShape, Topology, rail_optimised, star
-from workers.plan import Transfer
 
 GBPS = 10**9
 

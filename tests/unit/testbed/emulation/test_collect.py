@@ -8,7 +8,7 @@ import pytest
 from flow_table import wiring_of
 from serving_world import job, placed, prompt
 
-from controller.flow import Level, Stage
+from controller.flow import Level, Stage, Transfer
 from controller.protocol import Log, LoggedDecision, LoggedPath
 from testbed.emulation.collect import collect
 from testbed.emulation.monitor import Sample
@@ -29,21 +29,21 @@ def sent(
     flow: str, *, src: int = 0, dst: int = 4, submit_ns: int = 100, stage: Stage = Stage.P2D
 ) -> SentFlow:
     return SentFlow(
-        id=flow,
-        stage=stage,
-        src=src,
-        dst=dst,
-        size_bytes=1000,
-        batch="b",
-        request=7,
-        layer=1,
-        coflow="b.l1.S3",
-        deadline_ns=900,
+        transfer=Transfer(
+            id=flow,
+            stage=stage,
+            src=src,
+            dst=dst,
+            size_bytes=1000,
+            batch="b",
+            request=7,
+            layer=1,
+            deadline_ns=900,
+        ),
         submit_ns=submit_ns,
         permit_ns=submit_ns + 50,
         lane_wait_ns=20,
         permit_latency_wall_ns=1_500_000,
-        level=Level.P4,
     )
 
 

@@ -7,10 +7,9 @@ import msgspec
 import pytest
 from serving_world import job, placed
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from testbed.emulation.ranks import lanes_of, probes_of
 from testbed.job import Job, MicroFlow
-from workers.plan import Transfer
 
 
 def serving_job(*, lanes_s1: int = 1, lanes_s3: int = 1, **shape: int) -> Job:

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_world import MOE, job, placed, prompt
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from testbed.job import Request
 from testbed.models.shapes import kv_bytes_per_token
 from testbed.serving.system import Phase, ServingSystem
-from workers.plan import BatchPlan, Transfer
+from workers.plan import BatchPlan
 
 
 def test_an_idle_unit_starts_at_once() -> None:

@@ -17,12 +17,11 @@ from ns.packet.packet import Packet
 from ns.packet.sink import PacketSink
 from ns.scheduler.sp import SPServer
 
-from controller.flow import Stage
+from controller.flow import Stage, Transfer
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job, MicroFlow
-from workers.plan import Transfer
 
 SERVERS = 6
 BITS_PER_NS = 1

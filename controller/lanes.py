@@ -1,0 +1,330 @@
+"""Lanes: which flow gets one, and what a lane does for a flow that waits for it. Pure; for every fabric.
+
+A lane carries one flow at a time from one rank to another. The lanes of a pair of ranks for a stage
+are a pool. A flow that is submitted has a claim to a lane of its pair: it waits, the most urgent
+first, until a lane is free. While every lane of a pool is taken, a more urgent flow that waits lends
+its level to the lane that was taken first. A rank's side of a process group is a lane as well, which
+the rank's share of a collective takes at once.
+
+A fabric adds what its lanes are made of (`Lane`) and what a flow of its own needs (`Claim`), and does
+what the calls return: it permits the flows that got a lane, and moves those whose level changed.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from controller.flow import Assignment, Level, PortId, Stage
+
+L = TypeVar("L", bound="Lane[Any]")
+C = TypeVar("C", bound="Claim[Any]")
+
+
+class LaneError(ValueError):
+    """A flow is submitted twice, completes before it has a lane, or takes one that another flow has."""
+
+
+class LevelTrail:
+    """The levels a flow was at: the first, the last, and how often it was promoted in between."""
+
+    __slots__ = ("first", "last", "promotions")
+
+    def __init__(self) -> None:
+        self.first: Level | None = None
+        self.last: Level | None = None
+        self.promotions = 0
+
+    def moved_to(self, level: Level) -> None:
+        """The flow is at `level` now; the first level of a flow is no promotion."""
+        if self.last is None:
+            self.first = level
+        elif level < self.last:
+            self.promotions += 1
+        self.last = level
+
+
+class Lane(Generic[C]):
+    """Carries one flow at a time. `level` is the level in force on it, `ports` are those of its path.
+
+    `taken` numbers the moments at which the lanes of a pool were taken. A `spare` lane is one beyond
+    those of its pool: it is gone when its flow is complete.
+    """
+
+    __slots__ = ("claim", "level", "name", "ports", "spare", "taken")
+
+    def __init__(self, name: str, ports: tuple[PortId, ...], *, spare: bool = False) -> None:
+        self.name = name
+        self.ports = ports
+        self.spare = spare
+        self.claim: C | None = None
+        self.level = Level.CONTROL
+        self.taken = 0
+
+
+class Claim(Generic[L]):
+    """A flow that waits for a lane or has one.
+
+    `level`, `order` and `rate_bps` are what the scheduler said last; `lent` is the level of a more
+    urgent flow that waits for the lane. The flow is served at `wanted`, the more urgent of the two.
+    `number` is that of its submission.
+    """
+
+    __slots__ = ("id", "lane", "lent", "level", "number", "order", "pool", "rate_bps", "trail", "wanted")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.number = 0
+        self.pool: LanePool[L, Any] | None = None
+        self.lane: L | None = None
+        self.level = self.wanted = Level.SCAVENGER
+        self.lent: Level | None = None
+        self.order = 0.0
+        self.rate_bps: int | None = None
+        self.trail = LevelTrail()
+
+    def obey(self, said: Assignment) -> None:
+        self.level, self.order, self.rate_bps = said.level, said.order, said.rate_bps
+        self.wanted = self.level if self.lent is None else min(self.level, self.lent)
+
+    def borrow(self, level: Level) -> None:
+        self.lent = level
+        self.wanted = min(self.level, level)
+
+
+def urgency(claim: Claim[Any]) -> tuple[Level, float, int]:
+    """The place in line of a flow that waits: its level, the exact order inside it, its submission."""
+    return claim.level, claim.order, claim.number
+
+
+class LanePool(Generic[L, C]):
+    """The lanes of one pair of ranks for one stage, and the flows that wait for one of them.
+
+    With `spare` no flow ever waits: when all lanes are taken, `spare(i)` makes another one over the
+    path of lane `i`, each in its turn.
+    """
+
+    __slots__ = ("_free", "_load", "_ports", "_spare", "_spares", "_takes", "lanes", "waiting")
+
+    def __init__(self, lanes: Iterable[L] = (), *, spare: Callable[[int], L] | None = None) -> None:
+        self.lanes: list[L] = []
+        self.waiting: dict[str, C] = {}
+        self._spare = spare
+        self._spares = 0
+        self._takes = 0
+        self._free = 0
+        self._ports: dict[PortId, int] = {}
+        self._load: tuple[int, dict[PortId, int]] | None = None
+        for lane in lanes:
+            self.add(lane)
+
+    def add(self, lane: L) -> None:
+        self.lanes.append(lane)
+        self._free += 1
+        self._load = None
+        for port in lane.ports:
+            self._ports[port] = self._ports.get(port, 0) + 1
+
+    def load(self, size_bytes: int) -> dict[PortId, int]:
+        """What a flow will put on each port, as far as is known before it has a lane.
+
+        A port that every lane crosses gets all bytes, one that some of them cross gets an even
+        part. Consecutive flows of one size share one answer: do not change it.
+        """
+        if self._load is None or self._load[0] != size_bytes:
+            count = len(self.lanes)
+            self._load = (
+                size_bytes,
+                {port: size_bytes * lanes // count for port, lanes in self._ports.items()},
+            )
+        return self._load[1]
+
+    def fill(self) -> Iterator[C]:
+        """Give free lanes to the flows that wait, the most urgent first. Yields each flow that got one.
+
+        A lane that is at the flow's level already is preferred: no rule has to change.
+        """
+        while self.waiting and (self._free or self._spare is not None):
+            claim = min(self.waiting.values(), key=urgency)
+            del self.waiting[claim.id]
+            self.take(claim, self._next_lane(claim.wanted))
+            yield claim
+
+    def take(self, claim: C, lane: L) -> None:
+        """`claim` gets `lane`, which is free."""
+        if not lane.spare:
+            self._free -= 1
+        lane.claim = claim
+        lane.taken = self._takes
+        self._takes += 1
+        claim.lane = lane
+
+    def release(self, lane: L) -> None:
+        """The flow that had `lane` is complete."""
+        lane.claim = None
+        if not lane.spare:
+            self._free += 1
+
+    def lend(self) -> Iterator[tuple[C, C]]:
+        """Lend the levels of flows that wait to the lanes they wait for.
+
+        Yields the flow on the lane, which keeps what it was lent until it is complete, and the
+        flow whose level that is.
+        """
+        if not self.waiting or self._free:
+            return  # a lane is free: the flow that comes next takes it
+        held = [lane.claim for lane in sorted(self.lanes, key=_taken) if lane.claim is not None]
+        lowest = max(claim.wanted for claim in held)
+        if all(claim.level >= lowest for claim in self.waiting.values()):
+            return
+        urgent = heapq.nsmallest(len(held), self.waiting.values(), key=urgency)
+        for number, i in loans([claim.wanted for claim in held], [claim.level for claim in urgent]):
+            held[number].borrow(urgent[i].level)
+            yield held[number], urgent[i]
+
+    def _next_lane(self, level: Level) -> L:
+        if not self._free:
+            assert self._spare is not None
+            self._spares += 1
+            return self._spare((self._spares - 1) % len(self.lanes))
+        first: L | None = None
+        for lane in self.lanes:
+            if lane.claim is None:
+                if lane.level == level:
+                    return lane
+                first = first or lane
+        assert first is not None
+        return first
+
+
+def _taken(lane: Lane[Any]) -> int:
+    return lane.taken
+
+
+def loans(held: Sequence[Level], waiting: Sequence[Level]) -> Iterator[tuple[int, int]]:
+    """Pairs of a lane and the waiting flow whose level it is lent.
+
+    `held` are the levels of the lanes of a pair of ranks, all of them busy, longest taken first;
+    `waiting` those of the flows that wait, most urgent first, no more of them than there are lanes.
+    The i-th of these needs i lanes that are as urgent; what is missing, the lanes taken first lend.
+
+    Otherwise a pool full of deferred flows would hold up an urgent one (priority inversion).
+    """
+    levels = list(held)
+    for i, level in enumerate(waiting):
+        if sum(other <= level for other in levels) > i:
+            continue
+        lane = next(number for number, other in enumerate(levels) if other > level)
+        levels[lane] = level
+        yield lane, i
+
+
+class LevelChange(NamedTuple):
+    """A flow is at another level from now on. `before` is None for its first level."""
+
+    time_ns: int
+    flow: str
+    before: Level | None
+    after: Level
+    reason: str
+
+
+class Claims(Generic[C]):
+    """Every flow that waits for a lane or has one, and the levels they are at.
+
+    `changed` is told of each change of a level. Calls return the flows that have to be moved: those
+    on a lane whose level, order or pace may have changed, in order. A flow can be among them twice.
+    """
+
+    def __init__(self, changed: Callable[[LevelChange], None]) -> None:
+        self._changed = changed
+        self._active: dict[str, C] = {}
+        self._submitted = 0
+
+    @property
+    def submitted(self) -> int:
+        """How many flows there have been."""
+        return self._submitted
+
+    def submit(self, claim: C, pool: LanePool[Any, C]) -> None:
+        """The flow waits for a lane of `pool`. Raises `LaneError` if it is there already."""
+        self._admit(claim)
+        claim.pool = pool
+        pool.waiting[claim.id] = claim
+
+    def submit_on(self, claim: C, lane: Lane[C]) -> None:
+        """The flow takes `lane`, which is in no pool: a rank's side of a process group.
+
+        Raises `LaneError` if it is there already, or another flow has the lane.
+        """
+        if lane.claim is not None:
+            raise LaneError(f"{claim.id!r} starts before {lane.claim.id!r} has ended")
+        self._admit(claim)
+        lane.claim = claim
+        claim.lane = lane
+
+    def obey(self, assignments: Iterable[Assignment]) -> list[C]:
+        """Do what the scheduler said."""
+        moved: list[C] = []
+        crowded: dict[int, tuple[int, LanePool[Any, C]]] = {}
+        for said in assignments:
+            claim = self._active[said.flow]
+            before = claim.trail.last
+            claim.obey(said)
+            if claim.wanted is not before:
+                self._note(said.time_ns, claim, before, said.reason)
+            if claim.lane is not None:
+                moved.append(claim)
+            elif claim.pool is not None:
+                crowded[id(claim.pool)] = said.time_ns, claim.pool
+        for time_ns, pool in crowded.values():
+            moved += self.lend(time_ns, pool)
+        return moved
+
+    def lend(self, time_ns: int, pool: LanePool[Any, C]) -> list[C]:
+        """Lend the levels of the flows that wait for a lane of `pool`."""
+        moved: list[C] = []
+        for holder, waiting in pool.lend():
+            reason = f"its lane is needed by {waiting.id}, which waits at {waiting.level.name}"
+            self._note(time_ns, holder, holder.trail.last, reason)
+            moved.append(holder)
+        return moved
+
+    def complete(self, flow: str) -> C:
+        """The flow has arrived: its lane is free. Raises `LaneError` for one that has no lane."""
+        claim = self._active.get(flow)
+        if claim is None or claim.lane is None:
+            raise LaneError(f"completion of {flow!r}, which has no lane")
+        del self._active[flow]
+        if claim.pool is not None:
+            claim.pool.release(claim.lane)
+        else:
+            claim.lane.claim = None
+        return claim
+
+    def __getitem__(self, flow: str) -> C:
+        return self._active[flow]
+
+    def _admit(self, claim: C) -> None:
+        if claim.id in self._active:
+            raise LaneError(f"flow {claim.id!r} is submitted twice")
+        self._active[claim.id] = claim
+        claim.number = self._submitted
+        self._submitted += 1
+
+    def _note(self, time_ns: int, claim: C, before: Level | None, reason: str) -> None:
+        claim.trail.moved_to(claim.wanted)
+        self._changed(LevelChange(time_ns, claim.id, before, claim.wanted, reason))
+
+
+def lane_name(stage: Stage, src: int, dst: int, number: int) -> str:
+    """The name of lane `number` from rank `src` to rank `dst`: `S3.2-9.0`. Its path is hashed from it."""
+    return f"{stage.value}.{src}-{dst}.{number}"
+
+
+def load_of(sizes: Mapping[int, int], paths: Mapping[int, Sequence[PortId]]) -> dict[PortId, int]:
+    """What a share of a collective puts on each port: `sizes[peer]` bytes go along `paths[peer]`."""
+    load: dict[PortId, int] = {}
+    for peer, size in sizes.items():
+        for port in paths[peer]:
+            load[port] = load.get(port, 0) + size
+    return load

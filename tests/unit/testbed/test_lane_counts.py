@@ -1,0 +1,50 @@
+"""How many lanes a pair of ranks has, on every fabric."""
+
+import itertools
+
+import msgspec
+from serving_world import job, placed
+
+from controller.flow import Stage, Transfer
+from testbed.job import Job, MicroFlow
+from testbed.lane_counts import LaneCounts
+
+
+def serving(*, background: int = 0, **workers: int) -> Job:
+    """Ranks 0 to 3 prefill, 4 and 5 decode."""
+    made = job(*placed(decode=2, servers=6))
+    return msgspec.structs.replace(
+        made,
+        workers=msgspec.structs.replace(made.workers, **workers),
+        serving=msgspec.structs.replace(made.serving, decode_background=background),
+    )
+
+
+def test_s1_and_s3_have_the_lanes_the_scenario_says() -> None:
+    counts = LaneCounts(serving(lanes_s1=2, lanes_s3=3))
+    assert counts.of(Stage.KV_REUSE, 0, 1) == 2
+    assert counts.of(Stage.P2D, 0, 4) == 3
+    expected = {(Stage.KV_REUSE, a, b) for a, b in itertools.permutations(range(4), 2)}
+    expected |= {(Stage.P2D, a, d) for a in range(4) for d in (4, 5)}
+    assert set(counts.pairs()) == expected
+
+
+def test_decode_workers_have_one_lane_each_way_where_they_have_traffic() -> None:
+    """A step has one message per pair, and begins when the last step has arrived."""
+    counts = LaneCounts(serving(background=8, lanes_s3=3))
+    assert counts.of(Stage.COLLECTIVE, 4, 5) == 1
+    between = {pair for pair in counts.pairs() if pair[0] is Stage.COLLECTIVE}
+    assert between == {(Stage.COLLECTIVE, 4, 5), (Stage.COLLECTIVE, 5, 4)}
+
+
+def test_micro_flows_have_a_lane_each() -> None:
+    pairs = [(0, 1), (0, 1), (1, 0)]
+    flows = tuple(
+        MicroFlow(transfer=Transfer(id=f"f{i}", stage=Stage.P2D, src=a, dst=b, size_bytes=1), start_ns=0)
+        for i, (a, b) in enumerate(pairs)
+    )
+    counts = LaneCounts(msgspec.structs.replace(serving(), flows=flows))
+    assert {pair: counts.of(*pair) for pair in counts.pairs()} == {
+        (Stage.P2D, 0, 1): 2,
+        (Stage.P2D, 1, 0): 1,
+    }
