@@ -10,20 +10,24 @@ class Pace:
     batch for the others. So the batch is where its slowest rank is.
     """
 
-    __slots__ = ("_at", "_reached")
+    __slots__ = ("_at", "_reached", "_there")
 
     def __init__(self, ranks: Iterable[int]) -> None:
         self._at = dict.fromkeys(ranks, -1)
         self._reached = -1
+        self._there = len(self._at)  # ranks that are at the layer the batch has reached
 
     def __contains__(self, rank: int) -> bool:
         return rank in self._at
 
     def begins(self, rank: int, layer: int) -> int | None:
         """`rank` begins `layer`. Returns the layer the batch has reached by that, None if it was there."""
+        self._there -= self._at[rank] == self._reached
         self._at[rank] = layer
-        reached = min(self._at.values())
-        if reached == self._reached:
+        self._there += layer == self._reached
+        if self._there:
             return None
-        self._reached = reached
-        return reached
+        layers = list(self._at.values())
+        self._reached = min(layers)
+        self._there = layers.count(self._reached)
+        return self._reached

@@ -8,7 +8,6 @@ may still wait in a queue of the fabric.
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -20,18 +19,12 @@ _HEADER_BYTES = 256
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    flow: str
-    size_bytes: int
-    wire_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A permitted flow on its way into a lane."""
+    """What goes ahead of a permitted flow's payload. `request` is the one it is of, if it is of any."""
 
     flow: str
     size_bytes: int
     wire_bytes: int
+    request: int | None = None
 
 
 class SendLane:
@@ -50,10 +43,10 @@ class SendLane:
         self._payloads = payloads
         self._chunk_bytes = chunk_bytes
         self._failed = failed
-        self._queue: queue.SimpleQueue[Outgoing] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Header] = queue.SimpleQueue()
         threading.Thread(target=self._run, name=f"send {name}", daemon=True).start()
 
-    def send(self, flow: Outgoing) -> None:
+    def send(self, flow: Header) -> None:
         self._queue.put(flow)
 
     def _run(self) -> None:
@@ -63,9 +56,8 @@ class SendLane:
         except BaseException as error:
             self._failed(error)
 
-    def _send_now(self, flow: Outgoing) -> None:
-        header = Header(flow=flow.flow, size_bytes=flow.size_bytes, wire_bytes=flow.wire_bytes)
-        works = [self._group.send([_pack(header)], 1, 0)]
+    def _send_now(self, flow: Header) -> None:
+        works = [self._group.send([_pack(flow)], 1, 0)]
         for name, size in chunks(flow.flow, flow.wire_bytes, self._chunk_bytes):
             # Lanes are gloo's, which sends from the CPU's memory: what lives on a GPU is staged there.
             works.append(self._group.send([self._payloads.source(name, size).cpu()], 1, 0))
@@ -77,7 +69,7 @@ class ReceiveLane:
     """The receiving end: a thread that takes one message after the other.
 
     `progressed(flow, size, received)` is called after every chunk but the last,
-    `arrived(flow, verified)` after the last; sizes are model bytes.
+    `arrived(header, verified)` after the last; sizes are model bytes.
     """
 
     def __init__(
@@ -90,7 +82,7 @@ class ReceiveLane:
         *,
         device: torch.device,
         progressed: Callable[[str, int, int], None],
-        arrived: Callable[[str, bool | None], None],
+        arrived: Callable[[Header, bool | None], None],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._group = group
@@ -132,7 +124,7 @@ class ReceiveLane:
                 self._progressed(header.flow, header.size_bytes, int(header.size_bytes * share))
         if self._device.type != "cpu":
             kept.to(self._device)  # the KV's place is the GPU's memory
-        self._arrived(header.flow, True if verify else None)
+        self._arrived(header, True if verify else None)
 
 
 def chunks(flow: str, wire_bytes: int, chunk_bytes: int) -> list[tuple[str, int]]:

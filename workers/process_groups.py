@@ -18,7 +18,7 @@ from controller.protocol import TcpConnection
 _FOREVER = timedelta(days=1)  # a lane may be silent for a whole run
 
 
-class Transport:
+class ProcessGroups:
     """Builds the groups of one rank. `interface` is the device that all their traffic uses.
 
     `backend` is `nccl` for collectives on CUDA devices when every rank has a GPU of its own (NCCL

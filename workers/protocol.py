@@ -57,11 +57,13 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
+    """A batch to run, or, for a decode worker, requests to expect."""
+
     plan: BatchPlan
 
 
-class Send(msgspec.Struct, frozen=True, kw_only=True, tag="send"):
-    """Post these transfers now: reused KV that is sent for, of no plan or of a later layer of one."""
+class Transfers(msgspec.Struct, frozen=True, kw_only=True, tag="transfers"):
+    """Post these transfers now: reused KV that is sent for, or what decode workers send each other."""
 
     transfers: tuple[Transfer, ...]
 
@@ -86,7 +88,11 @@ class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="run_probe"):
 
 
 class Finish(msgspec.Struct, frozen=True, kw_only=True, tag="finish"):
-    """Send your `Records` and end."""
+    """The run is over: send your `Records`. A connection that closes from now on is no failure."""
+
+
+class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave"):
+    """All ranks have sent their `Records`: end."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
@@ -142,7 +148,7 @@ class FirstToken(msgspec.Struct, frozen=True, kw_only=True, tag="first_token"):
 
 
 class Arrived(msgspec.Struct, frozen=True, kw_only=True, tag="arrived"):
-    """A flow of the micro workload has arrived completely."""
+    """A flow of no request has arrived completely: a micro flow, or one between decode workers."""
 
     flow: str
 
@@ -198,7 +204,7 @@ class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble")
     message: str
 
 
-ToRank = Start | Plan | Resume | Send | Flows | RunProbe | Finish
+ToRank = Start | Plan | Resume | Transfers | Flows | RunProbe | Finish | Leave
 FromRank = Ready | Probed | LayerBegun | Paused | BatchDone | FirstToken | Arrived | Records | RankTrouble
 
 encode = msgspec.msgpack.Encoder().encode

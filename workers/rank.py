@@ -7,59 +7,43 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
 
 import torch
-import torch.distributed as dist
 
-from controller.protocol import (
-    Completion,
-    Down,
-    FlowProgress,
-    GroupUp,
-    LaneUp,
-    LayerAdvanced,
-    Permit,
-    ProbeUp,
-    decode_down,
-)
+from controller.protocol import Down, LayerAdvanced, Permit, decode_down
 from controller.protocol import encode as encode_up
+from workers.arrivals import Arrivals
 from workers.clock import Clock
 from workers.collectives import CollectiveGroup
 from workers.compute import make_compute
+from workers.connecting import Connected, Connector
 from workers.decode import DecodeDesk
-from workers.lanes import ReceiveLane, SendLane
 from workers.payload import Payloads, sampled
 from workers.plan import BatchPlan, Collective, Compute, Resume
-from workers.probe import ProbeEnd
-from workers.process_groups import Transport, by_peer
 from workers.protocol import (
-    Arrived,
     BatchDone,
     Finish,
     Flows,
     LayerBegun,
+    Leave,
     Paused,
     Plan,
-    ProgressMark,
     RankConfig,
     RankTrouble,
     Ready,
     ReceivedFlow,
     RunProbe,
-    Send,
     Span,
     Start,
     TimedTransfer,
     ToRank,
+    Transfers,
     decode_to_rank,
 )
 from workers.protocol import encode as encode_report
 from workers.recorder import Recorder
 from workers.sender import Sender
 from workers.wire import Inbox, Outbox
-
-_CONNECT_SECONDS = 120
 
 
 class Rank:
@@ -75,29 +59,40 @@ class Rank:
         self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
         self._payloads = Payloads(config.seed, self._device)
         self._compute = make_compute(config.compute, self._clock, self._device, config.time_dilation)
-        self._decode = DecodeDesk(config.rank, self._clock, self._coordinator, self._recorder)
-        self._groups: dict[str, CollectiveGroup] = {}
-        self._probes: dict[str, ProbeEnd] = {}
-        self._arrived: dict[str, int] = {}  # and when
-        self._arrival = threading.Condition()
+        self._decode = DecodeDesk(config.rank, self._clock, self._coordinator, self._recorder, self.failed)
+        self._arrivals = Arrivals(
+            self._clock, self._controller, self._coordinator, self._recorder, self._decode
+        )
+        self._connected = Connected({}, {}, "")
         self._plans: queue.SimpleQueue[BatchPlan | Resume] = queue.SimpleQueue()
+        self._finished = False
 
     # --- life -----------------------------------------------------------------------------------
 
     def main(self) -> None:
-        """Connect, report `Ready`, run plans until `Finish` ends the process."""
+        """Connect, report `Ready`, run plans until `Leave` ends the process."""
         config = self._config
         Inbox(config.from_controller, decode_down, self._on_permit, self.failed).start()
-        transport = self._connect()
+        self._connected = Connector(
+            config,
+            device=self._device,
+            nccl=self._nccl,
+            payloads=self._payloads,
+            sender=self._sender,
+            arrivals=self._arrivals,
+            controller=self._controller,
+            coordinator=self._coordinator,
+            failed=self.failed,
+        ).connect()
         Inbox(config.from_coordinator, decode_to_rank, self._on_order, self.failed).start()
         self._coordinator.send(
             encode_report(
                 Ready(
                     rank=config.rank,
                     lanes=sum(lane.src == config.rank for lane in config.lanes),
-                    groups=len(self._groups),
+                    groups=len(self._connected.groups),
                     device=str(self._device),
-                    backend=transport.backend,
+                    backend=self._connected.backend,
                 )
             )
         )
@@ -108,7 +103,12 @@ class Rank:
             self._run_batch(plan)
 
     def failed(self, error: BaseException) -> None:
-        """Tell the coordinator, which ends the run; the traceback goes to this process's log."""
+        """Tell the coordinator, which ends the run; the traceback goes to this process's log.
+
+        Once the run is over nothing is a failure: peers that leave first close their connections.
+        """
+        if self._finished:
+            return
         traceback.print_exception(error, file=sys.stderr)
         sys.stderr.flush()
         self._coordinator.send(
@@ -120,113 +120,15 @@ class Rank:
             )
         )
 
-    # --- connections ----------------------------------------------------------------------------
+    def _finish(self) -> None:
+        self._finished = True
+        records = self._recorder.records(self._config.rank, self._clock.late_ms)
+        self._coordinator.send(encode_report(records))
 
-    def _connect(self) -> Transport:
-        """Open probes, lanes and groups in one order that is the same on all ranks.
-
-        Opening blocks until the peer opens the same one, so a common order cannot deadlock.
-        """
-        config = self._config
-        store = dist.TCPStore(
-            config.store_host,
-            config.store_port,
-            is_master=config.rank == 0,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=_CONNECT_SECONDS),
-        )
-        transport = Transport(
-            store=store,
-            store_port=config.store_port,
-            interface=config.interface,
-            device=self._device,
-            nccl=self._nccl,
-        )
-        for probe in config.probes:
-            if config.rank in (probe.src, probe.dst):
-                group, connections = transport.lane(probe.id, int(config.rank == probe.dst))
-                if config.rank == probe.src:
-                    self._controller.send(
-                        encode_up(
-                            ProbeUp(
-                                name=probe.id,
-                                src_server=config.servers[probe.src],
-                                dst_server=config.servers[probe.dst],
-                                connections=connections,
-                            )
-                        )
-                    )
-                self._probes[probe.id] = ProbeEnd(
-                    probe,
-                    group,
-                    sends=config.rank == probe.src,
-                    coordinator=self._coordinator,
-                    failed=self.failed,
-                )
-        for lane in config.lanes:
-            if config.rank == lane.src:
-                group, connections = transport.lane(lane.id, 0)
-                self._sender.add_lane(
-                    SendLane(lane.id, group, self._payloads, config.chunk_bytes, self.failed)
-                )
-                self._controller.send(
-                    encode_up(
-                        LaneUp(
-                            lane=lane.id,
-                            stage=lane.stage,
-                            src=lane.src,
-                            dst=lane.dst,
-                            src_server=config.servers[lane.src],
-                            dst_server=config.servers[lane.dst],
-                            connections=connections,
-                        )
-                    )
-                )
-            elif config.rank == lane.dst:
-                group, _ = transport.lane(lane.id, 1)
-                ReceiveLane(
-                    lane.id,
-                    group,
-                    self._payloads,
-                    config.chunk_bytes,
-                    config.verify_share,
-                    device=self._device,
-                    progressed=self._on_progress,
-                    arrived=self._on_arrival,
-                    failed=self.failed,
-                )
-        for name, members in sorted(config.groups.items()):
-            if config.rank in members:
-                self._connect_group(transport, name, members)
-        return transport
-
-    def _connect_group(self, transport: Transport, name: str, members: tuple[int, ...]) -> None:
-        config = self._config
-        group, connections = transport.group(name, members.index(config.rank), len(members))
-        self._groups[name] = CollectiveGroup(
-            name,
-            group,
-            members,
-            config.rank,
-            self._payloads,
-            self._device,
-            staged=transport.backend == "gloo",
-        )
-        peers = {rank: config.servers[rank] for rank in members if rank != config.rank}
-        self._controller.send(
-            encode_up(
-                GroupUp(
-                    group=name,
-                    rank=config.rank,
-                    server=config.servers[config.rank],
-                    peers=peers,
-                    connections=by_peer(
-                        connections,
-                        {rank: config.addresses[server] for rank, server in peers.items()},
-                    ),
-                )
-            )
-        )
+    def _leave(self) -> None:
+        self._coordinator.close()
+        self._controller.close()
+        os._exit(0)  # lanes wait for messages that will not come; there is nothing to unwind
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -243,26 +145,21 @@ class Rank:
                 self._take_plan(plan)
             case Resume():
                 self._plans.put(message)
-            case Send(transfers=transfers):
+            case Transfers(transfers=transfers):
                 for transfer in transfers:
                     self._sender.post(transfer)
             case Flows(flows=flows):
                 threading.Thread(target=self._post_timed, args=(flows,), daemon=True).start()
             case RunProbe():
-                self._probes[message.probe].run(message.wire_bytes, message.at_wall_ns)
+                self._connected.probes[message.probe].run(message.wire_bytes, message.at_wall_ns)
             case Finish():
                 self._finish()
+            case Leave():
+                self._leave()
 
     def _take_plan(self, plan: BatchPlan) -> None:
-        """Start our part at once where we are a victim or a decode worker; queue it where we compute."""
-        with self._arrival:
-            for flow in self._decode.expect(plan) & self._arrived.keys():
-                self._decode.arrived(flow, self._arrived.pop(flow))
-        at_once = plan.layers if plan.fetch_ahead is None else plan.layers[: plan.fetch_ahead + 1]
-        for layer in at_once:
-            for transfer in layer.wait:
-                if transfer.src == self._config.rank:
-                    self._sender.post(transfer)
+        """Queue it where we compute; note its requests where we decode."""
+        self._decode.expect(plan)
         if self._config.rank in plan.ranks:
             self._plans.put(plan)
 
@@ -273,30 +170,6 @@ class Rank:
                 self._sender.post(timed.transfer)
         except BaseException as error:
             self.failed(error)
-
-    def _on_progress(self, flow: str, size_bytes: int, received_bytes: int) -> None:
-        self._recorder.progress.append(
-            ProgressMark(flow=flow, time_ns=self._clock.now_ns(), received_bytes=received_bytes)
-        )
-        self._controller.send(encode_up(FlowProgress(flow=flow, bytes_left=size_bytes - received_bytes)))
-
-    def _on_arrival(self, flow: str, verified: bool | None) -> None:
-        now_ns = self._clock.now_ns()
-        self._recorder.received.append(ReceivedFlow(id=flow, finish_ns=now_ns, verified=verified))
-        self._controller.send(encode_up(Completion(flow=flow)))
-        with self._arrival:
-            if self._decode.arrived(flow, now_ns):
-                return
-            self._arrived[flow] = now_ns
-            self._arrival.notify_all()
-        self._coordinator.send(encode_report(Arrived(flow=flow)))
-
-    def _finish(self) -> None:
-        records = self._recorder.records(self._config.rank, self._clock.late_ms)
-        self._coordinator.send(encode_report(records))
-        self._coordinator.close()
-        self._controller.close()
-        os._exit(0)  # lanes wait for messages that will not come; there is nothing to unwind
 
     # --- the layer loop -------------------------------------------------------------------------
 
@@ -312,7 +185,7 @@ class Rank:
             for step in layer.steps:
                 if isinstance(step, Compute):
                     self._run_compute(step, place, plan.id, layer.index)
-                elif step.group in self._groups:
+                elif step.group in self._connected.groups:
                     self._run_collective(step, plan.id, layer.index)
             for transfer in layer.post:
                 if transfer.src == self._config.rank:
@@ -352,10 +225,7 @@ class Rank:
         if not flows:
             return
         start_ns = self._clock.now_ns()
-        with self._arrival:
-            self._arrival.wait_for(lambda: all(flow in self._arrived for flow in flows))
-            for flow in flows:
-                del self._arrived[flow]
+        self._arrivals.take(flows)
         self._span("s1_wait", f"{len(flows)} flows", batch, layer, start_ns)
 
     def _run_compute(self, step: Compute, place: int, batch: str, layer: int) -> None:
@@ -365,7 +235,7 @@ class Rank:
         self._span("compute", step.label, batch, layer, start_ns)
 
     def _run_collective(self, step: Collective, batch: str, layer: int) -> None:
-        group = self._groups[step.group]
+        group = self._connected.groups[step.group]
         start_ns = self._clock.now_ns()
         peer_bytes = _peer_bytes(step, group)
         rank, size = self._config.rank, sum(peer_bytes.values())

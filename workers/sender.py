@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from controller.flow import Transfer
 from controller.protocol import Completion, Permit, Submit, SubmitShare, encode
 from workers.clock import Clock
-from workers.lanes import Outgoing, SendLane
+from workers.lanes import Header, SendLane
 from workers.protocol import SentFlow
 from workers.recorder import Recorder
 from workers.wire import Outbox
@@ -81,10 +81,11 @@ class Sender:
             submitted.permitted.set()
             return
         self._lanes[permit.lane].send(
-            Outgoing(
+            Header(
                 flow=transfer.id,
                 size_bytes=transfer.size_bytes,
                 wire_bytes=wire_bytes(transfer.size_bytes, self._bytes_scale),
+                request=transfer.request,
             )
         )
 

@@ -8,7 +8,6 @@ from controller.protocol import Log
 from testbed.emulation import queues
 from testbed.emulation.monitor import Sample
 from testbed.emulation.network import Network
-from testbed.emulation.player import Player
 from testbed.fabric import RunFailed
 from testbed.job import Job
 from testbed.record import (
@@ -20,7 +19,7 @@ from testbed.record import (
     RunRecord,
     SpanRow,
 )
-from testbed.serving.story import request_row
+from testbed.serving.conductor import Conductor
 from workers.protocol import Records
 
 
@@ -28,7 +27,7 @@ def collect(
     *,
     job: Job,
     net: Network,
-    player: Player,
+    conductor: Conductor,
     records: Sequence[Records],
     log: Log,
     samples: Sequence[Sample],
@@ -38,7 +37,7 @@ def collect(
 ) -> RunRecord:
     """Raises `RunFailed` if a flow was permitted and never arrived: the record would be a fragment."""
     flows = _flows(job, records, log)
-    requests = tuple(request_row(request, player.stories[request.id]) for request in job.requests)
+    requests = conductor.request_rows()
     ends = [flow.finish_ns for flow in flows]
     ends += [r.first_token_ns for r in requests if r.first_token_ns is not None]
     return RunRecord(
@@ -71,7 +70,7 @@ def collect(
         queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
         duration_ns=max(ends, default=0),
         wall_s=wall_s,
-        caches=player.caches(),
+        caches=conductor.caches(),
     )
 
 

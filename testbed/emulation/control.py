@@ -14,7 +14,6 @@ from controller.flow import Batch
 from controller.openflow import Wiring
 from controller.protocol import (
     Ask,
-    BatchKnown,
     BatchStarted,
     ClockStart,
     Down,
@@ -112,13 +111,11 @@ class ControllerProcess:
         self._send(ClockStart(zero_wall_ns=zero_wall_ns, time_dilation=time_dilation))
 
     def batch_started(self, batch: Batch, ranks: tuple[int, ...]) -> None:
-        """Announce a batch; the controller answers with `BatchKnown` on the inbox."""
-        self._send(BatchStarted(batch=batch, ranks=ranks))
+        """Announce a batch; the controller answers with `BatchKnown` on the inbox.
 
-    def wait_until_known(self, batch: Batch) -> None:
-        """Announce a batch whose layers we report ourselves; return when the scheduler knows it."""
-        self.batch_started(batch, (_OURSELVES,))
-        self._answer(BatchKnown)
+        Without `ranks` the coordinator reports its layers itself (`layer_advanced`).
+        """
+        self._send(BatchStarted(batch=batch, ranks=ranks or (_OURSELVES,)))
 
     def layer_advanced(self, batch: str, layer: int) -> None:
         self._send(LayerAdvanced(batch=batch, rank=_OURSELVES, layer=layer))

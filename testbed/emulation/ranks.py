@@ -21,6 +21,7 @@ from workers.protocol import (
     Finish,
     FromRank,
     LaneSpec,
+    Leave,
     Probed,
     ProbeSpec,
     RankConfig,
@@ -263,17 +264,20 @@ class RankProcesses:
         self.send_all(Start(zero_wall_ns=zero_wall_ns))
 
     def finish(self) -> list[Records]:
-        """Ask every rank for what it has seen; the ranks end with it."""
+        """Ask every rank for what it has seen; then all of them end.
+
+        In two steps: a rank that has sent its records stays until all have. If it left at once, ranks
+        that are slower would take its closed connections for a failure.
+        """
         self.send_all(Finish())
-        records: list[Records] = []
+        records: dict[int, Records] = {}
         deadline = time.monotonic() + _FINISH_S
         while len(records) < len(self._out):
-            if self.inbox.poll(500):
-                message = decode_from_rank(self.inbox.recv())
-                if isinstance(message, RankTrouble):
-                    raise self._failure(message)
-                if isinstance(message, Records):
-                    records.append(message)
+            message = self.receive(0.5)
+            if isinstance(message, Records):
+                records[message.rank] = message
             if time.monotonic() > deadline:
-                raise RunFailed("not every rank has sent its records")
-        return sorted(records, key=lambda r: r.rank)
+                missing = sorted(self._out.keys() - records.keys())
+                raise RunFailed(f"ranks {missing} have not sent their records within {_FINISH_S:.0f} s")
+        self.send_all(Leave())
+        return [records[rank] for rank in sorted(records)]

@@ -11,11 +11,13 @@ from testbed.emulation.collect import collect
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.monitor import LinkMonitor
-from testbed.emulation.player import FlowPlayer, Player, ServingPlayer
+from testbed.emulation.player import Player
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
 from testbed.record import RunRecord
+from testbed.serving.conductor import Conductor, ServingConductor
+from testbed.serving.micro import MicroConductor
 
 _START_MARGIN_S = 0.2
 
@@ -60,7 +62,8 @@ class EmulatedRun:
         ranks.start_clock(zero_wall_ns)
         monitor.start(zero_wall_ns, job.scale.time_dilation)
         cpu.start()
-        player = self._player(controller, ranks)
+        conductor: Conductor = MicroConductor(job) if job.flows else ServingConductor(job)
+        player = Player(job, conductor, controller, ranks, self._tell)
         player.play(zero_wall_ns, self._alive(switch, controller))
         cpu.stop()
         samples = monitor.stop()
@@ -79,7 +82,7 @@ class EmulatedRun:
         return collect(
             job=job,
             net=net,
-            player=player,
+            conductor=conductor,
             records=records,
             log=log,
             samples=samples,
@@ -87,10 +90,6 @@ class EmulatedRun:
             facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers),
             wall_s=time.monotonic() - self._begun,
         )
-
-    def _player(self, controller: ControllerProcess, ranks: RankProcesses) -> Player:
-        player = FlowPlayer if self._job.flows else ServingPlayer
-        return player(self._job, controller, ranks, self._tell)
 
     def _alive(self, switch: ovs.OpenVSwitch, controller: ControllerProcess) -> Callable[[], None]:
         def check() -> None:

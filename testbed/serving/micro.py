@@ -1,8 +1,10 @@
-"""Batches of the micro workload, which are nothing but the flows that name them."""
+"""The micro workload: flows posted at their times, and batches that are nothing but flows that name them."""
 
 from collections.abc import Iterable
 
 from controller.flow import Batch, BatchRequest, Stage, Transfer
+from testbed.job import Job
+from testbed.serving.conductor import Actions, Announce, AtLayer, Conductor, PostTimed
 
 
 class MicroBatches:
@@ -47,3 +49,39 @@ class MicroBatches:
         self._missing[transfer.batch].pop(transfer.id, None)
         after = self.layer(transfer.batch)
         return None if after == before else after
+
+
+class MicroConductor(Conductor):
+    """Every flow is posted at its time, once the scheduler knows all batches; done when all have arrived."""
+
+    def __init__(self, job: Job) -> None:
+        self._flows = tuple(sorted(job.flows, key=lambda flow: flow.start_ns))
+        self._on_their_way = {flow.transfer.id: flow.transfer for flow in self._flows}
+        self._batches = MicroBatches(flow.transfer for flow in job.flows)
+        self._unknown = {batch.id for batch in self._batches.batches}
+        self.total = len(self._flows)
+
+    @property
+    def done(self) -> int:
+        return self.total - len(self._on_their_way)
+
+    def begin(self) -> Actions:
+        if not self._unknown:
+            return (PostTimed(self._flows),)
+        return [Announce(batch, ()) for batch in self._batches.batches]
+
+    def known(self, batch: str) -> Actions:
+        self._unknown.remove(batch)
+        at = AtLayer((batch,), self._batches.layer(batch))
+        return (at,) if self._unknown else (at, PostTimed(self._flows))
+
+    def arrived(self, flow: str) -> Actions:
+        transfer = self._on_their_way.pop(flow)
+        layer = self._batches.arrived(transfer)
+        if transfer.batch is None or layer is None:
+            return ()
+        return (AtLayer((transfer.batch,), layer),)
+
+    def describe(self) -> str:
+        first = ", ".join(sorted(self._on_their_way)[:10])
+        return f"{self.done} of {self.total} done; still on their way: {first}"

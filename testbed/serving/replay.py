@@ -7,31 +7,11 @@ told what happened in a run, in that order, it makes that run's batches again.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from testbed.job import Job, Request
 from testbed.record import CacheRow, RequestRow
 from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan, FetchPlan, Resume
-
-
-class Serving(Protocol):
-    """What tells a fabric which batches to run. See `ServingSystem` for the events."""
-
-    def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]: ...
-
-    def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan | Resume]: ...
-
-    def paused(self, now_ns: int, batch_id: str, layer: int) -> list[BatchPlan | Resume]: ...
-
-    def first_token(self, now_ns: int, request_id: int) -> None: ...
-
-    def caches(self) -> tuple[CacheRow, ...]: ...
-
-
-def serving_system(job: Job) -> Serving:
-    """What forms the batches of `job`, or follows its `plans`."""
-    return PlannedBatches(job.plans, at_once=job.placement.pp) if job.plans else ServingSystem(job)
 
 
 class PlannedBatches:

@@ -16,7 +16,7 @@ EVEN = 0.01
 
 _NS_PER_S = 1e9
 
-Resume = Callable[[], None]
+Proceed = Callable[[], None]
 RecordSpan = Callable[[int, str, str, str, int | None, int], None]
 """Rank, kind, label, batch, layer, start: a span that ends now."""
 
@@ -24,7 +24,7 @@ RecordSpan = Callable[[int, str, str, str, int | None, int], None]
 Messages = Sequence[tuple[int, int]]
 """Peers, and bytes for each."""
 
-Send = Callable[[Messages, Callable[[int], None] | None], None]
+SendMessages = Callable[[Messages, Callable[[int], None] | None], None]
 """Sends messages of a flow now; what it is given is told of each peer that has its bytes, also of none."""
 
 
@@ -39,7 +39,7 @@ class Carrier(Protocol):
         layer: int,
         total: Mapping[int, int],
         done: Callable[[], None],
-    ) -> Send:
+    ) -> SendMessages:
         """Submit what member `index` sends to its peers in all rounds; `done` once it has all arrived.
 
         It is one flow for the scheduler, sent round by round. `total` is the same object as long as it is
@@ -48,7 +48,7 @@ class Carrier(Protocol):
         ...
 
     def open_group(self, step: Collective, batch: str, layer: int, done: Callable[[], None]) -> None:
-        """Send what all members send as one flow, all connections in lockstep; `done` at its end."""
+        """SendMessages what all members send as one flow, all connections in lockstep; `done` at its end."""
         ...
 
 
@@ -150,7 +150,7 @@ class Collectives:
         self._under_way: dict[str, _Exchange | _Together] = {}
         self._scripts: dict[tuple[str, str], _Script] = {}
 
-    def join(self, step: Collective, batch: str, layer: int, rank: int, resume: Resume) -> None:
+    def join(self, step: Collective, batch: str, layer: int, rank: int, resume: Proceed) -> None:
         """`rank` has come to `step`; `resume` is called when it may go on."""
         exchange = self._under_way.get(step.id)
         ranks = self._groups[step.group]
@@ -179,7 +179,7 @@ class _Together:
     __slots__ = ("_batch", "_carrier", "_layer", "_members", "_over", "_resume", "_step")
 
     def __init__(
-        self, carrier: Carrier, step: Collective, batch: str, layer: int, members: int, over: Resume
+        self, carrier: Carrier, step: Collective, batch: str, layer: int, members: int, over: Proceed
     ) -> None:
         self._carrier = carrier
         self._step = step
@@ -187,9 +187,9 @@ class _Together:
         self._layer = layer
         self._members = members
         self._over = over
-        self._resume: dict[int, Resume] = {}
+        self._resume: dict[int, Proceed] = {}
 
-    def join(self, index: int, resume: Resume) -> None:
+    def join(self, index: int, resume: Proceed) -> None:
         self._resume[index] = resume
         if len(self._resume) == self._members:
             self._carrier.open_group(self._step, self._batch, self._layer, self._done)
@@ -242,7 +242,7 @@ class _Exchange:
         batch: str,
         layer: int,
         ranks: Sequence[int],
-        over: Resume,
+        over: Proceed,
     ) -> None:
         members = len(ranks)
         self._carrier = carrier
@@ -260,13 +260,13 @@ class _Exchange:
         self._waits = [0] * members
         self._complete = [False] * members
         self._held: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        self._send: dict[int, Send] = {}
+        self._send: dict[int, SendMessages] = {}
         self._arrive = [partial(self._arrived, index) for index in range(members)]
-        self._resume: dict[int, Resume] = {}
+        self._resume: dict[int, Proceed] = {}
         self._since_ns = [0] * members
         self._unfinished = members
 
-    def join(self, index: int, resume: Resume) -> None:
+    def join(self, index: int, resume: Proceed) -> None:
         self._resume[index] = resume
         self._since_ns[index] = self._agenda.now_ns
         self._send[index] = self._carrier.open_share(

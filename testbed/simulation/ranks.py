@@ -3,26 +3,32 @@
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import assert_never
 
-from controller.flow import Transfer
+from controller.flow import Stage, Transfer
 from controller.scheduler import Scheduler
-from testbed.job import Job, Request
-from testbed.record import CacheRow, SpanRow
-from testbed.serving.decoding import BackgroundSteps
-from testbed.serving.micro import MicroBatches
-from testbed.serving.plans.fetching import SendAhead, announced_fetch
-from testbed.serving.plans.outlook import announced
-from testbed.serving.replay import serving_system
-from testbed.serving.story import RequestStory
+from controller.urgency import NS_PER_S
+from testbed.job import Job
+from testbed.record import SpanRow
+from testbed.serving.conductor import (
+    Action,
+    Actions,
+    Announce,
+    AtLayer,
+    Conductor,
+    Expect,
+    GoOn,
+    Post,
+    PostTimed,
+    Run,
+    ServingConductor,
+)
 from testbed.simulation.agenda import Agenda
-from testbed.simulation.collectives import Collectives
-from testbed.simulation.collectives import Resume as GoOn
+from testbed.simulation.collectives import Collectives, Proceed
 from testbed.simulation.transport import Transport
 from testbed.spool import Spool
-from workers.plan import BatchPlan, Compute, FetchPlan, LayerPlan, RequestPlan, Resume
-
-NS_PER_S = 1e9
-
+from workers.first_tokens import Delivered, Deliveries
+from workers.plan import BatchPlan, Compute, FetchPlan, LayerPlan
 
 _S1 = tuple[str, int | None, int]
 """The S1 transfers of one batch, or of one request that was queued, to one rank for one layer."""
@@ -30,92 +36,104 @@ _S1 = tuple[str, int | None, int]
 _ByRank = tuple[Mapping[int, Sequence[Transfer]], Mapping[int, Sequence[Transfer]]]
 """Of a layer: what each rank waits for, and what each posts."""
 
-_Loop = Iterator[Callable[[GoOn], None]]
+_Loop = Iterator[Callable[[Proceed], None]]
 """What a rank does with a batch: it yields what it waits for, a function that is told how to go on."""
 
 
-class ServingRanks:
-    """Requests arrive, the serving system makes batch plans, ranks carry them out."""
+class SimulatedRanks:
+    """Does what `conductor` says, and tells it what happened."""
 
-    def __init__(self, job: Job, scheduler: Scheduler, transport: Transport, agenda: Agenda) -> None:
+    def __init__(
+        self, job: Job, conductor: Conductor, scheduler: Scheduler, transport: Transport, agenda: Agenda
+    ) -> None:
         self._job = job
+        self._conductor = conductor
         self._scheduler = scheduler
         self._transport = transport
         self._agenda = agenda
         self._overheads = job.simulation.overheads
-        self._system = serving_system(job)
-        self._decoding = BackgroundSteps(job)
-        self._at: dict[str, dict[int, int]] = {}
-        self._unfinished: dict[str, int] = {}
         self._busy: set[int] = set()
         self._lines: dict[int, deque[_Loop]] = defaultdict(deque)
-        self._paused: dict[str, dict[int, GoOn]] = {}
-        self._s3_arrived: dict[int, int] = defaultdict(int)
-        self._send_ahead = SendAhead(job.serving.fetch_ahead)
+        self._paused: dict[str, list[Proceed]] = defaultdict(list)
+        self._deliveries = Deliveries()
         self._s1_missing: dict[_S1, int] = {}
-        self._s1_waiter: dict[_S1, GoOn] = {}
+        self._s1_waiter: dict[_S1, Proceed] = {}
         self._collectives = Collectives(
             transport, agenda, job.placement.groups, grouped=job.simulation.grouped, span=self._span
         )
-        self.stories: dict[int, RequestStory] = defaultdict(RequestStory)
         self.spans: Spool[SpanRow] = Spool(SpanRow)
-        self.done = 0
-        self.total = len(job.requests)
-
-    def caches(self) -> tuple[CacheRow, ...]:
-        return self._system.caches()
 
     def begin(self) -> None:
-        for request in sorted(self._job.requests, key=lambda r: (r.arrival_ns, r.id)):
-            self._agenda.at(request.arrival_ns, partial(self._arrive, request))
-        self._plan_decode_step()
+        self._do(self._conductor.begin())
+        if isinstance(self._conductor, ServingConductor):
+            for request in self._conductor.arrivals:
+                self._agenda.at(
+                    request.arrival_ns,
+                    partial(self._tell, self._conductor.arrive, request.arrival_ns, request),
+                )
+            self._plan_background(self._conductor)
 
-    def _plan_decode_step(self) -> None:
-        due_ns = self._decoding.due_ns
-        if due_ns is not None:
-            self._agenda.at(max(due_ns, self._agenda.now_ns), self._decode_step)
+    # --- what the conductor says ----------------------------------------------------------------
 
-    def _decode_step(self) -> None:
-        """What decode workers send each other. It ends with the last first token."""
-        if self.done == self.total:
-            return
-        for message in self._decoding.begin(self._agenda.now_ns):
-            self._transport.post(message, partial(self._decode_arrived, message.id))
+    def _tell(self, event: Callable[..., Actions], *what: object) -> None:
+        self._do(event(*what))
 
-    def _decode_arrived(self, flow: str) -> None:
-        self._decoding.arrived(flow)
-        if self._decoding.idle:
-            self._plan_decode_step()
+    def _do(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Announce():
+                    self._announce(action)
+                case Expect(plan=plan):
+                    self._expect(plan)
+                case Post(transfers=transfers):
+                    for transfer in transfers:
+                        self._post(transfer)
+                case PostTimed(flows=flows):
+                    for flow in flows:
+                        self._agenda.at(flow.start_ns, partial(self._post, flow.transfer))
+                case Run(plan=plan):
+                    self._run(plan)
+                case GoOn(plan=plan):
+                    self._busy.update(plan.ranks)
+                    for go_on in self._paused.pop(plan.id):
+                        go_on()
+                case AtLayer(batches=batches, layer=layer):
+                    for batch in batches:
+                        self._transport.obey(
+                            self._scheduler.layer_advanced(self._agenda.now_ns, batch, layer)
+                        )
+                case _:
+                    assert_never(action)
 
-    def _arrive(self, request: Request) -> None:
-        self._start(self._system.arrive(self._agenda.now_ns, request))
+    def _announce(self, action: Announce) -> None:
+        now_ns, batch = self._agenda.now_ns, action.batch
+        self._transport.obey(self._scheduler.batch_started(now_ns, batch))
+        known = partial(self._tell, self._conductor.known, batch.id)
+        if self._overheads.batch_ns and action.ranks and not action.fetch:
+            self._agenda.at(now_ns + self._overheads.batch_ns, known)
+        else:
+            known()
 
-    # --- batches --------------------------------------------------------------------------------
+    def _expect(self, plan: BatchPlan | FetchPlan) -> None:
+        if isinstance(plan, BatchPlan):
+            for request in plan.requests:
+                self._deliveries.planned(request, plan.id)
+        fetched = plan.layers if isinstance(plan, FetchPlan) else (layer.wait for layer in plan.layers)
+        for transfers in fetched:
+            for transfer in transfers:
+                key = _s1(transfer)
+                self._s1_missing[key] = self._s1_missing.get(key, 0) + 1
 
-    def _start(self, plans: Sequence[BatchPlan | FetchPlan | Resume]) -> None:
-        now_ns = self._agenda.now_ns
-        for plan in plans:
-            if isinstance(plan, FetchPlan):
-                self._send_for(plan)
-                continue
-            if isinstance(plan, Resume):
-                self._resume(plan.batch)
-                continue
-            batch = announced(plan, self._job.topology, self._job.placement)
-            self._transport.obey(self._scheduler.batch_started(now_ns, batch))
-            if self._overheads.batch_ns:
-                self._agenda.at(now_ns + self._overheads.batch_ns, partial(self._begin, plan))
-            else:
-                self._begin(plan)
+    def _post(self, transfer: Transfer) -> None:
+        """What waits for what is the lanes' business."""
+        if transfer.request is None:
+            self._transport.post(transfer, partial(self._arrived, transfer.id))
+        elif transfer.stage is Stage.KV_REUSE:
+            self._transport.post(transfer, partial(self._fetched, _s1(transfer)))
+        else:
+            self._transport.post(transfer, partial(self._delivered, transfer.request))
 
-    def _begin(self, plan: BatchPlan) -> None:
-        self._at[plan.id] = dict.fromkeys(plan.ranks, -1)
-        self._unfinished[plan.id] = len(plan.ranks)
-        for request in plan.requests:
-            self.stories[request.request].planned(request, plan)
-        for layer in plan.layers:
-            self._expect(layer.wait)
-        self._post_s1(self._send_ahead.formed(plan))
+    def _run(self, plan: BatchPlan) -> None:
         mine = [_by_rank(layer) for layer in plan.layers]
         for rank in plan.ranks:
             loop = self._rank(plan, rank, mine)
@@ -125,40 +143,21 @@ class ServingRanks:
                 self._busy.add(rank)
                 self._go_on(rank, loop)
 
-    def _pause(self, plan: BatchPlan, rank: int, layer: int, go_on: GoOn) -> None:
-        """The last rank to pause asks what they do now; till then they are free for another batch."""
-        paused = self._paused.setdefault(plan.id, {})
-        paused[rank] = go_on
-        if len(paused) == len(plan.ranks):
-            self._busy.difference_update(plan.ranks)
-            now_ns = self._agenda.now_ns
-            self._agenda.at(now_ns, lambda: self._start(self._system.paused(now_ns, plan.id, layer)))
+    # --- flows that have arrived ----------------------------------------------------------------
 
-    def _resume(self, batch: str) -> None:
-        paused = self._paused.pop(batch)
-        self._busy.update(paused)
-        for go_on in paused.values():
-            go_on()
+    def _arrived(self, flow: str) -> None:
+        self._do(self._conductor.arrived(flow))
+        if isinstance(self._conductor, ServingConductor):
+            self._plan_background(self._conductor)
 
-    # --- reused KV ------------------------------------------------------------------------------
+    def _plan_background(self, conductor: ServingConductor) -> None:
+        due_ns = conductor.background_due_ns
+        if due_ns is not None:
+            self._agenda.at(max(due_ns, self._agenda.now_ns), partial(self._background_step, conductor))
 
-    def _send_for(self, fetch: FetchPlan) -> None:
-        """A queued request's victims send its KV; to the scheduler that is a batch of its own."""
-        batch = announced_fetch(fetch, self._job.topology, self._job.placement)
-        self._transport.obey(self._scheduler.batch_started(self._agenda.now_ns, batch))
-        for transfers in fetch.layers:
-            self._expect(transfers)
-        self._post_s1(self._send_ahead.queued(fetch))
-
-    def _expect(self, transfers: Iterable[Transfer]) -> None:
-        for transfer in transfers:
-            key = _s1(transfer)
-            self._s1_missing[key] = self._s1_missing.get(key, 0) + 1
-
-    def _post_s1(self, transfers: Iterable[Transfer]) -> None:
-        """Victims send these at once; what waits for what is the lanes' business."""
-        for transfer in transfers:
-            self._transport.post(transfer, partial(self._fetched, _s1(transfer)))
+    def _background_step(self, conductor: ServingConductor) -> None:
+        if conductor.background_due_ns is not None:  # else the last first token was out meanwhile
+            self._do(conductor.background_step(self._agenda.now_ns))
 
     def _fetched(self, key: _S1) -> None:
         self._s1_missing[key] -= 1
@@ -168,40 +167,68 @@ class ServingRanks:
             if resume is not None:
                 resume()
 
+    def _delivered(self, request: int) -> None:
+        delivered = self._deliveries.arrived(request, self._agenda.now_ns)
+        if delivered is not None:
+            ends_ns = self._agenda.now_ns + self._takes_ns(delivered.plan.decode_step_s)
+            self._agenda.at(ends_ns, partial(self._first_token, delivered))
+
+    def _first_token(self, delivered: Delivered) -> None:
+        assert isinstance(self._conductor, ServingConductor)
+        plan, p2d_end_ns = delivered.plan, delivered.p2d_end_ns
+        label = f"request {plan.request}"
+        self._span(plan.decode_rank, "decode", label, delivered.batch, None, p2d_end_ns)
+        self._do(self._conductor.first_token(self._agenda.now_ns, plan.request, p2d_end_ns))
+
+    # --- the layer loop -------------------------------------------------------------------------
+
     def _rank(self, plan: BatchPlan, rank: int, mine: Sequence[_ByRank]) -> _Loop:
         """The layer loop of one rank, to which `mine` tells its transfers of every layer."""
+        assert isinstance(self._conductor, ServingConductor)
+        conductor, agenda = self._conductor, self._agenda
         place = plan.ranks.index(rank)
-        for request in plan.requests:
-            self.stories[request.request].began(self._agenda.now_ns)
+        start_ns = agenda.now_ns
         for layer, (fetched_by, posted_by) in zip(plan.layers, mine, strict=True):
             if plan.pauses_before(layer.index):
-                paused_ns = self._agenda.now_ns
+                paused_ns = agenda.now_ns
                 yield partial(self._pause, plan, rank, layer.index)
-                if self._agenda.now_ns > paused_ns:
+                if agenda.now_ns > paused_ns:
                     self._span(rank, "paused", "", plan.id, layer.index, paused_ns)
-            self._advance(plan, rank, layer.index)
+            self._do(conductor.layer_begun(agenda.now_ns, plan.id, rank, layer.index))
             fetches = fetched_by.get(rank)
             if fetches:
-                began_ns = self._agenda.now_ns
+                began_ns = agenda.now_ns
                 for key in dict.fromkeys(map(_s1, fetches)):
                     if key in self._s1_missing:
                         yield partial(self._s1_waiter.__setitem__, key)
                 self._span(rank, "s1_wait", f"{len(fetches)} flows", plan.id, layer.index, began_ns)
             for step in layer.steps:
-                began_ns = self._agenda.now_ns
+                began_ns = agenda.now_ns
                 if isinstance(step, Compute):
                     ends_ns = began_ns + self._takes_ns(step.seconds[place])
                     if ends_ns > began_ns:
-                        yield partial(self._agenda.at, ends_ns)
+                        yield partial(agenda.at, ends_ns)
                     self._span(rank, "compute", step.label, plan.id, layer.index, began_ns)
                 elif rank in self._job.placement.groups[step.group]:
                     yield partial(self._collectives.join, step, plan.id, layer.index, rank)
                     if not step.round_seconds:
                         self._span(rank, "collective", step.label, plan.id, layer.index, began_ns)
             for transfer in posted_by.get(rank, ()):
-                self._transport.post(transfer, partial(self._delivered, transfer.request))
-        self._advance(plan, rank, len(plan.layers))
-        self._rank_done(plan)
+                self._post(transfer)
+        self._do(conductor.layer_begun(agenda.now_ns, plan.id, rank, len(plan.layers)))
+        self._report(conductor.rank_done, plan.id, rank, start_ns, agenda.now_ns)
+
+    def _pause(self, plan: BatchPlan, rank: int, layer: int, go_on: Proceed) -> None:
+        """The rank is free for another batch until it is told to go on."""
+        assert isinstance(self._conductor, ServingConductor)
+        self._paused[plan.id].append(go_on)
+        self._busy.discard(rank)
+        self._report(self._conductor.paused, plan.id, rank, layer)
+
+    def _report(self, event: Callable[..., Actions], *what: object) -> None:
+        """Tell the conductor as ranks of other fabrics do: by a message, which here takes no time."""
+        now_ns = self._agenda.now_ns
+        self._agenda.at(now_ns, partial(self._tell, event, now_ns, *what))
 
     def _takes_ns(self, seconds: float) -> int:
         return round(seconds * NS_PER_S) + (self._overheads.compute_ns if seconds > 0 else 0)
@@ -215,58 +242,6 @@ class ServingRanks:
             self._go_on(rank, self._lines[rank].popleft())
         else:
             self._busy.discard(rank)
-
-    def _advance(self, plan: BatchPlan, rank: int, layer: int) -> None:
-        """A batch is where its slowest rank is."""
-        at = self._at[plan.id]
-        before = min(at.values())
-        at[rank] = layer
-        reached = min(at.values())
-        if reached != before:
-            for batch in (plan.id, *plan.fetches):
-                self._transport.obey(self._scheduler.layer_advanced(self._agenda.now_ns, batch, reached))
-            self._post_s1(self._send_ahead.reached(plan, reached))
-
-    def _rank_done(self, plan: BatchPlan) -> None:
-        self._unfinished[plan.id] -= 1
-        if self._unfinished[plan.id]:
-            return
-        del self._unfinished[plan.id], self._at[plan.id]
-        for request in plan.requests:
-            self.stories[request.request].prefill_end_ns = self._agenda.now_ns
-        now_ns = self._agenda.now_ns
-        self._agenda.at(now_ns, lambda: self._start(self._system.batch_done(now_ns, plan.id)))
-
-    # --- first tokens ---------------------------------------------------------------------------
-
-    def _delivered(self, request_id: int | None) -> None:
-        assert request_id is not None
-        self._s3_arrived[request_id] += 1
-        story = self.stories[request_id]
-        assert story.plan is not None
-        # Flows of earlier parts of the prompt may be the last to arrive.
-        if not story.plan.last or self._s3_arrived[request_id] < story.plan.p2d_flows:
-            return
-        del self._s3_arrived[request_id]
-        story.p2d_end_ns = self._agenda.now_ns
-        request = story.plan
-        ends_ns = self._agenda.now_ns + self._takes_ns(request.decode_step_s)
-        self._agenda.at(ends_ns, lambda: self._first_token(request))
-
-    def _first_token(self, request: RequestPlan) -> None:
-        now_ns = self._agenda.now_ns
-        story = self.stories[request.request]
-        story.first_token_ns = now_ns
-        self._span(
-            request.decode_rank,
-            "decode",
-            f"request {request.request}",
-            story.batch,
-            None,
-            story.p2d_end_ns or 0,
-        )
-        self._system.first_token(now_ns, request.request)
-        self.done += 1
 
     def _span(
         self, rank: int, kind: str, label: str, batch: str | None, layer: int | None, start_ns: int
@@ -296,42 +271,3 @@ def _by_rank(layer: LayerPlan) -> _ByRank:
 
 def _s1(transfer: Transfer) -> _S1:
     return transfer.batch or "", transfer.layer, transfer.dst
-
-
-class MicroRanks:
-    """The micro workload: every flow is posted at its time."""
-
-    def __init__(self, job: Job, scheduler: Scheduler, transport: Transport, agenda: Agenda) -> None:
-        self._job = job
-        self._scheduler = scheduler
-        self._transport = transport
-        self._agenda = agenda
-        self._batches = MicroBatches(flow.transfer for flow in job.flows)
-        self.stories: dict[int, RequestStory] = {}
-        self.spans: Spool[SpanRow] = Spool(SpanRow)
-        self.done = 0
-        self.total = len(job.flows)
-
-    def caches(self) -> tuple[CacheRow, ...]:
-        """No request, nothing cached."""
-        return ()
-
-    def begin(self) -> None:
-        for batch in self._batches.batches:
-            self._transport.obey(self._scheduler.batch_started(0, batch))
-            self._advance(batch.id, self._batches.layer(batch.id))
-        for flow in sorted(self._job.flows, key=lambda flow: flow.start_ns):
-            transfer = flow.transfer
-            self._agenda.at(
-                flow.start_ns,
-                partial(self._transport.post, transfer, partial(self._arrived, transfer)),
-            )
-
-    def _arrived(self, transfer: Transfer) -> None:
-        self.done += 1
-        layer = self._batches.arrived(transfer)
-        if transfer.batch is not None and layer is not None:
-            self._advance(transfer.batch, layer)
-
-    def _advance(self, batch: str, layer: int) -> None:
-        self._transport.obey(self._scheduler.layer_advanced(self._agenda.now_ns, batch, layer))

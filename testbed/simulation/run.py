@@ -8,12 +8,13 @@ from controller.spec import read_spec
 from testbed.fabric import Progress, RunFailed
 from testbed.job import Job
 from testbed.record import RunRecord
-from testbed.serving.story import request_row
+from testbed.serving.conductor import Conductor, ServingConductor
+from testbed.serving.micro import MicroConductor
 from testbed.simulation.agenda import Agenda
 from testbed.simulation.connections import ports_of_network
 from testbed.simulation.invariants import Invariants
 from testbed.simulation.links.network import FluidNetwork
-from testbed.simulation.ranks import MicroRanks, ServingRanks
+from testbed.simulation.ranks import SimulatedRanks
 from testbed.simulation.transport import Transport
 from testbed.simulation.watch import LinkWatch
 
@@ -45,8 +46,8 @@ class SimulatedRun:
         )
         self._invariants = Invariants(self._network, on=job.simulation.invariants)
         self._transport = Transport(job, self._scheduler, self._network, self._agenda, self._invariants)
-        ranks = MicroRanks if job.flows else ServingRanks
-        self._ranks = ranks(job, self._scheduler, self._transport, self._agenda)
+        self._conductor: Conductor = MicroConductor(job) if job.flows else ServingConductor(job)
+        self._ranks = SimulatedRanks(job, self._conductor, self._scheduler, self._transport, self._agenda)
         self._watch = LinkWatch(self._network)
         self._progress_due_ns = 0
         self._moving = 0
@@ -54,7 +55,7 @@ class SimulatedRun:
     def run(self) -> RunRecord:
         self._ranks.begin()
         events = 0
-        while self._ranks.done < self._ranks.total or len(self._network):
+        while self._conductor.done < self._conductor.total or len(self._network):
             events += self._moment()
         return self._record(events)
 
@@ -65,7 +66,7 @@ class SimulatedRun:
         while (act := agenda.take_due()) is not None:
             act()
             events += 1
-        if self._ranks.done == self._ranks.total and not len(network):
+        if self._conductor.done == self._conductor.total and not len(network):
             return events  # the last of it: there is no next moment
         before_ns = agenda.now_ns
         network.settle(before_ns)
@@ -108,8 +109,8 @@ class SimulatedRun:
             self._progress(
                 Progress(
                     phase="running",
-                    done=self._ranks.done,
-                    total=self._ranks.total,
+                    done=self._conductor.done,
+                    total=self._conductor.total,
                     wall_s=now - self._begun,
                 )
             )
@@ -128,12 +129,11 @@ class SimulatedRun:
 
     def _record(self, events: int) -> RunRecord:
         job = self._job
-        requests = tuple(request_row(request, self._ranks.stories[request.id]) for request in job.requests)
         end_ns = self._agenda.now_ns
         self._network.settle(end_ns)
         fidelity = self._invariants.judge(
-            arrived=self._ranks.total,
-            ended=self._ranks.done,
+            arrived=self._conductor.total,
+            ended=self._conductor.done,
             submitted=self._transport.submitted,
             completed=len(self._transport.flows),
             owed=self._transport.carried(),
@@ -143,7 +143,7 @@ class SimulatedRun:
         return RunRecord(
             policy=job.policy,
             fabric="sim",
-            requests=requests,
+            requests=self._conductor.request_rows(),
             flows=self._transport.flows,
             decisions=self._transport.decisions,
             spans=self._ranks.spans,
@@ -156,5 +156,5 @@ class SimulatedRun:
             duration_ns=end_ns,
             wall_s=wall_s,
             exact_order=job.simulation.exact,
-            caches=self._ranks.caches(),
+            caches=self._conductor.caches(),
         )

@@ -16,7 +16,7 @@ from testbed.job import Job
 from testbed.lane_counts import LaneCounts, Pair
 from testbed.record import DecisionRow, FlowRow
 from testbed.simulation.agenda import Agenda
-from testbed.simulation.collectives import Messages, Send
+from testbed.simulation.collectives import Messages, SendMessages
 from testbed.simulation.connections import Connections, Route
 from testbed.simulation.invariants import Invariants
 from testbed.simulation.links.network import FluidNetwork, StreamId
@@ -95,7 +95,7 @@ class Transport:
 
     def open_share(
         self, step: Collective, index: int, batch: str, layer: int, total: Mapping[int, int], done: Done
-    ) -> Send:
+    ) -> SendMessages:
         """Submit what member `index` of the group of `step` sends, `total[peer]` bytes to each peer.
 
         It is sent with what is returned, in as many rounds as the caller likes; `done` is called when the

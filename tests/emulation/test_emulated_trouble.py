@@ -39,9 +39,15 @@ LYING_MEMBER = """
 """
 
 
+def _start_ranks_with(code: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python imports `sitecustomize` at its start: here it changes the code where the ranks are forked."""
+    (directory / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(directory))
+
+
 def _teach_to_lie(lie: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python imports `sitecustomize` at its start: here it replaces one byte where the ranks are forked."""
-    (directory / "sitecustomize.py").write_text(
+    """Replace one byte of what is sent."""
+    _start_ranks_with(
         f"""\
 import sys
 
@@ -60,9 +66,10 @@ if "workers.zygote" in sys.orig_argv:
                 payload = payload.clone()
                 payload[7] ^= 1
             return payload
-{lie}"""
+{lie}""",
+        directory,
+        monkeypatch,
     )
-    monkeypatch.setenv("PYTHONPATH", str(directory))
 
 
 def test_a_wrong_byte_in_a_lane_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +153,38 @@ def test_a_death_ends_the_run_within_seconds(
     assert time.monotonic() - assassin.struck_s < 10
     _, alive = psutil.wait_procs(assassin.witnesses, timeout=10)
     assert alive == []
+
+
+# --- something is slow --------------------------------------------------------------------------
+
+
+def test_a_rank_that_is_slow_to_finish_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its peers are through long before it. They must stay: it would take their closed connections for a
+    failure of its lanes, and their end for a crash."""
+    _start_ranks_with(
+        """
+import sys
+import time
+
+if "workers.zygote" in sys.orig_argv:
+    import workers.rank
+
+    prompt = workers.rank.Rank._finish
+
+    def slow(self):
+        if self._config.rank == 1:
+            time.sleep(2.0)
+        prompt(self)
+
+    workers.rank.Rank._finish = slow
+""",
+        tmp_path,
+        monkeypatch,
+    )
+    job = world.micro_job(
+        world.flow("a", "h1->h2", 5e4, start_s=0.1, stage=Stage.P2D),
+        world.flow("b", "h2->h3", 5e4, start_s=0.1, stage=Stage.P2D),
+        servers=3,
+        mbps=30,
+    )
+    assert {row.id for row in world.run(job).flows} == {"a", "b"}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from workers.process_groups import Transport
+from workers.process_groups import ProcessGroups
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def connected(size: int, name: str = "group") -> list[Any]:
     store = dist.HashStore()
 
     def open_side(rank: int) -> Callable[[], Any]:
-        transport = Transport(store=store, store_port=0, interface="lo", device=CPU, nccl=False)
+        transport = ProcessGroups(store=store, store_port=0, interface="lo", device=CPU, nccl=False)
         return lambda: transport.group(name, rank, size)[0]
 
     return side_by_side([open_side(rank) for rank in range(size)])

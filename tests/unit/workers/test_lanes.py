@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from worker_groups import CPU, WAIT_S, connected
 
-from workers.lanes import Outgoing, ReceiveLane, SendLane
+from workers.lanes import Header, ReceiveLane, SendLane
 from workers.payload import Payloads, WrongPayload
 
 
@@ -20,8 +20,8 @@ class Heard:
     def progressed(self, flow: str, size_bytes: int, received_bytes: int) -> None:
         self.events.put((flow, size_bytes, received_bytes))
 
-    def arrived(self, flow: str, verified: bool | None) -> None:
-        self.events.put((flow, verified))
+    def arrived(self, header: Header, verified: bool | None) -> None:
+        self.events.put((header.flow, verified))
 
     def next(self) -> tuple[object, ...]:
         return self.events.get(timeout=WAIT_S)
@@ -48,14 +48,14 @@ def lane(
 
 def test_a_message_arrives_and_its_bytes_are_right() -> None:
     send, heard = lane()
-    send.send(Outgoing(flow="f", size_bytes=500, wire_bytes=500))
+    send.send(Header(flow="f", size_bytes=500, wire_bytes=500))
     assert heard.next() == ("f", True)
 
 
 def test_progress_is_told_per_chunk_in_model_bytes() -> None:
     """2,500 bytes on the wire stand for 10,000 model bytes; the last chunk is the arrival itself."""
     send, heard = lane()
-    send.send(Outgoing(flow="f", size_bytes=10_000, wire_bytes=2500))
+    send.send(Header(flow="f", size_bytes=10_000, wire_bytes=2500))
     assert [heard.next() for _ in range(3)] == [("f", 10_000, 4000), ("f", 10_000, 8000), ("f", True)]
 
 
@@ -63,31 +63,31 @@ def test_messages_arrive_one_after_the_other_in_the_order_they_were_sent() -> No
     send, heard = lane(chunk_bytes=100_000)
     names = [f"f{i}" for i in range(20)]
     for i, name in enumerate(names):
-        send.send(Outgoing(flow=name, size_bytes=1, wire_bytes=1 + 4999 * (i % 3)))
+        send.send(Header(flow=name, size_bytes=1, wire_bytes=1 + 4999 * (i % 3)))
     assert [heard.next() for _ in names] == [(name, True) for name in names]
 
 
 def test_a_message_of_one_byte_is_a_message() -> None:
     send, heard = lane()
-    send.send(Outgoing(flow="f", size_bytes=9, wire_bytes=1))
+    send.send(Header(flow="f", size_bytes=9, wire_bytes=1))
     assert heard.next() == ("f", True)
 
 
 def test_a_message_larger_than_the_seeded_block_arrives_unharmed() -> None:
     send, heard = lane(chunk_bytes=9 * 1024 * 1024)
-    send.send(Outgoing(flow="f", size_bytes=1, wire_bytes=9 * 1024 * 1024))
+    send.send(Header(flow="f", size_bytes=1, wire_bytes=9 * 1024 * 1024))
     assert heard.next() == ("f", True)
 
 
 def test_a_message_outside_the_sample_is_not_called_verified() -> None:
     send, heard = lane(verify_share=0.0)
-    send.send(Outgoing(flow="f", size_bytes=1, wire_bytes=1))
+    send.send(Header(flow="f", size_bytes=1, wire_bytes=1))
     assert heard.next() == ("f", None)
 
 
 def test_wrong_bytes_are_reported_and_the_flow_does_not_arrive() -> None:
     send, heard = lane(receiver_seed=2)
-    send.send(Outgoing(flow="f", size_bytes=500, wire_bytes=500))
+    send.send(Header(flow="f", size_bytes=500, wire_bytes=500))
     error = heard.errors.get(timeout=WAIT_S)
     assert isinstance(error, WrongPayload)
     assert str(error).startswith("f/0: ")
@@ -96,14 +96,14 @@ def test_wrong_bytes_are_reported_and_the_flow_does_not_arrive() -> None:
 
 def test_wrong_bytes_outside_the_sample_pass_unseen() -> None:
     send, heard = lane(receiver_seed=2, verify_share=0.0)
-    send.send(Outgoing(flow="f", size_bytes=500, wire_bytes=500))
+    send.send(Header(flow="f", size_bytes=500, wire_bytes=500))
     assert heard.next() == ("f", None)
 
 
 @pytest.mark.parametrize("length", [300, 30_000])
 def test_a_flow_whose_name_does_not_fit_the_header_is_an_error(length: int) -> None:
     send, heard = lane()
-    send.send(Outgoing(flow="x" * length, size_bytes=1, wire_bytes=1))
+    send.send(Header(flow="x" * length, size_bytes=1, wire_bytes=1))
     error = heard.errors.get(timeout=WAIT_S)
     assert isinstance(error, ValueError)
     assert "too long for a lane's header" in str(error)

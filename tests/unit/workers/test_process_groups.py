@@ -9,7 +9,7 @@ from worker_groups import CPU, WAIT_S, side_by_side
 
 from controller.flow import Level
 from controller.protocol import Permit, TcpConnection, decode_down, encode
-from workers.process_groups import Transport, by_peer
+from workers.process_groups import ProcessGroups, by_peer
 from workers.wire import Inbox, Outbox
 
 
@@ -39,7 +39,9 @@ def test_connections_to_nobody_we_know_are_left_out() -> None:
 
 def test_a_lane_inside_a_server_has_no_connections() -> None:
     store = dist.HashStore()
-    ends = [Transport(store=store, store_port=0, interface="lo", device=CPU, nccl=False) for _ in range(2)]
+    ends = [
+        ProcessGroups(store=store, store_port=0, interface="lo", device=CPU, nccl=False) for _ in range(2)
+    ]
     opened = side_by_side([lambda r=r: ends[r].lane("lane", r) for r in range(2)])  # type: ignore[misc]
     assert [connections for _, connections in opened] == [(), ()]
 

@@ -7,7 +7,7 @@ import pytest
 from controller.flow import ALL_PEERS, Level, Stage, Transfer
 from controller.protocol import Completion, Permit, Submit, SubmitShare, decode_up
 from workers.clock import Clock
-from workers.lanes import Outgoing
+from workers.lanes import Header
 from workers.recorder import Recorder
 from workers.sender import Sender, wire_bytes
 
@@ -29,9 +29,9 @@ class Controller:
 class Lane:
     def __init__(self, name: str) -> None:
         self.name = name
-        self.sent: list[Outgoing] = []
+        self.sent: list[Header] = []
 
-    def send(self, flow: Outgoing) -> None:
+    def send(self, flow: Header) -> None:
         self.sent.append(flow)
 
 
@@ -82,7 +82,7 @@ def test_no_byte_goes_before_the_permit_and_then_to_the_permitted_lane() -> None
     assert world.lanes["two"].sent == []
     world.sender.permitted(permit("f", "two"))
     assert world.lanes["one"].sent == []
-    assert world.lanes["two"].sent == [Outgoing(flow="f", size_bytes=1000, wire_bytes=250)]
+    assert world.lanes["two"].sent == [Header(flow="f", size_bytes=1000, wire_bytes=250, request=4)]
 
 
 def test_the_record_tells_permit_latency_from_the_wait_for_a_lane() -> None:

@@ -1,24 +1,21 @@
 """One record out of what ranks, controller and monitor saw, each of them only a part."""
 
-from collections import defaultdict
 from types import SimpleNamespace
 
-import msgspec
 import pytest
 from flow_table import wiring_of
-from serving_world import job, placed, prompt
+from result_rows import request_row
+from serving_world import job, placed
 
 from controller.flow import Level, Stage, Transfer
 from controller.protocol import Log, LoggedDecision, LoggedPath
 from testbed.emulation.collect import collect
 from testbed.emulation.monitor import Sample
 from testbed.emulation.network import Network
-from testbed.emulation.player import RequestStory
 from testbed.emulation.queues import PortCounters
 from testbed.fabric import RunFailed
 from testbed.job import Job
-from testbed.record import Fidelity, RunRecord
-from workers.plan import RequestPlan
+from testbed.record import Fidelity, RequestRow, RunRecord
 from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span
 
 ZERO = (0,) * 8
@@ -85,7 +82,7 @@ def collected(
     *ranks: Records,
     log: Log,
     made: Job | None = None,
-    stories: dict[int, RequestStory] | None = None,
+    requests: tuple[RequestRow, ...] = (),
     samples: tuple[Sample, ...] = (),
 ) -> RunRecord:
     made = made or job(*placed())
@@ -101,8 +98,8 @@ def collected(
     return collect(
         job=made,
         net=net,
-        player=SimpleNamespace(  # type: ignore[arg-type]
-            stories=defaultdict(RequestStory, stories or {}), caches=lambda: ()
+        conductor=SimpleNamespace(  # type: ignore[arg-type]
+            request_rows=lambda: requests, caches=lambda: ()
         ),
         records=ranks,
         log=log,
@@ -174,38 +171,10 @@ def test_what_ranks_did_is_kept_with_the_rank() -> None:
     assert [(p.flow, p.time_ns, p.received_bytes) for p in record.progress] == [("f", 15, 400)]
 
 
-def test_a_request_is_completed_when_its_first_token_is_out() -> None:
-    made = msgspec.structs.replace(
-        job(*placed()), requests=(prompt(1, 8, arrival_ns=1000, slo_ns=500), prompt(2, 8, arrival_ns=2000))
-    )
-    plan = RequestPlan(
-        request=1,
-        replica=(0,),
-        decode_rank=4,
-        new_tokens=4,
-        local_tokens=3,
-        remote_tokens=1,
-        p2d_flows=2,
-        decode_step_s=0.0,
-        deadline_ns=1500,
-    )
-    story = RequestStory(
-        plan=plan,
-        first=plan,
-        new_tokens=plan.new_tokens,
-        batch="b",
-        unit="p0",
-        start_ns=1100,
-        prefill_end_ns=1300,
-        p2d_end_ns=1390,
-        first_token_ns=1400,
-    )
-    record = collected(log=log(), made=made, stories={1: story})
-    done, lost = record.requests
-    assert (done.status, done.ttft_ns, done.slo_ns, done.decode_rank) == ("completed", 400, 500, 4)
-    assert (done.new_tokens, done.local_tokens, done.remote_tokens) == (4, 3, 1)
-    assert (lost.status, lost.ttft_ns, lost.first_token_ns, lost.batch) == ("failed", None, None, None)
-    assert record.duration_ns == 1400
+def test_a_run_lasts_until_its_last_first_token_if_that_comes_after_the_flows() -> None:
+    row = request_row(request=1, first_token_ns=1400)
+    record = collected(log=log(), requests=(row,))
+    assert (record.requests, record.duration_ns) == ((row,), 1400)
 
 
 def test_links_count_from_the_first_sample() -> None:

@@ -1,0 +1,293 @@
+"""The conductor: what a run does next, whatever fabric it runs on. Pure: events in, actions out.
+
+A fabric tells its conductor what happened, with the model time it happened at, and does what comes
+back, in order. There is one for serving work, and one for the micro workload (`testbed.serving.micro`).
+"""
+
+import abc
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from controller.flow import Batch, Transfer
+from controller.pace import Pace
+from testbed.job import Job, MicroFlow, Request
+from testbed.record import CacheRow, RequestRow
+from testbed.serving.decoding import BackgroundSteps
+from testbed.serving.plans.fetching import SendAhead, announced_fetch
+from testbed.serving.plans.outlook import announced
+from testbed.serving.replay import PlannedBatches
+from testbed.serving.story import RequestStory, request_row
+from testbed.serving.system import ServingSystem
+from workers.plan import BatchPlan, FetchPlan, Resume
+
+
+class Announce(NamedTuple):
+    """Tell the scheduler of `batch`; call `known(batch.id)` once it has taken it in.
+
+    So no rank can submit a flow of a batch that the scheduler has not heard of. `ranks` will report
+    the batch's layers; without any it has no layer loop, and `AtLayer` tells its layers. A `fetch`
+    is reused KV that is sent for before its request is in a batch: no rank begins to compute.
+    """
+
+    batch: Batch
+    ranks: tuple[int, ...]
+    fetch: bool = False
+
+
+class Expect(NamedTuple):
+    """The receivers of the plan's flows hear of them, before any is sent."""
+
+    plan: BatchPlan | FetchPlan
+
+
+class Post(NamedTuple):
+    """Each sender posts its own of these transfers now."""
+
+    transfers: tuple[Transfer, ...]
+
+
+class PostTimed(NamedTuple):
+    """Each sender posts its own of these flows at their start."""
+
+    flows: tuple[MicroFlow, ...]
+
+
+class Run(NamedTuple):
+    """The plan's ranks begin the batch, or put it behind those they have."""
+
+    plan: BatchPlan
+
+
+class GoOn(NamedTuple):
+    """The plan's ranks, which have paused, go on with the batch."""
+
+    plan: BatchPlan
+
+
+class AtLayer(NamedTuple):
+    """The batches are at `layer` now: their slowest rank is.
+
+    For a fabric whose scheduler does not hear of it from the ranks.
+    """
+
+    batches: tuple[str, ...]
+    layer: int
+
+
+Action = Announce | Expect | Post | PostTimed | Run | GoOn | AtLayer
+Actions = Sequence[Action]
+
+
+class Conductor(abc.ABC):
+    """What a fabric needs of either kind of work. `done` of `total` requests (or flows) have ended."""
+
+    total: int
+
+    @property
+    @abc.abstractmethod
+    def done(self) -> int: ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything has ended that the run has to see the end of."""
+        return self.done == self.total
+
+    @abc.abstractmethod
+    def begin(self) -> Actions:
+        """Model time begins."""
+
+    @abc.abstractmethod
+    def known(self, batch: str) -> Actions:
+        """The scheduler has taken in an announced batch."""
+
+    @abc.abstractmethod
+    def arrived(self, flow: str) -> Actions:
+        """A flow of no request has arrived: a micro flow, or one between decode workers."""
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """What is still to come, for a run that has stalled."""
+
+    def request_rows(self) -> tuple[RequestRow, ...]:
+        """What became of each request."""
+        return ()
+
+    def caches(self) -> tuple[CacheRow, ...]:
+        """What the prefix caches were good for."""
+        return ()
+
+
+class Serving(Protocol):
+    """What decides which batches run. See `ServingSystem` for the events."""
+
+    def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]: ...
+
+    def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan | Resume]: ...
+
+    def paused(self, now_ns: int, batch_id: str, layer: int) -> list[BatchPlan | Resume]: ...
+
+    def first_token(self, now_ns: int, request_id: int) -> None: ...
+
+    def caches(self) -> tuple[CacheRow, ...]: ...
+
+
+def _serving(job: Job) -> Serving:
+    """What forms the batches of `job`, or follows its `plans`."""
+    return PlannedBatches(job.plans, at_once=job.placement.pp) if job.plans else ServingSystem(job)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A batch whose ranks have its plan, and the ranks that are not through with it or have paused."""
+
+    plan: BatchPlan
+    pace: Pace
+    missing: set[int]
+    paused: set[int] = field(default_factory=set)
+    end_ns: int = 0
+
+
+class ServingConductor(Conductor):
+    """Requests arrive, the serving system makes batch plans, ranks carry them out.
+
+    Reports of different ranks may overtake each other. `arrivals` are the requests in the order in which
+    they arrive. Raises `KeyError` for a batch that it has not started.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._system = _serving(job)
+        self._background = BackgroundSteps(job)
+        self._send_ahead = SendAhead(job.serving.fetch_ahead)
+        self._announced: dict[str, BatchPlan | FetchPlan] = {}
+        self._running: dict[str, _Running] = {}
+        self._stories: dict[int, RequestStory] = defaultdict(RequestStory)
+        self._first_tokens = 0
+        self.arrivals = tuple(sorted(job.requests, key=lambda r: (r.arrival_ns, r.id)))
+        self.total = len(job.requests)
+
+    # --- how far it is --------------------------------------------------------------------------
+
+    @property
+    def done(self) -> int:
+        return self._first_tokens
+
+    @property
+    def finished(self) -> bool:
+        return self.done == self.total and self._background.idle
+
+    def request_rows(self) -> tuple[RequestRow, ...]:
+        return tuple(request_row(request, self._stories[request.id]) for request in self._job.requests)
+
+    def caches(self) -> tuple[CacheRow, ...]:
+        return self._system.caches()
+
+    def describe(self) -> str:
+        waiting = [f"{id} waits for ranks {sorted(b.missing)}" for id, b in self._running.items()]
+        return f"{self.done} of {self.total} done; {', '.join(waiting) or 'no batch is running'}"
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def begin(self) -> Actions:
+        return ()
+
+    def arrive(self, now_ns: int, request: Request) -> Actions:
+        return self._start(self._system.arrive(now_ns, request))
+
+    def first_token(self, now_ns: int, request: int, p2d_end_ns: int) -> Actions:
+        """A request had all its KV at its decode worker at `p2d_end_ns`, and its first token now."""
+        story = self._stories[request]
+        story.p2d_end_ns, story.first_token_ns = p2d_end_ns, now_ns
+        self._first_tokens += 1
+        self._system.first_token(now_ns, request)
+        return ()
+
+    # --- batches --------------------------------------------------------------------------------
+
+    def known(self, batch: str) -> Actions:
+        plan = self._announced.pop(batch)
+        if isinstance(plan, FetchPlan):
+            return Expect(plan), *_post(self._send_ahead.queued(plan))
+        self._running[batch] = _Running(plan, Pace(plan.ranks), set(plan.ranks))
+        for request in plan.requests:
+            self._stories[request.request].planned(request, plan)
+        return Expect(plan), *_post(self._send_ahead.formed(plan)), Run(plan)
+
+    def layer_begun(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
+        """A rank begins a layer; the number of layers means that it has computed all of them."""
+        running = self._running[batch]
+        if layer == 0:
+            self._began(running.plan, now_ns)
+        reached = running.pace.begins(rank, layer)
+        if reached is None:
+            return ()
+        plan = running.plan
+        return AtLayer((batch, *plan.fetches), reached), *_post(self._send_ahead.reached(plan, reached))
+
+    def paused(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
+        """A rank has stopped before `layer`. When all have, the batch goes on or another goes first."""
+        running = self._running[batch]
+        running.paused.add(rank)
+        if len(running.paused) < len(running.plan.ranks):
+            return ()
+        running.paused.clear()
+        return self._start(self._system.paused(now_ns, batch, layer))
+
+    def rank_done(self, now_ns: int, batch: str, rank: int, start_ns: int, end_ns: int) -> Actions:
+        """A rank was at a batch from `start_ns` to `end_ns`. With the last one the batch is over."""
+        running = self._running[batch]
+        running.missing.discard(rank)
+        running.end_ns = max(running.end_ns, end_ns)
+        self._began(running.plan, start_ns)
+        if running.missing:
+            return ()
+        del self._running[batch]
+        for request in running.plan.requests:
+            self._stories[request.request].prefill_end_ns = running.end_ns
+        return self._start(self._system.batch_done(now_ns, batch))
+
+    # --- between decode workers -----------------------------------------------------------------
+
+    @property
+    def background_due_ns(self) -> int | None:
+        """When decode workers send each other something next; None while they do not.
+
+        It ends with the last first token.
+        """
+        return None if self.done == self.total else self._background.due_ns
+
+    def background_step(self, now_ns: int) -> Actions:
+        """To be called when `background_due_ns` has come."""
+        return _post(self._background.begin(now_ns))
+
+    def arrived(self, flow: str) -> Actions:
+        self._background.arrived(flow)
+        return ()
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _start(self, plans: Sequence[BatchPlan | FetchPlan | Resume]) -> Actions:
+        topology, placement = self._job.topology, self._job.placement
+        actions: list[Action] = []
+        for plan in plans:
+            if isinstance(plan, Resume):
+                actions.append(GoOn(self._running[plan.batch].plan))
+                continue
+            self._announced[plan.id] = plan
+            if isinstance(plan, FetchPlan):
+                # The ranks of the batch that its request will be in report its layers.
+                batch = announced_fetch(plan, topology, placement)
+                actions.append(Announce(batch, placement.units[plan.unit], fetch=True))
+            else:
+                actions.append(Announce(announced(plan, topology, placement), plan.ranks))
+        return actions
+
+    def _began(self, plan: BatchPlan, now_ns: int) -> None:
+        for request in plan.requests:
+            self._stories[request.request].began(now_ns)
+
+
+def _post(transfers: tuple[Transfer, ...]) -> tuple[Post, ...]:
+    return (Post(transfers),) if transfers else ()

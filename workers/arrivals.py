@@ -1,0 +1,66 @@
+"""The receiving side of a rank: what has arrived, and what that sets in motion."""
+
+import threading
+from collections.abc import Iterable
+
+from controller.flow import Stage
+from controller.protocol import Completion, FlowProgress
+from controller.protocol import encode as encode_up
+from workers.clock import Clock
+from workers.decode import DecodeDesk
+from workers.lanes import Header
+from workers.protocol import Arrived, ProgressMark, ReceivedFlow, encode
+from workers.recorder import Recorder
+from workers.wire import Outbox
+
+
+class Arrivals:
+    """Records what arrives and passes it on; thread-safe.
+
+    The controller hears of every flow. Beyond that, reused KV waits here for its layer, KV for a first
+    token goes to the decode desk, and the coordinator hears of flows of no request. Memory: the reused KV
+    that no layer has waited for yet.
+    """
+
+    def __init__(
+        self, clock: Clock, controller: Outbox, coordinator: Outbox, recorder: Recorder, desk: DecodeDesk
+    ) -> None:
+        self._clock = clock
+        self._controller = controller
+        self._coordinator = coordinator
+        self._recorder = recorder
+        self._desk = desk
+        self._fetched: set[str] = set()
+        self._changed = threading.Condition()
+
+    def progressed(self, flow: str, size_bytes: int, received_bytes: int) -> None:
+        """`received_bytes` of `size_bytes` of a flow are here."""
+        mark = ProgressMark(flow=flow, time_ns=self._clock.now_ns(), received_bytes=received_bytes)
+        self._recorder.progress.append(mark)
+        self._controller.send(encode_up(FlowProgress(flow=flow, bytes_left=size_bytes - received_bytes)))
+
+    def arrived(self, stage: Stage, header: Header, verified: bool | None) -> None:
+        """All of a flow of `stage` is here. `verified`: whether its bytes were compared, None if not."""
+        now_ns = self._clock.now_ns()
+        self._recorder.received.append(ReceivedFlow(id=header.flow, finish_ns=now_ns, verified=verified))
+        self._controller.send(encode_up(Completion(flow=header.flow)))
+        if header.request is None:
+            self._coordinator.send(encode(Arrived(flow=header.flow)))
+        elif stage is Stage.P2D:
+            self._desk.arrived(header.request, now_ns)
+        else:
+            with self._changed:
+                self._fetched.add(header.flow)
+                self._changed.notify_all()
+
+    def take(self, flows: Iterable[str]) -> None:
+        """Wait until all of these S1 flows are here, and forget them."""
+        wanted = frozenset(flows)
+        with self._changed:
+            self._changed.wait_for(lambda: wanted <= self._fetched)
+            self._fetched -= wanted
+
+    @property
+    def waiting(self) -> int:
+        """S1 flows that are here and that no layer has waited for yet."""
+        return len(self._fetched)

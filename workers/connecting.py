@@ -1,0 +1,170 @@
+"""Connecting a rank: its probes, lanes and process groups, and the news of them for the controller."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+import torch
+import torch.distributed as dist
+
+from controller.protocol import GroupUp, LaneUp, ProbeUp, encode
+from workers.arrivals import Arrivals
+from workers.collectives import CollectiveGroup
+from workers.lanes import ReceiveLane, SendLane
+from workers.payload import Payloads
+from workers.probe import ProbeEnd
+from workers.process_groups import ProcessGroups, by_peer
+from workers.protocol import LaneSpec, ProbeSpec, RankConfig
+from workers.sender import Sender
+from workers.wire import Outbox
+
+_CONNECT_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The ends of this rank. `backend` is that of its collectives."""
+
+    groups: dict[str, CollectiveGroup]
+    probes: dict[str, ProbeEnd]
+    backend: str
+
+
+class Connector:
+    """Opens what `config` lists for this rank. `failed` hears of what goes wrong on a lane later."""
+
+    def __init__(
+        self,
+        config: RankConfig,
+        *,
+        device: torch.device,
+        nccl: bool,
+        payloads: Payloads,
+        sender: Sender,
+        arrivals: Arrivals,
+        controller: Outbox,
+        coordinator: Outbox,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._config = config
+        self._device = device
+        self._nccl = nccl
+        self._payloads = payloads
+        self._sender = sender
+        self._arrivals = arrivals
+        self._controller = controller
+        self._coordinator = coordinator
+        self._failed = failed
+
+    def connect(self) -> Connected:
+        """Open probes, lanes and groups in one order that is the same on all ranks.
+
+        Opening blocks until the peer opens the same one, so a common order cannot deadlock.
+        """
+        config = self._config
+        store = dist.TCPStore(
+            config.store_host,
+            config.store_port,
+            is_master=config.rank == 0,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=_CONNECT_SECONDS),
+        )
+        opened = ProcessGroups(
+            store=store,
+            store_port=config.store_port,
+            interface=config.interface,
+            device=self._device,
+            nccl=self._nccl,
+        )
+        probes = {
+            probe.id: self._probe(opened, probe)
+            for probe in config.probes
+            if config.rank in (probe.src, probe.dst)
+        }
+        for lane in config.lanes:
+            if config.rank == lane.src:
+                self._send_lane(opened, lane)
+            elif config.rank == lane.dst:
+                self._receive_lane(opened, lane)
+        groups = {
+            name: self._group(opened, name, members)
+            for name, members in sorted(config.groups.items())
+            if config.rank in members
+        }
+        return Connected(groups, probes, opened.backend)
+
+    def _probe(self, opened: ProcessGroups, probe: ProbeSpec) -> ProbeEnd:
+        config = self._config
+        sends = config.rank == probe.src
+        group, connections = opened.lane(probe.id, int(not sends))
+        if sends:
+            self._controller.send(
+                encode(
+                    ProbeUp(
+                        name=probe.id,
+                        src_server=config.servers[probe.src],
+                        dst_server=config.servers[probe.dst],
+                        connections=connections,
+                    )
+                )
+            )
+        return ProbeEnd(probe, group, sends=sends, coordinator=self._coordinator, failed=self._failed)
+
+    def _send_lane(self, opened: ProcessGroups, lane: LaneSpec) -> None:
+        config = self._config
+        group, connections = opened.lane(lane.id, 0)
+        self._sender.add_lane(SendLane(lane.id, group, self._payloads, config.chunk_bytes, self._failed))
+        self._controller.send(
+            encode(
+                LaneUp(
+                    lane=lane.id,
+                    stage=lane.stage,
+                    src=lane.src,
+                    dst=lane.dst,
+                    src_server=config.servers[lane.src],
+                    dst_server=config.servers[lane.dst],
+                    connections=connections,
+                )
+            )
+        )
+
+    def _receive_lane(self, opened: ProcessGroups, lane: LaneSpec) -> None:
+        group, _ = opened.lane(lane.id, 1)
+        ReceiveLane(
+            lane.id,
+            group,
+            self._payloads,
+            self._config.chunk_bytes,
+            self._config.verify_share,
+            device=self._device,
+            progressed=self._arrivals.progressed,
+            arrived=partial(self._arrivals.arrived, lane.stage),
+            failed=self._failed,
+        )
+
+    def _group(self, opened: ProcessGroups, name: str, members: tuple[int, ...]) -> CollectiveGroup:
+        config = self._config
+        group, connections = opened.group(name, members.index(config.rank), len(members))
+        peers = {rank: config.servers[rank] for rank in members if rank != config.rank}
+        addresses = {rank: config.addresses[server] for rank, server in peers.items()}
+        self._controller.send(
+            encode(
+                GroupUp(
+                    group=name,
+                    rank=config.rank,
+                    server=config.servers[config.rank],
+                    peers=peers,
+                    connections=by_peer(connections, addresses),
+                )
+            )
+        )
+        return CollectiveGroup(
+            name,
+            group,
+            members,
+            config.rank,
+            self._payloads,
+            self._device,
+            staged=opened.backend == "gloo",
+        )

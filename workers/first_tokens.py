@@ -1,0 +1,67 @@
+"""What a first token waits for: all KV of its request at the decode worker. Pure; for every fabric."""
+
+from typing import NamedTuple
+
+from workers.plan import RequestPlan
+
+
+class Delivered(NamedTuple):
+    """All KV of a request is at its decode worker since `p2d_end_ns`.
+
+    `batch` computed the last part of its prompt.
+    """
+
+    plan: RequestPlan
+    batch: str
+    p2d_end_ns: int
+
+
+class _Expected:
+    """`plan` is of the newest part of the prompt that is known, in `batch`."""
+
+    __slots__ = ("arrived", "batch", "last_ns", "plan")
+
+    def __init__(self) -> None:
+        self.plan: RequestPlan | None = None
+        self.batch = ""
+        self.arrived = 0
+        self.last_ns = 0
+
+
+class Deliveries:
+    """Counts the P2D flows of requests over all batches with a part of their prompts.
+
+    Flows of an earlier part may be the last to arrive, and flows may arrive before the plan they are of.
+    """
+
+    def __init__(self) -> None:
+        self._expected: dict[int, _Expected] = {}
+
+    def planned(self, request: RequestPlan, batch: str) -> Delivered | None:
+        """The request, or a part of its prompt, is in `batch`. Returns it if all its KV is there already."""
+        expected = self._of(request.request)
+        expected.plan, expected.batch = request, batch
+        return self._complete(expected)
+
+    def arrived(self, request: int, now_ns: int) -> Delivered | None:
+        """A P2D flow of the request has arrived at `now_ns`. Returns the request if that was the last one.
+
+        Calls may come in another order than the flows: the latest time counts, not the last one told.
+        """
+        expected = self._of(request)
+        expected.arrived += 1
+        expected.last_ns = max(expected.last_ns, now_ns)
+        return self._complete(expected)
+
+    def _of(self, request: int) -> _Expected:
+        expected = self._expected.get(request)
+        if expected is None:
+            expected = self._expected[request] = _Expected()
+        return expected
+
+    def _complete(self, expected: _Expected) -> Delivered | None:
+        plan = expected.plan
+        if plan is None or not plan.last or expected.arrived < plan.p2d_flows:
+            return None
+        del self._expected[plan.request]
+        return Delivered(plan, expected.batch, expected.last_ns)
