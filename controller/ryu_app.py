@@ -6,9 +6,11 @@ connects switches, turns `FlowMod` into OpenFlow messages, sends barriers and re
 Run as `python -m controller.ryu_app CONFIG`, CONFIG being a msgpack file of `ShellConfig`.
 """
 
+import contextlib
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -227,13 +229,19 @@ class _Desk:
         with self.lock:
             self.tell(COORDINATOR, Trouble(message=message))
 
+    @contextlib.contextmanager
+    def errors_told(self) -> Iterator[None]:
+        """An error is told to the coordinator, which ends the run. Ryu would only log one of a handler."""
+        try:
+            yield
+        except Exception as error:
+            self.trouble(policy_fault(error) or f"controller: {type(error).__name__}: {error}")
+
     def serve(self) -> None:
-        """Read messages for ever. An error is told to the coordinator, which ends the run."""
+        """Read messages for ever."""
         while True:
-            try:
+            with self.errors_told():
                 self._serve_once()
-            except Exception as error:  # the run must hear of anything that goes wrong here
-                self.trouble(policy_fault(error) or f"controller: {type(error).__name__}: {error}")
 
     def _serve_once(self) -> None:
         try:
@@ -339,12 +347,12 @@ def _application(of: ofcompat.OpenFlow, desk: _Desk) -> Any:
 
         @set_ev_cls(events.EventOFPSwitchFeatures, of.handler.CONFIG_DISPATCHER)  # type: ignore[untyped-decorator]
         def on_features(self, event: Any) -> None:
-            with desk.lock:
+            with desk.errors_told(), desk.lock:
                 desk.switches.connected(event.msg.datapath)
 
         @set_ev_cls(events.EventOFPStateChange, of.handler.DEAD_DISPATCHER)  # type: ignore[untyped-decorator]
         def on_lost(self, event: Any) -> None:
-            with desk.lock:
+            with desk.errors_told(), desk.lock:
                 desk.switches.lost(event.datapath)
 
         @set_ev_cls(
@@ -352,7 +360,8 @@ def _application(of: ofcompat.OpenFlow, desk: _Desk) -> Any:
             [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER],
         )  # type: ignore[untyped-decorator]
         def on_barrier(self, event: Any) -> None:
-            desk.barrier_replied(event.msg.datapath, event.msg.xid)
+            with desk.errors_told():
+                desk.barrier_replied(event.msg.datapath, event.msg.xid)
 
         @set_ev_cls(
             events.EventOFPErrorMsg,

@@ -14,6 +14,7 @@ import psutil
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.network import MTU
 from testbed.emulation.ranks import ProbeResult
+from testbed.fabric import RunFailed
 from testbed.record import Check, Fidelity
 
 PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
@@ -39,6 +40,13 @@ class CpuMeter:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cpu meter", daemon=True)
         self._idle: list[float] = []
+        self._failure: BaseException | None = None
+
+    def check(self) -> None:
+        """Raises `RunFailed` if it has broken off."""
+        if self._failure is not None:
+            what = f"{type(self._failure).__name__}: {self._failure}"
+            raise RunFailed(f"idle CPU time can be read no longer: {what}") from self._failure
 
     def start(self) -> None:
         psutil.cpu_times_percent(None)
@@ -47,10 +55,14 @@ class CpuMeter:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
+        self.check()
 
     def _run(self) -> None:
-        while not self._stop.wait(1.0):
-            self._idle.append(psutil.cpu_times_percent(None).idle / 100)
+        try:
+            while not self._stop.wait(1.0):
+                self._idle.append(psutil.cpu_times_percent(None).idle / 100)
+        except BaseException as error:
+            self._failure = error
 
     @property
     def mean_idle(self) -> float:

@@ -8,6 +8,7 @@ import msgspec
 from controller.flow import PortId
 from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
+from testbed.fabric import RunFailed
 
 INTERVAL_S = 0.25
 _SHOT_S = 0.006
@@ -56,12 +57,17 @@ class LinkMonitor:
         self._before = self._read_segments()
         self._thread.start()
 
+    def check(self) -> None:
+        """Raises `RunFailed` if the watch has broken off."""
+        if self._failure is not None:
+            what = f"{type(self._failure).__name__}: {self._failure}"
+            raise RunFailed(f"the queues can be watched no longer: {what}") from self._failure
+
     def stop(self) -> list[Sample]:
-        """End the watch with one last sample. Raises what the watching thread raised."""
+        """End the watch with one last sample. Raises `RunFailed` if it has broken off."""
         self._stop.set()
         self._thread.join()
-        if self._failure is not None:
-            raise self._failure
+        self.check()
         self._after = self._read_segments()
         return self._samples
 

@@ -64,7 +64,7 @@ class EmulatedRun:
         cpu.start()
         conductor: Conductor = MicroConductor(job) if job.flows else ServingConductor(job)
         player = Player(job, conductor, controller, ranks, self._tell)
-        player.play(zero_wall_ns, self._alive(switch, controller))
+        player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu))
         cpu.stop()
         samples = monitor.stop()
         records = ranks.finish()
@@ -91,11 +91,15 @@ class EmulatedRun:
             wall_s=time.monotonic() - self._begun,
         )
 
-    def _alive(self, switch: ovs.OpenVSwitch, controller: ControllerProcess) -> Callable[[], None]:
+    def _alive(
+        self, switch: ovs.OpenVSwitch, controller: ControllerProcess, monitor: LinkMonitor, cpu: CpuMeter
+    ) -> Callable[[], None]:
         def check() -> None:
             if not switch.alive():
                 raise RunFailed(f"Open vSwitch died during the run: {switch.log_tail()}")
             controller.check()
+            monitor.check()
+            cpu.check()
 
         return check
 

@@ -7,6 +7,7 @@ them; files live on a tmpfs that only the sandbox's mount namespace has. Nothing
 changed, so there is nothing to put back.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,12 +54,25 @@ def write_frame(stream: IO[bytes], report: Report) -> None:
     stream.flush()
 
 
-def _read_frame(stream: IO[bytes]) -> Report | None:
+class _BrokenOff(Exception):
+    """The stream ended: between two reports, or (`inside`) in the middle of one."""
+
+    def __init__(self, inside: str = "") -> None:
+        self.inside = inside
+
+
+def _read_frame(stream: IO[bytes]) -> Report:
     head = stream.read(8)
-    if len(head) < 8:
-        return None
-    raw = stream.read(int.from_bytes(head, "big"))
-    report: Report = _decode(raw)
+    if not head:
+        raise _BrokenOff
+    size = int.from_bytes(head, "big")
+    raw = stream.read(size) if len(head) == 8 else b""
+    if len(head) < 8 or len(raw) < size:
+        raise _BrokenOff("its last report breaks off")
+    try:
+        report: Report = _decode(raw)
+    except msgspec.MsgspecError as error:
+        raise _BrokenOff(f"its last report cannot be read: {error}") from None
     return report
 
 
@@ -87,12 +101,20 @@ def run_in_sandbox(job: Job, progress: Callable[[Progress], None]) -> RunRecord:
         )
         os.close(write_fd)
         try:
-            assert process.stdin is not None
-            process.stdin.write(msgspec.msgpack.encode(job))
-            process.stdin.close()
+            _hand_over(process, job)
             return _follow(process, reports, errors, progress)
         finally:
             kill(process)
+
+
+def _hand_over(process: "subprocess.Popen[bytes]", job: Job) -> None:
+    assert process.stdin is not None
+    # It may be gone already: `_follow` tells how it ended. A broken pipe that went on from here would be
+    # taken for a closed standard output.
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(msgspec.msgpack.encode(job))
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
 
 
 def _follow(
@@ -102,7 +124,12 @@ def _follow(
     progress: Callable[[Progress], None],
 ) -> RunRecord:
     while True:
-        report = _read_frame(reports)
+        try:
+            report = _read_frame(reports)
+        except _BrokenOff as end:
+            process.wait()
+            what = ", ".join(filter(None, (_how(process.returncode), end.inside)))
+            raise RunFailed(f"the sandbox ended early ({what}):\n{_tail(errors)}") from None
         match report:
             case Moved():
                 progress(report.progress)
@@ -110,9 +137,6 @@ def _follow(
                 return report.record
             case Failed():
                 raise RunFailed(report.message + (f"\n{report.log}" if report.log else ""))
-            case None:
-                process.wait()
-                raise RunFailed(f"the sandbox ended early ({_how(process.returncode)}):\n{_tail(errors)}")
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:

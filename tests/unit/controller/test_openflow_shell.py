@@ -231,3 +231,14 @@ def test_what_a_run_cannot_survive_is_told_to_the_coordinator(controller: Contro
     dpid = controller.wiring.bridges["s1"].dpid
     assert said.message == f"switch {dpid:#x} refused a message: type 5, code 1"
     assert controller.process.poll() is None
+
+
+def test_what_goes_wrong_in_a_handler_of_switch_events_is_told_too(controller: Controller) -> None:
+    """Ryu catches what its handlers raise: it would be a line in a log, and a run that waits for ever."""
+    controller.connect_all()
+    stranger = FakeSwitch("stranger", 0xDEAD, controller.port)
+    said = controller.hear(COORDINATOR)
+    stranger.close()
+    assert isinstance(said, Trouble)
+    assert said.message == "controller: ValueError: a switch with the unknown datapath id 0xdead connected"
+    assert controller.process.poll() is None

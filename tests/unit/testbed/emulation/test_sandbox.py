@@ -1,0 +1,58 @@
+"""A sandbox that never came up, or that broke off, is a run that failed: `unshare` is played by a script."""
+
+from pathlib import Path
+
+import pytest
+from serving_world import job, placed
+
+from testbed.emulation.sandbox import run_in_sandbox
+from testbed.fabric import RunFailed
+
+
+def plays(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """In place of `unshare`, whose last argument is the descriptor that reports are written to."""
+    path = folder / "unshare"
+    path.write_text(f'#!/bin/bash\nfd="${{@: -1}}"\n{script}\n')
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin")
+
+
+def failure() -> str:
+    with pytest.raises(RunFailed) as caught:
+        run_in_sandbox(job(*placed()), lambda progress: None)
+    return str(caught.value)
+
+
+def test_a_sandbox_that_does_not_come_up_is_a_failed_run_with_its_last_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It reads no job: writing one ends in a broken pipe, which is not what has to be told."""
+    plays(monkeypatch, tmp_path, 'exec 0<&-; echo "unshare failed: Operation not permitted" >&2; exit 1')
+    assert failure() == "the sandbox ended early (exit code 1):\nunshare failed: Operation not permitted"
+
+
+def test_a_job_that_is_larger_than_a_pipe_does_not_hide_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plays(monkeypatch, tmp_path, "head -c 100 >/dev/null; kill -KILL $$")
+    made = job(*placed(servers=900))
+    with pytest.raises(RunFailed, match=r"the sandbox ended early \(signal 9\)"):
+        run_in_sandbox(made, lambda progress: None)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (r"\0\0\0", "its last report breaks off"),
+        (r"\0\0\0\0\0\0\0\100half", "its last report breaks off"),
+        (r"\0\0\0\0\0\0\0\4junk", "its last report cannot be read"),
+    ],
+    ids=["in the length", "in the report", "no report"],
+)
+def test_a_report_that_breaks_off_is_a_failed_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: str, told: str
+) -> None:
+    plays(monkeypatch, tmp_path, f"cat >/dev/null; printf '{written}' >&$fd; echo killed >&2; exit 7")
+    message = failure()
+    assert message.startswith(f"the sandbox ended early (exit code 7, {told}")
+    assert message.endswith("killed")
