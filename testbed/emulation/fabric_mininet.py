@@ -27,8 +27,14 @@ class MininetFabric:
 
     name = "mininet"
 
+    def __init__(self) -> None:
+        self._requirements: list[Requirement] | None = None
+
     def requirements(self) -> list[Requirement]:
-        return requirements()
+        """Looked up once: that takes a dozen programs, and no policy of a run changes the answer."""
+        if self._requirements is None:
+            self._requirements = requirements()
+        return self._requirements
 
     def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
         missing = [r for r in self.requirements() if r.needed and not r.ok]

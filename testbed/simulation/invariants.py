@@ -21,20 +21,24 @@ class Invariants:
         self._network = network
         self._on = on
         self._last_ns = 0
+        self._fullest = 0.0
         self._back = 0
         self._held_back = 0
         self._too_fast = 0
         self._disorder = 0
 
     def moment(self, now_ns: int) -> None:
-        """A moment begins."""
+        """The next moment is to be at `now_ns`, as the agenda, the network and the scheduler have it."""
         if now_ns < self._last_ns:
             self._back += 1
-        self._last_ns = now_ns
+        self._last_ns = max(self._last_ns, now_ns)
 
     def sample(self) -> None:
         """The network is settled, and it is time for a thorough look."""
-        if self._on and not self._network.guarantee:
+        if not self._on:
+            return
+        self._fullest = max(self._fullest, self._network.fullest_now())
+        if not self._network.guarantee:
             self._held_back += self._network.held_back(_RATES)
 
     def flow_done(
@@ -58,7 +62,8 @@ class Invariants:
         owed: Mapping[PortId, float],
         now_ns: int,
     ) -> Fidelity:
-        """At the end. `owed` are the bytes that flows had for each port."""
+        """At the end. `ended` is counted in the results, not by what ended the run; `owed` are the bytes that
+        flows had for each port."""
         sent = self._network.sent_bytes(now_ns).sum(axis=1)
         lost = max(
             (
@@ -67,7 +72,7 @@ class Invariants:
             ),
             default=0.0,
         )
-        fullest = self._network.fullest
+        fullest = max(self._fullest, self._network.fullest)
         checks = (
             _check("1 requests ended / arrived", ended / max(1, arrived), "= 1", ended == arrived),
             _check(

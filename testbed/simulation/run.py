@@ -75,9 +75,9 @@ class SimulatedRun:
         times = [t for t in (agenda.next_ns(), network.next_end_ns(), self._look_ns()) if t is not None]
         if not times:
             raise RunFailed("nothing moves and nothing is to come: a bug")
+        self._invariants.moment(min(times))
         now_ns = agenda.now_ns = max(before_ns, min(times))
         self._moving += len(network) * (now_ns - before_ns)
-        self._invariants.moment(now_ns)
         finished = network.take_finished(now_ns)
         if finished:
             self._transport.finished(finished)
@@ -92,7 +92,8 @@ class SimulatedRun:
         tick_ns = self._scheduler.next_tick_ns()
         if not len(self._network):
             return tick_ns
-        due_ns = self._progress_due_ns
+        # Nothing was told while nothing was on its way: then it is due now.
+        due_ns = max(self._progress_due_ns, self._agenda.now_ns)
         return due_ns if tick_ns is None or due_ns < tick_ns else tick_ns
 
     def _look(self) -> None:
@@ -131,9 +132,11 @@ class SimulatedRun:
         job = self._job
         end_ns = self._agenda.now_ns
         self._network.settle(end_ns)
+        requests = self._conductor.request_rows()
+        answered = sum(row.first_token_ns is not None for row in requests)
         fidelity = self._invariants.judge(
-            arrived=self._conductor.total,
-            ended=self._conductor.done,
+            arrived=len(job.flows or job.requests),
+            ended=len(self._transport.flows) if job.flows else answered,
             submitted=self._transport.submitted,
             completed=len(self._transport.flows),
             owed=self._transport.carried(),
@@ -143,7 +146,7 @@ class SimulatedRun:
         return RunRecord(
             policy=job.policy,
             fabric="sim",
-            requests=self._conductor.request_rows(),
+            requests=requests,
             flows=self._transport.flows,
             decisions=self._transport.decisions,
             spans=self._ranks.spans,

@@ -22,6 +22,21 @@ def bytes_left(now_ns: int, ports: Ports, streams: Streams, hops: Hops, port: in
 
 
 @compiled
+def fullest(ports: Ports, streams: Streams, hops: Hops) -> float:
+    """The most that any port carries now, over its capacity, added up from its streams' rates."""
+    most = 0.0
+    for port in range(len(ports.capacity)):
+        used = 0.0
+        for level in range(LEVELS):
+            hop = ports.first_hop[port, level]
+            while hop >= 0:
+                used += hops.weight[hop] * streams.rate[hops.stream[hop]]
+                hop = hops.following[hop]
+        most = max(most, used / ports.capacity[port])
+    return most
+
+
+@compiled
 def held_back(ports: Ports, streams: Streams, hops: Hops, rows: int, tolerance: float) -> int:
     """How many streams are slower than strict priority and max-min fairness would have them.
 

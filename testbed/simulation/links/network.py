@@ -190,8 +190,15 @@ class FluidNetwork:
 
     @property
     def fullest(self) -> float:
-        """The most that any port was asked to carry at any time, over its capacity."""
+        """The most that any port was asked to carry at any time, over its capacity, as sharing reckons it."""
         return float(self._scratch["fullest"][0])
+
+    def fullest_now(self) -> float:
+        """The most that any port carries now, over its capacity, added up from its streams.
+
+        Call `settle` before. Costs as much as all streams there are.
+        """
+        return float(inspection.fullest(self._ports, self._streams, self._hops))
 
     def held_back(self, tolerance: float) -> int:
         """How many streams are slower than strict priority and max-min fairness would have them.

@@ -123,3 +123,15 @@ def test_what_the_machine_lacks_is_said_before_anything_is_tried(
     with pytest.raises(FabricUnavailable) as caught:
         run(sized())
     assert (caught.value.fabric, caught.value.missing) == ("mininet", [ovs])
+
+
+def test_what_the_machine_has_is_looked_up_once_for_all_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    lookups = []
+    monkeypatch.setattr(fabric_mininet, "requirements", lambda: lookups.append("now") or [])
+    monkeypatch.setattr(fabric_mininet, "run_in_sandbox", lambda job, progress: job.policy)
+    fabric = MininetFabric()
+    fabric.requirements()
+    made = sized()
+    for policy in ("fair", "stage", "mfs"):
+        fabric.run(msgspec.structs.replace(made, policy=policy), lambda progress: None)
+    assert lookups == ["now"]
