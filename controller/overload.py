@@ -1,11 +1,11 @@
 """Request-level control: what it may do, and Algorithm 1 of MFS v1, which requests to give up.
 
-Formulas, choices and what was left open: docs/request-control.md.
+Formulas, choices and what was left open: docs/concepts/request-control.md.
 """
 
 import enum
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -135,6 +135,30 @@ def _take_off(total: dict[PortId, int], load: Mapping[PortId, int]) -> None:
         total[port] -= size_bytes
 
 
+class Prunings:
+    """Which requests were ever pruned, how often, and which of them were still pruned at their end.
+
+    Told of each change by a `Scheduler`; it outlives what the scheduler remembers.
+    """
+
+    def __init__(self) -> None:
+        self.times: dict[str, int] = {}
+        self._now: set[str] = set()
+
+    def changed(self, request: str, pruned: bool) -> None:
+        """`request` is pruned from now on, or freed."""
+        if pruned:
+            self.times[request] = self.times.get(request, 0) + 1
+            self._now.add(request)
+        else:
+            self._now.discard(request)
+
+    @property
+    def at_their_end(self) -> frozenset[str]:
+        """The requests that were pruned and never freed again."""
+        return frozenset(self._now)
+
+
 @dataclass(slots=True)
 class _Left:
     """Bytes of a batch that are not delivered yet: of its collectives, and of each request."""
@@ -146,11 +170,18 @@ class _Left:
 class Overload:
     """Keeps what is left of each active batch, and which requests are pruned until the next review.
 
-    `ports` are capacities in model bits/s. Memory: one entry per active batch, request and port.
-    Without a `control`, or with one that prunes nothing, it keeps nothing.
+    `ports` are capacities in model bits/s. `changed` is told of each request that is pruned (True) or freed
+    while it is active (False). Memory: one entry per active batch, request and port. Without a `control`, or
+    with one that prunes nothing, it keeps nothing.
     """
 
-    def __init__(self, control: RequestControl | None, ports: Mapping[PortId, int]) -> None:
+    def __init__(
+        self,
+        control: RequestControl | None,
+        ports: Mapping[PortId, int],
+        changed: Callable[[str, bool], None],
+    ) -> None:
+        self._changed = changed
         self._control = control if control is not None and control.prune else None
         self._bps = ports
         self._active_requests = 0
@@ -188,10 +219,17 @@ class Overload:
         active = list(batches)
         loads = [load for batch in active if (load := self._load_of(batch)).requests]
         # A request may be in several batches: sent for while it was queued, or split.
-        self._active_requests = len({request.id for load in loads for request in load.requests})
+        requests = {request.id for load in loads for request in load.requests}
+        self._active_requests = len(requests)
         budget = self._control.most_pruned(self._active_requests)
         before = self._pruned
         self._pruned = overloading_requests(now_ns, loads, bps=self._bps, budget=budget)
+        for request in self._pruned:
+            if request not in before:
+                self._changed(request, True)
+        for request in before:
+            if request not in self._pruned and request in requests:
+                self._changed(request, False)
         self._wholly = {
             load.id for load in loads if all(request.id in self._pruned for request in load.requests)
         }

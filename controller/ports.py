@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from controller.flow import Flow, PortId, Stage
-from controller.urgency import NS_PER_S
+from controller.units import NS_PER_S
 
 RHO_CAP = 0.95
 """At least 5 % of a port is always taken to be left for S3; MLU divides by `1 - rho`."""

@@ -124,10 +124,12 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True, tag="permit"):
     lane_wait_wall_ns: int
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
-    """The coordinator asks for a `Status` or, at the end of a run, for the `Log`."""
+class AskStatus(msgspec.Struct, frozen=True, kw_only=True, tag="ask_status"):
+    """The coordinator asks for a `Status`."""
 
-    what: str
+
+class AskLog(msgspec.Struct, frozen=True, kw_only=True, tag="ask_log"):
+    """The coordinator asks, at the end of a run, for the `Log`."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
@@ -157,8 +159,12 @@ class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
+    """`pruned` says how often each request was pruned; those in `ended_pruned` were never freed again."""
+
     decisions: tuple[LoggedDecision, ...]
     paths: tuple[LoggedPath, ...]
+    pruned: dict[str, int]
+    ended_pruned: tuple[str, ...]
     flow_mods: int
     barriers: int
 
@@ -180,7 +186,8 @@ Up = (
     | LayerAdvanced
     | FlowProgress
     | Completion
-    | Ask
+    | AskStatus
+    | AskLog
 )
 Down = Permit | BatchKnown | Status | Log | Trouble
 

@@ -20,9 +20,11 @@ from controller import ofcompat
 from controller.dispatcher import Action, Dispatcher, Enforce, Grant
 from controller.flow import Level
 from controller.openflow import Command, FlowMod, Match, RuleBook, Wiring, per_switch
+from controller.overload import Prunings
 from controller.policies.fault import policy_fault
 from controller.protocol import (
-    Ask,
+    AskLog,
+    AskStatus,
     BatchKnown,
     BatchStarted,
     ClockStart,
@@ -46,7 +48,7 @@ from controller.scheduler import Scheduler
 from controller.spec import read_spec
 
 COORDINATOR = "coordinator"
-"""Name of the downlink that answers `Ask` and `BatchStarted` and hears of trouble."""
+"""Name of the downlink that answers questions and `BatchStarted` and hears of trouble."""
 
 
 class ShellConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,7 +200,13 @@ class _Desk:
     def __init__(self, of: ofcompat.OpenFlow, config: ShellConfig) -> None:
         rules = RuleBook(config.wiring)
         spec = read_spec(config.policy, **config.policy_defaults)
-        scheduler = Scheduler(spec.policy, ports=config.wiring.port_bps, control=spec.control)
+        self._prunings = Prunings()
+        scheduler = Scheduler(
+            spec.policy,
+            ports=config.wiring.port_bps,
+            control=spec.control,
+            pruned=self._prunings.changed,
+        )
         self._of = of
         self._dispatcher = Dispatcher(scheduler, rules)
         self._expected = len(config.wiring.bridges)
@@ -301,9 +309,9 @@ class _Desk:
             case ClockStart():
                 self._zero_wall_ns = message.zero_wall_ns
                 self._dilation = message.time_dilation
-            case Ask(what="log"):
+            case AskLog():
                 self.tell(COORDINATOR, self._log())
-            case _:
+            case AskStatus():
                 self.tell(COORDINATOR, self._status())
 
     def barrier_replied(self, datapath: Any, xid: int) -> None:
@@ -332,6 +340,8 @@ class _Desk:
         return Log(
             decisions=tuple(self._dispatcher.decisions),
             paths=tuple(self._dispatcher.paths),
+            pruned=self._prunings.times,
+            ended_pruned=tuple(sorted(self._prunings.at_their_end)),
             flow_mods=self.switches.flow_mods,
             barriers=self.switches.barriers,
         )

@@ -6,7 +6,7 @@ force and then permits the flow to start; later ones move it while it runs.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
@@ -39,7 +39,8 @@ class Scheduler:
 
     `control` prunes requests on top of the policy when a batch arrives or departs: their flows are in the
     scavenger until a later review frees them. The policy goes on deciding meanwhile and sees its own
-    levels; a freed flow gets the last one.
+    levels; a freed flow gets the last one. `pruned` is told of each request that is pruned (True) or freed
+    (False).
 
     `view` is what the policy sees, to be read only.
     """
@@ -51,11 +52,12 @@ class Scheduler:
         ports: Mapping[PortId, int],
         exact: bool = False,
         control: RequestControl | None = None,
+        pruned: Callable[[str, bool], None] = lambda request, pruned: None,
     ) -> None:
         self._policy = policy
         kept = PortLoads if policy.reads_ports else UnreadPortLoads
         self._loads = kept(ports, rho_window_ns=policy.rho_window_ns)
-        self._overload = Overload(control, ports)
+        self._overload = Overload(control, ports, pruned)
         self._held: set[str] = set()
         self._flows: dict[str, ActiveFlow] = {}
         self._batches: dict[str, ActiveBatch] = {}

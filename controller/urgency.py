@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-NS_PER_S = 1_000_000_000
+from controller.units import NS_PER_S
 
 
 def mlu(due_bytes: int, time_left_ns: int, bps: int, rho: float = 0.0) -> float:

@@ -1,5 +1,6 @@
 """The fabrics by name. Each is made by a function that imports it: a run needs only its own."""
 
+import enum
 from collections.abc import Callable
 
 import msgspec
@@ -19,7 +20,14 @@ def _sim() -> Fabric:
     return SimulatedFabric()
 
 
-FABRICS: dict[str, Callable[[], Fabric]] = {"mininet": _mininet, "sim": _sim}
+class FabricName(enum.StrEnum):
+    """What a scenario calls a fabric."""
+
+    MININET = "mininet"
+    SIM = "sim"
+
+
+FABRICS: dict[str, Callable[[], Fabric]] = {FabricName.MININET: _mininet, FabricName.SIM: _sim}
 
 AUTO = "auto"
 """What a scenario says to have the emulated fabric where it can run, and the simulated one elsewhere."""
@@ -37,13 +45,13 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
 
 def choose() -> Chosen:
     """What `auto` stands for on this machine."""
-    missing = missing_of(FABRICS["mininet"]())
+    missing = missing_of(FABRICS[FabricName.MININET]())
     if not missing:
-        return Chosen(name="mininet")
+        return Chosen(name=FabricName.MININET)
     told = ", ".join(need.name for need in missing[:_TOLD])
     more = f" and {len(missing) - _TOLD} more" if len(missing) > _TOLD else ""
     return Chosen(
-        name="sim",
+        name=FabricName.SIM,
         note=f"the emulated fabric cannot run here (missing: {told}{more}): simulated;"
         " `mfs doctor` says how to get it",
     )

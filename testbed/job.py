@@ -10,7 +10,10 @@ import msgspec
 
 from controller.flow import Transfer
 from controller.overload import RequestControl
+from testbed.models.gpus import GpuSpeed
+from testbed.models.shape import ModelShape
 from testbed.topology import Topology
+from workers.options import ComputeMode, Device
 from workers.plan import BatchPlan, CollectiveKind
 
 
@@ -75,67 +78,6 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
     def node_of(self, rank: int) -> str:
         return self.ranks[rank].node
-
-
-class LatentAttention(msgspec.Struct, frozen=True, kw_only=True):
-    """Multi-head latent attention (DeepSeek-V2): K and V of all heads come from one latent per token.
-
-    `q_rank` is the width of the queries' own latent, 0 without one. A head's queries and keys have `nope_dim`
-    elements and `rope_dim` more with a position in them, its values `v_dim`.
-    """
-
-    q_rank: int
-    kv_rank: int
-    nope_dim: int
-    rope_dim: int
-    v_dim: int
-
-
-class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
-    """The sizes of a decoder model that byte and FLOP counts follow from. `experts == 0`: dense.
-
-    `ffn` is the inner width of one routed expert, or of the MLP of a dense model. In a mixture of experts the
-    layers in `dense_layers` have an MLP of `dense_ffn` instead, and every token also passes an expert of
-    `shared_ffn` (0: there is none). With `latent` set, `kv_heads` and `head_dim` say nothing about KV.
-    `window` is how far back a token looks, None for all the way. A `gated` feed-forward has three matrices
-    of hidden x width, one that is not has two. `bytes_per_element` is of activations, `kv_element_bytes` of
-    cached KV, `weight_bytes` of a weight.
-    """
-
-    name: str
-    layers: int
-    hidden: int
-    q_heads: int
-    kv_heads: int
-    head_dim: int
-    ffn: int
-    experts: int
-    top_k: int
-    bytes_per_element: int
-    dense_layers: tuple[int, ...] = ()
-    dense_ffn: int = 0
-    shared_ffn: int = 0
-    latent: LatentAttention | None = None
-    window: int | None = None
-    gated: bool = True
-    kv_element_bytes: float = 2.0
-    weight_bytes: float = 2.0
-
-
-class GpuSpeed(msgspec.Struct, frozen=True, kw_only=True):
-    """Dense 16-bit peak and memory bandwidth of a GPU, and the shares of them that prefill reaches.
-
-    `launch_s` is what a step takes besides its work. `measured` is where the shares come from, empty for an
-    assumption.
-    """
-
-    name: str
-    peak_flops: float
-    memory_bytes_per_s: float
-    efficiency: float
-    memory_efficiency: float = 1.0
-    launch_s: float = 0.0
-    measured: str = ""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,8 +153,8 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    device: str
-    compute: str
+    device: Device
+    compute: ComputeMode
     lanes_s1: int
     lanes_s3: int
     chunk_bytes: int
@@ -220,7 +162,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overheads(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine adds to what links and plans promise; the defaults add nothing (docs/validation.md).
+    """What a machine adds to ideal links and plans; the defaults add nothing (docs/concepts/validation.md).
 
     Payload gets `goodput` of a port's rate, and a port that was idle for long enough lets `burst_bytes` pass
     at once. From submit to start a flow waits `permit_ns`, or `permit_kept_ns` where its lane or its side of

@@ -5,16 +5,27 @@ encoded as arrays, without the names of their fields, and left alone by the garb
 be in no cycle: there are millions of them.
 """
 
+import enum
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from controller.flow import ALL_PEERS, Level, PortId, Stage, Transfer
 from controller.lanes import LevelTrail
+from workers.spans import SpanKind
+
+
+class RequestStatus(enum.StrEnum):
+    """How a request ended: with a first token, or without one."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One request. `ttft_ns` is arrival to first token; `status` is completed, pruned or failed.
+    """One request. `ttft_ns` is arrival to first token.
+
+    Request control pruned it `times_pruned` times; it `ended_pruned` if it was never freed after the last.
 
     `last_token_ns` is when the last of `output_tokens` was out, None where decoding is not modelled.
 
@@ -24,7 +35,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
 
     request: int
     slo_class: str
-    status: str
+    status: RequestStatus
     unit: str | None
     batch: str | None
     decode_rank: int | None
@@ -44,6 +55,8 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     earlier_batches: tuple[str, ...] = ()
     output_tokens: int = 0
     last_token_ns: int | None = None
+    times_pruned: int = 0
+    ended_pruned: bool = False
 
     @property
     def tpot_ns(self) -> float | None:
@@ -136,11 +149,10 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
 
 
 class SpanRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """What a rank did: `kind` is `s1_wait`, `compute`, `collective`, `paused` (for another batch) or
-    `decode` (its first step)."""
+    """What a rank did."""
 
     rank: int
-    kind: str
+    kind: SpanKind
     label: str
     batch: str | None
     layer: int | None

@@ -5,6 +5,7 @@ import time
 import torch
 
 from workers.clock import Clock
+from workers.options import ComputeMode
 
 _SIDE = {"cpu": 256, "cuda": 4096}
 _CALIBRATION_PRODUCTS = 20
@@ -52,10 +53,9 @@ class MatmulCompute:
 Compute = TimedCompute | MatmulCompute
 
 
-def make_compute(mode: str, clock: Clock, device: torch.device, time_dilation: float) -> Compute:
-    """`mode` is `timed` or `matmul`."""
-    if mode == "timed":
-        return TimedCompute(clock)
-    if mode == "matmul":
-        return MatmulCompute(device, time_dilation)
-    raise ValueError(f"unknown compute mode {mode!r}: timed or matmul")
+def make_compute(mode: ComputeMode, clock: Clock, device: torch.device, time_dilation: float) -> Compute:
+    match mode:
+        case ComputeMode.TIMED:
+            return TimedCompute(clock)
+        case ComputeMode.MATMUL:
+            return MatmulCompute(device, time_dilation)

@@ -8,6 +8,7 @@ from workers.first_tokens import Delivered, Deliveries
 from workers.plan import BatchPlan
 from workers.protocol import FirstToken, Span, encode
 from workers.recorder import Recorder
+from workers.spans import SpanKind
 from workers.wire import Outbox
 
 
@@ -56,7 +57,7 @@ class DecodeDesk:
             now_ns = self._clock.now_ns()
             self._recorder.spans.append(
                 Span(
-                    kind="decode",
+                    kind=SpanKind.DECODE_STEP,
                     label=f"request {plan.request}",
                     batch=delivered.batch,
                     layer=None,

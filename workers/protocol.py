@@ -6,7 +6,9 @@ Sent over ZeroMQ as msgpack frames. `*_wall_ns` is CLOCK_MONOTONIC; `*_ns` is mo
 import msgspec
 
 from controller.flow import Stage, Transfer
+from workers.options import ComputeMode, Device
 from workers.plan import BatchPlan, Resume
+from workers.spans import SpanKind
 
 
 class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +46,8 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     chunk_bytes: int
     verify_share: float
     seed: int
-    device: str
-    compute: str
+    device: Device
+    compute: ComputeMode
     to_controller: str
     from_controller: str
     to_coordinator: str
@@ -172,7 +174,7 @@ class ReceivedFlow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
-    kind: str
+    kind: SpanKind
     label: str
     batch: str | None
     layer: int | None

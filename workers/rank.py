@@ -18,6 +18,7 @@ from workers.collectives import CollectiveGroup
 from workers.compute import make_compute
 from workers.connecting import Connected, Connector
 from workers.decode import DecodeDesk
+from workers.options import Device
 from workers.payload import Payloads, sampled
 from workers.plan import BatchPlan, Collective, Compute, Resume
 from workers.protocol import (
@@ -43,6 +44,7 @@ from workers.protocol import (
 from workers.protocol import encode as encode_report
 from workers.recorder import Recorder
 from workers.sender import Sender
+from workers.spans import SpanKind
 from workers.wire import Inbox, Outbox
 
 
@@ -210,7 +212,7 @@ class Rank:
             self._run_batch(order)
         if order.batch != plan.id:
             raise RuntimeError(f"told to go on with batch {order.batch}, but {plan.id} has paused")
-        self._span("paused", "", plan.id, layer, start_ns)
+        self._span(SpanKind.PAUSED, "", plan.id, layer, start_ns)
 
     def _advance(self, plan: BatchPlan, layer: int) -> None:
         """To the scheduler, reused KV that was sent for early is at the layer of the batch it is for."""
@@ -226,13 +228,13 @@ class Rank:
             return
         start_ns = self._clock.now_ns()
         self._arrivals.take(flows)
-        self._span("s1_wait", f"{len(flows)} flows", batch, layer, start_ns)
+        self._span(SpanKind.S1_WAIT, f"{len(flows)} flows", batch, layer, start_ns)
 
     def _run_compute(self, step: Compute, place: int, batch: str, layer: int) -> None:
         start_ns = self._clock.now_ns()
         if step.seconds[place] > 0:
             self._compute.run(step.seconds[place])
-        self._span("compute", step.label, batch, layer, start_ns)
+        self._span(SpanKind.COMPUTE, step.label, batch, layer, start_ns)
 
     def _run_collective(self, step: Collective, batch: str, layer: int) -> None:
         group = self._connected.groups[step.group]
@@ -250,7 +252,7 @@ class Rank:
             ReceivedFlow(id=share.id, finish_ns=end_ns, verified=True if verify else None)
         )
         if not step.round_seconds:
-            self._span("collective", step.label, batch, layer, start_ns)
+            self._span(SpanKind.COLLECTIVE, step.label, batch, layer, start_ns)
 
     def _rounds_of_attention(
         self, step: Collective, index: int, batch: str, layer: int, start_ns: int
@@ -260,16 +262,16 @@ class Rank:
 
         def compute(number: int) -> None:
             nonlocal waiting_since_ns
-            self._span("collective", step.label, batch, layer, waiting_since_ns)
+            self._span(SpanKind.COLLECTIVE, step.label, batch, layer, waiting_since_ns)
             begun_ns = self._clock.now_ns()
             if step.round_seconds[index][number] > 0:
                 self._compute.run(step.round_seconds[index][number])
-            self._span("compute", step.label, batch, layer, begun_ns)
+            self._span(SpanKind.COMPUTE, step.label, batch, layer, begun_ns)
             waiting_since_ns = self._clock.now_ns()
 
         return compute
 
-    def _span(self, kind: str, label: str, batch: str, layer: int, start_ns: int) -> None:
+    def _span(self, kind: SpanKind, label: str, batch: str, layer: int, start_ns: int) -> None:
         self._recorder.spans.append(
             Span(
                 kind=kind,
@@ -288,16 +290,16 @@ def _peer_bytes(step: Collective, group: CollectiveGroup) -> dict[int, int]:
     return {group.members[index]: size for index, size in sent.items()}
 
 
-def choose_device(wanted: str, rank: int, ranks: int) -> tuple[torch.device, bool]:
+def choose_device(wanted: Device, rank: int, ranks: int) -> tuple[torch.device, bool]:
     """The device of a rank, and whether collectives can use NCCL there.
 
     `auto` takes CUDA when present. NCCL needs a GPU per rank; with fewer, ranks share GPUs and
     collectives go through gloo. Raises `RuntimeError` for `cuda` on a machine without.
     """
     available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
+    if wanted is Device.CUDA and not available:
         raise RuntimeError("workers.device is cuda, but this machine has no CUDA device")
-    if wanted == "cpu" or not available:
+    if wanted is Device.CPU or not available:
         return torch.device("cpu"), False
     count = torch.cuda.device_count()
     return torch.device("cuda", rank % count), count >= ranks

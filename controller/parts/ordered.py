@@ -11,8 +11,6 @@ from controller.parts.bands import Bands
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.view import ActiveFlow, View
 
-NS_PER_MS = 1_000_000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderedOptions:

@@ -114,7 +114,7 @@ class Gauge:
 
 
 @dataclass(slots=True, eq=False)
-class Group:
+class SharedDeadline:
     """S3 flows of one batch that share deadline and ports, and so their MLU.
 
     No flow of it is on a lower level than `lowest`.
@@ -129,7 +129,7 @@ class Group:
         return next(iter(self.flows.values()))
 
 
-class Groups:
+class SharedDeadlines:
     """The active S3 flows by batch and, inside a batch, by what their MLU depends on.
 
     A request posts one S3 flow per layer along one path: looking at a batch costs a look per
@@ -138,7 +138,7 @@ class Groups:
 
     def __init__(self, demand: Demand) -> None:
         self._own = demand is Demand.OWN
-        self._batches: dict[str | None, dict[tuple[object, ...], Group]] = {}
+        self._batches: dict[str | None, dict[tuple[object, ...], SharedDeadline]] = {}
 
     def add(self, flow: ActiveFlow, level: Level) -> None:
         """`flow` is about to be given `level`."""
@@ -146,7 +146,7 @@ class Groups:
         key = self._key(flow)
         group = groups.get(key)
         if group is None:
-            group = groups[key] = Group(key, level)
+            group = groups[key] = SharedDeadline(key, level)
         group.lowest = max(group.lowest, level)
         group.flows[flow.flow.id] = flow
 
@@ -159,17 +159,17 @@ class Groups:
         if not groups:
             del self._batches[flow.flow.batch]
 
-    def of_batch(self, batch: str) -> Iterable[Group]:
+    def of_batch(self, batch: str) -> Iterable[SharedDeadline]:
         return self._batches.get(batch, {}).values()
 
-    def with_flow(self, flow: ActiveFlow) -> Group:
+    def with_flow(self, flow: ActiveFlow) -> SharedDeadline:
         return self._batches[flow.flow.batch][self._key(flow)]
 
-    def all(self) -> Iterable[Group]:
+    def all(self) -> Iterable[SharedDeadline]:
         for groups in self._batches.values():
             yield from groups.values()
 
-    def unpaced(self) -> Iterable[Group]:
+    def unpaced(self) -> Iterable[SharedDeadline]:
         """Those for which no layer boundary will come. The flows of a batch are alike in this."""
         for groups in self._batches.values():
             if next(iter(groups.values())).any_flow.unpaced:

@@ -1,6 +1,6 @@
 """Who goes first: one policy per file, found by name.
 
-A policy of your own needs no change here: see docs/adding-a-policy.md.
+A policy of your own needs no change here: see docs/policies/adding-a-policy.md.
 """
 
 from controller.policies import (

@@ -1,4 +1,4 @@
-"""What a policy of another package imports: see docs/adding-a-policy.md."""
+"""What a policy of another package imports: see docs/policies/adding-a-policy.md."""
 
 from controller.policy import UNCHANGED, NoOptions, Policy, PolicyError, Verdict, Verdicts
 from controller.view import ActiveBatch, ActiveFlow, View

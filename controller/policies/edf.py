@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 from controller.flow import Level
-from controller.parts.ordered import NS_PER_MS, Ageing
+from controller.parts.ordered import Ageing
 from controller.policies.registry import register
+from controller.units import NS_PER_MS
 from controller.view import ActiveFlow, View
 
 

@@ -3,8 +3,9 @@
 import math
 
 from controller.parts.laxity import waiting_requests
-from controller.parts.ordered import NS_PER_MS, Ageing
+from controller.parts.ordered import Ageing
 from controller.policies.registry import register
+from controller.units import NS_PER_MS
 from controller.view import ActiveFlow, View
 
 

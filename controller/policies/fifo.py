@@ -1,8 +1,9 @@
 """First in, first out, between flows: the one submitted earlier goes first."""
 
-from controller.parts.ordered import NS_PER_MS, Ageing
+from controller.parts.ordered import Ageing
 from controller.policies.registry import register
 from controller.policy import Verdicts
+from controller.units import NS_PER_MS
 from controller.view import ActiveFlow, View
 
 

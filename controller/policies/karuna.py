@@ -10,10 +10,11 @@ from typing import Annotated
 from controller.flow import RMLQ_LEVELS, Level
 from controller.parts.bands import Bands
 from controller.parts.laxity import alone_ns
-from controller.parts.ordered import NS_PER_MS, AgeingOptions
+from controller.parts.ordered import AgeingOptions
 from controller.policies.registry import register
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
-from controller.urgency import NS_PER_S, latest_finish_ns
+from controller.units import NS_PER_MS, NS_PER_S
+from controller.urgency import latest_finish_ns
 from controller.view import ActiveFlow, View
 
 

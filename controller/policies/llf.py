@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from controller.parts.laxity import latest_start_ns
-from controller.parts.ordered import NS_PER_MS, Ageing, AgeingOptions
+from controller.parts.ordered import Ageing, AgeingOptions
 from controller.policies.registry import register
+from controller.units import NS_PER_MS
 from controller.view import ActiveFlow, View
 
 

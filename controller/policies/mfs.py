@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from controller.flow import Level, PortId, Stage
-from controller.parts.pressure import Demand, Gauge, Group, Groups, Late, Rho, Worst
+from controller.parts.pressure import Demand, Gauge, Late, Rho, SharedDeadline, SharedDeadlines, Worst
 from controller.parts.rmlq import Rmlq
 from controller.policies.registry import register
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.ports import RHO_CAP
+from controller.units import NS_PER_MS
 from controller.urgency import rli
 from controller.view import ActiveBatch, ActiveFlow, View
-
-NS_PER_MS = 1_000_000
 
 # Orders stay below 2 ** 53, where floats are exact: RLIs below 256, and RED told apart for 9.7 hours.
 _RLI_STEP = 2**45
@@ -72,7 +71,7 @@ class Mfs(Policy):
         super().__init__(options)
         self._options = options
         self._queue = options.rmlq()
-        self._s3 = Groups(options.demand)
+        self._s3 = SharedDeadlines(options.demand)
         self._s1: dict[str, dict[int, dict[str, ActiveFlow]]] = {}
         self.recheck_ns = options.recheck_ns
         self.rho_window_ns = round(options.rho_window_ms * NS_PER_MS)
@@ -184,7 +183,7 @@ class Mfs(Policy):
             now_ns, view.ports, self._queue, rho=options.rho, demand=options.demand, late=options.late
         )
 
-    def _review_s3(self, now_ns: int, groups: Iterable[Group], view: View) -> dict[str, Verdict]:
+    def _review_s3(self, now_ns: int, groups: Iterable[SharedDeadline], view: View) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
         if not self._options.mlu:
             return verdicts

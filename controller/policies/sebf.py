@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from controller.flow import RMLQ_LEVELS, Level
 from controller.parts.bands import Bands
 from controller.parts.coflows import Bottleneck, Coflow, Coflows
-from controller.parts.ordered import NS_PER_MS, OrderedOptions
+from controller.parts.ordered import OrderedOptions
 from controller.policies.registry import register
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
+from controller.units import NS_PER_MS
 from controller.view import ActiveFlow, View
 
 

@@ -4,8 +4,8 @@ import random
 from dataclasses import dataclass
 
 from controller.flow import Batch, BatchRequest, Flow, PortId, Stage
+from controller.units import NS_PER_S
 from controller.urgency import transfer_ns
-from experiments.units import NS_PER_S
 from testbed.topology import Topology, star
 
 NIC_BPS = 100_000_000_000

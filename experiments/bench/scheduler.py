@@ -1,7 +1,7 @@
 """`mfs bench scheduler`: what one event costs a policy, with how many flows active.
 
 Only the call of the scheduler is timed, by `time.perf_counter_ns` before and after; what makes the
-events up (`experiments.bench.scheduler_events`) is not. docs/benchmarks.md says what the columns mean.
+events up (`scheduler_events`) is not. docs/measured/benchmarks.md says what the columns mean.
 """
 
 import itertools
@@ -18,11 +18,11 @@ from controller.flow import Assignment
 from controller.policies import PolicyError, policy_names
 from controller.scheduler import Scheduler
 from controller.spec import read_spec
+from controller.units import NS_PER_S, NS_PER_US
 from experiments.bench.prefill_batch import cluster
 from experiments.bench.scheduler_events import BenchLoad, Event, EventKind
 from experiments.errors import UserError
 from experiments.results.statistics import mean, percentile
-from experiments.units import NS_PER_S, NS_PER_US
 
 DEFAULT_FLOWS: Final = (100, 1_000, 10_000)
 MIN_EVENTS: Final = 1_000

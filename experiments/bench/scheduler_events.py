@@ -1,7 +1,7 @@
 """A steady stream of scheduler events to time a policy with: made up, seeded, the same for every policy.
 
 No network is simulated. Who completes when is drawn, not worked out from levels, so that what a
-policy decides changes nothing in what it is asked next. docs/benchmarks.md lists what was assumed.
+policy decides changes nothing in what it is asked next. docs/measured/benchmarks.md lists what was assumed.
 """
 
 import enum
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from controller.flow import Flow, Stage
+from controller.units import NS_PER_S
 from experiments.bench.prefill_batch import COLLECTIVES, LAYERS, REQUESTS_PER_BATCH, UNITS, BenchBatch
-from experiments.units import NS_PER_S
 
 MIN_FLOWS = 100
 FLOWS_PER_BATCH_AT_ONCE = 125

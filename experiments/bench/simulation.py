@@ -1,7 +1,7 @@
 """`mfs bench sim`: how fast the simulated fabric is, and how that grows.
 
-Every run is in a process of its own, so that its peak memory is its own. docs/benchmarks.md says what the
-cases and columns mean.
+Every run is in a process of its own, so that its peak memory is its own. docs/measured/benchmarks.md says
+what the cases and columns mean.
 """
 
 import multiprocessing
@@ -19,9 +19,9 @@ from rich.text import Text
 
 from experiments.bench.simulation_cases import CASES, GROWTH, Case
 from experiments.resolve.jobs import resolve
-from experiments.results.spans import SpanKind
 from experiments.scenario.reading import load_scenario, override
 from testbed.simulation.run import SimulatedRun
+from workers.spans import SpanKind
 
 DEFAULT_POLICIES: Final = ("fair", "mfs")
 COLUMNS: Final = 120

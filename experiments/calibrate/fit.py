@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from controller.flow import Stage
+from controller.units import NS_PER_US
 from experiments.calibrate.micro_jobs import (
     BARRIER_BYTES,
     PAUSE_S,
@@ -22,10 +23,9 @@ from experiments.calibrate.micro_jobs import (
     TransferProbe,
 )
 from experiments.resolve.calibration import Parameter
-from experiments.results.spans import SpanKind
 from experiments.results.statistics import percentile
-from experiments.units import NS_PER_US
 from testbed.record import FlowRow, RequestRow, SpanRow
+from workers.spans import SpanKind
 
 
 class TooFewSamples(ValueError):

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from experiments.calibrate.layer_kernels import Kernel, attention_kernels, layer_kernels, narrowed
 from experiments.errors import UserError
-from testbed.job import GpuSpeed, ModelShape
-from testbed.models.gpus import GPUS, step_s
+from testbed.models.gpus import GPUS, GpuSpeed, step_s
+from testbed.models.shape import ModelShape
 
 
 class Extent(msgspec.Struct, frozen=True, kw_only=True):

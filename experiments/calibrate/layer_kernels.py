@@ -2,8 +2,8 @@
 
 import msgspec
 
-from testbed.job import ModelShape
-from testbed.models.shapes import is_moe
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import is_moe
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):

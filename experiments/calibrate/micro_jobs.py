@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from controller.flow import Stage, Transfer
+from controller.units import NS_PER_S
 from experiments.resolve.jobs import resolve
 from experiments.scenario.scenario import Scenario
-from experiments.units import NS_PER_S
 from testbed.job import Job, MicroFlow, Request
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from testbed.job import ModelShape
-from testbed.models import shapes as models
+from testbed.models import sizes as models
+from testbed.models.shape import ModelShape
 
 _BILLION = 1e9
 _TEN_THOUSAND_TOKENS = 10_000

@@ -26,7 +26,7 @@ def models(
 
         from experiments.cli.model_tables import details, overview
         from experiments.scenario.model_file import model_from_option
-        from testbed.models.shapes import MODELS
+        from testbed.models.known_models import MODELS
 
         if name is not None:
             shape = model_from_option(name)

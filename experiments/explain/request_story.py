@@ -23,7 +23,7 @@ def request_story(
     Worst: flows after their deadline, the latest first; then the others by submit to finish.
     """
     lines = [f"Request {request.request} under {policy}", f"  {_arrival(request)}", f"  {outcome(request)}"]
-    lines += [f"  {line}" for line in _where_it_went(request, spent)]
+    lines += [f"  {line}" for line in (*_pruned(request), *_where_it_went(request, spent))]
     if flows:
         lines.append(f"  {'Its flow' if len(flows) == 1 else f'Its {len(flows)} flows, worst first'}:")
         lines += [f"    {_line(flow)}" for flow in sorted(flows, key=_badness)]
@@ -48,6 +48,14 @@ def _arrival(request: RequestRow) -> str:
     where = f" and was prefilled {parts} {last}" if last else ""
     unit = f" on unit {request.unit}" if request.batch is not None and request.unit is not None else ""
     return f"It arrived at {moment(request.arrival_ns)}{where}{unit}."
+
+
+def _pruned(request: RequestRow) -> list[str]:
+    if not request.times_pruned:
+        return []
+    times = "once" if request.times_pruned == 1 else f"{request.times_pruned} times"
+    end = "and stayed so until its end" if request.ended_pruned else "and was freed again"
+    return [f"It was pruned {times} for the sake of others, {end}."]
 
 
 def _where_it_went(request: RequestRow, spent: TimeSpent | None) -> list[str]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from controller.flow import Level
+from controller.units import NS_PER_S
 from experiments.report.chart import (
     COLOURS,
     LEVEL_COLOURS,
@@ -19,7 +20,6 @@ from experiments.report.chart import (
 )
 from experiments.report.series import MOST_FLOWS, Series
 from experiments.results.levels import decisions_by_flow, level_periods
-from experiments.units import NS_PER_S
 from testbed.record import FlowRow
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.report.markup import Markup, html, table
 from experiments.report.series import MOST_FLOWS, Series
-from experiments.results.readable_numbers import duration, share
+from experiments.results.readable_numbers import duration, pruned_in_words, share
 
 
 def summary(series: Sequence[Series]) -> Markup:
@@ -64,6 +64,16 @@ def left_out(series: Sequence[Series]) -> Markup:
     """How many requests warm up and are in no number of the page; nothing where none does."""
     counts = sorted({one.run.get("counts", {}).get("warmup", 0) for one in series} - {0})
     return Markup("".join(f"<p>Left out: the first {count} requests, which warm up.</p>" for count in counts))
+
+
+def pruned(series: Sequence[Series]) -> Markup:
+    """How many requests of each series were pruned; nothing where none was."""
+    told = [(one, one.run.get("counts", {})) for one in series]
+    return Markup(
+        "".join(
+            f"<p>{one.named}: {pruned_in_words(counts)}.</p>" for one, counts in told if counts.get("pruned")
+        )
+    )
 
 
 def micro_flows(series: Sequence[Series]) -> Markup:

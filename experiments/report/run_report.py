@@ -67,6 +67,7 @@ def _serving_sections(series: Sequence[Series]) -> list[Markup]:
             result_tables.summary(series),
             result_tables.left_out(series),
             result_tables.tpot(series),
+            result_tables.pruned(series),
         ),
         section(
             "Time to first token",

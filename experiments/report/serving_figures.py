@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from controller.flow import Level, Stage
+from controller.units import NS_PER_MS
 from experiments.report.chart import (
     STAGE_TITLES,
     TIME_BINS,
@@ -27,7 +28,6 @@ from experiments.report.chart import (
 from experiments.report.series import Series
 from experiments.results.levels import decisions_by_flow, level_periods
 from experiments.results.statistics import FloatArray
-from experiments.units import NS_PER_MS
 
 SAMPLE: Final = 50_000
 """Flows that a figure of single flows is drawn from, at most."""

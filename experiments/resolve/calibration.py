@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from controller.units import NS_PER_US
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
 from experiments.scenario.simulation import OverheadsSection, SimulationSection
-from experiments.units import NS_PER_US
 from testbed.job import Overheads, Scale
 
 

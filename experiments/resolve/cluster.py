@@ -8,7 +8,9 @@ from experiments.scenario.gpu_profile import gpu_named
 from experiments.scenario.model_file import model_named
 from experiments.scenario.scenario import Scenario
 from experiments.workloads.micro import endpoints
-from testbed.job import GpuSpeed, ModelShape, Placement
+from testbed.job import Placement
+from testbed.models.gpus import GpuSpeed
+from testbed.models.shape import ModelShape
 from testbed.serving.cache.size_and_use import replica_bytes_per_token
 from testbed.serving.placement import PlacementError, place
 from testbed.topology import ServerShape, Topology, fat_tree, leaf_spine, rail_optimised, star

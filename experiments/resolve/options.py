@@ -1,12 +1,12 @@
 """The options of a job, from the keys that say how its parts work."""
 
+from controller.units import NS_PER_MS
 from experiments.resolve.cluster import SEQUENCES, Cluster, cache_tokens
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.serving import AllReduce, FetchStart
 from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
-from experiments.units import NS_PER_MS
 from testbed.job import Job, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
-from testbed.models.shapes import is_moe
+from testbed.models.sizes import is_moe
 from workers.plan import CollectiveKind
 
 _BYTES_PER_KIB = 1024
@@ -47,8 +47,8 @@ def scheduler_options(scenario: Scenario) -> SchedulerOptions:
 
 def worker_options(scenario: Scenario) -> WorkerOptions:
     return WorkerOptions(
-        device=scenario.workers.device.value,
-        compute=scenario.workers.compute.value,
+        device=scenario.workers.device,
+        compute=scenario.workers.compute,
         lanes_s1=scenario.workers.lanes_s1,
         lanes_s3=scenario.workers.lanes_s3,
         chunk_bytes=scenario.workers.chunk_kib * _BYTES_PER_KIB,

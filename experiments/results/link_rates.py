@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.flow import PortId
-from experiments.units import NS_PER_S
+from controller.units import NS_PER_S
 from testbed.record import LinkSample
 
 

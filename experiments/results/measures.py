@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from controller.flow import Stage
 from experiments.results.requests import batches_of, counted_from_ns
-from experiments.results.spans import SpanKind
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 from testbed.serving.decoding import is_background
+from workers.spans import SpanKind
 
 IntArray = npt.NDArray[np.int64]
 
@@ -37,8 +37,8 @@ class FlowMeasures:
       ready, to the last member's finish. Waiting for a slow member is thus charged to what made it slow,
       not to the network under the collective.
     - `coflow_ns`: completion time of each coflow that is not of a batch, by its name, from its first submit
-      to its last finish, as Varys and Aalo measure it (docs/coflows.md). The coflows of a batch are stages
-      of its layers and have measures of their own.
+      to its last finish, as Varys and Aalo measure it (docs/concepts/coflows.md). The coflows of a batch are
+      stages of its layers and have measures of their own.
     - `p2d_slack_ns`: deadline less finish of each S3 flow with a deadline; negative where it was late.
     - `checked`, `failed`: flows whose payload was compared with what was sent, and those that differed.
     """

@@ -2,7 +2,7 @@
 
 Each table is one Parquet file with a `policy` column first, over all policies of a run. Columns are
 the fields of the row structs in `testbed.record`, stages as "S1", levels as 0..7. Only `links` is
-shaped differently: one row per sample *and level*. `docs/results.md` explains every column.
+shaped differently: one row per sample *and level*. `docs/reference/results.md` explains every column.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -64,6 +64,8 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
             "first_token_ns": _COUNT,
             "ttft_ns": _COUNT,
             "last_token_ns": _COUNT,
+            "times_pruned": _COUNT,
+            "ended_pruned": pa.bool_(),
         },
     ),
     "flows": _schema(
@@ -175,9 +177,9 @@ def _link_columns(samples: list[LinkSample]) -> dict[str, Sequence[object]]:
 class TableRows(Generic[Row]):
     """The rows of one policy in one table, read from the file as they are iterated, in its order.
 
-    A column that the file does not have and that may be null is null: the run was made before there was
-    one. Making one raises `UserError` where another column is not there, `OSError` for a missing file and
-    `pa.ArrowInvalid` for a bad one.
+    A column that the file does not have and that may be null has the row's default, else null: the run was
+    made before there was one. Making one raises `UserError` where another column is not there, `OSError` for
+    a missing file and `pa.ArrowInvalid` for a bad one.
     """
 
     def __init__(self, out: Path, row: type[Row], policy: str) -> None:
@@ -186,6 +188,11 @@ class TableRows(Generic[Row]):
         self._row = row
         self._policy = policy
         self._there = frozenset(pq.read_schema(self._path).names)
+        self._defaults = {
+            field.name: field.default
+            for field in msgspec.structs.fields(row)
+            if field.default is not msgspec.NODEFAULT
+        }
         refused = [field.name for field in self._schema if not (field.nullable or field.name in self._there)]
         if refused:
             raise UserError(
@@ -231,7 +238,8 @@ class TableRows(Generic[Row]):
                     continue
                 part = file.read_row_group(i, columns=found)
                 for name in absent:
-                    part = part.append_column(name, pa.nulls(part.num_rows, self._schema.field(name).type))
+                    filled = [self._defaults.get(name)] * part.num_rows
+                    part = part.append_column(name, pa.array(filled, self._schema.field(name).type))
                 for name, values in among.items():
                     known = pa.array(list(values), type=part.schema.field(name).type)
                     part = part.filter(pc.is_in(part[name], value_set=known))

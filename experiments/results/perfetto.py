@@ -19,8 +19,8 @@ from experiments.results.excerpt import Excerpt
 from experiments.results.levels import level_periods
 from experiments.results.link_rates import LinkRate
 from experiments.results.requests import meets_slo
-from experiments.results.spans import SpanKind
 from testbed.record import FlowRow, RequestRow, SpanRow
+from workers.spans import SpanKind
 
 Event = dict[str, Any]
 

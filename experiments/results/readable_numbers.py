@@ -21,6 +21,14 @@ def share(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
+def pruned_in_words(counts: dict[str, Any]) -> str:
+    """From the `counts` of a run: "7 of 48 requests were pruned, 2 of them until their end"."""
+    return (
+        f"{counts['pruned']} of {counts['arrived']} requests were pruned,"
+        f" {counts['ended_pruned']} of them until their end"
+    )
+
+
 def check_value(check: dict[str, Any]) -> str:
     """The measured value with its unit, or that it was not measured."""
     if check["value"] is None:

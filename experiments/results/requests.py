@@ -1,26 +1,17 @@
 """What became of requests: how they ended, which of them count, and how many met their SLO."""
 
-import enum
 from collections.abc import Iterable, Sequence
 
-from testbed.record import RequestRow
-
-
-class RequestStatus(enum.StrEnum):
-    """The values of `RequestRow.status`: how a request ended."""
-
-    COMPLETED = "completed"
-    PRUNED = "pruned"
-    FAILED = "failed"
+from testbed.record import RequestRow, RequestStatus
 
 
 def meets_slo(row: RequestRow) -> bool:
     """Whether the first token of a completed request came within its budget (on the dot counts)."""
-    return row.status == RequestStatus.COMPLETED and row.ttft_ns is not None and row.ttft_ns <= row.slo_ns
+    return row.status is RequestStatus.COMPLETED and row.ttft_ns is not None and row.ttft_ns <= row.slo_ns
 
 
 def slo_attainment(rows: Sequence[RequestRow]) -> float | None:
-    """The share of *arrived* requests that meet their SLO: a pruned or failed request misses it."""
+    """The share of *arrived* requests that meet their SLO: one without a first token misses it."""
     if not rows:
         return None
     return sum(meets_slo(row) for row in rows) / len(rows)
@@ -43,16 +34,18 @@ def counted_from_ns(rows: Iterable[RequestRow]) -> int | None:
 
 
 def fates(rows: Iterable[RequestRow]) -> dict[str, int]:
-    """How many requests arrived, warm-up and all, and what became of them: the others add up to `arrived`.
+    """How many requests arrived, warm-up and all, and what became of them.
 
-    Raises `ValueError` for a status that is none of the three.
+    `completed` and `failed` add up to `arrived`. Of all of them, `pruned` were pruned at least once, and
+    `ended_pruned` were never freed again.
     """
-    found = {status.value: 0 for status in RequestStatus}
+    found = dict.fromkeys(("arrived", *RequestStatus, "pruned", "ended_pruned"), 0)
     for row in rows:
-        if row.status not in found:
-            raise ValueError(f"request {row.request} ended as {row.status!r}: none of {', '.join(found)}")
+        found["arrived"] += 1
         found[row.status] += 1
-    return {"arrived": sum(found.values()), **found}
+        found["pruned"] += row.times_pruned > 0
+        found["ended_pruned"] += row.ended_pruned
+    return {str(name): count for name, count in found.items()}
 
 
 def batches_of(row: RequestRow) -> tuple[str, ...]:

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.flow import PortId, Stage
+from controller.units import NS_PER_S
 from experiments.json_text import finite
 from experiments.results.folder_names import folder_names
 from experiments.results.measures import Measures, measure
-from experiments.results.requests import RequestStatus, counted, fates, slo_attainment
+from experiments.results.requests import counted, fates, slo_attainment
 from experiments.results.statistics import FloatArray, Numbers, mean, percentile
-from experiments.units import NS_PER_S
 from testbed.job import Scale
-from testbed.record import CacheRow, FlowRow, RequestRow, RunRecord
+from testbed.record import CacheRow, FlowRow, RequestRow, RequestStatus, RunRecord
 
 Summary = dict[str, Any]
 

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results.readable_numbers import check_value, duration, share
+from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
 from experiments.results.summary import FlowOrder, Summary
 
 
@@ -129,10 +129,18 @@ def fidelity_lines(summary: Summary) -> Iterator[str]:
             yield f"{run['policy']}: {run['verified']['failed']} transfers delivered wrong bytes"
 
 
+def pruned_lines(summary: Summary) -> Iterator[str]:
+    """How many requests of each policy were pruned, where some were."""
+    for run in summary["runs"]:
+        counts = run.get("counts", {})
+        if counts.get("pruned"):
+            yield f"{run['policy']}: {pruned_in_words(counts)}"
+
+
 def render_summary(summary: Summary) -> Group:
     """What `mfs run` prints at its end: the table that fits the workload, then what was wrong."""
     parts: list[RenderableType] = [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
-    parts += [Text(line) for line in (*warmup_lines(summary), *tpot_lines(summary))]
+    parts += [Text(line) for line in (*warmup_lines(summary), *tpot_lines(summary), *pruned_lines(summary))]
     if summary["faithful"]:
         parts.append(Text("faithful: every check is within its bounds", "green"))
     parts += [Text(line, "red") for line in fidelity_lines(summary)]

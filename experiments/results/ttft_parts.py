@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from experiments.results.requests import batches_of
-from experiments.results.spans import SpanKind
 from testbed.record import RequestRow, SpanRow
+from workers.spans import SpanKind
 
 
 class TimeSpent(msgspec.Struct, frozen=True, kw_only=True):

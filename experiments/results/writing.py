@@ -1,6 +1,6 @@
 """Writing a run directory: everything a run left behind (`experiments.results.reading` reads it).
 
-`docs/results.md` describes every file. Each file is replaced atomically, and `summary.json` comes
+`docs/reference/results.md` describes every file. Each file is replaced atomically, and `summary.json` comes
 after all that it sums up, so a directory that has one holds complete tables. The report is made from the
 directory afterwards (`experiments.report.run_report`).
 """

@@ -11,8 +11,7 @@ from experiments.errors import UserError
 from experiments.nearest import nearest
 from experiments.scenario.checked_files import CheckedFiles
 from experiments.scenario.section import PydanticKind, Section
-from testbed.job import GpuSpeed
-from testbed.models.gpus import GPUS
+from testbed.models.gpus import GPUS, GpuSpeed
 
 _SUFFIXES = (".yaml", ".yml")
 

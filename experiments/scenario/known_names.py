@@ -19,7 +19,7 @@ from experiments.scenario.section import ProblemKind, refusal
 def known_model(name: str) -> str:
     """A model known here, or the path of a `config.json`, which has to be that of a model."""
     from experiments.scenario.model_file import MODEL_FILES, as_model_path
-    from testbed.models.shapes import MODELS
+    from testbed.models.known_models import MODELS
 
     path = as_model_path(name, Path.cwd())
     if path is None:
@@ -47,7 +47,7 @@ def known_router(name: str) -> str:
 
 
 def known_decode_choice(name: str) -> str:
-    from testbed.serving.routing.routers import DECODE_CHOICES
+    from testbed.serving.routing.decode_choices import DECODE_CHOICES
 
     return _one_of(name, DECODE_CHOICES, "decode choice")
 

@@ -1,10 +1,9 @@
 """The sections of a scenario that map the model to the machine it is emulated on."""
 
-import enum
-
 from pydantic import Field
 
 from experiments.scenario.section import Section
+from workers.options import ComputeMode, Device
 
 
 class ScaleSection(Section):
@@ -32,17 +31,6 @@ class ScaleSection(Section):
         le=10000,
         description="rate of a NIC on the machine in Mb/s, where bytes_scale is null",
     )
-
-
-class Device(enum.StrEnum):
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class ComputeMode(enum.StrEnum):
-    TIMED = "timed"
-    MATMUL = "matmul"
 
 
 class WorkersSection(Section):

@@ -7,9 +7,9 @@ from pathlib import Path
 from experiments.errors import UserError
 from experiments.nearest import nearest
 from experiments.scenario.checked_files import CheckedFiles
-from testbed.job import ModelShape
 from testbed.models.hf_config import ConfigError, shape_from_config
-from testbed.models.shapes import MODELS
+from testbed.models.known_models import MODELS
+from testbed.models.shape import ModelShape
 
 _CONFIG = "config.json"
 

@@ -89,7 +89,7 @@ class SimulationSection(Section):
         "between stages",
     )
     invariants: bool = Field(
-        default=True, description="check the laws a run must keep while it runs (docs/invariants.md)"
+        default=True, description="check the laws a run must keep while it runs (docs/concepts/invariants.md)"
     )
     calibration: str | None = Field(
         default=None,

@@ -23,6 +23,7 @@ class Measure(enum.StrEnum):
     REQUESTS = "requests"
     COMPLETED = "completed"
     PRUNED = "pruned"
+    ENDED_PRUNED = "ended_pruned"
     FAILED = "failed"
     SLO_ATTAINMENT = "slo_attainment"
     TTFT_MEAN_S = "ttft_mean_s"
@@ -76,6 +77,7 @@ def _measures(summary: dict[str, Any]) -> CellRow:
         run["requests"],
         run["completed"],
         counts.get("pruned"),
+        counts.get("ended_pruned"),
         counts.get("failed"),
         run["slo_attainment"],
         *(ttft[name] for name in ("mean", "p50", "p90", "p99")),

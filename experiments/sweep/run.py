@@ -15,7 +15,6 @@ import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from experiments.errors import UserError
-from experiments.fabric_names import FabricName
 from experiments.resolve.jobs import resolve
 from experiments.run.directory import new_directory
 from experiments.scenario.scenario import Scenario
@@ -27,7 +26,7 @@ from experiments.sweep.progress import SweepListener
 from experiments.sweep.results import read_rows, write_results
 from experiments.sweep.watching import watching
 from testbed.fabric import FabricUnavailable, RunFailed
-from testbed.fabrics import FABRICS, missing_of
+from testbed.fabrics import FABRICS, FabricName, missing_of
 
 _FEW = 2
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from controller.units import NS_PER_S
 from experiments.errors import UserError
 from experiments.trace_formats.rows import Reader, TraceRow, in_order
 from experiments.trace_formats.text_file import lines_of
 from experiments.trace_formats.values import columns_of, text_count
-from experiments.units import NS_PER_S
 
 HEADER = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 BLOCK_TOKENS = 512

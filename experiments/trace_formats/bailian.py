@@ -13,6 +13,7 @@ one for each beginning of a prompt.
 from collections.abc import Iterator
 from pathlib import Path
 
+from controller.units import NS_PER_S
 from experiments.errors import UserError
 from experiments.trace_formats.rows import Reader, TraceRow, in_order
 from experiments.trace_formats.text_file import lines_of
@@ -24,7 +25,6 @@ from experiments.trace_formats.values import (
     json_object,
     json_value,
 )
-from experiments.units import NS_PER_S
 
 BLOCK_TOKENS = 16
 LABELS = ("type", "turn")

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
+from controller.units import NS_PER_S
 from experiments.errors import UserError
 from experiments.trace_formats.azure import BLOCK_TOKENS, NO_REUSE
 from experiments.trace_formats.rows import Reader, TraceRow, in_order
 from experiments.trace_formats.text_file import lines_of
 from experiments.trace_formats.values import MAX_S, columns_of, text_count
-from experiments.units import NS_PER_S
 
 COLUMNS = ("Timestamp", "Model", "Request tokens", "Response tokens", "Total tokens", "Log Type")
 """The columns that every file has; newer ones have more."""

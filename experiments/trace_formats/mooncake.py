@@ -9,11 +9,11 @@ it is no prefix anybody could reuse, and is left out of a request's blocks.
 from collections.abc import Iterator
 from pathlib import Path
 
+from controller.units import NS_PER_MS
 from experiments.errors import UserError
 from experiments.trace_formats.rows import Reader, TraceRow, in_order
 from experiments.trace_formats.text_file import lines_of
 from experiments.trace_formats.values import MAX_S, MAX_TOKENS, json_block_ids, json_count, json_object
-from experiments.units import NS_PER_MS
 
 BLOCK_TOKENS = 512
 

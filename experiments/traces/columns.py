@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from controller.units import NS_PER_S
 from experiments.errors import UserError
 from experiments.results.statistics import percentile
 from experiments.trace_formats import ticks
 from experiments.trace_formats.formats import READERS, TraceFormat
-from experiments.units import NS_PER_S
 
 Longs = npt.NDArray[np.int64]
 

@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from controller.units import NS_PER_S
 from experiments.atomic_file import write_text
 from experiments.report.markup import Markup, html, table
 from experiments.report.page import figure, page, section
@@ -12,7 +13,6 @@ from experiments.results.statistics import FloatArray
 from experiments.traces.columns import Columns, Longs
 from experiments.traces.describe import Description, as_json, rows_of
 from experiments.traces.figures import hits_figure, lengths_figure, rate_figure
-from experiments.units import NS_PER_S
 
 RATE_BINS: Final = 200
 

@@ -19,12 +19,12 @@ from statistics import NormalDist
 
 import msgspec
 
+from controller.units import NS_PER_MS, NS_PER_S
 from experiments.atomic_file import replacing
 from experiments.errors import UserError
 from experiments.trace_formats.mooncake import BLOCK_TOKENS
 from experiments.trace_formats.values import MAX_TOKENS
 from experiments.traces.describe import Description
-from experiments.units import NS_PER_MS, NS_PER_S
 from experiments.workloads import arrivals
 from experiments.workloads.workload import Workload
 from testbed.job import Request

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.flow import Stage
+from controller.units import NS_PER_S
 from experiments.results.requests import meets_slo
 from experiments.results.statistics import mean, percentile
-from experiments.units import NS_PER_S
 from testbed.record import FlowRow, RequestRow
 
 FLOW_ERROR = 0.15

@@ -9,8 +9,8 @@ import msgspec
 import pyarrow as pa
 
 from experiments.errors import UserError
-from experiments.fabric_names import FabricName
 from experiments.results.parquet import read_tables
+from testbed.fabrics import FabricName
 from testbed.job import Job, Scale
 from testbed.record import FlowRow, RequestRow
 

@@ -12,7 +12,6 @@ import msgspec
 
 from experiments.atomic_file import write_text
 from experiments.calibrate.links import calibrate, members_for
-from experiments.fabric_names import FabricName
 from experiments.resolve.calibration import Calibration, write_calibration
 from experiments.resolve.jobs import resolve
 from experiments.run.directory import results_directory
@@ -25,6 +24,7 @@ from experiments.validate.ranking import RankedBy, Ranking, rank
 from experiments.validate.result import MatchedFlows, PolicyResult, Simulations, Validation, as_json
 from testbed.emulation.nominal import link_overheads
 from testbed.fabric import Fabric
+from testbed.fabrics import FabricName
 from testbed.job import Job, Overheads
 from testbed.serving.replay import NotReplayable, plans_of
 from workers.plan import BatchPlan

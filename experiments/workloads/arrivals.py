@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from controller.units import NS_PER_S
 from experiments.errors import UserError
-from experiments.units import NS_PER_S
 from experiments.workloads.workload import Workload
 from testbed.job import Request
 

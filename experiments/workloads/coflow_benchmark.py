@@ -17,10 +17,10 @@ from pathlib import Path
 import msgspec
 
 from controller.flow import Stage, Transfer
+from controller.units import NS_PER_MS
 from experiments.errors import UserError
 from experiments.trace_formats.formats import COFLOW_HEADER
 from experiments.trace_formats.text_file import read_lines
-from experiments.units import NS_PER_MS
 from testbed.job import MicroFlow, Placement
 
 BYTES_PER_MB = 2**20

@@ -1,8 +1,8 @@
 """The micro workload: flows between named servers, without a serving system around them."""
 
 from controller.flow import Transfer
+from controller.units import NS_PER_S
 from experiments.scenario.micro_flows import FlowSpec
-from experiments.units import NS_PER_S
 from testbed.job import MicroFlow, Placement, RankSpec, Role
 from testbed.topology import Topology
 

@@ -37,7 +37,7 @@ def collect(
 ) -> RunRecord:
     """Raises `RunFailed` if a flow was permitted and never arrived: the record would be a fragment."""
     flows = _flows(job, records, log)
-    requests = conductor.request_rows()
+    requests = conductor.request_rows(log.pruned, log.ended_pruned)
     ends = [flow.finish_ns for flow in flows]
     ends += [r.first_token_ns for r in requests if r.first_token_ns is not None]
     return RunRecord(

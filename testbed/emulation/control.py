@@ -13,7 +13,8 @@ import zmq
 from controller.flow import Batch
 from controller.openflow import Wiring
 from controller.protocol import (
-    Ask,
+    AskLog,
+    AskStatus,
     BatchStarted,
     ClockStart,
     Down,
@@ -95,7 +96,7 @@ class ControllerProcess:
     def _wait(self, done: Callable[[Status], bool], what: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while True:
-            self._send(Ask(what="status"))
+            self._send(AskStatus())
             status = self._answer(Status)
             self.implementation = status.implementation
             if done(status):
@@ -129,7 +130,7 @@ class ControllerProcess:
 
     def log(self) -> Log:
         """Every decision of the run."""
-        self._send(Ask(what="log"))
+        self._send(AskLog())
         return self._answer(Log)
 
     def _send(self, message: Up) -> None:

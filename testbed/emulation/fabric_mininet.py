@@ -12,6 +12,7 @@ from testbed.fabric import FabricUnavailable, JobRefused, Progress, Requirement
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.topology import Topology
+from workers.options import Device
 
 # Beyond these a run would not end or would say nothing true; fidelity judges what lies below.
 _RANK_MIB = 120
@@ -71,7 +72,7 @@ def _refuse_what_cannot_fit(job: Job) -> None:
     ranks = len(job.placement.ranks)
     if ranks > _MOST_RANKS:
         raise JobRefused(f"units: {ranks} ranks are too many for one machine (at most {_MOST_RANKS})")
-    if job.workers.device == "cuda" and not Path("/dev/nvidiactl").exists():
+    if job.workers.device is Device.CUDA and not Path("/dev/nvidiactl").exists():
         raise JobRefused("workers.device: is cuda, but this machine has no CUDA device (auto needs none)")
     memory_mib = psutil.virtual_memory().available // 2**20
     if ranks * _RANK_MIB > memory_mib:

@@ -1,6 +1,23 @@
 """GPU speeds: the vendors' dense 16-bit peaks, how much of them prefill is assumed to reach, the roofline."""
 
-from testbed.job import GpuSpeed
+import msgspec
+
+
+class GpuSpeed(msgspec.Struct, frozen=True, kw_only=True):
+    """Dense 16-bit peak and memory bandwidth of a GPU, and the shares of them that prefill reaches.
+
+    `launch_s` is what a step takes besides its work. `measured` is where the shares come from, empty for an
+    assumption.
+    """
+
+    name: str
+    peak_flops: float
+    memory_bytes_per_s: float
+    efficiency: float
+    memory_efficiency: float = 1.0
+    launch_s: float = 0.0
+    measured: str = ""
+
 
 ASSUMED_EFFICIENCY = 0.5
 """Share of the dense peak that prefill reaches: an assumption, not a measurement.

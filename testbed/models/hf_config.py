@@ -8,9 +8,9 @@ has as a default) is in the tables below.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from testbed.job import LatentAttention, ModelShape
 from testbed.models.hf_precision import element_bytes, kv_element_bytes, weight_bytes
 from testbed.models.hf_reading import ConfigError, Reader
+from testbed.models.shape import LatentAttention, ModelShape
 
 __all__ = ["ConfigError", "shape_from_config"]
 

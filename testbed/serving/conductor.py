@@ -6,7 +6,7 @@ back, in order. There is one for serving work, and one for the micro workload (`
 
 import abc
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -110,8 +110,11 @@ class Conductor(abc.ABC):
     def describe(self) -> str:
         """What is still to come, for a run that has stalled."""
 
-    def request_rows(self) -> tuple[RequestRow, ...]:
-        """What became of each request."""
+    def request_rows(
+        self, pruned: Mapping[str, int], ended_pruned: Collection[str]
+    ) -> tuple[RequestRow, ...]:
+        """What became of each request. `pruned` says how often the scheduler pruned it; those in
+        `ended_pruned` it never freed again."""
         return ()
 
     def caches(self) -> tuple[CacheRow, ...]:
@@ -178,8 +181,18 @@ class ServingConductor(Conductor):
     def finished(self) -> bool:
         return self.done == self.total and self._background.idle
 
-    def request_rows(self) -> tuple[RequestRow, ...]:
-        return tuple(request_row(request, self._stories[request.id]) for request in self._job.requests)
+    def request_rows(
+        self, pruned: Mapping[str, int], ended_pruned: Collection[str]
+    ) -> tuple[RequestRow, ...]:
+        return tuple(
+            request_row(
+                request,
+                self._stories[request.id],
+                times_pruned=pruned.get(str(request.id), 0),
+                ended_pruned=str(request.id) in ended_pruned,
+            )
+            for request in self._job.requests
+        )
 
     def caches(self) -> tuple[CacheRow, ...]:
         return self._system.caches()

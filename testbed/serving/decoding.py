@@ -12,9 +12,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from controller.flow import Stage, Transfer
-from testbed.job import GpuSpeed, Job, ModelShape
-from testbed.models.gpus import step_s
-from testbed.models.shapes import (
+from controller.units import NS_PER_S
+from testbed.job import Job
+from testbed.models.gpus import GpuSpeed, step_s
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import (
     all_to_all_bytes_per_token,
     attention_weight_bytes,
     expert_weight_bytes,
@@ -30,8 +32,6 @@ from testbed.models.shapes import (
     shared_weight_bytes,
 )
 from testbed.record import RequestRow
-
-NS_PER_S = 1_000_000_000
 
 
 class Decoding(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,9 @@ from itertools import chain, pairwise
 
 import msgspec
 
-from testbed.job import ModelShape, Placement, RankSpec, Role
-from testbed.models.shapes import is_moe
+from testbed.job import Placement, RankSpec, Role
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import is_moe
 from testbed.topology import Topology
 from workers.plan import CollectiveKind
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from testbed.job import GpuSpeed, ModelShape, Placement, Request
-from testbed.models.shapes import score_flops
+from testbed.job import Placement, Request
+from testbed.models.gpus import GpuSpeed
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import score_flops
 from testbed.serving.cache.assignment import cacheable_blocks, reusable_blocks
 from testbed.serving.placement import layers_of, stage_of, stage_shards
 from testbed.serving.plans.build import decode_step_s, kv_shards

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from testbed.job import Request
-from testbed.record import RequestRow
+from testbed.record import RequestRow, RequestStatus
 from workers.plan import BatchPlan, RequestPlan
 
 
@@ -40,13 +40,15 @@ class RequestStory:
         self.start_ns = now_ns if self.start_ns is None else min(self.start_ns, now_ns)
 
 
-def request_row(request: Request, story: RequestStory) -> RequestRow:
+def request_row(
+    request: Request, story: RequestStory, *, times_pruned: int, ended_pruned: bool
+) -> RequestRow:
     plan, origin = story.plan, story.first
     first = story.first_token_ns
     return RequestRow(
         request=request.id,
         slo_class=request.slo_class,
-        status="completed" if first is not None else "failed",
+        status=RequestStatus.FAILED if first is None else RequestStatus.COMPLETED,
         unit=story.unit,
         batch=story.batch,
         decode_rank=plan.decode_rank if plan else None,
@@ -65,4 +67,6 @@ def request_row(request: Request, story: RequestStory) -> RequestRow:
         warmup=request.warmup,
         earlier_batches=story.earlier,
         output_tokens=request.output_tokens,
+        times_pruned=times_pruned,
+        ended_pruned=ended_pruned,
     )

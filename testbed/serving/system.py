@@ -19,9 +19,10 @@ from testbed.serving.cache.size_and_use import cache_capacity_blocks, use_of
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.fetching import fetch_plan, with_fetches
 from testbed.serving.plans.steps import step_options
+from testbed.serving.routing.decode_choices import WorkerView, make_decode_choice
 from testbed.serving.routing.estimates import compute_ns, delivery_traffic, fetch_traffic, transfer_ns
 from testbed.serving.routing.port_bytes import PortBytes
-from testbed.serving.routing.routers import UnitView, WorkerView, make_decode_choice, make_router
+from testbed.serving.routing.routers import UnitView, make_router
 from workers.plan import BatchPlan, FetchPlan, Resume
 
 

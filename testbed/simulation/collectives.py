@@ -7,17 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
+from controller.units import NS_PER_S
 from testbed.simulation.agenda import Agenda
 from workers.plan import Collective, CollectiveKind
 from workers.rounds import Rounds
+from workers.spans import SpanKind
 
 EVEN = 0.01
 """By how much of the larger two sizes may differ that count as alike."""
 
-_NS_PER_S = 1e9
 
 Proceed = Callable[[], None]
-RecordSpan = Callable[[int, str, str, str, int | None, int], None]
+RecordSpan = Callable[[int, SpanKind, str, str, int | None, int], None]
 """Rank, kind, label, batch, layer, start: a span that ends now."""
 
 
@@ -321,10 +322,10 @@ class _Exchange:
         now_ns = self._agenda.now_ns
         self._record_wait(index)
         seconds = self._step.round_seconds[index][number]
-        self._agenda.at(now_ns + round(seconds * _NS_PER_S), partial(self._computed, index, now_ns))
+        self._agenda.at(now_ns + round(seconds * NS_PER_S), partial(self._computed, index, now_ns))
 
     def _computed(self, index: int, began_ns: int) -> None:
-        self._record(index, "compute", began_ns)
+        self._record(index, SpanKind.COMPUTE, began_ns)
         self._since_ns[index] = self._agenda.now_ns
         self._happened(index)
 
@@ -365,7 +366,7 @@ class _Exchange:
     def _record_wait(self, index: int) -> None:
         """Ring attention has waited for bytes since the last block was computed over."""
         if self._since_ns[index] < self._agenda.now_ns:
-            self._record(index, "collective", self._since_ns[index])
+            self._record(index, SpanKind.COLLECTIVE, self._since_ns[index])
 
-    def _record(self, index: int, kind: str, start_ns: int) -> None:
+    def _record(self, index: int, kind: SpanKind, start_ns: int) -> None:
         self._span(self._ranks[index], kind, self._step.label, self._batch, self._layer, start_ns)

@@ -1,4 +1,7 @@
-"""The laws every simulated run must keep, checked while it runs and at its end (docs/invariants.md)."""
+"""The laws every simulated run must keep, checked while it runs and at its end.
+
+docs/concepts/invariants.md lists them.
+"""
 
 from collections.abc import Mapping
 
@@ -13,8 +16,8 @@ _RATES = 1e-9  # the same of a rate
 class Invariants:
     """Counts what is broken. A broken one is a bug of the simulator: the run says that it is unfaithful.
 
-    The numbers are those of docs/invariants.md. With `on` false only what costs nothing is checked, and
-    max-min fairness only where priority is strict, without a guarantee for the levels below.
+    The numbers are those of docs/concepts/invariants.md. With `on` false only what costs nothing is checked.
+    Max-min fairness is checked only where priority is strict, without a guarantee for the levels below.
     """
 
     def __init__(self, network: FluidNetwork, *, on: bool = True) -> None:

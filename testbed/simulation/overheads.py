@@ -1,4 +1,7 @@
-"""What a machine adds to ideal links, as far as it concerns single connections (docs/validation.md)."""
+"""What a machine adds to ideal links, as far as it concerns single connections.
+
+docs/concepts/validation.md says how it is measured.
+"""
 
 from collections.abc import Mapping, Sequence
 

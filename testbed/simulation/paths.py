@@ -13,7 +13,7 @@ import msgspec
 
 from controller.ecmp import pick
 from controller.flow import PortId, Stage
-from testbed.topology import Path
+from testbed.topology import PortPath
 
 ENTRY_POINT_GROUP = "mfs.path_choices"
 
@@ -44,7 +44,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 class PathChoice(Protocol):
     """Asked about a flow when it is submitted. May keep what it learns, but has to be deterministic."""
 
-    def choose(self, paths: Sequence[Path], connection: Connection, busy: Busy) -> int:
+    def choose(self, paths: Sequence[PortPath], connection: Connection, busy: Busy) -> int:
         """The index in `paths`, of which there is at least one, for `connection`."""
         ...
 
@@ -58,7 +58,7 @@ class Hash:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def choose(self, paths: Sequence[Path], connection: Connection, busy: Busy) -> int:
+    def choose(self, paths: Sequence[PortPath], connection: Connection, busy: Busy) -> int:
         return pick(
             range(len(paths)),
             seed=self._seed,
@@ -78,7 +78,7 @@ class LeastLoaded:
     def __init__(self, seed: int) -> None:
         self._hash = Hash(seed)
 
-    def choose(self, paths: Sequence[Path], connection: Connection, busy: Busy) -> int:
+    def choose(self, paths: Sequence[PortPath], connection: Connection, busy: Busy) -> int:
         count = len(paths)
         first = self._hash.choose(paths, connection, busy)
         known: dict[PortId, float] = {}

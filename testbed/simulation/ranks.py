@@ -7,7 +7,7 @@ from typing import assert_never
 
 from controller.flow import Stage, Transfer
 from controller.scheduler import Scheduler
-from controller.urgency import NS_PER_S
+from controller.units import NS_PER_S
 from testbed.job import Job
 from testbed.record import SpanRow
 from testbed.serving.conductor import (
@@ -29,6 +29,7 @@ from testbed.simulation.transport import Transport
 from testbed.spool import Spool
 from workers.first_tokens import Delivered, Deliveries
 from workers.plan import BatchPlan, Compute, FetchPlan, LayerPlan
+from workers.spans import SpanKind
 
 _S1 = tuple[str, int | None, int]
 """The S1 transfers of one batch, or of one request that was queued, to one rank for one layer."""
@@ -177,7 +178,7 @@ class SimulatedRanks:
         assert isinstance(self._conductor, ServingConductor)
         plan, p2d_end_ns = delivered.plan, delivered.p2d_end_ns
         label = f"request {plan.request}"
-        self._span(plan.decode_rank, "decode", label, delivered.batch, None, p2d_end_ns)
+        self._span(plan.decode_rank, SpanKind.DECODE_STEP, label, delivered.batch, None, p2d_end_ns)
         self._do(self._conductor.first_token(self._agenda.now_ns, plan.request, p2d_end_ns))
 
     # --- the layer loop -------------------------------------------------------------------------
@@ -193,7 +194,7 @@ class SimulatedRanks:
                 paused_ns = agenda.now_ns
                 yield partial(self._pause, plan, rank, layer.index)
                 if agenda.now_ns > paused_ns:
-                    self._span(rank, "paused", "", plan.id, layer.index, paused_ns)
+                    self._span(rank, SpanKind.PAUSED, "", plan.id, layer.index, paused_ns)
             self._do(conductor.layer_begun(agenda.now_ns, plan.id, rank, layer.index))
             fetches = fetched_by.get(rank)
             if fetches:
@@ -201,18 +202,18 @@ class SimulatedRanks:
                 for key in dict.fromkeys(map(_s1, fetches)):
                     if key in self._s1_missing:
                         yield partial(self._s1_waiter.__setitem__, key)
-                self._span(rank, "s1_wait", f"{len(fetches)} flows", plan.id, layer.index, began_ns)
+                self._span(rank, SpanKind.S1_WAIT, f"{len(fetches)} flows", plan.id, layer.index, began_ns)
             for step in layer.steps:
                 began_ns = agenda.now_ns
                 if isinstance(step, Compute):
                     ends_ns = began_ns + self._takes_ns(step.seconds[place])
                     if ends_ns > began_ns:
                         yield partial(agenda.at, ends_ns)
-                    self._span(rank, "compute", step.label, plan.id, layer.index, began_ns)
+                    self._span(rank, SpanKind.COMPUTE, step.label, plan.id, layer.index, began_ns)
                 elif rank in self._job.placement.groups[step.group]:
                     yield partial(self._collectives.join, step, plan.id, layer.index, rank)
                     if not step.round_seconds:
-                        self._span(rank, "collective", step.label, plan.id, layer.index, began_ns)
+                        self._span(rank, SpanKind.COLLECTIVE, step.label, plan.id, layer.index, began_ns)
             for transfer in posted_by.get(rank, ()):
                 self._post(transfer)
         self._do(conductor.layer_begun(agenda.now_ns, plan.id, rank, len(plan.layers)))
@@ -244,7 +245,7 @@ class SimulatedRanks:
             self._busy.discard(rank)
 
     def _span(
-        self, rank: int, kind: str, label: str, batch: str | None, layer: int | None, start_ns: int
+        self, rank: int, kind: SpanKind, label: str, batch: str | None, layer: int | None, start_ns: int
     ) -> None:
         self.spans.append(
             SpanRow(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from controller.overload import Prunings
 from controller.scheduler import Scheduler
 from controller.spec import read_spec
 from testbed.fabric import Progress, RunFailed
@@ -41,8 +42,13 @@ class SimulatedRun:
             {port: bps * overheads.goodput for port, bps in ports_of_network(job).items()},
             guarantee=overheads.level_share,
         )
+        self._prunings = Prunings()
         self._scheduler = Scheduler(
-            spec.policy, ports=ports, exact=job.simulation.exact, control=spec.control
+            spec.policy,
+            ports=ports,
+            exact=job.simulation.exact,
+            control=spec.control,
+            pruned=self._prunings.changed,
         )
         self._invariants = Invariants(self._network, on=job.simulation.invariants)
         self._transport = Transport(job, self._scheduler, self._network, self._agenda, self._invariants)
@@ -132,7 +138,7 @@ class SimulatedRun:
         job = self._job
         end_ns = self._agenda.now_ns
         self._network.settle(end_ns)
-        requests = self._conductor.request_rows()
+        requests = self._conductor.request_rows(self._prunings.times, self._prunings.at_their_end)
         answered = sum(row.first_token_ns is not None for row in requests)
         fidelity = self._invariants.judge(
             arrived=len(job.flows or job.requests),

@@ -5,13 +5,13 @@ Pure data and what follows from it: `graph.py` is what a topology is, `kinds.py`
 
 from testbed.topology.graph import Link, Topology, server_ip
 from testbed.topology.kinds import fat_tree, leaf_spine, rail_optimised, star
-from testbed.topology.routes import EqualCostPaths, Path
+from testbed.topology.routes import EqualCostPaths, PortPath
 from testbed.topology.server import ServerShape
 
 __all__ = [
     "EqualCostPaths",
     "Link",
-    "Path",
+    "PortPath",
     "ServerShape",
     "Topology",
     "fat_tree",

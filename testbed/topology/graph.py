@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from controller.flow import PortId
-from testbed.topology.routes import EqualCostPaths, Neighbours, Path, RoutesTo, switch_neighbours
+from testbed.topology.routes import EqualCostPaths, Neighbours, PortPath, RoutesTo, switch_neighbours
 from testbed.topology.server import ServerShape
 
 
@@ -34,8 +34,8 @@ class _Attachment(NamedTuple):
     server: str
     nic: int
     switch: str
-    up: Path
-    down: Path
+    up: PortPath
+    down: PortPath
 
 
 class _Entering:
@@ -82,7 +82,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise ValueError(f"{server} has no GPU {gpu}, only {gpus}")
         return self.shape.endpoint(server, gpu)
 
-    def paths(self, src: str, dst: str) -> Sequence[Path]:
+    def paths(self, src: str, dst: str) -> Sequence[PortPath]:
         """All equal-cost shortest paths between two endpoints, each as its ports, in a fixed order.
 
         Between GPUs of one server there is one path, over the NVSwitch; without one, and from a node to
@@ -154,7 +154,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     # --- the way of a pair ----------------------------------------------------------------------
 
-    def _leaving(self, src: str, nic: int) -> tuple[Path, str]:
+    def _leaving(self, src: str, nic: int) -> tuple[PortPath, str]:
         """The ports from `src` to the first switch and that switch, towards NIC `nic` of another server."""
         a = self._attached(src)
         if not self.pxn or a.nic == nic:
@@ -163,7 +163,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         b = self._attached(through)
         return self._inside(src, through) + b.up, b.switch
 
-    def _inside(self, src: str, dst: str) -> Path:
+    def _inside(self, src: str, dst: str) -> PortPath:
         if src == dst or self.shape.nvlink_bps is None:
             return ()
         nvswitch = self.shape.nvswitch(self._attached(src).server)
@@ -222,15 +222,15 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 endpoint, number = self.shape.endpoint(server, gpu), self.shape.nic_of(gpu)
                 nic = self.shape.nic(server, number)
                 (switch,) = (node for node in self._adjacent[nic] if node in switches)
-                up: Path = (self._ports[nic, switch],)
-                down: Path = (self._ports[switch, nic],)
+                up: PortPath = (self._ports[nic, switch],)
+                down: PortPath = (self._ports[switch, nic],)
                 if self.shape.pcie_bps is not None:
                     up, down = (self._ports[endpoint, nic], *up), (*down, self._ports[nic, endpoint])
                 attachments[endpoint] = _Attachment(server, number, switch, up, down)
         return attachments
 
 
-def _add(load: dict[PortId, float], ports: Path, size_bytes: float) -> None:
+def _add(load: dict[PortId, float], ports: PortPath, size_bytes: float) -> None:
     for port in ports:
         load[port] = load.get(port, 0.0) + size_bytes
 

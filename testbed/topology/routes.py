@@ -15,7 +15,7 @@ from typing import overload
 
 from controller.flow import PortId
 
-Path = tuple[PortId, ...]
+PortPath = tuple[PortId, ...]
 
 Neighbours = Mapping[str, Mapping[str, PortId]]
 """For every switch, the switches next to it and the ports towards them."""
@@ -55,8 +55,8 @@ class RoutesTo:
             return 1
         return self._hops_from(switch).count
 
-    def path(self, switch: str, number: int) -> Path:
-        """Path `number` (from 0, below `count`) from `switch`."""
+    def path(self, switch: str, number: int) -> PortPath:
+        """PortPath `number` (from 0, below `count`) from `switch`."""
         ports: list[PortId] = []
         while switch != self._target:
             hops = self._hops_from(switch)
@@ -113,7 +113,7 @@ class RoutesTo:
         )
 
 
-class EqualCostPaths(Sequence[Path]):
+class EqualCostPaths(Sequence[PortPath]):
     """All shortest paths from one node to another, in a fixed order; each is made when it is asked for.
 
     Every path is `up` (the ports to the first switch), then a shortest path between the switches, then
@@ -122,7 +122,7 @@ class EqualCostPaths(Sequence[Path]):
 
     __slots__ = ("_count", "_down", "_routes", "_switch", "_up")
 
-    def __init__(self, up: Path, switch: str, routes: RoutesTo, down: Path) -> None:
+    def __init__(self, up: PortPath, switch: str, routes: RoutesTo, down: PortPath) -> None:
         self._up = up
         self._switch = switch
         self._routes = routes
@@ -133,10 +133,10 @@ class EqualCostPaths(Sequence[Path]):
         return self._count
 
     @overload
-    def __getitem__(self, index: int) -> Path: ...
+    def __getitem__(self, index: int) -> PortPath: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Path, ...]: ...
-    def __getitem__(self, index: int | slice) -> Path | tuple[Path, ...]:
+    def __getitem__(self, index: slice) -> tuple[PortPath, ...]: ...
+    def __getitem__(self, index: int | slice) -> PortPath | tuple[PortPath, ...]:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(self._count)[index])
         number = range(self._count)[index]

@@ -14,9 +14,10 @@ import torch.distributed as dist
 
 from workers.collectives import CollectiveGroup
 from workers.compute import MatmulCompute
-from workers.lanes import Outgoing, ReceiveLane, SendLane
+from workers.lanes import Header, ReceiveLane, SendLane
+from workers.options import Device
 from workers.payload import Payloads
-from workers.process_groups import Transport
+from workers.process_groups import ProcessGroups
 from workers.rank import choose_device
 
 pytestmark = [
@@ -33,7 +34,7 @@ def pair() -> list[Any]:
     ends: list[Any] = [None, None]
 
     def open_end(rank: int) -> None:
-        transport = Transport(store=store, store_port=0, interface="lo", device=CUDA, nccl=False)
+        transport = ProcessGroups(store=store, store_port=0, interface="lo", device=CUDA, nccl=False)
         ends[rank], _ = transport.lane("pair", rank)
 
     threads = [threading.Thread(target=open_end, args=(rank,)) for rank in (0, 1)]
@@ -46,9 +47,9 @@ def pair() -> list[Any]:
 
 def test_auto_takes_the_gpu_and_nccl_only_where_every_rank_has_its_own() -> None:
     count = torch.cuda.device_count()
-    device, nccl = choose_device("auto", rank=0, ranks=count)
+    device, nccl = choose_device(Device.AUTO, rank=0, ranks=count)
     assert (device, nccl) == (CUDA, True)
-    assert choose_device("auto", rank=count, ranks=count + 1) == (CUDA, False)
+    assert choose_device(Device.AUTO, rank=count, ranks=count + 1) == (CUDA, False)
 
 
 def test_matrix_products_keep_the_gpu_busy_for_about_the_modelled_time() -> None:
@@ -75,7 +76,7 @@ def test_a_lane_carries_bytes_from_gpu_memory() -> None:
         failed=failures.append,
     )
     SendLane("lane", sender, payloads, 65536, failures.append).send(
-        Outgoing(flow="kv", size_bytes=10**6, wire_bytes=10**6)
+        Header(flow="kv", size_bytes=10**6, wire_bytes=10**6)
     )
     assert arrived.wait(20)
     assert failures == []
@@ -117,12 +118,12 @@ def test_collectives_over_nccl_are_right() -> None:
         import sys, torch, torch.distributed as dist
         from workers.collectives import CollectiveGroup
         from workers.payload import Payloads
-        from workers.process_groups import Transport
+        from workers.process_groups import ProcessGroups
         rank = int(sys.argv[1])
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
         store = dist.TCPStore("127.0.0.1", {port}, is_master=rank == 0, wait_for_workers=False)
-        transport = Transport(store=store, store_port={port}, interface="lo", device=device, nccl=True)
+        transport = ProcessGroups(store=store, store_port={port}, interface="lo", device=device, nccl=True)
         group, _ = transport.group("g", rank, 2)
         ends = CollectiveGroup("g", group, (0, 1), rank, Payloads(1, device), device, staged=False)
         ends.all_to_all("a2a", ((0, 300_000), (7, 0)), verify=True)

@@ -13,10 +13,8 @@ from experiments.workloads.micro import endpoints
 from testbed.fabric import Progress
 from testbed.fabrics import FABRICS
 from testbed.job import (
-    GpuSpeed,
     Job,
     MicroFlow,
-    ModelShape,
     Placement,
     Request,
     Scale,
@@ -24,9 +22,12 @@ from testbed.job import (
     ServingOptions,
     WorkerOptions,
 )
+from testbed.models.gpus import GpuSpeed
+from testbed.models.shape import ModelShape
 from testbed.record import FlowRow, RunRecord
 from testbed.serving.placement import Layout, place
 from testbed.topology import Topology, star
+from workers.options import ComputeMode, Device
 
 SECOND = 10**9
 
@@ -186,8 +187,8 @@ def _job(
         serving=ServingOptions(router="round-robin", max_batch_tokens=256, decode_choice="round-robin"),
         scheduler=SchedulerOptions(recheck_ns=recheck_ns),
         workers=WorkerOptions(
-            device="cpu",
-            compute="timed",
+            device=Device.CPU,
+            compute=ComputeMode.TIMED,
             lanes_s1=1,
             lanes_s3=4,
             chunk_bytes=32_768,

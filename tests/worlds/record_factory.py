@@ -19,6 +19,7 @@ from testbed.record import (
     LinkSample,
     Progress,
     RequestRow,
+    RequestStatus,
     RunRecord,
     SpanRow,
 )
@@ -230,7 +231,7 @@ def serving_record(
                 RequestRow(
                     request=request,
                     slo_class="default",
-                    status="failed" if failed else "completed",
+                    status=RequestStatus.FAILED if failed else RequestStatus.COMPLETED,
                     unit=unit,
                     batch=batch,
                     decode_rank=DECODE[request % 2],

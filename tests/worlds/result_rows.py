@@ -3,7 +3,8 @@
 from typing import Any
 
 from controller.flow import Level, Stage
-from testbed.record import FlowRow, RequestRow, SpanRow
+from testbed.record import FlowRow, RequestRow, RequestStatus, SpanRow
+from workers.spans import SpanKind
 
 MS = 1_000_000
 
@@ -58,10 +59,12 @@ def request_row(**changes: Any) -> RequestRow:
         "slo_ns": 100 * MS,
         "unloaded_ttft_ns": 40 * MS,
     }
-    return RequestRow(**(fields | changes))
+    fields |= changes
+    fields["status"] = RequestStatus(fields["status"])
+    return RequestRow(**fields)
 
 
 def span_row(rank: int, kind: str, start_ms: int, end_ms: int, **changes: Any) -> SpanRow:
     """A span of batch b0, layer 0, in milliseconds."""
     fields: dict[str, Any] = {"label": "", "batch": "b0", "layer": 0} | changes
-    return SpanRow(rank=rank, kind=kind, start_ns=start_ms * MS, end_ns=end_ms * MS, **fields)
+    return SpanRow(rank=rank, kind=SpanKind(kind), start_ns=start_ms * MS, end_ns=end_ms * MS, **fields)

@@ -10,20 +10,13 @@ The GPU computes 1000 x 0.5 = 500 FLOP/s and reads 1000 B/s; a NIC of 800 bit/s 
 
 import msgspec
 
-from testbed.job import (
-    GpuSpeed,
-    Job,
-    ModelShape,
-    Placement,
-    Request,
-    Scale,
-    SchedulerOptions,
-    ServingOptions,
-    WorkerOptions,
-)
+from testbed.job import Job, Placement, Request, Scale, SchedulerOptions, ServingOptions, WorkerOptions
+from testbed.models.gpus import GpuSpeed
+from testbed.models.shape import ModelShape
 from testbed.serving.placement import Layout, place
 from testbed.serving.system import ServingSystem
 from testbed.topology import Topology, star
+from workers.options import ComputeMode, Device
 from workers.plan import CollectiveKind
 
 MOE = ModelShape(
@@ -119,8 +112,8 @@ def job(
         serving=ServingOptions(router=router, max_batch_tokens=max_batch_tokens, decode_choice=decode_choice),
         scheduler=SchedulerOptions(),
         workers=WorkerOptions(
-            device="cpu",
-            compute="timed",
+            device=Device.CPU,
+            compute=ComputeMode.TIMED,
             lanes_s1=1,
             lanes_s3=1,
             chunk_bytes=65536,

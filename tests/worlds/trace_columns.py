@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from controller.units import NS_PER_S
 from experiments.traces.columns import Columns
-from experiments.units import NS_PER_S
 
 
 def columns(

@@ -1,7 +1,7 @@
 """In which order a unit takes the requests that wait for it, and who may be in one batch: rules by name.
 
 A rule says who the candidates for the next batch are; `batcher.take_batch` takes as many of them as fit. What
-the rules promise, and to whom: docs/batching.md.
+the rules promise, and to whom: docs/concepts/batching.md.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,8 @@
 """How large the prefix cache of a replica is, and how often it served."""
 
-from testbed.job import Job, ModelShape
-from testbed.models.shapes import kv_bytes_per_token
+from testbed.job import Job
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import kv_bytes_per_token
 from testbed.record import CacheRow
 from testbed.serving.cache.assignment import Assigned, reusable_blocks
 

@@ -6,7 +6,7 @@
   of the heads, another one takes the results back.
 """
 
-from testbed.models.shapes import (
+from testbed.models.sizes import (
     attention_weight_bytes,
     gate_flops_per_token,
     gate_weight_bytes,

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from controller.flow import Stage, Transfer
-from testbed.job import GpuSpeed, ModelShape, Placement
-from testbed.models.gpus import memory_s
-from testbed.models.shapes import (
+from testbed.job import Placement
+from testbed.models.gpus import GpuSpeed, memory_s
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import (
     active_parameter_bytes,
     kv_bytes_per_token,
     kv_bytes_per_token_layer,

@@ -5,7 +5,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate, pairwise
 
-from testbed.models.shapes import (
+from testbed.models.sizes import (
     all_to_all_bytes_per_token,
     expert_flops_per_visit,
     expert_weight_bytes,

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from controller.flow import Batch, BatchRequest, PortId, Transfer
+from controller.units import NS_PER_S
 from testbed.job import Placement
 from testbed.serving.plans.idle_network import (
     drain_s,
@@ -23,8 +24,6 @@ from testbed.topology import Topology
 from workers.plan import BatchPlan, Collective, LayerPlan, Step
 
 S = TypeVar("S", Transfer, Collective)
-
-_NS = 1e9
 
 
 def with_downstream(plan: BatchPlan, topology: Topology, placement: Placement) -> BatchPlan:
@@ -89,14 +88,14 @@ def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batc
             BatchRequest(
                 id=str(request.request),
                 deadline_ns=request.deadline_ns,
-                tail_ns=round((s3_s[request.request] + request.decode_step_s) * _NS),
+                tail_ns=round((s3_s[request.request] + request.decode_step_s) * NS_PER_S),
                 load=_whole_bytes(
                     port_loads(transfer_traffic(transfers[request.request], placement), topology)
                 ),
             )
             for request in plan.requests
         ),
-        compute_ns=round(plan.compute_s * _NS),
+        compute_ns=round(plan.compute_s * NS_PER_S),
         load=_whole_bytes(port_loads(collectives, topology)),
     )
 
@@ -170,4 +169,4 @@ def _whole_bytes(loads: dict[PortId, float]) -> dict[PortId, int]:
 
 
 def _then(flow: S, seconds: float) -> S:
-    return msgspec.structs.replace(flow, downstream_ns=round(seconds * _NS))
+    return msgspec.structs.replace(flow, downstream_ns=round(seconds * NS_PER_S))

@@ -6,9 +6,10 @@ from functools import cached_property
 
 import msgspec
 
-from testbed.job import GpuSpeed, ModelShape, Placement
-from testbed.models.gpus import step_s
-from testbed.models.shapes import kv_bytes_per_token_layer
+from testbed.job import Placement
+from testbed.models.gpus import GpuSpeed, step_s
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import kv_bytes_per_token_layer
 from testbed.serving.placement import stage_ranks
 from workers.plan import CollectiveKind, Compute
 from workers.rounds import split

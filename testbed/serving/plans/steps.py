@@ -13,8 +13,10 @@ from itertools import groupby, zip_longest
 
 import msgspec
 
-from testbed.job import GpuSpeed, Job, ModelShape, Placement
-from testbed.models.shapes import (
+from testbed.job import Job, Placement
+from testbed.models.gpus import GpuSpeed
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import (
     activation_bytes_per_token,
     is_sparse,
     layer_kinds,

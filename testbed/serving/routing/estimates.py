@@ -2,7 +2,7 @@
 
 from testbed.job import Job
 from testbed.models.gpus import compute_s
-from testbed.models.shapes import kv_bytes_per_token, score_flops
+from testbed.models.sizes import kv_bytes_per_token, score_flops
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.idle_network import Traffic, merged
 from testbed.serving.routing.port_bytes import PortBytes

@@ -18,7 +18,8 @@ from controller import ofcompat
 from controller.flow import Level, Stage, Transfer
 from controller.openflow import RuleBook
 from controller.protocol import (
-    Ask,
+    AskLog,
+    AskStatus,
     Completion,
     Down,
     LaneUp,
@@ -119,7 +120,7 @@ class Controller:
     def wait_for_status(self, good: Callable[[Status], bool]) -> Status:
         deadline = time.monotonic() + WAIT_MS / 1000
         while time.monotonic() < deadline:
-            self.say(Ask(what="status"))
+            self.say(AskStatus())
             status = self.hear(COORDINATOR)
             assert isinstance(status, Status)
             if good(status):
@@ -176,7 +177,7 @@ def test_a_flow_is_permitted_when_the_switch_has_answered_the_barrier(controller
     permit = controller.hear("0")
     assert isinstance(permit, Permit)
     assert permit.flow == "g"
-    controller.say(Ask(what="log"))
+    controller.say(AskLog())
     log = controller.hear(COORDINATOR)
     assert isinstance(log, Log)
     assert [(d.flow, d.level_to) for d in log.decisions] == [("f", Level.P3), ("g", Level.P3)]

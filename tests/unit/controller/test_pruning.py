@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.flow import Assignment, Batch, BatchRequest, Flow, Level, Stage
-from controller.overload import RequestControl
+from controller.overload import Prunings, RequestControl
 from controller.policies import make_policy
 from controller.policy import Policy, Verdict, Verdicts
 from controller.scheduler import Scheduler, SchedulerError
@@ -40,9 +40,12 @@ def flow(name: str, of: str, request: str | None, mb: int, stage: Stage = Stage.
     )
 
 
-def world(policy: str = "stage", control: RequestControl | None = HALF) -> Scheduler:
+def world(
+    policy: str = "stage", control: RequestControl | None = HALF, prunings: Prunings | None = None
+) -> Scheduler:
     """b1 with one request of 30 MB, due at 50 ms, and the flow `old` of it."""
-    core = Scheduler(make_policy(policy), ports=PORTS, control=control)
+    told = (prunings or Prunings()).changed
+    core = Scheduler(make_policy(policy), ports=PORTS, control=control, pruned=told)
     core.batch_started(0, batch("b1", wants("r1", 50, 30)))
     core.submit(0, flow("old", "b1", "r1", 10))
     return core
@@ -71,6 +74,27 @@ def test_they_return_to_the_policys_level_when_a_departure_makes_room() -> None:
     assert moves([said]) == [("old", Level.SCAVENGER, Level.P4)]
     assert said.reason.endswith("0 of 1 active requests are pruned")
     assert core.level_of("old") is Level.P4
+
+
+def test_a_request_that_was_freed_was_pruned_but_did_not_end_so() -> None:
+    prunings = Prunings()
+    core = world(prunings=prunings)
+    core.batch_started(0, B2)
+    assert (prunings.times, prunings.at_their_end) == ({"r1": 1}, {"r1"})
+    core.layer_advanced(1 * MS, "b2", 4)  # b2 departs: there is room
+    assert (prunings.times, prunings.at_their_end) == ({"r1": 1}, frozenset())
+    core.batch_started(1 * MS, msgspec.structs.replace(B2, id="b3"))
+    assert (prunings.times, prunings.at_their_end) == ({"r1": 2}, {"r1"})
+
+
+def test_a_request_that_ends_while_it_is_pruned_ended_pruned() -> None:
+    prunings = Prunings()
+    core = world(prunings=prunings)
+    core.batch_started(0, B2)
+    core.layer_advanced(1 * MS, "b1", 4)
+    core.completion(2 * MS, "old")  # b1 departs with its request
+    core.layer_advanced(3 * MS, "b2", 4)
+    assert (prunings.times, prunings.at_their_end) == ({"r1": 1}, {"r1"})
 
 
 def test_the_s3_of_a_pruned_request_is_due_before_nobody_until_it_returns() -> None:

@@ -79,7 +79,7 @@ def test_an_unknown_option_is_answered_with_the_valid_ones_and_their_defaults() 
 def test_every_option_of_request_control_is_on_its_page_and_in_the_list(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "request-control.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "concepts" / "request-control.md").read_text()
     app(["policies"], standalone_mode=False)
     listed = capsys.readouterr().out
     assert "\n+requests " in listed

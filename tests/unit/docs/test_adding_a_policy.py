@@ -1,4 +1,4 @@
-"""docs/adding-a-policy.md, done: its files are written and installed, and its commands are run.
+"""docs/policies/adding-a-policy.md, done: its files are written and installed, and its commands are run.
 
 Everything happens in an environment of its own, so that the policies of this process stay as they are.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[3] / "docs" / "adding-a-policy.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "policies" / "adding-a-policy.md").read_text(encoding="utf-8")
 FILES = {
     block["name"]: block["text"]
     for block in re.finditer(r"^```\w+\n(?P<text># (?P<name>\S+)\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

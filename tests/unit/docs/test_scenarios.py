@@ -1,4 +1,4 @@
-"""docs/scenarios.md lists every key of a scenario, with the default and the limits that the code has."""
+"""docs/reference/scenarios.md lists every key of a scenario, with its default and its limits in the code."""
 
 import re
 from collections.abc import Iterator
@@ -13,10 +13,11 @@ from experiments.scenario.micro_flows import FlowSpec
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
 from testbed.models.gpus import GPUS
-from testbed.models.shapes import MODELS
-from testbed.serving.routing.routers import DECODE_CHOICES, ROUTERS
+from testbed.models.known_models import MODELS
+from testbed.serving.routing.decode_choices import DECODE_CHOICES
+from testbed.serving.routing.routers import ROUTERS
 
-PAGE = (Path(__file__).parents[3] / "docs" / "scenarios.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "scenarios.md").read_text(encoding="utf-8")
 BEFORE, _, REST = PAGE.partition("### The micro workload")
 FLOWS, _, AFTER = REST.partition("\n## ")
 
@@ -44,7 +45,7 @@ DEFAULTS = yaml.safe_load(to_yaml(Scenario()))
 
 @pytest.mark.parametrize("key", KEYS)
 def test_the_page_lists_the_key_with_its_default(key: str) -> None:
-    assert key in ROWS, f"docs/scenarios.md has no row for {key}"
+    assert key in ROWS, f"docs/reference/scenarios.md has no row for {key}"
     default = DEFAULTS
     for part in key.split("."):
         default = default[part]
@@ -63,7 +64,7 @@ def test_the_page_lists_no_key_that_does_not_exist() -> None:
 @pytest.mark.parametrize("key", FlowSpec.model_fields)
 def test_the_page_lists_the_key_of_a_flow(key: str) -> None:
     row = re.search(rf"^\| [^|]*`{key}`", FLOWS, re.MULTILINE)
-    assert row, f"docs/scenarios.md has no row for a flow's {key}"
+    assert row, f"docs/reference/scenarios.md has no row for a flow's {key}"
 
 
 @pytest.mark.parametrize("name", [*MODELS, *GPUS, *ROUTERS, *DECODE_CHOICES])

@@ -12,7 +12,7 @@ from experiments.resolve.jobs import resolve
 from experiments.scenario.gpu_profile import read_profile
 from experiments.scenario.reading import load_scenario
 from testbed.models.gpus import step_s
-from testbed.models.shapes import MODELS
+from testbed.models.known_models import MODELS
 
 
 def timed(tokens: int, seconds: float, times: int = 1) -> TimedKernel:

@@ -4,14 +4,9 @@ import msgspec
 import pytest
 
 from experiments.calibrate.layer_kernels import layer_kernels, narrowed
-from testbed.job import LatentAttention
-from testbed.models.shapes import (
-    MODELS,
-    ffn_flops_per_token,
-    layer_kinds,
-    projection_flops_per_token,
-    score_flops,
-)
+from testbed.models.known_models import MODELS
+from testbed.models.shape import LatentAttention
+from testbed.models.sizes import ffn_flops_per_token, layer_kinds, projection_flops_per_token, score_flops
 
 
 @pytest.mark.parametrize("name", MODELS)

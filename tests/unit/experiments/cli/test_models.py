@@ -6,7 +6,7 @@ from pathlib import Path
 
 from toy_fabric import Mfs
 
-from testbed.models.shapes import MODELS
+from testbed.models.known_models import MODELS
 
 
 def cells(line: str) -> list[str]:
@@ -23,7 +23,7 @@ def test_the_command_lists_every_model(mfs: Mfs) -> None:
 
 
 def test_the_page_shows_what_the_command_prints(mfs: Mfs) -> None:
-    page = (Path(__file__).parents[4] / "docs" / "models.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[4] / "docs" / "concepts" / "models.md").read_text(encoding="utf-8")
     assert mfs("models") == 0
     assert "\n".join(line.rstrip() for line in mfs.out.splitlines()) in page
 

@@ -260,11 +260,21 @@ def test_the_flows_of_a_request_come_worst_first(tmp_path: Path) -> None:
 
 def test_a_request_without_a_first_token_missed_its_slo(tmp_path: Path) -> None:
     gone = late_request(
-        status="pruned", prefill_end_ns=None, p2d_end_ns=None, first_token_ns=None, ttft_ns=None
+        status="failed", prefill_end_ns=None, p2d_end_ns=None, first_token_ns=None, ttft_ns=None
     )
     story = explain_request(written(tmp_path / "run", mfs=Rows(flows=(delivery(),), requests=(gone,))), 12)
-    assert "Request 12 missed its SLO: it was pruned and has no first token." in story
+    assert "Request 12 missed its SLO: it failed and has no first token." in story
     assert "TTFT went" not in story
+
+
+def test_a_request_that_was_pruned_is_told_how_often_and_whether_to_its_end(tmp_path: Path) -> None:
+    for name, times, ended, told in (
+        ("freed", 2, False, "It was pruned 2 times for the sake of others, and was freed again."),
+        ("held", 1, True, "It was pruned once for the sake of others, and stayed so until its end."),
+    ):
+        pruned = late_request(times_pruned=times, ended_pruned=ended)
+        run = written(tmp_path / name, mfs=Rows(flows=(delivery(),), requests=(pruned,)))
+        assert told in explain_request(run, 12)
 
 
 def test_an_unknown_request_is_refused_with_those_there_are(tmp_path: Path) -> None:

@@ -93,11 +93,11 @@ def test_queues_are_the_ones_read_back(run: RunDirectory) -> None:
 
 
 def test_every_column_is_documented() -> None:
-    text = (Path(__file__).parents[4] / "docs" / "results.md").read_text()
+    text = (Path(__file__).parents[4] / "docs" / "reference" / "results.md").read_text()
     for table, schema in SCHEMAS.items():
         section = text.split(f"### `{table}.parquet`")[1].split("\n### ")[0]
         for column in schema.names:
-            assert f"`{column}`" in section, f"{table}.{column} is not in docs/results.md"
+            assert f"`{column}`" in section, f"{table}.{column} is not in docs/reference/results.md"
 
 
 def test_one_policy_twice_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.scenario.model_file import model_named
 from experiments.scenario.reading import load_scenario, override
-from testbed.models.shapes import MODELS
+from testbed.models.known_models import MODELS
 
 
 @pytest.mark.parametrize("name", ["llama-3-8b/config.json", "./llama-3-8b", "llama-3-8b/"])

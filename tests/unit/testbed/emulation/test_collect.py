@@ -75,7 +75,9 @@ def log(**levels: list[Level]) -> Log:
         for i, level in enumerate(history)
     ]
     paths = [LoggedPath(flow=flow, lane="lane", ports=("h1->s1", "s1->h5")) for flow in levels]
-    return Log(decisions=tuple(decisions), paths=tuple(paths), flow_mods=3, barriers=2)
+    return Log(
+        decisions=tuple(decisions), paths=tuple(paths), pruned={}, ended_pruned=(), flow_mods=3, barriers=2
+    )
 
 
 def collected(
@@ -99,7 +101,7 @@ def collected(
         job=made,
         net=net,
         conductor=SimpleNamespace(  # type: ignore[arg-type]
-            request_rows=lambda: requests, caches=lambda: ()
+            request_rows=lambda pruned, ended: requests, caches=lambda: ()
         ),
         records=ranks,
         log=log,

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from testbed.models.hf_config import ConfigError, shape_from_config
-from testbed.models.shapes import MODELS, layer_kinds, total_parameters
+from testbed.models.known_models import MODELS
+from testbed.models.sizes import layer_kinds, total_parameters
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"],

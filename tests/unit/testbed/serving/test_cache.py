@@ -10,7 +10,8 @@ from experiments.resolve.jobs import resolve
 from experiments.results.summary import summarise
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
-from testbed.job import Job, LatentAttention, Request
+from testbed.job import Job, Request
+from testbed.models.shape import LatentAttention
 from testbed.record import CacheRow, RunRecord
 from testbed.serving.cache.size_and_use import cache_capacity_blocks, replica_bytes_per_token
 from testbed.serving.system import ServingSystem

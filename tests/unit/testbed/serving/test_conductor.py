@@ -128,12 +128,14 @@ def test_the_row_of_a_request_has_the_first_start_and_the_last_end_of_its_ranks(
     fabric.do(conductor.rank_done(130, "p0.b0", 0, 105, 125))
     fabric.do(conductor.rank_done(131, "p0.b0", 1, 101, 128))
     assert conductor.first_token(400, 1, 390) == ()
-    done, lost = conductor.request_rows()
+    done, lost = conductor.request_rows({"2": 3}, {"2"})
     assert (done.status, done.unit, done.batch, done.decode_rank) == ("completed", "p0", "p0.b0", 4)
     assert (done.start_ns, done.prefill_end_ns, done.p2d_end_ns) == (101, 128, 390)
     assert (done.first_token_ns, done.ttft_ns, done.slo_ns) == (400, 390, 500)
     assert (done.new_tokens, done.local_tokens, done.remote_tokens) == (8, 0, 0)
     assert (lost.status, lost.ttft_ns, lost.first_token_ns, lost.batch) == ("failed", None, None, None)
+    assert (done.times_pruned, done.ended_pruned) == (0, False)
+    assert (lost.times_pruned, lost.ended_pruned) == (3, True)
     assert (conductor.done, conductor.total, conductor.finished) == (1, 2, False)
 
 

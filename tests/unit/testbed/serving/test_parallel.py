@@ -10,7 +10,9 @@ import msgspec
 import pytest
 from serving_world import DENSE, GPU, MOE, job, placed, prompt
 
-from testbed.job import GpuSpeed, LatentAttention, ModelShape, Placement
+from testbed.job import Placement
+from testbed.models.gpus import GpuSpeed
+from testbed.models.shape import LatentAttention, ModelShape
 from testbed.serving.batching.forming import token_ns
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import estimated_capacity_rps

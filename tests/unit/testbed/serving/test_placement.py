@@ -4,8 +4,9 @@ import msgspec
 import pytest
 from serving_world import DENSE, MOE, placed
 
-from testbed.job import ModelShape, Placement, Role
-from testbed.models.shapes import MODELS
+from testbed.job import Placement, Role
+from testbed.models.known_models import MODELS
+from testbed.models.shape import ModelShape
 from testbed.serving.placement import (
     Coordinates,
     Layout,

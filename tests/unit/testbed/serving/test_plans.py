@@ -6,7 +6,8 @@ import pytest
 from serving_world import DENSE, GPU, MOE, placed, prompt
 
 from controller.flow import Stage
-from testbed.job import ModelShape, Placement
+from testbed.job import Placement
+from testbed.models.shape import ModelShape
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.plans.build import build_plan
 from testbed.topology import star

@@ -9,7 +9,7 @@ from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job
 from testbed.record import RunRecord
-from testbed.serving.replay import NotReplayable, PlannedBatches, plans_of, serving_system
+from testbed.serving.replay import NotReplayable, PlannedBatches, plans_of
 from testbed.serving.system import ServingSystem
 
 SETTINGS = ("fabric=sim", 'policies=["fair"]', "workload.requests=8", "workload.load=1.5")
@@ -61,11 +61,6 @@ def test_a_planned_batch_waits_for_its_requests_and_for_its_unit() -> None:
     assert followed.arrive(6, third) == [two]
     with pytest.raises(ValueError, match="not running"):
         followed.batch_done(7, one.id)
-
-
-def test_a_job_without_plans_forms_its_own_batches() -> None:
-    topology, placement = placed(units=1)
-    assert isinstance(serving_system(job(topology, placement)), ServingSystem)
 
 
 def test_events_that_do_not_give_the_batches_of_the_run_are_refused() -> None:

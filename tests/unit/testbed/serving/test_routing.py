@@ -10,16 +10,10 @@ from testbed.job import ServingOptions
 from testbed.serving.batching.forming import take_batch
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.placement import Layout
+from testbed.serving.routing.decode_choices import WorkerView, make_decode_choice
 from testbed.serving.routing.estimates import compute_ns, transfer_ns
 from testbed.serving.routing.port_bytes import PortBytes
-from testbed.serving.routing.routers import (
-    Router,
-    UnitView,
-    WorkerView,
-    candidates,
-    make_decode_choice,
-    make_router,
-)
+from testbed.serving.routing.routers import Router, UnitView, candidates, make_router
 from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan
 

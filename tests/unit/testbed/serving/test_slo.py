@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from serving_world import DENSE, GPU, MOE, placed, prompt
 
-from testbed.job import ModelShape, Placement, Request
+from testbed.job import Placement, Request
+from testbed.models.shape import ModelShape
 from testbed.serving.capacity import estimated_capacity_rps
 from testbed.serving.plans.idle_network import collective_traffic, drain_s
 from testbed.serving.slo import SloTarget, ideal_reuse_tokens, unloaded_ttft_ns, with_slos

@@ -9,7 +9,7 @@ from serving_world import MOE, job, placed, prompt
 
 from controller.flow import Stage, Transfer
 from testbed.job import Request
-from testbed.models.shapes import kv_bytes_per_token
+from testbed.models.sizes import kv_bytes_per_token
 from testbed.serving.system import Phase, ServingSystem
 from workers.plan import BatchPlan
 

@@ -16,7 +16,7 @@ from experiments.results.ttft_parts import time_spent
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job
-from testbed.models.shapes import kv_bytes_per_token
+from testbed.models.sizes import kv_bytes_per_token
 from testbed.record import RunRecord
 from testbed.serving.replay import NotReplayable, plans_of
 

@@ -1,5 +1,7 @@
-"""Each invariant of docs/invariants.md, broken in a whole run: something is wrong with the simulator, and the
-run says which law it broke. None of this can be caused by a scenario."""
+"""Each invariant of docs/concepts/invariants.md, broken in a whole run.
+
+Something is wrong with the simulator, and the run says which law it broke. No scenario can cause any of this.
+"""
 
 from collections.abc import Callable
 from typing import Any

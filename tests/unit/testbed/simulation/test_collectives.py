@@ -246,7 +246,7 @@ OVERSUBSCRIBED = (
 def test_in_one_stream_serving_takes_about_as_long_as_message_by_message(
     policy: str, settings: tuple[str, ...], mean: float, p99: float, ttft: float
 ) -> None:
-    """The bounds of docs/collectives.md. All collectives of these jobs go in one stream each."""
+    """The bounds of docs/concepts/collectives.md. All collectives of these jobs go in one stream each."""
     exact = served(policy, "workload.requests=8", *settings)
     grouped = served(policy, "workload.requests=8", "simulation.collectives=grouped", *settings)
     one, other = completion_ns(exact), completion_ns(grouped)

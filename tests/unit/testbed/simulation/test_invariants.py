@@ -1,4 +1,4 @@
-"""Each invariant of docs/invariants.md, kept and broken."""
+"""Each invariant of docs/concepts/invariants.md, kept and broken."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from testbed.record import Fidelity
 from testbed.simulation.invariants import Invariants
 from testbed.simulation.links.network import FluidNetwork
 
-PAGE = Path(__file__).parents[4] / "docs" / "invariants.md"
+PAGE = Path(__file__).parents[4] / "docs" / "concepts" / "invariants.md"
 
 
 def played() -> tuple[FluidNetwork, Invariants]:

@@ -122,3 +122,19 @@ def test_paced_flows_arrive_at_their_deadline_and_not_a_hair_later() -> None:
     [row] = played("quickstart", "karuna", "simulation.order=exact", "workload.requests=1").requests
     assert row.ttft_ns is not None
     assert 0.9 * row.slo_ns <= row.ttft_ns <= row.slo_ns
+
+
+def test_requests_that_were_pruned_are_told_from_those_that_were_not() -> None:
+    """The decisions have the reason of every move to the scavenger: their requests are the pruned ones."""
+    record = played("quickstart", "fair + requests", "workload.load=1.5", "workload.requests=40")
+    of_request = {row.id: row.request for row in record.flows if row.request is not None}
+    moved = {
+        of_request[row.flow]
+        for row in record.decisions
+        if row.flow in of_request and row.reason.startswith("pruned:")
+    }
+    pruned = {row.request for row in record.requests if row.times_pruned}
+    assert moved
+    assert moved <= pruned  # one may be pruned and freed while none of its flows is on its way
+    assert {row.request for row in record.requests if row.ended_pruned} <= pruned
+    assert not any(row.times_pruned for row in played("quickstart", "fair", "workload.requests=8").requests)

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from testbed.job import ModelShape
 from testbed.models.gpus import ASSUMED_EFFICIENCY, GPUS, compute_s, memory_s, step_s
-from testbed.models.shapes import (
-    MODELS,
+from testbed.models.known_models import MODELS
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import (
     activation_bytes_per_token,
     active_parameter_bytes,
     active_parameters,

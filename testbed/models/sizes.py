@@ -1,6 +1,6 @@
-"""Model shapes, and the bytes and FLOPs of one decoder layer that follow from them.
+"""The bytes and FLOPs of one decoder layer that follow from a model's shape.
 
-Shapes are those of the published configurations. A gated feed-forward is three matrices of
+A gated feed-forward is three matrices of
 hidden x width, one that is not is two. A FLOP is a multiplication or an addition, so a matrix of
 n weights costs 2 n FLOPs per token. The layers of a mixture of experts may be of two kinds: sparse
 ones have a gate and routed experts, dense ones an MLP.
@@ -11,72 +11,7 @@ Norms, biases, activations and rotary embedding are left out as negligible next 
 
 import math
 
-from testbed.job import LatentAttention, ModelShape
-
-
-def _shape(
-    name: str,
-    *,
-    layers: int,
-    hidden: int,
-    heads: tuple[int, int],
-    ffn: int,
-    experts: int = 0,
-    top_k: int = 0,
-    head_dim: int = 128,
-) -> ModelShape:
-    return ModelShape(
-        name=name,
-        layers=layers,
-        hidden=hidden,
-        q_heads=heads[0],
-        kv_heads=heads[1],
-        head_dim=head_dim,
-        ffn=ffn,
-        experts=experts,
-        top_k=top_k,
-        bytes_per_element=2,
-    )
-
-
-_DEEPSEEK_V3 = ModelShape(
-    name="deepseek-v3",
-    layers=61,
-    hidden=7168,
-    q_heads=128,
-    # Its configuration states 128 KV heads too: as many as K and V have after they are made from the latent.
-    kv_heads=128,
-    head_dim=192,
-    ffn=2048,
-    experts=256,
-    top_k=8,
-    bytes_per_element=2,
-    dense_layers=(0, 1, 2),
-    dense_ffn=18432,
-    shared_ffn=2048,
-    latent=LatentAttention(q_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128),
-    weight_bytes=1.0,  # FP8, as published
-)
-
-MODELS: dict[str, ModelShape] = {
-    shape.name: shape
-    for shape in (
-        _shape("mixtral-8x7b", layers=32, hidden=4096, heads=(32, 8), ffn=14336, experts=8, top_k=2),
-        _shape("mixtral-8x22b", layers=56, hidden=6144, heads=(48, 8), ffn=16384, experts=8, top_k=2),
-        _shape("llama-3-8b", layers=32, hidden=4096, heads=(32, 8), ffn=14336),
-        _shape("llama-3-70b", layers=80, hidden=8192, heads=(64, 8), ffn=28672),
-        _shape("qwen2.5-32b", layers=64, hidden=5120, heads=(40, 8), ffn=27648),
-        _shape("qwen2.5-72b", layers=80, hidden=8192, heads=(64, 8), ffn=29568),
-        # Qwen3 states its head_dim; hidden / q_heads would give 64.
-        _shape("qwen3-30b-a3b", layers=48, hidden=2048, heads=(32, 4), ffn=768, experts=128, top_k=8),
-        _shape("qwen3-235b-a22b", layers=94, hidden=4096, heads=(64, 4), ffn=1536, experts=128, top_k=8),
-        _shape("dbrx", layers=40, hidden=6144, heads=(48, 8), ffn=10752, experts=16, top_k=4),
-        _shape("grok-1", layers=64, hidden=6144, heads=(48, 8), ffn=32768, experts=8, top_k=2),
-        _DEEPSEEK_V3,
-    )
-}
-"""Models by name (as on Hugging Face, lower case, without organisation); 16-bit KV, and 16-bit weights
-where nothing else is said."""
+from testbed.models.shape import ModelShape
 
 
 def is_moe(model: ModelShape) -> bool:

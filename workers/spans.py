@@ -1,0 +1,13 @@
+"""What a rank does with its time, by kind."""
+
+import enum
+
+
+class SpanKind(enum.StrEnum):
+    """`PAUSED`: for another batch. `DECODE_STEP`: the first decode step of a request."""
+
+    S1_WAIT = "s1_wait"
+    COMPUTE = "compute"
+    COLLECTIVE = "collective"
+    PAUSED = "paused"
+    DECODE_STEP = "decode"
