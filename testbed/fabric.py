@@ -19,7 +19,7 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
     needed: bool = True
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a run is: `done` of `total` requests (or flows), after `wall_s`, in words."""
 
     phase: str
@@ -52,7 +52,7 @@ class Fabric(Protocol):
         """What the fabric needs on this machine, met or not. Cheap; changes nothing."""
         ...
 
-    def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+    def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
         """Run `job` to its end.
 
         Raises `FabricUnavailable`, `JobRefused` or `RunFailed`.

@@ -170,7 +170,7 @@ class LinkSample(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     drops: tuple[int, ...]
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+class ProgressRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Bytes of a flow that have arrived at its receiver by `time_ns` (model bytes)."""
 
     time_ns: int
@@ -244,7 +244,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     decisions: Sequence[DecisionRow]
     spans: Sequence[SpanRow]
     links: Sequence[LinkSample]
-    progress: Sequence[Progress]
+    progress: Sequence[ProgressRow]
     permit_latency_ms: Sequence[float]
     fidelity: Fidelity
     facts: dict[str, str | int | float]

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from experiments.sweep.progress import SweepProgress
-from testbed.fabric import Progress
+from testbed.fabric import RunProgress
 
 _LINE_EVERY_S = 3.0
 
@@ -70,7 +70,7 @@ class _OnLines:
 class Display(_Entered, Protocol):
     """Shows the progress of a run while it is entered."""
 
-    def update(self, policy: str, state: Progress) -> None:
+    def update(self, policy: str, state: RunProgress) -> None:
         """`policy` is now as far as `state` says."""
         ...
 
@@ -86,7 +86,7 @@ class BarDisplay(_OnBars):
         super().__init__(console, "{task.fields[policy]:>8}")
         self._tasks: dict[str, TaskID] = {}
 
-    def update(self, policy: str, state: Progress) -> None:
+    def update(self, policy: str, state: RunProgress) -> None:
         if policy not in self._tasks:
             for earlier in self._tasks.values():
                 self._bars.stop_task(earlier)
@@ -108,7 +108,7 @@ class LineDisplay(_OnLines):
         self._last: tuple[str, str] | None = None
         self._written_s = 0.0
 
-    def update(self, policy: str, state: Progress) -> None:
+    def update(self, policy: str, state: RunProgress) -> None:
         now_s = self._clock()
         if (policy, state.phase) == self._last and now_s - self._written_s < _LINE_EVERY_S:
             return

@@ -3,7 +3,7 @@
 import msgspec
 
 from experiments.errors import UserError
-from experiments.scenario.cluster import SequenceExchange, TopologyKind, TopologySection
+from experiments.scenario.cluster import SequenceExchange, TopologySection
 from experiments.scenario.gpu_profile import gpu_named
 from experiments.scenario.model_file import model_named
 from experiments.scenario.scenario import Scenario
@@ -13,7 +13,7 @@ from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
 from testbed.serving.cache.size_and_use import replica_bytes_per_token
 from testbed.serving.placement import PlacementError, place
-from testbed.topology import ServerShape, Topology, fat_tree, leaf_spine, rail_optimised, star
+from testbed.topology import ServerShape, Topology, TopologyKind, fat_tree, leaf_spine, rail_optimised, star
 from workers.plan import CollectiveKind
 
 SEQUENCES = {

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from controller.flow import Level
 from experiments.atomic_file import replacing
 from experiments.errors import UserError
-from testbed.record import DecisionRow, FlowRow, LinkSample, Progress, RequestRow, RunRecord, SpanRow
+from testbed.record import DecisionRow, FlowRow, LinkSample, ProgressRow, RequestRow, RunRecord, SpanRow
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
@@ -123,7 +123,7 @@ TABLES: Final[dict[type[msgspec.Struct], str]] = {
     DecisionRow: "decisions",
     SpanRow: "spans",
     LinkSample: "links",
-    Progress: "progress",
+    ProgressRow: "progress",
 }
 
 GROUP_ROWS: Final = 8_192
@@ -290,7 +290,7 @@ class Tables:
     decisions: TableRows[DecisionRow]
     spans: TableRows[SpanRow]
     links: TableRows[LinkSample]
-    progress: TableRows[Progress]
+    progress: TableRows[ProgressRow]
 
 
 def read_tables(out: Path, policy: str) -> Tables:
@@ -302,5 +302,5 @@ def read_tables(out: Path, policy: str) -> Tables:
         decisions=TableRows(out, DecisionRow, policy),
         spans=TableRows(out, SpanRow, policy),
         links=TableRows(out, LinkSample, policy),
-        progress=TableRows(out, Progress, policy),
+        progress=TableRows(out, ProgressRow, policy),
     )

@@ -15,13 +15,13 @@ from experiments.run.directory import results_directory
 from experiments.run.placement_text import placement_text
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
-from testbed.fabric import Fabric, FabricUnavailable, Progress, RunFailed
+from testbed.fabric import Fabric, FabricUnavailable, RunFailed, RunProgress
 from testbed.fabrics import missing_of
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.serving.decoding import with_last_tokens
 
-RunListener = Callable[[str, Progress], None]
+RunListener = Callable[[str, RunProgress], None]
 """Told the policy that runs and how far it is."""
 
 
@@ -94,7 +94,7 @@ def run_scenario(
     return directory, summary
 
 
-def run_job(fabric: Fabric, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+def run_job(fabric: Fabric, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
     """`fabric.run`; what a policy of another package raises in a hook becomes a `RunFailed` that names it.
 
     Also raises `RunFailed` when requests were lost: each one that arrived has to be accounted for.

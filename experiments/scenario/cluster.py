@@ -6,15 +6,8 @@ from pydantic import Field, model_validator
 
 from experiments.scenario.section import Section, refusal
 from testbed.serving.placement import Layout
+from testbed.topology import TopologyKind
 from testbed.topology.kinds import fat_tree_servers
-
-
-class TopologyKind(enum.StrEnum):
-    STAR = "star"
-    LEAF_SPINE = "leaf-spine"
-    FAT_TREE = "fat-tree"
-    RAIL_OPTIMISED = "rail-optimised"
-
 
 _MEANT_FOR = {
     "leaves": {TopologyKind.LEAF_SPINE},

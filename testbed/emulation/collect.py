@@ -15,7 +15,7 @@ from testbed.record import (
     Fidelity,
     FlowRow,
     LinkSample,
-    Progress,
+    ProgressRow,
     RunRecord,
     SpanRow,
 )
@@ -58,7 +58,7 @@ def collect(
         spans=_spans(records),
         links=_links(samples),
         progress=tuple(
-            Progress(time_ns=mark.time_ns, flow=mark.flow, received_bytes=mark.received_bytes)
+            ProgressRow(time_ns=mark.time_ns, flow=mark.flow, received_bytes=mark.received_bytes)
             for record in records
             for mark in record.progress
         ),

@@ -8,10 +8,10 @@ import psutil
 from testbed.emulation.ranks import lanes_of
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
-from testbed.fabric import FabricUnavailable, JobRefused, Progress, Requirement
+from testbed.fabric import FabricUnavailable, JobRefused, Requirement, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
-from testbed.topology import Topology
+from testbed.topology import Topology, TopologyKind
 from workers.options import Device
 
 # Beyond these a run would not end or would say nothing true; fidelity judges what lies below.
@@ -37,7 +37,7 @@ class MininetFabric:
             self._requirements = requirements()
         return self._requirements
 
-    def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+    def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
         missing = [r for r in self.requirements() if r.needed and not r.ok]
         if missing:
             raise FabricUnavailable(self.name, missing)
@@ -49,7 +49,7 @@ def _refuse_servers_with_parts(topology: Topology) -> None:
     """An emulated server is a host with one NIC; what is inside a server is not emulated."""
     shape = topology.shape
     for key, there in (
-        ("kind", topology.kind == "rail-optimised"),
+        ("kind", topology.kind is TopologyKind.RAIL_OPTIMISED),
         ("nics_per_server", shape.nics > 1),
         ("nvlink_gbps", shape.nvlink_bps is not None),
         ("pcie_gbps", shape.pcie_bps is not None),

@@ -15,7 +15,7 @@ import msgspec
 from testbed.emulation.run import EmulatedRun
 from testbed.emulation.sandbox import SCRATCH, Ended, Failed, Moved, write_frame
 from testbed.emulation.timeslice import take_short_turns
-from testbed.fabric import Progress, RunFailed
+from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 
 
@@ -27,7 +27,7 @@ def main() -> None:
             _own_ground(directory)
             take_short_turns()  # inherited by every process of the run
 
-            def progress(step: Progress) -> None:
+            def progress(step: RunProgress) -> None:
                 write_frame(reports, Moved(progress=step))
 
             record = EmulatedRun(job, directory, progress).run()

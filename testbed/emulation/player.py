@@ -11,7 +11,7 @@ from controller.flow import Transfer
 from controller.protocol import BatchKnown
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
-from testbed.fabric import Progress, RunFailed
+from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job, MicroFlow, Request
 from testbed.serving.conductor import (
     Action,
@@ -66,7 +66,7 @@ class Player:
         conductor: Conductor,
         controller: ControllerProcess,
         ranks: RankProcesses,
-        progress: Callable[[Progress], None],
+        progress: Callable[[RunProgress], None],
     ) -> None:
         self._job = job
         self._conductor = conductor
@@ -110,7 +110,7 @@ class Player:
                 alive()
                 self._ranks.check()
                 done, total = self._conductor.done, self._conductor.total
-                self._progress(Progress(phase="running", done=done, total=total))
+                self._progress(RunProgress(phase="running", done=done, total=total))
             if now - moved > self._patience_s and (due_ns is None or self._wall_until(due_ns) <= 0):
                 raise RunFailed(
                     f"nothing has moved for {self._patience_s:.0f} s: {self._conductor.describe()}"

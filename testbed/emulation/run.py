@@ -13,7 +13,7 @@ from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.monitor import LinkMonitor
 from testbed.emulation.player import Player
 from testbed.emulation.ranks import RankProcesses
-from testbed.fabric import Progress, RunFailed
+from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.serving.conductor import Conductor, ServingConductor
@@ -25,7 +25,7 @@ _START_MARGIN_S = 0.2
 class EmulatedRun:
     """Runs `job` inside a sandbox; `directory` is on the sandbox's own tmpfs."""
 
-    def __init__(self, job: Job, directory: Path, progress: Callable[[Progress], None]) -> None:
+    def __init__(self, job: Job, directory: Path, progress: Callable[[RunProgress], None]) -> None:
         self._job = job
         self._directory = directory
         self._progress = progress
@@ -128,11 +128,11 @@ class EmulatedRun:
         }
 
     def _say(self, phase: str) -> None:
-        self._tell(Progress(phase=phase))
+        self._tell(RunProgress(phase=phase))
 
-    def _tell(self, progress: Progress) -> None:
+    def _tell(self, progress: RunProgress) -> None:
         self._progress(
-            Progress(
+            RunProgress(
                 phase=progress.phase,
                 done=progress.done,
                 total=progress.total,

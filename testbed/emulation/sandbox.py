@@ -19,7 +19,7 @@ from typing import IO
 
 import msgspec
 
-from testbed.fabric import Progress, RunFailed
+from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
 
@@ -35,7 +35,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
-    progress: Progress
+    progress: RunProgress
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
@@ -82,7 +82,7 @@ COMMAND = (
 )  # fmt: skip
 
 
-def run_in_sandbox(job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
     """Run `job` in fresh network, mount and PID namespaces and return what it recorded.
 
     Raises `RunFailed`. On any exception here, Ctrl-C included, the sandbox is killed before the
@@ -121,7 +121,7 @@ def _follow(
     process: "subprocess.Popen[bytes]",
     reports: IO[bytes],
     errors: IO[bytes],
-    progress: Callable[[Progress], None],
+    progress: Callable[[RunProgress], None],
 ) -> RunRecord:
     while True:
         try:

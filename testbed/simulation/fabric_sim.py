@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from controller.scheduler import SchedulerError
-from testbed.fabric import Progress, Requirement, RunFailed
+from testbed.fabric import Requirement, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.simulation.run import SimulatedRun
@@ -17,8 +17,8 @@ class SimulatedFabric:
         """Python is all it needs."""
         return [Requirement(name="Python", ok=True, detail=sys.version.split()[0])]
 
-    def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
-        progress(Progress(phase="loading the links (the first time on a machine they are compiled)"))
+    def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
+        progress(RunProgress(phase="loading the links (the first time on a machine they are compiled)"))
         try:
             return SimulatedRun(job, progress).run()
         except SchedulerError as error:

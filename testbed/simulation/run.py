@@ -6,7 +6,7 @@ from collections.abc import Callable
 from controller.overload import Prunings
 from controller.scheduler import Scheduler
 from controller.spec import read_spec
-from testbed.fabric import Progress, RunFailed
+from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.serving.conductor import Conductor, ServingConductor
@@ -29,7 +29,7 @@ class SimulatedRun:
     the links share anew. So what happens at one moment is known before anything moves.
     """
 
-    def __init__(self, job: Job, progress: Callable[[Progress], None]) -> None:
+    def __init__(self, job: Job, progress: Callable[[RunProgress], None]) -> None:
         self._job = job
         self._progress = progress
         self._begun = self._reported = time.monotonic()
@@ -114,7 +114,7 @@ class SimulatedRun:
         if now - self._reported >= _REPORT_S:
             self._reported = now
             self._progress(
-                Progress(
+                RunProgress(
                     phase="running",
                     done=self._conductor.done,
                     total=self._conductor.total,

@@ -3,7 +3,7 @@
 Pure data and what follows from it: `graph.py` is what a topology is, `kinds.py` makes them.
 """
 
-from testbed.topology.graph import Link, Topology, server_ip
+from testbed.topology.graph import Link, Topology, TopologyKind, server_ip
 from testbed.topology.kinds import fat_tree, leaf_spine, rail_optimised, star
 from testbed.topology.routes import EqualCostPaths, PortPath
 from testbed.topology.server import ServerShape
@@ -14,6 +14,7 @@ __all__ = [
     "PortPath",
     "ServerShape",
     "Topology",
+    "TopologyKind",
     "fat_tree",
     "leaf_spine",
     "rail_optimised",

@@ -5,6 +5,7 @@ Pure data. A link `a->b` is a port of `a`: the place where a queue can build up.
 nothing else is.
 """
 
+import enum
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -14,6 +15,13 @@ import msgspec
 from controller.flow import PortId
 from testbed.topology.routes import EqualCostPaths, Neighbours, PortPath, RoutesTo, switch_neighbours
 from testbed.topology.server import ServerShape
+
+
+class TopologyKind(enum.StrEnum):
+    STAR = "star"
+    LEAF_SPINE = "leaf-spine"
+    FAT_TREE = "fat-tree"
+    RAIL_OPTIMISED = "rail-optimised"
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +66,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     to the GPU whose NIC has that number (NCCL calls it PXN). Needs a NIC per GPU and an NVSwitch.
     """
 
-    kind: str
+    kind: TopologyKind
     servers: tuple[str, ...]
     switches: tuple[str, ...]
     links: tuple[Link, ...]

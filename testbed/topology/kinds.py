@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from testbed.topology.graph import Link, Topology
+from testbed.topology.graph import Link, Topology, TopologyKind
 from testbed.topology.server import ServerShape
 
 PLAIN = ServerShape()
@@ -14,7 +14,7 @@ def star(*, servers: int, nic_bps: int, shape: ServerShape = PLAIN) -> Topology:
     links: list[Link] = []
     for name in names:
         links += _server(name, shape, nic_bps, ["s1"] * shape.nics)
-    return Topology(kind="star", servers=names, switches=("s1",), links=tuple(links), shape=shape)
+    return Topology(kind=TopologyKind.STAR, servers=names, switches=("s1",), links=tuple(links), shape=shape)
 
 
 def leaf_spine(
@@ -40,7 +40,7 @@ def leaf_spine(
         links += _server(name, shape, nic_bps, [leaf_names[i // hosts_per_leaf]] * shape.nics)
     links += _all_to_all(leaf_names, spine_names, uplink)
     return Topology(
-        kind="leaf-spine",
+        kind=TopologyKind.LEAF_SPINE,
         servers=names,
         switches=leaf_names + spine_names,
         links=tuple(links),
@@ -81,7 +81,7 @@ def fat_tree(
         j = i % half
         links += _all_to_all([aggregation], cores[j * half : (j + 1) * half], full)
     return Topology(
-        kind="fat-tree",
+        kind=TopologyKind.FAT_TREE,
         servers=names,
         switches=edges + aggregations + cores,
         links=tuple(links),
@@ -125,7 +125,7 @@ def rail_optimised(
     rail_names = tuple(rail for group in rails for rail in group)
     links += _all_to_all(rail_names, spine_names, uplink)
     return Topology(
-        kind="rail-optimised",
+        kind=TopologyKind.RAIL_OPTIMISED,
         servers=names,
         switches=rail_names + spine_names,
         links=tuple(links),

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from controller.flow import Stage
-from testbed.fabric import Progress, RunFailed
+from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.topology import star
 
@@ -114,7 +114,7 @@ class Assassin:
         self.struck_s: float | None = None
         self.witnesses: list[psutil.Process] = []
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: RunProgress) -> None:
         if progress.phase == "running" and self.struck_s is None:
             self.witnesses = psutil.Process().children(recursive=True)
             self.struck_s = time.monotonic()

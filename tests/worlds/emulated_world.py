@@ -10,7 +10,7 @@ import msgspec
 
 from controller.flow import Stage, Transfer
 from experiments.workloads.micro import endpoints
-from testbed.fabric import Progress
+from testbed.fabric import RunProgress
 from testbed.fabrics import FABRICS
 from testbed.job import (
     Job,
@@ -50,7 +50,7 @@ _GPU = GpuSpeed(name="slow", peak_flops=2e10, memory_bytes_per_s=1e9, efficiency
 _BLOCK_TOKENS = 16
 
 
-def run(job: Job, progress: Callable[[Progress], None] = lambda _: None) -> RunRecord:
+def run(job: Job, progress: Callable[[RunProgress], None] = lambda _: None) -> RunRecord:
     return FABRICS["mininet"]().run(job, progress)
 
 

@@ -17,7 +17,7 @@ from testbed.record import (
     Fidelity,
     FlowRow,
     LinkSample,
-    Progress,
+    ProgressRow,
     RequestRow,
     RequestStatus,
     RunRecord,
@@ -360,7 +360,7 @@ def micro_record(policy: str = "mfs") -> RunRecord:
         ),
     )
     progress = tuple(
-        Progress(time_ns=t * MS, flow=id, received_bytes=min(20_000_000, max(0, t - since) * 125_000))
+        ProgressRow(time_ns=t * MS, flow=id, received_bytes=min(20_000_000, max(0, t - since) * 125_000))
         for id, since in (("high", 1), ("low", 161))
         for t in range(0, 330, 10)
     )

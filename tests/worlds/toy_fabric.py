@@ -8,7 +8,7 @@ import pytest
 
 from controller.flow import Level
 from experiments.cli import app as cli
-from testbed.fabric import Progress, Requirement
+from testbed.fabric import Requirement, RunProgress
 from testbed.fabrics import FABRICS
 from testbed.job import Job, MicroFlow
 from testbed.record import Check, Fidelity, FlowRow, RunRecord
@@ -39,8 +39,8 @@ class ToyFabric:
         self.asked += 1
         return list(self._needs)
 
-    def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
-        progress(Progress(phase="sending", done=0, total=len(job.flows)))
+    def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
+        progress(RunProgress(phase="sending", done=0, total=len(job.flows)))
         os.write(1, b"noise of some tool\n")
         self.ran.append((job.policy, job.seed))
         if self.trouble is not None and self._in_policy in (None, job.policy):

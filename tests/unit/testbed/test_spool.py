@@ -9,17 +9,17 @@ import pytest
 
 from controller.flow import Level
 from testbed import spool
-from testbed.record import DecisionRow, Progress
+from testbed.record import DecisionRow, ProgressRow
 from testbed.spool import Spool
 
 
-def row(i: int) -> Progress:
-    return Progress(time_ns=i, flow=f"f{i}", received_bytes=i * i)
+def row(i: int) -> ProgressRow:
+    return ProgressRow(time_ns=i, flow=f"f{i}", received_bytes=i * i)
 
 
-def spooled(count: int, *, block_bytes: int = 100) -> Spool[Progress]:
+def spooled(count: int, *, block_bytes: int = 100) -> Spool[ProgressRow]:
     """A row takes about ten bytes, so that there are about ten in a block."""
-    return Spool(Progress, map(row, range(count)), block_bytes=block_bytes)
+    return Spool(ProgressRow, map(row, range(count)), block_bytes=block_bytes)
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 500])
@@ -74,7 +74,7 @@ def test_an_iteration_ends_where_the_rows_ended_when_it_began() -> None:
 def test_spools_are_equal_when_their_rows_are() -> None:
     assert spooled(30) == spooled(30, block_bytes=1000)
     assert spooled(30) != spooled(29)
-    assert Spool(Progress, [row(1)]) != Spool(Progress, [row(2)])
+    assert Spool(ProgressRow, [row(1)]) != Spool(ProgressRow, [row(2)])
 
 
 def test_the_file_goes_with_the_spool() -> None:

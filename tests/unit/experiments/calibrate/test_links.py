@@ -12,7 +12,7 @@ from experiments.cli import app as cli
 from experiments.resolve.calibration import in_model_units, read_calibration
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
-from testbed.fabric import Progress
+from testbed.fabric import RunProgress
 from testbed.fabrics import FABRICS
 from testbed.job import Job, Overheads, Scale
 from testbed.record import RunRecord
@@ -61,7 +61,7 @@ class WithOverheads(SimulatedFabric):
     def __init__(self, overheads: Overheads) -> None:
         self._overheads = overheads
 
-    def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+    def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
         simulation = msgspec.structs.replace(job.simulation, overheads=self._overheads)
         return super().run(msgspec.structs.replace(job, simulation=simulation), progress)
 

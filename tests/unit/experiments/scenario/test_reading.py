@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.errors import UserError
-from experiments.scenario.cluster import TopologyKind
 from experiments.scenario.reading import builtin_scenarios, load_scenario, override
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
 from experiments.scenario.workload import WorkloadKind
+from testbed.topology import TopologyKind
 
 
 def write(folder: Path, name: str, text: str) -> str:

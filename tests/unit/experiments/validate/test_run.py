@@ -13,7 +13,7 @@ from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from experiments.validate.emulated import Emulated
 from experiments.validate.run import compare_with
-from testbed.fabric import Progress, Requirement
+from testbed.fabric import Requirement, RunProgress
 from testbed.fabrics import FABRICS
 from testbed.job import Job
 from testbed.record import Check, Fidelity, RunRecord
@@ -34,7 +34,7 @@ class Stretched:
     def requirements(self) -> list[Requirement]:
         return []
 
-    def run(self, job: Job, progress: Callable[[Progress], None]) -> RunRecord:
+    def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
         self.runs += 1
         record = SimulatedFabric().run(job, progress)
         flows = [

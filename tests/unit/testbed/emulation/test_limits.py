@@ -10,7 +10,7 @@ from serving_world import job, placed
 
 from testbed.emulation import fabric_mininet
 from testbed.emulation.fabric_mininet import MininetFabric
-from testbed.fabric import FabricUnavailable, JobRefused, Progress, Requirement
+from testbed.fabric import FabricUnavailable, JobRefused, Requirement, RunProgress
 from testbed.job import Job, Scale
 from testbed.topology import ServerShape, Topology, rail_optimised, star
 
@@ -44,7 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(fabric_mininet, "run_in_sandbox", lambda job, progress: "started")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * 2**30))
 
-    def silent(_: Progress) -> None:
+    def silent(_: RunProgress) -> None:
         return None
 
     return lambda job: MininetFabric().run(job, silent)
