@@ -233,6 +233,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     that start when it has ended. A batch that was preempted has no collective open meanwhile. The decisions
     of one flow are in order of time.
 
+    `batches_at_once` is how many batches a unit works on at once at most.
+
     `exact_order` says that the fabric kept a policy's exact order of flows; otherwise the policy had
     its levels only. `caches` are those of the units, none where a run followed given batches.
     """
@@ -252,4 +254,5 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     duration_ns: int
     wall_s: float
     exact_order: bool = False
+    batches_at_once: int = 1
     caches: tuple[CacheRow, ...] = ()

@@ -82,7 +82,10 @@ def measure(record: RunRecord) -> Measures:
     units = units_of_batches(record.requests)
     warmup = WarmUp.of(record.requests)
     return Measures(
-        flows=flow_measures(record.flows, units, warmup), exposed_s1=exposed_s1(record.spans, units, warmup)
+        flows=flow_measures(
+            record.flows, units, warmup, serving=bool(record.requests), at_once=record.batches_at_once
+        ),
+        exposed_s1=exposed_s1(record.spans, units, warmup, at_once=record.batches_at_once),
     )
 
 
@@ -110,10 +113,18 @@ def units_of_batches(requests: Iterable[RequestRow]) -> dict[str, str]:
 
 
 def flow_measures(
-    flows: Iterable[FlowRow], units: Mapping[str, str], warmup: WarmUp = NO_WARM_UP
+    flows: Iterable[FlowRow],
+    units: Mapping[str, str],
+    warmup: WarmUp = NO_WARM_UP,
+    *,
+    serving: bool = True,
+    at_once: int = 1,
 ) -> FlowMeasures:
-    """Measure `flows` but those between decode workers. `units` are those of the batches; see `RunRecord` for
-    what their order has to keep."""
+    """Measure `flows`, in a `serving` run without those between decode workers.
+
+    `units` are those of the batches; a unit works on `at_once` batches at once at most. `RunRecord` says what
+    the order of flows has to keep.
+    """
     stages = {stage: array("q") for stage in Stage}
     collectives = array("q")
     slack = array("q")
@@ -123,13 +134,13 @@ def flow_measures(
     def close(shares: dict[str, tuple[int, int]]) -> None:
         collectives.extend(finish - ready for ready, finish in shares.values() if ready >= warmup.until_ns)
 
-    open_collectives = _OpenGroups[str, tuple[int, int]](units, close)
+    open_collectives = _OpenGroups[str, tuple[int, int]](units, at_once, close)
     for flow in flows:
         submit, finish = flow.submit_ns, flow.finish_ns
         if flow.verified is not None:
             checked += 1
             failed += not flow.verified
-        if is_background(flow.id):
+        if serving and is_background(flow.id):
             continue
         counts = submit >= warmup.until_ns and flow.request not in warmup.requests
         if counts:
@@ -157,8 +168,14 @@ def flow_measures(
     )
 
 
-def exposed_s1(spans: Iterable[SpanRow], units: Mapping[str, str], warmup: WarmUp = NO_WARM_UP) -> ExposedS1:
-    """Measure the S1 waits among `spans` that began after the warm-up. `units` as in `flow_measures`."""
+def exposed_s1(
+    spans: Iterable[SpanRow],
+    units: Mapping[str, str],
+    warmup: WarmUp = NO_WARM_UP,
+    *,
+    at_once: int = 1,
+) -> ExposedS1:
+    """Measure the S1 waits among `spans` that began after the warm-up. The others as in `flow_measures`."""
     longest = array("q")
     layers = array("q")
 
@@ -167,7 +184,7 @@ def exposed_s1(spans: Iterable[SpanRow], units: Mapping[str, str], warmup: WarmU
             longest.append(max(by_rank.values()))
             layers.append(layer)
 
-    open_waits = _OpenGroups[tuple[str, int], dict[int, int]](units, close)
+    open_waits = _OpenGroups[tuple[str, int], dict[int, int]](units, at_once, close)
     for span in spans:
         if span.start_ns < warmup.until_ns:
             continue
@@ -178,20 +195,19 @@ def exposed_s1(spans: Iterable[SpanRow], units: Mapping[str, str], warmup: WarmU
     return ExposedS1(wait_ns=_numbers(longest), layer=_numbers(layers))
 
 
-_AT_ONCE = 16
-"""More stages than any pipeline here has."""
-
-
 class _OpenGroups(Generic[Key, Group]):
     """Groups of rows that are not known to be whole yet, by the unit they are of.
 
-    A unit runs one batch at a time, or as many as its pipeline has stages: the groups of a batch are whole
-    when rows of `_AT_ONCE` later batches of the unit have come. `close` is then told of them and they are
-    forgotten. Groups of no known unit stay to the end.
+    A unit works on `at_once` batches at once at most: the groups of a batch are whole when rows of so many
+    later batches of the unit have come. `close` is then told of them and they are forgotten. Groups of no
+    known unit stay to the end.
     """
 
-    def __init__(self, units: Mapping[str, str], close: Callable[[dict[Key, Group]], None]) -> None:
+    def __init__(
+        self, units: Mapping[str, str], at_once: int, close: Callable[[dict[Key, Group]], None]
+    ) -> None:
         self._units = units
+        self._at_once = at_once
         self._close = close
         self._open: dict[str | None, dict[str | None, dict[Key, Group]]] = {}
 
@@ -200,7 +216,7 @@ class _OpenGroups(Generic[Key, Group]):
         known = self._open.setdefault(unit, {})
         batch = batch if unit is not None else None
         if batch not in known:
-            if len(known) == _AT_ONCE:
+            if len(known) == self._at_once:
                 self._close(known.pop(next(iter(known))))
             known[batch] = {}
         return known[batch]

@@ -29,7 +29,10 @@ class SchedulerSection(Section):
         default=4.0, gt=1, le=1000, description="ratio between the MLU thresholds of two levels (E)"
     )
     recheck_ms: float = Field(
-        default=5.0, gt=0, le=1e6, description="how often S3 is judged again once compute is over, model ms"
+        default=5.0,
+        ge=1e-3,
+        le=1e6,
+        description="how often S3 is judged again once compute is over, model ms",
     )
 
 

@@ -70,6 +70,7 @@ def collect(
         queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
         duration_ns=max(ends, default=0),
         wall_s=wall_s,
+        batches_at_once=job.placement.pp,
         caches=conductor.caches(),
     )
 

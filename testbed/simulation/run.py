@@ -165,5 +165,6 @@ class SimulatedRun:
             duration_ns=end_ns,
             wall_s=wall_s,
             exact_order=job.simulation.exact,
+            batches_at_once=job.placement.pp,
             caches=self._conductor.caches(),
         )

@@ -92,3 +92,27 @@ def test_stage_completion_includes_the_wait_for_a_permit() -> None:
         Stage.COLLECTIVE: [],
         Stage.P2D: [40],
     }
+
+
+def test_collectives_of_a_pipeline_of_twenty_stages_are_kept_apart_until_they_are_over() -> None:
+    """Twenty batches of a unit at once, each with a collective of two shares. All second ones come 100 ns
+    after the first ones."""
+
+    def share(batch: int, submit_ns: int) -> FlowRow:
+        return flow_row(
+            stage=Stage.COLLECTIVE,
+            batch=f"b{batch}",
+            coflow=f"c{batch}",
+            submit_ns=submit_ns,
+            finish_ns=submit_ns + 1,
+        )
+
+    flows = [*(share(i, i) for i in range(20)), *(share(i, 100 + i) for i in range(20))]
+    units = {f"b{i}": "p0" for i in range(20)}
+    assert flow_measures(flows, units, at_once=20).collective_ns.tolist() == [1] * 20
+
+
+def test_a_micro_flow_may_have_a_name_that_background_decoding_has_in_serving() -> None:
+    flow = flow_row(id="decode.s0.8-9", batch=None, request=None, submit_ns=0, finish_ns=7)
+    assert flow_measures([flow], units={}, serving=False).stage_ns[Stage.P2D].tolist() == [7]
+    assert flow_measures([flow], units={}, serving=True).stage_ns[Stage.P2D].tolist() == []

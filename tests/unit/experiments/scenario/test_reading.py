@@ -115,6 +115,7 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         ("policies=[fair, fair]", "policies: 'fair' is there twice"),
         ("policies=[fair+requests, fair + requests]", "policies: 'fair + requests' is there twice"),
         ("policies=[]", "policies: [] is empty"),
+        ("scheduler.recheck_ms=1e-7", "is out of range: allowed is 0.001 .. 1000000"),
         ("fabric=miniet", "'miniet' is no fabric here; did you mean 'mininet'?"),
         ("serving.router=nearest", "'nearest' is no router here"),
         ("workload.class=gold", "'gold' is not in slo.classes (known: default)"),
