@@ -3,12 +3,14 @@
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import psutil
 
+from experiments.results.code import code_version
 from testbed.record import RunRecord
 
 FABRIC_VERSIONS = ("openflow", "open_vswitch", "torch")
@@ -29,12 +31,18 @@ def timing(records: Sequence[RunRecord], *, command: str, started: datetime | No
     }
 
 
-def versions(records: list[RunRecord]) -> dict[str, str]:
-    """Version of Python, of ours and of each package that matters, and what the fabrics reported.
+def versions(records: Sequence[RunRecord], files: Mapping[str, str]) -> dict[str, Any]:
+    """Which code ran and which `files` it read (by path, their digests); the version of Python and of each
+    package that matters; what the fabrics reported.
 
     A fabric reports what no package tells (Open vSwitch, which OpenFlow library was used) in `facts`.
     """
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found: dict[str, Any] = {
+        "code": msgspec.to_builtins(code_version()),
+        "files": dict(files),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

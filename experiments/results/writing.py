@@ -8,6 +8,7 @@ directory afterwards (`experiments.report.run_report`).
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -39,13 +40,15 @@ def write_run(
     records: list[RunRecord],
     placement_text: list[str],
     link_bps: Mapping[PortId, int] | None = None,
+    files: Mapping[str, str] = MappingProxyType({}),
     command: str = "",
     started: datetime | None = None,
     unfinished: Sequence[str] = (),
 ) -> Summary:
     """Write the run into directory `out` (made if it is not there) and return its summary.
 
-    `link_bps` are the nominal model rates of the links, for utilisation in the report; `command` is
+    `link_bps` are the nominal model rates of the links, for utilisation in the report; `files` are the
+    digests of what the scenario read, by path; `command` is
     the line that made the run, and `started` when; `unfinished` are the policies that have no record
     because the run ended before they were through. Two records of one policy raise `ValueError`. A full
     disk or a directory that cannot be written raises `OSError`.
@@ -59,7 +62,7 @@ def write_run(
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     write_text(out / "scenario.yaml", resolved_yaml)
-    _write_json(out / "versions.json", versions(records))
+    _write_json(out / "versions.json", versions(records, files))
     _write_json(out / "timing.json", timing(records, command=command, started=started))
     write_tables(out, records)
     measured = [measure(record) for record in records]

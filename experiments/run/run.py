@@ -11,8 +11,10 @@ import msgspec
 
 from controller.policies.fault import policy_fault
 from experiments.resolve.jobs import resolve
+from experiments.results.code import code_version, file_digests
 from experiments.run.directory import results_directory
 from experiments.run.placement_text import placement_text
+from experiments.scenario.files import files_of
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
 from testbed.fabric import Fabric, FabricUnavailable, RunFailed, RunProgress
@@ -47,7 +49,9 @@ def run_scenario(
     exception has a note that says so.
     """
     started = datetime.now(UTC)
+    code_version()  # before anything is run: the files of the code may change while it is
     resolved = resolve(scenario)
+    files = file_digests(files_of(scenario))
     first = resolved.jobs[0]
     missing = [] if checked else missing_of(fabric)
     if missing:
@@ -68,6 +72,7 @@ def run_scenario(
             records=records,
             placement_text=placement_text(first.placement),
             link_bps={link.id: link.bps for link in first.topology.links},
+            files=files,
             command=command,
             started=started,
             unfinished=unfinished,

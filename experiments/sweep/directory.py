@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import importlib.metadata
 import json
 import os
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from typing import Any
 
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
+from experiments.results.code import code_version, file_digests
+from experiments.scenario.files import files_of
 from experiments.sweep.plan import Plan
 
 
@@ -21,8 +22,11 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[N
     Raises `UserError` for a directory of another sweep or of something else, or that another `mfs`
     works in.
     """
+    code = code_version()
     identity = {
-        "mfs": importlib.metadata.version("mfs-testbed"),
+        "source": code.source,
+        "plugins": code.plugins,
+        "files": file_digests(path for cell in plan.cells for path in files_of(cell.scenario)),
         "tables": tables,
         "cells": [cell.name for cell in plan.cells],
     }
@@ -41,16 +45,35 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[N
         known = _known_plan(directory)
         if known is None and any(directory.iterdir()):
             raise UserError(f"--out {directory}: is not empty and holds no sweep; name one that is")
-        if known is not None and {key: known.get(key) for key in identity} != identity:
-            raise UserError(
-                f"--out {directory}: holds another sweep ({known.get('command')}); to go on with that one,"
-                " use the same options and version, else name another directory"
-            )
+        if known is not None:
+            _refuse_another(directory, known, identity)
         if known is None:
-            write_text(directory / "plan.json", json.dumps(identity | {"command": command}, indent=2) + "\n")
+            told = {"code": str(code), "command": command}
+            write_text(directory / "plan.json", json.dumps(identity | told, indent=2) + "\n")
         yield
     finally:
         os.close(lock)
+
+
+def _refuse_another(directory: Path, known: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raises `UserError` where `directory` holds what must not be mixed with this sweep, and says why."""
+    different = [key for key in identity if known.get(key) != identity[key]]
+    if not different:
+        return
+    where = f"--out {directory}"
+    if {"cells", "tables"}.intersection(different):
+        raise UserError(
+            f"{where}: holds another sweep ({known.get('command')}); to go on with that one, use the same"
+            " options, else name another directory"
+        )
+    if different == ["files"]:
+        then, now = known.get("files") or {}, identity["files"]
+        changed = ", ".join(path for path in now if then.get(path) != now[path])
+        raise UserError(f"{where}: {changed} has changed since this sweep began; name another directory")
+    raise UserError(
+        f"{where}: this sweep began with other code ({known.get('code', 'unknown')}; now {code_version()}):"
+        " its cells cannot be mixed with new ones; name another directory"
+    )
 
 
 def _known_plan(directory: Path) -> dict[str, Any] | None:

@@ -11,7 +11,13 @@ RECORDS = [
 
 
 def test_versions_name_python_ours_and_what_the_fabric_reported() -> None:
-    found = versions(RECORDS)
+    found = versions(RECORDS, {"trace.jsonl": "abc"})
     assert found["open_vswitch"] == "3.1.0"
     assert {"python", "pyarrow"} <= found.keys()
     assert "datapath" not in found
+
+
+def test_versions_name_the_code_and_the_files_that_were_read() -> None:
+    found = versions(RECORDS, {"trace.jsonl": "abc"})
+    assert found["files"] == {"trace.jsonl": "abc"}
+    assert set(found["code"]) == {"source", "commit", "changed", "plugins"}

@@ -5,9 +5,11 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from toy_fabric import Mfs, ToyFabric
 
+from experiments.results.code import code_version
 from testbed.fabric import RunFailed
 from testbed.fabrics import FABRICS
 
@@ -151,6 +153,31 @@ def test_a_directory_that_is_not_of_this_sweep_is_refused(mfs: Mfs, toy: ToyFabr
     assert mfs(*TOY, "--over", "seed=1", "--out", "mine") == 2
     assert "is not empty and holds no sweep" in mfs.err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes"]
+
+
+def test_cells_of_other_code_are_not_mixed_with_new_ones(
+    mfs: Mfs, toy: ToyFabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mfs(*TOY, "--over", "seed=1", "--out", "s") == 0
+    assert mfs(*TOY, "--over", "seed=1", "--out", "s") == 0  # the same again: nothing is left to do
+
+    other = msgspec.structs.replace(code_version(), source="0" * 64, commit="f" * 40, changed=False)
+    monkeypatch.setattr("experiments.sweep.directory.code_version", lambda: other)
+    assert mfs(*TOY, "--over", "seed=1", "--out", "s") == 2
+    assert "mfs: --out s: this sweep began with other code (" in mfs.err
+    assert f"now commit {'f' * 12})" in mfs.err
+
+
+def test_cells_of_a_file_that_has_changed_are_not_mixed_with_new_ones(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path
+) -> None:
+    profile = tmp_path / "gpu.yaml"
+    profile.write_text("name: g\npeak_flops: 1e12\nmemory_bytes_per_s: 1e12\nefficiency: 0.5\n")
+    sweep = (*TOY, "--set", f"gpu={profile}", "--over", "seed=1", "--out", "s")
+    assert mfs(*sweep) == 0
+    profile.write_text(profile.read_text().replace("0.5", "0.6"))
+    assert mfs(*sweep) == 2
+    assert f"mfs: --out s: {profile} has changed since this sweep began" in mfs.err
 
 
 @pytest.mark.parametrize(

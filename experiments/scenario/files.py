@@ -1,0 +1,18 @@
+"""The files that a scenario names."""
+
+from pathlib import Path
+
+from experiments.scenario.gpu_profile import as_gpu_path
+from experiments.scenario.model_file import as_model_path
+from experiments.scenario.scenario import Scenario
+
+
+def files_of(scenario: Scenario) -> list[Path]:
+    """What resolving `scenario` reads: its trace, calibration, model and GPU profile, if they are files."""
+    named = [
+        scenario.workload.path,
+        scenario.simulation.calibration,
+        as_model_path(scenario.model, Path.cwd()),
+        as_gpu_path(scenario.gpu, Path.cwd()),
+    ]
+    return [Path(name) for name in named if name is not None]

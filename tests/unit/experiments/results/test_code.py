@@ -1,0 +1,75 @@
+"""Which code and files made a result: the digest changes when one of them does, and with nothing else."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from experiments.results.code import checkout_state, code_version, file_digests, source_digest
+from experiments.scenario.files import files_of
+from experiments.scenario.reading import load_scenario, override
+
+
+def tree(root: Path) -> Path:
+    for name, text in (("controller/a.py", "A = 1\n"), ("experiments/scenarios/s.yaml", "name: s\n")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def git(root: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t")
+    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
+
+
+def test_the_source_digest_is_of_names_and_contents(tmp_path: Path) -> None:
+    one, other = tree(tmp_path / "one"), tree(tmp_path / "other")
+    assert source_digest(one) == source_digest(other)
+    (one / "notes.py").write_text("not ours")
+    (one / "controller" / "a.pyc").write_bytes(b"not source")
+    assert source_digest(one) == source_digest(other)
+    (other / "controller" / "a.py").rename(other / "controller" / "b.py")
+    assert source_digest(one) != source_digest(other)
+
+
+@pytest.mark.parametrize("name", ["controller/a.py", "experiments/scenarios/s.yaml"])
+def test_any_change_of_a_source_file_changes_it(tmp_path: Path, name: str) -> None:
+    before = source_digest(tree(tmp_path))
+    (tmp_path / name).write_text("changed: 1\n")
+    assert source_digest(tmp_path) != before
+
+
+def test_a_checkout_is_told_with_its_commit_and_whether_it_was_changed(tmp_path: Path) -> None:
+    assert checkout_state(tree(tmp_path)) == (None, False)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    commit, changed = checkout_state(tmp_path)
+    assert commit is not None
+    assert (len(commit), changed) == (40, False)
+    (tmp_path / "README").write_text("not code")
+    assert checkout_state(tmp_path) == (commit, False)
+    (tmp_path / "controller" / "new.py").write_text("B = 2\n")
+    assert checkout_state(tmp_path) == (commit, True)
+
+
+def test_the_version_in_words() -> None:
+    version = code_version()
+    assert len(version.source) == 64
+    assert str(version).startswith("commit " if version.commit else "source ")
+    assert str(version).endswith(", changed") == version.changed
+
+
+def test_a_scenario_names_the_files_it_reads(tmp_path: Path) -> None:
+    assert files_of(load_scenario("quickstart")) == []
+    trace = tmp_path / "t.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:00,5,5\n")
+    profile = tmp_path / "g.yaml"
+    profile.write_text("name: g\npeak_flops: 1e12\nmemory_bytes_per_s: 1e12\nefficiency: 0.5\n")
+    texts = [f"workload.path={trace}", f"gpu={profile}"]
+    files = files_of(load_scenario("quickstart", [override(text) for text in texts]))
+    assert files == [trace, profile]
+    before = file_digests(files)
+    profile.write_text(profile.read_text().replace("0.5", "0.6"))
+    after = file_digests(files)
+    assert {path for path in before if before[path] != after[path]} == {str(profile)}
