@@ -17,8 +17,12 @@ setup:
 demo: setup
 	@$(BIN)/mfs run quickstart
 
+# Unit tests side by side; then, alone, the tests that measure real traffic.
 test: setup
-	@$(BIN)/pytest
+	@status=0; \
+	$(BIN)/pytest --numprocesses auto --dist loadscope tests/unit || status=1; \
+	$(BIN)/pytest tests/emulation tests/gpu || status=1; \
+	exit $$status
 
 lint: setup
 	@$(BIN)/ruff check .

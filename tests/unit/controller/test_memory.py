@@ -18,7 +18,7 @@ from controller.scheduler import Scheduler
 
 LINK = "h1->s1"
 PORTS = {LINK: 10_000_000_000}
-MANY = 1_000_000
+MANY = 100_000
 WARM_UP = 1_560
 """Flows after which fixed windows are full, also those that only S3 goes into, 512 values at most."""
 
@@ -58,10 +58,9 @@ def submit_and_complete(scheduler: Scheduler, flows: int, start_ns: int) -> None
         scheduler.completion(now_ns, flow.id)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["fair", "mfs"])
-def test_a_million_submits_and_completions_leave_no_trace(spec: str) -> None:
-    """Takes about 10 s for `fair` and 20 s for `mfs`: a million flows is what it is about."""
+def test_many_submits_and_completions_leave_no_trace(spec: str) -> None:
+    """One leaked id per flow would be 5 MB."""
     scheduler = Scheduler(make_policy(spec), ports=PORTS)
     submit_and_complete(scheduler, WARM_UP, start_ns=10**12)
     before = reachable_bytes(scheduler)
