@@ -6,7 +6,7 @@ force and then permits the flow to start; later ones move it while it runs.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
@@ -174,20 +174,6 @@ class Scheduler:
             return []
         self._tick_ns = None
         return self._apply(self._policy.on_tick(self._now_ns, self.view))
-
-    # --- questions ------------------------------------------------------------------------------
-
-    def level_of(self, flow_id: str) -> Level:
-        """The level in force, which is not the policy's while the flow's request is pruned."""
-        return self._in_force(self._flow(flow_id))[0]
-
-    def active(self) -> Iterator[Flow]:
-        """The flows that are submitted and not complete, in order of submission."""
-        return (active.flow for active in self._flows.values())
-
-    def active_batches(self) -> Iterator[Batch]:
-        """The batches that still compute or have active flows, in order of arrival."""
-        return (active.batch for active in self._batches.values())
 
     # --- inside ---------------------------------------------------------------------------------
 

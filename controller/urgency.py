@@ -102,11 +102,3 @@ def transfer_ns(size_bytes: int, bps: int) -> int:
 def latest_finish_ns(deadline_ns: int, downstream_ns: int) -> int:
     """When the network must be done so that `downstream_ns` of other work still fits."""
     return deadline_ns - downstream_ns
-
-
-def laxity_ns(deadline_ns: int, now_ns: int, downstream_ns: int, alone_ns: int) -> int:
-    """How long a transfer can still be put off: latest finish, less now, less its time alone.
-
-    Negative: the deadline cannot be met. Deadline 18, 9 of downstream work, 2 to send, at 0: 7.
-    """
-    return latest_finish_ns(deadline_ns, downstream_ns) - now_ns - alone_ns

@@ -135,6 +135,8 @@ class Serving(Protocol):
 
     def caches(self) -> tuple[CacheRow, ...]: ...
 
+    def describe(self) -> str: ...
+
 
 def _serving(job: Job) -> Serving:
     """What forms the batches of `job`, or follows its `plans`."""
@@ -199,7 +201,8 @@ class ServingConductor(Conductor):
 
     def describe(self) -> str:
         waiting = [f"{id} waits for ranks {sorted(b.missing)}" for id, b in self._running.items()]
-        return f"{self.done} of {self.total} done; {', '.join(waiting) or 'no batch is running'}"
+        batches = ", ".join(waiting) or "no batch is running"
+        return f"{self.done} of {self.total} requests done ({self._system.describe()}); {batches}"
 
     # --- requests -------------------------------------------------------------------------------
 

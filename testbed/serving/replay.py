@@ -42,6 +42,9 @@ class PlannedBatches:
     def first_token(self, now_ns: int, request_id: int) -> None:
         """Nothing depends on it here."""
 
+    def describe(self) -> str:
+        return f"{sum(map(len, self._to_come.values()))} batches to come"
+
     def caches(self) -> tuple[CacheRow, ...]:
         """Nothing is cached here: what is reused is in the plans."""
         return ()

@@ -159,13 +159,13 @@ class ServingSystem:
         self._decode_tokens[rank] -= self._requests[request_id].prompt_tokens
         self._port_bytes.take_off(("S3", request_id))
 
-    def pending(self) -> int:
-        """Requests that have arrived and not had their first token."""
-        return len(self._phase) - self._count[Phase.DONE]
-
     def counts(self) -> dict[Phase, int]:
         """Requests in each phase; together, all that have arrived."""
         return dict(self._count)
+
+    def describe(self) -> str:
+        """How many requests are in each phase, in words."""
+        return ", ".join(f"{count} {phase.value}" for phase, count in self._count.items())
 
     def _unit_of(self, batch_id: str) -> tuple[str, _Unit]:
         for name, unit in self._units.items():

@@ -61,9 +61,6 @@ class PrefixIndex:
         else:
             del self._holders[block]
 
-    def blocks_held(self, replica: int) -> int:
-        return len(self._held[replica])
-
 
 def owners(holders: Holders) -> tuple[int, ...]:
     """One replica per block to fetch it from, changing as seldom as possible along the prefix.

@@ -6,6 +6,7 @@ import pytest
 from fluid import Arrival, BatchStart, Happening, LayerStart, Outcome, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scheduling_world import in_force
 
 from controller.flow import Batch, BatchRequest, Flow, Level, PortId, Stage
 from controller.policies import make_policy, option_lines, policy_names
@@ -224,5 +225,5 @@ def test_sebf_keeps_a_new_coflow_behind_one_that_has_not_moved_yet(
     for name in order:
         scheduler.submit(MS, flows[name])
     scheduler.tick(MS)
-    assert scheduler.level_of("new") is level
-    assert scheduler.level_of("more") is Level.P1
+    assert in_force(scheduler, "new") is level
+    assert in_force(scheduler, "more") is Level.P1

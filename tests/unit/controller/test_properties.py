@@ -60,7 +60,7 @@ class Player:
             "tick": lambda which, much: self.core.tick(self.now_ns),
         }
         self.said += plays[kind](which, much)
-        active = {batch.id for batch in self.core.active_batches()}
+        active = set(self.core.view.batches)
         self.layers = {name: layer for name, layer in self.layers.items() if name in active}
 
     def finish(self) -> None:
@@ -71,7 +71,7 @@ class Player:
 
     def end_compute(self) -> None:
         """Every batch computes to its end, and departs if it has no flow."""
-        for batch in list(self.core.active_batches()):
+        for batch in [one.batch for one in self.core.view.batches.values()]:
             self.said += self.core.layer_advanced(self.now_ns, batch.id, LAYERS)
 
     def _batch(self, which: int, much: int) -> list[Assignment]:
@@ -199,8 +199,8 @@ def test_equal_events_give_equal_decisions_and_nothing_is_left_at_the_end(
     assert first.said == second.said
     assert all(one.reason for one in first.said)
     first.finish()
-    assert list(first.core.active()) == []
-    assert list(first.core.active_batches()) == []
+    assert dict(first.core.view.flows) == {}
+    assert dict(first.core.view.batches) == {}
     assert first.core.next_tick_ns() is None
 
 

@@ -10,6 +10,7 @@ import pytest
 from fluid import Arrival, BatchStart, Happening, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scheduling_world import in_force
 
 from controller.flow import Assignment, Batch, BatchRequest, Flow, Level, Stage
 from controller.overload import Prunings, RequestControl
@@ -73,7 +74,7 @@ def test_they_return_to_the_policys_level_when_a_departure_makes_room() -> None:
     (said,) = core.layer_advanced(1 * MS, "b2", 4)
     assert moves([said]) == [("old", Level.SCAVENGER, Level.P4)]
     assert said.reason.endswith("0 of 1 active requests are pruned")
-    assert core.level_of("old") is Level.P4
+    assert in_force(core, "old") is Level.P4
 
 
 def test_a_request_that_was_freed_was_pruned_but_did_not_end_so() -> None:
@@ -114,7 +115,7 @@ def test_a_new_flow_of_a_pruned_request_starts_in_the_scavenger() -> None:
     core = world()
     core.batch_started(0, B2)
     assert moves(core.submit(0, flow("new", "b1", "r1", 10))) == [("new", None, Level.SCAVENGER)]
-    assert core.level_of("new") is Level.SCAVENGER
+    assert in_force(core, "new") is Level.SCAVENGER
     assert core.view.flows["new"].level is Level.P4  # what the policy said, and sees
 
 
@@ -132,7 +133,7 @@ def test_collectives_are_pruned_with_the_last_request_of_their_batch(
     core.batch_started(0, batch("b1", wants("r1", 50, 30), *mates))
     core.submit(0, flow("s2", "b1", None, 1, Stage.COLLECTIVE))
     core.batch_started(0, B2)
-    assert core.level_of("s2") is level
+    assert in_force(core, "s2") is level
 
 
 def test_nothing_is_reviewed_at_a_layer_boundary_or_on_progress() -> None:
@@ -140,7 +141,7 @@ def test_nothing_is_reviewed_at_a_layer_boundary_or_on_progress() -> None:
     core = world()
     assert core.layer_advanced(1000 * MS, "b1", 2) == []
     assert core.progress(1001 * MS, "old", 1) == []
-    assert core.level_of("old") is Level.P4
+    assert in_force(core, "old") is Level.P4
 
 
 class Ladder(Policy):
@@ -227,7 +228,7 @@ def test_a_request_that_has_all_its_kv_no_longer_holds_its_batch_to_its_deadline
     core.completion(45 * MS, "r0")
     core.completion(45 * MS, "r1")
     core.batch_started(45 * MS, batch("b2", wants("r3", 1000, 0)))
-    assert core.level_of("r2") is Level.P4
+    assert in_force(core, "r2") is Level.P4
 
 
 def test_s3_of_a_departed_batch_follows_the_policy() -> None:
@@ -275,8 +276,8 @@ def played(spec: str, sequence: list[tuple[str, int]]) -> tuple[Scheduler, list[
     layers: dict[str, int] = {}
     for i, (kind, which) in enumerate(sequence):
         now_ns = i * MS
-        batches = [one.id for one in core.active_batches()]
-        flows = [one.id for one in core.active()]
+        batches = list(core.view.batches)
+        flows = list(core.view.flows)
         if kind == "batch":
             requests = (wants(f"{i}.0", i + which, 5), wants(f"{i}.1", i + 2 * which, which))
             layers[f"b{i}"] = 0
@@ -306,4 +307,7 @@ def test_outside_the_scavenger_flows_are_only_promoted(sequence: list[tuple[str,
     for trail in levels.values():
         policys = [level for level in trail if level is not Level.SCAVENGER]
         assert all(later <= earlier for earlier, later in pairwise(policys))
-    assert all(core.level_of(active.id) is levels[active.id][-1] for active in core.active())
+    assert all(
+        in_force(core, active.id) is levels[active.id][-1]
+        for active in (one.flow for one in core.view.flows.values())
+    )

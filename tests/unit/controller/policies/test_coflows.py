@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fluid import Arrival, Happening, Outcome, run
+from scheduling_world import in_force
 
 from controller.flow import Flow, Level, PortId, Stage
 from controller.policies import PolicyError, make_policy, option_lines
@@ -226,7 +227,7 @@ def test_aalo_forgets_a_coflow_with_its_last_flow() -> None:
     scheduler = scheduler_of("aalo")
     scheduler.submit(0, flow("a", 20, "X"))
     scheduler.progress(S, "a", 5 * MB)
-    assert scheduler.level_of("a") is Level.P2
+    assert in_force(scheduler, "a") is Level.P2
     scheduler.completion(2 * S, "a")
     assert scheduler.submit(2 * S, flow("b", 20, "X"))[0].level is Level.P1
 
@@ -239,7 +240,7 @@ def test_aalo_has_a_threshold_per_factor_of_ten() -> None:
         seen = []
         for sent_mb in (9, 99, 999, 1999):
             scheduler.progress(0, "f", (2000 - sent_mb) * MB)
-            seen.append(int(scheduler.level_of("f")))
+            seen.append(int(in_force(scheduler, "f")))
         assert seen == levels
 
 

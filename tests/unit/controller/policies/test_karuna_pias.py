@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fluid import Arrival, Happening, Outcome, run
+from scheduling_world import in_force
 
 from controller.flow import Assignment, Flow, Level, PortId, Stage
 from controller.policies import PolicyError, make_policy, option_lines
@@ -93,7 +94,7 @@ def test_pias_thresholds_cover_flows_from_a_tenth_of_a_megabyte_to_a_hundred() -
     levels = []
     for sent in (199_999, 200_000, 800_000, 3_200_000, 12_800_000, 51_200_000):
         scheduler.progress(0, "f", 100 * MB - sent)
-        levels.append(scheduler.level_of("f"))
+        levels.append(in_force(scheduler, "f"))
     assert levels == [Level.P1, Level.P2, Level.P3, Level.P4, Level.P5, Level.P6]
 
 
@@ -236,7 +237,7 @@ def test_karuna_on_levels_puts_a_late_flow_on_the_top_level() -> None:
     """Due at 1 s, at 2 s nothing is sent. The tick of 2 s is the first that anyone hears of."""
     scheduler = Scheduler(make_policy("karuna"), ports={LINK: GBPS})
     scheduler.submit(0, flow("f", 1 * MB, S))
-    assert scheduler.level_of("f") is Level.P6
+    assert in_force(scheduler, "f") is Level.P6
     (said,) = scheduler.tick(2 * S)
     assert (said.level, said.reason) == (Level.P1, "late: 1 MB due in -1000.0 ms, 8.0 ms needed")
 

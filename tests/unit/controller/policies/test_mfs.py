@@ -1,7 +1,7 @@
 """MFS flow by flow: first levels, promotions, their reasons, and each of its switches."""
 
 import pytest
-from scheduling_world import due
+from scheduling_world import due, in_force
 
 from controller.flow import Batch, Flow, Level, Stage
 from controller.policies import make_policy
@@ -220,7 +220,7 @@ def test_s3_that_was_on_its_way_up_keeps_its_level_when_its_deadline_passes() ->
     world = World("mfs(rho=off)")
     assert world.submit("f", S3, 20 * MB, due_ms=10)[0] is Level.P2
     assert world.core.layer_advanced(11 * MS, "a", 1) == []
-    assert world.core.level_of("f") is Level.P2
+    assert in_force(world.core, "f") is Level.P2
 
 
 # --- arbitration where a fabric keeps an exact order --------------------------------------------
@@ -293,7 +293,7 @@ def test_monotonic_off_lets_a_smaller_red_push_kv_reuse_down() -> None:
         assert world.submit("b", S1, batch="b")[0] is Level.P2
         world.submit("a", S2)
         world.core.layer_advanced(1, "b", 1)
-        assert world.core.level_of("b") is level
+        assert in_force(world.core, "b") is level
 
 
 def test_layer_boundary_off_looks_at_s3_of_a_computing_batch_too() -> None:

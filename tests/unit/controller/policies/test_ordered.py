@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keyed_world import MS, early, first, order_of, s3, scheduler, with_batch
+from scheduling_world import in_force
 
 from controller.flow import Level, Stage
 from controller.policies import PolicyError, make_policy, option_lines
@@ -87,7 +88,7 @@ def test_fifo_lifts_a_flow_that_is_older_than_flows_get() -> None:
     core.completion(8 * MS, "done")
     assert first(core, s3("new"), at_ms=10).level is Level.P6
     core.tick(15 * MS)
-    assert core.level_of("new") is Level.P6
+    assert in_force(core, "new") is Level.P6
     assert [said.level for said in core.tick(20 * MS)] == [Level.P1]
 
 

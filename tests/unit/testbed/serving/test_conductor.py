@@ -188,10 +188,14 @@ def test_between_decode_workers_a_step_follows_another_until_the_last_first_toke
 
 def test_a_stalled_run_is_told_which_ranks_its_batches_wait_for() -> None:
     fabric = Fabric(serving(prompt(1, 8)))
-    assert fabric.conductor.describe() == "0 of 1 done; no batch is running"
+    assert fabric.conductor.describe() == (
+        "0 of 1 requests done (0 queued, 0 running, 0 prefilled, 0 done); no batch is running"
+    )
     fabric.do(fabric.conductor.arrive(0, fabric.conductor.arrivals[0]))
     fabric.do(fabric.conductor.rank_done(9, "p0.b0", 0, 0, 9))
-    assert fabric.conductor.describe() == "0 of 1 done; p0.b0 waits for ranks [1]"
+    assert fabric.conductor.describe() == (
+        "0 of 1 requests done (0 queued, 1 running, 0 prefilled, 0 done); p0.b0 waits for ranks [1]"
+    )
 
 
 # --- the micro workload -----------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def test_a_fetch_is_a_batch_of_its_own_that_departs_with_the_batch_of_its_reques
     record = run.run()
     assert {flow.batch for flow in s1(record)} == {"p1.f3"}
     assert queued_request(record).batch == "p1.b1"
-    assert list(run._scheduler.active_batches()) == []
+    assert dict(run._scheduler.view.batches) == {}
 
 
 def test_layer_by_layer_each_layer_waits_for_its_own_s1() -> None:
