@@ -18,8 +18,7 @@ import zmq
 
 from controller import ofcompat
 from controller.dispatcher import Action, Dispatcher, Enforce, Grant
-from controller.flow import Level
-from controller.openflow import Command, FlowMod, Match, RuleBook, Wiring, per_switch
+from controller.openflow import RuleBook, Wiring
 from controller.overload import Prunings
 from controller.policies.fault import policy_fault
 from controller.protocol import (
@@ -46,6 +45,7 @@ from controller.protocol import (
 )
 from controller.scheduler import Scheduler
 from controller.spec import read_spec
+from controller.switches import Switches
 
 COORDINATOR = "coordinator"
 """Name of the downlink that answers questions and `BatchStarted` and hears of trouble."""
@@ -66,134 +66,6 @@ class ShellConfig(msgspec.Struct, frozen=True, kw_only=True):
     openflow_port: int
 
 
-class _Switches:
-    """The connected switches: sends rule changes, and says when a barrier has been answered."""
-
-    def __init__(self, of: ofcompat.OpenFlow, rules: RuleBook) -> None:
-        self._of = of
-        self._rules = rules
-        self._names = {bridge.dpid: name for name, bridge in rules.wiring.bridges.items()}
-        self._connected: dict[str, Any] = {}
-        self._ready: set[str] = set()
-        self._barriers: dict[str, dict[int, list[tuple[str, Level]]]] = {}
-        self._open: dict[tuple[str, Level], int] = {}
-        self._encoded: dict[FlowMod, bytes] = {}
-        self.flow_mods = 0
-        self.barriers = 0
-
-    @property
-    def ready(self) -> int:
-        return len(self._ready)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a level is on its way to a switch: a flow may wait for the answer."""
-        return bool(self._open)
-
-    def connected(self, datapath: Any) -> None:
-        """A switch is here, for the first time or again: it gets every rule it should have.
-
-        Barriers that died with the old connection are answered by the one behind the new rules.
-        """
-        name = self._names.get(datapath.id)
-        if name is None:
-            raise ValueError(f"a switch with the unknown datapath id {datapath.id:#x} connected")
-        self._connected[name] = datapath
-        self._ready.discard(name)
-        orphans = [t for tokens in self._barriers.pop(name, {}).values() for t in tokens]
-        self._send(name, self._rules.everything(name), orphans)
-
-    def lost(self, datapath: Any) -> None:
-        name = self._names.get(datapath.id)
-        if name is not None and self._connected.get(name) is datapath:
-            del self._connected[name]
-            self._ready.discard(name)
-
-    def send(self, mods: list[FlowMod], token: tuple[str, Level] | None) -> None:
-        """Send changes, one barrier per switch. A switch that is away gets them when it is back."""
-        for name, changes in per_switch(mods).items():
-            if token is not None:
-                self._open[token] = self._open.get(token, 0) + 1
-            tokens = [] if token is None else [token]
-            if name in self._connected:
-                self._send(name, changes, tokens)
-            else:
-                self._barriers.setdefault(name, {}).setdefault(-1, []).extend(tokens)
-
-    def replied(self, datapath: Any, xid: int) -> list[tuple[str, Level]]:
-        """A barrier reply came in; returns the tokens for which it was the last one missing."""
-        name = self._names[datapath.id]
-        if self._connected.get(name) is not datapath:
-            return []
-        tokens = self._barriers.get(name, {}).pop(xid, None)
-        if tokens is None:
-            return []
-        self._ready.add(name)
-        done = []
-        for token in tokens:
-            self._open[token] -= 1
-            if self._open[token] == 0:
-                del self._open[token]
-                done.append(token)
-        return done
-
-    def _send(self, name: str, mods: list[FlowMod], tokens: list[tuple[str, Level]]) -> None:
-        datapath = self._connected[name]
-        barrier = datapath.ofproto_parser.OFPBarrierRequest(datapath)
-        datapath.set_xid(barrier)
-        barrier.serialize()
-        self._barriers.setdefault(name, {})[barrier.xid] = tokens
-        datapath.send(b"".join([*(self._bytes(datapath, mod) for mod in mods), bytes(barrier.buf)]))
-        self.flow_mods += len(mods)
-        self.barriers += 1
-
-    def _bytes(self, datapath: Any, mod: FlowMod) -> bytes:
-        """`mod` on the wire. Kept: a lane takes the same few levels again and again, and Ryu needs a
-        quarter of a millisecond to write one out. All of them have transaction number 0: only barriers
-        are waited for."""
-        encoded = self._encoded.get(mod)
-        if encoded is None:
-            message = self._message(datapath, mod)
-            message.set_xid(0)
-            message.serialize()
-            encoded = self._encoded[mod] = bytes(message.buf)
-        return encoded
-
-    @staticmethod
-    def _message(datapath: Any, mod: FlowMod) -> Any:
-        ofp, parser = datapath.ofproto, datapath.ofproto_parser
-        if mod.command is Command.DELETE_ALL:
-            return parser.OFPFlowMod(
-                datapath=datapath,
-                command=ofp.OFPFC_DELETE,
-                table_id=ofp.OFPTT_ALL,
-                out_port=ofp.OFPP_ANY,
-                out_group=ofp.OFPG_ANY,
-            )
-        actions = []
-        if mod.dscp is not None:
-            actions.append(parser.OFPActionSetField(ip_dscp=mod.dscp))
-        if mod.output is not None:
-            actions.append(parser.OFPActionOutput(mod.output))
-        instructions = []
-        if actions:
-            instructions.append(parser.OFPInstructionActions(ofp.OFPIT_APPLY_ACTIONS, actions))
-        if mod.goto is not None:
-            instructions.append(parser.OFPInstructionGotoTable(mod.goto))
-        return parser.OFPFlowMod(
-            datapath=datapath,
-            table_id=mod.table,
-            priority=mod.priority,
-            match=_match(parser, mod.match),
-            instructions=instructions,
-        )
-
-
-def _match(parser: Any, match: Match) -> Any:
-    fields = {name: getattr(match, name) for name in match.__struct_fields__}
-    return parser.OFPMatch(**{name: value for name, value in fields.items() if value is not None})
-
-
 class _Desk:
     """The ZeroMQ side: reads what workers say, lets the dispatcher decide, carries it out."""
 
@@ -210,7 +82,7 @@ class _Desk:
         self._of = of
         self._dispatcher = Dispatcher(scheduler, rules)
         self._expected = len(config.wiring.bridges)
-        self.switches = _Switches(of, rules)
+        self.switches = Switches(of, rules)
         self.lock = threading.RLock()
         self._zero_wall_ns: int | None = None
         self._dilation = 1.0

@@ -21,7 +21,10 @@ class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane that only measures a path before the clock starts; the controller never hears of it."""
+    """A lane that only measures a path before the clock starts.
+
+    The controller gives its connections rules at the level of `fair` and schedules nothing on it.
+    """
 
     id: str
     src: int

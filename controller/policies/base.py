@@ -1,5 +1,6 @@
 """What a policy of another package imports: see docs/policies/adding-a-policy.md."""
 
+from controller.parts.ordered import Ageing, AgeingOptions, Ordered, OrderedOptions
 from controller.policy import UNCHANGED, NoOptions, Policy, PolicyError, Verdict, Verdicts
 from controller.view import ActiveBatch, ActiveFlow, View
 
@@ -7,7 +8,11 @@ __all__ = [
     "UNCHANGED",
     "ActiveBatch",
     "ActiveFlow",
+    "Ageing",
+    "AgeingOptions",
     "NoOptions",
+    "Ordered",
+    "OrderedOptions",
     "Policy",
     "PolicyError",
     "Verdict",

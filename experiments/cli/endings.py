@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -47,8 +48,11 @@ def told_to_the_user() -> Iterator[None]:
         _stop(error, "terminated", EXIT_TERMINATED)
     except KeyboardInterrupt as error:
         _stop(error, "interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        _standard_output_is_gone()  # the reader, say `| head`
+    except BrokenPipeError as error:
+        if not _a_reader_left():
+            # A bug, to be seen whole: of a plain `BrokenPipeError` the command line makes a silent exit.
+            raise RuntimeError("a pipe broke that is not an output of this command") from error
+        _standard_output_is_gone()
     except OSError as error:
         if error.errno == errno.ENOSPC and error.filename is None:
             # Those who write results name the path.
@@ -61,6 +65,14 @@ def told_to_the_user() -> Iterator[None]:
         _stop(error, f"{error.filename}: {error.strerror}", EXIT_REFUSED)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _a_reader_left() -> bool:
+    """Whether standard output or standard error is a pipe that nobody reads any more, as after `| head`."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)  # POLLERR is reported without being asked for
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _standard_output_is_gone() -> None:

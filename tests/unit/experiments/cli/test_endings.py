@@ -135,3 +135,10 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     os.close(writing)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pipe_that_breaks_while_standard_output_is_read_is_not_hidden(mfs: Mfs) -> None:
+    mfs.fabric(ToyFabric(trouble=BrokenPipeError(errno.EPIPE, "Broken pipe")))
+
+    with pytest.raises(RuntimeError, match="a pipe broke that is not an output"):
+        mfs(*TWO_FLOWS, "--out", "there")
