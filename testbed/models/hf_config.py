@@ -85,10 +85,10 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     """The shape of the decoder that `config`, the content of a `config.json`, describes.
 
     KV heads default to the query heads and the width of a head to hidden size / heads. Elements take 2
-    bytes, or 4 where the file says float32, weights what `quantization_config` says. A window counts only
-    where all layers have it: a model that mixes windows with full attention is taken to look all the way
-    back, so what follows from its scores is an upper bound. Layers for multi-token prediction are no part
-    of prefill and left out.
+    bytes, also where the file says float32 (`hf_precision`); weights take what `quantization_config` says.
+    A window counts only where all layers have it: a model that mixes windows with full attention is taken
+    to look all the way back, so its FLOPs of attention are an upper bound. Layers for multi-token
+    prediction are no part of prefill and are left out.
 
     Raises `ConfigError`, naming the key, for a model that is no decoder or has layers other than attention
     with a KV cache, for a size that is missing, and for sizes that cannot be.

@@ -1,7 +1,7 @@
-"""In which order a unit takes the requests that wait for it, and who may be in one batch: rules by name.
+"""Rules by name: the order in which a unit takes waiting requests, and which of them may share a batch.
 
-A rule says who the candidates for the next batch are; `batcher.take_batch` takes as many of them as fit. What
-the rules promise, and to whom: docs/concepts/batching.md.
+A rule lists the candidates for the next batch; `forming.take_batch` takes as many of them as fit. What each
+rule promises: docs/concepts/batching.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,9 +53,9 @@ class EarliestDeadline:
 
 
 class Red:
-    """In order of deadline, but who would be too late (`batcher.standing`) comes after the others.
+    """In order of deadline, but requests that would be too late (`forming.standing`) come after the others.
 
-    With `apart` they are not in one batch with who is in time, and a batch is no larger than it can be
+    With `apart` they share no batch with requests that are in time, and a batch is no larger than it can be
     expected to end by its robust effective deadline, RED: a request with which it would end later waits
     for the next one. So a loose deadline is not served at the expense of tight ones.
     """
