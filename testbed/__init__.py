@@ -1,1 +1,1 @@
-"""The fabrics a serving plan can run on, and the serving system that makes the plans."""
+"""The serving system, which makes batch plans, and the fabrics that carry them out."""

@@ -1,4 +1,4 @@
-"""What a fabric is: something that says whether it can work here, and runs a job."""
+"""The interface of a fabric: it checks whether it can run on this machine, and runs a job."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,7 +10,10 @@ from testbed.record import RunRecord
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing this machine has or lacks. `fix` is the command that provides it, where there is one."""
+    """One thing that a fabric uses, and whether this machine has it.
+
+    `fix` is the command that provides it, if there is one. A fabric can run without what is not `needed`.
+    """
 
     name: str
     ok: bool
@@ -20,7 +23,7 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run is: `done` of `total` requests (or flows), after `wall_s`, in words."""
+    """Progress of a run: its phase in words, `done` of `total` requests (or flows), wall seconds so far."""
 
     phase: str
     done: int = 0
@@ -29,7 +32,7 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FabricUnavailable(Exception):
-    """The fabric cannot work on this machine. `missing` are the requirements that are not met."""
+    """The fabric cannot run on this machine. `missing` holds the requirements that are not met."""
 
     def __init__(self, fabric: str, missing: list[Requirement]) -> None:
         self.fabric = fabric
@@ -38,22 +41,25 @@ class FabricUnavailable(Exception):
 
 
 class JobRefused(ValueError):
-    """The job is valid but not for this machine (too many ranks, links too fast): says which limit."""
+    """The job is valid, but this fabric cannot run it here (too many ranks, links too fast).
+
+    The message names the limit and the key to change.
+    """
 
 
 class RunFailed(RuntimeError):
-    """The run started and did not end well. The message says what happened and where the logs are."""
+    """The run started and failed. The message says what happened and may quote the last log lines."""
 
 
 class Fabric(Protocol):
     name: str
 
     def requirements(self) -> list[Requirement]:
-        """What the fabric needs on this machine, met or not. Cheap; changes nothing."""
+        """Return what the fabric needs on this machine, met or not. Cheap, and changes nothing."""
         ...
 
     def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
-        """Run `job` to its end.
+        """Run `job` to its end and return its record.
 
         Raises `FabricUnavailable`, `JobRefused` or `RunFailed`.
         """

@@ -1,4 +1,4 @@
-"""The fabrics by name. Each is made by a function that imports it: a run needs only its own."""
+"""The fabrics by name. A function imports and makes each, so that a run loads only its own."""
 
 import enum
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _sim() -> Fabric:
 
 
 class FabricName(enum.StrEnum):
-    """What a scenario calls a fabric."""
+    """The names of the fabrics in a scenario."""
 
     MININET = "mininet"
     SIM = "sim"
@@ -30,21 +30,21 @@ class FabricName(enum.StrEnum):
 FABRICS: dict[str, Callable[[], Fabric]] = {FabricName.MININET: _mininet, FabricName.SIM: _sim}
 
 AUTO = "auto"
-"""What a scenario says to have the emulated fabric where it can run, and the simulated one elsewhere."""
+"""The name that stands for the emulated fabric where it can run, and for the simulated one elsewhere."""
 
 _TOLD = 3
-"""How many missing requirements are named; `mfs doctor` lists them all."""
+"""How many missing requirements the note names; `mfs doctor` lists all of them."""
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """The name of a fabric in `FABRICS`, and why it is not the emulated one where it is not."""
+    """The name of a fabric in `FABRICS`. `note` says why, if it is not the emulated one."""
 
     name: str
     note: str | None = None
 
 
 def choose() -> Chosen:
-    """What `auto` stands for on this machine."""
+    """Return the fabric that `auto` stands for on this machine."""
     missing = missing_of(FABRICS[FabricName.MININET]())
     if not missing:
         return Chosen(name=FabricName.MININET)
@@ -52,11 +52,11 @@ def choose() -> Chosen:
     more = f" and {len(missing) - _TOLD} more" if len(missing) > _TOLD else ""
     return Chosen(
         name=FabricName.SIM,
-        note=f"the emulated fabric cannot run here (missing: {told}{more}): simulated;"
-        " `mfs doctor` says how to get it",
+        note=f"the emulated fabric cannot run here (missing: {told}{more}): simulating instead;"
+        " `mfs doctor` says what to install or change",
     )
 
 
 def missing_of(fabric: Fabric) -> list[Requirement]:
-    """What `fabric` needs and this machine lacks."""
+    """Return what `fabric` needs and this machine lacks."""
     return [need for need in fabric.requirements() if need.needed and not need.ok]

@@ -1,7 +1,7 @@
-"""One run of one policy, fully resolved: what a fabric is handed.
+"""A job: one policy of a scenario, with everything resolved that a fabric needs to run it.
 
-Everything that a scenario left to a default has been decided here; a job is plain data and can
-cross a process boundary. Times are model nanoseconds, sizes model bytes, rates model bits/s.
+A job has no defaults left to decide. It is plain data, so it can be sent to another process. Times are
+model nanoseconds, sizes model bytes, rates model bits/s.
 """
 
 import enum
@@ -18,10 +18,10 @@ from workers.plan import BatchPlan, CollectiveKind
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """How the model is mapped to the machine.
+    """How model time and model bytes map to the machine.
 
-    A model second takes `time_dilation` wall seconds and a model byte is `bytes_scale` bytes on the
-    wire, so a link of R bits/s runs at `R * bytes_scale / time_dilation` on the machine.
+    A model second takes `time_dilation` wall seconds, and a model byte is `bytes_scale` bytes on the wire.
+    A link of R model bits/s therefore runs at `R * bytes_scale / time_dilation` on the machine.
     """
 
     time_dilation: float
@@ -32,7 +32,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 MODEL_SCALE = Scale(time_dilation=1.0, bytes_scale=1.0)
-"""Of a fabric that is not bound to a machine's clock and links."""
+"""The scale of a fabric that does not depend on a machine's clock and links."""
 
 
 class Role(enum.Enum):
@@ -42,9 +42,9 @@ class Role(enum.Enum):
 
 
 class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker process. `unit` is its prefill unit, `index` its place inside it (or among decoders).
+    """One rank. `unit` is its prefill unit, if any; `index` numbers the ranks of its unit or role from 0.
 
-    `node` is where its GPU is in the topology; the server itself, where servers are single nodes.
+    `node` is the node of its GPU in the topology, which is the server itself if servers are single nodes.
     """
 
     rank: int
@@ -56,12 +56,13 @@ class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rank is where, and which process groups they form.
+    """Which server each rank is on, and which units, replicas and process groups the ranks form.
 
-    `units[name]` are the ranks of a prefill unit: pipeline stage by stage, inside a stage replica by
-    replica. `replicas[name]` are its attention replicas, which keep the KV of the requests they compute:
-    `pp * sp * tp` ranks each, stage by stage, inside a stage the `sp` parts of the sequence, of each part
-    the `tp` ranks that share its heads. `groups` are the process groups collectives run in, by name.
+    - `units[name]` lists the ranks of a prefill unit: by pipeline stage, then by replica.
+    - `replicas[name]` lists the replicas of that unit. Each has `pp * sp * tp` ranks: by pipeline stage,
+      then by part of the sequence (`sp`), then the `tp` ranks that share the heads of that part.
+    - `groups` are the process groups of the collectives, by name.
+    - `decode` lists the decode workers.
     """
 
     ranks: tuple[RankSpec, ...]
@@ -81,12 +82,11 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt to be answered. `blocks` are prefix-chained ids of its full KV blocks.
+    """A prompt to answer. `blocks` are the chained ids of its full blocks.
 
-    Two prompts that share their first n block ids share their first `n * block_tokens` tokens.
-    `slo_ns` is the time-to-first-token budget: the deadline is `arrival_ns + slo_ns`; `unloaded_ns`
-    is the TTFT the request would have alone on an idle cluster, which a relative SLO multiplies.
-    A request of the `warmup` runs as any other and is left out of measures.
+    Two prompts that share their first n block ids share their first `n * block_tokens` tokens. `slo_ns` is
+    the TTFT that the request is promised. `unloaded_ns` is its TTFT alone on an idle cluster; a relative
+    SLO is a multiple of it. A `warmup` request is served like any other, but not measured.
     """
 
     id: int
@@ -106,25 +106,28 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MicroFlow(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow of the micro workload: posted by its source's rank at `start_ns`."""
+    """A flow of the micro workload. Its source rank posts it at `start_ns`."""
 
     transfer: Transfer
     start_ns: int
 
 
 class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the serving system. `all_reduce` is `ALL_REDUCE`, a ring, or `TREE_ALL_REDUCE`. `sequence` is how
-    the parts of a sequence attend to each other: `RING_ATTENTION`, or `ALL_TO_ALL` (Ulysses).
+    """Options of the serving system.
 
-    `batching` is how a unit forms batches (`testbed.serving.batching.rules`), None: as the policy's request
-    control says, else first come, first served. With `chunk_tokens` no batch computes more new tokens than
-    that, and a prompt that does not fit is split. With `preempt_layers` a batch is looked at again every so
-    many layers: a more urgent one may go first. `cache_tokens` is the KV a replica keeps, in tokens, None
-    for all. With `fetch_early` reused KV is sent for when a request is queued, not when its batch starts;
-    `fetch_ahead` is how many layers ahead of the batch it may be, None for all at once. `expert_skew` is
-    the exponent of Zipf's law that the popularity of experts follows, 0 for balance. `decode_batch` is how
-    many requests a decode worker has in a step at most, None where nothing after the first token is
-    modelled; `decode_background` how many each of them has all the while, for the traffic of their steps.
+    - `all_reduce`: `ALL_REDUCE` (a ring) or `TREE_ALL_REDUCE`.
+    - `sequence`: how the parts of a sequence attend to each other: `RING_ATTENTION`, or `ALL_TO_ALL`
+      (Ulysses).
+    - `batching`: the rule by which a unit forms batches (`testbed.serving.batching.rules`). None: the order
+      of the policy's request control, or first come, first served without one.
+    - `chunk_tokens`: the most new tokens that a batch computes; a prompt that does not fit is split.
+    - `preempt_layers`: the layers after which a batch pauses each time, so that a more urgent one may run.
+    - `cache_tokens`: the KV that a replica keeps, in tokens; None: all of it.
+    - `fetch_early`: reused KV is sent for when its request is queued, not only when its batch is formed.
+    - `fetch_ahead`: how many layers ahead of the batch S1 is sent for; None: all layers at once.
+    - `expert_skew`: exponent of the Zipf distribution of expert popularity; 0: all experts alike.
+    - `decode_batch`: the most requests in a step of a decode worker; None: only first tokens are modelled.
+    - `decode_background`: requests of each decode worker in background decoding; 0: none.
     """
 
     router: str
@@ -144,12 +147,12 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The knobs of MFS that v1 leaves open (shared by every policy that uses them)."""
+    """Parameters of MFS, shared by every policy that has options of the same names."""
 
-    levels: int = 6
+    levels: int = 6  # K
     mlu_top: float = 0.5  # U
     mlu_base: float = 4.0  # E
-    recheck_ns: int = 5_000_000
+    recheck_ns: int = 5_000_000  # how often S3 is judged again once compute is over
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,16 +165,19 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overheads(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine adds to ideal links and plans; the defaults add nothing (docs/concepts/validation.md).
+    """What a machine adds to ideal links and plans (docs/concepts/validation.md). The defaults add nothing.
 
-    Payload gets `goodput` of a port's rate, and a port that was idle for long enough lets `burst_bytes` pass
-    at once. From submit to start a flow waits `permit_ns`, or `permit_kept_ns` where its lane or its side of
-    a process group is on its level already. A transfer takes `transfer_ns` besides its bytes, a collective
-    `collective_ns` in its first round and `round_ns` in each further one. A connection of an all-to-all whose
-    sender has several receivers and whose receiver has several senders gets at most `all_to_all_goodput` of
-    an even part of its narrowest port. A step of compute takes `compute_ns` longer, a batch `batch_ns` from
-    when it is formed to when its ranks begin. Each level of a port that has something to send is
-    guaranteed `level_share` of the rate.
+    - `goodput`: the share of a port's rate that payload gets.
+    - `burst_bytes`: what a port passes at once after it has been idle for long enough.
+    - `permit_ns`: from the submit of a flow to its start.
+    - `permit_kept_ns`: the same if the flow's lane, or its side of a process group, already has its level.
+    - `transfer_ns`: what a transfer takes besides its bytes.
+    - `collective_ns`, `round_ns`: the same for the first round of a collective, and each further one.
+    - `all_to_all_goodput`: caps a connection of an all-to-all if its sender has several receivers and its
+      receiver has several senders: at this share of an even part of its narrowest port.
+    - `compute_ns`: what a compute step takes longer.
+    - `batch_ns`: from when a batch is formed to when its ranks begin it.
+    - `level_share`: the share of a port's rate that each level with something to send is guaranteed.
     """
 
     goodput: float = 1.0
@@ -188,11 +194,17 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the simulated fabric: whether policies get their exact order, whether flows wait for lanes, how
-    often progress is told, which of its equal-cost paths a flow takes (`simulation/paths.py`), whether
-    symmetric collectives go as one stream (`simulation/collectives.py`), whether each stage has all links to
-    itself, whether what costs time of the
-    invariants is checked (`simulation/invariants.py`), and what a machine would add."""
+    """Options of the simulated fabric.
+
+    - `exact`: policies get their exact order.
+    - `lanes`: flows wait for lanes.
+    - `progress_ns`: how often the scheduler learns how far flows are.
+    - `paths`: how one of several equal-cost paths is chosen (`simulation/paths.py`).
+    - `grouped`: symmetric collectives go as one stream (`simulation/collectives.py`).
+    - `separate`: each stage has all links to itself.
+    - `invariants`: check the invariants that cost time, too (`simulation/invariants.py`).
+    - `overheads`: what a machine would add.
+    """
 
     exact: bool = False
     lanes: bool = True
@@ -207,9 +219,8 @@ class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A policy, a cluster and the work for it. Serving jobs have `requests`, micro jobs have `flows`.
 
-    `policy` is the spec as it was written; `control` is its part on requests, None without one. With `plans`
-    the units run these batches, each its own in this order, instead of forming any
-    (`testbed.serving.replay`).
+    `policy` is the spec as the user wrote it; `control` is its request control, if any. If there are
+    `plans`, the units form no batches: each runs its own plans, in this order (`testbed.serving.replay`).
     """
 
     scenario: str

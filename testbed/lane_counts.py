@@ -1,4 +1,4 @@
-"""How many lanes there are between two ranks, for each stage: the same on every fabric."""
+"""How many lanes lead from one rank to another, for each stage. The same on every fabric."""
 
 import itertools
 from collections import Counter
@@ -8,16 +8,17 @@ from controller.flow import Stage
 from testbed.job import Job, Role
 
 Pair = tuple[Stage, int, int]
-"""Flows of a stage from one rank to another."""
+"""Stage, sending rank, receiving rank."""
 
 
 class LaneCounts:
-    """Lanes by pair of ranks and stage.
+    """The number of lanes by stage and pair of ranks.
 
-    S1: `lanes_s1` from any prefill rank to any other, whichever holds a prefix. S3: `lanes_s3` from any
-    prefill rank to any decode rank. S2: one between any two decode ranks with background traffic, of which
-    a step has one message per pair. Micro flows: per pair and stage as many as there are flows, so that
-    none waits for another.
+    - S1: `lanes_s1` from each prefill rank to each other one, because any of them may hold a prefix.
+    - S3: `lanes_s3` from each prefill rank to each decode rank.
+    - S2: with background decoding, one from each decode rank to each other one. A decode step sends one
+      message per pair.
+    - Micro workload: as many lanes as the pair has flows of the stage, so that no flow waits for another.
     """
 
     def __init__(self, job: Job) -> None:
@@ -32,11 +33,11 @@ class LaneCounts:
         }
 
     def of(self, stage: Stage, src: int, dst: int) -> int:
-        """The lanes for flows of `stage` from rank `src` to rank `dst`."""
+        """Return how many lanes carry flows of `stage` from rank `src` to rank `dst`."""
         return self._micro[stage, src, dst] if self._micro else self._by_stage[stage]
 
     def pairs(self) -> Iterator[Pair]:
-        """Every pair that may talk."""
+        """Yield every stage and pair of ranks that may have flows."""
         if self._micro:
             yield from self._micro
             return

@@ -1,8 +1,8 @@
-"""What every fabric brings back from a run: rows of plain data in model units.
+"""The record of a job: rows of plain data in model units, the same from every fabric.
 
-Times are model nanoseconds since the clock of the run started; `None` means "did not happen". Rows are
-encoded as arrays, without the names of their fields, and left alone by the garbage collector, as they can
-be in no cycle: there are millions of them.
+Times are model nanoseconds since the clock of the run started. `None` in a time field means that the
+event did not happen. A run may have millions of rows, so they are encoded as arrays, without field names,
+and the garbage collector does not track them: they cannot be part of a cycle.
 """
 
 import enum
@@ -23,14 +23,13 @@ class RequestStatus(enum.StrEnum):
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One request. `ttft_ns` is arrival to first token.
+    """One request. `ttft_ns` is the time from its arrival to its first token.
 
-    Request control pruned it `times_pruned` times; it `ended_pruned` if it was never freed after the last.
-
-    `last_token_ns` is when the last of `output_tokens` was out, None where decoding is not modelled.
-
-    One of the `warmup` is in no measure. `earlier_batches` computed parts of its prompt, `batch` the last
-    one; its prefill is from the start of the first to the end of the last.
+    If the prompt was split, `earlier_batches` computed its first parts and `batch` the last one; `start_ns`
+    is then the start of the first batch, and `prefill_end_ns` the end of the last. `last_token_ns` is the
+    time of the last of `output_tokens`, None if decoding is not modelled. `times_pruned` is how often
+    request control pruned the request; `ended_pruned` says that it was not freed after the last time.
+    `warmup` requests are not measured.
     """
 
     request: int
@@ -60,18 +59,18 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
 
     @property
     def tpot_ns(self) -> float | None:
-        """Time per output token after the first, None for less than two of them."""
+        """Time per output token after the first (TPOT); None for fewer than two output tokens."""
         if self.last_token_ns is None or self.first_token_ns is None or self.output_tokens < 2:
             return None
         return (self.last_token_ns - self.first_token_ns) / (self.output_tokens - 1)
 
 
 class FlowRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One flow, from submission to the last byte at the receiver.
+    """One flow, from its submit to its last byte at the receiver.
 
-    `permit_ns - submit_ns` includes `lane_wait_ns`, the time it waited for a free lane.
-    For S2, one row per member of a collective; `src` and `dst` are rank numbers, `dst` is -1.
-    `verified` is None where the payload was not in the checked sample.
+    `src` and `dst` are ranks. A collective has one row per member, its share, with `dst` -1 and no
+    `dst_server`. `permit_ns - submit_ns` includes `lane_wait_ns`, the wait for a free lane. `verified` says
+    whether the payload arrived as it was sent; None if it was not checked.
     """
 
     id: str
@@ -110,7 +109,7 @@ class FlowRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fal
         path: tuple[PortId, ...],
         verified: bool | None,
     ) -> "FlowRow":
-        """The row of `transfer`. `server_of` names the server of a rank; `trail` holds its levels."""
+        """Make the row of `transfer`. `server_of` names the server of a rank; `trail` holds its levels."""
         assert trail.first is not None
         assert trail.last is not None
         return cls(
@@ -149,7 +148,7 @@ class DecisionRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
 
 
 class SpanRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """What a rank did."""
+    """What a rank did from `start_ns` to `end_ns`."""
 
     rank: int
     kind: SpanKind
@@ -161,7 +160,7 @@ class SpanRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fal
 
 
 class LinkSample(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """Counters of one port at one moment: per level, wire bytes sent so far, backlog and drops so far."""
+    """Counters of one port at one moment, per level: wire bytes sent so far, backlog now, drops so far."""
 
     time_ns: int
     port: str
@@ -171,7 +170,7 @@ class LinkSample(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
 
 
 class ProgressRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """Bytes of a flow that have arrived at its receiver by `time_ns` (model bytes)."""
+    """Model bytes of a flow that have arrived at its receiver by `time_ns`."""
 
     time_ns: int
     flow: str
@@ -179,11 +178,11 @@ class ProgressRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
 
 
 class CacheRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What the prefix cache of a unit was good for: blocks and tokens of the requests that it ran.
+    """How much KV the requests of a unit reused, in blocks and tokens.
 
-    Of the blocks that a request may reuse, `local` were on its replica, `remote` on another one, from
-    where they were fetched (S1), and `missed` nowhere. `evicted_blocks` are copies that the unit's
-    replicas had no room for any more.
+    Of the blocks that a request could have reused, the `local` ones were on its own replica, the `remote`
+    ones were fetched from another replica (S1), and the `missed` ones had to be computed.
+    `evicted_blocks` counts the copies that the unit's replicas evicted.
     """
 
     unit: str
@@ -198,11 +197,11 @@ class CacheRow(msgspec.Struct, frozen=True, kw_only=True):
     evicted_blocks: int = 0
 
     def counts(self) -> dict[str, int]:
-        """All but the unit, by name."""
+        """Return all fields but `unit`, by name."""
         return {name: getattr(self, name) for name in self.__struct_fields__ if name != "unit"}
 
     def __add__(self, other: "CacheRow") -> "CacheRow":
-        """Both together, as of this unit."""
+        """Add the counts; the sum keeps the unit of this row."""
         more = other.counts()
         return CacheRow(unit=self.unit, **{name: count + more[name] for name, count in self.counts().items()})
 
@@ -224,19 +223,18 @@ class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one policy's run left behind. `permit_latency_ms` are wall milliseconds.
+    """Everything that a job leaves behind. `permit_latency_ms` holds wall milliseconds.
 
-    The sequences of rows may be longer than memory (`testbed.spool`): go over them, do not copy them.
-    Flows and spans are in an order in which, of the flows of collectives and of the spans in which a rank
-    waits for S1, those of one batch are all before those of the next batch of the same unit, as by their
-    ends or by their starts; where a unit works on several batches at once (pipeline stages), before those
-    that start when it has ended. A batch that was preempted has no collective open meanwhile. The decisions
-    of one flow are in order of time.
+    The sequences of rows may not fit into memory (`testbed.spool`): iterate over them, do not copy them.
 
-    `batches_at_once` is how many batches a unit works on at once at most.
+    Readers may rely on this order. The decisions of one flow are in order of time. The shares of a batch's
+    collectives all come before those of the unit's next batch, and so do the spans in which a rank waits
+    for S1; sorting by start or by end has this effect. If a unit works on several batches at once (pipeline
+    stages, at most `batches_at_once`), they come before those of every batch that starts after this one has
+    ended. A batch that is preempted has no collective open meanwhile.
 
-    `exact_order` says that the fabric kept a policy's exact order of flows; otherwise the policy had
-    its levels only. `caches` are those of the units, none where a run followed given batches.
+    `exact_order` says that the fabric kept the policy's exact order of flows; otherwise the policy had its
+    levels only. `caches` has a row per unit, none if the run replayed given batches.
     """
 
     policy: str

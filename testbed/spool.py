@@ -1,8 +1,8 @@
-"""Rows that do not fit into memory: a sequence that keeps its rows in a temporary file.
+"""A sequence that keeps its rows in a temporary file, for rows that do not fit into memory.
 
-A simulated run of thousands of GPUs leaves millions of flows behind. What reads them goes over them from
-the first to the last, so they are kept in blocks, encoded (msgpack) and compressed (LZ4), and only the
-block that is being read is decoded.
+A simulated run of thousands of GPUs leaves millions of flows behind. Readers go over them from first to
+last. So the rows are stored in blocks, encoded with msgpack and compressed with LZ4, and only the block
+that is being read is decoded.
 """
 
 import os
@@ -19,24 +19,24 @@ import pyarrow as pa
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 BLOCK_BYTES = 1 << 20
-"""Of encoded rows. Decoded they take about five times as much."""
+"""Encoded bytes of a block. Decoded, its rows take about five times as much memory."""
 
 _ARRAY_32 = b"\xdd"
-"""What comes before the length of an array in msgpack, and after it the rows as they are."""
+"""First byte of a msgpack array. A 32-bit length follows, then the encoded rows, unchanged."""
 
 _CODEC = "lz4"
 
 
 class Spool(Sequence[Row]):
-    """A sequence of structs of type `row` that grows at its end, in memory of a constant size.
+    """A sequence of structs of type `row` that can be appended to and keeps few rows in memory.
 
-    The newest `block_bytes` of rows stay in memory, those before them go to an anonymous file in the
-    directory for temporary files (TMPDIR), which is gone with the spool. Rows come back equal, not
-    identical. Iterating is cheap; a single index decodes the block it is in, unless that was the last one
-    asked for. Any number of iterators may be under way; one that began before an `append` ends where the
-    rows ended then.
+    Up to `block_bytes` of the newest rows, encoded, stay in memory. Older ones go to an anonymous file in
+    the directory for temporary files (TMPDIR), which is deleted with the spool. Rows come back equal, not
+    identical. Iteration is cheap. An index decodes the whole block of its row, unless the last index was in
+    the same block. Several iterators may be in use at once. One that started before an `append` does not
+    see the new row.
 
-    Raises `OSError` with the directory's name when the file cannot be written.
+    Raises `OSError` with the directory's name if the file cannot be written.
     """
 
     def __init__(self, row: type[Row], rows: Iterable[Row] = (), *, block_bytes: int = BLOCK_BYTES) -> None:
@@ -47,10 +47,10 @@ class Spool(Sequence[Row]):
         self._codec = pa.Codec(_CODEC)
         self._file: _TemporaryFile | None = None
         self._blocks: list[tuple[int, int, int]] = []  # offset, compressed bytes, encoded bytes
-        self._ends: list[int] = []  # how many rows there are up to the end of each block
+        self._ends: list[int] = []  # number of rows up to the end of each block
         self._newest = bytearray()
         self._length = 0
-        self._read: tuple[int, list[Row]] | None = None  # the block that was indexed last
+        self._read: tuple[int, list[Row]] | None = None  # number and rows of the last block indexed
         self.extend(rows)
 
     def append(self, row: Row) -> None:
@@ -64,7 +64,7 @@ class Spool(Sequence[Row]):
             self.append(row)
 
     def close(self) -> None:
-        """Forget the rows and give the file back; without it that happens when nobody holds the spool."""
+        """Drop the rows and delete the file. This also happens when the spool is no longer referenced."""
         if self._file is not None:
             self._file.close()
         self._file, self._read = None, None
@@ -119,7 +119,7 @@ class Spool(Sequence[Row]):
         return self._ends[block - 1] if block else 0
 
     def _kept(self, block: int) -> list[Row]:
-        """The rows of `block`, which is kept for the next index; the one after the last is in memory."""
+        """The rows of `block`, cached for the next index. The block after the last is the newest rows."""
         if self._read is not None and self._read[0] == block and block < len(self._blocks):
             return self._read[1]
         if block < len(self._blocks):
@@ -149,7 +149,7 @@ class Spool(Sequence[Row]):
 
 
 class _TemporaryFile:
-    """An anonymous file that is written at its end and read anywhere. Closed with the object."""
+    """An anonymous file that is appended to and read anywhere. It is closed with the object."""
 
     def __init__(self) -> None:
         self._directory = tempfile.gettempdir()
@@ -159,7 +159,7 @@ class _TemporaryFile:
         self.close = weakref.finalize(self, file.close)
 
     def append(self, content: bytes) -> int:
-        """Write all of `content`; returns where it begins."""
+        """Write all of `content` at the end and return its offset."""
         begin, left = self._end, memoryview(content)
         try:
             while left:
@@ -168,7 +168,7 @@ class _TemporaryFile:
                 self._end += written
         except OSError as error:
             error.filename = self._directory
-            error.add_note("rows of a run are kept there until it ends; TMPDIR names another directory")
+            error.add_note("rows of a run are kept there until it ends; set TMPDIR to another directory")
             raise
         return begin
 

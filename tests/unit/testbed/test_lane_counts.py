@@ -1,4 +1,4 @@
-"""How many lanes a pair of ranks has, on every fabric."""
+"""The number of lanes of a pair of ranks, on every fabric."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from testbed.lane_counts import LaneCounts
 
 
 def serving(*, background: int = 0, **workers: int) -> Job:
-    """Ranks 0 to 3 prefill, 4 and 5 decode."""
+    """A job whose ranks 0 to 3 prefill and 4 and 5 decode."""
     made = job(*placed(decode=2, servers=6))
     return msgspec.structs.replace(
         made,
@@ -30,7 +30,7 @@ def test_s1_and_s3_have_the_lanes_the_scenario_says() -> None:
 
 
 def test_decode_workers_have_one_lane_each_way_where_they_have_traffic() -> None:
-    """A step has one message per pair, and begins when the last step has arrived."""
+    """One lane is enough: a step has one message per pair, and begins once the last step has arrived."""
     counts = LaneCounts(serving(background=8, lanes_s3=3))
     assert counts.of(Stage.COLLECTIVE, 4, 5) == 1
     between = {pair for pair in counts.pairs() if pair[0] is Stage.COLLECTIVE}

@@ -1,4 +1,4 @@
-"""A spool is a list that does not grow in memory."""
+"""A spool behaves like a list, without growing in memory."""
 
 import errno
 import gc
@@ -19,7 +19,7 @@ def row(i: int) -> ProgressRow:
 
 
 def spooled(count: int, *, block_bytes: int = 100) -> Spool[ProgressRow]:
-    """A row takes about ten bytes, so that there are about ten in a block."""
+    """A spool with about ten rows per block: a row takes about ten bytes."""
     return Spool(ProgressRow, map(row, range(count)), block_bytes=block_bytes)
 
 
@@ -79,7 +79,7 @@ def test_spools_are_equal_when_their_rows_are() -> None:
 
 
 def nameless_files() -> int:
-    """Open files of this process that no directory has."""
+    """The number of open files of this process that are in no directory."""
     gc.collect()  # what other tests have left
     links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
     return sum(os.readlink(link).endswith("(deleted)") for link in links if os.path.lexists(link))
@@ -114,7 +114,7 @@ def test_what_is_written_in_parts_is_written_whole(monkeypatch: pytest.MonkeyPat
 
 
 def test_200_000_rows_are_written_and_read_in_a_few_megabytes() -> None:
-    # As a list they are 200,000 times about 170 bytes: 34 MB.
+    # As a list they would take 200,000 times about 170 bytes: 34 MB.
     tracemalloc.start()
     try:
         rows = spooled(200_000, block_bytes=spool.BLOCK_BYTES // 4)

@@ -72,8 +72,8 @@ def test_a_run_is_simulated_where_the_emulation_lacks_something(
     assert mfs("run", "two-flows", "--policy", "fair", "--json", "--out", "there") == 0
 
     told = (
-        "the emulated fabric cannot run here (missing: root, Open vSwitch): simulated;"
-        " `mfs doctor` says how to get it"
+        "the emulated fabric cannot run here (missing: root, Open vSwitch): simulating instead;"
+        " `mfs doctor` says what to install or change"
     )
     summary = json.loads(mfs.out)
     assert simulated.ran == [("fair", 1)]
