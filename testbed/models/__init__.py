@@ -1,1 +1,1 @@
-"""Models and GPUs: shapes, the bytes, FLOPs and seconds that follow from them, and `config.json` files."""
+"""Models and GPUs: shapes and speeds, the bytes, FLOPs and seconds of a layer, `config.json` files."""

@@ -1,13 +1,13 @@
-"""GPU speeds: the vendors' dense 16-bit peaks, how much of them prefill is assumed to reach, the roofline."""
+"""GPU speeds: NVIDIA's dense 16-bit peaks, the share that prefill reaches, the roofline."""
 
 import msgspec
 
 
 class GpuSpeed(msgspec.Struct, frozen=True, kw_only=True):
-    """Dense 16-bit peak and memory bandwidth of a GPU, and the shares of them that prefill reaches.
+    """Dense 16-bit peak and memory bandwidth of a GPU, and the share of each that prefill reaches.
 
-    `launch_s` is what a step takes besides its work. `measured` is where the shares come from, empty for an
-    assumption.
+    `peak_flops` is in FLOP/s. `launch_s` is the time that a step takes besides its work. `measured` says
+    where the shares come from; it is empty if they are assumed.
     """
 
     name: str
@@ -22,9 +22,9 @@ class GpuSpeed(msgspec.Struct, frozen=True, kw_only=True):
 ASSUMED_EFFICIENCY = 0.5
 """Share of the dense peak that prefill reaches: an assumption, not a measurement.
 
-Prefill of large batches is compute-bound but stays below the peak (clocks under load, attention,
-kernel tails), and half is a round number in the plausible middle. It is the same for all GPUs, so
-their ratio is that of their peaks. `mfs calibrate gpu` measures the GPU at hand.
+Prefill of large batches is compute-bound but stays below the peak (clocks under load, attention, kernel
+tails). Half is a round number in the middle of what is plausible. All GPUs have the same share, so their
+speeds compare as their peaks do. `mfs calibrate gpu` measures the GPU at hand.
 """
 
 GPUS: dict[str, GpuSpeed] = {
@@ -41,26 +41,27 @@ GPUS: dict[str, GpuSpeed] = {
         ("h200", 989.4e12, 4800e9),
     )
 }
-"""GPUs by name. All peaks are 16-bit tensor-core rates without sparsity and with FP32 accumulation, as NVIDIA
-states them: of the RTX 3090 in the GA102 whitepaper, of the A100 (80 GB SXM), H100 (SXM) and H200 (SXM) in
-their data sheets, which for the last two print the rate with sparsity, twice this one."""
+"""GPUs by name. All peaks are NVIDIA's 16-bit tensor-core rates without sparsity, with FP32 accumulation.
+
+The peak of the RTX 3090 is from the GA102 whitepaper. The others are from the data sheets of the A100
+(80 GB SXM), H100 (SXM) and H200 (SXM). The last two print the rate with sparsity, which is twice as high."""
 
 
 def compute_s(gpu: GpuSpeed, flops: float) -> float:
-    """Seconds that `flops` of prefill take on one GPU (compute-bound)."""
+    """Return the seconds that `flops` of prefill take on one GPU (compute-bound)."""
     return flops / (gpu.peak_flops * gpu.efficiency)
 
 
 def memory_s(gpu: GpuSpeed, read_bytes: float) -> float:
-    """Seconds that reading `read_bytes` of weights and KV takes on one GPU (memory-bound)."""
+    """Return the seconds that reading `read_bytes` of weights and KV takes on one GPU (memory-bound)."""
     return read_bytes / (gpu.memory_bytes_per_s * gpu.memory_efficiency)
 
 
 def step_s(gpu: GpuSpeed, *, flops: float, read_bytes: float) -> float:
-    """Seconds of one step of compute by the roofline: what is slower, computing or reading; 0 without work.
+    """Return the seconds of one compute step by the roofline, plus `launch_s`; 0 if there is no work.
 
-    Williams, Waterman and Patterson, "Roofline: an insightful visual performance model" (CACM 2009).
-    `launch_s` comes on top.
+    A step takes as long as its computing or its reading, whichever is slower. Williams, Waterman and
+    Patterson, "Roofline: an insightful visual performance model" (CACM 2009).
     """
     if not flops and not read_bytes:
         return 0.0

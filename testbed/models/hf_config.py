@@ -1,8 +1,8 @@
 """A model's shape from a Hugging Face `config.json`, of any decoder-only family.
 
-Families differ in what they call a size, seldom in what it means: a shape is read by the keys that are
-there, not by the family's name. What no key says (that a family's feed-forward is not gated, a size its class
-has as a default) is in the tables below.
+Families have different names for a size, but seldom mean different things. So the shape is read from the
+keys that are present, whatever the family. What no key says, such as an ungated feed-forward or a default
+of the family's class, is in the tables below.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from testbed.models.shape import LatentAttention, ModelShape
 __all__ = ["ConfigError", "shape_from_config"]
 
 _INSIDE = ("text_config", "llm_config", "language_config", "attn_config", "ffn_config")
-"""Where a model of several parts keeps its decoder, and DBRX the parts of a layer."""
+"""Keys that hold the decoder of a model of several parts, or the parts of a layer of DBRX."""
 
 _UNGATED = (
     *("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt"),
     *("nemotron", "opt", "persimmon", "phi", "starcoder2", "xglm"),
 )
-"""Families whose feed-forward is two matrices."""
+"""Families whose feed-forward has two matrices, not three."""
 
 _ALTERNATING = ("cohere2", "gemma2", "gemma3", "gpt_oss", "llama4")
-"""Families in which only some layers have a window, also where the file does not list which."""
+"""Families in which only some layers have a window, even if the file does not list them."""
 
 _CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "gemma": {"head_dim": 256},
@@ -32,7 +32,7 @@ _CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256},
     "qwen3": {"head_dim": 128},
 }
-"""What files of a family leave to their class in `transformers` and does not follow from the rest."""
+"""Defaults of a family's class in `transformers` that its files leave out and no other key implies."""
 
 _ENCODERS = (
     "albert",
@@ -58,7 +58,7 @@ _OTHER_LAYERS = (
     "hybrid_",
     "lru_width",
 )
-"""Beginnings of keys of models in which not every layer is attention with a KV cache."""
+"""Prefixes of keys that show that not every layer is attention with a KV cache."""
 
 _MOST_LAYERS = 1000
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -82,16 +82,16 @@ _SHARED_FFN = ("shared_expert_intermediate_size", "shared_intermediate_size", "s
 
 
 def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
-    """The shape of the decoder that `config`, the content of a `config.json`, describes.
+    """Return the shape of the decoder that `config`, the content of a `config.json`, describes.
 
-    KV heads default to the query heads and the width of a head to hidden size / heads. Elements take 2
-    bytes, also where the file says float32 (`hf_precision`); weights take what `quantization_config` says.
-    A window counts only where all layers have it: a model that mixes windows with full attention is taken
-    to look all the way back, so its FLOPs of attention are an upper bound. Layers for multi-token
-    prediction are no part of prefill and are left out.
+    The number of KV heads defaults to the query heads, and the width of a head to hidden size / heads.
+    Elements take 2 bytes, even if the file says float32 (`hf_precision`); weights and cached KV may take
+    fewer by `quantization_config`. A window counts only if all layers have it. A model that mixes windows
+    with full attention is treated as full attention, so its attention FLOPs are an upper bound. Layers for
+    multi-token prediction are left out, because they are not part of prefill.
 
-    Raises `ConfigError`, naming the key, for a model that is no decoder or has layers other than attention
-    with a KV cache, for a size that is missing, and for sizes that cannot be.
+    Raises `ConfigError`, naming the key, for a model that is not a decoder or has other layers than
+    attention with a KV cache, for a missing size, and for sizes that are impossible.
     """
     model = Reader(_flattened(config))
     family = str(model.get("model_type") or "")
@@ -131,7 +131,7 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
 
 
 def _flattened(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the decoder with those around it, the inner ones first in case of doubt."""
+    """The keys of the file and of its decoder part in one mapping. Inner keys replace outer ones."""
     keys = dict(config)
     for name in _INSIDE:
         inner = config.get(name)
@@ -152,7 +152,7 @@ def _refuse_what_is_no_decoder(model: Reader, family: str) -> None:
         raise ConfigError("attn_type_list: not every layer of this model is attention with a KV cache")
     for kind in _layer_types(model):
         if "attention" not in kind or "linear" in kind:
-            raise ConfigError(f"layer_types: {kind!r} is no attention with a KV cache")
+            raise ConfigError(f"layer_types: {kind!r} is not attention with a KV cache")
 
 
 def _layer_types(model: Reader) -> Sequence[str]:
@@ -175,7 +175,7 @@ def _latent(model: Reader) -> LatentAttention | None:
 def _kv_heads(model: Reader, heads: int) -> int:
     if model.get("multi_query") is True and model.get("new_decoder_architecture") is not True:
         return 1
-    # Falcon writes its KV heads, and ChatGLM its groups, also where a switch turns them off.
+    # Falcon states its KV heads, and ChatGLM its groups, even if a switch turns them off.
     named: tuple[str, ...] = _KV_HEADS
     if model.get("new_decoder_architecture") is False:
         named = ()
@@ -197,7 +197,7 @@ def _head_dim(model: Reader, hidden: int, heads: int) -> int:
 
 
 def _ffn(model: Reader, hidden: int, family: str) -> int:
-    """The inner width of a dense MLP; four times the hidden size where the families of GPT-2 say nothing."""
+    """The inner width of a dense MLP; 4 x hidden size by default if ungated or with the keys of GPT-2."""
     if (ratio := model.get("expansion_ratio")) is not None and isinstance(ratio, int):
         return ratio * hidden
     default = 4 * hidden if family in _UNGATED or model.get("n_embd") is not None else None
@@ -209,7 +209,7 @@ def _expert_ffn(model: Reader, hidden: int, family: str) -> int:
 
 
 def _dense_ffn(model: Reader, hidden: int, family: str) -> int:
-    """Of a layer without routed experts, where some families have a name of its own for it."""
+    """The inner width of a layer without routed experts, for which some families have a separate key."""
     return model.size(("intermediate_size_mlp", "dense_intermediate_size"), default=0) or _ffn(
         model, hidden, family
     )
@@ -223,18 +223,18 @@ def _top_k(model: Reader, experts: int) -> int:
 
 
 def _shared_ffn(model: Reader, expert_ffn: int) -> int:
-    """The width of all experts together that every token passes."""
+    """The width of all shared experts together."""
     if model.get("intermediate_size_mlp") is not None:
-        return expert_ffn  # Llama 4 has one in every sparse layer, of the width of the others
+        return expert_ffn  # Llama 4 has one in every sparse layer, as wide as a routed one
     return model.count(_SHARED_FFN) or model.count(_SHARED) * expert_ffn
 
 
 def _dense_layers(model: Reader, layers: int) -> tuple[int, ...]:
-    """Layers without routed experts, by whichever of the ways to say so the file uses."""
+    """The layers without routed experts, in whichever of the several ways the file states them."""
     every = range(layers)
     if isinstance(kinds := model.get("mlp_layer_types"), list):
         if len(kinds) != layers or set(kinds) - {"dense", "sparse"}:
-            raise ConfigError(f"mlp_layer_types: dense or sparse is needed, for each of {layers} layers")
+            raise ConfigError(f"mlp_layer_types: needs dense or sparse for each of {layers} layers")
         return tuple(layer for layer in every if kinds[layer] == "dense")
     if isinstance(model.get("moe_layers"), list):
         sparse = set(model.indices("moe_layers", layers))
@@ -247,7 +247,7 @@ def _dense_layers(model: Reader, layers: int) -> tuple[int, ...]:
     first = model.count(("first_k_dense_replace", "moe_layer_start_index"))
     last = model.size(("moe_layer_end_index",), default=layers - 1, least=-1)
     frequency = model.size(("moe_layer_freq",), default=1)
-    # These three count from one: of every so many layers the last is sparse.
+    # These three count layers from one: every `step`-th layer is sparse.
     step = model.size(("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_interval"), default=1)
     only_mlp = model.indices("mlp_only_layers", layers)
     return tuple(
@@ -262,7 +262,7 @@ def _dense_layers(model: Reader, layers: int) -> tuple[int, ...]:
 
 
 def _window(model: Reader, family: str) -> int | None:
-    """How far back every layer looks; None where some of them look all the way."""
+    """The window of all layers, in tokens; None if some layers have full attention."""
     if model.get("sliding_window") is None or model.get("use_sliding_window") is False:
         return None
     kinds = _layer_types(model)
@@ -270,7 +270,7 @@ def _window(model: Reader, family: str) -> int | None:
         return model.size(("sliding_window",)) if set(kinds) == {"sliding_attention"} else None
     if family.startswith(_ALTERNATING) or model.count(("sliding_window_pattern",)) > 1:
         return None
-    # Qwen2 turns the window on from this layer.
+    # In Qwen2 only the layers from this one on have the window.
     if model.get("use_sliding_window") is True and model.count(("max_window_layers",)) > 0:
         return None
     return model.size(("sliding_window",))

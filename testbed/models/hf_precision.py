@@ -1,4 +1,4 @@
-"""Bytes of an element by what a `config.json` says of its number formats."""
+"""Bytes of an element, by the number formats that a `config.json` states."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,30 +8,33 @@ from testbed.models.hf_reading import ConfigError, Reader
 _FORMATS = ("float32", "float16", "bfloat16")
 
 _METHOD_BITS = {"fp8": 8, "fbgemm_fp8": 8, "mxfp4": 4, "nvfp4": 4, "awq": 4, "gptq": 4}
-"""Bits of a weight where a method has one width, or is meant to have it unless `bits` says otherwise."""
+"""Bits of a weight by quantisation method, unless `bits` says otherwise."""
 
 
 def element_bytes(model: Reader) -> int:
-    """Of an activation: 2. Models that were saved in 32 bits are served in 16 too."""
+    """Return the bytes of an activation element: 2. Models saved in 32 bits are served in 16 bits, too."""
     named = model.get("dtype") or model.get("torch_dtype")
     if named is not None and str(named).removeprefix("torch.") not in _FORMATS:
-        raise ConfigError(f"torch_dtype: {named!r} is none of {', '.join(_FORMATS)}")
+        raise ConfigError(f"torch_dtype: {named!r} is not one of {', '.join(_FORMATS)}")
     return 2
 
 
 def kv_element_bytes(model: Reader) -> float:
-    """Of cached KV: that of an activation, unless the file comes with a narrower format for the cache."""
+    """Return the bytes of a cached KV element: by `kv_cache_scheme` if given, else as an activation."""
     bits = _at(model.get("quantization_config"), "kv_cache_scheme", "num_bits")
     return float(element_bytes(model)) if bits is None else _bytes(bits, "kv_cache_scheme")
 
 
 def weight_bytes(model: Reader) -> float:
-    """Of a weight, scales left out. One width for all: what a file leaves unquantised counts as quantised."""
+    """Return the bytes of a weight, without scales.
+
+    All weights get one width: those that the file leaves unquantised count as quantised.
+    """
     quantization = model.get("quantization_config")
     if quantization is None:
         return float(element_bytes(model))
     if not isinstance(quantization, Mapping):
-        raise ConfigError(f"quantization_config: {quantization!r} is no set of keys")
+        raise ConfigError(f"quantization_config: {quantization!r} is not a mapping")
     if quantization.get("load_in_4bit") is True:
         return 0.5
     if quantization.get("load_in_8bit") is True:
@@ -43,7 +46,7 @@ def weight_bytes(model: Reader) -> float:
         bits = _METHOD_BITS.get(str(quantization.get("quant_method")).lower())
     if bits is None:
         method = quantization.get("quant_method")
-        raise ConfigError(f"quantization_config: how wide a weight is by {method!r} is not known here")
+        raise ConfigError(f"quantization_config: the weight width is not known for the method {method!r}")
     return _bytes(bits, "quantization_config")
 
 
@@ -60,5 +63,5 @@ def _at(value: Any, *path: str) -> Any:
 
 def _bytes(bits: Any, key: str) -> float:
     if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= 64:
-        raise ConfigError(f"{key}: {bits!r} is no number of bits")
+        raise ConfigError(f"{key}: {bits!r} is not a number of bits")
     return bits / 8

@@ -1,4 +1,4 @@
-"""Shapes of published models, by name, as in their configurations."""
+"""Shapes of published models by name, as their configurations state them."""
 
 from testbed.models.shape import LatentAttention, ModelShape
 
@@ -33,7 +33,7 @@ _DEEPSEEK_V3 = ModelShape(
     layers=61,
     hidden=7168,
     q_heads=128,
-    # Its configuration states 128 KV heads too: as many as K and V have after they are made from the latent.
+    # As in its configuration: K and V have 128 heads once they are computed from the latent.
     kv_heads=128,
     head_dim=192,
     ffn=2048,
@@ -64,5 +64,5 @@ MODELS: dict[str, ModelShape] = {
         _DEEPSEEK_V3,
     )
 }
-"""Models by name (as on Hugging Face, lower case, without organisation); 16-bit KV, and 16-bit weights
-where nothing else is said."""
+"""Models by name: as on Hugging Face, in lower case, without the organisation. KV has 16 bits, and so have
+weights unless stated otherwise."""

@@ -1,4 +1,4 @@
-"""The sizes of a model that its bytes and FLOPs follow from."""
+"""The sizes of a model that determine its bytes and FLOPs."""
 
 import msgspec
 
@@ -6,8 +6,9 @@ import msgspec
 class LatentAttention(msgspec.Struct, frozen=True, kw_only=True):
     """Multi-head latent attention (DeepSeek-V2): K and V of all heads come from one latent per token.
 
-    `q_rank` is the width of the queries' own latent, 0 without one. A head's queries and keys have `nope_dim`
-    elements and `rope_dim` more with a position in them, its values `v_dim`.
+    `kv_rank` is the width of that latent. `q_rank` is the width of a latent for the queries, 0 if there is
+    none. In each head, queries and keys have `nope_dim` elements without and `rope_dim` elements with a
+    position, and values have `v_dim` elements.
     """
 
     q_rank: int
@@ -18,14 +19,16 @@ class LatentAttention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
-    """The sizes of a decoder model that byte and FLOP counts follow from. `experts == 0`: dense.
+    """The sizes of a decoder that determine its bytes and FLOPs. A dense model has `experts == 0`.
 
-    `ffn` is the inner width of one routed expert, or of the MLP of a dense model. In a mixture of experts the
-    layers in `dense_layers` have an MLP of `dense_ffn` instead, and every token also passes an expert of
-    `shared_ffn` (0: there is none). With `latent` set, `kv_heads` and `head_dim` say nothing about KV.
-    `window` is how far back a token looks, None for all the way. A `gated` feed-forward has three matrices
-    of hidden x width, one that is not has two. `bytes_per_element` is of activations, `kv_element_bytes` of
-    cached KV, `weight_bytes` of a weight.
+    - `ffn`: inner width of one routed expert, or of the MLP of a dense model.
+    - `dense_layers`: the layers of a mixture of experts that have an MLP of width `dense_ffn` instead.
+    - `shared_ffn`: width of the shared expert, which every token passes in a sparse layer; 0: none.
+    - `latent`: if given, `kv_heads` and `head_dim` do not determine the KV.
+    - `window`: how many tokens back a token looks, itself included; None: all the way.
+    - `gated`: a feed-forward has three matrices of hidden x width, otherwise two.
+    - `bytes_per_element`, `kv_element_bytes`, `weight_bytes`: bytes of an element of an activation, of an
+      element of cached KV, and of a weight.
     """
 
     name: str

@@ -1,12 +1,11 @@
-"""The bytes and FLOPs of one decoder layer that follow from a model's shape.
+"""The bytes and FLOPs of a decoder layer, computed from a model's shape.
 
-A gated feed-forward is three matrices of
-hidden x width, one that is not is two. A FLOP is a multiplication or an addition, so a matrix of
-n weights costs 2 n FLOPs per token. The layers of a mixture of experts may be of two kinds: sparse
-ones have a gate and routed experts, dense ones an MLP.
+A FLOP is a multiplication or an addition, so a matrix of n weights costs 2 n FLOPs per token. A gated
+feed-forward has three matrices of hidden x width, any other has two. A mixture of experts may have two
+kinds of layers: sparse ones have a gate and routed experts, dense ones have an MLP.
 
-Left out, because neither is work of a layer: embedding, final norm and vocabulary projection.
-Norms, biases, activations and rotary embedding are left out as negligible next to the matrices.
+Embedding, final norm and vocabulary projection are left out, because they are not part of a layer. Norms,
+biases, activations and rotary embedding are left out, because they are negligible next to the matrices.
 """
 
 import math
@@ -19,21 +18,21 @@ def is_moe(model: ModelShape) -> bool:
 
 
 def is_sparse(model: ModelShape, layer: int) -> bool:
-    """Whether this layer has routed experts, and so a gate and an all-to-all."""
+    """Whether `layer` has routed experts, and so a gate and an all-to-all."""
     return is_moe(model) and layer not in model.dense_layers
 
 
 def layer_kinds(model: ModelShape) -> tuple[tuple[int, ...], ...]:
-    """The layers in groups that are alike, each ascending, the group of layer 0 first."""
+    """The layers by kind (sparse or dense), each ascending, the kind of layer 0 first."""
     sparse = tuple(layer for layer in range(model.layers) if is_sparse(model, layer))
     dense = tuple(layer for layer in range(model.layers) if not is_sparse(model, layer))
     return tuple(sorted(filter(None, (sparse, dense))))
 
 
 def kv_bytes_per_token_layer(model: ModelShape) -> int:
-    """Bytes of KV that one token leaves behind in one layer, over all KV heads.
+    """Bytes of KV of one token in one layer, over all KV heads.
 
-    Of latent attention those of the latent and of the keys' part with a position, which all heads share.
+    With latent attention: the latent, and the part of the keys with a position, which all heads share.
     """
     if model.latent is not None:
         elements = model.latent.kv_rank + model.latent.rope_dim
@@ -43,26 +42,26 @@ def kv_bytes_per_token_layer(model: ModelShape) -> int:
 
 
 def kv_bytes_per_token(model: ModelShape) -> int:
-    """Bytes of KV that one token leaves behind in the whole model."""
+    """Bytes of KV of one token in all layers."""
     return model.layers * kv_bytes_per_token_layer(model)
 
 
 def activation_bytes_per_token(model: ModelShape) -> int:
-    """Bytes of one token's hidden state: what an all-reduce reduces, per token and per call."""
+    """Bytes of one token's hidden state, which is what an all-reduce reduces per token."""
     return model.hidden * model.bytes_per_element
 
 
 def all_to_all_bytes_per_token(model: ModelShape) -> int:
-    """Bytes one token puts into a dispatch (and again into a combine): one copy per chosen expert.
+    """Bytes of one token in a dispatch, and again in a combine: one copy per chosen expert.
 
-    An upper bound: two chosen experts on one rank could share a copy, which is not modelled.
-    Zero for a dense model.
+    This is an upper bound: two chosen experts on one rank could share a copy, which is not modelled. Zero
+    for a dense model.
     """
     return model.top_k * activation_bytes_per_token(model)
 
 
 def _attention_weights(model: ModelShape) -> int:
-    """Weights of the Q, K, V and output projections of one layer; of MLA those down and up again."""
+    """Number of weights of the Q, K, V and output projections of one layer (with MLA, down and up)."""
     latent = model.latent
     if latent is None:
         return 2 * model.hidden * model.head_dim * (model.q_heads + model.kv_heads)
@@ -87,17 +86,17 @@ def _gate_weights(model: ModelShape) -> int:
 
 
 def projection_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of the projections of attention (of MLA down and up), per token and layer."""
+    """FLOPs of the projections of attention (with MLA, down and up), per token and layer."""
     return 2 * _attention_weights(model)
 
 
 def score_flops(model: ModelShape, *, new_tokens: int, prefix_tokens: int) -> int:
-    """FLOPs of causal attention in one layer for `new_tokens` after a cached `prefix_tokens`.
+    """FLOPs of causal attention in one layer for `new_tokens` after `prefix_tokens` cached ones.
 
-    A token at (one-based) position c looks at c keys, or with a window of w at min(c, w): per key and
-    head 2 FLOPs per element of a key for Q K^T, and 2 per element of a value for the weighted sum of
-    V. Over positions p+1 .. p+n the sum of c is n p + n (n + 1) / 2: a reused prefix costs no
-    projections, but it is still attended to.
+    A token at position c, counted from one, looks at c keys, or at min(c, w) with a window of w. Per key
+    and head this takes 2 FLOPs per element of a key for Q K^T, and 2 per element of a value for the
+    weighted sum of V. The sum of c over positions p+1 .. p+n is n p + n (n + 1) / 2. So a reused prefix
+    costs no projections, but new tokens still attend to it.
     """
     width = 2 * model.head_dim
     if model.latent is not None:
@@ -114,17 +113,17 @@ def _keys(window: int | None, new_tokens: int, prefix_tokens: int) -> int:
 
 
 def gate_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of choosing a token's experts, per token and sparse layer; zero for a dense model."""
+    """FLOPs of the gate, per token and sparse layer; zero for a dense model."""
     return 2 * _gate_weights(model)
 
 
 def expert_flops_per_visit(model: ModelShape) -> int:
-    """FLOPs of one token in one routed expert, or in the MLP of a dense model, per layer."""
+    """FLOPs of one token in one routed expert of one layer, or in the MLP of a dense model."""
     return 2 * _feed_forward_weights(model, model.ffn)
 
 
 def mlp_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of one token in the MLP of a dense layer; zero for a mixture of experts without dense layers."""
+    """FLOPs of one token in the MLP of a dense layer; zero if a mixture of experts has no dense layers."""
     return 2 * _mlp_weights(model)
 
 
@@ -134,8 +133,10 @@ def shared_flops_per_token(model: ModelShape) -> int:
 
 
 def ffn_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of a token's feed-forward in one layer: the MLP of a dense model; in a sparse layer its `top_k`
-    experts, the shared one and the gate."""
+    """FLOPs of a token's feed-forward in one layer.
+
+    A dense model has an MLP; a sparse layer has `top_k` experts per token, the shared expert and the gate.
+    """
     if not is_moe(model):
         return mlp_flops_per_token(model)
     visits = model.top_k * expert_flops_per_visit(model)
@@ -143,7 +144,7 @@ def ffn_flops_per_token(model: ModelShape) -> int:
 
 
 def attention_weight_bytes(model: ModelShape) -> int:
-    """Bytes of the weights of attention's projections of one layer."""
+    """Bytes of the weights of the attention projections of one layer."""
     return _stored(model, _attention_weights(model))
 
 
@@ -168,22 +169,22 @@ def gate_weight_bytes(model: ModelShape) -> int:
 
 
 def total_parameters(model: ModelShape) -> int:
-    """Weights of all layers (embeddings left out)."""
+    """Number of weights in all layers, without embeddings."""
     return _parameters(model, model.experts)
 
 
 def active_parameters(model: ModelShape) -> int:
-    """Weights that one token passes through in all layers (embeddings left out)."""
+    """Number of weights that one token passes in all layers, without embeddings."""
     return _parameters(model, model.top_k)
 
 
 def active_parameter_bytes(model: ModelShape) -> int:
-    """Bytes of the weights that one token passes through in all layers (embeddings left out)."""
+    """Bytes of the weights that one token passes in all layers, without embeddings."""
     return _stored(model, active_parameters(model))
 
 
 def _parameters(model: ModelShape, experts: int) -> int:
-    """Weights of all layers, `experts` routed experts in each sparse one."""
+    """Number of weights in all layers, with `experts` routed experts in each sparse one."""
     sparse = sum(is_sparse(model, layer) for layer in range(model.layers))
     routed = experts * _feed_forward_weights(model, model.ffn)
     shared = _feed_forward_weights(model, model.shared_ffn)

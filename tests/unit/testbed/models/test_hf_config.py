@@ -1,4 +1,4 @@
-"""Shapes from the published `config.json` of models; keys that say nothing about a size are left out."""
+"""Shapes from published `config.json` files, without the keys that do not matter for a size."""
 
 from typing import Any
 
@@ -207,18 +207,18 @@ def test_the_file_of_a_model_known_here_gives_the_same_shape(name: str, config: 
 
 
 def test_a_vision_model_is_its_text_part() -> None:
-    """Every other of 48 layers is sparse, counted from one, with a shared expert beside 128 routed ones."""
+    """Every second of 48 layers is sparse, with a shared expert beside 128 routed ones."""
     shape = shape_from_config(LLAMA_4_MAVERICK, "maverick")
     assert (shape.layers, shape.hidden, shape.q_heads, shape.kv_heads) == (48, 5120, 40, 8)
     assert (shape.ffn, shape.experts, shape.top_k, shape.shared_ffn) == (8192, 128, 1, 8192)
     assert shape.dense_ffn == 16384
     assert layer_kinds(shape) == (tuple(range(0, 48, 2)), tuple(range(1, 48, 2)))
-    # Published: 400 billion, of which 2 x 202_048 x 5120 are embeddings, and 0.9 are the vision part.
+    # Published: 400 billion, with 2 x 202_048 x 5120 of embeddings and 0.9 billion of the vision part.
     assert (total_parameters(shape) + 2 * 202_048 * 5120) / 1e9 == pytest.approx(400, rel=0.01)
 
 
 def test_gpt_2_names_its_sizes_otherwise_and_has_no_gate() -> None:
-    """12 x (4 x 768 x 768 + 2 x 768 x 3072) = 84_934_656 of its 124 million; embeddings are 39 million."""
+    """12 x (4 x 768 x 768 + 2 x 768 x 3072) = 84_934_656 of its 124 million; 39 million are embeddings."""
     shape = shape_from_config(GPT2, "gpt2")
     assert (shape.ffn, shape.head_dim, shape.kv_heads, shape.gated) == (3072, 64, 12, False)
     assert total_parameters(shape) == 84_934_656
@@ -230,7 +230,7 @@ def test_multi_query_attention_has_one_kv_head() -> None:
 
 
 def test_what_a_file_leaves_to_its_class_is_known() -> None:
-    """Gemma 3 4B has 8 heads of 256 over 4 KV heads, none of which its file says; 2560 / 8 would be 320."""
+    """Gemma 3 4B has 8 heads of 256 and 4 KV heads; its file says none of this. 2560 / 8 would be 320."""
     shape = shape_from_config(GEMMA_3_4B, "gemma-3-4b")
     assert (shape.q_heads, shape.kv_heads, shape.head_dim) == (8, 4, 256)
     assert shape.gated
@@ -283,7 +283,7 @@ def test_dense_layers_are_told_in_many_ways(keys: dict[str, Any], dense: tuple[i
         (QWEN2_5_72B | {"use_sliding_window": True}, None),  # only from layer 80 on
         (GPT_OSS_20B, None),  # every other layer
         (GPT_OSS_20B | {"layer_types": ["sliding_attention"] * 24}, 128),
-        (GEMMA_3_4B, None),  # five of six layers, which the family knows and the file does not say
+        (GEMMA_3_4B, None),  # five of six layers, which the file does not say
     ],
 )
 def test_a_window_counts_where_every_layer_has_it(config: dict[str, Any], window: int | None) -> None:
@@ -323,11 +323,11 @@ def test_elements_are_as_wide_as_the_file_says(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "num_hidden_layers: missing (nor is it there as n_layer, n_layers, num_layers)"),
+        ({}, "num_hidden_layers: missing (so are n_layer, n_layers, num_layers)"),
         (LLAMA_3_8B | {"intermediate_size": None}, "intermediate_size: missing"),
-        (LLAMA_3_8B | {"hidden_size": -4096}, "hidden_size: -4096 is no whole number from 1 up"),
-        (LLAMA_3_8B | {"hidden_size": True}, "hidden_size: True is no whole number"),
-        (LLAMA_3_8B | {"num_hidden_layers": 32.0}, "num_hidden_layers: 32.0 is no whole number"),
+        (LLAMA_3_8B | {"hidden_size": -4096}, "hidden_size: -4096 is not a whole number of at least 1"),
+        (LLAMA_3_8B | {"hidden_size": True}, "hidden_size: True is not a whole number"),
+        (LLAMA_3_8B | {"num_hidden_layers": 32.0}, "num_hidden_layers: 32.0 is not a whole number"),
         (LLAMA_3_8B | {"num_attention_heads": 36}, "num_key_value_heads: 8 KV heads do not divide 36"),
         (
             LLAMA_3_8B | {"num_attention_heads": 40},
@@ -336,22 +336,22 @@ def test_elements_are_as_wide_as_the_file_says(
         (MIXTRAL_8X7B | {"num_experts_per_tok": 9}, "num_experts_per_tok: a token cannot choose 9 of 8"),
         (MIXTRAL_8X7B | {"num_experts_per_tok": None}, "num_experts_per_tok: missing"),
         (MIXTRAL_8X7B | {"first_k_dense_replace": 32}, "num_local_experts: 8 experts, but no layer has any"),
-        (MIXTRAL_8X7B | {"mlp_only_layers": [32]}, "mlp_only_layers: there is no layer 32 among 32"),
+        (MIXTRAL_8X7B | {"mlp_only_layers": [32]}, "mlp_only_layers: there is no layer 32 in a model of 32"),
         (MIXTRAL_8X7B | {"moe_layer_freq": [1, 0]}, "moe_layer_freq: 2 entries for 32 layers"),
         (LLAMA_3_8B | {"intermediate_size": [1, 2]}, "intermediate_size: layers that differ in this"),
         (
             LLAMA_3_8B | {"num_attention_heads_per_layer": [32, 64] * 16},
             "num_attention_heads_per_layer: layers that differ in this",
         ),
-        (MIXTRAL_8X7B | {"mlp_layer_types": ["dense"] * 3}, "mlp_layer_types: dense or sparse is needed"),
+        (MIXTRAL_8X7B | {"mlp_layer_types": ["dense"] * 3}, "mlp_layer_types: needs dense or sparse"),
         ({"model_type": "t5", "is_encoder_decoder": True}, "is_encoder_decoder: this model has an encoder"),
         (LLAMA_3_8B | {"model_type": "bert"}, "model_type: 'bert' is an encoder"),
         (LLAMA_3_8B | {"mamba_d_state": 16}, "mamba_d_state: not every layer"),
-        (LLAMA_3_8B | {"layer_types": ["full_attention", "conv"]}, "layer_types: 'conv' is no attention"),
-        (LLAMA_3_8B | {"torch_dtype": "int3"}, "torch_dtype: 'int3' is none of"),
+        (LLAMA_3_8B | {"layer_types": ["full_attention", "conv"]}, "layer_types: 'conv' is not attention"),
+        (LLAMA_3_8B | {"torch_dtype": "int3"}, "torch_dtype: 'int3' is not one of"),
         (LLAMA_3_8B | {"num_hidden_layers": 32_000}, "num_hidden_layers: 32000 layers are more than any"),
         (LLAMA_3_8B | {"hidden_size": 10**12}, "hidden_size: 1000000000000 is more than any model has"),
-        (LLAMA_3_8B | {"quantization_config": {"quant_method": "new"}}, "how wide a weight is by 'new'"),
+        (LLAMA_3_8B | {"quantization_config": {"quant_method": "new"}}, "not known for the method 'new'"),
         (DEEPSEEK_V3 | {"v_head_dim": None}, "v_head_dim: missing"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Bytes and FLOPs of the published shapes, each worked out from the shape."""
+"""Bytes and FLOPs of the published shapes, worked out by hand."""
 
 import msgspec
 import pytest
@@ -149,8 +149,8 @@ def test_active_weights_are_attention_gate_and_chosen_experts(name: str, billion
 @pytest.mark.parametrize(
     ("name", "embeddings", "total", "active"),
     [
-        # Vocabulary x hidden, once for the embedding and once for the projection to the vocabulary, where
-        # those are two matrices; the published billions.
+        # Vocabulary x hidden, twice if the embedding and the projection to the vocabulary are two matrices;
+        # then the published billions.
         ("mixtral-8x7b", 2 * 32_000 * 4096, 46.7, 12.9),
         ("mixtral-8x22b", 2 * 32_000 * 6144, 141, 39),
         ("llama-3-8b", 2 * 128_256 * 4096, 8.03, 8.03),
@@ -175,7 +175,7 @@ def test_parameters_are_those_published(
 
 
 def test_latent_attention_keeps_one_vector_per_token_for_all_heads() -> None:
-    """512 of the latent and 64 with a position, 2 B each; not 2 x 128 heads x 128 x 2 B."""
+    """512 elements of the latent and 64 with a position, 2 B each; not 2 x 128 heads x 128 x 2 B."""
     model = MODELS["deepseek-v3"]
     assert kv_bytes_per_token_layer(model) == 1152
     assert kv_bytes_per_token(model) == 70_272  # x 61
@@ -191,7 +191,7 @@ def test_latent_attention_projects_down_and_up_again() -> None:
 
 
 def test_latent_queries_may_come_straight_from_the_hidden_state() -> None:
-    """As in DeepSeek-V2-Lite: 7168 x 128 x 192 instead of the first two."""
+    """As in DeepSeek-V2-Lite: one matrix of 7168 x 128 x 192 instead of the first two."""
     model = MODELS["deepseek-v3"]
     assert model.latent is not None
     straight = msgspec.structs.replace(model, latent=msgspec.structs.replace(model.latent, q_rank=0))
@@ -237,7 +237,7 @@ def test_the_first_layers_of_deepseek_are_dense() -> None:
 def test_weights_of_16_bits_take_as_many_bytes_as_a_token_takes_flops(
     name: str, attention: int, mlp: int, expert: int, gate: int
 ) -> None:
-    """2 B and 2 FLOPs per weight: the numbers are those of the tests above."""
+    """2 B and 2 FLOPs per weight, so the numbers are those of the tests above."""
     model = MODELS[name]
     assert attention_weight_bytes(model) == attention
     assert mlp_weight_bytes(model) == mlp_flops_per_token(model) == mlp
@@ -249,7 +249,7 @@ def test_weights_of_16_bits_take_as_many_bytes_as_a_token_takes_flops(
 
 
 def test_layers_that_are_dense_in_between_are_one_kind() -> None:
-    """Every other layer of eight, the first of them sparse."""
+    """Every other one of eight layers is dense, from the second on."""
     model = msgspec.structs.replace(MODELS["mixtral-8x7b"], layers=8, dense_layers=(1, 3, 5, 7), dense_ffn=1)
     assert layer_kinds(model) == ((0, 2, 4, 6), (1, 3, 5, 7))
 
@@ -291,7 +291,7 @@ def test_attention_scores_grow_with_the_context(mixtral: ModelShape) -> None:
 
 
 def test_a_reused_prefix_saves_scores_but_stays_attended_to(mixtral: ModelShape) -> None:
-    """All 13 tokens alone: 1 + .. + 13 = 91 keys; the 10 cached ones' own 55 are what is saved."""
+    """All 13 tokens look at 1 + .. + 13 = 91 keys; the 55 keys of the 10 cached tokens are saved."""
     whole = score_flops(mixtral, new_tokens=13, prefix_tokens=0)
     cached = score_flops(mixtral, new_tokens=10, prefix_tokens=0)
     assert whole == 91 * 16_384
@@ -318,7 +318,7 @@ def test_gpus_have_their_dense_16_bit_peak(name: str, peak: float, memory: float
 
 
 def test_prefill_is_compute_bound_and_decode_memory_bound() -> None:
-    """An A100 at half its 312 TFLOP/s does 156e12 FLOPs in a second, and reads 2039e9 B in one."""
+    """In one second an A100 does 156e12 FLOPs, at half of its 312 TFLOP/s, or reads 2039e9 B."""
     assert compute_s(GPUS["a100"], 156e12) == pytest.approx(1.0)
     assert memory_s(GPUS["a100"], 2039e9) == pytest.approx(1.0)
 
