@@ -1,6 +1,6 @@
-"""Servers and what is in them, switches, links, and the equal-cost shortest paths between GPUs.
+"""Servers and their parts, switches, links, and the equal-cost shortest paths between GPUs.
 
-Pure data and what follows from it: `graph.py` is what a topology is, `kinds.py` makes them.
+All of it is pure. `graph.py` defines a topology, `kinds.py` builds the kinds of it.
 """
 
 from testbed.topology.graph import Link, Topology, TopologyKind, server_ip

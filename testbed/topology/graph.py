@@ -1,8 +1,7 @@
 """A topology: its servers, switches and directed links, and the paths between the servers' GPUs.
 
-Pure data. A link `a->b` is a port of `a`: the place where a queue can build up. A server's uplink
-(`h1->s1`), every switch port and, where servers have them, the links inside a server are links;
-nothing else is.
+A link `a->b` is a port of `a`, where a queue can build up. Links are the uplinks of servers (`h1->s1`), the
+ports of switches and, if a topology has them, the links inside servers.
 """
 
 import enum
@@ -37,7 +36,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Attachment(NamedTuple):
-    """Where an endpoint is: its server, the NIC it uses, the ports to and from that NIC's switch."""
+    """How an endpoint is attached: its server, NIC and switch, and the ports up to that switch and down."""
 
     server: str
     nic: int
@@ -47,7 +46,7 @@ class _Attachment(NamedTuple):
 
 
 class _Entering:
-    """Bytes that enter the switches, by where they leave them."""
+    """Bytes that cross the switches, by the last switch on their way and then by the first."""
 
     def __init__(self) -> None:
         self.by_exit: dict[str, dict[str, float]] = {}
@@ -61,9 +60,9 @@ class _Entering:
 class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Servers `h1` .. `hN`, all of one `shape`, switches, and directed links between them.
 
-    Links come in pairs, one each way, and every NIC is wired to one switch. With `pxn`, traffic to a
-    NIC of another number than the sender's changes over inside the sender's server: over the NVSwitch
-    to the GPU whose NIC has that number (NCCL calls it PXN). Needs a NIC per GPU and an NVSwitch.
+    Links come in pairs, one each way, and every NIC is wired to one switch. With `pxn`, traffic to a NIC
+    with another number than the sender's own first crosses the sender's NVSwitch, to the GPU whose NIC has
+    that number (NCCL calls this PXN). That needs a NIC per GPU and an NVSwitch.
     """
 
     kind: TopologyKind
@@ -74,16 +73,16 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     pxn: bool = False
 
     def link(self, port: PortId) -> Link:
-        """The link called `port`. Raises `KeyError` for a name that is not a link."""
+        """Return the link called `port`. Raises `KeyError` if there is none."""
         return self._links_by_id[port]
 
     def neighbours(self, node: str) -> tuple[str, ...]:
         return tuple(self._adjacent[node])
 
     def endpoint(self, server: str, gpu: int) -> str:
-        """The node where GPU number `gpu` (from 0) of `server` is attached: `server` itself if it is plain.
+        """Return the node of GPU `gpu` (from 0) of `server`, which is `server` itself if it is plain.
 
-        Raises `ValueError` for a GPU that a server does not have.
+        Raises `ValueError` if the server has no such GPU.
         """
         gpus = self.shape.gpus
         if gpu < 0 or (gpus is not None and gpu >= gpus):
@@ -91,11 +90,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.shape.endpoint(server, gpu)
 
     def paths(self, src: str, dst: str) -> Sequence[PortPath]:
-        """All equal-cost shortest paths between two endpoints, each as its ports, in a fixed order.
+        """Return all equal-cost shortest paths between two endpoints, each as its ports, in a fixed order.
 
-        Between GPUs of one server there is one path, over the NVSwitch; without one, and from a node to
-        itself, it is the empty path: such traffic waits for nothing. Raises `ValueError` where there is
-        no path or no such endpoint.
+        GPUs of one server have one path, over the NVSwitch. It is empty without an NVSwitch, and from a
+        node to itself: such traffic waits for nothing. Raises `ValueError` if there is no path or an
+        endpoint is unknown.
         """
         a, b = self._attached(src), self._attached(dst)
         if a.server == b.server:
@@ -104,7 +103,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return EqualCostPaths(up, switch, self._routes_to(b.switch), b.down)
 
     def loads(self, traffic: Mapping[tuple[str, str], float]) -> dict[PortId, float]:
-        """Bytes on every port that `traffic`, by (source, destination) endpoint, crosses.
+        """Return the bytes on every port that `traffic` crosses: bytes by (source, destination) endpoint.
 
         The paths of a pair take equal shares of its bytes. Raises `ValueError` as `paths` does.
         """
@@ -125,11 +124,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def even_loads(
         self, senders: Mapping[str, int], receivers: Mapping[str, int], size_bytes: float
     ) -> dict[PortId, float]:
-        """Bytes on every port when `size_bytes` are spread evenly over all pairs of a sender and a receiver.
+        """Return the bytes on every port if all pairs of a sender and a receiver share `size_bytes` evenly.
 
-        The keys are endpoints, the values how many ranks are there. What `loads` says of all the pairs,
-        without going through them: a way depends on the receiver's switch (with `pxn` also on its NIC),
-        not on which of the endpoints behind it is meant. Raises `ValueError` as `paths` does.
+        `senders` and `receivers` give the number of ranks at each endpoint. The result equals that of
+        `loads` for all pairs, but no pair is visited: the way depends on the receiver's switch, with `pxn`
+        also on its NIC, and not on the endpoint behind it. Raises `ValueError` as `paths` does.
         """
         each = size_bytes / (sum(senders.values()) * sum(receivers.values()))
         load: dict[PortId, float] = {}
@@ -163,7 +162,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     # --- the way of a pair ----------------------------------------------------------------------
 
     def _leaving(self, src: str, nic: int) -> tuple[PortPath, str]:
-        """The ports from `src` to the first switch and that switch, towards NIC `nic` of another server."""
+        """The ports from `src` to the first switch towards NIC `nic` of another server, and that switch."""
         a = self._attached(src)
         if not self.pxn or a.nic == nic:
             return a.up, a.switch
@@ -222,7 +221,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def _attachments(self) -> dict[str, _Attachment]:
-        """By endpoint. GPUs without links of their own share the endpoint of their NIC."""
+        """Attachments by endpoint. GPUs without links of their own share the endpoint of their NIC."""
         switches = frozenset(self.switches)
         attachments: dict[str, _Attachment] = {}
         for server in self.servers:
@@ -244,5 +243,5 @@ def _add(load: dict[PortId, float], ports: PortPath, size_bytes: float) -> None:
 
 
 def server_ip(index: int) -> str:
-    """Address of server number `index` (from 0) in 10.0.0.0/16."""
+    """Return the address of server `index` (from 0) in 10.0.0.0/16."""
     return f"10.0.{index // 250}.{index % 250 + 1}"

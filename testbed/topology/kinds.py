@@ -9,7 +9,7 @@ PLAIN = ServerShape()
 
 
 def star(*, servers: int, nic_bps: int, shape: ServerShape = PLAIN) -> Topology:
-    """All servers on one switch, `s1`."""
+    """Build a star: all servers on one switch, `s1`."""
     names = _servers(servers)
     links: list[Link] = []
     for name in names:
@@ -26,10 +26,10 @@ def leaf_spine(
     oversubscription: float,
     shape: ServerShape = PLAIN,
 ) -> Topology:
-    """Two tiers: `hosts_per_leaf` servers below each leaf, every leaf wired to every spine.
+    """Build two tiers: `hosts_per_leaf` servers below each leaf, and every leaf wired to every spine.
 
-    `oversubscription` is what the servers below a leaf can send over what its uplinks can carry: each
-    of the leaf's `spines` uplinks runs at `hosts_per_leaf * nics * nic_bps / (spines * oversubscription)`.
+    `oversubscription` is the ratio of what the servers below a leaf can send to what its uplinks can carry:
+    each of its `spines` uplinks runs at `hosts_per_leaf * nics * nic_bps / (spines * oversubscription)`.
     """
     uplink = round(hosts_per_leaf * shape.nics * nic_bps / (spines * oversubscription))
     names = _servers(leaves * hosts_per_leaf)
@@ -51,15 +51,16 @@ def leaf_spine(
 def fat_tree(
     *, k: int, servers: int, nic_bps: int, oversubscription: float = 1.0, shape: ServerShape = PLAIN
 ) -> Topology:
-    """Three tiers of switches with `k` ports (Al-Fares et al., SIGCOMM 2008).
+    """Build three tiers of switches with `k` ports (Al-Fares et al., SIGCOMM 2008).
 
-    A pod has k/2 edge switches with k/2 servers each, and k/2 aggregation switches, all edges wired to
-    all aggregations. Aggregation j of every pod is wired to the same k/2 of the (k/2)^2 core switches.
-    Servers fill the pods in order; pods without servers are left out. Every link carries what the
-    NICs of a server do (`nics * nic_bps`), those between edge and aggregation that over
-    `oversubscription`.
+    A pod has k/2 edge switches with k/2 servers each, and k/2 aggregation switches, each wired to all edge
+    switches of the pod. Aggregation switch j of every pod is wired to the same k/2 of the (k/2)^2 core
+    switches. Servers fill the pods in order, and pods without servers are left out.
 
-    Raises `ValueError` for an odd `k` and for more than k^3 / 4 servers.
+    A NIC's link runs at `nic_bps`, a link between aggregation and core at `nics * nic_bps`, and a link
+    between edge and aggregation at `nics * nic_bps / oversubscription`.
+
+    Raises `ValueError` if `k` is odd or below 2, and for more than k^3 / 4 servers.
     """
     if k < 2 or k % 2:
         raise ValueError(f"the switches of a fat-tree have an even number of ports, not {k}")
@@ -90,7 +91,7 @@ def fat_tree(
 
 
 def fat_tree_servers(k: int) -> int:
-    """How many servers a fat-tree of `k`-port switches has room for: (k/2)^2 in each of k pods."""
+    """Return how many servers a fat-tree of `k`-port switches has room for: (k/2)^2 in each of k pods."""
     return (k // 2) ** 2 * k
 
 
@@ -103,12 +104,12 @@ def rail_optimised(
     oversubscription: float,
     shape: ServerShape,
 ) -> Topology:
-    """NIC i of every server of a group on one switch, rail i of the group; all rails below all spines.
+    """Build groups of servers with a switch, or rail, per NIC number, and every rail wired to every spine.
 
-    Group 1 has the first `servers_per_group` servers, and so on; its rails are `g1.rail0`, `g1.rail1`
-    and so on. Each of a rail's `spines` uplinks runs at
-    `servers_per_group * nic_bps / (spines * oversubscription)`. With an NVSwitch, traffic changes rails
-    inside the sending server (`Topology.pxn`), without one over the spines.
+    NIC i of every server of a group is on rail i of the group. Group 1 has the first `servers_per_group`
+    servers, and its rails are `g1.rail0`, `g1.rail1` and so on. Each of a rail's `spines` uplinks runs at
+    `servers_per_group * nic_bps / (spines * oversubscription)`. Traffic changes rails inside the sending
+    server if that has an NVSwitch (`Topology.pxn`), otherwise over the spines.
 
     Raises `ValueError` unless every GPU has a NIC of its own.
     """
@@ -143,7 +144,7 @@ def _numbered(name: str, count: int) -> tuple[str, ...]:
 
 
 def _server(server: str, shape: ServerShape, nic_bps: int, switches: Sequence[str]) -> list[Link]:
-    """The links of a server: NIC i to `switches[i]`, and those inside."""
+    """The links of a server: from NIC i to `switches[i]`, and those inside."""
     links: list[Link] = []
     for number, switch in enumerate(switches):
         links += _duplex(shape.nic(server, number), switch, nic_bps)

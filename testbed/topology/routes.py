@@ -1,9 +1,9 @@
 """Shortest paths between switches, counted instead of listed.
 
-A fat-tree of 16 pods has 64 shortest paths between two servers of different pods, and thousands of
-pairs of edge switches. So nothing is listed: for a destination switch, every other switch knows how
-many shortest paths lead on from it, and through which neighbours. That is enough to tell how many
-paths a pair has, to make the i-th of them, and to spread a load over them evenly.
+A fat-tree of 16 pods has 64 shortest paths between two servers of different pods, and thousands of pairs of
+edge switches: too many to list. Instead, for each destination switch, every other switch has the number of
+shortest paths that lead on from it through each neighbour. That is enough to count the paths of a pair, to
+make the i-th of them, and to spread a load over them evenly.
 """
 
 from bisect import bisect_right
@@ -23,9 +23,10 @@ Neighbours = Mapping[str, Mapping[str, PortId]]
 
 @dataclass(frozen=True, slots=True)
 class _Hops:
-    """The ways on from a switch: next switches by name, the ports towards them, and the paths through each.
+    """The next switches on the shortest paths from a switch, sorted by name, and the ports towards them.
 
-    `first[i]` is the number of the first path through `switches[i]`; there are `count` in all.
+    `counts[i]` paths lead through `switches[i]`, of `count` in all. Path numbers through it begin at
+    `first[i]`.
     """
 
     switches: tuple[str, ...]
@@ -36,7 +37,7 @@ class _Hops:
 
 
 class RoutesTo:
-    """The shortest paths from every switch to switch `target`, in the order of the names on the way."""
+    """The shortest paths from every switch to switch `target`, sorted by the names of their switches."""
 
     __slots__ = ("_distance", "_hops", "_neighbours", "_target")
 
@@ -47,16 +48,16 @@ class RoutesTo:
         self._hops: dict[str, _Hops] = {}
 
     def count(self, switch: str) -> int:
-        """How many shortest paths lead from `switch`; 1, the empty one, from the target itself.
+        """Return how many shortest paths lead from `switch`; from the target itself 1, the empty one.
 
-        Raises `ValueError` where none does.
+        Raises `ValueError` if there is none.
         """
         if switch == self._target:
             return 1
         return self._hops_from(switch).count
 
     def path(self, switch: str, number: int) -> PortPath:
-        """PortPath `number` (from 0, below `count`) from `switch`."""
+        """Return path `number` (from 0, below `count`) from `switch`."""
         ports: list[PortId] = []
         while switch != self._target:
             hops = self._hops_from(switch)
@@ -67,8 +68,10 @@ class RoutesTo:
         return tuple(ports)
 
     def spread(self, sources: Mapping[str, float], load: dict[PortId, float]) -> None:
-        """Add to `load` what each port carries of `sources` (bytes entering at each switch), all of an
-        entry's paths taking the same share. Raises `ValueError` where there is no path."""
+        """Spread the bytes that enter at each switch of `sources`; add what each port carries to `load`.
+
+        All paths from a switch take the same share. Raises `ValueError` if there is no path.
+        """
         far = {switch: self._distance_from(switch) for switch in sources}
         farthest = max(far.values())
         waiting: list[dict[str, float]] = [{} for _ in range(farthest + 1)]
@@ -114,10 +117,9 @@ class RoutesTo:
 
 
 class EqualCostPaths(Sequence[PortPath]):
-    """All shortest paths from one node to another, in a fixed order; each is made when it is asked for.
+    """All shortest paths from one node to another, in a fixed order. Each is made when it is indexed.
 
-    Every path is `up` (the ports to the first switch), then a shortest path between the switches, then
-    `down`.
+    A path is `up`, the ports to the first switch, then a shortest path between switches, then `down`.
     """
 
     __slots__ = ("_count", "_down", "_routes", "_switch", "_up")
@@ -144,7 +146,7 @@ class EqualCostPaths(Sequence[PortPath]):
 
 
 def _distances(target: str, neighbours: Neighbours) -> dict[str, int]:
-    """Links from every switch that reaches `target` to it. Switches are wired both ways."""
+    """The number of links to `target` from every switch that reaches it. Switches are wired both ways."""
     distance = {target: 0}
     frontier = deque([target])
     while frontier:
@@ -157,7 +159,7 @@ def _distances(target: str, neighbours: Neighbours) -> dict[str, int]:
 
 
 def switch_neighbours(switches: Iterable[str], links: Iterable[tuple[str, str, PortId]]) -> Neighbours:
-    """The neighbours of `switches` among the (source, destination, port) in `links`, without other nodes."""
+    """Return which `switches` are neighbours, and by which ports; links are (source, destination, port)."""
     neighbours: dict[str, dict[str, PortId]] = {switch: {} for switch in switches}
     for src, dst, port in links:
         if src in neighbours and dst in neighbours:

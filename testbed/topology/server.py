@@ -1,21 +1,21 @@
-"""What is inside a server: GPUs, NICs, an NVSwitch, and which of them are nodes of the topology."""
+"""The parts of a server, GPUs, NICs and an NVSwitch, and which of them are nodes of the topology."""
 
 import msgspec
 
 
 class ServerShape(msgspec.Struct, frozen=True, kw_only=True):
-    """The inside of every server of a topology.
+    """The parts of every server of a topology.
 
-    Server `h1` has `gpus` GPUs and `nics` NICs; GPU g uses NIC `g * nics // gpus`. `nvlink_bps` is what a
-    GPU and the server's NVSwitch can send each other, in model bits per second each way; `pcie_bps` is
-    the same for a GPU and its NIC. `None` for a rate: no such link, it is not what traffic waits for.
-    `None` for `gpus`: as many as ranks are placed there.
+    - `gpus`: number of GPUs; None: as many as there are ranks on the server.
+    - `nics`: number of NICs. GPU g uses NIC `g * nics // gpus`.
+    - `nvlink_bps`: rate between a GPU and the server's NVSwitch, in model bits/s each way.
+    - `pcie_bps`: the same between a GPU and its NIC. With a rate of None there is no such link, and no
+      traffic waits for it.
 
-    A *plain* server has one NIC and no links inside. It is one node, `h1`, NIC and all GPUs together.
-    Any other has a node for each part: `h1.gpu0`, `h1.nic0`, `h1.nvs`.
+    A *plain* server has one NIC and no links inside. It is a single node, such as `h1`. Any other server
+    has a node for each part: `h1.gpu0`, `h1.nic0`, `h1.nvs`.
 
-    Raises `ValueError` for a server that is not plain without a number of GPUs, and for NICs that no
-    GPU uses.
+    Raises `ValueError` if a server that is not plain has no number of GPUs, and unless 1 <= nics <= gpus.
     """
 
     gpus: int | None = None
@@ -36,19 +36,19 @@ class ServerShape(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def separate_gpus(self) -> int:
-        """The GPUs that are told apart; 1 for a plain server, whose GPUs share its node."""
+        """The number of GPUs that are separate; 1 for a plain server, whose GPUs share its node."""
         return 1 if self.plain or self.gpus is None else self.gpus
 
     def nic_of(self, gpu: int) -> int:
-        """The number of the NIC that GPU number `gpu` uses."""
+        """Return the number of the NIC that GPU `gpu` uses."""
         return 0 if self.gpus is None else gpu * self.nics // self.gpus
 
     def nic(self, server: str, number: int) -> str:
-        """The node where NIC `number` of `server` is."""
+        """Return the node of NIC `number` of `server`."""
         return server if self.plain else f"{server}.nic{number}"
 
     def endpoint(self, server: str, gpu: int) -> str:
-        """The node where GPU `gpu` of `server` is: the GPU itself where it has links, else its NIC."""
+        """Return the node of GPU `gpu` of `server`: the GPU itself if it has links, else its NIC."""
         if self.nvlink_bps is None and self.pcie_bps is None:
             return self.nic(server, self.nic_of(gpu))
         return f"{server}.gpu{gpu}"

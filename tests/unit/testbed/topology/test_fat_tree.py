@@ -10,12 +10,12 @@ GBPS = 10**9
 
 
 def tree(*, servers: int = 16, oversubscription: float = 1.0) -> Topology:
-    """k = 4: pods of 2 edge and 2 aggregation switches with 4 servers, 4 cores."""
+    """A tree with k = 4: pods of 2 edge and 2 aggregation switches with 4 servers, and 4 core switches."""
     return fat_tree(k=4, servers=servers, nic_bps=GBPS, oversubscription=oversubscription)
 
 
 def test_a_tree_of_four_port_switches_has_16_servers_and_20_switches() -> None:
-    """16 server links, 4 x 4 from edge to aggregation and 8 x 2 from there to the cores, both ways."""
+    """16 links to servers, 4 x 4 from edge to aggregation, 8 x 2 from aggregation to core, all both ways."""
     topology = tree()
     assert topology.servers[-1] == "h16"
     assert [sum(name.startswith(tier) for name in topology.switches) for tier in ("edge", "agg", "core")] == [
@@ -92,7 +92,7 @@ def test_trees_that_cannot_be_are_refused(k: int, servers: int, reason: str) -> 
 
 
 def test_a_large_tree_makes_the_paths_it_is_asked_for() -> None:
-    """k = 16: 64 paths of 6 links between pods, for any of 2,000 random pairs of 1,024 servers."""
+    """k = 16, 2,000 random pairs of 1,024 servers: between pods there are 64 paths of 6 links."""
     topology = fat_tree(k=16, servers=1024, nic_bps=GBPS)
     draw = random.Random(1)
     for _ in range(2000):

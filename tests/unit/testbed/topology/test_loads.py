@@ -1,4 +1,4 @@
-"""What traffic puts on every port when the equal-cost paths of a pair share it evenly."""
+"""Bytes of traffic on every port, when the equal-cost paths of a pair share them evenly."""
 
 import itertools
 
@@ -31,7 +31,7 @@ def endpoints(topology: Topology) -> list[str]:
 
 
 def path_by_path(topology: Topology, traffic: dict[tuple[str, str], float]) -> dict[str, float]:
-    """The definition, spelled out."""
+    """The loads by their definition."""
     load: dict[str, float] = {}
     for (src, dst), size_bytes in traffic.items():
         paths = list(topology.paths(src, dst))
@@ -41,7 +41,7 @@ def path_by_path(topology: Topology, traffic: dict[tuple[str, str], float]) -> d
 
 
 def test_four_paths_of_a_fat_tree_carry_a_quarter_each() -> None:
-    """800 bytes from pod 1 to pod 4: halves over the aggregations, quarters over the cores."""
+    """800 bytes from pod 1 to pod 4: half over each aggregation switch, a quarter over each core switch."""
     load = fat_tree(k=4, servers=16, nic_bps=1).loads({("h1", "h16"): 800.0})
     assert load["h1->edge1"] == load["edge8->h16"] == 800.0
     assert load["edge1->agg1"] == load["edge1->agg2"] == load["agg8->edge8"] == 400.0

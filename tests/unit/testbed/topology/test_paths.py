@@ -39,7 +39,7 @@ def test_between_leaves_there_is_a_path_over_each_spine_in_a_fixed_order() -> No
 
 
 def test_paths_are_in_the_order_of_their_names() -> None:
-    """As text, spine10 is before spine2: what a seed draws must not change with how paths are kept."""
+    """As text, spine10 is before spine2. A seed must draw the same path however paths are stored."""
     topology = leaf_spine(leaves=2, spines=11, hosts_per_leaf=1, nic_bps=GBPS, oversubscription=1.0)
     crossed = [path[1] for path in topology.paths("h1", "h2")]
     assert crossed == [f"leaf1->spine{s}" for s in (1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)]

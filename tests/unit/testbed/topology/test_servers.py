@@ -1,4 +1,4 @@
-"""What is inside a server: GPUs, NICs, an NVSwitch, and rails that join NICs of one number."""
+"""The parts of a server, GPUs, NICs and an NVSwitch, and rails that join NICs with the same number."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def rails(
     nvlink: int | None = NVLINK,
     pcie: int | None = None,
 ) -> Topology:
-    """Two groups of two servers with two GPUs and two NICs each, below two spines."""
+    """By default two groups of two servers with two GPUs and two NICs each, below two spines."""
     return rail_optimised(
         servers=servers,
         servers_per_group=per_group,
@@ -57,7 +57,7 @@ def test_gpus_without_links_of_their_own_are_at_their_nic() -> None:
 
 
 def test_every_nic_of_a_server_has_a_link_to_its_leaf() -> None:
-    """Two servers of two NICs below a leaf with two spines, 2:1: 4 * 100 / (2 * 2) = 100 Gb/s per uplink."""
+    """4 NICs below a leaf with two uplinks, oversubscribed 2:1: 4 * 100 / (2 * 2) = 100 Gb/s per uplink."""
     topology = leaf_spine(
         leaves=2,
         spines=2,
@@ -168,7 +168,7 @@ def test_without_an_nvswitch_traffic_changes_rails_over_the_spines() -> None:
 
 
 def test_oversubscription_divides_the_uplinks_of_a_rail() -> None:
-    """Two servers of 400 Gb/s on a rail with two uplinks, 4:1: 2 * 400 / (2 * 4) = 100 Gb/s each."""
+    """2 NICs of 400 Gb/s on a rail with two uplinks, 4:1: 2 * 400 / (2 * 4) = 100 Gb/s per uplink."""
     assert rails(oversubscription=4.0).link("g1.rail0->spine1").bps == 100 * GBPS
 
 
