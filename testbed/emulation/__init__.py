@@ -1,4 +1,4 @@
-"""The emulated fabric: one machine, real bytes, a switch per switch and a queue per level.
+"""The emulated fabric: the cluster's network on one machine, with real bytes and a queue per level.
 
-`fabric_mininet` is the door; `sandbox` is the house a run lives in; `inside` is what happens there.
+`fabric_mininet` is the entry point. It runs a job in a `sandbox`, whose first process is `inside`.
 """

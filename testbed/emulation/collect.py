@@ -1,4 +1,4 @@
-"""Puts together what the ranks, the controller and the monitor saw into one record of the run."""
+"""Combines what the ranks, the controller and the monitor recorded into the record of a run."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -35,7 +35,10 @@ def collect(
     facts: dict[str, str | int | float],
     wall_s: float,
 ) -> RunRecord:
-    """Raises `RunFailed` if a flow was permitted and never arrived: the record would be a fragment."""
+    """Return the record of a run.
+
+    Raises `RunFailed` if a flow got its permit and never arrived: the record would be incomplete.
+    """
     flows = _flows(job, records, log)
     requests = conductor.request_rows(log.pruned, log.ended_pruned)
     ends = [flow.finish_ns for flow in flows]
@@ -105,7 +108,7 @@ def _flows(job: Job, records: Sequence[Records], log: Log) -> list[FlowRow]:
 
 
 def _spans(records: Sequence[Records]) -> list[SpanRow]:
-    """In order of their ends, so that those of a unit's batches follow each other."""
+    """The spans by their ends, so that those of a unit's batches follow each other (see `RunRecord`)."""
     rows = [
         SpanRow(
             rank=record.rank,
@@ -123,7 +126,7 @@ def _spans(records: Sequence[Records]) -> list[SpanRow]:
 
 
 def _links(samples: Sequence[Sample]) -> tuple[LinkSample, ...]:
-    """Counters relative to the first sample: what was sent before the clock started does not count."""
+    """Samples with counters relative to the first one: what was sent before it does not count."""
     if not samples:
         return ()
     zero = samples[0].ports

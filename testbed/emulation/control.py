@@ -1,4 +1,4 @@
-"""The coordinator's end of the controller: starts its process, asks it things, hears its troubles."""
+"""The coordinator's side of the controller: starts its process, queries it, and reports its failures."""
 
 import subprocess
 import sys
@@ -36,11 +36,11 @@ M = TypeVar("M")
 
 _START_S = 30.0
 _ANSWER_S = 30.0
-_OURSELVES = -1  # not a rank: the micro workload has no layer loop, the coordinator stands in for it
+_OURSELVES = -1  # not a rank: in the micro workload no rank computes, so the coordinator reports the layers
 
 
 class ControllerProcess:
-    """Starts `controller.ryu_app` in `directory` and talks to it."""
+    """Starts `controller.ryu_app`, with its files in `directory`, and exchanges messages with it."""
 
     def __init__(self, job: Job, wiring: Wiring, directory: Path) -> None:
         endpoints = Endpoints(directory)
@@ -60,7 +60,7 @@ class ControllerProcess:
         path = directory / "controller.msgpack"
         path.write_bytes(msgspec.msgpack.encode(config))
         with (directory / "controller.log").open("wb") as log:
-            # A permit waits for this process: it may run before the workers.
+            # Every permit waits for this process, so it runs at a higher priority than the workers.
             self._process = subprocess.Popen(
                 ["nice", "-n", "-10", sys.executable, "-m", "controller.ryu_app", str(path)],
                 stdin=subprocess.DEVNULL,
@@ -78,12 +78,12 @@ class ControllerProcess:
         self.implementation = ""
 
     def check(self) -> None:
-        """Raises `RunFailed` if the controller has died."""
+        """Raise `RunFailed` if the controller has died."""
         if self._process.poll() is not None:
             raise RunFailed(f"the controller ended with exit code {self._process.returncode}")
 
     def wait_for_switches(self) -> None:
-        """Return once every switch is connected and has its rules."""
+        """Return once every switch is connected and has its rules. Raises `RunFailed` after 30 s."""
         self._wait(lambda status: status.ready, "switches to connect", _START_S)
 
     def wait_for_registrations(self, *, lanes: int, groups: int) -> None:
@@ -112,9 +112,9 @@ class ControllerProcess:
         self._send(ClockStart(zero_wall_ns=zero_wall_ns, time_dilation=time_dilation))
 
     def batch_started(self, batch: Batch, ranks: tuple[int, ...]) -> None:
-        """Announce a batch; the controller answers with `BatchKnown` on the inbox.
+        """Announce a batch. The controller answers with `BatchKnown` on the inbox.
 
-        Without `ranks` the coordinator reports its layers itself (`layer_advanced`).
+        Without `ranks`, the coordinator reports the layers of the batch (`layer_advanced`).
         """
         self._send(BatchStarted(batch=batch, ranks=ranks or (_OURSELVES,)))
 
@@ -122,14 +122,14 @@ class ControllerProcess:
         self._send(LayerAdvanced(batch=batch, rank=_OURSELVES, layer=layer))
 
     def receive(self) -> Down:
-        """The next message that is waiting. Raises `RunFailed` if it tells of trouble."""
+        """Return the next message; block until there is one. Raises `RunFailed` if it reports trouble."""
         message: Down = decode_down(self.inbox.recv())
         if isinstance(message, Trouble):
             raise RunFailed(message.message)
         return message
 
     def log(self) -> Log:
-        """Every decision of the run."""
+        """Return the controller's log of the run: decisions, paths, pruned requests, message counts."""
         self._send(AskLog())
         return self._answer(Log)
 
@@ -137,7 +137,7 @@ class ControllerProcess:
         self._out.send(encode(message))
 
     def _answer(self, kind: type[M]) -> M:
-        """The next message of that kind; others that come before it are of no use any more."""
+        """Return the next message of that kind, and drop any others that come before it."""
         deadline = time.monotonic() + _ANSWER_S
         while True:
             self.check()

@@ -1,10 +1,10 @@
-"""Where the processes of a run find each other: ZeroMQ over `ipc://`, which crosses network namespaces."""
+"""ZeroMQ addresses of the processes of a run. `ipc://` works across network namespaces."""
 
 from pathlib import Path
 
 
 class Endpoints:
-    """Addresses below one directory. All sockets are one-way: the named process reads from it."""
+    """Addresses in one directory. Each is read by one process, which its name or argument gives."""
 
     def __init__(self, directory: Path) -> None:
         self._base = f"ipc://{directory}"

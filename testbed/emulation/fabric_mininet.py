@@ -1,4 +1,4 @@
-"""The door of the emulated fabric."""
+"""Entry point of the emulated fabric: checks that a job fits this machine, and runs it in a sandbox."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from testbed.record import RunRecord
 from testbed.topology import Topology, TopologyKind
 from workers.options import Device
 
-# Beyond these a run would not end or would say nothing true; fidelity judges what lies below.
+# Beyond these limits a run would not end, or its numbers would mean nothing. Below them, fidelity decides.
 _RANK_MIB = 120
 _MOST_SERVERS = 64
 _MOST_RANKS = 64
@@ -32,7 +32,7 @@ class MininetFabric:
         self._requirements: list[Requirement] | None = None
 
     def requirements(self) -> list[Requirement]:
-        """Looked up once: that takes a dozen programs, and no policy of a run changes the answer."""
+        """Return the requirements. They are looked up once, because that runs several programs."""
         if self._requirements is None:
             self._requirements = requirements()
         return self._requirements
@@ -46,7 +46,7 @@ class MininetFabric:
 
 
 def _refuse_servers_with_parts(topology: Topology) -> None:
-    """An emulated server is a host with one NIC; what is inside a server is not emulated."""
+    """Refuse servers with several NICs or links inside: an emulated server is a host with one NIC."""
     shape = topology.shape
     for key, there in (
         ("kind", topology.kind is TopologyKind.RAIL_OPTIMISED),
@@ -62,7 +62,7 @@ def _refuse_servers_with_parts(topology: Topology) -> None:
 
 
 def _refuse_what_cannot_fit(job: Job) -> None:
-    """Raises `JobRefused`, naming the key to change."""
+    """Raise `JobRefused`, naming the key to change, if the job does not fit this machine."""
     _refuse_servers_with_parts(job.topology)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
@@ -82,7 +82,7 @@ def _refuse_what_cannot_fit(job: Job) -> None:
     lanes = len(lanes_of(job))
     if lanes > _MOST_LANES:
         raise JobRefused(
-            f"units: {ranks} ranks need {lanes} lanes (at most {_MOST_LANES}): fewer ranks, or lower"
+            f"units: {ranks} ranks need {lanes} lanes (at most {_MOST_LANES}): use fewer ranks, or lower"
             " workers.lanes_s1 and workers.lanes_s3"
         )
     slowest = min(job.scale.wire_bps(link.bps) for link in job.topology.links)

@@ -1,7 +1,7 @@
-"""Is the emulation telling the truth? Measures with bounds, and what to change when one is broken.
+"""Fidelity checks: measures of whether a run is faithful, their bounds, and what to change.
 
-An overloaded machine does not fail; it delivers less than the links promise, and every policy
-looks alike. So each run measures what its numbers rest on and says so in every output.
+An overloaded machine does not fail. It delivers less than the links promise, and then all policies look
+alike. So each run measures what its numbers depend on, and every output says whether the bounds were kept.
 """
 
 import statistics
@@ -18,7 +18,7 @@ from testbed.fabric import RunFailed
 from testbed.record import Check, Fidelity
 
 PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
-"""Payload of a full packet over its bytes at the queue: IP and TCP headers with timestamps, Ethernet."""
+"""Payload of a full packet over its bytes at the queue: with Ethernet, IP and TCP headers, timestamps."""
 
 PROBE_BOUND = 0.90
 BUSY_BOUND = 0.90
@@ -26,11 +26,11 @@ IDLE_BOUND = 0.05
 PERMIT_P50_MS = 2.0
 PERMIT_P99_MS = 10.0
 DROP_BOUND = 1e-4
-RETRANSMIT_BOUND = 0.03  # a promotion overtakes what is queued, and TCP sends some of it again
+RETRANSMIT_BOUND = 0.03  # after a promotion packets overtake queued ones, and TCP resends some
 LATE_P99_MS = 10.0
 
-_BUSY_SHOTS = 8  # fewer than this say nothing
-_LATENCIES = 20  # a handful is not judged: the first permits of a run find every cache cold
+_BUSY_SHOTS = 8  # fewer are not judged
+_LATENCIES = 20  # fewer are not judged: the first permits of a run find every cache cold
 
 
 class CpuMeter:
@@ -43,10 +43,10 @@ class CpuMeter:
         self._failure: BaseException | None = None
 
     def check(self) -> None:
-        """Raises `RunFailed` if it has broken off."""
+        """Raise `RunFailed` if idle CPU time could not be read."""
         if self._failure is not None:
             what = f"{type(self._failure).__name__}: {self._failure}"
-            raise RunFailed(f"idle CPU time can be read no longer: {what}") from self._failure
+            raise RunFailed(f"idle CPU time can no longer be read: {what}") from self._failure
 
     def start(self) -> None:
         psutil.cpu_times_percent(None)
@@ -66,7 +66,7 @@ class CpuMeter:
 
     @property
     def mean_idle(self) -> float:
-        """Mean idle share, 0..1; of a run shorter than a second, the share now."""
+        """Mean idle share, 0 to 1. For a run shorter than a second: the share since the last reading."""
         return statistics.fmean(self._idle) if self._idle else psutil.cpu_times_percent(None).idle / 100
 
 
@@ -80,10 +80,13 @@ def judge(
     late_ms: Sequence[float],
     segments: dict[str, tuple[int, int]],
 ) -> Fidelity:
-    """The verdict: faithful when every measure that could be taken is within its bound."""
+    """Check a run. It is faithful if every measure that could be taken is within its bound.
+
+    `segments` gives TCP segments sent, and of those retransmitted, by server.
+    """
     slower = (
         "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), give the"
-        " run more time (a higher scale.wall_s, or scale.time_dilation), use fewer servers, or free the"
+        " run more time (a higher scale.wall_s, or scale.time_dilation), use fewer servers, or free up the"
         " machine"
     )
     drops, packets = _drops(samples)
@@ -112,7 +115,7 @@ def judge(
             drops / packets if packets else None,
             DROP_BOUND,
             "of packets",
-            "lower workers.lanes_s1 and workers.lanes_s3: fewer connections fill the queues",
+            "lower workers.lanes_s1 and workers.lanes_s3, so that fewer connections fill the queues",
         ),
         _at_most(
             "TCP retransmits",
@@ -127,10 +130,10 @@ def judge(
 
 
 def _busy_delivery(busy: Sequence[BusyShot]) -> float | None:
-    """What busy ports sent over what their lines could carry, summed over all close looks.
+    """What busy ports sent over what their lines could carry, both summed over all shots.
 
-    A port with packets waiting must send at line rate (work conservation). The sum, not the mean of
-    shares: single looks last milliseconds and are noisy. `None` when there were too few to tell.
+    A port with packets waiting must send at line rate (work conservation). The shots are summed because a
+    single one lasts milliseconds, so its share is noisy. `None` if there are too few to judge.
     """
     if len(busy) < _BUSY_SHOTS:
         return None
@@ -138,7 +141,7 @@ def _busy_delivery(busy: Sequence[BusyShot]) -> float | None:
 
 
 def _drops(samples: Sequence[Sample]) -> tuple[int, int]:
-    """Packets dropped and sent by all queues during the run."""
+    """Packets dropped, and packets sent, by all queues during the run."""
     if len(samples) < 2:
         return 0, 0
     first, last = samples[0].ports, samples[-1].ports
@@ -148,7 +151,7 @@ def _drops(samples: Sequence[Sample]) -> tuple[int, int]:
 
 
 def _percentile(values: Sequence[float], q: float) -> float | None:
-    """Linear interpolation between closest ranks, like numpy's default; `None` of nothing."""
+    """Percentile `q`, interpolated linearly between the closest values as numpy does by default."""
     if not values:
         return None
     ordered = sorted(values)
@@ -159,7 +162,7 @@ def _percentile(values: Sequence[float], q: float) -> float | None:
 
 
 def _latency(name: str, values_ms: Sequence[float], q: float, bound: float, advice: str) -> Check:
-    """A percentile in milliseconds; shown, but not judged, when there are too few values for one."""
+    """Check of a percentile in milliseconds. With too few values it is shown, but not judged."""
     check = _at_most(name, _percentile(values_ms, q), bound, "ms", advice)
     if len(values_ms) >= _LATENCIES:
         return check

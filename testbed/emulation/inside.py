@@ -1,6 +1,6 @@
-"""The first process of a sandbox: brings the fabric up, runs the job, reports, ends.
+"""The first process of a sandbox: brings the fabric up, runs the job, reports, and ends.
 
-Run by `sandbox.run_in_sandbox` as `python -m testbed.emulation.inside REPORT_FD`, with the job on
+`sandbox.run_in_sandbox` starts it as `python -m testbed.emulation.inside REPORT_FD`, with the job on
 standard input. When this process ends, the kernel ends everything else in the sandbox.
 """
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _own_ground(directory: Path) -> None:
-    """A tmpfs of our own for files and sockets, a loopback that is up, and no chatter of IPv6."""
+    """Mount a private tmpfs for files and sockets, bring loopback up, and turn IPv6 off."""
     subprocess.run(["mount", "-t", "tmpfs", "mfs", str(SCRATCH)], check=True)
     directory.mkdir()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

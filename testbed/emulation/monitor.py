@@ -1,4 +1,4 @@
-"""Watches every queue of the fabric while a run is on, a few times a second."""
+"""Samples every queue of the fabric during a run, a few times a second."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ _SHOT_S = 0.006
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """All ports at one moment; `wall_ns` lies in the middle of the reading."""
+    """The counters of all ports at one moment. `wall_ns` is the middle of the reading (monotonic)."""
 
     wall_ns: int
     time_ns: int
@@ -23,10 +23,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BusyShot(msgspec.Struct, frozen=True, kw_only=True):
-    """What a port sent while it provably had something to send all the time.
+    """What a port sent during a few milliseconds in which it always had something to send.
 
-    Its backlog at the first reading was more than the line can carry until the second one, so it
-    should have sent `line_bytes`; it did send `sent_bytes`.
+    Its backlog at the first reading was more than the line can carry until the second one. So it should
+    have sent `line_bytes`. It did send `sent_bytes`.
     """
 
     port: PortId
@@ -35,7 +35,7 @@ class BusyShot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LinkMonitor:
-    """Samples in a thread of its own. TCP retransmissions are read per server, before and after."""
+    """Samples queues in a thread, and reads TCP retransmissions per server before and after the run."""
 
     def __init__(self, net: Network) -> None:
         self._net = net
@@ -58,13 +58,13 @@ class LinkMonitor:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises `RunFailed` if the watch has broken off."""
+        """Raise `RunFailed` if the queues could not be read."""
         if self._failure is not None:
             what = f"{type(self._failure).__name__}: {self._failure}"
-            raise RunFailed(f"the queues can be watched no longer: {what}") from self._failure
+            raise RunFailed(f"the queues can no longer be sampled: {what}") from self._failure
 
     def stop(self) -> list[Sample]:
-        """End the watch with one last sample. Raises `RunFailed` if it has broken off."""
+        """Take a last sample and return all samples. Raises `RunFailed` if the queues could not be read."""
         self._stop.set()
         self._thread.join()
         self.check()
@@ -72,7 +72,7 @@ class LinkMonitor:
         return self._samples
 
     def segments(self) -> dict[str, tuple[int, int]]:
-        """TCP segments sent during the run, and those of them sent again, by server."""
+        """Return the TCP segments sent during the run, and those retransmitted, by server."""
         return {
             server: (sent - self._before[server][0], again - self._before[server][1])
             for server, (sent, again) in self._after.items()
@@ -105,7 +105,7 @@ class LinkMonitor:
         time.sleep(_SHOT_S)
         second_ns = time.monotonic_ns()
         second = self._sampler.sample_one(device)
-        seconds = (second_ns - first_ns) / 1e9  # both readings take the same time to get there
+        seconds = (second_ns - first_ns) / 1e9  # both readings follow their timestamps by the same delay
         if backlog_s(port, first) > seconds:
             self.busy.append(
                 BusyShot(
@@ -126,7 +126,7 @@ class LinkMonitor:
         )
 
     def _read_segments(self) -> dict[str, tuple[int, int]]:
-        """`Tcp: OutSegs` and `RetransSegs` of each server's namespace, read through a process in it."""
+        """`OutSegs` and `RetransSegs` of TCP in each server's namespace, read through a process in it."""
         counts = {}
         for server, pid in self._net.host_pids.items():
             with open(f"/proc/{pid}/net/snmp") as file:

@@ -1,4 +1,4 @@
-"""The cluster's fabric on one machine: Mininet hosts, a NIC bridge per server, switches, queues."""
+"""The cluster's network on one machine: Mininet hosts, a NIC bridge per server, switches, queues."""
 
 import subprocess
 from dataclasses import dataclass, field
@@ -12,21 +12,22 @@ from testbed.job import Scale
 from testbed.topology import Topology, server_ip
 
 MTU = 4200
-"""Bytes per packet, near RoCE's usual 4096-byte payload; fewer, larger packets also cost less CPU."""
+"""Bytes per packet, near RoCE's usual payload of 4096 bytes. Large packets also cost less CPU."""
 
 OPENFLOW_PORT = 6653
 
 SEND_BUFFER_S = 0.016
-"""How long a NIC takes to send what a connection may hold in its socket: some 11 ms of it are in
-the fabric. Less, and a sender that waits for the CPU leaves the line idle; more, and whole
-messages are in a queue before a promotion can reach them."""
+"""Size of a socket's send buffer, as the time that the NIC takes to send it.
 
-# Four packets, under which acknowledgements that are delayed stop a sender, to what the queues hold.
+About 11 ms of it are in the fabric. With less, a sender that waits for the CPU leaves the line idle. With
+more, whole messages are in a queue before a promotion can reach them."""
+
+# At least four packets: with fewer, delayed acknowledgements stop a sender. At most a receive buffer.
 _SEND_BUFFER_BYTES = (16_384, 131_072)
 
-# A near-lossless fabric like RoCE's: windows small enough that all connections in flight fit the
-# queues, short retransmission timeouts, no slow start after a lane was idle. Reno, because it is the
-# one congestion control that every kernel allows in a namespace; without losses they are all alike.
+# Nearly lossless, like RoCE: windows are so small that the data of all connections in flight fits into the
+# queues, and there is no slow start after a lane was idle. Every kernel allows reno in a namespace, and
+# without losses the congestion control hardly matters.
 _HOST_SYSCTLS = {
     "net.ipv4.tcp_congestion_control": "reno",
     "net.ipv4.tcp_rmem": "4096 65536 131072",
@@ -38,7 +39,11 @@ _HOST_SYSCTLS = {
 
 @dataclass(slots=True)
 class Network:
-    """The running fabric. `devices` are the queueing devices by port, `host_pids` by server name."""
+    """The running network.
+
+    `devices` and `trees` are by port: the device with its queues, and those queues. `host_pids` and
+    `host_devices` are by server: a process in its network namespace, and its interface there.
+    """
 
     wiring: Wiring
     devices: dict[PortId, str]
@@ -50,14 +55,14 @@ class Network:
 
 
 _NETWORK = "10.0.0.0/16"
-_RTO_MIN = "50ms"  # by route: the sysctl for it is younger than the kernels people have
+_RTO_MIN = "50ms"  # by route: the sysctl for it is newer than many kernels in use
 
 
 def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch: Path) -> Network:
-    """Create hosts, bridges, links and queues, start the bridges and read the queues back.
+    """Create hosts, bridges, links and queues, start the bridges, and read the queues back.
 
-    The bridges look for their controller on loopback, port `OPENFLOW_PORT`. Raises
-    `queues.QueueMismatch` when the kernel has not what was asked for.
+    The bridges connect to their controller on loopback, port `OPENFLOW_PORT`. Raises `queues.QueueMismatch`
+    if the kernel has other queues than asked for.
     """
     from mininet.link import Link
     from mininet.log import setLogLevel
@@ -65,7 +70,7 @@ def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch:
     from mininet.node import OVSSwitch, RemoteController
 
     setLogLevel("error")
-    # Else Mininet would raise limits of the whole machine (`fixLimits`), which nobody puts back.
+    # Otherwise Mininet raises limits of the whole machine (`fixLimits`) and never restores them.
     Mininet.inited = True
     net = Mininet(controller=None, link=Link, autoSetMacs=False, autoStaticArp=False)
     net.addController("c0", controller=RemoteController, ip="127.0.0.1", port=OPENFLOW_PORT)
@@ -154,16 +159,16 @@ def _nodes(path: tuple[PortId, ...]) -> tuple[str, ...]:
 
 
 def send_buffer_bytes(line_bps: float) -> int:
-    """What a socket may hold of what its application has written, for a NIC of `line_bps`."""
+    """Return the bytes of a socket's send buffer for a NIC of `line_bps`, in bits/s on the wire."""
     smallest, largest = _SEND_BUFFER_BYTES
     return min(max(round(line_bps * SEND_BUFFER_S / 8), smallest), largest)
 
 
 def _prepare_devices(net: Any, hosts: dict[str, Any], nic_bps: dict[str, float], scratch: Path) -> None:
-    """MTU and offloads on both ends of every link; TCP settings and fixed ARP entries of every host.
+    """Set the MTU of every link, turn offloads off, and give hosts their TCP settings and ARP entries.
 
-    Segmentation and checksum offloads stay off: TCP through the userspace datapath stalls on
-    packets whose checksum nobody has computed.
+    Segmentation and checksum offloads are off because TCP through the userspace datapath stalls on packets
+    whose checksum was not computed.
     """
     offloads = "tso off gso off gro off tx off rx off"
     lines = []
@@ -197,7 +202,7 @@ def _prepare_devices(net: Any, hosts: dict[str, Any], nic_bps: dict[str, float],
 
 
 def _in_network_of(pid: int, script: str) -> None:
-    """Run a shell script in the network namespace of a host. Raises `RuntimeError` if it fails."""
+    """Run a shell script in a host's network namespace. Raises `RuntimeError` if it fails or complains."""
     done = subprocess.run(
         ["nsenter", f"--net=/proc/{pid}/ns/net", "sh", "-c", script],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What the emulated links add to ideal ones by their configuration, whatever machine they are on."""
+"""What the configuration of emulated links adds to ideal links, on any machine."""
 
 from testbed.emulation.fidelity import PAYLOAD_SHARE
 from testbed.emulation.network import MTU
@@ -9,9 +9,10 @@ ETHERNET_BYTES = 14
 
 
 def link_overheads(scale: Scale) -> Overheads:
-    """Headers, the two packets that an idle port lets pass at once, and the guarantee of each level.
+    """Return the overheads of links at `scale`, in model units.
 
-    In model units, with links at `scale`.
+    These are packet headers, the two packets that an idle port passes at once, and the guarantee of each
+    level.
     """
     return Overheads(
         goodput=PAYLOAD_SHARE,

@@ -1,4 +1,4 @@
-"""A private Open vSwitch: own database, own daemons, own run directory."""
+"""A private Open vSwitch, with its own database, daemons and run directory."""
 
 import ctypes
 import os
@@ -16,13 +16,13 @@ _START_SECONDS = 15.0
 
 
 class OpenVSwitchFailed(RuntimeError):
-    """A daemon did not come up; the message holds the end of its log."""
+    """A daemon did not start. The message holds the end of the logs."""
 
 
 def kernel_datapath_available() -> bool:
-    """Whether the kernel's `openvswitch` module is loaded (its datapath is the faster one).
+    """Return whether the kernel's `openvswitch` module, the faster datapath, is loaded.
 
-    We do not load it: a run changes nothing on the machine.
+    A run does not load it, because it changes nothing on the machine.
     """
     return Path("/sys/module/openvswitch").exists()
 
@@ -34,8 +34,7 @@ def _which(name: str) -> bool:
 class OpenVSwitch:
     """Starts `ovsdb-server` and `ovs-vswitchd` in `directory`, and points the OVS tools at them.
 
-    The daemons are children of this process, not daemons of the machine: they end with the
-    sandbox's process namespace.
+    The daemons are children of this process, so they end with the sandbox's PID namespace.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -51,7 +50,7 @@ class OpenVSwitch:
         self._database = self._spawn("ovsdb-server", str(d / "conf.db"), f"--remote=punix:{d}/db.sock")
         self._wait_for(d / "db.sock", self._database)
         subprocess.run(["ovs-vsctl", "--no-wait", "init"], check=True)
-        # Packets of every link go through this one process: let it run before the workers.
+        # Packets of every link go through this process, so it runs at a higher priority than the workers.
         self._switch = self._spawn("nice", "-n", "-10", "ovs-vswitchd", f"unix:{d}/db.sock")
         self._wait_for(d / "br.pid", self._switch)
 
@@ -96,14 +95,13 @@ class OpenVSwitch:
         return self._switch.pid
 
     def enlarge_packet_buffers(self) -> int:
-        """Give every packet socket of ovs-vswitchd a 32 MiB buffer; returns how many there are.
+        """Give every packet socket of ovs-vswitchd a 32 MiB buffer, and return how many there are.
 
-        In the userspace datapath all ports and priorities share one socket for sending. With the
-        system's default buffer it overflows long before the queues do, and then drops
-        high-priority packets as well. The sockets are opened by OVS itself, so we borrow
-        its descriptors (pidfd_getfd) instead of raising the machine-wide default, which a killed
-        run would leave behind. Call it once all ports exist and something has been sent: OVS opens
-        the sending socket with its first packet.
+        In the userspace datapath all ports and levels share one socket for sending. With the system's
+        default buffer it overflows long before the queues do, and then drops packets of every level. OVS
+        opens the sockets, so this function borrows their descriptors (pidfd_getfd). A higher default for
+        the whole machine would remain if the run were killed. Call this once all ports exist and something
+        has been sent: OVS opens the sending socket with its first packet.
         """
         pid = self.vswitchd_pid
         libc = ctypes.CDLL(None, use_errno=True)
@@ -135,7 +133,7 @@ _SO_RCVBUFFORCE = 33
 
 
 def version() -> str:
-    """The version of the installed Open vSwitch, or an empty string."""
+    """Return the version of the installed Open vSwitch, or an empty string."""
     if not _which("ovs-vswitchd"):
         return ""
     output = subprocess.run(["ovs-vswitchd", "--version"], capture_output=True, text=True, check=False).stdout

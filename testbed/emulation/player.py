@@ -1,4 +1,4 @@
-"""Plays a job in wall-clock time: the conductor's actions out to ranks and controller, their reports back."""
+"""Runs a job in wall time: carries out the conductor's actions, and reports back what ranks did."""
 
 import math
 import time
@@ -47,9 +47,9 @@ _REPORT_S = 0.5
 def _longest_s(job: Job) -> float:
     """Model seconds for which a healthy run may have nothing to report.
 
-    A batch reports at its end only; it holds at most `max_batch_tokens` or one longer prompt, so a
-    few of the longest unloaded TTFTs cover it. Micro flows report when they arrive: all of them may
-    have to share the slowest link.
+    A batch may report only at its end. It holds at most `max_batch_tokens` or one longer prompt, so a
+    multiple of the longest unloaded TTFT covers it. Micro flows report when they arrive, and all of them
+    may have to share the slowest link.
     """
     if job.flows:
         slowest_bps = min(link.bps for link in job.topology.links)
@@ -58,7 +58,7 @@ def _longest_s(job: Job) -> float:
 
 
 class Player:
-    """Waits for a report or the next due moment, tells the conductor, does what it says, until it is done."""
+    """Passes reports and due moments to the conductor, and carries out its actions, until it is done."""
 
     def __init__(
         self,
@@ -80,9 +80,10 @@ class Player:
         self._without_ranks: set[str] = set()
 
     def play(self, zero_wall_ns: int, alive: Callable[[], None]) -> None:
-        """Return when all work is done.
+        """Return when all work is done. `alive` is called twice a second and may raise `RunFailed`.
 
-        Raises `RunFailed` when nothing has moved for a minute longer than the work could explain.
+        Raises `RunFailed` if a rank or the controller reports trouble, or if nothing has moved for a minute
+        longer than the work can explain.
         """
         self._zero_wall_ns = zero_wall_ns
         poller = zmq.Poller()
@@ -131,7 +132,7 @@ class Player:
         return (model_ns - self._now_ns()) * self._job.scale.time_dilation / 1e9
 
     def _due_ns(self) -> int | None:
-        """Model time of the next thing to do, or to be expected, unasked."""
+        """Model time of the next arrival, background step or last start of a micro flow; None without any."""
         due: list[int | None] = []
         if self._arrivals:
             due.append(self._arrivals[-1].arrival_ns)
@@ -142,7 +143,7 @@ class Player:
         return min((time_ns for time_ns in due if time_ns is not None), default=None)
 
     def _act_if_due(self, now_ns: int) -> bool:
-        """Do what is due; whether anything was."""
+        """Do what is due. Return whether anything was."""
         conductor = self._conductor
         if not isinstance(conductor, ServingConductor):
             return False
@@ -156,7 +157,7 @@ class Player:
             acted = True
         return acted
 
-    # --- what the conductor says ----------------------------------------------------------------
+    # --- what the conductor decides -------------------------------------------------------------
 
     def _do(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -178,14 +179,14 @@ class Player:
                     for rank in plan.ranks:
                         self._ranks.send(rank, Resume(batch=plan.id))
                 case AtLayer(batches=batches, layer=layer):
-                    # Of batches that ranks run the controller has heard from the ranks themselves.
+                    # Ranks that run a batch report its layers to the controller themselves.
                     for name in self._without_ranks.intersection(batches):
                         self._controller.layer_advanced(name, layer)
                 case _:
                     assert_never(action)
 
     def _expect(self, plan: BatchPlan | FetchPlan) -> None:
-        """A decode worker must expect a request before its first flow arrives."""
+        """Send a batch plan to its decode workers before the first flow of a request can arrive."""
         if isinstance(plan, BatchPlan):
             for rank in sorted({request.decode_rank for request in plan.requests} - set(plan.ranks)):
                 self._ranks.send(rank, Plan(plan=plan))
@@ -203,7 +204,7 @@ class Player:
         for rank, own in by_source.items():
             self._ranks.send(rank, Flows(flows=tuple(own)))
 
-    # --- what the ranks say ---------------------------------------------------------------------
+    # --- what the ranks report ------------------------------------------------------------------
 
     def _hear(self, report: FromRank) -> None:
         conductor, now_ns = self._conductor, self._now_ns()

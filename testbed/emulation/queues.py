@@ -1,9 +1,10 @@
-"""One queue tree per port: eight strict levels at line rate, and the proof that they are there.
+"""The queue tree of a port: eight strict levels at line rate, built and then read back from the kernel.
 
-HTB with one parent at line rate and a leaf per level. A leaf's `prio` decides who may borrow first,
-which makes the levels strict; its small guaranteed rate keeps TCP of a starved level alive, so that
-a promotion shows within milliseconds instead of a retransmission timeout. Ports map DSCP to leaf
-themselves, so the same tree works below OVS's userspace and kernel datapaths.
+The tree is HTB with one parent at line rate and a leaf per level. The `prio` of a leaf decides which leaf
+borrows first, which makes the levels strict. Its small guaranteed rate keeps the TCP connections of a
+starved level alive, so that a promotion takes effect within milliseconds, not after a retransmission
+timeout. The port itself maps DSCP to leaf, so the tree works below both datapaths of OVS, the userspace one
+and the kernel's.
 """
 
 import json
@@ -19,14 +20,14 @@ from controller.openflow import dscp_of
 GUARANTEE = 0.02
 """Guaranteed share of the line rate of each level.
 
-A starved level sends one packet per `MTU / (GUARANTEE * rate)`, and a promotion shows with the first
-acknowledgement after it: 34 ms at 50 Mb/s (docs/decisions/0002-levels-as-dscp.md has the runs).
+A starved level sends one packet per `MTU / (GUARANTEE * rate)`, which is 34 ms at 50 Mb/s. A promotion
+takes effect with the first acknowledgement after it (docs/decisions/0002-levels-as-dscp.md has the runs).
 """
 
 BURST_PACKETS = 2
 
 PACKETS = 3000
-"""Length of each leaf queue: holds all that capped TCP windows can have in flight, so nothing drops."""
+"""Length of each leaf queue. It holds all that capped TCP windows have in flight, so nothing is dropped."""
 
 _HEADER_BYTES = 14  # Ethernet header, counted by HTB
 _ROUNDING = 0.002  # tc prints rates in three or more digits
@@ -40,7 +41,7 @@ _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 
 
 class QueueTree(msgspec.Struct, frozen=True, kw_only=True):
-    """The queues of one device: line rate in bits/s on the wire, largest packet in bytes."""
+    """The queues of one device. `line_bps` is in bits/s on the wire, `mtu` in bytes."""
 
     device: str
     line_bps: float
@@ -52,18 +53,18 @@ class QueueTree(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueMismatch(RuntimeError):
-    """What the kernel has is not what was asked for. The message lists every difference."""
+    """The kernel has other queues than asked for. The message lists every difference."""
 
 
 def set_up(trees: Iterable[QueueTree]) -> None:
-    """Build all trees with one `tc` process. Raises `RuntimeError` with tc's own words."""
+    """Build all trees with one `tc` process. Raises `RuntimeError` with the message of tc."""
     _tc_batch([line for tree in trees for line in _commands(tree)])
 
 
 def _commands(tree: QueueTree) -> list[str]:
     packet = tree.mtu + _HEADER_BYTES
-    # What an idle line may catch up with. Messages on the wire are tens of kilobytes: a longer burst
-    # would let them through visibly faster than the line is.
+    # What a line may catch up with after it was idle. Messages on the wire are tens of kilobytes, so with a
+    # longer burst they would be visibly faster than the line.
     burst = BURST_PACKETS * packet
     dev = f"dev {tree.device}"
     line = round(tree.line_bps)
@@ -89,7 +90,10 @@ def _minor(level: Level) -> str:
 
 
 def read_back(trees: Sequence[QueueTree]) -> dict[str, list[dict[str, str | int | float]]]:
-    """What the kernel really has, per device one row per level. Raises `QueueMismatch`."""
+    """Return what the kernel has, by device: a row for the root class, then a row per level.
+
+    Raises `QueueMismatch` if that is not what `trees` ask for.
+    """
     faults: list[str] = []
     found: dict[str, list[dict[str, str | int | float]]] = {}
     for tree in trees:
@@ -173,7 +177,7 @@ def _compare(tree: QueueTree, rows: list[dict[str, str | int | float]]) -> list[
 
 
 class PortCounters(msgspec.Struct, frozen=True, kw_only=True):
-    """Per level: bytes and packets sent so far, bytes waiting now, packets dropped so far."""
+    """Counters per level: bytes and packets sent so far, bytes waiting now, packets dropped so far."""
 
     sent_bytes: tuple[int, ...]
     backlog_bytes: tuple[int, ...]
@@ -188,11 +192,11 @@ class Sampler:
         self._devices = tuple(devices)
 
     def sample(self) -> dict[str, PortCounters]:
-        """The counters of all devices now."""
+        """Return the counters of all devices now."""
         return self._read(self._devices)
 
     def sample_one(self, device: str) -> PortCounters:
-        """The counters of one device, at a smaller cost and so at a better known moment."""
+        """Return the counters of one device. This is fast, so the moment of the reading is known well."""
         return self._read((device,))[device]
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The coordinator's end of the ranks: which lanes they need, their processes, their messages."""
+"""The coordinator's side of the ranks: the lanes they need, their processes, their messages."""
 
 import importlib.metadata
 import itertools
@@ -44,7 +44,7 @@ _OBITUARY_S = 0.5
 
 
 def lanes_of(job: Job) -> tuple[LaneSpec, ...]:
-    """Every lane of a run (`LaneCounts`), in an order in which many pairs of ranks connect at once."""
+    """Return every lane of a run (`LaneCounts`), ordered so that many pairs of ranks connect at once."""
     counts = LaneCounts(job)
     ranks = len(job.placement.ranks)
     lanes = [
@@ -56,7 +56,7 @@ def lanes_of(job: Job) -> tuple[LaneSpec, ...]:
 
 
 def _round(a: int, b: int, ranks: int) -> int:
-    """In which round of a round-robin tournament two ranks meet: all pairs of a round can connect at once."""
+    """The round of a round-robin tournament in which `a` and `b` meet. Pairs of a round connect at once."""
     teams = ranks - 1 + ranks % 2
     if teams in (a, b):
         return (2 * min(a, b)) % teams if teams else 0
@@ -64,7 +64,7 @@ def _round(a: int, b: int, ranks: int) -> int:
 
 
 def probes_of(job: Job) -> tuple[ProbeSpec, ...]:
-    """A ring over the servers that have ranks: each sends to the next, all at once."""
+    """Return probes in a ring over the servers that have ranks: each sends to the next, all at once."""
     first: dict[str, int] = {}
     for rank in job.placement.ranks:
         first.setdefault(rank.server, rank.rank)
@@ -77,7 +77,7 @@ def probes_of(job: Job) -> tuple[ProbeSpec, ...]:
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One probed path: payload rate that arrived, and the line rate it could have had."""
+    """One probed path: the payload rate that arrived, and its part of the line rate; bits/s on the wire."""
 
     src: str
     dst: str
@@ -86,7 +86,10 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RankProcesses:
-    """Starts the zygote at once (importing torch takes seconds), the ranks when the fabric is up."""
+    """Starts the ranks and exchanges messages with them.
+
+    Ranks are forked from a zygote, which starts at once because it takes seconds to import torch.
+    """
 
     def __init__(self, job: Job, directory: Path) -> None:
         self._job = job
@@ -174,7 +177,7 @@ class RankProcesses:
             self.send(rank, message)
 
     def receive(self, timeout_s: float) -> FromRank | None:
-        """The next message, or None after `timeout_s`. Raises `RunFailed` if a rank is in trouble."""
+        """Return the next message, or None after `timeout_s`. Raises `RunFailed` if a rank has trouble."""
         if not self.inbox.poll(max(0, round(timeout_s * 1000))):
             self.check()
             return None
@@ -184,7 +187,7 @@ class RankProcesses:
         return message
 
     def _failure(self, trouble: RankTrouble) -> RunFailed:
-        """What to tell of a rank's trouble. Its peers hear of a death first: then the death is the news."""
+        """The failure to raise for `trouble`: the death of a rank if there is one, since it is the cause."""
         deadline = time.monotonic() + _OBITUARY_S
         try:
             while time.monotonic() < deadline:
@@ -195,7 +198,7 @@ class RankProcesses:
         return RunFailed(f"rank {trouble.rank}: {trouble.message}")
 
     def check(self) -> None:
-        """Raises `RunFailed` if a rank has died without a word."""
+        """Raise `RunFailed` if a rank or the zygote has died."""
         assert self._zygote.stdout is not None
         word = self._zygote.stdout.read()
         if word:
@@ -216,7 +219,7 @@ class RankProcesses:
                 raise RunFailed(f"ranks {sorted(waiting)} did not connect within {_READY_S:.0f} s")
 
     def probe(self, net: Network) -> list[ProbeResult]:
-        """Load all NICs at once, in both directions, and measure what arrives."""
+        """Load the NICs of all servers with ranks at once, in both directions, and measure what arrives."""
         job = self._job
         routes = {
             p.id: net.wiring.paths[f"{job.placement.server_of(p.src)} {job.placement.server_of(p.dst)}"][0]
@@ -264,10 +267,10 @@ class RankProcesses:
         self.send_all(Start(zero_wall_ns=zero_wall_ns))
 
     def finish(self) -> list[Records]:
-        """Ask every rank for what it has seen; then all of them end.
+        """Ask every rank for its records, then let all of them end.
 
-        In two steps: a rank that has sent its records stays until all have. If it left at once, ranks
-        that are slower would take its closed connections for a failure.
+        A rank that has sent its records stays until all ranks have. If it left at once, slower ranks would
+        take its closed connections for a failure.
         """
         self.send_all(Finish())
         records: dict[int, Records] = {}

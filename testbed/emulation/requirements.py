@@ -1,4 +1,4 @@
-"""What the emulated fabric needs from this machine, looked up without changing anything."""
+"""What the emulated fabric needs on this machine. The look-up changes nothing."""
 
 import importlib.metadata
 import os
@@ -73,7 +73,7 @@ def _schema() -> Requirement:
 
 
 def _namespaces() -> Requirement:
-    """Whether this user may make the namespaces a sandbox consists of; tried, not guessed."""
+    """Whether this user may create the namespaces of a sandbox and HTB queues, found out by trying."""
     if shutil.which("unshare") is None:
         return Requirement(name="namespaces", ok=False, detail="cannot be tried without unshare")
     done = subprocess.run(

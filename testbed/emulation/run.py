@@ -1,4 +1,4 @@
-"""One emulated run: network, controller and ranks come up, the job is played, records come back."""
+"""One emulated run: starts network, controller and ranks, plays the job, and collects the records."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _START_MARGIN_S = 0.2
 
 
 class EmulatedRun:
-    """Runs `job` inside a sandbox; `directory` is on the sandbox's own tmpfs."""
+    """Runs `job` inside a sandbox. `directory` is on the sandbox's own tmpfs."""
 
     def __init__(self, job: Job, directory: Path, progress: Callable[[RunProgress], None]) -> None:
         self._job = job
@@ -32,10 +32,10 @@ class EmulatedRun:
         self._begun = time.monotonic()
 
     def run(self) -> RunRecord:
-        """Raises `RunFailed` for anything that makes the run's numbers worthless."""
+        """Run the job and return its record. Raises `RunFailed` if anything makes its numbers worthless."""
         job, directory = self._job, self._directory
         self._say("starting workers, controller and Open vSwitch")
-        ranks = RankProcesses(job, directory)  # torch is imported while the fabric comes up
+        ranks = RankProcesses(job, directory)  # imports torch while the fabric comes up
         switch = ovs.OpenVSwitch(directory)
         try:
             switch.start()

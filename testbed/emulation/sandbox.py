@@ -1,10 +1,10 @@
-"""A house for one run that leaves nothing behind, however the run ends.
+"""A sandbox for one run, which leaves nothing behind, however the run ends.
 
-`setpriv --pdeathsig` ties `unshare` to us and `unshare --kill-child` ties the sandbox to `unshare`:
-if we die, even by SIGKILL, the kernel kills the first process of the sandbox's PID namespace, and with it
-every process of the run. Interfaces, bridges and network namespaces live as long as a process in
-them; files live on a tmpfs that only the sandbox's mount namespace has. Nothing of the machine is
-changed, so there is nothing to put back.
+`setpriv --pdeathsig` ties `unshare` to this process, and `unshare --kill-child` ties the sandbox to
+`unshare`. If this process dies, even by SIGKILL, the kernel kills the first process of the sandbox's PID
+namespace, and with it every process of the run. Interfaces, bridges and network namespaces last as long as
+the processes in them. Files are on a tmpfs that only the sandbox's mount namespace has. Nothing outside the
+sandbox changes, so nothing has to be restored.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from testbed.job import Job
 from testbed.record import RunRecord
 
 SCRATCH = Path("/dev/shm")
-"""Where the sandbox mounts its own tmpfs, hiding the machine's: every Linux has this directory."""
+"""Where the sandbox mounts its own tmpfs, over that of the machine. Every Linux has this directory."""
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The run ended badly; `log` holds the last lines of the processes that may tell why."""
+    """The run failed. `log` holds the last lines of every log, which may show why."""
 
     message: str
     log: str
@@ -83,13 +83,12 @@ COMMAND = (
 
 
 def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
-    """Run `job` in fresh network, mount and PID namespaces and return what it recorded.
+    """Run `job` in new network, mount and PID namespaces and return its record.
 
-    Raises `RunFailed`. On any exception here, Ctrl-C included, the sandbox is killed before the
-    exception goes on.
+    Raises `RunFailed`. The sandbox is killed before any exception propagates, Ctrl-C included.
     """
     read_fd, write_fd = os.pipe()
-    # Standard error goes to a file without a name: it cannot be left behind, and it cannot block.
+    # Output goes to a file without a name, which cannot be left behind and cannot block.
     with tempfile.TemporaryFile() as errors, os.fdopen(read_fd, "rb") as reports:
         process = subprocess.Popen(
             [*COMMAND, sys.executable, "-m", "testbed.emulation.inside", str(write_fd)],
@@ -97,7 +96,7 @@ def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunReco
             stdout=errors,
             stderr=errors,
             pass_fds=(write_fd,),
-            start_new_session=True,  # Ctrl-C is ours to handle
+            start_new_session=True,  # Ctrl-C goes to this process only
         )
         os.close(write_fd)
         try:
@@ -109,7 +108,7 @@ def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunReco
 
 def _hand_over(process: "subprocess.Popen[bytes]", job: Job) -> None:
     assert process.stdin is not None
-    # It may be gone already: `_follow` tells how it ended. A broken pipe that went on from here would be
+    # The process may have ended already; `_follow` reports how. If the broken pipe propagated, it would be
     # taken for a closed standard output.
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(msgspec.msgpack.encode(job))
@@ -140,7 +139,7 @@ def _follow(
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """End the sandbox, if it has not ended, and wait until all of it is gone."""
+    """Kill the sandbox, unless it has ended, and wait until all of it is gone."""
     if process.poll() is None:
         # The kernel kills the child of `unshare` (the sandbox's process 1) when `unshare` dies.
         process.send_signal(signal.SIGKILL)

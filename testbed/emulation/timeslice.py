@@ -1,8 +1,8 @@
-"""Short turns on the CPU for everything in a sandbox.
+"""Short time slices on the CPU for everything in a sandbox.
 
-A run is some forty threads on a few cores, and almost all of them only pass something on: a permit, a packet,
-an acknowledgement. With the kernel's usual turns of about three milliseconds, a thread that needs fifty
-microseconds waits for the turns of all others first, and that wait is what a permit's latency consists of.
+A run has some forty threads on a few cores, and almost all of them only pass something on: a permit, a
+packet, an acknowledgement. With the kernel's usual time slices of about 3 ms, a thread that needs 50 us
+first waits for the slices of all others. Such waits make up the latency of a permit.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ import platform
 import struct
 
 TURN_NS = 100_000
-"""The shortest turn that the kernel grants."""
+"""The shortest time slice that the kernel grants."""
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
@@ -19,11 +19,11 @@ _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 
 
 def take_short_turns() -> bool:
-    """Ask for turns of `TURN_NS` for this thread and whatever it starts from now on.
+    """Ask for time slices of `TURN_NS` for this thread and all that it starts from now on.
 
-    Linux knows this since 6.12 (`sched_runtime` under `SCHED_OTHER`); an older kernel takes the call and goes
-    on as before. Returns False where the call is refused or its number is not known: a run is then as good
-    as the machine's usual turns let it be, and its fidelity says so.
+    Linux has this since 6.12 (`sched_runtime` under `SCHED_OTHER`). An older kernel accepts the call and
+    changes nothing. Returns False if the call is refused or its number is unknown. A run then uses the
+    machine's usual time slices, and its fidelity checks show whether they are short enough.
     """
     number = _SCHED_SETATTR.get(platform.machine())
     if number is None:

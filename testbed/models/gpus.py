@@ -44,7 +44,7 @@ GPUS: dict[str, GpuSpeed] = {
 """GPUs by name. All peaks are NVIDIA's 16-bit tensor-core rates without sparsity, with FP32 accumulation.
 
 The peak of the RTX 3090 is from the GA102 whitepaper. The others are from the data sheets of the A100
-(80 GB SXM), H100 (SXM) and H200 (SXM). The last two print the rate with sparsity, which is twice as high."""
+(80 GB SXM), H100 (SXM) and H200 (SXM). The last two state the rate with sparsity, which is double."""
 
 
 def compute_s(gpu: GpuSpeed, flops: float) -> float:

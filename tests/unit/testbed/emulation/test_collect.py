@@ -1,4 +1,4 @@
-"""One record out of what ranks, controller and monitor saw, each of them only a part."""
+"""Ranks, controller and monitor each record a part of a run; one record combines the parts."""
 
 from types import SimpleNamespace
 
@@ -180,7 +180,7 @@ def test_a_run_lasts_until_its_last_first_token_if_that_comes_after_the_flows() 
 
 
 def test_links_count_from_the_first_sample() -> None:
-    """Probes have crossed the links before the clock started; the backlog is what it is."""
+    """Probes cross the links before the first sample and do not count. The backlog is absolute."""
 
     def sample(time_ns: int, sent_bytes: int, backlog: int, drops: int) -> Sample:
         row = PortCounters(

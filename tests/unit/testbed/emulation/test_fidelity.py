@@ -1,4 +1,4 @@
-"""The verdict on a run: what each measure is made of, and what it says when its bound is broken."""
+"""The fidelity checks of a run: how each measure is computed, and its advice when the bound is broken."""
 
 import pytest
 
@@ -14,14 +14,14 @@ NONE = (0,) * 8
 
 
 class Cpu:
-    """Stands in for a meter that has seen a whole run."""
+    """Stands in for a meter at the end of a run."""
 
     def __init__(self, idle: float) -> None:
         self.mean_idle = idle
 
 
 def probe(share: float) -> ProbeResult:
-    """A path of 100 Mb/s on which `share` of what payload can get has arrived."""
+    """A path of 100 Mb/s that delivered `share` of the payload that it can carry."""
     return ProbeResult(src="h1", dst="h2", delivered_bps=share * PAYLOAD_SHARE * 1e8, nominal_bps=1e8)
 
 
@@ -30,7 +30,7 @@ def shot(sent: int, line: float = 1000.0) -> BusyShot:
 
 
 def counters(packets: int, drops: int = 0) -> PortCounters:
-    """All of it on level P1."""
+    """Counters with everything on level P1."""
     return PortCounters(
         sent_bytes=NONE,
         backlog_bytes=NONE,
@@ -47,7 +47,7 @@ GOOD_SAMPLES = (sample(a=counters(0)), sample(a=counters(100_000)))
 
 
 def verdict(**changed: object) -> Fidelity:
-    """The judgement of a good run in which only `changed` is different."""
+    """The fidelity of a good run, except for `changed`."""
     measures: dict[str, object] = {
         "probes": (probe(0.97), probe(0.99)),
         "samples": GOOD_SAMPLES,
@@ -90,12 +90,12 @@ def test_the_slowest_probed_path_counts() -> None:
 
 
 def test_payload_is_measured_against_what_headers_leave_of_the_line() -> None:
-    """A packet of 4200 bytes carries 4148 of payload and takes 4214 on the wire."""
+    """A packet of 4200 bytes carries 4148 bytes of payload and takes 4214 on the wire."""
     assert pytest.approx(4148 / 4214) == PAYLOAD_SHARE
 
 
 def test_busy_delivery_is_what_was_sent_over_what_the_lines_could_carry() -> None:
-    """Four looks at a slow port, four at one ten times as fast: (4 x 900 + 4 x 9900) / 44,000."""
+    """Four shots of a slow port, four of one ten times as fast: (4 x 900 + 4 x 9900) / 44,000."""
     shots = [shot(900), shot(9900, 10_000.0)] * 4
     checked = value(verdict(busy=shots), BUSY)
     assert checked.value == pytest.approx(43_200 / 44_000)
@@ -108,7 +108,7 @@ def test_too_few_looks_at_busy_queues_say_nothing() -> None:
 
 
 def test_drops_and_packets_are_those_of_the_run_on_all_ports() -> None:
-    """Between the samples: 3 and 1 of 10,000 and 30,000 packets; what was there before does not count."""
+    """The ports drop 3 of 10,000 and 1 of 30,000 packets. What happened before the run does not count."""
     before = sample(a=counters(500, 7), b=counters(100, 9))
     between = sample(a=counters(600, 7), b=counters(200, 9))
     after = sample(a=counters(10_500, 10), b=counters(30_100, 10))
@@ -126,7 +126,7 @@ def test_retransmits_of_all_servers_are_set_against_all_segments_sent() -> None:
 
 
 def test_percentiles_lie_between_the_closest_ranks() -> None:
-    """Of 1 .. 26: the median is 13.5, p99 three quarters of the way from 25 to 26."""
+    """For 1 to 26 the median is 13.5, and p99 is three quarters of the way from 25 to 26."""
     judged = verdict(permit_ms=[float(ms) for ms in range(26, 0, -1)])
     assert value(judged, "permit latency p50").value == pytest.approx(13.5)
     assert value(judged, "permit latency p99").value == pytest.approx(25.75)

@@ -1,4 +1,4 @@
-"""What the emulated fabric refuses to start, and the key it names."""
+"""Jobs that the emulated fabric refuses to start, and the keys it names."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ Run = Callable[[Job], object]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a job on a machine that has everything and 8 GiB free, up to the door of the sandbox."""
+    """Runs a job on a machine with all requirements and 8 GiB free, but stops short of the sandbox."""
     monkeypatch.setattr(fabric_mininet, "requirements", list)
     monkeypatch.setattr(fabric_mininet, "run_in_sandbox", lambda job, progress: "started")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * 2**30))
@@ -67,7 +67,7 @@ def test_too_many_ranks_for_the_memory(run: Run, monkeypatch: pytest.MonkeyPatch
 
 
 def test_too_many_lanes(run: Run) -> None:
-    """Of 5 ranks 12 ordered pairs fetch and 4 send: 16 pairs of 250 lanes fill the 4,000."""
+    """12 ordered pairs of the 5 ranks fetch and 4 send: 16 pairs with 250 lanes each make 4,000."""
     assert run(sized(lanes=250)) == "started"
     with pytest.raises(JobRefused, match=r"^units: 5 ranks need 4016 lanes \(at most 4000\).*workers\.lanes"):
         run(sized(lanes=251))
@@ -82,7 +82,7 @@ def test_links_too_slow_to_say_anything(run: Run) -> None:
 
 
 def test_links_too_fast_for_one_machine(run: Run) -> None:
-    """Five NICs of 800 Mb/s are 4 Gb/s; the switch's ports do not count again."""
+    """Five NICs of 800 Mb/s are 4 Gb/s. The ports of the switch do not count."""
     assert run(sized(bytes_scale=8.0)) == "started"
     with pytest.raises(
         JobRefused, match=r"^scale: the servers' NICs would carry 4\.1 Gb/s .*lower scale\.bytes_scale"

@@ -1,4 +1,4 @@
-"""A watch that breaks off during a run says so while the run is on."""
+"""If sampling fails during a run, the run is told before it ends."""
 
 import time
 
@@ -26,7 +26,7 @@ def watched(device: str) -> LinkMonitor:
 
 
 def keep_checking(watch: LinkMonitor | CpuMeter) -> None:
-    """As the run does, for ten seconds at most."""
+    """Check as a run does, for ten seconds at most."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         watch.check()
@@ -37,7 +37,7 @@ def test_a_queue_that_cannot_be_read_is_told_at_once() -> None:
     monitor = watched("no-such-device")
     monitor.check()
     monitor.start(time.monotonic_ns(), 1.0)
-    with pytest.raises(RunFailed, match="the queues can be watched no longer: "):
+    with pytest.raises(RunFailed, match="the queues can no longer be sampled: "):
         keep_checking(monitor)
 
 
@@ -49,5 +49,5 @@ def test_cpu_times_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch)
         raise OSError("no /proc/stat")
 
     monkeypatch.setattr("psutil.cpu_times_percent", broken)
-    with pytest.raises(RunFailed, match="idle CPU time can be read no longer: OSError: no /proc/stat"):
+    with pytest.raises(RunFailed, match="idle CPU time can no longer be read: OSError: no /proc/stat"):
         keep_checking(meter)

@@ -1,4 +1,4 @@
-"""The queue tree of a port: the commands that build it, and every way it can be found different."""
+"""The queue tree of a port: the commands that build it, and every difference that is found."""
 
 import json
 import subprocess
@@ -17,9 +17,9 @@ Rows = list[dict[str, str | int | float]]
 
 
 class Kernel:
-    """Answers `tc` as iproute2 6.1 does for `TREE`; fields can be changed before it is asked.
+    """Answers `tc` as iproute2 6.1 does for `TREE`. Tests change its fields before they ask it.
 
-    Its rates are printed as the kernel prints them: 97,656,250 bit/s comes out as 97656Kbit.
+    It prints rates as the kernel does: 97,656,250 bit/s as 97656Kbit.
     """
 
     def __init__(self) -> None:
@@ -184,7 +184,7 @@ def test_a_missing_filter_is_a_fault(kernel: Kernel) -> None:
 
 
 def test_a_filter_of_another_kind_is_a_fault(kernel: Kernel) -> None:
-    """One that sends everything to P1, whatever its DSCP."""
+    """The filter sends everything to P1, whatever its DSCP."""
     kernel.others = [{"kind": "u32", "options": {"flowid": "1:11", "match": {"value": "0", "mask": "0"}}}]
     assert fault(kernel) == "nh1-eth2 1:1: other_filters is 1, asked for 0"
 
@@ -219,7 +219,7 @@ def test_all_faults_are_told_together(kernel: Kernel) -> None:
 
 
 def test_the_rounding_of_tc_is_no_fault(kernel: Kernel) -> None:
-    """97,656,250 bit/s is printed as 97656Kbit, 1,953,125 as 1953120bit: less than a thousandth off."""
+    """97,656,250 bit/s is printed as 97656Kbit, and 1,953,125 as 1953120bit: less than 0.1 % off."""
     read_back([TREE])
 
 
@@ -256,5 +256,5 @@ def test_counters_are_in_the_order_of_levels_whatever_the_order_of_tc(
     ("line_mbps", "held"), [(1, 16_384), (20, 40_000), (50, 100_000), (100, 131_072), (4000, 131_072)]
 )
 def test_a_socket_holds_what_its_nic_sends_in_sixteen_milliseconds(line_mbps: int, held: int) -> None:
-    """20 Mb/s * 16 ms = 320 kbit = 40 kB. Never under four packets, nor more than the queues are for."""
+    """20 Mb/s * 16 ms = 320 kbit = 40 kB. At least four packets, at most a receive buffer."""
     assert send_buffer_bytes(line_mbps * 1e6) == held

@@ -1,4 +1,4 @@
-"""Which lanes and probes a job needs, and in which order they can be opened."""
+"""The lanes and probes that a job needs, and the order in which they are opened."""
 
 import itertools
 from collections import Counter
@@ -13,7 +13,7 @@ from testbed.job import Job, MicroFlow
 
 
 def serving_job(*, lanes_s1: int = 1, lanes_s3: int = 1, **shape: int) -> Job:
-    """Two units of two prefill ranks and one decoder, unless told otherwise."""
+    """By default two units of two prefill ranks, and one decode worker."""
     made = job(*placed(**shape))  # type: ignore[arg-type]
     workers = msgspec.structs.replace(made.workers, lanes_s1=lanes_s1, lanes_s3=lanes_s3)
     return msgspec.structs.replace(made, workers=workers)
@@ -52,9 +52,9 @@ def test_micro_flows_get_a_lane_each_so_that_none_waits() -> None:
 
 @pytest.mark.parametrize("decode", [1, 2, 3, 4])
 def test_lanes_are_opened_in_rounds_in_which_no_rank_has_two_partners(decode: int) -> None:
-    """Opening blocks until the peer opens the same lane: in such rounds all pairs connect at once.
+    """Opening a lane blocks until the peer opens it too. In such rounds all pairs connect at once.
 
-    Among n ranks, pairs make n - 1 rounds (n if n is odd), a round-robin tournament.
+    The pairs of n ranks make n - 1 rounds (n if n is odd), as in a round-robin tournament.
     """
     lanes = lanes_of(serving_job(units=2, per_unit=4, servers=8 + decode, decode=decode, ep=1))
     pairs = [frozenset((lane.src, lane.dst)) for lane in lanes]

@@ -1,4 +1,4 @@
-"""A sandbox that never came up, or that broke off, is a run that failed: `unshare` is played by a script."""
+"""A sandbox that does not start or ends early fails the run. A script stands in for `unshare`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from testbed.fabric import RunFailed
 
 
 def plays(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
-    """In place of `unshare`, whose last argument is the descriptor that reports are written to."""
+    """Put a script in place of `unshare`. The last argument is the descriptor to write reports to."""
     path = folder / "unshare"
     path.write_text(f'#!/bin/bash\nfd="${{@: -1}}"\n{script}\n')
     path.chmod(0o755)
@@ -26,7 +26,7 @@ def failure() -> str:
 def test_a_sandbox_that_does_not_come_up_is_a_failed_run_with_its_last_words(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It reads no job: writing one ends in a broken pipe, which is not what has to be told."""
+    """It does not read its job. The broken pipe that follows must not hide the cause."""
     plays(monkeypatch, tmp_path, 'exec 0<&-; echo "unshare failed: Operation not permitted" >&2; exit 1')
     assert failure() == "the sandbox ended early (exit code 1):\nunshare failed: Operation not permitted"
 

@@ -1,4 +1,4 @@
-"""Short turns on the CPU, as the kernel itself tells them."""
+"""Short time slices on the CPU, as the kernel reports them."""
 
 import platform
 import subprocess
