@@ -26,9 +26,12 @@ def request(number: int, tokens: int, *, arrival_s: float, due_s: float, unloade
 
 
 def batching_job() -> Job:
-    """Units take turns: the long and the short prompt are p0's. Of the long one 1600 tokens are computed
-    first, a few hundred milliseconds a layer, with a pause after each. At the first the short one goes first:
-    by what it says it needs, 30 of the 31 s until it is due, it can wait until 1 s and no longer."""
+    """Units take turns, so p0 gets the long and the short prompt.
+
+    It first computes 1600 tokens of the long one, at a few hundred milliseconds per layer, and pauses
+    after each layer. In the first pause the short one goes first: it is due at 31 s and claims to need
+    30 s, so it cannot wait longer than until 1 s.
+    """
     requests = (
         request(LONG, 2000, arrival_s=0.1, due_s=90, unloaded_s=1),
         request(OTHER, 96, arrival_s=0.1, due_s=90, unloaded_s=1),
@@ -51,7 +54,7 @@ def of_batch(record: RunRecord, batch: str) -> list[SpanRow]:
 
 
 def test_all_are_served_and_every_part_of_the_kv_arrives(record: RunRecord) -> None:
-    """1024 B per token and layer, 3 layers: 1600, then 400 tokens of the long prompt."""
+    """The long prompt sends 1600, then 400 tokens: 1024 B per token and layer, 3 layers."""
     assert [row.status for row in record.requests] == ["completed"] * 3
     assert all(flow.verified for flow in record.flows)
     row = record.requests[LONG]
@@ -75,7 +78,7 @@ def test_the_short_prompt_is_computed_between_two_layers_of_the_long_one(record:
 
 
 def test_each_rank_says_when_it_had_paused(record: RunRecord) -> None:
-    """Two ranks, before layers 1 and 2 of both batches of the long prompt; what goes first does not pause."""
+    """Both ranks pause before layers 1 and 2 of both batches of the long prompt, and in no other batch."""
     pauses = sorted(
         (s.batch, s.layer, s.rank) for s in record.spans if s.kind == "paused" and s.rank in (0, 1)
     )

@@ -1,4 +1,4 @@
-"""The `mfs` command on the real fabric: what a user sees, with and without what it needs."""
+"""The `mfs` command on the emulated fabric: what a user sees, with and without its requirements."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 MFS = str(Path(sys.executable).with_name("mfs"))
-UNPRIVILEGED = ("unshare", "--user")  # a user namespace that maps nobody: uid 65534, no capability
+UNPRIVILEGED = ("unshare", "--user")  # a user namespace without mapped users: uid 65534, no capabilities
 PROGRAMS = ("mnexec", "tc", "ethtool", "unshare", "setpriv", "ip", "mount", "nice")
 
 KEYS = {"scenario", "fabric", "seed", "faithful", "scale", "runs"}
@@ -48,7 +48,7 @@ def test_run_json_prints_the_summary_with_the_timing_and_nothing_else(tmp_path: 
     assert run.keys() >= RUN_KEYS
     assert run["policy"] == "stage"
     finish_s = {flow["id"]: flow["finish_s"] for flow in run["flows"]}
-    # At line rate 1 s for the KV fetch, which goes first, and 2 s for both.
+    # At line rate the KV fetch, which goes first, takes 1 s, and both flows take 2 s.
     assert 1.0 <= finish_s["fetch"] <= 1.2
     assert 2.0 <= finish_s["deliver"] <= 2.4
     assert run["permit_latency_ms"]["p50"] > 0
@@ -71,11 +71,11 @@ def test_doctor_is_content_with_this_machine(tmp_path: Path) -> None:
 )
 def test_without_root_it_stops_at_once_and_says_why(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     if subprocess.run([*UNPRIVILEGED, "true"], capture_output=True).returncode != 0:
-        pytest.skip("this kernel gives no user namespaces, and so no harmless way to be somebody else")
+        pytest.skip("this kernel has no user namespaces, and so no harmless way to be another user")
     tmp_path.chmod(0o777)
     done = _mfs(*arguments, cwd=tmp_path, wrapper=UNPRIVILEGED)
     assert done.returncode == 2
-    # A table folds its lines; words are enough to know it by.
+    # Tables wrap their lines, so white space is ignored.
     assert "this is user 65534" in " ".join((done.stdout + done.stderr).split())
     assert "run the same command with sudo" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -85,10 +85,10 @@ def test_without_root_it_stops_at_once_and_says_why(tmp_path: Path, arguments: t
 def test_without_root_and_without_a_fabric_named_it_is_simulated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nobody may write to the cache of compiled loops: two flows are sooner simulated than compiled for.
+    # That user cannot write to the cache of compiled loops, and compiling takes longer than two flows do.
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     if subprocess.run([*UNPRIVILEGED, "true"], capture_output=True).returncode != 0:
-        pytest.skip("this kernel gives no user namespaces, and so no harmless way to be somebody else")
+        pytest.skip("this kernel has no user namespaces, and so no harmless way to be another user")
     tmp_path.chmod(0o777)
     done = _mfs("run", "two-flows", "--json", cwd=tmp_path, wrapper=UNPRIVILEGED)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Reused KV that is sent for from the queue and layer by layer, on the emulated fabric."""
+"""Reused KV that is sent for while its request is queued, and layer by layer, on the emulated fabric."""
 
 import emulated_world as world
 import msgspec
@@ -14,8 +14,10 @@ A, B = tuple(range(6)), tuple(range(100, 106))
 
 
 def fetching_job() -> Job:
-    """p0 computes prompt A and p1 prompt B. Later a long prompt keeps each busy, for about 150 ms, while a
-    request is queued that begins with the other one's prompt."""
+    """p0 computes prompt A and p1 prompt B. Later a long prompt keeps each unit busy for about 150 ms.
+
+    Meanwhile each gets a request that begins with the prompt of the other unit, and queues it.
+    """
     arrivals = [(0.1, A), (0.1, B), (1.5, tuple(range(200, 214))), (1.5, tuple(range(300, 314)))]
     arrivals += [(1.51, (*B, 400)), (1.51, (*A, 500))]
     requests = tuple(
@@ -80,7 +82,9 @@ def test_compute_of_a_layer_waits_for_what_was_sent_for_early(record: RunRecord)
 
 
 def test_the_caches_tell_what_was_found_where(record: RunRecord) -> None:
-    """Of each later request's 7 blocks 6 are on the other unit; of the first two prompts and the long ones
-    nothing was there: 6 + 14 + 1 blocks missed on each unit."""
+    """6 of the 7 blocks of each later request are on the other unit. Nothing else is cached.
+
+    Each unit therefore misses 6 + 14 blocks of its first and its long prompt, and 1 of its last one.
+    """
     found = [(row.unit, row.local_blocks, row.remote_blocks, row.missed_blocks) for row in record.caches]
     assert found == [("p0", 0, 6, 21), ("p1", 0, 6, 21)]

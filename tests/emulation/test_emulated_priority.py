@@ -1,4 +1,4 @@
-"""Strict priority, promotion and line rate, measured on real TCP through the queues."""
+"""Strict priority, promotion and line rate, measured on TCP connections through the queues."""
 
 import itertools
 import statistics
@@ -14,17 +14,17 @@ from testbed.record import RunRecord
 MBPS = 50.0
 LINE_BPS = MBPS * 1e6
 LINK_S = LINE_BPS / 8
-"""Bytes that a link carries in a second."""
+"""Bytes that a link carries in one second."""
 
 SLOW_BPS = 25e6
-"""Of links that a busy machine keeps full too: what is measured is what the queues do with them."""
+"""Rate of links that even a busy machine can fill, so that only the queues are measured."""
 
 MS = 10**6
 WINDOW_NS = 250 * MS
 
 
 def calmest(job: Job, rate: Callable[[RunRecord], float], enough_bps: float) -> RunRecord:
-    """The run, of up to three, with the highest `rate`. Other work on the machine only lowers it."""
+    """Run up to three times, and return the run with the highest `rate`. Other work can only lower it."""
     best = world.run(job)
     for _ in range(2):
         if rate(best) >= enough_bps:
@@ -35,7 +35,7 @@ def calmest(job: Job, rate: Callable[[RunRecord], float], enough_bps: float) -> 
 
 @pytest.fixture(scope="module")
 def contest() -> RunRecord:
-    """Three transfers one after the other on an idle fabric, then two flows into h3: S3, joined by S2."""
+    """Three transfers one after the other on an idle fabric, then an S3 flow into h3, joined by S2."""
     alone = [world.flow(f"alone{i}", "h1->h4", 4e6, start_s=0.1 + 1.5 * i, stage=Stage.P2D) for i in range(3)]
     job = world.micro_job(
         *alone,
@@ -57,7 +57,7 @@ def test_the_high_flow_gets_93_percent_of_line_rate_while_both_are_active(contes
 
 def test_the_low_flow_keeps_half_a_percent_while_both_are_active(contest: RunRecord) -> None:
     begin, end = _both_active(contest)
-    # Not from the first window: what it had in flight before would flatter it.
+    # The first window is left out: what was in flight before it would raise the rate.
     rate = world.rate_bps(contest, "low", begin + WINDOW_NS, end)
     assert 0.005 * SLOW_BPS <= rate <= 0.05 * SLOW_BPS
 
@@ -72,7 +72,7 @@ def test_the_queue_of_each_level_counts_the_bytes_of_its_flow(contest: RunRecord
     last = max((s for s in contest.links if s.port == "s1->h3"), key=lambda s: s.time_ns)
     for flow_id, level in (("high", Level.P2), ("low", Level.P4)):
         size = world.row(contest, flow_id).size_bytes
-        assert size < last.sent_bytes[level] < 1.05 * size  # headers, nothing sent twice
+        assert size < last.sent_bytes[level] < 1.05 * size  # with headers, but nothing sent twice
 
 
 def _alone_bps(record: RunRecord) -> float:
@@ -99,10 +99,11 @@ PAIRS = range(ROUNDS * RECEIVERS)
 
 @pytest.fixture(scope="module")
 def promotions() -> RunRecord:
-    """Two receivers, four times each with an S2 flow on P2 and an S3 flow starved until its MLU is 0.5.
+    """Two receivers, each four times with an S2 flow on P2 that starves an S3 flow until its MLU is 0.5.
 
-    It has 0.4 s to send by 1.3 s after its start: MLU 0.31, level P3. Starved, it reaches 0.5
-    about half a second later and goes straight to P1 (P2 is skipped, else it would share there).
+    The S3 flow needs the link for 0.4 s and is due 1.3 s after its start: MLU 0.31, level P3. Starved, it
+    reaches MLU 0.5 about half a second later, and goes straight to P1. It skips P2, where it would share
+    the link.
     """
     flows = []
     for i in PAIRS:
@@ -147,7 +148,7 @@ def test_before_and_after_the_swap_the_upper_flow_has_the_link(promotions: RunRe
 
 
 def _before_and_after_bps(record: RunRecord) -> tuple[float, float]:
-    """What the upper flow of a pair has, before and after its swap; medians of the pairs."""
+    """Rate of the upper flow of a pair before and after the swap; medians over the pairs."""
     before, after = [], []
     for i in PAIRS:
         at = _promotion(record, i).time_ns
@@ -162,11 +163,11 @@ def _promotion(record: RunRecord, pair: int):  # type: ignore[no-untyped-def]
 
 
 def _swap_ms(record: RunRecord, pair: int) -> float:
-    """From the decision to the end of the first 20 ms in which the promoted flow has half of the link.
+    """Time from the decision to the end of the first 20 ms in which the promoted flow has half of the link.
 
-    And the other has less. Single swaps were seen to take 20 to 270 ms: hence the median of many. It
-    does not bound the tail. A starved level serves one packet of 4200 bytes every 34 ms (2 % of
-    50 Mb/s), and a swap begins with the acknowledgement of one.
+    The other flow has less in these 20 ms. Single swaps took 20 to 270 ms, so the test takes the median of
+    several, which does not bound the tail. A starved level sends one packet of 4200 bytes every 34 ms (2 %
+    of 50 Mb/s), and a swap begins with the acknowledgement of one.
     """
     decided = _promotion(record, pair).time_ns
     for after_ms in range(1000):

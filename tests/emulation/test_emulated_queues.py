@@ -1,4 +1,4 @@
-"""The queue trees: what was asked for is what the kernel has, and every difference is refused."""
+"""Queue trees: the kernel has what was asked for, and every difference is refused."""
 
 import os
 import shutil
@@ -21,9 +21,9 @@ Shell = Callable[[str], None]
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
-    """A network namespace with the ports `port1` and `port2`, in which every `tc` of this test runs.
+    """A network namespace with the ports `port1` and `port2`, in which every `tc` of a test runs.
 
-    Yields a function that runs a shell command in there.
+    Yields a function that runs a shell command in that namespace.
     """
     tc = shutil.which("tc")
     with subprocess.Popen(["unshare", "--net", "sleep", "120"]) as keeper:

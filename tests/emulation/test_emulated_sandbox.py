@@ -1,4 +1,4 @@
-"""A run leaves nothing behind, however it ends, and does not mind another one beside it."""
+"""A run leaves nothing behind, however it ends, and runs can take place side by side."""
 
 import signal
 import sys
@@ -41,7 +41,7 @@ run_scenario(load_scenario("scenario.yaml", []), fabric=FABRICS["mininet"](), ou
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """Not below /tmp, which a run is shown an empty one of."""
+    """A directory outside /tmp, because the runs of these tests see an empty /tmp."""
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="mfs-test-") as directory:
         yield Path(directory)
 

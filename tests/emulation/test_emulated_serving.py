@@ -1,4 +1,4 @@
-"""A small serving cluster, end to end: requests in, tensors over the fabric, first tokens out."""
+"""A small serving cluster from end to end: requests, tensors over the fabric, first tokens."""
 
 import emulated_world as world
 import pytest
@@ -120,11 +120,11 @@ def test_nothing_is_dropped(record: RunRecord) -> None:
     assert all(sum(sample.drops) == 0 for sample in record.links)
 
 
-# --- what only one of the clusters shows --------------------------------------------------------
+# --- what only one cluster shows ----------------------------------------------------------------
 
 
 def test_mfs_promotes(records: dict[str, RunRecord]) -> None:
-    """Two units fetch three layers each: layers 1 and 2 begin below P2 and rise as compute nears them."""
+    """Two units fetch three layers each. Layers 1 and 2 begin below P2 and rise as compute comes closer."""
     record = _record("star", records)
     fetches = [f for f in record.flows if f.stage is Stage.KV_REUSE]
     assert all(f.level_first > Level.P2 for f in fetches if f.layer in (1, 2))

@@ -1,4 +1,4 @@
-"""What goes wrong during a run ends it at once, with a message that says what it was."""
+"""A failure during a run ends it at once, with a message that names the cause."""
 
 import time
 from collections.abc import Callable
@@ -40,13 +40,13 @@ LYING_MEMBER = """
 
 
 def _start_ranks_with(code: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python imports `sitecustomize` at its start: here it changes the code where the ranks are forked."""
+    """Change code of the ranks: the process they are forked from imports `sitecustomize` at its start."""
     (directory / "sitecustomize.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(directory))
 
 
 def _teach_to_lie(lie: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace one byte of what is sent."""
+    """Flip a bit in one byte of what is sent."""
     _start_ranks_with(
         f"""\
 import sys
@@ -97,7 +97,7 @@ def test_a_wrong_byte_in_a_collective_fails_the_run(tmp_path: Path, monkeypatch:
 
 
 def _endless() -> Job:
-    """A flow that takes half a minute, and one beside it."""
+    """A flow that takes half a minute, and a short one beside it."""
     return world.micro_job(
         world.flow("a", "h1->h3", 30 * 20e6 / 8, start_s=0.1, stage=Stage.P2D),
         world.flow("b", "h2->h3", 5e4, start_s=0.1, stage=Stage.P2D),
@@ -107,7 +107,7 @@ def _endless() -> Job:
 
 
 class Assassin:
-    """Kills a process of the sandbox once the run is under way; remembers when, and who was there."""
+    """Kills a process of the sandbox once the run is under way; records when, and all its processes."""
 
     def __init__(self, choose: Callable[[list[psutil.Process]], psutil.Process]) -> None:
         self._choose = choose
@@ -126,7 +126,7 @@ def _running(module: str) -> Callable[[list[psutil.Process]], psutil.Process]:
 
 
 def _second_rank(family: list[psutil.Process]) -> psutil.Process:
-    """Ranks are forked in order by the process that imported torch."""
+    """Rank 1. The process that imported torch forks the ranks in order."""
     (zygote,) = (p for p in family if p.cmdline()[-1:] == ["workers.zygote"] and len(p.children()) == 3)
     return sorted(zygote.children(), key=lambda p: (p.create_time(), p.pid))[1]
 
@@ -159,8 +159,10 @@ def test_a_death_ends_the_run_within_seconds(
 
 
 def test_a_rank_that_is_slow_to_finish_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its peers are through long before it. They must stay: it would take their closed connections for a
-    failure of its lanes, and their end for a crash."""
+    """Its peers finish long before it and must stay.
+
+    It would take their closed connections for a failure of its lanes, and their end for a crash.
+    """
     _start_ranks_with(
         """
 import sys

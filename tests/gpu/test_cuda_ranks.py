@@ -1,4 +1,4 @@
-"""A rank on a GPU: its tensors live there, and what crosses the network comes from there."""
+"""Ranks on GPUs: tensors are in GPU memory, and what crosses the network comes from there."""
 
 import socket
 import subprocess
@@ -29,7 +29,7 @@ CUDA = torch.device("cuda", 0)
 
 
 def pair() -> list[Any]:
-    """Both ends of a two-rank gloo group, in this process."""
+    """Return both ends of a two-rank gloo group, in this process."""
     store = dist.HashStore()
     ends: list[Any] = [None, None]
 
@@ -56,7 +56,7 @@ def test_matrix_products_keep_the_gpu_busy_for_about_the_modelled_time() -> None
     compute = MatmulCompute(CUDA, time_dilation=10.0)
     start = time.perf_counter()
     compute.run(0.02)
-    assert 0.1 <= time.perf_counter() - start <= 0.4  # 0.2 s of wall time, give or take a factor of two
+    assert 0.1 <= time.perf_counter() - start <= 0.4  # 0.2 s of wall time, within a factor of two
 
 
 def test_a_lane_carries_bytes_from_gpu_memory() -> None:
