@@ -120,8 +120,8 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
       (Ulysses).
     - `batching`: the rule by which a unit forms batches (`testbed.serving.batching.rules`). None: the order
       of the policy's request control, or first come, first served without one.
-    - `chunk_tokens`: the most new tokens that a batch computes; a prompt that does not fit is split.
-    - `preempt_layers`: the layers after which a batch pauses each time, so that a more urgent one may run.
+    - `chunk_tokens`: the most new tokens of a batch; a prompt that does not fit is split. None: no limit.
+    - `preempt_layers`: number of layers between pauses of a batch, in which a more urgent one may go first.
     - `cache_tokens`: the KV that a replica keeps, in tokens; None: all of it.
     - `fetch_early`: reused KV is sent for when its request is queued, not only when its batch is formed.
     - `fetch_ahead`: how many layers ahead of the batch S1 is sent for; None: all layers at once.
@@ -170,12 +170,12 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True):
     - `goodput`: the share of a port's rate that payload gets.
     - `burst_bytes`: what a port passes at once after it has been idle for long enough.
     - `permit_ns`: from the submit of a flow to its start.
-    - `permit_kept_ns`: the same if the flow's lane, or its side of a process group, already has its level.
-    - `transfer_ns`: what a transfer takes besides its bytes.
+    - `permit_kept_ns`: the same if the lane, or the side of a process group, is already on its level.
+    - `transfer_ns`: time of a transfer besides its bytes.
     - `collective_ns`, `round_ns`: the same for the first round of a collective, and each further one.
-    - `all_to_all_goodput`: caps a connection of an all-to-all if its sender has several receivers and its
-      receiver has several senders: at this share of an even part of its narrowest port.
-    - `compute_ns`: what a compute step takes longer.
+    - `all_to_all_goodput`: cap on a connection of an all-to-all whose sender has several receivers and
+      whose receiver has several senders, as a share of an even part of its narrowest port.
+    - `compute_ns`: extra time of each compute step.
     - `batch_ns`: from when a batch is formed to when its ranks begin it.
     - `level_share`: the share of a port's rate that each level with something to send is guaranteed.
     """

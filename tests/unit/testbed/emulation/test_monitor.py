@@ -1,4 +1,4 @@
-"""If sampling fails during a run, the run is told before it ends."""
+"""If sampling fails during a run, the next check of the run raises the failure."""
 
 import time
 

@@ -28,7 +28,7 @@ def _knows_turns() -> bool:
     return told and release >= (6, 12) and platform.machine() in ("x86_64", "aarch64")
 
 
-@pytest.mark.skipif(not _knows_turns(), reason="this kernel has no turns per thread, or does not tell them")
+@pytest.mark.skipif(not _knows_turns(), reason="this kernel does not have or show time slices per thread")
 def test_a_process_and_what_it_starts_take_short_turns_and_keep_their_priority() -> None:
     shown = subprocess.run(
         [sys.executable, "-c", _SHOW], check=True, capture_output=True, text=True, timeout=60
