@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format tables clean
 
 help:
 	@echo "make demo   set up, run the quickstart (emulated where that can run, else simulated), print a table and a report"
 	@echo "make test   set up, run every test"
 	@echo "make lint   ruff and mypy"
+	@echo "make tables run the sweeps behind the tables in docs/ again (minutes; docs/measured/README.md)"
 	@echo "make setup  only install what is missing"
 	@echo "make clean  remove the virtual environment and caches (not your runs)"
 
@@ -32,6 +33,9 @@ lint: setup
 format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+tables: setup
+	@$(BIN)/python scripts/remake
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
