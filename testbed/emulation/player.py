@@ -12,7 +12,7 @@ from controller.protocol import BatchKnown
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import RunFailed, RunProgress
-from testbed.job import Job, MicroFlow, Request
+from testbed.job import Job, MicroFlow
 from testbed.serving.conductor import (
     Action,
     Announce,
@@ -23,7 +23,6 @@ from testbed.serving.conductor import (
     Post,
     PostTimed,
     Run,
-    ServingConductor,
 )
 from testbed.serving.plans.fetching import by_sender
 from workers.plan import BatchPlan, FetchPlan, Resume
@@ -75,7 +74,6 @@ class Player:
         self._progress = progress
         self._zero_wall_ns = 0
         self._patience_s = _STALL_S + _longest_s(job) * job.scale.time_dilation
-        self._arrivals: list[Request] = []
         self._last_start_ns = 0
         self._without_ranks: set[str] = set()
 
@@ -90,7 +88,7 @@ class Player:
         poller.register(self._ranks.inbox, zmq.POLLIN)
         poller.register(self._controller.inbox, zmq.POLLIN)
         moved = reported = time.monotonic()
-        self._begin()
+        self._do(self._conductor.begin())
         while not self._conductor.finished:
             due_ns = self._due_ns()
             wait_s = _REPORT_S if due_ns is None else min(_REPORT_S, self._wall_until(due_ns))
@@ -117,11 +115,6 @@ class Player:
                     f"nothing has moved for {self._patience_s:.0f} s: {self._conductor.describe()}"
                 )
 
-    def _begin(self) -> None:
-        if isinstance(self._conductor, ServingConductor):
-            self._arrivals = list(reversed(self._conductor.arrivals))
-        self._do(self._conductor.begin())
-
     # --- when -----------------------------------------------------------------------------------
 
     def _now_ns(self) -> int:
@@ -132,30 +125,19 @@ class Player:
         return (model_ns - self._now_ns()) * self._job.scale.time_dilation / 1e9
 
     def _due_ns(self) -> int | None:
-        """Model time of the next arrival, background step or last start of a micro flow; None without any."""
-        due: list[int | None] = []
-        if self._arrivals:
-            due.append(self._arrivals[-1].arrival_ns)
-        if isinstance(self._conductor, ServingConductor):
-            due.append(self._conductor.background_due_ns)
-        if self._now_ns() < self._last_start_ns:
-            due.append(self._last_start_ns)
-        return min((time_ns for time_ns in due if time_ns is not None), default=None)
+        """Model time at which the conductor acts next, or of the last start of a micro flow; None without any."""
+        due_ns = self._conductor.due_ns
+        if due_ns is None and self._now_ns() < self._last_start_ns:
+            return self._last_start_ns
+        return due_ns
 
     def _act_if_due(self, now_ns: int) -> bool:
         """Do what is due. Return whether anything was."""
-        conductor = self._conductor
-        if not isinstance(conductor, ServingConductor):
+        due_ns = self._conductor.due_ns
+        if due_ns is None or due_ns > now_ns:
             return False
-        acted = False
-        step_ns = conductor.background_due_ns
-        if step_ns is not None and step_ns <= now_ns:
-            self._do(conductor.background_step(now_ns))
-            acted = True
-        while self._arrivals and self._arrivals[-1].arrival_ns <= now_ns:
-            self._do(conductor.arrive(now_ns, self._arrivals.pop()))
-            acted = True
-        return acted
+        self._do(self._conductor.act(now_ns))
+        return True
 
     # --- what the conductor decides -------------------------------------------------------------
 
@@ -208,12 +190,9 @@ class Player:
 
     def _hear(self, report: FromRank) -> None:
         conductor, now_ns = self._conductor, self._now_ns()
-        if isinstance(report, Arrived):
-            self._do(conductor.arrived(report.flow))
-            return
-        if not isinstance(conductor, ServingConductor):
-            return
         match report:
+            case Arrived():
+                self._do(conductor.arrived(report.flow))
             case LayerBegun():
                 self._do(conductor.layer_begun(now_ns, report.batch, report.rank, report.layer))
             case Paused():

@@ -5,7 +5,7 @@ back, in order. There is one for serving work, and one for the micro workload (`
 """
 
 import abc
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -81,7 +81,10 @@ Actions = Sequence[Action]
 
 
 class Conductor(abc.ABC):
-    """What a fabric needs of either kind of work. `done` of `total` requests (or flows) have ended."""
+    """What a fabric needs of either kind of work. `done` of `total` requests (or flows) have ended.
+
+    Reports of different ranks may overtake each other. Raises `KeyError` for a batch that is not under way.
+    """
 
     total: int
 
@@ -94,6 +97,15 @@ class Conductor(abc.ABC):
         """Whether everything has ended that the run has to see the end of."""
         return self.done == self.total
 
+    @property
+    def due_ns(self) -> int | None:
+        """When to call `act` next; None while nothing is due by the clock alone."""
+        return None
+
+    def act(self, now_ns: int) -> Actions:
+        """Do what is due by the clock, if anything is."""
+        return ()
+
     @abc.abstractmethod
     def begin(self) -> Actions:
         """Model time begins."""
@@ -105,6 +117,22 @@ class Conductor(abc.ABC):
     @abc.abstractmethod
     def arrived(self, flow: str) -> Actions:
         """A flow of no request has arrived: a micro flow, or one between decode workers."""
+
+    def layer_begun(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
+        """A rank begins a layer; the number of layers means that it has computed all of them."""
+        raise KeyError(batch)
+
+    def paused(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
+        """A rank has stopped before `layer`. When all have, the batch goes on or another goes first."""
+        raise KeyError(batch)
+
+    def rank_done(self, now_ns: int, batch: str, rank: int, start_ns: int, end_ns: int) -> Actions:
+        """A rank was at a batch from `start_ns` to `end_ns`. With the last one the batch is over."""
+        raise KeyError(batch)
+
+    def first_token(self, now_ns: int, request: int, p2d_end_ns: int) -> Actions:
+        """A request had all its KV at its decode worker at `p2d_end_ns`, and its first token now."""
+        raise KeyError(request)
 
     @abc.abstractmethod
     def describe(self) -> str:
@@ -155,11 +183,7 @@ class _Running:
 
 
 class ServingConductor(Conductor):
-    """Requests arrive, the serving system makes batch plans, ranks carry them out.
-
-    Reports of different ranks may overtake each other. `arrivals` are the requests in the order in which
-    they arrive. Raises `KeyError` for a batch that it has not started.
-    """
+    """Requests arrive, the serving system makes batch plans, ranks carry them out."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -170,7 +194,7 @@ class ServingConductor(Conductor):
         self._running: dict[str, _Running] = {}
         self._stories: dict[int, RequestStory] = defaultdict(RequestStory)
         self._first_tokens = 0
-        self.arrivals = tuple(sorted(job.requests, key=lambda r: (r.arrival_ns, r.id)))
+        self._arrivals = deque(sorted(job.requests, key=lambda r: (r.arrival_ns, r.id)))
         self.total = len(job.requests)
 
     # --- how far it is --------------------------------------------------------------------------
@@ -204,23 +228,29 @@ class ServingConductor(Conductor):
         batches = ", ".join(waiting) or "no batch is running"
         return f"{self.done} of {self.total} requests done ({self._system.describe()}); {batches}"
 
-    # --- requests -------------------------------------------------------------------------------
+    # --- what is due ----------------------------------------------------------------------------
+
+    @property
+    def due_ns(self) -> int | None:
+        """The next arrival, or the next step between decode workers: these end with the last first token."""
+        due = [self._arrivals[0].arrival_ns] if self._arrivals else []
+        if self.done < self.total and self._background.due_ns is not None:
+            due.append(self._background.due_ns)
+        return min(due, default=None)
+
+    def act(self, now_ns: int) -> Actions:
+        actions: list[Action] = []
+        while self._arrivals and self._arrivals[0].arrival_ns <= now_ns:
+            actions += self._start(self._system.arrive(now_ns, self._arrivals.popleft()))
+        step_ns = self._background.due_ns
+        if self.done < self.total and step_ns is not None and step_ns <= now_ns:
+            actions += _post(self._background.begin(now_ns))
+        return actions
+
+    # --- batches --------------------------------------------------------------------------------
 
     def begin(self) -> Actions:
         return ()
-
-    def arrive(self, now_ns: int, request: Request) -> Actions:
-        return self._start(self._system.arrive(now_ns, request))
-
-    def first_token(self, now_ns: int, request: int, p2d_end_ns: int) -> Actions:
-        """A request had all its KV at its decode worker at `p2d_end_ns`, and its first token now."""
-        story = self._stories[request]
-        story.p2d_end_ns, story.first_token_ns = p2d_end_ns, now_ns
-        self._first_tokens += 1
-        self._system.first_token(now_ns, request)
-        return ()
-
-    # --- batches --------------------------------------------------------------------------------
 
     def known(self, batch: str) -> Actions:
         plan = self._announced.pop(batch)
@@ -232,7 +262,6 @@ class ServingConductor(Conductor):
         return Expect(plan), *_post(self._send_ahead.formed(plan)), Run(plan)
 
     def layer_begun(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
-        """A rank begins a layer; the number of layers means that it has computed all of them."""
         running = self._running[batch]
         if layer == 0:
             self._began(running.plan, now_ns)
@@ -243,7 +272,6 @@ class ServingConductor(Conductor):
         return AtLayer((batch, *plan.fetches), reached), *_post(self._send_ahead.reached(plan, reached))
 
     def paused(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
-        """A rank has stopped before `layer`. When all have, the batch goes on or another goes first."""
         running = self._running[batch]
         running.paused.add(rank)
         if len(running.paused) < len(running.plan.ranks):
@@ -252,7 +280,6 @@ class ServingConductor(Conductor):
         return self._start(self._system.paused(now_ns, batch, layer))
 
     def rank_done(self, now_ns: int, batch: str, rank: int, start_ns: int, end_ns: int) -> Actions:
-        """A rank was at a batch from `start_ns` to `end_ns`. With the last one the batch is over."""
         running = self._running[batch]
         running.missing.discard(rank)
         running.end_ns = max(running.end_ns, end_ns)
@@ -264,21 +291,15 @@ class ServingConductor(Conductor):
             self._stories[request.request].prefill_end_ns = running.end_ns
         return self._start(self._system.batch_done(now_ns, batch))
 
-    # --- between decode workers -----------------------------------------------------------------
-
-    @property
-    def background_due_ns(self) -> int | None:
-        """When decode workers send each other something next; None while they do not.
-
-        It ends with the last first token.
-        """
-        return None if self.done == self.total else self._background.due_ns
-
-    def background_step(self, now_ns: int) -> Actions:
-        """To be called when `background_due_ns` has come."""
-        return _post(self._background.begin(now_ns))
+    def first_token(self, now_ns: int, request: int, p2d_end_ns: int) -> Actions:
+        story = self._stories[request]
+        story.p2d_end_ns, story.first_token_ns = p2d_end_ns, now_ns
+        self._first_tokens += 1
+        self._system.first_token(now_ns, request)
+        return ()
 
     def arrived(self, flow: str) -> Actions:
+        """Flows of no request are those between decode workers."""
         self._background.arrived(flow)
         return ()
 

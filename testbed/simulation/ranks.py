@@ -21,7 +21,6 @@ from testbed.serving.conductor import (
     Post,
     PostTimed,
     Run,
-    ServingConductor,
 )
 from testbed.simulation.agenda import Agenda
 from testbed.simulation.collectives import Collectives, Proceed
@@ -53,6 +52,7 @@ class SimulatedRanks:
         self._transport = transport
         self._agenda = agenda
         self._overheads = job.simulation.overheads
+        self._planned_ns: int | None = None
         self._busy: set[int] = set()
         self._lines: dict[int, deque[_Loop]] = defaultdict(deque)
         self._paused: dict[str, list[Proceed]] = defaultdict(list)
@@ -66,13 +66,18 @@ class SimulatedRanks:
 
     def begin(self) -> None:
         self._do(self._conductor.begin())
-        if isinstance(self._conductor, ServingConductor):
-            for request in self._conductor.arrivals:
-                self._agenda.at(
-                    request.arrival_ns,
-                    partial(self._tell, self._conductor.arrive, request.arrival_ns, request),
-                )
-            self._plan_background(self._conductor)
+        self._plan_act()
+
+    def _plan_act(self) -> None:
+        """Let the conductor act when it next has something to do."""
+        due_ns = self._conductor.due_ns
+        if due_ns is not None and due_ns != self._planned_ns:
+            self._planned_ns = due_ns
+            self._agenda.at(max(due_ns, self._agenda.now_ns), self._act)
+
+    def _act(self) -> None:
+        self._do(self._conductor.act(self._agenda.now_ns))
+        self._plan_act()
 
     # --- what the conductor says ----------------------------------------------------------------
 
@@ -148,17 +153,7 @@ class SimulatedRanks:
 
     def _arrived(self, flow: str) -> None:
         self._do(self._conductor.arrived(flow))
-        if isinstance(self._conductor, ServingConductor):
-            self._plan_background(self._conductor)
-
-    def _plan_background(self, conductor: ServingConductor) -> None:
-        due_ns = conductor.background_due_ns
-        if due_ns is not None:
-            self._agenda.at(max(due_ns, self._agenda.now_ns), partial(self._background_step, conductor))
-
-    def _background_step(self, conductor: ServingConductor) -> None:
-        if conductor.background_due_ns is not None:  # else the last first token was out meanwhile
-            self._do(conductor.background_step(self._agenda.now_ns))
+        self._plan_act()
 
     def _fetched(self, key: _S1) -> None:
         self._s1_missing[key] -= 1
@@ -175,7 +170,6 @@ class SimulatedRanks:
             self._agenda.at(ends_ns, partial(self._first_token, delivered))
 
     def _first_token(self, delivered: Delivered) -> None:
-        assert isinstance(self._conductor, ServingConductor)
         plan, p2d_end_ns = delivered.plan, delivered.p2d_end_ns
         label = f"request {plan.request}"
         self._span(plan.decode_rank, SpanKind.DECODE_STEP, label, delivered.batch, None, p2d_end_ns)
@@ -185,7 +179,6 @@ class SimulatedRanks:
 
     def _rank(self, plan: BatchPlan, rank: int, mine: Sequence[_ByRank]) -> _Loop:
         """The layer loop of one rank, to which `mine` tells its transfers of every layer."""
-        assert isinstance(self._conductor, ServingConductor)
         conductor, agenda = self._conductor, self._agenda
         place = plan.ranks.index(rank)
         start_ns = agenda.now_ns
@@ -221,7 +214,6 @@ class SimulatedRanks:
 
     def _pause(self, plan: BatchPlan, rank: int, layer: int, go_on: Proceed) -> None:
         """The rank is free for another batch until it is told to go on."""
-        assert isinstance(self._conductor, ServingConductor)
         self._paused[plan.id].append(go_on)
         self._busy.discard(rank)
         self._report(self._conductor.paused, plan.id, rank, layer)

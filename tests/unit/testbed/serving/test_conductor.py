@@ -61,8 +61,8 @@ class Fabric:
 
 def test_ranks_hear_of_a_batch_when_the_scheduler_knows_it_and_receivers_first() -> None:
     conductor = ServingConductor(serving(prompt(1, 8)))
-    (request,) = conductor.arrivals
-    (announced,) = conductor.arrive(0, request)
+    assert conductor.due_ns == 0
+    (announced,) = conductor.act(0)
     assert isinstance(announced, Announce)
     assert (announced.batch.id, announced.ranks, announced.fetch) == ("p0.b0", P0, False)
     assert kinds(conductor.known("p0.b0")) == [Expect, Run]
@@ -70,14 +70,23 @@ def test_ranks_hear_of_a_batch_when_the_scheduler_knows_it_and_receivers_first()
         conductor.known("p0.b0")
 
 
+def test_a_request_arrives_when_it_is_due() -> None:
+    conductor = ServingConductor(serving(prompt(1, 8, arrival_ns=20), prompt(2, 8, arrival_ns=10)))
+    assert conductor.due_ns == 10
+    assert conductor.act(9) == []
+    assert kinds(conductor.act(15)) == [Announce]
+    assert conductor.due_ns == 20
+    assert kinds(conductor.act(20)) == [Announce]
+    assert conductor.due_ns is None
+
+
 def test_reused_kv_is_sent_for_before_the_ranks_begin() -> None:
     """Request 1 leaves block 7 on p0; request 2 finds it there and runs on p1."""
     fabric = Fabric(serving(prompt(1, 8, (7,)), prompt(2, 8, (7,), arrival_ns=50)))
-    first, second = fabric.conductor.arrivals
-    fabric.do(fabric.conductor.arrive(0, first))
+    fabric.do(fabric.conductor.act(0))
     fabric.finish(fabric.running(), 0, 40)
     fabric.told.clear()
-    fabric.do(fabric.conductor.arrive(50, second))
+    fabric.do(fabric.conductor.act(50))
     assert kinds(fabric.told) == [Announce, Expect, Post, Run]
     post = fabric.told[2]
     assert isinstance(post, Post)
@@ -88,10 +97,9 @@ def test_reused_kv_is_sent_for_before_the_ranks_begin() -> None:
 
 def test_layers_ahead_of_the_batch_are_sent_for_as_it_reaches_them() -> None:
     fabric = Fabric(serving(prompt(1, 8, (7,)), prompt(2, 8, (7,), arrival_ns=50), fetch_ahead=0))
-    first, second = fabric.conductor.arrivals
-    fabric.do(fabric.conductor.arrive(0, first))
+    fabric.do(fabric.conductor.act(0))
     fabric.finish(fabric.running(), 0, 40)
-    fabric.do(fabric.conductor.arrive(50, second))
+    fabric.do(fabric.conductor.act(50))
     plan = fabric.running()
     fabric.told.clear()
     for layer in (0, 1):
@@ -103,7 +111,7 @@ def test_layers_ahead_of_the_batch_are_sent_for_as_it_reaches_them() -> None:
 
 def test_a_batch_is_at_a_layer_when_its_slowest_rank_is() -> None:
     fabric = Fabric(serving(prompt(1, 8)))
-    fabric.do(fabric.conductor.arrive(0, fabric.conductor.arrivals[0]))
+    fabric.do(fabric.conductor.act(0))
     fabric.told.clear()
     for rank, layer in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (0, 2)):
         fabric.do(fabric.conductor.layer_begun(10, "p0.b0", rank, layer))
@@ -113,8 +121,7 @@ def test_a_batch_is_at_a_layer_when_its_slowest_rank_is() -> None:
 def test_a_batch_is_over_with_its_last_rank_and_the_next_one_begins() -> None:
     """Of three requests in turn the first and the third are for p0."""
     fabric = Fabric(serving(prompt(1, 8), prompt(2, 8), prompt(3, 8)))
-    for request in fabric.conductor.arrivals:
-        fabric.do(fabric.conductor.arrive(0, request))
+    fabric.do(fabric.conductor.act(0))
     assert fabric.running().id == "p1.b0"
     assert fabric.conductor.rank_done(30, "p0.b0", 0, 5, 25) == ()
     fabric.do(fabric.conductor.rank_done(31, "p0.b0", 1, 6, 28))
@@ -124,7 +131,7 @@ def test_a_batch_is_over_with_its_last_rank_and_the_next_one_begins() -> None:
 def test_the_row_of_a_request_has_the_first_start_and_the_last_end_of_its_ranks() -> None:
     fabric = Fabric(serving(prompt(1, 8, arrival_ns=10, slo_ns=500), prompt(2, 8, arrival_ns=20)))
     conductor = fabric.conductor
-    fabric.do(conductor.arrive(10, conductor.arrivals[0]))
+    fabric.do(conductor.act(10))
     fabric.do(conductor.rank_done(130, "p0.b0", 0, 105, 125))
     fabric.do(conductor.rank_done(131, "p0.b0", 1, 101, 128))
     assert conductor.first_token(400, 1, 390) == ()
@@ -141,7 +148,7 @@ def test_the_row_of_a_request_has_the_first_start_and_the_last_end_of_its_ranks(
 
 def test_ranks_that_have_paused_go_on_when_all_have() -> None:
     fabric = Fabric(serving(prompt(1, 8), preempt_layers=1))
-    fabric.do(fabric.conductor.arrive(0, fabric.conductor.arrivals[0]))
+    fabric.do(fabric.conductor.act(0))
     plan = fabric.running()
     assert fabric.conductor.paused(20, plan.id, 1, 1) == ()
     assert fabric.conductor.paused(21, plan.id, 0, 1) == [GoOn(plan)]
@@ -149,14 +156,14 @@ def test_ranks_that_have_paused_go_on_when_all_have() -> None:
 
 def test_kv_that_is_sent_for_while_its_request_waits_is_announced_as_a_fetch() -> None:
     """In turn p0, p1, p0, p1. Request 4 waits behind request 2, and block 7 is on p0."""
-    requests = (prompt(1, 8, (7,)), prompt(2, 16), prompt(3, 8), prompt(4, 8, (7,)))
-    fabric = Fabric(serving(*requests, fetch_early=True))
-    fabric.do(fabric.conductor.arrive(0, requests[0]))
+    busy = (prompt(2, 16, arrival_ns=50), prompt(3, 8, arrival_ns=50))
+    last = prompt(4, 8, (7,), arrival_ns=60)
+    fabric = Fabric(serving(prompt(1, 8, (7,)), *busy, last, fetch_early=True))
+    fabric.do(fabric.conductor.act(0))
     fabric.finish(fabric.running(), 0, 40)
-    for request in requests[1:3]:
-        fabric.do(fabric.conductor.arrive(50, request))
+    fabric.do(fabric.conductor.act(50))
     fabric.told.clear()
-    fabric.do(fabric.conductor.arrive(60, requests[3]))
+    fabric.do(fabric.conductor.act(60))
     announced, expected, post = fabric.told
     assert isinstance(announced, Announce)
     assert (announced.ranks, announced.fetch) == (P1, True)
@@ -171,18 +178,18 @@ def test_between_decode_workers_a_step_follows_another_until_the_last_first_toke
     options = msgspec.structs.replace(made.serving, decode_background=4)
     fabric = Fabric(msgspec.structs.replace(made, serving=options, requests=(prompt(1, 8),)))
     conductor = fabric.conductor
-    fabric.do(conductor.arrive(0, conductor.arrivals[0]))
-    assert conductor.background_due_ns == 0
-    (post,) = conductor.background_step(0)
+    assert conductor.due_ns == 0
+    fabric.do(conductor.act(0))
+    post = fabric.told[-1]
     assert isinstance(post, Post)
     assert {(t.src, t.dst, t.request) for t in post.transfers} == {(4, 5, None), (5, 4, None)}
-    assert conductor.background_due_ns is None  # they are on their way
+    assert conductor.due_ns is None  # they are on their way
     fabric.finish(fabric.running(), 0, 10)
     conductor.first_token(20, 1, 15)
     assert (conductor.done, conductor.finished) == (1, False)
     for transfer in post.transfers:
         conductor.arrived(transfer.id)
-    assert conductor.background_due_ns is None  # the last first token is out
+    assert conductor.due_ns is None  # the last first token is out
     assert conductor.finished
 
 
@@ -191,7 +198,7 @@ def test_a_stalled_run_is_told_which_ranks_its_batches_wait_for() -> None:
     assert fabric.conductor.describe() == (
         "0 of 1 requests done (0 queued, 0 running, 0 prefilled, 0 done); no batch is running"
     )
-    fabric.do(fabric.conductor.arrive(0, fabric.conductor.arrivals[0]))
+    fabric.do(fabric.conductor.act(0))
     fabric.do(fabric.conductor.rank_done(9, "p0.b0", 0, 0, 9))
     assert fabric.conductor.describe() == (
         "0 of 1 requests done (0 queued, 1 running, 0 prefilled, 0 done); p0.b0 waits for ranks [1]"
