@@ -1,9 +1,11 @@
 """The tables of the docs that a sweep makes: where a page has them, and what their rows are. Pure.
 
-Such a table stands between two comments. The first has the command, and after a bar the columns of
-sweep.csv that are shown (docs/measured/README.md):
+Such a table follows its command and a comment with the columns of sweep.csv that it shows
+(docs/measured/README.md):
 
-    <!-- remake: mfs sweep quickstart --over seed=1:8 | slo_attainment ttft_mean_s -->
+        mfs sweep quickstart --over seed=1:8
+
+    <!-- remake: slo_attainment ttft_mean_s -->
     | policy | SLO met | mean TTFT |
     |---|---|---|
     | `fair` | 74.7 % | 278 ms |
@@ -27,7 +29,8 @@ POLICY = "policy"
 
 _BEGIN = re.compile(r"^<!-- remake:", re.MULTILINE)
 _BLOCK = re.compile(
-    r"^<!-- remake:(?P<order>(?:(?!-->).)*)-->\n"
+    r"(?P<command>(?:^    [^\n]*\n)+)\n"
+    r"<!-- remake:(?P<columns>(?:(?!-->).)*)-->\n"
     r"(?P<head>\|[^\n]*)\n"
     r"\|[-:| ]+\|\n"
     r"(?P<rows>(?:\|[^\n]*\n)*)"
@@ -64,20 +67,19 @@ def blocks(text: str) -> list[Block]:
     begun = len(_BEGIN.findall(text))
     if begun != len(found):
         raise Refused(
-            f"{begun} tables begin with a remake comment, {len(found)} of them are whole:"
-            " a comment, a heading, a line of dashes, rows, <!-- end -->"
+            f"{begun} tables have a remake comment, {len(found)} of them are whole: an indented command,"
+            " a blank line, the comment, a heading, a line of dashes, rows, <!-- end -->"
         )
     return found
 
 
 def _block(match: re.Match[str]) -> Block:
-    order = " ".join(match["order"].split())
-    words, _, after = order.partition("|")
-    command, names = shlex.split(words), after.split()
+    order = " ".join(match["command"].replace("\\\n", " ").split())
+    command, names = shlex.split(order), match["columns"].split()
     if command[:2] != SWEEP:
         raise Refused(f"only `mfs sweep` can be made again, not: {order}")
     if not names:
-        raise Refused(f"no columns after a bar: {order}")
+        raise Refused(f"no columns: {order}")
     unknown = next((name for name in names if name not in list(Measure)), None)
     if unknown is not None:
         raise Refused(f"{unknown} is no column of sweep.csv ({', '.join(Measure)}): {order}")

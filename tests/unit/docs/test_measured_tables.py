@@ -11,8 +11,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 PAGE = """Before.
 
-<!-- remake: mfs sweep quickstart --over seed=1:2 --policy fair --policy "mfs(rho=0.9)"
-     | slo_attainment ttft_mean_s -->
+    mfs sweep quickstart --over seed=1:2 --policy fair \\
+        --policy "mfs(rho=0.9)"
+
+<!-- remake: slo_attainment ttft_mean_s -->
 | policy | SLO met | mean TTFT |
 |---|---|---|
 | `fair` | old | old |
@@ -22,8 +24,10 @@ After.
 """
 
 
-def page(command: str, head: str = "| policy | SLO met |") -> str:
-    return f"<!-- remake: {command} -->\n{head}\n|---|\n<!-- end -->\n"
+def page(order: str, head: str = "| policy | SLO met |") -> str:
+    """`order` is a command, a bar and the columns to show."""
+    command, _, columns = order.partition("|")
+    return f"    {command}\n\n<!-- remake:{columns} -->\n{head}\n|---|\n<!-- end -->\n"
 
 
 def cell(policy: str, seed: int, **known: Any) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def test_only_the_rows_are_replaced() -> None:
 
 def test_swept_values_are_in_the_columns_beside_the_policy_in_the_order_given() -> None:
     text = page(
-        "mfs sweep motivation --over gpu=a100,h100\n  --over simulation.separate=false | cct_mean_s",
+        "mfs sweep motivation --over gpu=a100,h100 \\\n      --over simulation.separate=false | cct_mean_s",
         "| GPU | policy | separate | CCT |",
     )
     one = cell("fair", 1, gpu="a100", cct_mean_s=0.00123) | {"simulation.separate": False}
@@ -99,11 +103,11 @@ def test_a_sweep_with_failed_cells_makes_no_table() -> None:
     [
         (page("mfs run quickstart | slo_attainment"), "only `mfs sweep` can be made again"),
         (page("rm -rf / | slo_attainment"), "only `mfs sweep` can be made again"),
-        (page("mfs sweep quickstart"), "no columns after a bar"),
+        (page("mfs sweep quickstart"), "no columns: mfs sweep quickstart"),
         (page("mfs sweep quickstart | slo"), "slo is no column of sweep.csv"),
         (page("mfs sweep quickstart --over gpu=a100,h100 | slo_attainment"), "the headings do not fit"),
         (page("mfs sweep quickstart | slo_attainment ttft_mean_s"), "the headings do not fit"),
-        (PAGE.replace("<!-- end -->", ""), "1 tables begin with a remake comment, 0 of them are whole"),
+        (PAGE.replace("<!-- end -->", ""), "1 tables have a remake comment, 0 of them are whole"),
     ],
 )
 def test_what_is_not_right_is_refused(text: str, why: str) -> None:
@@ -112,7 +116,7 @@ def test_what_is_not_right_is_refused(text: str, why: str) -> None:
 
 
 def test_a_table_made_by_hand_is_left_alone() -> None:
-    assert blocks("<!-- by hand: mfs run quickstart -->\n| a |\n|---|\n| 1 |\n") == []
+    assert blocks("    mfs sweep quickstart\n\n| a |\n|---|\n| 1 |\n") == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,0 +1,143 @@
+"""The command line takes every `mfs` command on a page, with its scenario, keys and policies."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from doc_pages import PAGES, commands, name_of, yaml_files
+
+from experiments.cli.app import app
+from experiments.cli.options import overrides_of
+from experiments.scenario.gpu_profile import profile_text
+from experiments.scenario.keys import field_at
+from experiments.scenario.reading import builtin_scenarios, load_scenario
+from experiments.sweep.plan import as_text, read_over
+from testbed.models.gpus import GPUS
+
+PLACEHOLDERS = {
+    "SCENARIO": "quickstart",
+    "runs/…/scenario.yaml": "quickstart",
+    "KEY=VALUE": "seed=2",
+    "SPEC": "mfs",
+    "KIND": "mooncake",
+} | dict.fromkeys(("N", "R", "D", "S", "SEED"), "2")
+"""What a page writes for something the reader fills in, and a value that stands for it."""
+
+OTHERS_POLICIES = ("small-first",)
+"""Policies that a page writes itself (tested with the page)."""
+
+READERS_FILES = {
+    "conversation_trace.jsonl": '{"timestamp": 0, "input_length": 9, "output_length": 5, "hash_ids": [0]}\n',
+    "qwen_traceA_blksz_16.jsonl": (
+        '{"chat_id": 1, "parent_chat_id": -1, "timestamp": 0.0, "input_length": 16, "output_length": 2,'
+        ' "type": "text", "turn": 1, "hash_ids": [1]}\n'
+    ),
+    "FB2010-1Hr-150-0.txt": "150 1\n1 0 1 1 1 2:1.0\n",
+    "gpu.yaml": profile_text(GPUS["h100"], ""),
+}
+"""What pages let the reader have or make, and what is in it."""
+
+
+@pytest.fixture(autouse=True)
+def _readers_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with the files that pages speak of."""
+    for name, content in READERS_FILES.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    for page in PAGES:
+        for name, content in yaml_files(page.read_text(encoding="utf-8")).items():
+            (tmp_path / name).write_text(content, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+SHOWN = {
+    f"{name_of(page)}: mfs {' '.join(words)}": words
+    for page in PAGES
+    for words in commands(page.read_text(encoding="utf-8"))
+}
+
+
+@pytest.mark.parametrize("words", SHOWN.values(), ids=SHOWN)
+def test_a_command_on_a_page_is_valid(words: list[str]) -> None:
+    check(words)
+
+
+def check(words: list[str]) -> None:
+    """Raise what the command line answers to a command it does not take."""
+    command: Any = typer.main.get_command(app)
+    rest = [filled for word in words if (filled := fill(word))]
+    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        if rest[0] not in command.commands:
+            raise LookupError(f"there is no command {rest[0]!r}")
+        command, rest = command.commands[rest[0]], rest[1:]
+    if rest and rest not in (["--help"], ["--version"]):
+        check_scenario(command.make_context(command.name, rest).params)
+
+
+def fill(word: str) -> str:
+    """`word` of a synopsis as a reader would write it; empty where any more words may stand."""
+    word = word.strip("[]").split("|")[0]
+    return "" if word in ("...", "SETTINGS") else PLACEHOLDERS.get(word, word)
+
+
+def check_scenario(options: dict[str, object]) -> None:
+    scenario = options.get("scenario") or options.get("name") or "quickstart"
+    settings = [text for text in strings(options.get("settings")) if not is_placeholder(text)]
+    policies = [spec for spec in strings(options.get("policy")) if not spec.startswith(OTHERS_POLICIES)]
+    if "scenario" in options or "settings" in options:
+        load_scenario(str(scenario), overrides_of(settings, policies, None))
+    for text in strings(options.get("over")):
+        over = read_over(text)
+        for value in over.values:
+            load_scenario(str(scenario), overrides_of([*settings, f"{over.key}={as_text(value)}"], [], None))
+
+
+def strings(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, (list, tuple)) else []
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether `text` is KEY=VALUE with a value in capitals: then only the key is checked."""
+    key, _, value = text.partition("=")
+    if not value.isupper():
+        return False
+    if field_at(tuple(key.split("."))) is None:
+        raise LookupError(f"there is no key {key!r}")
+    return True
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "rum quickstart",
+        "run quickstrat",
+        "run quickstart --sed 1",
+        "run quickstart --set workload.lod=1",
+        "run quickstart --set workload.load=-1",
+        "run quickstart --policy fare",
+        "sweep quickstart --over workload.lod=1,2",
+        "bench simm",
+    ],
+)
+def test_a_command_that_is_not_valid_is_found(words: str) -> None:
+    with pytest.raises(
+        Exception, match=r"(?i)no such option|no scenario|unknown key|out of range|there is no"
+    ):
+        check(words.split())
+
+
+def test_commands_are_found_where_pages_show_them() -> None:
+    text = (
+        "`mfs run a`, `mfs + requests` and `make test`\n\n"
+        "```\n$ mfs run b \\\n    --seed 1  # why\n.venv/bin/mfs doctor > x\n```\n\n"
+        "    mfs run c      prints\n\n<!-- remake: mfs sweep d\n--over seed=1,2 | column -->\n"
+    )
+
+    assert list(commands(text)) == [
+        ["run", "b", "--seed", "1"],
+        ["doctor"],
+        ["run", "c"],
+        ["sweep", "d", "--over", "seed=1,2"],
+        ["run", "a"],
+    ]
+    assert "quickstart" in builtin_scenarios()
