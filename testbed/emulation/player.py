@@ -91,7 +91,8 @@ class Player:
         self._do(self._conductor.begin())
         while not self._conductor.finished:
             due_ns = self._due_ns()
-            wait_s = _REPORT_S if due_ns is None else min(_REPORT_S, self._wall_until(due_ns))
+            due_in_s = 0.0 if due_ns is None else self._wall_until(due_ns)
+            wait_s = _REPORT_S if due_ns is None else min(_REPORT_S, due_in_s)
             ready = dict(poller.poll(max(0, math.ceil(wait_s * 1000))))
             if self._controller.inbox in ready:
                 message = self._controller.receive()
@@ -101,7 +102,7 @@ class Player:
                 report = self._ranks.receive(0.0)
                 if report is not None:
                     self._hear(report)
-            if self._act_if_due(self._now_ns()) or ready:
+            if self._act_if_due(self._now_ns()) or ready or due_in_s > 0:
                 moved = time.monotonic()
             now = time.monotonic()
             if now - reported >= _REPORT_S:
@@ -110,7 +111,7 @@ class Player:
                 self._ranks.check()
                 done, total = self._conductor.done, self._conductor.total
                 self._progress(RunProgress(phase="running", done=done, total=total))
-            if now - moved > self._patience_s and (due_ns is None or self._wall_until(due_ns) <= 0):
+            if now - moved > self._patience_s:
                 raise RunFailed(
                     f"nothing has moved for {self._patience_s:.0f} s: {self._conductor.describe()}"
                 )
@@ -125,7 +126,7 @@ class Player:
         return (model_ns - self._now_ns()) * self._job.scale.time_dilation / 1e9
 
     def _due_ns(self) -> int | None:
-        """Model time at which the conductor acts next, or of the last start of a micro flow; None without any."""
+        """Model time at which the conductor or a micro flow acts next without being told; None if neither."""
         due_ns = self._conductor.due_ns
         if due_ns is None and self._now_ns() < self._last_start_ns:
             return self._last_start_ns
