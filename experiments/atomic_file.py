@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""Writing files atomically: a file appears whole or not at all."""
 
 import errno
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write; it takes the name `path` when the block ends without an exception.
+    """Yield a temporary path to write. It replaces `path` when the block ends without an exception.
 
-    On an exception (a full disk is an `OSError`) the temporary file is removed and `path` is left
-    as it was. A link keeps pointing to where it does. Raises `OSError` for a `path` that is there and
-    no ordinary file, a device for instance: to take its name would be to destroy it.
+    On an exception (a full disk is an `OSError`), the temporary file is removed and `path` is left as it
+    was. If `path` is a symbolic link, the file it points to is replaced. Raises `OSError` if `path` exists
+    and is not an ordinary file: replacing a device, for instance, would destroy it.
     """
     path = path.resolve()
     if path.exists() and not path.is_file():
@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes private files; results are read by whoever may read the folder.
+        # mkstemp makes private files, but whoever can read the folder may read the results.
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:

@@ -1,8 +1,9 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The exception whose message is meant for the user."""
 
 
 class UserError(Exception):
-    """What was asked for cannot be done. The message says what is wrong, where, and what is allowed.
+    """What the user asked for cannot be done.
 
-    The command prints the message (it may have several lines) and exits with code 2.
+    The message says what is wrong, where, and what is allowed. It may have several lines. The command
+    prints it and exits with code 2.
     """

@@ -1,4 +1,4 @@
-"""JSON for files and for other programs: indented, and without NaN."""
+"""JSON for files and other programs: indented, without NaN or infinity."""
 
 import json
 import math
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def json_text(content: Any) -> str:
-    """`content` as text that ends with its line; what is not a number is null."""
+    """Return `content` as JSON text that ends with a newline. NaN and infinities become null."""
     return json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
-    """`value` with every NaN and infinity replaced by `None`: JSON has no word for them."""
+    """Return `value` with every NaN and infinity replaced by `None`, because JSON cannot express them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""YAML to plain data, with the line each key stands on.
+"""YAML to plain data, with the line of each key.
 
-Stricter than a stock loader where a slip would go unseen (a key given twice, a date where a text
-was meant), and kinder in one place: `1e9` is a number, as everybody who writes it expects.
+Stricter than a stock loader where a slip would go unnoticed (a key given twice, a date where text was
+meant), and more lenient in one place: `1e9` is a number, as people expect.
 """
 
 import re
@@ -13,15 +13,16 @@ import yaml
 from experiments.errors import UserError
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands in a document: keys of mappings and indices of lists."""
+"""The place of a value in a document: keys of mappings and indices of lists."""
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """A `SafeLoader` that leaves dates alone, and `1:30`, which YAML 1.1 takes for 90: they are text here."""
+    """A `SafeLoader` that reads dates as text."""
 
 
+# YAML 1.1 reads `1:30` as 90. Here it is text.
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 _Loader.yaml_implicit_resolvers = {
@@ -32,14 +33,17 @@ _Loader.yaml_implicit_resolvers = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`data` is made of dicts, lists and scalars; `lines[path]` is the line of that key, from 1."""
+    """`data` consists of dicts, lists and scalars. `lines[path]` is the line of a key or item, from 1."""
 
     data: Any
     lines: dict[KeyPath, int]
 
 
 def parse(text: str, source: str) -> Document:
-    """Read one YAML document. Raises `UserError` naming `source` and the line of what is malformed."""
+    """Read one YAML document.
+
+    Raises `UserError` for a malformed one. The message names `source` and, where it is known, the line.
+    """
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -50,7 +54,7 @@ def parse(text: str, source: str) -> Document:
         where = f"{source}, line {mark.line + 1}" if mark else source
         raise UserError(f"{where}: not YAML: {error.problem or error.context}") from None
     except RecursionError:
-        raise UserError(f"{source}: not YAML for a scenario: nested too deeply") from None
+        raise UserError(f"{source}: not YAML that can be read: nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{source}: not YAML: {str(error).splitlines()[0]}") from None
     return Document(data, lines)
@@ -76,7 +80,7 @@ def _plain(
                 raise UserError(f"{source}, line {line}: a key must be a plain word")
             key = key_node.value
             if key in mapping:
-                raise UserError(f"{source}, line {line}: the key {key!r} is there twice")
+                raise UserError(f"{source}, line {line}: the key {key!r} is given twice")
             lines[(*path, key)] = line
             mapping[key] = _plain(loader, value_node, (*path, key), lines, inside, source)
         return mapping

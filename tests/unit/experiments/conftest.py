@@ -1,4 +1,4 @@
-"""What tests of several rooms need: the `mfs` command in this process, and a model in a directory."""
+"""Fixtures for tests of several rooms: the `mfs` command in this process, and a model in a directory."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from toy_fabric import Mfs, ToyFabric
 
 @pytest.fixture
 def mfs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Mfs:
-    """With a fabric `toy` besides the others."""
+    """The command, with a fabric `toy` in addition to the others."""
     monkeypatch.chdir(tmp_path)
     command = Mfs(monkeypatch, capfd)
     command.fabric(ToyFabric())

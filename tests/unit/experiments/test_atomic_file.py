@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""`replacing`: a file appears whole or not at all."""
 
 import os
 from pathlib import Path

@@ -189,7 +189,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("seed: 1\npolicies: [fair\n", "line 3: not YAML"),
-        ("seed: 1\nseed: 2\n", "line 2: the key 'seed' is there twice"),
+        ("seed: 1\nseed: 2\n", "line 2: the key 'seed' is given twice"),
         ("- 1\n", "a scenario is a mapping"),
         ("a: &a [*a]\n", "line 1: this value contains itself"),
         ("a: \x01\n", "not YAML"),
