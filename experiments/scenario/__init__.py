@@ -1,1 +1,1 @@
-"""What a scenario is: its keys and what each may be, reading it from YAML, and writing it back."""
+"""Scenarios: their keys and limits, reading them from YAML, and writing them back."""

@@ -1,4 +1,4 @@
-"""Files that a scenario names: read when it is checked, and not again when it is resolved."""
+"""Files that a scenario names: they are read when it is checked, and not again when it is resolved."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,18 +8,18 @@ Content = TypeVar("Content")
 
 
 class CheckedFiles(Generic[Content]):
-    """What is in the files of one kind, as it was when a scenario that names them was checked last."""
+    """The contents of files of one kind, as of the last check of a scenario that names them."""
 
     def __init__(self, read: Callable[[Path], Content]) -> None:
         self._read = read
         self._contents: dict[str, Content] = {}
 
     def check(self, path: str) -> None:
-        """Read the file now. Raises what `read` raises for one that cannot be used."""
+        """Read the file now. Raises what `read` raises for a file that cannot be used."""
         self._contents[path] = self._read(Path(path))
 
     def content(self, path: str) -> Content:
-        """What was read last; a file that this process has not checked is read now."""
+        """Return what was read last. A file that this process has not checked is read now."""
         if path not in self._contents:
             self.check(path)
         return self._contents[path]

@@ -1,4 +1,4 @@
-"""The sections of a scenario that say what there is: the network, and who computes where."""
+"""The sections of a scenario for the cluster: the network, and the ranks on it."""
 
 import enum
 
@@ -38,14 +38,14 @@ class TopologySection(Section):
         default=None,
         ge=0.001,
         le=100_000,
-        description="what a GPU and its server's NVSwitch carry each way, Gb/s; null: traffic inside a "
+        description="rate between a GPU and its server's NVSwitch, each way, Gb/s; null: traffic inside a "
         "server is free",
     )
     pcie_gbps: float | None = Field(
         default=None,
         ge=0.001,
         le=100_000,
-        description="what a GPU and its NIC carry each way, Gb/s; null: more than the NIC, no limit",
+        description="rate between a GPU and its NIC, each way, Gb/s; null: no limit",
     )
     leaves: int = Field(default=2, ge=1, le=1024, description="leaf switches (leaf-spine only)")
     spines: int = Field(
@@ -55,41 +55,42 @@ class TopologySection(Section):
         default=None,
         ge=1,
         le=4096,
-        description="servers below a leaf (leaf-spine only; null: servers / leaves, rounded up) or of a "
+        description="servers below a leaf (leaf-spine only; null: servers / leaves, rounded up) or in a "
         "group with rails of its own (rail-optimised only; null: all)",
     )
-    k: int = Field(default=4, ge=2, le=64, description="ports of a switch (fat-tree only), an even number")
+    k: int = Field(default=4, ge=2, le=64, description="ports of a switch, an even number (fat-tree only)")
     oversubscription: float = Field(
         default=1.0,
         ge=0.01,
         le=64,
-        description="what the servers below a leaf, edge or rail switch can send over what its uplinks carry",
+        description="rate that the servers below a leaf, edge or rail switch can send at, divided by the "
+        "rate of its uplinks",
     )
 
     @property
     def below_each_leaf(self) -> int:
-        """`hosts_per_leaf`, decided."""
+        """`hosts_per_leaf`, with null resolved."""
         if self.kind is TopologyKind.RAIL_OPTIMISED:
             return self.hosts_per_leaf or self.servers
         return self.hosts_per_leaf or -(-self.servers // self.leaves)
 
     @property
     def server_count(self) -> int:
-        """How many servers the topology has; a leaf-spine fills every leaf."""
+        """The number of servers in the topology: a leaf-spine fills every leaf, beyond `servers`."""
         if self.kind is TopologyKind.LEAF_SPINE:
             return self.leaves * self.below_each_leaf
         return self.servers
 
     @property
     def nic_count(self) -> int:
-        """`nics_per_server`, decided."""
+        """`nics_per_server`, with null resolved."""
         if self.kind is TopologyKind.RAIL_OPTIMISED:
             return self.gpus_per_server or 1
         return self.nics_per_server or 1
 
     @property
     def without_meaning(self) -> tuple[str, ...]:
-        """The keys that are not at their default and that this kind of topology does not look at."""
+        """The keys that differ from their defaults but have no effect in this kind of topology."""
         fields = type(self).model_fields
         return tuple(
             key
@@ -101,7 +102,9 @@ class TopologySection(Section):
     def _consistent(self) -> "TopologySection":
         if self.kind is TopologyKind.FAT_TREE:
             if self.k % 2:
-                raise refusal("topology.k", f"the switches of a fat-tree have an even number, not {self.k}")
+                raise refusal(
+                    "topology.k", f"the switches of a fat-tree have an even number of ports, not {self.k}"
+                )
             if self.servers > fat_tree_servers(self.k):
                 raise refusal(
                     "topology.servers",
@@ -151,21 +154,22 @@ class UnitsSection(Section):
     ep: int | None = Field(
         default=None, ge=1, le=1024, description="expert-parallel ranks of a unit; null: by the model"
     )
-    sp: int = Field(default=1, ge=1, le=64, description="parts that a sequence is split into, on ranks each")
+    sp: int = Field(default=1, ge=1, le=64, description="parts of a sequence, each on its own ranks")
     pp: int = Field(
-        default=1, ge=1, le=64, description="pipeline stages of a unit, each with a share of the layers"
+        default=1, ge=1, le=64, description="pipeline stages of a unit, each with a part of the layers"
     )
     sequence: SequenceExchange = Field(
         default=SequenceExchange.RING,
         description="how the parts of a sequence attend to each other: KV goes round a ring (ring), or each "
-        "gets all tokens of some heads (ulysses)",
+        "part gets all tokens of some heads (ulysses)",
     )
     expert_skew: float = Field(
         default=0.0,
         ge=0,
         le=10,
-        description="exponent of Zipf's law that the popularity of a layer's experts follows; 0: all alike",
+        description="exponent of Zipf's law for the popularity of a layer's experts; 0: all alike",
     )
     layout: Layout = Field(
-        default=Layout.SPREAD, description="a unit's ranks on as many servers as there are, or on few"
+        default=Layout.SPREAD,
+        description="spread: consecutive ranks on different servers; packed: one server after the other",
     )

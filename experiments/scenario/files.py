@@ -8,7 +8,7 @@ from experiments.scenario.scenario import Scenario
 
 
 def files_of(scenario: Scenario) -> list[Path]:
-    """What resolving `scenario` reads: its trace, calibration, model and GPU profile, if they are files."""
+    """Return the paths of the trace, calibration, model and GPU profile that `scenario` names."""
     named = [
         scenario.workload.path,
         scenario.simulation.calibration,

@@ -1,4 +1,4 @@
-"""The GPU a scenario names: one known here, or a profile, a YAML file with the fields of `GpuSpeed`."""
+"""The GPU of a scenario: a known one, or one from a profile, a YAML file with the fields of `GpuSpeed`."""
 
 import json
 import os
@@ -17,33 +17,41 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 class GpuProfile(Section):
-    """The keys of a profile, one for each field of `GpuSpeed`."""
+    """The keys of a profile: one for each field of `GpuSpeed`."""
 
-    name: str = Field(min_length=1, description="what results call this GPU")
+    name: str = Field(min_length=1, description="name of this GPU in results")
     peak_flops: float = Field(ge=1e6, le=1e18, description="dense 16-bit peak, FLOP/s")
     memory_bytes_per_s: float = Field(ge=1e6, le=1e16, description="peak bandwidth of its memory, B/s")
     efficiency: float = Field(gt=0, le=1, description="share of the peak that prefill reaches")
     memory_efficiency: float = Field(
         default=1.0, gt=0, le=1, description="share of the bandwidth that reading weights and KV reaches"
     )
-    launch_s: float = Field(default=0.0, ge=0, le=1, description="seconds that a step takes besides its work")
+    launch_s: float = Field(
+        default=0.0, ge=0, le=1, description="seconds that a step takes in addition to its work"
+    )
     measured: str = Field(default="", description="where the shares come from; empty for an assumption")
 
 
 def gpu_named(name: str) -> GpuSpeed:
-    """The GPU of that name, or the one whose profile is the file `name`. Raises `UserError`."""
+    """Return the GPU of that name, or the one whose profile is the file `name`.
+
+    Raises `UserError` for a profile that cannot be used.
+    """
     return GPUS[name] if name in GPUS else GPU_FILES.content(name)
 
 
 def as_gpu_path(name: str, directory: Path) -> str | None:
-    """The absolute path that `name`, written in a file of `directory`, means; None where it is no path."""
+    """Return the absolute path that `name` means in a file of `directory`; None if it is not a path."""
     if not name.endswith(_SUFFIXES) and "/" not in name:
         return None
     return os.path.abspath(directory / os.path.expanduser(name))
 
 
 def read_profile(path: Path) -> GpuSpeed:
-    """The GPU of a profile. Raises `UserError`, naming file, line and key, for one that cannot be used."""
+    """Return the GPU of a profile.
+
+    Raises `UserError` for a profile that cannot be used. The message names the file, the line and the key.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
@@ -54,7 +62,7 @@ def read_profile(path: Path) -> GpuSpeed:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     document = yaml_file.parse(text, str(path))
     if not isinstance(document.data, dict):
-        raise UserError(f"{path}: no GPU profile: its keys are {', '.join(GpuProfile.model_fields)}")
+        raise UserError(f"{path}: not a GPU profile with the keys {', '.join(GpuProfile.model_fields)}")
     try:
         profile = GpuProfile.model_validate(document.data, strict=True)
     except ValidationError as error:
@@ -74,18 +82,18 @@ GPU_FILES = CheckedFiles(read_profile)
 
 
 def profile_text(gpu: GpuSpeed, comments: str) -> str:
-    """The YAML that `read_profile` reads `gpu` from, `comments` line by line above it."""
+    """Return the profile of `gpu` as `read_profile` reads it, below the lines of `comments`."""
     lines = [f"# {line}".rstrip() for line in comments.splitlines()]
     for name in GpuProfile.model_fields:
         value = getattr(gpu, name)
-        # A text of JSON is one of YAML too.
+        # A JSON string is also a YAML string.
         shown = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else f"{value:.6g}"
         lines.append(f"{name}: {shown}")
     return "\n".join(lines) + "\n"
 
 
 def _problem(key: str, message: str, kind: str) -> tuple[str, str]:
-    """The key to blame, and what is wrong with it."""
+    """Return the key to blame, and what is wrong with it."""
     if kind == PydanticKind.MISSING:
         return key, f"{key!r} is missing"
     if kind == PydanticKind.EXTRA:

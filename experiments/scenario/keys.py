@@ -1,4 +1,4 @@
-"""The keys of a scenario file, from its models: which exist, and what each may be."""
+"""The keys of a scenario file and the values they allow, derived from its pydantic models."""
 
 import enum
 import types
@@ -16,18 +16,18 @@ from experiments.yaml_file import KeyPath
 
 
 def key_of(name: str, field: FieldInfo) -> str:
-    """The key in the file of the field `name`; they differ where the key is a word of Python."""
+    """Return the key of the field `name` in the file. They differ where the key is a Python keyword."""
     return field.alias or name
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a section of its own, None for a plain value."""
+    """Return the model of a field that is a section; None for a plain value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a field may be, in words: `"star | leaf-spine"`, `"2 .. 4096"`, or nothing when open."""
+    """Return what a field may be: `"star | leaf-spine"`, `"2 .. 4096"`, or `""` if there is no limit."""
     kinds = _kinds(field.annotation)
     words: list[str] = []
     for kind in kinds:
@@ -54,7 +54,7 @@ def allowed(field: FieldInfo) -> str:
 
 
 def field_at(path: KeyPath) -> FieldInfo | None:
-    """The field that a path of keys leads to; None for an item of a list or a class of SLO."""
+    """Return the field that a path of keys leads to; None for an item of a list and for an SLO class."""
     model: type[BaseModel] | None = Scenario
     field: FieldInfo | None = None
     for key in path:
@@ -67,7 +67,7 @@ def field_at(path: KeyPath) -> FieldInfo | None:
 
 
 def suggestion(path: KeyPath) -> str | None:
-    """The full key that an unknown one was probably meant to be."""
+    """Return the full key that is closest to an unknown one; None if none is close."""
     *parents, last = (str(part) for part in path)
     siblings = _siblings(path[:-1])
     guess = nearest(last, siblings)
@@ -83,7 +83,7 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _siblings(parents: KeyPath) -> list[str]:
-    """The keys that are valid below `parents`, looking into lists and dicts of models too."""
+    """Return the keys that are valid below `parents`, also inside lists and dicts of models."""
     kinds: list[Any] = [Scenario]
     for key in parents:
         model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)

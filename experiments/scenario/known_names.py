@@ -1,7 +1,7 @@
-"""Checks that a name in a scenario is one that something here answers to.
+"""Checks that the names in a scenario are known: of models, GPUs, routers, policies, fabrics and so on.
 
-The registries are imported when the first name is checked: reading a scenario of defaults, or
-showing the help of the command, needs none of them.
+The registries are imported when a name is checked, because reading a scenario of defaults and showing the
+help of the command need none of them.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from experiments.scenario.section import ProblemKind, refusal
 
 
 def known_model(name: str) -> str:
-    """A model known here, or the path of a `config.json`, which has to be that of a model."""
+    """Return the name of a known model, or the absolute path of a `config.json`, which is read now."""
     from experiments.scenario.model_file import MODEL_FILES, as_model_path
     from testbed.models.known_models import MODELS
 
@@ -29,7 +29,7 @@ def known_model(name: str) -> str:
 
 
 def known_gpu(name: str) -> str:
-    """A GPU known here, or the path of a profile, which has to be right."""
+    """Return the name of a known GPU, or the absolute path of a profile, which is read now."""
     from experiments.scenario.gpu_profile import GPU_FILES, as_gpu_path
     from testbed.models.gpus import GPUS
 
@@ -55,11 +55,11 @@ def known_decode_choice(name: str) -> str:
 def known_batching(name: str) -> str:
     from testbed.serving.batching.rules import BATCHING
 
-    return _one_of(name, BATCHING, "batching")
+    return _one_of(name, BATCHING, "batching rule")
 
 
 def known_policy(spec: str) -> str:
-    """`spec` is a name with or without options and request control, as in `mfs(rho=0) + requests`."""
+    """Check a spec: a name, with or without options and request control, as in `mfs(rho=0) + requests`."""
     from controller.policies import PolicyError
     from controller.spec import read_spec
 
@@ -87,7 +87,7 @@ def known_fabric(name: str) -> str:
 
 
 def _check(key: str, files: CheckedFiles[Any], path: str) -> None:
-    """Read the file that `key` names, and blame the key for what is wrong with it."""
+    """Read the file that `key` names. What is wrong with the file is reported for the key."""
     try:
         files.check(path)
     except UserError as error:
@@ -101,7 +101,7 @@ def _one_of(name: str, known: Iterable[str], what: str) -> str:
     guess = nearest(name, names)
     raise PydanticCustomError(
         ProblemKind.UNKNOWN_NAME.value,
-        "no {what} here{hint} (known: {known})",
+        "not a known {what}{hint} (known: {known})",
         {
             "what": what,
             "hint": f"; did you mean {guess!r}?" if guess else "",

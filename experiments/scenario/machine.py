@@ -23,19 +23,19 @@ class ScaleSection(Section):
         default=60.0,
         ge=0.1,
         le=86400,
-        description="wall seconds the work of one policy should take, where time_dilation is null",
+        description="wall seconds that the work of one policy should take if time_dilation is null",
     )
     link_mbps: float = Field(
         default=15.0,
         ge=0.1,
         le=10000,
-        description="rate of a NIC on the machine in Mb/s, where bytes_scale is null",
+        description="rate of a NIC on the machine if bytes_scale is null, Mb/s",
     )
 
 
 class WorkersSection(Section):
     device: Device = Field(
-        default=Device.AUTO, description="where tensors live; auto: CUDA where there is one"
+        default=Device.AUTO, description="where tensors are; auto: on a CUDA device if there is one"
     )
     compute: ComputeMode = Field(
         default=ComputeMode.TIMED, description="wait for the modelled time, or multiply real matrices"
@@ -49,5 +49,5 @@ class WorkersSection(Section):
         default=0.1,
         ge=0,
         le=1,
-        description="share of the transfers whose payload is checked on arrival (of flows: all)",
+        description="share of the transfers whose payload is checked on arrival (micro workloads: all)",
     )

@@ -1,4 +1,4 @@
-"""The flows of the micro workload as a scenario file writes them."""
+"""The flows of the micro workload, as a scenario file gives them."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -8,7 +8,7 @@ MAX_FLOW_BYTES = 10**15
 
 
 class FlowSpec(BaseModel):
-    """One transfer from server `src` to server `dst`. Times are model seconds from the start."""
+    """One transfer from server `src` to server `dst`. Times are model seconds from the start of the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -24,7 +24,10 @@ class FlowSpec(BaseModel):
 
 
 def problem_with(flows: tuple[FlowSpec, ...], servers: int) -> tuple[str, str] | None:
-    """The first flow that does not fit servers h1..h`servers` or its fellows, as (key, reason)."""
+    """Return the key and the reason for the first flow that is not valid; None if all are valid.
+
+    Servers are named h1..h`servers`.
+    """
     names = {f"h{i + 1}" for i in range(servers)}
     seen: set[str] = set()
     for i, flow in enumerate(flows):
@@ -38,7 +41,7 @@ def problem_with(flows: tuple[FlowSpec, ...], servers: int) -> tuple[str, str] |
         if flow.src == flow.dst:
             return f"{key}.dst", f"{flow.dst!r} is the source too; a flow goes to another server"
         if flow.id in seen:
-            return f"{key}.id", f"{flow.id!r} is there twice"
+            return f"{key}.id", f"{flow.id!r} is used twice"
         if flow.deadline_s is not None and flow.deadline_s <= flow.start_s:
             return (
                 f"{key}.deadline_s",

@@ -1,4 +1,4 @@
-"""The model a scenario names: one known here, or a Hugging Face `config.json`."""
+"""The model of a scenario: a known one, or one from a Hugging Face `config.json`."""
 
 import json
 import os
@@ -15,26 +15,29 @@ _CONFIG = "config.json"
 
 
 def model_named(name: str) -> ModelShape:
-    """The model of that name, or the one that the file or directory `name` describes. Raises `UserError`."""
+    """Return the model of that name, or the one that the file or directory `name` describes.
+
+    Raises `UserError` for a file or directory that cannot be used.
+    """
     return MODELS[name] if name in MODELS else MODEL_FILES.content(name)
 
 
 def model_from_option(name: str) -> ModelShape:
-    """The model that an option names: one known here, or a file. Raises `UserError`."""
+    """Return the model that an option names: a known one, or one from a file. Raises `UserError`."""
     path = as_model_path(name, Path.cwd())
     if path is None and name not in MODELS:
         guess = nearest(name, MODELS)
         hint = f"; did you mean {guess!r}?" if guess else ""
         raise UserError(
-            f"{name!r} is no model here{hint} (known: {', '.join(sorted(MODELS))}; or a config.json)"
+            f"{name!r} is not a known model{hint} (known: {', '.join(sorted(MODELS))}; or a config.json)"
         )
     return model_named(path or name)
 
 
 def read_model(path: Path) -> ModelShape:
-    """The model of a `config.json`, or of a directory with one, under the name of the directory or file.
+    """Return the model of a `config.json` or of a directory with one, named after the directory or file.
 
-    Raises `UserError`, naming the file and the key, for what is not there or describes no model.
+    Raises `UserError`, naming the file and the key, if there is no such file or it describes no model.
     """
     file = path / _CONFIG if path.is_dir() else path
     if not file.is_file():
@@ -48,9 +51,9 @@ def read_model(path: Path) -> ModelShape:
     except json.JSONDecodeError as error:
         raise UserError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from None
     except RecursionError:
-        raise UserError(f"{file}: not JSON for a model: nested too deeply") from None
+        raise UserError(f"{file}: not JSON that can be read: nested too deeply") from None
     if not isinstance(config, dict):
-        raise UserError(f"{file}: no model: a set of keys and values is needed")
+        raise UserError(f"{file}: not a model: a mapping of keys to values is needed")
     try:
         return shape_from_config(config, _name_of(file))
     except ConfigError as error:
@@ -58,7 +61,7 @@ def read_model(path: Path) -> ModelShape:
 
 
 def as_model_path(name: str, directory: Path) -> str | None:
-    """The absolute path that `name`, written in a file of `directory`, means; None where it is no path."""
+    """Return the absolute path that `name` means in a file of `directory`; None if it is not a path."""
     path = directory / os.path.expanduser(name)
     named = name.endswith(".json") or "/" in name
     if named or (name not in MODELS and (path / _CONFIG).is_file()):

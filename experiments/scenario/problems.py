@@ -1,4 +1,4 @@
-"""What is wrong with a scenario, in the words of the person who wrote it."""
+"""Error messages for a scenario, in terms of its file and its options."""
 
 import re
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ _EXPECTED = {
 
 
 def problem_line(problem: ErrorDetails, origins: Mapping[KeyPath, str], source: str) -> str:
-    """One line for one finding of pydantic: where it was written, the key, the value, what is right.
+    """Describe one error of pydantic in one line: the place, the key, the value, and what is allowed.
 
-    `origins` says where each key was given; `source` is named when the key was given nowhere.
+    `origins` has the place of each key. `source` is named for a key that is given nowhere.
     """
     context: dict[str, Any] = problem.get("ctx") or {}
     path: KeyPath = tuple(problem["loc"])
@@ -46,7 +46,7 @@ def problem_line(problem: ErrorDetails, origins: Mapping[KeyPath, str], source: 
 
 
 def dotted(path: KeyPath) -> str:
-    """`("workload", "flows", 1, "dst")` as `workload.flows[1].dst`."""
+    """Return `("workload", "flows", 1, "dst")` as `workload.flows[1].dst`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

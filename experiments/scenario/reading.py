@@ -1,8 +1,8 @@
-"""From a name or a file, and what the command line adds, to a checked `Scenario`.
+"""From a name or a file, and the options of the command line, to a checked `Scenario`.
 
-Layers are merged from the most basic (`extends`) to the last word (`--set`): mappings key by key,
-lists and values as a whole. Every value remembers the layer it came from, so that an error can say
-which file and line, or which option, to change.
+Layers are merged from the most basic one (`extends`) to the command line (`--set`), which has the last
+word: mappings key by key, lists and values as a whole. The place of every key is kept, so that an error can
+say which file and line, or which option, to change.
 """
 
 import json
@@ -31,20 +31,20 @@ _ALTERNATIVES = (
     ("workload", ("rate", "load", "time_scale")),
     ("slo", ("multiple", "absolute_s")),
 )
-"""Keys of which one at most can hold: a layer that sets one takes back what it inherits of the others."""
+"""Keys that exclude each other. A layer that sets one of them clears the others that it inherits."""
 
 _FILES = (("workload", "path"), ("simulation", "calibration"))
-"""Keys that name a file, relative to the file they stand in."""
+"""Keys that name a file, relative to the file they are in."""
 
 _NAMES_OR_FILES = {"model": as_model_path, "gpu": as_gpu_path}
-"""Keys that name something known here, or a file."""
+"""Keys that name something known or a file."""
 
 _KIND_OF_FORMAT = {format: kind for kind, format in TRACES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Keys from one place. `origins[path]` is what an error calls the place of a key."""
+    """The keys of one file, or of all options. `origins[path]` is the place of a key in error messages."""
 
     data: dict[str, Any]
     source: str
@@ -54,7 +54,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A key given on the command line: `value` is YAML text, `option` how the user spelled it."""
+    """A key given on the command line. `value` is YAML text, `option` the option as the user wrote it."""
 
     key: str
     value: str
@@ -62,7 +62,7 @@ class Override:
 
 
 def override(text: str) -> Override:
-    """`key.path=value` as given to `--set`. Raises `UserError` when it has no such form."""
+    """Read `key.path=value` as given to `--set`. Raises `UserError` for text of another form."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {text}: write it as key.path=value, e.g. --set topology.servers=12")
@@ -70,39 +70,39 @@ def override(text: str) -> Override:
 
 
 def load_scenario(name_or_path: str, overrides: list[Override] | None = None) -> Scenario:
-    """The scenario of that name, or in that YAML file, with `overrides` on top of it.
+    """Return the scenario of that name, or the one in that YAML file, with `overrides` applied.
 
-    Raises `UserError` for a file that is not there or not YAML, for a key that does not exist and
-    for a value that is not allowed, naming the place, the key and what would be right.
+    Raises `UserError` for a file that does not exist or is not YAML, for a key that does not exist and for
+    a value that is not allowed. The message names the place, the key and what is allowed.
     """
     return read_scenario(name_or_path).scenario(overrides)
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioFile:
-    """The layers of a scenario as read, the most basic first: to make it with one override after another."""
+    """The layers of a scenario as read, the most basic first. Many scenarios can be made from them."""
 
     layers: tuple[Layer, ...]
 
     def scenario(self, overrides: list[Override] | None = None) -> Scenario:
-        """As `load_scenario`, without reading the files again."""
+        """Do the same as `load_scenario`, without reading the scenario files again."""
         added = [_override_layer(overrides)] if overrides else []
         return _checked([*self.layers, *added])
 
 
 def read_scenario(name_or_path: str) -> ScenarioFile:
-    """The scenario of that name, or in that YAML file. Raises `UserError` for one that cannot be read."""
+    """Read the scenario of that name, or the one in that YAML file. Raises `UserError`."""
     return ScenarioFile(tuple(_layers(*_locate(name_or_path, Path.cwd(), ""), seen=())))
 
 
 def builtin_scenarios() -> dict[str, Path]:
-    """The scenarios that come with the package, by name."""
+    """Return the files of the scenarios that come with the package, by name."""
     folder = Path(str(resources.files("experiments") / "scenarios"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def _locate(name: str, relative_to: Path, asked_by: str) -> tuple[Path, str]:
-    """The file behind a scenario name or path, and what to call it in messages."""
+    """Return the file of a scenario name or path, and its name in messages."""
     builtin = builtin_scenarios()
     if name in builtin:
         return builtin[name], f"scenario {name}"
@@ -120,7 +120,7 @@ def _locate(name: str, relative_to: Path, asked_by: str) -> tuple[Path, str]:
 
 
 def _layers(path: Path, source: str, seen: tuple[Path, ...]) -> list[Layer]:
-    """The file and all it extends, the most basic first."""
+    """Return the layers of a file and of all that it extends, the most basic first."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -149,12 +149,12 @@ def _layers(path: Path, source: str, seen: tuple[Path, ...]) -> list[Layer]:
 
 
 def _name_from(path: Path) -> str:
-    """A file's name as a scenario's: what could not be part of a directory's name is left out."""
+    """Return a scenario name for a file: its stem, without what cannot be part of a directory's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "unnamed"
 
 
 def _override_layer(overrides: list[Override]) -> Layer:
-    """All options are one layer: two that contradict each other are an error, not a race."""
+    """Return all options as one layer, so that setting two keys that exclude each other is an error."""
     layer = Layer({}, "the command line", {}, Path.cwd())
     for item in overrides:
         document = yaml_file.parse(item.value, item.option)
@@ -175,11 +175,11 @@ def _checked(layers: list[Layer]) -> Scenario:
         _merge(merged, _with_absolute_paths(layer))
         origins = _without_replaced(origins, layer) | layer.origins
     try:
-        # By way of JSON: strict about numbers, yet enums and lists come from what YAML has.
+        # Validating JSON is strict about numbers, and still accepts text for enums and lists for tuples.
         scenario = Scenario.model_validate_json(json.dumps(merged, default=str), strict=True)
     except ValidationError as error:
         problems = error.errors()
-        # A list whose items are wrong is also called too short: say only what is wrong with them.
+        # pydantic also calls a list with wrong items too short: report only the items.
         inside = {problem["loc"][:-1] for problem in problems}
         found = [
             problem_line(problem, origins, layers[-1].source)
@@ -191,7 +191,7 @@ def _checked(layers: list[Layer]) -> Scenario:
 
 
 def _without_replaced(origins: dict[KeyPath, str], layer: Layer) -> dict[KeyPath, str]:
-    """`origins` less those inside a list or value that `layer` replaces as a whole."""
+    """Return `origins` without those inside a list or value that `layer` replaces as a whole."""
     replaced = {path for path in layer.origins if not isinstance(_at(layer.data, path), dict)}
     return {
         path: origin
@@ -201,7 +201,7 @@ def _without_replaced(origins: dict[KeyPath, str], layer: Layer) -> dict[KeyPath
 
 
 def _at(data: Any, path: KeyPath) -> Any:
-    """The value at `path`; None where a later option has replaced what led there."""
+    """Return the value at `path`; None if a later option has replaced a value on the way to it."""
     for key in path:
         try:
             data = data[key]
@@ -231,7 +231,7 @@ def _take_back_alternatives(merged: dict[str, Any], layer: Layer) -> None:
 
 
 def _with_absolute_paths(layer: Layer) -> dict[str, Any]:
-    """The layer's keys with the files they name made independent of where the layer was written."""
+    """Return the layer's keys, with absolute paths for the files that they name."""
     data = layer.data
     for name, key in _FILES:
         section = data.get(name)
@@ -246,7 +246,7 @@ def _with_absolute_paths(layer: Layer) -> dict[str, Any]:
 
 
 def _with_detected_kind(scenario: Scenario) -> Scenario:
-    """A path beside a generated kind means that trace, whatever its format is."""
+    """Set the kind of a workload that has a trace and a generated kind to the kind of the trace."""
     workload = scenario.workload
     if workload.path is None or workload.kind not in SYNTHETIC:
         return scenario

@@ -1,8 +1,8 @@
-"""What a scenario is: every key, its default, what it means and what it may be.
+"""The scenario: every key with its default, its meaning and its limits.
 
-The larger sections are in files of their own beside this one. The models are frozen and refuse keys they
-do not know. `experiments.scenario.reading` reads them from YAML, `experiments.scenario.text` writes them
-back with each description as a comment.
+The larger sections have files of their own. The models are frozen and refuse unknown keys.
+`experiments.scenario.reading` reads them from YAML, and `experiments.scenario.text` writes them back with
+each description as a comment.
 """
 
 from typing import Annotated
@@ -21,23 +21,23 @@ from testbed.serving.slo import DEFAULT_CLASS
 
 
 class SchedulerSection(Section):
-    levels: int = Field(default=6, ge=2, le=6, description="levels of the queue that are used (K)")
+    levels: int = Field(default=6, ge=2, le=6, description="levels that a policy uses (K)")
     mlu_top: float = Field(
-        default=0.5, gt=0, le=1, description="MLU from which an S3 flow is at the top level (U)"
+        default=0.5, gt=0, le=1, description="MLU from which an S3 flow is at the top level, P1 (U)"
     )
     mlu_base: float = Field(
-        default=4.0, gt=1, le=1000, description="ratio between the MLU thresholds of two levels (E)"
+        default=4.0, gt=1, le=1000, description="ratio of the MLU thresholds of neighbouring levels (E)"
     )
     recheck_ms: float = Field(
         default=5.0,
         ge=1e-3,
         le=1e6,
-        description="how often S3 is judged again once compute is over, model ms",
+        description="how often levels are decided again (mfs: of S3, once compute is over), model ms",
     )
 
 
 class Scenario(Section):
-    """A whole experiment: the cluster, the work, the policies to compare."""
+    """An experiment: the cluster, the work, and the policies to compare."""
 
     name: str = Field(
         default="unnamed", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run directory"
@@ -54,10 +54,10 @@ class Scenario(Section):
         description="the GPU of a rank: a name, or a profile (YAML) as `mfs calibrate gpu` writes it, "
         "relative to this file (from --set: to the working directory)",
     )
-    units: UnitsSection = Field(default=UnitsSection(), description="who computes, and where")
+    units: UnitsSection = Field(default=UnitsSection(), description="prefill units and decode workers")
     serving: ServingSection = Field(default=ServingSection(), description="the serving system")
     workload: WorkloadSection = Field(default=WorkloadSection(), description="the requests, or the flows")
-    slo: SloSection = Field(default=SloSection(), description="when a first token is in time")
+    slo: SloSection = Field(default=SloSection(), description="the TTFT that requests are promised")
     scale: ScaleSection = Field(
         default=ScaleSection(),
         description="how the model is mapped to the machine: a link of R bit/s runs at "
@@ -69,24 +69,26 @@ class Scenario(Section):
         description="policies to run, one after the other; `mfs policies` lists them and "
         'the options they take, as in "mfs(rho=0)" and "mfs(rho=0) + requests"',
     )
-    scheduler: SchedulerSection = Field(default=SchedulerSection(), description="the knobs of MFS")
+    scheduler: SchedulerSection = Field(
+        default=SchedulerSection(), description="defaults for the policy options of the same names"
+    )
     workers: WorkersSection = Field(default=WorkersSection(), description="the worker processes")
     simulation: SimulationSection = Field(
-        default=SimulationSection(), description="what only the simulated fabric has"
+        default=SimulationSection(), description="options of the simulated fabric"
     )
     fabric: Annotated[str, AfterValidator(known_fabric)] = Field(
         default="auto",
-        description="the fabric to run on; auto: the emulated one (mininet) where this machine has what it "
+        description="the fabric to run on; auto: the emulated one (mininet) if this machine has what it "
         "needs, else the simulated one (sim)",
     )
-    seed: int = Field(default=1, ge=0, le=2**32 - 1, description="of everything that is drawn at random")
+    seed: int = Field(default=1, ge=0, le=2**32 - 1, description="seed of everything drawn at random")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
         written = ["".join(policy.split()) for policy in self.policies]
         twice = [p for i, p in enumerate(self.policies) if written[i] in written[:i]]
         if twice:
-            raise refusal("policies", f"{twice[0]!r} is there twice")
+            raise refusal("policies", f"{twice[0]!r} is listed twice")
         known = [DEFAULT_CLASS, *self.slo.classes]
         if self.workload.slo_class not in known:
             raise refusal(
@@ -96,7 +98,7 @@ class Scenario(Section):
         if self.serving.preempt_layers is not None and self.units.pp > 1:
             raise refusal(
                 "serving.preempt_layers",
-                "a unit with pipeline stages (units.pp) has several batches in it and cannot be preempted",
+                "a unit with pipeline stages (units.pp) runs several batches and cannot be preempted",
             )
         problem = problem_with(self.workload.flows, self.topology.server_count)
         if problem is not None:

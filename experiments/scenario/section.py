@@ -1,4 +1,4 @@
-"""What all sections of a scenario have in common: what they refuse, and how they say so."""
+"""What all sections of a scenario have in common: what they refuse, and how they report it."""
 
 import enum
 from typing import Any
@@ -8,13 +8,13 @@ from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
-    """A part of a scenario: frozen, and without room for keys and numbers it does not know."""
+    """A section of a scenario. It is frozen, and refuses unknown keys and numbers that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PydanticKind(enum.StrEnum):
-    """The types of the errors that pydantic finds, as far as they are told apart here."""
+    """The types of pydantic's errors that get messages of their own."""
 
     MISSING = "missing"
     EXTRA = "extra_forbidden"
@@ -25,7 +25,7 @@ class PydanticKind(enum.StrEnum):
 
 
 class ProblemKind(enum.StrEnum):
-    """The types of the errors that are found here, beside those of pydantic."""
+    """The types of errors that we raise, in addition to those of pydantic."""
 
     REFUSED = "refused"
     UNKNOWN_NAME = "unknown_name"
@@ -35,6 +35,6 @@ class ProblemKind(enum.StrEnum):
 
 
 def refusal(key: str, reason: str) -> PydanticCustomError:
-    """An error of several keys together, or of a file, blamed on one key by its full name."""
+    """Return an error of several keys together, or of a file, that is reported for the full key `key`."""
     context: dict[str, Any] = {"key": key, "reason": reason}
     return PydanticCustomError(ProblemKind.REFUSED.value, "{reason}", context)

@@ -21,13 +21,13 @@ class FetchStart(enum.StrEnum):
 
 class ServingSection(Section):
     router: Annotated[str, AfterValidator(known_router)] = Field(
-        default="least-queued-tokens", description="which prefill unit a request is sent to"
+        default="least-queued-tokens", description="how the prefill unit of a request is picked"
     )
     max_batch_tokens: int = Field(
-        default=8192, ge=1, le=16_777_216, description="most tokens to compute in one prefill batch"
+        default=8192, ge=1, le=16_777_216, description="most new tokens of a prefill batch"
     )
     decode: Annotated[str, AfterValidator(known_decode_choice)] = Field(
-        default="round-robin", description="which decode worker a request is given"
+        default="round-robin", description="how the decode worker of a request is picked"
     )
     batching: Annotated[str, AfterValidator(known_batching)] | None = Field(
         default=None,
@@ -38,28 +38,29 @@ class ServingSection(Section):
         default=None,
         ge=1,
         le=16_777_216,
-        description="a prompt that does not fit into a batch of this many new tokens is split; null: none is",
+        description="a prompt that does not fit into a batch of this many new tokens is split; null: no "
+        "prompt is split",
     )
     preempt_layers: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="after so many layers a batch pauses, and one that would be too late after it may go "
-        "first; null: a batch runs through",
+        description="a batch pauses after every so many layers, and requests that would be late after it "
+        "may go first; null: batches do not pause",
     )
     decode_batch: int | None = Field(
         default=None,
         ge=1,
         le=100_000,
-        description="requests that a decode worker has in one step at most; null: nothing after the first "
-        "token is modelled, and no TPOT reported",
+        description="most requests in one step of a decode worker; null: nothing after the first token is "
+        "modelled, and no TPOT is reported",
     )
     decode_background: int = Field(
         default=0,
         ge=0,
         le=100_000,
-        description="requests that each decode worker decodes all the while: their collectives are traffic "
-        "beside that of prefill",
+        description="requests that each decode worker decodes throughout the run; their collectives add to "
+        "the traffic",
     )
     all_reduce: AllReduce = Field(
         default=AllReduce.RING, description="how tensor-parallel ranks add up their vectors"
@@ -68,15 +69,16 @@ class ServingSection(Section):
         default=None,
         ge=1,
         le=1_000_000_000,
-        description="KV that a replica keeps, in tokens; the least recently used goes first; null: all",
+        description="most KV that a replica keeps, in tokens; the least recently used is evicted first; "
+        "null: no limit",
     )
     cache_gib: float | None = Field(
-        default=None, gt=0, le=1e9, description="the same in GiB on all ranks of a replica together"
+        default=None, gt=0, le=1e9, description="the same limit in GiB, over all ranks of a replica"
     )
     fetch: FetchStart = Field(
         default=FetchStart.BATCH,
-        description="when reused KV of another replica is sent for: as the batch starts, or when its request "
-        "is queued",
+        description="when reused KV of another replica is sent for: when the batch is formed, or when its "
+        "request is queued",
     )
     fetch_ahead: int | None = Field(
         default=None,
@@ -88,5 +90,5 @@ class ServingSection(Section):
     @model_validator(mode="after")
     def _one_cache_size(self) -> "ServingSection":
         if self.cache_tokens is not None and self.cache_gib is not None:
-            raise refusal("serving.cache_gib", "is the size of the cache like serving.cache_tokens: give one")
+            raise refusal("serving.cache_gib", "only one of cache_tokens and cache_gib may be given")
         return self

@@ -1,4 +1,4 @@
-"""The section of a scenario that only the simulated fabric has."""
+"""The section of a scenario for the simulated fabric."""
 
 import enum
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ class SimulatedCollectives(enum.Enum):
 
 
 _HASH = "hash"
-"""The path choice of switches, and of the emulated fabric."""
+"""The path choice of real switches and of the emulated fabric."""
 
 _NONE = "null: as in simulation.calibration, else none"
 
@@ -40,22 +40,22 @@ class OverheadsSection(Section):
         default=None,
         ge=0,
         le=1e9,
-        description=f"wire bytes that a port that was idle lets pass at once; {_NONE}",
+        description=f"wire bytes that an idle port lets pass at once; {_NONE}",
     )
-    permit_us: float | None = _wall_us("from submit to start where a level has to change")
-    permit_kept_us: float | None = _wall_us("from submit to start where the lane is on the level already")
-    transfer_us: float | None = _wall_us("what an S1 or S3 transfer takes besides its bytes")
-    collective_us: float | None = _wall_us("what a collective takes besides its bytes")
-    round_us: float | None = _wall_us("what each further round of a collective takes besides its bytes")
+    permit_us: float | None = _wall_us("time from submit to start if the lane has to change its level")
+    permit_kept_us: float | None = _wall_us("time from submit to start if the lane already has the level")
+    transfer_us: float | None = _wall_us("time of an S1 or S3 transfer in addition to sending its bytes")
+    collective_us: float | None = _wall_us("time of a collective in addition to sending its bytes")
+    round_us: float | None = _wall_us("time of each further round in addition to sending its bytes")
     all_to_all_goodput: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="share of its even part of a port that a connection of an all-to-all can use; "
+        description="share of its even part of a port's rate that a connection of an all-to-all can use; "
         "null: as in simulation.calibration, else 1",
     )
     compute_us: float | None = _wall_us("how much longer a step of compute takes than planned")
-    batch_us: float | None = _wall_us("from when a batch is formed to when its ranks begin")
+    batch_us: float | None = _wall_us("time from when a batch is formed to when its ranks begin")
     level_share: float | None = Field(
         default=None,
         ge=0,
@@ -67,14 +67,17 @@ class OverheadsSection(Section):
 class SimulationSection(Section):
     order: SimulatedOrder = Field(
         default=SimulatedOrder.LEVELS,
-        description="levels: six queues, as in a switch; exact: the order a policy would like",
+        description="levels: six queues, as in a switch; exact: the exact order of the policy",
     )
     lanes: bool | None = Field(
         default=None,
-        description="whether flows wait for the lanes of workers; null: in levels yes, in exact order no",
+        description="whether flows wait for a free lane; null: true with order levels, false with exact",
     )
     progress_ms: float = Field(
-        default=1.0, ge=1e-3, le=1e6, description="how often the scheduler hears how far flows are, model ms"
+        default=1.0,
+        ge=1e-3,
+        le=1e6,
+        description="how often the scheduler gets the progress of flows, model ms",
     )
     paths: Annotated[str, AfterValidator(known_path_choice)] = Field(
         default=_HASH, description="which of several equal-cost paths a flow takes"
@@ -85,21 +88,20 @@ class SimulationSection(Section):
     )
     separate: bool = Field(
         default=False,
-        description="each of S1, S2 and S3 has all links to itself: what remains is without the contention "
-        "between stages",
+        description="each of S1, S2 and S3 has all links to itself, so the stages do not contend",
     )
     invariants: bool = Field(
-        default=True, description="check the laws a run must keep while it runs (docs/concepts/invariants.md)"
+        default=True, description="check the invariants during the run (docs/concepts/invariants.md)"
     )
     calibration: str | None = Field(
         default=None,
         description="file that `mfs calibrate` wrote, relative to this file (from --set: to the working "
-        "directory): simulate with what that machine adds; null: with ideal links",
+        "directory): simulate with the overheads in it; null: with ideal links",
     )
     overheads: OverheadsSection = Field(
         default=OverheadsSection(),
-        description="what a machine adds, one by one, in wall time and bytes on the wire, at the scale "
-        "the emulated fabric would have",
+        description="overheads one by one, in wall time and bytes on the wire, at the scale that the "
+        "emulated fabric would have",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""A scenario as the YAML file that would give it again, with a comment per key."""
+"""A scenario as YAML that reads back as the same scenario, with a comment for each key."""
 
 import textwrap
 from typing import Any
@@ -14,7 +14,7 @@ _WIDTH = 100
 
 
 def to_yaml(scenario: Scenario) -> str:
-    """Every key of `scenario` with its value, its meaning and what it may be."""
+    """Return every key of `scenario` with its value, and a comment with its meaning and what it may be."""
     return "\n".join(_section(scenario, "")) + "\n"
 
 
@@ -52,7 +52,7 @@ def _entry(key: str, value: Any, indent: str) -> list[str]:
 
 def _inline(value: Any) -> str:
     text = _dumped(value, allow_unicode=True)
-    # Among the rest of Unicode are line breaks that YAML would fold: those have to be escaped.
+    # Unicode has line breaks that YAML would fold. They have to be escaped.
     return text if text.isprintable() else _dumped(value, allow_unicode=False)
 
 
@@ -64,7 +64,7 @@ def _dumped(value: Any, *, allow_unicode: bool) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What YAML has for a value: enums by their text, models without the keys they leave open."""
+    """Return a value as YAML data: the text of an enum, and a model without the keys that are None."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True, exclude_none=True)
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""The sections of a scenario that say what is asked for: requests or flows, and by when."""
+"""The sections of a scenario for the work: requests with their SLOs, or flows."""
 
 import enum
 from typing import Annotated
@@ -24,10 +24,10 @@ class WorkloadKind(enum.StrEnum):
 
 
 SYNTHETIC = (WorkloadKind.CONVERSATION, WorkloadKind.AGENT)
-"""The kinds that are generated from the seed."""
+"""Kinds that are generated from the seed."""
 
 MICRO = (WorkloadKind.FLOWS, WorkloadKind.COFLOWS)
-"""The kinds that are flows, without a serving system around them."""
+"""Kinds that are flows, without a serving system."""
 
 TRACES = {
     WorkloadKind.MOONCAKE: TraceFormat.MOONCAKE,
@@ -35,7 +35,7 @@ TRACES = {
     WorkloadKind.BURSTGPT: TraceFormat.BURSTGPT,
     WorkloadKind.BAILIAN: TraceFormat.BAILIAN,
 }
-"""The kinds that are read from a trace of requests, and its format."""
+"""Kinds that are read from a trace of requests, with the format of the trace."""
 
 
 class Arrivals(enum.StrEnum):
@@ -53,7 +53,7 @@ class WorkloadSection(Section):
     path: str | None = Field(
         default=None,
         description="trace file, relative to this file (from --set: to the working directory); "
-        "with a generated kind, the kind is taken from the file's content",
+        "with a generated kind, the kind is detected from the file's first line",
     )
     requests: int = Field(default=48, ge=1, le=10_000_000, description="requests of the run")
     rate: float | None = Field(
@@ -74,26 +74,26 @@ class WorkloadSection(Section):
     )
     arrivals: Arrivals = Field(
         default=Arrivals.TRACE,
-        description="trace: in the trace's rhythm, stretched to rate, load or by time_scale; "
-        "poisson: random, at rate or load; bursty: random with bursts, at rate or load; a generated workload "
-        "is poisson or bursty",
+        description="trace: as in the trace, stretched to rate or load, or by time_scale; poisson: random, "
+        "at rate or load; bursty: random with bursts, at rate or load; a generated workload is poisson "
+        "unless it is bursty",
     )
     dispersion: float | None = Field(
         default=None,
         gt=1,
         le=1e6,
-        description="arrivals bursty: variance over mean of the number of arrivals in long windows; 1 would "
-        "be poisson",
+        description="arrivals bursty: variance of the number of arrivals in long windows, divided by its "
+        "mean; 1 would be poisson",
     )
     burst_s: float | None = Field(
         default=None,
         ge=1e-6,
         le=1e6,
-        description="arrivals bursty: how long a burst is on average, seconds; null: so long that half "
-        "of the time is in bursts",
+        description="arrivals bursty: mean length of a burst, seconds; null: so long that half of the time "
+        "is in bursts",
     )
     spread_ticks: bool = Field(
-        default=True, description="spread arrivals inside the tick of a trace with a coarse clock"
+        default=True, description="spread the arrivals of a trace with a coarse clock inside its ticks"
     )
     slo_class: str = Field(
         default=DEFAULT_CLASS,
@@ -105,13 +105,14 @@ class WorkloadSection(Section):
         default=None,
         min_length=1,
         description="column of the trace whose value is a request's SLO class, instead of class: Model or "
-        "Log Type of burstgpt, type or turn of bailian; one that is not in slo.classes has the default SLO",
+        "Log Type of burstgpt, type or turn of bailian; a class that is not in slo.classes has the default "
+        "SLO",
     )
     warmup: int = Field(
         default=0,
         ge=0,
         le=10_000_000,
-        description="requests at the start of the run that are run and marked but left out of every measure",
+        description="requests at the beginning of the run that are served but count in no measure",
     )
     skip: int = Field(default=0, ge=0, description="rows of the trace to leave out at its start")
     flows: tuple[FlowSpec, ...] = Field(
@@ -123,7 +124,7 @@ class WorkloadSection(Section):
         default=None,
         ge=1,
         le=10_000_000,
-        description="kind coflows: how many coflows of the trace to take; null: all",
+        description="kind coflows: number of coflows to take from the trace; null: all",
     )
 
     @model_validator(mode="after")
@@ -132,7 +133,7 @@ class WorkloadSection(Section):
         if len(given) > 1:
             raise refusal(f"workload.{given[1]}", f"only one of {' and '.join(given)} may be given")
         if self.coflows is not None and self.kind is not WorkloadKind.COFLOWS:
-            raise refusal("workload.coflows", f"has a meaning with kind coflows only, not {self.kind}")
+            raise refusal("workload.coflows", f"applies to kind coflows only, not {self.kind}")
         self._check_requests_only()
         if self.kind is WorkloadKind.FLOWS:
             if not self.flows:
@@ -141,7 +142,7 @@ class WorkloadSection(Section):
                 raise refusal("workload.path", "kind flows reads no trace")
             return self
         if self.flows:
-            raise refusal("workload.flows", f"has a meaning with kind flows only, not {self.kind}")
+            raise refusal("workload.flows", f"applies to kind flows only, not {self.kind}")
         if self.kind in (*TRACES, WorkloadKind.COFLOWS) and self.path is None:
             raise refusal("workload.kind", f"{self.kind} needs workload.path, a trace file")
         if self.kind is WorkloadKind.COFLOWS:
@@ -159,19 +160,17 @@ class WorkloadSection(Section):
         return self
 
     def _check_requests_only(self) -> None:
-        """Keys that have a meaning for requests, or for some arrivals of them, only."""
+        """Refuse keys that apply only to requests, or only to some kinds of arrivals."""
         if self.is_micro:
             for key in ("warmup", "class_from"):
                 if getattr(self, key):
-                    raise refusal(f"workload.{key}", f"is for requests, which kind {self.kind} has none of")
+                    raise refusal(f"workload.{key}", f"is for requests, and kind {self.kind} has none")
         bursty = self.arrivals is Arrivals.BURSTY
         if bursty and self.dispersion is None:
             raise refusal("workload.dispersion", "arrivals: bursty needs it: how bursty they are")
         for key in ("dispersion", "burst_s"):
             if getattr(self, key) is not None and not bursty:
-                raise refusal(
-                    f"workload.{key}", f"has a meaning with arrivals: bursty only, not {self.arrivals}"
-                )
+                raise refusal(f"workload.{key}", f"applies to arrivals: bursty only, not {self.arrivals}")
         if self.class_from is not None and self.path is None:
             raise refusal("workload.class_from", "names a column of a trace, and there is no workload.path")
         if self.class_from is not None and self.slo_class != DEFAULT_CLASS:
@@ -179,12 +178,12 @@ class WorkloadSection(Section):
 
     @property
     def is_micro(self) -> bool:
-        """The work is flows, without a serving system around them."""
+        """Whether the work is flows, without a serving system."""
         return self.kind in MICRO
 
     @property
     def arrives_at_random(self) -> bool:
-        """Arrivals are drawn: there is no trace to follow, or it is not wanted."""
+        """Whether arrivals are drawn: there is no trace, or its arrivals are not wanted."""
         return self.path is None or self.arrivals is not Arrivals.TRACE
 
 

@@ -94,7 +94,7 @@ def test_a_gpu_is_measured(mfs: Mfs, tmp_path: Path) -> None:
     [
         (("--out", "x.json", "gpu"), "--out: write options after `calibrate gpu`"),
         (("gpu", "--out", "none/x.yaml"), "--out none/x.yaml: there is no directory none"),
-        (("gpu", "--model", "mixtral"), "'mixtral' is no model here; did you mean 'mixtral-8x7b'?"),
+        (("gpu", "--model", "mixtral"), "'mixtral' is not a known model; did you mean 'mixtral-8x7b'?"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_timed(

@@ -44,7 +44,7 @@ def test_a_run_that_does_not_end_well_is_one_message_and_no_directory(
         (("run", "quikstart"), "did you mean 'quickstart'?"),
         (("run", "quickstart", "--policy", "fare"), "--policy fare: policies[0]: there is no policy"),
         (("run", "quickstart", "--seed", "-1"), "--seed -1: seed: -1 is out of range"),
-        (("run", "quickstart", "--fabric", "x"), "--fabric x: fabric: 'x' is no fabric here"),
+        (("run", "quickstart", "--fabric", "x"), "--fabric x: fabric: 'x' is not a known fabric"),
         (("run", "quickstart", "--set", "a.b=1"), "--set a.b=1: unknown key 'a'"),
         (("scenarios", "nowhere.yaml"), "no scenario 'nowhere.yaml'"),
         (("report", "nowhere"), "nowhere"),

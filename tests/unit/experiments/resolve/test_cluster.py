@@ -149,7 +149,10 @@ def test_more_ranks_than_gpus_are_refused_by_the_key() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (["kind=fat-tree", "k=5"], "topology.k: the switches of a fat-tree have an even number, not 5"),
+        (
+            ["kind=fat-tree", "k=5"],
+            "topology.k: the switches of a fat-tree have an even number of ports, not 5",
+        ),
         (
             ["kind=fat-tree", "servers=17"],
             "topology.servers: 17 servers are too many for a fat-tree of k=4 (at most 16); raise topology.k",

@@ -1,4 +1,4 @@
-"""The files of a scenario's model and GPU are read when it is checked, once."""
+"""The model and GPU files of a scenario are read once, when the scenario is checked."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ PROFILE = "name: mine\npeak_flops: 1e15\nmemory_bytes_per_s: 1e12\nefficiency: 0
 
 
 def files(folder: Path, *, layers: int = 32) -> list[str]:
-    """A model and a profile in `folder`, and the settings that name them."""
+    """Write a model and a profile in `folder`, and return the settings that name them."""
     write_config(folder / "model.json", num_hidden_layers=layers)
     (folder / "gpu.yaml").write_text(PROFILE)
     return [f"model={folder / 'model.json'}", f"gpu={folder / 'gpu.yaml'}", "workload.requests=1"]

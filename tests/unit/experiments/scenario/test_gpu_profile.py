@@ -19,7 +19,7 @@ from experiments.scenario.reading import load_scenario, override
             "gpu.yaml, line 2: efficiency: input should be less than or equal to 1",
         ),
         ("name: x\npeak_flops: much\n", "gpu.yaml, line 2: peak_flops: input should be a valid number"),
-        ("- 1\n", "no GPU profile: its keys are name, peak_flops"),
+        ("- 1\n", "not a GPU profile with the keys name, peak_flops"),
         ("name: [\n", "not YAML"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Reading scenarios: layers, origins of errors, and the way back to text."""
+"""Reading scenarios: layers, the places that errors name, and writing scenarios as text."""
 
 from pathlib import Path
 
@@ -108,16 +108,16 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         ("topology={servers: 1}", "topology.servers: 1 is out of range"),
         ("topology=3", "topology: 3 is not a mapping of keys to values"),
         ("topology.kind=ring", "topology.kind: 'ring' is not one of star, leaf-spine, fat-tree"),
-        ("model=mixtral", "'mixtral' is no model here; did you mean 'mixtral-8x7b'?"),
-        ("gpu=a10", "'a10' is no GPU here; did you mean 'a100'?"),
+        ("model=mixtral", "'mixtral' is not a known model; did you mean 'mixtral-8x7b'?"),
+        ("gpu=a10", "'a10' is not a known GPU; did you mean 'a100'?"),
         ("policies=[fair, fairr]", "policies[1]: there is no policy 'fairr'; did you mean 'fair'"),
         ("policies=['mfs(rho=much)']", "policies[0]: policy 'mfs' cannot take rho=much"),
-        ("policies=[fair, fair]", "policies: 'fair' is there twice"),
-        ("policies=[fair+requests, fair + requests]", "policies: 'fair + requests' is there twice"),
+        ("policies=[fair, fair]", "policies: 'fair' is listed twice"),
+        ("policies=[fair+requests, fair + requests]", "policies: 'fair + requests' is listed twice"),
         ("policies=[]", "policies: [] is empty"),
         ("scheduler.recheck_ms=1e-7", "is out of range: allowed is 0.001 .. 1000000"),
-        ("fabric=miniet", "'miniet' is no fabric here; did you mean 'mininet'?"),
-        ("serving.router=nearest", "'nearest' is no router here"),
+        ("fabric=miniet", "'miniet' is not a known fabric; did you mean 'mininet'?"),
+        ("serving.router=nearest", "'nearest' is not a known router"),
         ("workload.class=gold", "'gold' is not in slo.classes (known: default)"),
         ("workload.kind=mooncake", "workload.kind: mooncake needs workload.path, a trace file"),
         ("workload.kind=flows", "workload.kind: flows needs at least one flow"),
@@ -156,7 +156,7 @@ def test_a_bad_option_is_named_with_what_is_right(setting: str, told: str) -> No
         ),
         (
             "{id: a, src: h1, dst: h2, bytes: 1}, {id: a, src: h2, dst: h1, bytes: 1}",
-            "flows[1].id: 'a' is there twice",
+            "flows[1].id: 'a' is used twice",
         ),
     ],
 )
@@ -305,7 +305,7 @@ def test_the_comment_of_a_key_says_what_is_allowed() -> None:
 
 
 def test_hosts_per_leaf_is_the_servers_over_the_leaves_rounded_up() -> None:
-    """7 servers on 2 leaves: 4 below each, so 8 servers in all."""
+    """7 servers on 2 leaves are 4 below each leaf, so 8 servers in total."""
     topology = load_scenario(
         "quickstart", [override("topology.kind=leaf-spine"), override("topology.servers=7")]
     ).topology
@@ -315,6 +315,6 @@ def test_hosts_per_leaf_is_the_servers_over_the_leaves_rounded_up() -> None:
 
 
 def test_a_number_with_colons_is_no_number(tmp_path: Path) -> None:
-    """YAML 1.1 reads 1:30 as 90, a base-60 number: nobody who writes a seed means that."""
+    """YAML 1.1 reads 1:30 as the base-60 number 90, which is never what a user means."""
     with pytest.raises(UserError, match="seed"):
         load_scenario("quickstart", [override("seed=1:30")])

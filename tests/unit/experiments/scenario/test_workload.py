@@ -1,4 +1,4 @@
-"""The section `workload`: which kind a path means, and which keys go together."""
+"""The section `workload`: the kind of a trace, and keys that exclude each other."""
 
 from pathlib import Path
 
@@ -38,8 +38,8 @@ def test_a_path_beside_a_generated_kind_means_that_trace(
         (["workload.kind=burstgpt"], "burstgpt needs workload.path"),
         (["workload.warmup=48"], "workload.warmup: 48 of 48 requests"),
         (["workload.arrivals=bursty"], "workload.dispersion: arrivals: bursty needs it"),
-        (["workload.dispersion=3"], "workload.dispersion: has a meaning with arrivals: bursty only"),
-        (["workload.burst_s=3"], "workload.burst_s: has a meaning with arrivals: bursty only"),
+        (["workload.dispersion=3"], "workload.dispersion: applies to arrivals: bursty only"),
+        (["workload.burst_s=3"], "workload.burst_s: applies to arrivals: bursty only"),
     ],
 )
 def test_keys_that_do_not_go_together_are_refused(settings: list[str], told: str) -> None:

@@ -185,7 +185,7 @@ def test_cells_of_a_file_that_has_changed_are_not_mixed_with_new_ones(
     [
         (("--fabric", "mininet", "--jobs", "2"), "--fabric mininet: one cell at a time"),
         (("--fabric", "mininet", "--backend", "dask"), "--fabric mininet: one cell at a time"),
-        (("--fabric", "mininett"), "--fabric mininett: fabric: 'mininett' is no fabric here"),
+        (("--fabric", "mininett"), "--fabric mininett: fabric: 'mininett' is not a known fabric"),
         (("--backend", "lokky"), "--backend lokky: Invalid backend"),
         (("--policy", "fare"), "--policy fare: policies[0]: there is no policy 'fare'"),
         (("--over", "units.tp=2,3"), "--over seed=1 --over units.tp=3: scenario quickstart: units.tp: "),

@@ -157,8 +157,8 @@ def test_a_file_that_does_not_fit_is_refused(
     [
         ("coflow-small", "workload.path=null", "workload.kind: coflows needs workload.path"),
         ("coflow-small", "workload.rate=3", "workload.rate: is for requests"),
-        ("quickstart", "workload.coflows=3", "workload.coflows: has a meaning with kind coflows only"),
-        ("two-flows", "workload.coflows=3", "workload.coflows: has a meaning with kind coflows only"),
+        ("quickstart", "workload.coflows=3", "workload.coflows: applies to kind coflows only"),
+        ("two-flows", "workload.coflows=3", "workload.coflows: applies to kind coflows only"),
     ],
 )
 def test_keys_that_do_not_go_with_coflows_are_refused(scenario: str, setting: str, told: str) -> None:
