@@ -1,1 +1,1 @@
-"""From a scenario to jobs: everything that it leaves open is decided here, once for all policies."""
+"""From a scenario to jobs: what the scenario leaves open is decided here, once for all policies."""

@@ -1,7 +1,7 @@
-"""What a machine adds to what links and plans promise: as it was measured, and as a simulation takes it.
+"""The overheads of a machine: as `experiments.calibrate` measures them, and as a simulation needs them.
 
-Measured are wall time and bytes on the wire (`experiments.calibrate`); a job has model time and model bytes.
-The names are the keys of `simulation.overheads`, whose `_us` become `_ns` in `testbed.job.Overheads`.
+Measured overheads are in wall time and bytes on the wire, those of a job in model time and model bytes.
+Their names are the keys of `simulation.overheads`. In `testbed.job.Overheads`, `_ns` replaces `_us`.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from testbed.job import Overheads, Scale
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A measured overhead: its value, the tenth and the ninetieth percentile of the samples, how many."""
+    """A measured overhead: its value, the 10th and 90th percentiles of the samples, and their number."""
 
     value: float
     p10: float
@@ -26,10 +26,13 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """What `mfs calibrate` writes. `link_mbps` is the rate of a NIC on the wire, `members` the size of the
-    process group whose collectives were timed; `parameters` has the keys of `simulation.overheads`.
-    `incast` is the share of its goodput that a port has left when several senders meet there: it is no
-    parameter, but the reason why there is none for it."""
+    """The content of the file that `mfs calibrate` writes.
+
+    `link_mbps` is the rate of a NIC on the wire, and `members` the size of the process group whose
+    collectives were timed. `parameters` has the keys of `simulation.overheads`. `incast` is the share of
+    its goodput that a port keeps when several senders meet there. It shows whether incast costs anything;
+    a simulation does not use it.
+    """
 
     link_mbps: float
     members: int
@@ -40,37 +43,38 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
-    """Write `calibration` as JSON. Raises `OSError` where that cannot be."""
+    """Write `calibration` as JSON. Raises `OSError` if the file cannot be written."""
     write_text(path, msgspec.json.format(msgspec.json.encode(calibration), indent=2).decode() + "\n")
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Raises `UserError` for a file that is not there or that `mfs calibrate` did not write."""
+    """Read a calibration. Raises `UserError` if the file is missing or `mfs calibrate` did not write it."""
     try:
         calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
     except OSError as error:
         raise UserError(f"simulation.calibration: {path}: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"simulation.calibration: {path} is no file of `mfs calibrate`: {error}") from None
+        raise UserError(f"simulation.calibration: {path} is not a file of `mfs calibrate`: {error}") from None
     unknown = calibration.parameters.keys() - OverheadsSection.model_fields.keys()
     if unknown:
         raise UserError(
-            f"simulation.calibration: {path} has {sorted(unknown)[0]!r}, which is no overhead known here"
+            f"simulation.calibration: {path} has {sorted(unknown)[0]!r}, which is not a known overhead"
             f" (known: {', '.join(OverheadsSection.model_fields)})"
         )
     return calibration
 
 
 def adds_overheads(section: SimulationSection) -> bool:
-    """Whether the scenario asks for any."""
+    """Return whether the scenario asks for overheads."""
     return section.calibration is not None or section.overheads != OverheadsSection()
 
 
 def overheads_of(section: SimulationSection, scale: Scale) -> Overheads:
-    """The overheads the scenario asks for, in model units; what it names itself goes before the file.
+    """Return the overheads that the scenario asks for, in model units.
 
-    `scale` is that of the machine on which they were, or would be, measured: a permit of 1 ms of wall time
-    is 1 ms / `time_dilation` of the model. Raises `UserError` for a file that cannot be used.
+    Keys of `simulation.overheads` override the file `simulation.calibration`. `scale` is that of an emulated
+    run on the machine where the overheads were measured: a permit latency of 1 ms in wall time is
+    1 ms / `time_dilation` in model time. Raises `UserError` for a file that cannot be used.
     """
     wall: dict[str, float] = {}
     if section.calibration is not None:
@@ -82,7 +86,7 @@ def overheads_of(section: SimulationSection, scale: Scale) -> Overheads:
 
 
 def in_model_units(wall: dict[str, float], scale: Scale) -> Overheads:
-    """`wall` has keys of `simulation.overheads`."""
+    """Convert `wall`, which has keys of `simulation.overheads`, to model time and model bytes."""
     model: dict[str, Any] = {}
     for name, value in wall.items():
         if name.endswith("_us"):

@@ -1,4 +1,4 @@
-"""Who computes, where, and over which network: topology, placement, model and GPU of a scenario."""
+"""The cluster of a scenario: its topology, placement, model and GPU."""
 
 import msgspec
 
@@ -23,7 +23,7 @@ SEQUENCES = {
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """What there is to run on. Of a micro workload, `placement` has a rank per server that only sends."""
+    """What a job runs on. With a micro workload, `placement` has one rank per server, without a unit."""
 
     topology: Topology
     placement: Placement
@@ -32,7 +32,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resolve_cluster(scenario: Scenario) -> Cluster:
-    """Raises `UserError` for ranks that cannot be placed, naming the key."""
+    """Make the cluster of `scenario`. Raises `UserError`, naming the key, if ranks cannot be placed."""
     topology = _topology(scenario.topology)
     model = model_named(scenario.model)
     placement = endpoints(topology) if scenario.workload.is_micro else _placement(scenario, topology, model)
@@ -40,12 +40,12 @@ def resolve_cluster(scenario: Scenario) -> Cluster:
 
 
 def nic_bps(section: TopologySection) -> int:
-    """The rate of a NIC in the model."""
+    """Return the rate of a NIC in the model, bit/s."""
     return _bps(section.nic_gbps)
 
 
 def cache_tokens(scenario: Scenario, cluster: Cluster) -> int | None:
-    """The size of a replica's prefix cache in tokens, whichever way the scenario gives it."""
+    """Return the size of a replica's prefix cache in tokens, also if it is given in GiB; None: no limit."""
     gib = scenario.serving.cache_gib
     if gib is None:
         return scenario.serving.cache_tokens
@@ -53,11 +53,14 @@ def cache_tokens(scenario: Scenario, cluster: Cluster) -> int | None:
 
 
 def topology_notes(section: TopologySection) -> tuple[str, ...]:
-    """Not refused: a sweep over kinds of topology keeps the keys of all of them."""
+    """Name the keys that have no effect in this kind of topology.
+
+    They are not refused, because a sweep over kinds of topology has the keys of all of them.
+    """
     keys = [f"topology.{key}" for key in section.without_meaning]
     if not keys:
         return ()
-    return (f"{', '.join(keys)}: without meaning in a {section.kind} topology",)
+    return (f"{', '.join(keys)}: no effect in a {section.kind} topology",)
 
 
 def _topology(section: TopologySection) -> Topology:

@@ -1,4 +1,4 @@
-"""From a scenario to jobs: everything left to a default is decided here, once for all policies."""
+"""From a scenario to its jobs, one per policy."""
 
 import msgspec
 
@@ -19,17 +19,17 @@ from testbed.job import MODEL_SCALE, Job
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
-    """A job per policy, alike but for the policy, and notes on how the work was made."""
+    """A job per policy, and notes on how the work was made. Jobs differ only in `policy` and `control`."""
 
     jobs: tuple[Job, ...]
     notes: tuple[str, ...]
 
 
 def resolve(scenario: Scenario) -> Resolved:
-    """Decide all that the scenario leaves open. Reads the trace, if it names one.
+    """Decide everything that the scenario leaves open. Reads its trace and calibration, if it names any.
 
-    Raises `UserError` for ranks that cannot be placed (naming the key) and for a trace that is not
-    right (naming the line).
+    Raises `UserError` for ranks that cannot be placed and a prefix cache that is too small (the message
+    names the key), for a malformed trace (it names the line) and for a calibration that cannot be used.
     """
     cluster = resolve_cluster(scenario)
     base = Job(

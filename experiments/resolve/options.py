@@ -1,4 +1,4 @@
-"""The options of a job, from the keys that say how its parts work."""
+"""The options of a job, from the keys of its scenario."""
 
 from controller.units import NS_PER_MS
 from experiments.resolve.cluster import SEQUENCES, Cluster, cache_tokens
@@ -52,7 +52,7 @@ def worker_options(scenario: Scenario) -> WorkerOptions:
         lanes_s1=scenario.workers.lanes_s1,
         lanes_s3=scenario.workers.lanes_s3,
         chunk_bytes=scenario.workers.chunk_kib * _BYTES_PER_KIB,
-        # Of a handful of flows all are checked: a sample may well be empty.
+        # A sample of a handful of flows could be empty, so all of them are checked.
         verify_share=1.0 if scenario.workload.is_micro else scenario.workers.verify_share,
     )
 
@@ -71,12 +71,12 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
 
 
 def serving_notes(job: Job) -> tuple[str, ...]:
-    """Of keys that ask for something the model has nothing of."""
+    """Name the keys about experts that have no effect because the model has no experts."""
     if is_moe(job.model) or not job.requests:
         return ()
     notes = []
     if job.serving.expert_skew:
-        notes.append(f"units.expert_skew: without meaning, {job.model.name} has no experts")
+        notes.append(f"units.expert_skew: no effect, {job.model.name} has no experts")
     if job.serving.decode_background:
-        notes.append(f"serving.decode_background: without meaning, {job.model.name} has no experts")
+        notes.append(f"serving.decode_background: no effect, {job.model.name} has no experts")
     return tuple(notes)

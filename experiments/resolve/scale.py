@@ -1,9 +1,8 @@
-"""How the model is mapped to the machine: time dilation and byte scale.
+"""How the model is mapped to the machine: time dilation and bytes scale.
 
-Where a scenario names none, both follow from what one machine can switch and from how long a run may
-take. The bytes are scaled so that a NIC runs at `link_mbps` on the machine, whatever it is in the model;
-time is stretched so that the work takes about `wall_s`, but never so little that a layer passes faster than
-the control plane can follow it.
+If a scenario leaves them open, they are chosen for its work. Bytes are scaled so that a NIC runs at
+`link_mbps` on the machine. Time is stretched so that the work takes about `wall_s`, and at least so much
+that the control plane can follow the layers of a batch.
 """
 
 import math
@@ -18,15 +17,15 @@ from testbed.job import MODEL_SCALE, Job, MicroFlow, Placement, Request, Scale
 from testbed.topology import Topology
 
 LAYER_WALL_S = 0.03
-"""A layer of a median request alone should last this long: some fifty permit latencies."""
+"""A layer of a median request alone should last at least this long: some fifty permit latencies."""
 
-_ATTAINABLE = 0.6  # share of the estimated capacity that real, uneven batches reach
+_ATTAINABLE = 0.6  # share of the estimated capacity that uneven batches reach
 
 
 def resolve_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
-    """The scale the scenario names, or one that fits the work; a note says which was chosen.
+    """Return the scale that the scenario gives, or one that fits the work, with a note if it was chosen.
 
-    Simulated time and bytes are those of the model.
+    On the simulated fabric it is 1, because simulated time and bytes are those of the model.
     """
     if scenario.fabric == FabricName.SIM:
         return MODEL_SCALE, ()
@@ -34,7 +33,7 @@ def resolve_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]
 
 
 def machine_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
-    """The scale of the emulated fabric, whatever fabric the scenario is for."""
+    """Return the scale of the emulated fabric, whatever the scenario's fabric is, with a note if chosen."""
     section = scenario.scale
     dilation = section.time_dilation
     if dilation is None and job.flows:
@@ -61,7 +60,7 @@ def machine_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]
 def _serving_dilation(
     requests: Sequence[Request], *, layers: int, capacity_rps: float, wall_s: float
 ) -> float:
-    """Wall seconds per model second for `requests` (with their unloaded TTFT)."""
+    """Return wall seconds per model second for `requests`, which have their unloaded TTFT."""
     last_s = max(r.arrival_ns for r in requests) / 1e9
     busy_s = len(requests) / (_ATTAINABLE * capacity_rps)
     unloaded_s = statistics.median(r.unloaded_ns for r in requests) / 1e9
@@ -72,7 +71,7 @@ def _serving_dilation(
 def _flows_dilation(
     flows: Sequence[MicroFlow], *, topology: Topology, placement: Placement, wall_s: float
 ) -> float:
-    """Wall seconds per model second for micro flows: at least 1."""
+    """Return wall seconds per model second for micro flows: at least 1."""
     due: dict[str, float] = {}
     for flow in flows:
         transfer = flow.transfer
@@ -84,13 +83,13 @@ def _flows_dilation(
 
 
 def _scale_for(dilation: float, *, bytes_scale: float | None, nic_bps: int, link_mbps: float) -> Scale:
-    """The scale at which a NIC of `nic_bps` runs at `link_mbps`, unless `bytes_scale` is given."""
+    """Return the scale at which a NIC of `nic_bps` runs at `link_mbps`, unless `bytes_scale` is given."""
     if bytes_scale is None:
         bytes_scale = float(f"{link_mbps * 1e6 * dilation / nic_bps:.6g}")
     return Scale(time_dilation=dilation, bytes_scale=bytes_scale)
 
 
 def _rounded_up(value: float) -> float:
-    """To two significant digits, upwards: numbers that people can read and type."""
+    """Round up to two significant digits, so that the value is easy to read and to type."""
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
     return float(f"{math.ceil(value / step - 1e-9) * step:.6g}")

@@ -1,4 +1,4 @@
-"""What a run has to do: requests with their SLOs, or flows."""
+"""The work of a run: requests with their SLOs, or flows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from testbed.serving.slo import DEFAULT_CLASS, SloTarget, with_slos
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests or flows, and how they were made."""
+    """Requests or flows, and notes on how they were made."""
 
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()
@@ -27,10 +27,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def resolve_work(scenario: Scenario, job: Job) -> Work:
-    """The work of `job`, which has none yet. Reads the trace, if the scenario names one.
+    """Make the work of `job`, which has none yet. Reads the trace, if the scenario names one.
 
-    Raises `UserError` for a trace that is not right, naming the line, and for a prefix cache without room for
-    a block of it.
+    Raises `UserError` for a malformed trace, naming the line, and for a prefix cache without room for a
+    block of the prompts.
     """
     if scenario.workload.is_micro:
         return _flows(scenario.workload, job.placement)
@@ -40,7 +40,7 @@ def resolve_work(scenario: Scenario, job: Job) -> Work:
 
 
 def capacity_rps(job: Job, requests: Sequence[Request]) -> float:
-    """How many requests/s like these the cluster of `job` is estimated to sustain."""
+    """Estimate how many requests/s like these the cluster of `job` can sustain."""
     return estimated_capacity_rps(
         requests,
         placement=job.placement,

@@ -1,4 +1,4 @@
-"""A calibration as a simulation takes it: its file, and in units of the model."""
+"""Calibrations: their file, and their conversion to units of the model."""
 
 import json
 from pathlib import Path
@@ -81,8 +81,8 @@ def test_the_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "No such file"),
-        ("{}", "is no file of `mfs calibrate`"),
-        ("not json", "is no file of `mfs calibrate`"),
+        ("{}", "is not a file of `mfs calibrate`"),
+        ("not json", "is not a file of `mfs calibrate`"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
@@ -99,5 +99,5 @@ def test_an_overhead_that_is_not_known_is_refused(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["parameters"]["magic"] = content["parameters"].pop("goodput")
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="'magic', which is no overhead known here"):
+    with pytest.raises(UserError, match="'magic', which is not a known overhead"):
         read_calibration(path)

@@ -1,4 +1,4 @@
-"""Topologies as a scenario asks for them, and ranks on their GPUs."""
+"""The topologies of scenarios, and the ranks on their GPUs."""
 
 import pytest
 from serving_world import MOE
@@ -28,7 +28,7 @@ def refusal(*settings: str) -> str:
 
 
 def placed(topology: Topology, *, layout: Layout = Layout.PACKED, per_server: int | None = 2) -> Placement:
-    """A unit of 4 ranks and 2 decode workers."""
+    """Place a unit of 4 ranks and 2 decode workers."""
     return place(
         topology,
         prefill_units=1,
@@ -70,7 +70,7 @@ def test_more_ranks_on_a_server_than_gpus_are_refused() -> None:
 
 
 def test_ideal_times_know_the_links_inside_a_server() -> None:
-    """1000 bytes at 8,000 bit/s are 1 s over the NICs of two servers, at 80,000 bit/s 0.1 s inside one."""
+    """1,000 bytes take 1 s over the NICs of two servers (8,000 bit/s), 0.1 s inside one (80,000 bit/s)."""
     topology = rail_optimised(
         servers=3,
         servers_per_group=3,
@@ -99,7 +99,7 @@ def test_ideal_times_know_the_links_inside_a_server() -> None:
 
 
 def test_a_fat_tree_of_a_scenario() -> None:
-    """10 servers on k = 4 fill 3 pods; 2:1 at the edge."""
+    """10 servers with k = 4 take 3 pods. Oversubscription is 2:1 at the edge."""
     topology = resolved("topology.kind=fat-tree", "topology.oversubscription=2").topology
     assert topology.kind == "fat-tree"
     assert len(topology.servers) == 10
@@ -141,7 +141,7 @@ def test_servers_with_parts_in_any_kind() -> None:
 
 
 def test_more_ranks_than_gpus_are_refused_by_the_key() -> None:
-    """10 ranks packed 5 to a server."""
+    """10 ranks are packed, 5 on a server."""
     with pytest.raises(UserError, match=r"quickstart: topology\.gpus_per_server: 5 ranks are to be on h1"):
         resolved("topology.gpus_per_server=4", "units.ranks_per_server=5", "units.layout=packed")
 
@@ -188,7 +188,7 @@ def played(name: str, *settings: str) -> tuple[FlowRow, ...]:
 
 
 def test_collectives_of_a_unit_in_one_server_stay_on_its_nvswitch() -> None:
-    """Units are servers h1 to h3; decode workers are on h4, so every S3 flow crosses one rail."""
+    """The units are on servers h1 to h3 and the decode workers on h4, so every S3 flow crosses one rail."""
     rows = played("rail-optimised", "workload.requests=2", "model=qwen3-30b-a3b")
     inside = {port for row in rows if row.stage is Stage.COLLECTIVE for port in row.path}
     assert inside
@@ -207,9 +207,9 @@ FOUR_FLOWS = "workload.flows=[{}]".format(
 
 
 def test_least_loaded_paths_spare_flows_the_collisions_of_the_hash() -> None:
-    """Four flows of 1.25 GB at 10 Gb/s from pod 1 to pod 3, over 4 cores: 1 s each on paths of their own.
+    """Four flows of 1.25 GB at 10 Gb/s go from pod 1 to pod 3 over 4 cores: 1 s each on separate paths.
 
-    Below each edge switch sit two senders, and there are two aggregation switches to choose from.
+    Each edge switch has two senders, and there are two aggregation switches to choose from.
     """
     tree = ("topology.kind=fat-tree", "topology.servers=16", FOUR_FLOWS)
     apart = played("two-flows", *tree, "simulation.paths=least-loaded")

@@ -22,7 +22,7 @@ def test_each_policy_gets_the_same_work() -> None:
 
 
 def test_the_quickstart_has_ranks_on_at_least_eight_servers() -> None:
-    """2 units of 4 and 2 decode workers are 10 ranks; spread over 10 servers, one each."""
+    """2 units of 4 ranks and 2 decode workers are 10 ranks, spread over 10 servers, one each."""
     job = resolved("quickstart").jobs[0]
 
     assert len(job.placement.ranks) == 10
@@ -115,16 +115,14 @@ def test_a_leaf_spine_has_the_uplinks_its_oversubscription_leaves() -> None:
 
 
 def test_keys_of_another_kind_of_topology_are_named_and_not_refused() -> None:
-    """`spines` and `k` mean nothing in a star, and the star has no uplinks to oversubscribe."""
+    """`spines` and `k` have no effect in a star, and a star has no uplinks to oversubscribe."""
     settings = ("topology.spines=4", "topology.k=8", "topology.oversubscription=2")
 
     notes = resolved("quickstart", *settings).notes
 
-    told = [note for note in notes if "without meaning" in note]
-    assert told == [
-        "topology.spines, topology.k, topology.oversubscription: without meaning in a star topology"
-    ]
-    assert not any("without meaning" in note for note in resolved("leaf-spine", "topology.spines=4").notes)
+    told = [note for note in notes if "no effect" in note]
+    assert told == ["topology.spines, topology.k, topology.oversubscription: no effect in a star topology"]
+    assert not any("no effect" in note for note in resolved("leaf-spine", "topology.spines=4").notes)
 
 
 def test_keys_about_experts_are_named_where_the_model_has_none() -> None:
@@ -132,6 +130,6 @@ def test_keys_about_experts_are_named_where_the_model_has_none() -> None:
 
     notes = resolved("quickstart", "model=llama-3-8b", *settings).notes
 
-    assert "units.expert_skew: without meaning, llama-3-8b has no experts" in notes
-    assert "serving.decode_background: without meaning, llama-3-8b has no experts" in notes
+    assert "units.expert_skew: no effect, llama-3-8b has no experts" in notes
+    assert "serving.decode_background: no effect, llama-3-8b has no experts" in notes
     assert not any("expert_skew" in note for note in resolved("quickstart", *settings).notes)
