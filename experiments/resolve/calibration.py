@@ -72,8 +72,8 @@ def adds_overheads(section: SimulationSection) -> bool:
 def overheads_of(section: SimulationSection, scale: Scale) -> Overheads:
     """Return the overheads that the scenario asks for, in model units.
 
-    Keys of `simulation.overheads` override the file `simulation.calibration`. `scale` is that of an emulated
-    run on the machine where the overheads were measured: a permit latency of 1 ms in wall time is
+    Keys of `simulation.overheads` override the file `simulation.calibration`. `scale` is that of an
+    emulated run on the machine where the overheads were measured: a permit latency of 1 ms in wall time is
     1 ms / `time_dilation` in model time. Raises `UserError` for a file that cannot be used.
     """
     wall: dict[str, float] = {}

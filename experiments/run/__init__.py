@@ -1,1 +1,1 @@
-"""Running a scenario: every policy on a fabric, into a directory of results."""
+"""Running a scenario: every policy on a fabric, with the results in a directory."""

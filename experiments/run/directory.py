@@ -1,4 +1,4 @@
-"""The directory of a run's results: new or empty, writable, and one run's at a time."""
+"""The directory for a run's results: new or empty, writable, and used by one run at a time."""
 
 import contextlib
 import errno
@@ -15,10 +15,11 @@ from experiments.errors import UserError
 
 @contextlib.contextmanager
 def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
-    """A directory that is there, empty and writable; taken away again if the run leaves it empty.
+    """Yield an empty, writable directory, locked against other runs: `out`, or a new one in `runs/`.
 
-    A full disk is an `OSError` that names a path, the directory's if need be: writing to a file that is
-    open names none.
+    A directory that did not exist before is removed again if the run leaves it empty. Raises `UserError`
+    for a directory that cannot be used. An `OSError` for a full disk always names a path. If it has none,
+    because writing to an open file failed, it gets the path of the directory.
     """
     made = out is None or not out.exists()
     try:
@@ -35,7 +36,7 @@ def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             made = False
-            raise UserError(f"--out {directory}: another run is at work there") from None
+            raise UserError(f"--out {directory}: in use by another run") from None
         yield directory
     except OSError as error:
         if error.errno == errno.ENOSPC and error.filename is None:
@@ -58,7 +59,7 @@ def _empty_directory(out: Path) -> Path:
 
 
 def new_directory(name: str) -> Path:
-    """`runs/<date>-<time>-<name>`, made; with a number behind it if another run was as quick."""
+    """Make `runs/<date>-<time>-<name>`, with a number appended if that exists already."""
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
     for n in itertools.count(1):
         directory = Path("runs") / (stem if n == 1 else f"{stem}-{n}")

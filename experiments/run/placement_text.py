@@ -1,14 +1,14 @@
-"""Which ranks are on which server, in words for the results."""
+"""The placement of ranks in words, for the results."""
 
 from testbed.job import Placement, RankSpec
 from testbed.serving.placement import coordinates
 
 
 def placement_text(placement: Placement) -> list[str]:
-    """One line per server that has ranks: `h1: rank 0 (p0, replica 0, ep0), rank 8 (decode, 0)`.
+    """Return a line per server that has ranks: `h1: rank 0 (p0, replica 0, ep0), rank 8 (decode, 0)`.
 
-    Of a rank's stage, replica, part of the sequence and tensor-parallel place those are told of which its
-    unit has several.
+    A rank's pipeline stage, replica, part of the sequence and tensor-parallel index are given only if its
+    unit has several of them.
     """
     by_server: dict[str, list[str]] = {}
     for spec in placement.ranks:

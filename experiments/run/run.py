@@ -24,7 +24,7 @@ from testbed.record import RunRecord
 from testbed.serving.decoding import with_last_tokens
 
 RunListener = Callable[[str, RunProgress], None]
-"""Told the policy that runs and how far it is."""
+"""Called with the policy that runs and its progress."""
 
 
 def run_scenario(
@@ -37,26 +37,26 @@ def run_scenario(
     command: str = "",
     notes: Sequence[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
-    """Run every policy of `scenario` on `fabric`; returns the run directory and its summary.
+    """Run every policy of `scenario` on `fabric`. Returns the run directory and its summary.
 
-    `out` defaults to `runs/<date>-<time>-<scenario>`; `command` is the line that asked for the run,
-    for the report; `notes` come before those on how the work was made. Nothing is started before the
-    scenario is resolved, the fabric has said that it can work here (`checked`: it has already) and the
-    directory can be written to.
+    `out` defaults to `runs/<date>-<time>-<scenario>`. `command` is the command line of the run, for the
+    results. `notes` come before the notes on how the work was made. Nothing starts before the scenario is
+    resolved, the fabric has what it needs (which is not checked again if `checked`), and the directory can
+    be written.
 
-    Raises `UserError` for what the user can mend, and what `run_job` raises. Where that ends a run after
-    some policy was through, the results of those that were are written, as not complete, and the
+    Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_job` raises. If
+    some policies have finished by then, their results are written, marked as not complete, and the
     exception has a note that says so.
     """
     started = datetime.now(UTC)
-    code_version()  # before anything is run: the files of the code may change while it is
+    code_version()  # read before anything runs, because the files may change during the run
     resolved = resolve(scenario)
     files = file_digests(files_of(scenario))
     first = resolved.jobs[0]
     missing = [] if checked else missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
-    # Only now: the report loads matplotlib, which has things to say about homes it cannot write to.
+    # Imported late: the report loads matplotlib, which warns if it cannot write to the home directory.
     from experiments.report.run_report import write_report
     from experiments.results.writing import write_run
 
@@ -88,11 +88,11 @@ def run_scenario(
         except BaseException as error:
             if records:
                 unfinished = scenario.policies[len(records) :]
-                with contextlib.suppress(OSError):  # of a full disk: what ended the run is what is told
+                with contextlib.suppress(OSError):  # such as a full disk: report what ended the run instead
                     write(directory, records, unfinished)
                     error.add_note(
                         f"results of {', '.join(scenario.policies[: len(records)])} are in {directory};"
-                        f" {', '.join(unfinished)} did not get to an end"
+                        f" {', '.join(unfinished)} did not finish"
                     )
             raise
         summary = write(directory, records)
@@ -100,9 +100,10 @@ def run_scenario(
 
 
 def run_job(fabric: Fabric, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
-    """`fabric.run`; what a policy of another package raises in a hook becomes a `RunFailed` that names it.
+    """Run `job` on `fabric`. Raises what `fabric.run` raises.
 
-    Also raises `RunFailed` when requests were lost: each one that arrived has to be accounted for.
+    An exception in a hook of another package's policy becomes a `RunFailed` that names the policy.
+    `RunFailed` is also raised if requests were lost: every request that arrived must be accounted for.
     """
     try:
         record = fabric.run(job, progress)

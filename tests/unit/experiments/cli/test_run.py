@@ -100,7 +100,7 @@ def test_policies_that_were_through_keep_their_results(
     assert ended == code
     assert [run["policy"] for run in summary["runs"]] == ["fair"]
     assert (summary["complete"], summary["unfinished"]) == (False, ["mfs"])
-    assert mfs.err.splitlines()[-1] == "results of fair are in there; mfs did not get to an end"
+    assert mfs.err.splitlines()[-1] == "results of fair are in there; mfs did not finish"
     assert mfs("report", "there") == 0
 
 
@@ -112,7 +112,7 @@ def test_a_run_of_all_policies_is_complete(mfs: Mfs) -> None:
 
 
 def test_a_directory_in_which_another_run_is_at_work_is_refused(mfs: Mfs) -> None:
-    """It is still empty then: a run writes at its end."""
+    """The directory is still empty then, because a run writes its results at its end."""
     Path("shared").mkdir()
     held = os.open("shared", os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
@@ -120,5 +120,5 @@ def test_a_directory_in_which_another_run_is_at_work_is_refused(mfs: Mfs) -> Non
         assert mfs("run", "quickstart", "--fabric", "mininet", "--out", "shared") == 2
     finally:
         os.close(held)
-    assert "mfs: --out shared: another run is at work there" in mfs.err
+    assert "mfs: --out shared: in use by another run" in mfs.err
     assert Path("shared").is_dir()

@@ -17,8 +17,8 @@ def test_the_placement_in_words_has_a_line_per_server() -> None:
 
 
 def test_the_placement_in_words_has_the_coordinates_a_unit_has() -> None:
-    """Stage 0 are ranks 0 to 7: two replicas of two sequence parts of two tensor-parallel ranks. Rank 13
-    is the sixth of stage 1: replica 1, part 0, the second rank of it. A stage is an expert group."""
+    """Stage 0 has ranks 0 to 7: two replicas of two sequence parts of two tensor-parallel ranks. Rank 13 is
+    the sixth rank of stage 1: the second rank of replica 1, part 0. Each stage is an expert group."""
     settings = ("units.ranks_per_unit=16", "units.tp=2", "units.sp=2", "units.pp=2", "topology.servers=34")
     lines = placement_text(resolved("quickstart", *settings).jobs[0].placement)
 

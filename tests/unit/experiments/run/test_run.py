@@ -1,4 +1,4 @@
-"""Running a scenario in this process, on a toy fabric: what is written, and in which order."""
+"""Running a scenario in this process on a toy fabric: what is written, and in which order."""
 
 from pathlib import Path
 
