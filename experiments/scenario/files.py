@@ -8,7 +8,7 @@ from experiments.scenario.scenario import Scenario
 
 
 def files_of(scenario: Scenario) -> list[Path]:
-    """Return the paths of the trace, calibration, model and GPU profile that `scenario` names."""
+    """Return the paths of the trace, calibration, model and GPU profile that `scenario` names, if any."""
     named = [
         scenario.workload.path,
         scenario.simulation.calibration,

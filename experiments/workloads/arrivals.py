@@ -1,6 +1,6 @@
-"""When requests arrive: in a trace's own rhythm, stretched, or at random, evenly or in bursts.
+"""Arrival times of requests: those of a trace, stretched, or random ones, with or without bursts.
 
-All functions keep the order of the requests and let the first arrive at 0.
+The order of the requests never changes, and the first one arrives at 0.
 """
 
 import math
@@ -16,7 +16,7 @@ from testbed.job import Request
 
 
 def stretched(workload: Workload, factor: float) -> Workload:
-    """The workload's own arrivals, `factor` times as far apart."""
+    """Return the workload with its arrivals `factor` times as far apart."""
     requests = tuple(
         msgspec.structs.replace(request, arrival_ns=round(request.arrival_ns * factor))
         for request in workload.requests
@@ -25,10 +25,10 @@ def stretched(workload: Workload, factor: float) -> Workload:
 
 
 def stretch_to(workload: Workload, rate_rps: float) -> float:
-    """The factor for `stretched` that makes `rate_rps` the mean rate of the workload's arrivals.
+    """Return the factor for `stretched` that makes `rate_rps` the mean rate of the workload's arrivals.
 
-    n arrivals span n - 1 gaps, so the mean rate is (n - 1) / (last - first). Raises `UserError` when
-    all arrive at once: no factor changes that.
+    n arrivals have n - 1 gaps, so the mean rate is (n - 1) / (last - first). Raises `UserError` if several
+    requests all arrive at the same time, because no factor changes that.
     """
     first, last = workload.requests[0].arrival_ns, workload.requests[-1].arrival_ns
     if len(workload.requests) == 1:
@@ -42,12 +42,12 @@ def stretch_to(workload: Workload, rate_rps: float) -> float:
 
 
 class BurstyProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """An interrupted Poisson process: bursts, in which arrivals are a Poisson process, and silence.
+    """An interrupted Poisson process: bursts, in which arrivals are a Poisson process, and silences.
 
-    Bursts and silences have exponential lengths, bursts `burst_s` on average; `busy` is the share of time
-    that is in bursts. It is a Markov-modulated Poisson process of two states, one of them of rate 0, and a
-    renewal process, whose gaps are hyperexponential (Kuczura, "The interrupted Poisson process as an
-    overflow process", Bell System Technical Journal 52, 1973).
+    Bursts and silences have exponential lengths. Bursts last `burst_s` seconds on average, and `busy` is
+    the share of time in bursts. The process is a Markov-modulated Poisson process with two states, one of
+    rate 0. It is also a renewal process with hyperexponential gaps (Kuczura, "The interrupted Poisson
+    process as an overflow process", Bell System Technical Journal 52, 1973).
     """
 
     rate_rps: float
@@ -56,25 +56,25 @@ class BurstyProcess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bursty_process(rate_rps: float, dispersion: float, burst_s: float | None = None) -> BurstyProcess:
-    """The process of this rate whose index of dispersion tends to `dispersion` in long windows.
+    """Return the process of this rate whose index of dispersion tends to `dispersion` in long windows.
 
-    With p the busy share, the index is 1 + 2 rate burst_s (1 - p)**2 / p, which is solved for p (Fischer and
+    With a busy share p, the index is 1 + 2 rate burst_s (1 - p)**2 / p, which is solved for p (Fischer and
     Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation 18, 1993,
-    with one rate 0). Without `burst_s` half of the time is in bursts. `dispersion` must be above 1.
+    with one rate 0). Without `burst_s`, half of the time is in bursts. `dispersion` must be above 1.
     """
     if burst_s is None:
         return BurstyProcess(rate_rps=rate_rps, burst_s=(dispersion - 1) / rate_rps, busy=0.5)
     c = (dispersion - 1) / (2 * rate_rps * burst_s)
-    # The smaller root of p**2 - (2 + c) p + 1 = 0, as 1 over the larger one: no digits cancel.
+    # The smaller root of p**2 - (2 + c) p + 1 = 0, as 1 over the larger one, so that no digits cancel.
     busy = 2 / (2 + c + math.sqrt(c * (4 + c)))
     return BurstyProcess(rate_rps=rate_rps, burst_s=burst_s, busy=busy)
 
 
 def poisson(workload: Workload, rate_rps: float, seed: int) -> Workload:
-    """Arrivals of a Poisson process of `rate_rps` requests per second, drawn from `seed`.
+    """Return the workload with arrivals of a Poisson process of `rate_rps` requests/s, drawn from `seed`.
 
-    Where the workload has bursts, the bursts are the process: their members arrive together, and
-    the rate of bursts is such that the rate of requests is `rate_rps` on average.
+    If the workload has bursts, the members of a burst arrive together, and the bursts are the events of the
+    process. Their rate is such that the mean rate of requests is `rate_rps`.
     """
     draw = random.Random(f"{seed}:arrivals")
     instants_per_s = rate_rps * instants_per_request(workload)
@@ -82,17 +82,17 @@ def poisson(workload: Workload, rate_rps: float, seed: int) -> Workload:
 
 
 def bursty(workload: Workload, process: BurstyProcess, seed: int) -> Workload:
-    """Arrivals of `process`, drawn from `seed`; the first one begins a burst.
+    """Return the workload with arrivals of `process`, drawn from `seed`. The first one begins a burst.
 
-    Where the workload has bursts of its own, their members arrive together and `process` is that of these
-    bursts: its rate is `instants_per_request` of the rate of requests.
+    If the workload has bursts of its own, the members of such a burst arrive together, and these bursts are
+    the events of `process`. Its rate is then `instants_per_request` times the rate of requests.
     """
     draw = random.Random(f"{seed}:arrivals")
     in_burst_rps = process.rate_rps / process.busy
     silence_s = process.burst_s * (1 - process.busy) / process.busy
 
     def gap_s() -> float:
-        # Neither the next arrival nor the end of the burst knows how long it has been waited for.
+        # Both times are exponential and so have no memory: they can be drawn anew after each silence.
         waited = 0.0
         while True:
             next_s, burst_ends_s = draw.expovariate(in_burst_rps), draw.expovariate(1 / process.burst_s)
@@ -104,13 +104,13 @@ def bursty(workload: Workload, process: BurstyProcess, seed: int) -> Workload:
 
 
 def instants_per_request(workload: Workload) -> float:
-    """How many moments of arrival there are for a request: fewer than 1 where requests arrive together."""
+    """Return the number of distinct arrival times per request: below 1 if requests arrive together."""
     bursts = workload.bursts
     return len(set(bursts)) / len(bursts) if bursts else 1.0
 
 
 def _placed(workload: Workload, gap_s: Callable[[], float]) -> Workload:
-    """The workload with `gap_s` from one moment of arrival to the next."""
+    """Return the workload with gaps drawn by `gap_s`, in seconds, between its distinct arrival times."""
     bursts = workload.bursts or tuple(range(len(workload.requests)))
     time_s = 0.0
     requests: list[Request] = []

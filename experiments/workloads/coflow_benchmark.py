@@ -1,12 +1,13 @@
-"""The format of the coflow benchmark (FB2010-1Hr-150-0.txt): one MapReduce shuffle a line, a coflow each.
+"""The format of the coflow benchmark (FB2010-1Hr-150-0.txt): one MapReduce shuffle, a coflow, per line.
 
-The first line is `<racks> <coflows>`; then one line per coflow, sorted by time:
+The first line is `<racks> <coflows>`. It is followed by one line per coflow, sorted by time:
 
     <id> <arrival, ms> <mappers> <rack of each mapper> <reducers> <rack:MB of each reducer>
 
-Racks are numbered from 0. Every mapper sends every reducer the same share of its MB (of 2**20 bytes), a
-flow per pair. Source: https://github.com/coflow/coflow-benchmark; the share and the megabyte are those of
-CoflowSim (`CoflowBenchmarkTraceProducer`, `ReduceTask.createFlows`), which reads the same files.
+Racks are numbered from 0. Each mapper sends a reducer an equal part of the reducer's MB (2**20 bytes each),
+in one flow per pair. Source: https://github.com/coflow/coflow-benchmark. The equal parts and the size of a
+MB are those of CoflowSim (`CoflowBenchmarkTraceProducer`, `ReduceTask.createFlows`), which reads the same
+files.
 """
 
 import math
@@ -29,14 +30,14 @@ MAX_MS = 1e9
 
 
 class ShuffleTrace(msgspec.Struct, frozen=True, kw_only=True):
-    """Flows in order of their start, and what they are in words."""
+    """Flows in order of their start, and notes on them."""
 
     flows: tuple[MicroFlow, ...]
     notes: tuple[str, ...]
 
 
 class _Shuffle(msgspec.Struct, frozen=True):
-    """A line of the trace: what `reducers` get, in bytes by rack, comes from `mappers` in even parts."""
+    """A line of the trace. `reducers` has the bytes of each rack, which come in even parts from `mappers`."""
 
     name: str
     arrival_ns: int
@@ -47,13 +48,14 @@ class _Shuffle(msgspec.Struct, frozen=True):
 def load(
     path: Path, *, placement: Placement, coflows: int | None, skip: int, time_scale: float
 ) -> ShuffleTrace:
-    """`coflows` (None: all) of the trace at `path` after the first `skip`; the first one arrives at 0.
+    """Read `coflows` coflows (None: all) of the trace at `path`, after the first `skip`.
 
-    Rack i is server h(i + 1), whose one rank sends and receives. A second between arrivals takes
-    `time_scale` seconds. Flows inside a rack do not cross the network and are left out, as are empty ones.
+    Rack i is server h(i + 1), which has one rank. The first coflow that is taken arrives at 0. A second
+    between arrivals takes `time_scale` seconds. Flows inside a rack do not cross the network and are left
+    out, and so are empty ones.
 
-    Raises `UserError` for a file or line that is not right (every line is checked, also those that are not
-    taken), for more racks than servers, for too few coflows and for a trace that leaves no flow.
+    Raises `UserError` for a malformed file (every line is checked, including those that are not taken), for
+    more racks than servers, for too few coflows, and if no flow is left.
     """
     lines = read_lines(path)
     racks, announced = _header(lines[0], path)
@@ -106,7 +108,7 @@ def _notes(taken: list[_Shuffle], flows: tuple[MicroFlow, ...]) -> tuple[str, ..
 def _flows(shuffle: _Shuffle, placement: Placement, start_ns: int) -> Iterator[MicroFlow]:
     ranks = placement.ranks
     for reducer, size_bytes in shuffle.reducers.items():
-        # To the byte: what does not divide goes to the mappers named first.
+        # The remainder is distributed over the first mappers, a byte each, so that no byte is lost.
         each, over = divmod(size_bytes, len(shuffle.mappers))
         for place, mapper in enumerate(shuffle.mappers):
             share = each + (place < over)
@@ -143,14 +145,14 @@ def _shuffles(lines: list[str], path: Path, racks: int) -> Iterator[_Shuffle]:
         if shuffle.arrival_ns < latest_ns:
             raise UserError(f"{where}: arrives before the line above; a trace is sorted by time")
         if shuffle.name in names:
-            raise UserError(f"{where}: coflow {shuffle.name[1:]} is there twice")
+            raise UserError(f"{where}: coflow {shuffle.name[1:]} is listed twice")
         names.add(shuffle.name)
         latest_ns = shuffle.arrival_ns
         yield shuffle
 
 
 def _shuffle(cells: list[str], where: str, racks: int) -> _Shuffle:
-    # Two counts say how long the line is: it is checked as far as the next count before that is used.
+    # Two counts in the line determine its length, so the length is checked up to a count before using it.
     _long_enough(cells, 3, where)
     name = f"c{_whole('coflow id', cells[0], where, low=0, high=10**9)}"
     arrival_ns = round(_number("arrival", cells[1], where, high=MAX_MS) * NS_PER_MS)
@@ -206,5 +208,5 @@ def _number(name: str, text: str, where: str, *, high: float) -> float:
 
 
 def _shown(text: str) -> str:
-    """A piece of the file, short enough for a message."""
+    """Return a piece of the file, short enough for a message."""
     return repr(text) if len(text) <= 40 else repr(text[:40]) + "..."

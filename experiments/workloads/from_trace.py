@@ -1,4 +1,4 @@
-"""From a trace of any format to the requests that a run takes from it."""
+"""From a trace of any format to the requests of a run."""
 
 import itertools
 from array import array
@@ -26,12 +26,13 @@ def load(
     spread_ticks: bool = True,
     seed: int = 1,
 ) -> Workload:
-    """`requests` rows of the trace at `path` after the first `skip`; the first one arrives at 0.
+    """Read `requests` rows of the trace at `path` after the first `skip`. The first one taken arrives at 0.
 
-    Where the trace's clock ticks coarsely, the rows of one tick are spread inside it if `spread_ticks` says
-    so; a note tells. With `class_from` a request's class is what it has in that column. Raises `UserError`
-    for a file or row that is not right (every row is checked, also those that are not taken), for a column
-    that the format does not have and when there are too few rows.
+    With `spread_ticks`, the rows in one tick of a coarse clock are spread inside it, and a note says so.
+    With `class_from`, the class of a request is its value in that column; otherwise it is `slo_class`.
+
+    Raises `UserError` for a malformed file or row (every row is checked, including those that are not
+    taken), for a column that the format does not have, and if there are too few rows.
     """
     reader = READERS[format]
     _check_column(reader, format, path, class_from)
@@ -53,9 +54,9 @@ def load(
 
 
 def _take(rows: Iterable[TraceRow], *, path: Path, requests: int, skip: int) -> list[TraceRow]:
-    """`requests` rows after the first `skip`; goes on to the end, so that every row is checked.
+    """Take `requests` rows after the first `skip`, and read the rest, so that every row is checked.
 
-    Raises `UserError` when there are fewer.
+    Raises `UserError` if there are too few rows.
     """
     left = iter(rows)
     skipped = sum(1 for _ in itertools.islice(left, skip))
@@ -93,14 +94,14 @@ def _requests(
 
 
 def _with_times(rows: Iterator[TraceRow], times: "array[int]") -> Iterator[TraceRow]:
-    """`rows`, and their times noted: the tick of a clock shows in the whole trace, not in a few rows."""
+    """Yield `rows` and append their times to `times`. To find the tick of a clock takes the whole trace."""
     for row in rows:
         times.append(row.time_ns)
         yield row
 
 
 def _arrivals(times: "array[int]", spread_ticks: bool, seed: int) -> tuple[list[int], str | None]:
-    """The times, spread inside their ticks where wanted and there are any, with the note on it."""
+    """Return the times, spread inside the ticks of a coarse clock if wanted, with a note if they were."""
     stamped = times.tolist()
     tick_ns = ticks.tick_of(stamped) if spread_ticks else None
     if tick_ns is None:
@@ -114,8 +115,8 @@ def _check_column(reader: Reader, format: TraceFormat, path: Path, column: str |
         return
     known = ", ".join(repr(name) for name in reader.labels) or "none"
     raise UserError(
-        f"{path}: workload.class_from: {column!r} is no column of a {format.value} trace that tells kinds "
-        f"of requests apart (known: {known})"
+        f"{path}: workload.class_from: {column!r} is not a column of a {format.value} trace that tells "
+        f"kinds of requests apart (known: {known})"
     )
 
 

@@ -1,4 +1,4 @@
-"""The micro workload: flows between named servers, without a serving system around them."""
+"""The micro workload: flows between named servers, without a serving system."""
 
 from controller.flow import Transfer
 from controller.units import NS_PER_S
@@ -8,7 +8,7 @@ from testbed.topology import Topology
 
 
 def endpoints(topology: Topology) -> Placement:
-    """One rank per server, on its first GPU, in the order of the servers, that only sends and receives."""
+    """Return a placement with one rank per server, on its first GPU, that only sends and receives."""
     return Placement(
         ranks=tuple(
             RankSpec(rank=i, server=server, node=topology.endpoint(server, 0), role=Role.ENDPOINT, index=i)
@@ -22,7 +22,7 @@ def endpoints(topology: Topology) -> Placement:
 
 
 def micro_flows(specs: tuple[FlowSpec, ...], placement: Placement) -> tuple[MicroFlow, ...]:
-    """The flows between the endpoints on their servers, by start. Servers must be known ones."""
+    """Return the flows between the endpoints in `placement`, sorted by start. Their servers must exist."""
     rank_on = {spec.server: spec.rank for spec in placement.ranks}
     flows = [
         MicroFlow(

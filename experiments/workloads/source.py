@@ -1,4 +1,4 @@
-"""From the `workload` section of a scenario to requests with their arrivals."""
+"""From the section `workload` of a scenario to requests with their arrivals."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +12,13 @@ from experiments.workloads.workload import Workload
 from testbed.job import Request
 
 Capacity = Callable[[tuple[Request, ...]], float]
-"""How many requests/s of this kind the cluster is estimated to sustain."""
+"""Estimates how many requests/s like these the cluster can sustain."""
 
 
 def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity) -> Workload:
-    """The requests that `section` asks for, in order of arrival.
+    """Return the requests that `section` asks for, in order of arrival.
 
-    Raises `UserError` for a trace that is not right.
+    Raises `UserError` for a malformed trace, and for one that cannot be stretched to the rate.
     """
     workload = _prompts(section, seed)
     rate_rps, wanted = _rate(section, workload, capacity_rps)
@@ -41,7 +41,7 @@ def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity
                 notes.append(f"the trace's time is stretched by {factor:.3g}")
         placed = arrivals.stretched(workload, factor)
     if section.warmup:
-        warm = f"the first {section.warmup} of {section.requests} requests warm up and are in no measure"
+        warm = f"the first {section.warmup} of {section.requests} requests warm up and count in no measure"
         notes.append(warm)
     return msgspec.structs.replace(
         placed, requests=_with_warmup(placed.requests, section.warmup), notes=(*placed.notes, *notes)
@@ -49,7 +49,7 @@ def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity
 
 
 def _bursty(section: WorkloadSection, workload: Workload, rate_rps: float, seed: int) -> tuple[Workload, str]:
-    """The workload with bursty arrivals, and what they are in words."""
+    """Return the workload with bursty arrivals, and a note on them."""
     assert section.dispersion is not None  # a valid section has one for this
     per_request = arrivals.instants_per_request(workload)
     process = arrivals.bursty_process(rate_rps * per_request, section.dispersion, section.burst_s)
@@ -62,7 +62,7 @@ def _bursty(section: WorkloadSection, workload: Workload, rate_rps: float, seed:
 
 
 def _with_warmup(requests: tuple[Request, ...], warmup: int) -> tuple[Request, ...]:
-    """The same requests, of which the first `warmup` are marked."""
+    """Return the same requests, with the first `warmup` marked as warm-up."""
     marked = [msgspec.structs.replace(request, warmup=True) for request in requests[:warmup]]
     return (*marked, *requests[warmup:])
 
@@ -77,14 +77,14 @@ def _prompts(section: WorkloadSection, seed: int) -> Workload:
         skip=section.skip,
         slo_class=section.slo_class,
         class_from=section.class_from,
-        # Random arrivals replace those of the trace, ticks and all.
+        # Random arrivals replace those of the trace, so there is nothing to spread.
         spread_ticks=section.spread_ticks and section.arrivals is Arrivals.TRACE,
         seed=seed,
     )
 
 
 def _rate(section: WorkloadSection, workload: Workload, capacity_rps: Capacity) -> tuple[float | None, str]:
-    """The mean rate that is asked for, requests/s, and how to say it."""
+    """Return the mean rate that `section` asks for, in requests/s, and the same in words."""
     if section.rate is not None:
         return section.rate, f"{section.rate:.3g} requests/s"
     if section.load is None:

@@ -1,14 +1,14 @@
 """Seeded prompts with the published statistics of two workloads of LLM serving.
 
-`conversation`: people talking with an assistant. A prompt is a system prompt (one of a few), all
-that was said before, and the new message; about 2,000 tokens on average, half of them seen before.
+`conversation`: people talk with an assistant. A prompt is a system prompt (one of a few), all earlier
+messages and answers, and the new message. It has about 2,000 tokens on average, half of them seen before.
 
-`agent`: programs that plan a task and then work on its steps all at once. A step's prompt is the
-agent's instructions and tools, the plan, and the step; about 1,000 tokens, 65 % of them seen
-before, and the steps of one task share one prefix at the same time.
+`agent`: programs plan a task and then work on all of its steps at once. The prompt of a step is the agent's
+instructions and tools, the plan, and the step. It has about 1,000 tokens, 65 % of them seen before, and the
+steps of a task share one prefix at the same time.
 
-The two averages of each are those MFS v1 reports for its workloads; the shape around them
-(lognormal lengths, turns, steps) and its constants are ours, chosen to meet them.
+These averages are those that MFS v1 reports for its workloads. Everything else (lognormal lengths, turns,
+steps) is ours, with constants chosen to meet the averages.
 """
 
 import math
@@ -26,7 +26,7 @@ _OUTPUT_TOKENS = 250
 
 
 class DrawnLengths(msgspec.Struct, frozen=True):
-    """Token counts with a lognormal distribution of this mean; `sigma` is that of their logarithm."""
+    """Lognormal token counts of this mean, at least 8. `sigma` is the deviation of their logarithm."""
 
     mean: float
     sigma: float = 0.6
@@ -37,20 +37,20 @@ class DrawnLengths(msgspec.Struct, frozen=True):
 
 
 class _Text(msgspec.Struct, frozen=True):
-    """A text that prompts begin with: its length and the ids of its full blocks."""
+    """A text that prompts begin with: its length in tokens, and the ids of its full blocks."""
 
     tokens: int
     blocks: tuple[int, ...]
 
 
 class _Writer:
-    """Makes texts; a block that no earlier text has gets the next id."""
+    """Makes texts. A block that no earlier text has gets the next id."""
 
     def __init__(self) -> None:
         self._next_block = 0
 
     def extend(self, text: _Text, tokens: int) -> _Text:
-        """`text` and `tokens` new ones. Its last block, where not full, becomes another block."""
+        """Append `tokens` new tokens to `text`. The block that `text` leaves unfinished gets a new id."""
         total = text.tokens + tokens
         new = total // BLOCK_TOKENS - len(text.blocks)
         blocks = text.blocks + tuple(range(self._next_block, self._next_block + new))
@@ -62,14 +62,14 @@ class _Writer:
 
 
 def conversation(count: int, seed: int, slo_class: str) -> Workload:
-    """`count` prompts of people in conversations, in order, all with arrival 0 as yet."""
+    """Return `count` prompts of people in conversations, in order. Their arrivals, 0, are set later."""
     draw, writer = random.Random(f"{seed}:conversation"), _Writer()
     system_prompts = [writer.start(DrawnLengths(300, sigma=0.2).draw(draw)) for _ in range(4)]
     message, answer = DrawnLengths(780), DrawnLengths(_OUTPUT_TOKENS)
     live: list[_Text] = []
     prompts: list[tuple[_Text, int]] = []
     while len(prompts) < count:
-        # Whoever spoke last still waits for an answer: the oldest speak next.
+        # The last two still wait for their answers, so another one speaks next.
         rested = live[:-2]
         if rested and draw.random() < 0.48:
             said = live.pop(draw.randrange(len(rested)))
@@ -84,7 +84,10 @@ def conversation(count: int, seed: int, slo_class: str) -> Workload:
 
 
 def agent(count: int, seed: int, slo_class: str) -> Workload:
-    """`count` prompts of agents, in order, all with arrival 0 as yet; a task's steps are one burst."""
+    """Return `count` prompts of agents, in order. Their arrivals, 0, are set later.
+
+    A plan is a burst by itself, and the steps of a task are one burst.
+    """
     draw, writer = random.Random(f"{seed}:agent"), _Writer()
     instructions = [writer.start(DrawnLengths(350, sigma=0.2).draw(draw)) for _ in range(3)]
     plan, step, answer = (
@@ -97,7 +100,7 @@ def agent(count: int, seed: int, slo_class: str) -> Workload:
     bursts: list[int] = []
     while len(prompts) < count:
         burst = bursts[-1] + 1 if bursts else 0
-        # Three tasks are under way: a plan has been answered by the time its steps are asked.
+        # Three tasks are in progress at a time, so that a plan has its answer before its steps are asked.
         if len(planned) < 3:
             planned.append(writer.extend(draw.choice(instructions), plan.draw(draw)))
             together = [planned[-1]]

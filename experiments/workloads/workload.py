@@ -1,4 +1,4 @@
-"""What every source of requests gives, and the measures that describe it."""
+"""The requests that every source makes, and measures that describe them."""
 
 import msgspec
 
@@ -6,9 +6,9 @@ from testbed.job import Request
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests in order of arrival, without SLOs, and what was done to them in words.
+    """Requests in order of arrival, without SLOs, and notes on how they were made.
 
-    Requests with the same number in `bursts` arrive together; empty where each comes by itself.
+    Requests with the same number in `bursts` arrive together. It is empty if each arrives by itself.
     """
 
     requests: tuple[Request, ...]
@@ -21,10 +21,10 @@ def mean_prompt_tokens(requests: tuple[Request, ...]) -> float:
 
 
 def reuse_share(requests: tuple[Request, ...]) -> float:
-    """Share of the prompt tokens that stand in full blocks some earlier prompt began with too.
+    """Return the share of prompt tokens in full blocks that an earlier prompt began with, too.
 
-    It is what one unbounded prefix cache would hit if every prompt were computed before the next
-    one came: an upper bound for what a run can reuse.
+    This is the hit rate of a single unbounded prefix cache if every prompt is computed before the next one
+    arrives: an upper bound for the reuse of a run.
     """
     seen: set[int] = set()
     reused = 0

@@ -1,4 +1,4 @@
-"""When requests arrive: stretched from a trace, or at random."""
+"""Arrival times: stretched from a trace, or random."""
 
 import itertools
 import json
@@ -64,7 +64,7 @@ def test_stretching_multiplies_every_arrival() -> None:
 
 
 def test_the_factor_to_a_rate_counts_gaps_not_requests() -> None:
-    """Three arrivals in 4 s are 2 gaps in 4 s, 0.5/s; for 2/s time shrinks to a quarter."""
+    """Three arrivals in 4 s are 2 gaps in 4 s, or 0.5/s. For 2/s, time shrinks to a quarter."""
     assert arrivals.stretch_to(workload(0, 1, 4), 2.0) == 0.25
 
 
@@ -74,7 +74,7 @@ def test_one_instant_cannot_be_stretched() -> None:
 
 
 def test_poisson_arrivals_have_the_rate_and_the_scatter_of_a_poisson_process() -> None:
-    """At 4/s gaps average 0.25 s, and deviate as much: 10,000 of them come within 5 %."""
+    """At 4/s, the mean and the deviation of the gaps are 0.25 s. 10,000 gaps meet both within 5 %."""
     at = times_s(arrivals.poisson(workload(*range(10_000)), 4.0, seed=1))
 
     gaps = [later - earlier for earlier, later in itertools.pairwise(at)]
@@ -84,7 +84,7 @@ def test_poisson_arrivals_have_the_rate_and_the_scatter_of_a_poisson_process() -
 
 
 def test_a_burst_arrives_together_at_the_rate_of_requests() -> None:
-    """Bursts of 4 at 8 requests/s are 2 bursts/s: 2,000 of them last about 1,000 s."""
+    """8 requests/s in bursts of 4 are 2 bursts/s, so 2,000 bursts take about 1,000 s."""
     bursts = tuple(i // 4 for i in range(8000))
 
     at = times_s(arrivals.poisson(workload(*range(8000), bursts=bursts), 8.0, seed=1))
@@ -112,10 +112,10 @@ def test_without_a_length_of_bursts_half_of_the_time_is_in_them() -> None:
 
 @pytest.mark.parametrize("burst_s", [None, 0.5])
 def test_bursty_arrivals_have_the_rate_and_the_dispersion_that_were_asked_for(burst_s: float | None) -> None:
-    """400,000 arrivals at 20/s are 20,000 s: 1,000 windows of 20 s, long against a burst (0.2 or 0.5 s).
+    """400,000 arrivals at 20/s take 20,000 s: 1,000 windows of 20 s, which are long compared with a burst.
 
-    The variance of 1,000 counts is known to sqrt(2 / 1,000) = 4.5 %; three times that are 13 %. In windows of
-    0.5 s, of which there are 40,000, it is the formula's for a window.
+    The variance of 1,000 counts has a standard error of sqrt(2 / 1,000) = 4.5 %; three times that is 13 %.
+    Windows of 0.5 s, of which there are 40,000, have the dispersion of the formula for that length.
     """
     process = arrivals.bursty_process(20.0, 5.0, burst_s)
     at = np.array(times_s(arrivals.bursty(workload(*[0.0] * 400_000), process, seed=1)))
@@ -131,7 +131,7 @@ def test_bursty_arrivals_have_the_rate_and_the_dispersion_that_were_asked_for(bu
 
 
 def test_gaps_of_bursty_arrivals_deviate_as_those_of_a_renewal_process() -> None:
-    """Of a renewal process the squared variation of the gaps is the dispersion in long windows: 5."""
+    """In a renewal process, the squared variation of the gaps is the dispersion in long windows: 5."""
     process = arrivals.bursty_process(20.0, 5.0)
     at = times_s(arrivals.bursty(workload(*[0.0] * 200_000), process, seed=2))
 
@@ -150,7 +150,7 @@ def test_requests_that_arrive_together_stay_together_in_bursty_arrivals() -> Non
 
 
 def test_a_generated_workload_arrives_in_bursts_where_asked() -> None:
-    """Agents come in bursts of their own: 5 requests/s are fewer moments/s, and those are bursty."""
+    """Agents send bursts of requests: 5 requests/s arrive at fewer moments, and these are bursty."""
     result = made(section(rate=5, kind="agent", requests=4000, arrivals="bursty", dispersion=3))
 
     assert times_s(result)[-1] == pytest.approx(800, rel=0.1)
@@ -177,11 +177,11 @@ def test_the_first_requests_are_marked_as_warm_up() -> None:
     result = made(section(load=0.5, requests=5, warmup=2))
 
     assert [request.warmup for request in result.requests] == [True, True, False, False, False]
-    assert result.notes[-1] == "the first 2 of 5 requests warm up and are in no measure"
+    assert result.notes[-1] == "the first 2 of 5 requests warm up and count in no measure"
 
 
 def test_a_generated_workload_arrives_at_a_share_of_the_capacity() -> None:
-    """0.5 of 10 requests/s: 2,000 requests last about 400 s."""
+    """0.5 of 10 requests/s: 2,000 requests take about 400 s."""
     result = made(section(load=0.5, requests=2000))
 
     assert times_s(result)[-1] == pytest.approx(400, rel=0.1)
@@ -198,7 +198,7 @@ def test_a_trace_keeps_its_own_time_when_nothing_else_is_asked(tmp_path: Path) -
 
 
 def test_a_trace_is_stretched_to_the_load_and_a_note_says_how_much(tmp_path: Path) -> None:
-    """2 gaps in 4 s are 0.5/s; half of a capacity of 2/s is 1/s, so time halves."""
+    """2 gaps in 4 s are 0.5/s. Half of a capacity of 2/s is 1/s, so time is halved."""
     path = mooncake_file(tmp_path, 0, 1000, 4000)
 
     result = made(section(kind="mooncake", path=str(path), requests=3, load=0.5), capacity_rps=2.0)

@@ -28,7 +28,7 @@ def test_a_column_with_a_space_is_one_too(tmp_path: Path) -> None:
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     path = trace(tmp_path, bailian(), bailian(type=None))
 
-    with pytest.raises(UserError, match=r"'tipe' is no column of a bailian trace .*known: 'type', 'turn'"):
+    with pytest.raises(UserError, match=r"'tipe' is not a column of a bailian trace .*known: 'type', 'turn'"):
         load(path, class_from="tipe")
     with pytest.raises(UserError, match="request 2: nothing in 'type'"):
         load(path, skip=1, class_from="type")

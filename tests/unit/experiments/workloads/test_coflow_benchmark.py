@@ -1,4 +1,4 @@
-"""Coflows in the format of the coflow benchmark: what a line becomes, and how long coflows take.
+"""Coflows in the format of the coflow benchmark: the flows of a line, and completion times.
 
 A NIC carries one MB (2**20 bytes) in a millisecond, so the times below can be worked out on paper.
 """
@@ -53,7 +53,7 @@ def ccts_ms(record: RunRecord) -> dict[str, float]:
 
 
 def test_every_mapper_sends_every_reducer_an_even_share(tmp_path: Path) -> None:
-    """Racks 0 and 2 to racks 1 (6 MB) and 3 (4 MB): 3 and 3, 2 and 2. Rack i is server h(i + 1)."""
+    """Racks 0 and 2 send 3 MB each to rack 1 (6 MB) and 2 MB each to rack 3 (4 MB). Rack i is h(i + 1)."""
     made = flows(trace(tmp_path, "4 1", "7 0 2 0 2 2 1:6.0 3:4.0"))
     assert [(f.transfer.id, f.transfer.src, f.transfer.dst, f.transfer.size_bytes / MB) for f in made] == [
         ("c7.h1-h2", 0, 1, 3),
@@ -71,7 +71,7 @@ def test_a_size_that_does_not_divide_loses_no_byte(tmp_path: Path) -> None:
 
 
 def test_what_stays_in_its_rack_or_is_empty_is_left_out_and_told(tmp_path: Path) -> None:
-    """c1: rack 0 to itself and to rack 1, 2 MB each. c2: all inside rack 2. c3: nothing at all."""
+    """c1: rack 0 sends 2 MB each to itself and to rack 1. c2 stays inside rack 2. c3 is empty."""
     path = trace(tmp_path, "3 3", "1 0 1 0 2 0:2.0 1:2.0", "2 0 1 2 1 2:5.0", "3 5 1 0 1 1:0.0")
     outcome = resolved(path)
     assert [f.transfer.id for f in outcome.jobs[0].flows] == ["c1.h1-h2"]
@@ -108,7 +108,7 @@ def test_the_first_coflow_taken_arrives_at_zero_and_time_is_stretched(tmp_path: 
         ("1 0 1 0 1 1", "reducer '1'; expected rack:MB"),
         ("1 0 1 0 1 1:much", "MB of a reducer is 'much', not a number"),
         ("1 0 1 0 1 1:nan", "MB of a reducer is nan; allowed is 0 .."),
-        ("0 8 1 0 1 1:1.0", "coflow 0 is there twice"),
+        ("0 8 1 0 1 1:1.0", "coflow 0 is listed twice"),
         ("1 6 1 0 1 1:1.0", "arrives before the line above"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_line_that_is_not_right_is_named(tmp_path: Path, line: str, told: str)
     path = trace(tmp_path, "3 2", "0 7 1 0 1 1:1.0", line)
     with pytest.raises(UserError) as refusal:
         flows(path)
-    # Every other case arrives at 0 too; what is wrong inside the line is said first.
+    # Most other lines arrive too early as well, but errors inside the line are reported first.
     assert str(refusal.value).startswith(f"{path}, line 3: ")
     assert told in str(refusal.value)
 
@@ -182,18 +182,18 @@ ONE_UPLINK = ("3 2", "1 0 1 0 1 1:4.0", "2 1 1 0 1 2:2.0")
 @pytest.mark.parametrize(
     ("policy", "order", "first_ms", "second_ms"),
     [
-        # 3 and 2 MB left at 1 ms, half the uplink each: c2 ends at 5, c1 with the rest at 6.
+        # 3 and 2 MB are left at 1 ms, and each gets half the uplink: c2 ends at 5, c1 at 6.
         ("fair", "exact", 6, 4),
-        # Gamma at 1 ms: c1 4 (its progress moves nothing), c2 2. c2 ends at 3, c1 at 6.
+        # Gamma at 1 ms is 4 for c1 (its progress does not count) and 2 for c2: c2 ends at 3, c1 at 6.
         ("sebf", "exact", 6, 2),
-        # Both on P1, first come, first served: c1 ends at 4, c2 at 6.
+        # Both are on P1, first come, first served: c1 ends at 4, c2 at 6.
         ("aalo", "exact", 4, 5),
-        # A coflow that has sent 1 MB is on P2. c2 is alone on P1 from 1 to 2; then c1, which came first,
-        # sends its other 3 MB until 5, and c2 its last one until 6.
+        # A coflow that has sent 1 MB is on P2. c2 is alone on P1 from 1 to 2. Then c1, which came first,
+        # sends its other 3 MB until 5, and c2 its last MB until 6.
         ("aalo(first_bytes=1048576)", "exact", 5, 5),
-        # In levels the two share P2 from 2 ms on: c2 ends its last MB at 4, c1 its 3 MB at 6.
+        # In levels, the two share P2 from 2 ms on: c2 ends its last MB at 4, c1 its 3 MB at 6.
         ("aalo(first_bytes=1048576)", "levels", 6, 3),
-        # No coflow is over yet to learn from: both in the middle, as with fair.
+        # No coflow has ended yet to learn from, so both are in the middle, as under fair sharing.
         ("sebf", "levels", 6, 4),
     ],
 )
@@ -206,10 +206,10 @@ def test_two_coflows_on_one_uplink(
 
 @pytest.mark.parametrize(("policy", "narrow_ms"), [("fair", 2), ("sebf", 1)])
 def test_a_narrow_coflow_before_an_incast(tmp_path: Path, policy: str, narrow_ms: float) -> None:
-    """c1: racks 0 and 1 send 2 MB each to rack 2, whose downlink needs 4 ms. c2: 1 MB from rack 0 to 1.
+    """c1: racks 0 and 1 send 2 MB each to rack 2, whose downlink needs 4 ms. c2: rack 0 sends rack 1 1 MB.
 
-    Fair: all three flows run at half rate, c2 ends at 2; the downlink is never idle. sebf: Gamma 4 and 1:
-    rack 0 sends c2 first, while rack 1 has the downlink to itself.
+    fair: all three flows run at half rate, and c2 ends at 2. The downlink is never idle. sebf: Gamma is 4
+    and 1, so rack 0 sends c2 first, while rack 1 has the downlink to itself.
     """
     path = trace(tmp_path, "3 2", "1 0 2 0 1 1 2:4.0", "2 0 1 0 1 1:1.0")
     record = played(path, policy, "simulation.order=exact")
@@ -220,7 +220,7 @@ def test_a_narrow_coflow_before_an_incast(tmp_path: Path, policy: str, narrow_ms
 def test_all_flows_of_a_coflow_go_together(tmp_path: Path, policy: str, mean_ms: float) -> None:
     """c1: rack 0 sends 1 MB to each of racks 1 and 2. c2: rack 0 sends 1 MB to rack 3.
 
-    sebf: Gamma 2 and 1: c2 ends at 1, c1 at 3. Fair: a third each, all end at 3.
+    sebf: Gamma is 2 and 1, so c2 ends at 1 and c1 at 3. fair: each flow gets a third, and all end at 3.
     """
     path = trace(tmp_path, "4 2", "1 0 1 0 2 1:1.0 2:1.0", "2 0 1 0 1 3:1.0")
     times = ccts_ms(played(path, policy, "simulation.order=exact"))
@@ -228,7 +228,7 @@ def test_all_flows_of_a_coflow_go_together(tmp_path: Path, policy: str, mean_ms:
 
 
 def shuffles(seed: int) -> list[str]:
-    """Forty shuffles between ten racks: most are small and narrow, and most bytes are in a few wide ones."""
+    """Make forty shuffles between ten racks. Most are small and narrow; a few wide ones have most bytes."""
     draw = random.Random(seed)
     lines, arrival_ms = ["10 40"], 0
     for number in range(40):
@@ -255,7 +255,7 @@ def test_smallest_bottleneck_first_beats_fair_sharing_on_the_mean(tmp_path: Path
 
 
 def test_the_summary_tells_how_long_coflows_took_and_not_their_flows(tmp_path: Path) -> None:
-    """CCTs of 6 and 4 ms: mean and median 5, p90 = 4 + 0.9 * 2, p99 = 4 + 0.99 * 2."""
+    """The coflows take 6 and 4 ms: mean and median 5, p90 = 4 + 0.9 * 2, p99 = 4 + 0.99 * 2."""
     record = played(trace(tmp_path, *ONE_UPLINK), "fair", "simulation.order=exact")
     summary = summarise(scenario="s", fabric="sim", seed=1, scale=MODEL_SCALE, records=[record])
     run = summary["runs"][0]

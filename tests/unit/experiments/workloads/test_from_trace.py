@@ -1,4 +1,4 @@
-"""Which rows of a trace a run takes, and when they arrive."""
+"""The rows that a run takes from a trace, and their arrival times."""
 
 from pathlib import Path
 

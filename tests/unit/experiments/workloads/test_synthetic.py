@@ -1,4 +1,4 @@
-"""The generated workloads have the statistics they are named for."""
+"""Generated workloads have the statistics of the published ones."""
 
 import statistics
 
@@ -27,7 +27,7 @@ def request(number: int, tokens: int, blocks: tuple[int, ...]) -> Request:
 
 
 def test_reuse_is_counted_to_the_first_block_nobody_had() -> None:
-    """The second prompt finds blocks 0 and 1, not 3: 20 of 25 + 35 tokens. Block 5 counts for nobody."""
+    """The second prompt reuses blocks 0 and 1, not 3: 20 of 25 + 35 tokens."""
     first, second = request(0, 25, (0, 1)), request(1, 35, (0, 1, 3))
 
     assert reuse_share((first, second)) == pytest.approx(20 / 60)
@@ -36,7 +36,7 @@ def test_reuse_is_counted_to_the_first_block_nobody_had() -> None:
 
 @pytest.mark.parametrize(("kind", "tokens", "reuse"), [("conversation", 2000, 0.50), ("agent", 1000, 0.65)])
 def test_a_workload_has_its_published_means(kind: str, tokens: int, reuse: float) -> None:
-    """Over five seeds, within 10 % in tokens and 5 points in reuse."""
+    """The means over five seeds are within 10 % in tokens and 5 percentage points in reuse."""
     made = [generate(kind, seed).requests for seed in SEEDS]
 
     assert statistics.mean(map(mean_prompt_tokens, made)) == pytest.approx(tokens, rel=0.10)
@@ -45,7 +45,7 @@ def test_a_workload_has_its_published_means(kind: str, tokens: int, reuse: float
 
 @pytest.mark.parametrize(("kind", "reuse"), [("conversation", 0.50), ("agent", 0.65)])
 def test_a_few_requests_come_near_them_too(kind: str, reuse: float) -> None:
-    """48 requests start on cold caches; their reuse is within 10 points all the same."""
+    """48 requests start on cold caches, but their reuse is still within 10 percentage points."""
     made = [generate(kind, seed, count=48).requests for seed in SEEDS]
 
     assert statistics.mean(map(reuse_share, made)) == pytest.approx(reuse, abs=0.10)
@@ -73,7 +73,7 @@ def test_the_seed_decides(kind: str) -> None:
 
 
 def test_nobody_speaks_again_before_two_others_have() -> None:
-    """A prompt that extends another by more than the 4 system prompts is at least three later."""
+    """A prompt that continues a conversation comes at least three prompts after its last turn."""
     made = generate("conversation", seed=1).requests
     last_with: dict[int, int] = {}
     gaps = []
