@@ -1,1 +1,1 @@
-"""What a run leaves behind: measures, tables, summary and trace, written to a directory and read back."""
+"""The results of a run: measures, tables, summary and trace, written to a directory and read back."""

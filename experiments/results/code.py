@@ -1,4 +1,4 @@
-"""Which code and which files made a result: digests that change when either does."""
+"""The code and the files that made a result, as digests that change when either changes."""
 
 import hashlib
 import importlib.metadata
@@ -19,10 +19,11 @@ _SOURCES = (".py", ".yaml", ".html", ".css")
 
 
 class CodeVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """`source` is a digest of all our source files, `plugins` has one for each entry point of other packages.
+    """The version of the code. `source` is a digest of all our source files.
 
-    `commit` is that of the checkout the code is in, None where it is in none. `changed`: files of it differ
-    from that commit.
+    `plugins` has a digest of the module of each entry point for policies and path choices, by group and
+    name. `commit` is the commit of the git checkout, None if the code is not in one. `changed` says whether
+    files of the code differ from that commit.
     """
 
     source: str
@@ -38,13 +39,13 @@ class CodeVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 @cache
 def code_version() -> CodeVersion:
-    """What this process runs. Read once: what is loaded stays, whatever becomes of the files."""
+    """Return the version of the code that this process runs. It is read once, because files may change."""
     commit, changed = checkout_state(_ROOT)
     return CodeVersion(source=source_digest(_ROOT), commit=commit, changed=changed, plugins=_plugins())
 
 
 def source_digest(root: Path) -> str:
-    """SHA-256 over the names and contents of our source files below `root`."""
+    """Return the SHA-256 of the names and contents of our source files below `root`."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
         for path in sorted((root / package).rglob("*")):
@@ -54,7 +55,10 @@ def source_digest(root: Path) -> str:
 
 
 def checkout_state(root: Path) -> tuple[str | None, bool]:
-    """The commit of the git checkout `root`, and whether our files differ from it; None where it is none."""
+    """Return the commit of the checkout `root`, and whether our files differ from it.
+
+    Without a git checkout, these are None and False.
+    """
     if not (root / ".git").exists():
         return None, False
     commit = _git(root, "rev-parse", "HEAD")
@@ -62,7 +66,7 @@ def checkout_state(root: Path) -> tuple[str | None, bool]:
 
 
 def file_digests(paths: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of each file, by its path. Raises `OSError` for one that cannot be read."""
+    """Return the SHA-256 of each file, by its path. Raises `OSError` for a file that cannot be read."""
     found = {}
     for path in dict.fromkeys(paths):
         with path.open("rb") as file:
@@ -87,7 +91,7 @@ def _plugins() -> dict[str, str]:
             try:
                 spec = importlib.util.find_spec(point.module)
             except (ImportError, ValueError):
-                spec = None  # it does not load, so nothing can be run with it
+                spec = None  # it does not load, so no run can use it
             if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
                 found[f"{group}: {point.name}"] = file_digests([Path(spec.origin)])[spec.origin]
     return found

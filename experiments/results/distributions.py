@@ -1,6 +1,6 @@
-"""The curves of a report: `<policy>/distributions.json`, a few hundred points however long the run was.
+"""The curves of a report, in `<policy>/distributions.json`: a few hundred points, however long the run was.
 
-They are made from all flows when the results are written, so that a report reads no flow to draw them.
+They are made from all flows when the results are written, so a report can draw them without reading flows.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,20 @@ POINTS: Final = 400
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """An empirical distribution of `count` values: those at `POINTS` evenly spaced ranks, in order; all of
-    them where there are no more. The smallest and the largest are always among them."""
+    """An empirical distribution of `count` values.
+
+    `values` are those at `POINTS` evenly spaced ranks, in order, or all if there are no more. The smallest
+    and the largest value are always among them.
+    """
 
     count: int
     values: list[float]
 
     def shares(self, total: int | None = None) -> npt.NDArray[np.float64]:
-        """For each of `values`, how many are at most as large, over `total` (default: `count`)."""
+        """Return the share of values that are at most as large as each of `values`.
+
+        It is relative to `total`, by default to `count`.
+        """
         return (_kept(self.count) + 1) / (total or self.count)
 
 
@@ -36,14 +42,14 @@ def curve(values: Sequence[float] | npt.NDArray[np.generic]) -> Curve:
 
 
 def _kept(count: int) -> npt.NDArray[np.int64]:
-    """The ranks that are kept of `count`."""
+    """Return the ranks to keep of `count` values."""
     if count <= POINTS:
         return np.arange(count)
     return np.unique(np.linspace(0, count - 1, POINTS).astype(np.int64))
 
 
 class Distributions(msgspec.Struct, frozen=True, kw_only=True):
-    """The measures of a run (`measures`) as curves, in model nanoseconds; stages are named "S1" ...
+    """The measures of a run as curves, in model nanoseconds. `stage_ns` is by stage: "S1", "S2", "S3".
 
     `exposed_s1_ns` is the mean over batches, by layer.
     """
@@ -76,5 +82,5 @@ def write_distributions(path: Path, found: Distributions) -> None:
 
 
 def read_distributions(path: Path) -> Distributions:
-    """Raises `OSError` for a missing file, `msgspec.DecodeError` (a `ValueError`) for a bad one."""
+    """Read distributions. Raises `OSError` for a missing file, `msgspec.DecodeError` for a bad one."""
     return msgspec.json.decode(path.read_bytes(), type=Distributions)

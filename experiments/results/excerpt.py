@@ -1,6 +1,6 @@
-"""Which rows of a run its trace shows: all of them, or of a long run those of its beginning.
+"""The rows that the Chrome trace of a run shows: all of them, or those at the beginning of a long run.
 
-A viewer in a browser takes some hundred thousand events; a run of thousands of GPUs has millions.
+A viewer in a browser can show some hundred thousand events. A run on thousands of GPUs has millions.
 """
 
 import heapq
@@ -15,18 +15,19 @@ from testbed.job import Scale
 from testbed.record import DecisionRow, FlowRow, LinkSample, RequestRow, RunRecord, SpanRow
 
 MOST_EVENTS: Final = 200_000
-"""Of a trace, besides the names of processes and threads. Flows are charged as if each demotion had been
-made good by a promotion, so a policy that only demotes may go beyond."""
+"""Most events of a trace, without the names of processes and threads. A flow counts as if it had as many
+demotions as promotions, plus one if it ended lower, so the trace of a policy that only demotes may have
+more."""
 
 _EVENTS_OF_A_REQUEST: Final = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excerpt:
-    """The rows of a run that its trace shows, each kind in the order of the record.
+    """The rows that a trace shows, each kind in the order of the record.
 
-    `decisions` are those that changed a level, by flow, in order of time; `rates` are by port.
-    `only` says in words what they are; it is None where they are all.
+    `decisions` are the first assignments and level changes of each flow, by flow, in order of time. `rates`
+    are by port. `only` says in words what the rows are; it is None if they are all rows of the run.
     """
 
     requests: Sequence[RequestRow]
@@ -38,10 +39,10 @@ class Excerpt:
 
 
 def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt:
-    """What of `record` fits into `most` events: everything, or what began before some moment.
+    """Return the rows of `record` that fit into `most` events: all, or those that began before some moment.
 
-    Where the samples of links are more than a quarter of `most`, only the links that carried most have
-    their rates shown. Goes over the rows, keeps no more of them than are shown.
+    If links have more samples than a quarter of `most`, only the rates of the links that carried most are
+    shown. The rows of the record are iterated, and only those that are shown are kept.
     """
     ports, all_ports = _ports_that_fit(record.links, most // 4)
     counters = min(len(record.links), most // 4)
@@ -86,14 +87,14 @@ def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt
 
 
 class _Earliest:
-    """The rows that begin first and have at most `most` events together, of all that are offered."""
+    """Of all rows that are offered, those that begin first and have at most `most` events together."""
 
     def __init__(self, most: int) -> None:
         self._left = most
         self._latest_first: list[tuple[int, int, int, Any]] = []
         self._offered = 0
         self.until_ns: int | None = None
-        """Rows that begin then or later are left out; None while there are none."""
+        """Rows that begin then or later are left out. None while no row is left out."""
 
     def offer(self, start_ns: int, events: int, row: Any) -> None:
         if self.until_ns is not None and start_ns >= self.until_ns:
@@ -105,17 +106,17 @@ class _Earliest:
             start, _, freed, _ = heapq.heappop(self._latest_first)
             self._left += freed
             self.until_ns = -start
-        # Of what begins at one moment, all or nothing.
+        # Rows that begin at the same moment are all kept or all left out.
         while self.until_ns is not None and self._latest_first and -self._latest_first[0][0] >= self.until_ns:
             self._left += heapq.heappop(self._latest_first)[2]
 
     def rows(self) -> list[Any]:
-        """In the order in which they were offered."""
+        """Return the kept rows in the order in which they were offered."""
         return [row for _, _, _, row in sorted(self._latest_first, key=lambda item: item[1])]
 
 
 def _ports_that_fit(samples: Iterable[LinkSample], most: int) -> tuple[set[PortId], int]:
-    """The ports that sent most, as many as have at most `most` samples together, and how many there are."""
+    """Return the ports that sent most, up to `most` samples together, and the number of all ports."""
     counts: dict[PortId, int] = {}
     sent: dict[PortId, int] = {}
     for sample in samples:

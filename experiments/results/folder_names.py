@@ -1,11 +1,11 @@
-"""The folders of a run directory, one for each policy."""
+"""The names of the policies' folders in a run directory."""
 
 import re
 from collections.abc import Sequence
 
 
 def folder_names(policies: Sequence[str]) -> list[str]:
-    """A file name for each policy spec, distinct even where the specs differ only in punctuation."""
+    """Return a folder name for each policy spec, distinct even if specs differ only in punctuation."""
     names: list[str] = []
     for policy in policies:
         safe = re.sub(r"[^A-Za-z0-9._=-]+", "-", policy).strip("-.") or "policy"

@@ -1,4 +1,4 @@
-"""At which levels a flow was sent, and when."""
+"""The levels at which flows were sent, and when."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from testbed.record import DecisionRow, FlowRow
 
 
 class LevelPeriod(msgspec.Struct, frozen=True):
-    """A flow was at `level` from `start_ns` to `end_ns`, put there because of `reason`."""
+    """A flow was sent at `level` from `start_ns` to `end_ns`. `reason` is why it had that level."""
 
     start_ns: int
     end_ns: int
@@ -19,10 +19,10 @@ class LevelPeriod(msgspec.Struct, frozen=True):
 
 
 def level_periods(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[LevelPeriod]:
-    """The levels `flow` was sent at, in order, from its permit to its finish.
+    """Return the levels at which `flow` was sent, in order, from its permit to its finish.
 
-    `decisions` are that flow's, sorted by time. A change before the permit or after the finish
-    leaves no period of its own; a flow without decisions was at `level_first` all the time.
+    `decisions` are those of the flow, sorted by time. A level that it had only before the permit or after
+    the finish has no period. A flow without decisions was at `level_first` all the time.
     """
     changes = [(d.time_ns, d.level_to, d.reason) for d in decisions]
     if not changes:
@@ -39,7 +39,7 @@ def level_periods(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[Level
 
 
 def decisions_by_flow(decisions: Iterable[DecisionRow]) -> dict[str, list[DecisionRow]]:
-    """Each flow's decisions, in time order."""
+    """Return the decisions of each flow, in order of time."""
     grouped: dict[str, list[DecisionRow]] = defaultdict(list)
     for decision in sorted(decisions, key=lambda d: d.time_ns):
         grouped[decision.flow].append(decision)

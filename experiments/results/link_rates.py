@@ -1,4 +1,4 @@
-"""How fast links were sending, from the counters of their ports."""
+"""The rates at which links sent, from the counters of their ports."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ from testbed.record import LinkSample
 
 
 class LinkRate(msgspec.Struct, frozen=True):
-    """Mean rate of one port between samples: `time_ns` is (n + 1,), `bps` is (n, 8), by level."""
+    """Mean rates of one port between its samples. `time_ns` has shape (n + 1,), `bps` (n, 8), by level."""
 
     time_ns: npt.NDArray[np.int64]
     bps: npt.NDArray[np.float64]
 
 
 def link_rates(samples: Iterable[LinkSample], bytes_scale: float) -> dict[PortId, LinkRate]:
-    """Rates in *model* bits/s from the ports' wire counters, framing included.
+    """Return rates in *model* bits/s from the wire counters of ports, framing included.
 
-    A wire byte is `1 / bytes_scale` model bytes and sample times are already model time. Ports with
+    A wire byte is `1 / bytes_scale` model bytes. The times of samples are already model time. Ports with
     fewer than two samples have no rate and are left out.
     """
     by_port: dict[PortId, list[LinkSample]] = defaultdict(list)

@@ -1,8 +1,8 @@
-"""What a run is judged by, from one pass over its flows and one over its spans.
+"""The measures of a run, from one pass over its flows and one over its spans.
 
-A run may have more rows than fit into memory, so rows are seen once and only numbers are kept: eight bytes
-for a flow, and nothing for a flow of a collective that is over. Durations are model nanoseconds. What
-nothing contributed to is an empty array.
+A run may have more rows than fit into memory. So each row is read once, and only numbers are kept: at most
+two of eight bytes for a flow of a batch, and one for a collective that has ended. Durations are model
+nanoseconds. A measure without values is an empty array.
 """
 
 from array import array
@@ -27,20 +27,21 @@ Group = TypeVar("Group")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowMeasures:
-    """Measures of flows; each array has an entry for every flow or collective it is about, in no order.
+    """Measures of flows. Each array has an entry per flow or collective that it measures, in any order.
 
-    Where a run warms up, flows of the requests that do, and flows submitted before the first of the others
-    arrived, are in none of them but `checked` and `failed`.
-
-    - `stage_ns`: submit to finish of each flow, by stage, lane and permit waits included.
+    - `stage_ns`: submit to finish of each flow, by stage, including waits for a lane and a permit.
     - `collective_ns`: completion time of each collective, from the *last* member's submit, when all are
-      ready, to the last member's finish. Waiting for a slow member is thus charged to what made it slow,
-      not to the network under the collective.
-    - `coflow_ns`: completion time of each coflow that is not of a batch, by its name, from its first submit
-      to its last finish, as Varys and Aalo measure it (docs/concepts/coflows.md). The coflows of a batch are
-      stages of its layers and have measures of their own.
-    - `p2d_slack_ns`: deadline less finish of each S3 flow with a deadline; negative where it was late.
+      ready, to the last member's finish. So waiting for a slow member is not charged to the network.
+    - `coflow_ns`: completion time of each coflow that is not part of a batch, by name, from its first
+      submit to its last finish, as Varys and Aalo measure it (docs/concepts/coflows.md). The coflows of a
+      batch are the stages of its layers, which have measures of their own.
+    - `p2d_slack_ns`: deadline minus finish of each S3 flow with a deadline. It is negative for a late flow.
+    - `promotions`: level changes upward, over all flows.
     - `checked`, `failed`: flows whose payload was compared with what was sent, and those that differed.
+
+    With a warm-up, the flows of its requests and all flows submitted before the first other request arrived
+    count only in `checked` and `failed`. A collective does not count if its last member was ready before
+    that arrival.
     """
 
     stage_ns: Mapping[Stage, IntArray]
@@ -53,19 +54,21 @@ class FlowMeasures:
 
     @property
     def earliness_ns(self) -> IntArray:
-        """How long before its deadline each S3 flow finished, `max(0, deadline - finish)`.
+        """How long before its deadline each S3 flow finished: `max(0, deadline - finish)`.
 
-        MFS v1 (section 2) wants S3 not needlessly early: bandwidth given to a flow that could wait is
-        taken from one that could not.
+        MFS v1 (section 2) wants no S3 flow to finish needlessly early, because bandwidth for a flow that
+        can wait is taken from flows that cannot.
         """
         return np.maximum(self.p2d_slack_ns, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExposedS1:
-    """S1 time that compute did not hide, per batch and layer that waits for S1: `wait_ns` and `layer` have
-    an entry for each. It is the longest wait of any rank, because the collective after the compute makes
-    every rank wait for the last one."""
+    """S1 time that compute did not hide. Both arrays have an entry per batch and layer that waits for S1.
+
+    `wait_ns` is the longest wait of any rank, because the collective after the compute makes all ranks wait
+    for the last one.
+    """
 
     wait_ns: IntArray
     layer: IntArray
@@ -78,7 +81,7 @@ class Measures:
 
 
 def measure(record: RunRecord) -> Measures:
-    """Go once over the flows and once over the spans of `record`."""
+    """Return the measures of `record`. Its flows and its spans are iterated once."""
     units = units_of_batches(record.requests)
     warmup = WarmUp.of(record.requests)
     return Measures(
@@ -91,7 +94,7 @@ def measure(record: RunRecord) -> Measures:
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """What of a run does not count: what began before `until_ns`, and the flows of `requests`."""
+    """The part of a run that does not count: what began before `until_ns`, and the flows of `requests`."""
 
     until_ns: int = 0
     requests: frozenset[int] = frozenset()
@@ -108,7 +111,7 @@ NO_WARM_UP = WarmUp()
 
 
 def units_of_batches(requests: Iterable[RequestRow]) -> dict[str, str]:
-    """The unit that each batch ran on."""
+    """Return the unit of each batch."""
     return {batch: row.unit for row in requests if row.unit is not None for batch in batches_of(row)}
 
 
@@ -120,10 +123,10 @@ def flow_measures(
     serving: bool = True,
     at_once: int = 1,
 ) -> FlowMeasures:
-    """Measure `flows`, in a `serving` run without those between decode workers.
+    """Measure `flows`; in a `serving` run, without those of background decoding.
 
-    `units` are those of the batches; a unit works on `at_once` batches at once at most. `RunRecord` says what
-    the order of flows has to keep.
+    `units` has the unit of each batch. A unit works on at most `at_once` batches at a time. `RunRecord`
+    says which order the flows must have.
     """
     stages = {stage: array("q") for stage in Stage}
     collectives = array("q")
@@ -175,7 +178,10 @@ def exposed_s1(
     *,
     at_once: int = 1,
 ) -> ExposedS1:
-    """Measure the S1 waits among `spans` that began after the warm-up. The others as in `flow_measures`."""
+    """Measure the S1 waits among `spans` that began after the warm-up.
+
+    `units` and `at_once` are as in `flow_measures`.
+    """
     longest = array("q")
     layers = array("q")
 
@@ -196,11 +202,11 @@ def exposed_s1(
 
 
 class _OpenGroups(Generic[Key, Group]):
-    """Groups of rows that are not known to be whole yet, by the unit they are of.
+    """Groups of rows that may not be complete yet, by unit and batch.
 
-    A unit works on `at_once` batches at once at most: the groups of a batch are whole when rows of so many
-    later batches of the unit have come. `close` is then told of them and they are forgotten. Groups of no
-    known unit stay to the end.
+    A unit works on at most `at_once` batches at a time. So the groups of a batch are complete when rows of
+    that many later batches of the unit have come. They are then passed to `close` and dropped. Groups
+    without a known unit stay until the end.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The six result tables: their columns, and the way between Parquet files and rows.
+"""The six result tables: their columns, and conversion between rows and Parquet files.
 
-Each table is one Parquet file with a `policy` column first, over all policies of a run. Columns are
-the fields of the row structs in `testbed.record`, stages as "S1", levels as 0..7. Only `links` is
-shaped differently: one row per sample *and level*. `docs/reference/results.md` explains every column.
+Each table is one Parquet file for all policies of a run. Its first column is `policy`; the others are the
+fields of the row structs in `testbed.record`, with stages as "S1" and levels as 0..7. Only `links` differs:
+it has one row per sample *and level*. `docs/reference/results.md` explains every column.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -127,14 +127,14 @@ TABLES: Final[dict[type[msgspec.Struct], str]] = {
 }
 
 GROUP_ROWS: Final = 8_192
-"""Rows in a row group, which is what is in memory at once when a table is written or read. Of `links`, where
-a sample takes eight, so many samples."""
+"""Rows in a row group, which is the part of a table that is in memory at a time when it is written or read.
+In `links`, where a sample takes eight rows, it is the number of samples."""
 
 
 def write_tables(out: Path, records: Sequence[RunRecord]) -> None:
-    """Write `out/<table>.parquet` for all six tables, each row group with rows of one policy.
+    """Write `out/<table>.parquet` for all six tables. A row group has rows of one policy only.
 
-    The rows of `records` are gone over once. A full disk raises `OSError`.
+    The rows of `records` are iterated once. Raises `OSError` if the disk is full.
     """
     for row, name in TABLES.items():
         schema = SCHEMAS[name]
@@ -150,14 +150,14 @@ def write_tables(out: Path, records: Sequence[RunRecord]) -> None:
 
 
 def _parts(rows: Iterable[msgspec.Struct]) -> Iterator[list[Any]]:
-    """`rows` in lists of `GROUP_ROWS`."""
+    """Yield `rows` in lists of at most `GROUP_ROWS`."""
     left = iter(rows)
     while part := list(islice(left, GROUP_ROWS)):
         yield part
 
 
 def _row_columns(rows: list[msgspec.Struct]) -> dict[str, Sequence[object]]:
-    """Rows as plain values, enums as theirs, by column."""
+    """Return the rows as plain values, by column."""
     columns = zip(*msgspec.to_builtins(rows), strict=True)
     return dict(zip(rows[0].__struct_fields__, columns, strict=True))
 
@@ -175,11 +175,11 @@ def _link_columns(samples: list[LinkSample]) -> dict[str, Sequence[object]]:
 
 
 class TableRows(Generic[Row]):
-    """The rows of one policy in one table, read from the file as they are iterated, in its order.
+    """The rows of one policy in one table, read from the file during iteration, in the order of the file.
 
-    A column that the file does not have and that may be null has the row's default, else null: the run was
-    made before there was one. Making one raises `UserError` where another column is not there, `OSError` for
-    a missing file and `pa.ArrowInvalid` for a bad one.
+    A file of an older version may lack a column that can be null. The rows then have the default of the row
+    struct, else null. The constructor raises `UserError` if another column is missing, `OSError` for a
+    missing file, and `pa.ArrowInvalid` for a malformed one.
     """
 
     def __init__(self, out: Path, row: type[Row], policy: str) -> None:
@@ -207,12 +207,12 @@ class TableRows(Generic[Row]):
         return self.where()
 
     def where(self, **among: Collection[Any]) -> Iterator[Row]:
-        """The rows that have, in each column named, one of the values given for it."""
+        """Yield the rows that have, in each column given, one of the values given for it."""
         for part in self.parts(None, **among):
             yield from self._rows(part)
 
     def sample(self, count: int, seed: int) -> list[Row]:
-        """At most `count` rows, drawn at random without repetition, in the order of the file."""
+        """Return at most `count` rows, drawn at random without repetition, in the order of the file."""
         total = len(self)
         if total <= count:
             return list(self)
@@ -226,7 +226,7 @@ class TableRows(Generic[Row]):
         return rows
 
     def parts(self, columns: Sequence[str] | None, **among: Collection[Any]) -> Iterator[pa.Table]:
-        """Row group by row group, `columns` (None: all) of the rows that `where` gives."""
+        """Yield `columns` (None: all) of the rows that `where` yields, one table per row group."""
         among = {"policy": (self._policy,), **among}
         with pq.ParquetFile(self._path) as file:
             kept = self._schema.names if columns is None else list(columns)
@@ -247,7 +247,7 @@ class TableRows(Generic[Row]):
                     yield part.select(kept)
 
     def _rows(self, part: pa.Table) -> list[Row]:
-        """Raises `msgspec.ValidationError` for values that are none of the row's."""
+        """Raises `msgspec.ValidationError` for values that the row struct does not allow."""
         if self._row is LinkSample:
             part = _samples(part)
         columns = [part[field.name].to_pylist() for field in msgspec.structs.fields(self._row)]
@@ -255,7 +255,7 @@ class TableRows(Generic[Row]):
 
 
 def _samples(part: pa.Table) -> pa.Table:
-    """Put the rows of a sample, one for each level, which are written together, into one again."""
+    """Return one row per sample. The eight rows of a sample, one per level, follow each other in `part`."""
     each = pa.table(
         {name: part[name].take(pa.array(range(0, part.num_rows, len(Level)))) for name in ("time_ns", "port")}
     )
@@ -270,7 +270,7 @@ def _samples(part: pa.Table) -> pa.Table:
 
 
 def _may_hold(group: Any, among: Mapping[str, Collection[Any]]) -> bool:
-    """Whether the statistics of a row group leave it open that it has one of the values, in every column."""
+    """Return whether a row group may have one of the values in every column, by its statistics."""
     for i in range(group.num_columns):
         column = group.column(i)
         values, known = among.get(column.path_in_schema), column.statistics
@@ -283,7 +283,7 @@ def _may_hold(group: Any, among: Mapping[str, Collection[Any]]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """One policy's rows, as they were in its `RunRecord`. Only requests are read at once."""
+    """The rows of one policy, as they were in its `RunRecord`. Only requests are read into memory."""
 
     requests: tuple[RequestRow, ...]
     flows: TableRows[FlowRow]
@@ -294,7 +294,7 @@ class Tables:
 
 
 def read_tables(out: Path, policy: str) -> Tables:
-    """Read one policy's rows back. Raises as `TableRows` does."""
+    """Read back the rows of one policy. Raises what `TableRows` raises."""
 
     return Tables(
         requests=tuple(TableRows(out, RequestRow, policy)),

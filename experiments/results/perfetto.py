@@ -1,9 +1,9 @@
 """A run as a Chrome trace (JSON), for ui.perfetto.dev or chrome://tracing.
 
-Three kinds of processes: "requests" (one row per request: queue, prefill, P2D tail, decode step, and
-an instant at the deadline), "ranks" (one thread per rank) and one per link (the flows that cross it,
-a slice per level period, and a counter of the rate at each level). `ts` and `dur` are microseconds
-of model time.
+The trace has a process "requests" (one row per request: queue, prefill, P2D tail, decode step, and an
+instant at the deadline), a process "ranks" (one thread per rank, more if spans overlap), and one process
+per link (a slice per level period of each flow that crosses it, and a counter of the rate at each level).
+`ts` and `dur` are microseconds of model time.
 
 Reference: "Trace Event Format", Google, the de facto description of this JSON.
 """
@@ -28,8 +28,8 @@ REQUESTS_PID: Final = 1
 RANKS_PID: Final = 2
 FIRST_LINK_PID: Final = 10
 
-# Perfetto ignores `cname` and colours a slice by its name without digits, hence words and not only
-# "P1"; chrome://tracing goes by `cname`, which must be one of its reserved names.
+# Perfetto ignores `cname` and colours a slice by its name without digits, so the names have words beside
+# "P1". chrome://tracing uses `cname`, which must be one of its reserved names.
 LEVEL_NAMES: Final = {
     Level.CONTROL: "control",
     Level.P1: "P1 most urgent",
@@ -63,14 +63,14 @@ SPAN_COLOURS: Final[dict[str, str]] = {
 
 
 def trace_events(shown: Excerpt) -> Iterator[Event]:
-    """All events of an excerpt. Slices are `X` (ranks) or balanced `b`/`e` pairs (requests, links)."""
+    """Yield all events of an excerpt. Slices are `X` (ranks) or pairs of `b` and `e` (requests, links)."""
     yield from _request_events(shown.requests)
     yield from _rank_events(shown.spans, _servers(shown.flows))
     yield from _link_events(shown)
 
 
 def write_trace(path: Path, events: Iterable[Event], *, title: str, only: str | None = None) -> None:
-    """Write events one to a line: a trace can have 200,000, and `grep` should work on it."""
+    """Write the trace, one event per line: a trace can have 200,000, and `grep` should work on it."""
     about = {"title": title, "time": "model time"}
     if only is not None:
         about["only"] = only
@@ -110,7 +110,7 @@ def _slice(
     args: dict[str, Any] | None = None,
     colour: str | None = None,
 ) -> tuple[Event, Event]:
-    """Begin and end of an asynchronous slice: slices of one id nest, whatever else is going on."""
+    """Return the begin and the end of an asynchronous slice. Only slices of the same id have to nest."""
     common = {"cat": category, "id": id, "pid": pid, "tid": pid, "name": name}
     begin: Event = {**common, "ph": "b", "ts": _us(start_ns)}
     if args:
@@ -167,7 +167,7 @@ def _request_events(rows: Sequence[RequestRow]) -> Iterator[Event]:
 
 
 def _p2d_done(row: RequestRow) -> int | None:
-    """When KV was complete at the decode worker; not before the end of prefill."""
+    """Return when all KV was at the decode worker, or the end of prefill if that is later."""
     if row.p2d_end_ns is None or row.prefill_end_ns is None:
         return None
     return max(row.p2d_end_ns, row.prefill_end_ns)
@@ -229,9 +229,9 @@ def _span_event(span: SpanRow, tid: int) -> Event:
 
 
 def nesting_lanes(spans: Iterable[SpanRow]) -> list[list[SpanRow]]:
-    """Deal spans to as few lanes as first fit finds, so that in a lane they follow or nest.
+    """Distribute spans over lanes, first fit, so that those of a lane follow each other or nest.
 
-    The slices of one thread must not overlap in part; the decode steps of a decode worker may.
+    The slices of a thread must not overlap partially, but the decode steps of a decode worker may.
     """
     lanes: list[list[SpanRow]] = []
     open_ends: list[list[int]] = []
@@ -289,7 +289,7 @@ def _counter_events(pid: int, rate: LinkRate) -> Iterator[Event]:
     rows = [rate.bps[i] for i in range(len(rate.bps))]
     for time_ns, bps in zip(rate.time_ns[:-1], rows, strict=True):
         yield _counter(pid, int(time_ns), {level.name: bps[level] / 1e9 for level in used})
-    # A counter keeps its last value: without this the link would look busy for ever.
+    # A counter keeps its last value, so without this the link would look busy for ever.
     yield _counter(pid, int(rate.time_ns[-1]), {level.name: 0.0 for level in used})
 
 

@@ -1,4 +1,4 @@
-"""What made a run: the versions of what it ran on, and what is another each time the same is run."""
+"""The provenance of a run: versions, and what differs each time the same scenario runs."""
 
 import importlib.metadata
 import os
@@ -18,7 +18,7 @@ PACKAGES = ("mfs-testbed", "torch", "ryu", "os-ken", "mininet", "numpy", "pyarro
 
 
 def timing(records: Sequence[RunRecord], *, command: str, started: datetime | None) -> dict[str, Any]:
-    """What is another each time the same is run, and so is not in the summary: `timing.json`."""
+    """Return the content of `timing.json`: what differs each time and so is not in the summary."""
     return {
         "command": command,
         "started": None if started is None else started.isoformat(timespec="seconds"),
@@ -32,10 +32,10 @@ def timing(records: Sequence[RunRecord], *, command: str, started: datetime | No
 
 
 def versions(records: Sequence[RunRecord], files: Mapping[str, str]) -> dict[str, Any]:
-    """Which code ran and which `files` it read (by path, their digests); the version of Python and of each
-    package that matters; what the fabrics reported.
+    """Return the versions of the code, Python, packages and what fabrics reported, and the digests `files`.
 
-    A fabric reports what no package tells (Open vSwitch, which OpenFlow library was used) in `facts`.
+    In its `facts`, a fabric reports what no package says: the version of Open vSwitch, for instance, and the
+    OpenFlow library that was used. `files` has the digest of each file that the run read, by path.
     """
     found: dict[str, Any] = {
         "code": msgspec.to_builtins(code_version()),

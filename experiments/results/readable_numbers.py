@@ -1,4 +1,4 @@
-"""Numbers as a person reads them: with the unit that suits, or a dash where there is none."""
+"""Numbers as text for people: with a fitting unit, or a dash if there is no number."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ NOTHING = "-"
 
 
 def duration(seconds: float | None) -> str:
-    """Three significant digits with the unit that suits: "1.23 s", "45.6 ms", "789 µs", "12 ns"."""
+    """Return three significant digits with a fitting unit: "1.23 s", "45.6 ms", "789 µs", "12 ns"."""
     if seconds is None:
         return NOTHING
     for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
@@ -22,7 +22,7 @@ def share(value: float | None) -> str:
 
 
 def pruned_in_words(counts: dict[str, Any]) -> str:
-    """From the `counts` of a run: "7 of 48 requests were pruned, 2 of them until their end"."""
+    """Describe the `counts` of a run: "7 of 48 requests were pruned, 2 of them until their end"."""
     return (
         f"{counts['pruned']} of {counts['arrived']} requests were pruned,"
         f" {counts['ended_pruned']} of them until their end"
@@ -30,7 +30,7 @@ def pruned_in_words(counts: dict[str, Any]) -> str:
 
 
 def check_value(check: dict[str, Any]) -> str:
-    """The measured value with its unit, or that it was not measured."""
+    """Return the measured value of a check with its unit, or "not measured"."""
     if check["value"] is None:
         return "not measured"
     return f"{check['value']:.4g} {check['unit']}".strip()

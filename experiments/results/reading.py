@@ -1,4 +1,4 @@
-"""Reading a run directory back. Rows stay in their files until they are asked for."""
+"""Reading back a run directory. Rows stay in their files until they are needed."""
 
 import json
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from experiments.results.summary import Summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDirectory:
-    """A run read back: its summary, its resolved scenario, and each policy's rows and curves.
+    """A run read back: its summary, its resolved scenario, and the rows and curves of each policy.
 
-    `timing` is what is in `timing.json`, empty for a run that has none.
+    `timing` is the content of `timing.json`, empty for a run without one.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class RunDirectory:
 
 
 def read_run(path: Path) -> RunDirectory:
-    """Read what `write_run` wrote. Raises `UserError` for anything that is not such a directory."""
+    """Read what `write_run` wrote. Raises `UserError` if `path` is not such a directory."""
     try:
         summary = _json(path / "summary.json")
         timing = path / "timing.json"

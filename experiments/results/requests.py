@@ -1,4 +1,4 @@
-"""What became of requests: how they ended, which of them count, and how many met their SLO."""
+"""The outcome of requests: how they ended, which of them count, and how many met their SLO."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,24 +6,27 @@ from testbed.record import RequestRow, RequestStatus
 
 
 def meets_slo(row: RequestRow) -> bool:
-    """Whether the first token of a completed request came within its budget (on the dot counts)."""
+    """Return whether a request completed with a TTFT of at most its SLO."""
     return row.status is RequestStatus.COMPLETED and row.ttft_ns is not None and row.ttft_ns <= row.slo_ns
 
 
 def slo_attainment(rows: Sequence[RequestRow]) -> float | None:
-    """The share of *arrived* requests that meet their SLO: one without a first token misses it."""
+    """Return the share of *arrived* requests that meet their SLO; None without requests.
+
+    A request without a first token misses its SLO.
+    """
     if not rows:
         return None
     return sum(meets_slo(row) for row in rows) / len(rows)
 
 
 def counted(rows: Iterable[RequestRow]) -> list[RequestRow]:
-    """The requests that count: all but those of the warm-up."""
+    """Return the requests that count: all but those of the warm-up."""
     return [row for row in rows if not row.warmup]
 
 
 def counted_from_ns(rows: Iterable[RequestRow]) -> int | None:
-    """When the first request arrives that counts, if there was a warm-up before it; else `None`."""
+    """Return when the first request that counts arrives; None without a warm-up."""
     warm, first = False, None
     for row in rows:
         if row.warmup:
@@ -34,10 +37,10 @@ def counted_from_ns(rows: Iterable[RequestRow]) -> int | None:
 
 
 def fates(rows: Iterable[RequestRow]) -> dict[str, int]:
-    """How many requests arrived, warm-up and all, and what became of them.
+    """Count the requests that arrived, including the warm-up, and their outcomes.
 
-    `completed` and `failed` add up to `arrived`. Of all of them, `pruned` were pruned at least once, and
-    `ended_pruned` were never freed again.
+    `completed` and `failed` add up to `arrived`. Of these, `pruned` were pruned at least once, and
+    `ended_pruned` were not freed again.
     """
     found = dict.fromkeys(("arrived", *RequestStatus, "pruned", "ended_pruned"), 0)
     for row in rows:
@@ -49,5 +52,5 @@ def fates(rows: Iterable[RequestRow]) -> dict[str, int]:
 
 
 def batches_of(row: RequestRow) -> tuple[str, ...]:
-    """The batches with a part of the prompt, in their order."""
+    """Return the batches that computed a part of the prompt, in order."""
     return row.earlier_batches if row.batch is None else (*row.earlier_batches, row.batch)

@@ -1,4 +1,4 @@
-"""What ranks did, by batch."""
+"""Spans (what ranks did), by batch."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from testbed.record import SpanRow
 
 
 def spans_by_batch(spans: Iterable[SpanRow]) -> dict[str, list[SpanRow]]:
-    """The spans that belong to a batch, by batch."""
+    """Return the spans of each batch. Spans without a batch are left out."""
     grouped: dict[str, list[SpanRow]] = defaultdict(list)
     for span in spans:
         if span.batch is not None:

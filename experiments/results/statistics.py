@@ -1,5 +1,5 @@
-"""Statistics of plain numbers. One that nothing contributes to is `None`, never zero and never NaN: "no
-request ended" and "requests took no time" differ."""
+"""Statistics of plain numbers. Without values they are `None`, never zero or NaN: "no request ended" is not
+the same as "requests took no time"."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ Numbers = Sequence[float] | FloatArray
 
 
 def percentile(values: Numbers, q: float) -> float | None:
-    """The q-th percentile (0..100) by linear interpolation between order statistics.
+    """Return the q-th percentile (0..100) by linear interpolation between order statistics.
 
-    With n values in order, rank `(n - 1) * q / 100` is taken and interpolated (Hyndman and Fan,
-    1996, type 7; numpy's default). `None` without values.
+    Of n values in order, it is the one at rank `(n - 1) * q / 100`, interpolated (Hyndman and Fan, 1996,
+    type 7; numpy's default). `None` without values.
     """
     if len(values) == 0:
         return None
@@ -22,7 +22,7 @@ def percentile(values: Numbers, q: float) -> float | None:
 
 
 def mean(values: Numbers) -> float | None:
-    """The arithmetic mean, or `None` without values."""
+    """Return the arithmetic mean; `None` without values."""
     if len(values) == 0:
         return None
     return float(np.mean(np.asarray(values, dtype=np.float64)))

@@ -1,4 +1,4 @@
-"""The summary of a run: what `summary.json` holds and `--json` prints. Plain JSON data, no NaN."""
+"""The summary of a run: plain JSON data without NaN, for `summary.json` and `--json`."""
 
 import enum
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Summary = dict[str, Any]
 
 
 class FlowOrder(enum.StrEnum):
-    """In which order flows were sent: by the levels of a policy's queue, or exactly as it would like."""
+    """The order in which flows were sent: by the levels of the policy, or in its exact order."""
 
     LEVELS = "levels"
     EXACT = "exact"
@@ -34,7 +34,7 @@ def _seconds(values_ns: npt.ArrayLike) -> FloatArray:
 
 
 def _statistics(values: Numbers, *names: str) -> dict[str, float | None]:
-    """The named ones of mean, p50, p90, p99 ..., each `None` without values."""
+    """Return the statistics in `names` ("mean", "p50", "p99" ...), each `None` without values."""
     return {
         name: mean(values) if name == "mean" else percentile(values, float(name.removeprefix("p")))
         for name in names
@@ -54,7 +54,7 @@ def _micro_flow(flow: FlowRow) -> dict[str, Any]:
 
 
 def _cache(rows: Sequence[CacheRow]) -> dict[str, Any]:
-    """What the prefix caches were good for, by unit and in total; empty where nothing is known of them."""
+    """Return the counts of the prefix caches, by unit and in total; empty if nothing is known of them."""
     if not rows:
         return {}
     return {
@@ -64,7 +64,7 @@ def _cache(rows: Sequence[CacheRow]) -> dict[str, Any]:
 
 
 def _classes(rows: Sequence[RequestRow]) -> dict[str, Any]:
-    """The measures of requests by SLO class; empty where all are of one."""
+    """Return the measures of requests by SLO class; empty if all are of one class."""
     by_class: dict[str, list[RequestRow]] = {}
     for row in rows:
         by_class.setdefault(row.slo_class, []).append(row)
@@ -82,10 +82,10 @@ def _of_requests(rows: Sequence[RequestRow]) -> dict[str, Any]:
 
 
 def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
-    """One entry of `runs[]`, from what was `measured` on the record.
+    """Return an entry of `runs[]`. `measured` are the measures of the record.
 
-    A run without requests (a micro workload) lists its `flows` instead, one of coflows only how many they
-    are: a trace has hundreds of thousands of flows.
+    A micro workload has no requests and lists its `flows` instead. With coflows, only their number is given,
+    because a trace can have hundreds of thousands of flows.
     """
     flows = measured.flows
     requests = counted(record.requests)
@@ -134,11 +134,11 @@ def summarise(
     link_bps: Mapping[PortId, int] | None = None,
     unfinished: Sequence[str] = (),
 ) -> Summary:
-    """The whole summary. `faithful` is true when every run is; no runs are not faithful to anything.
+    """Return the whole summary. `faithful` is true if all runs are, and false without runs.
 
-    It has nothing in it that the wall clock or the machine decides, so a simulated run has the same one
-    each time. `measured` are the measures of each record, if they are at hand;
-    `unfinished` are the policies that have no record because the run ended before they were through.
+    The summary of a simulated run does not depend on wall time or the machine, so it is the same each time.
+    `measured` are the measures of each record, if they are known already. `unfinished` are the policies
+    without a record, because the run ended before they finished.
     """
     found = [measure(record) for record in records] if measured is None else measured
     runs = [summarise_run(record, one) for record, one in zip(records, found, strict=True)]

@@ -1,4 +1,4 @@
-"""The summary as tables for a terminal (rich renderables)."""
+"""The summary as tables and lines for a terminal (rich renderables)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +12,9 @@ from experiments.results.summary import FlowOrder, Summary
 
 
 def summary_table(summary: Summary) -> Table:
-    """One line per policy. All durations are model time."""
+    """Return a table with a line per policy, and one per SLO class if there are several, in model time."""
     table = _table(summary, gap=1)
-    table.add_column("policy", overflow="fold")  # a long name gives way, numbers do not
+    table.add_column("policy", overflow="fold")  # long names wrap, so that numbers are never cut
     headings = ["reqs\ndone", "TTFT\nmean", "TTFT\np50", "TTFT\np90", "TTFT\np99", "SLO\nmet"]
     for heading in [*headings, "mean\nCCT", "P2D\nearly", "promo-\ntions", "faith-\nful"]:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -41,14 +41,14 @@ def summary_table(summary: Summary) -> Table:
 
 
 def warmup_lines(summary: Summary) -> Iterator[str]:
-    """How many requests the table leaves out, where there was a warm-up."""
+    """Say how many requests the table leaves out, if there was a warm-up."""
     left_out = {run.get("counts", {}).get("warmup", 0) for run in summary["runs"]} - {0}
     for count in sorted(left_out):
-        yield f"left out: the first {count} requests, which warm up"
+        yield f"left out: the first {count} requests (warm-up)"
 
 
 def tpot_lines(summary: Summary) -> Iterator[str]:
-    """The time per output token of each policy, where decoding was modelled."""
+    """Give the time per output token under each policy, if decoding was modelled."""
     for run in summary["runs"]:
         tpot = run.get("tpot_s", {})
         if tpot.get("mean") is not None:
@@ -57,12 +57,12 @@ def tpot_lines(summary: Summary) -> Iterator[str]:
 
 
 def _tight(text: str) -> str:
-    """Without the space before the unit: eleven columns have to fit a terminal of 80."""
+    """Remove the space before the unit, because eleven columns have to fit into 80 characters."""
     return text.replace(" ", "")
 
 
 def flows_table(summary: Summary) -> Table | None:
-    """The flows of a micro workload, one line per policy and flow; `None` for a serving run."""
+    """Return a table with a line per policy and flow of a micro workload; `None` for other workloads."""
     if not any("flows" in run for run in summary["runs"]):
         return None
     table = _table(summary, gap=3)
@@ -89,7 +89,7 @@ def flows_table(summary: Summary) -> Table | None:
 
 
 def coflows_table(summary: Summary) -> Table | None:
-    """One line per policy of a workload of coflows; `None` for another. All durations are model time."""
+    """Return a table with a line per policy, in model time, for coflows; `None` for other workloads."""
     if not any(run.get("coflows") for run in summary["runs"]):
         return None
     table = _table(summary, gap=2)
@@ -115,7 +115,7 @@ def _faithful(run: dict[str, Any]) -> Text:
 
 
 def fidelity_lines(summary: Summary) -> Iterator[str]:
-    """For every check that failed: whose, what was measured, what was asked, and what to change."""
+    """For every check that failed, give the policy, the measured value, the bound, and what to change."""
     for run in summary["runs"]:
         failed = [check for check in run["fidelity"]["checks"] if not check["ok"]]
         for check in failed:
@@ -130,7 +130,7 @@ def fidelity_lines(summary: Summary) -> Iterator[str]:
 
 
 def pruned_lines(summary: Summary) -> Iterator[str]:
-    """How many requests of each policy were pruned, where some were."""
+    """Say how many requests were pruned under each policy, if any were."""
     for run in summary["runs"]:
         counts = run.get("counts", {})
         if counts.get("pruned"):
@@ -138,7 +138,7 @@ def pruned_lines(summary: Summary) -> Iterator[str]:
 
 
 def render_summary(summary: Summary) -> Group:
-    """What `mfs run` prints at its end: the table that fits the workload, then what was wrong."""
+    """Return what `mfs run` prints at its end: the table for the workload, then lines on what to note."""
     parts: list[RenderableType] = [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
     parts += [Text(line) for line in (*warmup_lines(summary), *tpot_lines(summary), *pruned_lines(summary))]
     if summary["faithful"]:

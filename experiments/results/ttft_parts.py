@@ -1,4 +1,4 @@
-"""Where the TTFT of a request went. Durations are model nanoseconds."""
+"""The parts of the TTFT of a request. Durations are model nanoseconds."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from workers.spans import SpanKind
 
 
 class TimeSpent(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the TTFT of one request went. The parts add up to it.
+    """The parts of the TTFT of one request, which add up to it.
 
-    `other_ns` is prefill time in none of the spans (hand-over between steps, other work of a rank, the time
-    between two parts of a prompt, and that in which its batch had paused).
+    `other_ns` is prefill time outside the spans of S1 waits, compute and collectives: hand-over between
+    steps, other work of a rank, time between two parts of a prompt, and pauses of its batch.
     """
 
     queue_ns: int
@@ -27,11 +27,11 @@ class TimeSpent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def time_spent(row: RequestRow, spans: Mapping[str, Sequence[SpanRow]]) -> TimeSpent | None:
-    """Split the TTFT of a completed request; `None` when it has no first token.
+    """Split the TTFT of a request into its parts; `None` if it has no first token.
 
-    `spans` are all spans by batch, those of `batches_of` at the least. Inside prefill, each kind is the mean
-    over the ranks that worked on the batch. The P2D tail is the time S3 needed after prefill had ended,
-    i.e. what compute could not hide; the decode step follows it.
+    `spans` has spans by batch, at least those of `batches_of(row)`. Inside prefill, each part is the mean
+    over the ranks that worked on these batches. The P2D tail is the time that S3 took after the end of
+    prefill, which compute could not hide. The decode step follows it.
     """
     if row.start_ns is None or row.prefill_end_ns is None or row.first_token_ns is None:
         return None

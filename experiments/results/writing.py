@@ -1,8 +1,8 @@
-"""Writing a run directory: everything a run left behind (`experiments.results.reading` reads it).
+"""Writing a run directory, which `experiments.results.reading` reads.
 
-`docs/reference/results.md` describes every file. Each file is replaced atomically, and `summary.json` comes
-after all that it sums up, so a directory that has one holds complete tables. The report is made from the
-directory afterwards (`experiments.report.run_report`).
+`docs/reference/results.md` describes every file. Each file is replaced atomically, and `summary.json` is
+written after everything that it sums up, so a directory that has one has complete tables. The report is
+made from the directory afterwards (`experiments.report.run_report`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,15 +45,15 @@ def write_run(
     started: datetime | None = None,
     unfinished: Sequence[str] = (),
 ) -> Summary:
-    """Write the run into directory `out` (made if it is not there) and return its summary.
+    """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
-    `link_bps` are the nominal model rates of the links, for utilisation in the report; `files` are the
-    digests of what the scenario read, by path; `command` is
-    the line that made the run, and `started` when; `unfinished` are the policies that have no record
-    because the run ended before they were through. Two records of one policy raise `ValueError`. A full
-    disk or a directory that cannot be written raises `OSError`.
+    `link_bps` are the nominal model rates of the links, for utilisation in the report. `files` are the
+    digests of the files that the scenario names, by path. `command` is the command line of the run, and
+    `started` its start. `unfinished` are the policies without a record, because the run ended before they
+    finished.
 
-    Rows are gone over, never gathered: a record may be larger than memory.
+    Rows are iterated and never collected, because a record may be larger than memory. Raises `ValueError`
+    for two records of one policy, and `OSError` if the disk is full or the directory cannot be written.
     """
     policies = [record.policy for record in records]
     if len(set(policies)) != len(policies):

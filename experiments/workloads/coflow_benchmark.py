@@ -37,7 +37,7 @@ class ShuffleTrace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Shuffle(msgspec.Struct, frozen=True):
-    """A line of the trace. `reducers` has the bytes of each rack, which come in even parts from `mappers`."""
+    """A line of the trace. `reducers` has the bytes of each rack, which come evenly from `mappers`."""
 
     name: str
     arrival_ns: int

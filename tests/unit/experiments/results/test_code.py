@@ -1,4 +1,4 @@
-"""Which code and files made a result: the digest changes when one of them does, and with nothing else."""
+"""The code and the files that made a result: their digests change when they do, and only then."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The curves of a report are those of all flows, at some hundred points."""
+"""The curves of a report are made from all flows and have a few hundred points."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A trace shows the whole run, or what began in its first part."""
+"""A trace shows the whole run, or what began in the first part of it."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ SCALE = Scale(time_dilation=30, bytes_scale=0.001)
 
 
 def flow_at(start_ms: int) -> FlowRow:
-    """Two ports, one level: four events."""
+    """Return a flow with two ports and one level, which is four events."""
     return flow_row(id=f"at{start_ms}", submit_ns=start_ms * MS, finish_ns=(start_ms + 5) * MS)
 
 
@@ -31,8 +31,8 @@ def test_a_run_that_fits_is_shown_whole_and_in_its_order() -> None:
 
 
 def test_what_does_not_fit_is_cut_where_it_begins_too_late() -> None:
-    """Of 100 events 11 go to a request, 4 to each flow, 1 to each span: the flows at 0, 10 ... 190 ms and
-    the spans at 0, 20 ... 190 are 11 + 20 * 4 + 10 = 101 and so the last flow, and all at 190 ms, is out."""
+    """A request has 11 events, a flow 4, and a span 1. With the flows at 0, 10 ... 190 ms and the spans at
+    0, 20 ... 180 ms, that is 11 + 20 * 4 + 10 = 101 of 100, so the flow at 190 ms is left out."""
     record = msgspec.structs.replace(
         micro_record(),
         requests=(request_row(arrival_ns=0), request_row(request=1, arrival_ns=400 * MS)),
@@ -65,7 +65,7 @@ def test_flows_without_a_link_are_bounded_too() -> None:
 
 
 def test_of_too_many_links_those_that_carried_most_have_their_rates() -> None:
-    """A quarter of 80 events is 20: two links with ten samples each."""
+    """A quarter of 80 events is 20, which are two links with ten samples each."""
     links = tuple(
         LinkSample(
             time_ns=time * MS,

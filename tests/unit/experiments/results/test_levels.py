@@ -1,4 +1,4 @@
-"""At which levels a flow was sent."""
+"""The levels at which a flow was sent."""
 
 from result_rows import flow_row
 

@@ -31,7 +31,7 @@ def test_exposed_s1_is_the_longest_wait_of_any_rank() -> None:
 
 
 def test_a_units_next_batch_closes_the_collectives_of_the_one_before() -> None:
-    """b0 and b2 ran on p0, b1 on p1; a name that comes again in b2 is another collective."""
+    """b0 and b2 ran on p0, and b1 on p1. A name that occurs again in b2 is another collective."""
 
     def share(batch: str, coflow: str, submit_ns: int, finish_ns: int) -> FlowRow:
         return flow_row(
@@ -41,9 +41,9 @@ def test_a_units_next_batch_closes_the_collectives_of_the_one_before() -> None:
     flows = [
         share("b0", "x", 0, 10),
         share("b1", "y", 0, 50),
-        share("b0", "x", 5, 20),  # over: 20 - 5
+        share("b0", "x", 5, 20),  # ends it: 20 - 5
         share("b2", "x", 30, 37),  # closes b0
-        share("b1", "y", 10, 60),  # b1 is open still: 60 - 10
+        share("b1", "y", 10, 60),  # b1 is still open: 60 - 10
         share("b2", "x", 31, 40),  # 40 - 31
     ]
     found = flow_measures(flows, units={"b0": "p0", "b1": "p1", "b2": "p0"})
@@ -54,7 +54,7 @@ def test_the_waits_of_batches_side_by_side_are_kept_apart() -> None:
     spans = [
         span_row(0, "s1_wait", 0, 2, batch="b0"),
         span_row(4, "s1_wait", 0, 5, batch="b1"),
-        span_row(1, "s1_wait", 0, 3, batch="b0"),  # over: 3
+        span_row(1, "s1_wait", 0, 3, batch="b0"),  # the longest of b0: 3
         span_row(0, "s1_wait", 10, 14, batch="b2"),  # 4
         span_row(4, "s1_wait", 6, 7, batch="b1"),  # 5 + 1
     ]
@@ -95,8 +95,8 @@ def test_stage_completion_includes_the_wait_for_a_permit() -> None:
 
 
 def test_collectives_of_a_pipeline_of_twenty_stages_are_kept_apart_until_they_are_over() -> None:
-    """Twenty batches of a unit at once, each with a collective of two shares. All second ones come 100 ns
-    after the first ones."""
+    """A unit runs twenty batches at once, each with a collective of two shares. The second share of each
+    comes 100 ns after the first."""
 
     def share(batch: int, submit_ns: int) -> FlowRow:
         return flow_row(

@@ -26,7 +26,7 @@ def records() -> list[RunRecord]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, records: list[RunRecord]) -> Path:
-    """Row groups are so small that every table but one has several of each policy."""
+    """Row groups are so small that every table but one has several for each policy."""
     out = tmp_path_factory.mktemp("tables")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(result_tables, "GROUP_ROWS", GROUP)
@@ -68,7 +68,7 @@ def test_rows_are_found_by_what_is_in_their_columns(run: Path, records: list[Run
 
 
 def test_only_the_groups_that_may_have_a_value_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests are in order, so that one is in a few neighbouring groups of its policy."""
+    """Flows are in the order of requests, so those of a request are in a few neighbouring row groups."""
     read: list[int] = []
     whole = pq.ParquetFile.read_row_group
 
@@ -95,7 +95,7 @@ def test_a_sample_is_in_order_without_repetition_and_the_same_each_time(
 
 
 def test_a_spool_of_50_000_flows_is_written_and_read_in_little_memory(tmp_path: Path) -> None:
-    """As one row group it takes 125 MB, and most of these 37 are what Arrow needs for any."""
+    """As one row group this takes 125 MB. It takes 37 MB, most of which Arrow needs for any table."""
     program = f"""
 import resource, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Chrome trace is well formed: what viewers require of each kind of event holds."""
+"""The Chrome trace is well formed: every event has what viewers require of its kind."""
 
 import json
 from collections import defaultdict

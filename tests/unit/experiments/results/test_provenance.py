@@ -1,4 +1,4 @@
-"""What made a run."""
+"""The provenance of a run."""
 
 from record_factory import serving_record
 

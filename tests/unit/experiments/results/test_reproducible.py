@@ -1,4 +1,4 @@
-"""A simulated run gives the same summary, byte for byte; what the wall clock decides is elsewhere."""
+"""A simulated run has the same summary each time, byte for byte; what depends on wall time is elsewhere."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What became of requests, and which of them met their SLO."""
+"""The outcome of requests, and which of them met their SLO."""
 
 from result_rows import MS, request_row
 
@@ -20,7 +20,7 @@ def test_slo_attainment_counts_every_arrived_request() -> None:
 
 
 def test_requests_are_completed_or_failed_and_were_pruned_or_not() -> None:
-    """Of two that were pruned one was freed again; a pruned request is served all the same."""
+    """Two requests were pruned, and one of them was freed again. A pruned request is still served."""
     rows = [
         request_row(),
         request_row(times_pruned=3),

@@ -1,4 +1,4 @@
-"""A run directory holds everything, comes back unchanged, and is never half written."""
+"""A run directory has all files, and reads back as it was written."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal at the end of a run."""
+"""What a terminal shows at the end of a run."""
 
 import msgspec
 from record_factory import micro_record, serving_record, unfaithful
@@ -30,7 +30,7 @@ def printed(summary: Summary) -> str:
 def test_a_serving_run_fits_a_terminal_of_80_columns() -> None:
     text = printed(summary_of(serving_record("fair", requests=6), serving_record(requests=6)))
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
-    assert "…" not in text  # what rich puts where a cell was cut
+    assert "…" not in text  # rich marks a cut cell with it
     (fair,) = [line for line in text.splitlines() if line.strip().startswith("fair ")]
     cells = fair.split()
     assert (cells[1], cells[-1]) == ("5/6", "yes")

@@ -1,4 +1,4 @@
-"""Where the TTFT of a request went."""
+"""The parts of the TTFT of a request."""
 
 from result_rows import MS, request_row, span_row
 
@@ -8,7 +8,7 @@ from experiments.results.ttft_parts import TimeSpent, time_spent
 
 def test_the_parts_of_a_ttft_add_up_to_it() -> None:
     # Prefill 10..70 ms on two ranks: S1 wait (4 + 0) / 2, compute (30 + 34) / 2,
-    # collective (24 + 22) / 2, and so 60 - 2 - 32 - 23 = 3 ms of something else.
+    # collective (24 + 22) / 2, so 60 - 2 - 32 - 23 = 3 ms are something else.
     spans = [
         span_row(0, "s1_wait", 10, 14),
         span_row(0, "compute", 14, 44),

@@ -1,4 +1,4 @@
-"""Requests that warm up are run and in no measure; requests of several classes are measured by class, too."""
+"""Warm-up requests are served and count in no measure; with several SLO classes, each is measured, too."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def measured(*flows: Any, spans: tuple[Any, ...] = ()) -> Measures:
 
 
 def test_requests_that_warm_up_are_counted_and_not_measured() -> None:
-    """80 and 120 ms for an SLO of 100 ms: half are met. The 900 ms are in nothing."""
+    """TTFTs of 80 and 120 ms with an SLO of 100 ms: half are met. The 900 ms do not count."""
     run = summary_of(record((WARM, FIRST, LATE)))
 
     assert (run["requests"], run["completed"], run["slo_attainment"]) == (2, 2, 0.5)
@@ -65,7 +65,7 @@ def test_requests_that_warm_up_are_counted_and_not_measured() -> None:
 
 
 def test_flows_from_before_the_first_request_that_counts_are_left_out() -> None:
-    """Request 1 arrives at 50 ms: of 3, 5 and 7 ms of S1, those submitted then and later count."""
+    """Request 1 arrives at 50 ms. Of the S1 flows of 3, 5 and 7 ms, those submitted from then on count."""
     found = measured(
         *[
             flow_row(
@@ -88,7 +88,7 @@ def test_flows_of_a_request_that_warms_up_are_left_out_however_late() -> None:
 
 
 def test_a_collective_counts_whole_by_when_its_last_member_was_ready() -> None:
-    """c0: ready at 49 ms. c1: at 48 and 52, so at 52; its end at 60 is 8 ms later."""
+    """c0 is ready at 49 ms, before request 1 arrives. c1 is ready at 52 ms and ends 8 ms later, at 60."""
     shares = [("c0", 40, 55), ("c0", 49, 56), ("c1", 48, 59), ("c1", 52, 60)]
     found = measured(
         *[
@@ -115,7 +115,7 @@ def test_payloads_are_checked_in_the_warm_up_too() -> None:
 
 
 def test_without_a_warm_up_everything_counts() -> None:
-    """The first request arrives at 50 ms, a flow of before is measured all the same."""
+    """The first request arrives at 50 ms, but a flow before that is measured as well."""
     found = measure(record((FIRST, LATE), flows=(flow_row(submit_ns=0, finish_ns=MS),)))
 
     assert found.flows.stage_ns[Stage.P2D].tolist() == [MS]
@@ -125,7 +125,7 @@ def test_without_a_warm_up_everything_counts() -> None:
 
 
 def bailian_trace(folder: Path) -> Path:
-    """Twelve requests, half a second apart, a third of them of files."""
+    """Write a trace of twelve requests, half a second apart. A third are of type "file"."""
     path = folder / "trace.jsonl"
     rows = (
         {
@@ -165,7 +165,7 @@ def test_classes_of_a_trace_have_their_slos_and_their_own_lines(tmp_path: Path) 
 
     (found,) = summary["runs"]
     assert {name: one["requests"] for name, one in found["classes"].items()} == {"file": 4, "text": 8}
-    # Nobody answers within a microsecond; a text has the SLO of the default class.
+    # No request meets an SLO of a microsecond. The class "text" has the default SLO.
     assert found["classes"]["file"]["slo_attainment"] == 0
     assert found["slo_attainment"] == pytest.approx(found["classes"]["text"]["slo_attainment"] * 8 / 12)
     console = Console(width=120, record=True, file=(tmp_path / "console").open("w"))
@@ -184,12 +184,12 @@ def test_a_run_leaves_its_warm_up_out_and_says_so(tmp_path: Path) -> None:
     assert (found["counts"]["arrived"], found["counts"]["warmup"]) == (12, 4)
     console = Console(width=120, record=True, file=(tmp_path / "console").open("w"))
     console.print(render_summary(summary))
-    assert "left out: the first 4 requests, which warm up" in console.export_text()
+    assert "left out: the first 4 requests (warm-up)" in console.export_text()
     assert "Left out: the first 4 requests" in (out / "report.html").read_text()
 
 
 def test_requests_of_the_warm_up_run_as_they_would_without_one(tmp_path: Path) -> None:
-    """The same requests have the same TTFT whether the first of them count or not."""
+    """The same requests have the same TTFT, whether the first ones count or not."""
     from experiments.results.reading import read_run
 
     with_one, _ = run(tmp_path / "a", "workload.requests=12", "workload.warmup=4")
@@ -202,7 +202,7 @@ def test_requests_of_the_warm_up_run_as_they_would_without_one(tmp_path: Path) -
 
 
 class LosesOne:
-    """A fabric that forgets a request."""
+    """A fabric that loses a request."""
 
     name = "sim"
 
