@@ -1,2 +1,4 @@
-"""The `mfs` command, a module per verb. What verbs share is in options, endings, streams, fabric_choice,
-listing and progress_display."""
+"""The `mfs` command, with a module per verb.
+
+The verbs share options, endings, streams, fabric_choice, fabric_needs, listing and progress_display.
+"""

@@ -1,7 +1,7 @@
 """The `mfs` command: its verbs, each in a module of its own.
 
-They read options, call what does the work, and word what went wrong. Heavy imports stand inside the
-commands, so that `mfs --help` is there at once.
+The verbs read options, call what does the work, and report errors. Heavy imports are inside the commands,
+so that `mfs --help` is fast.
 """
 
 import logging
@@ -32,7 +32,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# The order of the help: commands as they are here, then groups.
+# The help lists commands in this order, and then the groups.
 for command in (run, sweep, models, validate, doctor, scenarios, policies, report, explain):
     app.command()(command)
 app.add_typer(bench, name="bench")

@@ -1,4 +1,4 @@
-"""`mfs bench`: the time of what has to be quick."""
+"""`mfs bench`: benchmarks of the scheduler and the simulated fabric."""
 
 import json
 from typing import Annotated
@@ -9,7 +9,7 @@ from rich.console import Console
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.streams import stdout
 
-bench = typer.Typer(help="Time what has to be quick.", no_args_is_help=True)
+bench = typer.Typer(help="Time the scheduler or the simulated fabric.", no_args_is_help=True)
 
 
 @bench.command("scheduler")
@@ -19,18 +19,18 @@ def bench_scheduler(
     ] = None,
     flows: Annotated[
         list[int] | None,
-        typer.Option(min=100, help="How many flows are active; repeatable. Default: 100, 1000, 10000."),
+        typer.Option(min=100, help="Number of active flows; repeatable. Default: 100, 1000, 10000."),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.01, max=3600, help="Wall seconds to time each pair of them.")
+        float, typer.Option(min=0.01, max=3600, help="Wall seconds for each policy and number of flows.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the events.")] = 1,
     exact: Annotated[
-        bool, typer.Option("--exact", help="As on a fabric that keeps an exact order, not levels only.")
+        bool, typer.Option("--exact", help="Time policies as on a fabric that keeps their exact order.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Time what one event costs each policy. Interrupted, it prints what there is."""
+    """Time what an event costs under each policy. If interrupted, print the results so far."""
     with told_to_the_user():
         from experiments.bench import scheduler as timing
         from experiments.bench.scheduler_table import render
@@ -72,9 +72,9 @@ def bench_sim(
         typer.Option("--set", metavar="KEY=VALUE", help="Set a key of every case's scenario; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the requests.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Time the simulated fabric on fixed cases. Interrupted, it prints what there is."""
+    """Time the simulated fabric on fixed cases. If interrupted, print the results so far."""
     with told_to_the_user():
         from experiments.bench import simulation as timing
         from experiments.bench.simulation_cases import chosen_cases

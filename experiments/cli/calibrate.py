@@ -1,4 +1,4 @@
-"""`mfs calibrate`: what the emulated fabric adds to ideal links, and what a GPU reaches."""
+"""`mfs calibrate`: measuring the overheads of the emulated fabric, and how fast a GPU is."""
 
 import enum
 from pathlib import Path
@@ -32,7 +32,7 @@ def calibrate_fabric(
         float, typer.Option(min=1, max=1000, help="Rate of a link on the machine, Mb/s.")
     ] = 15.0,
     members: Annotated[
-        int, typer.Option(help="Ranks of the group whose collectives are timed: 2, 4 or 8.")
+        int, typer.Option(help="Size of the process group whose collectives are timed: 2, 4 or 8.")
     ] = 4,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("calibration.json"),
 ) -> None:
@@ -76,7 +76,7 @@ def calibrate_gpu(
     ] = "mixtral-8x7b",
     out: Annotated[Path, typer.Option(help="The profile to write.")] = Path("gpu.yaml"),
 ) -> None:
-    """Measure what a GPU reaches of its peaks, with real kernels, for the key `gpu` of a scenario."""
+    """Measure how much of its peak rates a GPU reaches with real kernels, for the scenario key `gpu`."""
     with told_to_the_user():
         from experiments.scenario.model_file import model_from_option
 
@@ -84,7 +84,7 @@ def calibrate_gpu(
             raise UserError(f"--out {out}: there is no directory {out.parent}")
         shape = model_from_option(model)
 
-        # Only now PyTorch, which takes seconds to import.
+        # Imported late, because PyTorch takes seconds to import.
         from experiments.atomic_file import write_text
         from experiments.calibrate import gpu as gpus
         from experiments.scenario.gpu_profile import profile_text
@@ -104,7 +104,7 @@ def calibrate_gpu(
 
 
 def _refuse_options_before(context: typer.Context) -> None:
-    """Those of `mfs calibrate` itself, given before a command that would not look at them."""
+    """Refuse options of `mfs calibrate` itself before a subcommand, which would ignore them."""
     for name in context.params:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":

@@ -1,4 +1,4 @@
-"""`mfs doctor`: what each fabric needs here."""
+"""`mfs doctor`: what each fabric needs on this machine."""
 
 from typing import Annotated
 
@@ -11,7 +11,8 @@ from experiments.errors import UserError
 
 def doctor(
     fabric: Annotated[
-        str | None, typer.Option(help="Exit with 2 if this one cannot run here; default: if none can.")
+        str | None,
+        typer.Option(help="Exit with code 2 if this fabric cannot run here; default: if none can."),
     ] = None,
 ) -> None:
     """List what each fabric needs on this machine, and the command that installs what is missing."""
@@ -20,7 +21,7 @@ def doctor(
         from testbed.fabrics import AUTO, FABRICS, choose
 
         if fabric is not None and fabric not in FABRICS:
-            raise UserError(f"--fabric {fabric}: no fabric here (known: {', '.join(FABRICS)})")
+            raise UserError(f"--fabric {fabric}: not a known fabric (known: {', '.join(FABRICS)})")
         needs = {name: make().requirements() for name, make in FABRICS.items()}
         stdout().print(needs_table(needs))
         print(needs_verdict(needs))

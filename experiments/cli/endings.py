@@ -1,4 +1,4 @@
-"""How a command of `mfs` ends: its exit code, and one message for what a user can cause."""
+"""How a command of `mfs` ends: its exit code, and one message for an error that the user can cause."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ EXIT_TERMINATED = 143
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a command as Ctrl-C does, with everything put away and a word on what is left."""
+    """SIGTERM: ends a command as Ctrl-C does, after cleaning up, and with a note on results that remain."""
 
 
 def _terminate(*_: object) -> None:
@@ -26,7 +26,7 @@ def _terminate(*_: object) -> None:
 
 @contextlib.contextmanager
 def told_to_the_user() -> Iterator[None]:
-    """Turn what a user can cause into one message on standard error and an exit code."""
+    """Turn errors that the user can cause into one message on standard error and an exit code."""
     from testbed.fabric import FabricUnavailable, JobRefused, RunFailed
 
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -50,33 +50,33 @@ def told_to_the_user() -> Iterator[None]:
         _stop(error, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError as error:
         if not _a_reader_left():
-            # A bug, to be seen whole: of a plain `BrokenPipeError` the command line makes a silent exit.
+            # A bug, so it needs a traceback. Typer would end silently on a plain `BrokenPipeError`.
             raise RuntimeError("a pipe broke that is not an output of this command") from error
         _standard_output_is_gone()
     except OSError as error:
         if error.errno == errno.ENOSPC and error.filename is None:
-            # Those who write results name the path.
+            # Code that writes results names the path, so this was standard output.
             _standard_output_is_gone()
             _stop(error, f"standard output cannot be written: {error.strerror}", EXIT_FAILED)
         if error.errno == errno.ENOSPC:
             _stop(error, f"the disk is full: {error.filename}", EXIT_FAILED)
         if error.filename is None:
-            raise  # not about a file the user named: a bug, to be seen whole
+            raise  # not about a file that the user named: a bug, which needs a traceback
         _stop(error, f"{error.filename}: {error.strerror}", EXIT_REFUSED)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _a_reader_left() -> bool:
-    """Whether standard output or standard error is a pipe that nobody reads any more, as after `| head`."""
+    """Return whether standard output or error is a pipe that nothing reads any more, as after `| head`."""
     poll = select.poll()
     for descriptor in (1, 2):
-        poll.register(descriptor, 0)  # POLLERR is reported without being asked for
+        poll.register(descriptor, 0)  # POLLERR is always reported
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _standard_output_is_gone() -> None:
-    """Nothing more goes there. Python would flush what is left once more at exit, and complain."""
+    """Send standard output to /dev/null. Python would flush the rest at exit, and report an error again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

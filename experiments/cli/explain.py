@@ -1,4 +1,4 @@
-"""`mfs explain`: the life of a flow or of a request."""
+"""`mfs explain`: what happened to a flow or a request."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +11,13 @@ from experiments.errors import UserError
 
 def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
-    flow: Annotated[str | None, typer.Option(metavar="ID", help="The flow to tell about.")] = None,
-    request: Annotated[int | None, typer.Option(metavar="N", help="The request to tell about.")] = None,
+    flow: Annotated[str | None, typer.Option(metavar="ID", help="The flow to explain.")] = None,
+    request: Annotated[int | None, typer.Option(metavar="N", help="The request to explain.")] = None,
     policy: Annotated[
         str | None, typer.Option(metavar="SPEC", help="One policy of the run; default: all of them.")
     ] = None,
 ) -> None:
-    """Tell what happened to one flow or one request of a run, and why."""
+    """Explain what happened to one flow or one request of a run, and why."""
     with told_to_the_user():
         from experiments.explain.explain import explain_flow, explain_request
 

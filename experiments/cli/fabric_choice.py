@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 
 class FabricChoice(NamedTuple):
-    """`notes` are what there is to say of the choice, for the results. `checked`: the fabric was chosen
-    because it has all that it needs, which takes a while to find out."""
+    """The name of a fabric. `notes` explain the choice, for the results.
+
+    `checked` says that the fabric has all that it needs, so that this need not be checked again.
+    """
 
     name: str
     notes: list[str]
@@ -14,7 +16,10 @@ class FabricChoice(NamedTuple):
 
 
 def chosen_fabric(name: str) -> FabricChoice:
-    """The fabric called `name`, or for `auto` the one that suits this machine; says which, and why."""
+    """Return the fabric `name`; for `auto`, the one that suits this machine.
+
+    If `auto` is not the emulated fabric, the reason is also printed on standard error.
+    """
     from testbed.fabrics import AUTO, choose
 
     if name != AUTO:

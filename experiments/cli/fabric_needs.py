@@ -1,4 +1,4 @@
-"""What fabrics need on this machine, as a table and in words: met, or missing and how to get it."""
+"""What fabrics need on this machine, as a table and in words: what is met or missing, and how to get it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,12 +10,12 @@ from testbed.fabric import FabricUnavailable, Requirement
 
 
 def works(requirements: Iterable[Requirement]) -> bool:
-    """Whether all that is needed is there."""
+    """Return whether all necessary requirements are met."""
     return all(need.ok for need in requirements if need.needed)
 
 
 def needs_table(fabrics: Mapping[str, list[Requirement]]) -> RenderableType:
-    """One row per requirement of each fabric."""
+    """Return a table with one row per requirement of each fabric."""
     table = Table(title="What the fabrics need on this machine", title_justify="left")
     for heading in ("fabric", "needs", "", "found"):
         table.add_column(heading, overflow="fold")
@@ -27,7 +27,7 @@ def needs_table(fabrics: Mapping[str, list[Requirement]]) -> RenderableType:
 
 
 def needs_verdict(fabrics: Mapping[str, list[Requirement]]) -> str:
-    """Per fabric, whether it can run here and the commands that provide what is missing."""
+    """Say for each fabric whether it can run here, with the commands that provide what is missing."""
     lines: list[str] = []
     for name, requirements in fabrics.items():
         lines.append(f"{name}: {'can run here' if works(requirements) else 'cannot run here'}")
@@ -38,7 +38,7 @@ def needs_verdict(fabrics: Mapping[str, list[Requirement]]) -> str:
 
 
 def unavailable_text(error: FabricUnavailable) -> str:
-    """Why a fabric cannot run here and the commands that mend it, as `mfs doctor` says it."""
+    """Say why a fabric cannot run here, with the commands that provide what is missing."""
     lines = [f"the fabric {error.fabric!r} cannot run here; missing:"]
     for need in error.missing:
         lines.append(f"  {need.name}: {need.detail}")

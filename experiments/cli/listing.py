@@ -1,9 +1,9 @@
-"""Lists of names and what they are."""
+"""Lists of names with their descriptions."""
 
 from collections.abc import Mapping
 
 
 def aligned(rows: Mapping[str, str]) -> list[str]:
-    """A line for each of `rows`, the texts below each other."""
+    """Return a line for each of `rows`, with the descriptions aligned."""
     width = max(map(len, rows))
     return [f"{key:<{width}}  {text}".rstrip() for key, text in rows.items()]

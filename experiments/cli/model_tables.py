@@ -1,4 +1,4 @@
-"""`mfs models`: what follows from the shapes of models, as tables."""
+"""`mfs models`: tables of what follows from the shapes of models."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +13,7 @@ _TEN_THOUSAND_TOKENS = 10_000
 
 
 def overview(shapes: Iterable[ModelShape]) -> Table:
-    """A line per model. Parameters are without embeddings."""
+    """Return a table with a line per model. Parameters do not include embeddings."""
     table = _table("", "layers", "experts", "total", "active", "KV", "state", "dispatch")
     table.add_row("", "", "", "10⁹", "10⁹", "B/token", "B/token", "B/token")
     for shape in shapes:
@@ -31,7 +31,7 @@ def overview(shapes: Iterable[ModelShape]) -> Table:
 
 
 def details(shape: ModelShape) -> Table:
-    """All that follows from one shape, a line each."""
+    """Return a table of everything that follows from one shape, one number per line."""
     table = _table("", "")
     table.show_header = False
     table.add_row("model", shape.name)
@@ -41,7 +41,10 @@ def details(shape: ModelShape) -> Table:
 
 
 def numbers(shape: ModelShape) -> dict[str, Any]:
-    """The numbers of `details` by what they are; FLOPs are those of a token in a layer, weights a layer's."""
+    """Return the numbers of `details`, by name.
+
+    Unless the name says otherwise, FLOPs are per token and layer, and weights per layer.
+    """
     kinds = [
         f"{len(layers)} {'sparse' if models.is_sparse(shape, layers[0]) else 'dense'}"
         for layers in models.layer_kinds(shape)

@@ -1,4 +1,4 @@
-"""`mfs models`: what follows from a model's shape."""
+"""`mfs models`: what follows from the shapes of models."""
 
 import json
 from typing import Annotated

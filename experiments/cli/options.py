@@ -1,4 +1,4 @@
-"""The options that several commands of `mfs` have, and what they change of a scenario."""
+"""Options that several commands of `mfs` have, and what they change in a scenario."""
 
 import json
 import shlex
@@ -26,7 +26,7 @@ NewDirectory = Annotated[Path | None, typer.Option(help="Directory for the resul
 def overrides_of(
     settings: list[str] | None, policies: list[str] | None, seed: int | None
 ) -> "list[Override]":
-    """What these options change of a scenario. Raises `UserError` for a setting that is none."""
+    """Return what these options change in a scenario. Raises `UserError` for a malformed setting."""
     from experiments.scenario.reading import Override, override
 
     overrides = [override(text) for text in settings or []]
@@ -39,5 +39,5 @@ def overrides_of(
 
 
 def command_line() -> str:
-    """The line that asked for this, for the results."""
+    """Return the command line of this process, for the results."""
     return shlex.join(["mfs", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""`mfs policies`: the policies by name, with their options."""
+"""`mfs policies`: the policies, with their options."""
 
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.listing import aligned
@@ -20,7 +20,7 @@ def policies() -> None:
 
 
 def _option_lines(policy: str) -> list[str]:
-    """The options of a policy; none of one that does not load, whose line in the list says why."""
+    """Return the options of a policy. One that does not load has none; its line in the list says why."""
     from controller.policies import PolicyError, option_lines
 
     try:

@@ -1,4 +1,4 @@
-"""Showing how far a run or a sweep is, on standard error: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run or a sweep on standard error: bars on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class _Entered(Protocol):
 
 
 class _OnBars:
-    """Has bars, which begin with the column `first`, on the terminal while it is entered."""
+    """Shows bars, with `first` as their first column, on the terminal inside its `with` block."""
 
     def __init__(self, console: Console, first: str) -> None:
         self._bars = Bars(
@@ -53,7 +53,7 @@ class _OnBars:
 
 
 class _OnLines:
-    """Writes lines, and has nothing to begin or to end."""
+    """Writes lines, so it has nothing to start or stop."""
 
     def __enter__(self) -> Self:
         return self
@@ -68,10 +68,10 @@ class _OnLines:
 
 
 class Display(_Entered, Protocol):
-    """Shows the progress of a run while it is entered."""
+    """Shows the progress of a run inside its `with` block."""
 
     def update(self, policy: str, state: RunProgress) -> None:
-        """`policy` is now as far as `state` says."""
+        """Show that the run of `policy` is at `state`."""
         ...
 
 
@@ -100,7 +100,7 @@ class BarDisplay(_OnBars):
 
 
 class LineDisplay(_OnLines):
-    """A line when the phase changes, and every few seconds in between."""
+    """Writes a line when the phase changes, and every few seconds in between."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
@@ -118,7 +118,7 @@ class LineDisplay(_OnLines):
 
 
 class SweepDisplay(_Entered, Protocol):
-    """Shows the progress of a sweep while it is entered; `update` may come from another thread."""
+    """Shows the progress of a sweep inside its `with` block. Another thread may call `update`."""
 
     def update(self, state: SweepProgress) -> None: ...
 
@@ -140,7 +140,7 @@ class SweepBar(_OnBars):
 
 
 class SweepLines(_OnLines):
-    """A line when a cell is over, but only every few seconds."""
+    """Writes a line when a cell has ended, but at most every few seconds."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -165,7 +165,7 @@ def _outlook(state: SweepProgress) -> list[str]:
 
 
 def rough_time(seconds: float) -> str:
-    """A wall time as a person says it: "45 s", "12 min", "3 h 20 min"."""
+    """Return a wall time as text: "45 s", "12 min", "3 h 20 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""`mfs report`: an HTML report on runs that are there."""
+"""`mfs report`: an HTML report on existing runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,5 +27,5 @@ def report(
                     page = "report.html" if page.endswith("json") else page
                     raise UserError(f"{directory}: the directory of {what}; its page is {directory / page}")
             if not (directory / "summary.json").is_file():
-                raise UserError(f"{directory}: not a run directory, it has no summary.json")
+                raise UserError(f"{directory}: not a run directory: it has no summary.json")
         print(write_report(directories, out or directories[0] / "report.html"))

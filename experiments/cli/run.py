@@ -25,7 +25,7 @@ from experiments.cli.streams import standard_output_kept_clean, stdout
 def run(
     scenario: ScenarioName,
     fabric: Annotated[
-        str | None, typer.Option(help="The fabric: mininet, sim, or auto for mininet where it can run.")
+        str | None, typer.Option(help="The fabric: mininet, sim, or auto for mininet if it can run here.")
     ] = None,
     policy: Policies = None,
     settings: Settings = None,
@@ -36,7 +36,7 @@ def run(
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
     ] = False,
 ) -> None:
-    """Run a scenario: every policy on the same requests, then a table and a report."""
+    """Run a scenario: every policy on the same requests. Ends with a table and a report."""
     with told_to_the_user():
         from experiments.scenario.reading import Override, load_scenario
 
@@ -45,7 +45,7 @@ def run(
             overrides.append(Override("fabric", json.dumps(fabric), f"--fabric {fabric}"))
         chosen = load_scenario(scenario, overrides)
 
-        # Only now what takes long to import: a slip in the options is answered at once.
+        # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import display_for
         from experiments.run.run import run_scenario
         from testbed.fabrics import FABRICS

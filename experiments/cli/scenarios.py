@@ -1,4 +1,4 @@
-"""`mfs scenarios`: the scenarios by name, or one with all its keys."""
+"""`mfs scenarios`: a list of the scenarios, or one with all its keys."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Standard output: where tables go, and keeping it for what was asked for."""
+"""Standard output: printing tables there, and keeping everything else out of it."""
 
 import contextlib
 import os
@@ -9,8 +9,10 @@ from rich.console import Console
 
 
 def stdout(least_width: int = 0) -> Console:
-    """Where tables go. One that needs `least_width` columns is better wrapped by a narrow terminal, line by
-    line, than squeezed into it."""
+    """Return a console on standard output, for tables, of at least `least_width` columns.
+
+    A narrower terminal wraps the lines of a table, which is easier to read than squeezed columns.
+    """
     console = Console(file=sys.stdout, highlight=False)
     if console.width < least_width:
         console = Console(file=sys.stdout, highlight=False, width=least_width)
@@ -19,11 +21,11 @@ def stdout(least_width: int = 0) -> Console:
 
 @contextlib.contextmanager
 def standard_output_kept_clean() -> Iterator[None]:
-    """Send what a run writes to standard output, its processes too, to standard error.
+    """Send what this process and its children write to standard output to standard error instead.
 
-    Libraries and tools print as they like; with `--json` only the summary may come out there.
+    Libraries and tools may print, but with `--json`, standard output has to be the summary alone.
     """
-    if sys.stdout is None:  # closed by the caller: there is nothing to keep clean
+    if sys.stdout is None:  # the caller has closed it
         yield
         return
     sys.stdout.flush()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Keep(enum.StrEnum):
-    """What a cell of a sweep keeps."""
+    """The results that a cell of a sweep keeps."""
 
     SUMMARY = "summary"
     TABLES = "tables"
@@ -39,7 +39,8 @@ def sweep(
     settings: Settings = None,
     fabric: Annotated[str, typer.Option(help="The fabric; mininet runs one cell at a time.")] = "sim",
     out: Annotated[
-        Path | None, typer.Option(help="Directory for the results; new, empty, or this sweep's, to go on.")
+        Path | None,
+        typer.Option(help="Directory for the results; new, empty, or that of this sweep, to continue it."),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Cells to run at once; default: as many as there are cores.")
@@ -55,7 +56,7 @@ def sweep(
         typer.Option("--json", help="Print sweep.json, and nothing else, on standard output."),
     ] = False,
 ) -> None:
-    """Run a scenario at every combination of values, in parallel. Interrupted, it can go on."""
+    """Run a scenario at every combination of values, in parallel. An interrupted sweep can be continued."""
     with told_to_the_user():
         from experiments.sweep.plan import make_plan, read_over
 
@@ -63,7 +64,7 @@ def sweep(
         named = chosen_fabric(fabric).name
         plan = make_plan(scenario, over=ranges, settings=settings or [], policies=policy or [], fabric=named)
 
-        # Only now what takes long to import: a slip in the options is answered at once.
+        # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import sweep_display_for
         from experiments.sweep.run import run_sweep
 

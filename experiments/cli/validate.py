@@ -1,4 +1,4 @@
-"""`mfs validate`: the same requests emulated and simulated."""
+"""`mfs validate`: the same requests, emulated and simulated, compared."""
 
 import json
 import sys
@@ -17,29 +17,34 @@ from testbed.fabrics import FabricName
 
 def validate(
     scenario: Annotated[
-        str | None, typer.Argument(help="A scenario by name, or a YAML file; none with --emulated.")
+        str | None, typer.Argument(help="A scenario by name, or a YAML file; not with --emulated.")
     ] = None,
     policy: Policies = None,
     settings: Settings = None,
     seed: Seed = None,
     emulated: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A run directory of the emulated fabric: emulate nothing."),
+        typer.Option(
+            metavar="DIR", help="Use this run directory of the emulated fabric instead of emulating."
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Simulate with the overheads that `mfs calibrate` found."),
+        typer.Option(metavar="FILE", help="Simulate with the overheads that `mfs calibrate` measured."),
     ] = None,
-    calibrates: Annotated[bool, typer.Option("--calibrate", help="Find them first, at this scale.")] = False,
+    calibrates: Annotated[
+        bool, typer.Option("--calibrate", help="Measure the overheads first, at the scale of the run.")
+    ] = False,
     repeats: Annotated[
-        bool, typer.Option("--repeat", help="Emulate everything once more: how well it agrees with itself.")
+        bool,
+        typer.Option("--repeat", help="Emulate once more, to see how well emulation agrees with itself."),
     ] = False,
     out: NewDirectory = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print validate.json, and nothing else, on standard output.")
     ] = False,
 ) -> None:
-    """Run a scenario on the emulated and the simulated fabric and compare. Exits with 1 if too far apart."""
+    """Compare a scenario on the emulated and the simulated fabric. Exit with 1 if they differ too much."""
     with told_to_the_user():
         from experiments.scenario.reading import Override, load_scenario
 
@@ -48,14 +53,14 @@ def validate(
         if calibrates and calibration is not None:
             raise UserError("give either --calibration or --calibrate")
         if emulated is not None and (settings or seed is not None):
-            raise UserError("--emulated: what was run is in the directory; --set and --seed cannot change it")
+            raise UserError("--emulated: the run is in the directory; --set and --seed cannot change it")
         overrides = overrides_of(settings, policy, seed)
         if calibration is not None:
             path = json.dumps(str(calibration.absolute()))
             overrides.append(Override("simulation.calibration", path, f"--calibration {calibration}"))
         if emulated is not None:
             if not (emulated / "summary.json").is_file():
-                raise UserError(f"--emulated {emulated}: not a run directory, it has no summary.json")
+                raise UserError(f"--emulated {emulated}: not a run directory: it has no summary.json")
             scenario = str(emulated / "scenario.yaml")
         chosen = load_scenario(str(scenario), overrides)
 

@@ -1,4 +1,4 @@
-"""`mfs workload`: what a trace is like, and traces that are as one wants them."""
+"""`mfs workload`: describing traces, and making traces with given statistics."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +9,9 @@ from experiments.cli.endings import told_to_the_user
 from experiments.cli.streams import stdout
 from experiments.errors import UserError
 
-workload = typer.Typer(help="Describe traces of requests, and make some.", no_args_is_help=True)
+workload = typer.Typer(help="Describe traces of requests, or make them.", no_args_is_help=True)
 
-_KIND = "The trace's format: mooncake, azure, burstgpt or bailian; default: told from its first line."
+_KIND = "Format of the trace: mooncake, azure, burstgpt or bailian; default: detected from its first line."
 
 
 @workload.command("describe")
@@ -30,7 +30,7 @@ def workload_describe(
         bool, typer.Option("--json", help="Print describe.json, and nothing else, on standard output.")
     ] = False,
 ) -> None:
-    """Say what a trace is like: its arrivals, its lengths, and what of its prompts can be reused."""
+    """Describe a trace: its arrivals, its lengths, and how much of its prompts can be reused."""
     with told_to_the_user():
         from experiments.trace_formats.formats import TraceFormat, detect_format
         from experiments.traces.columns import read_columns
@@ -38,7 +38,7 @@ def workload_describe(
 
         known = {format.value: format for format in TraceFormat}
         if kind is not None and kind not in known:
-            raise UserError(f"--kind {kind}: no format of a trace (known: {', '.join(known)})")
+            raise UserError(f"--kind {kind}: not a known format (known: {', '.join(known)})")
         if out is not None and out.exists() and not out.is_dir():
             raise UserError(f"--out {out}: is a file; name a directory")
         format = detect_format(file) if kind is None else known[kind]
@@ -46,7 +46,7 @@ def workload_describe(
         found = describe(columns)
         page = None
         if out is not None:
-            from experiments.traces.page import write_description  # only now: it loads matplotlib
+            from experiments.traces.page import write_description  # imported late: it loads matplotlib
 
             page = write_description(out, file.name, columns, found)
         if json_only:
@@ -63,7 +63,7 @@ def workload_describe(
 def workload_synth(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The trace to write, in Mooncake's format.")],
     requests: Annotated[
-        int | None, typer.Option(min=1, max=10_000_000, help="How many; default: 1000, or as --like.")
+        int | None, typer.Option(min=1, max=10_000_000, help="Number of requests; default: 1000.")
     ] = None,
     rate: Annotated[
         float | None, typer.Option(min=1e-6, max=1e6, help="Mean rate, requests/s; default: 1.")
@@ -71,12 +71,16 @@ def workload_synth(
     dispersion: Annotated[
         float | None,
         typer.Option(
-            min=1, max=1e6, help="Variance / mean of arrivals in long windows; default: 1, a Poisson process."
+            min=1,
+            max=1e6,
+            help="Variance / mean of arrivals counted in long windows; default: 1, a Poisson process.",
         ),
     ] = None,
     burst_s: Annotated[
         float | None,
-        typer.Option(min=1e-6, max=1e6, help="Mean length of a burst, seconds; default: half of the time."),
+        typer.Option(
+            min=1e-6, max=1e6, help="Mean length of a burst, seconds; default: half the time is in bursts."
+        ),
     ] = None,
     prompt_mean: Annotated[
         float | None, typer.Option(min=1, help="Mean tokens of a prompt; default: 2000.")
@@ -96,22 +100,25 @@ def workload_synth(
     ] = None,
     reuse: Annotated[
         float | None,
-        typer.Option(min=0, max=0.99, help="Share of prompt tokens that prompts before had; default: 0.5."),
+        typer.Option(min=0, max=0.99, help="Share of prompt tokens seen in earlier prompts; default: 0.5."),
     ] = None,
     prefixes: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Texts that prompts begin with; default: 16.")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Number of texts that prompts begin with; default: 16."),
     ] = None,
     zipf: Annotated[
         float | None,
-        typer.Option(min=0, max=10, help="The i-th text is used like i**-ZIPF; default: 1; 0: all alike."),
+        typer.Option(
+            min=0, max=10, help="Text i is chosen in proportion to i**-ZIPF; default: 1; 0: all alike."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")] = 1,
     like: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A trace to take from what the other options do not say."),
+        typer.Option(metavar="FILE", help="A trace whose statistics replace the defaults of the options."),
     ] = None,
 ) -> None:
-    """Write a trace with given statistics, and show the ones it has."""
+    """Write a trace with given statistics, and show those that it has."""
     with told_to_the_user():
         import msgspec
 

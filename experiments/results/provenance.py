@@ -34,8 +34,8 @@ def timing(records: Sequence[RunRecord], *, command: str, started: datetime | No
 def versions(records: Sequence[RunRecord], files: Mapping[str, str]) -> dict[str, Any]:
     """Return the versions of the code, Python, packages and what fabrics reported, and the digests `files`.
 
-    In its `facts`, a fabric reports what no package says: the version of Open vSwitch, for instance, and the
-    OpenFlow library that was used. `files` has the digest of each file that the run read, by path.
+    In its `facts`, a fabric reports what no package says: the version of Open vSwitch, for instance, and
+    the OpenFlow library that was used. `files` has the digest of each file that the run read, by path.
     """
     found: dict[str, Any] = {
         "code": msgspec.to_builtins(code_version()),

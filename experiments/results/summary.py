@@ -84,8 +84,8 @@ def _of_requests(rows: Sequence[RequestRow]) -> dict[str, Any]:
 def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
     """Return an entry of `runs[]`. `measured` are the measures of the record.
 
-    A micro workload has no requests and lists its `flows` instead. With coflows, only their number is given,
-    because a trace can have hundreds of thousands of flows.
+    A micro workload has no requests and lists its `flows` instead. With coflows, it gives only their
+    number, because a trace can have hundreds of thousands of flows.
     """
     flows = measured.flows
     requests = counted(record.requests)

@@ -1,4 +1,4 @@
-"""How the `mfs` command ends: one message and an exit code."""
+"""The end of the `mfs` command: one message and an exit code."""
 
 import errno
 import os
@@ -65,7 +65,7 @@ def test_an_option_that_does_not_exist_is_refused_with_code_2(mfs: Mfs) -> None:
 
 
 def test_a_full_disk_is_named_by_its_path(mfs: Mfs) -> None:
-    """Writing to an open file says only that there is no space."""
+    """An error while writing to an open file has no path."""
     mfs.fabric(ToyFabric(trouble=OSError(errno.ENOSPC, "No space left on device")))
 
     assert mfs(*TWO_FLOWS, "--out", "there") == 1

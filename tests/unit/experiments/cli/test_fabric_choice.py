@@ -1,4 +1,4 @@
-"""Which fabric a run takes, and what is said of those that lack something."""
+"""The fabric that a run takes, and messages about fabrics that lack something."""
 
 import json
 import subprocess
@@ -64,7 +64,7 @@ def test_a_run_is_emulated_where_that_can_be(mfs: Mfs, monkeypatch: pytest.Monke
 def test_a_run_is_simulated_where_the_emulation_lacks_something(
     mfs: Mfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scale is that of the simulated fabric (none), not of the machine, and the results say why."""
+    """The scale is 1, as on the simulated fabric, and the results say why it was chosen."""
     simulated = ToyFabric()
     monkeypatch.setitem(FABRICS, "mininet", lambda: ToyFabric(needs=(ROOT, OVS)))
     monkeypatch.setitem(FABRICS, "sim", lambda: simulated)

@@ -10,7 +10,7 @@ from testbed.models.known_models import MODELS
 
 
 def cells(line: str) -> list[str]:
-    """What stands in a line, two spaces or more apart."""
+    """Return the cells of a line, which are two or more spaces apart."""
     return re.split(r"\s{2,}", line.strip())
 
 

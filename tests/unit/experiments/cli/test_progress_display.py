@@ -1,4 +1,4 @@
-"""How far a sweep is, in lines."""
+"""The progress of a sweep in lines."""
 
 from experiments.cli.progress_display import SweepLines, rough_time
 from experiments.sweep.progress import SweepProgress

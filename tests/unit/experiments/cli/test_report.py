@@ -1,4 +1,4 @@
-"""`mfs report` on directories that are there."""
+"""`mfs report` on existing directories."""
 
 from pathlib import Path
 

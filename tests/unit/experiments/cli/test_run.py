@@ -1,4 +1,4 @@
-"""`mfs run`: what it prints where, and what it leaves. Runs use a toy fabric."""
+"""`mfs run`: what it prints where, and the files that it writes. Runs use a toy fabric."""
 
 import fcntl
 import json
@@ -13,7 +13,7 @@ from testbed.fabric import RunFailed
 
 
 def test_json_is_all_there_is_on_standard_output(mfs: Mfs) -> None:
-    """1.25e9 bytes * 8 / 10 Gb/s = 1 s from start to finish."""
+    """A flow takes 1.25e9 bytes * 8 / 10 Gb/s = 1 s."""
     code = mfs(*TWO_FLOWS, "--json", "--seed", "9", "--out", "there")
 
     summary: dict[str, Any] = json.loads(mfs.out)

@@ -120,7 +120,7 @@ def test_a_run_of_other_work_is_refused(mfs: Mfs, emulate: Callable[[Stretched],
         ((), "give either a SCENARIO or --emulated DIR"),
         (("quickstart", "--emulated", "v"), "give either a SCENARIO or --emulated DIR"),
         (("--emulated", "v", "--seed", "2"), "--set and --seed cannot change it"),
-        (("--emulated", "v"), "v: not a run directory, it has no summary.json"),
+        (("--emulated", "v"), "v: not a run directory: it has no summary.json"),
         (("quickstart", "--calibration", "none.json", "--calibrate"), "either --calibration or --calibrate"),
     ],
 )
