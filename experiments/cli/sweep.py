@@ -40,7 +40,7 @@ def sweep(
     fabric: Annotated[str, typer.Option(help="The fabric; mininet runs one cell at a time.")] = "sim",
     out: Annotated[
         Path | None,
-        typer.Option(help="Directory for the results; new, empty, or that of this sweep, to continue it."),
+        typer.Option(help="Directory for the results; new, empty, or this sweep's, to continue it."),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Cells to run at once; default: as many as there are cores.")

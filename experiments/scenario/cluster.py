@@ -149,10 +149,13 @@ class UnitsSection(Section):
         default=None, ge=1, le=64, description="most ranks on one server; null: as few as fit them all"
     )
     tp: int | None = Field(
-        default=None, ge=1, le=64, description="tensor-parallel ranks of a replica; null: by the model"
+        default=None,
+        ge=1,
+        le=64,
+        description="tensor-parallel ranks of a replica; null: depends on the model",
     )
     ep: int | None = Field(
-        default=None, ge=1, le=1024, description="expert-parallel ranks of a unit; null: by the model"
+        default=None, ge=1, le=1024, description="expert-parallel ranks of a unit; null: depends on the model"
     )
     sp: int = Field(default=1, ge=1, le=64, description="parts of a sequence, each on its own ranks")
     pp: int = Field(

@@ -45,8 +45,8 @@ class ServingSection(Section):
         default=None,
         ge=1,
         le=10_000,
-        description="a batch pauses after every so many layers, and requests that would be late after it "
-        "may go first; null: batches do not pause",
+        description="number of layers after which a batch pauses, so that requests that would be late "
+        "after it may go first; null: batches do not pause",
     )
     decode_batch: int | None = Field(
         default=None,

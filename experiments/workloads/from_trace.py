@@ -94,7 +94,7 @@ def _requests(
 
 
 def _with_times(rows: Iterator[TraceRow], times: "array[int]") -> Iterator[TraceRow]:
-    """Yield `rows` and append their times to `times`. To find the tick of a clock takes the whole trace."""
+    """Yield `rows` and append their times to `times`, since finding a clock's tick takes the whole trace."""
     for row in rows:
         times.append(row.time_ns)
         yield row
