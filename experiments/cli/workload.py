@@ -139,7 +139,7 @@ def workload_synth(
         )
         if like is not None:
             model = describe(read_columns(like, detect_format(like)))
-            wanted = synth.like(model)
+            wanted = synth.like(model, rate_rps=rate)
         bursts = {} if dispersion is None else {"dispersion": dispersion, "burst_s": None}
         given = {
             "requests": requests,

@@ -23,7 +23,7 @@ def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
     """
     made = out is None or not out.exists()
     try:
-        directory = new_directory(scenario) if out is None else _empty_directory(out)
+        directory = new_directory(scenario) if out is None else _made_directory(out)
         with tempfile.TemporaryFile(dir=directory):
             pass
         lock = os.open(directory, os.O_RDONLY)
@@ -37,6 +37,8 @@ def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
         except BlockingIOError:
             made = False
             raise UserError(f"--out {directory}: in use by another run") from None
+        if any(directory.iterdir()):  # only now: another run may just have finished in it
+            raise UserError(f"--out {directory}: is not empty; name a directory that is new or empty")
         yield directory
     except OSError as error:
         if error.errno == errno.ENOSPC and error.filename is None:
@@ -49,12 +51,10 @@ def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
                 directory.rmdir()
 
 
-def _empty_directory(out: Path) -> Path:
+def _made_directory(out: Path) -> Path:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; name a directory that is new or empty")
     out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
-        raise UserError(f"--out {out}: is not empty; name a directory that is new or empty")
     return out
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from experiments.scenario.gpu_profile import as_gpu_path
-from experiments.scenario.model_file import as_model_path
+from experiments.scenario.model_file import as_model_path, config_file
 from experiments.scenario.scenario import Scenario
 
 
@@ -12,7 +12,8 @@ def files_of(scenario: Scenario) -> list[Path]:
     named = [
         scenario.workload.path,
         scenario.simulation.calibration,
-        as_model_path(scenario.model, Path.cwd()),
         as_gpu_path(scenario.gpu, Path.cwd()),
     ]
-    return [Path(name) for name in named if name is not None]
+    model = as_model_path(scenario.model, Path.cwd())
+    described = [] if model is None else [config_file(Path(model))]
+    return [Path(name) for name in named if name is not None] + described

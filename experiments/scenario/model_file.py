@@ -39,7 +39,7 @@ def read_model(path: Path) -> ModelShape:
 
     Raises `UserError`, naming the file and the key, if there is no such file or it describes no model.
     """
-    file = path / _CONFIG if path.is_dir() else path
+    file = config_file(path)
     if not file.is_file():
         raise UserError(f"{path}: there is no {_CONFIG} in it" if path.is_dir() else f"{file}: no such file")
     try:
@@ -58,6 +58,11 @@ def read_model(path: Path) -> ModelShape:
         return shape_from_config(config, _name_of(file))
     except ConfigError as error:
         raise UserError(f"{file}: {error}") from None
+
+
+def config_file(path: Path) -> Path:
+    """Return the file that describes the model at `path`, which may be a directory."""
+    return path / _CONFIG if path.is_dir() else path
 
 
 def as_model_path(name: str, directory: Path) -> str | None:

@@ -103,18 +103,18 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
 
 
-def like(found: Description, requests: int | None = None) -> Wanted:
-    """The statistics of a trace that was described, and its number of requests unless another is given.
+def like(found: Description, requests: int | None = None, rate_rps: float | None = None) -> Wanted:
+    """The statistics of a trace that was described, with the number of requests and the rate given, if any.
 
-    Raises `UserError` for one without a rate: all of its requests arrive at once.
+    Raises `UserError` for one without a rate (all of its requests arrive at once) if none is given.
     """
-    rate = found.arrivals.rate_rps
+    rate = found.arrivals.rate_rps or rate_rps
     if rate is None:
         raise UserError("--like: all requests of the trace arrive at once, so it has no rate; give --rate")
     dispersion, burst_s = _bursts_like(found, rate)
     return Wanted(
         requests=found.requests if requests is None else requests,
-        rate_rps=rate,
+        rate_rps=rate_rps or rate,
         dispersion=dispersion,
         burst_s=burst_s,
         prompt=by_mean(found.prompt_tokens.mean, found.prompt_tokens.cv),

@@ -73,3 +73,13 @@ def test_a_scenario_names_the_files_it_reads(tmp_path: Path) -> None:
     profile.write_text(profile.read_text().replace("0.5", "0.6"))
     after = file_digests(files)
     assert {path for path in before if before[path] != after[path]} == {str(profile)}
+
+
+@pytest.mark.parametrize("name", ["llama-3-8b", "llama-3-8b/config.json"])
+def test_a_model_in_a_directory_is_known_by_its_file(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = files_of(load_scenario("quickstart", [override(f"model=./{name}")]))
+    assert files == [llama / "config.json"]
+    assert file_digests(files)

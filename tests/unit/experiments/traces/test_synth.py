@@ -212,11 +212,15 @@ def test_too_many_texts_for_the_reuse_that_is_asked_for_are_told(tmp_path: Path)
     assert "asked for 90.0% of the prompt tokens to be reused" in told.output
 
 
-def test_a_model_without_a_rate_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_a_rate_needs_one(tmp_path: Path) -> None:
     path = tmp_path / "once.jsonl"
     write_trace(
         path, synthesise(Wanted(requests=1, rate_rps=1, prompt=by_mean(600, 0), output=by_mean(1, 0)))
     )
 
+    found = describe(read_columns(path, TraceFormat.MOONCAKE))
     with pytest.raises(UserError, match="arrive at once"):
-        like(describe(read_columns(path, TraceFormat.MOONCAKE)))
+        like(found)
+    assert like(found, rate_rps=2.0).rate_rps == 2.0
+    command = ["workload", "synth", "--like", str(path), "--rate", "2", "--out", str(tmp_path / "t.jsonl")]
+    assert CliRunner().invoke(app, command).exit_code == 0

@@ -98,5 +98,5 @@ def test_a_flow_that_starts_late_is_waited_for(
 def test_a_flow_that_does_not_arrive_ends_the_run(
     context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RunFailed, match="nothing has moved for [01] s: 0 of 1 done; still on their way: f"):
+    with pytest.raises(RunFailed, match=r"nothing has moved for [01] s: 0 of 1 done; still on their way: f"):
         play(context, monkeypatch, start_s=0.05, arrives_s=None)
