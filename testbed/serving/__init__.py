@@ -1,5 +1,6 @@
 """The serving system: requests in, batch plans out.
 
-Routes requests to prefill units, keeps track of cached prefixes, forms batches, assigns decode
-workers. Pure: no I/O, no clock, no randomness; the same events give the same plans everywhere.
+It routes requests to prefill units, keeps track of cached prefixes, forms batches and assigns decode
+workers. It is pure: no I/O, no clock, and no randomness but the job's seed. The same events give the same
+plans everywhere.
 """

@@ -32,18 +32,18 @@ def estimated_capacity_rps(
     max_batch_tokens: int,
     options: StepOptions = PLAIN,
 ) -> float:
-    """Requests/s the cluster sustains; `workload.load` is a share of it.
+    """Requests/s that the cluster can sustain; `workload.load` is a share of it.
 
-    The smaller of two rates, both for the workload's mean request with its ideal reuse:
+    It is the smaller of two rates, both for the workload's mean request with its ideal reuse:
 
-    - prefill: units / (seconds of a unit per request), in full, evenly spread batches: compute at
-      the GPU's speed plus collectives at line rate, nothing overlapped, nobody waiting. Of a pipeline its
-      slowest stage counts, as the others work on other batches meanwhile;
-    - network: 1 / (seconds of the busiest port per request), with every stage's bytes spread
-      evenly over the ranks that send and receive them. Reused KV is taken to sit on any replica.
+    - prefill: units / (seconds of a unit per request), in full, evenly spread batches. The seconds are
+      those of compute plus those of collectives at line rate, without overlap or waiting. In a pipeline,
+      the slowest stage counts, because the others work on other batches meanwhile;
+    - network: 1 / (seconds of the busiest port per request). The bytes of S1, S2 and S3 are spread evenly
+      over the ranks that send and receive them. Reused KV is equally likely on every replica.
 
-    Of the arrivals only the order matters (for the reuse), not the times. An upper estimate: uneven
-    batches, waiting and contention cost some of it. Raises `ValueError` for no requests.
+    Only the order of the arrivals matters (for the reuse), not their times. This is an upper estimate:
+    uneven batches, waiting and contention cost some of it. Raises `ValueError` without requests.
     """
     if not requests:
         raise ValueError("the capacity for no requests is not defined")
@@ -99,7 +99,7 @@ def _full_batches(
     max_batch_tokens: int,
     options: StepOptions,
 ) -> tuple[dict[str, tuple[AlikeLayers, ...]], int]:
-    """The layers of a full, even batch on each unit, without scores, and its number of tokens."""
+    """The layers of a full, even batch on each unit, without attention scores, and its number of tokens."""
     replicas = len(next(iter(placement.replicas.values())))
     share = max(1, max_batch_tokens // replicas)
     work = [ReplicaWork(new_tokens=share, score_flops=0)] * replicas
@@ -113,7 +113,7 @@ def _full_batches(
 def _reuse_loads(
     kv_bytes: float, placement: Placement, model: ModelShape, topology: Topology
 ) -> list[dict[PortId, float]]:
-    """S1, by shard: shard k of any replica to shard k of any replica (to itself, it crosses no port)."""
+    """S1, shard by shard, from shard k of any replica to shard k of any replica, itself included."""
     loads: list[dict[PortId, float]] = []
     for stage in range(placement.pp):
         replicas = [
@@ -131,7 +131,7 @@ def _reuse_loads(
 def _delivery_loads(
     kv_bytes: float, placement: Placement, model: ModelShape, topology: Topology
 ) -> list[dict[PortId, float]]:
-    """S3: any rank of a stage to any decode rank."""
+    """S3, from any rank of a pipeline stage to any decode worker."""
     receivers = Counter(map(placement.node_of, placement.decode))
     loads: list[dict[PortId, float]] = []
     for stage in range(placement.pp):
@@ -143,5 +143,5 @@ def _delivery_loads(
 
 
 def _share_of(stage: int, placement: Placement, model: ModelShape) -> float:
-    """The share of the layers, and so of all KV, that a pipeline stage has."""
+    """The share of the layers, and so of the KV, that a pipeline stage has."""
     return len(layers_of(stage, model.layers, placement.pp)) / model.layers

@@ -1,7 +1,7 @@
-"""The conductor: what a run does next, whatever fabric it runs on. Pure: events in, actions out.
+"""The conductor: decides what a run does next, on every fabric. Pure: events in, actions out.
 
-A fabric tells its conductor what happened, with the model time it happened at, and does what comes
-back, in order. There is one for serving work, and one for the micro workload (`testbed.serving.micro`).
+A fabric reports events to its conductor, and carries out the actions it gets back, in order. There is one
+conductor for serving, and one for the micro workload (`testbed.serving.micro`).
 """
 
 import abc
@@ -24,11 +24,11 @@ from workers.plan import BatchPlan, FetchPlan, Resume
 
 
 class Announce(NamedTuple):
-    """Tell the scheduler of `batch`; call `known(batch.id)` once it has taken it in.
+    """Announce `batch` to the scheduler, and call `known(batch.id)` once it has taken the batch in.
 
-    So no rank can submit a flow of a batch that the scheduler has not heard of. `ranks` will report
-    the batch's layers; without any it has no layer loop, and `AtLayer` tells its layers. A `fetch`
-    is reused KV that is sent for before its request is in a batch: no rank begins to compute.
+    So no rank submits a flow of a batch that the scheduler does not know. `ranks` will report the layers of
+    the batch; if there are none, `AtLayer` does. With `fetch`, the batch stands for a fetch plan, for which
+    no rank computes.
     """
 
     batch: Batch
@@ -37,39 +37,39 @@ class Announce(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """The receivers of the plan's flows hear of them, before any is sent."""
+    """Let the receivers of the plan's flows expect them, before any is sent."""
 
     plan: BatchPlan | FetchPlan
 
 
 class Post(NamedTuple):
-    """Each sender posts its own of these transfers now."""
+    """Let each sender post its own of these transfers now."""
 
     transfers: tuple[Transfer, ...]
 
 
 class PostTimed(NamedTuple):
-    """Each sender posts its own of these flows at their start."""
+    """Let each sender post its own of these flows, each at its start."""
 
     flows: tuple[MicroFlow, ...]
 
 
 class Run(NamedTuple):
-    """The plan's ranks begin the batch, or put it behind those they have."""
+    """Let the plan's ranks begin the batch, or queue it behind those they have."""
 
     plan: BatchPlan
 
 
 class GoOn(NamedTuple):
-    """The plan's ranks, which have paused, go on with the batch."""
+    """Let the plan's ranks, which have paused, go on with the batch."""
 
     plan: BatchPlan
 
 
 class AtLayer(NamedTuple):
-    """The batches are at `layer` now: their slowest rank is.
+    """The batches are at `layer` now, because their slowest rank is.
 
-    For a fabric whose scheduler does not hear of it from the ranks.
+    The fabric reports this to the scheduler, unless the ranks of the batches report their layers to it.
     """
 
     batches: tuple[str, ...]
@@ -81,7 +81,7 @@ Actions = Sequence[Action]
 
 
 class Conductor(abc.ABC):
-    """What a fabric needs of either kind of work. `done` of `total` requests (or flows) have ended.
+    """What a fabric needs for either kind of work. `done` of `total` requests (or flows) have ended.
 
     Reports of different ranks may overtake each other. Raises `KeyError` for a batch that is not under way.
     """
@@ -94,7 +94,7 @@ class Conductor(abc.ABC):
 
     @property
     def finished(self) -> bool:
-        """Whether everything has ended that the run has to see the end of."""
+        """Whether everything that the run waits for has ended."""
         return self.done == self.total
 
     @property
@@ -116,14 +116,14 @@ class Conductor(abc.ABC):
 
     @abc.abstractmethod
     def arrived(self, flow: str) -> Actions:
-        """A flow of no request has arrived: a micro flow, or one between decode workers."""
+        """A flow that belongs to no request has arrived: a micro flow, or one between decode workers."""
 
     def layer_begun(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
-        """A rank begins a layer; the number of layers means that it has computed all of them."""
+        """A rank begins `layer`. If that is the number of layers, it has computed all of them."""
         raise KeyError(batch)
 
     def paused(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
-        """A rank has stopped before `layer`. When all have, the batch goes on or another goes first."""
+        """A rank has paused before `layer`. Once all have, the batch goes on or another goes first."""
         raise KeyError(batch)
 
     def rank_done(self, now_ns: int, batch: str, rank: int, start_ns: int, end_ns: int) -> Actions:
@@ -131,7 +131,7 @@ class Conductor(abc.ABC):
         raise KeyError(batch)
 
     def first_token(self, now_ns: int, request: int, p2d_end_ns: int) -> Actions:
-        """A request had all its KV at its decode worker at `p2d_end_ns`, and its first token now."""
+        """A request had all its KV at its decode worker at `p2d_end_ns`, and has its first token now."""
         raise KeyError(request)
 
     @abc.abstractmethod
@@ -141,17 +141,20 @@ class Conductor(abc.ABC):
     def request_rows(
         self, pruned: Mapping[str, int], ended_pruned: Collection[str]
     ) -> tuple[RequestRow, ...]:
-        """What became of each request. `pruned` says how often the scheduler pruned it; those in
-        `ended_pruned` it never freed again."""
+        """What became of each request.
+
+        `pruned` is how often the scheduler pruned a request, by its id. Requests in `ended_pruned` were
+        still pruned when they ended.
+        """
         return ()
 
     def caches(self) -> tuple[CacheRow, ...]:
-        """What the prefix caches were good for."""
+        """Hits, misses and evictions of each unit's prefix cache."""
         return ()
 
 
 class Serving(Protocol):
-    """What decides which batches run. See `ServingSystem` for the events."""
+    """Decides which batches run. `ServingSystem` describes the events."""
 
     def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]: ...
 
@@ -167,13 +170,13 @@ class Serving(Protocol):
 
 
 def _serving(job: Job) -> Serving:
-    """What forms the batches of `job`, or follows its `plans`."""
+    """Return what forms the batches of `job`, or what runs its `plans` if it has any."""
     return PlannedBatches(job.plans, at_once=job.placement.pp) if job.plans else ServingSystem(job)
 
 
 @dataclass(slots=True)
 class _Running:
-    """A batch whose ranks have its plan, and the ranks that are not through with it or have paused."""
+    """A batch whose ranks have its plan. `missing` are the ranks that have not finished it."""
 
     plan: BatchPlan
     pace: Pace
@@ -183,7 +186,7 @@ class _Running:
 
 
 class ServingConductor(Conductor):
-    """Requests arrive, the serving system makes batch plans, ranks carry them out."""
+    """Requests arrive, the serving system makes batch plans, and ranks carry them out."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -314,7 +317,7 @@ class ServingConductor(Conductor):
                 continue
             self._announced[plan.id] = plan
             if isinstance(plan, FetchPlan):
-                # The ranks of the batch that its request will be in report its layers.
+                # The ranks of its request's batch will report its layers.
                 batch = announced_fetch(plan, topology, placement)
                 actions.append(Announce(batch, placement.units[plan.unit], fetch=True))
             else:

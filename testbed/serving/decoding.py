@@ -1,9 +1,9 @@
-"""What comes after the first token: a decode worker's continuous batch, and the traffic of its steps.
+"""What follows the first token: a decode worker's continuous batch, and the traffic of its steps.
 
-A worker takes a step after the other, each of them one token for every request it has. A request whose
-first token is out joins at the next step (iteration-level scheduling: Yu et al., "Orca", OSDI 2022). The
-worker is one GPU's worth of compute and memory bandwidth, as for the first token (`plans.decode_step_s`),
-and what it does here takes nothing from that one.
+A worker takes one step after another. Each step gives every request in it one token. A request joins at the
+step after its first token (iteration-level scheduling: Yu et al., "Orca", OSDI 2022). The worker has the
+compute and the memory bandwidth of one GPU, as for first tokens (`plans.build.decode_step_s`). First tokens
+and these steps do not slow each other down.
 """
 
 from collections import deque
@@ -35,7 +35,7 @@ from testbed.record import RequestRow
 
 
 class Decoding(msgspec.Struct, frozen=True, kw_only=True):
-    """A request on its decode worker. Of its `output_tokens` the first is out at `first_token_ns`."""
+    """A request on its decode worker. The first of its `output_tokens` is out at `first_token_ns`."""
 
     request: int
     first_token_ns: int
@@ -44,15 +44,16 @@ class Decoding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def batch_step_s(model: ModelShape, gpu: GpuSpeed, contexts: Sequence[int]) -> float:
-    """Seconds of one decode step for requests with these many tokens before the one it gives; 0 for none.
+    """Seconds of one decode step; 0 without requests. Request i has the KV of `contexts[i]` tokens.
 
-    By the roofline of the whole step: the weights are read once for all, each request's KV for itself. Of E
-    experts of which a token visits k, n tokens that choose evenly visit E (1 - (1 - k/E)^n) on average.
+    This is the roofline of the whole step. The weights are read once for all requests, and each request's
+    KV is read for it alone. If a token visits k of E experts, n tokens that choose evenly visit
+    E (1 - (1 - k/E)^n) of them on average.
     """
     if not contexts:
         return 0.0
     tokens = len(contexts)
-    # One request more in the window of attention is one key more: the token itself.
+    # The scores include one more key than the KV that is read: that of the new token itself.
     scores = sum(score_flops(model, new_tokens=1, prefix_tokens=context) for context in contexts)
     kv_tokens = sum(context if model.window is None else min(context, model.window) for context in contexts)
     flops = read_bytes = 0.0
@@ -77,9 +78,9 @@ def _sparse_weight_bytes(model: ModelShape, tokens: int) -> float:
 def last_tokens_ns(
     requests: Iterable[Decoding], *, model: ModelShape, gpu: GpuSpeed, most: int
 ) -> dict[int, int]:
-    """When the last token of each request of one worker is out, model ns, by request id.
+    """When the last token of each request of one worker is out, in model ns, by request id.
 
-    At most `most` requests are in a step; the others wait, first come first served. A request of one token
+    A step has at most `most` requests; the others wait, first come, first served. A request of one token
     ends with its first.
     """
     ends: dict[int, int] = {}
@@ -106,7 +107,7 @@ def last_tokens_ns(
 
 
 def with_last_tokens(job: Job, rows: Sequence[RequestRow]) -> tuple[RequestRow, ...]:
-    """`rows` with `last_token_ns` set, where `job` models decoding."""
+    """Return `rows`, with `last_token_ns` set if `job` models decoding."""
     most = job.serving.decode_batch
     if most is None:
         return tuple(rows)
@@ -128,7 +129,7 @@ def with_last_tokens(job: Job, rows: Sequence[RequestRow]) -> tuple[RequestRow, 
 
 
 class StepTraffic(msgspec.Struct, frozen=True, kw_only=True):
-    """What decode workers send each other in a step: every `period_ns`, `size_bytes` from each to each."""
+    """Background decoding: every `period_ns`, each decode worker sends `size_bytes` to each other one."""
 
     period_ns: int
     size_bytes: int
@@ -137,12 +138,11 @@ class StepTraffic(msgspec.Struct, frozen=True, kw_only=True):
 def step_traffic(
     *, workers: int, batch: int, context: int, model: ModelShape, gpu: GpuSpeed
 ) -> StepTraffic | None:
-    """The collectives of steps of `batch` requests per worker with `context` tokens each; None without any.
+    """Traffic of steps with `batch` requests per worker, each with `context` tokens; None if there is none.
 
-    The workers hold the experts together, as evenly as they can: dispatch and combine of all sparse
-    layers send 1/workers of a worker's tokens' visits to each other worker. They are told as one message
-    per step and pair, though a step has two per sparse layer. A dense model's workers are whole by
-    themselves and send nothing.
+    The workers divide the experts among them. In dispatch and combine, a worker sends each other one
+    1/`workers` of its tokens' visits. One message per step and pair stands for all of these, although a
+    step has two per sparse layer. Each worker of a dense model has the whole model and sends nothing.
     """
     sparse = sum(is_sparse(model, layer) for layer in range(model.layers))
     if workers < 2 or batch < 1 or not sparse:
@@ -157,16 +157,17 @@ _BACKGROUND = "decode."
 
 
 def is_background(flow: str) -> bool:
-    """Whether the flow of this id is of `BackgroundSteps`: of no request, and in no measure of prefill."""
+    """Whether the flow of this id is background decoding. Measures of prefill leave such flows out."""
     return flow.startswith(_BACKGROUND)
 
 
 class BackgroundSteps:
-    """The traffic of decode workers that have `job.serving.decode_background` requests each all the while.
+    """Background decoding: the traffic of decode workers with `job.serving.decode_background` requests
+    each.
 
-    All workers step together. A step begins a period after the one before, or when all of that one has
-    arrived, whichever is later. A request is taken to have the prompt and half of the output of the
-    workload's mean.
+    All workers step together. A step begins one period after the previous one began, or when all
+    messages of that one have arrived, whichever is later. Every request has the workload's mean prompt,
+    and half its mean output.
     """
 
     def __init__(self, job: Job) -> None:
@@ -186,16 +187,16 @@ class BackgroundSteps:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing of it is on its way."""
+        """Whether none of its messages is on its way."""
         return not self._on_their_way
 
     @property
     def due_ns(self) -> int | None:
-        """When the next step begins; None where there is none, or while one is on its way."""
+        """Model time at which the next step begins; None without traffic, or while a step is on its way."""
         return self._earliest_ns if self._traffic is not None and self.idle else None
 
     def begin(self, now_ns: int) -> tuple[Transfer, ...]:
-        """The messages of the next step, which begins now. To be called when `due_ns` has come."""
+        """Begin the next step, and return its messages. Call this when `due_ns` has come."""
         assert self._traffic is not None
         name = f"{_BACKGROUND}s{self._number}"
         self._number += 1
@@ -217,5 +218,5 @@ class BackgroundSteps:
         return messages
 
     def arrived(self, flow: str) -> None:
-        """A message has arrived; nothing happens for a flow that is none of these."""
+        """A flow has arrived. Flows that are not background decoding are ignored."""
         self._on_their_way.discard(flow)

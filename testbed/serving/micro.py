@@ -1,4 +1,4 @@
-"""The micro workload: flows posted at their times, and batches that are nothing but flows that name them."""
+"""The micro workload: flows posted at given times, and batches that consist of the flows that name them."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,11 @@ from testbed.serving.conductor import Actions, Announce, AtLayer, Conductor, Pos
 
 
 class MicroBatches:
-    """There is no compute between the flows of a micro workload: a batch is at the lowest layer for which
-    an S1 or S2 flow is still missing, and its compute is over when none is.
+    """The batches of a micro workload, and the layers they are at.
 
-    `batches` are those that flows name, known by their flows' deadlines and highest layer.
+    Nothing is computed between the flows. So a batch is at the lowest layer of its S1 and S2 flows that
+    have not arrived, and its compute is over when all have. `batches` are the batches that flows name, with
+    the deadlines of their flows, and with layers up to the highest that a flow names.
     """
 
     def __init__(self, transfers: Iterable[Transfer]) -> None:
@@ -38,11 +39,11 @@ class MicroBatches:
         }
 
     def layer(self, batch: str) -> int:
-        """The layer the batch is at."""
+        """The layer that the batch is at; its number of layers when its compute is over."""
         return min(self._missing[batch].values(), default=self._layers[batch])
 
     def arrived(self, transfer: Transfer) -> int | None:
-        """`transfer` is through; the layer its batch is at now, None if it was there before."""
+        """`transfer` has arrived. Returns the layer that its batch moves to, None if it does not move."""
         if transfer.batch is None:
             return None
         before = self.layer(transfer.batch)
@@ -52,7 +53,7 @@ class MicroBatches:
 
 
 class MicroConductor(Conductor):
-    """Every flow is posted at its time, once the scheduler knows all batches; done when all have arrived."""
+    """Posts every flow at its time, once the scheduler knows all batches; done when all have arrived."""
 
     def __init__(self, job: Job) -> None:
         self._flows = tuple(sorted(job.flows, key=lambda flow: flow.start_ns))

@@ -1,8 +1,8 @@
 """Which rank sits on which server, and which process groups the ranks form.
 
-Ranks are numbered unit by unit, decode workers last. A unit is a row of pipeline stages, a stage a row of
-attention replicas, a replica's share of a stage a row of sequence parts, a part a row of tensor-parallel
-ranks. Consecutive ranks of a stage form an expert-parallel group.
+Ranks are numbered unit by unit, with decode workers last. A unit is a row of pipeline stages, and a stage
+is a row of replicas. The ranks of a replica in a stage are a row of sequence parts, and a part is a row of
+tensor-parallel ranks. Consecutive ranks of a stage form an expert-parallel group.
 """
 
 import enum
@@ -51,17 +51,21 @@ def place(
 ) -> Placement:
     """Place `prefill_units * ranks_per_unit + decode_ranks` ranks on the topology's servers.
 
-    `ranks_per_server` is the most that a server takes; `None`: as few as fit all ranks. The ranks of a
-    server take its GPUs in order. `pp` is the number of pipeline stages of a unit, `sp` that of the parts of
-    a sequence, which attend to each other as `sequence` says (`testbed.job.ServingOptions`). `tp` `None`: 1
-    for a mixture of experts, else all ranks that share a part of a sequence. `ep` `None`: a whole stage for
-    a mixture of experts, 1 for a dense model.
+    `ranks_per_server` is the most that a server takes; with `None`, the fewest that fit all ranks. The
+    ranks of a server take its GPUs in order. A unit has `pp` pipeline stages. A sequence has `sp` parts,
+    which attend to each other as `sequence` says (`testbed.job.ServingOptions`). If `tp` is `None`, it is 1
+    for a mixture of experts, and otherwise all ranks that share a part of a sequence. If `ep` is `None`, it
+    is a whole stage for a mixture of experts, and 1 for a dense model.
 
-    Process groups are named `"p0.tp0"`, `"p0.sp0"`, `"p0.ep0"`, `"p0.pp0"`, each kind numbered through the
-    unit in the order of first members: the ranks that share heads; those that share a sequence, with the
-    same heads; those that share experts; a rank and the one in its place in the next stage. A group of one
-    rank needs no communication and is left out. Raises `PlacementError` where the model or the topology
-    does not allow it.
+    A unit has process groups of four kinds. Each kind is numbered in the order of first members:
+
+    - `"p0.tp0"`: the tensor-parallel ranks of a sequence part
+    - `"p0.sp0"`: the ranks of a replica's parts that have the same heads
+    - `"p0.ep0"`: ranks that divide the experts among them
+    - `"p0.pp0"`: a rank and the one in its place in the next pipeline stage
+
+    A group of one rank needs no communication and is left out. Raises `PlacementError` if the model or the
+    topology does not allow the placement.
     """
     for key, count in (
         ("units.prefill_units", prefill_units),
@@ -129,7 +133,7 @@ def place(
 
 
 def stage_of(layer: int, layers: int, pp: int) -> int:
-    """The pipeline stage of a layer: stage s has layers s L // pp up to (s + 1) L // pp - 1."""
+    """The pipeline stage of a layer. Of L layers, stage s has s L // pp up to (s + 1) L // pp - 1."""
     return ((layer + 1) * pp - 1) // layers
 
 
@@ -139,28 +143,28 @@ def layers_of(stage: int, layers: int, pp: int) -> range:
 
 
 def stage_ranks(placement: Placement, unit: str, stage: int) -> tuple[int, ...]:
-    """The ranks of a pipeline stage, in the order of the unit."""
+    """The ranks of a pipeline stage, in their order in the unit."""
     size = len(placement.units[unit]) // placement.pp
     return placement.units[unit][stage * size : (stage + 1) * size]
 
 
 def stage_shards(placement: Placement, unit: str, replica: int, stage: int) -> tuple[int, ...]:
-    """The `sp * tp` ranks that keep the KV of one replica in the layers of a stage, part by part."""
+    """The `sp * tp` ranks that keep a replica's KV in the layers of a pipeline stage, part by part."""
     size = placement.sp * placement.tp
     return placement.replicas[unit][replica][stage * size : (stage + 1) * size]
 
 
 def shards(placement: Placement, unit: str, replica: int, layer: int, layers: int) -> tuple[int, ...]:
-    """The `sp * tp` ranks that keep the KV of one replica in a layer of `layers`, part by part."""
+    """The `sp * tp` ranks that keep a replica's KV in one layer of `layers`, part by part."""
     return stage_shards(placement, unit, replica, stage_of(layer, layers, placement.pp))
 
 
 def expert_groups(
     placement: Placement, unit: str, stage: int = 0
 ) -> tuple[tuple[str | None, tuple[int, ...]], ...]:
-    """The expert-parallel groups of a stage of `unit` as (name, members), covering all its ranks.
+    """The expert-parallel groups of a pipeline stage of `unit`, as (name, members); they cover its ranks.
 
-    Without expert parallelism every rank is by itself, and the name is `None`.
+    Without expert parallelism, every rank is by itself, and its name is `None`.
     """
     ranks = stage_ranks(placement, unit, stage)
     named = tuple(
@@ -172,7 +176,7 @@ def expert_groups(
 
 
 class Coordinates(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a prefill rank is in its unit. `experts` is its expert-parallel group, None without one."""
+    """Where a prefill rank is in its unit. `experts` names its expert-parallel group, None without one."""
 
     unit: str
     stage: int
@@ -183,7 +187,7 @@ class Coordinates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def coordinates(placement: Placement, unit: str, index: int) -> Coordinates:
-    """Where rank `index` of `unit` is in it."""
+    """Where in its unit a rank is. `index` is its place in `placement.units[unit]`."""
     rank = placement.units[unit][index]
     stage, place = divmod(index, len(placement.units[unit]) // placement.pp)
     replica, shard = divmod(place, placement.sp * placement.tp)
@@ -193,13 +197,13 @@ def coordinates(placement: Placement, unit: str, index: int) -> Coordinates:
 
 
 def _replicas(stages: Sequence[tuple[int, ...]], size: int) -> tuple[tuple[int, ...], ...]:
-    """Replica i has the i-th `size` ranks of every stage."""
+    """Replica i has the i-th chunk of `size` ranks of every stage."""
     in_stages = zip(*(_chunks(stage, size) for stage in stages), strict=True)
     return tuple(tuple(chain.from_iterable(parts)) for parts in in_stages)
 
 
 def _sequence_groups(members: tuple[int, ...], sp: int, tp: int) -> tuple[tuple[int, ...], ...]:
-    """Of every replica in a stage, the ranks with the same heads."""
+    """For every replica in every stage, the groups of ranks that have the same heads."""
     return tuple(shared[head::tp] for shared in _chunks(members, sp * tp) for head in range(tp))
 
 
@@ -268,7 +272,7 @@ def _servers(total: int, servers: int, ranks_per_server: int | None, layout: Lay
 
 
 def _attached(topology: Topology, server_index: Sequence[int]) -> list[tuple[str, str]]:
-    """The server and the node of each rank: the ranks of a server take its GPUs in order."""
+    """The server and the node of each rank. The ranks of a server take its GPUs in order."""
     taken = [0] * len(topology.servers)
     attached: list[tuple[str, str]] = []
     for index in server_index:

@@ -1,8 +1,8 @@
-"""The batches of one run, made again: for another fabric to run them, flow for flow.
+"""Forms the batches of a run again, so that another fabric can run the same flows.
 
-What a batch holds depends on when things end, so two fabrics form other batches from the same requests, and
-from then on no flow of one has its like in the other. The serving system is a function of its events, though:
-told what happened in a run, in that order, it makes that run's batches again.
+Which requests share a batch depends on when earlier batches end. So two fabrics form different batches from
+the same requests, and from then on their flows cannot be compared one by one. But the serving system is a
+function of its events. Given the events of a run, in their order, it forms the batches of that run again.
 """
 
 from collections import deque
@@ -15,7 +15,10 @@ from workers.plan import BatchPlan, FetchPlan, Resume
 
 
 class PlannedBatches:
-    """Starts each batch of `plans` when its requests are there and its unit has fewer than `at_once`."""
+    """Starts each batch of `plans` when its requests have arrived and its unit runs fewer than `at_once`.
+
+    A unit starts its batches in the order of `plans`.
+    """
 
     def __init__(self, plans: Iterable[BatchPlan], *, at_once: int = 1) -> None:
         self._to_come: dict[str, deque[BatchPlan]] = {}
@@ -36,17 +39,17 @@ class PlannedBatches:
         return [*self._start(self._running.pop(batch_id))]
 
     def paused(self, now_ns: int, batch_id: str, layer: int) -> list[BatchPlan | Resume]:
-        """Nothing goes first that is not planned to."""
+        """The batch goes on: only planned batches run."""
         return [Resume(batch=batch_id)]
 
     def first_token(self, now_ns: int, request_id: int) -> None:
-        """Nothing depends on it here."""
+        """No planned batch depends on it."""
 
     def describe(self) -> str:
         return f"{sum(map(len, self._to_come.values()))} batches to come"
 
     def caches(self) -> tuple[CacheRow, ...]:
-        """Nothing is cached here: what is reused is in the plans."""
+        """Empty: the plans say what is reused, and nothing is cached here."""
         return ()
 
     def _start(self, unit: str) -> list[BatchPlan]:
@@ -61,22 +64,26 @@ class PlannedBatches:
 
 
 class NotReplayable(ValueError):
-    """The events of the run do not give its batches again. The message names the first that differs."""
+    """The batches of a run cannot be formed again from its events. The message says why."""
 
 
 def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
-    """The batches that a run of `job` formed, in the order in which it did; `rows` are its requests.
+    """The batches of a run of `job`, in the order in which it formed them. `rows` are its requests.
 
-    The serving system hears of the end of a batch a moment after the last rank noted it. What happened
-    between the two is told in the wrong order here, which may give another batch: that raises
-    `NotReplayable`, as do requests that were not completed, split prompts, preemption, and reused KV that is
-    sent for when a request is queued: plans are of batches only.
+    In the run, the serving system learned of the end of a batch a moment after its last rank had ended.
+    Events between these two moments are in the wrong order here, which can lead to another batch.
+
+    Raises `NotReplayable` if it does; for requests that were not completed; for split prompts and
+    preemption; and for reused KV that was sent for while its request was queued, because a replay has only
+    the plans of batches.
     """
     if job.serving.fetch_early:
-        raise NotReplayable("S1 was sent for while requests were queued (serving.fetch), which no plan tells")
+        raise NotReplayable(
+            "S1 was sent for while requests were queued (serving.fetch), and a replay has no plans for that"
+        )
     if job.serving.chunk_tokens is not None or job.serving.preempt_layers is not None:
         raise NotReplayable(
-            "a run does not tell all that decided on split prompts and preempted batches"
+            "a run does not record all that decided on split prompts and preempted batches"
             " (serving.chunk_tokens, serving.preempt_layers)"
         )
     requests = {request.id: request for request in job.requests}
@@ -119,5 +126,5 @@ def _check(plans: Iterable[BatchPlan], rows: Iterable[RequestRow]) -> None:
         if made.get(row.request) != seen:
             raise NotReplayable(
                 f"request {row.request} ran in batch {row.batch} with {row.new_tokens} tokens to compute;"
-                f" told what happened, the serving system decides otherwise"
+                f" given the events of the run, the serving system decides otherwise"
             )

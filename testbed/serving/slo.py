@@ -1,7 +1,7 @@
-"""Service level objectives: the TTFT a request would have alone, and what is promised on top.
+"""Service level objectives (SLOs): the unloaded TTFT of a request, and the TTFT it is promised.
 
-An SLO must not depend on the policy under test, so it rests on an idle cluster and on the reuse
-that the workload itself offers, not on what a run happened to have in its caches.
+An SLO must not depend on the policy under test. So it rests on an idle cluster and on the reuse that the
+workload itself offers, not on what a run happened to have in its caches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ DEFAULT_CLASS = "default"
 class SloTarget(msgspec.Struct, frozen=True, kw_only=True):
     """The TTFT promised to a class: a multiple of the unloaded TTFT, or absolute seconds.
 
-    Raises `ValueError` unless exactly one is given, and positive.
+    Raises `ValueError` unless exactly one of the two is given and it is positive.
     """
 
     multiple: float | None = None
@@ -39,16 +39,16 @@ class SloTarget(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"an SLO must be positive, not {given[0]}")
 
     def slo_ns(self, unloaded_ns: int) -> int:
-        """The TTFT budget in ns of a request whose unloaded TTFT is `unloaded_ns`."""
+        """The SLO, in ns, of a request whose unloaded TTFT is `unloaded_ns`."""
         if self.multiple is not None:
             return round(self.multiple * unloaded_ns)
         return round((self.absolute_s or 0.0) * 1e9)
 
 
 def ideal_reuse_tokens(requests: Sequence[Request]) -> dict[int, int]:
-    """For each request id, the tokens of the longest block prefix seen in any earlier request.
+    """For each request id, the tokens of the longest block prefix that an earlier request has too.
 
-    What an unbounded cache, filled the moment a request arrives, would let it reuse. It depends on
+    A cache without a limit, filled the moment a request arrives, would let it reuse these. They depend on
     the workload alone, so every policy, router and cache size is held to the same promise.
     """
     seen: set[int] = set()
@@ -74,20 +74,20 @@ def unloaded_ttft_ns(
     topology: Topology,
     options: StepOptions = PLAIN,
 ) -> int:
-    """TTFT in ns of one request alone on the idle cluster, with all it reuses fetched from another replica.
+    """TTFT, in ns, of a request that is alone on the idle cluster and fetches all KV that it reuses.
 
-    It runs on the first replica of the first unit. Its reused KV comes from another unit (else
-    from another replica, else it is local), its decode worker is another server's where there is
-    one, so that S1 and S3 cross the network as they mostly do. With c a layer's compute and
-    collectives, s1 and s3 the ideal transfer times of a layer, and everything before layer 0 at 0:
+    It runs on the first replica of the first unit. Its reused KV comes from another unit (else from another
+    replica; else it is local). Its decode worker is on another server, if there is one. So S1 and S3 cross
+    the network, as they mostly do. Let c be the time of a layer's compute and collectives, and s1 and s3
+    the ideal transfer times of a layer. With all times before layer 0 at 0,
 
         S1 of layer l has arrived at   a_l = (l - f + 1) s1          (posted at once, in order)
-        layer l is through at          t_l = max(t_{l-1}, a_l) + c
-        S3 of layer l has arrived at   f_l = max(f_{l-1}, t_l) + s3
-        TTFT = max(f_last, b) + decode step
+        layer l has ended at           t_l = max(t_{l-1}, a_l) + c
+        S3 of layer l has arrived at   d_l = max(d_{l-1}, t_l) + s3
+        TTFT = max(d_last, b) + decode step
 
-    where f is the first layer of the pipeline stage of layer l, whose ranks have their own S1, and b the time
-    the busiest port needs for the request's S1, S2 and S3 together.
+    where f is the first layer of the pipeline stage of layer l, whose ranks have an S1 of their own, and b
+    the time that the busiest port needs for S1, S2 and S3 of the request together.
     """
     unit, replicas = next(iter(placement.replicas.items()))
     new_tokens = prompt_tokens - reused_tokens
@@ -134,16 +134,15 @@ def with_slos(
     topology: Topology,
     options: StepOptions = PLAIN,
 ) -> list[Request]:
-    """The same requests, in the same order, with `unloaded_ns` and `slo_ns` set.
+    """Return the same requests, in the same order, with `unloaded_ns` and `slo_ns` set.
 
-    `targets` maps SLO classes to their promise and must have `"default"`, which also holds for
-    requests of a class that is not in it. Reuse is `ideal_reuse_tokens`. Raises `ValueError`
-    without a default.
+    `targets` maps SLO classes to their promise. The promise of `"default"` also holds for classes that
+    `targets` lacks. The reuse is `ideal_reuse_tokens`. Raises `ValueError` without a default.
     """
     if DEFAULT_CLASS not in targets:
         raise ValueError(f"the SLO classes lack {DEFAULT_CLASS!r}: {sorted(targets)}")
     reuse = ideal_reuse_tokens(requests)
-    # Many requests of a trace have the same shape, and a layer of a large unit is not cheap.
+    # Many requests of a trace have the same shape, and the steps of a large unit take long to work out.
     unloaded: dict[tuple[int, int], int] = {}
     promised: list[Request] = []
     for request in requests:
@@ -167,7 +166,7 @@ def with_slos(
 
 
 def _reuse_traffic(reused_tokens: int, placement: Placement, model: ModelShape, stage: int) -> Traffic:
-    """S1 of one layer of a stage, from a replica of another unit where there is one."""
+    """S1 of one layer of a pipeline stage, from a replica of another unit if there is one."""
     home_unit, replicas = next(iter(placement.replicas.items()))
     others = [
         (unit, i) for unit, of in placement.replicas.items() if unit != home_unit for i in range(len(of))
@@ -186,7 +185,7 @@ def _reuse_traffic(reused_tokens: int, placement: Placement, model: ModelShape, 
 
 
 def _delivery_traffic(prompt_tokens: int, placement: Placement, model: ModelShape, stage: int) -> Traffic:
-    """S3 of one layer of a stage."""
+    """S3 of one layer of a pipeline stage."""
     unit, replicas = next(iter(placement.replicas.items()))
     chosen = _off_server(replicas[0], [(rank,) for rank in placement.decode], placement)
     decode = placement.node_of(placement.decode[chosen])
@@ -198,7 +197,7 @@ def _delivery_traffic(prompt_tokens: int, placement: Placement, model: ModelShap
 
 
 def _off_server(home: Sequence[int], candidates: Sequence[Sequence[int]], placement: Placement) -> int:
-    """The index of the candidate with the fewest ranks on servers of `home`, the first of equals."""
+    """The index of the candidate with the fewest ranks on servers of `home`; the first wins a tie."""
     near = {placement.server_of(rank) for rank in home}
     return min(
         range(len(candidates)),

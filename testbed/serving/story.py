@@ -1,4 +1,4 @@
-"""What became of each request, as the results tell it. Shared by the fabrics."""
+"""What became of each request, as the results record it. All fabrics share this."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,11 @@ from workers.plan import BatchPlan, RequestPlan
 
 @dataclass(slots=True)
 class RequestStory:
-    """In model time; None for what has not happened.
+    """What has happened to a request, in model time; None for what has not happened yet.
 
-    Of a prompt in parts, `plan` and `batch` are the last one's, `first` is the plan of the first, `earlier`
-    are the batches before the last, and prefill is from the start of the first to the end of the last.
+    If the prompt is split, `plan` and `batch` are those of the last part so far, `first` is the plan of the
+    first part, and `earlier` are the batches before the last. Prefill is then from the start of the first
+    part to the end of the last.
     """
 
     plan: RequestPlan | None = None
@@ -36,7 +37,7 @@ class RequestStory:
         self.new_tokens += request.new_tokens
 
     def began(self, now_ns: int) -> None:
-        """A batch of the request has begun; that of its first part counts."""
+        """A batch of the request has begun. The earliest start counts: that of the first part."""
         self.start_ns = now_ns if self.start_ns is None else min(self.start_ns, now_ns)
 
 

@@ -27,7 +27,7 @@ from workers.plan import BatchPlan, FetchPlan, Resume
 
 
 class Phase(enum.Enum):
-    """How far a request is: waiting for a batch, in one, waiting for its first token, past it."""
+    """How far a request has got: waiting for a batch, in one, waiting for its first token, past it."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -36,9 +36,10 @@ class Phase(enum.Enum):
 
 
 class _Unit:
-    """A prefill unit: what waits for it, what it runs, and the new tokens it has yet to finish.
+    """A prefill unit: its queue, the batches it runs, and the new tokens it has yet to compute.
 
-    `paused` is the batch among `running` that has paused, and the layer it goes on with.
+    `expected_tokens` are these tokens by request id. `paused` is the batch among `running` that has paused,
+    with the layer it goes on with.
     """
 
     def __init__(self, replicas: int) -> None:
@@ -54,26 +55,26 @@ class _Unit:
 
 
 class ServingSystem:
-    """Routes requests, forms batches and plans them: of each unit as many at a time as it has stages.
+    """Routes requests, forms batches and plans them. A unit runs as many batches at once as it has stages.
 
-    Every event takes the model time it happened at and returns the plans it gave rise to. The
-    caller reports each batch when all its ranks are through, and each request's first token; a
-    first token may be reported before its batch, for reports of different ranks can overtake each
-    other. `cache_blocks` bounds the KV blocks a replica keeps, where it is given instead of
-    `job.serving.cache_tokens` (both `None`: no bound).
+    An event takes the model time at which it happened and returns the plans that follow from it. The
+    caller reports when all ranks have finished a batch, and when a request's first token is out. It may
+    report a first token before its batch, because reports of different ranks can overtake each other.
+    `cache_blocks` limits the KV blocks that a replica keeps and takes precedence over
+    `job.serving.cache_tokens`. If both are `None`, there is no limit.
 
-    With `job.serving.fetch_early` a request that cannot start at once has its replica and what it reuses
-    fixed when it arrives, and its S1 is sent for then: a `FetchPlan`. Its batch reuses that and what has
-    been cached beyond it since.
+    With `job.serving.fetch_early`, a request that cannot start at once gets its replica when it arrives.
+    What it reuses is fixed then too, and a `FetchPlan` sends for its S1. Its batch reuses this KV and what
+    has been cached beyond it in the meantime.
 
-    Who is taken from a unit's queue first is up to `testbed.serving.batching.rules`. With
-    `job.serving.chunk_tokens` a prompt may be split: its request is back at the head of the queue when a
-    part has been computed, so no part starts before the one before it has ended. With
-    `job.serving.preempt_layers` the caller reports each pause of a batch, and is told to resume it or to
-    run another one before (`testbed.serving.batching.preemption`); the one that goes before does not pause.
+    A rule decides which requests leave a unit's queue first (`testbed.serving.batching.rules`). With
+    `job.serving.chunk_tokens`, a prompt may be split. Its request returns to the head of the queue when a
+    part has been computed, so no part starts before the previous one has ended. With
+    `job.serving.preempt_layers`, the caller reports each pause of a batch. The answer is to resume the
+    batch, or to run another one first (`testbed.serving.batching.preemption`), which does not pause.
 
-    Raises `ValueError` for a router, decode choice or batching that is not known, and for preemption in a
-    pipeline.
+    Raises `ValueError` for an unknown router, decode choice or batching, for preemption in a pipeline, and
+    for a cache that has no room for a block.
     """
 
     def __init__(self, job: Job, *, cache_blocks: int | None = None) -> None:
@@ -105,7 +106,7 @@ class ServingSystem:
         return token_ns(self._job)
 
     def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
-        """A request arrives. Raises `ValueError` when its id is taken or its prompt is empty."""
+        """A request arrives. Raises `ValueError` if its id is taken or its prompt is empty."""
         if request.id in self._phase:
             raise ValueError(f"request {request.id} has already arrived")
         if request.prompt_tokens < 1:
@@ -124,9 +125,9 @@ class ServingSystem:
         return [*started]
 
     def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan | Resume]:
-        """All ranks are through a batch: its KV can be reused from now on, the unit has room for another.
+        """All ranks have finished a batch: its KV can be reused from now on, and another batch can start.
 
-        Raises `ValueError` for a batch that is not running.
+        Raises `ValueError` for a batch that is not running or has paused.
         """
         name, unit = self._unit_of(batch_id)
         if unit.paused is not None and unit.paused[0].id == batch_id:
@@ -137,9 +138,9 @@ class ServingSystem:
         return [*self._start(now_ns, name)]
 
     def paused(self, now_ns: int, batch_id: str, layer: int) -> list[BatchPlan | Resume]:
-        """All ranks of a batch have paused before `layer`: it goes on, or another one goes first.
+        """All ranks of a batch have paused before `layer`: it goes on, or another batch goes first.
 
-        Raises `ValueError` for a batch that is not running, or that does not pause there.
+        Raises `ValueError` for a batch that is not running or does not pause there.
         """
         name, unit = self._unit_of(batch_id)
         plan = unit.running[batch_id]
@@ -149,7 +150,7 @@ class ServingSystem:
         return self._go_on(now_ns, name)
 
     def first_token(self, now_ns: int, request_id: int) -> None:
-        """A request's first token is out. Raises `ValueError` where that cannot be."""
+        """A request's first token is out. Raises `ValueError` if it was out already or no batch had it."""
         phase = self._phase.get(request_id)
         if phase not in (Phase.RUNNING, Phase.PREFILLED):
             state = "unknown" if phase is None else phase.value
@@ -160,11 +161,11 @@ class ServingSystem:
         self._port_bytes.take_off(("S3", request_id))
 
     def counts(self) -> dict[Phase, int]:
-        """Requests in each phase; together, all that have arrived."""
+        """Number of requests in each phase. They add up to all that have arrived."""
         return dict(self._count)
 
     def describe(self) -> str:
-        """How many requests are in each phase, in words."""
+        """Number of requests in each phase, in words."""
         return ", ".join(f"{count} {phase.value}" for phase, count in self._count.items())
 
     def _unit_of(self, batch_id: str) -> tuple[str, _Unit]:
@@ -181,7 +182,7 @@ class ServingSystem:
         self._count[phase] += 1
 
     def caches(self) -> tuple[CacheRow, ...]:
-        """What the prefix cache of each unit has been good for so far."""
+        """Hits, misses and evictions of each unit's prefix cache so far."""
         return tuple(
             msgspec.structs.replace(use, evicted_blocks=self._indexes[name].evicted_blocks)
             for name, use in self._cache_use.items()
@@ -208,7 +209,7 @@ class ServingSystem:
         )
 
     def _alone(self, name: str, request: Request) -> Assigned:
-        """Where `request` would run on unit `name` if it were a batch by itself."""
+        """Where `request` would run on unit `name` as a batch by itself."""
         unit = self._units[name]
         promised = list(unit.computed_tokens)
         for waiting in unit.queue:
@@ -219,7 +220,7 @@ class ServingSystem:
         return item
 
     def _send_for(self, now_ns: int, name: str, request: Request) -> list[FetchPlan]:
-        """Fix where a queued request runs, and send for the KV that it reuses and its replica lacks."""
+        """Fix the replica of a queued request, and send for the reused KV that this replica lacks."""
         item = self._alone(name, request)
         if not item.fetches:
             return []
@@ -242,7 +243,7 @@ class ServingSystem:
         return [fetch]
 
     def _new_tokens(self, name: str, request: Request) -> int:
-        """What `request` has yet to compute on unit `name`, as far as can be said now."""
+        """Tokens that `request` has yet to compute on unit `name`, as far as is known now."""
         left = self._begun.left(request)
         if left is not None:
             return left
@@ -255,7 +256,7 @@ class ServingSystem:
     # --- batches --------------------------------------------------------------------------------
 
     def _start(self, now_ns: int, name: str) -> list[BatchPlan]:
-        """Form batches while the unit has room for one and something to do."""
+        """Form batches while the unit has room for one and requests wait."""
         unit = self._units[name]
         formed: list[BatchPlan] = []
         while unit.queue and unit.paused is None and len(unit.running) < self._job.placement.pp:
@@ -265,7 +266,7 @@ class ServingSystem:
         return formed
 
     def _go_on(self, now_ns: int, name: str) -> list[BatchPlan | Resume]:
-        """A batch has paused, or one that went before it has ended: what the ranks do now."""
+        """Decide what the ranks do now that a batch has paused, or one that went first has ended."""
         unit = self._units[name]
         assert unit.paused is not None
         plan, layer = unit.paused
@@ -284,7 +285,7 @@ class ServingSystem:
     def _form(
         self, now_ns: int, name: str, candidates: Sequence[Request], pause_every: int | None
     ) -> BatchPlan:
-        """The batch of as many `candidates` as fit; they leave the queue."""
+        """Form a batch of as many `candidates` as fit, and remove them from the queue."""
         unit, serving, placement = self._units[name], self._job.serving, self._job.placement
         batch = take_batch(
             candidates,
@@ -327,7 +328,7 @@ class ServingSystem:
         return plan
 
     def _with_s1(self, name: str, plan: BatchPlan, assigned: Sequence[Assigned]) -> BatchPlan:
-        """`plan` with what its requests sent for while they were queued, and how early S1 may be sent."""
+        """Return `plan` with the fetch plans of its requests, and with how far ahead S1 is sent."""
         fetches: list[FetchPlan] = []
         for item in assigned:
             early = self._early.pop(item.request.id, None)

@@ -1,1 +1,1 @@
-"""Batches: whose turn it is, how many requests fit, split prompts, preemption."""
+"""Batches: which requests come next, how many fit, split prompts, and preemption."""

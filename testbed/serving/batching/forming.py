@@ -1,6 +1,6 @@
-"""Forming a prefill batch from a queue: who is in time, how many fit, and whose prompt is split.
+"""Forms a batch from a queue: which requests are in time, how many fit, and which prompt is split.
 
-Whom a queue puts first is in `testbed.serving.batching.rules`.
+The order of a queue is up to `testbed.serving.batching.rules`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,12 @@ from testbed.serving.plans.steps import ReplicaWork, slowest_stage, step_options
 
 
 def by_deadline(queue: Sequence[Request]) -> list[Request]:
-    """The most urgent first; equal deadlines by arrival, then by id."""
+    """The requests in order of deadline; ties by arrival, then by id."""
     return sorted(queue, key=lambda request: (request.deadline_ns, request.arrival_ns, request.id))
 
 
 class Standing(NamedTuple):
-    """A queue in three: who is in time, whom to give up for the others, and who is lost."""
+    """A queue in three lists: requests in time, requests given up for the others, and lost requests."""
 
     in_time: list[Request]
     given_up: list[Request]
@@ -27,15 +27,16 @@ class Standing(NamedTuple):
 def standing(
     queue: Iterable[Request], *, now_ns: int, unit_ns: Callable[[Request], float], most: int
 ) -> Standing:
-    """Who of `queue` would be too late; each of the three in the order of `queue`.
+    """Find the requests of `queue` that would be too late. Each list keeps the order of `queue`.
 
-    It is walked as if the unit were free now and took one request after the other, each for its
-    `unit_ns`. A request that would end after its deadline, its unloaded TTFT after its turn came, is
+    The requests take turns, as if the unit were free now and took one after the other, each for its
+    `unit_ns`. A request is too late if its turn plus its unloaded TTFT is after its deadline. It is then
 
-    - lost, if that holds for a turn now;
-    - given up, if it is only late behind the others. At most `most` are; those beyond count as in time.
+    - lost, if it would be too late even with its turn now;
+    - given up, if it is too late only because of the requests before it. At most `most` requests are given
+      up; more than that count as in time.
 
-    Only who is in time takes time from the others.
+    Only requests that count as in time take a turn.
     """
     in_time: list[Request] = []
     given_up: list[Request] = []
@@ -53,10 +54,11 @@ def standing(
 
 
 def token_ns(job: Job) -> float:
-    """Model ns of a unit per new token, at the least: a full batch, spread evenly, on idle links.
+    """Model ns that a unit takes per new token at least: in a full, evenly spread batch on idle links.
 
-    Compute and collectives of all layers, of a pipeline those of its slowest stage: the others are at other
-    batches. Attention scores, which depend on the prompt, are left out. All units are as the first one.
+    This is the compute and the collectives of all layers. In a pipeline it is those of the slowest stage,
+    because the others work on other batches. Attention scores depend on the prompt and are left out. All
+    units count as the first one.
     """
     unit, replicas = next(iter(job.placement.replicas.items()))
     share = max(1, job.serving.max_batch_tokens // len(replicas))
@@ -76,7 +78,7 @@ def token_ns(job: Job) -> float:
 
 
 class Part(NamedTuple):
-    """A request of a batch. `tokens` of its prompt are computed in it, None: all that is left."""
+    """A request of a batch. The batch computes `tokens` of its prompt; None: all that are left."""
 
     request: Request
     tokens: int | None
@@ -91,10 +93,10 @@ def take_batch(
 ) -> list[Part]:
     """The longest run from the head of `queue` whose new tokens fit into `max_batch_tokens`.
 
-    Only tokens to compute count; reused ones cost no compute. The order is never changed to fill a
-    batch up, so a request that does not fit ends it. With `split` as much of it as fits is taken along.
-    Without, a head that is larger than the whole budget forms a batch by itself, otherwise it would
-    wait for ever.
+    Reused tokens do not count, because they cost no compute. The order is never changed to fill a batch up,
+    so the first request that does not fit ends it. With `split`, the batch takes the part of it that fits.
+    Without, a first request that alone exceeds `max_batch_tokens` is a batch by itself; otherwise it would
+    wait forever.
     """
     batch: list[Part] = []
     budget = max_batch_tokens

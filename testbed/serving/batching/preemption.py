@@ -1,4 +1,4 @@
-"""Whether a batch that has paused between two layers lets a more urgent one go first."""
+"""Decides whether more urgent requests go before a batch that has paused between two layers."""
 
 from collections.abc import Callable, Hashable, Iterable
 
@@ -17,15 +17,16 @@ def urgent(
     due_ns: int,
     unit_ns: Callable[[Request], float],
 ) -> list[Request]:
-    """Who of `queue` is to go before a paused batch, the earliest deadline first.
+    """The requests of `queue` that go before a paused batch, in order of deadline.
 
-    `rest_ns` is what is left of the batch on idle links, `due_ns` the earliest deadline of its requests. A
-    request goes before it if
+    `rest_ns` is the time that the rest of the batch takes on idle links. `due_ns` is the earliest
+    deadline of its requests. A request goes before the batch if
 
-    - it is due before all of the batch,
-    - it would be too late after it: now + rest + its unloaded TTFT is after its deadline,
-    - and it is not before it: its turn + its unloaded TTFT is not. Turns come one after the other, of those
-      that go before the batch, from now on; each lasts `unit_ns`.
+    - its deadline is before `due_ns`,
+    - it would be too late after the batch: now + rest + its unloaded TTFT is after its deadline,
+    - it would be in time before the batch: its turn + its unloaded TTFT is not after its deadline.
+
+    The requests that go before the batch take turns, from now on; each turn lasts `unit_ns`.
     """
     chosen: list[Request] = []
     turn_ns = float(now_ns)
@@ -40,11 +41,11 @@ def urgent(
 
 
 def rest_ns(plan: BatchPlan, layer: int, placement: Placement, topology: Topology) -> float:
-    """Compute and collectives of `plan` from `layer` on, on idle links; what it waits for is not in it."""
+    """Model ns of the compute and collectives of `plan` from `layer` on, on idle links, without S1."""
     known: dict[Hashable, float] = {}
     total_s = 0.0
     for each in plan.layers[layer:]:
-        # Most layers are alike but for ids, and to work one out is not cheap for a large unit.
+        # Most layers differ only in their ids, and those of a large unit take long to work out.
         kind = _kind(each)
         if kind not in known:
             known[kind] = layer_s(each.steps, placement, topology)

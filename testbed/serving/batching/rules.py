@@ -1,7 +1,7 @@
 """Rules by name: the order in which a unit takes waiting requests, and which of them may share a batch.
 
-A rule lists the candidates for the next batch; `forming.take_batch` takes as many of them as fit. What each
-rule promises: docs/concepts/batching.md.
+A rule lists the candidates for the next batch, and `forming.take_batch` takes as many of them as fit.
+docs/concepts/batching.md says what each rule promises.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,17 +13,17 @@ from testbed.job import Job, Request
 from testbed.serving.batching.forming import by_deadline, standing, token_ns
 
 PATIENCE = 4
-"""`LengthAware`: a request lets pass who arrives within so many times its own compute."""
+"""`LengthAware`: a request may be overtaken by shorter ones for this many times its own compute time."""
 
 ALIKE = 2
-"""`LengthAware`: the longest prompt of a batch may have so many times the tokens of the shortest."""
+"""`LengthAware`: the longest prompt of a batch may have this many times the tokens of the shortest."""
 
 SHORT = 1 / 16
-"""`LengthAware`: a shorter prompt than this share of a batch's tokens counts as of that length."""
+"""`LengthAware`: a prompt counts as at least this share of `max_batch_tokens`."""
 
 
 class Waiting(NamedTuple):
-    """A request of a queue, and the new tokens it has yet to compute, as far as is known."""
+    """A request of a queue, and the new tokens it has yet to compute, as far as is known now."""
 
     request: Request
     tokens: int
@@ -31,9 +31,10 @@ class Waiting(NamedTuple):
 
 class Rule(Protocol):
     def candidates(self, now_ns: int, queue: Sequence[Waiting]) -> list[Request]:
-        """Who may be in the next batch, whom to take first coming first; not empty if `queue` is not.
+        """The requests that may be in the next batch, in the order to take them.
 
-        `queue` is in order of arrival, but for who has been computed in part: they are at its head.
+        `queue` is in order of arrival, except that requests computed in part are at its head. Unless it is
+        empty, there is at least one candidate.
         """
         ...
 
@@ -46,7 +47,7 @@ class FirstCome:
 
 
 class EarliestDeadline:
-    """In order of deadline; equal ones by arrival, then by id."""
+    """In order of deadline; ties by arrival, then by id."""
 
     def candidates(self, now_ns: int, queue: Sequence[Waiting]) -> list[Request]:
         return by_deadline([waiting.request for waiting in queue])
@@ -55,9 +56,10 @@ class EarliestDeadline:
 class Red:
     """In order of deadline, but requests that would be too late (`forming.standing`) come after the others.
 
-    With `apart` they share no batch with requests that are in time, and a batch is no larger than it can be
-    expected to end by its robust effective deadline, RED: a request with which it would end later waits
-    for the next one. So a loose deadline is not served at the expense of tight ones.
+    With `apart`, they share no batch with requests in time. A batch of requests in time is then only as
+    large as its robust effective deadline (RED) allows: the first request with which it would end after
+    its RED waits for the next batch. So requests with loose deadlines are not served at the expense of
+    tight ones.
     """
 
     def __init__(self, token_ns: float, control: RequestControl, *, apart: bool) -> None:
@@ -86,12 +88,13 @@ class Red:
 
 
 class LengthAware:
-    """The shortest first, with aging, and only prompts of similar length in one batch.
+    """Short prompts first, with aging, and only prompts of similar length in one batch.
 
-    Requests are in order of arrival + `PATIENCE` x new tokens x `token_ns`: one lets pass who arrives
-    within that many times its own compute and is shorter, nobody who comes later. Similar are lengths within
-    a factor of `ALIKE` of each other, where no length counts as less than `short_tokens`. The first of the
-    order is always in the batch: for nobody behind a request in the order a batch is formed before it.
+    Requests are in order of arrival + `PATIENCE` x new tokens x `token_ns`. So a shorter request
+    overtakes a longer one only if it arrives within `PATIENCE` times the longer one's own compute.
+    Lengths are similar if they are within a factor of `ALIKE`; a length below `short_tokens` counts as
+    `short_tokens`. The first request of the order is always in the batch. So no request waits forever:
+    only requests ahead of it in this order can start a batch before it does.
     """
 
     def __init__(self, token_ns: float, short_tokens: float) -> None:
@@ -114,7 +117,7 @@ class LengthAware:
 
 
 class Batching(NamedTuple):
-    """A way to form batches: one line about it, and its rule for a job."""
+    """A way to form batches: a description in one line, and its rule for a job."""
 
     description: str
     rule: Callable[[Job], Rule]
@@ -124,7 +127,7 @@ BATCHING: dict[str, Batching] = {
     "fcfs": Batching("in order of arrival", lambda _: FirstCome()),
     "deadline": Batching("the earliest deadline first", lambda _: EarliestDeadline()),
     "red": Batching(
-        "by deadline, who would be too late apart and last, and no batch that would end after its RED",
+        "by deadline, requests that would be too late apart and last, and no batch that ends after its RED",
         lambda job: Red(token_ns(job), job.control or RequestControl(), apart=True),
     ),
     "length-aware": Batching(
@@ -135,8 +138,11 @@ BATCHING: dict[str, Batching] = {
 
 
 def make_rule(job: Job) -> Rule:
-    """The rule that `job.serving.batching` names, else what the request control of the policy asks for, else
-    first come, first served. Raises `ValueError` naming the known ones."""
+    """The rule that `job.serving.batching` names.
+
+    Without a name, it is the rule that the policy's request control asks for; without that too, order of
+    arrival. Raises `ValueError` for an unknown name; the message lists the known ones.
+    """
     name, control = job.serving.batching, job.control
     if name is not None:
         if name not in BATCHING:

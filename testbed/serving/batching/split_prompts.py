@@ -1,4 +1,4 @@
-"""Prompts that are computed in several parts: how far each is, and where it goes on."""
+"""Prompts that are computed in several parts: how far each has got, and where it goes on."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from workers.plan import RequestPlan
 
 
 class _Begun(NamedTuple):
-    """On which replica, in how many batches, and how many tokens of the prompt it has by now."""
+    """The replica, the number of parts computed so far, and the prompt tokens that the replica has now."""
 
     replica: int
     parts: int
@@ -19,18 +19,18 @@ class _Begun(NamedTuple):
 
 
 class BegunPrompts:
-    """Remembers the prompts of which a part has been computed and a part has not."""
+    """Remembers the prompts that have been computed in part."""
 
     def __init__(self) -> None:
         self._begun: dict[int, _Begun] = {}
 
     def left(self, request: Request) -> int | None:
-        """The tokens that are still to compute; None where nothing has been."""
+        """The tokens still to compute; None if no part has been computed."""
         begun = self._begun.get(request.id)
         return None if begun is None else request.prompt_tokens - begun.tokens
 
     def next_part(self, part: Part) -> Assigned | None:
-        """`part` on the replica that has what comes before it; None where nothing does."""
+        """`part` on the replica that computed the parts before it; None if it is the first part."""
         begun = self._begun.get(part.request.id)
         if begun is None:
             return None
@@ -45,7 +45,7 @@ class BegunPrompts:
         )
 
     def computed(self, item: RequestPlan, replica: int) -> None:
-        """The batch with `item` is over."""
+        """The batch with `item` has ended."""
         before = self._begun.pop(item.request, None)
         if not item.last:
             parts = 1 if before is None else before.parts + 1
@@ -53,7 +53,7 @@ class BegunPrompts:
 
 
 def tokens_by_then(item: RequestPlan) -> int:
-    """How much of the prompt its replica has when the batch with `item` is over."""
+    """Tokens of the prompt that its replica has when the batch with `item` has ended."""
     return item.local_tokens + item.remote_tokens + item.new_tokens
 
 
@@ -66,7 +66,7 @@ def assign_parts(
     computed_tokens: Sequence[int],
     fixed: Mapping[int, Assigned],
 ) -> list[Assigned]:
-    """`assignment.assign` for a batch of which some prompts have begun: those stay where they are."""
+    """`assignment.assign` for a batch with prompts that are computed in part: these keep their replica."""
     taken = [0] * len(computed_tokens)
     assigned: dict[int, Assigned] = {}
     for part in batch:

@@ -1,7 +1,7 @@
 """Where the requests of a batch run: how much they reuse, from where, and on which replica.
 
-Inside a unit attention is data-parallel: each request is computed by one replica, which ends up
-with all of its KV. What the request reuses and its replica does not hold has to be fetched (S1).
+Attention is data-parallel within a unit: one replica computes a request, and ends up with all of its KV.
+Reused KV that this replica does not hold has to be fetched (S1).
 """
 
 from collections import Counter
@@ -13,22 +13,23 @@ from testbed.job import Request
 from testbed.serving.cache.prefix_index import Holders, PrefixIndex, owners
 
 HOME_SLACK = 1.25
-"""A request follows its cached prefix only while no replica gets more than this much more work.
+"""A request goes to the replica with its cached prefix only up to this much imbalance.
 
-Collectives make all replicas wait for the slowest, so imbalance costs the whole batch; a fetch
-costs one request's S1 time, most of which compute can hide.
+That replica may then have this many times the new tokens that the fullest one would have otherwise.
+Collectives make all replicas wait for the slowest, so imbalance costs the whole batch. A fetch costs the S1
+time of one request, and compute can hide most of it.
 """
 
 
 class Reuse(msgspec.Struct, frozen=True, kw_only=True):
-    """The cached prefix a request uses: `holders[i]` are the replicas of `unit` with its block i."""
+    """The cached prefix that a request reuses. `holders[i]` are the replicas of `unit` with its block i."""
 
     unit: str
     holders: Holders
 
 
 class Fetch(msgspec.Struct, frozen=True, kw_only=True):
-    """`blocks` blocks come from replica `replica` of unit `unit`."""
+    """`blocks` blocks that come from replica number `replica` of `unit`."""
 
     unit: str
     replica: int
@@ -36,12 +37,13 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assigned(msgspec.Struct, frozen=True, kw_only=True):
-    """A request of a batch with its replica (an index in the unit) and where its prefix comes from.
+    """A request of a batch, with its replica (an index in the unit) and where its prefix comes from.
 
-    `under_way` has been sent for while the request was queued, `fetches` has not.
+    `under_way` was sent for while the request was queued; `fetches` was not.
 
-    A prompt may be computed in several parts, in as many batches. `earlier_tokens` of it the replica keeps
-    since the `earlier_parts`, reused ones among them; `part_tokens` are computed now, None for all the rest.
+    A split prompt is computed in several parts, each in a batch of its own. After `earlier_parts` parts,
+    its replica has `earlier_tokens` of it, including reused ones. This batch computes `part_tokens`
+    more; None: all the rest.
     """
 
     request: Request
@@ -71,7 +73,7 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def prefix_tokens(self) -> int:
-        """What comes before the new tokens: reused, or computed in an earlier part."""
+        """Tokens before the new ones: reused, or computed in an earlier part."""
         return self.local_tokens + self.remote_tokens
 
     @property
@@ -82,7 +84,7 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def delivered_tokens(self) -> int:
-        """Whose KV goes to the decode worker now: new tokens, with the first part also reused ones."""
+        """Tokens whose KV goes to the decode worker now: new ones, and with the first part reused ones."""
         return self.prefix_tokens - self.earlier_tokens + self.new_tokens
 
     @property
@@ -91,21 +93,22 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reusable_blocks(request: Request) -> tuple[int, ...]:
-    """The blocks a request may reuse: whole ones, leaving at least one token to compute.
+    """The blocks that a request may reuse: whole ones that leave at least one token to compute.
 
-    The last token's output is what the first generated token is drawn from, so it is never reused.
+    The first output token is drawn from the output of the prompt's last token, so that one is always
+    computed.
     """
     return request.blocks[: (request.prompt_tokens - 1) // request.block_tokens]
 
 
 def cacheable_blocks(request: Request, tokens: int | None = None) -> tuple[int, ...]:
-    """The blocks a request leaves behind: those its prompt fills, or the first `tokens` of it."""
+    """The blocks that a request leaves behind: those that its prompt, or its first `tokens`, fill."""
     filled = request.prompt_tokens if tokens is None else tokens
     return request.blocks[: filled // request.block_tokens]
 
 
 def find_reuse(request: Request, unit: str, indexes: Mapping[str, PrefixIndex]) -> Reuse:
-    """The longest cached prefix of `request` in any unit; `unit` itself wins a tie, then the first."""
+    """The longest prefix of `request` that any unit holds. `unit` itself wins a tie, then the first."""
     blocks = reusable_blocks(request)
     best = Reuse(unit=unit, holders=indexes[unit].lookup(blocks))
     for name, index in indexes.items():
@@ -130,17 +133,18 @@ def assign(
     parts: Mapping[int, int] | None = None,
     taken: Sequence[int] | None = None,
 ) -> list[Assigned]:
-    """Give each request of `batch` one of `unit`'s replicas; the result is in the order of `batch`.
+    """Give each request of `batch` one of `unit`'s replicas. The result is in the order of `batch`.
 
-    Greedy: largest first, each to the replica with the fewest new tokens so far, or to its home
-    (the replica that holds most of its prefix) where `HOME_SLACK` allows it. Two requests of one
-    batch do not share what neither finds cached: both compute it. Ties go to the replica that has
-    computed least so far (`computed_tokens`, one number per replica), else small batches would all
-    land on the first one.
+    The choice is greedy, with the most new tokens first. A request goes to its home, the replica that holds
+    most of its prefix, if `HOME_SLACK` allows it, and otherwise to the replica with the fewest new
+    tokens so far. A tie goes to the replica that has computed the fewest tokens in the run
+    (`computed_tokens`, one number per replica); otherwise all small batches would land on the first one.
+    Requests of one batch do not share KV that neither finds cached: both compute it.
 
-    `fixed` has, by request id, what was assigned while the request was queued: it keeps its replica and
-    what it sent for, and reuses what was cached beyond that since. `parts` has how much of a request this
-    batch computes where that is not all; `taken` are the new tokens that each replica has in it already.
+    `fixed` has, by request id, what was assigned while the request was queued. Such a request keeps its
+    replica and what it sent for, and also reuses what has been cached beyond that since. `parts` has, by
+    request id, the new tokens that this batch computes if these are not all. `taken` are the new tokens
+    that each replica has in this batch already.
     """
     part_of = parts or {}
     reuse = {request.id: find_reuse(request, unit, indexes) for request in batch}
@@ -184,7 +188,7 @@ def _choose_replica(load: Sequence[int], before: Sequence[int], new_tokens: int,
 
 
 def with_newer(item: Assigned, unit: str, local: Holders, reuse: Reuse) -> Assigned:
-    """`item`, whose fetches are under way, with what can be reused by now beyond what it reuses."""
+    """Return `item`, whose fetches are under way, with what can be reused by now beyond them."""
     before = item.reused_blocks
     newer = _sources(item.request, item.replica, unit, local, reuse, beyond=before)
     return Assigned(
@@ -199,8 +203,10 @@ def with_newer(item: Assigned, unit: str, local: Holders, reuse: Reuse) -> Assig
 def _sources(
     request: Request, replica: int, unit: str, local: Holders, reuse: Reuse, *, beyond: int = 0
 ) -> Assigned:
-    """Each reused block is taken from the request's own replica where it is, else fetched; of those
-    `beyond` so many."""
+    """Take each reused block from the request's own replica if it is there, and fetch it otherwise.
+
+    The first `beyond` blocks are left out.
+    """
     fetched: Counter[int] = Counter()
     for i, owner in enumerate(owners(reuse.holders)):
         if i >= beyond and (i >= len(local) or replica not in local[i]):

@@ -1,7 +1,7 @@
-"""Which cached prefix blocks a prefill unit holds, and on which of its attention replicas.
+"""Which cached prefix blocks a prefill unit holds, and on which of its replicas.
 
-A block id stands for the block and everything before it (`testbed.job.Request.blocks`), so a
-prefix is held as far as every block up to there is held, by whichever replicas.
+A block id stands for the block and everything before it (`testbed.job.Request.blocks`). A unit holds a
+prefix as far as it holds every block of it, on whichever replicas.
 """
 
 from collections import OrderedDict
@@ -12,12 +12,13 @@ Holders = tuple[tuple[int, ...], ...]
 
 
 class PrefixIndex:
-    """The cached blocks of one unit's replicas, least recently used out first.
+    """The cached blocks of one unit's replicas. Each replica evicts its least recently used block first.
 
-    `capacity_blocks` is what one replica can hold; `None`: no bound. The index knows blocks, not
-    bytes. Nothing is pinned: a block that is evicted while a batch reads it, or after a queued request
-    has sent for it, is still read, for that is already planned; it is only no longer offered.
-    `evicted_blocks` counts the copies that had to go.
+    `capacity_blocks` is what one replica can hold; None: no limit. The index knows blocks, not bytes.
+    Nothing is pinned. If a block is evicted after a plan was made with it, it is still read or sent, but
+    later requests do not find it. `evicted_blocks` counts the copies that were evicted.
+
+    Raises `ValueError` for a capacity below one block.
     """
 
     def __init__(self, replicas: int, capacity_blocks: int | None = None) -> None:
@@ -29,7 +30,7 @@ class PrefixIndex:
         self.evicted_blocks = 0
 
     def lookup(self, blocks: Sequence[int]) -> Holders:
-        """The longest held prefix of `blocks`. Counts as no use of the blocks."""
+        """The longest prefix of `blocks` that is held. This does not count as a use of them."""
         found: list[tuple[int, ...]] = []
         for block in blocks:
             holders = self._holders.get(block)
@@ -39,10 +40,10 @@ class PrefixIndex:
         return tuple(found)
 
     def insert(self, blocks: Sequence[int], replica: int) -> None:
-        """`replica` has computed or fetched the KV of all `blocks`, a prefix from its first block.
+        """`replica` has computed or fetched the KV of all `blocks`, a prefix from its first block on.
 
-        They become its most recently used ones, the first block last of all: eviction then
-        shortens a prefix from its end, where the rest stays useful.
+        All of them count as used now, and the first block as used last. So eviction shortens a prefix from
+        its end, and what is left stays useful.
         """
         held = self._held[replica]
         for block in reversed(blocks):
@@ -63,10 +64,10 @@ class PrefixIndex:
 
 
 def owners(holders: Holders) -> tuple[int, ...]:
-    """One replica per block to fetch it from, changing as seldom as possible along the prefix.
+    """The replica to fetch each block from, with as few changes along the prefix as possible.
 
-    Fewer owners are fewer transfers per layer. The choice is greedy: stay with a replica as long
-    as it holds the next block, else take the one that holds the longest stretch from there.
+    Fewer owners mean fewer transfers per layer. The choice is greedy: stay with a replica as long as it
+    holds the next block, then take the one that holds the longest stretch from there.
     """
     chosen: list[int] = []
     for i, here in enumerate(holders):
@@ -78,7 +79,7 @@ def owners(holders: Holders) -> tuple[int, ...]:
 
 
 def _stretch(holders: Holders, start: int, replica: int) -> int:
-    """For how many blocks from `start` on `replica` holds each one."""
+    """How many consecutive blocks, from `start` on, `replica` holds."""
     length = 0
     while start + length < len(holders) and replica in holders[start + length]:
         length += 1

@@ -1,4 +1,4 @@
-"""How large the prefix cache of a replica is, and how often it served."""
+"""How large the prefix cache of a replica is, and how much requests reuse from it."""
 
 from testbed.job import Job
 from testbed.models.shape import ModelShape
@@ -8,9 +8,9 @@ from testbed.serving.cache.assignment import Assigned, reusable_blocks
 
 
 def cache_capacity_blocks(job: Job) -> int | None:
-    """Whole blocks that fit into `job.serving.cache_tokens`; None: no bound.
+    """Whole blocks that fit into `job.serving.cache_tokens`; None: no limit.
 
-    Raises `ValueError` where not one block fits.
+    Raises `ValueError` if not even one block fits.
     """
     tokens = job.serving.cache_tokens
     block_tokens = max((request.block_tokens for request in job.requests), default=1)
@@ -22,17 +22,17 @@ def cache_capacity_blocks(job: Job) -> int | None:
 
 
 def replica_bytes_per_token(model: ModelShape, tp: int) -> float:
-    """KV bytes that a replica of `tp` tensor-parallel ranks keeps of a token, on all its ranks together.
+    """KV bytes per token that a replica of `tp` tensor-parallel ranks keeps, on all its ranks together.
 
-    More than the token's KV where ranks keep copies: beyond a KV head per rank, and of a latent, which
-    every rank needs whole.
+    This is more than the token's KV if ranks keep copies: of a KV head, if there are more ranks than KV
+    heads, and of a latent, which every rank needs whole.
     """
     copies = tp if model.latent is not None else max(1, tp // model.kv_heads)
     return kv_bytes_per_token(model) * copies
 
 
 def use_of(unit: str, item: Assigned) -> CacheRow:
-    """What the cache was good for to one request, which `unit` runs as `item` says."""
+    """What one request, which `unit` runs as `item` says, has reused and what it has missed."""
     missed = len(reusable_blocks(item.request)) - item.reused_blocks
     return CacheRow(
         unit=unit,

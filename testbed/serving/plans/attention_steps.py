@@ -1,9 +1,9 @@
 """Attention of one layer: projections, scores, and what the parts of a sequence send each other for them.
 
-- Without sequence parallelism one step of compute has all of it.
-- Ring attention (Liu, Zaharia and Abbeel 2023): each part keeps its queries; the blocks of KV go round.
+- Without sequence parallelism, it is one compute step.
+- Ring attention (Liu, Zaharia and Abbeel 2023): each part keeps its queries, and the KV blocks go round.
 - Ulysses (Jacobs et al., "DeepSpeed Ulysses", 2023): an all-to-all gives each part all tokens of its share
-  of the heads, another one takes the results back.
+  of the heads, and another one returns the results.
 """
 
 from testbed.models.sizes import (
@@ -19,7 +19,7 @@ from workers.rounds import split
 
 
 def attention_steps(stage: StageWork, layer: int, sequence: CollectiveKind) -> list[Step]:
-    """Projections, the choice of experts (which comes before the dispatch), and scores."""
+    """Projections, the choice of experts (which the dispatch needs), and scores."""
     placement, model = stage.placement, stage.model
     per_token, weights = projection_flops_per_token(model), attention_weight_bytes(model) / placement.tp
     if is_sparse(model, layer):
@@ -46,7 +46,7 @@ def attention_steps(stage: StageWork, layer: int, sequence: CollectiveKind) -> l
 
 
 def _ring(stage: StageWork) -> list[Step]:
-    """A ring for every replica and share of the heads: new and reused KV goes round."""
+    """One ring for each replica and share of the heads. New and reused KV goes round."""
     return [
         _ring_of(stage, work, stage.group("sp", replica * stage.placement.tp + head))
         for replica, work in enumerate(stage.replicas)
@@ -62,7 +62,7 @@ def _ring_of(stage: StageWork, work: ReplicaWork, group: str) -> Collective:
     blocks = tuple(stage.kv_bytes(tokens, tp) for tokens in keys)
 
     def seconds(member: int, number: int) -> float:
-        """Of `member` over the block that it has in round `number`."""
+        """Compute of `member` over the block that it has in round `number`."""
         block = (member - number) % sp
         share = queries[member] * keys[block] / (sum(queries) * sum(keys))
         need = Need(flops=work.score_flops / tp * share, read_bytes=blocks[block])
@@ -98,10 +98,10 @@ def _ulysses(stage: StageWork) -> list[Step]:
 
 
 def _ulysses_bytes(stage: StageWork, work: ReplicaWork) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What each part sends to each before attention, and what each is sent by each after it.
+    """Bytes that each part sends to each one before attention, and receives from each one after it.
 
-    Before it: queries of its new tokens and the KV of all its tokens, of the receiver's heads. After it:
-    results of the sender's heads for the receiver's new tokens.
+    Before, these are the queries of its new tokens and the KV of all its tokens, for the receiver's heads.
+    After, they are the results of the sender's heads for the receiver's new tokens.
     """
     placement, model = stage.placement, stage.model
     ways = placement.sp * placement.tp

@@ -1,4 +1,4 @@
-"""From a batch whose requests have a replica and a decode worker to the plan that ranks execute."""
+"""Builds the plan of a batch whose requests have a replica and a decode worker."""
 
 from collections.abc import Mapping, Sequence
 
@@ -43,11 +43,11 @@ def build_plan(
 ) -> BatchPlan:
     """The plan of one batch on `unit`. `decode_ranks` maps request ids to ranks.
 
-    KV is sharded by sequence part and head (`kv_shards`): shard k of a request sits on the k-th rank that
-    its replica has in the layer's stage, here and at the owner of a reused block. S1 waits per layer for
-    one transfer per owner and shard; S3 posts per layer one transfer per shard, of new and reused tokens
-    alike, due at the request's deadline. Of a prompt in parts each batch delivers its own, the first one
-    also what is reused.
+    KV is sharded by sequence part and head (`kv_shards`). Shard k of a request is on the k-th rank that its
+    replica has in the layer's pipeline stage; the same holds for the holders of a reused prefix. Each layer
+    waits for one S1 transfer per holder and shard. It posts one S3 transfer per shard, of new and reused
+    tokens alike, which is due at the request's deadline. If a prompt is split, each batch delivers the
+    KV of its own part, and the first one also the reused KV.
     """
     alike = unit_steps(
         replica_work(assigned, len(placement.replicas[unit]), model),
@@ -95,7 +95,7 @@ def build_plan(
 
 
 def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape) -> list[ReplicaWork]:
-    """What each replica has to compute per layer for the requests it was given."""
+    """What each replica has to compute per layer for its requests."""
     tokens, scores, cached = [0] * replicas, [0] * replicas, [0] * replicas
     for item in assigned:
         tokens[item.replica] += item.new_tokens
@@ -112,10 +112,10 @@ def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape)
 
 
 def kv_shards(tokens: int, placement: Placement, model: ModelShape) -> tuple[int, ...]:
-    """Bytes of KV of `tokens` in one layer on each of the `sp * tp` ranks that keep them, part by part.
+    """Bytes of one layer's KV of `tokens` that each of a replica's `sp * tp` ranks transfers, part by part.
 
-    Parts and their shares are as even as whole numbers can be, and their sum is exact. Ranks that have
-    copies of a head, or the whole latent of MLA, each answer for a share of it.
+    Parts and shards are as even as whole numbers can be, and the sum is exact. If ranks have copies of a
+    head, or the whole latent of MLA, each of them transfers a share of it.
     """
     token_bytes = kv_bytes_per_token_layer(model)
     return tuple(
@@ -124,10 +124,10 @@ def kv_shards(tokens: int, placement: Placement, model: ModelShape) -> tuple[int
 
 
 def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int) -> float:
-    """Seconds of the first decode step: reading the active weights and the prompt's KV once.
+    """Seconds of the first decode step, which reads the active weights and the prompt's KV once.
 
-    Assumes that a decode worker is one GPU's worth of memory bandwidth, memory-bound, and that no
-    other request shares (and so pays part of) the reading of the weights.
+    Assumes that the step is memory-bound, that a decode worker has the memory bandwidth of one GPU, and
+    that no other request shares the step (and so the cost of reading the weights).
     """
     kv_bytes = prompt_tokens * kv_bytes_per_token(model)
     return memory_s(gpu, active_parameter_bytes(model) + kv_bytes)

@@ -1,4 +1,4 @@
-"""Experts of one layer: who is sent which share of the tokens, and what that takes."""
+"""The experts of one layer: what share of the tokens goes to each rank, and what the ranks compute."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,10 +18,11 @@ from workers.plan import Collective, CollectiveKind, Step
 
 
 def expert_steps(stage: StageWork, layer: int, options: StepOptions) -> list[Step]:
-    """Dispatch, experts, combine. Each of `tp` ranks dispatches its share of the part's tokens.
+    """Dispatch, experts and combine. Each of the `tp` ranks of a part dispatches its share of the tokens.
 
-    Rank i sends member j of its group `tokens_i / tp * top_k` hidden states times the share of the visits
-    that are to experts of j; combine returns them. A shared expert is on every rank, for its own tokens.
+    Rank i sends member j of its group `tokens_i / tp * top_k * share_j` hidden states, where `share_j`
+    is the share of the visits that go to the experts of j. Combine returns them. Every rank has the
+    shared expert, if the model has one, for its own tokens.
     """
     model, tp = stage.model, stage.placement.tp
     groups = expert_groups(stage.placement, stage.unit, stage.stage)
@@ -60,7 +61,7 @@ def expert_steps(stage: StageWork, layer: int, options: StepOptions) -> list[Ste
 
 
 def _dealt(size: int, tp: int, members: int, shares: Sequence[float] | None) -> tuple[int, ...]:
-    """What a rank sends to each member: `size / tp` bytes in all, up to rounding."""
+    """Bytes that a rank sends to each member: `size / tp` in all, up to rounding."""
     if shares is None:
         return (size // (members * tp),) * members
     ends = [round(size / tp * end) for end in accumulate(shares, initial=0.0)]
@@ -68,8 +69,11 @@ def _dealt(size: int, tp: int, members: int, shares: Sequence[float] | None) -> 
 
 
 def _needs(stage: StageWork, tokens: Sequence[int], shares: Sequence[float] | None) -> list[Need]:
-    """Of each member of a group whose ranks have `tokens`: its experts' visits, and its own tokens'
-    shared expert. It reads the experts it has, or as many as are visited."""
+    """The needs of each member of a group whose ranks have `tokens`.
+
+    A member computes the visits to its experts, and its own tokens in the shared expert. It reads the
+    experts that it has, or fewer if there are fewer visits.
+    """
     model, tp, members = stage.model, stage.placement.tp, len(tokens)
     visits = sum(tokens) * model.top_k
     owned = model.experts // members
@@ -92,12 +96,12 @@ def _needs(stage: StageWork, tokens: Sequence[int], shares: Sequence[float] | No
 def member_shares(
     members: int, *, experts: int, top_k: int, skew: float, seed: int, layer: int
 ) -> tuple[float, ...]:
-    """The share of all visits of a layer that go to the experts of each of `members` ranks; their sum is 1.
+    """The share of all visits in a layer that goes to the experts of each of `members` ranks; the sum is 1.
 
     The popularity of experts follows Zipf's law with the exponent `skew`: the r-th most popular one is
-    visited as `1 / r^skew`. Which one that is depends on `seed` and `layer` alone. A token visits an
-    expert once, so none has more than `1 / top_k` of the visits; what is above goes to the others, in
-    proportion. Member i has the i-th `experts / members` experts.
+    visited in proportion to `1 / r^skew`. Which one that is depends on `seed` and `layer` alone. A token
+    visits an expert at most once, so no expert has more than `1 / top_k` of the visits. The excess goes to
+    the other experts, in proportion. Member i has the i-th chunk of `experts / members` experts.
     """
     popularity = _at_most(1 / top_k, [1 / rank**skew for rank in range(1, experts + 1)])
     order = sorted(range(experts), key=lambda expert: _drawn(seed, layer, expert))
@@ -113,7 +117,7 @@ def _drawn(seed: int, layer: int, expert: int) -> bytes:
 
 
 def _at_most(cap: float, weights: Sequence[float]) -> list[float]:
-    """Shares in proportion to `weights`, which fall, but for the first ones, which get `cap`."""
+    """Shares in proportion to the descending `weights`, except that the first ones get at most `cap`."""
     left = 1.0
     for capped in range(len(weights)):
         rest = sum(weights[capped:])

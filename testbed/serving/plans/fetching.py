@@ -1,4 +1,4 @@
-"""When reused KV is sent for (S1): with its batch, when its request is queued, or layer by layer."""
+"""When reused KV (S1) is sent for: with its batch, when its request is queued, or layer by layer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -13,9 +13,9 @@ from workers.plan import BatchPlan, FetchPlan
 
 
 def fetch_plan(alone: BatchPlan, replica: Sequence[int]) -> FetchPlan:
-    """The S1 of `alone`, a batch of one request that is not run: its compute is not known yet.
+    """A fetch plan with the S1 transfers of `alone`, the plan of its request as a batch by itself.
 
-    Of what comes after each transfer, that batch is the estimate.
+    The plan `alone` never runs. It only serves to estimate what comes after each transfer.
     """
     (request,) = alone.requests
     return FetchPlan(
@@ -29,7 +29,10 @@ def fetch_plan(alone: BatchPlan, replica: Sequence[int]) -> FetchPlan:
 
 
 def with_fetches(plan: BatchPlan, fetches: Sequence[FetchPlan], ahead: int | None) -> BatchPlan:
-    """`plan`, which waits for the flows of `fetches` too."""
+    """Return `plan`, which then waits for the flows of `fetches` too and sends for S1 `ahead` layers ahead.
+
+    `ahead` None: all layers at once.
+    """
     if not fetches and ahead is None:
         return plan
     return msgspec.structs.replace(
@@ -47,10 +50,10 @@ def with_fetches(plan: BatchPlan, fetches: Sequence[FetchPlan], ahead: int | Non
 
 
 def announced_fetch(fetch: FetchPlan, topology: Topology, placement: Placement) -> Batch:
-    """`fetch` as the scheduler is told of it: a batch that is at its layer 0 as long as the request waits.
+    """The batch that stands for `fetch` in the scheduler. It stays at layer 0 while its request is queued.
 
-    Its compute is that of the request alone, from the first layer that needs the KV on. What comes after
-    that is the business of the batch that the request will be in.
+    Its compute is what the request alone would take from layer 0 on, collectives included. Its load is S1
+    only. Everything else belongs to the batch that the request will be in.
     """
     transfers = list(chain.from_iterable(fetch.layers))
     load = port_loads(transfer_traffic(transfers, placement), topology)
@@ -71,9 +74,9 @@ def announced_fetch(fetch: FetchPlan, topology: Topology, placement: Placement) 
 
 
 class SendAhead:
-    """Which S1 transfers may be sent for by now, where a job says how many layers ahead that is.
+    """Decides which S1 transfers are sent for now, `ahead` layers ahead of the batch; None: all at once.
 
-    A queued request, and a batch that has been formed, are at layer 0. `ahead` None: all at once.
+    A queued request, and a batch that has just been formed, are at layer 0.
     """
 
     def __init__(self, ahead: int | None) -> None:
@@ -82,13 +85,13 @@ class SendAhead:
         self._later: dict[str, dict[int, tuple[Transfer, ...]]] = {}
 
     def queued(self, fetch: FetchPlan) -> tuple[Transfer, ...]:
-        """What is sent for now that a request is queued."""
+        """The transfers to send for now that a request is queued."""
         if self._ahead is not None:
             self._fetches[fetch.id] = fetch
         return _up_to(self._ahead, enumerate(fetch.layers))
 
     def formed(self, plan: BatchPlan) -> tuple[Transfer, ...]:
-        """What is sent for now that a batch is formed."""
+        """The transfers to send for now that a batch is formed."""
         ahead = plan.fetch_ahead
         fetches = [self._fetches.pop(fetch) for fetch in plan.fetches if fetch in self._fetches]
         if ahead is not None:
@@ -100,7 +103,10 @@ class SendAhead:
         return _up_to(ahead, ((layer.index, layer.wait) for layer in plan.layers))
 
     def reached(self, plan: BatchPlan, layer: int) -> tuple[Transfer, ...]:
-        """What is sent for now that the slowest rank of a batch begins `layer`; told at its end too."""
+        """The transfers to send for now that the slowest rank of a batch begins `layer`.
+
+        At the end of the batch, `layer` is its number of layers.
+        """
         later = self._later.get(plan.id)
         if later is None or plan.fetch_ahead is None:
             return ()
@@ -112,7 +118,7 @@ class SendAhead:
 
 
 def by_sender(transfers: Iterable[Transfer]) -> Mapping[int, tuple[Transfer, ...]]:
-    """The transfers of each rank that sends some, in their order."""
+    """The transfers of each rank that sends any, in their order."""
     found: dict[int, list[Transfer]] = {}
     for transfer in transfers:
         found.setdefault(transfer.src, []).append(transfer)

@@ -1,7 +1,7 @@
-"""Times on an idle network: every port drained at line rate, nobody else there.
+"""Times on an idle network: every port sends at line rate, and there is no other traffic.
 
-Traffic is a mapping (source node, destination node) -> bytes, a node being where a rank's GPU is in
-the topology. Traffic of a node with itself crosses no port. Equal-cost paths share it evenly.
+Traffic maps (source node, destination node) to bytes. A node is where a rank's GPU is in the topology.
+Traffic of a node with itself crosses no port. Equal-cost paths share traffic evenly.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,9 +71,9 @@ def transfer_traffic(transfers: Iterable[Transfer], placement: Placement) -> Tra
 def layer_s(steps: Sequence[Step], placement: Placement, topology: Topology) -> float:
     """Seconds of one layer's steps: compute at its slowest rank, collectives at their ideal time.
 
-    Consecutive collectives with one label run in different groups at once and share the ports. Those
-    whose rounds differ take a round after the other, all groups in step; of ring attention only what its
-    compute does not hide counts.
+    Consecutive collectives with the same label run at once in different groups, and share the ports. If
+    their rounds differ, they take one round after another, with all groups in step. Ring attention counts
+    only for the time that its compute does not hide.
     """
     seconds = slowest_compute_s(steps)
     for together in side_by_side(steps):
@@ -85,7 +85,7 @@ def layer_s(steps: Sequence[Step], placement: Placement, topology: Topology) -> 
 
 
 _BY_ROUND = (CollectiveKind.TREE_ALL_REDUCE, CollectiveKind.ALL_GATHER, CollectiveKind.RING_ATTENTION)
-"""A port does not have the same to send in all rounds: together they take longer than it is busy."""
+"""A port has more to send in some rounds than in others: all rounds take longer than it is busy."""
 
 
 def _rounds_s(together: Sequence[Collective], placement: Placement, topology: Topology) -> float:

@@ -1,6 +1,6 @@
-"""What is still to come after each flow of a plan, and what a batch will put on each port.
+"""What comes after each flow of a plan, and what a batch will put on each port.
 
-All on idle links: facts a scheduler can know when a batch is formed, without knowing the others.
+All times are on idle links, so a scheduler can know them when a batch is formed, whatever else runs.
 """
 
 from collections import Counter
@@ -27,12 +27,12 @@ S = TypeVar("S", Transfer, Collective)
 
 
 def with_downstream(plan: BatchPlan, topology: Topology, placement: Placement) -> BatchPlan:
-    """The same plan with `downstream_ns` set on every transfer and collective.
+    """Return the plan with `downstream_ns` set on every transfer and collective.
 
-    With t_l the steps of layer l on idle links and s3_l what a request sends then:
+    Let t_l be the time of the steps of layer l on idle links, and s3_l the time of a request's S3 of it:
 
-        collective of layer l    what follows it in layer l, and t of all later layers
-        S1 of layer l            t of layer l and of all later ones
+        collective of layer l    the later steps of layer l + t of all later layers
+        S1 of layer l            t of layer l and of all later layers
         S3 of layer l            s3 of all later layers + decode step
     """
     if not plan.layers:
@@ -69,12 +69,12 @@ def with_downstream(plan: BatchPlan, topology: Topology, placement: Placement) -
 
 
 def _sum_s(times: Counter[float]) -> float:
-    """Most layers take as long as others: a product has less rounding in it than a sum."""
+    """Most layers take equally long, and a product has a smaller rounding error than a sum."""
     return sum(seconds * count for seconds, count in times.items())
 
 
 def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batch:
-    """`plan` as the scheduler is told of it."""
+    """The batch that stands for `plan` in the scheduler."""
     s3_s = _s3_s(plan, plan.layers[-1], topology, placement)
     collectives = merged(step_traffic(layer.steps, placement) for layer in plan.layers)
     transfers: dict[int | None, list[Transfer]] = {request.request: [] for request in plan.requests}
@@ -106,8 +106,10 @@ _Times = tuple[list[float], float]
 def _by_layer(
     plan: BatchPlan, topology: Topology, placement: Placement
 ) -> tuple[list[list[float]], list[float]]:
-    """For each layer `_after_each` of its steps, and their seconds. Layers that are alike but for the ids are
-    worked out once."""
+    """For each layer, `_after_each` of its steps, and the seconds of all its steps.
+
+    Layers that differ only in their ids are worked out once.
+    """
     known: list[tuple[tuple[object, ...], _Times]] = []
     found: list[_Times] = []
     for layer in plan.layers:
@@ -122,15 +124,17 @@ def _by_layer(
 
 
 def _shape(step: Step) -> object:
-    """What a step's times follow from."""
+    """All that a step's times depend on."""
     if isinstance(step, Collective):
         return step.group, step.kind, step.sizes, step.label, step.round_seconds
     return step
 
 
 def _after_each(steps: Sequence[Step], topology: Topology, placement: Placement) -> list[float]:
-    """For each step, the seconds of the layer's later steps. Consecutive collectives of one label
-    run at once, in different groups: none of them comes after another."""
+    """For each step, the seconds of the layer's later steps.
+
+    Consecutive collectives with the same label run at once in different groups, so none of them is later.
+    """
     ends = list(range(1, len(steps) + 1))
     for i in reversed(range(len(steps) - 1)):
         this, following = steps[i], steps[i + 1]
@@ -141,7 +145,7 @@ def _after_each(steps: Sequence[Step], topology: Topology, placement: Placement)
 
 
 def _s3_by_layer(plan: BatchPlan, topology: Topology, placement: Placement) -> list[dict[int, float]]:
-    """`_s3_s` of each layer; those that post the same are worked out once."""
+    """`_s3_s` of each layer. Layers that post the same are worked out once."""
     known: dict[tuple[tuple[int | None, int, int, int], ...], dict[int, float]] = {}
     found: list[dict[int, float]] = []
     for layer in plan.layers:
@@ -153,7 +157,7 @@ def _s3_by_layer(plan: BatchPlan, topology: Topology, placement: Placement) -> l
 
 
 def _s3_s(plan: BatchPlan, layer: LayerPlan, topology: Topology, placement: Placement) -> dict[int, float]:
-    """Seconds of one layer's S3 of each request, its shards in parallel."""
+    """Seconds of each request's S3 in one layer, with its shards in parallel."""
     shards: dict[int, list[Transfer]] = {request.request: [] for request in plan.requests}
     for transfer in layer.post:
         if transfer.request is not None:

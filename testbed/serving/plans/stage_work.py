@@ -1,4 +1,4 @@
-"""What the ranks of one pipeline stage of a unit have to do in a layer: their share of the tokens."""
+"""What the ranks of one pipeline stage have to do in a layer: their share of the tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from workers.rounds import split
 
 
 class ReplicaWork(msgspec.Struct, frozen=True, kw_only=True):
-    """What one attention replica computes per layer: new tokens, and FLOPs of attention scores.
+    """What one replica computes per layer: new tokens, and FLOPs of attention scores.
 
-    `cached_tokens` are those before them, whose KV is read.
+    `cached_tokens` come before the new ones, and their KV is read.
     """
 
     new_tokens: int
@@ -27,9 +27,9 @@ class ReplicaWork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How the ranks of a unit work together: see `testbed.job.ServingOptions` for the fields.
+    """How the ranks of a unit work together. `testbed.job.ServingOptions` describes the fields.
 
-    `seed` is what the popularity of experts is drawn with.
+    The popularity of experts is drawn with `seed`.
     """
 
     all_reduce: CollectiveKind = CollectiveKind.ALL_REDUCE
@@ -39,11 +39,11 @@ class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PLAIN = StepOptions()
-"""Rings, and experts that are all as popular."""
+"""Rings, and experts that are all equally popular."""
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rank needs for a step: FLOPs, and bytes of weights and KV to read."""
+    """What a step needs from a rank: FLOPs, and bytes of weights and KV to read."""
 
     flops: float
     read_bytes: float
@@ -54,10 +54,10 @@ NOTHING = Need(flops=0.0, read_bytes=0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class StageWork:
-    """Stage `stage` of `unit`, and the work of each replica. Ranks are counted inside the stage.
+    """Pipeline stage `stage` of `unit`, and the work of each replica. Ranks are counted within the stage.
 
     The tokens of a replica are dealt out to the parts of its sequence in turn (Brandon et al., "Striped
-    Attention", 2023), so every part has as many of them and as much of causal attention.
+    Attention", 2023). So every part has equally many tokens and an equal share of causal attention.
     """
 
     unit: str
@@ -73,22 +73,22 @@ class StageWork:
 
     @cached_property
     def new_tokens(self) -> list[int]:
-        """For each rank, the new tokens of its part of its replica's sequence."""
+        """New tokens in the sequence part of each rank."""
         return self._by_rank([work.new_tokens for work in self.replicas])
 
     @cached_property
     def cached_tokens(self) -> list[int]:
-        """The same of the tokens whose KV is there already."""
+        """Cached tokens, whose KV is read, in the sequence part of each rank."""
         return self._by_rank([work.cached_tokens for work in self.replicas])
 
     def group(self, kind: str, number: int) -> str:
-        """The name of a group of the stage: the `number`-th of those of `kind` ("tp", "sp") in it."""
+        """The name of the `number`-th group of `kind` ("tp", "sp") in the stage."""
         placement = self.placement
         members = placement.tp if kind == "tp" else placement.sp
         return f"{self.unit}.{kind}{self.stage * (len(self.ranks) // members) + number}"
 
     def compute(self, label: str, needs: Sequence[Need]) -> Compute:
-        """A step of this stage: `needs` of its ranks; the unit's others have nothing to do."""
+        """A compute step with the `needs` of this stage's ranks. Other ranks of the unit do nothing."""
         before = self.stage * len(self.ranks)
         after = len(self.placement.units[self.unit]) - before - len(self.ranks)
         everybody = [*[NOTHING] * before, *needs, *[NOTHING] * after]
@@ -102,10 +102,10 @@ class StageWork:
         return step_s(self.gpu, flops=need.flops, read_bytes=need.read_bytes)
 
     def kv_bytes(self, tokens: int, ways: int) -> int:
-        """Bytes of KV of `tokens` in one layer that a rank works with, whose heads go `ways` ways.
+        """Bytes of one layer's KV of `tokens` that a rank works with, if the heads are divided by `ways`.
 
-        There is no less than a head: more ranks than KV heads have copies. The latent of MLA is whole
-        everywhere.
+        A rank has at least one head: if there are more ranks than KV heads, they have copies. Every rank
+        has the whole latent of MLA.
         """
         whole = tokens * kv_bytes_per_token_layer(self.model)
         if self.model.latent is not None:

@@ -1,11 +1,11 @@
 """The compute and collective steps of the layers of a batch, for all ranks of a unit.
 
-With tensor parallelism inside a mixture of experts, the one all-reduce after attention stands for
-a reduce-scatter before the dispatch and an all-gather after the combine: the same bytes, and each
-of the `tp` ranks dispatches its share of the tokens.
+With tensor parallelism in a mixture of experts, one all-reduce after attention stands for a reduce-scatter
+before the dispatch and an all-gather after the combine. The bytes are the same, and each of the `tp` ranks
+dispatches its share of the tokens.
 
-A step takes the longer of its computing and of reading what it needs (`gpus.step_s`): a rank reads the
-weights it has of the layer once per batch, and the KV of a reused prefix.
+A step takes as long as its computing or its reading, whichever takes longer (`gpus.step_s`). A rank reads
+its weights of the layer once per batch, and the KV of reused prefixes.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def step_options(job: Job) -> StepOptions:
 
 
 class AlikeLayers(msgspec.Struct, frozen=True, kw_only=True):
-    """Layers of one pipeline stage that have the same steps, and these."""
+    """Layers of one pipeline stage that have the same steps, and these steps."""
 
     stage: int
     layers: tuple[int, ...]
@@ -73,7 +73,7 @@ def unit_steps(
     gpu: GpuSpeed,
     options: StepOptions,
 ) -> tuple[AlikeLayers, ...]:
-    """The steps of all layers; together the groups have each layer once. See `layer_steps`."""
+    """The steps of all layers, as `layer_steps` gives them. Every layer is in exactly one group."""
     alike: list[AlikeLayers] = []
     for layers in _alike(model, placement.pp, skewed=options.expert_skew > 0):
         steps = layer_steps(
@@ -92,8 +92,11 @@ def unit_steps(
 
 
 def _alike(model: ModelShape, pp: int, *, skewed: bool) -> list[tuple[int, ...]]:
-    """Layers of one kind and stage; the first one of a later stage, which waits for the stage before,
-    and one whose experts are popular in an order of its own, are by themselves."""
+    """Layers grouped by kind and pipeline stage.
+
+    Some are by themselves: the first layer of a later stage, which waits for the stage before, and with
+    skew every sparse layer, because the popularity of its experts has an order of its own.
+    """
     groups: dict[tuple[int, ...], list[int]] = {}
     for kind, layers in enumerate(layer_kinds(model)):
         for layer in layers:
@@ -105,7 +108,7 @@ def _alike(model: ModelShape, pp: int, *, skewed: bool) -> list[tuple[int, ...]]
 
 
 def slowest_stage(alike: Sequence[AlikeLayers], takes: Callable[[AlikeLayers], float]) -> float:
-    """The most that a pipeline stage takes, each of its groups of layers as long as `takes` says."""
+    """How long the slowest pipeline stage takes, if `takes` is how long a group of its layers takes."""
     stages: dict[int, float] = {}
     for group in alike:
         stages[group.stage] = stages.get(group.stage, 0.0) + takes(group)
@@ -122,12 +125,12 @@ def layer_steps(
     gpu: GpuSpeed,
     options: StepOptions,
 ) -> tuple[Step, ...]:
-    """The steps of one layer, in order; `work[i]` belongs to replica i of `unit`.
+    """The steps of one layer, in order. `work[i]` belongs to replica i of `unit`.
 
-    Ranks of other pipeline stages have nothing to do and are in none of its collectives; but the first
-    layer of a stage begins with the hidden states that the stage before hands over. Collective ids are
-    `"<label>.<group>"`, to be made unique with `in_layer`. Collectives that nobody has anything to
-    send in are left out.
+    Ranks of other pipeline stages have nothing to do and are in none of its collectives, with one
+    exception: the first layer of a stage begins with the hidden states that the stage before hands over.
+    Collective ids are `"<label>.<group>"`; `in_layer` makes them unique. Collectives without any bytes
+    are left out.
     """
     number = stage_of(layer, model.layers, placement.pp)
     stage = StageWork(unit=unit, stage=number, replicas=work, placement=placement, model=model, gpu=gpu)
@@ -145,7 +148,7 @@ def layer_steps(
 
 
 def in_layer(steps: Sequence[Step], batch: str, layer: int) -> tuple[Step, ...]:
-    """The same steps with collective ids `"<batch>.l<layer>.<label>.<group>"`."""
+    """Return the same steps with collective ids `"<batch>.l<layer>.<label>.<group>"`."""
     return tuple(
         msgspec.structs.replace(step, id=f"{batch}.l{layer}.{step.id}")
         if isinstance(step, Collective)
@@ -155,23 +158,26 @@ def in_layer(steps: Sequence[Step], batch: str, layer: int) -> tuple[Step, ...]:
 
 
 def slowest_compute_s(steps: Sequence[Step]) -> float:
-    """Seconds of compute of one layer: of each step its slowest rank, which the others wait for.
+    """Seconds of compute in one layer.
 
-    Of ring attention, of each round its slowest rank.
+    The ranks wait for each other, so each step takes as long as its slowest rank. In ring attention, each
+    round does.
     """
     own = sum(max(step.seconds) for step in steps if isinstance(step, Compute))
     return own + sum(sum(block_compute_s(together)) for together in side_by_side(steps))
 
 
 def side_by_side(steps: Sequence[Step]) -> list[list[Collective]]:
-    """The collectives of `steps`, those together that run at once, in different groups: consecutive ones
-    of one label."""
+    """The collectives of `steps`, in lists of those that run at once.
+
+    These are consecutive ones with the same label; they are in different groups.
+    """
     collectives = [step for step in steps if isinstance(step, Collective)]
     return [list(together) for _, together in groupby(collectives, key=lambda step: step.label)]
 
 
 def block_compute_s(together: Sequence[Collective]) -> list[float]:
-    """Seconds of compute inside collectives that run at once, round by round, at the slowest rank."""
+    """Seconds of compute inside collectives that run at once: for each round, at its slowest rank."""
     ranks = [seconds for step in together for seconds in step.round_seconds]
     return [max(seconds) for seconds in zip_longest(*ranks, fillvalue=0.0)]
 
@@ -179,7 +185,7 @@ def block_compute_s(together: Sequence[Collective]) -> list[float]:
 def _handed_over(stage: StageWork) -> list[Step]:
     """The hidden states of each rank's part, from the rank in its place in the stage before.
 
-    Every tensor-parallel rank has them whole, and sends them whole.
+    Every tensor-parallel rank has all of them, and sends all of them.
     """
     size = len(stage.ranks)
     first = (stage.stage - 1) * size
@@ -201,7 +207,7 @@ def _handed_over(stage: StageWork) -> list[Step]:
 
 
 def _all_reduces(label: str, kind: CollectiveKind, stage: StageWork) -> list[Step]:
-    """One per tensor-parallel group that has tokens; none without tensor parallelism."""
+    """One all-reduce per tensor-parallel group with tokens; none without tensor parallelism."""
     tp = stage.placement.tp
     if tp == 1:
         return []

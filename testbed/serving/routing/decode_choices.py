@@ -1,4 +1,4 @@
-"""Which decode worker gets the KV of a request: choices by name, the registry at the end."""
+"""Which decode worker gets the KV of a request: choices by name, with the registry at the end."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -11,9 +11,10 @@ from testbed.job import ServingOptions
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     """A decode worker as seen for one request.
 
-    `tokens` are the prompt tokens on their way to it. `ports_s`, for a choice that asks for `ports`, is of
-    each port from the request's replica to it how long the port has to send what is still to come of S3,
-    this request's included, at line rate: the longest first. It is empty for a worker on the same server.
+    `tokens` are the prompt tokens of requests that have been assigned to it and have no first token yet.
+    `ports_s` has, for each port from the request's replica to the worker, the seconds that the port
+    takes at line rate for the S3 still to come, this request's included. The longest comes first. It is
+    empty if no port lies between them, and for a choice that does not ask for `ports`.
     """
 
     tokens: int
@@ -22,7 +23,7 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
 
 class DecodeChoice(Protocol):
     ports: bool
-    """Whether it looks at the ports on the way to a worker."""
+    """Whether the choice looks at the ports on the path to a worker."""
 
     def choose(self, workers: Sequence[WorkerView]) -> int:
         """The index of a decode worker. `workers` is not empty."""
@@ -30,7 +31,7 @@ class DecodeChoice(Protocol):
 
 
 class DecodeRoundRobin:
-    """Worker after worker."""
+    """Each worker in turn."""
 
     ports = False
 
@@ -44,7 +45,7 @@ class DecodeRoundRobin:
 
 
 class DecodeLeastLoaded:
-    """The worker with the fewest prompt tokens on their way to it; the first of equals."""
+    """The worker with the fewest prompt tokens that wait for their first token; the first wins a tie."""
 
     ports = False
 
@@ -53,11 +54,11 @@ class DecodeLeastLoaded:
 
 
 class DecodeNetworkAware:
-    """The worker on the way to which the busiest port has least S3 still to send.
+    """The worker whose path has the least S3 still to come on its busiest port.
 
-    All ways begin at the same NIC. Where that is the busiest port of several of them, the busiest of
-    their others decides, and so on; then the tokens, then the order. Ports are those of servers and
-    switches: decode workers behind one NIC share what is on its way to any of them.
+    All paths begin at the same NICs, so several may have the same busiest port. The next busiest ports then
+    decide, then the tokens, then the order. Ports are those of servers and switches, so decode workers
+    behind one NIC share the traffic to any of them.
     """
 
     ports = True
@@ -74,7 +75,10 @@ DECODE_CHOICES: dict[str, Callable[[ServingOptions], DecodeChoice]] = {
 
 
 def make_decode_choice(options: ServingOptions) -> DecodeChoice:
-    """The decode choice called `options.decode_choice`. Raises `ValueError` naming the known ones."""
+    """The decode choice called `options.decode_choice`.
+
+    Raises `ValueError` for an unknown name; the message lists the known ones.
+    """
     if options.decode_choice not in DECODE_CHOICES:
         known = ", ".join(DECODE_CHOICES)
         raise ValueError(f"unknown decode choice {options.decode_choice!r} (known: {known})")

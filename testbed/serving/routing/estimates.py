@@ -1,4 +1,4 @@
-"""What a request would cost on a unit, in time, as a router asks before it sends it there."""
+"""What a request would cost on a unit, in time: estimates for routers."""
 
 from testbed.job import Job
 from testbed.models.gpus import compute_s
@@ -9,7 +9,7 @@ from testbed.serving.routing.port_bytes import PortBytes
 
 
 def compute_ns(job: Job, item: Assigned, token_ns: float) -> float:
-    """Model ns of the new tokens of `item` at the unit's `token_ns`, and of their attention scores.
+    """Model ns that the new tokens of `item` take, at the unit's `token_ns` each, plus attention scores.
 
     The ranks of its replica share the scores.
     """
@@ -25,13 +25,13 @@ def transfer_ns(
 ) -> float:
     """Model ns that the request would wait for the prefix it fetches (S1).
 
-    With S1 the time of the busiest port on the way, for these bytes after all that is still to come
-    there, of L layers, and c the compute that `hidden_ns` stands for:
+    Let S1 be the time of the busiest port on the path, for these bytes and for all bytes still to come
+    there, L the number of layers, and c the compute time, `hidden_ns`. The wait is
 
         S1 - (L - 1) / L min(S1, c)
 
-    The first layer has to wait for its own S1, the later ones for what the layers before them did not
-    hide. With `fetch_early` the `queue_ns` hide it too.
+    The first layer waits for all of its own S1. A later layer waits only for what the layers before it have
+    not hidden. With `fetch_early`, the time in the queue (`queue_ns`) hides S1 too.
     """
     traffic = fetch_traffic(job, item, unit)
     if not traffic:
@@ -42,7 +42,7 @@ def transfer_ns(
 
 
 def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
-    """All S1 bytes of `item` between nodes, evenly over the shards of a replica."""
+    """All S1 bytes of `item` between nodes, spread evenly over the shards of a replica."""
     replicas = job.placement.replicas
     home = replicas[unit][item.replica]
     token_bytes = kv_bytes_per_token(job.model) / len(home)
@@ -58,7 +58,7 @@ def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
 
 
 def delivery_traffic(job: Job, prompt_tokens: int, unit: str, replica: int, decode_rank: int) -> Traffic:
-    """All S3 bytes of a request between nodes, evenly over the shards of its replica."""
+    """All S3 bytes of a request between nodes, spread evenly over the shards of its replica."""
     ranks = job.placement.replicas[unit][replica]
     to = job.placement.node_of(decode_rank)
     part = prompt_tokens * kv_bytes_per_token(job.model) / len(ranks)

@@ -1,4 +1,4 @@
-"""What is still to come on each port, as far as the serving system knows."""
+"""The bytes still to come on each port, as far as the serving system knows."""
 
 from collections.abc import Hashable
 
@@ -8,9 +8,10 @@ from testbed.topology import Topology
 
 
 class PortBytes:
-    """Bytes on each port, by what they are of. Equal-cost paths count evenly, in whole bytes.
+    """Bytes still to come on each port, by a key for what they belong to.
 
-    The serving system is not told how far a transfer is: it counts in full until it is taken off.
+    Equal-cost paths count evenly, in whole bytes. The serving system does not know how far a transfer has
+    got, so it counts in full until it is taken off.
     """
 
     def __init__(self, topology: Topology) -> None:
@@ -20,7 +21,7 @@ class PortBytes:
         self._ways: dict[tuple[str, str], dict[PortId, float]] = {}
 
     def add(self, key: Hashable, traffic: Traffic) -> None:
-        """Nothing happens where `key` is there already."""
+        """Add `traffic` as `key`, unless `key` is there already."""
         if key in self._parts:
             return
         part = self._parts[key] = {port: round(size) for port, size in self._loads(traffic).items()}
@@ -28,12 +29,12 @@ class PortBytes:
             self._total[port] = self._total.get(port, 0) + size
 
     def take_off(self, key: Hashable) -> None:
-        """Nothing happens where `key` is not there."""
+        """Take the traffic of `key` off, if it is there."""
         for port, size in self._parts.pop(key, {}).items():
             self._total[port] -= size
 
     def seconds(self, traffic: Traffic) -> tuple[float, ...]:
-        """Of each port of `traffic`: how long it has to send it and what is there, the longest first."""
+        """Seconds that each port of `traffic` takes for it and for what is there, longest first."""
         return tuple(
             sorted(
                 (
@@ -45,7 +46,7 @@ class PortBytes:
         )
 
     def _loads(self, traffic: Traffic) -> dict[PortId, float]:
-        """As `Topology.loads`, but the way of a pair is looked for once: there are few pairs."""
+        """The same as `Topology.loads`, but each pair is looked up only once: there are few pairs."""
         load: dict[PortId, float] = {}
         for pair, size in traffic.items():
             way = self._ways.get(pair)

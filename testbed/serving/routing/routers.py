@@ -1,7 +1,7 @@
-"""Which prefill unit a request goes to: routers by name, the registry at the end.
+"""Which prefill unit a request goes to: routers by name, with the registry at the end.
 
-A router chooses from what the serving system knows at that moment. It may keep state (a turn to take), but
-none about requests.
+A router chooses from what the serving system knows at that moment. It may keep state, such as whose turn it
+is, but no state about requests.
 """
 
 import random
@@ -14,17 +14,17 @@ import msgspec
 from testbed.job import Request, ServingOptions
 
 HASHED_BLOCKS = 4
-"""`dual-hash` tells prompts apart by so many blocks from their beginning, or by all if there are fewer."""
+"""`dual-hash` hashes this many blocks from the beginning of a prompt, or all if there are fewer."""
 
 
 class UnitView(msgspec.Struct, frozen=True, kw_only=True):
     """A unit as a router sees it for one request.
 
-    `queued_tokens` are the new tokens it has yet to finish, waiting and running; `queue_ns` is how long
-    they take it. `cached_tokens` is how much of the request's prompt its own replicas hold. `transfer_ns`
-    is how long the request would wait for the prefix it has to fetch, and `compute_ns` how long it would
-    compute: estimates that are made only for a router that asks for `costs`
-    (`testbed.serving.routing.estimates`).
+    `queued_tokens` are the new tokens that the unit has yet to compute, in requests that wait and requests
+    that run; `queue_ns` is how long it takes for them. `cached_tokens` are the tokens of the prompt that
+    its own replicas hold. `transfer_ns` is how long the request would wait for the prefix it has to
+    fetch, and `compute_ns` how long it would compute. These two are estimated only for a router that
+    asks for `costs` (`testbed.serving.routing.estimates`).
     """
 
     queued_tokens: int
@@ -36,15 +36,15 @@ class UnitView(msgspec.Struct, frozen=True, kw_only=True):
 
 class Router(Protocol):
     costs: bool
-    """Whether it looks at what a request would cost in time."""
+    """Whether the router looks at what a request would cost, in time."""
 
     def choose(self, request: Request, units: Sequence[UnitView]) -> int:
-        """The index of the unit that `request` is sent to. `units` is not empty."""
+        """The index of the unit that `request` goes to. `units` is not empty."""
         ...
 
 
 class LeastQueuedTokens:
-    """The unit with the least work ahead; the first of equals."""
+    """The unit with the fewest queued tokens; the first wins a tie."""
 
     costs = False
 
@@ -53,7 +53,7 @@ class LeastQueuedTokens:
 
 
 class RoundRobin:
-    """Unit after unit, whatever their load."""
+    """Each unit in turn, whatever their load."""
 
     costs = False
 
@@ -67,7 +67,7 @@ class RoundRobin:
 
 
 class Random:
-    """Any unit, as likely as another; the same ones for the same seed."""
+    """A unit at random, all equally likely; the same units for the same seed."""
 
     costs = False
 
@@ -79,10 +79,10 @@ class Random:
 
 
 class PrefixAffinity:
-    """The unit that holds most of the prompt, ties by queue, unless it is too far behind.
+    """The unit that holds most of the prompt, unless its queue is too long. The shorter queue wins a tie.
 
-    A unit with more than `guard_tokens` queued above the least loaded one is passed over: past
-    that, waiting for the cached prefix costs more than fetching it from there.
+    A unit is passed over if it has over `guard_tokens` more queued tokens than the least loaded one. Beyond
+    that, waiting for the unit with the prefix is taken to cost more than fetching the prefix from it.
     """
 
     costs = False
@@ -97,11 +97,11 @@ class PrefixAffinity:
 
 
 class DualHash:
-    """Of two units that the beginning of the prompt is hashed to, the one with less work ahead.
+    """One of two units that the beginning of the prompt hashes to: the one with fewer queued tokens.
 
-    So a prefix is computed and kept in two places at most, and a popular one has two units to go to.
-    Where the queue of both would make the request miss its deadline, the least loaded of all units
-    takes it: SLO attainment before reuse. The hashes know no cache, so nothing has to be looked up.
+    So the requests of a popular prefix have two units to go to, and few other units compute and keep it. If
+    the request would miss its deadline in both queues, it goes to the least loaded of all units: SLO
+    attainment comes before reuse. The hashes do not depend on caches, so no cache has to be searched.
     """
 
     costs = False
@@ -114,11 +114,10 @@ class DualHash:
 
 
 def candidates(request: Request, units: int) -> tuple[int, ...]:
-    """The two units of `units` that `request` is hashed to, the same unit only where there is one.
+    """The two of `units` units that `request` hashes to, or the only unit if there is one.
 
-    They depend on its first `HASHED_BLOCKS` block ids and on nothing else; those of a request without
-    blocks, which shares a prefix with nobody, on its id. The first is uniform over the units, the second
-    over the others.
+    They depend on its first `HASHED_BLOCKS` block ids alone. A request without blocks shares no prefix, so
+    its id decides. The first unit is uniform over all units, and the second over the others.
     """
     if units == 1:
         return (0,)
@@ -134,7 +133,7 @@ def _hash(text: str, which: str) -> int:
 
 
 class KvAware:
-    """The unit with the least queue, transfer and compute time for the request; the first of equals."""
+    """The unit with the lowest sum of queue, transfer and compute time; the first wins a tie."""
 
     costs = True
 
@@ -146,7 +145,7 @@ class KvAware:
 
 
 def _least_queued(among: Sequence[int], units: Sequence[UnitView]) -> int:
-    """Of equals the first of `among`."""
+    """The first of `among` wins a tie."""
     return min(among, key=lambda i: units[i].queued_tokens)
 
 
@@ -154,7 +153,7 @@ ROUTERS: dict[str, Callable[[ServingOptions, int], Router]] = {
     "least-queued-tokens": lambda options, seed: LeastQueuedTokens(),
     "round-robin": lambda options, seed: RoundRobin(),
     "random": lambda options, seed: Random(seed),
-    # One full batch: about what a request waits longer there than at the least loaded unit.
+    # One full batch: about how much longer a request may wait there than at the least loaded unit.
     "prefix-affinity": lambda options, seed: PrefixAffinity(options.max_batch_tokens),
     "dual-hash": lambda options, seed: DualHash(),
     "kv-aware": lambda options, seed: KvAware(),
@@ -162,7 +161,10 @@ ROUTERS: dict[str, Callable[[ServingOptions, int], Router]] = {
 
 
 def make_router(options: ServingOptions, *, seed: int) -> Router:
-    """The router called `options.router`. Raises `ValueError` naming the known ones."""
+    """The router called `options.router`.
+
+    Raises `ValueError` for an unknown name; the message lists the known ones.
+    """
     if options.router not in ROUTERS:
         raise ValueError(f"unknown router {options.router!r} (known: {', '.join(ROUTERS)})")
     return ROUTERS[options.router](options, seed)

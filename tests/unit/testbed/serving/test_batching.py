@@ -79,8 +79,8 @@ def test_the_first_of_a_batch_is_taken_however_long_it_is() -> None:
 
 
 def test_up_to_the_drop_budget_is_given_up_and_comes_before_the_lost() -> None:
-    """Turns of 10 ns, unloaded TTFT 5. By deadline 5, 6, 7, 8 are due: the first ends at 5, in time, the
-    others' turns come at 10. 0.5 of five gives up two of them; request 9, due at 1, is lost."""
+    """Turns of 10 ns, unloaded TTFT 5. By deadline, 5, 6, 7 and 8 are due: the first ends at 5, in time,
+    and the others' turns come at 10. 0.5 of five gives up two of them; request 9, due at 1, is lost."""
     rule = Red(1.0, RequestControl(drop_budget=0.5), apart=True)
     late = [waiting(i, 10, i, unloaded_ns=5) for i in (5, 6, 7, 8)]
     lost = waiting(9, 10, 1, unloaded_ns=5)
@@ -94,7 +94,7 @@ def test_up_to_the_drop_budget_is_given_up_and_comes_before_the_lost() -> None:
 
 
 def test_a_short_prompt_goes_before_a_long_one_that_came_up_to_four_of_its_times_before() -> None:
-    """1 ns per token: the long one lets pass who arrives in the next 4 x 100 - 4 x 10 = 360 ns."""
+    """1 ns per token: short ones overtake the long one if they arrive within 4 x 100 - 4 x 10 = 360 ns."""
     rule = LengthAware(1.0, 1)
     long = waiting(1, 100)
     assert ids(rule.candidates(500, [long, waiting(2, 10, arrival_ns=359)])) == [2]
@@ -103,7 +103,7 @@ def test_a_short_prompt_goes_before_a_long_one_that_came_up_to_four_of_its_times
 
 def test_no_request_waits_for_ever() -> None:
     """A short prompt comes every 20 ns and takes 10: the long one's turn is at 4 x 100, after those of the
-    18 that arrive before 360. The one that arrives at 360 stands as the long one, and that came first."""
+    18 that arrive before 360. The one that arrives at 360 ties with the long one, which came first."""
     rule = LengthAware(1.0, 1)
     queue = [waiting(0, 100)]
     served = []
@@ -123,13 +123,13 @@ def test_prompts_of_a_batch_are_within_a_factor_of_two_of_each_other() -> None:
 
 
 def test_short_prompts_are_all_alike() -> None:
-    """Where lengths count as 16 at least, 1 to 32 are similar."""
+    """If lengths count as at least 16, 1 to 32 are similar."""
     queue = [waiting(1, 33), waiting(2, 32), waiting(3, 7), waiting(4, 1)]
     assert ids(LengthAware(1.0, 16).candidates(0, queue)) == [4, 3, 2]
 
 
 def test_a_unit_takes_similar_prompts_together() -> None:
-    """Of at most 16 tokens, lengths below 1 count as 1: 2 and 4 are similar, 16 is not."""
+    """With at most 16 tokens, lengths below 1 count as 1: 2 and 4 are similar, 16 is not."""
     queue = [prompt(1, 16), prompt(2, 4), prompt(3, 2)]
     assert batches_of(made("length-aware"), *queue) == [[3, 2], [1]]
 

@@ -1,4 +1,4 @@
-"""The prefix cache of a replica: its size, what it was good for, and the load on who holds a prefix."""
+"""The prefix cache of a replica: its size, how much it is used, and the load on the holder of a prefix."""
 
 import msgspec
 import pytest
@@ -23,7 +23,7 @@ A, B = (1, 2, 3), (11, 12, 13)
 
 
 def bounded(tokens: int | None, *, units: int = 1, requests: tuple[Request, ...] = ()) -> Job:
-    """Units of one rank each, taken in turn, each with a cache of so many tokens."""
+    """Units of one rank each, taken in turn, each with a cache of `tokens` tokens."""
     topology, placement = placed(units=units, per_unit=1, servers=units + 1)
     made = job(topology, placement, router="round-robin", max_batch_tokens=64)
     serving = msgspec.structs.replace(made.serving, cache_tokens=tokens)
@@ -74,8 +74,8 @@ def test_a_cache_that_is_not_bounded_evicts_nothing() -> None:
 
 def test_many_requests_with_one_prefix_all_load_the_server_that_has_it() -> None:
     """Unit p0 has the prefix. The next three requests, at once, go to p1, p2 and p3, and each fetches 4
-    blocks of 4 tokens, 32 B each in 2 layers: 3 x 512 B = 1536 B leave p0's server, none another. At 100 B/s
-    the last of them has arrived after 15.36 s. The request after them finds the prefix on p0."""
+    blocks of 4 tokens, 32 B each in 2 layers: 3 x 512 B = 1536 B leave p0's server, none another. At 100
+    B/s the last of them has arrived after 15.36 s. The request after them finds the prefix on p0."""
     prefix = (1, 2, 3, 4)
     first = prompt(0, 17, prefix)
     agents = [prompt(number, 18, prefix, arrival_ns=1000 * S) for number in (1, 2, 3)]
@@ -91,8 +91,8 @@ def test_many_requests_with_one_prefix_all_load_the_server_that_has_it() -> None
 
 
 def test_with_room_for_less_than_the_prefix_the_agents_miss_what_does_not_fit() -> None:
-    """Room for 3 of the 4 blocks: the last one is evicted at once, and missed by all three: of each request
-    3 x 4 x 32 = 384 B are fetched and 18 - 12 = 6 tokens computed. Each unit evicts it again."""
+    """Room for 3 of the 4 blocks: the last one is evicted at once, and all three requests miss it. Each
+    fetches 3 x 4 x 32 = 384 B and computes 18 - 12 = 6 tokens. Each unit evicts the last block again."""
     prefix = (1, 2, 3, 4)
     agents = [prompt(number, 18, prefix, arrival_ns=1000 * S) for number in (1, 2, 3)]
     record = played(bounded(15, units=4, requests=(prompt(0, 17, prefix), *agents)))
@@ -145,8 +145,8 @@ def test_a_cache_holds_whole_blocks() -> None:
 
 
 def test_copies_of_a_token_take_room_too() -> None:
-    """32 B a token. 2 KV heads on 4 ranks: every head is there twice. A latent of 3 + 1 elements of 2 B in 2
-    layers, 16 B, is whole on every rank."""
+    """32 B a token. 2 KV heads on 4 ranks: every head is there twice. A latent of 3 + 1 elements of 2 B
+    in 2 layers, 16 B, is whole on every rank."""
     assert [replica_bytes_per_token(DENSE, tp) for tp in (1, 2, 4)] == [32, 32, 64]
     latent = LatentAttention(q_rank=0, kv_rank=3, nope_dim=1, rope_dim=1, v_dim=1)
     mla = msgspec.structs.replace(MOE, latent=latent)

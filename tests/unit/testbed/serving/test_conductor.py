@@ -1,4 +1,4 @@
-"""The conductor as a fabric drives it: what happened goes in, what to do comes out. No fabric is needed.
+"""The conductor as a fabric drives it: events go in, actions come out. No fabric is needed.
 
 In the tiny world (`serving_world`) a unit is two ranks, a model two layers; rank 4 decodes.
 """
@@ -39,7 +39,7 @@ def kinds(actions: Iterable[Action]) -> list[type]:
 
 
 class Fabric:
-    """Answers every announcement at once, and remembers what it was told."""
+    """Answers every announcement at once, and remembers all actions."""
 
     def __init__(self, made: Job) -> None:
         self.conductor = ServingConductor(made)
@@ -119,7 +119,7 @@ def test_a_batch_is_at_a_layer_when_its_slowest_rank_is() -> None:
 
 
 def test_a_batch_is_over_with_its_last_rank_and_the_next_one_begins() -> None:
-    """Of three requests in turn the first and the third are for p0."""
+    """Three requests in turn: the first and the third go to p0."""
     fabric = Fabric(serving(prompt(1, 8), prompt(2, 8), prompt(3, 8)))
     fabric.do(fabric.conductor.act(0))
     assert fabric.running().id == "p1.b0"

@@ -2,7 +2,7 @@
 
 The dense model of `serving_world` has 2 layers. In each, attention has 2 x 4 x 2 x (2 + 2) = 64 weights and
 the MLP 3 x 4 x 8 = 96, 2 bytes each: 320 bytes a layer, 640 in all. A token's KV is 2 x 2 heads x 2 x 2
-bytes = 16 bytes a layer, 32 in all. The GPU here reads 1,000 bytes/s and computes as fast as one likes.
+bytes = 16 bytes a layer, 32 in all. The GPU here reads 1,000 bytes/s and computes in no time.
 """
 
 import msgspec

@@ -74,9 +74,10 @@ def s1(record: RunRecord) -> list[FlowRow]:
 
 @pytest.mark.parametrize("policy", ["fair", "mfs", "mfs+requests", "sebf", "llf", "karuna"])
 def test_s1_that_the_queue_hides_is_not_waited_for(policy: str) -> None:
-    """Two blocks: 1.28 s per layer, both layers by 5 + 2.56 s, while request 1 is computed (above 17 s). With
-    its batch, layer 0 waits for 1.28 s and layer 1, which arrives 1.28 s after it, for nothing: a layer of
-    the one new token takes 1.376 s. Behind that all is the same but 1.28 s later."""
+    """Two blocks: 1.28 s per layer, so both layers are there by 5 + 2.56 s, while request 1 is computed
+    (for over 17 s). If S1 is sent for with the batch, layer 0 waits for 1.28 s. Layer 1 waits for
+    nothing: its S1 arrives 1.28 s later, and a layer of the one new token takes 1.376 s. All the rest is
+    1.28 s later."""
     requests = one_in_the_queue(2, T + 5 * S)
     late, early = (played(serving(*requests, early=early, policy=policy)) for early in (False, True))
     begun = queued_request(early).start_ns
@@ -100,8 +101,8 @@ def test_a_fetch_is_a_batch_of_its_own_that_departs_with_the_batch_of_its_reques
 
 
 def test_layer_by_layer_each_layer_waits_for_its_own_s1() -> None:
-    """Nothing ahead: S1 of layer 1 is sent for when layer 1 begins, and waited for 1.28 s: as much again.
-    Sent for from the queue, layer 0 is there and layer 1 costs its 1.28 s. One ahead, of two, is all."""
+    """With nothing ahead, S1 of layer 1 is sent for when layer 1 begins, and costs another 1.28 s. If S1 is
+    sent for from the queue, layer 0 is there, and layer 1 costs its 1.28 s. One ahead is both layers."""
     requests = one_in_the_queue(2, T + 5 * S)
 
     def prefill_ns(*, early: bool, ahead: int | None) -> int:
@@ -126,8 +127,9 @@ def test_of_many_layers_so_many_are_sent_for_ahead() -> None:
 
 
 def test_rli_counts_from_layer_0_in_the_queue_and_with_the_batch_after() -> None:
-    """Four blocks, 2.56 s per layer, sent for 0.5 s before the batch starts. Layer 1 is one layer ahead until
-    it begins, 2.06 s of waiting and a layer of compute after the start, and its S1 needs until 4.62 s."""
+    """Four blocks, 2.56 s per layer, sent for 0.5 s before the batch starts. Layer 1 is one layer ahead
+    until it begins, 2.06 s of waiting and a layer of compute after the start, and its S1 needs until
+    4.62 s."""
     busy = played(serving(*one_in_the_queue(4, T + 5 * S)))
     ends = busy.requests[1].prefill_end_ns
     assert ends is not None
@@ -143,7 +145,7 @@ def test_rli_counts_from_layer_0_in_the_queue_and_with_the_batch_after() -> None
 
 
 def test_all_requests_are_served_whenever_their_kv_is_sent_for() -> None:
-    """A crowd of agents with a few prefixes, on every combination."""
+    """Many agents with a few prefixes, under every combination of the options."""
     requests = [
         prompt(i, 9 + 4 * (i % 5), tuple(100 * (i % 3) + b for b in range(2 + i % 5)), arrival_ns=i * S)
         for i in range(24)
@@ -244,8 +246,8 @@ def test_a_longer_prefix_that_is_cached_meanwhile_is_reused_too() -> None:
 
 
 def test_queued_requests_with_one_prefix_go_to_different_replicas() -> None:
-    """Unit p1 has two replicas, ranks 2 and 3, and has computed a token on rank 2. So the first goes to
-    rank 3, with a new token of its own; the second finds them even, and goes to the first of them."""
+    """Unit p1 has two replicas, ranks 2 and 3, and has computed a token on rank 2. So the first request
+    goes to rank 3, with a new token of its own. The second finds a tie, and goes to rank 2."""
     topology, placement = placed()
     made = job(topology, placement, router="round-robin")
     made = msgspec.structs.replace(made, serving=msgspec.structs.replace(made.serving, fetch_early=True))
@@ -271,8 +273,7 @@ def planned() -> tuple[FetchPlan, BatchPlan]:
 
 
 def test_to_the_scheduler_a_fetch_is_a_batch_with_the_load_of_its_s1() -> None:
-    """128 B in each of two layers from h1 to h2. Before its first layer can begin nothing is computed; after
-    it there are two layers of its 2 new tokens."""
+    """128 B in each of two layers from h1 to h2. Its compute is two layers of its 2 new tokens."""
     fetch, plan = planned()
     topology, placement = placed(per_unit=1, servers=3)
     batch = announced_fetch(fetch, topology, placement)
@@ -281,7 +282,7 @@ def test_to_the_scheduler_a_fetch_is_a_batch_with_the_load_of_its_s1() -> None:
     assert (request.id, request.deadline_ns, request.tail_ns) == ("3", 1000, 0)
     assert request.load == {"h1->s1": 256, "s1->h2": 256}
     assert batch.compute_ns == fetch.layers[0][0].downstream_ns
-    # Of the batch itself, which has no other request, it is the same.
+    # The batch itself has no other request, so this is the same.
     assert batch.compute_ns == pytest.approx(plan.compute_s * S)
 
 
@@ -305,7 +306,7 @@ def test_without_a_bound_all_goes_at_once() -> None:
 
 
 def test_a_batch_may_begin_further_on_than_its_slowest_rank_was_seen() -> None:
-    """Reports may skip layers: all that is due by then goes."""
+    """Reports may skip layers: all transfers that are due by then are sent for."""
     _, plan = planned()
     transfers = [layer.under_way[0] for layer in plan.layers]
     own = msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""What is still to come after each flow of a batch, worked out by hand in the tiny world."""
+"""What comes after each flow of a batch, worked out by hand in the tiny world."""
 
 import msgspec
 import pytest
@@ -58,8 +58,8 @@ def test_after_s3_come_the_transfers_of_later_layers_and_the_first_decode_step()
 
 
 def test_a_batch_is_announced_with_what_it_will_put_on_every_port() -> None:
-    """S1 2 x 64 B from p1, S3 2 x 128 B to the decode worker; collectives 2 layers x 2 x 32 B... of
-    the dispatch 32 B leave rank 0's server (rank 1 has no tokens), of the combine 32 B come back."""
+    """S1: 2 x 64 B from p1. S3: 2 x 128 B to the decode worker. Collectives, in each of 2 layers: dispatch
+    sends 32 B from rank 0's server (rank 1 has no tokens), and combine brings 32 B back."""
     made = plan((Fetch(unit="p1", replica=0, blocks=1),))
     batch = announced(made, TOPOLOGY, PLACEMENT)
     home, other, victim, decode = (

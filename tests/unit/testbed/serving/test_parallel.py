@@ -1,7 +1,7 @@
-"""Tensor, expert, sequence and pipeline parallelism together: who computes what and sends which bytes.
+"""Tensor, expert, sequence and pipeline parallelism together: what each rank computes and sends.
 
-The numbers of the tiny models are in `serving_world`: per token 16 B of KV, 8 B of hidden state, projections
-128 FLOPs, gate 32, MLP or a visit of an expert 192, per key 16 FLOPs of scores.
+The numbers of the tiny models are in `serving_world`: per token 16 B of KV, 8 B of hidden state,
+projections 128 FLOPs, gate 32, MLP or a visit to an expert 192, per key 16 FLOPs of scores.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def test_kv_goes_round_a_ring_while_attention_is_computed_over_it() -> None:
 
 
 def test_in_round_r_a_part_has_the_block_of_the_one_r_before_it() -> None:
-    """7 tokens: 4 and 3 of them, 64 and 48 B. Scores 16 x 28 = 448 FLOPs, by queries and keys: 16, 12, 12 and
-    9 of 49 parts of 448 / 500 s.
+    """7 tokens: 4 and 3 of them, 64 and 48 B. Scores 16 x 28 = 448 FLOPs, by queries and keys: 16, 12,
+    12 and 9 of 49 parts of 448 / 500 s.
     """
     _, placement = placed(units=1, sp=2, model=DENSE)
     [ring] = _collectives(_plan([_whole(0, 7)], placement, DENSE).layers[0], "ring")
@@ -200,7 +200,7 @@ def test_parts_of_a_sequence_hand_over_part_by_part() -> None:
 def test_alone_a_request_goes_through_all_stages() -> None:
     """c = (1600 + 1536) / 500 = 6.272 s, 64 B handed over at 100 B/s in 0.64 s, s3 = 1.28 s.
 
-    t_0 = 6.272, t_1 = t_0 + 0.64 + 6.272 = 13.184, S3 at 14.464. Decode: 896 B (`test_serving_slo`), 0.896 s.
+    t_0 = 6.272, t_1 = t_0 + 0.64 + 6.272 = 13.184, S3 at 14.464. Decode: 896 B (`test_slo`), 0.896 s.
     """
     topology, placement = placed(units=1, pp=2, tp=1, model=DENSE)
     ttft_ns = unloaded_ttft_ns(8, 0, placement=placement, model=DENSE, gpu=GPU, topology=topology)
@@ -210,7 +210,7 @@ def test_alone_a_request_goes_through_all_stages() -> None:
 def test_the_slowest_stage_sets_the_pace_of_a_pipeline() -> None:
     """A full batch of 8 tokens: (1024 + 1536) / 500 = 5.12 s a stage, and 0.64 s more in stage 1.
 
-    Of capacity 16 x 36 / 500 = 1.152 s of scores too: a request in 6.912 s.
+    The capacity counts 16 x 36 / 500 = 1.152 s of scores too: 6.912 s per request.
     """
     topology, placement = placed(units=1, pp=2, tp=1, model=DENSE)
     world = job(topology, placement, model=DENSE, max_batch_tokens=8)
@@ -224,7 +224,7 @@ def test_the_slowest_stage_sets_the_pace_of_a_pipeline() -> None:
 def test_what_comes_after_a_flow_of_a_pipeline_is_in_all_later_stages() -> None:
     """As above, but 8 new tokens after 4: (8 x 128 + 16 x (8 x 4 + 36) + 1536) / 500 = 7.296 s a layer.
 
-    After S1 of layer 0 that is 7.296 + 0.64 + 7.296 s. S1 of a stage comes from the owner's like stage.
+    After S1 of layer 0 that is 7.296 + 0.64 + 7.296 s. A stage gets its S1 from the holder's same stage.
     """
     _, placement = placed(units=2, pp=2, tp=1, model=DENSE)
     item = Assigned(
@@ -260,7 +260,7 @@ def test_the_shares_of_a_latent_are_as_even_as_whole_bytes() -> None:
 
 
 def test_reused_and_delivered_kv_goes_shard_by_shard() -> None:
-    """A block of 4 tokens on 2 parts: 32 B from each to its like. A prompt of 9: 5 x 16 and 4 x 16 B."""
+    """A block of 4 tokens on 2 parts: 32 B from each to the same part. A prompt of 9: 5 x 16, 4 x 16 B."""
     _, placement = placed(sp=2, model=DENSE)
     item = Assigned(
         request=prompt(0, 9, (1, 2)),
@@ -325,8 +325,8 @@ SLOW_MEMORY = msgspec.structs.replace(GPU, memory_bytes_per_s=100.0)
 
 def test_a_small_batch_takes_as_long_as_reading_the_weights() -> None:
     """One token on rank 0, 4 cached before it. Attention reads 128 B of projections, 32 B of the gate and
-    4 x 16 B of KV: 2.24 s, against (160 + 16 x 5) / 500 = 0.48 s. A visit on each rank on average, of the two
-    experts it has: 192 B, 1.92 s. Rank 1 has no attention to do.
+    4 x 16 B of KV: 2.24 s, against (160 + 16 x 5) / 500 = 0.48 s. On average, each rank has one visit to
+    its two experts: 192 B, 1.92 s. Rank 1 has no attention to do.
     """
     _, placement = placed(units=1)
     layer = _plan([_whole(0, 5, cached=1)], placement, MOE, gpu=SLOW_MEMORY).layers[0]

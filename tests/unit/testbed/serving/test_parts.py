@@ -51,7 +51,7 @@ def batch(found: list[BatchPlan | Resume]) -> BatchPlan:
 
 
 def computed(plan: BatchPlan) -> list[tuple[int, int, int]]:
-    """Of each request what comes before, and what is computed."""
+    """For each request, the tokens before its part and the tokens of the part."""
     return [(r.request, r.local_tokens + r.remote_tokens, r.new_tokens) for r in plan.requests]
 
 
@@ -81,8 +81,8 @@ def test_a_long_prompt_is_computed_part_by_part_and_the_last_batch_is_filled_up(
 
 
 def test_each_part_delivers_its_own_kv_and_the_first_token_waits_for_all() -> None:
-    """16 B per token and layer, 2 layers: parts of 10, 10 and 5 tokens are 160, 160 and 80 B per layer. Flows
-    are counted over the parts: 2, 4, 6. All are due when the request is."""
+    """16 B per token and layer, 2 layers: parts of 10, 10 and 5 tokens are 160, 160 and 80 B per layer.
+    Flows are counted over the parts: 2, 4, 6. All are due when the request is."""
     serving = system(chunk_tokens=10)
     plan = batch([*serving.arrive(7, prompt(1, 25, arrival_ns=7))])
     sizes, flows = [], []
@@ -107,8 +107,8 @@ def test_the_scores_of_a_part_see_all_tokens_before_it() -> None:
 
 
 def test_reused_kv_is_fetched_and_delivered_with_the_first_part() -> None:
-    """Two blocks of 4 tokens are on the other unit. Of 25 tokens 8 are fetched, 10 and 7 computed: S1 is
-    8 x 16 B per layer in the first batch, S3 (8 + 10) x 16, then 7 x 16."""
+    """Two blocks of 4 tokens are on the other unit. Of 25 tokens, 8 are fetched and 10 and 7 computed.
+    S1 is 8 x 16 B per layer in the first batch, S3 (8 + 10) x 16, then 7 x 16."""
     serving = system(chunk_tokens=10, units=2)
     before = batch([*serving.arrive(0, prompt(0, 8, (1, 2)))])
     serving.batch_done(1, before.id)
@@ -123,8 +123,8 @@ def test_reused_kv_is_fetched_and_delivered_with_the_first_part() -> None:
 
 
 def test_parts_stay_on_the_replica_that_has_what_comes_before() -> None:
-    """Request 1 begins on replica 0. Its second part goes on there though request 2, which has as much to
-    compute, would be placed alike: that takes the other one."""
+    """Request 1 begins on replica 0, and its second part goes on there. Request 2, which has as much to
+    compute, takes the other replica."""
     serving = system(chunk_tokens=10, per_unit=2)
     first = batch([*serving.arrive(0, prompt(1, 15))])
     serving.arrive(0, prompt(2, 5))
@@ -154,7 +154,7 @@ def test_between_two_parts_a_more_urgent_request_goes_first() -> None:
 
 
 def test_in_a_pipeline_a_part_waits_for_the_end_of_the_one_before() -> None:
-    """Two batches may be in flight: the second is of request 2, not of the second part of request 1."""
+    """Two batches may be in flight: the second one has request 2, not the second part of request 1."""
     serving = system(chunk_tokens=10, pp=2)
     first = batch([*serving.arrive(0, prompt(1, 25))])
     second = batch([*serving.arrive(1, prompt(2, 4))])
@@ -178,8 +178,8 @@ RULES = st.sampled_from([None, "fcfs", "deadline", "red", "length-aware"])
 def test_whatever_is_split_requests_and_their_kv_are_conserved(
     prompts: list[tuple[int, int, bool]], chunk_tokens: int, batching: str | None, at_once: int
 ) -> None:
-    """Each prompt's parts follow each other without a gap, one batch after the other; no batch has more new
-    tokens than it may; exactly prompt tokens x 32 B are delivered, by as many flows as the last part says."""
+    """Each prompt's parts follow each other without a gap, one batch after another. No batch has more new
+    tokens than allowed. Exactly prompt tokens x 32 B are delivered, in as many flows as the last part has."""
     serving = system(chunk_tokens=chunk_tokens, units=2, per_unit=2, pp=at_once, batching=batching)
     requests = {
         i: prompt(

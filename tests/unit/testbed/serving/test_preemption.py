@@ -1,7 +1,8 @@
-"""A batch that pauses between layers lets a more urgent one go first: who may, and when it all happens.
+"""A batch that pauses between layers lets a more urgent one go first: which requests may, and when.
 
-The hand-worked runs have one rank that computes 500 FLOP/s, nothing to send before decode, and a dense model
-of four layers. Per layer, n tokens take 128 n (projections) + 16 n (n + 1) / 2 (scores) + 192 n FLOPs (MLP):
+The hand-worked runs have one rank that computes 500 FLOP/s, nothing to send before decode, and a dense
+model of four layers. Per layer, n tokens take 128 n (projections) + 16 n (n + 1) / 2 (scores) + 192 n
+FLOPs (MLP):
 
     long, 100 tokens    12,800 + 80,800 + 19,200 = 112,800 FLOPs, 225.6 s a layer, 902.4 s in all
     short, 10 tokens     1,280 +    880 +  1,920 =   4,080 FLOPs,  8.16 s a layer, 32.64 s in all
@@ -89,8 +90,8 @@ def test_who_is_due_after_one_of_the_batch_waits() -> None:
 
 
 def test_several_go_first_while_each_is_in_time_behind_the_others() -> None:
-    """Turns at 500, 530 and 560 for who is due at 560, 570 and 620: 550 and 610 are in time, 580 is not. The
-    second takes no turn then: the third's is at 530."""
+    """Turns at 500, 530 and 560 for requests due at 560, 570 and 620: 550 and 610 are in time, 580 is
+    not. So the second takes no turn, and the third has its turn at 530."""
     queue = [short(4, due_s=620), short(3, due_s=570), short(2, due_s=560)]
     assert chosen(*queue) == [2, 4]
 
@@ -172,8 +173,8 @@ def test_without_preemption_a_short_prompt_waits_for_the_end_of_a_long_batch() -
 
 
 def test_with_preemption_it_goes_between_two_layers_of_the_long_batch() -> None:
-    """It arrives at 100. The batch pauses after two layers, at 451.2, with 451.2 s to go; the short one takes
-    32.64 s, the long one ends that much later."""
+    """It arrives at 100. The batch pauses after two layers, at 451.2, with 451.2 s to go; the short one
+    takes 32.64 s, the long one ends that much later."""
     record = played(one_rank(2, LONG, short()))
     assert prefill_s(record) == {1: (0, 935.04), 2: (451.2, 483.84)}
     first = {row.request: row.first_token_ns for row in record.requests}
@@ -184,8 +185,9 @@ def test_with_preemption_it_goes_between_two_layers_of_the_long_batch() -> None:
 
 
 def test_a_batch_may_be_preempted_at_several_pauses() -> None:
-    """A pause after each layer: request 2 goes after the second, where it has arrived, at 451.2. With that
-    the third layer ends at 709.44, where request 3 goes, due at 800: it would be late at 709.44 + 225.6."""
+    """A pause after each layer: request 2, which has arrived by then, goes after the second, at 451.2.
+    So the third layer ends at 709.44. Request 3, due at 800, goes then: it would be late at 709.44 +
+    225.6."""
     queue = (short(2, arrival_s=300, due_s=600), short(3, arrival_s=500, due_s=800))
     assert prefill_s(played(one_rank(1, LONG, *queue))) == {
         1: (0, 967.68),
@@ -195,7 +197,7 @@ def test_a_batch_may_be_preempted_at_several_pauses() -> None:
 
 
 def test_pauses_at_which_nothing_goes_first_take_no_time() -> None:
-    """Due at 960 the short one is in time behind the batch: at 451.2, 451.2 s + 50 are 952.4."""
+    """Due at 960, the short one is in time after the batch: 451.2 + 451.2 + 50 = 952.4."""
     later = short(due_s=960)
     paused, straight = (played(one_rank(layers, LONG, later)) for layers in (2, None))
     assert paused.requests == straight.requests
@@ -204,9 +206,9 @@ def test_pauses_at_which_nothing_goes_first_take_no_time() -> None:
 
 
 def test_split_prompts_and_preemption_go_together() -> None:
-    """50 tokens of the long prompt per batch: 6,400 + 16 x 1,275 + 9,600 = 36,400 FLOPs, 72.8 s a layer, and
-    then 6,400 + 16 x 3,775 + 9,600 = 76,400, 152.8 s. The second part begins at 291.2 and pauses at 596.8,
-    before the short prompt of 500 is late: 596.8 + 305.6 + 50 > 700. It takes 32.64 s."""
+    """50 tokens of the long prompt per batch: 6,400 + 16 x 1,275 + 9,600 = 36,400 FLOPs, 72.8 s a layer,
+    and then 6,400 + 16 x 3,775 + 9,600 = 76,400, 152.8 s. The second part begins at 291.2 and pauses at
+    596.8, before the short prompt of 500 is late: 596.8 + 305.6 + 50 > 700. It takes 32.64 s."""
     record = played(one_rank(2, LONG, short(arrival_s=500), chunk_tokens=50))
     assert prefill_s(record) == {1: (0, 935.04), 2: (596.8, 629.44)}
     rows = {row.request: row for row in record.requests}

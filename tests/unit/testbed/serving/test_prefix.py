@@ -1,4 +1,4 @@
-"""The prefix index of a unit, and the choice of whom to fetch a prefix from."""
+"""The prefix index of a unit, and the choice of replicas to fetch a prefix from."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whose turn it is in a prefill queue, with request control and without."""
+"""Which request of a prefill queue comes next, with request control and without."""
 
 import msgspec
 import pytest
@@ -12,13 +12,13 @@ FCFS = RequestControl(order=QueueOrder.FCFS)
 
 
 def waiting(number: int, due_ns: int, *, unloaded_ns: int = 0, arrival_ns: int = 0) -> Request:
-    """8 tokens, of which two such requests fill a batch."""
+    """A request of 8 tokens; two of them fill a batch."""
     request = prompt(number, 8, arrival_ns=arrival_ns, slo_ns=due_ns - arrival_ns)
     return msgspec.structs.replace(request, unloaded_ns=unloaded_ns)
 
 
 def behind(queue: list[Request], *, now_ns: int = 0, most: int = 99) -> list[int]:
-    """The ids of who is in time, given up and lost, in that order, where each takes the unit 10 ns."""
+    """The ids of the requests in time, given up and lost, if each takes the unit 10 ns."""
     three = standing(queue, now_ns=now_ns, unit_ns=lambda _: 10.0, most=most)
     return [request.id for each in three for request in each]
 
@@ -105,8 +105,8 @@ def test_a_lost_request_is_served_last_but_served() -> None:
 
 
 def test_up_to_its_share_of_the_queue_is_given_up() -> None:
-    """A turn takes 9.984 s. Of four requests due at 5 s the first has its turn at 1 ns; 0.3 of 4 lets one
-    of the others pass to the end, 0.5 two."""
+    """A turn takes 9.984 s. Of four requests due at 5 s, the first has its turn at 1 ns. A budget of 0.3
+    of 4 gives up one of the others, 0.5 two."""
     queue = [waiting(number, 5 * 10**9) for number in (1, 2, 3, 4)]
     assert batches(RequestControl(), *queue)[0] == [1, 3]
     assert batches(RequestControl(drop_budget=0.5), *queue)[0] == [1, 4]

@@ -1,4 +1,4 @@
-"""The batches of a run, made again from what happened in it, and followed by a fabric."""
+"""The batches of a run, formed again from its events, and run by a fabric."""
 
 import msgspec
 import pytest
@@ -32,7 +32,7 @@ def test_a_run_that_follows_its_own_batches_is_the_same_run() -> None:
 
 
 def test_other_links_follow_the_same_batches() -> None:
-    """With links of a tenth of the rate batches would be others; followed, every flow is there."""
+    """Links at a tenth of the rate would lead to other batches; with the plans, every flow is there."""
     made = few()
     record = played(made)
     slow = resolve(
@@ -55,9 +55,9 @@ def test_a_planned_batch_waits_for_its_requests_and_for_its_unit() -> None:
     [two] = system.batch_done(3, one.id)
 
     followed = PlannedBatches([one, two])
-    assert followed.arrive(0, second) == []  # the first batch has not its request
+    assert followed.arrive(0, second) == []  # the first batch still lacks its request
     assert followed.arrive(0, first) == [one]
-    assert followed.batch_done(5, one.id) == []  # of the second batch a request is missing
+    assert followed.batch_done(5, one.id) == []  # the second batch still lacks a request
     assert followed.arrive(6, third) == [two]
     with pytest.raises(ValueError, match="not running"):
         followed.batch_done(7, one.id)

@@ -79,7 +79,7 @@ def test_the_candidates_are_the_same_in_every_process() -> None:
 
 
 def test_prefixes_spread_evenly_over_the_units() -> None:
-    """2,000 first candidates over 8 units: 250 each, standard deviation 14.8; the second ones alike."""
+    """2,000 first candidates over 8 units: 250 each, standard deviation 14.8; second ones the same."""
     pairs = [candidates(prompt(0, 9, (block,)), 8) for block in range(2000)]
     assert all(first != second for first, second in pairs)
     for place in (0, 1):
@@ -132,7 +132,7 @@ def test_dual_hash_leaves_its_units_when_both_would_be_too_late() -> None:
 
 
 def test_kv_aware_adds_up_the_times_of_a_unit() -> None:
-    """5 + 1 + 4, 0 + 9 + 2 and 3 + 0 + 7: 10, 11 and 10; the first of the equal ones."""
+    """5 + 1 + 4, 0 + 9 + 2 and 3 + 0 + 7: 10, 11 and 10; the first wins the tie."""
     views = [
         UnitView(queued_tokens=9, cached_tokens=0, queue_ns=queue, transfer_ns=transfer, compute_ns=compute)
         for queue, transfer, compute in ((5, 1, 4), (0, 9, 2), (3, 0, 7))
@@ -158,7 +158,7 @@ def test_compute_is_the_new_tokens_at_the_pace_of_the_unit_and_their_scores() ->
 
 
 def test_transfer_is_what_the_victims_nic_needs_and_compute_does_not_hide() -> None:
-    """4 tokens x 32 B = 128 B at 100 B/s: 1.28 s. Of the second of two layers 1 s of compute hides half."""
+    """4 tokens x 32 B = 128 B at 100 B/s: 1.28 s. 1 s of compute over two layers hides 0.5 s of it."""
     idle = PortBytes(TOPOLOGY)
     assert transfer_ns(TINY, FETCHED, "p0", idle, hidden_ns=0, queue_ns=0) == pytest.approx(1.28e9)
     assert transfer_ns(TINY, FETCHED, "p0", idle, hidden_ns=1e9, queue_ns=0) == pytest.approx(0.78e9)
@@ -166,7 +166,7 @@ def test_transfer_is_what_the_victims_nic_needs_and_compute_does_not_hide() -> N
 
 
 def test_what_the_victim_has_still_to_send_comes_first() -> None:
-    """100 B to another server leave the same NIC: 1 s more. Once they are taken off, no more."""
+    """100 B to another server leave through the same NIC: 1 s more, until they are taken off."""
     busy = PortBytes(TOPOLOGY)
     victim, other = PLACEMENT.node_of(2), PLACEMENT.node_of(1)
     busy.add("other", {(victim, other): 100.0})
@@ -184,7 +184,7 @@ def test_what_is_sent_for_while_queued_is_hidden_by_the_queue() -> None:
 
 
 def test_kv_aware_weighs_a_fetch_against_a_queue() -> None:
-    """p0 has the prefix, and a long prompt to compute first: one block is fetched by the idle p1 rather."""
+    """p0 has the prefix, but a long prompt to compute first. So the idle p1 fetches one block instead."""
     topology, placement = placed()
     system = ServingSystem(job(topology, placement, router="kv-aware", max_batch_tokens=64))
     system.arrive(0, prompt(0, 9, (1, 2)))
@@ -205,7 +205,7 @@ def test_kv_aware_weighs_a_fetch_against_a_queue() -> None:
 
 
 def test_network_aware_looks_at_the_busiest_port_then_at_the_next() -> None:
-    """All ways begin at a NIC with 4 s to send; the second worker's other port has least."""
+    """All paths begin at a NIC with 4 s to send; the second worker's other port has the least."""
     choice = make_decode_choice(_options(decode_choice="network-aware"))
     ways = ((4.0, 3.0), (4.0, 1.0), (4.0, 2.0))
     assert choice.choose([WorkerView(tokens=0, ports_s=ports) for ports in ways]) == 1
@@ -213,9 +213,10 @@ def test_network_aware_looks_at_the_busiest_port_then_at_the_next() -> None:
 
 
 def test_decode_workers_behind_one_nic_share_what_is_on_its_way() -> None:
-    """Servers of two ranks: workers 4 and 5 are on one, 6 is alone. The first request goes to 4, the second
-    to 6, for 5 has the first one's KV before it. The third finds 8 tokens on the way to the one NIC and 12 to
-    the other, and behind the one worker 5 without any. When its first token is out, it is 8 and 12 again."""
+    """Servers of two ranks: workers 4 and 5 share one, 6 is alone. The first request goes to 4. The
+    second goes to 6, because 5 shares a NIC with the first one's KV. The third finds 8 tokens on the way
+    to one NIC and 12 to the other, and goes to worker 5. When its first token is out, it is 8 and 12
+    again."""
     topology, placement = placed(decode=3, servers=4, layout=Layout.PACKED, ranks_per_server=2)
     system = ServingSystem(
         job(topology, placement, decode_choice="network-aware", router="round-robin", max_batch_tokens=64)

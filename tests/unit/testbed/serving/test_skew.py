@@ -1,4 +1,4 @@
-"""Routing that is not in balance: some experts are more popular than others."""
+"""Experts that are not in balance: some are more popular than others."""
 
 import pytest
 from serving_world import GPU, MOE, placed, prompt
@@ -46,7 +46,7 @@ def test_who_is_popular_depends_on_seed_and_layer_alone() -> None:
 
 
 def test_popular_experts_are_drawn_evenly() -> None:
-    """Over 2000 layers each of 4 experts is the most popular one 500 times; 80 are 4 standard deviations."""
+    """In 2000 layers, each of 4 experts is the most popular one 500 times; 80 is 4 standard deviations."""
     most = [max(range(4), key=lambda i: shares[i]) for shares in (_shares(4, layer=x) for x in range(2000))]
     for expert in range(4):
         assert abs(most.count(expert) - 500) < 80
@@ -80,8 +80,8 @@ def test_without_skew_all_experts_are_alike() -> None:
 
 
 def test_the_busiest_rank_of_each_layer_makes_the_batch_longer() -> None:
-    """Attention 1296 / 500 s, experts 3840 / 500 s by the larger share, in each of 2 layers. The largest
-    experts of top-2 are at most 12/25 of the visits, below the cap of 1/2."""
+    """Attention 1296 / 500 s, experts 3840 / 500 s times the larger share, in each of 2 layers. With
+    top-2, the most popular expert has 12/25 of the visits, below the cap of 1/2."""
     _, placement = placed(units=1)
     largest = [max(member_shares(2, experts=4, top_k=2, skew=1.0, seed=7, layer=layer)) for layer in (0, 1)]
     seconds = sum(1296 / 500 + 3840 * share / 500 for share in largest)

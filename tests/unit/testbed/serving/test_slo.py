@@ -39,8 +39,8 @@ def test_without_reuse_there_is_no_s1() -> None:
 def test_on_a_slow_network_layers_wait_for_s1_and_s3_queues_at_the_nic() -> None:
     """1 B/s NICs and a dense model on one rank, so no collectives: s1 = 64 s, s3 = 128 s.
 
-    c = (4 x 128 + 16 x 26 + 4 x 192) / 500 = 3.392 s; t_0 = 67.392, f_0 = 195.392; t_1 = 131.392,
-    f_1 = f_0 + 128 = 323.392. Decode: 2 x (64 + 96) x 2 + 256 = 896 B, 0.896 s.
+    c = (4 x 128 + 16 x 26 + 4 x 192) / 500 = 3.392 s; t_0 = 67.392, d_0 = 195.392; t_1 = 131.392,
+    d_1 = d_0 + 128 = 323.392. Decode: 2 x (64 + 96) x 2 + 256 = 896 B, 0.896 s.
     """
     topology, placement = placed(per_unit=1, servers=3, model=DENSE, nic_bps=8)
     assert _unloaded(8, 4, topology, placement, DENSE) == 324_288_000_000

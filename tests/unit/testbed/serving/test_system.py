@@ -33,7 +33,7 @@ def test_a_busy_unit_collects_its_queue_into_the_next_batch() -> None:
 
 
 def test_the_least_queued_unit_is_chosen_by_tokens_not_by_requests() -> None:
-    """12 tokens on p0; 4 and 4 fit behind p1 before it is as full."""
+    """12 tokens on p0; 4 and 4 fit on p1 before it is as full."""
     system = _system()
     units = [_unit_of(system, prompt(i, tokens)) for i, tokens in enumerate((12, 4))]
     assert units == ["p0", "p1"]
@@ -188,7 +188,7 @@ def test_a_batch_keeps_to_its_budget_unless_it_is_one_prompt(
 
 
 def _drive(prompts: list[tuple[int, int, bool]]) -> tuple[list[BatchPlan], ServingSystem]:
-    """Feed the prompts in order; where the flag says so, the oldest running batch ends after one."""
+    """Feed the prompts in order; if a prompt's flag is set, the oldest running batch ends after it."""
     system = _system(tp=2, per_unit=4, servers=9)
     plans: list[BatchPlan] = []
     running: list[BatchPlan] = []
