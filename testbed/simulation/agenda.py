@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Agenda:
-    """Acts to come. Those of one nanosecond run in the order in which they were planned."""
+    """Acts to come, by model time. Acts of one nanosecond run in the order in which they were planned."""
 
     def __init__(self) -> None:
         self._acts: list[tuple[int, int, Callable[[], None]]] = []
@@ -13,7 +13,7 @@ class Agenda:
         self.now_ns = 0
 
     def at(self, time_ns: int, act: Callable[[], None]) -> None:
-        """Run `act` at `time_ns`, or now if that has passed."""
+        """Plan `act` for `time_ns`, or for now if that has passed."""
         heapq.heappush(self._acts, (max(time_ns, self.now_ns), self._planned, act))
         self._planned += 1
 
@@ -21,7 +21,7 @@ class Agenda:
         return self._acts[0][0] if self._acts else None
 
     def take_due(self) -> Callable[[], None] | None:
-        """The next act of this nanosecond, taken off; None if there is none."""
+        """Remove and return the next act that is due now; None if there is none."""
         if self._acts and self._acts[0][0] <= self.now_ns:
             return heapq.heappop(self._acts)[2]
         return None

@@ -1,4 +1,4 @@
-"""Collectives of simulated ranks: round by round as they are, or as one stream where that is the same.
+"""Collectives of simulated ranks: round by round, or as one stream if that takes equally long.
 
 Times are model nanoseconds, sizes model bytes.
 """
@@ -14,23 +14,23 @@ from workers.rounds import Rounds
 from workers.spans import SpanKind
 
 EVEN = 0.01
-"""By how much of the larger two sizes may differ that count as alike."""
+"""Two sizes count as equal if they differ by at most this share of the larger one."""
 
 
 Proceed = Callable[[], None]
 RecordSpan = Callable[[int, SpanKind, str, str, int | None, int], None]
-"""Rank, kind, label, batch, layer, start: a span that ends now."""
+"""Records a span that ends now: rank, kind, label, batch, layer, start."""
 
 
 Messages = Sequence[tuple[int, int]]
 """Peers, and bytes for each."""
 
 SendMessages = Callable[[Messages, Callable[[int], None] | None], None]
-"""Sends messages of a flow now; what it is given is told of each peer that has its bytes, also of none."""
+"""Sends messages of a flow now. The callback, if any, gets each peer that has its bytes, even no bytes."""
 
 
 class Carrier(Protocol):
-    """What collectives need of a transport. Nothing is called back before the call has returned."""
+    """What collectives need from a transport. Nothing is called back before the call has returned."""
 
     def open_share(
         self,
@@ -41,25 +41,31 @@ class Carrier(Protocol):
         total: Mapping[int, int],
         done: Callable[[], None],
     ) -> SendMessages:
-        """Submit what member `index` sends to its peers in all rounds; `done` once it has all arrived.
+        """Submit what member `index` sends to its peers in all rounds.
 
-        It is one flow for the scheduler, sent round by round. `total` is the same object as long as it is
-        equal.
+        `done` is called once all of it has arrived.
+        To the scheduler, this share is one flow. It is sent round by round with the function that is
+        returned. Pass the same object for equal totals, so that the share is worked out only once.
         """
         ...
 
     def open_group(self, step: Collective, batch: str, layer: int, done: Callable[[], None]) -> None:
-        """SendMessages what all members send as one flow, all connections in lockstep; `done` at its end."""
+        """Send what all members send as one flow, with its connections in lockstep; `done` at its end."""
         ...
 
 
 def even(step: Collective, members: int) -> bool:
     """Whether `step` can go as one stream: alone, its last byte arrives when it would message by message.
 
-    A ring all-reduce can: all members send alike in all rounds. So can an all-gather of shards of one size,
-    and an all-to-all of which every member sends alike to all others (a dispatch to experts), or is
-    sent alike by all others (a combine). A tree, where members have different parts, and ring attention,
-    which waits for compute, cannot. What has nothing to send need not.
+    These can:
+
+    - a ring all-reduce, in which all members send equally much in all rounds;
+    - an all-gather of equal shards;
+    - an all-to-all in which every member sends equally much to all others (a dispatch to experts), or gets
+      equally much from all others (a combine).
+
+    A tree all-reduce cannot, because its members have different parts, nor can ring attention, which waits
+    for compute. A collective with nothing to send need not.
     """
     if members == 1:
         return False
@@ -76,7 +82,7 @@ def even(step: Collective, members: int) -> bool:
 
 
 def _all_alike(rows: Sequence[tuple[int, ...]]) -> bool:
-    """Of each row all but what is on the diagonal, which is not sent."""
+    """Whether the sizes in each row are alike. The diagonal does not count, because it is not sent."""
     return all(_alike(row[:i] + row[i + 1 :]) for i, row in enumerate(rows))
 
 
@@ -86,11 +92,11 @@ def _alike(sizes: Sequence[int]) -> bool:
 
 
 class _Script:
-    """Who sends what in all rounds of a collective, worked out once for all layers that are alike.
+    """What each member sends in each round of a collective, worked out once for all layers that are alike.
 
-    `rounds[number][index]` has the messages of a member, those to a peer that has one of them already
-    (two trees can both have something for it), and how many messages it is sent. `totals[index]` are the
-    bytes for each peer.
+    `rounds[number][index]` has a member's first message to each peer, its further messages to the same
+    peers (both trees of a double tree can have one), and the number of messages that it receives.
+    `totals[index]` has the bytes for each peer in all rounds.
     """
 
     __slots__ = ("_kind", "_sizes", "rounds", "totals")
@@ -99,7 +105,7 @@ class _Script:
         self._kind = step.kind
         self._sizes = step.sizes
         rounds, parts = step.rounds(members), step.parts(members)
-        # Ring attention computes once more when nothing is left to send.
+        # Ring attention has one more block to compute over when nothing is left to send.
         count = len(step.round_seconds[0]) if step.round_seconds else rounds.count
         self.rounds = tuple(
             tuple(_of_member(rounds, parts, index, number) for index in range(members))
@@ -108,7 +114,7 @@ class _Script:
         self.totals = tuple(step.sent_by(index, members) for index in range(members))
 
     def tells(self, step: Collective) -> bool:
-        """Whether it is that of `step`, which is of the same group."""
+        """Whether this is the script of `step`, which is of the same group."""
         return self._kind is step.kind and self._sizes == step.sizes
 
 
@@ -130,7 +136,7 @@ def _of_member(
 class Collectives:
     """All collectives under way.
 
-    `groups` are the ranks of each process group; with `grouped`, those that are `even` go as one
+    `groups` are the ranks of each process group. With `grouped`, collectives that are `even` go as one
     stream. `span` records the rounds of ring attention.
     """
 
@@ -152,7 +158,7 @@ class Collectives:
         self._scripts: dict[tuple[str, str], _Script] = {}
 
     def join(self, step: Collective, batch: str, layer: int, rank: int, resume: Proceed) -> None:
-        """`rank` has come to `step`; `resume` is called when it may go on."""
+        """`rank` has reached `step`. `resume` is called when it may go on."""
         exchange = self._under_way.get(step.id)
         ranks = self._groups[step.group]
         if exchange is None:
@@ -175,7 +181,7 @@ class Collectives:
 
 
 class _Together:
-    """A collective as one stream: it begins with its last member and ends for all at once."""
+    """A collective as one stream: it begins when its last member joins, and ends for all at once."""
 
     __slots__ = ("_batch", "_carrier", "_layer", "_members", "_over", "_resume", "_step")
 
@@ -204,10 +210,10 @@ class _Together:
 class _Exchange:
     """A collective round by round.
 
-    A message is sent when both its ends are in its round: the receiver's buffer is not there before. So
-    it is with gloo, and with NCCL for what its own buffers do not hold. A member is in a round until
-    what it sends has arrived, what it is sent is there and, in ring attention, the block is computed over; in
-    its last round also until its flow is complete.
+    A message is sent when both its ends are in its round, because the receiver has no buffer before. The
+    same holds for gloo, and for NCCL beyond what its own buffers hold. A member is in a round until all
+    that it sends and receives in it has arrived. In ring attention, it also has to compute over its
+    block. In the last round, its flow also has to be complete.
     """
 
     __slots__ = (
@@ -276,7 +282,7 @@ class _Exchange:
         self._enter(index, 0)
 
     def _enter(self, index: int, number: int) -> None:
-        """Begin round `number`, and the next ones as long as there is nothing to wait for."""
+        """Begin round `number`, and further ones as long as there is nothing to wait for."""
         while number <= self._last:
             first, further, expected = self._rounds[number][index]
             waits = len(first) + len(further) + expected
@@ -288,7 +294,7 @@ class _Exchange:
             self._round[index] = number
             self._waits[index] = waits
             ready = self._ready(index, number, first)
-            if further:  # apart: NCCL has a connection for each tree
+            if further:  # one by one: NCCL has a connection for each tree
                 for message in self._ready(index, number, further):
                     self._send[index]((message,), self._arrive[index])
             if ready:
@@ -302,7 +308,7 @@ class _Exchange:
         self._through(index)
 
     def _ready(self, index: int, number: int, messages: Messages) -> Messages:
-        """Those whose receivers are in the round; the others are held back until they are."""
+        """The messages whose receivers are in the round. Others are held back until their receivers are."""
         rounds = self._round
         for peer, _ in messages:
             if rounds[peer] != number:
@@ -330,7 +336,7 @@ class _Exchange:
         self._happened(index)
 
     def _arrived(self, index: int, peer: int) -> None:
-        """A message of member `index` is at `peer`; both are in its round."""
+        """A message of member `index` has arrived at `peer`. Both are in its round."""
         waits = self._waits
         waits[peer] -= 1
         if waits[peer] == 0:
@@ -345,7 +351,7 @@ class _Exchange:
             self._happened(index)
 
     def _happened(self, index: int) -> None:
-        """One of the things that a member waits for in its round."""
+        """One of the things that a member waits for in its round has happened."""
         self._waits[index] -= 1
         if self._waits[index] == 0:
             self._enter(index, self._round[index] + 1)
@@ -357,14 +363,14 @@ class _Exchange:
         self._unfinished -= 1
         if self._unfinished == 0:
             self._over()
-            # They lead back here: without them nothing of this is left for the garbage collector to find.
+            # These refer back to this object. Without them it needs no garbage collector to be freed.
             self._arrive.clear()
             self._send.clear()
             self._resume.clear()
         resume()
 
     def _record_wait(self, index: int) -> None:
-        """Ring attention has waited for bytes since the last block was computed over."""
+        """Record that ring attention has waited for bytes since it computed over the last block."""
         if self._since_ns[index] < self._agenda.now_ns:
             self._record(index, SpanKind.COLLECTIVE, self._since_ns[index])
 

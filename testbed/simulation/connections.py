@@ -1,4 +1,4 @@
-"""The paths of connections: of lanes, of the members of a group, of single flows."""
+"""The paths of connections: those of lanes, of group members and of single flows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from testbed.topology import server_ip
 
 
 def ports_of_network(job: Job) -> dict[PortId, int]:
-    """The ports that the network is made of, bits/s; with `separate` a set of them for each stage."""
+    """The ports of the simulated network, in bits/s. With `separate`, each stage has ports of its own."""
     if not job.simulation.separate:
         return {link.id: link.bps for link in job.topology.links}
     return {separate(stage, link.id): link.bps for stage in Stage for link in job.topology.links}
@@ -24,9 +24,9 @@ def separate(stage: Stage, port: PortId) -> PortId:
 
 
 class Route:
-    """A path, its ports as the network names and numbers them, and the bytes that took it so far.
+    """A path, the names and numbers of its ports in the network, and the bytes that took it so far.
 
-    `narrowest` is what its narrowest port carries, bytes per nanosecond; None of a path without ports.
+    `narrowest` is the rate of its narrowest port, in bytes per nanosecond; None if it has no ports.
     """
 
     __slots__ = ("carried", "names", "narrowest", "path", "ports")
@@ -48,8 +48,9 @@ class Route:
 class Connections:
     """Finds the route of a connection between two ranks.
 
-    With the choice `hash` a connection has one route for good (`by_flow` is false). Any other choice is
-    asked about each flow, when it is submitted: the scheduler is told which ports it loads.
+    With the path choice `hash`, a connection keeps one route, and `by_flow` is false. Any other choice
+    picks a path for each flow when it is submitted, because the scheduler needs to know which ports it
+    loads.
     """
 
     def __init__(self, job: Job, network: FluidNetwork, busy: Busy) -> None:
@@ -66,19 +67,19 @@ class Connections:
         self._members: dict[tuple[str, int], dict[int, Route]] = {}
 
     def routes(self) -> Iterable[Route]:
-        """All that were ever given."""
+        """All routes that have been used so far."""
         return self._routes.values()
 
     def of_lane(self, stage: Stage, src: int, dst: int, number: int) -> Route:
-        """Of lane `number` between two ranks."""
+        """The route of lane `number` between two ranks."""
         return self._hashed(stage, src, dst, _lane_key(stage, src, dst, number))
 
     def of_flow(self, flow: str, stage: Stage, src: int, dst: int, size: int) -> Route:
-        """Of one transfer, as the choice has it."""
+        """The route of one transfer, from the path choice."""
         return self._chosen(flow, stage, src, dst, size, _lane_key(stage, src, dst, 0))
 
     def of_member(self, group: str, index: int) -> dict[int, Route]:
-        """By peer, of what member `index` of `group` sends."""
+        """The route from member `index` of `group` to each peer."""
         known = self._members.get((group, index))
         if known is None:
             members = self._placement.groups[group]
@@ -92,7 +93,7 @@ class Connections:
         return known
 
     def of_share(self, flow: str, group: str, index: int, sizes: Mapping[int, int]) -> dict[int, Route]:
-        """By peer, of one share of a collective, as the choice has it."""
+        """The route to each peer for one share of a collective, from the path choice."""
         members = self._placement.groups[group]
         return {
             peer: self._chosen(

@@ -14,7 +14,7 @@ class SimulatedFabric:
     name = "sim"
 
     def requirements(self) -> list[Requirement]:
-        """Python is all it needs."""
+        """Only Python, which is always there."""
         return [Requirement(name="Python", ok=True, detail=sys.version.split()[0])]
 
     def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:

@@ -1,4 +1,4 @@
-"""The laws every simulated run must keep, checked while it runs and at its end.
+"""The invariants of every simulated run, checked while it runs and at its end.
 
 docs/concepts/invariants.md lists them.
 """
@@ -9,15 +9,16 @@ from controller.flow import PortId
 from testbed.record import Check, Fidelity
 from testbed.simulation.links.network import FluidNetwork
 
-_ROUNDING = 1e-6  # shares of a byte count that binary floating point may lose
-_RATES = 1e-9  # the same of a rate
+_ROUNDING = 1e-6  # the share of a byte count that floating-point rounding may lose
+_RATES = 1e-9  # the same for a rate
 
 
 class Invariants:
-    """Counts what is broken. A broken one is a bug of the simulator: the run says that it is unfaithful.
+    """Counts violations. A violation is a bug of the simulator, and makes the run unfaithful.
 
-    The numbers are those of docs/concepts/invariants.md. With `on` false only what costs nothing is checked.
-    Max-min fairness is checked only where priority is strict, without a guarantee for the levels below.
+    The numbers are those of docs/concepts/invariants.md. If `on` is false, only the checks that cost no
+    time are made. Max-min fairness is checked only if priority is strict, without a guarantee for lower
+    levels.
     """
 
     def __init__(self, network: FluidNetwork, *, on: bool = True) -> None:
@@ -31,13 +32,13 @@ class Invariants:
         self._disorder = 0
 
     def moment(self, now_ns: int) -> None:
-        """The next moment is to be at `now_ns`, as the agenda, the network and the scheduler have it."""
+        """The agenda, the network and the scheduler want the next moment at `now_ns`."""
         if now_ns < self._last_ns:
             self._back += 1
         self._last_ns = max(self._last_ns, now_ns)
 
     def sample(self) -> None:
-        """The network is settled, and it is time for a thorough look."""
+        """Check all streams. Call `settle` of the network before."""
         if not self._on:
             return
         self._fullest = max(self._fullest, self._network.fullest_now())
@@ -47,8 +48,11 @@ class Invariants:
     def flow_done(
         self, submit_ns: int, permit_ns: int, finish_ns: int, size: int, narrowest: float | None
     ) -> None:
-        """A flow is complete. `narrowest` is the bytes per nanosecond of its narrowest port, where it has
-        one path; None where it has several or none."""
+        """A flow of `size` bytes is complete.
+
+        `narrowest` is the rate of its path's narrowest port, in bytes per nanosecond; None if it has
+        several paths or no ports.
+        """
         if self._on:
             if not submit_ns <= permit_ns <= finish_ns <= self._last_ns:
                 self._disorder += 1
@@ -65,8 +69,11 @@ class Invariants:
         owed: Mapping[PortId, float],
         now_ns: int,
     ) -> Fidelity:
-        """At the end. `ended` is counted in the results, not by what ended the run; `owed` are the bytes that
-        flows had for each port."""
+        """Return the checks of the whole run, at its end.
+
+        `ended` is counted in the results, not by what ended the run. `owed` are the bytes that flows put on
+        each port.
+        """
         sent = self._network.sent_bytes(now_ns).sum(axis=1)
         lost = max(
             (

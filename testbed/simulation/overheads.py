@@ -1,6 +1,6 @@
-"""What a machine adds to ideal links, as far as it concerns single connections.
+"""What a machine adds to ideal links, for single connections.
 
-docs/concepts/validation.md says how it is measured.
+docs/concepts/validation.md says how these overheads are measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,10 @@ from workers.plan import Collective, CollectiveKind
 
 
 class Bursts:
-    """What ports that were idle let pass at once: token buckets of `burst_bytes`, full at the start.
+    """The bytes that ports let pass at once after they were idle: token buckets of `burst_bytes`.
 
-    A bucket fills at the port's rate while nothing is sent there, and is emptied by what begins then.
+    A bucket is full at the start. It fills at the port's rate while no connection uses the port, and what a
+    connection lets pass at its beginning is taken from it.
     """
 
     def __init__(self, network: FluidNetwork, burst_bytes: int) -> None:
@@ -25,13 +26,13 @@ class Bursts:
         self._moment: dict[int, tuple[int, float]] = {}
 
     def credit(self, now_ns: int, ports: Sequence[int], sharing: int) -> float:
-        """The bytes that pass at once of a connection that begins, one of `sharing` that begin together."""
+        """The bytes that pass at once when a connection begins, as one of `sharing` that begin together."""
         return min(
             min(self._at_begin_of(now_ns, port) / sharing, self._tokens_of(now_ns, port)) for port in ports
         )
 
     def begins(self, now_ns: int, ports: Sequence[int], passed: float) -> None:
-        """A connection begins; `passed` bytes went at once."""
+        """A connection begins, and `passed` of its bytes have passed at once."""
         for port in ports:
             self._tokens[port] = self._tokens_of(now_ns, port) - passed
             self._idle_since_ns[port] = now_ns
@@ -43,7 +44,7 @@ class Bursts:
             self._idle_since_ns[port] = now_ns
 
     def _at_begin_of(self, now_ns: int, port: int) -> float:
-        """What the port had when this moment began: connections that begin together get even parts."""
+        """The port's tokens when this moment began. Connections that begin together share them evenly."""
         moment = self._moment.get(port)
         if moment is None or moment[0] != now_ns:
             moment = self._moment[port] = now_ns, self._tokens_of(now_ns, port)
@@ -58,7 +59,10 @@ class Bursts:
 
 
 def connections_beside(step: Collective, index: int) -> dict[int, tuple[int, int]]:
-    """By peer of member `index` in an all-to-all: how many it sends to, and how many send to the peer."""
+    """For each peer in an all-to-all: to how many member `index` sends, and how many send to the peer.
+
+    Empty for other collectives.
+    """
     if step.kind is not CollectiveKind.ALL_TO_ALL:
         return {}
     members = range(len(step.sizes))
@@ -73,10 +77,11 @@ def connections_beside(step: Collective, index: int) -> dict[int, tuple[int, int
 def all_to_all_caps(
     beside: Mapping[int, tuple[int, int]], routes: Mapping[int, Route], goodput: float
 ) -> dict[int, float]:
-    """By peer, the most that a connection gets, bytes per nanosecond; `beside` as of `connections_beside`.
+    """For each peer, the highest rate of the connection to it, in bytes per nanosecond.
 
-    Where a member sends to several that are sent by several, each connection gets no more than `goodput`
-    of an even part of its narrowest port.
+    `beside` is from `connections_beside`. If a member sends to several peers, and several members send to a
+    peer, their connection gets at most `goodput` of an even part of its narrowest port. Other connections
+    have no limit.
     """
     return {
         peer: goodput * route.narrowest / max(beside[peer])

@@ -1,7 +1,7 @@
-"""Which of its equal-cost paths a connection takes: the hook, and the choices that come with it.
+"""Which of its equal-cost paths a connection takes: the interface of path choices, and the built-in ones.
 
-A choice of another package is found by the entry point group `mfs.path_choices`: a name, and a class
-or function that makes a `PathChoice` from the seed of the run.
+Other packages add choices under the entry point group `mfs.path_choices`. An entry point has a name, and a
+class or function that makes a `PathChoice` from the seed of the run.
 """
 
 import difflib
@@ -18,19 +18,19 @@ from testbed.topology import PortPath
 ENTRY_POINT_GROUP = "mfs.path_choices"
 
 Busy = Callable[[PortId], float]
-"""Seconds of work a port still has: the bytes that flows under way have left for it, over its rate."""
+"""Seconds of work that a port has left: the bytes that flows have still to send over it, over its rate."""
 
 
 class PathChoiceError(ValueError):
-    """There is no such choice, or another package's does not load."""
+    """There is no such path choice, or one of another package does not load."""
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """What a path is chosen for: one flow on a lane, or what a share of a collective sends to one peer.
 
-    `key` is the name of the TCP connection that carries it in the emulation, and what is hashed there:
-    `S3.2-9.0#0` for lane 0 of S3 from rank 2 to rank 9, `p0.ep0:3-h2` for all that rank 3 sends in group
-    `p0.ep0` to server h2. `src_ip` and `dst_ip` are the servers' (`testbed.topology.server_ip`).
+    The emulated fabric hashes the same `key`, the name of its TCP connection: `S3.2-9.0#0` for lane 0 of S3
+    from rank 2 to rank 9, and `p0.ep0:3-h2` for all that rank 3 sends to server h2 in group `p0.ep0`.
+    `src_ip` and `dst_ip` are those of the servers (`testbed.topology.server_ip`).
     """
 
     src_ip: str
@@ -42,17 +42,17 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PathChoice(Protocol):
-    """Asked about a flow when it is submitted. May keep what it learns, but has to be deterministic."""
+    """Chooses a path when a flow is submitted. May keep state, but has to be deterministic."""
 
     def choose(self, paths: Sequence[PortPath], connection: Connection, busy: Busy) -> int:
-        """The index in `paths`, of which there is at least one, for `connection`."""
+        """The index of the path for `connection`. `paths` is not empty."""
         ...
 
 
 class Hash:
     """ECMP: a hash of addresses, key and seed, so every flow of a connection takes the same path.
 
-    The draw is the emulated fabric's (docs/decisions/0003-ecmp-key.md).
+    The emulated fabric hashes in the same way (docs/decisions/0003-ecmp-key.md).
     """
 
     def __init__(self, seed: int) -> None:
@@ -69,10 +69,11 @@ class Hash:
 
 
 class LeastLoaded:
-    """The path whose busiest port has the least to do; of equals the one whose next busiest has, and so on.
+    """The path whose busiest port has the least to do. In a tie, the next busiest ports decide, and so on.
 
-    So the ports that all paths share do not decide. Of paths that are alike, the first after the hashed
-    one. Sees every queue of the network at once: an upper bound for what load balancing can know.
+    So ports that all paths share do not matter. If all ports tie, the first path from the hashed one on
+    wins. This choice sees every queue of the network at once: an upper bound for what load balancing can
+    know.
     """
 
     def __init__(self, seed: int) -> None:
@@ -98,14 +99,14 @@ PATH_CHOICES: Mapping[str, Callable[[int], PathChoice]] = {"hash": Hash, "least-
 
 
 def path_choice_names() -> list[str]:
-    """All names `make_path_choice` takes: ours, and those of installed packages, in alphabetical order."""
+    """All names that `make_path_choice` takes: built-in ones and those of installed packages, sorted."""
     return sorted({*PATH_CHOICES, *_installed()})
 
 
 def make_path_choice(name: str, seed: int) -> PathChoice:
-    """The choice called `name` for a run of `seed`.
+    """The path choice called `name`, for a run with this `seed`.
 
-    Raises `PathChoiceError` for an unknown name, and for one of another package that cannot be made.
+    Raises `PathChoiceError` for an unknown name, and for a choice of another package that does not load.
     """
     if name in PATH_CHOICES:
         return PATH_CHOICES[name](seed)
@@ -119,7 +120,7 @@ def make_path_choice(name: str, seed: int) -> PathChoice:
     point = points[name]
     try:
         choice: PathChoice = point.load()(seed)
-    except Exception as error:  # whatever the other package does wrong, say whose choice it is
+    except Exception as error:  # whatever goes wrong in the other package, name its choice
         raise PathChoiceError(f"path choice {name!r} ({point.value}) does not load: {error}") from error
     if not callable(getattr(choice, "choose", None)):
         raise PathChoiceError(f"path choice {name!r}: what {point.value} makes has no method choose")

@@ -1,4 +1,4 @@
-"""The ranks of a simulated run: what `workers.rank` does, with compute that takes what the plan says."""
+"""The ranks of a simulated run. They do what `workers.rank` does, and compute takes what the plan says."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,17 +31,17 @@ from workers.plan import BatchPlan, Compute, FetchPlan, LayerPlan
 from workers.spans import SpanKind
 
 _S1 = tuple[str, int | None, int]
-"""The S1 transfers of one batch, or of one request that was queued, to one rank for one layer."""
+"""The S1 transfers of one batch or fetch plan to one rank for one layer: its id, the layer, the rank."""
 
 _ByRank = tuple[Mapping[int, Sequence[Transfer]], Mapping[int, Sequence[Transfer]]]
-"""Of a layer: what each rank waits for, and what each posts."""
+"""For one layer: the S1 transfers that each rank waits for, and the S3 transfers that each posts."""
 
 _Loop = Iterator[Callable[[Proceed], None]]
-"""What a rank does with a batch: it yields what it waits for, a function that is told how to go on."""
+"""A rank's work on a batch. Where it waits, it yields a function that takes what to call to go on."""
 
 
 class SimulatedRanks:
-    """Does what `conductor` says, and tells it what happened."""
+    """Carries out the actions of `conductor`, and reports events to it."""
 
     def __init__(
         self, job: Job, conductor: Conductor, scheduler: Scheduler, transport: Transport, agenda: Agenda
@@ -79,7 +79,7 @@ class SimulatedRanks:
         self._do(self._conductor.act(self._agenda.now_ns))
         self._plan_act()
 
-    # --- what the conductor says ----------------------------------------------------------------
+    # --- actions of the conductor ---------------------------------------------------------------
 
     def _tell(self, event: Callable[..., Actions], *what: object) -> None:
         self._do(event(*what))
@@ -131,7 +131,6 @@ class SimulatedRanks:
                 self._s1_missing[key] = self._s1_missing.get(key, 0) + 1
 
     def _post(self, transfer: Transfer) -> None:
-        """What waits for what is the lanes' business."""
         if transfer.request is None:
             self._transport.post(transfer, partial(self._arrived, transfer.id))
         elif transfer.stage is Stage.KV_REUSE:
@@ -178,7 +177,7 @@ class SimulatedRanks:
     # --- the layer loop -------------------------------------------------------------------------
 
     def _rank(self, plan: BatchPlan, rank: int, mine: Sequence[_ByRank]) -> _Loop:
-        """The layer loop of one rank, to which `mine` tells its transfers of every layer."""
+        """The layer loop of one rank. `mine` has the transfers of every rank, layer by layer."""
         conductor, agenda = self._conductor, self._agenda
         place = plan.ranks.index(rank)
         start_ns = agenda.now_ns
@@ -213,13 +212,13 @@ class SimulatedRanks:
         self._report(conductor.rank_done, plan.id, rank, start_ns, agenda.now_ns)
 
     def _pause(self, plan: BatchPlan, rank: int, layer: int, go_on: Proceed) -> None:
-        """The rank is free for another batch until it is told to go on."""
+        """Pause a rank. It is free for another batch until the conductor lets it go on."""
         self._paused[plan.id].append(go_on)
         self._busy.discard(rank)
         self._report(self._conductor.paused, plan.id, rank, layer)
 
     def _report(self, event: Callable[..., Actions], *what: object) -> None:
-        """Tell the conductor as ranks of other fabrics do: by a message, which here takes no time."""
+        """Report to the conductor by a message, as the ranks of other fabrics do. Here it takes no time."""
         now_ns = self._agenda.now_ns
         self._agenda.at(now_ns, partial(self._tell, event, now_ns, *what))
 
@@ -227,7 +226,7 @@ class SimulatedRanks:
         return round(seconds * NS_PER_S) + (self._overheads.compute_ns if seconds > 0 else 0)
 
     def _go_on(self, rank: int, loop: _Loop) -> None:
-        """A rank runs its batches strictly in the order in which they were handed out."""
+        """Go on with a rank's batch. A rank runs its batches strictly in the order in which it got them."""
         wait = next(loop, None)
         if wait is not None:
             wait(partial(self._go_on, rank, loop))

@@ -1,4 +1,4 @@
-"""One simulated run: requests in, a record out. Deterministic; needs nothing but Python."""
+"""One simulated run: requests in, a record out. Deterministic; needs neither root nor other programs."""
 
 import time
 from collections.abc import Callable
@@ -23,10 +23,11 @@ _REPORT_S = 0.5
 
 
 class SimulatedRun:
-    """Plays `job` to its end.
+    """Runs `job` to its end.
 
-    In one nanosecond: what is due runs, in the order it was planned; then the scheduler looks; then
-    the links share anew. So what happens at one moment is known before anything moves.
+    In one nanosecond, the streams that have ended are taken first. Then the scheduler's tick runs, if it is
+    due, then all acts that are due, in the order in which they were planned. Last, the links share their
+    rates anew. So all that happens at one moment is known before anything moves.
     """
 
     def __init__(self, job: Job, progress: Callable[[RunProgress], None]) -> None:
@@ -73,14 +74,14 @@ class SimulatedRun:
             act()
             events += 1
         if self._conductor.done == self._conductor.total and not len(network):
-            return events  # the last of it: there is no next moment
+            return events  # that was the last moment
         before_ns = agenda.now_ns
         network.settle(before_ns)
         if self._watch.look(before_ns):
             self._invariants.sample()
         times = [t for t in (agenda.next_ns(), network.next_end_ns(), self._look_ns()) if t is not None]
         if not times:
-            raise RunFailed("nothing moves and nothing is to come: a bug")
+            raise RunFailed("nothing moves and nothing is planned: a bug of the simulator")
         self._invariants.moment(min(times))
         now_ns = agenda.now_ns = max(before_ns, min(times))
         self._moving += len(network) * (now_ns - before_ns)
@@ -94,11 +95,11 @@ class SimulatedRun:
         return events + len(finished)
 
     def _look_ns(self) -> int | None:
-        """When the scheduler is to look next, or to be told how far the flows are."""
+        """When the scheduler's next tick or the next progress report is due."""
         tick_ns = self._scheduler.next_tick_ns()
         if not len(self._network):
             return tick_ns
-        # Nothing was told while nothing was on its way: then it is due now.
+        # Without streams there are no progress reports, so the next one may be overdue.
         due_ns = max(self._progress_due_ns, self._agenda.now_ns)
         return due_ns if tick_ns is None or due_ns < tick_ns else tick_ns
 
@@ -123,8 +124,11 @@ class SimulatedRun:
             )
 
     def _facts(self, events: int) -> dict[str, str | int | float]:
-        """How large the run was: what happened, messages between ranks, how many moved at once (on average
-        over simulated time), and how often rates were worked out, of how many messages in all."""
+        """How large the run was.
+
+        `moving` is the number of streams on their way, on average over model time. `settlings` is how often
+        rates were worked out, and `worked_out` is for how many streams in all.
+        """
         settlings, worked_out = self._network.worked_out
         return {
             "events": events,

@@ -1,4 +1,4 @@
-"""A flow on its way over the fluid network, and the lane it has."""
+"""A flow on its way over the simulated network, and its lane."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,8 +10,8 @@ from testbed.simulation.links.network import Place, StreamId
 Done = Callable[[], None]
 Arrived = Callable[[int], None]
 Message = tuple[int, int, Arrived | None, int]
-"""A peer (-1: all of a group), bytes for it, what to call when they have arrived, and what they take besides
-their time on the links, in nanoseconds."""
+"""A peer (-1: all of a group), bytes for it, what to call when they have arrived, and nanoseconds that they
+take in addition to their time on the links."""
 
 
 class SimulatedLane(Lane["Sending"]):
@@ -26,11 +26,13 @@ class SimulatedLane(Lane["Sending"]):
 
 
 class Sending(Claim[SimulatedLane]):
-    """A flow on its way. `owed` are the bytes that have not arrived, `unsent` those not handed over yet.
+    """A flow on its way. `owed` bytes have not arrived, and `unsent` bytes have not been handed over yet.
 
-    A byte of a stream is `in_step` bytes of the flow: one, unless it stands for all connections of a group.
-    `after_ns` is what its next message takes besides its bytes, `then_ns` what those after that do. `caps`
-    bounds its connections by peer, bytes per nanosecond; `beside` says how many begin with each at its ends.
+    A byte of a stream stands for `in_step` bytes of the flow: 1, unless the stream stands for all
+    connections of a group. The next message takes `after_ns` in addition to its bytes, and later ones
+    take `then_ns`. `caps` limits the connection to each peer, in bytes per nanosecond. `beside` has, for
+    each peer, how many connections begin together at the sender and at the peer. `told` is what the
+    scheduler believes is left.
     """
 
     __slots__ = (
@@ -57,13 +59,13 @@ class Sending(Claim[SimulatedLane]):
 
     @property
     def place(self) -> Place:
-        """Where its streams stand among others on a link."""
+        """The place of its streams among the others on a link."""
         return self.wanted, self.order
 
     def bounds(self, peer: int) -> float | None:
-        """The most that a stream to `peer` may have, bytes per nanosecond.
+        """The highest rate of a stream to `peer`, in bytes per nanosecond; None: no limit.
 
-        A pace is for the flow: its streams get an even part of it.
+        A pace holds for the whole flow, so each of its streams gets an even part of it.
         """
         pace = None if self.rate_bps is None else self.rate_bps / 8e9 / max(1, len(self.streams))
         cap = self.caps.get(peer) if self.caps else None

@@ -1,4 +1,4 @@
-"""What members of a group send in a collective: where it goes, and what it puts on each port."""
+"""What the members of a group send in a collective: to which peers, and over which ports."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from workers.plan import Collective
 
 
 class MemberShare(NamedTuple):
-    """What one member sends: to each peer, in all, by which routes, and on each port."""
+    """What one member sends: bytes to each peer and in all, the route to each peer, bytes on each port."""
 
     total: Mapping[int, int]
     size: int
@@ -19,7 +19,7 @@ class MemberShare(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """What all members send together on each port, in all, and by their largest connection."""
+    """What all members send together: bytes on each port, in all, and over the largest connection."""
 
     load: dict[PortId, int]
     size: int
@@ -27,7 +27,7 @@ class Whole(NamedTuple):
 
 
 class Shares:
-    """Works shares out once while they stay the same: the layers of a batch are alike."""
+    """Works out shares, and keeps them while they stay the same: the layers of a batch are alike."""
 
     def __init__(self, groups: Mapping[str, tuple[int, ...]], connections: Connections) -> None:
         self._groups = groups
@@ -36,8 +36,10 @@ class Shares:
         self._wholes: dict[tuple[str, str], tuple[tuple[tuple[int, ...], ...], Whole]] = {}
 
     def of_member(self, step: Collective, index: int, total: Mapping[int, int]) -> MemberShare:
-        """Of member `index`, `total[peer]` bytes to each peer. `total` is the same object as long as it is
-        equal."""
+        """The share of member `index`, with `total[peer]` bytes to each peer.
+
+        Totals are compared by identity: for an equal but different object, the share is worked out again.
+        """
         key = step.group, index, step.label
         known = self._members.get(key)
         if known is None or known.total is not total or self._connections.by_flow:
@@ -47,7 +49,7 @@ class Shares:
         return known
 
     def of_group(self, step: Collective) -> Whole:
-        """Of the whole group of `step`."""
+        """The shares of the whole group of `step` together."""
         key = step.group, step.label
         known = self._wholes.get(key)
         if known is not None and known[0] == step.sizes and not self._connections.by_flow:

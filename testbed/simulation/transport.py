@@ -1,8 +1,9 @@
-"""Between what ranks send and the fluid network: lanes, levels, completions.
+"""What is between the ranks and the simulated network: lanes, levels and completions.
 
-Does what the emulated fabric's dispatcher and lanes do, without the time they take: a flow waits for
-a lane of its pair of ranks, the most urgent first; a lane that a more urgent flow waits for is lent
-its level; a share of a collective has a connection to each peer.
+It does what the dispatcher and the lanes of the emulated fabric do, but takes no time unless
+`simulation.overheads` says so. A flow waits for a lane of its pair of ranks, and the most urgent flow goes
+first. While all lanes are taken, a more urgent flow that waits lends its level to one of them. A share of a
+collective has a connection to each peer.
 """
 
 import math
@@ -30,7 +31,7 @@ _Pool = LanePool[SimulatedLane, Sending]
 
 
 class Transport:
-    """Carries the flows of `job` over `network` as `scheduler` says."""
+    """Carries the flows of `job` over `network`, at the levels that `scheduler` gives them."""
 
     def __init__(
         self,
@@ -61,11 +62,11 @@ class Transport:
 
     @property
     def submitted(self) -> int:
-        """How many flows there have been."""
+        """The number of flows submitted so far."""
         return self._claims.submitted
 
     def carried(self) -> dict[PortId, float]:
-        """The bytes that flows had for each port so far."""
+        """The bytes handed over for each port so far, without those that passed at once."""
         total: dict[PortId, float] = dict.fromkeys(self._network.names, 0.0)
         for route in self._connections.routes():
             for port in route.names:
@@ -96,11 +97,11 @@ class Transport:
     def open_share(
         self, step: Collective, index: int, batch: str, layer: int, total: Mapping[int, int], done: Done
     ) -> SendMessages:
-        """Submit what member `index` of the group of `step` sends, `total[peer]` bytes to each peer.
+        """Submit what member `index` of the group of `step` sends: `total[peer]` bytes to each peer.
 
-        It is sent with what is returned, in as many rounds as the caller likes; `done` is called when the
-        last byte has arrived. Nothing is called back before this has returned. `total` is the same
-        object as long as it is equal.
+        The caller sends it with the function that is returned, in any number of rounds. `done` is called
+        when the last byte has arrived. Nothing is called back before this method has returned. Pass the
+        same object for equal totals, so that the share is worked out only once.
         """
         rank = self._job.placement.groups[step.group][index]
         known = self._shares.of_member(step, index, total)
@@ -121,8 +122,8 @@ class Transport:
     def open_group(self, step: Collective, batch: str, layer: int, done: Done) -> None:
         """Send what all members of the group of `step` send as one flow, its connections in lockstep.
 
-        Of the connections that cross a port each counts by its bytes over those of the largest. Nothing
-        is called back before this has returned.
+        On a port, each connection has the weight of its bytes over those of the largest connection.
+        `done` is called at the end. Nothing is called back before this method has returned.
         """
         members = self._job.placement.groups[step.group]
         load, size, largest = self._shares.of_group(step)
@@ -156,7 +157,7 @@ class Transport:
         self._owner[stream] = sending
 
     def send(self, sending: Sending, messages: Messages, arrived: Arrived | None) -> None:
-        """Hand over bytes of a flow for peers of its routes."""
+        """Hand over bytes of a flow: `messages` has peers, and the bytes for each."""
         now_ns = self._agenda.now_ns
         if sending.permit_ns is not None and sending.permit_ns > now_ns:
             self._agenda.at(sending.permit_ns, partial(self.send, sending, messages, arrived))
@@ -184,15 +185,15 @@ class Transport:
                 self.messages += size > 0
                 self._agenda.at(now_ns + after_ns, partial(self._through, sending, message))
         if sending.rate_bps is not None:
-            self._move(sending)  # the pace is now for more streams
+            self._move(sending)  # more streams share its pace now
 
     # --- from the network and the scheduler -----------------------------------------------------
 
     def finished(self, streams: Sequence[StreamId]) -> None:
-        """These have ended; flows of which none is left are complete."""
+        """These streams have ended. A flow is complete when all its bytes have arrived."""
         now_ns = self._agenda.now_ns
         ended: list[tuple[Sending, Message]] = []
-        for stream in streams:  # all of them first: their numbers are used again
+        for stream in streams:  # all of them first, because their ids are used again
             sending = self._owner.pop(stream)
             ended.append((sending, sending.streams.pop(stream)))
         if self._bursts.burst_bytes:
@@ -206,26 +207,26 @@ class Transport:
                 self._through(sending, message)
 
     def report_progress(self) -> None:
-        """Tell the scheduler how much is left of every flow that has moved since it was told last."""
+        """Report the bytes left of every flow on its way that has moved since its last report."""
         now_ns = self._agenda.now_ns
         left_of = self._network.left_bytes(now_ns).__getitem__
         moving = sorted(dict.fromkeys(self._owner.values()), key=submission)
         for sending in moving:
-            # Upwards: a pace worked out from a byte too few would end after the deadline.
+            # Round up: with a pace worked out from a byte too few, the flow would end after its deadline.
             left = sending.unsent + math.ceil(sum(map(left_of, sending.streams)) * sending.in_step)
             if left < sending.told:
                 sending.told = left
                 self.obey(self._scheduler.progress(now_ns, sending.id, left))
 
     def obey(self, assignments: Sequence[Assignment]) -> None:
-        """Do what the scheduler said."""
+        """Put the scheduler's assignments into force."""
         if assignments:
             self._move_all(self._claims.obey(assignments))
 
     # --- inside ---------------------------------------------------------------------------------
 
     def _permit(self, sending: Sending) -> None:
-        """The flow has its lane, and may go as soon as its level is in force there."""
+        """The flow has its lane, and may start as soon as its level is in force there."""
         assert sending.lane is not None
         kept = sending.lane.level == sending.wanted
         sending.lane_ns = self._agenda.now_ns
@@ -234,10 +235,10 @@ class Transport:
         )
 
     def _passed(self, route: Route, size: int, sharing: int) -> float:
-        """How many of `size` bytes pass at once; a last one always has to be sent.
+        """How many of `size` bytes pass at once. At least one byte is left to send.
 
-        None of later rounds (`sharing` 0): what a port gets back between them is in `round_ns` as it is
-        measured.
+        In later rounds (`sharing` 0), none do: the measured `round_ns` already includes what ports let pass
+        at once between rounds.
         """
         now_ns = self._agenda.now_ns
         passed = min(size - 1.0, self._bursts.credit(now_ns, route.ports, sharing)) if sharing else 0.0
@@ -247,7 +248,7 @@ class Transport:
     def _submit(
         self, share: Transfer, side: SimulatedLane, load: Mapping[PortId, int], done: Done
     ) -> Sending:
-        """A share of a collective, whose lane is its member's side of the process group."""
+        """Submit a share of a collective. Its lane is its member's side of the process group."""
         now_ns = self._agenda.now_ns
         sending = Sending(share, now_ns, done)
         sending.path = tuple(load)

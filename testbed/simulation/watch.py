@@ -1,4 +1,4 @@
-"""What the links did, at a few hundred moments of a run."""
+"""Samples of what the ports have sent, taken at up to a few hundred moments of a run."""
 
 from collections.abc import Iterator, Sequence
 from typing import overload
@@ -17,10 +17,10 @@ _FIRST_INTERVAL_NS = 1_000_000
 
 
 class LinkWatch:
-    """Samples what every port has sent, at a few hundred moments however long the run takes.
+    """Samples what every port has sent, at up to a few hundred moments, however long the run is.
 
-    When there are too many samples every other one is forgotten, and from then on half as many taken.
-    Of thousands of ports there are fewer samples.
+    When there are too many samples, every other one is dropped, and the interval doubles. With thousands of
+    ports there are fewer samples.
     """
 
     def __init__(self, network: FluidNetwork) -> None:
@@ -31,7 +31,7 @@ class LinkWatch:
         self._samples: list[tuple[int, npt.NDArray[np.float64]]] = []
 
     def look(self, now_ns: int) -> bool:
-        """The network is settled at `now_ns`. Samples if the time has come, and says whether it had."""
+        """Take a sample if one is due, and return whether it was. Call `settle` of the network before."""
         if now_ns < self._due_ns:
             return False
         self._samples.append((now_ns, self._network.sent_bytes(now_ns)))
@@ -42,13 +42,13 @@ class LinkWatch:
         return True
 
     def rows(self, end_ns: int) -> Sequence[LinkSample]:
-        """All samples, and one of the end, port by port."""
+        """All samples and one of the end: for each moment, a row for each port."""
         self._samples.append((end_ns, self._network.sent_bytes(end_ns)))
         return LinkSamples(self._network.names, self._samples)
 
 
 class LinkSamples(Sequence[LinkSample]):
-    """Samples of all ports at several moments, made into rows when they are looked at."""
+    """Samples of all ports at several moments. Rows are made when they are looked at."""
 
     def __init__(
         self, names: Sequence[PortId], samples: Sequence[tuple[int, npt.NDArray[np.float64]]]

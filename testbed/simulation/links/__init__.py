@@ -1,1 +1,1 @@
-"""The fluid links, compiled: their tables, how streams share them, and the network around both."""
+"""The fluid links: their tables, the compiled loops that share them, and the network around both."""

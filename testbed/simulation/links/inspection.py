@@ -1,7 +1,7 @@
-"""Compiled questions about the tables of the fluid network; they change nothing.
+"""Compiled questions about the tables of the fluid network. They change nothing.
 
-A list of hops ends with a negative one. What is compiled here calls nothing that is compiled elsewhere: numba
-would not notice a change there (`testbed.simulation.links.sharing`).
+A list of hops ends with a negative number. Compiled functions of this file call none of another file,
+because numba would not notice a change there (`testbed.simulation.links.sharing`).
 """
 
 from testbed.simulation.links.link_tables import LEVELS, Hops, Ports, Streams, compiled
@@ -9,7 +9,7 @@ from testbed.simulation.links.link_tables import LEVELS, Hops, Ports, Streams, c
 
 @compiled
 def bytes_left(now_ns: int, ports: Ports, streams: Streams, hops: Hops, port: int) -> float:
-    """What the streams on `port` still have to send over it."""
+    """Bytes that the streams on `port` have left to send over it."""
     total = 0.0
     for level in range(LEVELS):
         hop = ports.first_hop[port, level]
@@ -23,7 +23,7 @@ def bytes_left(now_ns: int, ports: Ports, streams: Streams, hops: Hops, port: in
 
 @compiled
 def fullest(ports: Ports, streams: Streams, hops: Hops) -> float:
-    """The most that any port carries now, over its capacity, added up from its streams' rates."""
+    """The largest share of its capacity that any port carries now, added up from its streams' rates."""
     most = 0.0
     for port in range(len(ports.capacity)):
         used = 0.0
@@ -40,9 +40,10 @@ def fullest(ports: Ports, streams: Streams, hops: Hops) -> float:
 def held_back(ports: Ports, streams: Streams, hops: Hops, rows: int, tolerance: float) -> int:
     """How many streams are slower than strict priority and max-min fairness would have them.
 
-    Of every stream, unless it moves at its cap, one port must be full with streams of its place or
-    smaller ones, and of its own place none there may be faster (the bottleneck condition: Bertsekas and
-    Gallager, Data Networks, 6.5.2). Worked out from the lists, not from what sharing keeps of them.
+    Every stream that moves below its cap must have a bottleneck: a port that is full with streams of the
+    same or smaller places, on which no stream of the same place is faster (Bertsekas and Gallager, Data
+    Networks, 6.5.2). This is worked out from the lists of streams, not from what the sharing algorithm
+    keeps.
     """
     slow = 0
     for stream in range(rows):

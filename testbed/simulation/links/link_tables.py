@@ -1,7 +1,6 @@
-"""The tables of the fluid network: what a row of each holds, and how compiled code gets at it.
+"""The tables of the fluid network: what a row of each holds, and how compiled code reads it.
 
-A change of their columns or of `LEVELS` changes the type of a table, so whatever is compiled for it is
-compiled again.
+A change of the columns or of `LEVELS` changes the type of a table, so all code for it is compiled again.
 """
 
 from functools import cache
@@ -16,25 +15,28 @@ LEVELS = 8
 Floats = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 ByLevel = (LEVELS,)
-"""The shape of a cell that has a number for every level."""
+"""The shape of a cell with a number for every level."""
 
 
 class Ports(Protocol):
-    """`used[p, l]` is the rate of all streams of level l on port p, `sent[p, l]` their bytes so far."""
+    """`used[p, l]` is the rate of all streams of level l on port p, and `sent[p, l]` their bytes so far.
+
+    Rates, `capacity` included, are in bytes per nanosecond.
+    """
 
     capacity: Floats
     used: Annotated[Floats, ByLevel]
     sent: Annotated[Floats, ByLevel]
     first_hop: Annotated[Longs, ByLevel]  # head of the list of the level's hops
     spare: Floats
-    weight: Floats  # of the streams not settled yet
-    waiting: Longs  # how many these are
+    weight: Floats  # of the streams that are not settled yet
+    waiting: Longs  # the number of these streams
     seen: Longs
-    dirty: Longs  # the first level that is to be shared anew; CLEAN: none
+    dirty: Longs  # the first level to share anew; CLEAN: none
 
 
 class Streams(Protocol):
-    """`left` bytes as of `since_ns`, at `rate` since then; `hops` of them from `first_hop` on."""
+    """`left` bytes as of `since_ns`, at `rate` since then. A stream's `hops` hops begin at `first_hop`."""
 
     left: Floats
     rate: Floats
@@ -48,7 +50,7 @@ class Streams(Protocol):
     hops: Longs
     heap_place: Longs
     seen: Longs
-    fresh: Floats  # the rate that is being worked out; below 0: not settled yet
+    fresh: Floats  # the new rate while rates are worked out; below 0: not settled yet
 
 
 class Hops(Protocol):
@@ -60,10 +62,10 @@ class Hops(Protocol):
 
 
 class Scratch(Protocol):
-    """Lists side by side, each as long as there are ports or streams; a row means nothing across them.
+    """Independent lists of ports or streams, side by side: the cells of a row do not belong together.
 
-    `counts` are of what EPOCH, HEAP, DIRTY, WORKED_OUT, SETTLINGS and SERIAL say. `fullest[0]` is the most
-    that any port was ever asked to carry, over its capacity.
+    EPOCH, HEAP, DIRTY, WORKED_OUT, SETTLINGS and SERIAL are the rows of `counts`. `fullest[0]` is the
+    largest share of its capacity that any port has ever been given to carry.
     """
 
     counts: Longs
@@ -77,19 +79,24 @@ class Scratch(Protocol):
 
 
 def make_table(columns: type[Ports | Streams | Hops | Scratch], rows: int) -> Any:
-    """All zero. An array of records: a call into compiled code costs 0.2 us for each of them, and would
-    cost 15 us for a column at a time. Compiled code reads `table.column[row]`, Python
-    `table["column"][row]`."""
+    """A table of zeros: an array of records, with a field for each of `columns`.
+
+    Compiled code reads `table.column[row]`, Python `table["column"][row]`. To pass a table to compiled code
+    takes 0.2 us; its columns as separate arrays would take 15 us.
+    """
     table = np.zeros(rows, _record(columns))
-    # Uncompiled the loops are Python too; a call with this view of it would cost compiled code 4 us.
+    # Without compilation the loops are Python too, and need this view. It would cost compiled calls 4 us.
     uncompiled: bool = getattr(config, "DISABLE_JIT")  # noqa: B009 - numba declares its settings nowhere
     return table.view(np.recarray) if uncompiled else table
 
 
 @cache
 def _record(columns: type[Ports | Streams | Hops | Scratch]) -> np.dtype[Any]:
-    """One object for all tables of a kind: numba knows its type by identity, and compares an equal one column
-    by column at every call."""
+    """The record type of all tables of a kind.
+
+    It is one object, because numba recognises the type by identity. It would compare an equal one column by
+    column, at every call.
+    """
     cells = []
     for name, hint in get_type_hints(columns, include_extras=True).items():
         shape = hint.__metadata__[0] if get_origin(hint) is Annotated else ()
@@ -99,8 +106,8 @@ def _record(columns: type[Ports | Streams | Hops | Scratch]) -> np.dtype[Any]:
 
 
 def compiled(function: Any) -> Any:
-    """`function`, compiled at its first call, and kept beside its file where that can be written to."""
+    """Compile `function` at its first call, and keep the result on disk if possible."""
     try:
         return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the package nor the home can be written to: compile in every process
+    except RuntimeError:  # neither the package nor the home is writable: compile in every process
         return njit(nogil=True)(function)

@@ -1,9 +1,8 @@
 """Fluid links: strict priority by place, max-min fair among equals, recomputed only where it matters.
 
-A stream drains over fixed ports at one rate. Streams of one *place* share; a smaller place goes
-before a larger one on every port they have in common. Sizes are bytes, rates bytes per nanosecond
-(binary floating point), times whole nanoseconds: a stream ends in the first nanosecond by whose end
-its last byte is through.
+A stream drains over fixed ports at one rate. Streams of one *place* share fairly. A smaller place goes
+before a larger one on every port that they have in common. Sizes are in bytes, rates in bytes per
+nanosecond (binary floating point), and times in whole nanoseconds: a stream's end is rounded up.
 """
 
 import math
@@ -21,26 +20,26 @@ Place = tuple[int, float]
 """Level, then order inside the level; smaller first."""
 
 StreamId = int
-"""Of a stream from `add` until it is taken; used again afterwards."""
+"""Identifies a stream from `add` until `take_finished`; it is used again afterwards."""
 
 _Cells = npt.NDArray[np.float64]
 
 _NONE = np.zeros(0)
 _INF = math.inf
 
-_FEW = 256  # rows to begin with; arrays double when they are full
+_FEW = 256  # initial rows; tables double when they are full
 
 
 class FluidNetwork:
     """The streams on ports of `bps` bits per second, in the order given.
 
-    Changes (`add`, `move`, `take_finished`) only mark what they touch; `settle` works out the new
-    rates once, for all changes of a moment, so that their order among themselves does not matter.
-    What it works out again are the streams of a level that share a port, directly or through others,
-    with a change; and of lower levels those on ports where the levels above now take another rate.
+    Changes (`add`, `move`, `take_finished`) only mark what they touch. `settle` works out the new rates
+    once for all changes of a moment, so their order does not matter. It works out streams that share a
+    port with a change on their level, directly or through others. On lower levels, it works out those on
+    ports where the rate of the levels above has changed.
 
-    A level that has something to send keeps `guarantee` of a port's rate whatever the levels above have;
-    what it does not use of it is lost.
+    A level that has something to send keeps the share `guarantee` of a port's rate, whatever the levels
+    above have to send. What it does not use of that share is lost.
     """
 
     def __init__(self, bps: Mapping[PortId, float], *, guarantee: float = 0.0) -> None:
@@ -58,26 +57,26 @@ class FluidNetwork:
         self._out = np.zeros(_FEW, np.int64)
         self._rows = 0
         self._hop_rows = 0
-        self._free: dict[int, list[StreamId]] = {}  # by the number of their hops
-        self._free_like: list[list[StreamId]] = []  # by stream, the list of those with as many hops
+        self._free: dict[int, list[StreamId]] = {}  # by number of hops
+        self._free_like: list[list[StreamId]] = []  # for each stream, the free list for its number of hops
         self._place: list[tuple[Place, float | None]] = []
         self._active = 0
         self._next_ns = int(sharing.NEVER)
         self._changed = False
-        # Row after row in one list: the cheapest to make an array of.
+        # Flat lists of rows, because they are the fastest to turn into an array.
         self._added: list[float] = []
         self._moved: list[float] = []
 
     def __len__(self) -> int:
-        """How many streams there are."""
+        """The number of streams."""
         return self._active
 
     def ports(self, path: Iterable[PortId]) -> tuple[int, ...]:
-        """The numbers of the ports called so. Raises `KeyError` for one that is not there."""
+        """The numbers of the named ports. Raises `KeyError` for an unknown one."""
         return tuple(self._numbers[port] for port in path)
 
     def capacity(self, port: int) -> float:
-        """Bytes per nanosecond of the port of that number."""
+        """Rate of the port with number `port`, in bytes per nanosecond."""
         return float(self._ports["capacity"][port])
 
     def add(
@@ -88,10 +87,10 @@ class FluidNetwork:
         cap: float | None = None,
         weights: Sequence[float] | None = None,
     ) -> StreamId:
-        """A stream of `size` bytes, above 0, over at least one port and none twice; no faster than `cap`.
+        """Add a stream of `size` bytes, above 0, over one or more different ports.
 
-        With `weights` it takes that many times its rate on each of the ports: so many connections that
-        move in step. It begins at the next `settle`.
+        Its rate is at most `cap` bytes per nanosecond. With `weights`, it takes that many times its rate on
+        each of the ports, like several connections that move in step. It begins at the next `settle`.
         """
         free = self._free.get(len(ports))
         stream = free.pop() if free else self._new_row(len(ports))
@@ -105,7 +104,7 @@ class FluidNetwork:
         return stream
 
     def move(self, stream: StreamId, place: Place, cap: float | None = None) -> None:
-        """Give `stream` another place and cap from the next `settle` on."""
+        """Give `stream` this place and cap from the next `settle` on."""
         standing = place, cap
         if standing == self._place[stream]:
             return
@@ -113,7 +112,7 @@ class FluidNetwork:
         self._moved += (stream, *place, _INF if cap is None else cap)
 
     def next_end_ns(self) -> int | None:
-        """When the next stream ends if nothing changes; call `settle` before."""
+        """When the next stream ends if nothing changes; None if none does. Call `settle` before."""
         return None if self._next_ns == sharing.NEVER else self._next_ns
 
     def take_finished(self, now_ns: int) -> list[StreamId]:
@@ -146,14 +145,11 @@ class FluidNetwork:
         )
 
     def rate(self, stream: StreamId) -> float:
-        """Bytes per nanosecond (of each of its connections), as of the last `settle`."""
+        """Rate of `stream` as of the last `settle`, in bytes per nanosecond at weight 1."""
         return float(self._streams["rate"][stream])
 
     def left_bytes(self, now_ns: int) -> list[float]:
-        """What is left of each stream, by its number, as of `now_ns`.
-
-        Means nothing for numbers that are not in use.
-        """
+        """Bytes left of each stream, by its id, as of `now_ns`. Ids that are not in use have no meaning."""
         streams, rows = self._streams, self._rows
         gone = streams["rate"][:rows] * (now_ns - streams["since_ns"][:rows])
         left: list[float] = np.maximum(0.0, streams["left"][:rows] - gone).tolist()
@@ -165,16 +161,16 @@ class FluidNetwork:
         return left
 
     def sent_bytes(self, now_ns: int) -> npt.NDArray[np.float64]:
-        """What each port, in the order of `names`, has sent so far, by level: (ports, 8).
+        """Bytes that each port has sent so far, by level, in an array of shape (ports, 8).
 
-        Call `settle` before: rates must be those of now.
+        The ports are in the order of `names`. Call `settle` before, so that rates are up to date.
         """
         sharing.bring_all_up_to(now_ns, self._ports, self._streams, self._hops, self._scratch)
         sent: npt.NDArray[np.float64] = self._ports["sent"].copy()
         return sent
 
     def busy_ns(self, now_ns: int, port: PortId) -> float:
-        """How long `port` would take for what its streams, those just added too, have left for it."""
+        """Nanoseconds that `port` takes for the bytes left of its streams, including those just added."""
         if self._added or self._moved:
             self._changed = True
             sharing.take_in(now_ns, self._ports, self._streams, self._hops, self._scratch, *self._pending())
@@ -184,33 +180,33 @@ class FluidNetwork:
 
     @property
     def worked_out(self) -> tuple[int, int]:
-        """How often rates were worked out so far, and of how many streams in all."""
+        """How often rates have been worked out so far, and for how many streams in all."""
         counts = self._scratch["counts"]
         return int(counts[sharing.SETTLINGS]), int(counts[sharing.WORKED_OUT])
 
     @property
     def fullest(self) -> float:
-        """The most that any port was asked to carry at any time, over its capacity, as sharing reckons it."""
+        """The largest share of its capacity that `sharing` has ever given any port to carry."""
         return float(self._scratch["fullest"][0])
 
     def fullest_now(self) -> float:
-        """The most that any port carries now, over its capacity, added up from its streams.
+        """The largest share of its capacity that any port carries now, added up from its streams.
 
-        Call `settle` before. Costs as much as all streams there are.
+        Call `settle` before. The cost grows with the number of all streams.
         """
         return float(inspection.fullest(self._ports, self._streams, self._hops))
 
     def held_back(self, tolerance: float) -> int:
         """How many streams are slower than strict priority and max-min fairness would have them.
 
-        Call `settle` before. `tolerance` is relative. Costs as much as all streams there are.
+        Call `settle` before. `tolerance` is relative. The cost grows with the number of all streams.
         """
         return int(inspection.held_back(self._ports, self._streams, self._hops, self._rows, tolerance))
 
     # --- inside ---------------------------------------------------------------------------------
 
     def _pending(self) -> tuple[_Cells, _Cells]:
-        """What `sharing.take_in` is to take in, and nothing is pending any more."""
+        """Return the pending changes for `sharing.take_in`, and clear them."""
         added = np.array(self._added, np.float64) if self._added else _NONE
         moved = np.array(self._moved, np.float64) if self._moved else _NONE
         self._added.clear()
@@ -218,7 +214,7 @@ class FluidNetwork:
         return added, moved
 
     def _new_row(self, hops: int) -> StreamId:
-        """A row for a stream of so many hops; it keeps its hops for good."""
+        """A new row for a stream with `hops` hops. The row keeps these hops for good."""
         self._free_like.append(self._free.setdefault(hops, []))
         stream = self._rows
         if stream == len(self._streams):

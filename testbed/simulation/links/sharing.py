@@ -1,12 +1,13 @@
-"""The inner loops of the fluid network, compiled: who shares what, and when who is through.
+"""The compiled inner loops of the fluid network: how streams share ports, and when they end.
 
-Plain functions over tables, one row per port, stream or hop (a stream on a port). Port lists are
-doubly linked by level, ends are a binary heap of streams, so that what an event costs follows from
-what it touches and not from what there is. `testbed.simulation.links.network` holds the tables,
-`testbed.simulation.links.link_tables` says what is in them.
+These are plain functions over tables with a row per port, stream or hop (a stream on a port). Each port
+has a doubly linked list of hops for each level, and the ends of streams are in a binary heap. So the
+cost of an event depends on what it touches, not on how many streams there are.
+`testbed.simulation.links.network` holds the tables, and `testbed.simulation.links.link_tables` describes
+them.
 
-What calls each other stands in one file because numba's cache goes by file: a function that calls a compiled
-one of another file would not be compiled again when that one changes.
+Functions that call each other are in one file, because numba caches by file: a function would not be
+compiled again when a function that it calls in another file changes.
 """
 
 import math
@@ -28,14 +29,14 @@ CLEAN = LEVELS
 NONE = -1
 NEVER = np.iinfo(np.int64).max
 
-_SLACK_NS = 1e-6  # a byte count that rounding left a hair above zero does not cost a nanosecond
-_FOREVER_NS = 9e17  # 28 years; a clock of 64 bits ends after 292
-_FULL = 1e-10  # the share of a port below which nothing is left of it: 5 B/s of 400 Gb/s
-_SAME = 1e-13  # rates that differ by less, relatively, leave the levels below as they are
+_SLACK_NS = 1e-6  # bytes that only rounding has left over do not take a nanosecond more
+_FOREVER_NS = 9e17  # 28 years; a 64-bit clock in nanoseconds ends after 292
+_FULL = 1e-10  # a port with a smaller share of its rate left counts as full: 5 B/s of 400 Gb/s
+_SAME = 1e-13  # a smaller relative change of a rate leaves the levels below as they are
 
 EPOCH, HEAP, DIRTY, WORKED_OUT, SETTLINGS, SERIAL = range(6)
 ADDED = 6  # cells of an added stream before its ports
-MOVED = 4  # cells of a moved one
+MOVED = 4  # cells of a moved stream
 
 
 # --- ends ---------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ def _unlink(ports: Ports, streams: Streams, hops: Hops, stream: int) -> None:
 
 @compiled
 def _touch(ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, stream: int, level: int) -> None:
-    """The ports of `stream` are to be shared anew from `level` on downwards."""
+    """Mark the ports of `stream`: `level` and all levels below it are to be shared anew."""
     for hop in range(streams.first_hop[stream], streams.first_hop[stream] + streams.hops[stream]):
         port = hops.port[hop]
         if ports.dirty[port] == CLEAN:
@@ -190,7 +191,7 @@ def _push_share(scratch: Scratch, size: int, share: float, port: int) -> int:
 
 @compiled
 def _pop_share(scratch: Scratch, size: int) -> int:
-    """Take the first off; what was last sinks to its place."""
+    """Remove the first entry; the last one sinks to its place."""
     size -= 1
     share, port = scratch.shares[size], scratch.share_ports[size]
     place = 0
@@ -224,11 +225,11 @@ def _settle_stream(ports: Ports, streams: Streams, hops: Hops, stream: int, rate
 def _share(
     ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, group: Longs, level: int, used_ports: Longs
 ) -> None:
-    """Max-min fair rates, into `fresh`, for the streams `group`, which are all of one place.
+    """Write max-min fair rates to `fresh` for the streams in `group`, which all have the same place.
 
-    Progressive filling, a bottleneck at a time: the port that leaves each of its streams least, or
-    the cap of a stream that is lower still, settles them. A stream of weight w on a port takes w
-    times its rate there. `used_ports` has room for the ports of the group.
+    This is progressive filling, one bottleneck at a time. The port that leaves the least to each of its
+    streams settles them, unless a stream has a lower cap, which then settles that stream. A stream of
+    weight w on a port takes w times its rate there. `used_ports` has room for the ports of the group.
     """
     count = 0
     capped = 0
@@ -271,7 +272,7 @@ def _share(
         if ports.waiting[port] == 0:
             continue
         now = max(0.0, ports.spare[port]) / ports.weight[port]
-        if now > share:  # streams were settled below their share here: there is more for the others
+        if now > share:  # some streams settled below their share here, so there is more for the others
             size = _push_share(scratch, size, now, port)
             continue
         while next_cap < capped and streams.fresh[by_cap[next_cap]] >= 0.0:
@@ -294,10 +295,10 @@ def _share(
 def _share_level(
     ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, level: int, guarantee: float
 ) -> int:
-    """Work out the streams of `level` that a dirty port can affect; how many they are.
+    """Work out rates for the streams of `level` that a dirty port can affect, and return their number.
 
-    These are the ones on dirty ports, and those that share a port with them, directly or through others.
-    `guarantee` of the port is left for each lower level that has something to send.
+    These are the streams on dirty ports, and those that share a port with them, directly or through others.
+    The share `guarantee` of a port is left for each lower level that has something to send.
     """
     scratch.counts[EPOCH] += 1
     epoch = scratch.counts[EPOCH]
@@ -348,7 +349,7 @@ def _share_level(
     room = np.empty(ports_seen, np.int64)
     group = scratch.affected[:affected]
     if ordered:
-        # Those of a later order must not look open to an earlier one that waits on the same port.
+        # A port's streams of later orders must not look unsettled while an earlier order is worked out.
         for stream in group:
             streams.fresh[stream] = 0.0
         by_order = group[np.argsort(streams.order[group], kind="mergesort")]
@@ -377,11 +378,11 @@ def take_in(
     added: Floats,
     moved: Floats,
 ) -> None:
-    """Put what was added and moved in its place; `settle` works out the rates.
+    """Enter added and moved streams into the tables; `settle` works out the rates.
 
-    `added` is row after row: the number of a stream whose `first_hop` and `hops` are set, its size, level,
-    order and cap, whether it has weights, then its ports, then its weights if it has them (else they are
-    1). `moved` too: a stream, its new level, order and cap.
+    `added` has rows one after another: the number of a stream whose `first_hop` and `hops` are set, its
+    size, level, order and cap, whether it has weights, its ports, and its weights if it has any
+    (otherwise they are 1). `moved` has a stream, its new level, order and cap in each row.
     """
     at = 0
     while at < len(added):
@@ -425,12 +426,12 @@ def settle(
     added: Floats,
     moved: Floats,
 ) -> int:
-    """Work out the rates that hold from `now_ns` on where something has changed or is added or moved.
+    """Work out the rates from `now_ns` on, where streams have been added, moved or removed.
 
     Returns when the next stream ends, or NEVER.
     """
     take_in(now_ns, ports, streams, hops, scratch, added, moved)
-    if guarantee > 0.0:  # a level that comes or goes changes those above it too
+    if guarantee > 0.0:  # a level that starts or stops sending changes those above it too
         for i in range(scratch.counts[DIRTY]):
             ports.dirty[scratch.dirty[i]] = 0
     scratch.counts[SETTLINGS] += scratch.counts[DIRTY] > 0
@@ -462,8 +463,8 @@ def settle(
 def take_finished(
     now_ns: int, ports: Ports, streams: Streams, hops: Hops, scratch: Scratch, out: Longs
 ) -> int:
-    """Remove the streams that have ended by `now_ns`; they are put into `out` in order of addition, their
-    number returned."""
+    """Remove the streams that have ended by `now_ns`. Write them to `out` in order of addition, and return
+    their number."""
     count = 0
     while scratch.counts[HEAP] > 0 and streams.end_ns[scratch.heap[0]] <= now_ns:
         stream = scratch.heap[0]
@@ -486,6 +487,6 @@ def take_finished(
 
 @compiled
 def bring_all_up_to(now_ns: int, ports: Ports, streams: Streams, hops: Hops, scratch: Scratch) -> None:
-    """Count what every stream that moves has sent by `now_ns`."""
+    """Bring the counts of bytes left and sent of every moving stream up to `now_ns`."""
     for i in range(scratch.counts[HEAP]):
         _bring_up_to(now_ns, ports, streams, hops, scratch.heap[i])

@@ -1,10 +1,10 @@
 """Runs of the simulated fabric against another simulator: ns.py, packets through strict-priority queues.
 
-A star of 1 Gb/s: a message crosses the sender's uplink and the receiver's downlink. A packet of 8,192 B takes
-65,536 ns on each, and is there as a whole before the switch sends it on. A message's packets are all ready
-at its start. There is no flow control in ns.py: packets wait in the switch for a downlink, where a fluid
-leaves the uplink to others. So the cases are those in which that cannot matter: all messages into one server,
-or all out of one.
+A star of 1 Gb/s: a message crosses the sender's uplink and the receiver's downlink. A packet of 8,192 B
+takes 65,536 ns on each, and the switch sends it on when all of it has arrived. A message's packets are
+all ready at its start. There is no flow control in ns.py: packets wait in the switch for a downlink,
+where a fluid leaves the uplink to others. So the cases are those in which that cannot matter: all
+messages into one server, or all out of one.
 """
 
 import random
@@ -121,8 +121,8 @@ def source(env: simpy.Environment, uplink: SPServer, message: Message) -> simpy.
 
 
 def drawn(seed: int, shape: str, policy: str, step_ns: int) -> list[Message]:
-    """2 to 8 messages (`stage`: up to 3, one for each) of 1 to 40 packets, all of different sizes, from 0 to
-    60 packet times in steps of `step_ns`; into server 0, or out of it."""
+    """2 to 8 messages (`stage`: up to 3, one for each) of 1 to 40 packets, all of different sizes, from
+    0 to 60 packet times in steps of `step_ns`; into server 0, or out of it."""
     draw = random.Random(f"{seed} {shape} {policy} {step_ns}")
     count = draw.randint(2, len(STAGES) if policy == "stage" else 8)
     sizes = sorted(draw.sample(range(1, 41), count))
@@ -144,9 +144,10 @@ SEEDS = pytest.mark.parametrize("seed", range(12))
 
 
 def test_a_message_passes_a_larger_one() -> None:
-    """From server 1 30 packets at 0, from server 2 10 at 8.5, both to server 0. Fluid: the large one until
-    8.5, the small one until 18.5, the large one until 40. ns.py: the small one is in the switch from 9.5 on,
-    waits for a packet of the large one until 10 and is through at 20; the large one is at 41."""
+    """30 packets from server 1 at 0 and 10 from server 2 at 8.5, both to server 0. Fluid: the large one
+    until 8.5, the small one until 18.5, the large one until 40. ns.py: the small one is in the switch
+    from 9.5 on, waits for a packet of the large one until 10, and ends at 20; the large one ends at
+    41."""
     messages = [Message(1, 1, 0, 0, 30), Message(0, 2, 0, 17 * PACKET_NS // 2, 10)]
     assert fluid_finishes_ns("sjf", messages) == {"m0": 37 * PACKET_NS // 2, "m1": 40 * PACKET_NS}
     assert ns_py_finishes_ns(messages) == {"m0": 20 * PACKET_NS, "m1": 41 * PACKET_NS}
@@ -166,9 +167,9 @@ def test_out_of_one_server_between_packets_a_message_ends_a_packet_earlier(seed:
 @POLICIES
 @SEEDS
 def test_messages_end_within_a_packet_time_for_each_hop(seed: int, shape: str, policy: str) -> None:
-    """One for the packet that the switch has to store, one for that of a less urgent message which is on the
-    wire. A message ends earlier than in the fluid only if something more urgent starts when its last packet
-    can no longer be overtaken."""
+    """One for the packet that the switch has to store, one for that of a less urgent message which is on
+    the wire. A message ends earlier than in the fluid only if something more urgent starts when its last
+    packet can no longer be overtaken."""
     messages = alone_on_their_uplink(drawn(seed, shape, policy, PACKET_NS // 8), shape)
     fluid, packets = fluid_finishes_ns(policy, messages), ns_py_finishes_ns(messages)
     for message in messages:

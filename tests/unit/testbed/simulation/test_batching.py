@@ -87,7 +87,7 @@ def test_first_come_first_served_is_what_a_plain_policy_gets_anyway() -> None:
 
 
 def test_options_that_change_nothing_give_the_same_run() -> None:
-    """No prompt of these has as many tokens as fit into a batch, and a pause takes no time of its own."""
+    """None of these prompts fills a batch, and a pause takes no time of its own."""
     plain = played("mfs")
     wide = played("mfs", "serving.max_batch_tokens=200000", "serving.chunk_tokens=200000")
     whole = played("mfs", "serving.max_batch_tokens=200000")
@@ -132,7 +132,7 @@ def test_a_split_run_cannot_be_made_again_from_its_requests() -> None:
 
 
 def test_a_pipeline_makes_its_batches_again() -> None:
-    """Planned batches keep two in flight too."""
+    """With planned batches, two are in flight too."""
     made, record = job("fair", "units.pp=2"), played("fair", "units.pp=2")
     again = msgspec.structs.replace(made, plans=plans_of(made, record.requests))
     assert FABRICS["sim"]().run(again, lambda progress: None).requests == record.requests

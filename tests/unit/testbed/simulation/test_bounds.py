@@ -1,4 +1,4 @@
-"""The compiled loops do not check indices, and a wrong one corrupts memory: they are run uncompiled too."""
+"""The compiled loops do not check indices, and a wrong one corrupts memory. So they run uncompiled here."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ print("done")
 
 
 def test_no_index_leaves_its_array_on_any_level() -> None:
-    """numpy raises `IndexError` where the compiled loop would write over something else."""
+    """numpy raises `IndexError` where the compiled loop would overwrite something else."""
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=ROOT,

@@ -1,6 +1,6 @@
 """Each invariant of docs/concepts/invariants.md, broken in a whole run.
 
-Something is wrong with the simulator, and the run says which law it broke. No scenario can cause any of this.
+The tests break the simulator, and the run says which law it broke. No scenario can cause any of this.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def broken_laws(*settings: str) -> set[int]:
 
 
 def _an_answer_is_counted_that_nobody_had(patch: pytest.MonkeyPatch) -> None:
-    """The count that ends the run comes right."""
+    """The count that ends the run is right all the same."""
     honest = ServingConductor.first_token
 
     def first_token(self: ServingConductor, now_ns: int, request: int, p2d_end_ns: int) -> Any:

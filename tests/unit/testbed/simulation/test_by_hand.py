@@ -20,7 +20,7 @@ MS = 1_000_000
 
 
 def job(rows: Sequence[Mapping[str, Any]], policy: str, *settings: str) -> Job:
-    """The job of a micro scenario. Of a row, `at_ms` and `due_ms` are milliseconds, `mb` 10**6 bytes."""
+    """The job of a micro scenario. In a row, `at_ms` and `due_ms` are milliseconds, `mb` 10**6 bytes."""
     flows = [
         {
             "id": row["id"],
@@ -52,7 +52,7 @@ def ends_ms(a_job: Job) -> dict[str, float]:
 
 
 def test_two_flows_share_an_uplink_until_the_smaller_one_is_through() -> None:
-    """Half of 1.25 MB/ms each: the 50 MB are through at 80 ms, as are 50 of the 100 MB; the other 50 take
+    """Half of 1.25 MB/ms each: the 50 MB have arrived at 80 ms, as have 50 of the 100 MB; the other 50 take
     40 ms more."""
     rows = [
         {"id": "large", "src": "h1", "dst": "h2", "mb": 100},

@@ -76,8 +76,10 @@ def test_a_tree_sends_chunks_up_and_down_at_once() -> None:
 
 @pytest.mark.parametrize("members", [3, 4, 7, 8])
 def test_a_large_tree_takes_its_rounds_as_if_all_members_kept_step(members: int) -> None:
-    """They do not quite: who waits for little runs ahead and takes from the others' links. 16 MB in 16
-    chunks a half; 4 members: 33 ms, of which the busiest links are busy for 32."""
+    """They nearly do: a member that waits for little runs ahead and takes bandwidth from the others.
+
+    16 MB in 16 chunks a half; 4 members: 33 ms, of which the busiest links are busy for 32.
+    """
     step = collective(TREE, (16 * MB,))
     topology, placement = world(members)
     took_ms = max(ends_ms(played(members, step)))
@@ -89,7 +91,7 @@ def test_a_large_tree_takes_its_rounds_as_if_all_members_kept_step(members: int)
 
 
 def spans(kind: str, block_ms: float) -> list[tuple[float, float]]:
-    """Of member 0 of 3 with blocks of 3 MB, 3 ms on a link: begin and end of the spans of a kind, ms."""
+    """Begin and end, in ms, of a kind of spans of member 0 of 3, with blocks of 3 MB, 3 ms on a link."""
     attention = collective(RING_ATTENTION, [3 * MB] * 3, rounds_s=[[block_ms / 1000] * 3] * 3)
     record = played(3, attention)
     mine = [span for span in record.spans if span.rank == 0 and span.kind == kind]
@@ -122,8 +124,8 @@ def test_ring_attention_without_compute_is_an_all_gather() -> None:
 
 
 def test_nothing_is_sent_to_a_member_that_has_not_come() -> None:
-    """Members 0 and 1 exchange 4 MB, then wait for 2, which computes for 10 ms, to exchange 4 MB with it at
-    half of its link each."""
+    """Members 0 and 1 exchange 4 MB, then wait for 2, which computes for 10 ms. Then both exchange 4 MB
+    with it, each at half of its link."""
     record = played(3, compute(0, 0, 0.010), all_to_all(3, 4 * MB))
     assert ends_ms(record) == [18, 18, 18]
     shares = [row for row in record.flows if row.coflow == "b.l0.c"]
@@ -199,7 +201,7 @@ def test_one_stream_begins_with_the_last_member() -> None:
     ],
 )
 def test_only_collectives_whose_members_send_alike_go_in_one_stream(step: Collective, grouped: bool) -> None:
-    """To all others, or by all others; alike is a hundredth apart. The diagonal is not sent."""
+    """Equally much to all others, or from all others, within a hundredth. The diagonal is not sent."""
     assert even(step, 3) is grouped
     assert not even(step, 1)
 
@@ -214,7 +216,7 @@ def served(policy: str, *settings: str) -> RunRecord:
 
 
 def completion_ns(record: RunRecord) -> list[int]:
-    """From the last member's share to the last byte, of every collective, the shortest first."""
+    """Time from the last member's share to the last byte, for every collective, the shortest first."""
     shares: dict[str | None, list[FlowRow]] = {}
     for row in record.flows:
         if row.stage is Stage.COLLECTIVE:
@@ -257,13 +259,13 @@ def test_in_one_stream_serving_takes_about_as_long_as_message_by_message(
 
 
 def test_a_request_alone_takes_its_unloaded_ttft_with_trees_as_well() -> None:
-    """Where S2 goes before S3; sharing with it, 1 % more."""
+    """This holds if S2 goes before S3. If they share, it takes 1 % more."""
     [row] = served("stage", "workload.requests=1", "serving.all_reduce=tree", *DENSE).requests
     assert row.ttft_ns == pytest.approx(row.unloaded_ttft_ns, rel=1e-4)
 
 
 def test_serving_reduces_over_trees_where_it_is_told_to() -> None:
-    """Of n bytes among 4 a ring has each member send 3/2 n, a tree n or, where there are children, 2 n."""
+    """To reduce n bytes among 4, each member of a ring sends 3/2 n; in a tree n, or 2 n with children."""
     sent = {}
     for kind in ("ring", "tree"):
         record = served("fair", "workload.requests=1", f"serving.all_reduce={kind}", *DENSE)

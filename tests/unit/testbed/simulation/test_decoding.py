@@ -36,7 +36,7 @@ def test_their_traffic_comes_a_step_after_the_other_until_the_last_first_token(p
     flows = [flow for flow in record.flows if is_background(flow.id)]
     steps = sorted({flow.submit_ns for flow in flows})
     assert all(flow.size_bytes == 6_990_506 and flow.stage is Stage.COLLECTIVE for flow in flows)
-    assert len(flows) == 6 * len(steps)  # three workers, each to the two others
+    assert len(flows) == 6 * len(steps)  # three workers, each to the other two
     assert {flow.src for flow in flows} == set(job.placement.decode)
     ends = [max(flow.finish_ns for flow in flows if flow.submit_ns == step) for step in steps]
     assert all(end <= later for end, later in zip(ends, steps[1:], strict=False))
@@ -64,7 +64,7 @@ def test_a_dense_model_has_none() -> None:
 
 
 def test_the_time_per_output_token_is_told_where_it_is_modelled() -> None:
-    """A worker with one request reads the active weights and the KV of the tokens so far, once a token."""
+    """A worker with one request reads the active weights and the KV of the tokens so far for each token."""
     _, without = run("fair")
     assert all(row.last_token_ns is None and row.tpot_ns is None for row in without.requests)
 

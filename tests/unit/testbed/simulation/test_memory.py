@@ -1,4 +1,4 @@
-"""Memory of a simulated run does not grow with the simulated time, but for what a request itself needs."""
+"""Memory of a simulated run does not grow with simulated time, apart from what each request itself needs."""
 
 import gc
 import json
@@ -42,7 +42,7 @@ print(json.dumps([peak_bytes(int(count)) for count in sys.argv[1:]]))
 
 @pytest.mark.slow
 def test_four_times_the_requests_take_little_more_memory() -> None:
-    """One process plays both, so that what is compiled and imported is there before the second."""
+    """One process runs both, so all code is compiled and imported before the second one."""
     told = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(FEW), str(MANY)], check=True, capture_output=True, text=True
     )
@@ -55,11 +55,11 @@ def test_four_times_the_requests_take_little_more_memory() -> None:
     "settings", [(), ("units.tp=2", "units.ep=4", "units.sp=2"), ("serving.chunk_tokens=512",)]
 )
 def test_what_is_over_is_gone_without_the_garbage_collector(settings: tuple[str, ...]) -> None:
-    """Cycles would keep every flow and collective until it runs, and it would have to look at them all."""
+    """Reference cycles would keep every flow and collective until it runs, and make it look at them all."""
     texts = ("fabric=sim", 'policies=["mfs"]', *settings)
 
     def run(requests: int) -> tuple[int, int]:
-        """How many flows it has, and how many objects only the garbage collector finds after it."""
+        """The number of flows, and of objects that only the garbage collector finds afterwards."""
         chosen = [override(text) for text in (*texts, f"workload.requests={requests}")]
         job = resolve(load_scenario("quickstart", chosen)).jobs[0]
         gc.collect()
@@ -73,4 +73,4 @@ def test_what_is_over_is_gone_without_the_garbage_collector(settings: tuple[str,
     finally:
         gc.enable()
     assert many - few > 1_000
-    assert left_by_many - left_by_few < 0.2 * (many - few)  # lanes stay, and have a run behind them
+    assert left_by_many - left_by_few < 0.2 * (many - few)  # lanes stay

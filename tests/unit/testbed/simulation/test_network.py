@@ -48,7 +48,7 @@ steps = st.lists(
 def test_rates_are_those_of_the_oracle_after_every_change(
     steps: list[tuple[str, tuple[str, ...], Place, float | None, int]],
 ) -> None:
-    """Adds, moves and endings in any order; what is not affected must be right as well."""
+    """Streams are added, moved and ended in any order. Those that are not affected must be right, too."""
     network = FluidNetwork(BPS)
     alive: dict[int, tuple[tuple[str, ...], Place, float | None]] = {}
     now_ns = 0
@@ -74,7 +74,7 @@ def test_rates_are_those_of_the_oracle_after_every_change(
 
 
 def test_a_stream_that_is_held_back_is_seen() -> None:
-    """Two share 1 B/ms. One of them is told to go at a third: it has no bottleneck any more."""
+    """Two share 1 B/ms. One of them is set to a third of its rate, so it has no bottleneck any more."""
     network = FluidNetwork({"a": 8_000})
     slow = network.add((0,), 1_000, (1, 0.0))
     network.add((0,), 1_000, (1, 0.0))
@@ -85,7 +85,7 @@ def test_a_stream_that_is_held_back_is_seen() -> None:
 
 
 def test_a_weighted_stream_takes_its_weight_on_each_port_and_ends_as_one_connection_would() -> None:
-    """Three connections in step on a (8 b/ns), one of them on b: they share with one other stream on a.
+    """Three connections in step on a (8 b/ns), one of them on b; they share a with one other stream.
 
     Four connections share a: 0.25 B/ns each, so 3,000 B a connection take 12,000 ns; b carries 0.25 B/ns.
     """
@@ -114,7 +114,7 @@ def test_a_port_has_sent_what_its_streams_have_by_level() -> None:
 
 
 def test_a_stream_ends_in_the_nanosecond_by_whose_end_it_is_through() -> None:
-    """Three of 1,000 B share 8 Gb/s, 1 B/ns: all are through at 3,000 ns. 1,001 B alone: at 1,001."""
+    """Three of 1,000 B share 8 Gb/s, 1 B/ns: all end at 3,000 ns. 1,001 B alone: at 1,001."""
     network = FluidNetwork({"a": 8 * 10**9})
     for _ in range(3):
         network.add((0,), 1_000, (1, 0.0))
@@ -127,7 +127,7 @@ def test_a_stream_ends_in_the_nanosecond_by_whose_end_it_is_through() -> None:
 
 
 def test_streams_that_share_nothing_are_left_alone() -> None:
-    """A change on `a` is worked out for the streams there: nothing is done about the one on `b`."""
+    """A change on `a` is worked out for the streams on `a`, not for the one on `b`."""
     network = FluidNetwork(BPS)
     network.add(network.ports(["b"]), 1_000, (1, 0.0))
     network.settle(0)
@@ -149,7 +149,7 @@ def test_a_change_below_leaves_the_levels_above_alone() -> None:
 
 
 def test_rows_are_used_again() -> None:
-    """Ten thousand streams one after the other, never more than two at once."""
+    """Ten thousand streams one after another, never more than two at once."""
     network = FluidNetwork(BPS)
     now_ns = 0
     seen = set()

@@ -65,7 +65,7 @@ def _runs_through(policy: str, *settings: str) -> None:
 
 
 def test_a_unit_that_is_a_pipeline_overlaps_batches() -> None:
-    """With two stages a second batch begins before the first is through, and the time of both shows it."""
+    """With two stages, the second batch begins before the first one has ended."""
     _, record = _run("fair", *DENSE, "units.prefill_units=1", "units.tp=1", "units.ranks_per_unit=2",
                      "units.pp=2", "workload.load=4", "serving.max_batch_tokens=1")  # fmt: skip
     times = sorted((row.start_ns or 0, row.prefill_end_ns or 0) for row in record.requests)

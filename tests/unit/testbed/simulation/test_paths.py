@@ -110,14 +110,14 @@ def test_lanes_and_groups_take_the_paths_of_the_emulated_fabric() -> None:
 
 
 def test_least_loaded_avoids_the_path_with_the_busiest_port() -> None:
-    """One core link of each of the other three paths has work; core3 is over agg2."""
+    """Each of the other three paths has a link with work; core3 is reached over agg2."""
     busy = {"agg1->core1": 0.1, "core2->agg7": 0.2, "core4->agg8": 0.3}
     for i in range(20):
         assert chosen("least-loaded", f"c{i}", busy)[2] == "agg2->core3"
 
 
 def test_least_loaded_takes_the_lesser_evil() -> None:
-    """agg1 has two ports of 2 s, over agg2 the worst is 3 s on the way to core 3 and 1 s to core 4."""
+    """agg1 has two ports with 2 s. Over agg2, the busiest port has 3 s towards core3, 1 s towards core4."""
     busy = {"agg1->core1": 2.0, "agg1->core2": 2.0, "agg2->core3": 3.0, "agg2->core4": 1.0}
     assert chosen("least-loaded", "c", busy)[2] == "agg2->core4"
 

@@ -1,4 +1,4 @@
-"""Whole runs on the simulated fabric: the micro workload to the nanosecond, serving by its laws."""
+"""Whole runs on the simulated fabric: the micro workload to the nanosecond, serving by its invariants."""
 
 import itertools
 from typing import Any
@@ -118,14 +118,14 @@ def test_without_lanes_no_flow_waits() -> None:
 
 
 def test_paced_flows_arrive_at_their_deadline_and_not_a_hair_later() -> None:
-    """karuna aims at the very nanosecond; alone, every request must make it."""
+    """karuna aims at the exact nanosecond; alone, every request must be in time."""
     [row] = played("quickstart", "karuna", "simulation.order=exact", "workload.requests=1").requests
     assert row.ttft_ns is not None
     assert 0.9 * row.slo_ns <= row.ttft_ns <= row.slo_ns
 
 
 def test_requests_that_were_pruned_are_told_from_those_that_were_not() -> None:
-    """The decisions have the reason of every move to the scavenger: their requests are the pruned ones."""
+    """Decisions have the reason of every move to SCAVENGER, so they tell which requests were pruned."""
     record = played("quickstart", "fair + requests", "workload.load=1.5", "workload.requests=40")
     of_request = {row.id: row.request for row in record.flows if row.request is not None}
     moved = {
