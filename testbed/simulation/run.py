@@ -81,7 +81,10 @@ class SimulatedRun:
             self._invariants.sample()
         times = [t for t in (agenda.next_ns(), network.next_end_ns(), self._look_ns()) if t is not None]
         if not times:
-            raise RunFailed("nothing moves and nothing is planned: a bug of the simulator")
+            raise RunFailed(
+                "nothing moves and nothing is planned, which is a bug of the simulator:"
+                f" {self._conductor.describe()}"
+            )
         self._invariants.moment(min(times))
         now_ns = agenda.now_ns = max(before_ns, min(times))
         self._moving += len(network) * (now_ns - before_ns)
