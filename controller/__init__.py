@@ -1,4 +1,4 @@
-"""The scheduling core (pure) and the thin shell that puts its decisions into switches.
+"""The pure scheduling core, and the thin shell that enforces its decisions at the switches.
 
-Nothing here imports any other room of the project: flows in, levels out.
+Flows go in, levels come out. Nothing here imports any other room of the project.
 """

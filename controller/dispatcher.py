@@ -1,7 +1,7 @@
-"""Between the scheduler's word and the first byte: levels in force, permits. Pure.
+"""Turns the scheduler's assignments into levels that are in force, and into permits. Pure.
 
-Events in (`submit`, `completed`, `confirmed`, ...), actions out: `Enforce` (put this level in force
-on these connections, then call `confirmed`) and `Grant` (send this permit). A flow is permitted
+Events go in (`submit`, `completed`, `confirmed`, ...), actions come out: `Enforce` (put this level in
+force on a lane's connections, then call `confirmed`) and `Grant` (send this permit). A flow gets its permit
 only when it has a lane (`controller.lanes`) *and* its level is confirmed on the lane's connections.
 """
 
@@ -29,7 +29,7 @@ from controller.scheduler import Scheduler
 
 
 class Enforce(msgspec.Struct, frozen=True, kw_only=True):
-    """Send `mods` with a barrier to every switch they touch; then `confirmed(lane, level)`."""
+    """Send `mods`, then a barrier, to every switch they touch. When all have replied, call `confirmed`."""
 
     lane: str
     level: Level
@@ -45,13 +45,13 @@ Action = Enforce | Grant
 
 
 class DispatchError(LaneError):
-    """A worker said something that contradicts what it said before."""
+    """A worker's message does not fit the earlier ones, such as one that names an unknown batch."""
 
 
 class _Lane(Lane["_Claim"]):
     """A lane, or a rank's side of a process group, and the names of its connections in the rule book.
 
-    `pending` is the level that is on its way to the switches.
+    `pending` is the level that has been sent to the switches and is not confirmed yet.
     """
 
     __slots__ = ("connections", "free_since_wall_ns", "pending")
@@ -64,7 +64,7 @@ class _Lane(Lane["_Claim"]):
 
 
 class _Claim(Claim[_Lane]):
-    """A flow of rank `rank`, submitted there at `sent_wall_ns`."""
+    """A flow that rank `rank` submitted at `sent_wall_ns`."""
 
     __slots__ = ("lane_wait_wall_ns", "permitted", "rank", "sent_wall_ns")
 
@@ -81,7 +81,7 @@ _Pool = LanePool[_Lane, _Claim]
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A rank's side of a process group, and the ports on the way to each peer rank."""
+    """A rank's side of a process group, and the ports of the path to each peer rank."""
 
     lane: _Lane
     peer_ports: dict[int, tuple[PortId, ...]]
@@ -94,7 +94,7 @@ class _Running:
 
 
 class Dispatcher:
-    """Knows which level is in force on every lane; asks the scheduler, obeys it."""
+    """Passes events to the scheduler and enforces its assignments on the lanes."""
 
     def __init__(self, scheduler: Scheduler, rules: RuleBook) -> None:
         self._scheduler = scheduler
@@ -118,7 +118,7 @@ class Dispatcher:
     # --- set-up ---------------------------------------------------------------------------------
 
     def lane_up(self, message: LaneUp) -> list[FlowMod]:
-        """Add a lane to its pool; returns the path rules its connections need."""
+        """Add a lane to its pool. Returns the path rules that its connections need."""
         if not message.connections and message.src_server != message.dst_server:
             raise DispatchError(f"lane {message.lane!r} leaves its server, but has no connection to steer")
         mods: list[FlowMod] = []
@@ -133,7 +133,7 @@ class Dispatcher:
         return mods
 
     def probe_up(self, message: ProbeUp) -> list[FlowMod]:
-        """Rules for a probe's connections, at the level that `fair` gives to every flow."""
+        """Returns the rules of a probe's connections, at the level that `fair` gives to every flow."""
         mods: list[FlowMod] = []
         names = [f"{message.name}#{i}" for i in range(len(message.connections))]
         for name, connection in zip(names, message.connections, strict=True):
@@ -141,7 +141,10 @@ class Dispatcher:
         return mods + self._rules.set_level(names, Level.P3)
 
     def group_up(self, message: GroupUp) -> list[FlowMod]:
-        """Add one rank's side of a process group; its connections change level together."""
+        """Add a rank's side of a process group. Returns the path rules that its connections need.
+
+        These connections change level together.
+        """
         mods: list[FlowMod] = []
         names: list[str] = []
         peer_ports: dict[int, tuple[PortId, ...]] = {}
@@ -152,7 +155,7 @@ class Dispatcher:
                 raise DispatchError(f"group {message.group!r} has no connection to rank {peer} to steer")
             for i, connection in enumerate(connections):
                 name = f"{message.group}:{message.rank}-{peer}#{i}"
-                # One path to all peers of a server: which connection is whose cannot be seen from here.
+                # All peers on a server get one path: it cannot be seen here which connection is whose.
                 key = member_key(message.group, message.rank, there)
                 mods += self._rules.add(name, connection, message.server, there, path_key=key)
                 names.append(name)
@@ -175,7 +178,7 @@ class Dispatcher:
         return self._obey(self._scheduler.batch_started(now_ns, batch))
 
     def layer_advanced(self, now_ns: int, batch: str, rank: int, layer: int) -> list[Action]:
-        """A rank begins a layer; the scheduler hears of it when the batch does (`Pace`)."""
+        """A rank begins a layer. The scheduler is told when the whole batch has reached a layer (`Pace`)."""
         running = self._batches.get(batch)
         if running is None or rank not in running.pace:
             raise DispatchError(f"rank {rank} reports a layer of batch {batch!r}, which it does not run")
@@ -196,7 +199,7 @@ class Dispatcher:
         return self._obey(self._scheduler.tick(now_ns))
 
     def submit(self, now_ns: int, message: Submit) -> list[Action]:
-        """A message between two ranks wants to go; it waits here until a lane of its pair is free."""
+        """A transfer between two ranks wants to start. It waits until a lane of its pool is free."""
         transfer = message.transfer
         pool = self._pools.get((transfer.stage, transfer.src, transfer.dst))
         if pool is None:
@@ -211,7 +214,7 @@ class Dispatcher:
         return actions + self._fill(now_ns, pool)
 
     def submit_share(self, now_ns: int, message: SubmitShare) -> list[Action]:
-        """One rank's share of a collective wants to start; its side of the process group is its lane."""
+        """A rank's share of a collective wants to start. Its lane is the rank's side of the group."""
         share = message.share
         group = self._groups.get((message.group, share.src))
         if group is None:
@@ -223,7 +226,7 @@ class Dispatcher:
         return self._obey(self._scheduler.submit(now_ns, Flow.of(share, load)))
 
     def completed(self, now_ns: int, wall_ns: int, flow: str) -> list[Action]:
-        """The flow has arrived; its lane goes to the most urgent flow that waits for one."""
+        """The flow has arrived. Its lane goes to the most urgent flow that waits for one."""
         claim = self._claims.complete(flow)
         if not claim.permitted or claim.lane is None:
             raise DispatchError(f"completion of {flow!r}, which was never permitted")
@@ -234,7 +237,7 @@ class Dispatcher:
         return actions
 
     def confirmed(self, lane_name: str, level: Level) -> list[Action]:
-        """The switches have answered the barrier: `level` is in force on the lane."""
+        """All barriers have been answered: `level` is in force on the lane."""
         lane = self._lanes[lane_name]
         lane.level = level
         lane.pending = None
@@ -251,7 +254,7 @@ class Dispatcher:
         for claim in pool.fill():
             lane = claim.lane
             assert lane is not None
-            # Waiting for a lane ends when the lane was free; what follows is permit latency.
+            # The wait ends when the lane becomes free; the time after that is permit latency.
             claim.lane_wait_wall_ns = max(0, lane.free_since_wall_ns - claim.sent_wall_ns)
             self.paths.append(LoggedPath(flow=claim.id, lane=lane.name, ports=lane.ports))
             actions += self._settle(lane)
@@ -261,10 +264,10 @@ class Dispatcher:
         return [action for claim in claims if claim.lane is not None for action in self._settle(claim.lane)]
 
     def _settle(self, lane: _Lane) -> list[Action]:
-        """Bring the level in force to the one its flow wants; permit the flow once they are the same.
+        """Enforce the level that the lane's flow wants, or permit the flow if that level is in force.
 
-        While a level is on its way to the switches no other is sent after it: the next one follows
-        the confirmation, so rules of one lane never overtake each other.
+        While a level is on its way to the switches, no other is sent. The next one follows the
+        confirmation, so the rules of one lane never overtake each other.
         """
         claim = lane.claim
         if claim is None or lane.pending is not None:
@@ -275,7 +278,7 @@ class Dispatcher:
                 lane.pending = claim.wanted
                 mods = self._rules.set_level(lane.connections, claim.wanted)
                 return [Enforce(lane=lane.name, level=claim.wanted, mods=tuple(mods))]
-            lane.level = claim.wanted  # nothing between two ranks of one server
+            lane.level = claim.wanted  # no switch lies between two ranks of one server
         if not claim.permitted:
             claim.permitted = True
             permit = Permit(

@@ -13,7 +13,7 @@ import msgspec
 class Stage(enum.Enum):
     """The three kinds of transfer that a first token waits for (MFS v1, section 2)."""
 
-    __hash__ = object.__hash__  # that of `enum.Enum` is Python, and every flow is looked up by its stage
+    __hash__ = object.__hash__  # flows are looked up by stage, and `enum.Enum` hashes in slow Python code
 
     KV_REUSE = "S1"
     COLLECTIVE = "S2"
@@ -45,14 +45,14 @@ PortId = str
 
 
 class FlowFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is known of a transfer wherever it goes: in a plan, in messages, to the scheduler, in results.
+    """What plans, messages, the scheduler and results all know about a transfer.
 
     For S1 and S3 a flow is one message between two ranks. For S2 it is one rank's share of a
-    collective: everything that rank sends to its peers. The shares of one collective have the same
-    `coflow`.
+    collective: everything that the rank sends to its peers. The shares of one collective have the
+    same `coflow`.
 
-    `downstream_ns` is what cannot begin before the flow has arrived, on idle links: for S1 and S2
-    the rest of the batch's compute and collectives, for S3 the transfers of the request's later
+    `downstream_ns` is how long the work that waits for the flow takes on idle links. For S1 and S2 this
+    is the rest of the batch's compute and collectives. For S3 it is the transfers of the request's later
     layers and its first decode step.
     """
 
@@ -73,7 +73,7 @@ ALL_PEERS = -1
 class Transfer(FlowFacts, frozen=True, kw_only=True, gc=False):
     """One message of `size_bytes` from rank `src` to rank `dst`, or a rank's share of a collective.
 
-    `coflow` names a coflow that is not that of a batch; see `belongs_to`.
+    `coflow` is set only if it is not the coflow of the batch, layer and stage; see `belongs_to`.
     """
 
     src: int
@@ -82,16 +82,15 @@ class Transfer(FlowFacts, frozen=True, kw_only=True, gc=False):
 
     @property
     def belongs_to(self) -> str | None:
-        """The coflow the transfer is of: the one it names, else that of its batch, layer and stage."""
+        """The transfer's coflow: the one it names, or else the one of its batch, layer and stage."""
         return coflow_of(self.batch, self.layer, self.stage) if self.coflow is None else self.coflow
 
 
 class Flow(FlowFacts, frozen=True, kw_only=True, gc=False):
-    """A transfer as the scheduler sees it: what it can hold back or push forward.
+    """A transfer as the scheduler sees it, with the bytes that it puts on each port (`load`).
 
-    `load` is what the flow puts on each port of its path(s), in bytes; a share of a collective
-    loads its own uplink with all of it and each peer's downlink with a part. `request` is the id of
-    one of its batch's requests (`BatchRequest.id`).
+    A share of a collective loads the ports to each peer with the part for that peer, so the rank's own
+    uplink carries the sum. `request` is the `BatchRequest.id` of one of the batch's requests.
     """
 
     load: Mapping[PortId, int]
@@ -99,7 +98,7 @@ class Flow(FlowFacts, frozen=True, kw_only=True, gc=False):
 
     @classmethod
     def of(cls, transfer: Transfer, load: Mapping[PortId, int]) -> "Flow":
-        """`transfer` with what it will put on each port."""
+        """The flow of `transfer`, with the bytes that it will put on each port."""
         return cls(
             id=transfer.id,
             stage=transfer.stage,
@@ -115,11 +114,12 @@ class Flow(FlowFacts, frozen=True, kw_only=True, gc=False):
 
 
 class BatchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request of a batch, as it is known when the batch is formed.
+    """One request of a batch, as known when the batch is formed.
 
-    `id` is what its flows name as `request`. `tail_ns` is the time from the end of the batch's compute to its
-    first token on idle links: the S3 of the last layer and the first decode step. `load` is what all its
-    S1 and S3 flows together will put on each port, in bytes; equal-cost paths count evenly.
+    Its flows name `id` as their `request`. `tail_ns` is the time on idle links from the end of the batch's
+    compute to the request's first token: the S3 of the last layer and the first decode step. It is 0 in a
+    fetch plan. `load` is the bytes that all S1 and S3 flows of the request will put on each port, spread
+    evenly over equal-cost paths.
     """
 
     id: str
@@ -129,11 +129,11 @@ class BatchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """A prefill batch, as far as the scheduler needs to know it.
+    """What the scheduler needs to know about a prefill batch, or about a fetch plan.
 
-    `compute_ns` is the profiled compute time of the whole batch without any network (used for
-    feasibility, not for pacing). `load` is what its collectives will put on each port in all
-    layers, in bytes.
+    `compute_ns` is the compute time of the whole batch without any network; for a fetch plan, of the
+    request alone with its collectives. Only overload control uses it. `load` is the bytes that the
+    collectives of all layers will put on each port.
     """
 
     id: str
@@ -148,13 +148,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The scheduler's word on one flow: be at `level` from now on, because of `reason`.
+    """A flow's level from now on, with the reason in words.
 
-    `previous` is `None` for the first assignment, which every submitted flow gets at once.
+    Every submitted flow gets its first assignment at once; `previous` is None there.
 
     A fabric that can keep an exact order (see `Scheduler`) serves the flows of a level by `order`,
-    smallest first, equal ones sharing fairly, and no flow faster than its `rate_bps`. On a fabric with
-    levels only, `order` is 0 and `rate_bps` is None.
+    smallest first. Flows of equal order share fairly, and no flow exceeds its `rate_bps`. On a fabric
+    with levels only, `order` is 0 and `rate_bps` is None.
     """
 
     time_ns: int
@@ -167,8 +167,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def coflow_of(batch: str | None, layer: int | None, stage: Stage) -> str | None:
-    """What coflow policies order by: the transfers of one stage of one layer of one batch belong together.
+    """The name of the coflow of one stage of one layer of a batch; None without a batch or a layer.
 
-    None without a batch or a layer. A collective is a coflow of its own.
+    Collectives do not use it: each is a coflow of its own.
     """
     return None if batch is None or layer is None else f"{batch}.l{layer}.{stage.value}"

@@ -1,13 +1,13 @@
-"""Lanes: which flow gets one, and what a lane does for a flow that waits for it. Pure; for every fabric.
+"""Lanes: which flow gets one, and which levels waiting flows lend. Pure, and the same on every fabric.
 
-A lane carries one flow at a time from one rank to another. The lanes of a pair of ranks for a stage
-are a pool. A flow that is submitted has a claim to a lane of its pair: it waits, the most urgent
-first, until a lane is free. While every lane of a pool is taken, a more urgent flow that waits lends
-its level to the lane that was taken first. A rank's side of a process group is a lane as well, which
-the rank's share of a collective takes at once.
+A lane carries one flow at a time from one rank to another. All lanes of the two ranks for a stage form a
+pool. A submitted flow has a claim to a lane of its pool and waits until one is free; the most urgent flow
+goes first. While all lanes of a pool are taken, a more urgent flow that waits lends its level to the lane
+that was taken first. A rank's side of a process group is a lane as well. The rank's share of a collective
+takes it at once.
 
-A fabric adds what its lanes are made of (`Lane`) and what a flow of its own needs (`Claim`), and does
-what the calls return: it permits the flows that got a lane, and moves those whose level changed.
+A fabric extends `Lane` and `Claim` with what it needs to carry flows, and acts on what the calls return: it
+permits the flows that got a lane, and moves the flows whose level changed.
 """
 
 import heapq
@@ -21,11 +21,11 @@ C = TypeVar("C", bound="Claim[Any]")
 
 
 class LaneError(ValueError):
-    """A flow is submitted twice, completes before it has a lane, or takes one that another flow has."""
+    """A flow is submitted twice, completes without a lane, or takes a lane that another flow has."""
 
 
 class LevelTrail:
-    """The levels a flow was at: the first, the last, and how often it was promoted in between."""
+    """The first and the last level of a flow, and how often it was promoted in between."""
 
     __slots__ = ("first", "last", "promotions")
 
@@ -35,7 +35,7 @@ class LevelTrail:
         self.promotions = 0
 
     def moved_to(self, level: Level) -> None:
-        """The flow is at `level` now; the first level of a flow is no promotion."""
+        """The flow is at `level` now. Its first level is not a promotion."""
         if self.last is None:
             self.first = level
         elif level < self.last:
@@ -44,10 +44,10 @@ class LevelTrail:
 
 
 class Lane(Generic[C]):
-    """Carries one flow at a time. `level` is the level in force on it, `ports` are those of its path.
+    """Carries one flow at a time. `level` is the level in force on it, `ports` are the ports of its path.
 
-    `taken` numbers the moments at which the lanes of a pool were taken. A `spare` lane is one beyond
-    those of its pool: it is gone when its flow is complete.
+    `taken` is smaller for a lane of the pool that was taken earlier. A `spare` lane is made for one flow,
+    beyond the lanes of the pool, and is gone when that flow is complete.
     """
 
     __slots__ = ("claim", "level", "name", "ports", "spare", "taken")
@@ -64,9 +64,9 @@ class Lane(Generic[C]):
 class Claim(Generic[L]):
     """A flow that waits for a lane or has one.
 
-    `level`, `order` and `rate_bps` are what the scheduler said last; `lent` is the level of a more
-    urgent flow that waits for the lane. The flow is served at `wanted`, the more urgent of the two.
-    `number` is that of its submission.
+    `level`, `order` and `rate_bps` are from the scheduler's last assignment. `lent` is the level that a
+    more urgent waiting flow has lent to this one. The flow is served at `wanted`, the more urgent of
+    `level` and `lent`. `number` counts submissions.
     """
 
     __slots__ = ("id", "lane", "lent", "level", "number", "order", "pool", "rate_bps", "trail", "wanted")
@@ -92,15 +92,15 @@ class Claim(Generic[L]):
 
 
 def urgency(claim: Claim[Any]) -> tuple[Level, float, int]:
-    """The place in line of a flow that waits: its level, the exact order inside it, its submission."""
+    """The sort key of waiting flows: level, then the exact order inside it, then submission."""
     return claim.level, claim.order, claim.number
 
 
 class LanePool(Generic[L, C]):
-    """The lanes of one pair of ranks for one stage, and the flows that wait for one of them.
+    """The lanes from one rank to another for one stage, and the flows that wait for one of them.
 
-    With `spare` no flow ever waits: when all lanes are taken, `spare(i)` makes another one over the
-    path of lane `i`, each in its turn.
+    With `spare` no flow ever waits. When all lanes are taken, `spare(i)` makes another lane over the path
+    of lane `i`; the lanes take turns.
     """
 
     __slots__ = ("_free", "_load", "_ports", "_spare", "_spares", "_takes", "lanes", "waiting")
@@ -125,10 +125,10 @@ class LanePool(Generic[L, C]):
             self._ports[port] = self._ports.get(port, 0) + 1
 
     def load(self, size_bytes: int) -> dict[PortId, int]:
-        """What a flow will put on each port, as far as is known before it has a lane.
+        """Bytes that a flow of `size_bytes` will put on each port, as far as known before it has a lane.
 
-        A port that every lane crosses gets all bytes, one that some of them cross gets an even
-        part. Consecutive flows of one size share one answer: do not change it.
+        A port that every lane crosses gets all bytes; a port that n of m lanes cross gets n/m of them.
+        Consecutive calls with one size return the same dictionary. Do not change it.
         """
         if self._load is None or self._load[0] != size_bytes:
             count = len(self.lanes)
@@ -141,7 +141,7 @@ class LanePool(Generic[L, C]):
     def fill(self) -> Iterator[C]:
         """Give free lanes to the flows that wait, the most urgent first. Yields each flow that got one.
 
-        A lane that is at the flow's level already is preferred: no rule has to change.
+        A lane that is at the flow's level already is preferred, because no rule has to change for it.
         """
         while self.waiting and (self._free or self._spare is not None):
             claim = min(self.waiting.values(), key=urgency)
@@ -165,13 +165,13 @@ class LanePool(Generic[L, C]):
             self._free += 1
 
     def lend(self) -> Iterator[tuple[C, C]]:
-        """Lend the levels of flows that wait to the lanes they wait for.
+        """Lend the levels of waiting flows to flows that have a lane.
 
-        Yields the flow on the lane, which keeps what it was lent until it is complete, and the
-        flow whose level that is.
+        Yields pairs: the flow that is lent a level, and the waiting flow that lends it. The first keeps the
+        level until it is complete.
         """
         if not self.waiting or self._free:
-            return  # a lane is free: the flow that comes next takes it
+            return  # a lane is free, and the most urgent flow will take it
         held = [lane.claim for lane in sorted(self.lanes, key=_taken) if lane.claim is not None]
         lowest = max(claim.wanted for claim in held)
         if all(claim.level >= lowest for claim in self.waiting.values()):
@@ -201,13 +201,14 @@ def _taken(lane: Lane[Any]) -> int:
 
 
 def loans(held: Sequence[Level], waiting: Sequence[Level]) -> Iterator[tuple[int, int]]:
-    """Pairs of a lane and the waiting flow whose level it is lent.
+    """Yields which lane each waiting flow lends its level to, as pairs of a lane's and a flow's index.
 
-    `held` are the levels of the lanes of a pair of ranks, all of them busy, longest taken first;
-    `waiting` those of the flows that wait, most urgent first, no more of them than there are lanes.
-    The i-th of these needs i lanes that are as urgent; what is missing, the lanes taken first lend.
+    `held` are the levels of a pool's lanes, all taken, in the order in which they were taken. `waiting` are
+    the levels of the flows that wait, the most urgent first, at most one per lane. The i-th waiting flow
+    needs i lanes that are at least as urgent as it is. If one is missing, the flow lends its level to the
+    lane that was taken first among the less urgent ones.
 
-    Otherwise a pool full of deferred flows would hold up an urgent one (priority inversion).
+    Without lending, a pool full of deferred flows would hold up an urgent one (priority inversion).
     """
     levels = list(held)
     for i, level in enumerate(waiting):
@@ -219,7 +220,7 @@ def loans(held: Sequence[Level], waiting: Sequence[Level]) -> Iterator[tuple[int
 
 
 class LevelChange(NamedTuple):
-    """A flow is at another level from now on. `before` is None for its first level."""
+    """A flow moves to level `after`. `before` is None for its first level."""
 
     time_ns: int
     flow: str
@@ -229,10 +230,10 @@ class LevelChange(NamedTuple):
 
 
 class Claims(Generic[C]):
-    """Every flow that waits for a lane or has one, and the levels they are at.
+    """Every flow that waits for a lane or has one, and its level.
 
-    `changed` is told of each change of a level. Calls return the flows that have to be moved: those
-    on a lane whose level, order or pace may have changed, in order. A flow can be among them twice.
+    `changed` is called with each change of a level. `obey` and `lend` return the flows to move: those on a
+    lane whose level, order or rate may have changed, in order. A flow can be among them twice.
     """
 
     def __init__(self, changed: Callable[[LevelChange], None]) -> None:
@@ -242,19 +243,19 @@ class Claims(Generic[C]):
 
     @property
     def submitted(self) -> int:
-        """How many flows there have been."""
+        """How many flows have been submitted."""
         return self._submitted
 
     def submit(self, claim: C, pool: LanePool[Any, C]) -> None:
-        """The flow waits for a lane of `pool`. Raises `LaneError` if it is there already."""
+        """The flow waits for a lane of `pool`. Raises `LaneError` if a flow of its id is active."""
         self._admit(claim)
         claim.pool = pool
         pool.waiting[claim.id] = claim
 
     def submit_on(self, claim: C, lane: Lane[C]) -> None:
-        """The flow takes `lane`, which is in no pool: a rank's side of a process group.
+        """The flow takes `lane`, a rank's side of a process group, which is in no pool.
 
-        Raises `LaneError` if it is there already, or another flow has the lane.
+        Raises `LaneError` if a flow of its id is active, or if another flow has the lane.
         """
         if lane.claim is not None:
             raise LaneError(f"{claim.id!r} starts before {lane.claim.id!r} has ended")
@@ -263,7 +264,7 @@ class Claims(Generic[C]):
         claim.lane = lane
 
     def obey(self, assignments: Iterable[Assignment]) -> list[C]:
-        """Do what the scheduler said."""
+        """Take in assignments, and lend levels where flows wait."""
         moved: list[C] = []
         crowded: dict[int, tuple[int, LanePool[Any, C]]] = {}
         for said in assignments:
@@ -290,7 +291,7 @@ class Claims(Generic[C]):
         return moved
 
     def complete(self, flow: str) -> C:
-        """The flow has arrived: its lane is free. Raises `LaneError` for one that has no lane."""
+        """The flow has arrived, and its lane is free. Raises `LaneError` if the flow has no lane."""
         claim = self._active.get(flow)
         if claim is None or claim.lane is None:
             raise LaneError(f"completion of {flow!r}, which has no lane")
@@ -317,12 +318,12 @@ class Claims(Generic[C]):
 
 
 def lane_name(stage: Stage, src: int, dst: int, number: int) -> str:
-    """The name of lane `number` from rank `src` to rank `dst`: `S3.2-9.0`. Its path is hashed from it."""
+    """The name of lane `number` from rank `src` to rank `dst`: `S3.2-9.0`. Its hash selects the path."""
     return f"{stage.value}.{src}-{dst}.{number}"
 
 
 def load_of(sizes: Mapping[int, int], paths: Mapping[int, Sequence[PortId]]) -> dict[PortId, int]:
-    """What a share of a collective puts on each port: `sizes[peer]` bytes go along `paths[peer]`."""
+    """Bytes that a share of a collective puts on each port: `sizes[peer]` bytes go along `paths[peer]`."""
     load: dict[PortId, int] = {}
     for peer, size in sizes.items():
         for port in paths[peer]:

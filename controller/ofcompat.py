@@ -1,9 +1,8 @@
-"""The one place that knows whether OpenFlow is spoken by Ryu or by os-ken, its maintained fork.
+"""Ryu, or os-ken, its maintained fork. No other module knows which of the two speaks OpenFlow.
 
-Ryu 4.34 is what the project was asked for; os-ken has the same API under another name and is taken
-where Ryu cannot be installed. They differ in three ways that matter here, all settled below: the
-package name, Ryu's reliance on an attribute that today's eventlet no longer has, and the
-threads (Ryu: eventlet's green ones; os-ken: the system's).
+The project is built for Ryu 4.34. os-ken has the same API under another name, and is used where Ryu cannot
+be installed. This module hides three differences: the package name, an attribute that Ryu needs and today's
+eventlet no longer has, and the threads (Ryu uses eventlet's green threads, os-ken the system's).
 """
 
 import importlib
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CHOICE_VARIABLE = "MFS_OPENFLOW"
-"""Set to `ryu` or `os-ken` to insist on one of them."""
+"""Environment variable. Set it to `ryu` or `os-ken` to insist on one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +33,18 @@ class OpenFlow:
     green: bool
 
     def configure(self, *, host: str, port: int) -> None:
-        """Say where to listen for switches; to be called once, before applications are loaded."""
+        """Set the address to listen on for switches. Call it once, before applications are loaded."""
         self.config.CONF(args=[], project=self.name, version=self.version)
         self.config.CONF.set_override("ofp_listen_host", host)
         self.config.CONF.set_override("ofp_tcp_listen_port", port)
 
     def let_others_run(self) -> None:
-        """Green threads only: give the threads that talk to the switches a turn."""
+        """Give the threads that talk to the switches a turn. Only green threads need this."""
         if self.green:
             self.hub.sleep(0)
 
     def wait_readable(self, fd: int, timeout_s: float) -> None:
-        """Block this thread, green or not, until `fd` is readable or the time is over."""
+        """Block this thread, green or not, until `fd` is readable or `timeout_s` has passed."""
         if self.green:
             from eventlet.hubs import trampoline
             from eventlet.timeout import Timeout
@@ -59,7 +58,7 @@ class OpenFlow:
 
 
 def installed() -> list[str]:
-    """Which of the two are installed, the preferred one first."""
+    """The names of those that are installed, the preferred one first."""
     found = []
     for distribution in ("ryu", "os-ken"):
         try:
@@ -71,11 +70,10 @@ def installed() -> list[str]:
 
 
 def load() -> OpenFlow:
-    """Import Ryu, or os-ken where Ryu is absent.
+    """Import the one that `MFS_OPENFLOW` names; by default Ryu, or os-ken if Ryu is not installed.
 
-    Under Ryu this monkey-patches the standard library with eventlet's green versions, so call it
-    first thing in a process of its own. Raises `ImportError` if neither is installed, or not the
-    one that `MFS_OPENFLOW` asks for.
+    With Ryu this replaces parts of the standard library with eventlet's green versions, so call it first,
+    in a process of its own. Raises `ImportError` if neither is installed, or if the named one is not.
     """
     names = installed()
     wanted = os.environ.get(CHOICE_VARIABLE)
@@ -89,7 +87,7 @@ def load() -> OpenFlow:
         import eventlet.wsgi
 
         eventlet.monkey_patch()
-        # Ryu imports this name at load time and uses it only for its REST server, which we have not.
+        # Ryu imports this name at load time, but uses it only in its REST server, which does not run here.
         if not hasattr(eventlet.wsgi, "ALREADY_HANDLED"):
             eventlet.wsgi.ALREADY_HANDLED = object()
     package = name.replace("-", "_")

@@ -1,9 +1,9 @@
 """Levels and paths as OpenFlow 1.3 rules. Pure: returns the messages, sends none.
 
-The pipeline has two tables. `CLASSIFY` runs only at a sender's NIC bridge, on what comes from its
-host: a connection with a level gets that level's DSCP, everything else (acknowledgements,
-rendezvous) the control queue's. `FORWARD` sends a packet along a shortest path; where several are
-equally short, a connection's own rule picks one by hash. Ports map DSCP to queues by themselves
+The pipeline has two tables. `CLASSIFY` marks packets at a sender's NIC bridge only, when they come from its
+host. A connection with a level gets that level's DSCP; everything else (acknowledgements, rendezvous) gets
+the DSCP of CONTROL. `FORWARD` sends a packet along a shortest path. If several are equally short, a
+connection has rules of its own for the path that was chosen by hash. Ports map DSCP to queues by themselves
 (`testbed.emulation.queues`), so one rule at the NIC moves a connection on its whole path.
 """
 
@@ -28,7 +28,7 @@ _PRIORITY_CONNECTION = 100
 
 
 def dscp_of(level: Level) -> int:
-    """The DSCP that carries `level`: class selectors downwards, CS7 (56) for control, 0 for the last."""
+    """The DSCP that carries `level`: a class selector, from CS7 (56) for CONTROL to 0 for SCAVENGER."""
     return (7 - level) * 8
 
 
@@ -38,7 +38,7 @@ class Command(enum.Enum):
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The fields a rule looks at; `None` means any value."""
+    """The fields that a rule matches; None matches any value."""
 
     in_port: int | None = None
     eth_type: int | None = None
@@ -51,7 +51,10 @@ class Match(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FlowMod(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule change at one switch. `dscp` is set first, then the packet goes on or out."""
+    """One rule change at one switch.
+
+    A rule sets `dscp` first. Then the packet goes to table `goto`, or out of port `output`.
+    """
 
     switch: str
     command: Command
@@ -64,9 +67,9 @@ class FlowMod(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bridge(msgspec.Struct, frozen=True, kw_only=True):
-    """A switch of the fabric: its datapath id and the OpenFlow port towards each neighbour.
+    """A switch of the fabric: its datapath id, and the OpenFlow port towards each neighbour.
 
-    `server` is set for a NIC bridge: the host behind it, on port `ports[server]`.
+    `server` is set for a NIC bridge only: it is the host behind the bridge, on port `ports[server]`.
     """
 
     name: str
@@ -85,8 +88,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """The fabric as the controller sees it.
 
-    `paths["h1 h9"]` are the equal-cost shortest paths from server h1 to server h9, each a list of
-    nodes from server to server without the NIC bridges (the names of the topology).
+    `paths["h1 h9"]` are the equal-cost shortest paths from server h1 to server h9. A path lists the
+    topology's nodes from server to server, without the NIC bridges. `port_bps` are model bits/s.
     """
 
     hosts: dict[str, Host]
@@ -97,7 +100,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose_path(wiring: Wiring, src: str, dst: str, key: str) -> tuple[str, ...]:
-    """The path of a connection among its equal-cost ones. `key` stands for its TCP ports."""
+    """The path of a connection among the equal-cost ones. `key` stands for its TCP ports."""
     return pick(
         wiring.paths[f"{src} {dst}"],
         seed=wiring.seed,
@@ -112,7 +115,7 @@ def ports_of(path: tuple[str, ...]) -> tuple[PortId, ...]:
 
 
 class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A connection the controller steers: its own level at the NIC, its own path where it has a choice."""
+    """A connection that the controller steers: its own level, and its own path if there are several."""
 
     name: str
     connection: TcpConnection
@@ -123,7 +126,7 @@ class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleBook:
-    """Every rule the fabric should have. Methods return the changes; nothing is sent from here."""
+    """Every rule that the fabric should have. Methods return the changes and send nothing."""
 
     def __init__(self, wiring: Wiring) -> None:
         self.wiring = wiring
@@ -138,7 +141,11 @@ class RuleBook:
     def add(
         self, name: str, connection: TcpConnection, src: str, dst: str, *, path_key: str | None = None
     ) -> list[FlowMod]:
-        """Steer a new connection of server `src`, named `name`, at the control level until told otherwise."""
+        """Steer a new connection from server `src`. Returns its path rules.
+
+        It is at CONTROL until `set_level`. `path_key` is hashed for its path; by default, its `name` is.
+        Raises `ValueError` if the name is taken.
+        """
         if name in self._routes:
             raise ValueError(f"connection {name!r} is registered twice")
         route = RouteEntry(
@@ -164,7 +171,7 @@ class RuleBook:
         return mods
 
     def everything(self, switch: str) -> list[FlowMod]:
-        """All rules of one switch from an empty table: what a (re)connecting switch is sent."""
+        """All rules of one switch, after one that empties its tables: for a switch that (re)connects."""
         mods = [FlowMod(switch=switch, command=Command.DELETE_ALL)]
         mods += self._base_rules(self.wiring.bridges[switch])
         for route in self._routes.values():
@@ -214,7 +221,7 @@ class RuleBook:
         return mods
 
     def _next_hops(self, switch: str, dst: str) -> list[str]:
-        """The neighbours that lie behind `switch` on some shortest path to `dst`, in name order."""
+        """The nodes that follow `switch` on the shortest paths to `dst`, in order of their names."""
         hops = set()
         for pair, paths in self.wiring.paths.items():
             if pair.split(" ")[1] == dst:
@@ -285,7 +292,7 @@ class RuleBook:
 
 
 def per_switch(mods: Iterable[FlowMod]) -> Mapping[str, list[FlowMod]]:
-    """The changes of each switch, in order: what one barrier per switch can follow."""
+    """The changes of each switch, in order, so that one barrier per switch can follow them."""
     grouped: dict[str, list[FlowMod]] = {}
     for mod in mods:
         grouped.setdefault(mod.switch, []).append(mod)

@@ -1,6 +1,6 @@
-"""Request-level control: what it may do, and Algorithm 1 of MFS v1, which requests to give up.
+"""Request control: its options, and Algorithm 1 of MFS v1, which chooses the requests to prune.
 
-Formulas, choices and what was left open: docs/concepts/request-control.md.
+Formulas and our choices: docs/concepts/request-control.md.
 """
 
 import enum
@@ -24,25 +24,25 @@ class QueueOrder(enum.Enum):
 class RequestControl:
     """The options of `+requests`. Raises `ValueError` for values out of range."""
 
-    order: Annotated[QueueOrder, "the prefill queue: red (by deadline), fcfs (by arrival)"] = QueueOrder.RED
-    prune: Annotated[bool, "off: no request is put behind the others for coming too late"] = True
-    drop_budget: Annotated[float, "most requests to give up for the others, a share of them, 0 to 1"] = 0.3
+    order: Annotated[QueueOrder, "prefill queue: red (by deadline) or fcfs (by arrival)"] = QueueOrder.RED
+    prune: Annotated[bool, "off: no request is put behind the others for being too late"] = True
+    drop_budget: Annotated[float, "largest share of requests to give up for the others, 0 to 1"] = 0.3
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.drop_budget <= 1.0:
             raise ValueError(f"drop_budget must be 0 to 1, not {self.drop_budget}")
 
     def most_pruned(self, requests: int) -> int:
-        """How many of `requests` may be pruned: their share, rounded down. 0.3 of 3 is none."""
-        # The least bit more, because 0.29 * 100 is not quite 29.
+        """How many of `requests` may be pruned: the budget's share, rounded down. 0.3 of 3 is none."""
+        # A tiny bit more, because 0.29 * 100 is slightly below 29 in floating point.
         return math.floor(self.drop_budget * requests + 1e-9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLoad:
-    """What the S1 and S3 flows of a request have yet to put on each port, in bytes.
+    """The bytes that the S1 and S3 flows of a request have yet to put on each port (`load`).
 
-    `due_ns` is when they and the compute must be over: the deadline, less what comes after them.
+    `due_ns` is when compute and transfers must be over: the deadline less `BatchRequest.tail_ns`.
     """
 
     id: str
@@ -52,7 +52,7 @@ class RequestLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLoad:
-    """What is left of a batch: compute, the collectives' bytes on each port, requests (one or more)."""
+    """What is left of a batch: compute, one or more requests, and its collectives' bytes on each port."""
 
     id: str
     red_ns: int
@@ -66,12 +66,13 @@ def overloading_requests(
 ) -> dict[str, str]:
     """The ids of the requests to prune, at most `budget`, each with the reason. Algorithm 1 of MFS v1.
 
-    Batches are walked by RED, equal ones in the order given. A batch is expected to end at
+    `bps` are the capacities of the ports in model bits/s. The batches are walked in order of RED, equal
+    ones in the order given. A batch is expected to end at
 
-        now + compute left + max over its ports of (bytes of the batches before it + its own) / rate
+        now + compute left + max over its ports of (bytes of the batches before it + its own) * 8 / bps
 
-    While that is after its loose deadline, of all requests walked so far the one that has most to
-    send through that busiest port is pruned; of equal ones the last.
+    While that is after the batch's loose deadline, the algorithm prunes the request with the most bytes on
+    that busiest port, of all requests walked so far. Of equal ones, it prunes the last.
     """
     before: dict[PortId, int] = {}
     kept: list[RequestLoad] = []
@@ -106,7 +107,7 @@ def overloading_requests(
 def _bottleneck(
     own: Mapping[PortId, int], before: Mapping[PortId, int], bps: Mapping[PortId, int]
 ) -> tuple[PortId | None, int]:
-    """Of the ports that `own` loads, the one that takes longest, and how long; the first of equals."""
+    """The port that takes longest, of those that `own` loads, and its time in ns; the first of equals."""
     busiest: PortId | None = None
     longest_ns = 0
     for port, size_bytes in own.items():
@@ -117,7 +118,7 @@ def _bottleneck(
 
 
 def _heaviest(requests: Sequence[RequestLoad], port: PortId) -> RequestLoad | None:
-    """The request with the largest load on `port`, None if there is no load; the last of equals."""
+    """The request with the largest load on `port`, the last of equals; None if no request loads it."""
     heaviest = max(reversed(requests), key=lambda request: request.load.get(port, 0))
     return heaviest if heaviest.load.get(port, 0) else None
 
@@ -138,7 +139,7 @@ def _take_off(total: dict[PortId, int], load: Mapping[PortId, int]) -> None:
 class Prunings:
     """Which requests were ever pruned, how often, and which of them were still pruned at their end.
 
-    Told of each change by a `Scheduler`; it outlives what the scheduler remembers.
+    A `Scheduler` calls `changed`. The scheduler itself forgets a request when its batch departs.
     """
 
     def __init__(self) -> None:
@@ -161,7 +162,7 @@ class Prunings:
 
 @dataclass(slots=True)
 class _Left:
-    """Bytes of a batch that are not delivered yet: of its collectives, and of each request."""
+    """Bytes of a batch that are not delivered yet, by port: of its collectives, and of each request."""
 
     collectives: dict[PortId, int]
     requests: dict[str, dict[PortId, int]]
@@ -170,9 +171,9 @@ class _Left:
 class Overload:
     """Keeps what is left of each active batch, and which requests are pruned until the next review.
 
-    `ports` are capacities in model bits/s. `changed` is told of each request that is pruned (True) or freed
-    while it is active (False). Memory: one entry per active batch, request and port. Without a `control`, or
-    with one that prunes nothing, it keeps nothing.
+    `ports` are capacities in model bits/s. `changed(request, True)` is called when a request is pruned,
+    `changed(request, False)` when it is freed while it is active. Memory: one entry per active batch,
+    request and port. Without a `control`, or with `prune` off, it keeps nothing.
     """
 
     def __init__(
@@ -197,7 +198,7 @@ class Overload:
         )
 
     def moved(self, flow: Flow, *, before_bytes: int, after_bytes: int) -> None:
-        """Of `flow`, `before_bytes` were left and now `after_bytes` are."""
+        """`flow` had `before_bytes` left and now has `after_bytes`."""
         left = self._left.get(flow.batch or "")
         if left is None:
             return
@@ -206,19 +207,19 @@ class Overload:
         for port in flow.load:
             if port in load:
                 gone = left_on(flow, port, before_bytes) - left_on(flow, port, after_bytes)
-                # A flow may take one of several equal paths; its load was announced on all of them.
+                # A flow takes one of several equal-cost paths, but its load was announced on all of them.
                 load[port] = max(0, load[port] - gone)
 
     def departed(self, batch: str) -> None:
         self._left.pop(batch, None)
 
     def review(self, now_ns: int, batches: Iterable[ActiveBatch]) -> list[ActiveBatch]:
-        """Choose the pruned requests anew; returns the batches for whose flows that changes something."""
+        """Choose the pruned requests anew. Returns the batches in which one is newly pruned or freed."""
         if self._control is None:
             return []
         active = list(batches)
         loads = [load for batch in active if (load := self._load_of(batch)).requests]
-        # A request may be in several batches: sent for while it was queued, or split.
+        # A request may be in several batches: its fetch plan, and one batch per part of its prompt.
         requests = {request.id for load in loads for request in load.requests}
         self._active_requests = len(requests)
         budget = self._control.most_pruned(self._active_requests)
@@ -240,7 +241,7 @@ class Overload:
         ]
 
     def reason(self, flow: ActiveFlow) -> str | None:
-        """Why `flow` belongs in the scavenger; None if it does not."""
+        """Why `flow` belongs in SCAVENGER; None if it does not."""
         if flow.batch is None:
             return None
         if flow.flow.stage is Stage.COLLECTIVE:
@@ -250,7 +251,7 @@ class Overload:
 
     @property
     def freed(self) -> str:
-        """Why a flow that was pruned before the last review is not now."""
+        """Why a flow that was pruned before the last review no longer is."""
         return (
             "no longer pruned, the policy's level again:"
             f" {len(self._pruned)} of {self._active_requests} active requests are pruned"
@@ -271,7 +272,7 @@ class Overload:
                     load=left.requests[request.id],
                 )
                 for request in batch.batch.requests
-                # One that has all its KV must not hold its batch to a deadline that is behind it.
+                # A request that has all its KV must not hold its batch to a deadline that it has met.
                 if not batch.compute_over or request.id in waiting
             ),
             load=left.collectives,

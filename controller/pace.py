@@ -1,13 +1,13 @@
-"""How far a batch is: where its slowest rank is."""
+"""The progress of a batch: the layer of its slowest rank."""
 
 from collections.abc import Iterable
 
 
 class Pace:
-    """Which layer of a batch each of its ranks is at; -1 before the first.
+    """The layer that each rank of a batch is at; -1 before the first.
 
-    Replicas that share no collective run at their own pace: the first one at the end must not end the
-    batch for the others. So the batch is where its slowest rank is.
+    Replicas that share no collective run at their own pace, and the first to finish must not end the
+    batch for the others. So the batch is at the layer of its slowest rank.
     """
 
     __slots__ = ("_at", "_reached", "_there")
@@ -21,7 +21,7 @@ class Pace:
         return rank in self._at
 
     def begins(self, rank: int, layer: int) -> int | None:
-        """`rank` begins `layer`. Returns the layer the batch has reached by that, None if it was there."""
+        """`rank` begins `layer`. Returns the layer that the batch reaches by this, or None if it stays."""
         self._there -= self._at[rank] == self._reached
         self._at[rank] = layer
         self._there += layer == self._reached

@@ -1,4 +1,4 @@
-"""What a policy is: a class that turns events into verdicts, seeing but not touching the flows."""
+"""What a policy is: a class that turns events into verdicts. It sees the flows and does not change them."""
 
 import abc
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from controller.view import ActiveBatch, ActiveFlow, View
 
 
 class PolicyError(ValueError):
-    """A policy that does not exist, or an option it does not have or cannot take."""
+    """A policy that does not exist or does not load, or an option that it does not have or cannot take."""
 
 
 class Verdict(NamedTuple):
-    """Be at `level`, because of `reason` (in words, with the numbers that decided).
+    """The level of a flow, and the reason in words, with the numbers that decided.
 
-    Where the view is `exact`: among the flows of that level, smaller `order` first, and no faster
-    than `rate_bps` (None: no bound). Elsewhere both say nothing.
+    If the view is `exact`, the fabric serves the flows of a level by `order`, smallest first, and no flow
+    faster than its `rate_bps` (None: no bound). Otherwise both are ignored.
     """
 
     level: Level
@@ -28,26 +28,29 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoOptions:
-    """For policies that have nothing to choose."""
+    """The options of a policy that has none."""
 
 
 Verdicts = Mapping[str, Verdict]
-"""Flow id -> verdict. Flows that are not named stay; so does a flow whose level is repeated."""
+"""Flow id -> verdict. Flows that are not named stay as they are; a repeated verdict changes nothing."""
 
 UNCHANGED: Verdicts = {}
 
 
 class Policy(abc.ABC):
-    """Decides levels. Only `on_submit` must be written; by default nothing changes afterwards.
+    """Gives flows their levels.
 
-    Each hook is called after the view has taken in the event, with the time in model nanoseconds.
-    A policy reads no clock and draws no random number: equal events give equal verdicts. It never
-    gives `Level.CONTROL`.
+    A subclass sets `name` and `summary` and writes `on_submit`. The other hooks change nothing by default.
+    Each hook is called after the view has taken in the event, with the time in model nanoseconds. A policy
+    reads no clock and draws no random number: equal events give equal verdicts. It never gives
+    `Level.CONTROL`.
 
-    `Options` is a frozen dataclass with a default for every field; its fields are the options a
-    spec like `mfs(rho=0)` can set, and `Annotated[int, "..."]` gives one its line of help. `on_tick`
-    is called every `recheck_ns` while `wants_ticks`. With `reads_ports` False the loads in `view.ports` are
-    not kept: their capacities can be read, nothing else.
+    `Options` is a frozen dataclass with a default for every field. Its fields are the options that a
+    spec like `mfs(rho=0)` can set; `Annotated[int, "..."]` gives a field its line of help.
+
+    `on_tick` is called every `recheck_ns` (None: never) while `wants_ticks` is true. `rho_window_ns` is
+    the time constant of `view.ports.rho`. If `reads_ports` is False, `view.ports` keeps no loads, and only
+    the capacities can be read.
     """
 
     name: ClassVar[str]
@@ -63,18 +66,18 @@ class Policy(abc.ABC):
 
     @abc.abstractmethod
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
-        """The first level of `flow`, which is in the view already."""
+        """The first verdict on `flow`, which is in the view already."""
 
     def on_batch(self, now_ns: int, batch: ActiveBatch, view: View) -> Verdicts:
         """`batch` has arrived."""
         return UNCHANGED
 
     def on_layer(self, now_ns: int, batch: ActiveBatch, view: View) -> Verdicts:
-        """`batch` begins `batch.layer`, or has no compute left."""
+        """`batch` begins `batch.layer`, which is 1 or more, or its compute is over."""
         return UNCHANGED
 
     def on_progress(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
-        """`flow.bytes_left` is news."""
+        """`flow.bytes_left` has become smaller."""
         return UNCHANGED
 
     def on_completion(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
@@ -86,9 +89,9 @@ class Policy(abc.ABC):
         return UNCHANGED
 
     def wants_ticks(self, view: View) -> bool:
-        """Whether there is anything to look at periodically. Called after every event: be quick."""
+        """Whether any flow needs a periodic look. Called after every event, so it must be fast."""
         return bool(view.unpaced)
 
     def on_tick(self, now_ns: int, view: View) -> Verdicts:
-        """`recheck_ns` have passed since the last look."""
+        """`recheck_ns` has passed since the last tick, or since ticks were first wanted."""
         return UNCHANGED

@@ -1,7 +1,7 @@
-"""What is due and what is moving on each port: the loads that urgency is measured against.
+"""The load of each port, against which urgency is measured.
 
-For S3 a port knows how many bytes are due by any deadline. For S1 and S2, the traffic that comes
-before S3, it measures rho: the share of its capacity that they take.
+For S3 a port keeps how many bytes are due by any deadline. For S1 and S2, which go before S3, it measures
+rho: the share of its capacity that they take.
 """
 
 import math
@@ -15,18 +15,18 @@ from controller.flow import Flow, PortId, Stage
 from controller.units import NS_PER_S
 
 RHO_CAP = 0.95
-"""At least 5 % of a port is always taken to be left for S3; MLU divides by `1 - rho`."""
+"""The largest rho: at least 5 % of a port is always assumed free for S3. MLU divides by `1 - rho`."""
 
 BLOCKS_NOW = -1
-"""The layer under which `early_layers` lists flows that hold up compute whatever layer runs."""
+"""The layer under which `early_layers` counts flows that hold up compute, whichever layer runs."""
 
 _PATHS_KEPT = 1 << 14
 
-_MOST_WINDOWS = 500  # exp of it, times any bytes, is still a finite number
+_MOST_WINDOWS = 500  # exp(500), times any number of bytes, is still finite
 
 
 class Due(NamedTuple):
-    """S3 traffic of a port up to some deadline."""
+    """S3 that a port has to send by some deadline: bytes left, and flows."""
 
     bytes: int
     flows: int
@@ -34,8 +34,11 @@ class Due(NamedTuple):
 
 @dataclass(slots=True)
 class _Port:
-    """The three lists run in parallel, one entry per distinct deadline: few, because all flows of
-    a request share one, so that a prefix sum over plain lists is quick."""
+    """The state of a port.
+
+    The three lists are parallel, with one entry per distinct deadline. All flows of a request share a
+    deadline, so the lists are short, and a prefix sum over plain lists is fast.
+    """
 
     bps: int
     deadlines_ns: list[int] = field(default_factory=list)
@@ -58,14 +61,16 @@ class _Port:
 
 
 class PortLoads:
-    """Loads of the ports `bps` (model bits/s). Written by the scheduler alone, read by policies.
+    """The loads of all ports. Only the scheduler writes them; policies read them.
 
-    Memory: one entry per port, one per active request on each port it crosses, one per flow that is
-    aside, and the ports of the last paths looked up, a bounded number.
+    `bps` are the capacities in model bits/s. Raises `ValueError` unless they and the window are above 0.
 
-    What S1 and S2 moved is forgotten exponentially. A port's `early_moved` counts bytes of moment t as
-    `exp((t - origin) / window)` of themselves, so that forgetting is one division when it is read, not one
-    for every port at every event.
+    Memory, per port: one entry per deadline of active S3, and one per batch and layer that active S1 and S2
+    hold up. In all: one entry per flow put aside, and a bounded number of paths.
+
+    What S1 and S2 moved is forgotten exponentially. `early_moved` counts a byte that moved at time t as
+    `exp((t - origin) / window)` bytes. So forgetting takes one division when a port is read, and nothing
+    for the other ports.
     """
 
     def __init__(self, bps: Mapping[PortId, int], *, rho_window_ns: int) -> None:
@@ -96,24 +101,24 @@ class PortLoads:
         return self._ports[port].bps
 
     def due(self, port: PortId, deadline_ns: int) -> Due:
-        """What active S3 flows with this deadline or an earlier one still have to send here.
+        """What active S3 flows with this deadline or an earlier one have yet to send through `port`.
 
-        Those that are aside are not counted.
+        Flows that are put aside do not count.
         """
         state = self._ports[port]
         end = bisect_right(state.deadlines_ns, deadline_ns)
         return Due(sum(state.due_bytes[:end]), sum(state.due_flows[:end]))
 
     def due_bytes(self, port: PortId, deadline_ns: int) -> int:
-        """The bytes of `due` alone, for where they are asked for often."""
+        """The bytes of `due` alone, for callers that need them often."""
         state = self._ports[port]
         return sum(state.due_bytes[: bisect_right(state.deadlines_ns, deadline_ns)])
 
     def rho(self, port: PortId, now_ns: int) -> float:
         """The share of the port that S1 and S2 take, at most `RHO_CAP`.
 
-        What they moved, forgotten exponentially over the window, and what they have submitted and
-        not yet moved, over what the port can carry in one window.
+        It is the bytes that they moved, forgotten exponentially over the window, plus the bytes that are
+        submitted and have yet to move, divided by the bytes that the port can carry in one window.
         """
         state = self._ports[port]
         weight = self._weight_of(now_ns)
@@ -121,7 +126,7 @@ class PortLoads:
         return min(RHO_CAP, early_bytes * 8 * NS_PER_S / (state.bps * self._window_ns))
 
     def early_layers(self, port: PortId) -> Mapping[str, Mapping[int, int]]:
-        """Active S1 and S2 flows here: batch -> target layer (`BLOCKS_NOW` for S2) -> how many."""
+        """Numbers of active S1 and S2 flows: batch -> target layer (`BLOCKS_NOW` for S2) -> how many."""
         return self._ports[port].early_layers
 
     def submitted(self, flow: Flow) -> None:
@@ -140,7 +145,7 @@ class PortLoads:
                     layers[layer] = layers.get(layer, 0) + 1
 
     def moved(self, now_ns: int, flow: Flow, *, before_bytes: int, after_bytes: int) -> None:
-        """Of `flow`, `before_bytes` were left and now `after_bytes` are."""
+        """`flow` had `before_bytes` left and now has `after_bytes`."""
         if flow.stage is Stage.P2D:
             deadline_ns, size = flow.deadline_ns, flow.size_bytes
             if deadline_ns is None or not size or flow.id in self._aside:
@@ -180,23 +185,23 @@ class PortLoads:
                 del state.early_layers[batch]
 
     def put_aside(self, flow: Flow, bytes_left: int) -> None:
-        """`flow` yields to all others from now on: as S3 it is not due before anybody."""
+        """`flow` yields to all others from now on: if it is S3, its bytes no longer count as due."""
         if flow.stage is Stage.P2D and flow.id not in self._aside:
             self._due_changes(flow, bytes_left, -1)
             self._aside.add(flow.id)
 
     def take_back(self, flow: Flow, bytes_left: int) -> None:
-        """`flow` is one among the others again."""
+        """`flow` no longer yields: if it is S3, its bytes count as due again."""
         if flow.id in self._aside:
             self._aside.remove(flow.id)
             self._due_changes(flow, bytes_left, +1)
 
     def _states(self, path: tuple[PortId, ...]) -> tuple[_Port, ...]:
-        """Raises `KeyError` for a port that is not here."""
+        """The states of the ports of `path`. Raises `KeyError` for an unknown port."""
         return tuple([self._ports[port] for port in path])
 
     def _due_changes(self, flow: Flow, bytes_left: int, sign: int) -> None:
-        """Of S3: what is left of `flow` becomes due, or is no more."""
+        """Add what is left of an S3 flow to what is due (`sign` 1), or take it off (-1)."""
         deadline_ns, size = flow.deadline_ns, flow.size_bytes
         if deadline_ns is None or flow.id in self._aside:
             return
@@ -204,7 +209,7 @@ class PortLoads:
             state.due_changes(deadline_ns, sign * (load_bytes * bytes_left // size if size else 0), sign)
 
     def _weight_of(self, now_ns: int) -> float:
-        """What a byte that moves now counts in `early_moved`."""
+        """The weight in `early_moved` of a byte that moves at `now_ns`."""
         if now_ns != self._weighed_ns:
             windows = (now_ns - self._origin_ns) / self._window_ns
             if windows > _MOST_WINDOWS:
@@ -217,9 +222,9 @@ class PortLoads:
 
 
 class UnreadPortLoads(PortLoads):
-    """For a policy that says it reads none (`Policy.reads_ports`): knows the ports, keeps no loads of them.
+    """Knows the capacities of ports and keeps no loads, for policies that read none (`Policy.reads_ports`).
 
-    Keeping them is a tenth of what `fair` costs a simulated run.
+    Keeping loads takes a tenth of what `fair` costs in a simulated run.
     """
 
     def submitted(self, flow: Flow) -> None:
@@ -259,7 +264,7 @@ def _holds_up(flow: Flow) -> int:
 
 
 def left_on(flow: Flow, port: PortId, bytes_left: int) -> int:
-    """The part of `bytes_left` that will cross `port`; all parts of a flow drain alike."""
+    """The part of `bytes_left` that has yet to cross `port`, if all parts of the flow drain evenly."""
     if flow.size_bytes == 0:
         return 0
     return flow.load[port] * bytes_left // flow.size_bytes

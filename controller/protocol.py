@@ -10,7 +10,7 @@ from controller.flow import Batch, Level, Stage, Transfer
 
 
 class TcpConnection(msgspec.Struct, frozen=True, kw_only=True):
-    """One TCP connection, seen from the end that sends: addresses and the kernel's ports."""
+    """One TCP connection, seen from its sending end: IP addresses and the kernel's port numbers."""
 
     src_ip: str
     dst_ip: str
@@ -19,9 +19,9 @@ class TcpConnection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaneUp(msgspec.Struct, frozen=True, kw_only=True, tag="lane_up"):
-    """A lane is connected: one flow at a time, from rank `src` to rank `dst`.
+    """A lane is connected. It carries one flow at a time from rank `src` to rank `dst`.
 
-    `connections` is empty for two ranks of one server, whose bytes never reach a switch.
+    `connections` is empty if both ranks are on one server: their bytes never reach a switch.
     """
 
     lane: str
@@ -34,9 +34,9 @@ class LaneUp(msgspec.Struct, frozen=True, kw_only=True, tag="lane_up"):
 
 
 class ProbeUp(msgspec.Struct, frozen=True, kw_only=True, tag="probe_up"):
-    """A connection that measures a path before the clock starts: data, but no flow of the scheduler.
+    """A lane that measures a path before the clock starts. The scheduler knows nothing of it.
 
-    It gets the level of ordinary data, so that its acknowledgements go ahead of it as in a run.
+    Its data gets the level of `fair`, so that acknowledgements overtake it as in a run.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ProbeUp(msgspec.Struct, frozen=True, kw_only=True, tag="probe_up"):
 
 
 class GroupUp(msgspec.Struct, frozen=True, kw_only=True, tag="group_up"):
-    """A rank's side of a process group: its connections to the peers, by peer rank."""
+    """A rank's side of a process group: its peers' servers and its connections to them, by peer rank."""
 
     group: str
     rank: int
@@ -63,9 +63,9 @@ class ClockStart(msgspec.Struct, frozen=True, kw_only=True, tag="clock"):
 
 
 class BatchStarted(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
-    """A batch is about to be handed to its `ranks`, which will report their layers.
+    """A batch is about to be sent to its `ranks`, which will report their layers.
 
-    Answered with `BatchKnown`.
+    The controller answers with `BatchKnown`.
     """
 
     batch: Batch
@@ -84,7 +84,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
 
 
 class SubmitShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
-    """Ask to start a rank's share of a collective: `peer_bytes` to every peer of `group`, by rank."""
+    """Ask to start a rank's share of a collective: `peer_bytes[r]` model bytes to each peer rank r."""
 
     share: Transfer
     group: str
@@ -93,7 +93,7 @@ class SubmitShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
 
 
 class LayerAdvanced(msgspec.Struct, frozen=True, kw_only=True, tag="layer"):
-    """A rank begins `layer` of a batch; the number of layers means that its compute is over."""
+    """A rank begins `layer` of a batch. `layer` is the number of layers when the rank's compute is over."""
 
     batch: str
     rank: int
@@ -112,10 +112,10 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Permit(msgspec.Struct, frozen=True, kw_only=True, tag="permit"):
-    """Go: the level is in force on every connection the flow will use.
+    """Send the flow: its level is in force on every connection that it will use.
 
-    `lane` is empty for a share. `lane_wait_wall_ns` is how long after its submission the flow's lane
-    was still taken, which is not part of the permit latency.
+    `lane` is empty for a share of a collective. `lane_wait_wall_ns` is the time from the flow's submission
+    until its lane was free. It is not part of the permit latency.
     """
 
     flow: str
@@ -129,11 +129,15 @@ class AskStatus(msgspec.Struct, frozen=True, kw_only=True, tag="ask_status"):
 
 
 class AskLog(msgspec.Struct, frozen=True, kw_only=True, tag="ask_log"):
-    """The coordinator asks, at the end of a run, for the `Log`."""
+    """The coordinator asks for the `Log` at the end of a run."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
-    """`ready`: every switch of the wiring is connected and has its base rules."""
+    """How far the set-up is: switches that have their base rules, lanes, and ranks' sides of groups.
+
+    `ready` says that every switch of the wiring has its base rules. `implementation` is Ryu or os-ken,
+    with its version.
+    """
 
     ready: bool
     switches: int
@@ -151,7 +155,7 @@ class LoggedDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
-    """Which lane a flow took and the ports it crossed."""
+    """The lane that a flow took, and the ports that it crossed."""
 
     flow: str
     lane: str
@@ -159,7 +163,10 @@ class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
-    """`pruned` says how often each request was pruned; those in `ended_pruned` were never freed again."""
+    """What the controller did in a run.
+
+    `pruned` is how often each request was pruned. Requests in `ended_pruned` were not freed again.
+    """
 
     decisions: tuple[LoggedDecision, ...]
     paths: tuple[LoggedPath, ...]
@@ -170,7 +177,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
-    """Something a run cannot survive, in words."""
+    """A failure that ends the run, in words."""
 
     message: str
 

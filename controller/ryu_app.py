@@ -1,9 +1,9 @@
 """The shell around the controller: switches on one side, ZeroMQ on the other.
 
-It keeps no opinion of its own. Rules come from `RuleBook`, decisions from `Dispatcher`; this module
-connects switches, turns `FlowMod` into OpenFlow messages, sends barriers and reports their replies.
+It decides nothing. Rules come from `RuleBook`, actions from `Dispatcher`. This module reads messages from
+ZeroMQ, carries out the dispatcher's actions and passes on what the switches report (`Switches`).
 
-Run as `python -m controller.ryu_app CONFIG`, CONFIG being a msgpack file of `ShellConfig`.
+Run as `python -m controller.ryu_app CONFIG`, where CONFIG is a msgpack file of `ShellConfig`.
 """
 
 import contextlib
@@ -48,13 +48,15 @@ from controller.spec import read_spec
 from controller.switches import Switches
 
 COORDINATOR = "coordinator"
-"""Name of the downlink that answers questions and `BatchStarted` and hears of trouble."""
+"""Name of the downlink to the coordinator: `Status`, `Log`, `BatchKnown` and `Trouble` go there."""
 
 
 class ShellConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the controller process is started with. `endpoints` are ZeroMQ addresses.
+    """What the controller process is started with.
 
-    Workers push to `uplink`; what is meant for rank 3 is pushed on `downlinks["3"]`.
+    `uplink` and `downlinks` are ZeroMQ addresses. Workers and the coordinator push to `uplink`; messages to
+    rank 3 are pushed to `downlinks["3"]`. `policy` is a spec (see `controller.spec`), and `policy_defaults`
+    are the scenario's options for it.
     """
 
     wiring: Wiring
@@ -67,7 +69,7 @@ class ShellConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Desk:
-    """The ZeroMQ side: reads what workers say, lets the dispatcher decide, carries it out."""
+    """The ZeroMQ side: reads messages, gives them to the dispatcher and carries out its actions."""
 
     def __init__(self, of: ofcompat.OpenFlow, config: ShellConfig) -> None:
         rules = RuleBook(config.wiring)
@@ -111,14 +113,14 @@ class _Desk:
 
     @contextlib.contextmanager
     def errors_told(self) -> Iterator[None]:
-        """An error is told to the coordinator, which ends the run. Ryu would only log one of a handler."""
+        """Report an error to the coordinator, which ends the run. Ryu only logs an error in a handler."""
         try:
             yield
         except Exception as error:
             self.trouble(policy_fault(error) or f"controller: {type(error).__name__}: {error}")
 
     def serve(self) -> None:
-        """Read messages for ever."""
+        """Read messages forever."""
         while True:
             with self.errors_told():
                 self._serve_once()
@@ -136,7 +138,7 @@ class _Desk:
             self._handle(decode_up(frame))
         self._tick_if_due()
         if self.switches.waiting:
-            # Neither a rule change nor the answer to one must wait until a burst of submissions is read.
+            # Rule changes and their answers must not wait until a burst of submissions has been read.
             self._of.let_others_run()
 
     def _sleep_s(self) -> float:
@@ -220,7 +222,7 @@ class _Desk:
 
 
 def _application(of: ofcompat.OpenFlow, desk: _Desk) -> Any:
-    """The Ryu application class: four event handlers that pass things on."""
+    """The Ryu application class: four handlers that pass events to `desk`."""
     set_ev_cls = of.handler.set_ev_cls
     events = of.events
 
@@ -255,7 +257,7 @@ def _application(of: ofcompat.OpenFlow, desk: _Desk) -> Any:
                 f" type {event.msg.type}, code {event.msg.code}"
             )
 
-    # Ryu finds the handlers of an application by the module its class says it is from.
+    # Ryu finds an application's handlers by the module that its class names.
     FabricController.__module__ = __name__
     return FabricController
 

@@ -1,8 +1,8 @@
 """The scheduling core: events in, level assignments out. It reads no clock and sends no bytes.
 
-Whoever drives it (a simulator's event loop, the controller of an emulated network, a cluster's
-daemon) tells it what happens and enforces what comes back: the first assignment of a flow is put in
-force and then permits the flow to start; later ones move it while it runs.
+Its driver (a simulator's event loop, the controller of an emulated network, a cluster's daemon) reports
+what happens, and enforces the assignments that come back. A flow may start once its first assignment is in
+force. Later assignments move it to other levels.
 """
 
 import math
@@ -16,7 +16,7 @@ from controller.ports import PortLoads, UnreadPortLoads
 from controller.view import ActiveBatch, ActiveFlow, View
 
 _Standing = tuple[Level, float, int | None]
-"""What is in force for a flow: level, order and pace."""
+"""What is in force for a flow: level, order and rate in bits/s."""
 
 _LEVELS = frozenset(Level)
 
@@ -24,25 +24,25 @@ _PRUNED: _Standing = (Level.SCAVENGER, 0.0, None)
 
 
 class SchedulerError(ValueError):
-    """The caller contradicts itself: an unknown or repeated id, or a value that cannot be."""
+    """An unknown or repeated id or an impossible value, from the caller or in a policy's verdict."""
 
 
 class Scheduler:
-    """Keeps what is active and asks `policy` about every event.
+    """Keeps track of active flows and batches, and asks `policy` about every event.
 
     `ports` are the capacities of all ports in model bits/s. Each call takes the model time in
     nanoseconds; a time before the last one counts as the last one. An assignment is returned only
-    where it changes something. Memory is bounded by what is active.
+    if it changes something. Memory is bounded by the active flows and batches.
 
-    `exact` says that the fabric can serve the flows of a level in an exact order and pace them: then
-    assignments carry `order` and `rate_bps`. Without it a policy has its levels only.
+    `exact` says that the fabric can serve the flows of a level in an exact order and pace them.
+    Assignments then carry `order` and `rate_bps`. Without it a policy has levels only.
 
-    `control` prunes requests on top of the policy when a batch arrives or departs: their flows are in the
-    scavenger until a later review frees them. The policy goes on deciding meanwhile and sees its own
-    levels; a freed flow gets the last one. `pruned` is told of each request that is pruned (True) or freed
-    (False).
+    `control` prunes requests, whatever the policy, when a batch arrives or departs. The flows of a pruned
+    request are in SCAVENGER until a later review frees them. The policy continues to decide meanwhile
+    and sees its own levels; a freed flow gets the last one. `pruned(request, True)` is called when a
+    request is pruned, `pruned(request, False)` when it is freed.
 
-    `view` is what the policy sees, to be read only.
+    `view` is what the policy sees. Do not change it.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Scheduler:
     # --- events ---------------------------------------------------------------------------------
 
     def batch_started(self, now_ns: int, batch: Batch) -> list[Assignment]:
-        """A prefill batch is formed; it waits for its layer 0."""
+        """A prefill batch has been formed. It is at layer 0."""
         self._advance(now_ns)
         if batch.id in self._batches:
             raise SchedulerError(f"batch {batch.id!r} has started already")
@@ -87,10 +87,10 @@ class Scheduler:
         return self._review(self._policy.on_batch(self._now_ns, active, self.view))
 
     def submit(self, now_ns: int, flow: Flow) -> list[Assignment]:
-        """`flow` wants to start. Its own assignment comes first; others may follow.
+        """`flow` wants to start. Returns its first assignment, and no other.
 
-        The batch of an S1 or S2 flow must be known. An S3 flow may be posted after its batch has
-        departed (ranks do not end in step): only its deadline matters then.
+        If an S1 or S2 flow names a batch, that batch must be active. An S3 flow may be submitted after its
+        batch has departed, because ranks do not finish at the same time. Only its deadline matters then.
         """
         self._advance(now_ns)
         self._check(flow)
@@ -113,9 +113,9 @@ class Scheduler:
         return self._told(active, before=None, reason=pruned or verdict.reason)
 
     def layer_advanced(self, now_ns: int, batch_id: str, layer: int) -> list[Assignment]:
-        """The batch begins `layer`; its number of layers means that its compute is over.
+        """The batch begins `layer`; `layer` is its number of layers when its compute is over.
 
-        Ranks may report out of step: the furthest report counts, others change nothing.
+        Only the furthest report counts: one of the current or an earlier layer changes nothing.
         """
         self._advance(now_ns)
         batch = self._batch(batch_id)
@@ -132,7 +132,7 @@ class Scheduler:
         return assignments + self._depart(batch)
 
     def progress(self, now_ns: int, flow_id: str, bytes_left: int) -> list[Assignment]:
-        """`bytes_left` of the flow are not at the receiver yet. A report that is late is ignored."""
+        """`bytes_left` of the flow are not at the receiver yet. A report that is not lower is ignored."""
         self._advance(now_ns)
         flow = self._flow(flow_id)
         if not 0 <= bytes_left <= flow.flow.size_bytes:
@@ -164,11 +164,11 @@ class Scheduler:
         return assignments
 
     def next_tick_ns(self) -> int | None:
-        """When `tick` is to be called next; None while there is nothing to look at periodically."""
+        """When to call `tick` next, in model time; None while the policy wants no ticks."""
         return self._tick_ns
 
     def tick(self, now_ns: int) -> list[Assignment]:
-        """Look at what is due. Before `next_tick_ns` this does nothing."""
+        """Let the policy look at its flows again. Before `next_tick_ns` this does nothing."""
         self._advance(now_ns)
         if self._tick_ns is None or self._now_ns < self._tick_ns:
             return []
@@ -220,7 +220,7 @@ class Scheduler:
         return self._review(self._policy.on_departure(self._now_ns, batch, self.view))
 
     def _review(self, verdicts: Verdicts) -> list[Assignment]:
-        """A batch has come or gone: which requests are pruned is decided anew, then the policy obeyed."""
+        """A batch has arrived or departed: decide anew which requests are pruned, then apply `verdicts`."""
         changed = self._overload.review(self._now_ns, self._batches.values())
         flows = [flow for batch in changed for flow in batch.flows.values()]
         assignments: list[Assignment] = []
@@ -231,7 +231,7 @@ class Scheduler:
                 self._hold(flow)
                 assignments += self._told(flow, before, pruned)
         assignments += self._apply(verdicts)
-        # Freed last: a flow gets its level from the newest verdict, and one assignment only.
+        # Flows are freed last, so that each gets the level of the newest verdict, in a single assignment.
         for flow in flows:
             if flow.flow.id in self._held and self._overload.reason(flow) is None:
                 self._held.remove(flow.flow.id)
@@ -260,7 +260,7 @@ class Scheduler:
         return self.view.exact and (verdict.order, verdict.rate_bps) != (flow.order, flow.rate_bps)
 
     def _take(self, flow: ActiveFlow, verdict: Verdict) -> None:
-        """Note what the policy says; whether it is in force is another matter."""
+        """Note the policy's verdict. It does not take effect while the flow's request is pruned."""
         if verdict.level is Level.CONTROL:
             raise SchedulerError(
                 f"policy {self._policy.name!r} put flow {flow.flow.id!r} on the control level"
@@ -284,7 +284,7 @@ class Scheduler:
         return flow.level, flow.order, flow.rate_bps
 
     def _told(self, flow: ActiveFlow, before: _Standing | None, reason: str) -> list[Assignment]:
-        """The assignment, if what is in force is no longer what it was `before`."""
+        """The assignment, if what is in force differs from `before` (None: the flow is new)."""
         after = self._in_force(flow)
         if after == before:
             return []

@@ -1,4 +1,4 @@
-"""What a scenario calls a policy: one on flows, and whether requests are controlled as well.
+"""The spec that names a policy in a scenario: a policy on flows, with or without request control.
 
 `POLICY[(options)][+requests[(options)]]`: `fair`, `mfs(rho=off)`, `mfs + requests(prune=off)`.
 """
@@ -12,7 +12,7 @@ from controller.policies.registry import Owner, lines_of, make_options, make_pol
 from controller.policy import Policy, PolicyError
 
 CONTROL = "requests"
-CONTROL_SUMMARY = "after any policy: prefill queue by deadline, requests that come too late behind the others"
+CONTROL_SUMMARY = "after any policy: prefill queue by deadline, requests that make others late go last"
 
 _CONTROL = Owner(CONTROL, f"'+{CONTROL}'", RequestControl)
 _PARTS = re.compile(r"([^(+]*(?:\([^)]*\))?\s*)\+(.*)", re.DOTALL)
@@ -21,14 +21,14 @@ _NAMES_CONTROL = re.compile(rf"\s*{CONTROL}\s*(\(|$)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """`control` is None where requests are left alone."""
+    """What a spec names. `control` is None without `+requests`."""
 
     policy: Policy
     control: RequestControl | None
 
 
 def read_spec(text: str, **defaults: int | float | str | bool) -> Spec:
-    """What `text` names. `defaults` are for the options of the policy (see `make_policy`).
+    """What the spec `text` names. `defaults` are for the policy's options (see `make_policy`).
 
     Raises `PolicyError` for an unknown name, or an unknown or ill-typed option.
     """

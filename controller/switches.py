@@ -1,7 +1,7 @@
-"""The connected OpenFlow switches: rule changes go out, each batch of them behind a barrier.
+"""The connected OpenFlow switches: each set of rule changes goes out with a barrier behind it.
 
-A barrier's reply says that a switch has made the changes before it. A level counts as enforced when
-every switch that had a change for it has answered.
+A switch answers a barrier when it has made the changes before it. A level is in force when every switch
+with a change for it has answered.
 """
 
 from typing import Any
@@ -12,7 +12,10 @@ from controller.openflow import Command, FlowMod, Match, RuleBook, per_switch
 
 
 class Switches:
-    """The connected switches: sends rule changes, and says when a barrier has been answered."""
+    """Sends rule changes to switches, and keeps track of the barriers that are not answered yet.
+
+    A token, a lane and a level, stands for changes at one or more switches.
+    """
 
     def __init__(self, of: ofcompat.OpenFlow, rules: RuleBook) -> None:
         self._of = of
@@ -32,13 +35,14 @@ class Switches:
 
     @property
     def waiting(self) -> bool:
-        """Whether a level is on its way to a switch: a flow may wait for the answer."""
+        """Whether a level is on its way to a switch, so that a flow may be waiting for the answer."""
         return bool(self._open)
 
     def connected(self, datapath: Any) -> None:
-        """A switch is here, for the first time or again: it gets every rule it should have.
+        """A switch has connected, for the first time or again. It gets every rule that it should have.
 
-        Barriers that died with the old connection are answered by the one behind the new rules.
+        The barrier behind these rules also stands for those that were lost with the old connection. Raises
+        `ValueError` for an unknown datapath id.
         """
         name = self._names.get(datapath.id)
         if name is None:
@@ -55,7 +59,7 @@ class Switches:
             self._ready.discard(name)
 
     def send(self, mods: list[FlowMod], token: tuple[str, Level] | None) -> None:
-        """Send changes, one barrier per switch. A switch that is away gets them when it is back."""
+        """Send changes, with one barrier per switch. A switch that is away gets them when it connects."""
         for name, changes in per_switch(mods).items():
             if token is not None:
                 self._open[token] = self._open.get(token, 0) + 1
@@ -66,7 +70,7 @@ class Switches:
                 self._barriers.setdefault(name, {}).setdefault(-1, []).extend(tokens)
 
     def replied(self, datapath: Any, xid: int) -> list[tuple[str, Level]]:
-        """A barrier reply came in; returns the tokens for which it was the last one missing."""
+        """A switch has answered a barrier. Returns the tokens that no other answer is missing for."""
         name = self._names[datapath.id]
         if self._connected.get(name) is not datapath:
             return []
@@ -93,9 +97,11 @@ class Switches:
         self.barriers += 1
 
     def _bytes(self, datapath: Any, mod: FlowMod) -> bytes:
-        """`mod` on the wire. Kept: a lane takes the same few levels again and again, and Ryu needs a
-        quarter of a millisecond to write one out. All of them have transaction number 0: only barriers
-        are waited for."""
+        """`mod` as bytes on the wire.
+
+        They are cached: a lane takes the same few levels again and again, and Ryu needs a quarter of a
+        millisecond to serialise one. All have transaction id 0, because only barriers are waited for.
+        """
         encoded = self._encoded.get(mod)
         if encoded is None:
             message = self._message(datapath, mod)

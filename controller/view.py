@@ -1,4 +1,4 @@
-"""What a policy sees: the active flows, their batches and the ports. To be read, not changed."""
+"""What a policy sees: the active flows, their batches and the ports. It reads them and changes nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,11 @@ from controller.urgency import red
 
 @dataclass(slots=True, eq=False)
 class ActiveBatch:
-    """A batch that computes or still has flows. `layer` is the one it is at; `layers` means done."""
+    """A batch that still computes or has active flows.
+
+    `layer` is the layer it is at, or `batch.layers` when its compute is over. `red_ns` is None if it has
+    no requests.
+    """
 
     batch: Batch
     layer: int = 0
@@ -29,8 +33,9 @@ class ActiveBatch:
 class ActiveFlow:
     """A submitted flow that is not complete.
 
-    `batch` is None for a flow that belongs to none, or whose batch has departed. `level` means
-    nothing before the policy's first verdict. `bytes_left` is as fresh as the last progress report.
+    `batch` is None if the flow has none, or if its batch departed before the flow was submitted. `level`,
+    `order` and `rate_bps` are from the policy's last verdict and mean nothing before the first; a flow of
+    a pruned request is in SCAVENGER all the same. `bytes_left` is as of the last progress report.
     """
 
     flow: Flow
@@ -43,16 +48,17 @@ class ActiveFlow:
 
     @property
     def unpaced(self) -> bool:
-        """No layer boundary will come for this flow: no batch, or its compute is over."""
+        """Whether no layer boundary will come: the flow has no batch, or the batch's compute is over."""
         return self.batch is None or self.batch.compute_over
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All a policy may look at. Mappings are in order of submission; do not change what they hold.
+    """All that a policy may look at. Do not change anything in it.
 
-    `unpaced` are the flows for which no layer boundary will come. `exact` says that the fabric
-    keeps an exact order inside a level and can pace a flow; otherwise a policy has levels only.
+    `flows` are in order of submission, `batches` in order of arrival. `unpaced` are the flows for which
+    no layer boundary will come. `exact` says that the fabric keeps an exact order inside a level and can
+    pace a flow; otherwise a policy has levels only.
     """
 
     flows: Mapping[str, ActiveFlow]

@@ -1,7 +1,7 @@
 """Whole requests under the policies, on an ideal network: serving system, plans and scheduler together.
 
-Sizes are those of the quickstart, with fewer requests. Which policy is how much better on other work
-is for experiments to say; here is what must hold for them to mean anything.
+Sizes are those of the quickstart, with fewer requests. Experiments compare the policies; the tests here are
+what must hold for such a comparison to mean anything.
 """
 
 import functools
@@ -59,9 +59,9 @@ BUSY = ("workload.requests=32", "workload.load=0.5")
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_request_alone_takes_little_more_than_its_unloaded_ttft(spec: str) -> None:
-    """Its own S3 meets the collectives of its next layers: that is all there is to schedule.
+    """There is nothing to schedule but the request's own S3 against the collectives of its later layers.
 
-    With S2 before S3 even that costs nothing. Karuna may stretch S3 up to the deadline.
+    With S2 before S3 this costs nothing. Karuna may stretch S3 up to the deadline.
     """
     job = job_of("workload.requests=1")
     [request] = job.requests
@@ -86,7 +86,7 @@ def test_two_plays_of_one_job_are_the_same_to_the_nanosecond(spec: str) -> None:
 
 
 def test_what_compute_waits_for_is_through_sooner_under_mfs_than_under_fair_sharing() -> None:
-    """Collectives are on P2, S3 is deferred: they meet only what is as urgent."""
+    """Collectives are on P2 and S3 is deferred, so collectives share only with what is as urgent."""
     assert outcome("mfs", *BUSY).mean_collective_ms < outcome("fair", *BUSY).mean_collective_ms
 
 
@@ -98,7 +98,7 @@ def test_the_negative_control_loses_to_the_oracle() -> None:
 
 
 def test_mfs_only_promotes_through_a_whole_run() -> None:
-    """Every flow's levels over its life, as the scheduler said them; no request is pruned here."""
+    """The levels of every flow, as the scheduler assigned them. No request is pruned here."""
     lives = outcome("mfs", *BUSY).levels.values()
 
     assert any(len(set(levels)) > 1 for levels in lives)

@@ -1,4 +1,4 @@
-"""Who gets a free lane: one flow at a time, the most urgent first, then first come first served."""
+"""Which flow gets a free lane: one at a time, the most urgent first, then first come, first served."""
 
 from dispatcher_world import Scripted, World, levels, permits
 from hypothesis import given, settings
@@ -60,7 +60,7 @@ def test_a_promotion_while_waiting_moves_a_flow_ahead() -> None:
 
 
 def test_a_lane_is_lent_the_level_of_a_more_urgent_flow_that_waits_for_it() -> None:
-    """Else the deferred flow on it, at P5, would keep the P2 flow waiting behind everything else."""
+    """Otherwise the deferred flow on it, at P5, would make the P2 flow wait for all other traffic."""
     world = World(Scripted({"deferred": Level.P5, "urgent": Level.P2}))
     world.lane("lane")
     world.confirm(world.submit("deferred"))
@@ -151,8 +151,8 @@ def test_whatever_the_order_of_events_every_flow_runs_once_and_nothing_is_left(
 ) -> None:
     """Eight flows over two lanes while submissions, ticks, barrier replies and completions come in any order.
 
-    Along the way: never two flows on a lane, never two levels under way on a lane, and a permit only
-    at the level the switch has confirmed.
+    At all times a lane has at most one flow and at most one level on its way to the switches, and a permit
+    is for the level that the switch has confirmed.
     """
     world = World(Scripted(first, *pages))
     world.lane("one")

@@ -60,7 +60,7 @@ def test_a_promotion_before_the_confirmation_holds_the_permit_back_until_the_new
     world.lane("lane")
     first = world.submit("f")
     assert levels(first) == [("lane", Level.P5)]
-    assert world.tick() == []  # the way of P1 is blocked by P5, which is under way
+    assert world.tick() == []  # P1 has to wait, because P5 is on its way to the switch
     second = world.confirm(first)
     assert (levels(second), permits(second)) == ([("lane", Level.P1)], [])
     assert permits(world.confirm(second)) == [("f", "lane", Level.P1)]
@@ -89,7 +89,7 @@ def test_a_running_flow_is_permitted_once() -> None:
 
 
 def test_a_flow_that_ends_before_its_promotion_is_confirmed_leaves_the_lane_in_order() -> None:
-    """The next flow takes the lane while P1 is under way to the switch: P1 is confirmed, then P5 is asked."""
+    """The next flow takes the lane while P1 is on its way to the switch. P5 is sent after P1's reply."""
     world = World(Scripted({"f": Level.P5, "g": Level.P5}, {"f": Level.P1}))
     world.lane("lane")
     world.confirm(world.submit("f"))

@@ -1,4 +1,4 @@
-"""Lanes: whose turn it is, which level a lane is lent, and what a flow is expected to put on each port."""
+"""Lanes: which flow is next, which level a lane is lent, and what a flow will put on each port."""
 
 from typing import Any
 
@@ -85,7 +85,7 @@ def test_a_lane_that_is_at_the_level_already_is_preferred() -> None:
 
 
 def test_spare_lanes_take_the_paths_of_the_others_in_turn() -> None:
-    """Four paths, four lanes taken, eight flows more: each path has two of them."""
+    """Four lanes on four paths are taken. Eight more flows get two spare lanes on each path."""
     desk = Desk(*((f"up{i}",) for i in range(4)), spare=True)
     for i in range(4):
         desk.submit(f"f{i}", Level.P3)
@@ -187,7 +187,7 @@ LEVELS = st.sampled_from([Level.P1, Level.P2, Level.P4, Level.P6, Level.SCAVENGE
 def test_with_its_loans_the_ith_waiting_flow_finds_i_lanes_as_urgent(
     held: list[Level], waiting: list[Level]
 ) -> None:
-    """And no lane is lent a level it would have had without."""
+    """And every loan raises the level of its lane."""
     urgent = sorted(waiting)[: len(held)]
     levels = list(held)
     for lane, i in loans(held, urgent):

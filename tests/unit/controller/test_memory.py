@@ -1,7 +1,7 @@
 """The scheduler remembers what is active, and nothing else.
 
 Memory is counted, not sampled: the sizes of all objects that can be reached from the scheduler and its
-policy. One flow at a time, so at the end of each round nothing is active.
+policy. One flow runs at a time, so nothing is active at the end of a round.
 """
 
 import gc
@@ -20,11 +20,11 @@ LINK = "h1->s1"
 PORTS = {LINK: 10_000_000_000}
 MANY = 100_000
 WARM_UP = 1_560
-"""Flows after which fixed windows are full, also those that only S3 goes into, 512 values at most."""
+"""Flows after which all windows of at most 512 values are full, also those that only S3 fills."""
 
 SLACK_BYTES = 4_096
-"""Numbers grow by a few bytes as time goes on, in windows of at most 512. One leaked id per flow would be
-at least 50 bytes times the number of flows."""
+"""Numbers in windows of at most 512 values grow by a few bytes as time goes on. One leaked id per flow
+would be at least 50 bytes times the number of flows."""
 
 FLOWS = [
     Flow(
@@ -39,7 +39,7 @@ FLOWS = [
 
 
 def reachable_bytes(root: object) -> int:
-    """The size of `root` and all it leads to, without code."""
+    """The size of all objects that can be reached from `root`, without code."""
     code = (type, ModuleType, FunctionType, BuiltinFunctionType)
     seen, to_see, total = {id(root)}, [root], 0
     while to_see:
@@ -69,7 +69,7 @@ def test_many_submits_and_completions_leave_no_trace(spec: str) -> None:
 
 
 def serve_batches(scheduler: Scheduler, batches: int, start_ns: int) -> None:
-    """Each batch has two layers and six flows: S1, S2 and S3 of each. Nothing is called the same twice."""
+    """Each batch has two layers, with one S1, one S2 and one S3 flow each. No id is used twice."""
     for number in range(batches):
         now_ns = start_ns + number * 10_000_000
         batch = batch_at(now_ns)

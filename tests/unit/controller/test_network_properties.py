@@ -1,4 +1,4 @@
-"""What must hold for every policy on the exact network, tried on traffic hypothesis makes up."""
+"""What must hold for every policy on the exact network, tried on random traffic."""
 
 from fractions import Fraction
 
@@ -26,7 +26,7 @@ BATCH = Batch(
     ),
 )
 OWN_ONLY = ["mfs(demand=own,rho=off,red=off)", "mfs(mlu=off,rli=off)"]
-"""`mfs` that looks at nothing but the flow itself."""
+"""`mfs` with options that make it look at nothing but the flow itself."""
 
 PACE = [BatchStart(0, BATCH), *(LayerStart(3 * layer * MS, "b", layer) for layer in range(1, 4))]
 
@@ -35,7 +35,7 @@ Played = tuple[str, bool]
 
 
 def variants() -> list[Played]:
-    """Every policy there is on both kinds of network; with few levels, where it has some; `mfs` in parts."""
+    """Every policy on both kinds of network; with two levels, if it has levels; `mfs` without its parts."""
     few = [
         f"{name}(levels=2)"
         for name in policy_names()
@@ -74,8 +74,8 @@ def flows(draw: st.DrawFn, name: str, paths: tuple[tuple[PortId, ...], ...]) -> 
 def traffic(
     draw: st.DrawFn, paths: tuple[tuple[PortId, ...], ...] = PATHS, starts_ms: tuple[int, ...] = (0, 0, 1, 5)
 ) -> list[Arrival]:
-    """One to seven flows of one batch, several of them at one instant. The batch is there until 9 ms,
-    and S3 also later."""
+    """One to seven flows of one batch, some of them at the same instant. All arrive before 9 ms, when the
+    batch's compute is over."""
     count = draw(st.integers(1, 7))
     return [
         Arrival(draw(st.sampled_from(starts_ms)) * MS, draw(flows(f"f{number}", paths)))
@@ -101,8 +101,8 @@ def paced(outcome: Outcome) -> bool:
 @settings(max_examples=8, deadline=None)
 @given(arrivals=traffic(paths=((LINK,),)))
 def test_a_link_never_rests_while_it_has_flows_to_send(variant: Played, arrivals: list[Arrival]) -> None:
-    """Whatever the order, the last byte is through when a first come, first served link is done.
-    Where flows are paced (Karuna) it may be later, but all flows end."""
+    """In any order, the last flow ends when a first come, first served link is done. If flows are paced
+    (Karuna) it may end later, but all flows end."""
     outcome = play(variant, arrivals)
     done = Fraction(0)
     for arrival in sorted(arrivals, key=lambda arrival: arrival.at_ns):
@@ -115,8 +115,8 @@ def test_a_link_never_rests_while_it_has_flows_to_send(variant: Played, arrivals
 @settings(max_examples=8, deadline=None)
 @given(arrivals=traffic())
 def test_no_flow_waits_for_ever(variant: Played, arrivals: list[Arrival]) -> None:
-    """Those that come first fill some port of theirs, so while there are flows a port is full. From
-    the last arrival on that lasts no longer than all ports need for all their bytes, one by one."""
+    """The flows that are served first fill one of their ports, so some port is full while there are flows.
+    After the last arrival this lasts no longer than all ports need for all their bytes, one by one."""
     outcome = play(variant, arrivals)
     ports_ns = sum(alone_ns(size, port) for arrival in arrivals for port, size in arrival.flow.load.items())
     assert outcome.finish_ns.keys() == {arrival.flow.id for arrival in arrivals}
@@ -128,8 +128,8 @@ def test_no_flow_waits_for_ever(variant: Played, arrivals: list[Arrival]) -> Non
 @settings(max_examples=40, deadline=None)
 @given(arrivals=traffic(paths=((LINK,),), starts_ms=(0,)))
 def test_fair_gives_equal_rates_on_a_link(exact: bool, arrivals: list[Arrival]) -> None:
-    """All at 0 at equal rates: when a flow of size s ends, each other has sent s as well, or all it
-    had. So it ends after the sum of min(s, other size) over all flows, itself included."""
+    """All flows start at 0 and have equal rates. When a flow of size s ends, each other one has sent s as
+    well, or all it had. So the flow ends after the sum of min(s, other size) over all flows."""
     outcome = play(("fair", exact), arrivals)
     sizes = {arrival.flow.id: arrival.flow.size_bytes for arrival in arrivals}
     assert outcome.finish_ns == {
@@ -150,9 +150,9 @@ ORDER_MATTERS = {
     ("sebf", False): "a coflow is kept between the bands of those that were there before it",
     ("sjf", False): BANDS,
 }
-"""Where flows of one instant may be treated by the order they are submitted in; and why.
+"""Policies for which the order of submission at one instant may matter, and why.
 
-Nowhere else: level or order depend on the flow alone, or (`fifo`, `aalo`) on the time it is submitted.
+For all others, level and order depend on the flow alone, or (`fifo`, `aalo`) on its time of submission.
 """
 
 
@@ -167,8 +167,8 @@ def order_may_matter(variant: Played) -> bool:
 def test_the_order_of_what_happens_at_one_instant_does_not_matter(
     variant: Played, arrivals: list[Arrival], data: st.DataObject
 ) -> None:
-    """Submissions of one instant in any order, and with them its completions, which the network reports
-    in the order of submission. A policy for which this cannot hold belongs in `ORDER_MATTERS`."""
+    """Submissions of one instant come in any order. Completions do too, as the network reports those of one
+    instant in order of submission. A policy for which this cannot hold belongs in `ORDER_MATTERS`."""
     shuffled = data.draw(st.permutations(arrivals))
     assert play(variant, shuffled).finish_ns == play(variant, arrivals).finish_ns
 
@@ -197,8 +197,8 @@ def first_levels(variant: Played, flows: list[Flow]) -> dict[str, Level]:
 @pytest.mark.parametrize("variant", [one for one in ORDER_MATTERS if one[0] != "sebf"], ids=called)
 def test_where_the_order_of_submission_may_matter_it_does(variant: Played) -> None:
     """A large flow that is due soon and a small one that is not. Bands know nothing when the first of
-    them comes: it gets the middle, whichever it is. MLU of the small one, on 10 Gb/s until 60 ms: 0.25 MB
-    of 75 MB is P5 (0.003), with the 10 MB that are due before it P2 (0.14)."""
+    them arrives: it gets the middle level, whichever it is. MLU of the small one, on 10 Gb/s until 60 ms:
+    0.25 MB of 75 MB is P5 (0.003), and P2 (0.14) with the 10 MB that are due before it."""
     tight, loose = BATCH.requests
     stage = Stage.KV_REUSE if variant[0] == "karuna" else Stage.P2D
     large, small = one_flow("large", 40, stage, tight), one_flow("small", 1, stage, loose)
@@ -209,8 +209,8 @@ def test_where_the_order_of_submission_may_matter_it_does(variant: Played) -> No
 def test_sebf_keeps_a_new_coflow_behind_one_that_has_not_moved_yet(
     order: tuple[str, str], level: Level
 ) -> None:
-    """Coflow A (2 ms) is the first there is: P3. One of 8 ms has gone, so now anything shorter is P1.
-    `more` joins A, which is ranked anew: P1. `new` (4 ms) comes after A: on P1, if A is there already."""
+    """Coflow A (2 ms) is the first: P3. One of 8 ms has completed, so anything shorter is P1 from now on.
+    `more` joins A, which is ranked anew: P1. `new` (4 ms) comes after A: P1 if A is there already."""
     tight, _ = BATCH.requests
     s2 = Stage.COLLECTIVE
     scheduler = Scheduler(make_policy("sebf"), ports=PORTS)

@@ -1,4 +1,4 @@
-"""Which of Ryu and os-ken speaks OpenFlow: what is installed, unless someone insists."""
+"""Which of Ryu and os-ken speaks OpenFlow: the one that is installed, or the one that is asked for."""
 
 import importlib.metadata
 import os
@@ -40,7 +40,7 @@ def test_without_either_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPa
 
 
 def load_in_a_process_of_its_own(choice: str | None) -> subprocess.CompletedProcess[str]:
-    """Loading Ryu replaces half the standard library, so it is not done in this process."""
+    """Loading Ryu replaces half the standard library, so it happens in another process."""
     environment = {k: v for k, v in os.environ.items() if k != ofcompat.CHOICE_VARIABLE}
     if choice is not None:
         environment[ofcompat.CHOICE_VARIABLE] = choice

@@ -78,7 +78,7 @@ def test_a_packet_follows_the_path_that_the_rule_book_reports(topology: Topology
 
 
 def test_path_rules_stand_only_where_there_is_a_choice() -> None:
-    """Of h1 -> leaf1 -> spine -> leaf2 -> h3, only leaf1 can choose; inside a leaf nobody can."""
+    """On h1 -> leaf1 -> spine -> leaf2 -> h3 only leaf1 has a choice; inside a leaf there is none."""
     wiring = wiring_of(two_tiers())
     rules = RuleBook(wiring)
     (mod,) = rules.add("far", connection(wiring, "h1", "h3"), "h1", "h3")
@@ -87,7 +87,7 @@ def test_path_rules_stand_only_where_there_is_a_choice() -> None:
 
 
 def test_a_fat_tree_has_path_rules_at_both_tiers_that_can_choose() -> None:
-    """Up through a pod the edge chooses an aggregation switch, and that one a core; down there is one way."""
+    """Up, the edge switch chooses an aggregation switch, which chooses a core. Down there is one way."""
     wiring = wiring_of(three_tiers())
     rules = RuleBook(wiring)
     mods = rules.add("far", connection(wiring, "h1", "h16"), "h1", "h16")

@@ -41,7 +41,7 @@ WAIT_MS = 8000
 class Controller:
     """The process, its switches, and the ends of its ZeroMQ sockets that workers would hold.
 
-    `rules` is a second rule book, told the same as the controller: what the switches should hear.
+    `rules` is a second rule book that takes the same events: it has the rules that the switches should get.
     """
 
     def __init__(self, directory: Path, implementation: str) -> None:
@@ -235,7 +235,7 @@ def test_what_a_run_cannot_survive_is_told_to_the_coordinator(controller: Contro
 
 
 def test_what_goes_wrong_in_a_handler_of_switch_events_is_told_too(controller: Controller) -> None:
-    """Ryu catches what its handlers raise: it would be a line in a log, and a run that waits for ever."""
+    """Ryu catches what its handlers raise. Otherwise it would only be in a log, and the run would hang."""
     controller.connect_all()
     stranger = FakeSwitch("stranger", 0xDEAD, controller.port)
     said = controller.hear(COORDINATOR)

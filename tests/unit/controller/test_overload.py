@@ -1,4 +1,4 @@
-"""Algorithm 1 of MFS v1: whom overload control prunes.
+"""Algorithm 1 of MFS v1: which requests overload control prunes.
 
 All ports but one carry 8 Gb/s, which is 1 MB in 1 ms; `FAST` carries 80 Gb/s.
 """
@@ -39,7 +39,7 @@ def prune(*batches: BatchLoad, budget: int = 99, now_ms: int = 0) -> dict[str, s
 
 def test_the_heaviest_request_of_an_earlier_batch_makes_room_for_a_later_one() -> None:
     """b1: 10 + 30 = 40 ms, due at 50. b2: 40 + 25 = 65, due at 60: 5 ms late. Without the 30 MB of
-    `b`, 35 ms: nobody else has to go."""
+    `b` it takes 35 ms, and no other request has to go."""
     b1 = left("b1", needs("a", 50, mb=10), needs("b", 50, mb=30))
     b2 = left("b2", needs("c", 60, mb=25))
     assert prune(b2, b1) == {
@@ -49,7 +49,7 @@ def test_the_heaviest_request_of_an_earlier_batch_makes_room_for_a_later_one() -
 
 @pytest.mark.parametrize(("budget", "pruned"), [(0, ""), (1, "c"), (2, "cb"), (3, "cba")])
 def test_a_batch_that_cannot_be_saved_prunes_as_long_as_the_budget_lasts(budget: int, pruned: str) -> None:
-    """Three times 20 MB, due at 10 ms: 60, 40, 20 ms. Of equal loads the last one goes."""
+    """Three times 20 MB, due at 10 ms: 60, 40, 20 ms. Loads are equal, so the last request is pruned."""
     batch = left("b", *(needs(name, 10, mb=20) for name in "abc"))
     assert "".join(prune(batch, budget=budget)) == pruned
 
@@ -73,8 +73,8 @@ def test_the_busiest_port_decides_not_the_sum_of_bytes() -> None:
 
 
 def test_a_request_on_another_port_is_left_alone() -> None:
-    """On `UP` 20 of b1 and 90 + 90 of b2, with 20 ms of compute: 220 ms, due at 210. The heaviest of
-    all, 100 MB, are on another port."""
+    """`UP` has 20 MB of b1 and 90 + 90 MB of b2, with 20 ms of compute: 220 ms, due at 210. The heaviest
+    request has its 100 MB on another port."""
     b1 = left("b1", needs("elsewhere", 200, OTHER, 100), needs("near", 200, UP, 20))
     b2 = left("b2", needs("c", 210, UP, 90), needs("d", 210, UP, 90), compute_ms=20)
     assert list(prune(b1, b2)) == ["d"]
@@ -116,7 +116,7 @@ def batches_left(draw: st.DrawFn) -> list[BatchLoad]:
 
 
 def all_in_time(batches: list[BatchLoad]) -> bool:
-    """The estimate from its definition, with nobody pruned."""
+    """The estimate, computed from its definition, with no request pruned."""
     total = dict.fromkeys(PORTS, 0)
     for batch in sorted(batches, key=lambda batch: batch.red_ns):
         own = {port: sum(part.load.get(port, 0) for part in (batch, *batch.requests)) for port in PORTS}

@@ -1,4 +1,4 @@
-"""A batch is where its slowest rank is."""
+"""A batch is at the layer of its slowest rank."""
 
 from controller.pace import Pace
 

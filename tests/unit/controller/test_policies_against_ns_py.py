@@ -89,7 +89,7 @@ def test_a_high_message_arrives_in_the_middle_of_a_low_one() -> None:
 def test_a_packet_on_the_wire_is_where_the_two_models_part() -> None:
     """One low packet from 0, ten high ones at half of it. Fluid: high 0.5 to 10.5, then the other
     half of the low one: 11. ns.py ends the low packet first: 1, and high 1 to 11. So a message whose
-    last packet is on the wire can end earlier than in the fluid by all that arrived above it."""
+    last packet is on the wire can end earlier than in the fluid model, by all that arrived above it."""
     messages = [Message(Stage.P2D, 0, 1), Message(Stage.COLLECTIVE, PACKET_NS // 2, 10)]
     fluid, packets = fluid_finishes_ns(messages), ns_py_finishes_ns(messages)
     assert fluid == {Stage.COLLECTIVE: Fraction(21, 2) * PACKET_NS, Stage.P2D: 11 * PACKET_NS}

@@ -1,4 +1,4 @@
-"""What must hold for any sequence of events, tried on sequences hypothesis makes up."""
+"""What must hold for any sequence of events, tried on random sequences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -163,7 +163,7 @@ def test_mfs_only_ever_promotes(spec: str, sequence: list[Move]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(moves)
 def test_mfs_only_ever_promotes_on_a_network_with_an_exact_order(sequence: list[Move]) -> None:
-    """A new place inside the level it has is no demotion either."""
+    """A new order inside the same level is not a demotion."""
     for levels in levels_by_flow(played("mfs", sequence, exact=True).said).values():
         assert all(later <= earlier for earlier, later in pairwise(levels))
 
@@ -171,7 +171,7 @@ def test_mfs_only_ever_promotes_on_a_network_with_an_exact_order(sequence: list[
 @settings(max_examples=100, deadline=None)
 @given(moves)
 def test_pruning_only_takes_mfs_flows_to_the_scavenger_and_back(sequence: list[Move]) -> None:
-    """Out of the scavenger, say when other batches depart, a flow comes back no lower than it was."""
+    """A flow that leaves the scavenger, such as when another batch departs, is no lower than before."""
     crowd = [("batch", 3, 900), ("submit", 8, 101), ("submit", 5, 100), ("batch", 7, 700)]
     player = played("mfs", crowd + sequence, control=RequestControl(drop_budget=1.0))
     player.end_compute()
@@ -211,7 +211,7 @@ def test_equal_events_give_equal_decisions_and_nothing_is_left_at_the_end(
 def test_every_assignment_changes_something_and_can_be_obeyed(
     spec: str, exact: bool, sequence: list[Move]
 ) -> None:
-    """On a level that a flow can have, at a rate at which it ends; with levels only, no more than that."""
+    """Levels are those a flow can have, rates are above 0; with levels only, there is no order or rate."""
     before: dict[str, tuple[Level, float, int | None]] = {}
     for one in played(spec, sequence, exact=exact).said:
         assert one.level in RMLQ_LEVELS or one.level is Level.SCAVENGER
@@ -246,7 +246,7 @@ def test_the_loads_of_all_ports_return_to_zero(sequence: list[Move]) -> None:
 @settings(max_examples=100, deadline=None)
 @given(moves)
 def test_what_is_due_on_a_port_is_the_sum_over_its_active_flows(sequence: list[Move]) -> None:
-    """The running sums against a count from scratch; loads equal sizes, so nothing is rounded."""
+    """The running sums equal a count from scratch. Loads equal sizes, so nothing is rounded."""
     view = played("mfs", sequence).core.view
     due = [
         (active.flow.deadline_ns, active)

@@ -137,7 +137,7 @@ def test_collectives_are_pruned_with_the_last_request_of_their_batch(
 
 
 def test_nothing_is_reviewed_at_a_layer_boundary_or_on_progress() -> None:
-    """At 1,000 ms everything is late, but no batch has come or gone."""
+    """At 1,000 ms everything is late, but no batch has arrived or departed."""
     core = world()
     assert core.layer_advanced(1000 * MS, "b1", 2) == []
     assert core.progress(1001 * MS, "old", 1) == []
@@ -199,7 +199,7 @@ def test_what_has_been_delivered_is_no_load_any_more() -> None:
 @pytest.mark.parametrize(("layer", "pruned"), [(1, True), (2, False)])
 def test_compute_counts_by_the_layers_that_are_left(layer: int, pruned: bool) -> None:
     """40 ms in 4 layers, then 30 MB, due at 50 ms: 30 + 30 = 60 at layer 1, 20 + 30 = 50 at layer 2.
-    The arrival of a batch without load is the occasion to look."""
+    A batch without load arrives to start each review."""
     core = Scheduler(make_policy("stage"), ports=PORTS, control=RequestControl(drop_budget=1.0))
     core.batch_started(0, batch("b1", wants("r1", 50, 30), compute_ms=40))
     core.layer_advanced(0, "b1", layer)
@@ -218,7 +218,7 @@ def test_a_deadline_leaves_time_for_the_first_decode_step(tail_ms: int, pruned: 
 
 
 def test_a_request_that_has_all_its_kv_no_longer_holds_its_batch_to_its_deadline() -> None:
-    """Due at 5, 40 and 60 ms, the loose group begins at 40. At 45 ms the first two are through and 10 MB
+    """Due at 5, 40 and 60 ms; the loose group begins at 40. At 45 ms the first two are complete and 10 MB
     of the third are left: 55 ms, due at 60."""
     core = Scheduler(make_policy("stage"), ports=PORTS, control=RequestControl(drop_budget=1.0))
     core.batch_started(0, batch("b1", wants("r0", 5, 1), wants("r1", 40, 1), wants("r2", 60, 10)))
@@ -253,8 +253,8 @@ def test_a_batch_that_loads_an_unknown_port_is_refused() -> None:
     ],
 )
 def test_giving_one_request_up_brings_the_others_in_time(spec: str, finish_ms: dict[str, int]) -> None:
-    """Three times 20 MB, due at 40 ms. Fair: thirds, all are late at 60. With one in the scavenger the
-    two others have 1 MB/ms for 40 MB; it ends when the link has carried all 60."""
+    """Three times 20 MB, due at 40 ms. Fair: each has a third, and all end late, at 60. With one request in
+    the scavenger, the two others have 1 MB/ms for 40 MB. It ends when the link has carried all 60."""
     made = read_spec(spec)
     requests = tuple(wants(name, 40, 20) for name in finish_ms)
     happenings: list[Happening] = [BatchStart(0, batch("b", *requests))]

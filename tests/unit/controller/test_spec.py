@@ -1,4 +1,4 @@
-"""What a scenario may call a policy, with request control and without, and who hears of it."""
+"""Specs of policies in a scenario, with request control and without."""
 
 from pathlib import Path
 
