@@ -178,7 +178,7 @@ class Dispatcher:
         return self._obey(self._scheduler.batch_started(now_ns, batch))
 
     def layer_advanced(self, now_ns: int, batch: str, rank: int, layer: int) -> list[Action]:
-        """A rank begins a layer. The scheduler is told when the whole batch has reached a layer (`Pace`)."""
+        """A rank begins a layer. The scheduler is told when the whole batch reaches a layer (`Pace`)."""
         running = self._batches.get(batch)
         if running is None or rank not in running.pace:
             raise DispatchError(f"rank {rank} reports a layer of batch {batch!r}, which it does not run")

@@ -1,1 +1,1 @@
-"""What policies are made of: bands, ageing orders, coflows, laxity, deadline pressure, the RMLQ."""
+"""Building blocks of policies: bands, ordering by a key, coflows, laxity, deadline pressure, queues."""

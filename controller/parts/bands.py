@@ -1,6 +1,6 @@
-"""A few levels for any key: bands of equal traffic, learned from the values seen lately.
+"""Maps keys to a few levels: bands of equal traffic, learned from recent values.
 
-For policies that know the order of all flows where the fabric has only a few queues.
+For policies that order all flows, on fabrics that have only a few queues.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from controller.flow import Level
 
 WINDOW = 512
-"""How many of the values seen last make the quantiles."""
+"""How many recent values the bands are learned from."""
 
 
 @dataclass(slots=True)
 class _Group:
-    """Active names of one key. They share a level, given as an index into the levels."""
+    """Active names with one key. They share a level, which is an index into the levels."""
 
     index: int
     names: dict[str, None] = field(default_factory=dict)
@@ -25,22 +25,22 @@ class _Group:
 class Bands:
     """Gives each active name one of `levels` (highest first) by where its key ranks.
 
-    The *key* orders the active names, smaller first. The *value* is what is ranked among the
-    values given to `observe`, of which the last `window` count; it is the key itself unless keys
-    grow with time, as deadlines do, where it is how far off the key is. Each observed value comes
-    with its bytes: a value below which lies the share f of all bytes in the window (equal ones
-    count half) goes to level `floor(K * f)`. Before anything was observed it goes to the middle
-    one, P3 of six.
+    The *key* orders the active names, smallest first. The *value* is ranked among the last `window`
+    values that were given to `observe`. It is the key itself, unless keys grow with time, as deadlines
+    do; then it is how far off the key is. Each observed value comes with its bytes. If the share f of
+    all bytes in the window is at smaller values (bytes at equal values count half), the level is number
+    `floor(K * f)`, counted from 0. Before anything is observed, it is the middle one: P3 of six.
 
-    Active names are never inverted: a smaller key is never on a lower level, equal keys are on one.
-    `enter` therefore keeps a name between the levels of its neighbours, which stay where they are,
-    and off both of these levels if there is one between them.
+    Active names are never inverted: a smaller key is never on a lower level, and equal keys are on the
+    same level. So `enter` keeps a name between the levels of its neighbours, which do not move. If there
+    is a level between those two, the name gets one of its own there.
 
-    Keys are finite. Cost of a call: logarithmic in what is active, and a short move of memory.
+    Keys are finite. A call takes time logarithmic in the number of active names, plus a short move of
+    memory and a sum over the window.
     """
 
     def __init__(self, levels: Sequence[Level], window: int = WINDOW) -> None:
-        """Raises `ValueError` without levels, or for a window that holds nothing."""
+        """Raises `ValueError` without levels, or for a window below 1."""
         if not levels:
             raise ValueError("there are no levels to give")
         if window < 1:
@@ -58,7 +58,7 @@ class Bands:
         return name in self._key_of
 
     def observe(self, value: float, size_bytes: int) -> None:
-        """`value` is what is usual now for `size_bytes` of traffic (at least one). Moves nobody."""
+        """Add `value` to the window, with `size_bytes` (at least 1) as its weight. No active name moves."""
         weight = max(1, size_bytes)
         if len(self._seen) == self._seen.maxlen:
             self._forget(*self._seen[0])
@@ -69,17 +69,17 @@ class Bands:
         self._all_bytes += weight
 
     def share_before(self, value: float) -> float | None:
-        """The share of the observed bytes at smaller values, equal ones by half; None: nothing seen."""
+        """The share of observed bytes at smaller values; equal ones count half. None before any."""
         if not self._ranked:
             return None
         return self._twice_before(value) / (2 * self._all_bytes)
 
     def by_rank(self, value: float) -> Level:
-        """The level of `value` by its rank alone, whoever is active."""
+        """The level of `value` by its rank alone, regardless of the active names."""
         return self._levels[self._index(value)]
 
     def enter(self, name: str, key: float, value: float | None = None) -> Level:
-        """`name` becomes active; its level. `value` is `key` if not given. Observes nothing.
+        """Make `name` active and return its level. `value` defaults to `key`, and is not observed.
 
         Raises `ValueError` if `name` is active. To change a key, leave and enter again.
         """
@@ -94,7 +94,7 @@ class Bands:
         return self._levels[group.index]
 
     def leave(self, name: str) -> None:
-        """`name` is not active any more; nothing happens if it was not."""
+        """`name` is no longer active. If it was not, nothing happens."""
         key = self._key_of.pop(name, None)
         if key is None:
             return
@@ -112,15 +112,15 @@ class Bands:
         return self._levels[self._groups[self._key_of[name]].index]
 
     def reband(self, now: float) -> dict[str, Level]:
-        """Put every active name where the value `key - now` ranks; those that moved, by key.
+        """Move every active name to the level of `key - now`. Returns those that moved, in order of keys.
 
-        All values move alike, so nothing is inverted.
+        All values change by the same amount, so no two names are inverted.
         """
         before = self._cuts(lambda key: self._groups[key].index)
         after = self._cuts(lambda key: self._index(key - now))
         moved: dict[str, Level] = {}
         done = 0
-        # Only what lies between the old and the new place of a cut has changed its level.
+        # Only keys between the old and the new place of a cut change their level.
         for old, new in zip(before, after, strict=True):
             for key in self._keys[max(done, min(old, new)) : max(old, new)]:
                 group = self._groups[key]
@@ -130,7 +130,7 @@ class Bands:
         return moved
 
     def _cuts(self, index_of: Callable[[float], int]) -> list[int]:
-        """Where, in the ascending keys, each level but the first begins."""
+        """The index, in the ascending keys, at which each level but the first begins."""
         return [bisect_left(self._keys, index, key=index_of) for index in range(1, len(self._levels))]
 
     def _between(self, key: float, value: float) -> int:
@@ -139,18 +139,18 @@ class Bands:
         lowest = self._groups[self._keys[at]].index if at < len(self._keys) else len(self._levels) - 1
         index = max(highest, min(self._index(value), lowest))
         if 0 < at < len(self._keys) and lowest - highest > 1:
-            index = max(highest + 1, min(index, lowest - 1))  # there is room to tell it from both
+            index = max(highest + 1, min(index, lowest - 1))  # a level between both neighbours is free
         return index
 
     def _index(self, value: float) -> int:
         if not self._ranked:
             return (len(self._levels) - 1) // 2
-        # In whole numbers, so that a share of exactly 1/3 is not a little less.
+        # In integers, so that a share of exactly 1/3 does not become a little less.
         index = len(self._levels) * self._twice_before(value) // (2 * self._all_bytes)
         return min(index, len(self._levels) - 1)
 
     def _twice_before(self, value: float) -> int:
-        """Twice the bytes at smaller values, and once those at equal ones."""
+        """Twice the bytes at smaller values, plus the bytes at equal ones."""
         below, up_to = bisect_left(self._ranked, value), bisect_right(self._ranked, value)
         return 2 * sum(self._bytes[:below]) + sum(self._bytes[below:up_to])
 

@@ -1,4 +1,4 @@
-"""Which active flows belong together, what they have sent, and what each port still has of them."""
+"""Active coflows: their flows, the bytes that these have sent, and the bytes left on each port."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,7 +10,10 @@ from controller.view import ActiveFlow
 
 
 class Bottleneck(NamedTuple):
-    """`gamma_ns` is the time a coflow needs on idle links; `port` (None: it crosses none) decides it."""
+    """The time that a coflow's bytes left need on idle links, and the port that takes longest.
+
+    `port` is None if no port has bytes left.
+    """
 
     gamma_ns: int
     port: PortId | None
@@ -18,9 +21,9 @@ class Bottleneck(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Coflow:
-    """The active flows of one coflow. `sent_bytes` counts those that have completed, too.
+    """The active flows of one coflow. `sent_bytes` also counts flows that have completed.
 
-    `left_bytes` is what the active ones have left on each port, as of their last progress report.
+    `left_bytes` is what the active flows have left on each port, as of their last progress report.
     """
 
     name: str
@@ -31,7 +34,7 @@ class Coflow:
     _counted_bytes: dict[str, int] = field(default_factory=dict)  # bytes left when last looked at
 
     def bottleneck(self, ports: PortLoads) -> Bottleneck:
-        """The effective bottleneck: the port that needs most time for the bytes left (Varys)."""
+        """The effective bottleneck (Varys): the port that needs the most time for the bytes left."""
         worst = Bottleneck(0, None)
         for port, left_bytes in self.left_bytes.items():
             need_ns = transfer_ns(left_bytes, ports.bps(port))
@@ -47,7 +50,7 @@ class Coflow:
             self._left_changes(port, load_bytes)
 
     def count(self, active: ActiveFlow) -> None:
-        """Take in the news in `active.bytes_left`."""
+        """Take in a change of `active.bytes_left`."""
         flow = active.flow
         before, after = self._counted_bytes[flow.id], active.bytes_left
         self._counted_bytes[flow.id] = after
@@ -68,17 +71,17 @@ class Coflow:
 
 
 class Coflows:
-    """The coflows that have an active flow. A flow that names none is a coflow of its own.
+    """The coflows that have an active flow. A flow that names no coflow is one of its own.
 
-    A coflow is forgotten with its last active flow: one of the same id that comes later is new.
-    Memory: what is active, and the ports it crosses.
+    A coflow is forgotten with its last active flow. A later one with the same id is new. Memory: the
+    active flows, and the ports that their coflows cross.
     """
 
     def __init__(self) -> None:
         self._coflows: dict[str, Coflow] = {}
 
     def join(self, now_ns: int, active: ActiveFlow) -> Coflow:
-        """`active` was submitted; the coflow it is of, with it."""
+        """`active` has been submitted. Returns its coflow, with it."""
         name = _name(active.flow)
         coflow = self._coflows.get(name)
         if coflow is None:
@@ -91,7 +94,7 @@ class Coflows:
         return self._coflows[_name(active.flow)]
 
     def leave(self, active: ActiveFlow) -> Coflow:
-        """`active` has completed; the coflow it was of, without it."""
+        """`active` has completed. Returns its coflow, without it."""
         coflow = self.of(active)
         coflow.drop(active)
         if not coflow.flows:
@@ -100,5 +103,5 @@ class Coflows:
 
 
 def _name(flow: Flow) -> str:
-    # A lone flow may have the id of a coflow.
+    # A flow without a coflow may have the id of some coflow.
     return f"flow {flow.id}" if flow.coflow is None else f"coflow {flow.coflow}"

@@ -1,7 +1,7 @@
-"""When a flow must start at the latest: what `llf` and `reverse` order by.
+"""The latest start of a flow, which `llf` and `reverse` order by.
 
-Rules: docs/policies/llf.md. Exact where the runtime's outlook is: `Flow.downstream_ns` and
-`BatchRequest.tail_ns` are what comes after the flow on idle links.
+Rules: docs/policies/llf.md. It is as exact as `Flow.downstream_ns` and `BatchRequest.tail_ns`, the times on
+idle links of what comes after the flow.
 """
 
 from controller.flow import BatchRequest, Stage
@@ -11,9 +11,9 @@ from controller.view import ActiveFlow
 
 
 def waiting_requests(flow: ActiveFlow) -> tuple[BatchRequest, ...]:
-    """The requests that wait for `flow`: its own, or for a collective all of its batch.
+    """The requests that wait for `flow`: its own, or all requests of its batch for a collective.
 
-    A flow that names a request its batch does not know is taken for one of the whole batch.
+    If a flow names a request that is not in its batch, all requests of the batch count as waiting.
     """
     if flow.batch is None:
         return ()
@@ -23,11 +23,11 @@ def waiting_requests(flow: ActiveFlow) -> tuple[BatchRequest, ...]:
 
 
 def latest_finishes_ns(flow: ActiveFlow) -> list[int]:
-    """When `flow` must have arrived, for each request that waits for it; ascending.
+    """When `flow` must have arrived, for each request that waits for it, in ascending order.
 
-    With a deadline of its own (S3): `deadline - downstream`. Else, per request, `deadline - tail -
-    downstream`: after the batch's compute comes the request's last S3 and its first decode step.
-    Empty where no deadline is known.
+    With a deadline of its own (S3): `deadline - downstream`. Otherwise, for each request, `deadline - tail
+    - downstream`: the request's last S3 and its first decode step follow the batch's compute. Empty if no
+    deadline is known.
     """
     downstream_ns = flow.flow.downstream_ns
     if flow.flow.deadline_ns is not None:
@@ -39,10 +39,10 @@ def latest_finishes_ns(flow: ActiveFlow) -> list[int]:
 
 
 def needed_ns(flow: ActiveFlow) -> int | None:
-    """When compute would begin to wait for `flow`, had nothing held it up; None for S3.
+    """When compute would begin to wait for `flow` if nothing delayed it; None for S3 and without a batch.
 
-    S2 at once. S1 of layer l when its batch gets there, at a layer's time t on idle links per layer
-    from the one it is at: its downstream is (L - l) t.
+    For S2, and S1 without a layer, it is the submission. For S1 of layer l it is when the batch gets there,
+    RLI * t after the submission. t is the time of one layer on idle links: the flow's downstream / (L - l).
     """
     if flow.batch is None or flow.flow.stage is Stage.P2D:
         return None
@@ -53,7 +53,7 @@ def needed_ns(flow: ActiveFlow) -> int | None:
 
 
 def alone_ns(flow: ActiveFlow, ports: PortLoads, bytes_left: int) -> int:
-    """Time to send `bytes_left` of the flow with its ports to itself: that of the slowest port."""
+    """Time to send `bytes_left` of the flow alone on its ports; the slowest port counts."""
     return max(
         (transfer_ns(left_on(flow.flow, port, bytes_left), ports.bps(port)) for port in flow.flow.load),
         default=0,
@@ -61,9 +61,9 @@ def alone_ns(flow: ActiveFlow, ports: PortLoads, bytes_left: int) -> int:
 
 
 def latest_start_ns(flow: ActiveFlow, ports: PortLoads, *, stall: bool) -> int | None:
-    """When `flow` must start at the latest; None for a flow that has all the time there is.
+    """The latest start of `flow`; None if nothing bounds it.
 
-    With `stall` the moment at which compute would wait for it counts as a deadline too.
+    With `stall`, the time at which compute would begin to wait for the flow counts as a deadline too.
     """
     due_ns = latest_finishes_ns(flow)[:1]
     needed = needed_ns(flow) if stall else None

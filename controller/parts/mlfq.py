@@ -1,4 +1,4 @@
-"""The queue of policies that learn a size by watching: the more was sent, the lower the level."""
+"""The queue of policies that do not know sizes: the more has been sent, the lower the level."""
 
 import math
 from bisect import bisect_right
@@ -11,8 +11,8 @@ from controller.flow import RMLQ_LEVELS, Level
 class Mlfq:
     """A multi-level feedback queue with thresholds `first_bytes * factor ** i`, in model bytes.
 
-    Who has sent the i-th threshold or more has left the i-th level. Raises `ValueError` for values
-    no queue can have.
+    A flow or coflow that has sent the i-th threshold or more is below the i-th level. Raises `ValueError`
+    for values out of range.
     """
 
     levels: int
@@ -34,7 +34,7 @@ class Mlfq:
         return RMLQ_LEVELS[bisect_right(self.thresholds, sent_bytes)]
 
     def words(self, sent_bytes: int) -> str:
-        """What was sent, and the threshold that decided."""
+        """The bytes sent and the threshold that decided, for a reason."""
         passed = bisect_right(self.thresholds, sent_bytes)
         limit = f">= {_mb(self.thresholds[passed - 1])}" if passed else f"< {_mb(self.thresholds[0])}"
         return f"sent {_mb(sent_bytes)}, {limit}"

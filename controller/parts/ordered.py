@@ -1,4 +1,4 @@
-"""The base of policies that serve flows by a key, smallest first."""
+"""The base classes of policies that serve flows by a key, smallest first."""
 
 import abc
 import math
@@ -16,7 +16,7 @@ from controller.view import ActiveFlow, View
 class OrderedOptions:
     """Raises `ValueError` for values out of range."""
 
-    levels: Annotated[int, "K: levels to use where the fabric keeps no exact order, 2 to 6"] = 6
+    levels: Annotated[int, "K: levels to use if the fabric keeps no exact order, 2 to 6"] = 6
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= len(RMLQ_LEVELS):
@@ -27,7 +27,7 @@ class OrderedOptions:
 class AgeingOptions(OrderedOptions):
     """Raises `ValueError` for values out of range."""
 
-    recheck_ns: Annotated[int, "how often active flows are looked at again, model ns"] = 5_000_000
+    recheck_ns: Annotated[int, "how often active flows are reviewed, model ns"] = 5_000_000
 
     def __post_init__(self) -> None:
         OrderedOptions.__post_init__(self)  # `super()` does not survive `slots=True` in 3.11
@@ -36,16 +36,16 @@ class AgeingOptions(OrderedOptions):
 
 
 class Ordered(Policy):
-    """Smallest key first. A view that is `exact` gets the key as `order`, all on P3.
+    """Smallest key first. If the view is `exact`, all flows are on P3, with the key as `order`.
 
-    Elsewhere the key is mapped to K levels by `Bands`; an infinite key goes to the end it names:
-    `-inf` to P1, `inf` to PK. The values observed are those of flows at their submission.
+    Otherwise `Bands` maps keys to K levels. Infinite keys go to the ends: `-inf` to P1, `inf` to PK. The
+    values that `Bands` observes are those of flows at their submission.
     """
 
     Options = OrderedOptions
 
     ahead: ClassVar[str]
-    """What the flows that go before this one did, after "29% of recent traffic": "was smaller"."""
+    """Ends the reason "29% of recent traffic ...", about flows that go before this one: "was smaller"."""
 
     def __init__(self, options: OrderedOptions) -> None:
         super().__init__(options)
@@ -54,14 +54,14 @@ class Ordered(Policy):
 
     @abc.abstractmethod
     def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
-        """What the order is by. Not NaN; beyond 2 ** 53 it is not exact."""
+        """The key of `flow`, by which flows are ordered. Not NaN; beyond 2 ** 53 it is not exact."""
 
     @abc.abstractmethod
     def words(self, now_ns: int, flow: ActiveFlow, key: float) -> str:
-        """The key of the flow, for a person."""
+        """The key in words, for the reason of a verdict."""
 
     def value(self, now_ns: int, key: float) -> float:
-        """What `Bands` ranks: the key, where time does not change what it is worth."""
+        """The value that `Bands` ranks: the key itself, unless its worth changes with time."""
         return key
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
@@ -72,7 +72,7 @@ class Ordered(Policy):
         return UNCHANGED
 
     def _banded(self, levels: Sequence[Level]) -> Sequence[Level]:
-        """Those of the K levels that finite keys share."""
+        """The levels that finite keys share, out of the K levels."""
         return levels
 
     def _enter(self, now_ns: int, flow: ActiveFlow, key: float, view: View) -> Verdict:
@@ -82,7 +82,7 @@ class Ordered(Policy):
         return verdict
 
     def _observe_first(self, value: float, size_bytes: int) -> None:
-        """A flow of `size_bytes` has come, its key worth `value`."""
+        """A flow of `size_bytes` has been submitted, with a key of this `value`."""
         self._bands.observe(value, size_bytes)
 
     def _place(self, now_ns: int, flow: ActiveFlow, key: float, view: View) -> Verdict:
@@ -105,9 +105,9 @@ class Ordered(Policy):
 
 
 class Ageing(Ordered):
-    """The key is a moment (ns). It decides the order; how far off it is decides the level.
+    """The key is a time in model ns. It decides the order, and how far off it is decides the level.
 
-    So a flow climbs while its moment comes closer: its level is looked at every `recheck_ns`.
+    So a flow climbs as its time comes closer: levels are reviewed every `recheck_ns`.
     """
 
     Options = AgeingOptions

@@ -1,4 +1,4 @@
-"""How hard deadlines press: MLU of S3 flows, reckoned once for all flows that share it."""
+"""Deadline pressure: the MLU of S3 flows, computed once for all flows that share it."""
 
 import enum
 import math
@@ -19,21 +19,21 @@ class Rho(enum.Enum):
 
 
 class Demand(enum.Enum):
-    """Whose bytes MLU counts: all S3 due at the port by the flow's deadline, or the flow's own."""
+    """Which bytes MLU counts: all S3 due at the port by the flow's deadline, or the flow's own."""
 
     PORT = "port"
     OWN = "own"
 
 
 class Late(enum.Enum):
-    """Where S3 goes whose deadline has passed: the top level, as its MLU says, or the lowest."""
+    """The level of S3 whose deadline has passed: the top, as its infinite MLU demands, or the lowest."""
 
     TOP = "top"
     LOWEST = "lowest"
 
 
 class Worst(NamedTuple):
-    """The port of a flow where its MLU is highest, and the level that this MLU is worth."""
+    """The highest MLU of a flow, its port, and its level."""
 
     mlu: float
     port: PortId
@@ -41,7 +41,7 @@ class Worst(NamedTuple):
 
 
 class Gauge:
-    """MLU of flows at one moment. `rho` is the estimator, or a constant for all ports."""
+    """The MLU of flows at one moment. `rho` is the estimator, or a constant for all ports."""
 
     def __init__(
         self, now_ns: int, ports: PortLoads, queue: Rmlq, *, rho: float | Rho, demand: Demand, late: Late
@@ -55,7 +55,7 @@ class Gauge:
         self._rho: dict[PortId, float] = {}
 
     def worst(self, flow: ActiveFlow) -> Worst | None:
-        """None where MLU says nothing: no deadline, or no port on the way."""
+        """The highest MLU of `flow`; None if it has no deadline or crosses no port."""
         deadline_ns = flow.flow.deadline_ns
         if deadline_ns is None or not flow.flow.load:
             return None
@@ -82,7 +82,7 @@ class Gauge:
         return self._rho[port]
 
     def reason(self, flow: ActiveFlow, worst: Worst | None) -> str:
-        """The MLU in words, with the threshold it reached and what it was reckoned from."""
+        """The MLU in words, with the threshold that it reached and what it was computed from."""
         if flow.flow.deadline_ns is None:
             return "S3 without a deadline"
         if worst is None:
@@ -115,9 +115,9 @@ class Gauge:
 
 @dataclass(slots=True, eq=False)
 class SharedDeadline:
-    """S3 flows of one batch that share deadline and ports, and so their MLU.
+    """S3 flows of one batch that share a deadline and ports, and so their MLU.
 
-    No flow of it is on a lower level than `lowest`.
+    None of them is on a lower level than `lowest`.
     """
 
     key: tuple[object, ...]
@@ -132,8 +132,8 @@ class SharedDeadline:
 class SharedDeadlines:
     """The active S3 flows by batch and, inside a batch, by what their MLU depends on.
 
-    A request posts one S3 flow per layer along one path: looking at a batch costs a look per
-    request and path, however many layers have been posted. Memory: one entry per active flow.
+    A request posts one S3 flow per layer along one path. So a review of a batch takes one look per request
+    and path, however many layers have been posted. Memory: one entry per active flow.
     """
 
     def __init__(self, demand: Demand) -> None:
@@ -170,7 +170,7 @@ class SharedDeadlines:
             yield from groups.values()
 
     def unpaced(self) -> Iterable[SharedDeadline]:
-        """Those for which no layer boundary will come. The flows of a batch are alike in this."""
+        """Those for which no layer boundary will come. It is the same for all flows of a batch."""
         for groups in self._batches.values():
             if next(iter(groups.values())).any_flow.unpaced:
                 yield from groups.values()

@@ -1,7 +1,7 @@
-"""The Reverse Multi-Level Queue: which urgency is which level, and which changes are allowed.
+"""The Reverse Multi-Level Queue: which urgency gets which level, and which moves are allowed.
 
-Levels P1 .. PK, highest first. P1 is reserved for S3 flows that cannot wait; S1 and S2 start at P2
-and S3 flows climb up between them (MFS v1; our choices: docs/policies/mfs.md).
+Levels are P1 to PK, highest first. P1 is reserved for S3 flows that cannot wait. S2 is at P2, S1 one level
+lower per layer ahead, and S3 climbs among them (MFS v1; our choices: docs/policies/mfs.md).
 """
 
 from bisect import bisect_left
@@ -14,10 +14,10 @@ from controller.urgency import thresholds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rmlq:
-    """A queue of `levels` levels with MLU thresholds `mlu_top * mlu_base ** -i`.
+    """A queue of `levels` levels with the MLU thresholds `Q_i = mlu_top * mlu_base ** -i`.
 
-    With `s3_skips_p2` the level below the reserved one is left to S1 and S2. Without `monotonic`
-    a flow may also fall. Raises `ValueError` for values no queue can have.
+    With `s3_skips_p2`, P2 is left to S1 and S2. Without `monotonic`, flows may be demoted too. Raises
+    `ValueError` for values out of range.
     """
 
     levels: int = 6
@@ -46,20 +46,23 @@ class Rmlq:
         return RMLQ_LEVELS[self.levels - 1]
 
     def for_mlu(self, mlu: float) -> Level:
-        """P1 from `Q_0` on, the i-th level below it from `Q_i` on, the lowest under all of them."""
+        """P1 from `Q_0` on, the i-th level below P1 from `Q_i` on, the lowest below all thresholds.
+
+        With `s3_skips_p2`, every level but P1 is one lower, down to the lowest.
+        """
         below = bisect_left(self.mlu_thresholds, -mlu, key=neg)  # first Q_i <= mlu
         if below > 0 and self.s3_skips_p2:
             below += 1
         return RMLQ_LEVELS[min(below, self.levels - 1)]
 
     def for_rli(self, rli: int) -> Level:
-        """P2 for what holds up compute now, one level lower per layer ahead, down to the lowest."""
+        """P2 for flows that hold up compute now, one level lower per layer ahead, down to the lowest."""
         return RMLQ_LEVELS[min(1 + rli, self.levels - 1)]
 
     def lower(self, level: Level) -> Level:
-        """The level below `level`; the lowest has none and stays."""
+        """The level below `level`, or the lowest if there is none."""
         return min(Level(level + 1), self.lowest)
 
     def moves(self, current: Level, proposed: Level) -> bool:
-        """Whether a flow on `current` goes to `proposed`: promotions always, falls only if allowed."""
+        """Whether a flow moves from `current` to `proposed`: always up, down only without `monotonic`."""
         return proposed < current or (proposed > current and not self.monotonic)

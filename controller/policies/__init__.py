@@ -1,4 +1,4 @@
-"""Who goes first: one policy per file, found by name.
+"""Which flow goes first: one policy per file, found by name.
 
 A policy of your own needs no change here: see docs/policies/adding-a-policy.md.
 """

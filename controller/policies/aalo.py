@@ -1,4 +1,4 @@
-"""Aalo: coflows start high and sink together with the bytes they have sent (D-CLAS).
+"""Aalo: coflows start high, and their flows sink together as they send bytes (D-CLAS).
 
 The rule, and what differs from the original: docs/policies/aalo.md.
 """
@@ -18,8 +18,8 @@ class AaloOptions:
     """Raises `ValueError` for values out of range."""
 
     levels: Annotated[int, "K: levels of the queue, 2 to 6"] = 6
-    first_bytes: Annotated[int, "a coflow that has sent this leaves P1, model bytes"] = 10_000_000
-    factor: Annotated[float, "each threshold is the one before it times this"] = 10.0
+    first_bytes: Annotated[int, "a coflow leaves P1 once it has sent this, model bytes"] = 10_000_000
+    factor: Annotated[float, "each threshold is this times the one before"] = 10.0
 
     def __post_init__(self) -> None:
         self.mlfq()
@@ -31,7 +31,7 @@ class AaloOptions:
 @register
 class Aalo(Policy):
     name = "aalo"
-    summary = "coflows sink with the bytes that all their flows have sent (D-CLAS)"
+    summary = "coflows start high and sink as their flows send bytes (D-CLAS)"
     Options = AaloOptions
 
     def __init__(self, options: AaloOptions) -> None:

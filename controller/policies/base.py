@@ -1,4 +1,4 @@
-"""What a policy of another package imports: see docs/policies/adding-a-policy.md."""
+"""What a policy in another package imports: see docs/policies/adding-a-policy.md."""
 
 from controller.parts.ordered import Ageing, AgeingOptions, Ordered, OrderedOptions
 from controller.policy import UNCHANGED, NoOptions, Policy, PolicyError, Verdict, Verdicts

@@ -1,4 +1,4 @@
-"""Earliest deadline first as MFS v1 defines it: only S3 has a deadline one can see."""
+"""Earliest deadline first as MFS v1 defines it: only S3 has an explicit deadline."""
 
 import math
 from collections.abc import Sequence
@@ -26,4 +26,4 @@ class EarliestDeadlineFirst(Ageing):
         return f"due in {(key - now_ns) / NS_PER_MS:.1f} ms"
 
     def _banded(self, levels: Sequence[Level]) -> Sequence[Level]:
-        return levels[:-1]  # the last is for flows without a deadline, alone
+        return levels[:-1]  # the last level is for flows without a deadline only

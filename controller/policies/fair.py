@@ -1,4 +1,4 @@
-"""Max-min fair sharing: what a fabric does when nobody schedules it."""
+"""Max-min fair sharing: what a fabric does without a scheduler."""
 
 from controller.flow import Level
 from controller.policies.registry import register

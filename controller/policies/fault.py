@@ -1,4 +1,4 @@
-"""Whose fault an exception is: a policy of another package is told by its name and hook."""
+"""Names the policy of another package that raised an exception."""
 
 import traceback
 
@@ -9,10 +9,10 @@ _HOOKS = frozenset(name for name in vars(Policy) if name.startswith("on_")) | {"
 
 
 def policy_fault(error: BaseException) -> str | None:
-    """One line about an exception that came out of a hook of a policy that is not ours, else None.
+    """One line about an exception from a hook of another package's policy; None for any other exception.
 
-    It names the policy, the hook, what was raised and the line that raised it. A fault of a policy of
-    ours is a bug of ours, to be seen whole.
+    It names the policy, the hook, what was raised and the line that raised it. An exception in one of our
+    own policies is a bug of this project, so it is not reported this way.
     """
     step = error.__traceback__
     while step is not None:

@@ -1,4 +1,4 @@
-"""First in, first out, between flows: the one submitted earlier goes first."""
+"""First in, first out among flows: the one that was submitted earlier goes first."""
 
 from controller.parts.ordered import Ageing
 from controller.policies.registry import register
@@ -20,9 +20,9 @@ class Fifo(Ageing):
         return f"submitted at {key / NS_PER_MS:.1f} ms, {(now_ns - key) / NS_PER_MS:.1f} ms ago"
 
     def on_completion(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
-        # The value of a key is minus the age. How old flows get is known when they end.
+        # The value of a key is minus the flow's age. How old flows get is known only when they end.
         self._bands.observe(self.value(now_ns, flow.submitted_ns), flow.flow.size_bytes)
         return super().on_completion(now_ns, flow, view)
 
     def _observe_first(self, value: float, size_bytes: int) -> None:
-        """Every flow is new when it comes: nothing to learn."""
+        """Nothing to learn: every flow has the age 0 when it is submitted."""

@@ -1,6 +1,6 @@
-"""Karuna: flows with a deadline get just the rate they need, the others go by size in the rest.
+"""Karuna: flows with a deadline get just the rate that they need, the others the rest, smallest first.
 
-The rule, and what stands in for pacing where there are only levels: docs/policies/karuna.md.
+The rule, and what replaces pacing on a fabric with levels only: docs/policies/karuna.md.
 """
 
 from collections.abc import Iterable
@@ -22,13 +22,13 @@ from controller.view import ActiveFlow, View
 class KarunaOptions(AgeingOptions):
     """Raises `ValueError` for values out of range."""
 
-    downstream: Annotated[bool, "off: due at the deadline itself, whatever must still follow"] = True
+    downstream: Annotated[bool, "off: flows are due at the deadline, whatever must follow them"] = True
 
 
 @register
 class Karuna(Policy):
     name = "karuna"
-    summary = "flows with a deadline get just the rate that meets it, the others go by size in the rest"
+    summary = "flows with a deadline get just the rate that meets it, the others the rest, smallest first"
     Options = KarunaOptions
 
     def __init__(self, options: KarunaOptions) -> None:
@@ -81,7 +81,7 @@ class Karuna(Policy):
             if flow.flow.deadline_ns is None:
                 continue
             schedule = self._schedule(now_ns, flow, flow.flow.deadline_ns, view)
-            # Most looks change no level, and words cost more than looking.
+            # Most looks change no level, and the reason costs more than the look.
             if view.exact or self._level(schedule) is not flow.level:
                 verdicts[flow.flow.id] = self._verdict(schedule, view)
         return verdicts
@@ -97,18 +97,18 @@ class Karuna(Policy):
         )
 
     def _level(self, schedule: "_Schedule") -> Level:
-        """Where there are only levels: pressed or behind, P1; else the lowest."""
+        """The level on a fabric with levels only: P1 if the flow is pressed or behind, else the lowest."""
         pressed = schedule.late or schedule.alone_ns + self._recheck_ns > schedule.left_ns
         return Level.P1 if pressed or schedule.behind else self._lowest
 
     def _verdict(self, schedule: "_Schedule", view: View) -> Verdict:
         need = f"{_mb(schedule.left_bytes)} due in {_ms(schedule.left_ns)}"
         if schedule.late:
-            # Pacing cannot save it, so it must not take from those that pacing can.
+            # Pacing cannot save this flow, so it must not take rate from flows that pacing can save.
             return Verdict(Level.P1, f"late: {need}, {_ms(schedule.alone_ns)} needed", order=1.0)
         if view.exact:
             rate_bps = schedule.rate_bps
-            # With nothing left, but not complete yet, a rate of 0 would keep the flow for ever.
+            # A flow that has nothing left may not be complete yet. At a rate of 0 it would never end.
             return Verdict(Level.P1, f"{need}: {rate_bps / 1e9:.3g} Gb/s", rate_bps=rate_bps or None)
         line = f"sent {_mb(schedule.sent_bytes)}, {_mb(schedule.due_bytes)} due by now"
         if schedule.behind:
@@ -121,9 +121,9 @@ class Karuna(Policy):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Schedule:
-    """A flow that is to be sent evenly from its submission, `gone_ns` ago, until `left_ns` from now.
+    """How a flow is sent evenly, from its submission `gone_ns` ago until `left_ns` from now.
 
-    `alone_ns` is the time the bytes left need on idle links.
+    `alone_ns` is the time that the bytes left need on idle links.
     """
 
     size_bytes: int
@@ -142,7 +142,7 @@ class _Schedule:
 
     @property
     def behind(self) -> bool:
-        # In whole numbers, so that a flow on its line is not a little behind it.
+        # In integers: rounding must not put a flow behind that is exactly on schedule.
         return self.sent_bytes * (self.gone_ns + self.left_ns) < self.size_bytes * self.gone_ns
 
     @property
@@ -151,7 +151,7 @@ class _Schedule:
 
     @property
     def rate_bps(self) -> int:
-        """The lowest rate that is enough, rounded up."""
+        """The lowest rate that meets the deadline, rounded up."""
         return -(-self.left_bytes * 8 * NS_PER_S // self.left_ns)
 
 

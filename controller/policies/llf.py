@@ -1,6 +1,6 @@
-"""Least laxity first, the oracle: it knows what comes after each flow, and how long.
+"""Least laxity first, the oracle: it knows what comes after each flow, and how long that takes.
 
-Rules and what it does not promise: docs/policies/llf.md.
+Its rules and limits: docs/policies/llf.md.
 """
 
 import math
@@ -22,7 +22,7 @@ class LlfOptions(AgeingOptions):
 @register
 class LeastLaxityFirst(Ageing):
     name = "llf"
-    summary = "oracle: least laxity first, with exact work to come and transfer times on idle links"
+    summary = "oracle: least laxity first; it knows the work after each flow, on idle links"
     Options = LlfOptions
     ahead = "had less"
 

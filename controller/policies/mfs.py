@@ -1,6 +1,6 @@
-"""Multi-stage flow scheduling: defer S3 until its deadline presses, promote, never demote.
+"""Multi-stage flow scheduling: defer S3 until its deadline is close, and promote flows, never demote them.
 
-Rules, formulas and what we chose where the paper leaves a choice: docs/policies/mfs.md.
+Rules, formulas, and our choices where the paper leaves one: docs/policies/mfs.md.
 """
 
 import math
@@ -18,7 +18,7 @@ from controller.units import NS_PER_MS
 from controller.urgency import rli
 from controller.view import ActiveBatch, ActiveFlow, View
 
-# Orders stay below 2 ** 53, where floats are exact: RLIs below 256, and RED told apart for 9.7 hours.
+# Orders stay below 2 ** 53, so that floats are exact: RLIs below 256, and REDs up to 9.7 hours.
 _RLI_STEP = 2**45
 _AFTER_EARLY = 2.0**53
 
@@ -30,16 +30,16 @@ class MfsOptions:
     levels: Annotated[int, "K: levels of the queue, 2 to 6"] = 6
     mlu_top: Annotated[float, "U: from this MLU on, S3 goes to the reserved level P1"] = 0.5
     mlu_base: Annotated[float, "E: each MLU threshold is the one above it divided by this"] = 4.0
-    recheck_ns: Annotated[int, "how often S3 is looked at once no layer boundary comes"] = 5_000_000
+    recheck_ns: Annotated[int, "how often S3 without layer boundaries is reviewed, model ns"] = 5_000_000
     rho: Annotated[float | Rho, "share of a port S1 and S2 take: measured, off, 0 to 0.95"] = Rho.MEASURED
     rho_window_ms: Annotated[float, "time constant of the measured rho, model ms"] = 500.0
     demand: Annotated[Demand, "bytes in MLU: port (all S3 due no later) or own"] = Demand.PORT
-    late: Annotated[Late, "S3 whose deadline has passed: lowest (level), or top"] = Late.LOWEST
+    late: Annotated[Late, "level of S3 whose deadline has passed: lowest or top"] = Late.LOWEST
     rli: Annotated[bool, "off: all S1 on P3, whatever layer needs it"] = True
     mlu: Annotated[bool, "off: S3 stays on the lowest level"] = True
     red: Annotated[bool, "off: no tie-break between batches"] = True
-    monotonic: Annotated[bool, "off: flows are demoted too when their urgency falls"] = True
-    layer_boundary: Annotated[bool, "off: S3 is looked at on every recheck and report"] = True
+    monotonic: Annotated[bool, "off: flows are also demoted when their urgency falls"] = True
+    layer_boundary: Annotated[bool, "off: S3 is reviewed at every recheck and progress report"] = True
     s3_skips_p2: Annotated[bool, "on: S3 never shares P2 with what blocks compute"] = False
 
     def __post_init__(self) -> None:
@@ -139,7 +139,7 @@ class Mfs(Policy):
         return Verdict(level, reason)
 
     def _arbitration(self, flow: ActiveFlow, layers_ahead: int) -> float:
-        """The order inside a level where a fabric keeps one: RLI, then RED, and S3 after all of them."""
+        """The exact order inside a level: by RLI, then by RED. S3 comes after all of these."""
         if not self._options.red:
             return layers_ahead * _RLI_STEP
         red_ns = None if flow.batch is None else flow.batch.red_ns
@@ -147,7 +147,7 @@ class Mfs(Policy):
         return layers_ahead * _RLI_STEP + (last_ns if red_ns is None else min(red_ns, last_ns))
 
     def _review_s1(self, batch: ActiveBatch, view: View) -> dict[str, Verdict]:
-        """Only layers so near that their level can differ from the lowest are looked at."""
+        """Verdicts on the batch's S1 flows. With `monotonic`, layers on the lowest level are skipped."""
         if view.exact:
             return self._reorder_s1(batch, view)
         verdicts: dict[str, Verdict] = {}
@@ -157,7 +157,7 @@ class Mfs(Policy):
                 continue
             by_path: dict[tuple[PortId, ...], Verdict] = {}
             for name, flow in flows.items():
-                # RED only lowers a level: where RLI promises no rise there is no need to look for ties.
+                # RED only lowers a level: if RLI gives no promotion, there is no need to look for ties.
                 if self._queue.monotonic and by_rli >= flow.level:
                     continue
                 path = tuple(flow.flow.load)
@@ -210,17 +210,17 @@ class Mfs(Policy):
 
 
 def _rli(flow: ActiveFlow) -> int:
-    """Of S1: layers until the flow is needed. One without a batch counts from layer 0."""
+    """Layers until an S1 flow is needed, counted from layer 0 if it has no batch."""
     return rli(_target(flow), 0 if flow.batch is None else flow.batch.layer)
 
 
 def _target(flow: ActiveFlow) -> int:
-    """The layer that needs an S1 flow; one that names none is taken to hold up compute now."""
+    """The layer that needs an S1 flow. A flow that names none is assumed to hold up compute now."""
     return 0 if flow.flow.layer is None else flow.flow.layer
 
 
 def _earlier_rival(flow: ActiveFlow, layers_ahead: int, view: View) -> str | None:
-    """A batch of smaller RED with an S1 or S2 flow of equal RLI on one of this flow's ports."""
+    """The id of a batch with a smaller RED and an S1 or S2 flow of equal RLI on one of the flow's ports."""
     if flow.batch is None:
         return None
     for port in flow.flow.load:
@@ -230,7 +230,7 @@ def _earlier_rival(flow: ActiveFlow, layers_ahead: int, view: View) -> str | Non
                 continue
             if rival.layer + layers_ahead in layers:
                 return batch_id
-            # What the rival computes now is blocked by S2 and by S1 that is overdue.
+            # S2 and overdue S1 have RLI 0 as well: they block what the rival computes now.
             if layers_ahead == 0 and any(layer < rival.layer for layer in layers):
                 return batch_id
     return None

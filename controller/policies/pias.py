@@ -1,4 +1,4 @@
-"""PIAS: a flow starts high and sinks with every threshold of bytes it has sent.
+"""PIAS: a flow starts high and sinks one level at each threshold of bytes sent.
 
 The rule, and why these thresholds: docs/policies/pias.md.
 """
@@ -17,8 +17,8 @@ class PiasOptions:
     """Raises `ValueError` for values out of range."""
 
     levels: Annotated[int, "K: levels of the queue, 2 to 6"] = 6
-    first_bytes: Annotated[int, "a flow that has sent this leaves P1, model bytes"] = 200_000
-    factor: Annotated[float, "each threshold is the one before it times this"] = 4.0
+    first_bytes: Annotated[int, "a flow leaves P1 once it has sent this, model bytes"] = 200_000
+    factor: Annotated[float, "each threshold is this times the one before"] = 4.0
 
     def __post_init__(self) -> None:
         self.mlfq()
@@ -30,7 +30,7 @@ class PiasOptions:
 @register
 class Pias(Policy):
     name = "pias"
-    summary = "flows start high and sink with the bytes they have sent (MLFQ)"
+    summary = "flows start high and sink as they send bytes (MLFQ)"
     Options = PiasOptions
 
     def __init__(self, options: PiasOptions) -> None:

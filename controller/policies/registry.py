@@ -1,4 +1,4 @@
-"""Finding a policy by name and making it from a spec like `mfs(rho=0, rli=off)`."""
+"""Finds a policy by name, and makes it from a spec like `mfs(rho=0, rli=off)`."""
 
 import dataclasses
 import difflib
@@ -23,7 +23,7 @@ P = typing.TypeVar("P", bound=type[Policy])
 
 
 def register(policy: P) -> P:
-    """Class decorator: make `policy` known under its `name`. Raises `PolicyError` if it is taken."""
+    """Class decorator: make `policy` known by its `name`. Raises `PolicyError` if the name is taken."""
     if policy.name in _POLICIES:
         raise PolicyError(f"two policies are called {policy.name!r}")
     _POLICIES[policy.name] = policy
@@ -31,12 +31,12 @@ def register(policy: P) -> P:
 
 
 def policy_names() -> list[str]:
-    """All names `make_policy` takes: ours, and those of installed packages, in alphabetical order."""
+    """All names that `make_policy` takes, ours and those of installed packages, in alphabetical order."""
     return sorted(_known())
 
 
 def describe() -> dict[str, str]:
-    """Name -> one line, for every policy there is; of one that does not load, why."""
+    """Name -> summary, for every policy. For a policy that does not load, the summary is the error."""
     lines = {}
     for name in policy_names():
         try:
@@ -52,7 +52,7 @@ def option_lines(name: str) -> list[str]:
 
 
 def lines_of(options: type) -> list[str]:
-    """The fields of a dataclass of options, one line each: name, default, what it does."""
+    """The fields of the dataclass `options`, one line each: name, default, what it does."""
     hints = typing.get_type_hints(options, include_extras=True)
     lines = []
     for option in dataclasses.fields(options):
@@ -64,8 +64,8 @@ def lines_of(options: type) -> list[str]:
 def make_policy(spec: str, **defaults: int | float | str | bool) -> Policy:
     """The policy that `spec` names, with its options: `fair`, `mfs`, `mfs(rho=0, rli=off)`.
 
-    `defaults` are what the scenario says; a policy takes those it has options for, and the spec
-    goes before them. Raises `PolicyError` for an unknown name, or an unknown or ill-typed option.
+    `defaults` come from the scenario. A policy takes those that it has options for, and the spec overrides
+    them. Raises `PolicyError` for an unknown name, or an unknown or ill-typed option.
     """
     name, written = parse(spec)
     policy = _policy_class(name)
@@ -77,12 +77,12 @@ def make_policy(spec: str, **defaults: int | float | str | bool) -> Policy:
         return policy(options)
     except ValueError as error:
         raise PolicyError(_refusal(owner, f"cannot be made: {error}")) from error
-    except Exception as error:  # as in loading it: say whose policy it is
+    except Exception as error:  # as when it is loaded: say whose policy it is
         raise PolicyError(f"{owner.called} cannot be made: {type(error).__name__}: {error}") from error
 
 
 class Owner(typing.NamedTuple):
-    """Who takes options: its name in a spec, what messages call it, and the dataclass they make."""
+    """What takes options: its name in a spec, its name in messages, and the dataclass of its options."""
 
     name: str
     called: str
@@ -90,7 +90,7 @@ class Owner(typing.NamedTuple):
 
 
 def parse(spec: str) -> tuple[str, dict[str, str]]:
-    """`name` or `name(option=value, ...)` as the name and the options. Raises `PolicyError`."""
+    """The name and the options in `name` or `name(option=value, ...)`. Raises `PolicyError`."""
     match = _SPEC.fullmatch(spec)
     if match is None:
         raise PolicyError(f"{spec!r} is not a policy; write name or name(option=value, ...)")
@@ -108,9 +108,9 @@ def parse(spec: str) -> tuple[str, dict[str, str]]:
 def make_options(
     owner: Owner, written: Mapping[str, str], defaults: Mapping[str, object] = MappingProxyType({})
 ) -> object:
-    """`owner.options` with what is `written`, before what `defaults` say, before its own defaults.
+    """An instance of `owner.options`: from `written`, then `defaults`, then its own defaults.
 
-    Raises `PolicyError`, with the options there are, for an unknown or ill-typed one.
+    Raises `PolicyError` for an unknown or ill-typed option. The error lists the options.
     """
     types = typing.get_type_hints(owner.options)
     unknown = next((key for key in written if key not in types), None)
@@ -128,13 +128,13 @@ def make_options(
 def _known() -> Mapping[str, type[Policy] | importlib.metadata.EntryPoint]:
     known: dict[str, type[Policy] | importlib.metadata.EntryPoint] = dict(_POLICIES)
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        # A module that both registers itself and is an entry point has been loaded already.
+        # A policy that registers itself and also has an entry point is loaded already.
         known.setdefault(point.name, point)
     return known
 
 
 def _policy_class(name: str) -> type[Policy]:
-    if name in _POLICIES:  # without a look at the packages, which takes milliseconds
+    if name in _POLICIES:  # does not look at installed packages, which takes milliseconds
         return _POLICIES[name]
     known = _known()
     if name not in known:
@@ -147,7 +147,7 @@ def _policy_class(name: str) -> type[Policy]:
         return found
     try:
         policy = found.load()
-    except Exception as error:  # whatever the other package does wrong, say whose policy it is
+    except Exception as error:  # anything may be wrong in the other package: say whose policy it is
         raise PolicyError(f"policy {name!r} ({found.value}) does not load: {error}") from error
     if not (isinstance(policy, type) and issubclass(policy, Policy)):
         raise PolicyError(f"policy {name!r}: {found.value} is not a subclass of Policy")

@@ -1,4 +1,4 @@
-"""Largest laxity first: wrong on purpose. A measurement in which this wins is broken."""
+"""Largest laxity first: deliberately wrong. A measurement in which it wins is broken."""
 
 import math
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from controller.view import ActiveFlow, View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReverseOptions(OrderedOptions):
-    stall: Annotated[bool, "off: S1 and S2 are due for their deadlines only"] = True
+    stall: Annotated[bool, "off: S1 and S2 are due by their deadlines only"] = True
 
 
 @register
 class Reverse(Ordered):
     name = "reverse"
-    summary = "negative control: the flow with most laxity first"
+    summary = "negative control: the flow with the most laxity first"
     Options = ReverseOptions
     ahead = "had more"
 

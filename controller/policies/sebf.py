@@ -1,4 +1,4 @@
-"""Smallest effective bottleneck first (Varys): the coflow that could be done soonest goes first.
+"""Smallest effective bottleneck first (Varys): the coflow that could finish soonest goes first.
 
 The rule, and what differs from the original: docs/policies/sebf.md.
 """
@@ -17,7 +17,7 @@ from controller.view import ActiveFlow, View
 
 @dataclass(slots=True)
 class _Placed:
-    """Where a coflow is, by which gamma, and the largest gamma it ever had."""
+    """The level of a coflow, the gamma that gave it, and the largest gamma that the coflow ever had."""
 
     level: Level
     gamma_ns: int
@@ -30,8 +30,8 @@ class Sebf(Policy):
     summary = "coflows by smallest effective bottleneck (Varys, without its rate allocation)"
     Options = OrderedOptions
 
-    # A verdict on a submission is about the new flow alone. The rest of its coflow follows on a
-    # tick that is due at once, so flows submitted at one instant move the others once.
+    # The verdict on a submission is about the new flow alone. The rest of its coflow follows at a
+    # tick that is due at once, so flows submitted at the same instant move the others only once.
     recheck_ns = 0
 
     def __init__(self, options: OrderedOptions) -> None:
@@ -74,7 +74,7 @@ class Sebf(Policy):
         return verdicts
 
     def _place(self, coflow: Coflow, view: View) -> tuple[Verdict, bool]:
-        """The verdict on all flows of `coflow`, and whether it differs from the one before."""
+        """The verdict on all flows of `coflow`, and whether its gamma has changed since the last one."""
         bottleneck = coflow.bottleneck(view.ports)
         gamma_ns = bottleneck.gamma_ns
         before = self._placed.get(coflow.name)
@@ -98,5 +98,5 @@ class Sebf(Policy):
     def _forget(self, coflow: Coflow) -> None:
         self._bands.leave(coflow.name)
         self._raised.pop(coflow.name, None)
-        # Only now is it known how large the coflow was: its flows came one by one.
+        # Its flows came one by one, so it is known only now how large the coflow was.
         self._bands.observe(self._placed.pop(coflow.name).largest_ns, coflow.sent_bytes)

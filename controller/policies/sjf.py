@@ -1,4 +1,4 @@
-"""Shortest job first: the smaller flow strictly before the larger one."""
+"""Shortest job first: a smaller flow goes strictly before a larger one."""
 
 from controller.parts.ordered import Ordered
 from controller.policies.registry import register

@@ -1,4 +1,4 @@
-"""Mapping keys to a few levels by what was seen lately."""
+"""Mapping keys to a few levels, by the values observed lately."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Which urgency is which level, and which way a flow may move."""
+"""Which urgency gets which level, and which way a flow may move."""
 
 import math
 

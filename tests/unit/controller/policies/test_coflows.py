@@ -37,7 +37,7 @@ def flow(name: str, size_mb: int, coflow: str | None = None, port: PortId = P) -
 
 
 def look(at_ns: int) -> Arrival:
-    """One byte on a link nobody else uses: an event, before which all progress is reported."""
+    """One byte on a link of its own: an event, before which all progress is reported."""
     return Arrival(at_ns, Flow(id=f"look {at_ns}", stage=Stage.KV_REUSE, size_bytes=1, load={ASIDE: 1}))
 
 
@@ -71,7 +71,7 @@ def test_sebf_serves_the_smaller_bottleneck_first_not_the_smaller_coflow() -> No
 
 
 def test_sebf_leaves_a_port_that_the_first_coflow_does_not_use_to_the_second() -> None:
-    """X: 1 MB on P, Gamma 1 s. Y: 2 MB on P, 1 MB on Q. Y waits on P until 1 s, on Q for nobody."""
+    """X: 1 MB on P, Gamma 1 s. Y: 2 MB on P, 1 MB on Q. Y waits on P until 1 s, and not at all on Q."""
     outcome = play(
         "sebf",
         [
@@ -101,7 +101,7 @@ def test_a_member_that_joins_raises_gamma_and_takes_the_others_along() -> None:
 
 
 def test_a_member_that_completes_lowers_gamma_for_the_rest() -> None:
-    """X: 3 MB on P and 1 MB on Q, Gamma 3 s. When the one on P is through, Gamma is 1 s."""
+    """X: 3 MB on P and 1 MB on Q, Gamma 3 s. When the flow on P has completed, Gamma is 1 s."""
     scheduler = scheduler_of("sebf", exact=True)
     scheduler.submit(0, flow("on P", 3, "X"))
     assert scheduler.submit(0, flow("on Q", 1, "X", Q))[0].order == 3 * S
@@ -116,7 +116,7 @@ def test_progress_alone_moves_no_coflow() -> None:
 
 
 def test_flows_that_join_at_one_instant_move_the_others_once() -> None:
-    """Gamma 1 s, 2 s and 3 s as they join. The third starts with 3 s; one look takes the others there."""
+    """Gamma is 1 s, 2 s and 3 s as they join. The third starts with 3 s; one tick moves the others."""
     scheduler = scheduler_of("sebf", exact=True)
     said = [scheduler.submit(0, flow(name, 1, "X")) for name in ("a", "b", "c")]
     assert [[one.order for one in each] for each in said] == [[1 * S], [2 * S], [3 * S]]
@@ -126,7 +126,7 @@ def test_flows_that_join_at_one_instant_move_the_others_once() -> None:
 
 
 def test_sebf_maps_gamma_to_levels_and_keeps_a_coflow_together() -> None:
-    """Six coflows have come and gone, with Gamma 1 to 6 s. Of 1 s: none is smaller, one equal (a half):
+    """Six coflows have come and gone, with Gamma 1 to 6 s. For 1 s none is smaller, one is equal (a half):
     floor(6 * 0.5 / 6) = 0, P1. 5 s more join: 6 s, floor(6 * 5.5 / 6) = 5: P6, for both flows."""
     scheduler = scheduler_of("sebf")
     for gamma in range(1, 7):
@@ -141,7 +141,7 @@ def test_sebf_maps_gamma_to_levels_and_keeps_a_coflow_together() -> None:
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_sebf_forgets_a_coflow_with_its_last_flow(exact: bool) -> None:
-    """X had 3 MB and 2 MB; all are through. A flow of 1 MB under the same name has Gamma 1 s."""
+    """X had 3 MB and 2 MB, and both have completed. A flow of 1 MB under the same name has Gamma 1 s."""
     scheduler = scheduler_of("sebf", exact=exact)
     scheduler.submit(0, flow("a", 3, "X"))
     scheduler.submit(0, flow("b", 2, "X"))
@@ -152,7 +152,7 @@ def test_sebf_forgets_a_coflow_with_its_last_flow(exact: bool) -> None:
 
 
 def test_flows_without_a_coflow_are_coflows_of_their_own() -> None:
-    """1 MB before 2 MB, though the larger was first; and a coflow named like a flow is another one."""
+    """1 MB goes before 2 MB, though the larger came first. A coflow named like a flow is another coflow."""
     outcome = play(
         "sebf",
         [Arrival(0, flow("x", 2)), Arrival(0, flow("y", 1)), Arrival(0, flow("z", 4, "y"))],
@@ -205,7 +205,7 @@ def test_aalo_takes_later_coflows_of_an_exact_level_after_a_long_one_only_until_
 
 
 def test_aalo_counts_what_completed_flows_of_an_active_coflow_have_sent() -> None:
-    """8 MB of one flow that is through and 2 MB of another make 10 MB: P2, for a newcomer as well."""
+    """8 MB of a completed flow and 2 MB of another make 10 MB: P2, also for a flow that joins."""
     scheduler = scheduler_of("aalo")
     scheduler.submit(0, flow("a", 8, "X"))
     scheduler.submit(0, flow("b", 5, "X"))
@@ -233,7 +233,7 @@ def test_aalo_forgets_a_coflow_with_its_last_flow() -> None:
 
 
 def test_aalo_has_a_threshold_per_factor_of_ten() -> None:
-    """10 MB, 100 MB, 1 GB and so on, as far as there are levels: with three, 100 MB is the last."""
+    """10 MB, 100 MB, 1 GB and so on, one fewer than there are levels: with three, 100 MB is the last."""
     for spec, levels in (("aalo", [1, 2, 3, 4]), ("aalo(levels=3)", [1, 2, 3, 3])):
         scheduler = scheduler_of(spec)
         scheduler.submit(0, flow("f", 2000))

@@ -115,7 +115,7 @@ def test_fifo_in_exact_order_serves_by_submission() -> None:
 
 
 def test_fifo_shares_between_flows_of_one_moment() -> None:
-    """None was first: the times of `fair`."""
+    """None came first, so the times are those of `fair`."""
     outcome = play("fifo", {LINK: 8 * MB}, table_1(), exact=True)
     assert finishes_s(outcome) == {"A": 6, "B": 9, "C": 8}
 
@@ -142,7 +142,7 @@ class Paced(Policy):
 
 
 def test_a_paced_flow_leaves_the_rest_of_the_link_to_those_behind_it() -> None:
-    """10 MB/s: 4 MB at 2 MB/s end at 2 s. Two behind it share 8 MB/s: 8 MB each, also at 2 s."""
+    """10 MB/s: 4 MB at 2 MB/s end at 2 s. Two flows behind it share 8 MB/s: 8 MB each, also until 2 s."""
     bps = {LINK: 80 * MB}
     flows: list[Happening] = [
         Arrival(0, on_link("paced", 4 * MB)),
@@ -154,7 +154,7 @@ def test_a_paced_flow_leaves_the_rest_of_the_link_to_those_behind_it() -> None:
 
 
 def test_strict_priority_serves_the_high_class_first() -> None:
-    """3,000 packets of 8,192 B at 1 Gb/s: 0.196608 s; the low class as much again."""
+    """3,000 packets of 8,192 B at 1 Gb/s take 0.196608 s; the low class takes as long again."""
     size = 3000 * 8192
     flows: list[Happening] = [
         BatchStart(0, Batch(id="b", layers=1, requests=due(S))),
@@ -166,7 +166,7 @@ def test_strict_priority_serves_the_high_class_first() -> None:
 
 
 def test_eight_senders_share_one_receiver_until_all_end_together() -> None:
-    """8 x 20 MB = 1,280 Mbit into one 100 Gb/s port: 12.8 ms for every one of them."""
+    """8 x 20 MB = 1,280 Mbit into one 100 Gb/s port: every sender takes 12.8 ms."""
     senders = [f"h{i}" for i in range(1, 9)]
     bps = {f"{sender}->s1": 100 * GBPS for sender in senders} | {"s1->h9": 100 * GBPS}
     flows: list[Happening] = [

@@ -39,7 +39,7 @@ def flow(name: str, size: int, due_ns: int | None = None, *, downstream_ns: int 
 
 
 def look(at_ns: int) -> Arrival:
-    """One byte on a link nobody else uses: an event, before which all progress is reported."""
+    """One byte on a link of its own: an event, before which all progress is reported."""
     return Arrival(at_ns, Flow(id=f"look {at_ns}", stage=Stage.KV_REUSE, size_bytes=1, load={ASIDE: 1}))
 
 
@@ -145,15 +145,15 @@ def test_karuna_serves_the_others_by_size() -> None:
 
 
 def test_karuna_keeps_the_pace_of_a_deadline_flow_when_nobody_else_sends() -> None:
-    """As little bandwidth as possible, though the link is idle: 1 MB due at 4 s ends at 4 s."""
+    """It gets as little bandwidth as possible, though the link is idle: 1 MB due at 4 s ends at 4 s."""
     outcome = play("karuna", MB_PER_S, [Arrival(0, flow("timed", 1 * MB, 4 * S))], exact=True)
     assert outcome.finish_s("timed") == 4
 
 
 def test_karuna_raises_the_rate_of_a_flow_that_falls_behind_until_it_is_late() -> None:
-    """10 Gb/s, looks each ms. 40 Mbit due at 8 ms ask 5 Gb/s, 40 Mbit due at 5 ms ask 8: fair shares are
-    5 each. The second has 35 Mbit for 4 ms, then 30 for 3; 25 for 2 ms are more than the link carries:
-    late, it has what the first leaves, 5 Gb/s again. Both end at 8 ms."""
+    """10 Gb/s, looks each ms. 40 Mbit due at 8 ms ask for 5 Gb/s, 40 Mbit due at 5 ms ask for 8: both get a
+    fair share, 5. The second has 35 Mbit left for 4 ms, then 30 for 3. 25 for 2 ms are more than the link
+    carries: it is late and gets what the first leaves, 5 Gb/s again. Both end at 8 ms."""
     outcome = play(
         "karuna(recheck_ns=1000000)",
         10 * GBPS,
@@ -171,8 +171,8 @@ def test_karuna_raises_the_rate_of_a_flow_that_falls_behind_until_it_is_late() -
 
 
 def test_karuna_gives_a_late_flow_what_the_paced_ones_leave() -> None:
-    """1 MB/s. 1 MB due at 0.5 s cannot be: it has what 1 MB due at 2 s leaves, half of the link, until 2 s,
-    and goes before the other, which has no deadline: [2, 3]."""
+    """1 MB/s. 1 MB cannot be sent by 0.5 s. It gets what 1 MB due at 2 s leaves, half of the link until
+    2 s, and goes before the flow without a deadline: [2, 3]."""
     outcome = play(
         "karuna",
         MB_PER_S,
@@ -194,13 +194,13 @@ def test_karuna_gives_a_late_flow_what_the_paced_ones_leave() -> None:
     ("spec", "rate_bps"), [("karuna", 2 * MB_PER_S), ("karuna(downstream=off)", MB_PER_S)]
 )
 def test_karuna_counts_what_must_follow_the_flow(spec: str, rate_bps: int) -> None:
-    """4 MB, deadline 4 s, then 2 s of other work: due at 2 s, 2 MB/s; or at the deadline, 1 MB/s."""
+    """4 MB, deadline 4 s, then 2 s of other work: due at 2 s, so 2 MB/s; or due at 4 s, so 1 MB/s."""
     scheduler = Scheduler(make_policy(spec), ports={LINK: GBPS}, exact=True)
     assert scheduler.submit(0, flow("f", 4 * MB, 4 * S, downstream_ns=2 * S))[0].rate_bps == rate_bps
 
 
 def test_karuna_does_not_pace_a_flow_with_nothing_left_to_send() -> None:
-    """The last byte is reported, the completion is not: a rate of 0 would hold the flow for ever."""
+    """The last byte is reported, but not the completion. At a rate of 0 the flow would never end."""
     scheduler = Scheduler(make_policy("karuna"), ports={LINK: GBPS}, exact=True)
     scheduler.submit(0, flow("f", 1 * MB, S))
     assert scheduler.progress(0, "f", 0)[0].rate_bps is None
@@ -227,14 +227,14 @@ def test_karuna_on_levels_keeps_a_flow_within_one_recheck_of_its_line() -> None:
 
 
 def test_karuna_on_levels_does_not_wait_where_the_next_look_would_be_too_late() -> None:
-    """1.25 MB need 1 ms of 10 Gb/s. Due in 2 ms, a look 1 ms on is in time; due in 1.9 ms it is not."""
+    """1.25 MB need 1 ms of 10 Gb/s. A look 1 ms later is in time if they are due in 2 ms, not in 1.9."""
     scheduler = Scheduler(make_policy("karuna(recheck_ns=1000000)"), ports={LINK: 10 * GBPS})
     assert scheduler.submit(0, flow("can wait", 1_250_000, 2_000_000))[0].level is Level.P6
     assert scheduler.submit(0, flow("cannot", 1_250_000, 1_900_000))[0].level is Level.P1
 
 
 def test_karuna_on_levels_puts_a_late_flow_on_the_top_level() -> None:
-    """Due at 1 s, at 2 s nothing is sent. The tick of 2 s is the first that anyone hears of."""
+    """Due at 1 s, and nothing is sent by 2 s. The tick at 2 s is the first event after the submission."""
     scheduler = Scheduler(make_policy("karuna"), ports={LINK: GBPS})
     scheduler.submit(0, flow("f", 1 * MB, S))
     assert in_force(scheduler, "f") is Level.P6
@@ -259,8 +259,8 @@ def test_karuna_on_levels_steps_down_when_progress_shows_the_line_is_kept() -> N
 def test_karuna_on_levels_keeps_the_others_between_urgent_and_waiting(
     levels: int, smallest: Level, largest: Level
 ) -> None:
-    """Ten sizes seen: a smaller one goes to the first of the levels between, a larger one to the last.
-    Of two levels there is none between, and the others share the lower one."""
+    """Ten sizes were observed: a smaller one goes to the first level in between, a larger one to the last.
+    With two levels there is none in between, and all go to the lower one."""
     scheduler = Scheduler(make_policy(f"karuna(levels={levels})"), ports={LINK: GBPS})
     for size in range(1, 11):
         scheduler.submit(0, flow(f"{size} MB", size * MB))

@@ -1,4 +1,4 @@
-"""Least laxity first: when a flow must start, and what becomes of one that cannot make it."""
+"""Least laxity first: when a flow must start, and what happens to one that is too late."""
 
 from keyed_world import DOWN, MB, MS, UP, early, first, s3, scheduler, with_batch
 
@@ -33,7 +33,7 @@ def test_a_collective_of_llf_goes_by_the_most_urgent_request_of_its_batch() -> N
 
 
 def test_llf_keeps_to_laxity_when_it_is_negative() -> None:
-    """1 ms to send, due at 3, submitted at 9: it had to start at 2, and goes before all who still can."""
+    """1 ms to send, due at 3, submitted at 9: it had to start at 2, and goes before all flows in time."""
     core = scheduler("llf", exact=True)
     late = first(core, s3("late", due_ms=3), at_ms=9)
     assert late.order == 2 * MS
@@ -48,16 +48,16 @@ def test_llf_with_stall_holds_a_collective_due_at_once() -> None:
 
 
 def test_llf_with_stall_holds_s1_due_when_compute_gets_to_its_layer() -> None:
-    """For layer 2 of 4, 8 ms from its begin to the end of the batch: 4 ms a layer. The batch is at
-    layer 0 and gets there at 8; 1 ms to send."""
+    """For layer 2 of 4, with 8 ms from its start to the end of the batch: 4 ms a layer. The batch is at
+    layer 0 and gets there at 8. The flow takes 1 ms to send."""
     core = with_batch("llf(stall=on)", {"r": 1000})
     flow = early("s1", Stage.KV_REUSE, request="r", after_ms=8, layer=2)
     assert first(core, flow).order == 7 * MS
 
 
 def test_reverse_puts_last_what_compute_waits_for() -> None:
-    """Both due at 30 and 1 ms long; compute waits for the collective at once. llf cannot tell them
-    apart, reverse starts with the S3 flow."""
+    """Both are due at 30 and take 1 ms. Compute waits for the collective at once. llf cannot tell them
+    apart; reverse starts with the S3 flow."""
     flows = [early("s2", Stage.COLLECTIVE), s3("s3", due_ms=30)]
     llf, reverse = (with_batch(spec, {"r": 30}) for spec in ("llf", "reverse"))
     assert len({first(llf, flow).order for flow in flows}) == 1

@@ -1,4 +1,4 @@
-"""MFS flow by flow: first levels, promotions, their reasons, and each of its switches."""
+"""MFS flow by flow: first levels, promotions, their reasons, and each option."""
 
 import pytest
 from scheduling_world import due, in_force
@@ -85,7 +85,7 @@ def test_a_layer_boundary_moves_only_flows_of_its_batch() -> None:
 
 
 def test_at_equal_rli_the_batch_with_the_smaller_red_comes_first() -> None:
-    """RED of b is 200 ms, that of a 100 ms; both flows hold up compute and share the uplink."""
+    """The RED of b is 200 ms, the RED of a 100 ms. Both flows hold up compute and share the uplink."""
     world = World("mfs")
     world.submit("a", S2)
     level, reason = world.submit("b", S1, batch="b")
@@ -117,7 +117,7 @@ def test_a_collective_never_gives_way_to_a_smaller_red() -> None:
 
 
 def test_a_tie_that_is_over_is_undone_at_the_next_layer_boundary() -> None:
-    """Layer 1 while layer 0 runs is P3, lost to `a` P4; at layer 1 RLI is 0 and nobody is ahead."""
+    """Layer 1 while layer 0 runs is P3, or P4 behind `a`. At layer 1 RLI is 0, and `a` is complete."""
     world = World("mfs")
     world.submit("a", S1, layer=1)
     assert world.submit("b", S1, batch="b", layer=1)[0] is Level.P4
@@ -216,7 +216,7 @@ def test_late_s3_can_be_given_the_top_level_instead() -> None:
 
 
 def test_s3_that_was_on_its_way_up_keeps_its_level_when_its_deadline_passes() -> None:
-    """20 MB due in 10 ms: 160 / 1000 = 0.16, P2. At 11 ms it is late, and promotions are for good."""
+    """20 MB due in 10 ms: 160 / 1000 = 0.16, P2. At 11 ms it is late, but promotions are never undone."""
     world = World("mfs(rho=off)")
     assert world.submit("f", S3, 20 * MB, due_ms=10)[0] is Level.P2
     assert world.core.layer_advanced(11 * MS, "a", 1) == []

@@ -1,4 +1,4 @@
-"""Policies that keep an order by a key: what the key is, and what it becomes in levels."""
+"""Policies that order flows by a key: the key, and the level that it gets."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_edf_all_gives_each_flow_the_deadline_of_who_waits_for_it() -> None:
 
 
 def test_reverse_is_llf_backwards() -> None:
-    """Latest starts 19, 9 and 14; what has no deadline has all the time there is."""
+    """Latest starts are 19, 9 and 14. A flow without a deadline can wait for ever."""
     flows = [s3("19", due_ms=20), s3("9", due_ms=10), s3("14", due_ms=15), s3("never")]
     assert order_of(scheduler("llf", exact=True), flows) == ["9", "14", "19", "never"]
     assert order_of(scheduler("reverse", exact=True), flows) == ["never", "19", "14", "9"]
@@ -82,7 +82,7 @@ def test_edf_keeps_the_lowest_level_for_flows_without_a_deadline() -> None:
 
 
 def test_fifo_lifts_a_flow_that_is_older_than_flows_get() -> None:
-    """One took 8 ms. A new flow is younger than that: P6. At the look at 20 ms it is 10 ms old."""
+    """One flow took 8 ms. A new flow is younger than that: P6. At the tick of 20 ms it is 10 ms old."""
     core = scheduler("fifo")
     first(core, s3("done"))
     core.completion(8 * MS, "done")
@@ -116,7 +116,7 @@ flows = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, 
 def test_levels_follow_a_static_key_among_flows_of_one_moment(
     made: list[tuple[int, int]], name: str, levels: int
 ) -> None:
-    """Keys worked out here: the size; and minus (deadline - 1 ms per MB)."""
+    """The keys: the size, and minus (deadline - 1 ms per MB)."""
     core = scheduler(f"{name}(levels={levels})")
     ranked = []
     for number, (size_mb, due_ms) in enumerate(made):
@@ -174,7 +174,7 @@ def test_a_reason_says_where_the_flow_ranks(spec: str, reason: str) -> None:
 
 
 def test_a_reason_says_when_a_neighbour_decided() -> None:
-    """The first seen is on P3. Half its size ranks above it; its own size again stays beside it."""
+    """The first flow is on P3. One of half its size ranks above it; one of the same size joins it."""
     core = scheduler("sjf")
     assert first(core, s3("one", size_mb=2)).reason == "2 MB, the first seen"
     again = first(core, s3("again", size_mb=2))

@@ -1,4 +1,4 @@
-"""Policies by name: what a spec may say, and what a person reads when it is wrong."""
+"""Policies by name: what a spec may contain, and the messages if it is wrong."""
 
 import sys
 from collections.abc import Callable
@@ -149,7 +149,7 @@ def install(folder: Path, *, name: str, points: dict[str, str], source: str) -> 
 
 
 def test_an_installed_package_can_bring_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page for people who write one, followed to the letter: its test, its policy, its name."""
+    """The page about adding a policy, followed to the letter: its test, its policy, its name."""
     page = (Path(__file__).parents[4] / "docs" / "policies" / "adding-a-policy.md").read_text()
     test, policy = (block.split("```")[0] for block in page.split("```python\n")[1:])
     entry = page.split('[project.entry-points."mfs.policies"]\n')[1].split("\n")[0]
