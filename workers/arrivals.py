@@ -1,4 +1,4 @@
-"""The receiving side of a rank: what has arrived, and what that sets in motion."""
+"""The receiving side of a rank: what has arrived, and who is told of it."""
 
 import threading
 from collections.abc import Iterable
@@ -15,11 +15,11 @@ from workers.wire import Outbox
 
 
 class Arrivals:
-    """Records what arrives and passes it on; thread-safe.
+    """Records what arrives and reports it. Thread-safe.
 
-    The controller hears of every flow. Beyond that, reused KV waits here for its layer, KV for a first
-    token goes to the decode desk, and the coordinator hears of flows of no request. Memory: the reused KV
-    that no layer has waited for yet.
+    The controller gets every arrival. In addition, the decode desk gets P2D flows, the coordinator gets
+    flows that belong to no request, and S1 flows are kept here until their layer waits for them. Memory:
+    the ids of these S1 flows.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class Arrivals:
         self._changed = threading.Condition()
 
     def progressed(self, flow: str, size_bytes: int, received_bytes: int) -> None:
-        """`received_bytes` of `size_bytes` of a flow are here."""
+        """`received_bytes` of the `size_bytes` of a flow are here, in model bytes."""
         mark = ProgressMark(flow=flow, time_ns=self._clock.now_ns(), received_bytes=received_bytes)
         self._recorder.progress.append(mark)
         self._controller.send(encode_up(FlowProgress(flow=flow, bytes_left=size_bytes - received_bytes)))
 
     def arrived(self, stage: Stage, header: Header, verified: bool | None) -> None:
-        """All of a flow of `stage` is here. `verified`: whether its bytes were compared, None if not."""
+        """All of a flow of `stage` is here. `verified` is None if its bytes were not compared."""
         now_ns = self._clock.now_ns()
         self._recorder.received.append(ReceivedFlow(id=header.flow, finish_ns=now_ns, verified=verified))
         self._controller.send(encode_up(Completion(flow=header.flow)))
@@ -54,7 +54,7 @@ class Arrivals:
                 self._changed.notify_all()
 
     def take(self, flows: Iterable[str]) -> None:
-        """Wait until all of these S1 flows are here, and forget them."""
+        """Wait until all these S1 flows are here, then forget them."""
         wanted = frozenset(flows)
         with self._changed:
             self._changed.wait_for(lambda: wanted <= self._fetched)
@@ -62,5 +62,5 @@ class Arrivals:
 
     @property
     def waiting(self) -> int:
-        """S1 flows that are here and that no layer has waited for yet."""
+        """How many S1 flows are here that no layer has waited for yet."""
         return len(self._fetched)

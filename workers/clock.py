@@ -1,10 +1,10 @@
-"""Model time on a rank: a point of CLOCK_MONOTONIC and a dilation."""
+"""Model time on a rank: a zero point on CLOCK_MONOTONIC and a dilation."""
 
 import time
 
 
 class Clock:
-    """Before `start`, model time stands at 0. `late_ms` collects how late each timed wait ended."""
+    """Until `start`, model time stands at 0. `late_ms` is how late each timed wait ended, in wall ms."""
 
     def __init__(self, time_dilation: float) -> None:
         self._dilation = time_dilation
@@ -18,21 +18,24 @@ class Clock:
         return self.at_ns(time.monotonic_ns())
 
     def at_ns(self, wall_ns: int) -> int:
-        """Model time of a point of wall time."""
+        """The model time at wall time `wall_ns`."""
         if self._zero_wall_ns is None:
             return 0
         return round((wall_ns - self._zero_wall_ns) / self._dilation)
 
     def span_ns(self, wall_ns: int) -> int:
-        """Model length of a wall-clock interval."""
+        """The model duration of a wall-clock duration."""
         return round(wall_ns / self._dilation)
 
     def wait_for(self, seconds: float) -> None:
-        """Let `seconds` of model time pass."""
+        """Wait for `seconds` of model time."""
         self._wait_until_wall(time.monotonic_ns() + round(seconds * self._dilation * 1e9))
 
     def wait_until(self, model_ns: int) -> None:
-        """Return at `model_ns`; at once if that is over."""
+        """Wait until model time `model_ns`; return at once if it has passed.
+
+        Raises `RuntimeError` before `start`.
+        """
         if self._zero_wall_ns is None:
             raise RuntimeError("the clock has not been started")
         self._wait_until_wall(self._zero_wall_ns + round(model_ns * self._dilation))

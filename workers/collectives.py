@@ -1,4 +1,4 @@
-"""S2: one rank's part in the collectives of its process groups, with payloads that can be checked."""
+"""S2: a rank's part in the collectives of its process groups, with payloads that can be verified."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,11 +12,15 @@ from workers.rounds import Direct, DoubleTree, Message, Ring, Rounds, split, tre
 from workers.sender import wire_bytes
 
 Parts = Sequence[torch.Tensor] | Mapping[int, torch.Tensor]
-"""The parts of a collective that a rank has to do with, by number (see `workers.rounds`)."""
+"""The parts of a collective that a rank sends or receives, by number (see `workers.rounds`)."""
 
 
 class CollectiveGroup:
-    """A rank's side of a process group. `index` is its place among `members` (global ranks)."""
+    """A rank's side of a process group. `index` is the rank's position in `members` (global ranks).
+
+    With `staged`, rounds are messages from the host's memory, for gloo; without, they are grouped calls,
+    for NCCL.
+    """
 
     def __init__(
         self,
@@ -40,10 +44,10 @@ class CollectiveGroup:
     def carry_out(
         self, step: Collective, bytes_scale: float, compute: Callable[[int], None], *, verify: bool
     ) -> None:
-        """This rank's part in `step`, at `bytes_scale` bytes on the wire for a byte of the model.
+        """Do this rank's part of `step`, at `bytes_scale` wire bytes per model byte.
 
-        `compute(r)` computes over a block of ring attention that has compute, in round r. Raises
-        `WrongPayload` if `verify` and what is received is not what it should be.
+        If `step` is ring attention with compute, `compute(r)` computes over the block of round r. Raises
+        `WrongPayload` if `verify` is set and wrong bytes arrive.
         """
         sizes = [[wire_bytes(size, bytes_scale) if size else 0 for size in row] for row in step.sizes]
         match step.kind:
@@ -64,7 +68,7 @@ class CollectiveGroup:
     def all_to_all(self, name: str, wire_sizes: Sequence[Sequence[int]], *, verify: bool) -> None:
         """Send `wire_sizes[me][j]` bytes to each member j and receive `wire_sizes[i][me]` from each i.
 
-        Raises `WrongPayload` if `verify` and any byte received is not the one sent.
+        Raises `WrongPayload` if `verify` is set and wrong bytes arrive.
         """
         sends = list(wire_sizes[self.index])
         receives = [row[self.index] for row in wire_sizes]
@@ -78,7 +82,7 @@ class CollectiveGroup:
         if verify:
             offset = 0
             for i, row in enumerate(wire_sizes):
-                # Sender i cut its message in the order of the members: ours begins after theirs.
+                # Sender i cuts its message in order of the members: our part follows the parts before us.
                 begin = sum(row[: self.index])
                 sent = self._payloads.of(f"{name}/{i}", sum(row))[begin : begin + row[self.index]]
                 if not torch.equal(landed[offset : offset + row[self.index]], sent):
@@ -86,8 +90,11 @@ class CollectiveGroup:
                 offset += row[self.index]
 
     def _exchange_cells(self, out: Sequence[torch.Tensor], back: Sequence[torch.Tensor]) -> None:
-        """An all-to-all of gloo's would ask for what it is sent only after it has sent: on the one
-        connection of a pair, the second direction then waits for the first."""
+        """An all-to-all as one message per peer.
+
+        gloo's own all-to-all posts a receive only after its send. Two members share one connection, so the
+        second direction would wait for the first.
+        """
         members = len(self.members)
         parts = {self.index * members + peer: part for peer, part in enumerate(out)}
         parts |= {peer * members + self.index: part for peer, part in enumerate(back)}
@@ -95,12 +102,13 @@ class CollectiveGroup:
         self._exchange(Direct(members), parts)
 
     def all_reduce(self, name: str, wire_bytes: int, *, verify: bool) -> None:
-        """Sum a vector of `wire_bytes` bytes (as 64-bit integers) over all members, in a ring.
+        """Add up a vector of `wire_bytes` bytes (as 64-bit integers) over all members, in a ring.
 
-        Raises `WrongPayload` if `verify` and the sum is not that of the members' vectors.
+        The size is rounded down to whole integers, at least one. Raises `WrongPayload` if `verify` is set
+        and the sum is wrong.
         """
         target = self._summand(name, wire_bytes)
-        if self._staged:  # gloo's own ring runs the other way than the one that was planned
+        if self._staged:  # gloo's own ring runs in the opposite direction of the planned one
             members = len(self.members)
             self._exchange(Ring(members, reduces=True), target.split(split(len(target), members)))
         else:
@@ -108,29 +116,26 @@ class CollectiveGroup:
         self._check_sum(name, target, verify=verify)
 
     def tree_all_reduce(self, name: str, wire_bytes: int, chunks: int, *, verify: bool) -> None:
-        """The same over two binary trees, each half of the vector in `chunks`.
-
-        Raises `WrongPayload` as `all_reduce` does.
-        """
+        """The same as `all_reduce`, over two binary trees: half of the vector each, in `chunks` chunks."""
         target = self._summand(name, wire_bytes)
         parts = target.split(tree_parts(len(target), chunks))
         self._exchange(DoubleTree(len(self.members), chunks), parts)
         self._check_sum(name, target, verify=verify)
 
     def all_gather(self, name: str, wire_sizes: Sequence[int], *, verify: bool) -> None:
-        """Get the shard of every member, `wire_sizes[i]` bytes of member i, in a ring.
+        """Get the shard of every member, `wire_sizes[i]` bytes from member i, in a ring.
 
-        Raises `WrongPayload` if `verify` and any byte received is not the one sent.
+        Raises `WrongPayload` if `verify` is set and wrong bytes arrive.
         """
         self._gather(name, wire_sizes, None, verify=verify)
 
     def ring_attention(
         self, name: str, wire_sizes: Sequence[int], compute: Callable[[int], None], *, verify: bool
     ) -> None:
-        """Pass the KV blocks of all members round the ring, and `compute(r)` over the one that is here in
-        round r while it is sent on; the last one has nothing to overlap with.
+        """Pass the KV blocks of all members around the ring.
 
-        Raises `WrongPayload` as `all_gather` does.
+        In round r, `compute(r)` computes over the block at hand while that block is sent on. Nothing is
+        sent while the last block is computed over. Raises `WrongPayload` as `all_gather` does.
         """
         self._gather(name, wire_sizes, compute, verify=verify)
         compute(len(self.members) - 1)
@@ -166,11 +171,11 @@ class CollectiveGroup:
     # --- rounds ---------------------------------------------------------------------------------
 
     def _exchange(self, rounds: Rounds, parts: Parts, during: Callable[[int], None] | None = None) -> None:
-        """Carry out `rounds` on `parts`, in place; `during` is called while a round is on its way."""
+        """Carry out `rounds` on `parts`, in place. `during(r)` is called while round r is on its way."""
         start = self._start_on_gloo if self._staged else self._start_on_nccl
         for number in range(rounds.count):
             sends, receives = rounds.sends(self.index, number), rounds.receives(self.index, number)
-            # A part to be added needs a place of its own; any other lands where it belongs.
+            # A part to be added needs a buffer of its own; any other lands where it belongs.
             landing = [torch.empty_like(parts[m.part]) if m.reduces else parts[m.part] for m in receives]
             finish = start(parts, sends, receives, landing)
             if during is not None:
@@ -187,7 +192,7 @@ class CollectiveGroup:
         receives: Sequence[Message],
         landing: Sequence[torch.Tensor],
     ) -> Callable[[], None]:
-        """A message for every part that is not empty, told apart by its number."""
+        """Start one message for every part that is not empty, with the part's number as its tag."""
         works = [
             self._group.recv([part], message.peer, message.part)
             for message, part in zip(receives, landing, strict=True)
@@ -212,8 +217,11 @@ class CollectiveGroup:
         receives: Sequence[Message],
         landing: Sequence[torch.Tensor],
     ) -> Callable[[], None]:
-        """An all-to-all in which most pairs have nothing to say: one grouped call on the group's own
-        connections. Sends and receives by themselves would open others, whose paths nobody knows."""
+        """Start an all-to-all in which most pairs exchange nothing.
+
+        It is one call on the group's own connections. Separate sends and receives would open other
+        connections, and the controller would not know their paths.
+        """
         out, back = [0] * len(self.members), [0] * len(self.members)
         for message in sends:
             out[message.peer] += len(parts[message.part])
@@ -234,11 +242,11 @@ class CollectiveGroup:
         return finish
 
     def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor where the group's backend reads it: NCCL in the GPU's memory, gloo in the host's."""
+        """The tensor in the memory that the backend reads: the GPU's for NCCL, the host's for gloo."""
         return tensor.cpu() if self._staged else tensor
 
     def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Wait until the result is really there, and have it on the CPU to look at."""
+        """Wait until the result is in the rank's memory, and return it on the CPU for verification."""
         if tensor.device.type != "cpu":
             torch.cuda.synchronize(tensor.device)
             return tensor.cpu()

@@ -12,7 +12,7 @@ _CALIBRATION_PRODUCTS = 20
 
 
 class TimedCompute:
-    """Waits for the modelled duration; the CPU stays free for the network."""
+    """Waits for the modelled duration, which leaves the CPU free for the network."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -24,8 +24,8 @@ class TimedCompute:
 class MatmulCompute:
     """Keeps the device busy with square matrix products for about the modelled duration.
 
-    The number of products follows from a measurement at start-up, made while the device is idle. On
-    a device that others use as well the same products take longer, as a real layer would.
+    The number of products follows from a measurement at start-up, when the device is idle. On a device
+    that others use as well, the same products take longer, as a real layer would.
     """
 
     def __init__(self, device: torch.device, time_dilation: float) -> None:

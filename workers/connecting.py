@@ -1,4 +1,4 @@
-"""Connecting a rank: its probes, lanes and process groups, and the news of them for the controller."""
+"""Connects a rank: opens its probes, lanes and process groups, and reports them to the controller."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _CONNECT_SECONDS = 120
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The ends of this rank. `backend` is that of its collectives."""
+    """The groups and probes of this rank. `backend` is the backend of its collectives."""
 
     groups: dict[str, CollectiveGroup]
     probes: dict[str, ProbeEnd]
@@ -32,7 +32,7 @@ class Connected:
 
 
 class Connector:
-    """Opens what `config` lists for this rank. `failed` hears of what goes wrong on a lane later."""
+    """Opens what `config` lists for this rank. `failed` is called with what goes wrong on a lane later."""
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class Connector:
         self._failed = failed
 
     def connect(self) -> Connected:
-        """Open probes, lanes and groups in one order that is the same on all ranks.
+        """Open probes, lanes and groups, in the same order on all ranks.
 
-        Opening blocks until the peer opens the same one, so a common order cannot deadlock.
+        Opening one blocks until its other members open it too. A common order cannot deadlock.
         """
         config = self._config
         store = dist.TCPStore(

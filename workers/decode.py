@@ -1,4 +1,4 @@
-"""The decode worker's side: a request's first token is out when all its KV is here, plus one step."""
+"""The decode worker's side: a request's first token comes one decode step after the last of its KV."""
 
 import threading
 from collections.abc import Callable
@@ -13,8 +13,10 @@ from workers.wire import Outbox
 
 
 class DecodeDesk:
-    """Takes the first decode step of each request that decodes on this rank. `failed` hears of what goes
-    wrong in a step, which has a thread of its own."""
+    """Takes the first decode step of each request that decodes on this rank.
+
+    A step has a thread of its own. `failed` is called with an exception in it.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a first token waits for: all KV of its request at the decode worker. Pure; for every fabric."""
+"""What a first token waits for: all KV of its request at the decode worker. Pure, for every fabric."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from workers.plan import RequestPlan
 
 
 class Delivered(NamedTuple):
-    """All KV of a request is at its decode worker since `p2d_end_ns`.
+    """A request whose KV has all been at its decode worker since `p2d_end_ns`.
 
     `batch` computed the last part of its prompt.
     """
@@ -17,7 +17,7 @@ class Delivered(NamedTuple):
 
 
 class _Expected:
-    """`plan` is of the newest part of the prompt that is known, in `batch`."""
+    """`plan` and `batch` are those of the newest known part of the prompt."""
 
     __slots__ = ("arrived", "batch", "last_ns", "plan")
 
@@ -29,16 +29,16 @@ class _Expected:
 
 
 class Deliveries:
-    """Counts the P2D flows of requests over all batches with a part of their prompts.
+    """Counts the P2D flows of each request, over all batches with a part of its prompt.
 
-    Flows of an earlier part may be the last to arrive, and flows may arrive before the plan they are of.
+    Flows of an earlier part may be the last to arrive, and flows may arrive before their plan.
     """
 
     def __init__(self) -> None:
         self._expected: dict[int, _Expected] = {}
 
     def planned(self, request: RequestPlan, batch: str) -> Delivered | None:
-        """The request, or a part of its prompt, is in `batch`. Returns it if all its KV is there already."""
+        """The request, or a part of its prompt, is in `batch`. Returns it if all its KV has arrived."""
         expected = self._of(request.request)
         expected.plan, expected.batch = request, batch
         return self._complete(expected)
@@ -46,7 +46,7 @@ class Deliveries:
     def arrived(self, request: int, now_ns: int) -> Delivered | None:
         """A P2D flow of the request has arrived at `now_ns`. Returns the request if that was the last one.
 
-        Calls may come in another order than the flows: the latest time counts, not the last one told.
+        Calls may come in another order than the flows: the latest time counts, not that of the last call.
         """
         expected = self._of(request)
         expected.arrived += 1

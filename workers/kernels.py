@@ -1,6 +1,6 @@
-"""How long the kernels of a layer take on this device: matrix products, attention, a copy, nothing at all.
+"""Times of a layer's kernels on this device: matrix products, attention, a copy, and tiny kernels.
 
-For `mfs calibrate gpu`. It times alone, on tensors of its own; the ranks of a run know nothing of it.
+For `mfs calibrate gpu` only. It makes its own tensors, and the ranks of a run do not use it.
 """
 
 import statistics
@@ -15,18 +15,18 @@ REPEATS = 7
 """Samples of each kernel; the median counts."""
 
 _SAMPLE_S = {"cpu": 0.01, "cuda": 0.02}
-"""A sample runs a kernel as often as it takes to last this long, so that the clock matters little."""
+"""A sample repeats a kernel for about this many seconds, so that the clock's resolution matters little."""
 
 _MOST_RUNS = 2000
 _EMPTY = 8
 
 
 class NoSuchDevice(Exception):
-    """The device that was asked for is not on this machine."""
+    """This machine does not have the device that was asked for."""
 
 
 class KernelBench:
-    """Times kernels on one device: 16-bit elements on CUDA, 32-bit ones on a CPU, made for those."""
+    """Times kernels on one device: with bfloat16 elements on CUDA, and with float32 ones on a CPU."""
 
     def __init__(self, device: str) -> None:
         """`device` is `auto`, `cuda` or `cpu`. Raises `NoSuchDevice` for `cuda`, or `auto`, without CUDA."""
@@ -45,7 +45,7 @@ class KernelBench:
 
     @property
     def device_name(self) -> str:
-        """As the driver calls it; of a CPU what the kernel says its processor is."""
+        """The GPU's name from its driver, or the CPU's model name from /proc/cpuinfo."""
         return _processor() if self.is_cpu else str(torch.cuda.get_device_name(self._device))
 
     @property
@@ -53,13 +53,13 @@ class KernelBench:
         return str(torch.__version__)
 
     def product_s(self, rows: int, inner: int, columns: int) -> float:
-        """Seconds of a `rows x inner` by `inner x columns` product."""
+        """Seconds of one `rows x inner` by `inner x columns` product."""
         left, right = self._random(rows, inner), self._random(inner, columns)
         out = torch.empty((rows, columns), dtype=self._dtype, device=self._device)
         return self._median_s(lambda: torch.mm(left, right, out=out))
 
     def attention_s(self, tokens: int, *, heads: int, kv_heads: int, key_dim: int, value_dim: int) -> float:
-        """Seconds of causal attention of `tokens` among themselves; `kv_heads` are shared by the `heads`."""
+        """Seconds of causal attention among `tokens` tokens; `heads` query heads share `kv_heads` heads."""
         queries = self._random(1, heads, tokens, key_dim)
         keys = self._random(1, kv_heads, tokens, key_dim)
         values = self._random(1, kv_heads, tokens, value_dim)
@@ -70,13 +70,13 @@ class KernelBench:
         )
 
     def copy_bytes_per_s(self, size_bytes: int) -> float:
-        """Bytes read and written in a second by a copy of `size_bytes`."""
+        """Bytes that a copy of `size_bytes` reads and writes per second, added up."""
         source = torch.ones(size_bytes, dtype=torch.uint8, device=self._device)
         target = torch.empty_like(source)
         return 2 * size_bytes / self._median_s(lambda: target.copy_(source))
 
     def launch_s(self, products: int) -> float:
-        """Seconds of a step of `products` matrix products and an attention, all of next to nothing."""
+        """Seconds of a step of `products` matrix products and one attention, all of them tiny."""
         left = self._random(_EMPTY, _EMPTY)
         out = torch.empty_like(left)
         heads = self._random(1, 1, _EMPTY, _EMPTY)
@@ -89,11 +89,11 @@ class KernelBench:
         return self._median_s(step)
 
     def _random(self, *shape: int) -> torch.Tensor:
-        # Zeros would take less power, and so run faster, than real activations do.
+        # Zeros would draw less power than real activations, and so run faster.
         return torch.randn(shape, dtype=self._dtype, device=self._device)
 
     def _median_s(self, work: Callable[[], object]) -> float:
-        """Seconds of one run of `work`, the median over samples of many runs one after the other."""
+        """Seconds of one run of `work`: the median over samples, each of many runs in a row."""
         with torch.inference_mode(), self._threads():
             self._timed_s(work, 1)  # the first run chooses kernels and grows the allocator's pools
             once_s = max(self._timed_s(work, 2) / 2, 1e-9)
@@ -102,7 +102,7 @@ class KernelBench:
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
-        """One on a CPU, as a rank has: threads that wait for each other time how busy the machine is."""
+        """Use one thread on a CPU, as a rank does. Several would wait for each other on a busy machine."""
         before = torch.get_num_threads()
         if self.is_cpu:
             torch.set_num_threads(1)

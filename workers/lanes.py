@@ -1,8 +1,8 @@
 """Lanes: two-rank groups that carry one flow at a time, in one direction.
 
-A message is a small header (which flow, how long) and the payload in chunks. Its arrival is known
-at the *receiver* only: the sender's call returns when the kernel has taken the bytes, while they
-may still wait in a queue of the fabric.
+A message is a small header (the flow and its size) and the payload in chunks. Only the *receiver* knows
+when it has arrived: the sender's call returns when the kernel has taken the bytes, which may still wait in
+a queue of the fabric.
 """
 
 import queue
@@ -19,7 +19,7 @@ _HEADER_BYTES = 256
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """What goes ahead of a permitted flow's payload. `request` is the one it is of, if it is of any."""
+    """The header of a message. `size_bytes` are model bytes, `request` is the flow's request, if any."""
 
     flow: str
     size_bytes: int
@@ -28,7 +28,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class SendLane:
-    """The sending end. `send` queues a permitted flow; a thread of its own does the sending."""
+    """The sending end. `send` queues a permitted flow, and a thread sends it."""
 
     def __init__(
         self,
@@ -59,17 +59,17 @@ class SendLane:
     def _send_now(self, flow: Header) -> None:
         works = [self._group.send([_pack(flow)], 1, 0)]
         for name, size in chunks(flow.flow, flow.wire_bytes, self._chunk_bytes):
-            # Lanes are gloo's, which sends from the CPU's memory: what lives on a GPU is staged there.
+            # gloo sends from the host's memory: a payload on a GPU is staged there.
             works.append(self._group.send([self._payloads.source(name, size).cpu()], 1, 0))
         for work in works:
             work.wait()
 
 
 class ReceiveLane:
-    """The receiving end: a thread that takes one message after the other.
+    """The receiving end: a thread that receives one message after the other.
 
-    `progressed(flow, size, received)` is called after every chunk but the last,
-    `arrived(header, verified)` after the last; sizes are model bytes.
+    `progressed(flow, size, received)` is called after every chunk but the last, in model bytes.
+    `arrived(header, verified)` is called after the last; `verified` is None if the bytes were not compared.
     """
 
     def __init__(
@@ -123,12 +123,12 @@ class ReceiveLane:
                 share = received / header.wire_bytes
                 self._progressed(header.flow, header.size_bytes, int(header.size_bytes * share))
         if self._device.type != "cpu":
-            kept.to(self._device)  # the KV's place is the GPU's memory
+            kept.to(self._device)  # KV belongs in the GPU's memory
         self._arrived(header, True if verify else None)
 
 
 def chunks(flow: str, wire_bytes: int, chunk_bytes: int) -> list[tuple[str, int]]:
-    """Name and size of each piece of a message, in order."""
+    """The name and the wire bytes of each chunk of a message, in order."""
     return [
         (f"{flow}/{i}", min(chunk_bytes, wire_bytes - start))
         for i, start in enumerate(range(0, wire_bytes, chunk_bytes))
@@ -136,7 +136,7 @@ def chunks(flow: str, wire_bytes: int, chunk_bytes: int) -> list[tuple[str, int]
 
 
 def _pack(header: Header) -> torch.Tensor:
-    """Length (two bytes), msgpack, padding."""
+    """The header on the wire: its length in two bytes, msgpack, padding."""
     raw = msgspec.msgpack.encode(header)
     framed = len(raw).to_bytes(2, "big") + raw
     if len(framed) > _HEADER_BYTES:

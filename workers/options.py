@@ -1,10 +1,10 @@
-"""What a run may choose for its ranks. Imports no torch: scenarios and jobs are made of it."""
+"""What a run can choose for its ranks. Imports no torch, because scenarios and jobs import this."""
 
 import enum
 
 
 class Device(enum.StrEnum):
-    """Where a rank's tensors live; `AUTO` is CUDA where there is a CUDA device."""
+    """Where a rank's tensors live. `AUTO` is CUDA if there is a CUDA device."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -12,7 +12,7 @@ class Device(enum.StrEnum):
 
 
 class ComputeMode(enum.StrEnum):
-    """How a rank computes: a wait of the modelled time, or matrix products that take about as long."""
+    """How a rank computes: it waits for the modelled time, or does matrix products for about as long."""
 
     TIMED = "timed"
     MATMUL = "matmul"

@@ -1,7 +1,7 @@
-"""Payloads that can be checked: every byte follows from the run's seed and the flow's name.
+"""Payloads that can be verified: every byte follows from the run's seed and the message's name.
 
-All ranks hold the same block of seeded random bytes. A message is a slice of it whose place is a
-hash of the message's name, so sending copies nothing and a receiver can tell every wrong byte.
+All ranks hold the same block of seeded random bytes. A message is a slice of it, at a position that is
+hashed from the message's name. So sending copies nothing, and a receiver notices every wrong byte.
 """
 
 import zlib
@@ -12,14 +12,14 @@ BLOCK_BYTES = 8 * 1024 * 1024
 
 
 class WrongPayload(RuntimeError):
-    """A transfer delivered bytes other than those that were sent."""
+    """A transfer or a collective delivered wrong bytes."""
 
 
 class Payloads:
-    """Slices of the seeded block, which repeats itself for messages longer than it is.
+    """Slices of the seeded block, which is repeated for longer messages.
 
-    `device` is where the rank's tensors live: `source` takes a message from there, `of` and `check`
-    work on the CPU's copy.
+    `device` is where the rank's tensors live. `source` slices the copy there; `of` and `check` use the copy
+    on the CPU.
     """
 
     def __init__(self, seed: int, device: torch.device | None = None) -> None:
@@ -29,9 +29,9 @@ class Payloads:
         self._there = self._twice if device is None else self._twice.to(device)
 
     def of(self, name: str, size_bytes: int) -> torch.Tensor:
-        """The payload called `name`: `size_bytes` bytes, not to be written to.
+        """The payload called `name`, of `size_bytes` bytes. Do not write to it.
 
-        Starts at a multiple of 8 bytes, so that it can be read as integers for a reduction.
+        It starts at a multiple of 8 bytes, so that a reduction can read it as integers.
         """
         return _slice(self._twice, name, size_bytes)
 
@@ -40,7 +40,7 @@ class Payloads:
         return _slice(self._there, name, size_bytes)
 
     def check(self, name: str, received: torch.Tensor) -> None:
-        """Raises `WrongPayload` unless `received` (uint8, on the CPU) is the payload called `name`."""
+        """Raise `WrongPayload` unless `received` (uint8, on the CPU) is the payload called `name`."""
         expected = self.of(name, received.numel())
         if not torch.equal(received, expected):
             wrong = int((received != expected).sum())
@@ -57,5 +57,5 @@ def _slice(twice: torch.Tensor, name: str, size_bytes: int) -> torch.Tensor:
 
 
 def sampled(name: str, share: float) -> bool:
-    """Whether a transfer belongs to the checked sample: a hash of its name, so all ranks agree."""
+    """Whether a transfer is in the verified sample. A hash of its name decides, so all ranks agree."""
     return zlib.crc32(f"verify {name}".encode()) % 10_000 < share * 10_000

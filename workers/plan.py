@@ -1,6 +1,6 @@
-"""What a rank is told to do: plain data, made once by the serving system, run on every fabric.
+"""What ranks do: plain data, made once by the serving system, and the same on every fabric.
 
-Sizes are model bytes, durations model seconds, times model nanoseconds. Ranks are global numbers.
+Sizes are model bytes, `*_s` and `*seconds` are model seconds, `*_ns` model nanoseconds. Ranks are global.
 """
 
 import enum
@@ -21,12 +21,12 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, tag="compute"):
 
 
 class CollectiveKind(enum.Enum):
-    """What a collective does, and by which pattern of flows (`workers.rounds`).
+    """What a collective of p members does, and with which messages (`workers.rounds`).
 
-    - `ALL_TO_ALL`: every member sends each other one its own part, all at once.
-    - `ALL_REDUCE`: a ring. 2 (p - 1) rounds of 1/p of the vector to the next member.
-    - `TREE_ALL_REDUCE`: two binary trees, half of the vector up and down each, in chunks.
-    - `ALL_GATHER`: a ring. p - 1 rounds: first its own shard, then the one it was sent last.
+    - `ALL_TO_ALL`: every member sends a part to every other member, all at once.
+    - `ALL_REDUCE`: a ring. In each of 2 (p - 1) rounds, a member sends 1/p of the vector to the next.
+    - `TREE_ALL_REDUCE`: two binary trees. Half of the vector goes up and down each, in chunks.
+    - `ALL_GATHER`: a ring. In p - 1 rounds, a member sends its own shard, then the one it received last.
     - `RING_ATTENTION`: the same with blocks of KV, while attention over the block at hand is computed
       (Liu, Zaharia and Abbeel, "Ring Attention with Blockwise Transformers", 2023).
     """
@@ -41,18 +41,18 @@ class CollectiveKind(enum.Enum):
 class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
     """An S2 step of one process group.
 
-    `group` names the process group; its p members are `Placement.groups[group]`. Of `sizes` it depends
-    on the kind what they are:
+    `group` names the process group; its p members are `Placement.groups[group]`. The meaning of `sizes`
+    depends on the kind:
 
     - all-to-all: p rows, `sizes[i][j]` is what member i sends to member j (the diagonal stays on the rank);
-    - either all-reduce: `((n,),)`, the size of the vector that is reduced;
+    - both all-reduces: `((n,),)`, the size of the vector that is reduced;
     - all-gather and ring attention: one row, `sizes[0][i]` is the shard or KV block of member i.
 
     `round_seconds` is for ring attention only: `round_seconds[i][r]` is the compute of member i over the
-    block that it holds in round r, its own in round 0. There are p of them: the last block is computed over
-    when nothing is left to send. A round takes the longer of its compute and its transfers.
+    block that it holds in round r, its own in round 0. There are p such rounds, and nothing is sent in the
+    last. A round takes as long as its compute or its transfers, whichever is longer.
 
-    `downstream_ns` is the compute and the collectives of the batch that come after it, on idle links.
+    `downstream_ns` is the time on idle links of the batch's later compute and collectives.
     """
 
     id: str
@@ -64,7 +64,7 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
     downstream_ns: int = 0
 
     def rounds(self, members: int) -> Direct | Ring | DoubleTree:
-        """Who sends what when among `members`."""
+        """The rounds of the collective among `members`."""
         match self.kind:
             case CollectiveKind.ALL_TO_ALL:
                 return Direct(members)
@@ -76,7 +76,7 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
                 return Ring(members)
 
     def parts(self, members: int) -> tuple[int, ...]:
-        """The sizes of the parts that `rounds` are about."""
+        """The sizes of the parts that `rounds` moves."""
         match self.kind:
             case CollectiveKind.ALL_TO_ALL:
                 return tuple(chain.from_iterable(self.sizes))
@@ -88,7 +88,7 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
                 return self.sizes[0]
 
     def sent_by(self, index: int, members: int) -> dict[int, int]:
-        """What member `index` of `members` sends to each other one in all rounds together."""
+        """Bytes that member `index` of `members` sends to each other member in all rounds, by its index."""
         rounds = self.rounds(members)
         if isinstance(rounds, Ring | DoubleTree):
             return rounds.totals(index, self.parts(members))
@@ -99,7 +99,7 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
         return self._flow(f"{self.id}.{index}", rank, size_bytes, batch, layer)
 
     def whole(self, rank: int, size_bytes: int, *, batch: str, layer: int) -> Transfer:
-        """All shares as one flow, told as one of `rank`."""
+        """All shares as one flow, with `rank` as its source."""
         return self._flow(self.id, rank, size_bytes, batch, layer)
 
     def _flow(self, id: str, rank: int, size_bytes: int, batch: str, layer: int) -> Transfer:
@@ -120,8 +120,10 @@ Step = Compute | Collective
 
 
 class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer: wait for `wait` and `under_way` (S1), do `steps` in order, then post `post` (S3) without
-    waiting. Who holds what is in `wait` sends it for this plan; `under_way` belongs to a `FetchPlan`.
+    """One layer: wait for `wait` and `under_way` (S1), do `steps` in order, then post `post` (S3).
+
+    Holders send `wait` for this plan; the transfers in `under_way` belong to a `FetchPlan`. Nothing waits
+    for `post`.
     """
 
     index: int
@@ -134,9 +136,10 @@ class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
 class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Where one request of a batch runs, and what its first token waits for.
 
-    `replica` holds the ranks that keep its KV (one attention replica, i.e. one tensor-parallel
-    group). The first token is out `decode_step_s` after the last of `p2d_flows` transfers arrived, those of
-    earlier batches with a part of the prompt among them. `last` is False for such an earlier part.
+    `replica` are the ranks that keep its KV. The first token comes `decode_step_s` after the last of
+    `p2d_flows` S3 transfers has arrived. They include those of earlier batches with a part of the prompt.
+    `last` is False for such an earlier part. `new_tokens` are computed, `local_tokens` are reused from the
+    replica's own cache, and `remote_tokens` are fetched.
     """
 
     request: int
@@ -154,9 +157,9 @@ class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
 class FetchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Reused KV that is sent for before its request is in a batch.
 
-    To the scheduler it is a batch of its own, of which nothing is computed: it waits for layer 0 until the
-    batch of its request names it in `fetches`, and is at that batch's layer from then on. `layers[l]` are the
-    S1 transfers of layer l, `ranks` the replica that they go to.
+    To the scheduler it is a batch of its own. It is at layer 0 until the request's batch names it in
+    `fetches`; from then on it is at the layer of that batch. `layers[l]` are the S1 transfers of layer l,
+    and `ranks` is the replica that they go to.
     """
 
     id: str
@@ -170,9 +173,9 @@ class FetchPlan(msgspec.Struct, frozen=True, kw_only=True):
 class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the ranks of one prefill unit, its victims and decode workers do for one batch.
 
-    `fetches` are the `FetchPlan`s whose flows it waits for. S1 of a layer is sent for when the slowest
-    rank is at most `fetch_ahead` layers before it, None: all at once. With `pause_every` the ranks stop
-    after every so many layers until they are told to go on.
+    `fetches` are the ids of the `FetchPlan`s whose flows it waits for. S1 of a layer is sent for when the
+    slowest rank is at most `fetch_ahead` layers before it; None sends for all S1 at once. With
+    `pause_every`, the ranks stop after every `pause_every` layers until `Resume`.
     """
 
     id: str
@@ -187,11 +190,11 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     pause_every: int | None = None
 
     def pauses_before(self, layer: int) -> bool:
-        """Whether the ranks stop before `layer` until they are told to go on."""
+        """Whether the ranks stop before `layer` until `Resume`."""
         return self.pause_every is not None and layer > 0 and layer % self.pause_every == 0
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True, tag="resume"):
-    """The ranks of `batch`, which have paused, go on with it."""
+    """The ranks of `batch`, which have paused, continue with it."""
 
     batch: str

@@ -1,4 +1,4 @@
-"""Before the clock starts: does every link carry its nominal rate while all of them are busy?"""
+"""Measures, before the clock starts, whether every link carries its nominal rate while all are busy."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ _CHUNK_BYTES = 128 * 1024
 
 
 class ProbeEnd:
-    """One end of a probe lane. The receiving end reports how long the bytes took."""
+    """One end of a probe lane. The receiving end reports how long the bytes took (`Probed`)."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Process groups over one network interface, and the TCP connections that each of them opened.
 
-Groups are built directly (`ProcessGroupGloo`), not through torch's global registry: a run has
+Groups are built directly (`ProcessGroupGloo`) and not through torch's global registry, because a run has
 hundreds of two-rank groups, and a rank takes part in its own only.
 """
 
@@ -19,11 +19,10 @@ _FOREVER = timedelta(days=1)  # a lane may be silent for a whole run
 
 
 class ProcessGroups:
-    """Builds the groups of one rank. `interface` is the device that all their traffic uses.
+    """Builds the groups of one rank. All their traffic uses the network device `interface`.
 
-    `backend` is `nccl` for collectives on CUDA devices when every rank has a GPU of its own (NCCL
-    refuses to share one), else `gloo`; lanes always use gloo, staged through the host's
-    memory when the tensors are on a GPU.
+    `backend` is the backend of collectives: `nccl` if every rank has a GPU of its own (NCCL refuses to
+    share one), else `gloo`. Lanes always use gloo. Tensors on a GPU are staged in the host's memory for it.
     """
 
     def __init__(
@@ -45,14 +44,17 @@ class ProcessGroups:
         self._known = self._connections()
 
     def lane(self, name: str, rank: int) -> tuple[Any, tuple[TcpConnection, ...]]:
-        """Open a two-rank group; `rank` is 0 at the sending end, 1 at the receiving one.
+        """Open a two-rank group. `rank` is 0 at the sending end, 1 at the receiving end.
 
         Blocks until the peer opens it too. Returns the group and its connections.
         """
         return self._gloo(name, rank, 2), self._new_connections()
 
     def group(self, name: str, rank: int, size: int) -> tuple[Any, tuple[TcpConnection, ...]]:
-        """Open a process group for collectives; blocks until all members do."""
+        """Open a process group for collectives. Blocks until all members do.
+
+        Returns the group and its connections.
+        """
         group = self._nccl(name, rank, size) if self.backend == "nccl" else self._gloo(name, rank, size)
         return group, self._new_connections()
 
@@ -64,17 +66,17 @@ class ProcessGroups:
         return dist.ProcessGroupGloo(dist.PrefixStore(name, self._store), rank, size, options)
 
     def _nccl(self, name: str, rank: int, size: int) -> Any:
-        # Traffic has to cross the emulated fabric even where NCCL knows a shorter way, and ranks of
-        # one server (one namespace) must look like one host to it.
+        # Traffic must cross the emulated fabric even if NCCL knows a shorter way, and ranks of one
+        # server (one namespace) must look like one host to NCCL.
         torch.cuda.set_device(self.device)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", self._interface)
         os.environ.setdefault("NCCL_IB_DISABLE", "1")
         os.environ.setdefault("NCCL_HOSTID", self._interface)
-        os.environ.setdefault("NCCL_ALGO", "Ring")  # what the plan books an all-reduce as
+        os.environ.setdefault("NCCL_ALGO", "Ring")  # the plan counts an all-reduce as a ring
         group = dist.ProcessGroupNCCL(
             dist.PrefixStore(name, self._store), rank, size, dist.ProcessGroupNCCL.Options()
         )
-        # NCCL connects on first use: one small exchange makes all connections exist and visible.
+        # NCCL connects on first use: a small exchange opens all connections, so that they can be seen.
         probe = torch.zeros(size * 8, dtype=torch.uint8, device=self.device)
         group.alltoall_base(torch.empty_like(probe), probe, [], []).wait()
         group.allreduce([probe.clone()]).wait()
@@ -91,7 +93,7 @@ class ProcessGroups:
         )
 
     def _connections(self) -> set[tuple[tuple[str, int], tuple[str, int]]]:
-        """Established TCP connections of this process to other addresses than its own, less the store's."""
+        """Established TCP connections of this process to other addresses, without the store's."""
         return {
             ((c.laddr.ip, c.laddr.port), (c.raddr.ip, c.raddr.port))
             for c in self._process.net_connections("tcp4")
@@ -105,9 +107,9 @@ class ProcessGroups:
 def by_peer(
     connections: Sequence[TcpConnection], addresses: dict[int, str]
 ) -> dict[int, tuple[TcpConnection, ...]]:
-    """Which connections lead to which peer rank. `addresses` are the peers' by rank.
+    """The connections that lead to each peer rank. `addresses` are the peers' IP addresses by rank.
 
-    Peers on one server share its address, and so its path: their connections are dealt out in turn.
+    Peers on one server share its address and the path to it, so its connections are dealt out in turn.
     """
     found: dict[int, list[TcpConnection]] = {peer: [] for peer in addresses}
     for address in sorted(set(addresses.values())):

@@ -1,6 +1,6 @@
-"""Messages between the coordinator of a run and its ranks, and what a rank is started with.
+"""Messages between the coordinator of a run and its ranks, and the configuration of a rank.
 
-Sent over ZeroMQ as msgpack frames. `*_wall_ns` is CLOCK_MONOTONIC; `*_ns` is model time.
+They are sent over ZeroMQ as msgpack frames. `*_wall_ns` is CLOCK_MONOTONIC; other `*_ns` are model time.
 """
 
 import msgspec
@@ -12,7 +12,7 @@ from workers.spans import SpanKind
 
 
 class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane to be opened: one TCP connection for flows of `stage` from rank `src` to rank `dst`."""
+    """A lane to open: one TCP connection for flows of `stage` from rank `src` to rank `dst`."""
 
     id: str
     stage: Stage
@@ -23,7 +23,7 @@ class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
 class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A lane that only measures a path before the clock starts.
 
-    The controller gives its connections rules at the level of `fair` and schedules nothing on it.
+    The controller gives its connections the level of `fair` and schedules nothing on it.
     """
 
     id: str
@@ -32,7 +32,11 @@ class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a rank needs before its first plan. Indexed tuples are by rank number."""
+    """Everything that a rank needs before its first plan.
+
+    `servers` are the servers of all ranks, by rank; `addresses` are IP addresses by server. `chunk_bytes`
+    are wire bytes. `verify_share` is the share of transfers whose bytes are compared, 0 to 1.
+    """
 
     rank: int
     servers: tuple[str, ...]
@@ -62,13 +66,13 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
-    """A batch to run, or, for a decode worker, requests to expect."""
+    """A batch to run; for a decode worker, requests to expect."""
 
     plan: BatchPlan
 
 
 class Transfers(msgspec.Struct, frozen=True, kw_only=True, tag="transfers"):
-    """Post these transfers now: reused KV that is sent for, or what decode workers send each other."""
+    """Post these transfers now: reused KV that is sent for, or traffic between decode workers."""
 
     transfers: tuple[Transfer, ...]
 
@@ -79,13 +83,13 @@ class TimedTransfer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Flows(msgspec.Struct, frozen=True, kw_only=True, tag="flows"):
-    """The micro workload's flows that this rank sends."""
+    """The flows of a micro workload that this rank sends, with their start times."""
 
     flows: tuple[TimedTransfer, ...]
 
 
 class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="run_probe"):
-    """Send, or receive, `wire_bytes` on the lane `probe` at `at_wall_ns`."""
+    """Send `wire_bytes` on the probe lane `probe` at `at_wall_ns`, or receive them."""
 
     probe: str
     wire_bytes: int
@@ -93,15 +97,19 @@ class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="run_probe"):
 
 
 class Finish(msgspec.Struct, frozen=True, kw_only=True, tag="finish"):
-    """The run is over: send your `Records`. A connection that closes from now on is no failure."""
+    """The run is over: send your `Records`. A connection that closes after this is not a failure."""
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave"):
-    """All ranks have sent their `Records`: end."""
+    """All ranks have sent their `Records`: end the process."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """All lanes and groups of the rank are connected. `device` and `backend` are what it chose."""
+    """All lanes and groups of the rank are connected.
+
+    `lanes` counts the lanes that it sends on. `device` is where its tensors live, `backend` is the backend
+    of its collectives.
+    """
 
     rank: int
     lanes: int
@@ -111,7 +119,11 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True, tag="probed"):
-    """The receiving end of a probe lane: how long `wire_bytes` took from first to last byte."""
+    """A measurement from the receiving end of a probe lane, in wall seconds.
+
+    `seconds` passed between the arrival of the first chunk and of the last. `wire_bytes` do not include
+    the first chunk.
+    """
 
     probe: str
     wire_bytes: int
@@ -128,7 +140,7 @@ class BatchDone(msgspec.Struct, frozen=True, kw_only=True, tag="batch_done"):
 
 
 class LayerBegun(msgspec.Struct, frozen=True, kw_only=True, tag="layer_begun"):
-    """This rank begins a layer of a batch whose S1 is sent for layer by layer (`BatchPlan.fetch_ahead`)."""
+    """This rank begins a layer of a batch with `BatchPlan.fetch_ahead`. S1 of later layers waits for it."""
 
     batch: str
     rank: int
@@ -136,8 +148,10 @@ class LayerBegun(msgspec.Struct, frozen=True, kw_only=True, tag="layer_begun"):
 
 
 class Paused(msgspec.Struct, frozen=True, kw_only=True, tag="paused"):
-    """This rank has stopped before `layer` of the batch (`BatchPlan.pause_every`) and waits for a plan to
-    run meanwhile, or for `Resume`."""
+    """This rank has stopped before `layer` of the batch (`BatchPlan.pause_every`).
+
+    It waits for `Resume`, and runs the plans that it gets in the meantime.
+    """
 
     batch: str
     rank: int
@@ -145,7 +159,7 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True, tag="paused"):
 
 
 class FirstToken(msgspec.Struct, frozen=True, kw_only=True, tag="first_token"):
-    """The decode worker has the whole KV of the request (`p2d_end_ns`) and has done its first step."""
+    """The decode worker had all KV of the request at `p2d_end_ns` and ended its first step at `time_ns`."""
 
     request: int
     p2d_end_ns: int
@@ -153,13 +167,13 @@ class FirstToken(msgspec.Struct, frozen=True, kw_only=True, tag="first_token"):
 
 
 class Arrived(msgspec.Struct, frozen=True, kw_only=True, tag="arrived"):
-    """A flow of no request has arrived completely: a micro flow, or one between decode workers."""
+    """A flow that belongs to no request has arrived: a micro flow, or one between decode workers."""
 
     flow: str
 
 
 class SentFlow(msgspec.Struct, frozen=True, kw_only=True):
-    """The sender's half of a flow's record; `permit_latency_wall_ns` excludes the wait for a lane."""
+    """The sender's half of a flow's record. `permit_latency_wall_ns` excludes the wait for a lane."""
 
     transfer: Transfer
     submit_ns: int
@@ -169,7 +183,10 @@ class SentFlow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReceivedFlow(msgspec.Struct, frozen=True, kw_only=True):
-    """The receiver's half. For a share of a collective both halves come from the same rank."""
+    """The receiver's half of a flow's record. Both halves of a share come from the same rank.
+
+    `verified` is None if the bytes were not compared.
+    """
 
     id: str
     finish_ns: int
@@ -192,7 +209,7 @@ class ProgressMark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
-    """All a rank has seen. `late_wakeups_ms`: how much later than asked its timed waits ended."""
+    """All that a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms."""
 
     rank: int
     sent: tuple[SentFlow, ...]
@@ -203,7 +220,7 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
 
 
 class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble"):
-    """Something the run cannot survive: a wrong payload, a broken connection, an exception."""
+    """A failure that ends the run: a wrong payload, a broken connection, an exception."""
 
     rank: int
     message: str

@@ -1,4 +1,4 @@
-"""A rank: connects its lanes and groups, then runs the plans it is given, layer by layer."""
+"""A rank: connects its lanes and groups, then runs the plans that it gets, layer by layer."""
 
 import os
 import queue
@@ -49,7 +49,7 @@ from workers.wire import Inbox, Outbox
 
 
 class Rank:
-    """One worker process. `main` is its whole life."""
+    """One worker process. `main` runs until the process ends."""
 
     def __init__(self, config: RankConfig) -> None:
         self._config = config
@@ -72,7 +72,7 @@ class Rank:
     # --- life -----------------------------------------------------------------------------------
 
     def main(self) -> None:
-        """Connect, report `Ready`, run plans until `Leave` ends the process."""
+        """Connect, report `Ready`, and run plans until `Leave` ends the process."""
         config = self._config
         Inbox(config.from_controller, decode_down, self._on_permit, self.failed).start()
         self._connected = Connector(
@@ -105,9 +105,9 @@ class Rank:
             self._run_batch(plan)
 
     def failed(self, error: BaseException) -> None:
-        """Tell the coordinator, which ends the run; the traceback goes to this process's log.
+        """Report an error to the coordinator, which ends the run. The traceback goes to this process's log.
 
-        Once the run is over nothing is a failure: peers that leave first close their connections.
+        After `Finish` nothing is a failure: peers that leave first close their connections.
         """
         if self._finished:
             return
@@ -160,7 +160,7 @@ class Rank:
                 self._leave()
 
     def _take_plan(self, plan: BatchPlan) -> None:
-        """Queue it where we compute; note its requests where we decode."""
+        """Note the requests that decode here, and queue the plan if this rank computes it."""
         self._decode.expect(plan)
         if self._config.rank in plan.ranks:
             self._plans.put(plan)
@@ -205,7 +205,7 @@ class Rank:
         )
 
     def _pause(self, plan: BatchPlan, layer: int) -> None:
-        """Stop until told to go on; batches that are handed out meanwhile go first."""
+        """Wait for `Resume`, and run the batches that arrive before it."""
         start_ns = self._clock.now_ns()
         self._coordinator.send(encode_report(Paused(batch=plan.id, rank=self._config.rank, layer=layer)))
         while isinstance(order := self._plans.get(), BatchPlan):
@@ -215,7 +215,7 @@ class Rank:
         self._span(SpanKind.PAUSED, "", plan.id, layer, start_ns)
 
     def _advance(self, plan: BatchPlan, layer: int) -> None:
-        """To the scheduler, reused KV that was sent for early is at the layer of the batch it is for."""
+        """Report that `layer` begins. The batch's fetch plans are at the same layer for the scheduler."""
         rank = self._config.rank
         for batch in (plan.id, *plan.fetches):
             self._controller.send(encode_up(LayerAdvanced(batch=batch, rank=rank, layer=layer)))
@@ -223,7 +223,7 @@ class Rank:
             self._coordinator.send(encode_report(LayerBegun(batch=plan.id, rank=rank, layer=layer)))
 
     def _wait_for(self, flows: list[str], batch: str, layer: int) -> None:
-        """S1: the layer's reused KV must be here before its attention can run."""
+        """Wait for the layer's S1: its attention needs the reused KV."""
         if not flows:
             return
         start_ns = self._clock.now_ns()
@@ -257,7 +257,7 @@ class Rank:
     def _rounds_of_attention(
         self, step: Collective, index: int, batch: str, layer: int, start_ns: int
     ) -> Callable[[int], None]:
-        """The compute over the block of a round. Its spans are compute; what is between them is waiting."""
+        """The compute over the block of a round. The time before each such compute is a collective span."""
         waiting_since_ns = start_ns
 
         def compute(number: int) -> None:
@@ -285,7 +285,7 @@ class Rank:
 
 
 def _peer_bytes(step: Collective, group: CollectiveGroup) -> dict[int, int]:
-    """Model bytes this rank sends to each peer."""
+    """Model bytes that this rank sends to each peer rank."""
     sent = step.sent_by(group.index, len(group.members))
     return {group.members[index]: size for index, size in sent.items()}
 
@@ -293,8 +293,8 @@ def _peer_bytes(step: Collective, group: CollectiveGroup) -> dict[int, int]:
 def choose_device(wanted: Device, rank: int, ranks: int) -> tuple[torch.device, bool]:
     """The device of a rank, and whether collectives can use NCCL there.
 
-    `auto` takes CUDA when present. NCCL needs a GPU per rank; with fewer, ranks share GPUs and
-    collectives go through gloo. Raises `RuntimeError` for `cuda` on a machine without.
+    `auto` takes CUDA if there is any. NCCL needs a GPU per rank; with fewer, ranks share GPUs and
+    collectives use gloo. Raises `RuntimeError` for `cuda` on a machine without CUDA.
     """
     available = torch.cuda.is_available()
     if wanted is Device.CUDA and not available:
@@ -306,7 +306,7 @@ def choose_device(wanted: Device, rank: int, ranks: int) -> tuple[torch.device, 
 
 
 def run(config: RankConfig) -> None:
-    """Entry point of a forked rank; returns only if the rank fails, after telling the coordinator."""
+    """Entry point of a forked rank. Returns only if the rank fails, after reporting it."""
     rank = Rank(config)
     try:
         rank.main()

@@ -1,4 +1,4 @@
-"""What a rank remembers of a run. Lists only grow; appending is safe from any thread."""
+"""What a rank records of a run. Lists only grow; any thread may append to them."""
 
 from dataclasses import dataclass, field
 

@@ -1,8 +1,8 @@
-"""Who sends which part of a collective to whom, round by round: data for every fabric.
+"""Which member of a collective sends which part to which peer, round by round; the same on every fabric.
 
-A collective moves *parts*, numbered from 0: blocks of a vector, shards, or the cells of a matrix. A
-member leaves a round when all it sends in it has arrived and all it is sent in it is there; it waits for
-nobody else, so members need not be in the same round. Members are numbered from 0 inside the group.
+A collective moves *parts*, numbered from 0: blocks of a vector, shards, or the cells of a matrix. A member
+leaves a round when its own sends and receives in it are complete. It waits for no other member, so members
+need not be in the same round. Members are numbered from 0 inside the group.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +11,14 @@ from functools import cache
 from typing import NamedTuple, Protocol
 
 TREE_CHUNK_BYTES = 512 * 1024
-"""What a tree sends at a time: NCCL's buffer of 4 MiB has eight slots (NCCL_BUFFSIZE, NCCL_STEPS)."""
+"""Bytes that a tree sends at a time: NCCL's 4 MiB buffer has eight slots (NCCL_BUFFSIZE, NCCL_STEPS)."""
 
 TREE_MOST_CHUNKS = 16
-"""Of each tree: an all-reduce of any size has a bounded number of messages."""
+"""The most chunks per tree, so that an all-reduce of any size has a bounded number of messages."""
 
 
 class Message(NamedTuple):
-    """One part to, or from, `peer`. A receiver adds the part to its own if `reduces`, else it keeps it as
-    it is."""
+    """One part to or from `peer`. If `reduces`, the receiver adds it to its own part; else it keeps it."""
 
     peer: int
     part: int
@@ -37,13 +36,13 @@ class Rounds(Protocol):
         ...
 
     def receives(self, index: int, number: int) -> Sequence[Message]:
-        """What member `index` is sent in round `number`, below `count`."""
+        """What member `index` receives in round `number`, below `count`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Direct:
-    """All-to-all: one round, everything to everybody. Part `i * members + j` goes from i to j."""
+    """All-to-all: one round, from every member to every other. Part `i * members + j` goes from i to j."""
 
     members: int
 
@@ -61,12 +60,12 @@ class Direct:
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Every member sends one part a round to the next: part `index - number`, modulo the members.
+    """Every member sends one part per round to the next: part `index - number`, modulo the members.
 
-    It is the part that it was sent the round before. Once round (`reduces` false, `members - 1`
-    rounds) every member has had every part: an all-gather. Twice round (`reduces` true) is an
-    all-reduce: the first time the parts are added up (reduce-scatter), the second time the sums go
-    round (all-gather). Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
+    This is the part that it received in the round before. Without `reduces` the parts go around the ring
+    once, in `members - 1` rounds, and every member gets every part: an all-gather. With `reduces` they go
+    around twice, which is an all-reduce: first the parts are added up (reduce-scatter), then the sums go
+    around (all-gather). Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
     workstations", JPDC 2009.
     """
 
@@ -100,7 +99,7 @@ class Ring:
 
 
 class _Node(NamedTuple):
-    """A member in a binary tree. `height` are the levels below it, `depth` those above."""
+    """A member in a binary tree. `height` counts the levels below it, `depth` the levels above."""
 
     height: int
     depth: int
@@ -110,16 +109,17 @@ class _Node(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DoubleTree:
-    """Tree all-reduce: half of the vector up and down one binary tree, half over another.
+    """Tree all-reduce: half of the vector goes up and down one binary tree, half another.
 
-    A member that has children in one tree is a leaf of the other (but for member 0 of an odd number).
-    Each half goes in `chunks`: a member adds up what its children send and passes it on, a chunk a round;
-    from the root the sums come down in the same way. Part c is chunk c of the first half, part
-    `chunks + c` of the second. The trees are NCCL's (`src/graph/trees.cc`, `ncclGetDtree`), here over
-    single ranks: one by the lowest bits of their numbers, and the same mirrored, or shifted by one if
-    their number is odd.
-    Sanders, Speck and Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan",
-    Parallel Computing 2009.
+    A member that has children in one tree is a leaf of the other (except member 0 if their number is odd).
+    Each half goes in `chunks` chunks. A member adds up what its children send and passes it on, one chunk
+    per round. The sums come down from the root in the same way. Part c is chunk c of the first half, part
+    `chunks + c` is chunk c of the second.
+
+    The trees are NCCL's (`src/graph/trees.cc`, `ncclGetDtree`), here over single ranks. The first goes by
+    the lowest bits of the members' numbers. The second is its mirror image, or the first shifted by one
+    member if their number is odd. Sanders, Speck and Träff, "Two-tree algorithms for full bandwidth
+    broadcast, reduction and scan", Parallel Computing 2009.
     """
 
     members: int
@@ -165,20 +165,20 @@ class DoubleTree:
         return sent
 
     def _trees(self) -> Iterator[tuple[int, tuple[_Node, ...]]]:
-        """Each tree with the number of its first part."""
+        """Both trees, each after the number of its first part."""
         if self.members > 1:
             for number, tree in enumerate(_double_tree(self.members)):
                 yield number * self.chunks, tree
 
 
 def split(size: int, parts: int) -> tuple[int, ...]:
-    """`size` in `parts` as equal as whole numbers can be, the larger ones first."""
+    """`size` split into `parts` whole numbers that differ by at most 1, the larger ones first."""
     each, more = divmod(size, parts)
     return (each + 1,) * more + (each,) * (parts - more)
 
 
 def tree_chunks(size_bytes: int) -> int:
-    """The chunks in which each half of a vector of `size_bytes` goes through its tree."""
+    """The number of chunks in which each half of a vector of `size_bytes` goes through its tree."""
     return min(TREE_MOST_CHUNKS, max(1, -(-size_bytes // (2 * TREE_CHUNK_BYTES))))
 
 
@@ -205,12 +205,15 @@ def _double_tree(members: int) -> tuple[tuple[_Node, ...], tuple[_Node, ...]]:
 
 @cache
 def _levels(members: int) -> int:
-    """The levels below the root; both trees have the same shape."""
+    """The number of levels below the root; both trees have the same shape."""
     return max(node.height for node in _double_tree(members)[0])
 
 
 def _parent(rank: int, members: int) -> int | None:
-    """NCCL's `ncclGetBtree`: 2 is above 1 and 3, 4 above 2 and 6, and so on; 0 is above all."""
+    """The parent of `rank`, as in NCCL's `ncclGetBtree`: 2 is above 1 and 3, 4 is above 2 and 6, and so on.
+
+    0 is above all.
+    """
     if rank == 0:
         return None
     bit = rank & -rank

@@ -14,8 +14,11 @@ from workers.wire import Outbox
 
 
 class _Submitted:
-    """A flow that waits for its permit. `permitted` is set for a share of a collective, which is sent by
-    the thread that submitted it; a transfer is sent by its lane."""
+    """A flow that waits for its permit.
+
+    `permitted` wakes the thread that submitted a share of a collective, which sends the share itself. It is
+    None for a transfer, which its lane sends.
+    """
 
     __slots__ = ("permitted", "sent_wall_ns", "transfer")
 
@@ -26,7 +29,7 @@ class _Submitted:
 
 
 class Sender:
-    """Turns transfers into submissions and permits into bytes; thread-safe."""
+    """Turns transfers into submissions, and permits into bytes. Thread-safe."""
 
     def __init__(self, clock: Clock, controller: Outbox, recorder: Recorder, bytes_scale: float) -> None:
         self._clock = clock
@@ -40,7 +43,7 @@ class Sender:
         self._lanes[lane.name] = lane
 
     def post(self, transfer: Transfer) -> None:
-        """Submit a transfer and return; it is sent when its permit comes."""
+        """Submit a transfer and return. It is sent when its permit comes."""
         submitted = self._submitted[transfer.id] = _Submitted(transfer, None)
         self._controller.send(encode(Submit(transfer=transfer, sent_wall_ns=submitted.sent_wall_ns)))
 
@@ -64,7 +67,7 @@ class Sender:
         self._controller.send(encode(Completion(flow=flow)))
 
     def permitted(self, permit: Permit) -> None:
-        """A permit came in: start the share, or give the message to its lane."""
+        """A permit has come: start the share, or give the message to its lane."""
         wall_ns = time.monotonic_ns()
         submitted = self._submitted.pop(permit.flow)
         transfer, sent_wall_ns = submitted.transfer, submitted.sent_wall_ns
@@ -91,5 +94,5 @@ class Sender:
 
 
 def wire_bytes(model_bytes: int, bytes_scale: float) -> int:
-    """Bytes on the wire for a message of `model_bytes`: at least one."""
+    """Bytes on the wire for a message of `model_bytes`, at least one."""
     return max(1, round(model_bytes * bytes_scale))

@@ -1,4 +1,4 @@
-"""A worker's ends of the control plane: one-way ZeroMQ sockets, out of band of the links under test."""
+"""A worker's ends of the control plane: one-way ZeroMQ sockets that do not use the links under test."""
 
 import threading
 from collections.abc import Callable
@@ -31,9 +31,9 @@ class Outbox:
 
 
 class Inbox(Generic[M]):
-    """Pulls messages from one peer and gives each to `handle`, in a thread of its own.
+    """Pulls messages in a thread of its own and gives each to `handle`.
 
-    An exception of `handle` goes to `failed`, once, and ends the thread.
+    An exception in the thread is given to `failed` and ends it.
     """
 
     def __init__(

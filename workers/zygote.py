@@ -1,8 +1,9 @@
-"""Imports torch once and forks every rank from it, each into its server's network namespace.
+"""Imports torch once, then forks all ranks, each into the network namespace of its server.
 
-Run as `python -m workers.zygote`. Reads one msgpack list of `RankConfig` from standard input,
-says `ready` on standard output when torch is there, forks, and waits. If a rank ends with an
-error, it says so on standard output and goes on waiting; the coordinator decides.
+Run as `python -m workers.zygote`. It prints `ready` when torch is imported. Then it reads the ranks from
+standard input: the length in 8 bytes (big-endian), then a msgpack list of `RankConfig`. It forks the ranks
+and waits for them. If a rank ends with an error, it prints a line and continues to wait; the coordinator
+decides what follows.
 """
 
 import ctypes
@@ -37,7 +38,7 @@ def _child(config: RankConfig) -> None:
     try:
         enter_network_of(config.namespace_pid)
         torch.set_num_threads(1)
-        # A permit must not wait five milliseconds because another thread of the rank is busy.
+        # A permit must not wait 5 ms (Python's default) because another thread of the rank is busy.
         sys.setswitchinterval(0.0005)
         run(config)
     except BaseException:
@@ -51,7 +52,7 @@ def main() -> None:
     print("ready", flush=True)
     length = int.from_bytes(sys.stdin.buffer.read(8), "big")
     configs = msgspec.msgpack.decode(sys.stdin.buffer.read(length), type=list[RankConfig])
-    gc.freeze()  # keep the collector from touching (and so copying) the shared pages
+    gc.freeze()  # the collector must not touch, and so copy, the shared pages
     ranks = {}
     for config in configs:
         pid = os.fork()

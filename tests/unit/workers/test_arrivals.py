@@ -1,4 +1,4 @@
-"""What a rank does with flows that have arrived: whom it tells, and what it keeps."""
+"""What a rank does with flows that have arrived: what it reports, and what it keeps."""
 
 import threading
 
@@ -14,7 +14,7 @@ from workers.recorder import Recorder
 
 
 class Heard:
-    """An outbox or a desk that keeps what it is told."""
+    """An outbox or a desk that keeps what it is given."""
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
@@ -55,7 +55,7 @@ def test_the_controller_hears_of_every_flow(stage: Stage, request_id: int | None
 
 
 def test_the_coordinator_hears_only_of_flows_of_no_request() -> None:
-    """Of a batch's flows it would be told thousands that it has no use for."""
+    """A batch has thousands of flows, and the coordinator has no use for them."""
     world = World()
     world.arrives("s1", Stage.KV_REUSE, 4)
     world.arrives("s3", Stage.P2D, 4)
@@ -73,7 +73,7 @@ def test_kv_for_a_first_token_goes_to_the_decode_desk() -> None:
 
 
 def test_nothing_is_kept_but_reused_kv_until_its_layer_has_waited_for_it() -> None:
-    """Background decoding sends for as long as a run lasts."""
+    """Background decoding sends flows for as long as a run lasts, so they must leave nothing behind."""
     world = World()
     for i in range(100):
         world.arrives(f"decode.s{i}", Stage.COLLECTIVE, None)

@@ -1,4 +1,4 @@
-"""Model time on a rank: a point of wall time and a dilation."""
+"""Model time on a rank: a zero point in wall time and a dilation."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Collectives over real process groups: uneven sizes, empty cells, sums, and what is found wrong."""
+"""Collectives over real process groups: uneven sizes, empty cells, sums, and wrong bytes."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from workers.plan import Collective, CollectiveKind
 
 MEMBERS = (4, 7, 9)
 MESSAGES, GROUPED_CALLS = True, False
-"""The two ways of carrying out rounds: gloo's, and NCCL's, which gloo can do as well."""
+"""The two ways to carry out rounds: the one for gloo, and the one for NCCL, which works on gloo as well."""
 
 
 def groups(*, seeds: Sequence[int] = (1, 1, 1), staged: bool = MESSAGES) -> list[CollectiveGroup]:
-    """Both ends of everything: the three members' sides, with the seeds they believe in."""
+    """The three members' sides of a group, each with the seed that it is given."""
     return [
         CollectiveGroup("ep", side, MEMBERS, rank, Payloads(seed), CPU, staged=staged)
         for side, rank, seed in zip(connected(3), MEMBERS, seeds, strict=True)
@@ -26,7 +26,7 @@ def groups(*, seeds: Sequence[int] = (1, 1, 1), staged: bool = MESSAGES) -> list
 
 
 class Counted:
-    """A side of a process group that notes how many bytes it sends to whom."""
+    """A side of a process group that counts the bytes that it sends to each member."""
 
     def __init__(self, side: Any) -> None:
         self._side = side
@@ -134,7 +134,7 @@ def test_ring_attention_computes_over_every_block_once_and_in_turn(staged: bool)
 
 
 def test_a_block_of_ring_attention_is_on_its_way_before_it_is_computed_over() -> None:
-    """Member 1 sends its own 20 B, then 0's 10 B that it was sent, and nothing more."""
+    """Member 1 sends its own 20 B, then the 10 B that it received from member 0, and nothing more."""
     sides = [Counted(side) for side in connected(3)]
     sent: list[int] = []
 
@@ -158,7 +158,7 @@ KINDS = [
 
 
 def carried_out(planned: Collective, bytes_scale: float) -> tuple[list[Counted], list[int]]:
-    """The sides of a group that did so, and the rounds in which any member computed."""
+    """The sides of a group that carried out `planned`, and the rounds in which any member computed."""
     sides = [Counted(side) for side in connected(3)]
     computed: list[int] = []
 
@@ -182,7 +182,7 @@ def test_every_kind_of_plan_is_carried_out_at_any_scale(
 def test_a_member_sends_to_each_peer_what_the_plan_says(
     kind: CollectiveKind, sizes: tuple[tuple[int, ...], ...]
 ) -> None:
-    """Vectors of a multiple of 8 B x members, which are cut into whole integers as into whole bytes."""
+    """Vectors are a multiple of 8 B x members, so cutting them into integers or into bytes is the same."""
     planned = Collective(id="c", group="ep", kind=kind, sizes=sizes, label="")
     sides, _ = carried_out(planned, 1.0)
     sent = [{peer: size for peer, size in planned.sent_by(i, 3).items() if size} for i in range(3)]

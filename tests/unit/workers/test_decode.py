@@ -1,4 +1,4 @@
-"""The decode worker's desk: a first token is out one step after the last piece of its KV."""
+"""The decode worker's desk: a first token comes one decode step after the last of its KV."""
 
 import queue
 import threading
@@ -17,7 +17,7 @@ DECODER = 8
 
 
 class SteppedClock(Clock):
-    """Stands still but for waits, which are over at once."""
+    """Stands still except in waits, which end at once."""
 
     def __init__(self) -> None:
         super().__init__(1.0)
@@ -31,7 +31,7 @@ class SteppedClock(Clock):
 
 
 class Coordinator:
-    """Keeps what it is told."""
+    """Keeps what it is sent."""
 
     def __init__(self) -> None:
         self.heard: queue.Queue[object] = queue.Queue()
@@ -123,7 +123,7 @@ def test_requests_are_counted_apart() -> None:
 
 
 def test_a_step_that_fails_is_told() -> None:
-    """Its thread is nobody's: what it raises would end in a run that waits for ever."""
+    """A step has a thread of its own. An exception that is lost there would make the run wait for ever."""
     desk = Desk(request(1, DECODER, 1))
 
     def broken(seconds: float) -> None:
@@ -154,7 +154,7 @@ def test_flows_that_arrive_at_the_same_time_on_many_lanes_make_one_first_token()
 
 
 def part(batch: str, flows: int, *, last: bool) -> BatchPlan:
-    """Request 1 in one of several batches: four flows in each, `flows` so far."""
+    """Request 1 in one of several batches, with four flows in each: `flows` in the batches so far."""
     return plan(msgspec.structs.replace(request(1, DECODER, flows), last=last), batch=batch)
 
 

@@ -1,4 +1,4 @@
-"""Lanes over real TCP: messages in order and in chunks, and wrong bytes that do not pass."""
+"""Lanes over real TCP: messages arrive in order and in chunks, and wrong bytes do not pass."""
 
 import queue
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from workers.payload import Payloads, WrongPayload
 
 @dataclass
 class Heard:
-    """What the receiving end said, in order; `errors` are those of either end."""
+    """What the receiving end reported, in order. `errors` are those of both ends."""
 
     events: "queue.Queue[tuple[object, ...]]" = field(default_factory=queue.Queue)
     errors: "queue.Queue[BaseException]" = field(default_factory=queue.Queue)

@@ -23,7 +23,7 @@ def test_connections_are_told_apart_by_the_address_of_the_peer() -> None:
 
 
 def test_peers_on_one_server_share_its_connections_out() -> None:
-    """They have one path; which of the two connections is whose makes no difference to it."""
+    """They share one path, so it does not matter which connection belongs to which of them."""
     there = [to("10.0.0.2", port) for port in (1, 2, 3, 4)]
     found = by_peer(there, {4: "10.0.0.2", 5: "10.0.0.2"})
     assert found == {4: (there[0], there[2]), 5: (there[1], there[3])}

@@ -1,4 +1,4 @@
-"""Choices of a rank: its device, its compute, and the bytes of its share of a collective."""
+"""What a rank chooses: its device, its compute, and the bytes of its share of a collective."""
 
 import time
 
@@ -73,7 +73,7 @@ def test_compute_is_of_the_kind_that_is_asked_for() -> None:
 
 
 def second_of_three() -> CollectiveGroup:
-    """Rank 7's side of a group of ranks 4, 7 and 9; it is not used for sending here."""
+    """Rank 7's side of a group of ranks 4, 7 and 9. It sends nothing in these tests."""
     return CollectiveGroup("ep", None, (4, 7, 9), 7, Payloads(1), CPU, staged=True)
 
 

@@ -1,4 +1,4 @@
-"""The rounds of collectives: who sends what when, and that everybody has everything at the end."""
+"""The rounds of collectives: what members send in each round, and that all have everything at the end."""
 
 from collections import Counter
 
@@ -24,7 +24,7 @@ ALL_REDUCE, TREE_ALL_REDUCE = CollectiveKind.ALL_REDUCE, CollectiveKind.TREE_ALL
 
 
 def collective(kind: CollectiveKind, members: int, size: int = 1001) -> Collective:
-    """One with sizes that are not even."""
+    """A collective with uneven sizes."""
     if kind is CollectiveKind.ALL_TO_ALL:
         sizes = tuple(tuple(size + 7 * i + j for j in range(members)) for i in range(members))
     elif kind in (ALL_GATHER, RING_ATTENTION):
@@ -35,8 +35,10 @@ def collective(kind: CollectiveKind, members: int, size: int = 1001) -> Collecti
 
 
 def held_at_the_end(rounds: Rounds, members: int, own: list[set[int]]) -> list[dict[int, Counter[int]]]:
-    """What each member has of each part: whose contributions, and how often each. `own` are the parts that
-    a member has one of at the start. Also checks that every message has a sender and a receiver."""
+    """For each member and part at the end: which members have contributed to it, and how often.
+
+    `own` are the parts that each member has at the start. Also checks that every message has a sender and a
+    receiver."""
     held = [{part: Counter([i]) for part in own[i]} for i in range(members)]
     for number in range(rounds.count):
         moved: list[tuple[int, Message, Counter[int]]] = []
@@ -79,7 +81,7 @@ def test_after_an_all_gather_every_member_has_every_shard_once(members: int) -> 
 
 
 def test_an_all_to_all_sends_every_cell_off_the_diagonal() -> None:
-    """Of 3 members; cell (i, j) is part 3 i + j."""
+    """3 members; cell (i, j) is part 3 i + j."""
     rounds = Direct(3)
     assert [rounds.sends(i, 0) for i in range(3)] == [
         [Message(1, 1), Message(2, 2)],
@@ -90,8 +92,8 @@ def test_an_all_to_all_sends_every_cell_off_the_diagonal() -> None:
 
 
 def test_the_trees_of_four_are_nccls() -> None:
-    """0 - 2 - (1, 3), and mirrored 3 - 1 - (0, 2). One chunk: leaves in round 0, 2 and 1 in round 1, down
-    from the roots in round 2, to the leaves in round 3."""
+    """0 - 2 - (1, 3), and mirrored 3 - 1 - (0, 2). One chunk: the leaves send in round 0, 2 and 1 in
+    round 1, the roots send down in round 2, and the sums reach the leaves in round 3."""
     rounds = DoubleTree(4, 1)
     assert rounds.count == 4
     assert [[list(rounds.sends(i, number)) for i in range(4)] for number in range(4)] == [
@@ -104,7 +106,8 @@ def test_the_trees_of_four_are_nccls() -> None:
 
 @pytest.mark.parametrize("members", [4, 8, 14, 16])
 def test_who_has_children_in_one_tree_has_none_in_the_other(members: int) -> None:
-    """Then nobody sends more than 2 n: one half up and twice down, the other up. A ring: 2 n (p - 1) / p."""
+    """So no member sends more than 2 n: one half up and twice down, the other half up. In a ring it is
+    2 n (p - 1) / p."""
     sent = [collective(TREE_ALL_REDUCE, members, 1000).sent_by(i, members) for i in range(members)]
     assert max(sum(peers.values()) for peers in sent) == 2000
     assert sum(sum(peers.values()) for peers in sent) == 2 * (members - 1) * 1000
@@ -143,5 +146,5 @@ def test_a_vector_is_cut_as_evenly_as_can_be() -> None:
 
 
 def test_a_tree_sends_in_chunks_of_bounded_size_and_number() -> None:
-    """Of each half: 1 MiB is one chunk each, a byte more two; 1 GiB no more than the bound."""
+    """1 MiB is one chunk for each half, a byte more is two, and 1 GiB is no more than the bound."""
     assert [tree_chunks(size) for size in (0, 1, 2**20, 2**20 + 1, 2**30)] == [1, 1, 1, 2, TREE_MOST_CHUNKS]

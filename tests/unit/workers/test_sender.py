@@ -1,4 +1,4 @@
-"""The sending side of a rank: submit first, send when the permit is here, remember both."""
+"""The sending side of a rank: it submits first, sends when it has the permit, and records both."""
 
 import threading
 
@@ -15,7 +15,7 @@ MS = 1_000_000
 
 
 class Controller:
-    """Keeps what it is told."""
+    """Keeps what it is sent."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []
@@ -86,7 +86,7 @@ def test_no_byte_goes_before_the_permit_and_then_to_the_permitted_lane() -> None
 
 
 def test_the_record_tells_permit_latency_from_the_wait_for_a_lane() -> None:
-    """The wait, 6 wall ms, is 3 model ms at a dilation of 2; the rest of the time is the latency."""
+    """The wait of 6 wall ms is 3 model ms at a dilation of 2. The rest of the time is the latency."""
     world = World()
     world.sender.post(TRANSFER)
     world.sender.permitted(permit("f", "one", waited_ns=6 * MS))
