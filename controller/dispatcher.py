@@ -155,7 +155,7 @@ class Dispatcher:
                 raise DispatchError(f"group {message.group!r} has no connection to rank {peer} to steer")
             for i, connection in enumerate(connections):
                 name = f"{message.group}:{message.rank}-{peer}#{i}"
-                # All peers on a server get one path: it cannot be seen here which connection is whose.
+                # All peers on a server share a path: which connection is which peer's is not known here.
                 key = member_key(message.group, message.rank, there)
                 mods += self._rules.add(name, connection, message.server, there, path_key=key)
                 names.append(name)

@@ -272,7 +272,7 @@ class Overload:
                     load=left.requests[request.id],
                 )
                 for request in batch.batch.requests
-                # A request that has all its KV must not hold its batch to a deadline that it has met.
+                # A request that has all its KV must no longer hold its batch to its deadline.
                 if not batch.compute_over or request.id in waiting
             ),
             load=left.collectives,

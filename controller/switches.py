@@ -70,7 +70,7 @@ class Switches:
                 self._barriers.setdefault(name, {}).setdefault(-1, []).extend(tokens)
 
     def replied(self, datapath: Any, xid: int) -> list[tuple[str, Level]]:
-        """A switch has answered a barrier. Returns the tokens that no other answer is missing for."""
+        """A switch has answered a barrier. Returns the tokens that all their switches have now answered."""
         name = self._names[datapath.id]
         if self._connected.get(name) is not datapath:
             return []

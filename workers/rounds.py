@@ -85,7 +85,7 @@ class Ring:
         return (Message((index - 1) % members, (index - 1 - number) % members, self._adds(number)),)
 
     def totals(self, index: int, parts: Sequence[int]) -> dict[int, int]:
-        """Bytes that member `index` sends to each other one in all rounds, for parts of these sizes."""
+        """Bytes that member `index` sends to each other member in all rounds, for parts of these sizes."""
         if self.members == 1:
             return {}
         following = (index + 1) % self.members
@@ -109,7 +109,7 @@ class _Node(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DoubleTree:
-    """Tree all-reduce: half of the vector goes up and down one binary tree, half another.
+    """Tree all-reduce: each half of the vector goes up and down a binary tree of its own.
 
     A member that has children in one tree is a leaf of the other (except member 0 if their number is odd).
     Each half goes in `chunks` chunks. A member adds up what its children send and passes it on, one chunk
@@ -155,7 +155,7 @@ class DoubleTree:
         return sorted(found)
 
     def totals(self, index: int, parts: Sequence[int]) -> dict[int, int]:
-        """Bytes that member `index` sends to each other one in all rounds, for parts of these sizes."""
+        """Bytes that member `index` sends to each other member in all rounds, for parts of these sizes."""
         sent: dict[int, int] = {}
         for first, tree in self._trees():
             half = sum(parts[first : first + self.chunks])

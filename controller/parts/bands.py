@@ -33,7 +33,7 @@ class Bands:
 
     Active names are never inverted: a smaller key is never on a lower level, and equal keys are on the
     same level. So `enter` keeps a name between the levels of its neighbours, which do not move. If there
-    is a level between those two, the name gets one of its own there.
+    are levels strictly between those two, the name gets one of them.
 
     Keys are finite. A call takes time logarithmic in the number of active names, plus a short move of
     memory and a sum over the window.

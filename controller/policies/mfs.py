@@ -18,7 +18,7 @@ from controller.units import NS_PER_MS
 from controller.urgency import rli
 from controller.view import ActiveBatch, ActiveFlow, View
 
-# Orders stay below 2 ** 53, so that floats are exact: RLIs below 256, and REDs up to 9.7 hours.
+# Orders below 2 ** 53 are exact as floats: enough for RLIs below 256 and REDs up to 9.7 hours.
 _RLI_STEP = 2**45
 _AFTER_EARLY = 2.0**53
 

@@ -5,7 +5,7 @@ from controller.policies.registry import register
 from controller.policy import Policy, Verdict
 from controller.view import ActiveFlow, View
 
-# P1 stays free because mfs reserves it for urgent S3: so a level means the same in plots of both.
+# P1 stays free, as mfs reserves it for urgent S3. A level then means the same in plots of both policies.
 _VERDICTS = {
     Stage.COLLECTIVE: Verdict(Level.P2, "S2 blocks compute at once"),
     Stage.KV_REUSE: Verdict(Level.P3, "S1 blocks compute of its layer"),
