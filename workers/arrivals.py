@@ -1,4 +1,4 @@
-"""The receiving side of a rank: what has arrived, and who is told of it."""
+"""The receiving side of a rank: what arrives, and where that is reported."""
 
 import threading
 from collections.abc import Iterable
