@@ -173,7 +173,8 @@ class Overload:
 
     `ports` are capacities in model bits/s. `changed(request, True)` is called when a request is pruned,
     `changed(request, False)` when it is freed while it is active. Memory: one entry per active batch,
-    request and port. Without a `control`, or with `prune` off, it keeps nothing.
+    request and port, and one per request that ended pruned. Without a `control`, or with `prune` off, it
+    keeps nothing.
     """
 
     def __init__(
@@ -188,6 +189,7 @@ class Overload:
         self._active_requests = 0
         self._left: dict[str, _Left] = {}
         self._pruned: dict[str, str] = {}
+        self._not_freed: dict[str, None] = {}  # a request may be in no batch between two parts of its prompt
         self._wholly: set[str] = set()
 
     def started(self, batch: Batch) -> None:
@@ -226,11 +228,12 @@ class Overload:
         before = self._pruned
         self._pruned = overloading_requests(now_ns, loads, bps=self._bps, budget=budget)
         for request in self._pruned:
-            if request not in before:
+            if request not in self._not_freed:
+                self._not_freed[request] = None
                 self._changed(request, True)
-        for request in before:
-            if request not in self._pruned and request in requests:
-                self._changed(request, False)
+        for request in [r for r in self._not_freed if r in requests and r not in self._pruned]:
+            del self._not_freed[request]
+            self._changed(request, False)
         self._wholly = {
             load.id for load in loads if all(request.id in self._pruned for request in load.requests)
         }

@@ -88,6 +88,18 @@ def test_a_request_that_was_freed_was_pruned_but_did_not_end_so() -> None:
     assert (prunings.times, prunings.at_their_end) == ({"r1": 2}, {"r1"})
 
 
+def test_a_request_whose_next_part_is_not_pruned_did_not_end_pruned() -> None:
+    """The batch with part 1 is over before the one with part 2 starts."""
+    prunings = Prunings()
+    core = world(prunings=prunings)
+    core.batch_started(0, B2)
+    core.layer_advanced(1 * MS, "b1", 4)
+    core.completion(2 * MS, "old")
+    core.layer_advanced(3 * MS, "b2", 4)
+    core.batch_started(4 * MS, batch("b3", wants("r1", 50, 30)))
+    assert (prunings.times, prunings.at_their_end) == ({"r1": 1}, frozenset())
+
+
 def test_a_request_that_ends_while_it_is_pruned_ended_pruned() -> None:
     prunings = Prunings()
     core = world(prunings=prunings)
