@@ -1,1 +1,1 @@
-"""HTML: the kit that every page is made of (page, markup, chart), and the report on runs."""
+"""HTML output: what all pages share (`page`, `markup`, `chart`), and the report on runs."""

@@ -1,4 +1,4 @@
-"""How figures of a page look: matplotlib figures as inline SVG that follows the page's colours."""
+"""Style and helpers of all figures: matplotlib drawings as inline SVG that uses the page's colours."""
 
 import io
 import re
@@ -17,16 +17,16 @@ from controller.flow import Level, Stage
 from experiments.results.distributions import Curve, curve
 from experiments.results.statistics import FloatArray
 
-# Matplotlib writes colours as literals; these two are stand-ins for what the style sheet decides,
-# so that one figure is readable on a light and on a dark page.
+# Matplotlib writes colours as literals. `svg` replaces these two by variables of the style sheet, so
+# that a figure is readable on a light and on a dark page.
 _INK: Final = "#123457"
 _GRID: Final = "#765432"
 _PAGE_COLOURS: Final = {_INK: "var(--ink)", _GRID: "var(--rule)"}
 
-# Distinct for the common colour-vision deficiencies (after Okabe and Ito, 2008), muted to be
-# readable on white and on near-black.
+# Distinct under the common colour-vision deficiencies (after Okabe and Ito, 2008), and muted enough to
+# be readable on white and on near-black.
 COLOURS: Final = ("#8a8f98", "#2f7fc1", "#d9822b", "#2e9e77", "#b8609e", "#b59a2a", "#c8503c", "#6a6fc0")
-"""Of the lines of a figure, one after the other."""
+"""Colours of the lines of a figure, in order."""
 
 LEVEL_COLOURS: Final = {
     Level.CONTROL: "#777777",
@@ -40,7 +40,7 @@ LEVEL_COLOURS: Final = {
 }
 
 TIME_BINS: Final = 240
-"""Of a figure over time."""
+"""Number of time bins of a figure over time."""
 
 STAGE_TITLES: Final = {
     Stage.KV_REUSE: "S1 KV reuse",
@@ -79,20 +79,20 @@ _STYLE: Final[dict[Any, Any]] = {
     "ytick.labelcolor": _INK,
 }
 figure_style: Final = mpl.rc_context(_STYLE)
-"""Decorator for a function that draws: matplotlib reads its style when something is added, and saved."""
+"""Decorator for a function that draws and saves a figure: matplotlib reads its style at both times."""
 
 
 def new_figure(rows: int, columns: int, *, height: float, sharex: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure as wide as the page, `height` inches per row, and its axes, row by row."""
+    """Return a figure as wide as the page, `height` inches per row, and its axes, row by row."""
     figure = Figure(figsize=(9.0, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex)
     return figure, list(axes.flat)
 
 
 def svg(figure: Figure, label: str) -> str:
-    """The figure as an `<svg>` element with `label` for those who cannot see it."""
+    """Return the figure as an `<svg>` element, with `label` as its text for screen readers."""
     buffer = io.StringIO()
-    # Undated, so that the same run gives the same report.
+    # Without a date, so that the same run gives the same report.
     figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -106,14 +106,17 @@ def svg(figure: Figure, label: str) -> str:
 def draw_cdf(
     axes: Axes, values: Sequence[float], *, label: str, colour: str, total: int | None = None
 ) -> None:
-    """The share of `total` (default: all) that is at most x; misses keep the curve below 1."""
+    """Draw the share of `total` (default: the number of values) that is at most x.
+
+    With a larger `total` the curve ends below 1.
+    """
     draw_curve(axes, curve(values), label=label, colour=colour, total=total)
 
 
 def draw_curve(
     axes: Axes, found: Curve, *, label: str, colour: str, unit: float = 1.0, total: int | None = None
 ) -> None:
-    """The same of a curve that is there already; `unit` is what 1 on the x axis is of its values."""
+    """Draw a curve as `draw_cdf` does, with x in multiples of `unit`."""
     if not found.values:
         return
     ordered = np.asarray(found.values) / unit
@@ -124,7 +127,7 @@ def draw_curve(
 
 
 def draw_mark(axes: Axes, x: float, text: str) -> None:
-    """A labelled vertical line: an SLO, a deadline."""
+    """Draw a labelled vertical line, such as an SLO or a deadline."""
     axes.axvline(x, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.annotate(
         text,
@@ -137,7 +140,7 @@ def draw_mark(axes: Axes, x: float, text: str) -> None:
 
 
 def draw_stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:
-    """Stacked areas over bins, the most urgent level at the bottom; `by_level` is (8, bins)."""
+    """Draw stacked areas over bins, the most urgent level at the bottom; `by_level` is (8, bins)."""
     base = np.zeros(len(edges) - 1)
     for level in Level:
         if by_level[level].any():
@@ -148,7 +151,7 @@ def draw_stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:
 
 
 def log_axis(axes: Axes) -> None:
-    """A logarithmic x axis with ticks at 1, 2 and 5 as plain numbers."""
+    """Make the x axis logarithmic, with plain numbers at 1, 2 and 5 times each power of ten."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -156,14 +159,14 @@ def log_axis(axes: Axes) -> None:
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels, in a row above them, from what is labelled in `axes`."""
+    """Draw one legend for all panels, in a row above them, from the labels in `axes`."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper left", ncols=8)
 
 
 def level_legend_above(figure: Figure, levels: Iterable[Level]) -> None:
-    """A legend of the levels that were drawn."""
+    """Draw a legend of `levels` above all panels."""
     patches = [Patch(color=LEVEL_COLOURS[level], label=level.name) for level in sorted(levels)]
     if patches:
         figure.legend(handles=patches, loc="outside upper left", ncols=len(Level))

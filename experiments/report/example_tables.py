@@ -1,4 +1,4 @@
-"""The tables of a report with a line for a single request or flow: the slowest, the most promoted."""
+"""The tables of single requests and flows: the slowest requests, the most promoted flows."""
 
 import heapq
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ TIME_PARTS: Final = (
 
 
 def slowest(series: Sequence[Series]) -> Markup:
-    """The requests worst off against their SLO, and where their time went."""
+    """Table of the requests with the highest TTFT / SLO and where their time went, then of those without a
+    first token; at most `SLOWEST` of each per series."""
     rows: list[Sequence[object]] = []
     for one in series:
         done = [r for r in one.requests if r.ttft_ns is not None and r.slo_ns]
@@ -83,7 +84,7 @@ def _bar(parts: Sequence[tuple[int, str, str]], full: int) -> Markup:
 
 
 def promoted_examples(series: Sequence[Series]) -> Markup:
-    """For each series and stage, the flows that climbed most, with every decision about them."""
+    """Table of the most promoted flows of each series and stage, with all decisions about them."""
     rows = []
     for one in series:
         climbers = _climbers(one)
@@ -97,7 +98,7 @@ def promoted_examples(series: Sequence[Series]) -> Markup:
 
 
 def _climbers(one: Series) -> list[str]:
-    """The ids of the flows of each stage that were promoted most often."""
+    """The ids of the most promoted flows of each stage."""
     most: dict[str, list[tuple[int, str]]] = {}
     for part in one.tables.flows.parts(["stage", "promotions", "id"]):
         promoted = part.filter(pc.greater(part["promotions"], 0))

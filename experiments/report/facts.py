@@ -1,4 +1,4 @@
-"""What was run: scenario, placement, scale, notes and command."""
+"""The section "What was run": scenario, placement, scale, notes and command."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,20 +10,21 @@ from experiments.results.reading import RunDirectory
 from experiments.results.summary import FlowOrder
 
 _ORDERS = {
-    FlowOrder.LEVELS: "each policy's K strict-priority levels, flows of a level share fairly",
-    FlowOrder.EXACT: "exact where a policy has an order, else its levels",
+    FlowOrder.LEVELS: "each policy's K strict-priority levels; flows on one level share fairly",
+    FlowOrder.EXACT: "exact where a policy has an exact order, otherwise its levels",
 }
 
 
 def facts(directory: RunDirectory) -> Markup:
-    """What was run: the top of the resolved scenario, placement, scale, seed, notes and command."""
+    """Return the content of the section: fabric, seed, scale, placement, notes, command, the resolved
+    scenario."""
     summary = directory.summary
     scale = summary["scale"]
     rows: list[tuple[str, object]] = [("fabric", summary["fabric"]), ("seed", summary["seed"])]
     if set(scale.values()) != {1.0}:
         text = (
-            f"1 model second in {scale['time_dilation']:g} wall seconds, "
-            f"1 model byte as {scale['bytes_scale']:g} on the wire; all results in model units"
+            f"1 model second takes {scale['time_dilation']:g} wall seconds, "
+            f"1 model byte is {scale['bytes_scale']:g} bytes on the wire; all results are in model units"
         )
         rows.append(("scale", text))
     orders = {run.get("order", FlowOrder.LEVELS) for run in summary["runs"]}

@@ -1,4 +1,4 @@
-"""The figures of links, of any kind of run: how busy they were, and at which levels."""
+"""The figures of links, for every kind of run: how busy they were, and at which levels."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,10 +20,8 @@ BUSIEST: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class LinkLoad:
-    """The load of links over time: by port, the mean rate in model Gb/s as (8, `TIME_BINS`), by level.
-
-    `edges` are those of the bins, in seconds.
-    """
+    """The load of links over time. `gbps` has each port's mean rate in model Gb/s, by level and time bin,
+    with shape (8, `TIME_BINS`); `edges` are the edges of the bins in seconds."""
 
     series: Series
     edges: FloatArray
@@ -31,7 +29,8 @@ class LinkLoad:
 
 
 def link_loads(series: Sequence[Series]) -> list[LinkLoad]:
-    """The loads, under each series, of the `MAX_LINKS` busiest links of the first one that was sampled."""
+    """Return the load of the same links in each series whose links were sampled: the `MAX_LINKS` busiest
+    links of the first such series."""
     sampled = [one for one in series if len(one.tables.links)]
     if not sampled:
         return []
@@ -43,7 +42,8 @@ def link_loads(series: Sequence[Series]) -> list[LinkLoad]:
 
 @figure_style
 def links_figure(loads: Sequence[LinkLoad]) -> str:
-    """Heat map of the utilisation of links over time, one panel per policy."""
+    """Draw a heat map of the links over time, one panel per series: their utilisation, or Gb/s if the rate
+    of a link is not known."""
     if not loads:
         return ""
     ports = sorted(loads[0].gbps, key=_natural)
@@ -51,7 +51,7 @@ def links_figure(loads: Sequence[LinkLoad]) -> str:
     figure, panels = new_figure(len(binned), 1, height=0.6 + 0.125 * len(ports), sharex=True)
     nominal = all(port in one.link_gbps for one, _, _ in binned for port in ports)
     peak = max(float(rates[p].sum(axis=0).max()) for _, _, rates in binned for p in rates)
-    # From clear to strong, so that an idle link is the page's own colour, whichever that is.
+    # From transparent to opaque, so that an idle link has the colour of the page, light or dark.
     cmap = LinearSegmentedColormap.from_list("load", [(0.18, 0.5, 0.76, 0.0), (0.18, 0.5, 0.76, 1.0)])
     for axes, (one, edges, rates) in zip(panels, binned, strict=True):
         image = np.array(
@@ -76,12 +76,12 @@ def links_figure(loads: Sequence[LinkLoad]) -> str:
         axes.set_title(one.label)
         figure.colorbar(drawn, ax=axes, pad=0.01, fraction=0.025, label="utilisation" if nominal else "Gb/s")
     panels[-1].set_xlabel("time (s)")
-    return svg(figure, "Utilisation of every link over time")
+    return svg(figure, "Utilisation of links over time")
 
 
 @figure_style
 def busiest_links_figure(loads: Sequence[LinkLoad]) -> str:
-    """The rate of the links that carried most, stacked by level: rows are links, columns policies."""
+    """Draw the rates of the links that carried most, stacked by level: a panel per link and series."""
     if not loads:
         return ""
     binned = [(load.series, load.edges, load.gbps) for load in loads]
@@ -102,7 +102,7 @@ def busiest_links_figure(loads: Sequence[LinkLoad]) -> str:
 
 
 def _sent_bytes(one: Series) -> dict[str, int]:
-    """What each port has sent by the last sample, in wire bytes."""
+    """Bytes on the wire that each port has sent by the last sample."""
     counters: dict[tuple[str, int], int] = {}
     for part in one.tables.links.parts(["port", "level", "sent_wire_bytes"]):
         most = part.group_by(["port", "level"]).aggregate([("sent_wire_bytes", "max")])
@@ -132,6 +132,6 @@ def _busiest(rates: dict[str, FloatArray]) -> list[str]:
 
 
 def _natural(port: str) -> list[tuple[str, int]]:
-    """Sort key: what leaves servers first, then switches, and h2 before h10."""
+    """Sort key: ports of servers before ports of switches, and h2 before h10."""
     ends = port.split("->")
     return [(end.rstrip("0123456789"), int("".join(c for c in end if c.isdigit()) or 0)) for end in ends]

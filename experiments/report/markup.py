@@ -1,4 +1,4 @@
-"""HTML as a type of its own: what came from a run is escaped on the way into it."""
+"""A type for HTML: whatever is not of this type is escaped."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -9,12 +9,12 @@ class Markup(str):
 
 
 def html(value: object) -> Markup:
-    """`value` as HTML, escaped unless it is `Markup`."""
+    """Return `value` as HTML, escaped unless it is `Markup`."""
     return value if isinstance(value, Markup) else Markup(escape(str(value)))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, text_columns: int) -> Markup:
-    """A table whose first `text_columns` columns are text and whose others are numbers."""
+    """Return a table whose first `text_columns` columns are text and the others numbers."""
 
     def line(tag: str, cells: Sequence[object]) -> str:
         return "".join(
@@ -30,5 +30,5 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, text_col
 
 
 def keyed(colour: str, text: object) -> Markup:
-    """`text` behind a patch of the colour that stands for it in the figures."""
+    """Return `text` after a patch of its colour in the figures."""
     return Markup(f"<i class=key style='background:{colour}'></i>{html(text)}")

@@ -1,5 +1,5 @@
-"""The figures of a micro workload: when each flow ran, at which level, how its bytes arrived, and of
-coflows how long they took."""
+"""The figures of micro workloads (when each flow ran and at which level, how its bytes arrived) and of
+coflows (how long they took)."""
 
 import heapq
 from collections import defaultdict
@@ -24,13 +24,13 @@ from testbed.record import FlowRow
 
 
 def _first_flows(one: Series) -> list[FlowRow]:
-    """The first `MOST_FLOWS` to be submitted, in that order."""
+    """The first `MOST_FLOWS` flows by submit time."""
     return heapq.nsmallest(MOST_FLOWS, one.tables.flows, key=lambda flow: (flow.submit_ns, flow.id))
 
 
 @figure_style
 def timeline_figure(series: Sequence[Series]) -> str:
-    """One bar per flow from permit to finish, coloured by level; a thin line from its submit."""
+    """Draw a bar per flow from permit to finish, coloured by level, after a thin line from its submit."""
     shown_of = [_first_flows(one) for one in series]
     most = max(map(len, shown_of))
     figure, panels = new_figure(len(series), 1, height=0.9 + 0.2 * most, sharex=True)
@@ -62,7 +62,7 @@ def timeline_figure(series: Sequence[Series]) -> str:
 
 @figure_style
 def received_figure(series: Sequence[Series]) -> str:
-    """Bytes received so far by each flow, over time; empty when no progress was recorded."""
+    """Draw the received bytes of each flow over time; the empty string if no progress was recorded."""
     followed = [one for one in series if len(one.tables.progress)]
     if not followed:
         return ""
@@ -95,7 +95,7 @@ def received_figure(series: Sequence[Series]) -> str:
 
 @figure_style
 def coflows_figure(series: Sequence[Series]) -> str:
-    """The completion times of coflows as distributions."""
+    """Draw the distributions of coflow completion times."""
     figure, (axes,) = new_figure(1, 1, height=2.7)
     for one in series:
         times = one.distributions.coflow_ns

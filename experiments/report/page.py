@@ -1,4 +1,4 @@
-"""What every report page is made of: the frame, its sections and figures. It opens offline."""
+"""The parts of every page: its frame, sections and figures. A page opens offline."""
 
 from collections.abc import Sequence
 from html import escape
@@ -9,7 +9,7 @@ from experiments.report.markup import Markup, html
 
 
 def page(*, title: str, subtitle: str, verdict: Markup, sections: Sequence[Markup]) -> str:
-    """The page as text; `title` and `subtitle` are plain text, the rest is HTML."""
+    """Return the page as text. `title` and `subtitle` are plain text, the rest is HTML."""
     folder = files("experiments.report") / "templates"
     return Template((folder / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
@@ -21,13 +21,13 @@ def page(*, title: str, subtitle: str, verdict: Markup, sections: Sequence[Marku
 
 
 def section(title: str, *parts: Markup) -> Markup:
-    """Nothing where the parts are empty."""
+    """Return a section; empty if all its parts are empty."""
     body = "".join(parts)
     return Markup(f"<section><h2>{html(title)}</h2>{body}</section>") if body else Markup("")
 
 
 def figure(svg: str, caption: str) -> Markup:
-    """Nothing where there is no picture."""
+    """Return a figure; empty if `svg` is empty."""
     if not svg:
         return Markup("")
     return Markup(

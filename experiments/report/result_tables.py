@@ -1,4 +1,4 @@
-"""The tables of a report with a line for each run: means, shares and counts."""
+"""The tables with a line for each run: means, shares and counts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,8 @@ from experiments.results.readable_numbers import duration, pruned_in_words, shar
 
 
 def summary(series: Sequence[Series]) -> Markup:
-    """One line per series; the small figures are changes against the first one."""
+    """Table with a line per series, followed by its SLO classes. Small numbers are changes from the first
+    series."""
     first = series[0].run
     rows: list[Sequence[object]] = []
     for one in series:
@@ -36,7 +37,7 @@ def summary(series: Sequence[Series]) -> Markup:
 
 
 def _class_row(name: str, found: dict[str, Any]) -> Sequence[object]:
-    """The requests of one SLO class, below the line of all."""
+    """The line of one SLO class, below the line of all requests."""
     return (
         Markup(f"&emsp;{html(name)}"),
         f"{found['completed']}/{found['requests']}",
@@ -47,7 +48,7 @@ def _class_row(name: str, found: dict[str, Any]) -> Sequence[object]:
 
 
 def tpot(series: Sequence[Series]) -> Markup:
-    """The time per output token of each series; nothing where decoding is not modelled."""
+    """Table of the time per output token; empty if no series has one."""
     told = [(one, one.run.get("tpot_s") or {}) for one in series]
     rows = [
         (one.named, *(duration(times[name]) for name in ("mean", "p50", "p99")))
@@ -61,13 +62,13 @@ def tpot(series: Sequence[Series]) -> Markup:
 
 
 def left_out(series: Sequence[Series]) -> Markup:
-    """How many requests warm up and are in no number of the page; nothing where none does."""
+    """A sentence on how many requests are warm-up and not measured; empty if none are."""
     counts = sorted({one.run.get("counts", {}).get("warmup", 0) for one in series} - {0})
     return Markup("".join(f"<p>Left out: the first {count} requests, which warm up.</p>" for count in counts))
 
 
 def pruned(series: Sequence[Series]) -> Markup:
-    """How many requests of each series were pruned; nothing where none was."""
+    """A sentence per series on how many requests were pruned; empty if none were."""
     told = [(one, one.run.get("counts", {})) for one in series]
     return Markup(
         "".join(
@@ -77,7 +78,7 @@ def pruned(series: Sequence[Series]) -> Markup:
 
 
 def micro_flows(series: Sequence[Series]) -> Markup:
-    """The flows of a micro workload, `MOST_FLOWS` at most of each series."""
+    """Table of the flows of a micro workload, at most `MOST_FLOWS` per series."""
     rows = [
         (
             one.named,
@@ -98,7 +99,7 @@ def micro_flows(series: Sequence[Series]) -> Markup:
 
 
 def coflows(series: Sequence[Series]) -> Markup:
-    """One line per series of coflows; the small figure is the change against the first one."""
+    """Table with a line per series of coflows. The small number is the change from the first series."""
     first = series[0].run["coflow_completion_s"]["mean"]
     rows = []
     for one in series:
@@ -119,7 +120,7 @@ def coflows(series: Sequence[Series]) -> Markup:
 
 
 def caches(series: Sequence[Series]) -> Markup:
-    """What the prefix caches were good for: a line per series and unit, and for several units their sum."""
+    """Table of prefix cache use: a line per series and unit, and the sum of several units."""
     rows: list[Sequence[object]] = []
     for one in series:
         cache = one.run.get("cache") or {}
@@ -140,18 +141,18 @@ def caches(series: Sequence[Series]) -> Markup:
                 )
             )
     if not rows:
-        return Markup("<p>Nothing is known of the prefix caches of this run.</p>")
+        return Markup("<p>This run recorded nothing about prefix caches.</p>")
     headings = ["policy", "unit", "requests", "prompt tokens", "on the replica", "fetched (S1)", "missed"]
     return table([*headings, "evicted blocks"], rows, text_columns=2)
 
 
 def _of(tokens: int, reusable: int) -> Markup:
-    """Tokens, and below them what share they are of the tokens that could have been reused."""
+    """Tokens, and below them their share of the tokens that could have been reused."""
     return Markup(f"{tokens:,}<small>{share(tokens / reusable if reusable else None)}</small>")
 
 
 def _against(value: float | None, reference: float | None) -> Markup:
-    """A duration, and below it the change against the first series."""
+    """A duration, and below it the change from the first series."""
     text = html(duration(value))
     if value is None or not reference or value == reference:
         return text

@@ -1,7 +1,7 @@
-"""The report on runs: one HTML file with everything in it, made from run directories alone.
+"""The report on runs: one self-contained HTML file, made from run directories alone.
 
-It opens offline, on a phone, in dark mode and on paper. The page is `templates/report.html`, its
-looks are `templates/report.css`; figures are inline SVG.
+It is readable offline, on a phone, in dark mode and on paper. The page's template is
+`templates/report.html`, its style `templates/report.css`; figures are inline SVG.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,16 @@ from experiments.results.reading import RunDirectory, read_run
 
 
 def write_report(dirs: list[Path], out: Path) -> Path:
-    """Compare the runs of all `dirs` in one page at `out`, and return `out`.
+    """Write a page that compares the runs of all `dirs` to `out`, and return `out`.
 
-    Raises `UserError` for a directory that holds no finished run, `OSError` when `out` cannot be
-    written.
+    Raises `UserError` for a directory that holds no finished run, `OSError` if `out` cannot be written.
     """
     write_text(out, render_report([read_run(path) for path in dirs]))
     return out
 
 
 def render_report(directories: Sequence[RunDirectory]) -> str:
-    """The page as text. Raises `UserError` when there is no run to show."""
+    """Return the page as text. Raises `UserError` if there is no run to show."""
     series = series_of(directories)
     if not series:
         raise UserError("nothing to report: no run in the given directories")
@@ -74,12 +73,12 @@ def _serving_sections(series: Sequence[Series]) -> list[Markup]:
             figure(
                 serving_figures.ttft_figure(series),
                 "Share of all arrived requests with a TTFT of at most x. A request without a first "
-                "token counts as a miss: its curve ends below 1.",
+                "token counts as a miss: the curve then ends below 1.",
             ),
             figure(
                 serving_figures.arrivals_figure(series),
-                "Each request at its arrival; above the dashed line its SLO was missed. A cross has "
-                "no first token.",
+                "Each request at its arrival. Above the dashed line it missed its SLO; a cross is a "
+                "request without a first token.",
             ),
             Markup("<h3>Furthest from their SLO</h3>"),
             example_tables.slowest(series),
@@ -90,13 +89,13 @@ def _serving_sections(series: Sequence[Series]) -> list[Markup]:
             "Stages",
             figure(
                 serving_figures.stages_figure(series),
-                "From the submit of a flow to its last byte, waits for a lane and a permit included.",
+                "From the submit of a flow to its last byte, including its waits for a lane and a permit.",
             ),
             figure(
                 serving_figures.waits_figure(series),
-                "Left: time compute stood still for reused KV, the slowest rank of a batch. Middle: "
-                "from the last member ready to the last one done. Right: S3 against its deadline; "
-                "far right is bandwidth that another flow could have used.",
+                "Left: how long the slowest rank of a batch waited for reused KV. Middle: from the moment "
+                "the last member is ready to the end of the last one. Right: how long before its deadline "
+                "an S3 flow finished; far to the right, another flow could have used its bandwidth.",
             ),
         ),
         section(
@@ -123,7 +122,7 @@ def _links_section(series: Sequence[Series]) -> Markup:
         ),
         figure(
             link_figures.busiest_links_figure(loads),
-            "The links that carried most, by level. Rates are model rates with framing included.",
+            "The links that carried most, by level. Rates are model rates and include framing.",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""One line in the report's figures and tables: a policy's run in one directory."""
+"""A line in the report's figures and tables: a policy's run in one directory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from experiments.results.requests import counted
 from testbed.record import RequestRow
 
 MOST_FLOWS = 200
-"""Of a micro workload that a page shows, which has a line for each."""
+"""Most flows of a micro workload that a page shows; each has a line of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """`run` is its entry in `summary.json`, `label` tells it apart from every other series."""
+    """A policy's run to compare. `run` is its entry in `summary.json`; every series has its own `label`."""
 
     label: str
     colour: str
@@ -30,7 +30,7 @@ class Series:
 
     @property
     def named(self) -> Markup:
-        """The label, behind the colour of the series."""
+        """The label, after a patch of the series' colour."""
         return keyed(self.colour, self.label)
 
     @property
@@ -39,17 +39,19 @@ class Series:
 
     @property
     def requests(self) -> list[RequestRow]:
-        """Those that count: without the warm-up."""
+        """The measured requests: all but the warm-up."""
         return counted(self.tables.requests)
 
     @property
     def is_coflows(self) -> bool:
-        """Coflows are told by their completion times: of their flows there may be very many."""
+        """Whether the run is of coflows. A report shows their completion times rather than all flows, of
+        which there may be very many."""
         return bool(self.run.get("coflows"))
 
 
 def series_of(directories: Sequence[RunDirectory]) -> list[Series]:
-    """All runs of all directories, in order; the directory is part of a label that is there twice."""
+    """Return the runs of all directories, in order. If a policy occurs twice, its labels name the
+    directory."""
     found = [(directory, run) for directory in directories for run in directory.summary["runs"]]
     policies = [run["policy"] for _, run in found]
     labels: list[str] = []

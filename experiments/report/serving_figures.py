@@ -1,7 +1,4 @@
-"""The figures of a serving report. Each takes the series to compare and gives one `<svg>`.
-
-A figure that nothing can be drawn in is the empty string, and the page leaves it out.
-"""
+"""The figures of a serving report. Each takes the series to compare and returns one `<svg>`."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,13 +27,13 @@ from experiments.results.levels import decisions_by_flow, level_periods
 from experiments.results.statistics import FloatArray
 
 SAMPLE: Final = 50_000
-"""Flows that a figure of single flows is drawn from, at most."""
+"""Most flows that `levels_figure` is drawn from."""
 _SAMPLE_SEED: Final = 1
 
 
 @figure_style
 def ttft_figure(series: Sequence[Series]) -> str:
-    """TTFT, and TTFT over its own SLO, as distributions over all arrived requests."""
+    """Draw the distributions of TTFT and of TTFT / SLO over all arrived requests."""
     figure, (left, right) = new_figure(1, 2, height=2.7)
     for one in series:
         rows = [row for row in one.requests if row.ttft_ns is not None]
@@ -57,7 +54,7 @@ def ttft_figure(series: Sequence[Series]) -> str:
 
 @figure_style
 def arrivals_figure(series: Sequence[Series]) -> str:
-    """TTFT over SLO of each request against its arrival; a cross on top has no first token."""
+    """Draw TTFT / SLO of each request at its arrival; a cross on top is a request without a first token."""
     figure, (axes,) = new_figure(1, 1, height=2.4)
     rows = [row for one in series for row in one.requests]
     ratios = [row.ttft_ns / row.slo_ns for row in rows if row.ttft_ns is not None and row.slo_ns]
@@ -84,7 +81,7 @@ def arrivals_figure(series: Sequence[Series]) -> str:
 
 @figure_style
 def stages_figure(series: Sequence[Series]) -> str:
-    """Submit to finish of the flows, per stage."""
+    """Draw the distributions of flow times from submit to finish, a panel per stage."""
     figure, panels = new_figure(1, len(Stage), height=2.5)
     for axes, stage in zip(panels, Stage, strict=True):
         for one in series:
@@ -100,7 +97,7 @@ def stages_figure(series: Sequence[Series]) -> str:
 
 @figure_style
 def waits_figure(series: Sequence[Series]) -> str:
-    """What prefill waits for (exposed S1 by layer, collective times) and how early S3 is."""
+    """Draw what prefill waits for (exposed S1 by layer, CCT) and how early S3 flows finish."""
     figure, (exposed, cct, early) = new_figure(1, 3, height=2.5)
     for one in series:
         found = one.distributions
@@ -120,7 +117,7 @@ def waits_figure(series: Sequence[Series]) -> str:
 
 @figure_style
 def levels_figure(series: Sequence[Series]) -> str:
-    """Mean number of flows being sent at each level, over time."""
+    """Draw the mean number of flows in flight at each level over time."""
     figure, panels = new_figure(len(series), 1, height=1.7, sharex=True)
     end = max(one.run["duration_s"] for one in series)
     edges = np.linspace(0.0, max(end, 1e-9), TIME_BINS + 1)
@@ -136,7 +133,7 @@ def levels_figure(series: Sequence[Series]) -> str:
 
 
 def sampled_text(series: Sequence[Series]) -> str:
-    """From how many flows `levels_figure` is drawn; nothing where it is from all."""
+    """Return which series `levels_figure` draws from a sample of the flows; empty if none."""
     parts = [
         f" {one.label}: a sample of {SAMPLE:,} of {total:,} flows."
         for one in series
@@ -146,7 +143,10 @@ def sampled_text(series: Sequence[Series]) -> str:
 
 
 def active_flows(one: Series, edges: FloatArray) -> FloatArray:
-    """(8, bins): flows in flight at each level, averaged over each bin; of many flows, from a sample."""
+    """Return the mean number of flows in flight by level and bin, as (8, bins).
+
+    If there are more than `SAMPLE` flows, it is estimated from a sample.
+    """
     flows = one.tables.flows.sample(SAMPLE, seed=_SAMPLE_SEED)
     decisions = decisions_by_flow(
         row
@@ -162,14 +162,14 @@ def active_flows(one: Series, edges: FloatArray) -> FloatArray:
     stands_for = len(one.tables.flows) / max(1, len(flows))
     active = np.zeros((len(Level), len(edges) - 1))
     for level in starts:
-        # Flow-seconds up to t: what the starts before t contribute less what the ends take back.
+        # Flow-seconds up to each edge: the time since all starts less the time since all ends.
         served = _ramp(starts[level], edges) - _ramp(ends[level], edges)
         active[level] = stands_for * np.diff(served) / np.diff(edges)
     return active
 
 
 def _ramp(times_ns: Sequence[int], at: FloatArray) -> FloatArray:
-    """Sum over all times of max(0, t - time), at each t, in seconds."""
+    """The sum of max(0, t - time) over all times, in seconds, at each t of `at`."""
     times = np.sort(np.asarray(times_ns, dtype=np.float64)) / 1e9
     before = np.searchsorted(times, at)
     sums = np.concatenate(([0.0], np.cumsum(times)))

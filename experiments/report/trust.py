@@ -1,4 +1,4 @@
-"""Whether the numbers of a report can be believed: the banner on top, and every check with its bound."""
+"""Whether to trust the numbers of a report: the banner at the top, and all checks with their bounds."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from experiments.results.reading import RunDirectory
 
 
 def verdict(directories: Sequence[RunDirectory]) -> Markup:
-    """The banner: whether the numbers can be believed, and if not, why and what to change."""
+    """Return the banner: whether the numbers can be trusted, and if not, why and what to change."""
     failed = [
         (run["policy"], check)
         for directory in directories
@@ -20,7 +20,7 @@ def verdict(directories: Sequence[RunDirectory]) -> Markup:
     if all(directory.summary["faithful"] for directory in directories):
         return Markup(
             "<div class='verdict ok'><b>Faithful.</b> Every fidelity check of every run is within "
-            "its bounds; they are listed at the end.</div>"
+            "its bounds; the checks are listed at the end.</div>"
         )
     items = "".join(
         f"<li><b>{html(policy)}</b>: {html(check['name'])} is {html(check_value(check))}, wanted "
@@ -34,7 +34,7 @@ def verdict(directories: Sequence[RunDirectory]) -> Markup:
 
 
 def checks(series: Sequence[Series]) -> Markup:
-    """Every fidelity check with its bound."""
+    """Table of every fidelity check with its bound."""
     rows = [
         (
             one.named,

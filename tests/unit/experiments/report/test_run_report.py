@@ -1,4 +1,4 @@
-"""The report is one page that needs nothing else, says what the tables say, and escapes what it shows."""
+"""The report is one self-contained page, agrees with the tables, and escapes what it shows."""
 
 import re
 from html.parser import HTMLParser
@@ -26,7 +26,7 @@ VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """Checks that elements close in order; collects text and every address the page refers to."""
+    """Checks that elements close in order; collects the text and every address that the page refers to."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -107,8 +107,8 @@ def test_the_sections_of_a_serving_report_are_there(page: Page) -> None:
 
 
 def test_the_prefix_caches_are_there_by_unit_and_in_all(page: Page) -> None:
-    """8 requests, 512 tokens of each local, 512 fetched and, as many, missed: 4,096 each, a third of
-    them; half of that on each of two units, which evicted 7 blocks each."""
+    """8 requests with 512 local, 512 fetched and 512 missed tokens: 4,096 of each kind, a third of all;
+    half of that on each of two units, which evicted 7 blocks each."""
     for line in ("p0 4 8,192 2,048 33.3 % 2,048 33.3 % 2,048 33.3 % 7", "all 8 16,384 4,096 33.3 %"):
         assert line in page.text
 
@@ -129,8 +129,8 @@ def test_figures_follow_the_colours_of_the_page(run: Path) -> None:
 
 
 def test_a_figure_of_a_sample_says_so(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """8 requests in 4 batches: 3 layers x (4 S1 + 4 S2) x 4 + 3 x 8 S3 are 120 flows under `fair`; with 8
-    layers under `mfs` 320."""
+    """8 requests in 4 batches: 3 layers x (4 S1 + 4 S2) x 4 + 3 x 8 S3 are 120 flows under `fair`, and 320
+    with 8 layers under `mfs`."""
     assert "a sample of" not in Page((run / "report.html").read_text()).text
     monkeypatch.setattr(serving_figures, "SAMPLE", 200)
     text = Page(write_report([run], tmp_path / "sampled.html").read_text()).text
@@ -140,7 +140,7 @@ def test_a_figure_of_a_sample_says_so(run: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_a_sample_stands_for_all_flows(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn from half of the flows, the flow-seconds of a run are about the same."""
+    """Estimated from half of the flows, the flow-seconds of a run stay about the same."""
     _, mfs = series_of([read_run(run)])
     edges = np.linspace(0.0, mfs.run["duration_s"], 11)
     whole = serving_figures.active_flows(mfs, edges).sum()
