@@ -1,1 +1,1 @@
-"""A scenario at every combination of values: planning cells, running them, and what they bring back."""
+"""Sweeps: a scenario at every combination of values. Plans cells, runs them, collects their results."""

@@ -1,8 +1,8 @@
-"""One cell of a sweep: what a worker process does, and what it leaves behind.
+"""One cell of a sweep: what a worker process runs, and the files it leaves.
 
-A cell has a directory of its own. `cell.json` is written last and whole: a cell is over when it is
-there, and finished when it holds no error. So nothing has to travel back from a worker, and a sweep
-that is killed loses only the cells that were running.
+A cell has a directory of its own. Its `cell.json` is written last and in one piece: the cell has ended
+once the file is there, and has finished if the file holds no error. So a worker need not return anything,
+and a killed sweep loses only the cells that were running.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _LOOK_S = 0.5
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a cell ended: `cell.json`. `error` is None for one that finished; `wall_s` is what it took."""
+    """How a cell ended, as in `cell.json`. `error` is None if it finished; `wall_s` is how long it took."""
 
     policy: str
     values: dict[str, Any]
@@ -44,7 +44,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def outcome_of(directory: Path) -> Outcome | None:
-    """How the cell in `directory` ended, None where it has not, or what tells of it is damaged."""
+    """Return how the cell in `directory` ended; None if it has not, or if its `cell.json` is damaged."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return msgspec.json.decode((directory / "cell.json").read_bytes(), type=Outcome)
     return None
@@ -55,21 +55,21 @@ def cell_directory(directory: Path, cell: Cell) -> Path:
 
 
 def outcomes(directory: Path, plan: Plan) -> dict[str, Outcome]:
-    """By name, how the cells that are over have ended, in the order of the plan."""
+    """Return the outcomes of the cells that have ended, by cell name, in the order of the plan."""
     found = {cell.name: outcome_of(cell_directory(directory, cell)) for cell in plan.cells}
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
 
 def run_cell(cell: Cell, directory: Path, tables: bool, owner: int) -> None:
-    """Run `cell` and leave its summary in `directory`, or with `tables` all that a run directory has.
+    """Run `cell` and write its summary to `directory`, or with `tables` all files of a run directory.
 
-    Whatever is wrong with the cell itself ends in its `cell.json`. Raises `OSError` where that cannot be
-    written, or the disk is full. `owner` is the process of the sweep, on its machine.
+    Errors of the cell itself are recorded in its `cell.json`. Raises `OSError` if that cannot be written or
+    the disk is full. `owner` is the process id of the sweep on its machine.
     """
     _end_with(owner)
     began = time.monotonic()
     error = trace = None
-    shutil.rmtree(directory, ignore_errors=True)  # what an earlier try left
+    shutil.rmtree(directory, ignore_errors=True)  # left by an earlier try
     directory.mkdir(parents=True)
     try:
         if tables:
@@ -108,7 +108,7 @@ def _with_tables(cell: Cell, directory: Path) -> None:
 
 
 def _summary(cell: Cell) -> Summary:
-    """Without placement and links, which are those of the scenario and would be most of the file."""
+    """Leave out placement and links: they follow from the scenario and would be most of the file."""
     scenario, resolved = cell.scenario, _resolved(cell)
     fabric = FABRICS[scenario.fabric]()
     job = next(job for job in resolved.jobs if job.policy == cell.policy)
@@ -123,13 +123,13 @@ def _summary(cell: Cell) -> Summary:
 
 
 _last: tuple[str, Resolved] | None = None
-"""The point this process had last: its workload is that of every policy's cell, and is made once."""
+"""The last point that this process resolved: the cells of its policies share one workload."""
 
 
 def _resolved(cell: Cell) -> Resolved:
     global _last
     if _last is None or _last[0] != cell.point:
-        _last = None  # before the next is made: one is enough in memory
+        _last = None  # before the next is made, so that memory holds one at a time
         _last = (cell.point, resolve(cell.scenario))
     return _last[1]
 
@@ -138,9 +138,9 @@ _watched = False
 
 
 def _end_with(owner: int) -> None:
-    """In a worker that `owner` started: end when it does, however it does, and leave Ctrl-C to it.
+    """In a worker that `owner` started: exit when `owner` exits for any reason, and ignore Ctrl-C.
 
-    On another machine, or in the sweep's own process, there is nothing to do.
+    Does nothing on another machine or in the sweep's own process.
     """
     global _watched
     if _watched or os.getppid() != owner:

@@ -1,4 +1,4 @@
-"""The directory of a sweep: new or empty, or one that holds this very sweep, to go on with it."""
+"""The directory of a sweep: new or empty, or one with the same sweep to continue."""
 
 import contextlib
 import fcntl
@@ -17,10 +17,10 @@ from experiments.sweep.plan import Plan
 
 @contextlib.contextmanager
 def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[None]:
-    """Take `directory` for the sweep: a new or empty one, or one that holds this very sweep, to go on.
+    """Lock `directory` for the sweep. It must be new or empty, or hold the same sweep, which continues.
 
-    Raises `UserError` for a directory of another sweep or of something else, or that another `mfs`
-    works in.
+    The same sweep has the same cells, made by the same code from the same files. Raises `UserError` for any
+    other directory, for one that another `mfs sweep` has locked, and for one that cannot be written.
     """
     code = code_version()
     identity = {
@@ -41,10 +41,10 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[N
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"--out {directory}: another `mfs sweep` is at work there") from None
+            raise UserError(f"--out {directory}: another `mfs sweep` is running there") from None
         known = _known_plan(directory)
         if known is None and any(directory.iterdir()):
-            raise UserError(f"--out {directory}: is not empty and holds no sweep; name one that is")
+            raise UserError(f"--out {directory}: is not empty and holds no sweep; name another directory")
         if known is not None:
             _refuse_another(directory, known, identity)
         if known is None:
@@ -56,15 +56,15 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[N
 
 
 def _refuse_another(directory: Path, known: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Raises `UserError` where `directory` holds what must not be mixed with this sweep, and says why."""
+    """Raise `UserError`, with the reason, if the cells in `directory` must not be mixed with this sweep."""
     different = [key for key in identity if known.get(key) != identity[key]]
     if not different:
         return
     where = f"--out {directory}"
     if {"cells", "tables"}.intersection(different):
         raise UserError(
-            f"{where}: holds another sweep ({known.get('command')}); to go on with that one, use the same"
-            " options, else name another directory"
+            f"{where}: holds another sweep ({known.get('command')}); to continue that one, use the same"
+            " options; otherwise name another directory"
         )
     if different == ["files"]:
         then, now = known.get("files") or {}, identity["files"]

@@ -1,4 +1,4 @@
-"""What runs the cells of a sweep side by side: joblib with one of its backends."""
+"""Running the cells of a sweep in parallel: joblib with one of its backends."""
 
 import contextlib
 import enum
@@ -13,7 +13,7 @@ from experiments.errors import UserError
 
 
 class Engine(enum.StrEnum):
-    """The backends that are treated each in its own way; joblib may know others."""
+    """The backends of joblib that the sweep treats specially; joblib may have others."""
 
     LOKY = "loky"
     RAY = "ray"
@@ -25,8 +25,8 @@ _PACKAGES: dict[str, str] = {Engine.RAY: '"ray[default]"', Engine.DASK: '"dask[d
 
 @contextlib.contextmanager
 def engine(backend: str) -> Iterator[None]:
-    """joblib with `backend`, connected. A cluster is found where its own tools look for it, in `RAY_ADDRESS`
-    or `DASK_SCHEDULER_ADDRESS`. Raises `UserError` for an engine that is not there."""
+    """Configure joblib with `backend`. Clusters are found where their own tools look for them, in
+    `RAY_ADDRESS` or `DASK_SCHEDULER_ADDRESS`. Raises `UserError` for a backend that is not available."""
     options: dict[str, Any] = {}
     try:
         if backend == Engine.RAY:
@@ -38,7 +38,7 @@ def engine(backend: str) -> Iterator[None]:
 
             if "DASK_SCHEDULER_ADDRESS" not in os.environ:
                 raise UserError(
-                    "--backend dask: set DASK_SCHEDULER_ADDRESS to the scheduler's, as in tcp://HOST:8786"
+                    "--backend dask: set DASK_SCHEDULER_ADDRESS to the scheduler, as in tcp://HOST:8786"
                 )
             options["scheduler_host"] = os.environ["DASK_SCHEDULER_ADDRESS"]
         configured = joblib.parallel_config(backend=backend, **options)
@@ -48,6 +48,6 @@ def engine(backend: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         raise UserError(f"--backend {backend}: {error}") from None
     with configured, warnings.catch_warnings():
-        # Of workers that are restarted because they had grown: nothing a user could act on.
+        # joblib warns when it restarts a worker that has grown, which users can do nothing about.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         yield

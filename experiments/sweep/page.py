@@ -1,4 +1,4 @@
-"""The page of a sweep: measures against the first key that was swept over, a line per policy."""
+"""The page of a sweep: measures against the first swept key, a line per policy."""
 
 from collections.abc import Sequence
 from html import escape
@@ -22,7 +22,7 @@ _MS_PER_S: Final = 1e3
 
 
 def write_page(directory: Path, plan: Plan, rows: Sequence[CellRow], *, command: str) -> Path:
-    """Write `sweep.html` into `directory` and return its path. Raises `OSError` where it cannot be."""
+    """Write `sweep.html` into `directory` and return its path. Raises `OSError` if it cannot be written."""
     path = directory / "sweep.html"
     write_text(path, render_page(plan, rows, command=command))
     return path
@@ -30,12 +30,12 @@ def write_page(directory: Path, plan: Plan, rows: Sequence[CellRow], *, command:
 
 def render_page(plan: Plan, rows: Sequence[CellRow], *, command: str) -> str:
     replicates = replicates_of(plan, rows)
-    spread = f" Lines are means over {plan.seeds} seeds, bands the least and the most." if plan.seeds else ""
+    spread = f" Lines are means over {plan.seeds} seeds; bands from least to most." if plan.seeds else ""
     sections = [section("Results", _results(plan, replicates))]
     if replicates:
         first = _axis_key(plan) or "policy"
         caption = f"Against {first}.{spread}" + (
-            f" The first {MOST_ROWS} of the other keys' combinations." if len(_rows(plan)) > MOST_ROWS else ""
+            f" Only {MOST_ROWS} combinations of the other keys." if len(_rows(plan)) > MOST_ROWS else ""
         )
         drawn = figure(_measures_figure(plan, replicates), caption)
         sections.insert(0, section("Against what was swept", drawn))
@@ -108,7 +108,7 @@ def _axis_key(plan: Plan) -> str | None:
 
 
 def _rows(plan: Plan) -> list[dict[str, Any]]:
-    """The combinations of what is swept over besides the first key and the seed: a row of panels each."""
+    """The combinations of the swept keys other than the first and the seed. Each has a row of panels."""
     rows: list[dict[str, Any]] = [{}]
     for one in plan.over:
         if one.key in plan.keys[1:]:
@@ -155,7 +155,7 @@ def _measures_figure(plan: Plan, replicates: Sequence[Replicates]) -> str:
 
 
 def _place(one: Replicates, key: str | None, values: Sequence[Any], numeric: bool, policy: int) -> float:
-    """Where replicates stand on the x axis: at its number, else at the place of its value or its policy."""
+    """The x of replicates: the value of `key` if numeric, else its index; without a key, the policy."""
     if key is None:
         return policy
     value = one.values[key]
@@ -171,5 +171,5 @@ def _draw(axes: Any, points: Sequence[tuple[float, Spread]], name: Measure, poli
     axes.plot(x, mean, color=colour, linewidth=1.6, marker="o", ms=3.5, label=policy)
     if least != most:
         axes.fill_between(x, least, most, color=colour, alpha=0.15, linewidth=0)
-        if len(x) == 1:  # a band of no width is not seen
+        if len(x) == 1:  # a band of zero width is invisible
             axes.vlines(x, least, most, color=colour, linewidth=1.2)

@@ -1,4 +1,4 @@
-"""What a sweep consists of: the points of a product of values, and a cell per point and policy."""
+"""The plan of a sweep: the points of a product of values, and a cell per point and policy."""
 
 import hashlib
 import itertools
@@ -28,7 +28,7 @@ _OWN_OPTION = {
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """A key and the values it takes (plain data, as read from YAML), in the order given."""
+    """A swept key and its values, in the order given. Values are plain data, as read from YAML."""
 
     key: str
     values: tuple[Any, ...]
@@ -41,9 +41,9 @@ class Over:
 class Cell:
     """One point of the product under one policy.
 
-    `name` is that of its directory: readable, and ending in a hash of the scenario and the policy.
-    `values` are those of the swept keys; `scenario` is the point's, with every policy of the sweep, and
-    `point` tells it from those of the other points. `command` runs this cell alone.
+    `name` is the name of its directory: readable, and ending in a hash of the scenario and the policy.
+    `values` are the values of the swept keys. `scenario` is the scenario of the point, with every policy of
+    the sweep; `point` is a hash of it without the policies. `command` runs this cell alone.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All cells: the policies of the first point, then those of the second."""
+    """All cells, point by point; the cells of a point are in the order of the policies."""
 
     scenario: str
     fabric: str
@@ -66,39 +66,40 @@ class Plan:
 
     @property
     def keys(self) -> list[str]:
-        """The swept keys but the seed, in the order given."""
+        """The swept keys without the seed, in the order given."""
         return [one.key for one in self.over if one.key != SEED]
 
     @property
     def seeds(self) -> int:
-        """How many seeds every point has: 0 where the seed is not swept over."""
+        """Seeds per point; 0 if the seed is not swept."""
         return next((len(one.values) for one in self.over if one.key == SEED), 0)
 
 
 def read_over(text: str) -> Over:
-    """`KEY=V1,V2,...` or, for numbers, `KEY=START:STOP:STEP`, both ends included (STEP is 1 if left out).
+    """Read `KEY=V1,V2,...` or, for numbers, `KEY=START:STOP:STEP`.
 
-    Raises `UserError` for a text of another form, a range that does not end, and a value given twice.
+    STEP is 1 if left out; STOP is included if a step ends there. Raises `UserError` for a text of another
+    form, a range that never ends or is too long, a value given twice, and a key with an option of its own.
     """
     key, equals, values = text.partition("=")
     key = key.strip()
     if not equals or not key or not values.strip():
         raise UserError(f"--over {text}: write it as KEY=V1,V2,... or KEY=START:STOP:STEP")
     if key in _OWN_OPTION:
-        raise UserError(f"--over {text}: {key!r} is not swept over; use {_OWN_OPTION[key]}")
+        raise UserError(f"--over {text}: {key!r} cannot be swept; use {_OWN_OPTION[key]}")
     source = f"--over {text}"
-    # A list in YAML's flow style: what is quoted or in brackets may have commas of its own.
+    # YAML's flow style, so that values in quotes or brackets may contain commas.
     listed = _range(values, source) or f"[{values}]"
     found = yaml_file.parse(listed, source).data
     texts = [as_text(value) for value in found]
     twice = next((one for i, one in enumerate(texts) if one in texts[:i]), None)
     if twice is not None:
-        raise UserError(f"{source}: {twice} is there twice")
+        raise UserError(f"{source}: {twice} is given twice")
     return Over(key, tuple(found))
 
 
 def as_text(value: Any) -> str:
-    """`value` as it would be written behind `--set KEY=`."""
+    """Return `value` as it would be written after `--set KEY=`."""
     if isinstance(value, str) and yaml_file.parse(value, value).data == value:
         return value
     return json.dumps(value, ensure_ascii=False)
@@ -112,19 +113,19 @@ def make_plan(
     policies: Sequence[str] = (),
     fabric: str,
 ) -> Plan:
-    """Read the scenario and make every cell, each checked as `load_scenario` does.
+    """Read the scenario and make all cells. Each point is checked as by `load_scenario`.
 
-    `settings` are as in `--set`; no `policies` means those of the scenario. Raises `UserError`, naming
-    the option, for what is wrong with any point.
+    `settings` are texts of `--set`; without `policies`, the scenario's own are used. Raises `UserError`,
+    naming the option, if anything is wrong with a point.
     """
     keys = [one.key for one in over]
     twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
     if twice is not None:
-        raise UserError(f"--over {twice}=...: is there twice; give all its values at once")
+        raise UserError(f"--over {twice}=...: is given twice; give all its values in one option")
     fixed = [override(text) for text in settings]
     both = next((item for item in fixed if item.key in keys), None)
     if both is not None:
-        raise UserError(f"{both.option}: {both.key!r} is swept over with --over")
+        raise UserError(f"{both.option}: {both.key!r} is already swept with --over")
     fixed.append(Override("fabric", json.dumps(fabric), f"--fabric {fabric}"))
     if policies:
         asked = " ".join(f"--policy {policy}" for policy in policies)
@@ -135,7 +136,7 @@ def make_plan(
     for one in over:
         count *= len(one.values)
     if count > MOST_CELLS:
-        raise UserError(f"the sweep would have {count} cells; {MOST_CELLS} are the most")
+        raise UserError(f"the sweep would have {count} cells; at most {MOST_CELLS} are allowed")
     base = ["mfs", "run", name_or_path, "--fabric", fabric]
     for text in settings:
         base += ["--set", text]
@@ -190,7 +191,7 @@ def _said(cell: Cell) -> str:
 
 
 def _range(values: str, source: str) -> str | None:
-    """The numbers of `START:STOP` or `START:STOP:STEP` as a list in YAML, None where `values` is no range."""
+    """Return the numbers of `START:STOP` or `START:STOP:STEP` as a YAML list; None for no range."""
     parts = values.split(":")
     try:
         start, stop, *rest = (Decimal(part.strip()) for part in parts)
@@ -202,9 +203,9 @@ def _range(values: str, source: str) -> str | None:
     if not all(number.is_finite() for number in (start, stop, step)) or step == 0:
         raise UserError(f"{source}: a range needs finite numbers and a STEP that is not 0")
     if (stop - start) * step < 0:
-        raise UserError(f"{source}: from {start} in steps of {step} there is no way to {stop}")
+        raise UserError(f"{source}: from {start} in steps of {step}, the range never reaches {stop}")
     count = int((stop - start) / step) + 1
     if count > MOST_CELLS:
-        raise UserError(f"{source}: {count} values; a sweep has {MOST_CELLS} cells at most")
-    # Decimal, so that 0.1:0.3:0.1 ends at 0.3 and every value is written as the user would.
+        raise UserError(f"{source}: {count} values; a sweep has at most {MOST_CELLS} cells")
+    # Decimal, so that 0.1:0.3:0.1 ends at 0.3 and every value is written as a user would write it.
     return f"[{', '.join(f'{start + i * step:f}' for i in range(count))}]"

@@ -1,4 +1,4 @@
-"""How far a sweep is."""
+"""The progress of a sweep."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepProgress:
-    """How far a sweep is: of `total` cells, how many are over, and how many of those have failed now.
+    """How far a sweep is: `over` of `total` cells have ended, those of earlier runs included.
 
-    `left_s` estimates the time that is left; it is None before the first cell is over.
+    `failed` counts the failures of this run. `wall_s` is the wall time so far, `left_s` an estimate of the
+    wall time left: None until a cell of this run has ended.
     """
 
     over: int
@@ -19,4 +20,4 @@ class SweepProgress:
 
 
 SweepListener = Callable[[SweepProgress], None]
-"""Told how far the sweep is; from another thread."""
+"""Called with the progress of a sweep, from another thread."""

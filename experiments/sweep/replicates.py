@@ -10,7 +10,7 @@ from experiments.sweep.plan import Plan
 from experiments.sweep.results import CellRow, Measure
 
 _LAST_RESORT = Measure.DURATION_S
-"""Shown of single flows, which have none of the other measures."""
+"""Shown only if there is no other measure, as for single flows."""
 
 TITLES = {
     Measure.SLO_ATTAINMENT: "SLO met",
@@ -20,12 +20,12 @@ TITLES = {
     Measure.COFLOW_MEAN_S: "coflow mean",
     _LAST_RESORT: "duration",
 }
-"""The measures that are shown, and what they are called."""
+"""The measures that are shown, and their headings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """A measure over the seeds of replicates: the mean, the least and the most."""
+    """Mean, least and most of a measure over the seeds of replicates."""
 
     mean: float
     least: float
@@ -34,7 +34,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicates:
-    """The cells that differ in their seed only. `spreads` lacks a measure that none of them has."""
+    """Finished cells that differ only in their seed. `spreads` omits measures that none of them has."""
 
     values: dict[str, Any]
     policy: str
@@ -43,7 +43,7 @@ class Replicates:
 
 
 def replicates_of(plan: Plan, rows: Sequence[CellRow]) -> list[Replicates]:
-    """The finished cells by point and policy, seeds together, in the order of the plan."""
+    """Group the finished cells that differ only in their seed, in the order of the plan."""
     found: dict[str, list[CellRow]] = {}
     for row in rows:
         if row["error"] is None:
@@ -65,7 +65,7 @@ def replicates_of(plan: Plan, rows: Sequence[CellRow]) -> list[Replicates]:
 
 
 def measures_of(replicates: Sequence[Replicates]) -> list[Measure]:
-    """Those of the shown measures that any of the replicates have."""
+    """Return the measures of `TITLES` that any of the replicates have."""
     found = [name for name in TITLES if any(name in one.spreads for one in replicates)]
     return [name for name in found if name != _LAST_RESORT] or found
 

@@ -1,4 +1,4 @@
-"""What a sweep brings back: a row per cell, in `sweep.csv` and `sweep.json`."""
+"""The results of a sweep: a row per cell, in `sweep.csv` and `sweep.json`."""
 
 import csv
 import enum
@@ -14,11 +14,11 @@ from experiments.sweep.cell import cell_directory, outcomes
 from experiments.sweep.plan import SEED, Plan, as_text
 
 CellRow = dict[str, Any]
-"""What is known of a cell, by column: the swept keys, then those that `read_rows` names."""
+"""The row of a cell, by column: the swept keys, then the columns that `read_rows` lists."""
 
 
 class Measure(enum.StrEnum):
-    """The measures of a row, as in `runs[]` of a summary. All are None for a cell that failed."""
+    """The measures of a row, taken from the cell's summary. All are None for a cell that failed."""
 
     REQUESTS = "requests"
     COMPLETED = "completed"
@@ -43,8 +43,8 @@ class Measure(enum.StrEnum):
 
 
 def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
-    """A row per cell that is over, in the order of the plan: the swept keys, `policy`, `seed`, the measures,
-    `wall_s`, `error` (None for a cell that finished) and `cell`, its directory."""
+    """Return a row per cell that has ended, in the order of the plan: the swept keys, `policy`, `seed`, the
+    measures, `wall_s`, `error` (None if the cell finished) and `cell`, its directory."""
     ended = outcomes(directory, plan)
     rows = []
     for cell in plan.cells:
@@ -92,7 +92,7 @@ def _measures(summary: dict[str, Any]) -> CellRow:
 
 
 def write_results(directory: Path, plan: Plan, rows: Sequence[CellRow], *, command: str) -> dict[str, Any]:
-    """Write `sweep.csv` and `sweep.json`; returns the content of the latter."""
+    """Write `sweep.csv` and `sweep.json`; return the content of `sweep.json`."""
     keys = plan.keys
     columns = [*keys, "policy", SEED, *Measure, "wall_s", "error", "cell"]
     text = io.StringIO()

@@ -1,7 +1,7 @@
-"""Running a sweep: which cells are left to do, and that they are done side by side.
+"""Running a sweep: finds the cells that are left, and runs them in parallel.
 
-Cells are spread by joblib: over this machine's cores (its backend `loky`), or over a cluster that its
-`ray` or `dask` backend is connected to. What a cell leaves behind is in `experiments.sweep.cell`.
+joblib spreads the cells over this machine's cores (its backend `loky`) or over a cluster (its backends
+`ray` and `dask`). `experiments.sweep.cell` runs a single cell.
 """
 
 import contextlib
@@ -41,14 +41,14 @@ def run_sweep(
     progress: SweepListener,
     words: Sequence[str],
 ) -> tuple[Path, dict[str, Any]]:
-    """Run what is left of `plan`; returns its directory and the content of its `sweep.json`.
+    """Run what is left of `plan`; return its directory and the content of its `sweep.json`.
 
-    `out` defaults to `runs/<date>-<time>-<scenario>-sweep`. `words` are the command line: with `out` added
-    they go on with a sweep that did not get to its end; a note of the exception says so.
+    `out` defaults to `runs/<date>-<time>-<scenario>-sweep`. `words` are the command line. If the sweep is
+    interrupted, a note on the exception gives the command that continues it: `words` with `--out`.
 
-    Raises `UserError` for what can be told before anything runs: a point that cannot be resolved, an
-    engine or a fabric that is not there (`FabricUnavailable`), a directory that is not this sweep's.
-    Raises what `_run_cells` does; the results of the cells that have finished are written then, too.
+    Before anything runs, raises `UserError` for a point that cannot be resolved, a backend that is not
+    available or a directory that does not belong to this sweep, and `FabricUnavailable` for a fabric that
+    cannot run. Raises what `_run_cells` raises, after writing the results of the cells that have finished.
     """
     jobs = _jobs_for(plan.fabric, jobs=jobs, backend=backend)
     _check_points(plan)
@@ -63,7 +63,7 @@ def run_sweep(
                 finished = sum(row["error"] is None for row in rows)
                 again = shlex.join([*words, *([] if out else ["--out", str(directory)])])
                 error.add_note(f"{finished} of {len(plan.cells)} cells have finished; to go on: {again}")
-                with contextlib.suppress(OSError):  # of a full disk: what ended the sweep is what is told
+                with contextlib.suppress(OSError):  # a full disk must not hide what ended the sweep
                     write_results(directory, plan, rows, command=command)
                 raise
             from experiments.sweep.page import write_page  # only now: it loads matplotlib
@@ -74,10 +74,10 @@ def run_sweep(
 
 
 def _check_points(plan: Plan) -> None:
-    """Resolve every point but for its seed with as little work as it can have.
+    """Resolve every point with very little work, once for all its seeds.
 
-    So that ranks that cannot be placed and a trace that is not there are refused before anything runs.
-    Raises `UserError`, naming the point.
+    Ranks that cannot be placed and missing traces are thus found before anything runs. Raises `UserError`,
+    naming the point.
     """
     seen: set[str] = set()
     for cell in plan.cells:
@@ -99,10 +99,10 @@ def _with_little_work(scenario: Scenario) -> Scenario:
 
 
 def _jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
-    """How many cells run at once, in joblib's terms (-1: as many as there are cores).
+    """Return how many cells run at once, in joblib's terms (-1: as many as there are cores).
 
-    Raises `UserError` for the emulated fabric with more than one, `FabricUnavailable` where the fabric
-    cannot run here.
+    Raises `UserError` if the emulated fabric would run several cells at once or on another machine, and
+    `FabricUnavailable` if the fabric cannot run here and `backend` is `loky`.
     """
     made = FABRICS[fabric]()
     missing = missing_of(made)
@@ -112,21 +112,21 @@ def _jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
         return jobs or -1
     if (jobs or 1) != 1 or backend != Engine.LOKY:
         raise UserError(
-            "--fabric mininet: one cell at a time on this machine is all that measures right;"
+            "--fabric mininet: one cell at a time, on this machine only, or results would be wrong;"
             " leave out --jobs and --backend, or use --fabric sim"
         )
     return 1
 
 
 def _run_cells(plan: Plan, directory: Path, *, tables: bool, jobs: int, progress: SweepListener) -> None:
-    """Run every cell that has not finished. One that fails is recorded, and the others go on.
+    """Run every cell that has not finished. If one fails, that is recorded and the others go on.
 
-    Raises `RunFailed` when a worker process dies, `OSError` for a full disk. On any exception, Ctrl-C
-    included, the workers are stopped; cells that have finished stay.
+    Raises `RunFailed` if a worker process dies, `OSError` for a full disk. On any exception, Ctrl-C
+    included, the workers are stopped; the results of finished cells stay.
     """
     before = outcomes(directory, plan)
     todo = [cell for cell in plan.cells if cell.name not in before or before[cell.name].error is not None]
-    for cell in todo:  # of those that failed, so that they do not count as over
+    for cell in todo:  # a failed cell must not count as over
         (cell_directory(directory, cell) / "cell.json").unlink(missing_ok=True)
     with watching(plan, directory, todo, progress):
         try:
@@ -136,7 +136,7 @@ def _run_cells(plan: Plan, directory: Path, *, tables: bool, jobs: int, progress
             )
         except BrokenProcessPool as error:
             raise RunFailed(
-                "a worker process died; if it was killed for want of memory, use fewer --jobs"
+                "a worker process died; if it was killed for lack of memory, use fewer --jobs"
             ) from error
         except OSError as error:
             error.filename = error.filename or str(directory)

@@ -18,15 +18,15 @@ _IN_TABLE = (
     Measure.COFLOW_MEAN_S,
     Measure.DURATION_S,
 )
-"""What a terminal of 80 columns has room for."""
+"""The measures that fit into a terminal of 80 columns."""
 
 
 def results_table(plan: Plan, replicates: Sequence[Replicates]) -> RenderableType:
-    """A line per point and policy: means over seeds, and in a second line the least and the most."""
+    """Return a row per point and policy: the mean over seeds, and below it the least and the most."""
     seeds = plan.seeds or 1
     title = f"{plan.scenario} on {plan.fabric}"
     if seeds > 1:
-        title += f"; mean over {seeds} seeds, least .. most of them"
+        title += f"; mean over {seeds} seeds, least .. most below"
     table = Table(box=None, padding=(0, 1, 0, 0))
     for key in plan.keys:
         table.add_column(key.rpartition(".")[2].replace("_", "_\n"))

@@ -1,4 +1,4 @@
-"""Telling how far a sweep is while its cells end. What they leave is looked at: no engine needs to tell."""
+"""Reporting the progress of a sweep from the files that cells leave: backends need not report it."""
 
 import contextlib
 import threading
@@ -15,7 +15,7 @@ _LOOK_S = 0.5
 
 @contextlib.contextmanager
 def watching(plan: Plan, directory: Path, todo: Sequence[Cell], progress: SweepListener) -> Iterator[None]:
-    """Tell `progress` while the cells `todo` end."""
+    """Call `progress` every `_LOOK_S` seconds, and once at the end, while the cells `todo` run."""
     ended = threading.Event()
     watched = (plan, directory, list(todo), progress, ended)
     watcher = threading.Thread(target=_watch, args=watched, daemon=True)

@@ -36,9 +36,9 @@ def test_the_values_of_a_key_are_a_list_or_a_range(text: str, values: tuple[Any,
         ("seed", "write it as KEY=V1,V2,... or KEY=START:STOP:STEP"),
         ("seed=", "write it as"),
         ("seed=1,,2", "not YAML"),
-        ("seed=1,2,1", "1 is there twice"),
+        ("seed=1,2,1", "1 is given twice"),
         ("seed=1:5:0", "a STEP that is not 0"),
-        ("seed=1:5:-1", "there is no way to 5"),
+        ("seed=1:5:-1", "the range never reaches 5"),
         ("workload.load=0:1:1e-9", "1000000001 values"),
         ("policies=fair,mfs", "use --policy"),
         ("fabric=sim,mininet", "use --fabric"),
@@ -73,7 +73,7 @@ def test_there_is_a_cell_per_combination_and_policy() -> None:
 
 
 def test_the_name_of_a_cell_is_that_of_its_content() -> None:
-    """Of its own scenario and policy, whatever else is in the sweep; another scenario, another name."""
+    """It depends on its own scenario and policy, and not on what else the sweep has."""
     one = plan_of("seed=2", policies=("mfs",)).cells[0]
     same = plan_of("seed=1:3").cells[3]
     other = plan_of("seed=2", policies=("mfs",), settings=("topology.nic_gbps=20",)).cells[0]
@@ -100,8 +100,8 @@ def test_a_cell_says_how_to_run_it_alone() -> None:
             "--over topology.servers=ten: topology.servers: 'ten' is not a whole",
         ),
         (("topology.serves=3",), (), "--over topology.serves=3: unknown key 'topology.serves'; did you mean"),
-        (("seed=1", "seed=2"), (), "--over seed=...: is there twice"),
-        (("seed=1",), ("seed=2",), "--set seed=2: 'seed' is swept over with --over"),
+        (("seed=1", "seed=2"), (), "--over seed=...: is given twice"),
+        (("seed=1",), ("seed=2",), "--set seed=2: 'seed' is already swept with --over"),
         (("slo.multiple=3,3.0",), (), "--over: slo.multiple=3 and slo.multiple=3.0 are the same scenario"),
         (("seed=1:1000", "topology.servers=3:1001"), (), "1998000 cells"),
     ],

@@ -1,4 +1,4 @@
-"""Cells side by side, in processes of their own."""
+"""Cells in parallel, each in a process of its own."""
 
 import json
 import subprocess

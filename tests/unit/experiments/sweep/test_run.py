@@ -1,4 +1,4 @@
-"""`mfs sweep`: how cells are run, gone on with and brought together, in this process on a toy fabric."""
+"""`mfs sweep`: how cells are run, continued and summarised, in this process on a toy fabric."""
 
 import csv
 import json
@@ -47,8 +47,8 @@ def test_every_cell_is_a_row_and_its_summary_is_all_it_keeps(
     assert sorted(path.name for path in cell.iterdir()) == ["cell.json", "summary.json"]
     assert json.loads((cell / "summary.json").read_text())["runs"][0]["flows"][0]["finish_s"] == 1.0
     assert (tmp_path / "s" / "sweep.html").stat().st_size > 1000
-    # Flows have no TTFT: what the table shows is how long the run was, the same for every seed.
-    assert "two-flows on toy; mean over 2 seeds, least .. most of them" in mfs.out
+    # Flows have no TTFT: the table shows the duration of the run, the same for every seed.
+    assert "two-flows on toy; mean over 2 seeds, least .. most below" in mfs.out
     assert "3 fair 1.00s" in " ".join(mfs.out.split())
     assert mfs.out.splitlines()[-2:] == ["cells: s/sweep.csv", "page: s/sweep.html"]
     assert "8/8 cells" in mfs.err
@@ -159,7 +159,7 @@ def test_cells_of_other_code_are_not_mixed_with_new_ones(
     mfs: Mfs, toy: ToyFabric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert mfs(*TOY, "--over", "seed=1", "--out", "s") == 0
-    assert mfs(*TOY, "--over", "seed=1", "--out", "s") == 0  # the same again: nothing is left to do
+    assert mfs(*TOY, "--over", "seed=1", "--out", "s") == 0  # the same again: nothing is left to run
 
     other = msgspec.structs.replace(code_version(), source="0" * 64, commit="f" * 40, changed=False)
     monkeypatch.setattr("experiments.sweep.directory.code_version", lambda: other)
