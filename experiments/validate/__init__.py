@@ -1,1 +1,1 @@
-"""The same requests emulated and simulated, side by side: how far the simulation is off."""
+"""Validation: the same requests emulated and simulated, and how far the simulation is off."""

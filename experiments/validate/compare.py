@@ -1,8 +1,8 @@
-"""One run against another of the same requests: times side by side, and how far apart. Pure.
+"""Comparison of two runs of the same requests: their times side by side, and the errors. Pure.
 
-The first run is called emulated and the second simulated, which is what they are unless an emulated run is
-compared with a repetition of itself. An error is simulated / emulated - 1. Durations are model nanoseconds
-where a name says so, else seconds.
+The first run is called emulated and the second simulated. That is what they are, unless an emulated run is
+compared with its own repetition. An error is simulated / emulated - 1. Durations are model nanoseconds
+where a name says so, and model seconds elsewhere.
 """
 
 from collections import defaultdict
@@ -19,13 +19,13 @@ from experiments.results.statistics import mean, percentile
 from testbed.record import FlowRow, RequestRow
 
 FLOW_ERROR = 0.15
-"""A flow is right when its simulated time is this close to the emulated one."""
+"""A flow is right if its error is at most this, either way."""
 
 FlowKey = tuple[str, ...]
 
 
 class TimedFlow(msgspec.Struct, frozen=True):
-    """How long a flow took, from submit to finish, and how large it was."""
+    """How long a flow took from submit to finish, and its size."""
 
     stage: Stage
     took_ns: int
@@ -33,7 +33,8 @@ class TimedFlow(msgspec.Struct, frozen=True):
 
 
 class RunTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a run is compared: TTFT by completed request, SLOs met and missed, flows by what they carry."""
+    """The parts of a run that are compared: TTFT of completed requests, whether each request met its SLO,
+    flows by what they carry."""
 
     ttft_ns: dict[int, int]
     met_slo: dict[int, bool]
@@ -43,10 +44,11 @@ class RunTimes(msgspec.Struct, frozen=True, kw_only=True):
 def run_times(requests: Iterable[RequestRow], flows: Iterable[FlowRow]) -> RunTimes:
     """Take the times of a run from its rows.
 
-    A transfer is known by its stage, request and layer, and the how manieth of those it is (by id): not by
-    its id, which names the batch. A transfer of no request is known by its id. A collective is one flow
-    here, from the submit of its last member to the finish of its last: the call of a member that sends and
-    is sent nothing returns when the kernel has its bytes, which is no time of the network.
+    The key of a transfer is its stage, request and layer, and its number (by id) among those that share
+    these. Its id would not do, because it names the batch. A transfer without a request has its id as key.
+    A collective counts as one flow, from the last submit of a member to the last finish. The shares of
+    members are not compared: if a member sends but receives nothing, its call returns when the kernel has
+    its bytes, which says nothing about the network.
     """
     rows = list(requests)
     taken: dict[FlowKey, list[tuple[str, TimedFlow]]] = defaultdict(list)
@@ -75,7 +77,7 @@ def run_times(requests: Iterable[RequestRow], flows: Iterable[FlowRow]) -> RunTi
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """A number on both; None where there was nothing to take it from."""
+    """A number of both runs; None for a run that does not have it."""
 
     emulated: float | None
     simulated: float | None
@@ -88,9 +90,11 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """The flows of a stage: mean seconds from submit to finish over all of each run, and the errors of those
-    that both have: a tenth are below `p10`, half below `p50`, nine tenths below `p90`. `within` is the share
-    that `FLOW_ERROR` allows."""
+    """The flows of a stage. `mean_s` is the mean time from submit to finish, over all flows of each run.
+
+    `p10`, `p50` and `p90` are percentiles of the errors of the `matched` flows, which both runs have;
+    `within` is the share of these that are right.
+    """
 
     stage: str
     mean_s: Pair
@@ -104,7 +108,8 @@ class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two runs side by side. `matched` of `flows` emulated flows are in both, `within` of those right."""
+    """Two runs side by side. `matched` of the `flows` emulated flows are in both runs; of these, the share
+    `within` is right."""
 
     requests: int
     ttft_mean_s: Pair
@@ -119,7 +124,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Matched(msgspec.Struct, frozen=True, kw_only=True):
-    """The flows that both runs have, same size and all: arrays with an entry for each."""
+    """The flows that both runs have with the same size. All fields have one entry per flow."""
 
     stages: tuple[Stage, ...]
     emulated_ns: npt.NDArray[np.int64]
@@ -135,7 +140,8 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def errors(self) -> npt.NDArray[np.float64]:
-        """Of a flow that took no time on either, none; of one that took none on the first only, infinite."""
+        """The error of each flow: 0 if it took no time in either run, infinite if it took no time in the
+        emulated run only."""
         emulated, simulated = self.emulated_ns.astype(float), self.simulated_ns.astype(float)
         same = emulated == simulated
         with np.errstate(divide="ignore"):
@@ -143,14 +149,15 @@ class Matched(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def within(self) -> float | None:
-        """The share of flows with an error of at most `FLOW_ERROR`, None without flows."""
+        """The share of flows that are right; None without flows."""
         if not len(self.emulated_ns):
             return None
         return float(np.mean(np.abs(self.errors) <= FLOW_ERROR))
 
 
 def matched_flows(emulated: RunTimes, simulated: RunTimes) -> Matched:
-    """The flows of both runs that carry the same: one that another batch made larger is another flow."""
+    """Return the flows that carry the same in both runs. Flows of different sizes, as of different batches,
+    do not match."""
     both = [
         (one, simulated.flows[key])
         for key, one in emulated.flows.items()
@@ -164,7 +171,7 @@ def matched_flows(emulated: RunTimes, simulated: RunTimes) -> Matched:
 
 
 def compare(emulated: RunTimes, simulated: RunTimes) -> Comparison:
-    """Put two runs of the same requests side by side."""
+    """Compare two runs of the same requests."""
     matched = matched_flows(emulated, simulated)
 
     def both(statistic: Callable[[RunTimes], float | None]) -> Pair:

@@ -1,4 +1,4 @@
-"""The emulated runs that simulations are compared with, read from the directory of a run."""
+"""Reading the emulated runs that simulations are compared with."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from testbed.record import FlowRow, RequestRow
 
 
 class Rows(Protocol):
-    """A `RunRecord`, or the tables of one."""
+    """A `RunRecord` or its tables."""
 
     @property
     def requests(self) -> Sequence[RequestRow]: ...
@@ -26,8 +26,8 @@ class Rows(Protocol):
 
 
 class Emulated(msgspec.Struct, frozen=True, kw_only=True):
-    """The emulated runs that a directory holds: their scale, their rows by policy, and the policies whose run
-    is not faithful."""
+    """The emulated runs in a directory: their scale, their rows by policy, and the policies whose runs are
+    not faithful."""
 
     scale: Scale
     rows: dict[str, Any]
@@ -37,7 +37,7 @@ class Emulated(msgspec.Struct, frozen=True, kw_only=True):
 def read_emulated(path: Path) -> Emulated:
     """Read the runs in `path`, which `mfs run` or `mfs validate` wrote.
 
-    Raises `UserError` for a directory that is none, or not of the emulated fabric.
+    Raises `UserError` if it is not the directory of a finished run on the emulated fabric.
     """
     try:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
@@ -54,15 +54,16 @@ def read_emulated(path: Path) -> Emulated:
 
 
 def check_same_work(emulated: Emulated, jobs: Mapping[str, Job]) -> None:
-    """Raises `UserError` where the runs were of other work than `jobs`, or another version made it."""
+    """Raise `UserError` if the runs did other work than `jobs`, for instance because another version of the
+    code made it."""
     for policy, job in jobs.items():
         if policy not in emulated.rows:
-            raise UserError(f"--policy {policy}: was not emulated (there are {', '.join(emulated.rows)})")
+            raise UserError(f"--policy {policy}: was not emulated (emulated: {', '.join(emulated.rows)})")
         if job.scale != emulated.scale:
             then, now = emulated.scale, job.scale
             raise UserError(
                 f"--emulated: the run was at time x{then.time_dilation:g}, bytes x{then.bytes_scale:g}; its"
-                f" scenario now comes to x{now.time_dilation:g}, x{now.bytes_scale:g}: emulate it again"
+                f" scenario now gives x{now.time_dilation:g}, x{now.bytes_scale:g}: emulate it again"
             )
         rows = emulated.rows[policy]
         wanted = sorted((request.id, request.arrival_ns, request.prompt_tokens) for request in job.requests)

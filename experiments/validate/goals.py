@@ -1,4 +1,4 @@
-"""What a simulation is held to. Pure."""
+"""The goals that a simulation has to meet. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from experiments.validate.ranking import Ranking
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):
-    """Something the simulation is held to; `value` in words, `met` or not."""
+    """A goal of the simulation, and whether it is met. `value` is what was found, in words."""
 
     name: str
     value: str
@@ -17,7 +17,7 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _worst(errors: Iterable[tuple[str, float | None]]) -> tuple[str, float] | None:
-    """The policy whose error is largest, either way, and that error; None where there is none."""
+    """The policy with the largest absolute error, and its error; None if no error is known."""
     known = [(abs(error), name, error) for name, error in errors if error is not None]
     if not known:
         return None
@@ -34,13 +34,14 @@ def goals_of(
     mean_error: float,
     flow_share: float,
 ) -> tuple[Goal, ...]:
-    """What the simulation is held to, for the policies compared; a goal that nothing can be said of is
-    left out.
+    """Return the goals for the compared policies. A goal without anything to judge it by is left out.
 
-    `free` and `replayed` are comparisons by policy, where the simulator forms its own batches and where it
-    runs the emulated ones. Collectives and flows are judged where they are the same: of other batches they
-    are others, and a mean over them compares nothing. `unfaithful` are the policies whose emulated run is
-    not to be believed.
+    `free` has the comparisons, by policy, in which the simulator forms its own batches; `replayed` those in
+    which it runs the emulated batches. Flows are judged by `replayed` only, collectives by `replayed` where
+    it has the policy: other batches have other flows, and comparing their means says little.
+
+    `unfaithful` are the policies whose emulated runs cannot be trusted. `mean_error` is the largest allowed
+    error of a mean, `flow_share` the least share of right flows.
     """
     goals: list[Goal] = []
     if unfaithful:

@@ -1,4 +1,4 @@
-"""The page of a validation: the comparisons as tables, and a figure of every flow."""
+"""The page of a validation: the comparisons as tables, and figures of all flows."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ from experiments.validate.result import MatchedFlows, Validation
 from experiments.validate.table import comparisons, error, notes, rows_of
 
 MOST_POINTS: Final = 4000
-"""Of a scatter plot; of more flows every n-th is drawn."""
+"""Most points of a scatter plot. If there are more flows, every n-th is drawn."""
 
 _MOST_ERROR: Final = 1.0
 _STAGE_COLOURS: Final = dict(zip(Stage, COLOURS[1:], strict=False))
@@ -35,7 +35,7 @@ _HEADINGS: Final = (
 
 
 def render_validation(result: Validation, flows: MatchedFlows) -> str:
-    """The page, as text."""
+    """Return the page as text."""
     sections = [
         section("Side by side", _results(result)),
         section("Stages", _stages(result)),
@@ -65,7 +65,7 @@ def _results(result: Validation) -> Markup:
 
 
 def _stages(result: Validation) -> Markup:
-    """Completion times of the flows of each stage, and the errors of those that both runs have."""
+    """Table of the times of the flows of each stage, and of the errors of those that both runs have."""
     headings = ["policy", "run", "stage", "emulated", "the other", "error", "flows of both", "of one only"]
     rows = [
         (
@@ -116,7 +116,7 @@ def _overheads(result: Validation) -> Markup:
 
 @figure_style
 def flow_figure(matched: dict[str, Matched]) -> str:
-    """Simulated against emulated time of each flow, a panel for each pair of runs; empty without flows."""
+    """Draw simulated against emulated time of each flow, a panel per pair of runs; empty without flows."""
     shown = {name: one for name, one in matched.items() if len(one.stages)}
     if not shown:
         return ""
@@ -151,7 +151,7 @@ def flow_figure(matched: dict[str, Matched]) -> str:
 
 @figure_style
 def error_figure(matched: dict[str, Matched]) -> str:
-    """How far off the flows are, by stage; a panel for each pair of runs; empty without flows."""
+    """Draw the distributions of absolute errors by stage, a panel per pair of runs; empty without flows."""
     shown = {name: one for name, one in matched.items() if len(one.stages)}
     if not shown:
         return ""

@@ -9,15 +9,18 @@ from experiments.validate.compare import Pair
 
 
 class RankedBy(enum.StrEnum):
-    """What policies are ranked by."""
+    """The measures that policies are ranked by."""
 
     SLO_ATTAINMENT = "SLO attainment"
     MEAN_TTFT = "mean TTFT"
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
-    """The policies by one measure, the best first, on both. `tau` is Kendall's tau-b, None where either
-    run tells no two policies apart; `contradicted` are the pairs that both tell apart, in opposite order."""
+    """The order of the policies by one measure in both runs, the best first.
+
+    `tau` is Kendall's tau-b; None if all policies tie in either run. `contradicted` are the pairs that tie
+    in neither run and have opposite orders, as the emulated run orders them.
+    """
 
     measure: str
     tie: float
@@ -35,12 +38,12 @@ def rank(
     tie: float,
     relative: bool,
 ) -> Ranking:
-    """Compare the order in which both put the policies. Two that differ by `tie` at most, of the larger if
-    `relative`, are not told apart.
+    """Compare the orders that two runs put the policies in.
 
-    Kendall's tau-b over pairs (Kendall, 1945): agreements less contradictions, over the geometric mean of
-    the pairs that each of the two tells apart. Being tied is asked of each pair by itself, so that it need
-    not be transitive. Policies without a value are left out.
+    Two policies tie if their values differ by at most `tie`, or if `relative` by that share of the larger
+    value. Kendall's tau-b (Kendall, 1945) is agreements less contradictions, over the geometric mean of the
+    numbers of pairs that do not tie in each run. Ties are decided pair by pair, so they need not be
+    transitive. Policies that lack a value in either run are left out.
     """
     known = {name: pair for name, pair in values.items() if None not in (pair.emulated, pair.simulated)}
     sign = -1 if smaller_is_better else 1

@@ -1,4 +1,4 @@
-"""What a validation found: what `validate.json` holds, and the flows behind its figures."""
+"""The result of a validation: the content of `validate.json`, and the flows behind the figures."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from testbed.job import Overheads, Scale
 
 
 class Simulations(msgspec.Struct, frozen=True, kw_only=True):
-    """What one emulated run is compared with: simulations with ideal links, with links as the emulated
-    fabric configures them, and with the overheads of the machine; None where none were asked for."""
+    """One emulated run compared with simulations: with ideal links, with links as the emulated fabric
+    configures them, and with the overheads of the machine (None if the scenario has none)."""
 
     ideal: Comparison
     links: Comparison
@@ -25,9 +25,12 @@ class Simulations(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy. `free` forms its own batches, `replayed` runs the emulated ones if there are any,
-    `repeated` is another emulated run of these. `not_replayed` says why emulated batches could not be made
-    again."""
+    """The results of one policy.
+
+    In `free` the simulator forms its own batches. In `replayed` it runs the emulated batches: None if there
+    are none, or if they could not be made again, for the reason in `not_replayed`. `repeated` is another
+    emulated run of the same batches, if one was made.
+    """
 
     policy: str
     faithful: bool
@@ -38,8 +41,8 @@ class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Validation(msgspec.Struct, frozen=True, kw_only=True):
-    """What `validate.json` holds. `links` and `overheads` are in model units; these None if none were asked
-    for."""
+    """The content of `validate.json`. `links` and `overheads` are in model units; the scenario may have no
+    `overheads`."""
 
     scenario: str
     seed: int
@@ -57,11 +60,11 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 MatchedFlows = dict[str, dict[str, Matched]]
-"""The flows both runs have, by policy and by what the emulated run was compared with: for figures."""
+"""The flows of the figures, by policy and by what the emulated run was compared with."""
 
 
 def as_json(result: Validation) -> str:
-    """With the error beside each pair of numbers: who reads the file should not have to work it out."""
+    """Return `result` as JSON, with the error beside each pair of numbers for the reader's convenience."""
 
     def with_errors(value: Any) -> Any:
         if isinstance(value, Pair):

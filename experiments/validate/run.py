@@ -1,7 +1,7 @@
 """`mfs validate`: the same scenario and seed on the emulated and on the simulated fabric, side by side.
 
-Twice: where each fabric forms its own batches, and where the simulator runs the batches the emulated run
-formed (`testbed.serving.replay`). Only the second has flows that are the same on both.
+The fabrics are compared twice: each forms its own batches, and the simulator runs the batches that the
+emulated run formed (`testbed.serving.replay`). Only in the second case do both have the same flows.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,14 +30,15 @@ from testbed.serving.replay import NotReplayable, plans_of
 from workers.plan import BatchPlan
 
 MEAN_ERROR = 0.10
-"""Most that mean TTFT and mean collective completion time may be off."""
+"""Largest allowed error of mean TTFT and of mean collective completion time."""
 
 FLOW_SHARE = 0.90
-"""Share of the flows that has to be right."""
+"""Least share of flows that have to be right."""
 
 TTFT_TIE = 0.03
 SLO_TIE_REQUESTS = 2
-"""What two emulated runs of one seed were seen to differ by: policies that are closer are not ranked."""
+"""How far apart two emulated runs of one seed were: mean TTFT by this share, SLO attainment by this many
+requests. Policies that are no further apart tie."""
 
 CALIBRATION_FILE = "calibration.json"
 EMULATED = "emulated"
@@ -55,13 +56,13 @@ def validate(
     progress: RunListener,
     command: str,
 ) -> tuple[Path, Validation]:
-    """Run, or read from `emulated`, the emulated runs of `scenario`; simulate; compare; write.
+    """Emulate `scenario`, or read its runs from `emulated`; simulate, compare and write the result.
 
     Simulates with ideal links, with links as the emulated fabric configures them, and with the scenario's
-    overheads if it has any (`simulation.calibration`, `simulation.overheads`). `calibrates`: measure them
+    overheads if it has any (`simulation.calibration`, `simulation.overheads`). `calibrates`: measure these
     first. `repeats`: emulate each policy once more, with the batches of its first run. Returns the directory
-    (`validate.json`, `report.html`, the emulated run unless it was read, the calibration if it was made) and
-    what is in `validate.json`.
+    and the content of its `validate.json`. The directory also has `report.html`, the emulated run unless it
+    was read, and the calibration if it was made.
     """
     with results_directory(out, f"validate-{scenario.name}") as directory:
         if calibrates:
@@ -104,7 +105,7 @@ def compare_with(
     progress: RunListener,
     command: str,
 ) -> tuple[Validation, MatchedFlows]:
-    """Simulate what was emulated and put the runs side by side, policy by policy."""
+    """Simulate what was emulated and compare the runs, policy by policy."""
     machine_jobs = {job.policy: job for job in resolve(_on(FabricName.MININET, scenario)).jobs}
     jobs = {job.policy: job for job in resolve(_on(FabricName.SIM, scenario)).jobs}
     check_same_work(emulated, machine_jobs)
@@ -170,7 +171,7 @@ def compare_with(
 def _simulations(
     job: Job, links: Overheads, real: RunTimes, simulate: Callable[[Job], RunTimes]
 ) -> tuple[Simulations, RunTimes]:
-    """The simulations of `job`, compared, and the times of the one that is judged."""
+    """Simulate `job`; return its comparisons with `real`, and the times of the simulation to judge."""
     ideal = compare(real, simulate(_with_overheads(job, Overheads())))
     configured = simulate(_with_overheads(job, links))
     if job.simulation.overheads == Overheads():
@@ -201,7 +202,7 @@ def _with_calibration(scenario: Scenario, path: Path) -> Scenario:
 
 
 def _calibrated(scenario: Scenario, emulator: Fabric, progress: RunListener) -> Calibration:
-    """Measure at the rate that the scenario's NICs have on the wire, for its largest process group."""
+    """Calibrate at the wire rate of the scenario's fastest NIC, for its largest process group."""
     job = resolve(_on(FabricName.MININET, scenario)).jobs[0]
     servers = set(job.topology.servers)
     nic_bps = max(job.scale.wire_bps(link.bps) for link in job.topology.links if link.src in servers)
@@ -215,7 +216,7 @@ def _calibrated(scenario: Scenario, emulator: Fabric, progress: RunListener) -> 
 
 
 def _rankings(results: Sequence[PolicyResult]) -> tuple[Ranking, ...]:
-    """By SLO attainment and by mean TTFT; none of a single policy."""
+    """Rank by SLO attainment and by mean TTFT; a single policy is not ranked."""
     if len(results) < 2:
         return ()
     judged = {result.policy: result.free.judged for result in results}

@@ -1,4 +1,4 @@
-"""What `mfs validate` prints: every emulated run, and below it the runs it was compared with."""
+"""What `mfs validate` prints: each emulated run, and below it the runs it was compared with."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -25,19 +25,19 @@ _NARROW: Final = {
     10: "S3\nerror",
     12: "flows\nright",
 }
-"""What fits a terminal of 80: the numbers of columns, and their headings there."""
+"""The columns of `rows_of` that fit into a terminal of 80 columns, and their headings."""
 
 
 def error(value: float | None) -> str:
-    """A relative error in per cent, with its sign."""
+    """Return a relative error in per cent, with its sign."""
     return NOTHING if value is None else f"{100 * value:+.1f} %"
 
 
 def rows_of(results: Sequence[PolicyResult]) -> Iterator[tuple[str, ...]]:
-    """A line for each emulated run, and one for each run it was compared with.
+    """Yield a row for each emulated run, and one for each run it was compared with.
 
-    A simulation has `ideal` links, or `links` as the emulated fabric configures them, or all that the
-    `machine` adds; a `replay` runs the emulated batches.
+    A simulation has `ideal` links, `links` as the emulated fabric configures them, or all overheads of the
+    `machine`; a `replay` runs the emulated batches.
     """
     for result in results:
         first = result.free.ideal
@@ -86,7 +86,7 @@ def _both(pair: Pair) -> tuple[str, str]:
 
 
 def render_table(result: Validation) -> Group:
-    """What `mfs validate` prints."""
+    """Return what `mfs validate` prints: the table, notes and goals."""
     scale = result.scale
     title = (
         f"{result.scenario}, seed {result.seed}, time x{scale.time_dilation:g}, bytes x{scale.bytes_scale:g}:"
@@ -106,7 +106,7 @@ def render_table(result: Validation) -> Group:
 
 
 def notes(result: Validation) -> Iterator[str]:
-    """What has to be known to read the numbers."""
+    """Yield what a reader has to know to understand the numbers."""
     for one in result.policies:
         if one.not_replayed is not None:
             yield f"{one.policy}: the batches of the emulated run could not be made again: {one.not_replayed}"

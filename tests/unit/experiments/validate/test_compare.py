@@ -1,4 +1,4 @@
-"""Two runs side by side: what is matched, and how errors are reckoned."""
+"""Two runs side by side: which flows match, and how errors are computed."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def test_a_transfer_that_another_batch_made_larger_is_another_one() -> None:
 
 
 def test_a_collective_lasts_from_its_last_submit_to_its_last_finish() -> None:
-    """Members are ready at 1 and 4 ms and through at 9 and 7: 9 - 4 = 5 ms, 3,000 bytes."""
+    """Members are ready at 1 and 4 ms and done at 9 and 7: 9 - 4 = 5 ms, 3,000 bytes."""
     shares = [
         flow_row(
             id=f"c.{i}",
@@ -50,7 +50,7 @@ def test_a_collective_lasts_from_its_last_submit_to_its_last_finish() -> None:
 
 
 def test_errors_are_relative_to_the_emulated_run() -> None:
-    """110 for 100, 260 for 200, nothing for nothing, and something for nothing."""
+    """110 for 100, 260 for 200, 0 for 0, and 5 for 0."""
     emulated = times(*(transfer(name, ms) for name, ms in zip("abcd", (100, 200, 0, 0), strict=True)))
     simulated = times(*(transfer(name, ms) for name, ms in zip("abcd", (110, 260, 0, 5), strict=True)))
     matched = matched_flows(emulated, simulated)
@@ -59,8 +59,8 @@ def test_errors_are_relative_to_the_emulated_run() -> None:
 
 
 def test_a_comparison_by_hand() -> None:
-    """TTFT 100 against 90 ms; three S3 flows of 10, 10 and 40 ms against 9, 12 and 40: of the errors
-    -10 %, +20 % and 0 two are within 15 %."""
+    """TTFT 100 against 90 ms; three S3 flows of 10, 10 and 40 ms against 9, 12 and 40. Of the errors -10 %,
+    +20 % and 0, two are within 15 %."""
     emulated = times(transfer("a", 10), transfer("b", 10), transfer("c", 40))
     simulated = times(transfer("a", 9), transfer("b", 12), transfer("c", 40), ttft_ms=90)
     found = compare(emulated, simulated)

@@ -1,4 +1,4 @@
-"""What a simulation is held to."""
+"""The goals that a simulation has to meet."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def ranked(tie: float = 0.0, relative: bool = False, **values: tuple[float, floa
 
 
 def comparison(ttft: float = 1.0, cct: float = 1.0, within: float = 0.95) -> Comparison:
-    """Simulated TTFT and CCT over emulated ones, and the share of flows that are right."""
+    """`ttft` and `cct` are simulated over emulated; `within` is the share of flows that are right."""
     ones = Pair(1.0, 1.0)
     return Comparison(
         requests=1,

@@ -20,15 +20,15 @@ def test_the_same_order_is_a_tau_of_one() -> None:
 
 
 def test_a_pair_in_opposite_order_is_named_as_the_emulated_run_has_it() -> None:
-    """Of three pairs two agree and one does not: (2 - 1) / 3."""
+    """Two of three pairs agree and one does not: (2 - 1) / 3."""
     ranking = ranked(a=(1, 2), b=(2, 1), c=(3, 3))
     assert ranking.tau == pytest.approx(1 / 3)
     assert ranking.contradicted == (("a", "b"),)
 
 
 def test_what_is_closer_than_the_noise_is_not_told_apart() -> None:
-    """a and b differ by 2 % of 102 on the first only; the second calls them the other way round. Pairs told
-    apart: 2 by the first, 3 by the second, both agree on those 2: 2 / sqrt(6)."""
+    """In the first run a and b differ by 2 % of 102, a tie; the second puts b before a. The first has 2
+    pairs that do not tie, the second 3; they agree on 2: 2 / sqrt(6)."""
     ranking = ranked(tie=0.03, relative=True, a=(100, 120), b=(102, 100), c=(200, 200))
     assert ranking.contradicted == ()
     assert ranking.tau == pytest.approx(2 / 6**0.5)

@@ -21,8 +21,8 @@ from testbed.simulation.fabric_sim import SimulatedFabric
 
 
 class Stretched:
-    """In the emulated fabric's place: the simulated one, whose flows take `flows` times as long and whose
-    first tokens come `ttft` times as late after the arrival."""
+    """Stands in for the emulated fabric: the simulated one, with flows that take `flows` times as long, and
+    TTFTs multiplied by `ttft`."""
 
     name = "mininet"
 
@@ -72,7 +72,7 @@ MICRO = ("two-flows", "--policy", "fair", "--out", "v")
 def test_two_fabrics_that_do_the_same_meet_every_goal(
     mfs: Mfs, emulate: Callable[[Stretched], None], tmp_path: Path
 ) -> None:
-    """Two flows of a micro workload; without batches there is nothing to follow."""
+    """Two flows of a micro workload: there are no batches to replay."""
     emulate(Stretched())
     assert mfs("validate", *MICRO, "--json") == 0
     result = json.loads(mfs.out)
@@ -139,8 +139,8 @@ SERVING = ('policies=["fair"]', "workload.requests=2", "workload.load=2")
 
 
 def test_requests_are_compared_twice_and_repeated_on_the_same_batches() -> None:
-    """A TTFT that is 5 % longer in the emulation: 1 / 1.05 - 1 = -4.8 % with own batches and with the
-    emulated ones. Once more, the emulation agrees with itself."""
+    """TTFTs that are 5 % longer in the emulation: 1 / 1.05 - 1 = -4.8 % with own batches and with the
+    emulated ones. A repeated emulation agrees with the first."""
     fabric = Stretched(ttft=1.05)
     scenario = load_scenario("quickstart", [override(text) for text in SERVING])
     job = resolve(scenario.model_copy(update={"fabric": "mininet"})).jobs[0]
