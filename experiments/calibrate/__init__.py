@@ -1,1 +1,1 @@
-"""What a machine adds to ideal links, and what a GPU reaches of its peaks, measured."""
+"""Measurements of a machine: its overheads on top of ideal links, and how close a GPU gets to its peaks."""

@@ -1,8 +1,8 @@
-"""From the rows of the micro experiments to overheads. Pure.
+"""Fits the overheads to the rows of the micro experiments. Pure.
 
-Every value is a median, so that a moment in which the machine was busy with something else does not count.
-Times are wall nanoseconds and sizes bytes on the wire, which in these experiments are what a record has; the
-results are in the units of `simulation.overheads`.
+Values are medians or lines through medians, so that a moment in which the machine was busy with something
+else does not count. Times are wall nanoseconds and sizes are bytes on the wire: in these experiments a
+record has no other units. The results are in the units of `simulation.overheads`.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from workers.spans import SpanKind
 
 
 class TooFewSamples(ValueError):
-    """A micro experiment left nothing to take a value from. The message names the overhead."""
+    """A micro experiment left too few samples for a value."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 def through(points: Iterable[tuple[float, float]]) -> Line:
-    """The straight line of least squares through the medians of y at each x.
+    """Fit a line by least squares to the medians of y at each x.
 
     Raises `TooFewSamples` for fewer than two different x.
     """
@@ -54,7 +54,10 @@ def through(points: Iterable[tuple[float, float]]) -> Line:
 
 
 def parameter(name: str, samples: Sequence[float], *, value: float | None = None) -> Parameter:
-    """The median of `samples`, or `value`, with their spread. Raises `TooFewSamples` without any."""
+    """Return `value` (default: the median of `samples`) with the spread of `samples`.
+
+    Raises `TooFewSamples`, naming the overhead, if there are no samples.
+    """
     median, p10, p90 = (percentile(samples, q) for q in (50, 10, 90))
     if median is None or p10 is None or p90 is None:
         raise TooFewSamples(f"{name}: nothing was measured")
@@ -62,7 +65,7 @@ def parameter(name: str, samples: Sequence[float], *, value: float | None = None
 
 
 class Links(msgspec.Struct, frozen=True, kw_only=True):
-    """What transfers tell: `transfer_us`, `goodput`, `burst_bytes`, `level_share`, and how `incast` did."""
+    """What transfers say about the overheads, as `fit_links` defines them."""
 
     transfer_us: Parameter
     goodput: Parameter
@@ -72,23 +75,23 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Port(msgspec.Struct, frozen=True):
-    """A port that carries `goodput_bps` of payload, and `burst_bytes` at once if it was idle."""
+    """A port that carries `goodput_bps` of payload, and passes `burst_bytes` at once if it was idle."""
 
     goodput_bps: float
     burst_bytes: float
 
     def drain_ns(self, size: float) -> float:
-        """How long `size` bytes take when it was idle."""
+        """How long `size` bytes take if the port was idle."""
         return max(0.0, size - self.burst_bytes) * 8e9 / self.goodput_bps
 
 
 def fit_links(flows: Iterable[FlowRow], link_bps: float) -> Links:
-    """Fit the transfers of `micro_jobs.transfer_job`.
+    """Fit the transfers of `micro_jobs.transfer_job` to links of `link_bps`.
 
-    A transfer that a port's burst holds takes `transfer_us`; a longer one that and, at `goodput`, the bytes
-    beyond the burst. `incast` is the share of that goodput at which several senders at once reach one server;
-    1 where incast costs nothing. A flow that yields gets `level_share` of the link meanwhile: what it has
-    left when the one above it is through tells how much that was.
+    A transfer no larger than a port's burst takes `transfer_us`. A larger one takes in addition the time of
+    its bytes beyond the burst, at the share `goodput` of the link's rate. Several senders to one server
+    reach the share `incast` of that goodput: 1 if incast costs nothing. A flow that yields to another gets
+    the share `level_share` of the goodput meanwhile; what it has left when the other ends shows how much.
     """
     groups: dict[tuple[str, str], list[FlowRow]] = defaultdict(list)
     for flow in flows:
@@ -140,7 +143,10 @@ def _share_of_the_lower(flows: Sequence[FlowRow], goodput_bps: float) -> float:
 
 
 class Collectives(msgspec.Struct, frozen=True, kw_only=True):
-    """What collectives tell. `all_to_all_goodput` is None for two members, which share no port."""
+    """What collectives say about the overheads, as `fit_collectives` defines them.
+
+    `all_to_all_goodput` is None for two members: no two of their connections share a port.
+    """
 
     permit_kept_us: Parameter
     permit_us: Parameter
@@ -160,12 +166,13 @@ def fit_collectives(
     port: Port,
     members: int,
 ) -> Collectives:
-    """Fit the collectives of two runs of `micro_jobs.collective_job`: `kept` are the flows of the one
-    whose levels stay, `spans` and `requests` are of it too; `changed` those of the other.
+    """Fit the collectives of two runs of `micro_jobs.collective_job`.
 
-    From the last submit to the last finish an all-to-all takes a permit, `collective_us`, and the bytes
-    that each member sends, less the burst, at `all_to_all_goodput`. An all-reduce takes a permit,
-    `collective_us`, `round_us` for each round after the first, and its bytes.
+    `kept`, `spans` and `requests` are from the run whose levels stay, `changed` from the one whose levels
+    change. From the last submit to the last finish, an all-to-all takes a permit, `collective_us`, and the
+    time of the bytes that each member sends beyond the burst, at the share `all_to_all_goodput` of what
+    `port` carries. An all-reduce takes a permit, `collective_us`, `round_us` for each round after the
+    first, and the time of its bytes.
     """
     permit_us, kept_us = _permits_us(changed)[True], _permits_us(kept)[False]
     permit_kept = parameter("permit_kept_us", kept_us)
@@ -212,7 +219,7 @@ def fit_collectives(
 
 
 def _permits_us(flows: Iterable[FlowRow]) -> dict[bool, list[float]]:
-    """Submit to permit of each member's shares, by whether its level had to change for it."""
+    """Times from submit to permit, by whether the member's level had to change for the share."""
     found: dict[bool, list[float]] = {True: [], False: []}
     members: dict[int, list[FlowRow]] = defaultdict(list)
     for flow in flows:
@@ -238,7 +245,7 @@ _MEASURED = f"{CollectiveProbe.ALL_TO_ALL}|{CollectiveProbe.ALL_REDUCE}"
 
 
 def _what(shares: Sequence[FlowRow]) -> tuple[str, int]:
-    """What a collective of the job is, and the bytes that a member sends in it."""
+    """The kind of a collective, and the bytes that a member sends in it (of a barrier: to each peer)."""
     known = re.search(rf"\.({_MEASURED})\.(\d+)\.", shares[0].coflow or "")
     if known is None:
         return CollectiveProbe.BARRIER, BARRIER_BYTES
@@ -251,7 +258,7 @@ def _late_us(spans: Iterable[SpanRow]) -> list[float]:
 
 
 def _batches_us(requests: Iterable[RequestRow]) -> list[float]:
-    """From the end of each batch to the begin of the next, which all have been waiting."""
+    """Time from the end of each batch to the start of the next. All batches have been waiting."""
     times = sorted(
         (row.start_ns, row.prefill_end_ns)
         for row in requests

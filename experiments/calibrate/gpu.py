@@ -1,6 +1,6 @@
-"""`mfs calibrate gpu`: what a GPU reaches of its peaks, by the kernels of a layer of a model.
+"""`mfs calibrate gpu`: how close a GPU gets to its peaks, by the kernels of one layer of a model.
 
-The result is a profile (`experiments.scenario.gpu_profile`). Only `measure` needs PyTorch.
+The result is a profile (`experiments.scenario.gpu_profile`). Only `open_bench` needs PyTorch.
 """
 
 import datetime
@@ -17,8 +17,8 @@ from testbed.models.shape import ModelShape
 
 
 class Extent(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is timed: layers of so many new `tokens`, the last of which says what prefill reaches, a
-    product of matrices of `side` and a copy."""
+    """What is timed: a layer at each number of new `tokens`, a product of square matrices of `side`, and a
+    copy of `copy_bytes`. The layer with the most tokens gives the efficiency."""
 
     tokens: tuple[int, ...]
     side: int
@@ -29,7 +29,7 @@ ON_CUDA = Extent(tokens=(16, 128, 1024, 4096), side=8192, copy_bytes=2**30)
 ON_CPU = Extent(tokens=(4, 32, 128), side=768, copy_bytes=2**26)
 
 _CPU_SHARE = 8
-"""A CPU multiplies matrices this much narrower: the full ones would take it minutes."""
+"""On a CPU the widths of the model are divided by this: the full ones would take minutes."""
 
 _DEVICES = {
     "NVIDIA GeForce RTX 3090": "rtx-3090",
@@ -37,7 +37,7 @@ _DEVICES = {
     "NVIDIA H100 80GB HBM3": "h100",
     "NVIDIA H200": "h200",
 }
-"""Devices whose peaks are known. Others of a family (PCIe, less memory) have other peaks."""
+"""Devices whose peaks are known, and their keys in `GPUS`. Variants (PCIe, less memory) differ."""
 
 
 class TimedKernel(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class TimedKernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bench(Protocol):
-    """What times kernels: `workers.kernels.KernelBench`."""
+    """Times kernels, as `workers.kernels.KernelBench` does."""
 
     @property
     def is_cpu(self) -> bool: ...
@@ -65,7 +65,7 @@ class Bench(Protocol):
 
 
 class MeasuredLayer(msgspec.Struct, frozen=True, kw_only=True):
-    """A profile and what it follows from: a layer of `model` with weights of `element_bytes`."""
+    """A profile, and what it was made from: a layer of `model` with weights of `element_bytes` each."""
 
     gpu: GpuSpeed
     model: str
@@ -74,7 +74,7 @@ class MeasuredLayer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_bench(device: str) -> Bench:
-    """What times on `device`: `auto`, `cuda` or `cpu`. Raises `UserError` without it, or without PyTorch."""
+    """Return a bench on `device`: `auto`, `cuda` or `cpu`. Raises `UserError` without it or PyTorch."""
     try:
         from workers.kernels import KernelBench, NoSuchDevice
     except ModuleNotFoundError as error:
@@ -90,11 +90,11 @@ def open_bench(device: str) -> Bench:
 
 
 def measure(bench: Bench, model: ModelShape, *, on_start: Callable[[str], None]) -> MeasuredLayer:
-    """Time the kernels of a layer of `model`; `on_start` is told which is next.
+    """Time the kernels of a layer of `model`; `on_start` is called with the name of each before it runs.
 
-    The efficiency is that of the whole layer at the most tokens, against the vendor's peak where the
-    device is known here, else against the fastest product that was measured; likewise the bandwidth,
-    by a copy.
+    The efficiency is the FLOP/s of the whole layer at the most tokens, divided by the vendor's peak if the
+    device is known, or by the fastest rate that was measured. The memory efficiency is the bandwidth of a
+    copy, divided by the vendor's if the device is known, and 1 otherwise.
     """
     extent = ON_CPU if bench.is_cpu else ON_CUDA
     name = model.name
@@ -122,7 +122,8 @@ def measure(bench: Bench, model: ModelShape, *, on_start: Callable[[str], None])
 def profile(
     device: str, timed: list[TimedKernel], square_flops: float, copied: float, launch_s: float, measured: str
 ) -> GpuSpeed:
-    """What the measurements say of `device`: FLOP/s of a large product, B/s of a copy, s of an empty step."""
+    """Make the profile of `device`. `square_flops` is the FLOP/s of a large product, `copied` the bytes/s
+    of a copy, `launch_s` the time of an empty step."""
     most = max(item.kernel.tokens for item in timed)
     layer = [item for item in timed if item.kernel.tokens == most]
     flops = sum(item.kernel.times * item.kernel.flops for item in layer)
@@ -143,9 +144,9 @@ def profile(
 
 
 def kernel_rows(measured: MeasuredLayer) -> list[tuple[str, ...]]:
-    """A row per kernel, with a head: what was timed, and what the roofline of the profile makes of it."""
+    """Return a head and a row per kernel: what was timed, and the time by the roofline of the profile."""
     rows: list[tuple[str, ...]] = [("tokens", "kernel", "shape", "times", "us", "TFLOP/s", "roofline us")]
-    # A kernel is part of a step, whose launch is counted once.
+    # A kernel is a part of a step, and the launch is counted once per step.
     roof = msgspec.structs.replace(measured.gpu, launch_s=0.0)
     for item in measured.timed:
         kernel = item.kernel
@@ -165,7 +166,7 @@ def kernel_rows(measured: MeasuredLayer) -> list[tuple[str, ...]]:
 
 
 def comments(measured: MeasuredLayer, command: str) -> str:
-    """What stands above the keys of the profile: where they come from, and the kernels line by line."""
+    """Return the text above the keys of the profile: how they were measured, and a line per kernel."""
     rows = kernel_rows(measured)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
@@ -176,7 +177,7 @@ def comments(measured: MeasuredLayer, command: str) -> str:
 
 
 def profile_table(measured: MeasuredLayer) -> Table:
-    """The kernels, for the terminal."""
+    """Return the kernels as a table for the terminal."""
     head, *rows = kernel_rows(measured)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in head:

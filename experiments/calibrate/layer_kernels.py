@@ -1,4 +1,4 @@
-"""The kernels of a layer of a model: products of matrices and the scores of attention. Pure."""
+"""The kernels of one layer of a model: matrix products and attention scores. Pure."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ from testbed.models.sizes import is_moe
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     """A kernel of a layer. `times` is how often the layer runs it on all `tokens`.
 
-    A product has `inner` and `columns`; attention, with `heads` set, has none.
+    A matrix product sets `inner` and `columns`; attention sets the fields from `heads` on instead.
     """
 
     label: str
@@ -24,7 +24,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def flops(self) -> int:
-        """Of one run. Causal attention counts the keys that are looked at."""
+        """FLOPs of one run. Causal attention counts only the keys that a token attends to."""
         if self.heads:
             return self.heads * (self.key_dim + self.value_dim) * self.tokens * (self.tokens + 1)
         return 2 * self.tokens * self.inner * self.columns
@@ -41,7 +41,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def attention_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
-    """The products and the scores of attention in one layer."""
+    """Return the kernels of attention in one layer: its products and its scores."""
 
     def product(label: str, inner: int, columns: int) -> Kernel:
         return Kernel(label=label, tokens=tokens, inner=inner, columns=columns)
@@ -85,7 +85,8 @@ def attention_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
 
 
 def layer_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
-    """All kernels of one layer, of a mixture of experts a sparse one: every token visits `top_k` experts."""
+    """Return all kernels of one layer: for a mixture of experts a sparse one, where every token visits
+    `top_k` experts."""
     kernels = attention_kernels(model, tokens)
     if not is_moe(model):
         return kernels + _feed_forward("mlp", model, model.ffn, tokens)
@@ -97,7 +98,7 @@ def layer_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
 
 
 def narrowed(model: ModelShape, share: int) -> ModelShape:
-    """The model with widths and heads divided by `share`, as many experts and layers as before."""
+    """Return the model with its widths and its numbers of heads divided by `share`."""
 
     def part(size: int) -> int:
         return max(1, size // share)
@@ -118,7 +119,7 @@ def narrowed(model: ModelShape, share: int) -> ModelShape:
 
 
 def _feed_forward(label: str, model: ModelShape, width: int, tokens: int, times: int = 1) -> list[Kernel]:
-    """A gated one multiplies by its first two matrices at once."""
+    """With a gate, the first two products are one kernel."""
     up = (2 if model.gated else 1) * width
     return [
         Kernel(label=f"{label}-up", tokens=tokens, times=times, inner=model.hidden, columns=up),

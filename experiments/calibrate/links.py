@@ -1,6 +1,7 @@
-"""`mfs calibrate`: what this machine adds to what links and plans promise, by micro experiments.
+"""`mfs calibrate`: measures the overheads of this machine by micro experiments.
 
-Three runs of the emulated fabric: transfers, collectives whose levels stay, collectives whose levels change.
+There are three runs of the emulated fabric: transfers, collectives whose levels stay, and collectives whose
+levels change.
 """
 
 from functools import partial
@@ -18,14 +19,14 @@ from testbed.fabrics import missing_of
 from testbed.record import RunRecord
 
 SENDERS = 4
-"""That reach one server at once, in the experiment on incast."""
+"""Number of servers that send to one server at once in the incast experiment."""
 
 
 def calibrate(fabric: Fabric, *, link_mbps: float, members: int, progress: RunListener) -> Calibration:
     """Measure the overheads of `fabric` on links of `link_mbps`, in groups of `members` ranks.
 
-    `progress` is told which experiment runs and how far it is. Raises what `run_job` raises, and `RunFailed`
-    where an experiment left too little to tell.
+    `progress` gets the name of each experiment and how far it is. Raises what `run_job` raises,
+    `FabricUnavailable` if something is missing, and `RunFailed` if an experiment left too few samples.
     """
     missing = missing_of(fabric)
     if missing:
@@ -51,7 +52,7 @@ def calibrate(fabric: Fabric, *, link_mbps: float, members: int, progress: RunLi
             members=members,
         )
     except TooFewSamples as error:
-        raise RunFailed(f"the calibration says nothing: {error}") from error
+        raise RunFailed(f"the calibration failed: {error}") from error
     measured = {name: getattr(part, name) for part in (links, collectives) for name in part.__struct_fields__}
     return Calibration(
         link_mbps=link_mbps,
@@ -76,12 +77,12 @@ def calibrate(fabric: Fabric, *, link_mbps: float, members: int, progress: RunLi
 
 
 def members_for(largest_group: int) -> int:
-    """The size of group to calibrate for collectives among `largest_group` ranks."""
+    """Return the group size to calibrate with for collectives among `largest_group` ranks."""
     return max((count for count in MEMBERS if count <= largest_group), default=MEMBERS[0])
 
 
 def calibration_table(calibration: Calibration) -> Table:
-    """One line per overhead: value and spread, wall time or bytes on the wire."""
+    """Return a table with a line per overhead: value and spread, in wall time or bytes on the wire."""
     title = f"overheads on {calibration.link_mbps:g} Mb/s links, groups of {calibration.members}"
     table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("simulation.overheads", no_wrap=True)

@@ -1,8 +1,8 @@
-"""The micro experiments of a calibration, as jobs whose model units are those of the machine.
+"""The micro experiments of a calibration, as jobs in the units of the machine.
 
-A model second is a wall second and a model byte a byte on the wire, so what a run records needs no
-conversion. Sizes are given as the time they take on a link of `link_bps`: what is measured then lies in the
-same range on fast links and on slow ones.
+A model second is a wall second and a model byte is a byte on the wire, so records need no conversion. Sizes
+are given as the time they take on a link of `link_bps`, so that measured times are in the same range on
+fast and on slow links.
 """
 
 import enum
@@ -19,16 +19,17 @@ from testbed.job import Job, MicroFlow, Request
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan
 
 MEMBERS = (2, 4, 8)
-"""Sizes of a process group that can be timed."""
+"""Sizes of a process group that can be calibrated with."""
 
 PAUSE_S = 0.03
-"""Between what is measured: queues drain, and a port may let a burst pass again."""
+"""Pause between measurements: queues drain, and ports can pass a burst again."""
 
 BARRIER_BYTES = 1000
-"""To each peer, before every measured collective: all members then begin within a permit."""
+"""Size of a barrier, to each peer. One before every measured collective makes all members begin within the
+time of a permit."""
 
 TINY_BYTES = (1000, 2000, 4000)
-"""Transfers within the burst of a port: their time is what a transfer takes besides its bytes."""
+"""Sizes within the burst of a port: such a transfer takes as long as if it had no bytes."""
 
 TRANSFER_S = (0.02, 0.04, 0.08, 0.16)
 COLLECTIVE_S = (0.012, 0.025, 0.05, 0.1)
@@ -48,7 +49,7 @@ class Experiment(enum.StrEnum):
 
 
 class TransferProbe(enum.StrEnum):
-    """What a transfer tells; its flow is named `PROBE.N`, one of an incast `PROBE.N.SENDER`."""
+    """What a transfer measures. Its flow is named `PROBE.N`, or `PROBE.N.SENDER` in an incast."""
 
     ALONE = "one"
     INCAST = "incast"
@@ -57,7 +58,7 @@ class TransferProbe(enum.StrEnum):
 
 
 class CollectiveProbe(enum.StrEnum):
-    """What a collective tells; its label is `PROBE.N` where N are the bytes that a member sends."""
+    """What a collective measures. Its label is `PROBE.N` for N bytes from a member, or `barrier`."""
 
     BARRIER = "barrier"
     ALL_TO_ALL = "all-to-all"
@@ -65,9 +66,9 @@ class CollectiveProbe(enum.StrEnum):
 
 
 def transfer_job(link_mbps: float, senders: int) -> Job:
-    """Transfers one at a time, `senders` into one server at once, and one that yields to another.
+    """Return a job of single transfers, `senders` to one server at once, and pairs of which one yields.
 
-    The policy `stage` puts S1 above S3. Flows are named after their `TransferProbe`.
+    One yields because the policy `stage` puts S1 above S3. Flows are named after their `TransferProbe`.
     """
     job = _job(link_mbps, "stage", {"topology": {"servers": senders + 1}, "workload": _NO_FLOWS})
     flows = tuple(
@@ -84,11 +85,11 @@ _NO_FLOWS: Final[Mapping[str, object]] = {
     "kind": "flows",
     "flows": [{"id": "none", "src": "h1", "dst": "h2", "bytes": 1}],
 }
-"""A micro workload has at least one flow; the job's are put in its place."""
+"""A micro workload needs at least one flow; the flows of the job replace this one."""
 
 
 def _transfers(link_bps: float, senders: int) -> Iterator[tuple[str, Stage, int, int, int, float]]:
-    """Name, stage, source, destination, bytes and start of each."""
+    """Yield name, stage, source, destination, bytes and start (in seconds) of each transfer."""
     now_s, number = 0.5, 0
     for _ in range(TRANSFER_REPEATS):
         for size in (*TINY_BYTES, *(_bytes(link_bps, seconds) for seconds in TRANSFER_S)):
@@ -110,10 +111,10 @@ def _transfers(link_bps: float, senders: int) -> Iterator[tuple[str, Stage, int,
 
 
 def collective_job(link_mbps: float, members: int, policy: str) -> Job:
-    """Batches of collectives on idle links, each after a barrier and a pause.
+    """Return a job of batches of collectives on idle links, each after a barrier and a pause.
 
-    A layer measures one, named after its `CollectiveProbe`. Under `sjf` barrier and collective are on
-    different levels, so that every permit has to wait for a rule change; under `fair` none has.
+    A layer measures one collective, labelled after its `CollectiveProbe`. Under `sjf` barriers and
+    collectives are on different levels, so every permit waits for a rule change; under `fair` none does.
     """
     job = _job(
         link_mbps,

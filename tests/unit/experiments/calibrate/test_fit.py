@@ -1,4 +1,4 @@
-"""What rows of the micro experiments say of the overheads that made them."""
+"""The rows of the micro experiments give back the overheads that they were made with."""
 
 import random
 from collections.abc import Iterator
@@ -31,12 +31,12 @@ GOODPUT, BURST, TRANSFER_US, SHARE = 0.8, 10_000, 3_000, 0.02
 
 
 def sent_us(size: int) -> float:
-    """What a transfer of the made-up machine takes from its permit."""
+    """Time of a transfer of the made-up machine from its permit on."""
     return TRANSFER_US + max(0, size - BURST) / GOODPUT
 
 
 def measured_transfers(job: Job, noise_us: float) -> Iterator[FlowRow]:
-    """The flows of `transfer_job` as that machine would have carried them, each a little late."""
+    """The flows of `transfer_job` as that machine carries them, each late by up to `noise_us`."""
     late = random.Random(1)
     incast: dict[str, int] = {}
     for micro in job.flows:
@@ -47,7 +47,7 @@ def measured_transfers(job: Job, noise_us: float) -> Iterator[FlowRow]:
     for micro in job.flows:
         kind, number = micro.transfer.id.split(".")[:2]
         size = micro.transfer.size_bytes
-        if kind == "high":  # the whole link, but for what the other is guaranteed
+        if kind == "high":  # the whole link except what the other is guaranteed
             took_us = high_us = size / GOODPUT / (1 - SHARE)
         elif kind == "low":
             took_us = high_us + (size - SHARE * GOODPUT * high_us) / GOODPUT
@@ -78,7 +78,7 @@ def test_what_transfers_take_is_taken_apart_exactly_where_nothing_disturbs() -> 
 
 
 def test_noise_moves_what_is_found_by_little_and_shows_in_the_spread() -> None:
-    """Up to 1 ms late each: a millisecond of the longest transfer, 200 ms, is 0.5 %."""
+    """Each is up to 1 ms late, which is 0.5 % of the longest transfer, 200 ms."""
     found = links(noise_us=1000)
     assert found.goodput.value == pytest.approx(GOODPUT, rel=0.005)
     assert found.burst_bytes.value == pytest.approx(BURST, abs=1000)
@@ -87,7 +87,7 @@ def test_noise_moves_what_is_found_by_little_and_shows_in_the_spread() -> None:
 
 
 def test_a_line_goes_through_the_medians() -> None:
-    """At 1 the median of 2, 3 and 100 is 3; through (1, 3) and (3, 7): 2 x + 1."""
+    """At 1 the median of 2, 3 and 100 is 3. The line through (1, 3) and (3, 7) is 2 x + 1."""
     line = through([(1, 2), (1, 100), (1, 3), (3, 7)])
     assert (line.slope, line.intercept_ns) == (pytest.approx(2), pytest.approx(1))
 
@@ -106,7 +106,7 @@ PORT = Port(GOODPUT * LINK_BPS, BURST)
 
 
 def measured_collectives(job: Job, permit_us: int, levels: tuple[Level, Level]) -> Iterator[FlowRow]:
-    """The shares of `collective_job`, barriers on the first level and the rest on the second."""
+    """The shares of `collective_job`: barriers on the first level, other collectives on the second."""
     now_us = 0
     for plan in job.plans:
         for layer in plan.layers:
@@ -152,8 +152,8 @@ def collectives() -> Collectives:
 
 
 def test_what_collectives_take_is_taken_apart() -> None:
-    """Permits by whether the level changes, bytes at half the goodput, 5 rounds after the first; compute is
-    late by 1, 2 and 5 ms; batches begin 10 us after the one before has ended."""
+    """Permits by whether the level changes, bytes at half the goodput, 5 rounds after the first. Compute is
+    late by 1, 2 and 5 ms; each batch begins 10 us after the end of the last."""
     found = collectives()
     assert found.permit_kept_us.value == KEPT_US
     assert found.permit_us.value == CHANGED_US

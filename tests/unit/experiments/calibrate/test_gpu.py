@@ -1,4 +1,4 @@
-"""What a GPU reaches of its peaks: the profile that follows from what is measured, and the command."""
+"""How close a GPU gets to its peaks: the profile that follows from measurements, and the command."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ def timed(tokens: int, seconds: float, times: int = 1) -> TimedKernel:
 
 
 def test_a_known_device_is_held_to_the_peaks_of_its_vendor() -> None:
-    """At 1e6 tokens 2e12 FLOPs in 20 ms, and three times 2e12 in 10 ms each: 8e12 in 50 ms are 160e12 FLOP/s
-    of the A100's 312e12. 1529.25 of its 2039 GB/s are three quarters. Few tokens do not count."""
+    """At 1e6 tokens, 2e12 FLOPs in 20 ms and three times 2e12 in 10 ms each: 8e12 in 50 ms are 160e12 of
+    the A100's 312e12 FLOP/s. 1529.25 of its 2039 GB/s are three quarters. Only the most tokens count."""
     measured = [timed(1000, 1.0), timed(10**6, 0.020), timed(10**6, 0.010, times=3)]
     gpu = profile("NVIDIA A100-SXM4-80GB", measured, 200e12, 1529.25e9, 5e-6, "today")
     assert (gpu.name, gpu.peak_flops, gpu.memory_bytes_per_s) == ("a100", 312e12, 2039e9)
@@ -33,7 +33,7 @@ def test_a_known_device_is_held_to_the_peaks_of_its_vendor() -> None:
 
 
 def test_an_unknown_device_is_held_to_the_fastest_product_and_the_copy() -> None:
-    """100e12 and 200e12 FLOP/s: 6e12 FLOPs in 40 ms, 150e12, are three quarters of the faster one."""
+    """100e12 and 200e12 FLOP/s: 6e12 FLOPs in 40 ms are 150e12 FLOP/s, three quarters of the faster one."""
     measured = [timed(10**6, 0.020), timed(10**6, 0.010, times=2)]
     gpu = profile("NVIDIA H100 PCIe", measured, 180e12, 1.5e12, 0.0, "")
     assert (gpu.name, gpu.peak_flops, gpu.memory_bytes_per_s) == ("NVIDIA H100 PCIe", 200e12, 1.5e12)

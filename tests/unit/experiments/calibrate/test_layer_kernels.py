@@ -1,4 +1,4 @@
-"""The kernels of a layer do its work."""
+"""The kernels of a layer do all its work."""
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ from testbed.models.sizes import ffn_flops_per_token, layer_kinds, projection_fl
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_kernels_of_a_layer_do_all_its_work(name: str) -> None:
-    """100 tokens: their projections, scores among themselves, experts with the gate or the MLP."""
+    """100 tokens: projections, scores among these tokens, and experts with their gate or the MLP."""
     model = MODELS[name]
     flops = sum(kernel.times * kernel.flops for kernel in layer_kernels(model, 100))
     per_token = projection_flops_per_token(model) + ffn_flops_per_token(model)
@@ -25,7 +25,7 @@ def test_a_feed_forward_without_a_gate_is_two_products() -> None:
 
 
 def test_mixtral_is_measured_by_these_products() -> None:
-    """QKV together: (32 + 2 x 8) x 128 columns; an expert's two first matrices together: 2 x 14336."""
+    """QKV together: (32 + 2 x 8) x 128 columns; the first two matrices of an expert together: 2 x 14336."""
     assert [(k.label, k.shape, k.times) for k in layer_kernels(MODELS["mixtral-8x7b"], 16)] == [
         ("qkv", "4096 x 6144", 1),
         ("scores", "32/8 heads of 128", 1),
@@ -39,7 +39,7 @@ def test_mixtral_is_measured_by_these_products() -> None:
 def test_a_narrow_model_keeps_its_proportions() -> None:
     mixtral, deepseek = narrowed(MODELS["mixtral-8x7b"], 8), narrowed(MODELS["deepseek-v3"], 8)
     assert (mixtral.hidden, mixtral.q_heads, mixtral.kv_heads, mixtral.ffn) == (512, 4, 1, 1792)
-    # 192, 64 and 16 heads; what a head is wide stays.
+    # Ranks 192 and 64, and 16 heads; the width of a head stays.
     assert deepseek.latent == LatentAttention(q_rank=192, kv_rank=64, nope_dim=128, rope_dim=64, v_dim=128)
     assert (deepseek.q_heads, deepseek.shared_ffn) == (16, 256)
     assert layer_kinds(deepseek) == layer_kinds(MODELS["deepseek-v3"])

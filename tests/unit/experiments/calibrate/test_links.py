@@ -1,4 +1,4 @@
-"""`mfs calibrate`, on the simulated fabric in the emulated one's place."""
+"""`mfs calibrate`, with the simulated fabric in place of the emulated one."""
 
 import sys
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from testbed.simulation.fabric_sim import SimulatedFabric
 def test_the_command_on_ideal_links_finds_nothing_to_add(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """All but `transfer_us` and `burst_bytes`, which are told apart by the burst of a real port."""
+    """Except `transfer_us` and `burst_bytes`: only the burst of a real port tells them apart."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(FABRICS, "mininet", SimulatedFabric)
     monkeypatch.setattr(sys, "argv", ["mfs", "calibrate", "--out", "found.json"])
@@ -56,7 +56,7 @@ def test_the_experiments_find_the_overheads_that_a_simulation_was_given() -> Non
 
 
 class WithOverheads(SimulatedFabric):
-    """A machine that adds just these; the experiments' model units are those of the machine."""
+    """A machine with exactly these overheads. In the experiments, model units are units of the machine."""
 
     def __init__(self, overheads: Overheads) -> None:
         self._overheads = overheads
