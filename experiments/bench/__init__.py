@@ -1,1 +1,1 @@
-"""What the scheduler and the simulated fabric cost: `mfs bench`."""
+"""`mfs bench`: the cost of the scheduler and of the simulated fabric."""

@@ -1,4 +1,4 @@
-"""The flows of a made-up prefill batch, on a star of 32 servers: what a policy is timed with."""
+"""Made-up prefill batches on a star of 32 servers: the flows that policies are timed with."""
 
 import random
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ COLLECTIVES = ("dispatch", "combine")
 SLO_NS = (6 * NS_PER_S // 10, 25 * NS_PER_S // 10)
 
 S1_BYTES, S2_BYTES, S3_BYTES = 64_000_000, 48_000_000, 128_000_000
-"""Mean size of one flow when one batch computes at a time; divided by how many do, so that ports
-carry as much whatever their number."""
+"""Mean size of a flow if one batch computes at a time. If n do, sizes are divided by n, so that the load of
+ports does not depend on n."""
 
 
 def cluster() -> Topology:
@@ -32,7 +32,7 @@ def cluster() -> Topology:
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """Where a request's KV comes from (`victim`), is (`source`) and goes to (`decode`): server numbers."""
+    """A request. Its reused KV comes from server `victim`; its KV goes from server `source` to `decode`."""
 
     id: str
     deadline_ns: int
@@ -53,7 +53,7 @@ class BenchRequest:
 
 @dataclass(frozen=True, slots=True)
 class BenchBatch:
-    """A batch of `LAYERS` layers on a unit; `share_bytes` is what a rank sends in one collective."""
+    """A batch of `LAYERS` layers on a unit; a rank sends `share_bytes` in one collective."""
 
     id: str
     unit: int
@@ -64,7 +64,7 @@ class BenchBatch:
     def drawn(
         cls, draw: random.Random, batch_id: str, *, unit: int, now_ns: int, at_once: int
     ) -> "BenchBatch":
-        """A batch that starts at `now_ns`, one of `at_once` that compute at a time."""
+        """Draw a batch that starts at `now_ns`, one of `at_once` that compute at a time."""
 
         def size(mean_bytes: int) -> int:
             return round(mean_bytes * draw.uniform(0.5, 1.5) / at_once)
@@ -96,7 +96,7 @@ class BenchBatch:
         )
 
     def fetches(self, layer: int) -> list[Flow]:
-        """S1 of one layer: one flow for each request that reuses a prefix."""
+        """Return the S1 of one layer: one flow for each request that reuses a prefix."""
         return [
             Flow(
                 id=f"{self.id}.{request.id}.l{layer}.s1.{request.victim}-{request.source}",
@@ -114,7 +114,7 @@ class BenchBatch:
         ]
 
     def shares(self, layer: int, label: str) -> list[Flow]:
-        """S2: one collective of the layer, one share for each server of the unit."""
+        """Return one collective (S2) of a layer: one share for each server of the unit."""
         members = UNITS[self.unit]
         part = self.share_bytes // (len(members) - 1)
         return [
@@ -133,7 +133,7 @@ class BenchBatch:
         ]
 
     def deliveries(self, layer: int) -> list[Flow]:
-        """S3 of one layer: one flow for each request."""
+        """Return the S3 of one layer: one flow for each request."""
         return [
             Flow(
                 id=f"{self.id}.{request.id}.l{layer}.s3.{request.source}-{request.decode}",

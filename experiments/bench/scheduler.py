@@ -1,7 +1,7 @@
-"""`mfs bench scheduler`: what one event costs a policy, with how many flows active.
+"""`mfs bench scheduler`: the cost of one event under a policy, by the number of active flows.
 
-Only the call of the scheduler is timed, by `time.perf_counter_ns` before and after; what makes the
-events up (`scheduler_events`) is not. docs/measured/benchmarks.md says what the columns mean.
+Only calls of the scheduler are timed, by `time.perf_counter_ns` before and after; making up the events
+(`scheduler_events`) is not. docs/measured/benchmarks.md says what the columns mean.
 """
 
 import itertools
@@ -29,7 +29,7 @@ MIN_EVENTS: Final = 1_000
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What events cost, in wall microseconds each. `flows_touched` is the mean over the events."""
+    """The cost of events, each in wall microseconds. `flows_touched` is a mean over the events."""
 
     events: int
     mean_us: float
@@ -40,7 +40,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyCost(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy with `flows` active flows. Rates are per second spent in the scheduler."""
+    """The costs of one policy with `flows` active flows. Rates are per second spent in the scheduler."""
 
     policy: str
     flows: int
@@ -56,7 +56,7 @@ class PolicyCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _UnderLoad:
-    """A scheduler under load, and what its calls have cost so far."""
+    """A scheduler under load, and the costs of its calls so far."""
 
     def __init__(self, policy: str, flows: int, *, seed: int, exact: bool) -> None:
         spec = read_spec(policy)
@@ -88,7 +88,7 @@ class _UnderLoad:
         self._decisions = 0
 
     def run_for(self, seconds: float) -> None:
-        """Let events come for `seconds` of wall time, and not fewer than `MIN_EVENTS`."""
+        """Run events for `seconds` of wall time, and at least `MIN_EVENTS` of them."""
         until = time.perf_counter() + seconds
         for count in itertools.count():
             if count >= MIN_EVENTS and time.perf_counter() >= until:
@@ -96,7 +96,7 @@ class _UnderLoad:
             self._one_more()
 
     def _one_more(self) -> None:
-        """The next event, and the tick if one is due by then."""
+        """Run the next event, and a tick if one is due by then."""
         event = next(self._events)
         self._time(event)
         due_ns = self._scheduler.next_tick_ns()
@@ -140,7 +140,7 @@ def _cost(cost_ns: Sequence[int], touched: int) -> Cost:
 
 
 def chosen_policies(specs: Sequence[str]) -> list[str]:
-    """`specs`, or all policies there are. Raises `UserError` for one that cannot be made."""
+    """Return `specs`, or all policies if there are none. Raises `UserError` for an invalid spec."""
     policies = list(dict.fromkeys(specs)) or policy_names()
     for policy in policies:
         try:
@@ -159,11 +159,11 @@ def measure(
     exact: bool = False,
     on_start: Callable[[str, int], None] = lambda policy, count: None,
 ) -> Iterator[PolicyCost]:
-    """Each policy with each number of flows, one after the other: once its flows are active, it is timed for
-    `seconds` of wall time, and for `MIN_EVENTS` at least.
+    """Measure each policy with each number of flows, one after the other.
 
-    `on_start` hears of each cell before it is filled. The events of a cell depend on `seed` and its
-    number of flows only; a quicker policy gets further in them.
+    Once its flows are active, a policy is timed for `seconds` of wall time, and for at least `MIN_EVENTS`.
+    `on_start` is called before the flows of each cell are submitted. Except for ticks, the events of a cell
+    depend only on `seed` and the number of flows; a quicker policy gets further in them.
     """
     counts = sorted(set(flows))
     for policy in policies:
@@ -175,7 +175,7 @@ def measure(
 
 
 def circumstances() -> dict[str, str]:
-    """What the numbers depend on: Python, the CPU, the garbage collector."""
+    """Return what the numbers depend on: Python, the CPU, the garbage collector."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "cpu": _cpu(),
@@ -193,7 +193,7 @@ def _cpu() -> str:
 
 
 def as_json(cells: Sequence[PolicyCost], *, seconds: float, seed: int, exact: bool, complete: bool) -> Any:
-    """All that was measured, as plain data."""
+    """Return everything that was measured, as plain data."""
     return {
         **circumstances(),
         "seconds_per_cell": seconds,

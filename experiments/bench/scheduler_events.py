@@ -1,7 +1,7 @@
-"""A steady stream of scheduler events to time a policy with: made up, seeded, the same for every policy.
+"""A steady stream of made-up scheduler events to time policies with: seeded, the same for every policy.
 
-No network is simulated. Who completes when is drawn, not worked out from levels, so that what a
-policy decides changes nothing in what it is asked next. docs/measured/benchmarks.md lists what was assumed.
+No network is simulated. Completions are drawn and do not follow from levels, so the decisions of a policy
+do not change the events that follow. docs/measured/benchmarks.md lists the assumptions.
 """
 
 import enum
@@ -25,7 +25,7 @@ _S1_AND_S2_OF_A_BATCH = 24
 
 
 class EventKind(enum.StrEnum):
-    """What the scheduler is told."""
+    """The kinds of scheduler event."""
 
     BATCH = "batch"
     LAYER = "layer"
@@ -36,7 +36,7 @@ class EventKind(enum.StrEnum):
 
 
 class Event(NamedTuple):
-    """One call: `arguments` follow the time. `flows` is how many active flows the event is about."""
+    """One call of the scheduler. `arguments` follow the time; `flows` is how many flows it is about."""
 
     kind: EventKind
     at_ns: int
@@ -50,13 +50,13 @@ class _Call(NamedTuple):
 
 
 _ToCome = Callable[[], "list[_Call | _ToCome]"]
-"""What is known only when it is its turn."""
+"""Calls that are known only when it is their turn."""
 
 
 @dataclass(slots=True)
 class _Slot:
-    """One of the batches that compute at a time. What it does next may only be known when it is its
-    turn (which S1 is still on its way), hence the functions."""
+    """One of the batches that compute at a time. Functions stand for calls that are known only when it is
+    their turn, because they depend on which S1 flows are still active."""
 
     unit: int
     to_come: deque[_Call | _ToCome] = field(default_factory=deque)
@@ -69,9 +69,9 @@ class _Sent:
 
 
 class BenchLoad:
-    """Keeps `flows` flows active: batches go on while there are fewer, else S1 and S3 complete.
+    """Keeps `flows` flows active: batches go on while there are fewer, otherwise S1 and S3 flows complete.
 
-    Raises `ValueError` for fewer than 100: the S1 and S2 of two batches alone are about 50.
+    Raises `ValueError` for fewer than `MIN_FLOWS`: the S1 and S2 of two batches alone are about 50 flows.
     """
 
     def __init__(self, flows: int, *, seed: int = 1) -> None:
@@ -96,11 +96,11 @@ class BenchLoad:
 
     @property
     def filled(self) -> bool:
-        """As many flows are active as were asked for."""
+        """Whether as many flows are active as were asked for."""
         return len(self._sent) >= self._target
 
     def events(self) -> Iterator[Event]:
-        """Without end, `events_per_s` in model time. The caller adds the ticks its policy asks for."""
+        """Yield events without end, `events_per_s` in model time. Ticks are added by the caller."""
         while True:
             call = self._next()
             self._events += 1
@@ -118,7 +118,7 @@ class BenchLoad:
         return _completion(self._any_loose())
 
     def _book(self, call: _Call) -> int:
-        """Take the call into the books; returns how many flows it is about."""
+        """Record the call; return how many flows it is about."""
         match call:
             case (EventKind.SUBMIT, (Flow() as flow,)):
                 self._sent[flow.id] = _Sent(flow, flow.size_bytes)
@@ -135,7 +135,7 @@ class BenchLoad:
         return 1
 
     def _any_loose(self) -> str:
-        """One of the older half of S1 and S3."""
+        """Draw a flow from the older half of the S1 and S3 flows."""
         return self._loose[self._draw.randrange((len(self._loose) + 1) // 2)]
 
     def _progress(self, flow_id: str) -> _Call:
@@ -168,7 +168,8 @@ class BenchLoad:
         return batch
 
     def _run(self, slot: _Slot, batch: BenchBatch, *, first_layer: int) -> None:
-        """S1 is fetched some layers ahead; a layer waits for its S1, has its collectives, posts its S3."""
+        """Queue the calls of a batch. S1 is fetched some layers ahead; a layer waits for its S1, has its
+        collectives and posts its S3."""
         for layer in range(first_layer, min(first_layer + S1_LAYERS_AHEAD, LAYERS)):
             slot.to_come.extend(_submits(batch.fetches(layer)))
         for layer in range(first_layer, LAYERS):
@@ -185,7 +186,7 @@ class BenchLoad:
         slot.to_come.append(_Call(EventKind.LAYER, (batch.id, LAYERS)))
 
     def _rest_of(self, flow_ids: list[str]) -> _ToCome:
-        """Completions of those that are still active, one at a time: others may complete in between."""
+        """Complete those that are still active, one at a time, because others may complete in between."""
 
         def rest() -> list[_Call | _ToCome]:
             left = [flow_id for flow_id in flow_ids if flow_id in self._sent]
@@ -194,7 +195,8 @@ class BenchLoad:
         return rest
 
     def _begin_midway(self, slot: _Slot) -> None:
-        """Begin as if it had run for long: S3 of a batch that has computed, and a batch at some layer."""
+        """Begin as if the slot had run for long, with the S3 of a computed batch and with a batch at some
+        layer."""
         s3 = self._target // self.batches_at_once - _S1_AND_S2_OF_A_BATCH
         waiting = s3 // REQUESTS_PER_BATCH  # layers whose S3 has been posted and has not arrived
         now = self._draw.randrange(LAYERS)

@@ -12,7 +12,7 @@ from experiments.results.readable_numbers import NOTHING
 
 
 def render(cells: Sequence[PolicyCost]) -> Group:
-    """The tables for a terminal: costs, then how they grow from the fewest flows to the most."""
+    """Return the tables for a terminal: the costs, and how they grow from the fewest flows to the most."""
     facts = circumstances()
     parts: list[RenderableType] = [_cost_table(cells)]
     growth = growth_table(cells)
@@ -49,9 +49,9 @@ def _cost_table(cells: Sequence[PolicyCost]) -> Table:
 
 
 def growth_table(cells: Sequence[PolicyCost]) -> Table | None:
-    """Mean cost and flows touched with the most flows over those with the fewest, by kind of event.
+    """Return how mean cost and flows touched grow from the fewest flows to the most, by kind of event.
 
-    Has the policies that were measured with both; `None` where there is none.
+    Covers the policies that were measured with both; None if there are none, or only one number of flows.
     """
     counts = {cell.flows for cell in cells}
     few, many = min(counts, default=0), max(counts, default=0)

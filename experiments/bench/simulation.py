@@ -1,7 +1,7 @@
-"""`mfs bench sim`: how fast the simulated fabric is, and how that grows.
+"""`mfs bench sim`: the speed of the simulated fabric, and how run times grow.
 
-Every run is in a process of its own, so that its peak memory is its own. docs/measured/benchmarks.md says
-what the cases and columns mean.
+Every run has a process of its own, so that its peak memory can be told apart. docs/measured/benchmarks.md
+says what the cases and columns mean.
 """
 
 import multiprocessing
@@ -25,18 +25,18 @@ from workers.spans import SpanKind
 
 DEFAULT_POLICIES: Final = ("fair", "mfs")
 COLUMNS: Final = 120
-"""What the table of results takes on a terminal."""
+"""Width of the table of results on a terminal, in characters."""
 KIB: Final = 1024
 MIB: Final = 1024**2
 
 
 class MeasuredRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, without the writing of results.
+    """The measurements of one run, not counting the writing of results.
 
-    Tasks are messages between ranks, and compute steps of ranks. Events are what the simulator takes from
-    its agenda, and ends of messages. `moving` is how many messages moved at once, on average over simulated
-    time; `shared_anew` of how many messages a change made it work out the rates again. `cpu_s` is the
-    time of the processor, `wall_s` that of the clock; the peak of memory is the whole process's.
+    Tasks are messages between ranks and compute steps of ranks. Events are what the simulator takes from
+    its agenda, and ends of messages. `moving` is how many messages were in flight at once, on average over
+    simulated time; `shared_anew` is the mean number of messages whose rates a change recomputed.
+    `cpu_s` is processor time, `wall_s` wall time; `peak_bytes` is the peak memory of the whole process.
     """
 
     case: str
@@ -80,7 +80,7 @@ def measure(
 
 
 def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ()) -> MeasuredRun:
-    """Run it here. The compiled functions are loaded before the clock starts."""
+    """Run `case` in this process. An untimed small run loads the compiled functions first."""
     texts = ("fabric=sim", f"seed={seed}", *case.settings, *settings)
     overrides = [override(text) for text in texts]
     scenario = load_scenario("quickstart", [*overrides, override(f'policies=["{policy}"]')])

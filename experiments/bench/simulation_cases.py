@@ -1,4 +1,4 @@
-"""The fixed cases of `mfs bench sim`: what is judged, and how the time grows with size."""
+"""The fixed cases of `mfs bench sim`: some to judge it by, others to show how times grow with size."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,7 +9,7 @@ from experiments.errors import UserError
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """A fixed size. `settings` are what it changes of the scenario `quickstart`."""
+    """A run of fixed size. `settings` are its changes to the scenario `quickstart`."""
 
     name: str
     about: str
@@ -27,8 +27,8 @@ _GPUS_64 = (
     "units.tp=8",
     "units.ep=8",
 )
-"""56 prefill GPUs in 7 units of 8, tensor- and expert-parallel, and 8 decode GPUs; each has a NIC, all one
-switch."""
+"""56 prefill GPUs in 7 units of 8, tensor- and expert-parallel, and 8 decode GPUs. Each GPU has a NIC, and
+all share one switch."""
 
 _CLUSTER = (
     "topology.kind=leaf-spine",
@@ -47,7 +47,7 @@ _CLUSTER = (
 
 
 def _cluster(servers: int) -> tuple[str, ...]:
-    """`servers` of 8 GPUs with a NIC each, a quarter of them for decoding, 16 below a leaf."""
+    """`servers` of 8 GPUs and 8 NICs. A quarter of the GPUs decode; up to 16 servers share a leaf."""
     leaves = max(2, servers // 16)
     return (
         *_CLUSTER,
@@ -111,7 +111,7 @@ GROWTH: Final = (
 
 
 def chosen_cases(names: Sequence[str]) -> list[Case]:
-    """The cases called so, or the two judged ones and those of growth. Raises `UserError` for others."""
+    """Return the cases of these names; without names, all. Raises `UserError` for an unknown name."""
     known = {case.name: case for case in (*CASES, *GROWTH)}
     for name in names:
         if name not in known:

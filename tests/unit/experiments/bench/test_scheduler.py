@@ -1,4 +1,4 @@
-"""`mfs bench scheduler`: the events it makes up, what it counts, and what it prints."""
+"""`mfs bench scheduler`: the events that it makes up, counts and prints."""
 
 import itertools
 import json
@@ -28,8 +28,8 @@ def test_equal_seeds_make_equal_events_and_others_do_not() -> None:
 
 
 def test_once_filled_the_number_of_active_flows_stays() -> None:
-    """Nothing is submitted while there are 100. Below, each of the two batches may be completing a
-    collective of 8 and the two S1 flows its layer waits for: 100 - 2 * (8 + 2)."""
+    """Nothing is submitted while there are 100. With fewer, each of the two batches may be completing a
+    collective of 8 and the two S1 flows that its layer waits for: 100 - 2 * (8 + 2)."""
     load = BenchLoad(100)
     seen = []
     for _ in itertools.islice(load.events(), 5_000):
@@ -62,14 +62,14 @@ def test_every_stage_and_every_kind_of_event_takes_part() -> None:
 
 
 def test_events_come_at_the_rate_that_is_stated() -> None:
-    """Two batches at once, 4,000 events/s each: event n at n / 8,000 s."""
+    """Two batches at once with 4,000 events/s each: event n is at n / 8,000 s."""
     load = BenchLoad(100)
     assert load.events_per_s == 8_000
     assert [event.at_ns for event in itertools.islice(load.events(), 3)] == [125_000, 250_000, 375_000]
 
 
 def test_a_layer_event_is_about_the_flows_of_its_batch() -> None:
-    """Counted here by hand: submitted with the batch's name, and not complete."""
+    """Counted here again: the flows that were submitted for the batch and are not complete."""
     batch_of: dict[object, str | None] = {}
     for event in first_events(5_000):
         match event.kind, event.arguments:
@@ -128,7 +128,7 @@ def test_the_worst_kind_is_the_one_with_the_highest_p99() -> None:
 
 
 def test_growth_compares_the_most_flows_with_the_fewest() -> None:
-    """Cost 2 to 9 us: 4.5 times; flows touched 100 to 1,000: 10 times."""
+    """The cost grows from 2 to 9 us, 4.5 times; the flows touched from 100 to 1,000, 10 times."""
     table = growth_table(
         [
             cell(100, tick=cost(1, mean_us=2, touched=100)),

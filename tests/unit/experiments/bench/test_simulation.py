@@ -1,4 +1,4 @@
-"""`mfs bench sim`: its cases, what it counts, and what it prints."""
+"""`mfs bench sim`: its cases, counts and output."""
 
 import io
 import json
@@ -19,7 +19,7 @@ SMALL = Case(name="small", about="two requests", settings=("workload.requests=2"
 
 
 def test_the_case_of_2048_gpus_is_what_its_name_says() -> None:
-    """256 servers of 8; Mixtral-8x22B in units of 8 ranks, two attention replicas of 4, experts over 8."""
+    """256 servers of 8 GPUs. Mixtral-8x22B in units of 8 ranks: two replicas of 4, experts over all 8."""
     case = next(case for case in CASES if case.name == "cluster-2048")
     few = [override(text) for text in ("fabric=sim", *case.settings, "workload.requests=1")]
     job = resolve(load_scenario("quickstart", few)).jobs[0]
@@ -37,7 +37,7 @@ def test_every_case_is_a_scenario(case: Case) -> None:
 
 
 def test_one_run_counts_messages_and_compute_steps() -> None:
-    """Mixtral-8x7B has 32 layers; with one token-carrying rank each request is a batch of its own."""
+    """Mixtral-8x7B has 32 layers. The one request is a batch, and its tokens are on one rank."""
     settings = ("workload.requests=1", "units.prefill_units=1", "units.ranks_per_unit=2")
     one = run_case(Case(name="one", about="", settings=settings), "fair", 1)
     computes = 32 * 2 * 2  # layers, ranks, attention and experts
