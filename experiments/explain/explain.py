@@ -1,6 +1,7 @@
 """`mfs explain`: what happened to one flow or one request of a run, in sentences.
 
-Only the rows asked for are kept when a table is read. `flow_story` and `request_story` word them.
+Tables are filtered as they are read, so that only the rows asked for are kept. `flow_story` and
+`request_story` put them into words.
 """
 
 import contextlib
@@ -28,18 +29,18 @@ from testbed.record import DecisionRow, FlowRow, RequestRow, SpanRow
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 _COMPARED_IDS = 2_000
-"""difflib looks at so many ids, those with the longest common beginning: a run may have a million."""
+"""Most ids that difflib compares, those with the longest common beginning: a run may have a million."""
 
 
 class NotInRun(UserError):
-    """There is no flow or request of that name under any of the policies asked for."""
+    """None of the policies asked for has this flow or request."""
 
 
 def explain_flow(directory: Path, flow: str, policy: str | None = None) -> str:
-    """The story of `flow` under `policy`, or under each policy of the run.
+    """Return the story of `flow` under `policy`, or under each policy of the run.
 
-    Raises `UserError` for something that is not a run directory or lacks what is needed, and
-    `NotInRun` for an unknown flow, with the nearest ids.
+    Raises `UserError` if `directory` is not a run directory or lacks data, and `NotInRun`, with the nearest
+    ids, for an unknown flow.
     """
     run = _Run(directory)
     stories: list[str] = []
@@ -54,7 +55,7 @@ def explain_flow(directory: Path, flow: str, policy: str | None = None) -> str:
 
 
 def explain_request(directory: Path, request: int, policy: str | None = None) -> str:
-    """Where the TTFT of `request` went and its flows, worst first. Raises as `explain_flow` does."""
+    """Return where the TTFT of `request` went, and its flows, worst first. Raises as `explain_flow`."""
     run = _Run(directory)
     stories: list[str] = []
     missing: dict[tuple[int, ...], list[str]] = {}
@@ -109,7 +110,7 @@ def _same_beginning(one: str, other: str) -> int:
 
 
 class _Run:
-    """Reads rows of a run directory as they are asked for."""
+    """Reads rows of a run directory on demand."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -117,7 +118,7 @@ class _Run:
             summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
             self._policies = [str(run["policy"]) for run in summary["runs"]]
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: not a run directory, it has no summary.json of ours") from None
+            raise UserError(f"{path}: not a run directory: it has no valid summary.json") from None
 
     def chosen(self, policy: str | None) -> list[str]:
         if policy is None:
@@ -140,7 +141,7 @@ class _Run:
             return tuple(sorted(number for part in parts for number in part["request"].to_pylist()))
 
     def rows(self, row: type[Row], policy: str, **equal: object) -> tuple[Row, ...]:
-        """The rows of one policy whose columns have the values in `equal`."""
+        """Return the rows of one policy whose columns have the values in `equal`."""
         among = {column: (value,) for column, value in equal.items()}
         with self._reading(row):
             return tuple(TableRows(self.path, row, policy).where(**among))

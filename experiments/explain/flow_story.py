@@ -1,4 +1,4 @@
-"""The story of a flow: what it was, when it went, and why at its levels."""
+"""The story of a flow: what it was, when it was sent, and why it had its levels."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ def flow_story(
     requests: Sequence[RequestRow],
     shares: Sequence[FlowRow],
 ) -> str:
-    """What `flow` was, when it went, its levels, and what became of the requests it was for.
+    """Tell what `flow` was, when it was sent, its levels, and whether its requests met their SLO.
 
-    `decisions` are its own, by time; `requests` the one it belongs to, or those of its batch;
-    `shares` all of its collective.
+    `decisions` are the decisions on it, by time; `requests` the request it belongs to, or those of its
+    batch; `shares` all shares of its collective.
     """
     lines = [
         f"{flow.id} under {policy}",
@@ -91,12 +91,12 @@ def _waits(flow: FlowRow) -> str:
 
 
 def _sent_for_early(flow: FlowRow, requests: Sequence[RequestRow]) -> list[str]:
-    """Of S1 that did not wait for the batch of its request."""
+    """For S1 that was sent for before the batch of its request began."""
     return [
         f"It was sent for while request {row.request} was queued, {lasting(row.start_ns - flow.submit_ns)}"
         f" before batch {row.batch} began."
         for row in requests
-        if flow.batch == f"{row.unit}.f{row.request}"  # as `ServingSystem` calls a `FetchPlan`
+        if flow.batch == f"{row.unit}.f{row.request}"  # the id that `ServingSystem` gives a `FetchPlan`
         if row.start_ns is not None and flow.submit_ns < row.start_ns
     ]
 
@@ -111,7 +111,7 @@ def _among_shares(flow: FlowRow, shares: Sequence[FlowRow]) -> str:
 def _levels(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[str]:
     changes = [row for row in decisions if row.level_from is not row.level_to]
     if not changes:
-        return [f"It was on {flow.level_first.name} all the time; no decision on it was recorded."]
+        return [f"It was on {flow.level_first.name} the whole time; no decision on it was recorded."]
     lines = ["Its levels:", *(f"  {_change(row)}" for row in changes)]
     reordered = len(decisions) - len(changes)
     if reordered:

@@ -18,9 +18,10 @@ def request_story(
     flows: Sequence[FlowRow],
     shares: Sequence[FlowRow],
 ) -> str:
-    """Where the TTFT of `request` went, and its `flows`, worst first. `shares` are its batch's S2.
+    """Tell where the TTFT of `request` went, and list its `flows`, worst first.
 
-    Worst: flows after their deadline, the latest first; then the others by submit to finish.
+    Late flows come first, the latest first; then the others, the slowest from submit to finish first.
+    `shares` are the shares (S2) of its batch.
     """
     lines = [f"Request {request.request} under {policy}", f"  {_arrival(request)}", f"  {outcome(request)}"]
     lines += [f"  {line}" for line in (*_pruned(request), *_where_it_went(request, spent))]
@@ -32,7 +33,7 @@ def request_story(
     if shares:
         worst = max(shares, key=lambda share: share.finish_ns - share.submit_ns)
         lines.append(
-            f"  The collectives of its batch {request.batch} are no single request's:"
+            f"  The collectives of its batch {request.batch} belong to no single request:"
             f" {number_of(len(shares), 'share')}, the longest {_line(worst)}"
         )
     named = sorted(flows, key=_badness)[:1] or list(shares[:1])
@@ -64,7 +65,7 @@ def _where_it_went(request: RequestRow, spent: TimeSpent | None) -> list[str]:
     prefill_ns = spent.s1_wait_ns + spent.compute_ns + spent.collective_ns + spent.other_ns
     alone = f"alone on an idle cluster its TTFT would be {lasting(request.unloaded_ttft_ns)}"
     return [
-        f"Its TTFT went: {lasting(spent.queue_ns)} in the queue, {lasting(prefill_ns)} in prefill,"
+        f"Where its TTFT went: {lasting(spent.queue_ns)} in the queue, {lasting(prefill_ns)} in prefill,"
         f" {lasting(spent.p2d_tail_ns)} in the P2D tail, {lasting(spent.decode_ns)} in the decode step;"
         f" {alone}.",
         f"In prefill, a rank spent on average {lasting(spent.s1_wait_ns)} waiting for S1,"

@@ -1,4 +1,4 @@
-"""The words that stories of flows and of requests share. All times are model milliseconds."""
+"""Words that the stories of flows and of requests share. All times are in model milliseconds."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from testbed.record import FlowRow, RequestRow
 
 
 def moment(time_ns: int) -> str:
-    """A time of the run, to the microsecond: "1,234.500 ms"."""
+    """Return a time of the run to the microsecond: "1,234.500 ms"."""
     return f"{time_ns / 1e6:,.3f} ms"
 
 
 def lasting(duration_ns: int) -> str:
-    """A duration, coarser the longer it is: "0.042 ms", "4.21 ms", "214.3 ms"."""
+    """Return a duration, coarser the longer it is: "0.042 ms", "4.21 ms", "214.3 ms"."""
     milliseconds = duration_ns / 1e6
     if duration_ns == 0:
         return "0 ms"
@@ -30,7 +30,7 @@ def size(size_bytes: int) -> str:
 
 
 def against_deadline(flow: FlowRow) -> str:
-    """How long before or after its deadline the flow finished; nothing where it has none."""
+    """Return how long before or after its deadline the flow finished; empty if it has none."""
     if flow.deadline_ns is None:
         return ""
     spare_ns = flow.deadline_ns - flow.finish_ns
@@ -40,11 +40,11 @@ def against_deadline(flow: FlowRow) -> str:
 
 
 def outcome(request: RequestRow) -> str:
-    """Whether the request met its SLO, as a sentence."""
+    """Return a sentence on whether the request met its SLO."""
     name = f"Request {request.request}"
     if request.ttft_ns is None:
         return f"{name} missed its SLO: it failed and has no first token."
-    allowed = f"its TTFT was {lasting(request.ttft_ns)}, {lasting(request.slo_ns)} were allowed"
+    allowed = f"its TTFT was {lasting(request.ttft_ns)}, its SLO {lasting(request.slo_ns)}"
     if meets_slo(request):
         return f"{name} met its SLO: {allowed}."
     return f"{name} missed its SLO by {lasting(request.ttft_ns - request.slo_ns)}: {allowed}."

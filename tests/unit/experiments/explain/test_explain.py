@@ -1,4 +1,4 @@
-"""`mfs explain` says in sentences what became of a flow or a request."""
+"""`mfs explain` says in sentences what happened to a flow or a request."""
 
 import json
 import sys
@@ -83,7 +83,7 @@ def delivery(**changes: object) -> FlowRow:
 
 
 def late_request(**changes: object) -> RequestRow:
-    """Arrived at 60 ms, 240 ms allowed, took 252.5: 30 in the queue, 100 in prefill, 110 P2D, 12.5 decode."""
+    """Arrives at 60 ms with an SLO of 240 and takes 252.5: 30 queue, 100 prefill, 110 P2D, 12.5 decode."""
     fields: dict[str, object] = {
         "request": 12,
         "batch": "b3",
@@ -125,12 +125,12 @@ def test_a_flow_is_told_from_submit_to_its_requests_outcome(tmp_path: Path) -> N
         "    At 100.000 ms it was put on P6: MLU 0.01 < 0.031.",
         "    At 120.000 ms it was promoted from P6 to P3: MLU 0.05 >= 0.031.",
         "  From permit to finish it spent 17.00 ms on P6 and 20.00 ms on P3.",
-        "  Request 12 missed its SLO by 12.50 ms: its TTFT was 252.5 ms, 240.0 ms were allowed.",
+        "  Request 12 missed its SLO by 12.50 ms: its TTFT was 252.5 ms, its SLO 240.0 ms.",
     ]
 
 
 def test_s1_that_was_sent_for_from_the_queue_says_so() -> None:
-    """Submitted at 10 ms, the batch of its request began at 40 ms. S1 of that batch itself says nothing."""
+    """Submitted at 10 ms; the batch of its request begins at 40 ms. S1 of that batch says nothing."""
     request = request_row(request=12, unit="p0", batch="p0.b3", start_ns=40 * MS)
     sentence = "  It was sent for while request 12 was queued, 30.00 ms before batch p0.b3 began."
     for batch, told in (("p0.f12", True), ("p0.b3", False)):
@@ -166,7 +166,7 @@ def test_changes_of_order_inside_a_level_are_counted_not_listed(tmp_path: Path) 
 
 
 def test_a_share_is_told_with_its_collective_and_its_batch(tmp_path: Path) -> None:
-    """The other share ends at 12 ms, this one at 9. Of requests 12 (late) and 13, one met its SLO."""
+    """The other share ends at 12 ms, this one at 9. Of requests 12 (late) and 13, one meets its SLO."""
     share = {
         "stage": Stage.COLLECTIVE,
         "dst": -1,
@@ -191,7 +191,7 @@ def test_a_share_is_told_with_its_collective_and_its_batch(tmp_path: Path) -> No
         "It is one of the 2 shares of b3.l4.dispatch; the last share finished 3.00 ms after this one."
         in story
     )
-    assert "It was on P3 all the time; no decision on it was recorded." in story
+    assert "It was on P3 the whole time; no decision on it was recorded." in story
     assert "Of the 2 requests of batch b3, 1 met the SLO.\n  Request 12 missed its SLO by 12.50 ms" in story
 
 
@@ -216,7 +216,7 @@ def test_an_unknown_flow_is_refused_with_the_nearest_ids(tmp_path: Path) -> None
 
 
 def test_a_request_is_told_with_where_its_ttft_went(tmp_path: Path) -> None:
-    """Prefill 90..190 on one rank: 20 ms S1, 50 compute, 25 collective, so 5 otherwise."""
+    """Prefill from 90 to 190 ms on one rank: 20 ms S1, 50 compute, 25 collective, so 5 otherwise."""
     rows = Rows(
         flows=(delivery(),),
         requests=(late_request(),),
@@ -228,7 +228,7 @@ def test_a_request_is_told_with_where_its_ttft_went(tmp_path: Path) -> None:
     )
     story = explain_request(written(tmp_path / "run", mfs=rows), 12)
     assert (
-        "Its TTFT went: 30.00 ms in the queue, 100.0 ms in prefill, 110.0 ms in the P2D tail,"
+        "Where its TTFT went: 30.00 ms in the queue, 100.0 ms in prefill, 110.0 ms in the P2D tail,"
         " 12.50 ms in the decode step; alone on an idle cluster its TTFT would be 40.00 ms." in story
     )
     assert (
@@ -238,7 +238,7 @@ def test_a_request_is_told_with_where_its_ttft_went(tmp_path: Path) -> None:
 
 
 def test_the_flows_of_a_request_come_worst_first(tmp_path: Path) -> None:
-    """Late by 5 ms goes before on time; of those on time 40 ms goes before 20 ms."""
+    """A flow that is 5 ms late comes first; of those on time, 40 ms comes before 20 ms."""
     rows = Rows(
         flows=(
             delivery(id="quick", finish_ns=120 * MS),
