@@ -1,1 +1,1 @@
-"""What `mfs workload` does: describe a trace, or make one with given statistics."""
+"""`mfs workload`: describing a trace, and making one with given statistics."""

@@ -1,4 +1,4 @@
-"""A trace by columns, small enough for millions of requests, and what its lengths and times are like."""
+"""A trace by columns, compact enough for millions of requests, and statistics of its lengths and times."""
 
 import math
 from array import array
@@ -22,9 +22,9 @@ WINDOWS_S = (1, 10)
 class Columns(msgspec.Struct, frozen=True, kw_only=True):
     """Requests in order of arrival, the first at 0.
 
-    The blocks of request i are `blocks[starts[i]:starts[i + 1]]`, numbered from 0 in the order in which they
-    are first met; there are none in a trace that does not say what its prompts are made of. `notes` say
-    what was done.
+    The blocks of request i are `blocks[starts[i]:starts[i + 1]]`. Their ids count from 0 in order of first
+    use. A trace that does not say what its prompts are made of has no blocks. `notes` say how the trace was
+    read.
     """
 
     time_ns: Longs
@@ -49,10 +49,10 @@ def read_columns(
     spread_ticks: bool = True,
     seed: int = 1,
 ) -> Columns:
-    """`requests` rows (None: all) of the trace at `path` after the first `skip`.
+    """Read `requests` rows (None: all) of the trace at `path` after the first `skip`.
 
-    Arrivals that share a tick of a coarse clock are spread inside it, as a run does, unless `spread_ticks` is
-    off. Raises `UserError` for a file or row that is not right, and where there are too few rows.
+    Arrivals that share a tick of a coarse clock are spread inside it, as in a run, unless `spread_ticks` is
+    off. Raises `UserError` for an invalid file or row, and if there are too few rows.
     """
     reader = READERS[format]
     times, prompts, outputs = array("q"), array("q"), array("q")
@@ -91,9 +91,9 @@ def read_columns(
 
 
 class ArrivalStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How requests arrive. `gap_cv` is the coefficient of variation of the gaps between them, 1 for a Poisson
-    process; `dispersion` the variance over the mean of how many arrive in windows of so many seconds, None
-    where fewer than `MIN_WINDOWS` windows fit in."""
+    """How requests arrive. `gap_cv` is the coefficient of variation of the gaps between them: 1 for a
+    Poisson process. `dispersion` has, by length of a window in seconds, the variance over the mean of the
+    number of arrivals in a window; None if fewer than `MIN_WINDOWS` windows fit."""
 
     span_s: float
     rate_rps: float | None
@@ -105,7 +105,8 @@ MIN_WINDOWS = 10
 
 
 def arrivals_of(columns: Columns) -> ArrivalStatistics:
-    """n arrivals span n - 1 gaps, so the mean rate is (n - 1) / span; None where all arrive at once."""
+    """Describe the arrivals. n of them span n - 1 gaps, so the mean rate is (n - 1) / span; None if all
+    arrive at once."""
     span_s = float(columns.time_ns[-1]) / NS_PER_S
     gaps = np.diff(columns.time_ns).astype(np.float64)
     return ArrivalStatistics(
@@ -117,7 +118,7 @@ def arrivals_of(columns: Columns) -> ArrivalStatistics:
 
 
 def dispersion(time_ns: Longs, window_s: float) -> float | None:
-    """Variance over mean of the counts in the whole windows from the first arrival on."""
+    """Return the variance over the mean of the counts in all whole windows from the first arrival on."""
     windows = math.floor(float(time_ns[-1]) / (window_s * NS_PER_S))
     if windows < MIN_WINDOWS:
         return None
@@ -126,14 +127,14 @@ def dispersion(time_ns: Longs, window_s: float) -> float | None:
 
 
 def window_counts(time_ns: Longs, window_s: float, windows: int) -> Longs:
-    """How many arrive in each of the first `windows` windows of `window_s` seconds."""
+    """Return how many requests arrive in each of the first `windows` windows of `window_s` seconds."""
     places = (time_ns / (window_s * NS_PER_S)).astype(np.int64)
     counts: Longs = np.bincount(places[places < windows], minlength=windows)
     return counts
 
 
 class LengthStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Of token counts. `cv` is the standard deviation over the mean."""
+    """Statistics of token counts. `cv` is the standard deviation over the mean."""
 
     mean: float
     cv: float

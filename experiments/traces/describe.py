@@ -1,4 +1,4 @@
-"""What a trace is like, as a table and as JSON."""
+"""The description of a trace, as a table and as JSON."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ from experiments.traces.reuse import DistanceQuantiles, HitCurve, Prefix, Reuse,
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """`hit_rate` is what `reuse` says by the size of the cache. Token counts are per request."""
+    """What a trace is like. `hit_rate` is the reuse by size of the cache. Token counts are per request."""
 
     requests: int
     arrivals: ArrivalStatistics
@@ -41,12 +41,12 @@ def describe(columns: Columns) -> Description:
 
 
 def as_json(description: Description) -> str:
-    """Without NaN: what is not known is null."""
+    """Return the description as JSON, with null for what is not known."""
     return json_text(msgspec.to_builtins(description, str_keys=True))
 
 
 def rows_of(found: Description) -> Iterator[tuple[str, str]]:
-    """The description as names and values in words."""
+    """Yield the description as names and values in words."""
     arrivals, reuse = found.arrivals, found.reuse
     yield "requests", f"{found.requests:,}"
     yield "span", f"{arrivals.span_s:,.1f} s"
@@ -70,7 +70,7 @@ def rows_of(found: Description) -> Iterator[tuple[str, str]]:
 
 
 def cache_for(curve: HitCurve, share: float) -> int:
-    """The smallest cache of the curve, in tokens, that hits `share` of what an endless one does."""
+    """Return the smallest cache of the curve, in tokens, that hits `share` of what the largest hits."""
     wanted = share * curve.hit_rate[-1]
     return curve.cache_tokens[int(np.searchsorted(curve.hit_rate, wanted * (1 - 1e-12)))]
 
@@ -102,7 +102,7 @@ def _prefix(one: Prefix, requests: int) -> str:
 
 
 def description_table(title: str, columns: Sequence[tuple[str, Description]]) -> Table:
-    """One column per description; a row that not all of them have has gaps."""
+    """Return a table with a column per description. A row that not all of them have has gaps."""
     named = any(heading for heading, _ in columns)
     table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=named)
     table.add_column("", no_wrap=False)

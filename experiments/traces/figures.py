@@ -1,4 +1,4 @@
-"""The figures of the page on a trace: each is one `<svg>`, or the empty string where there is nothing."""
+"""The figures of the page on a trace. Each is one `<svg>`, or the empty string without data."""
 
 from matplotlib.ticker import EngFormatter
 
@@ -12,7 +12,7 @@ _FIRST, _SECOND = COLOURS[1], COLOURS[2]
 
 @figure_style
 def rate_figure(edges: FloatArray, rates: FloatArray) -> str:
-    """Requests/s over time; `edges` in seconds has one more entry than `rates`."""
+    """Draw requests/s over time; `edges` in seconds has one more entry than `rates`."""
     figure, (axes,) = new_figure(1, 1, height=2.2)
     axes.stairs(rates, edges, fill=True, color=_FIRST, alpha=0.7, lw=0)
     axes.set(xlabel="time (s)", ylabel="requests/s", xlim=(0, edges[-1]))
@@ -22,10 +22,10 @@ def rate_figure(edges: FloatArray, rates: FloatArray) -> str:
 
 @figure_style
 def lengths_figure(prompt_tokens: Longs, output_tokens: Longs) -> str:
-    """The distributions of prompt and output lengths."""
+    """Draw the distributions of prompt and output lengths."""
     figure, (axes,) = new_figure(1, 1, height=2.6)
     for tokens, label, colour in ((prompt_tokens, "prompt", _FIRST), (output_tokens, "output", _SECOND)):
-        # A logarithmic axis has no 0: the share of those is where the curve begins.
+        # A logarithmic axis has no 0: lengths of 0 are drawn at 1, where the curve begins.
         draw_cdf(axes, [max(1, int(count)) for count in tokens], label=label, colour=colour)
     log_axis(axes)
     axes.set(xlabel="tokens", ylabel="share of requests")
@@ -35,7 +35,7 @@ def lengths_figure(prompt_tokens: Longs, output_tokens: Longs) -> str:
 
 @figure_style
 def hits_figure(curve: HitCurve) -> str:
-    """The hit rate by the size of the cache."""
+    """Draw the hit rate by the size of the cache."""
     if not curve.cache_tokens:
         return ""
     figure, (axes,) = new_figure(1, 1, height=2.6)

@@ -1,4 +1,4 @@
-"""The page on a trace: its description as a table, and its figures."""
+"""The page on a trace: its description as a table, and figures."""
 
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ def write_description(out: Path, title: str, columns: Columns, found: Descriptio
 
 
 def render_page(title: str, columns: Columns, found: Description) -> str:
-    """The page: it has all in itself and opens offline."""
+    """Return the page, which is self-contained and opens offline."""
     notes = Markup("".join(f"<p>{line}</p>" for line in map(html, found.notes)))
     return page(
         title=title,
@@ -43,15 +43,15 @@ def render_page(title: str, columns: Columns, found: Description) -> str:
                 "Lengths",
                 figure(
                     lengths_figure(columns.prompt_tokens, columns.output_tokens),
-                    "Share of requests with at most so many tokens.",
+                    "Share of requests with at most x tokens.",
                 ),
             ),
             section(
                 "Reuse",
                 figure(
                     hits_figure(found.hit_rate),
-                    "Share of prompt tokens that one cache for all requests has, by its size, least recently "
-                    "used blocks out first.",
+                    "Share of prompt tokens that one cache for all requests has, by its size. The least "
+                    "recently used blocks are evicted first.",
                 ),
             ),
         ],
@@ -59,7 +59,7 @@ def render_page(title: str, columns: Columns, found: Description) -> str:
 
 
 def rate_over_time(columns: Columns) -> tuple[FloatArray, FloatArray]:
-    """Edges of `RATE_BINS` intervals in seconds, and the mean rate in each, requests/s."""
+    """Return the edges of `RATE_BINS` intervals in seconds, and the mean rate in each in requests/s."""
     end_s = max(float(columns.time_ns[-1]) / NS_PER_S, 1e-9)
     edges: FloatArray = np.linspace(0.0, end_s, RATE_BINS + 1)
     counts: Longs = np.histogram(columns.time_ns / NS_PER_S, edges)[0]

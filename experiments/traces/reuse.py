@@ -1,15 +1,15 @@
 """Reuse in a trace: how much, how soon, from which prefixes, and what a cache of each size would hit.
 
-The cache that is looked into here is one for all requests, of whole blocks, least recently used out first,
-as `testbed.serving.cache.prefix_index.PrefixIndex`: a prompt is looked up, then its blocks become the most
-recent ones, the first block last of all. So a prompt's blocks are ever less recent, and a prefix is held from
-its beginning.
+The cache is one for all requests. It holds whole blocks and evicts the least recently used first, as
+`testbed.serving.cache.prefix_index.PrefixIndex` does: a prompt is looked up, then its blocks become the
+most recent ones, the first block last of all. So the later a block is in a prompt, the less recent it is,
+and what is held of a prompt is always a prefix.
 
-Whether a block is held in a cache of C blocks follows from its *stack distance*, the number of distinct
-blocks that are more recent (Mattson et al., "Evaluation techniques for storage hierarchies", IBM Systems
-Journal 9, 1970): it is if that is below C. All of them together take O(n log n) for n accesses, by a tree of
-partial sums over the accesses that are their block's last (Bennett and Kruskal, "LRU stack processing",
-IBM Journal of Research and Development 19, 1975).
+The *stack distance* of a block is the number of distinct blocks that are more recent (Mattson et al.,
+"Evaluation techniques for storage hierarchies", IBM Systems Journal 9, 1970). A cache of C blocks holds the
+block if its distance is below C. The distances of n accesses take O(n log n), with a tree of partial sums
+over the accesses that are the last of their block (Bennett and Kruskal, "LRU stack processing", IBM Journal
+of Research and Development 19, 1975).
 """
 
 from collections.abc import Callable
@@ -29,28 +29,30 @@ _SEVERAL = -2
 
 
 class DistanceQuantiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Of distances; None where nothing is reused."""
+    """Quantiles of distances; None if nothing is reused."""
 
     p50: float | None
     p90: float | None
 
 
 class Prefix(msgspec.Struct, frozen=True, kw_only=True):
-    """A beginning of prompts that no longer one has as many requests for."""
+    """A prefix that more requests have than any prefix that continues it."""
 
     tokens: int
     requests: int
 
 
 class Reuse(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be reused, with a cache that holds everything from the moment of its request.
+    """What can be reused with a cache that holds all KV from the arrival of its request on.
 
-    `token_share` is of prompt tokens, `request_share` of requests that reuse anything. Distances are from a
-    reused block to its last use before: in requests (1: the one before), and in distinct blocks used since.
-    `prefixes` is how many beginnings several prompts share that no longer shared one continues. Prompts that
-    go some way along one of them, and could not yet be on the way of another, use it: the i-th most used one
-    is used like i**-`zipf`, which is None below two of them. `most_shared` are the beginnings of most
-    requests.
+    `token_share` is the share of prompt tokens that can be reused, `request_share` the share of requests
+    that can reuse any. Distances are from a reused block to its previous use: in requests (1: the request
+    before), and in distinct blocks used since.
+
+    `prefixes` is the number of shared prefixes that no longer shared prefix continues. A prompt uses such a
+    prefix if what it shares leads to this one and to no other. The i-th most used one has a number of users
+    in proportion to i**-`zipf`; None for fewer than two. `most_shared` are the prefixes that most requests
+    have.
     """
 
     token_share: float
@@ -64,7 +66,7 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HitCurve(msgspec.Struct, frozen=True, kw_only=True):
-    """`hit_rate[i]` is the share of prompt tokens found in a cache of `cache_tokens[i]`; both ascend."""
+    """`hit_rate[i]` is the share of prompt tokens that a cache of `cache_tokens[i]` hits; both ascend."""
 
     cache_tokens: list[int]
     hit_rate: list[float]
@@ -95,7 +97,7 @@ def _quantiles(values: Longs) -> DistanceQuantiles:
 
 
 def _curve(reused: Longs, block_tokens: int, tokens: int, points: int = 200) -> HitCurve:
-    """At cache sizes that grow evenly in their logarithm, to the one that hits all there is to hit."""
+    """The hit rates at sizes that grow evenly in their logarithm, up to the one that hits all there is."""
     if not len(reused):
         return HitCurve(cache_tokens=[], hit_rate=[])
     ordered = np.sort(reused)
@@ -108,7 +110,7 @@ def _curve(reused: Longs, block_tokens: int, tokens: int, points: int = 200) -> 
 
 
 def _zipf(users: Longs) -> float | None:
-    """The slope of the logarithm of how many use each over that of the rank, by least squares."""
+    """Minus the slope of log(users) over log(rank), by least squares; at least 0."""
     if len(users) < 2:
         return None
     ordered = np.sort(users.astype(np.float64))[::-1]
@@ -119,7 +121,7 @@ def _zipf(users: Longs) -> float | None:
 class _Prefixes:
     """How often each block is used, and where shared prefixes end.
 
-    `users` has, for each shared prefix that no longer shared one continues, how many prompts use it.
+    `users` has the number of prompts that use each shared prefix that no longer shared prefix continues.
     """
 
     def __init__(self, columns: Columns) -> None:
@@ -130,7 +132,7 @@ class _Prefixes:
         inside = np.arange(len(columns.blocks)) - np.repeat(columns.starts[:-1], lengths)
         self._depth = np.zeros(self.distinct, dtype=np.int64)
         self._depth[columns.blocks] = inside + 1
-        before = np.full(self.distinct, _NONE, dtype=np.int64)  # of each block, the one it follows
+        before = np.full(self.distinct, _NONE, dtype=np.int64)  # the block that each block follows
         followers = np.flatnonzero(inside > 0)
         before[columns.blocks[followers]] = columns.blocks[followers - 1]
         self._longest = np.ones(self.distinct, dtype=np.bool_)
@@ -138,7 +140,7 @@ class _Prefixes:
         shared = np.flatnonzero(self._uses > 1)
         deepest_first = shared[np.argsort(-self._depth[shared], kind="stable")]
         ends = _ends(before, deepest_first)
-        # The deepest shared block of each prompt that has any; what is shared is its beginning.
+        # The deepest shared block of each prompt that has any. All blocks before it are shared too.
         reached = np.append(0, np.cumsum(self._uses[columns.blocks] > 1))[columns.starts]
         counts = np.diff(reached)
         deepest = columns.blocks[columns.starts[:-1][counts > 0] + counts[counts > 0] - 1]
@@ -158,14 +160,14 @@ class _Prefixes:
 def _compiled(function: Callable[..., Any]) -> Any:
     try:
         return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the package nor the home can be written to: compile in every process
+    except RuntimeError:  # no place to cache the compiled code: compile in every process
         return njit(nogil=True)(function)
 
 
 @_compiled
 def _ends(before: Longs, deepest_first: Longs) -> Longs:
-    """For each shared block the one that the only way on from it ends with: itself where there is none, -2
-    where there are several. `before` is the block that each one follows."""
+    """Return the end of the shared prefixes that continue each shared block: the block itself if there are
+    none, -2 if they have several ends. `before` is the block that each block follows."""
     ends = np.full(len(before), _NONE, dtype=np.int64)
     for block in deepest_first:
         if ends[block] == _NONE:
@@ -178,13 +180,13 @@ def _ends(before: Longs, deepest_first: Longs) -> Longs:
 
 @_compiled
 def _distances(blocks: Longs, starts: Longs, distinct: int) -> tuple[Longs, Longs, npt.NDArray[np.bool_]]:
-    """For each access its stack distance in blocks, the requests since the last use, and whether it is a
-    reuse: the block and all before it in the prompt were there."""
+    """Return for each access its stack distance in blocks, the number of requests since the last use, and
+    whether it is a reuse: whether the block and all before it in the prompt had been used."""
     size = len(blocks)
     distances = np.zeros(size, dtype=np.int64)
     since = np.zeros(size, dtype=np.int64)
     hit = np.zeros(size, dtype=np.bool_)
-    last_place = np.full(distinct, -1, dtype=np.int64)  # of all uses, in the order they are made in
+    last_place = np.full(distinct, -1, dtype=np.int64)  # in the order of all uses
     last_request = np.full(distinct, -1, dtype=np.int64)
     tree = np.zeros(size + 1, dtype=np.int64)  # marks the places that are the last use of their block
     marked = 0

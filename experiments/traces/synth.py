@@ -1,12 +1,12 @@
-"""Making a trace with given statistics, in Mooncake's format: `mfs workload synth`.
+"""`mfs workload synth`: making a trace with given statistics, in Mooncake's format.
 
-Lengths are lognormal, drawn in strata: of n lengths one comes from each n-th part of the distribution, so
-that few of them have its mean and spread already. Arrivals are a Poisson process, or bursts
-(`workloads.arrivals.BurstyProcess`), stretched to the rate exactly.
+Lengths are lognormal and drawn in strata: of n lengths, one comes from each n-th part of the distribution,
+so that even a few have its mean and spread. Arrivals are a Poisson process or bursts
+(`workloads.arrivals.BurstyProcess`), stretched to match the rate exactly.
 
-Prompts reuse what prompts before them began with. There is a number of long texts; a prompt begins with
-one of them, drawn with a popularity of rank**-zipf, takes from it what it reuses, in whole blocks, and goes
-on with blocks of its own. How much it takes follows what is missing of the reuse that was asked for.
+Prompts reuse the beginnings of earlier prompts. There is a fixed number of texts. A prompt begins with one
+of them, drawn with a popularity of rank**-zipf, takes whole blocks from it, and goes on with blocks of its
+own. The number of blocks that it takes depends on how much is missing from the reuse that was asked for.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from experiments.workloads.workload import Workload
 from testbed.job import Request
 
 REUSE_TOLERANCE = 0.02
-"""Between the share of reuse that is asked for and the one that is there."""
+"""Allowed difference between the share of reuse that was asked for and the actual one."""
 
 _P99 = NormalDist().inv_cdf(0.99)
 _WINDOWS_S = (1, 10)
@@ -52,13 +52,13 @@ class LogNormal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def by_mean(mean: float, cv: float) -> LogNormal:
-    """By mean and coefficient of variation: sigma**2 is ln(1 + cv**2), mu is ln mean - sigma**2 / 2."""
+    """Fit a mean and a coefficient of variation: sigma**2 = ln(1 + cv**2), mu = ln mean - sigma**2 / 2."""
     sigma = math.sqrt(math.log1p(cv**2))
     return LogNormal(mu=math.log(mean) - sigma**2 / 2, sigma=sigma)
 
 
 def by_percentiles(p50: float, p99: float) -> LogNormal:
-    """By median and 99th percentile: ln p99 - ln p50 is 2.326 sigma."""
+    """Fit a median and a 99th percentile: ln p99 - ln p50 is 2.326 sigma."""
     return LogNormal(mu=math.log(p50), sigma=math.log(p99 / p50) / _P99)
 
 
@@ -71,7 +71,7 @@ def lengths(
     p50: float | None = None,
     p99: float | None = None,
 ) -> LogNormal:
-    """The lengths that options say; what they leave open is as in `otherwise`.
+    """Return the lengths that the options ask for; what they leave open is as in `otherwise`.
 
     Raises `UserError` for options that contradict each other.
     """
@@ -87,8 +87,8 @@ def lengths(
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """The statistics to give a trace.
 
-    `dispersion` is that of long windows, 1 for a Poisson process, `burst_s` how long a burst is on average
-    (`arrivals.bursty_process`). `reuse` is a share of prompt tokens.
+    `dispersion` is the dispersion in long windows, 1 for a Poisson process; `burst_s` is the mean length of
+    a burst (`arrivals.bursty_process`). `reuse` is a share of prompt tokens.
     """
 
     requests: int
@@ -104,9 +104,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def like(found: Description, requests: int | None = None, rate_rps: float | None = None) -> Wanted:
-    """The statistics of a trace that was described, with the number of requests and the rate given, if any.
+    """Return the statistics of a described trace, with another number of requests or rate if given.
 
-    Raises `UserError` for one without a rate (all of its requests arrive at once) if none is given.
+    Raises `UserError` for a trace without a rate, whose requests all arrive at once, if none is given.
     """
     rate = found.arrivals.rate_rps or rate_rps
     if rate is None:
@@ -126,11 +126,11 @@ def like(found: Description, requests: int | None = None, rate_rps: float | None
 
 
 def _bursts_like(found: Description, rate: float) -> tuple[float, float | None]:
-    """Dispersion in long windows, and length of bursts, with which both windows show what was found.
+    """Return the dispersion in long windows and the length of bursts that explain what both windows show.
 
-    The part beyond 1 grows with the window t like 1 - (1 - exp(-r t)) / (r t): the ratio of the two gives r,
-    by bisection, then either of them the limit. Windows of 10 s say nothing of bursts that last much longer:
-    r is at least a tenth per second, whatever the ratio is.
+    The part of the dispersion beyond 1 grows with the window t like 1 - (1 - exp(-r t)) / (r t). The ratio
+    of this part in the two windows gives r, by bisection; the longer window then gives the limit. Windows
+    of 10 s say nothing about bursts that last much longer, so r is at least 0.1 per second.
     """
     short, long = (found.arrivals.dispersion.get(window) for window in _WINDOWS_S)
     if long is None or long <= 1:
@@ -149,32 +149,32 @@ def _bursts_like(found: Description, rate: float) -> tuple[float, float | None]:
 
 
 def _window_factor(times: float) -> float:
-    """The share of the dispersion beyond 1 that shows in a window of so many relaxation times.
+    """Return the share of the dispersion beyond 1 that shows in a window of this many relaxation times.
 
-    A relaxation time is that in which a process forgets whether it is in a burst: the inverse of the sum of
-    both rates of change.
+    In a relaxation time a process forgets whether it is in a burst: it is the inverse of the sum of both
+    rates of change.
     """
     return 1 + math.expm1(-times) / times
 
 
 def check(wanted: Wanted) -> None:
-    """Raises `UserError` for statistics that no trace can have, or not one in this format."""
+    """Raise `UserError` for statistics that no trace in this format can have."""
     for name, asked in (("prompt", wanted.prompt), ("output", wanted.output)):
         if not asked.sigma < 5:
-            raise UserError(f"--{name}-cv, --{name}-p99: that wide a spread of lengths is beyond any trace")
+            raise UserError(f"--{name}-cv, --{name}-p99: no trace has lengths that differ so widely")
         if not 1 <= asked.mean <= MAX_TOKENS:
             raise UserError(
                 f"--{name}-mean, --{name}-p50: {asked.mean:.4g} tokens on average; allowed is 1 .. "
                 f"{MAX_TOKENS}"
             )
     if wanted.dispersion < 1:
-        raise UserError(f"--dispersion {wanted.dispersion:g}: 1 is a Poisson process, more are bursts")
+        raise UserError(f"--dispersion {wanted.dispersion:g}: 1 is a Poisson process, more makes bursts")
     if wanted.burst_s is not None and wanted.dispersion == 1:
-        raise UserError("--burst-s has a meaning with a --dispersion above 1 only")
+        raise UserError("--burst-s needs a --dispersion above 1")
 
 
 def synthesise(wanted: Wanted) -> Iterator[Request]:
-    """The requests, in order of arrival, the first at 0. `check` has to have passed."""
+    """Yield the requests in order of arrival, the first at 0. `wanted` must have passed `check`."""
     draw = random.Random(f"{wanted.seed}:synth")
     prompts = _lengths(wanted.prompt, wanted.requests, draw)
     outputs = _lengths(wanted.output, wanted.requests, draw)
@@ -193,7 +193,7 @@ def synthesise(wanted: Wanted) -> Iterator[Request]:
 
 
 def write_trace(path: Path, requests: Iterator[Request]) -> None:
-    """Write `requests` in Mooncake's format; a last block that is not full has an id that no other has."""
+    """Write `requests` in Mooncake's format. A last block that is not full gets an id of its own."""
     unique = itertools.count(2**62)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for request in requests:
@@ -240,7 +240,7 @@ def _times_ns(wanted: Wanted) -> list[int]:
 
 
 def _blocks(prompts: list[int], wanted: Wanted, draw: random.Random) -> Iterator[tuple[int, ...]]:
-    """The ids of each prompt's full blocks, such that the share that was there before is `wanted.reuse`."""
+    """Yield the ids of each prompt's full blocks. The share `wanted.reuse` of all tokens is reused."""
     popularity = list(itertools.accumulate(rank**-wanted.zipf for rank in range(1, wanted.prefixes + 1)))
     texts: list[list[int]] = [[] for _ in range(wanted.prefixes)]
     fresh = itertools.count()

@@ -8,13 +8,13 @@ from experiments.traces.columns import arrivals_of, lengths_of
 
 
 def test_arrivals_are_told_by_hand() -> None:
-    """Two in each even second up to 12 s: 2, 0, 2, 0 ..., mean 1, variance 12 / 11. 12 gaps are in 12 s."""
+    """Two in each even second up to 12 s: 2, 0, 2, 0 ..., mean 1, variance 12 / 11. 12 gaps in 12 s."""
     at = tuple(second + part for second in range(0, 12, 2) for part in (0, 0.5))
     found = arrivals_of(columns(*[()] * 13, times_s=(*at, 12.0)))
 
     assert (found.span_s, found.rate_rps) == (12, 1)
     assert found.dispersion == {1: pytest.approx(12 / 11), 10: None}
-    # Gaps of 0.5 and 1.5 s, six each: 1 on average, give or take 0.5.
+    # Six gaps each of 0.5 and 1.5 s: the mean is 1 and the deviation 0.5.
     assert found.gap_cv == pytest.approx(0.5)
 
 
@@ -25,7 +25,7 @@ def test_requests_that_all_arrive_at_once_have_no_rate() -> None:
 
 
 def test_lengths_are_told_by_hand() -> None:
-    """100 and 300: mean 200, deviation 100. The p90 is at rank 0.9 between them."""
+    """100 and 300: the mean is 200, the deviation 100. The p90 is at rank 0.9 between them."""
     found = lengths_of(np.array([100, 300]))
 
     assert (found.mean, found.cv, found.p50, found.max) == (200, 0.5, 200, 300)

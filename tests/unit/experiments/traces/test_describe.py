@@ -1,4 +1,4 @@
-"""What `mfs workload describe` says of a trace."""
+"""What `mfs workload describe` says about a trace."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_the_cache_for_a_share_is_the_smallest_that_has_it() -> None:
 
 
 def trace(folder: Path, count: int = 6) -> Path:
-    """Mooncake rows a second apart, which all begin with block 0."""
+    """Mooncake rows that are a second apart and all begin with block 0."""
     path = folder / "trace.jsonl"
     rows = (
         {"timestamp": 1000 * i, "input_length": 1000, "output_length": 1, "hash_ids": [0, i + 1]}

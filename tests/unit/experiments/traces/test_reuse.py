@@ -9,8 +9,9 @@ from experiments.workloads.synthetic import GENERATORS
 from testbed.serving.cache.prefix_index import PrefixIndex
 
 FOUR = columns((0, 1), (2,), (0, 1, 3), (2, 4), tokens=(25, 15, 35, 20))
-"""Recency after each, latest first: 0 1; 2 0 1; 0 1 3 2. The third finds 0 behind one block and 1 behind two,
-the fourth 2 behind three: distances 1, 2 and 3, each two requests after the last use."""
+"""Blocks after each prompt, most recent first: 0 1; 2 0 1; 0 1 3 2. The third prompt finds 0 behind one
+block and 1 behind two, the fourth finds 2 behind three: distances 1, 2 and 3. Every last use was two
+requests ago."""
 
 
 def test_reuse_is_told_by_hand() -> None:
@@ -26,7 +27,7 @@ def test_reuse_is_told_by_hand() -> None:
 
 
 def test_a_shared_prefix_is_told_once_at_its_full_length() -> None:
-    """0 1 and 2 are shared twice each. 0 alone is no other prefix: whoever has it goes on with 1."""
+    """0 1 and 2 are shared by two each. 0 alone is no other prefix: every prompt with 0 goes on with 1."""
     reuse, _ = reuse_of(FOUR)
 
     assert (reuse.prefixes, reuse.zipf) == (2, pytest.approx(0, abs=1e-9))
@@ -34,7 +35,7 @@ def test_a_shared_prefix_is_told_once_at_its_full_length() -> None:
 
 
 def test_a_prefix_that_fewer_go_on_from_is_one_of_its_own() -> None:
-    """0 by all four, 0 1 by two of them: the longer one is the only one that nothing shared continues."""
+    """All four share 0 and two of them 0 1. Only the longer prefix is not continued by a shared one."""
     reuse, _ = reuse_of(columns((0, 1), (0, 1), (0, 2), (0, 3)))
 
     assert reuse.prefixes == 1
@@ -42,7 +43,7 @@ def test_a_prefix_that_fewer_go_on_from_is_one_of_its_own() -> None:
 
 
 def test_a_prompt_uses_the_prefix_that_it_is_on_the_way_to() -> None:
-    """0 leads to 1 and 2, so who has 0 alone uses neither; 3 leads to 4 only, so who has 3 uses that.
+    """0 leads to 1 and 2, so a prompt with 0 alone uses neither; 3 leads only to 4, so one with 3 uses 3 4.
 
     0 1 has 2 users, 0 2 has 2, 3 4 has 2 and two more: 4, 2 and 2.
     """

@@ -1,4 +1,4 @@
-"""A synthesised trace has the statistics that were asked for: it is described, and compared."""
+"""A synthesised trace has the statistics that were asked for, as its description shows."""
 
 import math
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_rate_lengths_and_reuse_are_as_asked(tmp_path: Path) -> None:
     assert found.output_tokens.cv == pytest.approx(0.5, rel=0.05)
     assert found.reuse.token_share == pytest.approx(0.6, abs=0.01)
     assert found.reuse.prefixes == 20
-    # The least popular of them has 4000 / 20 / 3.6 = 56 users, give or take 7.
+    # The least popular one has 4000 / 20 / 3.6 = 56 users, plus or minus 7.
     assert found.reuse.zipf == pytest.approx(1.0, abs=0.15)
 
 
@@ -80,7 +80,7 @@ def test_median_and_99th_percentile_are_as_asked(tmp_path: Path) -> None:
 
 
 def test_arrivals_without_a_dispersion_are_poisson(tmp_path: Path) -> None:
-    """4,000 at 8/s are 500 windows of 1 s: the variance is known to sqrt(2 / 500) = 6.3 %; thrice that."""
+    """4,000 at 8/s are 500 windows of 1 s: the variance is known to sqrt(2 / 500) = 6.3 %; 3 times that."""
     arrivals = described(tmp_path, ASKED).arrivals
 
     assert arrivals.dispersion[1] == pytest.approx(1, abs=0.19)
@@ -88,7 +88,7 @@ def test_arrivals_without_a_dispersion_are_poisson(tmp_path: Path) -> None:
 
 
 def test_the_dispersion_is_as_asked(tmp_path: Path) -> None:
-    """40,000 at 20/s are 200 windows of 10 s: known to 10 %, 20 % are allowed of what the formula says."""
+    """40,000 at 20/s are 200 windows of 10 s: known to 10 %. It may be off the formula by 20 %."""
     wanted = Wanted(
         requests=40_000,
         rate_rps=20.0,
@@ -106,7 +106,7 @@ def test_the_dispersion_is_as_asked(tmp_path: Path) -> None:
 
 
 def test_a_popular_text_is_used_more_than_the_next(tmp_path: Path) -> None:
-    """Two texts, used 1 to 2**-2: four in five requests begin with the first."""
+    """Two texts, used in proportion 1 to 2**-2: four in five requests begin with the first."""
     wanted = Wanted(
         requests=4000,
         rate_rps=1,
@@ -119,13 +119,13 @@ def test_a_popular_text_is_used_more_than_the_next(tmp_path: Path) -> None:
 
     most, next_one = described(tmp_path, wanted).reuse.most_shared[:2]
 
-    # 2 of 4 blocks are common; both texts are 1024 tokens, give or take the requests that caught up first.
+    # 2 of 4 blocks are shared: both texts have 1024 tokens, except for the first requests, which catch up.
     assert most.requests / 4000 == pytest.approx(0.8, abs=0.03)
     assert most.requests > next_one.requests
 
 
 def test_a_trace_like_another_has_its_statistics(tmp_path: Path) -> None:
-    """Of a bursty one: dispersion within a third (it is measured twice), the rest as above."""
+    """Like a bursty one: dispersion within a third (it is measured twice), the rest as above."""
     (tmp_path / "model").mkdir()
     model = described(
         tmp_path / "model",
@@ -167,7 +167,7 @@ def test_the_seed_decides() -> None:
         (["--prompt-p50", "100"], "--prompt-p50 and --prompt-p99 go together"),
         (["--prompt-p50", "100", "--prompt-p99", "200", "--prompt-cv", "1"], "without --prompt-mean"),
         (["--prompt-p50", "100", "--prompt-p99", "50"], "is below --prompt-p50"),
-        (["--burst-s", "2"], "--burst-s has a meaning with a --dispersion above 1 only"),
+        (["--burst-s", "2"], "--burst-s needs a --dispersion above 1"),
         (["--prompt-mean", "1e9"], "1e+09 tokens on average; allowed is 1 .."),
     ],
 )
@@ -204,7 +204,7 @@ def test_the_command_shows_what_it_wrote_beside_its_model(tmp_path: Path) -> Non
 
 
 def test_too_many_texts_for_the_reuse_that_is_asked_for_are_told(tmp_path: Path) -> None:
-    """Each of ten requests begins with a text of its own, most likely: there is next to nothing to reuse."""
+    """Each of ten requests probably begins with another text, so there is next to nothing to reuse."""
     options = ["--requests", "10", "--reuse", "0.9", "--prefixes", "100000", "--zipf", "0"]
 
     told = CliRunner().invoke(app, ["workload", "synth", "--out", str(tmp_path / "t.jsonl"), *options])
