@@ -1,1 +1,1 @@
-"""Public trace formats: a module per format, which reads it into rows; `formats` has them by name."""
+"""Public trace formats: a module per format reads it into rows; `formats` has them by name."""

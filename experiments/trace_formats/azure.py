@@ -1,8 +1,8 @@
 """The format of Azure's public LLM inference traces of 2023 and 2024: one CSV row per request.
 
-The header is `TIMESTAMP,ContextTokens,GeneratedTokens`; a time is UTC with up to nine digits of fraction:
-`2023-11-16 18:17:03.9799600` in the traces of 2023, `2024-05-10 00:00:00.009930+00:00` in those of 2024.
-Nothing tells which prompts share a prefix, so every block here is one of a kind.
+The header is `TIMESTAMP,ContextTokens,GeneratedTokens`. A time is UTC with up to nine decimals:
+`2023-11-16 18:17:03.9799600` in the traces of 2023, `2024-05-10 00:00:00.009930+00:00` in the newer ones.
+The traces do not say which prompts share a prefix, so rows have no blocks.
 """
 
 import re
@@ -27,7 +27,7 @@ def is_header(line: str) -> bool:
 
 
 def rows(path: Path) -> Iterator[TraceRow]:
-    """The rows of the trace at `path`. Raises `UserError` for a file or line that is not right."""
+    """Yield the rows of the trace at `path`. Raises `UserError` for an invalid file or line."""
     return in_order(_rows(path), "TIMESTAMP")
 
 
@@ -54,7 +54,7 @@ def _row(line: str, where: str) -> TraceRow:
 
 
 def _time_ns(text: str, where: str) -> int:
-    """Nanoseconds since 1970. The trace has more digits than `datetime` keeps, hence in two parts."""
+    """Return nanoseconds since 1970. `datetime` keeps too few decimals, so the fraction is read apart."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise UserError(f"{where}: TIMESTAMP is {text!r}; expected like 2023-11-16 18:15:46.6805900 (UTC)")

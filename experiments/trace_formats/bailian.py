@@ -5,9 +5,9 @@ JSON lines, each a request:
     {"chat_id": 159, "parent_chat_id": 55, "timestamp": 61.114, "input_length": 521, "output_length": 132,
      "type": "text", "turn": 2, "hash_ids": [1089, 1090, ...]}
 
-`timestamp` is seconds from the start of the trace. A block has 16 tokens. Its id stands for what is in the
-block alone: the same text in another place has the same id, and no KV in common. So ids are made anew here,
-one for each beginning of a prompt.
+`timestamp` is seconds from the start of the trace. A block has 16 tokens. Its id stands for the content of
+the block alone: the same text after another beginning has the same id, but not the same KV. So this module
+makes new ids, one for each prefix of a prompt.
 """
 
 from collections.abc import Iterator
@@ -32,13 +32,13 @@ _NO_PREFIX = -1
 
 
 class PrefixIds:
-    """Gives each sequence of block ids that prompts begin with an id of its own."""
+    """Gives each sequence of block ids that a prompt begins with an id of its own."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], int] = {}
 
     def chain(self, ids: list[int]) -> tuple[int, ...]:
-        """For each of `ids`, which are of a prompt's blocks in order, the id of the prefix that it ends."""
+        """Return the ids of the prefixes that end at each of `ids`, the blocks of a prompt in order."""
         chained: list[int] = []
         before = _NO_PREFIX
         for block in ids:
@@ -48,7 +48,7 @@ class PrefixIds:
 
 
 def rows(path: Path) -> Iterator[TraceRow]:
-    """The rows of the trace at `path`. Raises `UserError` for a file or line that is not right."""
+    """Yield the rows of the trace at `path`. Raises `UserError` for an invalid file or line."""
     return in_order(_rows(path), "timestamp")
 
 
@@ -71,7 +71,7 @@ def _row(line: str, where: str, prefixes: PrefixIds) -> TraceRow:
     output = json_count(data, "output_length", where, low=0, high=MAX_TOKENS)
     ids = json_block_ids(data, where)
     full, rest = divmod(tokens, BLOCK_TOKENS)
-    # Whether a last block that is not full has an id, the format does not say.
+    # The format does not say whether a last block that is not full has an id.
     if not full <= len(ids) <= full + bool(rest):
         raise UserError(
             f"{where}: {len(ids)} hash_ids for input_length {tokens}; "

@@ -2,10 +2,10 @@
 
     Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
 
-`Timestamp` is seconds from midnight of the first day. Newer files have `Session ID` and `Elapsed time` too,
-in any place: columns are found by their names. A row with 0 response tokens is a request that failed, and is
-left out. Sessions are not turned into shared prefixes: nothing published says whether the tokens of a
-request count the turns before it.
+`Timestamp` is seconds from midnight of the first day. Newer files also have `Session ID` and `Elapsed
+time`, in any position: columns are found by their names. A row with 0 response tokens is a request that
+failed, and is left out. Sessions are not turned into shared prefixes: nothing published says whether the
+tokens of a request include its earlier turns.
 """
 
 import re
@@ -31,7 +31,7 @@ def is_header(line: str) -> bool:
 
 
 def rows(path: Path) -> Iterator[TraceRow]:
-    """The rows of the trace at `path` that did not fail. Raises `UserError` for a line that is not right."""
+    """Yield the rows of the trace at `path` that did not fail. Raises `UserError` for an invalid line."""
     ordered = in_order(_rows(path), "Timestamp")
     return (row for row in ordered if row.output_tokens)
 
@@ -53,7 +53,7 @@ def _rows(path: Path) -> Iterator[tuple[str, TraceRow]]:
 
 def _row(cells: dict[str, str], where: str) -> TraceRow:
     response = text_count("Response tokens", cells["Response tokens"], where, low=0)
-    # Of a request that failed nothing is used: it need not have had a prompt.
+    # A failed request is left out, so it may lack a prompt.
     request = text_count("Request tokens", cells["Request tokens"], where, low=1 if response else 0)
     return TraceRow(
         time_ns=_time_ns(cells["Timestamp"], where),

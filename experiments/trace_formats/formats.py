@@ -1,4 +1,4 @@
-"""The formats of traces by name: the reader of each, and which one a file has."""
+"""The trace formats by name: the reader of each, and finding the format of a file."""
 
 import enum
 import json
@@ -11,7 +11,7 @@ from experiments.trace_formats.rows import Reader
 from experiments.trace_formats.text_file import lines_of
 
 COFLOW_HEADER = re.compile(r"\s*([0-9]{1,9})\s+([0-9]{1,9})\s*")
-"""Racks and coflows of a trace in the format of the coflow benchmark."""
+"""Numbers of racks and coflows: the first line of a trace in the format of the coflow benchmark."""
 
 
 class TraceFormat(enum.Enum):
@@ -30,7 +30,7 @@ READERS: dict[TraceFormat, Reader] = {
 
 
 def detect_format(path: Path) -> TraceFormat:
-    """The format of a trace, from its first line. Raises `UserError` when it is none we know."""
+    """Return the format of a trace, judged by its first line. Raises `UserError` for an unknown one."""
     first = next(line for line in lines_of(path) if line.strip())
     if azure.is_header(first):
         return TraceFormat.AZURE
@@ -45,7 +45,7 @@ def detect_format(path: Path) -> TraceFormat:
     if COFLOW_HEADER.fullmatch(first):
         raise UserError(f"{path}, line 1: a trace of coflows, which needs workload.kind: coflows")
     raise UserError(
-        f"{path}, line 1: not the start of a trace we know: mooncake begins with a JSON object "
+        f"{path}, line 1: not the start of a known trace: mooncake begins with a JSON object "
         f"that has hash_ids, bailian with one that has chat_id too, azure with the header "
         f"{','.join(azure.HEADER)}, burstgpt with one that has {','.join(burstgpt.COLUMNS)}"
     )

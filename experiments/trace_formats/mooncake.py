@@ -1,9 +1,9 @@
-"""Mooncake's trace format: JSON lines with the ids of the blocks each prompt is made of.
+"""Mooncake's trace format: JSON lines with the ids of the blocks of each prompt.
 
 A row is `{"timestamp": ms, "input_length": tokens, "output_length": tokens, "hash_ids": [...]}`.
-A block has 512 tokens; its id stands for it and all that is before it, so two prompts that share
-their first n ids share their first n blocks. The last id may stand for a block that is not full:
-it is no prefix anybody could reuse, and is left out of a request's blocks.
+A block has 512 tokens. Its id stands for it and everything before it, so two prompts that share their first
+n ids share their first n blocks. The last id may stand for a block that is not full: such a block cannot be
+reused, and is left out of the blocks of a row.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ BLOCK_TOKENS = 512
 
 
 def rows(path: Path) -> Iterator[TraceRow]:
-    """The rows of the trace at `path`. Raises `UserError` for a file or line that is not right."""
+    """Yield the rows of the trace at `path`. Raises `UserError` for an invalid file or line."""
     return in_order(_rows(path), "timestamp")
 
 

@@ -1,4 +1,4 @@
-"""A row of a trace, whatever the trace's format is, and how a format is read into rows."""
+"""A row of a trace in any format, and how a format is read into rows."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,10 +9,11 @@ from experiments.errors import UserError
 
 
 class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A request of a trace. `time_ns` counts from the trace's own beginning, which may be any moment.
+    """A request of a trace. `time_ns` counts from a moment that differs between traces.
 
-    `blocks` are ids of the prompt's full blocks, each standing for itself and all before it; None where the
-    trace does not say what prompts are made of. `labels` are the columns that tell kinds of requests apart.
+    `blocks` are the ids of the prompt's full blocks, each standing for the block and everything before it;
+    None if the trace does not say what prompts are made of. `labels` are the columns that tell kinds of
+    requests apart.
     """
 
     time_ns: int
@@ -25,9 +26,9 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
 class Reader(msgspec.Struct, frozen=True, kw_only=True):
     """How a format is read.
 
-    `rows` goes over a file and raises `UserError` for the first line that is not right. `labels` are the
-    columns that rows have as labels. `block_tokens` is the size of a block. `note` says what a user of such
-    a trace has to know.
+    `rows` reads a file row by row and raises `UserError` for the first invalid line. `labels` are the
+    columns that rows have as labels. `block_tokens` is the size of a block. `note` is what users of such a
+    trace have to know.
     """
 
     rows: Callable[[Path], Iterator[TraceRow]]
@@ -37,13 +38,14 @@ class Reader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def in_order(rows: Iterable[tuple[str, TraceRow]], name: str) -> Iterator[TraceRow]:
-    """`rows`, each with the words for its place, as long as they are sorted by time.
+    """Yield the rows of `rows`, which come with their place, and check that they are sorted by time.
 
-    Raises `UserError` for one before the row above it; `name` is what the file calls the time.
+    Raises `UserError`, with the place, for a row that is earlier than the row above it; `name` is the name
+    of the time in the file.
     """
     last = None
     for where, row in rows:
         if last is not None and row.time_ns < last:
-            raise UserError(f"{where}: {name} is before that of the row above; a trace is sorted by time")
+            raise UserError(f"{where}: {name} is earlier than in the row above; a trace is sorted by time")
         last = row.time_ns
         yield row

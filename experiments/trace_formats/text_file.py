@@ -1,4 +1,4 @@
-"""The lines of a trace file, and what is said of a file that has none."""
+"""The lines of a trace file, and the messages for files that cannot be read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,14 +7,14 @@ from experiments.errors import UserError
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file without their ends, as `lines_of`."""
+    """Return the lines of a text file without their ends. Raises as `lines_of` does."""
     return list(lines_of(path))
 
 
 def lines_of(path: Path) -> Iterator[str]:
-    """The lines of a text file without their ends, one by one: a trace may be larger than memory.
+    """Yield the lines of a text file without their ends, one by one: a trace may be larger than memory.
 
-    Raises `UserError` for a file that is missing, a directory, not readable, not text or empty.
+    Raises `UserError` for a file that is missing, a directory, unreadable, not text or empty.
     """
     empty = True
     try:

@@ -11,10 +11,10 @@ _MIN_SHARING = 1.5
 
 
 def tick_of(arrivals_ns: list[int]) -> int | None:
-    """The tick of the clock that stamped these sorted arrivals, or None when it shows none.
+    """Return the tick in ns of the clock that stamped these sorted arrivals, or None if it is not coarse.
 
-    A clock is coarse when its stamps are shared (1.5 arrivals each, or more) and nine gaps in ten
-    are a whole multiple of the median gap, give or take 1 % of it.
+    A clock is coarse if there are 1.5 arrivals or more per stamp, and nine gaps in ten are a whole multiple
+    of the median gap to within 1 % of it.
     """
     stamps = sorted(Counter(arrivals_ns))
     if len(stamps) < 3 or len(arrivals_ns) < _MIN_SHARING * len(stamps):
@@ -31,10 +31,10 @@ def _off_grid(gap_ns: int, tick_ns: int) -> int:
 
 
 def spread(arrivals_ns: list[int], tick_ns: int, seed: int) -> list[int]:
-    """Sorted arrivals with the n that share a stamp put one into each n-th of the tick after it.
+    """Spread the n arrivals that share a stamp over the tick after it: one in each n-th of the tick.
 
-    The place inside its n-th is drawn from `seed`; the order of the trace stays. A stamp that comes
-    early (the clock jitters) shortens the tick before it, so the result is sorted.
+    The place inside its n-th is drawn from `seed`; the order of the trace stays. If the next stamp comes
+    early, because the clock jitters, the tick is cut short, so the result is sorted.
     """
     draw = random.Random(f"{seed}:ticks")
     spread_ns: list[int] = []

@@ -1,4 +1,4 @@
-"""The values of a row of a trace: read from text or JSON, and refused where they make no sense."""
+"""The values in a row of a trace: read from text or JSON, and refused if they make no sense."""
 
 import json
 import re
@@ -7,19 +7,19 @@ from typing import Any
 from experiments.errors import UserError
 
 MAX_TOKENS = 16_777_216
-"""More than any model's context: a larger count in a trace is a slip, not a prompt."""
+"""More than any model's context: a larger count in a trace is an error, not a prompt."""
 
 MAX_S = 10**10
-"""A time in a trace beyond three hundred years is a slip too."""
+"""More than three hundred years: a later time in a trace is an error too."""
 
 
 def columns_of(line: str) -> tuple[str, ...]:
-    """The cells of a line of CSV, which in these formats are never quoted."""
+    """Return the cells of a line of CSV. In these formats they are never quoted."""
     return tuple(name.strip() for name in line.split(","))
 
 
 def json_object(line: str, where: str) -> dict[str, Any]:
-    """Raises `UserError` for what is none."""
+    """Return the JSON object in `line`. Raises `UserError` if it is none."""
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):

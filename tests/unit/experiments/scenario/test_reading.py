@@ -248,7 +248,7 @@ def test_a_path_beside_a_generated_kind_means_the_trace_it_leads_to(
 def test_a_path_to_something_else_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "notes.txt", "hello\n")
 
-    assert "not the start of a trace we know" in refusal("quickstart", f"workload.path={path}")
+    assert "not the start of a known trace" in refusal("quickstart", f"workload.path={path}")
 
 
 @pytest.mark.parametrize("name", ["quickstart", "two-flows", "leaf-spine", "fat-tree", "rail-optimised"])

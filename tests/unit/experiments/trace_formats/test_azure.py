@@ -1,4 +1,4 @@
-"""Azure's traces: what a row becomes, and how a bad one is named."""
+"""Azure's traces: what a row becomes, and how an invalid one is reported."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from experiments.trace_formats.formats import TraceFormat
 
 
 def test_an_azure_row_is_read_to_its_last_digit(tmp_path: Path) -> None:
-    """From 46.6805900 s to 50.9951690 s are 4.3145790 s."""
+    """From 46.6805900 s to 50.9951690 s is 4.3145790 s."""
     path = tmp_path / "trace.csv"
     path.write_bytes(
         AZURE.encode() + b"\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50.9951690,1100,109\r\n"
@@ -42,7 +42,7 @@ def test_no_two_azure_prompts_share_a_block_and_a_note_says_so(tmp_path: Path) -
         ("2023-11-16 18:15:46,1.5,1", "ContextTokens is '1.5', not a whole number"),
         ("2023-11-16 18:15:46,0,1", "ContextTokens is 0; allowed is 1 .."),
         ("2023-11-16 18:15:46,10,-1", "GeneratedTokens is -1; allowed is 0 .."),
-        ("2023-11-16 18:15:44,10,1", "TIMESTAMP is before that of the row above"),
+        ("2023-11-16 18:15:44,10,1", "TIMESTAMP is earlier than in the row above"),
     ],
 )
 def test_a_bad_azure_row_is_named_with_its_line(tmp_path: Path, line: str, told: str) -> None:
@@ -60,7 +60,7 @@ def test_an_azure_file_without_its_header_is_refused(tmp_path: Path) -> None:
 
 
 def test_times_of_azure_2024_have_a_zone_and_not_always_a_fraction(tmp_path: Path) -> None:
-    """From 0.009930 s to 2 s are 1.990070 s."""
+    """From 0.009930 s to 2 s is 1.990070 s."""
     path = trace(
         tmp_path, AZURE, "2024-05-10 00:00:00.009930+00:00,2162,5", "2024-05-10 00:00:02+00:00,2399,6"
     )

@@ -1,4 +1,4 @@
-"""Qwen-Bailian: what a row becomes, and how a bad one is named."""
+"""Qwen-Bailian: what a row becomes, and how an invalid one is reported."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_a_row_of_bailian_has_blocks_of_16_tokens_and_keeps_the_full_ones(tmp_pa
 
 
 def test_the_same_text_after_another_beginning_is_another_block(tmp_path: Path) -> None:
-    """Ids are of what is in a block: [7, 8] and [9, 8] share no KV, [7, 8] and [7, 8] do."""
+    """Ids stand for the content of a block: [7, 8] and [9, 8] share no KV, [7, 8] and [7, 8] do."""
     path = trace(
         tmp_path,
         *[bailian(input_length=32, hash_ids=ids) for ids in ([7, 8], [9, 8], [7, 8], [7, 7])],
@@ -57,7 +57,7 @@ def test_a_last_block_that_is_not_full_may_have_an_id_or_none(tmp_path: Path, id
         ({"hash_ids": [7]}, "1 hash_ids for input_length 40; 3 blocks of 16 tokens were expected"),
         ({"hash_ids": [1, 2, 3, 4]}, "4 hash_ids for input_length 40; 3 blocks of 16 tokens were expected"),
         ({"type": ["text"]}, "type is ['text'], neither a word nor a whole number"),
-        ({"timestamp": 4}, "timestamp is before that of the row above"),
+        ({"timestamp": 4}, "timestamp is earlier than in the row above"),
     ],
 )
 def test_a_bad_row_of_bailian_is_named_with_its_line(

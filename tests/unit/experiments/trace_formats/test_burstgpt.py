@@ -1,4 +1,4 @@
-"""BurstGPT: what a row becomes, and how a bad one is named."""
+"""BurstGPT: what a row becomes, and how an invalid one is reported."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_columns_of_burstgpt_are_found_by_their_names(tmp_path: Path, header: st
     assert detect_format(path) is TraceFormat.BURSTGPT
     first, second = workload.requests
     assert (first.prompt_tokens, first.output_tokens, first.blocks) == (472, 18, ())
-    # 1087 tokens are two blocks of 512, which nobody shares.
+    # 1087 tokens are two blocks of 512, which no other prompt has.
     assert (second.arrival_ns, second.blocks) == (40_000 * MS, (0, 1))
     assert azure.NO_REUSE in workload.notes[0]
 
@@ -63,7 +63,7 @@ def test_requests_of_burstgpt_that_failed_are_left_out_and_not_counted(tmp_path:
         ("9,ChatGPT,0,1,1,API log", "Request tokens is 0; allowed is 1 .."),
         ("9,ChatGPT,1.5,1,2,API log", "Request tokens is '1.5', not a whole number"),
         ("9,ChatGPT,1,-1,2,API log", "Response tokens is -1; allowed is 0 .."),
-        ("4,ChatGPT,1,1,2,API log", "Timestamp is before that of the row above"),
+        ("4,ChatGPT,1,1,2,API log", "Timestamp is earlier than in the row above"),
     ],
 )
 def test_a_bad_row_of_burstgpt_is_named_with_its_line(tmp_path: Path, line: str, told: str) -> None:

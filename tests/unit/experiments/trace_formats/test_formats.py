@@ -1,4 +1,4 @@
-"""Which format a file has, and files that have none."""
+"""Which format a file has, and files of no known format."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Traces in Mooncake's format: what a row becomes, and how a bad one is named."""
+"""Traces in Mooncake's format: what a row becomes, and how an invalid one is reported."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_a_prompt_that_ends_with_its_block_keeps_them_all(tmp_path: Path) -> Non
         (mooncake(ids="01"), "hash_ids is not a list of whole numbers"),
         (mooncake(ids=(0, -1)), "hash_ids is not a list of whole numbers"),
         (mooncake(ids=(0,)), "1 hash_ids for input_length 1000; 2 blocks of 512 tokens were expected"),
-        (mooncake(timestamp=3), "timestamp is before that of the row above"),
+        (mooncake(timestamp=3), "timestamp is earlier than in the row above"),
     ],
 )
 def test_a_bad_mooncake_row_is_named_with_its_line(tmp_path: Path, line: str, told: str) -> None:

@@ -22,7 +22,7 @@ def test_stamps_without_a_grid_are_no_tick() -> None:
 
 
 def test_arrivals_of_one_tick_get_one_share_of_it_each() -> None:
-    """Three in a tick of 3000: one in each of [0, 1000), [1000, 2000), [2000, 3000)."""
+    """Three arrivals in a tick of 3000: one in each of [0, 1000), [1000, 2000), [2000, 3000)."""
     spread = ticks.spread([0, 0, 0, 3000, 3000, 3000], 3000, seed=4)
 
     assert [arrival // 1000 for arrival in spread] == [0, 1, 2, 3, 4, 5]
