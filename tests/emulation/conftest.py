@@ -1,4 +1,4 @@
-"""These tests need root and an installed Open vSwitch; where both are there, they must pass."""
+"""These tests need root and an installed Open vSwitch. If both are there, they must pass."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ _HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is in this folder; skip it only for what a user would have to install or become.
+    """Mark the tests in this folder; skip them only without root or without the programs they need.
 
-    Anything else that is wrong with the machine is a failure, not a reason to look away.
+    Any other problem of the machine is a failure, and no reason to skip.
     """
     reason = _lacking()
     for item in items:

@@ -1,7 +1,6 @@
-"""Collectives of one process group on the simulated fabric, told from a plan made by hand.
+"""Collectives of one process group on the simulated fabric, run from a plan made by hand.
 
-Servers on one switch, one rank each, links of 8 Gbit/s: a byte takes a nanosecond, a megabyte a
-millisecond.
+The servers are on one switch, with links of 8 Gbit/s: a byte takes a nanosecond, a megabyte a millisecond.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,8 +44,8 @@ def compute(*seconds: float) -> Compute:
 def world(
     members: int, *, bps: Mapping[PortId, int] | None = None, servers: int | None = None
 ) -> tuple[Topology, Placement]:
-    """`members` ranks of a unit, on as many servers or fewer, and a decode worker on one more. `bps` are the
-    rates of links that are not as the others."""
+    """A unit of `members` ranks on `servers` servers (default: one each), and a decode worker on one more.
+    `bps` has the rates of links that differ from `BPS`."""
     topology = star(servers=(servers or members) + 1, nic_bps=BPS)
     links = tuple(msgspec.structs.replace(link, bps=(bps or {}).get(link.id, BPS)) for link in topology.links)
     names = [f"h{1 + i % (servers or members)}" for i in range(members)] + [topology.servers[-1]]
@@ -72,7 +71,7 @@ def played(
     servers: int | None = None,
     policy: str = "fair",
 ) -> RunRecord:
-    """The record of one layer of these steps, with a byte of S3 behind it."""
+    """Run a layer with these steps and a byte of S3 after them; return the record."""
     topology, placement = world(members, bps=bps, servers=servers)
     delivery = Transfer(
         id="kv", stage=Stage.P2D, src=0, dst=members, size_bytes=1, batch="b", request=0, layer=0
@@ -111,6 +110,6 @@ def played(
 
 
 def ends_ms(record: RunRecord) -> list[float]:
-    """When each member was through with the collective, in the order of the ranks."""
+    """When each member ended the collective, in the order of the ranks."""
     ends = {span.rank: span.end_ns for span in record.spans if span.kind == "collective"}
     return [ends[rank] / MS for rank in sorted(ends)]

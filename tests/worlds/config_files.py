@@ -14,6 +14,6 @@ LLAMA_3_8B = {
 
 
 def write_config(file: Path, **changes: object) -> Path:
-    """That of Llama-3-8B, with keys changed."""
+    """Write the one of Llama-3-8B, with some keys changed."""
     file.write_text(json.dumps(LLAMA_3_8B | changes))
     return file

@@ -20,7 +20,7 @@ SERVERS = ("h1", "h2", "h3", "h3")
 
 
 class Scripted(Policy):
-    """Gives every flow the level its script names; at each tick it reads the next page of the script."""
+    """Gives every flow the level that its script names; each tick turns to the next page of the script."""
 
     name = "scripted"
     summary = "for tests"
@@ -44,7 +44,7 @@ class Scripted(Policy):
 
 
 class World:
-    """Lanes are opened, flows submitted and completed by name; `now` is both clocks, in nanoseconds."""
+    """Opens lanes, submits and completes flows by name. `now` stands for both clocks, in nanoseconds."""
 
     def __init__(self, policy: Policy | str) -> None:
         wiring = wiring_of(star(servers=3, nic_bps=GBPS))
@@ -109,7 +109,7 @@ class World:
         return self.dispatcher.tick(self.now)
 
     def confirm(self, actions: Sequence[Action]) -> list[Action]:
-        """Answer the barrier behind every change of level among `actions`."""
+        """Answer the barrier after every level change among `actions`."""
         answers = []
         for action in actions:
             if isinstance(action, Enforce):

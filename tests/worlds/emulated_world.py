@@ -1,4 +1,4 @@
-"""Small jobs for the emulated fabric, and ways to look at what became of them.
+"""Small jobs for the emulated fabric, and ways to look at their records.
 
 Model units are wire units here, without dilation or scaling: 50 Mb/s are 50 Mb/s on the machine.
 """
@@ -60,7 +60,7 @@ def run(job: Job, progress: Callable[[RunProgress], None] = lambda _: None) -> R
 def flow(
     id_: str, route: str, size_bytes: float, *, start_s: float, stage: Stage, deadline_s: float | None = None
 ) -> MicroFlow:
-    """`route` is `"h1->h3"`."""
+    """`route` is, for instance, `"h1->h3"`."""
     src, dst = (int(server.removeprefix("h")) - 1 for server in route.split("->"))
     return MicroFlow(
         transfer=Transfer(
@@ -95,7 +95,7 @@ def row(record: RunRecord, flow_id: str) -> FlowRow:
 
 
 def rate_bps(record: RunRecord, flow_id: str, start_ns: float, end_ns: float) -> float:
-    """Payload of a flow that arrived in an interval, per second; linear between two reports."""
+    """Rate at which payload of a flow arrived in an interval; linear between two reports."""
     return (
         (_received(record, flow_id, end_ns) - _received(record, flow_id, start_ns))
         * 8e9
@@ -129,9 +129,8 @@ def serving_job(
 ) -> Job:
     """Two prefill units of two ranks and a decode worker; three waves of requests.
 
-    Requests go to the units in turn. In the first wave p0 computes prompt A and p1 prompt B; in
-    the later ones each unit is asked for what begins with the other one's prompt, so it has to
-    fetch that (S1).
+    Requests go to the units in turn. In the first wave p0 computes prompt A and p1 prompt B. In later waves
+    each unit gets a prompt that begins with the other unit's, so it has to fetch that prefix (S1).
     """
     placement = place(
         topology,

@@ -1,7 +1,7 @@
-"""The smallest OpenFlow 1.3 switch that a controller takes for one: a socket and a few messages.
+"""The smallest OpenFlow 1.3 switch that a controller accepts: a socket and a few messages.
 
-It reads rules back from the bytes on the wire into the controller's own `FlowMod`, with a decoder
-written from the OpenFlow 1.3 specification, and answers barriers only when it is told to.
+It decodes rules from the bytes on the wire into the controller's own `FlowMod`, as the OpenFlow 1.3
+specification says, and answers barriers only on request.
 """
 
 import socket
@@ -39,7 +39,7 @@ class FakeSwitch:
         self._send(_FEATURES_REPLY, self._xid, struct.pack("!QIBBHII", dpid, 0, 254, 0, 0, 0, 0))
 
     def changes(self) -> tuple[list[FlowMod], int]:
-        """The rules the controller sends until its next barrier, and the number of that barrier."""
+        """Return the rules that the controller sends until its next barrier, and the barrier's number."""
         mods = []
         while True:
             kind, body = self._read()
@@ -54,7 +54,7 @@ class FakeSwitch:
         self._send(_BARRIER_REPLY, barrier)
 
     def refuse(self, kind: int, code: int) -> None:
-        """Send an error message, as a switch does that cannot take a rule."""
+        """Send an error message, as a switch that cannot take a rule does."""
         self._send(_ERROR, 1, struct.pack("!HH", kind, code) + bytes(64))
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class FakeSwitch:
     def _answer(self, kind: int, body: bytes) -> None:
         if kind == _ECHO_REQUEST:
             self._send(_ECHO_REPLY, self._xid, body)
-        elif kind == _MULTIPART_REQUEST:  # a description of the ports: there are none
+        elif kind == _MULTIPART_REQUEST:  # for a description of the ports: there are none
             self._send(_MULTIPART_REPLY, self._xid, body[:2] + bytes(6))
 
     def _send(self, kind: int, xid: int, body: bytes = b"") -> None:
@@ -84,7 +84,7 @@ class FakeSwitch:
 
 
 def _connect(port: int, timeout_s: float) -> socket.socket:
-    """Try until the controller listens."""
+    """Connect as soon as the controller listens."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -143,7 +143,7 @@ def _match(data: bytes) -> Match:
 
 
 def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Instructions or actions: type and length (both counted in), then what belongs to them."""
+    """Instructions or actions: type, length (which includes both), content."""
     while data:
         kind, length = struct.unpack_from("!HH", data)
         yield kind, data[4:length]

@@ -1,9 +1,9 @@
 """An OpenFlow 1.3 fabric in memory: what the rules of the controller do to a packet, without a switch.
 
-It knows what a switch is strict about: a match on TCP ports must say that it is about TCP over IPv4,
-a rule can only go on to a later table, a packet never leaves where it came in, and what no rule
-matches is dropped. Two rules of one priority that match the same packet are an error here: which
-of them counts is undefined in OpenFlow.
+It is as strict as a switch: a match on TCP ports must also match TCP over IPv4, a rule can only go on to a
+later table, a packet never leaves where it came in, and a packet that no rule matches is dropped. Two rules
+of one priority that match the same packet are an error here, because OpenFlow does not define which of them
+applies.
 """
 
 from collections.abc import Iterable
@@ -30,8 +30,8 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """Nodes in order without NIC bridges; `dscps[i]` is what the packet carried out of the i-th bridge
-    (NIC bridges included). `arrived` is False for a packet that some switch dropped."""
+    """The way of a packet. `nodes` are in order, without NIC bridges; `dscps[i]` is the DSCP that it left
+    the i-th bridge with, NIC bridges included. `arrived` is False if a switch dropped it."""
 
     nodes: tuple[str, ...]
     dscps: tuple[int, ...]
@@ -49,7 +49,7 @@ class FlowTable:
         self.rules: dict[tuple[int, int, Match], FlowMod] = {}
 
     def apply(self, mod: FlowMod) -> None:
-        """Raises `RefusedRule` for what OpenFlow 1.3 does not allow."""
+        """Apply a rule. Raises `RefusedRule` if OpenFlow 1.3 does not allow it."""
         place = (mod.table, mod.priority, mod.match)
         match mod.command:
             case Command.DELETE_ALL:
@@ -59,7 +59,7 @@ class FlowTable:
                 self.rules[place] = mod
 
     def process(self, packet: Packet, in_port: int) -> tuple[Packet, int | None]:
-        """The packet as it leaves, and the port it leaves by; `None` where it is dropped."""
+        """Return the packet as it leaves, and the port it leaves by; None if it is dropped."""
         table = 0
         while True:
             rule = self._lookup(table, packet, in_port)
@@ -116,7 +116,7 @@ class Fabric:
             self.tables[mod.switch].apply(mod)
 
     def carry(self, src: str, packet: Packet) -> Journey:
-        """Send a packet from server `src` until it is at a server or dropped."""
+        """Carry a packet from server `src` until it reaches a server or is dropped."""
         hosts, bridges = self.wiring.hosts, self.wiring.bridges
         at, came_from = bridges[hosts[src].nic], src
         nodes, dscps = [src], list[int]()
@@ -137,7 +137,7 @@ class Fabric:
         raise AssertionError(f"a packet goes round in circles: {nodes}")
 
     def send(self, connection: TcpConnection, dscp: int = 0) -> Journey:
-        """Carry a packet of `connection` from its own source, which has set `dscp`."""
+        """Carry a packet of `connection` from its source, which has set `dscp`."""
         by_ip = {host.ip: host for host in self.wiring.hosts.values()}
         packet = Packet(
             eth_dst=by_ip[connection.dst_ip].mac,
@@ -151,7 +151,7 @@ class Fabric:
 
 
 def wiring_of(topology: Topology, *, seed: int = 1) -> Wiring:
-    """A wiring as the emulated fabric makes it: a NIC bridge `nh1` before each server `h1`.
+    """Return a wiring as the emulated fabric makes it: with a NIC bridge `nh1` before each server `h1`.
 
     Port 1 of a NIC bridge is its server; the others follow in the order of the links.
     """
@@ -192,7 +192,7 @@ def connection(wiring: Wiring, src: str, dst: str, port: int = 40000) -> TcpConn
 
 
 def reverse(connection: TcpConnection) -> TcpConnection:
-    """The other direction: what acknowledgements travel on."""
+    """The opposite direction, in which acknowledgements travel."""
     return TcpConnection(
         src_ip=connection.dst_ip,
         dst_ip=connection.src_ip,

@@ -1,9 +1,9 @@
 """A small exact fluid network to judge policies by: the oracle, slow and simple.
 
-Strict priority by (level, order), max-min fair among equals, no flow faster than its `rate_bps`, in
-fractions, so nothing is ever rounded but what a scheduler is told (whole nanoseconds and bytes).
-Everything is recomputed at every event. Whether the scheduler uses order and rates, that is, whether
-it was made with `exact=True`, is the caller's choice.
+Priority is strict by (level, order), flows of equal priority share max-min fairly, and no flow is faster
+than its `rate_bps`. Everything is recomputed at every event, in fractions, so only what the scheduler gets
+is rounded, to whole nanoseconds and bytes. The caller chooses whether the scheduler uses orders and rates:
+it does if it was made with `exact=True`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ Happening = Arrival | BatchStart | LayerStart
 
 @dataclass(slots=True)
 class Outcome:
-    """When each flow was done, exactly, and all that the scheduler said."""
+    """The exact finish of each flow, and all assignments of the scheduler."""
 
     finish_ns: dict[str, Fraction] = field(default_factory=dict)
     assignments: list[Assignment] = field(default_factory=list)
@@ -70,7 +70,7 @@ class _Active:
 
     @property
     def weights(self) -> dict[PortId, Fraction]:
-        """What one byte of the flow puts on each port; its own pace is a port nobody else has."""
+        """What one byte of the flow puts on each port. Its own pace is a port that no other flow has."""
         shares = {port: Fraction(load, self.flow.size_bytes) for port, load in self.flow.load.items()}
         return shares if self.rate_bps is None else shares | {self.pace: Fraction(1)}
 
@@ -80,10 +80,10 @@ class _Active:
 
 
 def max_min(weights: Sequence[Mapping[PortId, Fraction]], spare: dict[PortId, Fraction]) -> list[Fraction]:
-    """Fair rates of flows that put `weights[i][port]` times their rate on a port.
+    """Return the fair rates of flows that put `weights[i][port]` times their rate on a port.
 
-    Progressive filling: all rates grow alike until a port is full; its flows keep what they have,
-    the others grow on. `spare` (bytes per nanosecond) is reduced by what was taken.
+    Progressive filling: all rates grow alike until a port is full. Then the flows on it keep their rates,
+    and the others grow on. `spare` (bytes per nanosecond) is reduced by what the flows take.
     """
     rates = [Fraction(0)] * len(weights)
     growing = set(range(len(weights)))
@@ -122,7 +122,7 @@ class _Network:
             active.left_bytes -= active.rate * duration_ns
 
     def next_finish_ns(self) -> Fraction | None:
-        """From now, if nothing else happens."""
+        """Time from now to the next finish, if nothing else happens."""
         return min(
             (active.left_bytes / active.rate for active in self.flows.values() if active.rate > 0),
             default=None,
@@ -130,10 +130,10 @@ class _Network:
 
 
 def run(scheduler: Scheduler, bps: Mapping[PortId, int], happenings: Iterable[Happening]) -> Outcome:
-    """Play `happenings` (in the order given where times are equal) until every flow is done.
+    """Play `happenings` until every flow is done. If times are equal, the given order counts.
 
-    Flows must have a size and cross a port. The scheduler hears the progress of every flow before
-    each event, which is more than a real fabric tells it.
+    Flows must have a size and cross a port. The scheduler gets the progress of every flow before each
+    event, more often than from a real fabric.
     """
     network, outcome = _Network(bps), Outcome()
     to_come = sorted(happenings, key=lambda happening: happening.at_ns)

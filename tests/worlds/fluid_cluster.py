@@ -1,10 +1,10 @@
 """A whole serving cluster on a fluid network: requests in, TTFTs out, under any policy.
 
-The serving system, the plans and the scheduler are the real ones; ranks and network are idealised.
-Ranks compute for as long as the plan says, a collective ends when all its shares are through, flows
-share the ports in strict priority by (level, order) and max-min fairly among equals. Nothing is lost,
-nothing takes time that the plan does not name. In floating point, for speed; `fluid` is the exact
-one, of flows alone.
+The serving system, the plans and the scheduler are the real ones; ranks and network are idealised. Ranks
+compute for as long as the plan says. A collective ends when its last share does. Flows share the ports in
+strict priority by (level, order), and max-min fairly if these are equal. Nothing is lost, and nothing takes
+time that the plan does not name. It computes in floating point, for speed; `fluid` is exact, but has only
+flows.
 """
 
 import heapq
@@ -36,7 +36,7 @@ class _Moving:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run of the cluster left behind; times in model nanoseconds."""
+    """The results of a run of the cluster; times in model nanoseconds."""
 
     ttft_ns: dict[int, int] = field(default_factory=dict)
     in_time: dict[int, bool] = field(default_factory=dict)
@@ -250,7 +250,7 @@ class FluidCluster:
 
     @staticmethod
     def _peer_bytes(step: Collective, index: int, members: int) -> dict[int, int]:
-        """What member `index` sends to the others; an all-reduce is a ring, 2 (p - 1) / p to the next."""
+        """Bytes from member `index` to each peer; a ring all-reduce sends 2 (p - 1) / p to the next."""
         if step.kind is CollectiveKind.ALL_TO_ALL:
             return {j: size for j, size in enumerate(step.sizes[index]) if j != index}
         size = round(2 * (members - 1) / members * step.sizes[0][0])
@@ -291,7 +291,7 @@ class FluidCluster:
 
 
 def _fill(group: list[_Moving], spare: dict[PortId, float]) -> None:
-    """Max-min rates: again and again the port that gives its flows least settles them."""
+    """Set max-min rates: settle the flows on the port that gives them least, and repeat."""
     weight: dict[PortId, float] = {}
     there: dict[PortId, list[_Moving]] = {}
     unsettled: dict[int, _Moving] = {}

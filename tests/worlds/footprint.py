@@ -1,7 +1,7 @@
-"""What a run could leave on the machine, and a way to start a real `mfs` whose traces can be told.
+"""What a run could leave on the machine, and a way to start a real `mfs` whose traces can be found.
 
-Other runs may come and go meanwhile, so processes are known by a mark in their environment, which
-every descendant inherits, and /tmp and /dev/shm are directories of the test's own.
+Other runs may come and go meanwhile. So processes are known by a mark in their environment, which every
+descendant inherits, and the test has its own directories as /tmp and /dev/shm.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _COUNTERS = {"/proc/sys/kernel/ns_last_pid"}
 
 @dataclass
 class Machine:
-    """What all runs share: nothing of it may differ after a run."""
+    """What all runs share: none of it may differ after a run."""
 
     interfaces: set[str] = field(default_factory=lambda: set(os.listdir("/sys/class/net")))
     mounts: set[str] = field(
@@ -39,7 +39,7 @@ class Machine:
     settings: dict[str, str] = field(default_factory=lambda: dict(_settings()))
 
     def changed_since(self, before: "Machine") -> list[str]:
-        """Interfaces (bridges are interfaces too), mounts (a named namespace is one), files, sysctls."""
+        """Return the changes: interfaces with bridges, mounts with named namespaces, files, sysctls."""
         changes = [f"interface {name}" for name in self.interfaces ^ before.interfaces]
         changes += [f"mount {line}" for line in self.mounts ^ before.mounts]
         changes += [f"file {name}" for name in self.files ^ before.files]
@@ -50,19 +50,19 @@ class Machine:
 
 
 def _settings() -> Iterator[tuple[str, str]]:
-    """Every sysctl that can be written: what cannot is a counter or a fact of the kernel."""
+    """Yield every writable sysctl: the others are counters or facts of the kernel."""
     for directory, _, names in os.walk("/proc/sys"):
         for name in names:
             path = f"{directory}/{name}"
-            with contextlib.suppress(OSError):  # some can be written only
+            with contextlib.suppress(OSError):  # some are write-only
                 if os.stat(path).st_mode & 0o222 and path not in _COUNTERS:
                     yield path, Path(path).read_text(errors="replace")
 
 
 class MarkedRun:
-    """A process started with `arguments` of `program`, its descendants, and where its files go.
+    """A process of `program` with `arguments`, its descendants, and the place of its files.
 
-    `home` is a directory of the test's own. Standard error is in `home/stderr`.
+    `home` is a directory of the test; standard error is in `home/stderr`.
     """
 
     def __init__(self, home: Path, *arguments: str, program: Path = MFS) -> None:
@@ -74,9 +74,9 @@ class MarkedRun:
             (home / "hidden" / directory[1:]).mkdir(parents=True)
         binds = [f"mount --bind {home}/hidden{d} {d} && " for d in hidden]
         with (home / "stdout").open("wb") as stdout, (home / "stderr").open("wb") as stderr:
-            # Each of these replaces itself by the next: the process started here becomes `mfs`.
+            # Each of these replaces itself with the next: the process started here becomes `mfs`.
             own_directories = ["unshare", "--mount", "sh", "-c", "".join(binds) + 'exec "$@"', "sh"]
-            # A shell that runs the tests in its background would have them, and `mfs`, ignore Ctrl-C.
+            # If a shell runs the tests in the background, they and `mfs` would ignore Ctrl-C.
             deaf_no_more = ["env", "--unset=TMPDIR", "--default-signal=INT"]
             self.process = subprocess.Popen(
                 [*own_directories, *deaf_no_more, str(program), *arguments],
@@ -88,7 +88,7 @@ class MarkedRun:
             )
 
     def wait_until(self, phase: str) -> None:
-        """Return when the run says that it is in `phase`, and note its processes."""
+        """Wait until the run says that it is in `phase`, and note its processes."""
         deadline = time.monotonic() + 90
         while f": {phase}" not in self.stderr:
             assert self.process.poll() is None, f"mfs ended early:\n{self.stderr}"
@@ -97,13 +97,13 @@ class MarkedRun:
         self._seen = {(p.pid, p.create_time()): p for p in self.processes()}
 
     def end(self, with_signal: signal.Signals | None = None) -> int:
-        """The exit code, after sending `with_signal` if given."""
+        """Send `with_signal` if given, and return the exit code."""
         if with_signal is not None:
             self.process.send_signal(with_signal)
         return self.process.wait(timeout=90)
 
     def abandon(self) -> None:
-        """Whatever the test found: leave no run behind."""
+        """Leave no run behind, whatever the test found."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -113,7 +113,7 @@ class MarkedRun:
         return (self._home / "stderr").read_text(errors="replace")
 
     def processes(self) -> list[psutil.Process]:
-        """The living processes that carry the mark."""
+        """The running processes that carry the mark."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -130,7 +130,7 @@ class MarkedRun:
         return found - {os.readlink("/proc/self/ns/net")}
 
     def left_behind(self) -> list[str]:
-        """Processes (marked ones, and those seen before even if they are zombies), namespaces, files."""
+        """Return processes (marked ones, and those seen before, even as zombies), namespaces and files."""
         left = [f"process {p.pid} {p.name()}" for p in self._seen.values() if p.is_running()]
         left += [f"process {p.pid} with the mark" for p in self.processes()]
         left += [f"network namespace {name}" for name in self.network_namespaces()]
@@ -140,13 +140,13 @@ class MarkedRun:
 
 
 def _nobody_lives_in(directory: str, home: Path) -> bool:
-    """Whether it can be hidden from the run: neither the interpreter nor the code is below it."""
+    """Whether `directory` can be hidden from the run: neither the interpreter nor the code is below it."""
     needed = (home, CHECKOUT, Path(sys.prefix), Path(sys.base_prefix))
     return not any(path.resolve().is_relative_to(directory) for path in needed)
 
 
 def nothing_left(before: Machine, *runs: MarkedRun) -> list[str]:
-    """What is still there after ten seconds: the kernel takes namespaces down in the background."""
+    """Return what is still there after ten seconds: the kernel removes namespaces in the background."""
     deadline = time.monotonic() + 10
     while True:
         left = [what for run in runs for what in run.left_behind()] + Machine().changed_since(before)

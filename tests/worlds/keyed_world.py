@@ -1,4 +1,4 @@
-"""Two ports and short flows, for tests of policies that serve by a key."""
+"""Two ports and short flows, for tests of policies that order flows by a key."""
 
 from collections.abc import Iterable, Mapping
 
@@ -56,7 +56,7 @@ def first(core: Scheduler, flow: Flow, at_ms: int = 0) -> Assignment:
 
 
 def order_of(core: Scheduler, flows: Iterable[Flow]) -> list[str]:
-    """Names by the order the scheduler gives them; no two are equal."""
+    """Names of flows in the order that the scheduler gives them; no two may be equal."""
     orders = {flow.id: first(core, flow).order for flow in flows}
     assert len(set(orders.values())) == len(orders)
     return sorted(orders, key=lambda name: orders[name])

@@ -1,7 +1,7 @@
-"""A realistic run record, made from a seed: what reports, traces and tables are tried on.
+"""Realistic run records, made from a seed, to try reports, traces and tables on.
 
-The numbers are drawn, not simulated; only their shape matters. Eight prefill ranks in two units on
-eight servers, two decode workers, a star of 50 Gb/s links, 40 requests in batches of two.
+The numbers are drawn, not simulated; only their shape matters. There are eight prefill ranks in two units
+on eight servers, two decode workers, a star of 50 Gb/s links, and 40 requests in batches of two.
 """
 
 import random
@@ -84,7 +84,7 @@ class _Run:
         deadline: int | None = None,
         ports: tuple[str, ...] | None = None,
     ) -> int:
-        """Add a flow and its decisions; returns when it finished."""
+        """Add a flow and its decisions; return when it finished."""
         id = f"{stage.value}.{batch}.l{layer}.{next(self.ids)}"
         ladder = [Level.P3]
         if self.promotes and stage is Stage.KV_REUSE:
@@ -146,7 +146,7 @@ class _Run:
         )
 
     def layer(self, batch: str, ranks: tuple[int, ...], index: int, start: int, slow: float) -> int:
-        """S1, compute and all-to-all of one layer on every rank; returns when the layer ended."""
+        """Add S1, compute and all-to-all of one layer on every rank; return when the layer ended."""
         ready = []
         victim = (ranks[0] + 4) % 8
         for rank in ranks:
@@ -270,7 +270,7 @@ def serving_record(
 
 
 def _caches(requests: list[RequestRow]) -> tuple[CacheRow, ...]:
-    """Blocks of 64 tokens. Each request could have reused as much again as it found on its replica."""
+    """Blocks of 64 tokens. Each request misses as many tokens as it finds on its replica."""
     rows = []
     for unit in sorted({row.unit for row in requests if row.unit is not None}):
         mine = [row for row in requests if row.unit == unit]

@@ -1,4 +1,4 @@
-"""Single rows of a record with sensible fields, of which a test changes the ones it is about."""
+"""Single rows of a record with sensible fields. A test changes those that it is about."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Small pieces that tests of the scheduler are built from."""
+"""Small parts for tests of the scheduler."""
 
 from controller.flow import BatchRequest, Level
 from controller.scheduler import Scheduler
@@ -10,5 +10,5 @@ def due(*deadlines_ns: int) -> tuple[BatchRequest, ...]:
 
 
 def in_force(core: Scheduler, flow: str) -> Level:
-    """The level a flow is at, which is not the policy's while its request is pruned."""
+    """The level that a flow is at: not the policy's while its request is pruned."""
     return Level.SCAVENGER if flow in core._held else core.view.flows[flow].level

@@ -123,7 +123,7 @@ def job(
 
 
 def batches_of(a_job: Job, *queue: Request, now_ns: int = 1) -> list[list[int]]:
-    """The requests of each batch of at most 16 tokens, when `queue` came in while the unit ran request 99."""
+    """The requests of each batch (at most 16 tokens) if `queue` arrives while the unit runs request 99."""
     system = ServingSystem(a_job)
     system.arrive(0, prompt(99, 8))
     for request in queue:

@@ -14,12 +14,12 @@ from testbed.job import Job, MicroFlow
 from testbed.record import Check, Fidelity, FlowRow, RunRecord
 
 TWO_FLOWS = ("run", "two-flows", "--fabric", "toy", "--policy", "fair")
-"""The words of the command that most tests of it give."""
+"""The command line of most tests that use it."""
 
 
 class ToyFabric:
-    """`trouble` is raised by each run, or by those of `in_policy` only. `ran` are the policies and seeds;
-    `asked` is how often it was asked what it needs."""
+    """Each run raises `trouble`, or only those of the policy `in_policy`. `ran` has the policies and seeds
+    of the runs; `asked` counts how often the requirements were asked for."""
 
     name = "toy"
 
@@ -96,7 +96,7 @@ def _sent_alone(flow: MicroFlow, job: Job) -> FlowRow:
 
 
 class Mfs:
-    """Runs `mfs` in this process; keeps what it wrote."""
+    """Runs `mfs` in this process, and keeps its output."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch

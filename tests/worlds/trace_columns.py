@@ -12,7 +12,7 @@ def columns(
     tokens: tuple[int, ...] | None = None,
     block_tokens: int = 10,
 ) -> Columns:
-    """Requests with these blocks; unless told, a second apart, and with 5 tokens behind the blocks."""
+    """Requests with these blocks: by default a second apart, and with 5 tokens after the blocks."""
     at = np.array(range(len(prompts)) if times_s is None else times_s, dtype=np.float64)
     lengths = [len(prompt) * block_tokens + 5 for prompt in prompts] if tokens is None else tokens
     return Columns(

@@ -1,4 +1,4 @@
-"""Small trace files: lines with sensible values, of which a test changes the ones it is about."""
+"""Small trace files: lines with sensible values. A test changes those that it is about."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def trace(folder: Path, *lines: str) -> Path:
 
 
 def load(path: Path, requests: int = 1, *, format: TraceFormat | None = None, **keys: Any) -> Workload:
-    """`requests` of the trace, in the format that is seen in it unless one is given."""
+    """Read `requests` of the trace. Its format is detected unless one is given."""
     return from_trace.load(path, format or detect_format(path), requests=requests, **keys)
 
 

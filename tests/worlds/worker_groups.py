@@ -37,7 +37,7 @@ def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def connected(size: int, name: str = "group") -> list[Any]:
-    """A gloo process group of `size` ranks, all in this process: each one's side of it."""
+    """Open a gloo process group of `size` ranks, all in this process; return each rank's side of it."""
     store = dist.HashStore()
 
     def open_side(rank: int) -> Callable[[], Any]:
