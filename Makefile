@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make demo` to see it, `make test` to check it.
+# Everything a newcomer needs: `make demo` shows the testbed, `make test` checks it.
 SHELL := /bin/bash
 BIN := .venv/bin
 
@@ -18,7 +18,7 @@ setup:
 demo: setup
 	@$(BIN)/mfs run quickstart
 
-# Unit tests side by side; then, alone, the tests that measure real traffic.
+# Unit tests run in parallel. Tests that measure real traffic run after them, alone.
 test: setup
 	@status=0; \
 	$(BIN)/pytest --numprocesses auto --dist loadscope tests/unit || status=1; \
