@@ -172,9 +172,9 @@ class Overload:
     """Keeps what is left of each active batch, and which requests are pruned until the next review.
 
     `ports` are capacities in model bits/s. `changed(request, True)` is called when a request is pruned,
-    `changed(request, False)` when it is freed while it is active. Memory: one entry per active batch,
-    request and port, and one per request that ended pruned. Without a `control`, or with `prune` off, it
-    keeps nothing.
+    `changed(request, False)` when it is freed while it is active, or comes back with another part of its
+    prompt. Memory: one entry per active batch, request and port. Without a `control`, or with `prune` off,
+    it keeps nothing.
     """
 
     def __init__(
@@ -189,7 +189,6 @@ class Overload:
         self._active_requests = 0
         self._left: dict[str, _Left] = {}
         self._pruned: dict[str, str] = {}
-        self._not_freed: dict[str, None] = {}  # a request may be in no batch between two parts of its prompt
         self._wholly: set[str] = set()
 
     def started(self, batch: Batch) -> None:
@@ -198,6 +197,9 @@ class Overload:
         self._left[batch.id] = _Left(
             dict(batch.load), {request.id: dict(request.load) for request in batch.requests}
         )
+        for request in batch.requests:
+            if request.id not in self._pruned:
+                self._changed(request.id, False)
 
     def moved(self, flow: Flow, *, before_bytes: int, after_bytes: int) -> None:
         """`flow` had `before_bytes` left and now has `after_bytes`."""
@@ -228,12 +230,11 @@ class Overload:
         before = self._pruned
         self._pruned = overloading_requests(now_ns, loads, bps=self._bps, budget=budget)
         for request in self._pruned:
-            if request not in self._not_freed:
-                self._not_freed[request] = None
+            if request not in before:
                 self._changed(request, True)
-        for request in [r for r in self._not_freed if r in requests and r not in self._pruned]:
-            del self._not_freed[request]
-            self._changed(request, False)
+        for request in before:
+            if request not in self._pruned and request in requests:
+                self._changed(request, False)
         self._wholly = {
             load.id for load in loads if all(request.id in self._pruned for request in load.requests)
         }
