@@ -31,8 +31,8 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUES",
-            help="A key and its values: V1,V2,... or START:STOP:STEP, both ends included; repeatable, "
-            "for every combination.",
+            help="A key and its values: V1,V2,... or START:STOP:STEP, with STOP if a step ends there; "
+            "repeatable, for every combination.",
         ),
     ] = None,
     policy: Policies = None,

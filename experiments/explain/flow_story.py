@@ -109,14 +109,9 @@ def _among_shares(flow: FlowRow, shares: Sequence[FlowRow]) -> str:
 
 
 def _levels(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[str]:
-    changes = [row for row in decisions if row.level_from is not row.level_to]
-    if not changes:
+    if not decisions:
         return [f"It was on {flow.level_first.name} the whole time; no decision on it was recorded."]
-    lines = ["Its levels:", *(f"  {_change(row)}" for row in changes)]
-    reordered = len(decisions) - len(changes)
-    if reordered:
-        times = "once" if reordered == 1 else f"{reordered} times"
-        lines.append(f"  Its place inside a level changed {times}.")
+    lines = ["Its levels:", *(f"  {_change(row)}" for row in decisions)]
     spent: dict[Level, int] = defaultdict(int)
     for period in level_periods(flow, decisions):
         spent[period.level] += period.end_ns - period.start_ns

@@ -115,7 +115,17 @@ def coflows(series: Sequence[Series]) -> Markup:
                 "yes" if one.run["fidelity"]["faithful"] else Markup("<b class=no>no</b>"),
             )
         )
-    headings = ["policy", "coflows", "flows", "CCT mean", "p50", "p90", "p99", "done after", "faithful"]
+    headings = [
+        "policy",
+        "coflows",
+        "flows",
+        "completion mean",
+        "p50",
+        "p90",
+        "p99",
+        "done after",
+        "faithful",
+    ]
     return table(headings, rows, text_columns=1)
 
 

@@ -148,11 +148,7 @@ def active_flows(one: Series, edges: FloatArray) -> FloatArray:
     If there are more than `SAMPLE` flows, it is estimated from a sample.
     """
     flows = one.tables.flows.sample(SAMPLE, seed=_SAMPLE_SEED)
-    decisions = decisions_by_flow(
-        row
-        for row in one.tables.decisions.where(flow={flow.id for flow in flows})
-        if row.level_from is not row.level_to
-    )
+    decisions = decisions_by_flow(one.tables.decisions.where(flow={flow.id for flow in flows}))
     starts: dict[Level, list[int]] = defaultdict(list)
     ends: dict[Level, list[int]] = defaultdict(list)
     for flow in flows:

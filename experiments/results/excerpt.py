@@ -78,9 +78,7 @@ def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt
         requests=requests,
         flows=shown,
         spans=shown_spans,
-        decisions=decisions_by_flow(
-            row for row in record.decisions if row.flow in names and row.level_from is not row.level_to
-        ),
+        decisions=decisions_by_flow(row for row in record.decisions if row.flow in names),
         rates=link_rates(samples, scale.bytes_scale),
         only=" and ".join(parts) or None,
     )

@@ -62,7 +62,7 @@ def _verdict(plan: Plan, rows: Sequence[CellRow]) -> Markup:
     if missing:
         said.append(f"{missing} of {len(plan.cells)} cells have no result.")
     if unfaithful:
-        said.append(f"{unfaithful} cells are not faithful: draw no conclusions from them.")
+        said.append(f"{unfaithful} of {len(plan.cells)} cells not faithful: draw no conclusions from them.")
     return Markup(f"<div class='verdict bad'>{' '.join(said)}</div>")
 
 

@@ -150,21 +150,6 @@ def test_a_flow_that_goes_down_is_demoted(tmp_path: Path) -> None:
     assert "At 110.000 ms it was demoted from P1 to P2: 10 MB sent." in story
 
 
-def test_changes_of_order_inside_a_level_are_counted_not_listed(tmp_path: Path) -> None:
-    rows = Rows(
-        flows=(delivery(),),
-        decisions=(
-            decision(100, Level.P3, "laxity 40 ms"),
-            decision(110, Level.P3, "laxity 30 ms", was=Level.P3),
-            decision(120, Level.P3, "laxity 20 ms", was=Level.P3),
-        ),
-    )
-    story = explain_flow(written(tmp_path / "run", llf=rows), P2D)
-    assert "Its place inside a level changed 2 times." in story
-    assert "laxity 20 ms" not in story
-    assert "it spent 37.00 ms on P3." in story
-
-
 def test_a_share_is_told_with_its_collective_and_its_batch(tmp_path: Path) -> None:
     """The other share ends at 12 ms, this one at 9. Of requests 12 (late) and 13, one meets its SLO."""
     share = {

@@ -7,11 +7,10 @@ import msgspec
 from record_factory import micro_record, serving_record
 from result_rows import MS, flow_row, request_row, span_row
 
-from controller.flow import Level
 from experiments.results.excerpt import excerpt
 from experiments.results.perfetto import trace_events, write_trace
 from testbed.job import Scale
-from testbed.record import DecisionRow, FlowRow, LinkSample
+from testbed.record import FlowRow, LinkSample
 
 SCALE = Scale(time_dilation=30, bytes_scale=0.001)
 
@@ -80,24 +79,6 @@ def test_of_too_many_links_those_that_carried_most_have_their_rates() -> None:
     shown = excerpt(msgspec.structs.replace(micro_record(), links=links), SCALE, most=80)
     assert sorted(shown.rates) == ["s1->h3", "s1->h4"]
     assert shown.only == "the rates of the 2 of 4 links that carried most"
-
-
-def test_a_change_of_order_inside_a_level_cuts_no_slice() -> None:
-    def decision(time_ms: int, was: Level | None, to: Level) -> DecisionRow:
-        return DecisionRow(time_ns=time_ms * MS, flow="at0", level_from=was, level_to=to, reason="why")
-
-    record = msgspec.structs.replace(
-        micro_record(),
-        flows=(flow_at(0),),
-        decisions=(
-            decision(0, None, Level.P3),
-            decision(1, Level.P3, Level.P3),
-            decision(2, Level.P3, Level.P1),
-        ),
-        links=(),
-    )
-    begins = [event for event in trace_events(excerpt(record, SCALE)) if event["ph"] == "b"]
-    assert [event["name"] for event in begins] == ["S3 P3 soon", "S3 P1 most urgent"] * 2
 
 
 def test_the_file_says_what_it_shows(tmp_path: Path) -> None:
