@@ -27,20 +27,20 @@ class LaneError(ValueError):
 class LevelTrail:
     """The first and the last level of a flow, and how often it was promoted in between."""
 
-    __slots__ = ("first", "last", "promotions")
+    __slots__ = ("level_first", "level_last", "promotions")
 
     def __init__(self) -> None:
-        self.first: Level | None = None
-        self.last: Level | None = None
+        self.level_first: Level | None = None
+        self.level_last: Level | None = None
         self.promotions = 0
 
     def moved_to(self, level: Level) -> None:
         """The flow is at `level` now. Its first level is not a promotion."""
-        if self.last is None:
-            self.first = level
-        elif level < self.last:
+        if self.level_last is None:
+            self.level_first = level
+        elif level < self.level_last:
             self.promotions += 1
-        self.last = level
+        self.level_last = level
 
 
 class Lane(Generic[C]):
@@ -61,17 +61,18 @@ class Lane(Generic[C]):
         self.taken = 0
 
 
-class Claim(Generic[L]):
-    """A flow that waits for a lane or has one.
+class Claim(LevelTrail, Generic[L]):
+    """A flow that waits for a lane or has one, and the levels it was at.
 
     `level`, `order` and `rate_bps` are from the scheduler's last assignment. `lent` is the level that a
     more urgent waiting flow has lent to this one. The flow is served at `wanted`, the more urgent of
     `level` and `lent`. `number` counts submissions.
     """
 
-    __slots__ = ("id", "lane", "lent", "level", "number", "order", "pool", "rate_bps", "trail", "wanted")
+    __slots__ = ("id", "lane", "lent", "level", "number", "order", "pool", "rate_bps", "wanted")
 
     def __init__(self, id: str) -> None:
+        super().__init__()
         self.id = id
         self.number = 0
         self.pool: LanePool[L, Any] | None = None
@@ -80,7 +81,6 @@ class Claim(Generic[L]):
         self.lent: Level | None = None
         self.order = 0.0
         self.rate_bps: int | None = None
-        self.trail = LevelTrail()
 
     def obey(self, said: Assignment) -> None:
         self.level, self.order, self.rate_bps = said.level, said.order, said.rate_bps
@@ -269,7 +269,7 @@ class Claims(Generic[C]):
         crowded: dict[int, tuple[int, LanePool[Any, C]]] = {}
         for said in assignments:
             claim = self._active[said.flow]
-            before = claim.trail.last
+            before = claim.level_last
             claim.obey(said)
             if claim.wanted is not before:
                 self._note(said.time_ns, claim, before, said.reason)
@@ -286,7 +286,7 @@ class Claims(Generic[C]):
         moved: list[C] = []
         for holder, waiting in pool.lend():
             reason = f"its lane is needed by {waiting.id}, which waits at {waiting.level.name}"
-            self._note(time_ns, holder, holder.trail.last, reason)
+            self._note(time_ns, holder, holder.level_last, reason)
             moved.append(holder)
         return moved
 
@@ -313,7 +313,7 @@ class Claims(Generic[C]):
         self._submitted += 1
 
     def _note(self, time_ns: int, claim: C, before: Level | None, reason: str) -> None:
-        claim.trail.moved_to(claim.wanted)
+        claim.moved_to(claim.wanted)
         self._changed(LevelChange(time_ns, claim.id, before, claim.wanted, reason))
 
 

@@ -110,8 +110,8 @@ class FlowRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fal
         verified: bool | None,
     ) -> "FlowRow":
         """Make the row of `transfer`. `server_of` names the server of a rank; `trail` holds its levels."""
-        assert trail.first is not None
-        assert trail.last is not None
+        assert trail.level_first is not None
+        assert trail.level_last is not None
         return cls(
             id=transfer.id,
             stage=transfer.stage,
@@ -129,8 +129,8 @@ class FlowRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fal
             permit_ns=permit_ns,
             lane_wait_ns=lane_wait_ns,
             finish_ns=finish_ns,
-            level_first=trail.first,
-            level_last=trail.last,
+            level_first=trail.level_first,
+            level_last=trail.level_last,
             promotions=trail.promotions,
             path=path,
             verified=verified,

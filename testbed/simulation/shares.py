@@ -10,12 +10,16 @@ from workers.plan import Collective
 
 
 class MemberShare(NamedTuple):
-    """What one member sends: bytes to each peer and in all, the route to each peer, bytes on each port."""
+    """What one member sends: bytes to each peer and in all, the route to each peer, bytes on each port.
+
+    `path` has the ports of `load`.
+    """
 
     total: Mapping[int, int]
     size: int
     routes: Mapping[int, Route]
     load: dict[PortId, int]
+    path: tuple[PortId, ...]
 
 
 class Whole(NamedTuple):
@@ -44,7 +48,8 @@ class Shares:
         known = self._members.get(key)
         if known is None or known.total is not total or self._connections.by_flow:
             routes = self._routes(f"{step.id}.{index}", step, index, total)
-            known = MemberShare(total, sum(total.values()), routes, _load(total, routes))
+            load = _load(total, routes)
+            known = MemberShare(total, sum(total.values()), routes, load, tuple(load))
             self._members[key] = known
         return known
 

@@ -107,6 +107,7 @@ class Transport:
         known = self._shares.of_member(step, index, total)
         share = step.share(index, rank, known.size, batch=batch, layer=layer)
         sending = self._submit(share, self._side(step.group, index), known.load, done)
+        sending.path = known.path
         routes = sending.routes = known.routes
         sending.after_ns = sending.then_ns = self._overheads.collective_ns
         if step.kind is not CollectiveKind.ALL_TO_ALL:
@@ -129,6 +130,7 @@ class Transport:
         load, size, largest = self._shares.of_group(step)
         whole = step.whole(members[0], size, batch=batch, layer=layer)
         sending = self._submit(whole, self._side(step.group, 0), load, done)
+        sending.path = tuple(load)
         sending.unsent = 0
         further = step.rounds(len(members)).count - 1
         sending.after_ns = self._overheads.collective_ns + further * self._overheads.round_ns
@@ -251,7 +253,6 @@ class Transport:
         """Submit a share of a collective. Its lane is its member's side of the process group."""
         now_ns = self._agenda.now_ns
         sending = Sending(share, now_ns, done)
-        sending.path = tuple(load)
         self._claims.submit_on(sending, side)
         self.obey(self._scheduler.submit(now_ns, Flow.of(share, load)))
         self._permit(sending)
@@ -356,7 +357,7 @@ class Transport:
             permit_ns=now_ns if sending.permit_ns is None else sending.permit_ns,
             lane_wait_ns=sending.lane_ns - sending.submit_ns,
             finish_ns=now_ns,
-            trail=sending.trail,
+            trail=sending,
             path=sending.path,
             verified=None,
         )

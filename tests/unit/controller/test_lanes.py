@@ -173,7 +173,7 @@ def test_the_first_level_and_steps_down_are_no_promotions() -> None:
     trail = LevelTrail()
     for level in (Level.P4, Level.P2, Level.P3, Level.P1):
         trail.moved_to(level)
-    assert (trail.first, trail.last, trail.promotions) == (Level.P4, Level.P1, 2)
+    assert (trail.level_first, trail.level_last, trail.promotions) == (Level.P4, Level.P1, 2)
 
 
 def test_a_lane_is_named_after_its_stage_its_ranks_and_its_number() -> None:
