@@ -1,12 +1,20 @@
 """The interface of a fabric: it checks whether it can run on this machine, and runs a job."""
 
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from testbed.job import Job
 from testbed.record import RunRecord
+
+
+class FabricName(enum.StrEnum):
+    """The names of the fabrics in a scenario."""
+
+    MININET = "mininet"
+    SIM = "sim"
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +62,7 @@ class RunFailed(RuntimeError):
 class Fabric(Protocol):
     name: str
 
-    def requirements(self) -> list[Requirement]:
+    def requirements(self) -> Sequence[Requirement]:
         """Return what the fabric needs on this machine, met or not. Cheap, and changes nothing."""
         ...
 

@@ -1,11 +1,10 @@
 """The fabrics by name. A function imports and makes each, so that a run loads only its own."""
 
-import enum
 from collections.abc import Callable
 
 import msgspec
 
-from testbed.fabric import Fabric, Requirement
+from testbed.fabric import Fabric, FabricName, Requirement
 
 
 def _mininet() -> Fabric:
@@ -18,13 +17,6 @@ def _sim() -> Fabric:
     from testbed.simulation.fabric_sim import SimulatedFabric
 
     return SimulatedFabric()
-
-
-class FabricName(enum.StrEnum):
-    """The names of the fabrics in a scenario."""
-
-    MININET = "mininet"
-    SIM = "sim"
 
 
 FABRICS: dict[str, Callable[[], Fabric]] = {FabricName.MININET: _mininet, FabricName.SIM: _sim}

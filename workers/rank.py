@@ -123,9 +123,9 @@ class Rank:
         )
 
     def _finish(self) -> None:
-        self._finished = True
         records = self._recorder.records(self._config.rank, self._clock.late_ms)
         self._coordinator.send(encode_report(records))
+        self._finished = True
 
     def _leave(self) -> None:
         self._coordinator.close()

@@ -15,6 +15,7 @@ from controller.flow import Stage, Transfer
 from controller.units import NS_PER_S
 from experiments.resolve.jobs import resolve
 from experiments.scenario.scenario import Scenario
+from testbed.fabric import FabricName
 from testbed.job import Job, MicroFlow, Request
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan
 
@@ -221,7 +222,7 @@ def _job(link_mbps: float, policy: str, keys: Mapping[str, Mapping[str, object]]
     scenario = Scenario.model_validate(
         {
             "name": "calibrate",
-            "fabric": "mininet",
+            "fabric": FabricName.MININET,
             "policies": (policy,),
             "scale": {"time_dilation": 1.0, "bytes_scale": 1.0},
             **keys,

@@ -11,7 +11,7 @@ from experiments.cli.endings import told_to_the_user
 from experiments.cli.options import command_line
 from experiments.cli.streams import standard_output_kept_clean, stdout
 from experiments.errors import UserError
-from testbed.fabrics import FabricName
+from testbed.fabric import FabricName
 
 
 class MeasuredDevice(enum.StrEnum):

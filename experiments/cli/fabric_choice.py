@@ -5,14 +5,10 @@ from typing import NamedTuple
 
 
 class FabricChoice(NamedTuple):
-    """The name of a fabric. `notes` explain the choice, for the results.
-
-    `checked` says that the fabric has all that it needs, so that this need not be checked again.
-    """
+    """The name of a fabric. `notes` explain the choice, for the results."""
 
     name: str
     notes: list[str]
-    checked: bool
 
 
 def chosen_fabric(name: str) -> FabricChoice:
@@ -23,9 +19,9 @@ def chosen_fabric(name: str) -> FabricChoice:
     from testbed.fabrics import AUTO, choose
 
     if name != AUTO:
-        return FabricChoice(name, [], checked=False)
+        return FabricChoice(name, [])
     chosen = choose()
     if chosen.note is None:
-        return FabricChoice(chosen.name, [], checked=True)
+        return FabricChoice(chosen.name, [])
     print(f"mfs: {chosen.note}", file=sys.stderr)
-    return FabricChoice(chosen.name, [chosen.note], checked=False)
+    return FabricChoice(chosen.name, [chosen.note])

@@ -1,6 +1,6 @@
 """What fabrics need on this machine, as a table and in words: what is met or missing, and how to get it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -14,7 +14,7 @@ def works(requirements: Iterable[Requirement]) -> bool:
     return all(need.ok for need in requirements if need.needed)
 
 
-def needs_table(fabrics: Mapping[str, list[Requirement]]) -> RenderableType:
+def needs_table(fabrics: Mapping[str, Sequence[Requirement]]) -> RenderableType:
     """Return a table with one row per requirement of each fabric."""
     table = Table(title="What the fabrics need on this machine", title_justify="left")
     for heading in ("fabric", "needs", "", "found"):
@@ -26,7 +26,7 @@ def needs_table(fabrics: Mapping[str, list[Requirement]]) -> RenderableType:
     return table
 
 
-def needs_verdict(fabrics: Mapping[str, list[Requirement]]) -> str:
+def needs_verdict(fabrics: Mapping[str, Sequence[Requirement]]) -> str:
     """Say for each fabric whether it can run here, with the commands that provide what is missing."""
     lines: list[str] = []
     for name, requirements in fabrics.items():

@@ -56,7 +56,6 @@ def run(
             directory, summary = run_scenario(
                 chosen,
                 fabric=FABRICS[choice.name](),
-                checked=choice.checked,
                 out=out,
                 progress=display.update,
                 command=command_line(),

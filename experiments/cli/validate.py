@@ -12,7 +12,7 @@ from experiments.cli.endings import EXIT_FAILED, told_to_the_user
 from experiments.cli.options import NewDirectory, Policies, Seed, Settings, command_line, overrides_of
 from experiments.cli.streams import standard_output_kept_clean, stdout
 from experiments.errors import UserError
-from testbed.fabrics import FabricName
+from testbed.fabric import FabricName
 
 
 def validate(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from experiments.resolve.cluster import nic_bps
 from experiments.resolve.work import capacity_rps
 from experiments.scenario.scenario import Scenario
-from testbed.fabrics import FabricName
+from testbed.fabric import FabricName
 from testbed.job import MODEL_SCALE, Job, MicroFlow, Placement, Request, Scale
 from testbed.topology import Topology
 

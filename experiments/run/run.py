@@ -33,7 +33,6 @@ def run_scenario(
     fabric: Fabric,
     out: Path | None,
     progress: RunListener,
-    checked: bool = False,
     command: str = "",
     notes: Sequence[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
@@ -41,8 +40,7 @@ def run_scenario(
 
     `out` defaults to `runs/<date>-<time>-<scenario>`. `command` is the command line of the run, for the
     results. `notes` come before the notes on how the work was made. Nothing starts before the scenario is
-    resolved, the fabric has what it needs (which is not checked again if `checked`), and the directory can
-    be written.
+    resolved, the fabric has what it needs, and the directory can be written.
 
     Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_job` raises. If
     some policies have finished by then, their results are written, marked as not complete, and the
@@ -53,7 +51,7 @@ def run_scenario(
     resolved = resolve(scenario)
     files = file_digests(files_of(scenario))
     first = resolved.jobs[0]
-    missing = [] if checked else missing_of(fabric)
+    missing = missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
     # Imported late: the report loads matplotlib, which warns if it cannot write to the home directory.

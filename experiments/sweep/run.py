@@ -25,8 +25,8 @@ from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.progress import SweepListener
 from experiments.sweep.results import read_rows, write_results
 from experiments.sweep.watching import watching
-from testbed.fabric import FabricUnavailable, RunFailed
-from testbed.fabrics import FABRICS, FabricName, missing_of
+from testbed.fabric import FabricName, FabricUnavailable, RunFailed
+from testbed.fabrics import FABRICS, missing_of
 
 _FEW = 2
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from experiments.errors import UserError
 from experiments.results.parquet import read_tables
-from testbed.fabrics import FabricName
+from testbed.fabric import FabricName
 from testbed.job import Job, Scale
 from testbed.record import FlowRow, RequestRow
 

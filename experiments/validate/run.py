@@ -23,8 +23,7 @@ from experiments.validate.goals import goals_of
 from experiments.validate.ranking import RankedBy, Ranking, rank
 from experiments.validate.result import MatchedFlows, PolicyResult, Simulations, Validation, as_json
 from testbed.emulation.nominal import link_overheads
-from testbed.fabric import Fabric
-from testbed.fabrics import FabricName
+from testbed.fabric import Fabric, FabricName
 from testbed.job import Job, Overheads
 from testbed.serving.replay import NotReplayable, plans_of
 from workers.plan import BatchPlan
@@ -77,7 +76,6 @@ def validate(
                 fabric=emulator,
                 out=emulated,
                 progress=progress,
-                checked=calibrates,
                 command=command,
             )
         runs = read_emulated(emulated)

@@ -8,7 +8,7 @@ from controller.protocol import Log
 from testbed.emulation import queues
 from testbed.emulation.monitor import Sample
 from testbed.emulation.network import Network
-from testbed.fabric import RunFailed
+from testbed.fabric import FabricName, RunFailed
 from testbed.job import Job
 from testbed.record import (
     DecisionRow,
@@ -45,7 +45,7 @@ def collect(
     ends += [r.first_token_ns for r in requests if r.first_token_ns is not None]
     return RunRecord(
         policy=job.policy,
-        fabric="mininet",
+        fabric=FabricName.MININET,
         requests=requests,
         flows=tuple(flows),
         decisions=tuple(

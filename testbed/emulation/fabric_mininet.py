@@ -1,6 +1,6 @@
 """Entry point of the emulated fabric: checks that a job fits this machine, and runs it in a sandbox."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -8,7 +8,7 @@ import psutil
 from testbed.emulation.ranks import lanes_of
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
-from testbed.fabric import FabricUnavailable, JobRefused, Requirement, RunProgress
+from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requirement, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.topology import Topology, TopologyKind
@@ -26,16 +26,10 @@ _LEAST_LINK_BPS = 1e6
 class MininetFabric:
     """Mininet, Open vSwitch and real ranks on this machine."""
 
-    name = "mininet"
+    name: str = FabricName.MININET
 
-    def __init__(self) -> None:
-        self._requirements: list[Requirement] | None = None
-
-    def requirements(self) -> list[Requirement]:
-        """Return the requirements. They are looked up once, because that runs several programs."""
-        if self._requirements is None:
-            self._requirements = requirements()
-        return self._requirements
+    def requirements(self) -> Sequence[Requirement]:
+        return requirements()
 
     def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
         missing = [r for r in self.requirements() if r.needed and not r.ok]

@@ -88,11 +88,11 @@ class Player:
         poller.register(self._ranks.inbox, zmq.POLLIN)
         poller.register(self._controller.inbox, zmq.POLLIN)
         moved = reported = time.monotonic()
+        steps = 0
         self._do(self._conductor.begin())
         while not self._conductor.finished:
             due_ns = self._due_ns()
-            due_in_s = 0.0 if due_ns is None else self._wall_until(due_ns)
-            wait_s = _REPORT_S if due_ns is None else min(_REPORT_S, due_in_s)
+            wait_s = _REPORT_S if due_ns is None else min(_REPORT_S, self._wall_until(due_ns))
             ready = dict(poller.poll(max(0, math.ceil(wait_s * 1000))))
             if self._controller.inbox in ready:
                 message = self._controller.receive()
@@ -102,9 +102,10 @@ class Player:
                 report = self._ranks.receive(0.0)
                 if report is not None:
                     self._hear(report)
-            if self._act_if_due(self._now_ns()) or ready or due_in_s > 0:
-                moved = time.monotonic()
+            self._act_if_due(self._now_ns())
             now = time.monotonic()
+            if self._conductor.steps != steps or self._only_waits():
+                moved, steps = now, self._conductor.steps
             if now - reported >= _REPORT_S:
                 reported = now
                 alive()
@@ -132,13 +133,14 @@ class Player:
             return self._last_start_ns
         return due_ns
 
-    def _act_if_due(self, now_ns: int) -> bool:
-        """Do what is due. Return whether anything was."""
+    def _only_waits(self) -> bool:
+        """Whether nothing has to happen before the next arrival, or before the last micro flow starts."""
+        return not self._conductor.under_way or self._now_ns() < self._last_start_ns
+
+    def _act_if_due(self, now_ns: int) -> None:
         due_ns = self._conductor.due_ns
-        if due_ns is None or due_ns > now_ns:
-            return False
-        self._do(self._conductor.act(now_ns))
-        return True
+        if due_ns is not None and due_ns <= now_ns:
+            self._do(self._conductor.act(now_ns))
 
     # --- what the conductor decides -------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What the emulated fabric needs on this machine. The look-up changes nothing."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -13,8 +14,10 @@ from testbed.fabric import Requirement
 _APT = "apt-get install -y --no-install-recommends"
 
 
-def requirements() -> list[Requirement]:
-    return [
+@functools.cache
+def requirements() -> tuple[Requirement, ...]:
+    """Return the requirements. They are looked up once per process, because that runs several programs."""
+    return (
         _linux(),
         _root(),
         _program("ovs-vswitchd", "Open vSwitch", f"{_APT} openvswitch-switch", detail=ovs.version()),
@@ -34,7 +37,7 @@ def requirements() -> list[Requirement]:
         _openflow(),
         _datapath(),
         _cuda(),
-    ]
+    )
 
 
 def _linux() -> Requirement:

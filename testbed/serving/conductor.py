@@ -87,6 +87,8 @@ class Conductor(abc.ABC):
     """
 
     total: int
+    steps: int = 0
+    """How many events have brought the work further. A run stalls if this stays the same for too long."""
 
     @property
     @abc.abstractmethod
@@ -98,8 +100,16 @@ class Conductor(abc.ABC):
         return self.done == self.total
 
     @property
+    def under_way(self) -> bool:
+        """Whether the work can go on without a further arrival."""
+        return not self.finished
+
+    @property
     def due_ns(self) -> int | None:
-        """When to call `act` next; None while nothing is due by the clock alone."""
+        """When to call `act` next; None while nothing is due by the clock alone.
+
+        It can become earlier by a call of `act` or `arrived` only.
+        """
         return None
 
     def act(self, now_ns: int) -> Actions:
@@ -208,7 +218,14 @@ class ServingConductor(Conductor):
 
     @property
     def finished(self) -> bool:
-        return self.done == self.total and self._background.idle
+        """A rank can be slower with its part of a batch than the last first token of that batch."""
+        under_way = self._announced or self._running or not self._background.idle
+        return self.done == self.total and not under_way
+
+    @property
+    def under_way(self) -> bool:
+        arrived = self.total - len(self._arrivals)
+        return not self.finished and (arrived == self.total or arrived > self.done or bool(self._running))
 
     def request_rows(
         self, pruned: Mapping[str, int], ended_pruned: Collection[str]
@@ -244,6 +261,7 @@ class ServingConductor(Conductor):
     def act(self, now_ns: int) -> Actions:
         actions: list[Action] = []
         while self._arrivals and self._arrivals[0].arrival_ns <= now_ns:
+            self.steps += 1
             actions += self._start(self._system.arrive(now_ns, self._arrivals.popleft()))
         step_ns = self._background.due_ns
         if self.done < self.total and step_ns is not None and step_ns <= now_ns:
@@ -257,6 +275,7 @@ class ServingConductor(Conductor):
 
     def known(self, batch: str) -> Actions:
         plan = self._announced.pop(batch)
+        self.steps += 1
         if isinstance(plan, FetchPlan):
             return Expect(plan), *_post(self._send_ahead.queued(plan))
         self._running[batch] = _Running(plan, Pace(plan.ranks), set(plan.ranks))
@@ -266,6 +285,7 @@ class ServingConductor(Conductor):
 
     def layer_begun(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
         running = self._running[batch]
+        self.steps += 1
         if layer == 0:
             self._began(running.plan, now_ns)
         reached = running.pace.begins(rank, layer)
@@ -276,6 +296,7 @@ class ServingConductor(Conductor):
 
     def paused(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
         running = self._running[batch]
+        self.steps += 1
         running.paused.add(rank)
         if len(running.paused) < len(running.plan.ranks):
             return ()
@@ -284,6 +305,7 @@ class ServingConductor(Conductor):
 
     def rank_done(self, now_ns: int, batch: str, rank: int, start_ns: int, end_ns: int) -> Actions:
         running = self._running[batch]
+        self.steps += 1
         running.missing.discard(rank)
         running.end_ns = max(running.end_ns, end_ns)
         self._began(running.plan, start_ns)
@@ -298,11 +320,13 @@ class ServingConductor(Conductor):
         story = self._stories[request]
         story.p2d_end_ns, story.first_token_ns = p2d_end_ns, now_ns
         self._first_tokens += 1
+        self.steps += 1
         self._system.first_token(now_ns, request)
         return ()
 
     def arrived(self, flow: str) -> Actions:
-        """Flows of no request are those between decode workers."""
+        """Flows of no request are those between decode workers. They go on while a request is lost."""
+        self.steps += self.done == self.total
         self._background.arrived(flow)
         return ()
 

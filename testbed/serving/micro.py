@@ -73,11 +73,13 @@ class MicroConductor(Conductor):
 
     def known(self, batch: str) -> Actions:
         self._unknown.remove(batch)
+        self.steps += 1
         at = AtLayer((batch,), self._batches.layer(batch))
         return (at,) if self._unknown else (at, PostTimed(self._flows))
 
     def arrived(self, flow: str) -> Actions:
         transfer = self._on_their_way.pop(flow)
+        self.steps += 1
         layer = self._batches.arrived(transfer)
         if transfer.batch is None or layer is None:
             return ()

@@ -4,14 +4,14 @@ import sys
 from collections.abc import Callable
 
 from controller.scheduler import SchedulerError
-from testbed.fabric import Requirement, RunFailed, RunProgress
+from testbed.fabric import FabricName, Requirement, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.simulation.run import SimulatedRun
 
 
 class SimulatedFabric:
-    name = "sim"
+    name: str = FabricName.SIM
 
     def requirements(self) -> list[Requirement]:
         """Only Python, which is always there."""

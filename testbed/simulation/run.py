@@ -6,7 +6,7 @@ from collections.abc import Callable
 from controller.overload import Prunings
 from controller.scheduler import Scheduler
 from controller.spec import read_spec
-from testbed.fabric import RunFailed, RunProgress
+from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.serving.conductor import Conductor, ServingConductor
@@ -62,7 +62,7 @@ class SimulatedRun:
     def run(self) -> RunRecord:
         self._ranks.begin()
         events = 0
-        while self._conductor.done < self._conductor.total or len(self._network):
+        while not self._conductor.finished or len(self._network):
             events += self._moment()
         return self._record(events)
 
@@ -73,7 +73,7 @@ class SimulatedRun:
         while (act := agenda.take_due()) is not None:
             act()
             events += 1
-        if self._conductor.done == self._conductor.total and not len(network):
+        if self._conductor.finished and not len(network):
             return events  # that was the last moment
         before_ns = agenda.now_ns
         network.settle(before_ns)
@@ -153,12 +153,13 @@ class SimulatedRun:
             submitted=self._transport.submitted,
             completed=len(self._transport.flows),
             owed=self._transport.carried(),
+            late=self._agenda.late,
             now_ns=end_ns,
         )
         wall_s = time.monotonic() - self._begun
         return RunRecord(
             policy=job.policy,
-            fabric="sim",
+            fabric=FabricName.SIM,
             requests=requests,
             flows=self._transport.flows,
             decisions=self._transport.decisions,

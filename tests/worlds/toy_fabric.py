@@ -19,7 +19,7 @@ TWO_FLOWS = ("run", "two-flows", "--fabric", "toy", "--policy", "fair")
 
 class ToyFabric:
     """Each run raises `trouble`, or only those of the policy `in_policy`. `ran` has the policies and seeds
-    of the runs; `asked` counts how often the requirements were asked for."""
+    of the runs."""
 
     name = "toy"
 
@@ -33,10 +33,8 @@ class ToyFabric:
         self.trouble = trouble
         self._in_policy = in_policy
         self.ran: list[tuple[str, int]] = []
-        self.asked = 0
 
     def requirements(self) -> list[Requirement]:
-        self.asked += 1
         return list(self._needs)
 
     def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:

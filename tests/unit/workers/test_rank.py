@@ -1,6 +1,8 @@
-"""What a rank chooses: its device, its compute, and the bytes of its share of a collective."""
+"""What a rank chooses: its device, its compute, the bytes of its share of a collective, what is a failure."""
 
 import time
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -11,7 +13,10 @@ from workers.compute import MatmulCompute, TimedCompute, make_compute
 from workers.options import ComputeMode, Device
 from workers.payload import Payloads
 from workers.plan import Collective, CollectiveKind
-from workers.rank import _peer_bytes, choose_device
+from workers.protocol import RankConfig, RankTrouble, Records, decode_from_rank
+from workers.rank import Rank, _peer_bytes, choose_device
+from workers.recorder import Recorder
+from workers.wire import Outbox
 
 CPU = torch.device("cpu")
 
@@ -89,3 +94,24 @@ def test_in_an_all_to_all_a_rank_sends_its_row_without_its_own_part() -> None:
 def test_in_an_all_reduce_a_rank_sends_to_the_next_in_the_ring() -> None:
     """Ring all-reduce of 900 bytes among 3: every rank sends 2 * 2/3 of them, 1200."""
     assert _peer_bytes(step(CollectiveKind.ALL_REDUCE, (900,)), second_of_three()) == {9: 1200}
+
+
+def test_a_rank_that_cannot_send_its_records_says_so() -> None:
+    """Only after the records are sent, closed connections are no failure any more."""
+    sent: list[bytes] = []
+    rank = object.__new__(Rank)
+    rank._config = cast(RankConfig, SimpleNamespace(rank=3))
+    rank._clock = cast(Clock, SimpleNamespace(late_ms=[]))
+    rank._coordinator = cast(Outbox, SimpleNamespace(send=sent.append))
+    rank._recorder = cast(Recorder, SimpleNamespace())
+    rank._finished = False
+    with pytest.raises(AttributeError) as raised:
+        rank._finish()
+
+    rank.failed(raised.value)
+    assert isinstance(decode_from_rank(sent[0]), RankTrouble)
+
+    rank._recorder = Recorder()
+    rank._finish()
+    rank.failed(ConnectionError("a peer has left"))
+    assert [type(decode_from_rank(message)) for message in sent] == [RankTrouble, Records]

@@ -103,28 +103,3 @@ def test_what_the_fabrics_need_is_looked_up_without_the_packages_of_the_emulatio
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout in ("mininet\n", "sim\n")
-
-
-@pytest.mark.parametrize("options", [(), ("--fabric", "mininet")], ids=["chosen", "named"])
-def test_a_fabric_is_asked_once_what_it_needs_however_many_policies_run(
-    mfs: Mfs, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
-) -> None:
-    emulated, simulated = ToyFabric(), ToyFabric()
-    monkeypatch.setitem(FABRICS, "mininet", lambda: emulated)
-    monkeypatch.setitem(FABRICS, "sim", lambda: simulated)
-
-    assert mfs("run", "two-flows", "--policy", "fair", "--policy", "mfs", *options) == 0
-
-    assert len(emulated.ran) == 2
-    assert (emulated.asked, simulated.asked) == (1, 0)
-
-
-def test_a_fabric_in_place_of_another_is_asked_once_too(mfs: Mfs, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulated, simulated = ToyFabric(needs=(OVS,)), ToyFabric()
-    monkeypatch.setitem(FABRICS, "mininet", lambda: emulated)
-    monkeypatch.setitem(FABRICS, "sim", lambda: simulated)
-
-    assert mfs("run", "two-flows", "--policy", "fair", "--policy", "mfs") == 0
-
-    assert len(simulated.ran) == 2
-    assert (emulated.asked, simulated.asked) == (1, 1)

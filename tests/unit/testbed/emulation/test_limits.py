@@ -8,7 +8,7 @@ import psutil
 import pytest
 from serving_world import job, placed
 
-from testbed.emulation import fabric_mininet
+from testbed.emulation import fabric_mininet, requirements
 from testbed.emulation.fabric_mininet import MininetFabric
 from testbed.fabric import FabricUnavailable, JobRefused, Requirement, RunProgress
 from testbed.job import Job, Scale
@@ -125,13 +125,19 @@ def test_what_the_machine_lacks_is_said_before_anything_is_tried(
     assert (caught.value.fabric, caught.value.missing) == ("mininet", [ovs])
 
 
-def test_what_the_machine_has_is_looked_up_once_for_all_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_machine_has_is_looked_up_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command makes a fabric to choose one, another to run it, and a sweep one per cell."""
     lookups = []
-    monkeypatch.setattr(fabric_mininet, "requirements", lambda: lookups.append("now") or [])
-    monkeypatch.setattr(fabric_mininet, "run_in_sandbox", lambda job, progress: job.policy)
-    fabric = MininetFabric()
-    fabric.requirements()
-    made = sized()
-    for policy in ("fair", "stage", "mfs"):
-        fabric.run(msgspec.structs.replace(made, policy=policy), lambda progress: None)
+    monkeypatch.setattr(requirements, "_root", lambda: lookups.append("now"))
+    requirements.requirements.cache_clear()
+    try:
+        for _ in range(3):
+            MininetFabric().requirements()
+    finally:
+        requirements.requirements.cache_clear()
     assert lookups == ["now"]
+
+
+def test_too_many_ranks(run: Run) -> None:
+    with pytest.raises(JobRefused, match=r"^units: 65 ranks are too many for one machine \(at most 64\)$"):
+        run(sized(per_unit=32))

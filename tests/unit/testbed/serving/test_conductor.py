@@ -128,6 +128,29 @@ def test_a_batch_is_over_with_its_last_rank_and_the_next_one_begins() -> None:
     assert fabric.running().id == "p0.b1"
 
 
+def test_a_run_is_over_when_the_last_rank_is_too() -> None:
+    """The first token can overtake the report of a slow rank."""
+    fabric = Fabric(serving(prompt(1, 8)))
+    conductor = fabric.conductor
+    fabric.do(conductor.act(0))
+    conductor.first_token(20, 1, 15)
+    assert (conductor.done, conductor.finished, conductor.under_way) == (1, False, True)
+    fabric.finish(fabric.running(), 0, 25)
+    assert (conductor.finished, conductor.under_way) == (True, False)
+
+
+def test_work_is_under_way_from_an_arrival_to_its_first_token() -> None:
+    fabric = Fabric(serving(prompt(1, 8), prompt(2, 8, arrival_ns=100)))
+    conductor = fabric.conductor
+    fabric.do(conductor.act(0))
+    fabric.finish(fabric.running(), 0, 25)
+    assert conductor.under_way
+    conductor.first_token(30, 1, 28)
+    assert (conductor.under_way, conductor.finished) == (False, False)
+    fabric.do(conductor.act(100))
+    assert conductor.under_way
+
+
 def test_the_row_of_a_request_has_the_first_start_and_the_last_end_of_its_ranks() -> None:
     fabric = Fabric(serving(prompt(1, 8, arrival_ns=10, slo_ns=500), prompt(2, 8, arrival_ns=20)))
     conductor = fabric.conductor
@@ -184,10 +207,13 @@ def test_between_decode_workers_a_step_follows_another_until_the_last_first_toke
     assert isinstance(post, Post)
     assert {(t.src, t.dst, t.request) for t in post.transfers} == {(4, 5, None), (5, 4, None)}
     assert conductor.due_ns is None  # they are on their way
+    steps = conductor.steps
+    conductor.arrived(post.transfers[0].id)
+    assert conductor.steps == steps  # no request gets further by it
     fabric.finish(fabric.running(), 0, 10)
     conductor.first_token(20, 1, 15)
     assert (conductor.done, conductor.finished) == (1, False)
-    for transfer in post.transfers:
+    for transfer in post.transfers[1:]:
         conductor.arrived(transfer.id)
     assert conductor.due_ns is None  # the last first token is out
     assert conductor.finished

@@ -12,6 +12,7 @@ from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from testbed.record import FlowRow
 from testbed.serving.conductor import ServingConductor
+from testbed.simulation.agenda import Agenda
 from testbed.simulation.links.network import FluidNetwork
 from testbed.simulation.run import SimulatedRun
 from testbed.simulation.sending import Sending
@@ -106,6 +107,16 @@ def _an_end_lies_in_the_past(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FluidNetwork, "next_end_ns", next_end_ns)
 
 
+def _an_act_is_planned_for_the_past(patch: pytest.MonkeyPatch) -> None:
+    honest = Agenda.at
+    calls = iter(range(1_000_000))
+
+    def at(self: Agenda, time_ns: int, act: Callable[[], None]) -> None:
+        honest(self, time_ns - 1 if next(calls) == 50 and time_ns == self.now_ns else time_ns, act)
+
+    patch.setattr(Agenda, "at", at)
+
+
 def test_an_honest_run_breaks_none() -> None:
     assert broken_laws() == set()
 
@@ -121,6 +132,7 @@ def test_an_honest_run_breaks_none() -> None:
         (6, _messages_are_half_as_long),
         (7, _flows_are_submitted_after_their_permit),
         (8, _an_end_lies_in_the_past),
+        (8, _an_act_is_planned_for_the_past),
     ],
 )
 def test_a_run_that_breaks_a_law_says_so(law: int, breaks: Breaks, monkeypatch: pytest.MonkeyPatch) -> None:
