@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _SOURCES = (".py", ".yaml", ".html", ".css")
 class CodeVersion(msgspec.Struct, frozen=True, kw_only=True):
     """The version of the code. `source` is a digest of all our source files.
 
-    `plugins` has a digest of the module of each entry point for policies and path choices, by group and
+    `plugins` has a digest of the package of each entry point for policies and path choices, by group and
     name. `commit` is the commit of the git checkout, None if the code is not in one. `changed` says whether
     files of the code differ from that commit.
     """
@@ -46,12 +46,14 @@ def code_version() -> CodeVersion:
 
 def source_digest(root: Path) -> str:
     """Return the SHA-256 of the names and contents of our source files below `root`."""
-    digest = hashlib.sha256()
-    for package in _PACKAGES:
-        for path in sorted((root / package).rglob("*")):
-            if path.suffix in _SOURCES and path.is_file():
-                digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    return _digest(
+        {
+            str(path.relative_to(root)): path
+            for package in _PACKAGES
+            for path in (root / package).rglob("*")
+            if path.suffix in _SOURCES and path.is_file()
+        }
+    )
 
 
 def checkout_state(root: Path) -> tuple[str | None, bool]:
@@ -88,10 +90,28 @@ def _plugins() -> dict[str, str]:
     found = {}
     for group in (POLICIES, PATH_CHOICES):
         for point in importlib.metadata.entry_points(group=group):
-            try:
-                spec = importlib.util.find_spec(point.module)
-            except (ImportError, ValueError):
-                spec = None  # it does not load, so no run can use it
-            if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
-                found[f"{group}: {point.name}"] = file_digests([Path(spec.origin)])[spec.origin]
+            files = _files_of_module(point.module.partition(".")[0])
+            if files:
+                found[f"{group}: {point.name}"] = _digest(files)
     return found
+
+
+def _files_of_module(name: str) -> dict[str, Path]:
+    """The Python files of a module or package, by their names in it; none if it cannot be found."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return {}  # it does not load, so no run can use it
+    if spec is None:
+        return {}
+    roots = [Path(root) for root in spec.submodule_search_locations or ()]
+    if not roots:
+        return {Path(spec.origin).name: Path(spec.origin)} if spec.origin and spec.has_location else {}
+    return {str(path.relative_to(root)): path for root in roots for path in root.rglob("*.py")}
+
+
+def _digest(files: Mapping[str, Path]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(name.encode() + b"\0" + files[name].read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -24,6 +24,7 @@ from experiments.json_text import json_text
 from experiments.resolve.jobs import Resolved, resolve
 from experiments.results.summary import Summary, summarise
 from experiments.run.run import run_job, run_scenario
+from experiments.sweep.identity import Identity, check_identity
 from experiments.sweep.plan import Cell, Plan
 from testbed.fabric import JobRefused, RunFailed
 from testbed.fabrics import FABRICS
@@ -60,11 +61,12 @@ def outcomes(directory: Path, plan: Plan) -> dict[str, Outcome]:
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
 
-def run_cell(cell: Cell, directory: Path, tables: bool, owner: int) -> None:
+def run_cell(cell: Cell, directory: Path, tables: bool, owner: int, made_with: Identity) -> None:
     """Run `cell` and write its summary to `directory`, or with `tables` all files of a run directory.
 
     Errors of the cell itself are recorded in its `cell.json`. Raises `OSError` if that cannot be written or
-    the disk is full. `owner` is the process id of the sweep on its machine.
+    the disk is full. `owner` is the process id of the sweep on its machine, `made_with` what the sweep began
+    with.
     """
     _end_with(owner)
     began = time.monotonic()
@@ -72,6 +74,7 @@ def run_cell(cell: Cell, directory: Path, tables: bool, owner: int) -> None:
     shutil.rmtree(directory, ignore_errors=True)  # left by an earlier try
     directory.mkdir(parents=True)
     try:
+        check_identity(cell, made_with)
         if tables:
             _with_tables(cell, directory)
         else:

@@ -8,25 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
-from experiments.results.code import code_version, file_digests
-from experiments.scenario.files import files_of
+from experiments.results.code import code_version
+from experiments.sweep.identity import Identity, identity_of
 from experiments.sweep.plan import Plan
 
 
 @contextlib.contextmanager
-def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[None]:
-    """Lock `directory` for the sweep. It must be new or empty, or hold the same sweep, which continues.
+def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[Identity]:
+    """Lock `directory` for the sweep, and yield what its cells are made with.
+
+    The directory must be new or empty, or hold the same sweep, which continues.
 
     The same sweep has the same cells, made by the same code from the same files. Raises `UserError` for any
     other directory, for one that another `mfs sweep` has locked, and for one that cannot be written.
     """
-    code = code_version()
-    identity = {
-        "source": code.source,
-        "plugins": code.plugins,
-        "files": file_digests(path for cell in plan.cells for path in files_of(cell.scenario)),
+    made_with = identity_of(plan.cells)
+    identity = msgspec.to_builtins(made_with) | {
         "tables": tables,
         "cells": [cell.name for cell in plan.cells],
     }
@@ -48,9 +49,9 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[N
         if known is not None:
             _refuse_another(directory, known, identity)
         if known is None:
-            told = {"code": str(code), "command": command}
+            told = {"code": str(code_version()), "command": command}
             write_text(directory / "plan.json", json.dumps(identity | told, indent=2) + "\n")
-        yield
+        yield made_with
     finally:
         os.close(lock)
 
@@ -71,7 +72,8 @@ def _refuse_another(directory: Path, known: dict[str, Any], identity: dict[str, 
         changed = ", ".join(path for path in now if then.get(path) != now[path])
         raise UserError(f"{where}: {changed} has changed since this sweep began; name another directory")
     raise UserError(
-        f"{where}: this sweep began with other code ({known.get('code', 'unknown')}; now {code_version()}):"
+        f"{where}: this sweep began with other code or packages"
+        f" ({known.get('code', 'unknown')}; now {code_version()}):"
         " its cells cannot be mixed with new ones; name another directory"
     )
 

@@ -21,6 +21,7 @@ from experiments.scenario.scenario import Scenario
 from experiments.sweep.cell import cell_directory, outcomes, run_cell
 from experiments.sweep.directory import taken
 from experiments.sweep.engine import Engine, engine
+from experiments.sweep.identity import Identity
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.progress import SweepListener
 from experiments.sweep.results import read_rows, write_results
@@ -55,9 +56,9 @@ def run_sweep(
     command = shlex.join(words)
     with engine(backend):
         directory = new_directory(f"{plan.scenario}-sweep") if out is None else out
-        with taken(directory, plan, tables, command):
+        with taken(directory, plan, tables, command) as made_with:
             try:
-                _run_cells(plan, directory, tables=tables, jobs=jobs, progress=progress)
+                _run_cells(plan, directory, made_with, tables=tables, jobs=jobs, progress=progress)
             except BaseException as error:
                 rows = read_rows(directory, plan)
                 finished = sum(row["error"] is None for row in rows)
@@ -118,7 +119,9 @@ def _jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
     return 1
 
 
-def _run_cells(plan: Plan, directory: Path, *, tables: bool, jobs: int, progress: SweepListener) -> None:
+def _run_cells(
+    plan: Plan, directory: Path, made_with: Identity, *, tables: bool, jobs: int, progress: SweepListener
+) -> None:
     """Run every cell that has not finished. If one fails, that is recorded and the others go on.
 
     Raises `RunFailed` if a worker process dies, `OSError` for a full disk. On any exception, Ctrl-C
@@ -131,7 +134,9 @@ def _run_cells(plan: Plan, directory: Path, *, tables: bool, jobs: int, progress
     with watching(plan, directory, todo, progress):
         try:
             joblib.Parallel(n_jobs=jobs, batch_size=1, max_nbytes=None)(
-                joblib.delayed(run_cell)(cell, cell_directory(directory, cell), tables, os.getpid())
+                joblib.delayed(run_cell)(
+                    cell, cell_directory(directory, cell), tables, os.getpid(), made_with
+                )
                 for cell in todo
             )
         except BrokenProcessPool as error:

@@ -1,11 +1,12 @@
 """The code and the files that made a result: their digests change when they do, and only then."""
 
+import importlib.metadata
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from experiments.results.code import checkout_state, code_version, file_digests, source_digest
+from experiments.results.code import _plugins, checkout_state, code_version, file_digests, source_digest
 from experiments.scenario.files import files_of
 from experiments.scenario.reading import load_scenario, override
 
@@ -83,3 +84,21 @@ def test_a_model_in_a_directory_is_known_by_its_file(
     files = files_of(load_scenario("quickstart", [override(f"model=./{name}")]))
     assert files == [llama / "config.json"]
     assert file_digests(files)
+
+
+@pytest.mark.parametrize("changed", ["mine/policy.py", "mine/parts/order.py"])
+def test_a_plug_in_is_known_by_all_files_of_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    (tmp_path / "mine" / "parts").mkdir(parents=True)
+    for name in ("mine/__init__.py", "mine/policy.py", "mine/parts/order.py"):
+        (tmp_path / name).write_text("")
+    point = importlib.metadata.EntryPoint("own", "mine.policy:Own", "mfs.policies")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: [point] if group == "mfs.policies" else []
+    )
+    before = _plugins()
+    assert list(before) == ["mfs.policies: own"]
+    (tmp_path / changed).write_text("A = 1\n")
+    assert _plugins() != before

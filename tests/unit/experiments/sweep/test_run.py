@@ -4,12 +4,16 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from toy_fabric import Mfs, ToyFabric
 
+from experiments.errors import UserError
 from experiments.results.code import code_version
+from experiments.sweep.identity import check_identity, identity_of
+from experiments.sweep.plan import make_plan
 from testbed.fabric import RunFailed
 from testbed.fabrics import FABRICS
 
@@ -163,8 +167,9 @@ def test_cells_of_other_code_are_not_mixed_with_new_ones(
 
     other = msgspec.structs.replace(code_version(), source="0" * 64, commit="f" * 40, changed=False)
     monkeypatch.setattr("experiments.sweep.directory.code_version", lambda: other)
+    monkeypatch.setattr("experiments.sweep.identity.code_version", lambda: other)
     assert mfs(*TOY, "--over", "seed=1", "--out", "s") == 2
-    assert "mfs: --out s: this sweep began with other code (" in mfs.err
+    assert "mfs: --out s: this sweep began with other code or packages (" in mfs.err
     assert f"now commit {'f' * 12})" in mfs.err
 
 
@@ -178,6 +183,45 @@ def test_cells_of_a_file_that_has_changed_are_not_mixed_with_new_ones(
     profile.write_text(profile.read_text().replace("0.5", "0.6"))
     assert mfs(*sweep) == 2
     assert f"mfs: --out s: {profile} has changed since this sweep began" in mfs.err
+
+
+def test_a_file_that_changes_during_the_sweep_fails_the_cells_that_follow(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = tmp_path / "gpu.yaml"
+    profile.write_text("name: g\npeak_flops: 1e12\nmemory_bytes_per_s: 1e12\nefficiency: 0.5\n")
+    honest = toy.run
+
+    def run(*arguments: Any) -> Any:
+        profile.write_text(profile.read_text().replace("0.5", "0.625"))
+        return honest(*arguments)
+
+    monkeypatch.setattr(toy, "run", run)
+    sweep = (*TOY, "--set", f"gpu={profile}", "--over", "seed=1:2", "--policy", "fair")
+    assert mfs(*sweep, "--out", "s") == 1
+    errors = [row["error"] for row in rows(tmp_path / "s")]
+    assert errors == ["", f"{profile} has changed since the sweep began"]
+
+
+@pytest.mark.parametrize(
+    ("here", "told"),
+    [
+        ({"source": "0" * 64}, "other code than the sweep began with"),
+        ({"plugins": {"mfs.policies: x": "0"}}, "other plug-ins than"),
+        ({"packages": {"python": "2.7"}}, "other packages than"),
+        ({}, None),
+    ],
+)
+def test_a_cell_is_not_made_by_another_process_with_something_else(
+    here: dict[str, Any], told: str | None
+) -> None:
+    (cell,) = make_plan("two-flows", over=[], policies=["fair"], fabric="sim").cells
+    planned = msgspec.structs.replace(identity_of([cell]), **here)
+    if told is None:
+        check_identity(cell, planned)
+        return
+    with pytest.raises(UserError, match=told):
+        check_identity(cell, planned)
 
 
 @pytest.mark.parametrize(
