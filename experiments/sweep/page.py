@@ -123,7 +123,7 @@ def _measures_figure(plan: Plan, replicates: Sequence[Replicates]) -> str:
     numeric = bool(values) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values
     )
-    names = [name for name in measures_of(replicates) if name is not _NOT_DRAWN]
+    names = [name for name in measures_of(replicates) if name not in _NOT_DRAWN]
     rows = _rows(plan)[:MOST_ROWS]
     drawing, panels = new_figure(len(rows), max(1, len(names)), height=2.5)
     for r, row in enumerate(rows):

@@ -18,9 +18,13 @@ TITLES = {
     Measure.TTFT_P99_S: "TTFT p99",
     Measure.CCT_MEAN_S: "CCT mean",
     Measure.COFLOW_MEAN_S: "coflow mean",
+    Measure.PRUNED: "pruned",
     _LAST_RESORT: "duration",
 }
 """The measures that are shown, and their headings."""
+
+_IF_ANY = {Measure.PRUNED}
+"""Shown only if it is not 0 everywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +70,16 @@ def replicates_of(plan: Plan, rows: Sequence[CellRow]) -> list[Replicates]:
 
 def measures_of(replicates: Sequence[Replicates]) -> list[Measure]:
     """Return the measures of `TITLES` that any of the replicates have."""
-    found = [name for name in TITLES if any(name in one.spreads for one in replicates)]
+    found = [name for name in TITLES if any(_has(one, name) for one in replicates)]
     return [name for name in found if name != _LAST_RESORT] or found
 
 
+def _has(replicates: Replicates, measure: Measure) -> bool:
+    spread = replicates.spreads.get(measure)
+    return spread is not None and (spread.most > 0 or measure not in _IF_ANY)
+
+
 def written(measure: Measure, value: float) -> str:
+    if measure is Measure.PRUNED:
+        return f"{value:.1f}".removesuffix(".0")
     return share(value) if measure is Measure.SLO_ATTAINMENT else duration(value)

@@ -73,22 +73,28 @@ def _measures(summary: dict[str, Any]) -> CellRow:
     (run,) = summary["runs"]
     ttft, cct, coflow = run["ttft_s"], run["cct_s"], run.get("coflow_completion_s", {})
     counts, cache = run.get("counts", {}), run.get("cache", {}).get("total", {})
-    values = (
-        run["requests"],
-        run["completed"],
-        counts.get("pruned"),
-        counts.get("ended_pruned"),
-        counts.get("failed"),
-        run["slo_attainment"],
-        *(ttft[name] for name in ("mean", "p50", "p90", "p99")),
-        *(cct[name] for name in ("mean", "p99")),
-        coflow.get("mean"),
-        run.get("tpot_s", {}).get("mean"),
-        *(cache.get(name) for name in ("local_tokens", "remote_tokens", "missed_tokens", "evicted_blocks")),
-        run["duration_s"],
-        summary["faithful"],
-    )
-    return dict(zip(Measure, values, strict=True))
+    return {
+        Measure.REQUESTS: run["requests"],
+        Measure.COMPLETED: run["completed"],
+        Measure.PRUNED: counts.get("pruned"),
+        Measure.ENDED_PRUNED: counts.get("ended_pruned"),
+        Measure.FAILED: counts.get("failed"),
+        Measure.SLO_ATTAINMENT: run["slo_attainment"],
+        Measure.TTFT_MEAN_S: ttft["mean"],
+        Measure.TTFT_P50_S: ttft["p50"],
+        Measure.TTFT_P90_S: ttft["p90"],
+        Measure.TTFT_P99_S: ttft["p99"],
+        Measure.CCT_MEAN_S: cct["mean"],
+        Measure.CCT_P99_S: cct["p99"],
+        Measure.COFLOW_MEAN_S: coflow.get("mean"),
+        Measure.TPOT_MEAN_S: run.get("tpot_s", {}).get("mean"),
+        Measure.LOCAL_TOKENS: cache.get("local_tokens"),
+        Measure.REMOTE_TOKENS: cache.get("remote_tokens"),
+        Measure.MISSED_TOKENS: cache.get("missed_tokens"),
+        Measure.EVICTED_BLOCKS: cache.get("evicted_blocks"),
+        Measure.DURATION_S: run["duration_s"],
+        Measure.FAITHFUL: summary["faithful"],
+    }
 
 
 def write_results(directory: Path, plan: Plan, rows: Sequence[CellRow], *, command: str) -> dict[str, Any]:

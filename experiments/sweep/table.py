@@ -16,6 +16,7 @@ _IN_TABLE = (
     Measure.TTFT_MEAN_S,
     Measure.CCT_MEAN_S,
     Measure.COFLOW_MEAN_S,
+    Measure.PRUNED,
     Measure.DURATION_S,
 )
 """The measures that fit into a terminal of 80 columns."""

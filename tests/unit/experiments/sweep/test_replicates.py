@@ -3,14 +3,17 @@
 import pytest
 
 from experiments.sweep.plan import make_plan, read_over
-from experiments.sweep.replicates import Replicates, Spread, replicates_of
+from experiments.sweep.replicates import TITLES, Replicates, Spread, measures_of, replicates_of, written
+from experiments.sweep.results import Measure
 
 
 def test_means_are_over_seeds_with_the_least_and_the_most() -> None:
     """SLO attainments 0.5, 0.9 and 1.0: mean 0.8. A measure that no seed has is left out."""
     over = [read_over("topology.servers=3"), read_over("seed=1:3")]
     plan = make_plan("two-flows", over=over, policies=("fair",), fabric="sim")
-    nothing = dict.fromkeys(("ttft_mean_s", "ttft_p99_s", "cct_mean_s", "coflow_mean_s", "duration_s"))
+    nothing = dict.fromkeys(
+        ("ttft_mean_s", "ttft_p99_s", "cct_mean_s", "coflow_mean_s", "pruned", "duration_s")
+    )
     found = [
         {
             "topology.servers": 3,
@@ -31,3 +34,18 @@ def test_means_are_over_seeds_with_the_least_and_the_most() -> None:
         seeds=3,
         spreads={"slo_attainment": Spread(mean=pytest.approx(0.8), least=0.5, most=1.0)},
     )
+
+
+@pytest.mark.parametrize(("counts", "shown"), [((0, 0), False), ((0, 3), True)])
+def test_pruned_requests_are_shown_if_there_are_any(counts: tuple[int, int], shown: bool) -> None:
+    plan = make_plan("two-flows", over=[read_over("seed=1:2")], policies=("fair",), fabric="sim")
+    nothing = dict.fromkeys(TITLES)
+    found = [
+        {**nothing, "policy": "fair", "seed": seed, "error": None, "slo_attainment": 1.0, "pruned": count}
+        for seed, count in enumerate(counts, start=1)
+    ]
+
+    replicates = replicates_of(plan, found)
+
+    assert (Measure.PRUNED in measures_of(replicates)) is shown
+    assert written(Measure.PRUNED, replicates[0].spreads[Measure.PRUNED].mean) == ("1.5" if shown else "0")
