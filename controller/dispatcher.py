@@ -10,21 +10,13 @@ from dataclasses import dataclass
 
 import msgspec
 
+from controller.admission import Admission, Orders
 from controller.ecmp import connection_key, member_key
-from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
-from controller.lanes import Claim, Claims, Lane, LaneError, LanePool, LevelChange, load_of
+from controller.flow import Batch, Decision, Flow, Level, PortId, Stage
+from controller.lanes import Claim, Lane, LaneError, LanePool, load_of
 from controller.openflow import FlowMod, RuleBook, ports_of
 from controller.pace import Pace
-from controller.protocol import (
-    GroupUp,
-    LaneUp,
-    LoggedDecision,
-    LoggedPath,
-    Permit,
-    ProbeUp,
-    Submit,
-    SubmitShare,
-)
+from controller.protocol import GroupUp, LaneUp, LoggedPath, Permit, ProbeUp, Submit, SubmitShare
 from controller.scheduler import Scheduler
 
 
@@ -97,14 +89,13 @@ class Dispatcher:
     """Passes events to the scheduler and enforces its assignments on the lanes."""
 
     def __init__(self, scheduler: Scheduler, rules: RuleBook) -> None:
-        self._scheduler = scheduler
+        self.decisions: list[Decision] = []
+        self._admission: Admission[_Claim] = Admission(scheduler, self.decisions.append)
         self._rules = rules
         self._pools: dict[tuple[Stage, int, int], _Pool] = {}
         self._groups: dict[tuple[str, int], _Group] = {}
         self._lanes: dict[str, _Lane] = {}
-        self._claims: Claims[_Claim] = Claims(self._log)
         self._batches: dict[str, _Running] = {}
-        self.decisions: list[LoggedDecision] = []
         self.paths: list[LoggedPath] = []
 
     @property
@@ -175,7 +166,7 @@ class Dispatcher:
 
     def batch_started(self, now_ns: int, batch: Batch, ranks: Iterable[int]) -> list[Action]:
         self._batches[batch.id] = _Running(batch.layers, Pace(ranks))
-        return self._obey(self._scheduler.batch_started(now_ns, batch))
+        return self._move(self._admission.batch_started(now_ns, batch))
 
     def layer_advanced(self, now_ns: int, batch: str, rank: int, layer: int) -> list[Action]:
         """A rank begins a layer. The scheduler is told when the whole batch reaches a layer (`Pace`)."""
@@ -187,16 +178,16 @@ class Dispatcher:
             return []
         if reached == running.layers:
             del self._batches[batch]
-        return self._obey(self._scheduler.layer_advanced(now_ns, batch, reached))
+        return self._move(self._admission.layer_advanced(now_ns, batch, reached))
 
     def progress(self, now_ns: int, flow: str, bytes_left: int) -> list[Action]:
-        return self._obey(self._scheduler.progress(now_ns, flow, bytes_left))
+        return self._move(self._admission.progress(now_ns, flow, bytes_left))
 
     def next_tick_ns(self) -> int | None:
-        return self._scheduler.next_tick_ns()
+        return self._admission.next_tick_ns()
 
     def tick(self, now_ns: int) -> list[Action]:
-        return self._obey(self._scheduler.tick(now_ns))
+        return self._move(self._admission.tick(now_ns))
 
     def submit(self, now_ns: int, message: Submit) -> list[Action]:
         """A transfer between two ranks wants to start. It waits until a lane of its pool is free."""
@@ -208,10 +199,8 @@ class Dispatcher:
                 f" {transfer.src} to rank {transfer.dst}"
             )
         claim = _Claim(transfer.id, transfer.src, message.sent_wall_ns)
-        self._claims.submit(claim, pool)
         flow = Flow.of(transfer, pool.load(transfer.size_bytes))
-        actions = self._obey(self._scheduler.submit(now_ns, flow))
-        return actions + self._fill(now_ns, pool)
+        return self._carry_out(self._admission.submit(now_ns, claim, pool, flow))
 
     def submit_share(self, now_ns: int, message: SubmitShare) -> list[Action]:
         """A rank's share of a collective wants to start. Its lane is the rank's side of the group."""
@@ -220,21 +209,18 @@ class Dispatcher:
         if group is None:
             raise DispatchError(f"group {message.group!r} has no member rank {share.src}")
         claim = _Claim(share.id, share.src, message.sent_wall_ns)
-        self._claims.submit_on(claim, group.lane)
         load = load_of(message.peer_bytes, group.peer_ports)
+        moved = self._admission.submit_on(now_ns, claim, group.lane, Flow.of(share, load))
         self.paths.append(LoggedPath(flow=share.id, lane=group.lane.name, ports=tuple(load)))
-        return self._obey(self._scheduler.submit(now_ns, Flow.of(share, load)))
+        return self._move(moved)
 
     def completed(self, now_ns: int, wall_ns: int, flow: str) -> list[Action]:
         """The flow has arrived. Its lane goes to the most urgent flow that waits for one."""
-        claim = self._claims.complete(flow)
+        claim = self._admission.claim(flow)
         if not claim.permitted or claim.lane is None:
             raise DispatchError(f"completion of {flow!r}, which was never permitted")
         claim.lane.free_since_wall_ns = wall_ns
-        actions = self._obey(self._scheduler.completion(now_ns, flow))
-        if claim.pool is not None:
-            actions += self._fill(now_ns, claim.pool)
-        return actions
+        return self._carry_out(self._admission.complete(now_ns, flow))
 
     def confirmed(self, lane_name: str, level: Level) -> list[Action]:
         """All barriers have been answered: `level` is in force on the lane."""
@@ -245,20 +231,20 @@ class Dispatcher:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _obey(self, assignments: Iterable[Assignment]) -> list[Action]:
-        return self._move(self._claims.obey(assignments))
+    def _carry_out(self, orders: Orders[_Claim]) -> list[Action]:
+        return [*self._move(orders.moved), *self._start(orders.granted), *self._move(orders.lent)]
 
-    def _fill(self, now_ns: int, pool: _Pool) -> list[Action]:
-        """Give free lanes of `pool` to flows that wait for one, then let waiting flows lend their level."""
+    def _start(self, claims: Iterable[_Claim]) -> list[Action]:
+        """Settle lanes that flows have just got."""
         actions: list[Action] = []
-        for claim in pool.fill():
+        for claim in claims:
             lane = claim.lane
             assert lane is not None
-            # The wait ends when the lane becomes free; the time after that is permit latency.
+            # The wait for a lane ends when the lane becomes free. What follows is permit latency.
             claim.lane_wait_wall_ns = max(0, lane.free_since_wall_ns - claim.sent_wall_ns)
             self.paths.append(LoggedPath(flow=claim.id, lane=lane.name, ports=lane.ports))
             actions += self._settle(lane)
-        return actions + self._move(self._claims.lend(now_ns, pool))
+        return actions
 
     def _move(self, claims: Iterable[_Claim]) -> list[Action]:
         return [action for claim in claims if claim.lane is not None for action in self._settle(claim.lane)]
@@ -289,14 +275,3 @@ class Dispatcher:
             )
             actions.append(Grant(rank=claim.rank, permit=permit))
         return actions
-
-    def _log(self, change: LevelChange) -> None:
-        self.decisions.append(
-            LoggedDecision(
-                time_ns=change.time_ns,
-                flow=change.flow,
-                level_from=change.before,
-                level_to=change.after,
-                reason=change.reason,
-            )
-        )

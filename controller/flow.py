@@ -166,6 +166,16 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     rate_bps: int | None = None
 
 
+class Decision(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """One change of a flow's level, with the reason in words. `level_from` is None for its first level."""
+
+    time_ns: int
+    flow: str
+    level_from: Level | None
+    level_to: Level
+    reason: str
+
+
 def coflow_of(batch: str | None, layer: int | None, stage: Stage) -> str | None:
     """The name of the coflow of one stage of one layer of a batch; None without a batch or a layer.
 

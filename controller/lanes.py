@@ -12,9 +12,9 @@ permits the flows that got a lane, and moves the flows whose level changed.
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
-from controller.flow import Assignment, Level, PortId, Stage
+from controller.flow import Assignment, Decision, Level, PortId, Stage
 
 L = TypeVar("L", bound="Lane[Any]")
 C = TypeVar("C", bound="Claim[Any]")
@@ -219,16 +219,6 @@ def loans(held: Sequence[Level], waiting: Sequence[Level]) -> Iterator[tuple[int
         yield lane, i
 
 
-class LevelChange(NamedTuple):
-    """A flow moves to level `after`. `before` is None for its first level."""
-
-    time_ns: int
-    flow: str
-    before: Level | None
-    after: Level
-    reason: str
-
-
 class Claims(Generic[C]):
     """Every flow that waits for a lane or has one, and its level.
 
@@ -236,7 +226,7 @@ class Claims(Generic[C]):
     lane whose level, order or rate may have changed, in order. A flow can be among them twice.
     """
 
-    def __init__(self, changed: Callable[[LevelChange], None]) -> None:
+    def __init__(self, changed: Callable[[Decision], None]) -> None:
         self._changed = changed
         self._active: dict[str, C] = {}
         self._submitted = 0
@@ -292,9 +282,8 @@ class Claims(Generic[C]):
 
     def complete(self, flow: str) -> C:
         """The flow has arrived, and its lane is free. Raises `LaneError` if the flow has no lane."""
-        claim = self._active.get(flow)
-        if claim is None or claim.lane is None:
-            raise LaneError(f"completion of {flow!r}, which has no lane")
+        claim = self.on_a_lane(flow)
+        assert claim.lane is not None
         del self._active[flow]
         if claim.pool is not None:
             claim.pool.release(claim.lane)
@@ -302,8 +291,12 @@ class Claims(Generic[C]):
             claim.lane.claim = None
         return claim
 
-    def __getitem__(self, flow: str) -> C:
-        return self._active[flow]
+    def on_a_lane(self, flow: str) -> C:
+        """The claim of an active flow. Raises `LaneError` if the flow has no lane."""
+        claim = self._active.get(flow)
+        if claim is None or claim.lane is None:
+            raise LaneError(f"completion of {flow!r}, which has no lane")
+        return claim
 
     def _admit(self, claim: C) -> None:
         if claim.id in self._active:
@@ -314,7 +307,9 @@ class Claims(Generic[C]):
 
     def _note(self, time_ns: int, claim: C, before: Level | None, reason: str) -> None:
         claim.moved_to(claim.wanted)
-        self._changed(LevelChange(time_ns, claim.id, before, claim.wanted, reason))
+        self._changed(
+            Decision(time_ns=time_ns, flow=claim.id, level_from=before, level_to=claim.wanted, reason=reason)
+        )
 
 
 def lane_name(stage: Stage, src: int, dst: int, number: int) -> str:

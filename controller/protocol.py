@@ -6,7 +6,7 @@ machine, which all processes of an emulated run share; plain `*_ns` is model tim
 
 import msgspec
 
-from controller.flow import Batch, Level, Stage, Transfer
+from controller.flow import Batch, Decision, Level, Stage, Transfer
 
 
 class TcpConnection(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,14 +146,6 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     implementation: str
 
 
-class LoggedDecision(msgspec.Struct, frozen=True, kw_only=True):
-    time_ns: int
-    flow: str
-    level_from: Level | None
-    level_to: Level
-    reason: str
-
-
 class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
     """The lane that a flow took, and the ports that it crossed."""
 
@@ -168,7 +160,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
     `pruned` is how often each request was pruned. Requests in `ended_pruned` were not freed again.
     """
 
-    decisions: tuple[LoggedDecision, ...]
+    decisions: tuple[Decision, ...]
     paths: tuple[LoggedPath, ...]
     pruned: dict[str, int]
     ended_pruned: tuple[str, ...]

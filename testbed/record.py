@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from controller.flow import ALL_PEERS, Level, PortId, Stage, Transfer
+from controller.flow import ALL_PEERS, Decision, Level, PortId, Stage, Transfer
 from controller.lanes import LevelTrail
 from workers.spans import SpanKind
 
@@ -137,16 +137,6 @@ class FlowRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fal
         )
 
 
-class DecisionRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """One level change, with its reason in words. `level_from` is None for the first assignment."""
-
-    time_ns: int
-    flow: str
-    level_from: Level | None
-    level_to: Level
-    reason: str
-
-
 class SpanRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What a rank did from `start_ns` to `end_ns`."""
 
@@ -241,7 +231,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     fabric: str
     requests: Sequence[RequestRow]
     flows: Sequence[FlowRow]
-    decisions: Sequence[DecisionRow]
+    decisions: Sequence[Decision]
     spans: Sequence[SpanRow]
     links: Sequence[LinkSample]
     progress: Sequence[ProgressRow]

@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 import pyarrow as pa
 
-from controller.flow import Stage
+from controller.flow import Decision, Stage
 from experiments.errors import UserError
 from experiments.explain.flow_story import flow_story, no_flow
 from experiments.explain.request_story import no_request, request_story
@@ -24,7 +24,7 @@ from experiments.results.parquet import TABLES, TableRows
 from experiments.results.requests import batches_of
 from experiments.results.spans import spans_by_batch
 from experiments.results.ttft_parts import time_spent
-from testbed.record import DecisionRow, FlowRow, RequestRow, SpanRow
+from testbed.record import FlowRow, RequestRow, SpanRow
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
@@ -75,7 +75,7 @@ def _told(directory: Path, stories: list[str], missing: list[str]) -> str:
 
 
 def _flow_story(run: "_Run", policy: str, flow: FlowRow) -> str:
-    decisions = run.rows(DecisionRow, policy, flow=flow.id)
+    decisions = run.rows(Decision, policy, flow=flow.id)
     requests: Sequence[RequestRow] = ()
     if flow.request is not None:
         requests = run.rows(RequestRow, policy, request=flow.request)

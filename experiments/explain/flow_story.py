@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from controller.flow import Level, Stage
+from controller.flow import Decision, Level, Stage
 from experiments.explain.words import against_deadline, enumerated, lasting, moment, number_of, outcome, size
 from experiments.results.levels import level_periods
 from experiments.results.requests import meets_slo
-from testbed.record import DecisionRow, FlowRow, RequestRow
+from testbed.record import FlowRow, RequestRow
 
 STAGES = {
     Stage.KV_REUSE: "S1 (KV reuse)",
@@ -19,7 +19,7 @@ STAGES = {
 def flow_story(
     policy: str,
     flow: FlowRow,
-    decisions: Sequence[DecisionRow],
+    decisions: Sequence[Decision],
     requests: Sequence[RequestRow],
     shares: Sequence[FlowRow],
 ) -> str:
@@ -108,7 +108,7 @@ def _among_shares(flow: FlowRow, shares: Sequence[FlowRow]) -> str:
     return f"It is one of the {len(shares)} shares of {flow.coflow}; the last share finished {place}."
 
 
-def _levels(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[str]:
+def _levels(flow: FlowRow, decisions: Sequence[Decision]) -> list[str]:
     if not decisions:
         return [f"It was on {flow.level_first.name} the whole time; no decision on it was recorded."]
     lines = ["Its levels:", *(f"  {_change(row)}" for row in decisions)]
@@ -121,7 +121,7 @@ def _levels(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[str]:
     return lines
 
 
-def _change(row: DecisionRow) -> str:
+def _change(row: Decision) -> str:
     if row.level_from is None:
         moved = f"it was put on {row.level_to.name}"
     else:

@@ -6,6 +6,7 @@ from typing import Final
 
 import pyarrow.compute as pc
 
+from controller.flow import Decision
 from experiments.report.markup import Markup, html, keyed, table
 from experiments.report.series import Series
 from experiments.results.levels import decisions_by_flow
@@ -13,7 +14,7 @@ from experiments.results.readable_numbers import NOTHING, duration
 from experiments.results.requests import batches_of
 from experiments.results.spans import spans_by_batch
 from experiments.results.ttft_parts import time_spent
-from testbed.record import DecisionRow, FlowRow, RequestRow
+from testbed.record import FlowRow, RequestRow
 
 SLOWEST: Final = 6
 EXAMPLES_PER_STAGE: Final = 2
@@ -111,7 +112,7 @@ def _climbers(one: Series) -> list[str]:
     return [id for stage in sorted(most) for _, id in most[stage]]
 
 
-def _example(one: Series, flow: FlowRow, decisions: Sequence[DecisionRow]) -> Sequence[object]:
+def _example(one: Series, flow: FlowRow, decisions: Sequence[Decision]) -> Sequence[object]:
     steps = "<br>".join(
         f"<span class=n>{html(duration((d.time_ns - flow.submit_ns) / 1e9))}</span> "
         f"<b>{d.level_to.name}</b> {html(d.reason)}"

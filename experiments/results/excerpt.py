@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.flow import PortId
+from controller.flow import Decision, PortId
 from experiments.results.levels import decisions_by_flow
 from experiments.results.link_rates import LinkRate, link_rates
 from testbed.job import Scale
-from testbed.record import DecisionRow, FlowRow, LinkSample, RequestRow, RunRecord, SpanRow
+from testbed.record import FlowRow, LinkSample, RequestRow, RunRecord, SpanRow
 
 MOST_EVENTS: Final = 200_000
 """Most events of a trace, without the names of processes and threads. A flow counts as if it had as many
@@ -33,7 +33,7 @@ class Excerpt:
     requests: Sequence[RequestRow]
     flows: Sequence[FlowRow]
     spans: Sequence[SpanRow]
-    decisions: Mapping[str, Sequence[DecisionRow]]
+    decisions: Mapping[str, Sequence[Decision]]
     rates: Mapping[PortId, LinkRate]
     only: str | None
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from controller.flow import Level
-from testbed.record import DecisionRow, FlowRow
+from controller.flow import Decision, Level
+from testbed.record import FlowRow
 
 
 class LevelPeriod(msgspec.Struct, frozen=True):
@@ -18,7 +18,7 @@ class LevelPeriod(msgspec.Struct, frozen=True):
     reason: str
 
 
-def level_periods(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[LevelPeriod]:
+def level_periods(flow: FlowRow, decisions: Sequence[Decision]) -> list[LevelPeriod]:
     """Return the levels at which `flow` was sent, in order, from its permit to its finish.
 
     `decisions` are those of the flow, sorted by time. A level that it had only before the permit or after
@@ -38,9 +38,9 @@ def level_periods(flow: FlowRow, decisions: Sequence[DecisionRow]) -> list[Level
     return periods
 
 
-def decisions_by_flow(decisions: Iterable[DecisionRow]) -> dict[str, list[DecisionRow]]:
+def decisions_by_flow(decisions: Iterable[Decision]) -> dict[str, list[Decision]]:
     """Return the decisions of each flow, in order of time."""
-    grouped: dict[str, list[DecisionRow]] = defaultdict(list)
+    grouped: dict[str, list[Decision]] = defaultdict(list)
     for decision in sorted(decisions, key=lambda d: d.time_ns):
         grouped[decision.flow].append(decision)
     return grouped

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from controller.flow import Level
+from controller.flow import Decision, Level
 from experiments.atomic_file import replacing
 from experiments.errors import UserError
-from testbed.record import DecisionRow, FlowRow, LinkSample, ProgressRow, RequestRow, RunRecord, SpanRow
+from testbed.record import FlowRow, LinkSample, ProgressRow, RequestRow, RunRecord, SpanRow
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
@@ -120,7 +120,7 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
 TABLES: Final[dict[type[msgspec.Struct], str]] = {
     RequestRow: "requests",
     FlowRow: "flows",
-    DecisionRow: "decisions",
+    Decision: "decisions",
     SpanRow: "spans",
     LinkSample: "links",
     ProgressRow: "progress",
@@ -287,7 +287,7 @@ class Tables:
 
     requests: tuple[RequestRow, ...]
     flows: TableRows[FlowRow]
-    decisions: TableRows[DecisionRow]
+    decisions: TableRows[Decision]
     spans: TableRows[SpanRow]
     links: TableRows[LinkSample]
     progress: TableRows[ProgressRow]
@@ -299,7 +299,7 @@ def read_tables(out: Path, policy: str) -> Tables:
     return Tables(
         requests=tuple(TableRows(out, RequestRow, policy)),
         flows=TableRows(out, FlowRow, policy),
-        decisions=TableRows(out, DecisionRow, policy),
+        decisions=TableRows(out, Decision, policy),
         spans=TableRows(out, SpanRow, policy),
         links=TableRows(out, LinkSample, policy),
         progress=TableRows(out, ProgressRow, policy),

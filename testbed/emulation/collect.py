@@ -10,15 +10,7 @@ from testbed.emulation.monitor import Sample
 from testbed.emulation.network import Network
 from testbed.fabric import FabricName, RunFailed
 from testbed.job import Job
-from testbed.record import (
-    DecisionRow,
-    Fidelity,
-    FlowRow,
-    LinkSample,
-    ProgressRow,
-    RunRecord,
-    SpanRow,
-)
+from testbed.record import Fidelity, FlowRow, LinkSample, ProgressRow, RunRecord, SpanRow
 from testbed.serving.conductor import Conductor
 from workers.protocol import Records
 
@@ -48,16 +40,7 @@ def collect(
         fabric=FabricName.MININET,
         requests=requests,
         flows=tuple(flows),
-        decisions=tuple(
-            DecisionRow(
-                time_ns=d.time_ns,
-                flow=d.flow,
-                level_from=d.level_from,
-                level_to=d.level_to,
-                reason=d.reason,
-            )
-            for d in log.decisions
-        ),
+        decisions=log.decisions,
         spans=_spans(records),
         links=_links(samples),
         progress=tuple(

@@ -1,27 +1,14 @@
 """The ranks of a simulated run. They do what `workers.rank` does, and compute takes what the plan says."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import assert_never
+from typing import Protocol
 
 from controller.flow import Stage, Transfer
-from controller.scheduler import Scheduler
 from controller.units import NS_PER_S
 from testbed.job import Job
 from testbed.record import SpanRow
-from testbed.serving.conductor import (
-    Action,
-    Actions,
-    Announce,
-    AtLayer,
-    Conductor,
-    Expect,
-    GoOn,
-    Post,
-    PostTimed,
-    Run,
-)
 from testbed.simulation.agenda import Agenda
 from testbed.simulation.collectives import Collectives, Proceed
 from testbed.simulation.transport import Transport
@@ -40,19 +27,29 @@ _Loop = Iterator[Callable[[Proceed], None]]
 """A rank's work on a batch. Where it waits, it yields a function that takes what to call to go on."""
 
 
-class SimulatedRanks:
-    """Carries out the actions of `conductor`, and reports events to it."""
+class Reports(Protocol):
+    """What the ranks report. All of it happens now, in model time."""
 
-    def __init__(
-        self, job: Job, conductor: Conductor, scheduler: Scheduler, transport: Transport, agenda: Agenda
-    ) -> None:
+    def layer_begun(self, batch: str, rank: int, layer: int) -> None: ...
+
+    def paused(self, batch: str, rank: int, layer: int) -> None: ...
+
+    def rank_done(self, batch: str, rank: int, start_ns: int) -> None: ...
+
+    def first_token(self, request: int, p2d_end_ns: int) -> None: ...
+
+    def arrived(self, flow: str) -> None: ...
+
+
+class SimulatedRanks:
+    """The ranks of `job`: they run plans over `transport`, and report to `reports`."""
+
+    def __init__(self, job: Job, transport: Transport, agenda: Agenda, reports: Reports) -> None:
         self._job = job
-        self._conductor = conductor
-        self._scheduler = scheduler
         self._transport = transport
         self._agenda = agenda
+        self._reports = reports
         self._overheads = job.simulation.overheads
-        self._planned_ns: int | None = None
         self._busy: set[int] = set()
         self._lines: dict[int, deque[_Loop]] = defaultdict(deque)
         self._paused: dict[str, list[Proceed]] = defaultdict(list)
@@ -64,63 +61,8 @@ class SimulatedRanks:
         )
         self.spans: Spool[SpanRow] = Spool(SpanRow)
 
-    def begin(self) -> None:
-        self._do(self._conductor.begin())
-        self._plan_act()
-
-    def _plan_act(self) -> None:
-        """Let the conductor act when it next has something to do."""
-        due_ns = self._conductor.due_ns
-        if due_ns is not None and due_ns != self._planned_ns:
-            self._planned_ns = due_ns
-            self._agenda.at(max(due_ns, self._agenda.now_ns), self._act)
-
-    def _act(self) -> None:
-        self._do(self._conductor.act(self._agenda.now_ns))
-        self._plan_act()
-
-    # --- actions of the conductor ---------------------------------------------------------------
-
-    def _tell(self, event: Callable[..., Actions], *what: object) -> None:
-        self._do(event(*what))
-
-    def _do(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            match action:
-                case Announce():
-                    self._announce(action)
-                case Expect(plan=plan):
-                    self._expect(plan)
-                case Post(transfers=transfers):
-                    for transfer in transfers:
-                        self._post(transfer)
-                case PostTimed(flows=flows):
-                    for flow in flows:
-                        self._agenda.at(flow.start_ns, partial(self._post, flow.transfer))
-                case Run(plan=plan):
-                    self._run(plan)
-                case GoOn(plan=plan):
-                    self._busy.update(plan.ranks)
-                    for go_on in self._paused.pop(plan.id):
-                        go_on()
-                case AtLayer(batches=batches, layer=layer):
-                    for batch in batches:
-                        self._transport.obey(
-                            self._scheduler.layer_advanced(self._agenda.now_ns, batch, layer)
-                        )
-                case _:
-                    assert_never(action)
-
-    def _announce(self, action: Announce) -> None:
-        now_ns, batch = self._agenda.now_ns, action.batch
-        self._transport.obey(self._scheduler.batch_started(now_ns, batch))
-        known = partial(self._tell, self._conductor.known, batch.id)
-        if self._overheads.batch_ns and action.ranks and not action.fetch:
-            self._agenda.at(now_ns + self._overheads.batch_ns, known)
-        else:
-            known()
-
-    def _expect(self, plan: BatchPlan | FetchPlan) -> None:
+    def expect(self, plan: BatchPlan | FetchPlan) -> None:
+        """Prepare for the transfers of `plan`, which may arrive before a rank reaches it."""
         if isinstance(plan, BatchPlan):
             for request in plan.requests:
                 self._deliveries.planned(request, plan.id)
@@ -130,15 +72,17 @@ class SimulatedRanks:
                 key = _s1(transfer)
                 self._s1_missing[key] = self._s1_missing.get(key, 0) + 1
 
-    def _post(self, transfer: Transfer) -> None:
+    def post(self, transfer: Transfer) -> None:
+        """Submit `transfer`. What its arrival means depends on what it carries."""
         if transfer.request is None:
-            self._transport.post(transfer, partial(self._arrived, transfer.id))
+            self._transport.post(transfer, partial(self._reports.arrived, transfer.id))
         elif transfer.stage is Stage.KV_REUSE:
             self._transport.post(transfer, partial(self._fetched, _s1(transfer)))
         else:
             self._transport.post(transfer, partial(self._delivered, transfer.request))
 
-    def _run(self, plan: BatchPlan) -> None:
+    def run(self, plan: BatchPlan) -> None:
+        """Hand `plan` to its ranks."""
         mine = [_by_rank(layer) for layer in plan.layers]
         for rank in plan.ranks:
             loop = self._rank(plan, rank, mine)
@@ -146,13 +90,15 @@ class SimulatedRanks:
                 self._lines[rank].append(loop)
             else:
                 self._busy.add(rank)
-                self._go_on(rank, loop)
+                self._advance(rank, loop)
+
+    def go_on(self, plan: BatchPlan) -> None:
+        """Let the ranks that paused in `plan` go on."""
+        self._busy.update(plan.ranks)
+        for go_on in self._paused.pop(plan.id):
+            go_on()
 
     # --- flows that have arrived ----------------------------------------------------------------
-
-    def _arrived(self, flow: str) -> None:
-        self._do(self._conductor.arrived(flow))
-        self._plan_act()
 
     def _fetched(self, key: _S1) -> None:
         self._s1_missing[key] -= 1
@@ -172,13 +118,13 @@ class SimulatedRanks:
         plan, p2d_end_ns = delivered.plan, delivered.p2d_end_ns
         label = f"request {plan.request}"
         self._span(plan.decode_rank, SpanKind.DECODE_STEP, label, delivered.batch, None, p2d_end_ns)
-        self._do(self._conductor.first_token(self._agenda.now_ns, plan.request, p2d_end_ns))
+        self._reports.first_token(plan.request, p2d_end_ns)
 
     # --- the layer loop -------------------------------------------------------------------------
 
     def _rank(self, plan: BatchPlan, rank: int, mine: Sequence[_ByRank]) -> _Loop:
         """The layer loop of one rank. `mine` has the transfers of every rank, layer by layer."""
-        conductor, agenda = self._conductor, self._agenda
+        reports, agenda = self._reports, self._agenda
         place = plan.ranks.index(rank)
         start_ns = agenda.now_ns
         for layer, (fetched_by, posted_by) in zip(plan.layers, mine, strict=True):
@@ -187,7 +133,7 @@ class SimulatedRanks:
                 yield partial(self._pause, plan, rank, layer.index)
                 if agenda.now_ns > paused_ns:
                     self._span(rank, SpanKind.PAUSED, "", plan.id, layer.index, paused_ns)
-            self._do(conductor.layer_begun(agenda.now_ns, plan.id, rank, layer.index))
+            reports.layer_begun(plan.id, rank, layer.index)
             fetches = fetched_by.get(rank)
             if fetches:
                 began_ns = agenda.now_ns
@@ -207,31 +153,26 @@ class SimulatedRanks:
                     if not step.round_seconds:
                         self._span(rank, SpanKind.COLLECTIVE, step.label, plan.id, layer.index, began_ns)
             for transfer in posted_by.get(rank, ()):
-                self._post(transfer)
-        self._do(conductor.layer_begun(agenda.now_ns, plan.id, rank, len(plan.layers)))
-        self._report(conductor.rank_done, plan.id, rank, start_ns, agenda.now_ns)
+                self.post(transfer)
+        reports.layer_begun(plan.id, rank, len(plan.layers))
+        reports.rank_done(plan.id, rank, start_ns)
 
     def _pause(self, plan: BatchPlan, rank: int, layer: int, go_on: Proceed) -> None:
-        """Pause a rank. It is free for another batch until the conductor lets it go on."""
+        """Pause a rank. It is free for another batch until it may go on."""
         self._paused[plan.id].append(go_on)
         self._busy.discard(rank)
-        self._report(self._conductor.paused, plan.id, rank, layer)
-
-    def _report(self, event: Callable[..., Actions], *what: object) -> None:
-        """Report to the conductor by a message, as the ranks of other fabrics do. Here it takes no time."""
-        now_ns = self._agenda.now_ns
-        self._agenda.at(now_ns, partial(self._tell, event, now_ns, *what))
+        self._reports.paused(plan.id, rank, layer)
 
     def _takes_ns(self, seconds: float) -> int:
         return round(seconds * NS_PER_S) + (self._overheads.compute_ns if seconds > 0 else 0)
 
-    def _go_on(self, rank: int, loop: _Loop) -> None:
+    def _advance(self, rank: int, loop: _Loop) -> None:
         """Go on with a rank's batch. A rank runs its batches strictly in the order in which it got them."""
         wait = next(loop, None)
         if wait is not None:
-            wait(partial(self._go_on, rank, loop))
+            wait(partial(self._advance, rank, loop))
         elif self._lines[rank]:
-            self._go_on(rank, self._lines[rank].popleft())
+            self._advance(rank, self._lines[rank].popleft())
         else:
             self._busy.discard(rank)
 

@@ -15,7 +15,7 @@ from testbed.simulation.agenda import Agenda
 from testbed.simulation.connections import ports_of_network
 from testbed.simulation.invariants import Invariants
 from testbed.simulation.links.network import FluidNetwork
-from testbed.simulation.ranks import SimulatedRanks
+from testbed.simulation.player import Player
 from testbed.simulation.transport import Transport
 from testbed.simulation.watch import LinkWatch
 
@@ -44,7 +44,7 @@ class SimulatedRun:
             guarantee=overheads.level_share,
         )
         self._prunings = Prunings()
-        self._scheduler = Scheduler(
+        scheduler = Scheduler(
             spec.policy,
             ports=ports,
             exact=job.simulation.exact,
@@ -52,15 +52,15 @@ class SimulatedRun:
             pruned=self._prunings.changed,
         )
         self._invariants = Invariants(self._network, on=job.simulation.invariants)
-        self._transport = Transport(job, self._scheduler, self._network, self._agenda, self._invariants)
+        self._transport = Transport(job, scheduler, self._network, self._agenda, self._invariants)
         self._conductor: Conductor = MicroConductor(job) if job.flows else ServingConductor(job)
-        self._ranks = SimulatedRanks(job, self._conductor, self._scheduler, self._transport, self._agenda)
+        self._player = Player(job, self._conductor, self._transport, self._agenda)
         self._watch = LinkWatch(self._network)
         self._progress_due_ns = 0
         self._moving = 0
 
     def run(self) -> RunRecord:
-        self._ranks.begin()
+        self._player.begin()
         events = 0
         while not self._conductor.finished or len(self._network):
             events += self._moment()
@@ -99,7 +99,7 @@ class SimulatedRun:
 
     def _look_ns(self) -> int | None:
         """When the scheduler's next tick or the next progress report is due."""
-        tick_ns = self._scheduler.next_tick_ns()
+        tick_ns = self._transport.next_tick_ns()
         if not len(self._network):
             return tick_ns
         # Without streams there are no progress reports, so the next one may be overdue.
@@ -111,7 +111,7 @@ class SimulatedRun:
         if now_ns >= self._progress_due_ns:
             self._transport.report_progress()
             self._progress_due_ns = now_ns + self._job.simulation.progress_ns
-        self._transport.obey(self._scheduler.tick(now_ns))
+        self._transport.tick()
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -163,7 +163,7 @@ class SimulatedRun:
             requests=requests,
             flows=self._transport.flows,
             decisions=self._transport.decisions,
-            spans=self._ranks.spans,
+            spans=self._player.spans,
             links=self._watch.rows(end_ns),
             progress=(),
             permit_latency_ms=(),

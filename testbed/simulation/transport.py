@@ -10,12 +10,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from controller.flow import Assignment, Flow, PortId, Stage, Transfer
-from controller.lanes import Claims, LanePool, LevelChange, lane_name
+from controller.admission import Admission, Orders
+from controller.flow import Batch, Decision, Flow, PortId, Stage, Transfer
+from controller.lanes import LanePool, lane_name
 from controller.scheduler import Scheduler
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts, Pair
-from testbed.record import DecisionRow, FlowRow
+from testbed.record import FlowRow
 from testbed.simulation.agenda import Agenda
 from testbed.simulation.collectives import Messages, SendMessages
 from testbed.simulation.connections import Connections, Route
@@ -42,7 +43,6 @@ class Transport:
         invariants: Invariants,
     ) -> None:
         self._job = job
-        self._scheduler = scheduler
         self._network = network
         self._agenda = agenda
         self._invariants = invariants
@@ -50,7 +50,6 @@ class Transport:
         self._lane_counts = LaneCounts(job)
         self._pools: dict[Pair, _Pool] = {}
         self._sides: dict[tuple[str, int], SimulatedLane] = {}
-        self._claims: Claims[Sending] = Claims(self._log)
         self._owner: dict[StreamId, Sending] = {}
         self._shares = Shares(job.placement.groups, self._connections)
         self._grouped: dict[PortId, int] = {}
@@ -58,12 +57,13 @@ class Transport:
         self._bursts = Bursts(network, self._overheads.burst_bytes)
         self.messages = 0
         self.flows: Spool[FlowRow] = Spool(FlowRow)
-        self.decisions: Spool[DecisionRow] = Spool(DecisionRow)
+        self.decisions: Spool[Decision] = Spool(Decision)
+        self._admission: Admission[Sending] = Admission(scheduler, self.decisions.append)
 
     @property
     def submitted(self) -> int:
         """The number of flows submitted so far."""
-        return self._claims.submitted
+        return self._admission.submitted
 
     def carried(self) -> dict[PortId, float]:
         """The bytes handed over for each port so far, without those that passed at once."""
@@ -90,9 +90,7 @@ class Transport:
             load = dict.fromkeys(route.path, transfer.size_bytes)
         else:
             load = pool.load(transfer.size_bytes)
-        self._claims.submit(sending, pool)
-        self.obey(self._scheduler.submit(now_ns, Flow.of(transfer, load)))
-        self._fill(pool)
+        self._carry_out(self._admission.submit(now_ns, sending, pool, Flow.of(transfer, load)))
 
     def open_share(
         self, step: Collective, index: int, batch: str, layer: int, total: Mapping[int, int], done: Done
@@ -218,12 +216,20 @@ class Transport:
             left = sending.unsent + math.ceil(sum(map(left_of, sending.streams)) * sending.in_step)
             if left < sending.told:
                 sending.told = left
-                self.obey(self._scheduler.progress(now_ns, sending.id, left))
+                self._move_all(self._admission.progress(now_ns, sending.id, left))
 
-    def obey(self, assignments: Sequence[Assignment]) -> None:
-        """Put the scheduler's assignments into force."""
-        if assignments:
-            self._move_all(self._claims.obey(assignments))
+    def batch_started(self, batch: Batch) -> None:
+        self._move_all(self._admission.batch_started(self._agenda.now_ns, batch))
+
+    def layer_advanced(self, batch: str, layer: int) -> None:
+        self._move_all(self._admission.layer_advanced(self._agenda.now_ns, batch, layer))
+
+    def next_tick_ns(self) -> int | None:
+        """When the scheduler wants to be asked again without an event."""
+        return self._admission.next_tick_ns()
+
+    def tick(self) -> None:
+        self._move_all(self._admission.tick(self._agenda.now_ns))
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -253,8 +259,7 @@ class Transport:
         """Submit a share of a collective. Its lane is its member's side of the process group."""
         now_ns = self._agenda.now_ns
         sending = Sending(share, now_ns, done)
-        self._claims.submit_on(sending, side)
-        self.obey(self._scheduler.submit(now_ns, Flow.of(share, load)))
+        self._move_all(self._admission.submit_on(now_ns, sending, side, Flow.of(share, load)))
         self._permit(sending)
         return sending
 
@@ -286,8 +291,9 @@ class Transport:
             side = self._sides[group, index] = SimulatedLane(f"{group}:{index}", {})
         return side
 
-    def _fill(self, pool: _Pool) -> None:
-        for sending in pool.fill():
+    def _carry_out(self, orders: Orders[Sending]) -> None:
+        self._move_all(orders.moved)
+        for sending in orders.granted:
             assert sending.lane is not None
             dst = sending.transfer.dst
             if not sending.routes:
@@ -296,8 +302,7 @@ class Transport:
             self._permit(sending)
             sending.after_ns = self._overheads.transfer_ns
             self.send(sending, ((dst, sending.transfer.size_bytes),), None)
-        if pool.waiting:
-            self._move_all(self._claims.lend(self._agenda.now_ns, pool))
+        self._move_all(orders.lent)
 
     def _through(self, sending: Sending, message: Message) -> None:
         peer, size, arrived, _ = message
@@ -331,22 +336,8 @@ class Transport:
         self.flows.append(self._row(sending))
         assert sending.lane is not None
         sending.lane.level = sending.wanted
-        self._claims.complete(sending.id)
-        self.obey(self._scheduler.completion(now_ns, sending.id))
-        if pool is not None:
-            self._fill(pool)
+        self._carry_out(self._admission.complete(now_ns, sending.id))
         sending.done()
-
-    def _log(self, change: LevelChange) -> None:
-        self.decisions.append(
-            DecisionRow(
-                time_ns=change.time_ns,
-                flow=change.flow,
-                level_from=change.before,
-                level_to=change.after,
-                reason=change.reason,
-            )
-        )
 
     def _row(self, sending: Sending) -> FlowRow:
         now_ns = self._agenda.now_ns

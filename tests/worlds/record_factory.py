@@ -9,11 +9,10 @@ from itertools import count
 
 from result_rows import MS
 
-from controller.flow import Level, Stage
+from controller.flow import Decision, Level, Stage
 from testbed.record import (
     CacheRow,
     Check,
-    DecisionRow,
     Fidelity,
     FlowRow,
     LinkSample,
@@ -64,7 +63,7 @@ class _Run:
         self.promotes = promotes
         self.ids = count()
         self.flows: list[FlowRow] = []
-        self.decisions: list[DecisionRow] = []
+        self.decisions: list[Decision] = []
         self.spans: list[SpanRow] = []
         self.requests: list[RequestRow] = []
 
@@ -96,7 +95,7 @@ class _Run:
         for i, level in enumerate(ladder):
             urgency = f"MLU {0.125 * 2**i:.3f}"
             self.decisions.append(
-                DecisionRow(
+                Decision(
                     time_ns=start + took * i // len(ladder),
                     flow=id,
                     level_from=ladder[i - 1] if i else None,
@@ -349,9 +348,9 @@ def micro_record(policy: str = "mfs") -> RunRecord:
         )
     )
     decisions = (
-        DecisionRow(time_ns=0, flow="high", level_from=None, level_to=Level.P2, reason="S2"),
-        DecisionRow(time_ns=0, flow="low", level_from=None, level_to=Level.P6, reason="MLU 0.01"),
-        DecisionRow(
+        Decision(time_ns=0, flow="high", level_from=None, level_to=Level.P2, reason="S2"),
+        Decision(time_ns=0, flow="low", level_from=None, level_to=Level.P6, reason="MLU 0.01"),
+        Decision(
             time_ns=100 * MS,
             flow="low",
             level_from=Level.P6,

@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.flow import Assignment, Level, Stage
+from controller.flow import Assignment, Decision, Level, Stage
 from controller.lanes import (
     Claim,
     Claims,
     Lane,
     LaneError,
     LanePool,
-    LevelChange,
     LevelTrail,
     lane_name,
     load_of,
@@ -28,7 +27,7 @@ class Desk:
     """Pools of lanes of one pair of ranks; flows are submitted with the level the scheduler gives them."""
 
     def __init__(self, *paths: tuple[str, ...], spare: bool = False) -> None:
-        self.changes: list[LevelChange] = []
+        self.changes: list[Decision] = []
         self.claims: Claims[AnyClaim] = Claims(self.changes.append)
         lanes = [AnyLane(f"lane{i}", path) for i, path in enumerate(paths)]
 
@@ -59,7 +58,7 @@ class Desk:
         return self.fill()
 
     def levels(self, flow: str) -> list[Level]:
-        return [change.after for change in self.changes if change.flow == flow]
+        return [change.level_to for change in self.changes if change.flow == flow]
 
 
 def test_a_lane_goes_to_the_most_urgent_level_then_the_smallest_order_then_the_first_submitted() -> None:

@@ -8,9 +8,9 @@ from itertools import islice, pairwise
 
 import pytest
 
-from controller.flow import Level
+from controller.flow import Decision, Level
 from testbed import spool
-from testbed.record import DecisionRow, ProgressRow
+from testbed.record import ProgressRow
 from testbed.spool import Spool
 
 
@@ -48,8 +48,8 @@ def test_every_index_and_slice_is_that_of_a_list() -> None:
 
 
 def test_enums_and_absent_values_survive() -> None:
-    first = DecisionRow(time_ns=1, flow="f", level_from=None, level_to=Level.P3, reason="µ ≥ 0.5")
-    (back,) = Spool(DecisionRow, [first], block_bytes=1)
+    first = Decision(time_ns=1, flow="f", level_from=None, level_to=Level.P3, reason="µ ≥ 0.5")
+    (back,) = Spool(Decision, [first], block_bytes=1)
     assert back == first
     assert back.level_to is Level.P3
 

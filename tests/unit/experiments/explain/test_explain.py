@@ -10,13 +10,13 @@ import pytest
 from record_factory import micro_record
 from result_rows import MS, flow_row, request_row, span_row
 
-from controller.flow import Level, Stage
+from controller.flow import Decision, Level, Stage
 from experiments.cli import app as cli
 from experiments.errors import UserError
 from experiments.explain.explain import NotInRun, explain_flow, explain_request
 from experiments.explain.flow_story import flow_story
 from experiments.results.parquet import write_tables
-from testbed.record import DecisionRow, FlowRow, RequestRow, RunRecord, SpanRow
+from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 
 P2D = "b3.r12.l4.s3.0-8"
 SHARE = "b3.l4.dispatch.0"
@@ -26,7 +26,7 @@ SHARE = "b3.l4.dispatch.0"
 class Rows:
     flows: tuple[FlowRow, ...]
     requests: tuple[RequestRow, ...] = ()
-    decisions: tuple[DecisionRow, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     spans: tuple[SpanRow, ...] = ()
 
 
@@ -58,8 +58,8 @@ def written(out: Path, **policies: Rows) -> Path:
     return out
 
 
-def decision(at_ms: int, to: Level, reason: str, *, was: Level | None = None, flow: str = P2D) -> DecisionRow:
-    return DecisionRow(time_ns=at_ms * MS, flow=flow, level_from=was, level_to=to, reason=reason)
+def decision(at_ms: int, to: Level, reason: str, *, was: Level | None = None, flow: str = P2D) -> Decision:
+    return Decision(time_ns=at_ms * MS, flow=flow, level_from=was, level_to=to, reason=reason)
 
 
 def delivery(**changes: object) -> FlowRow:

@@ -2,13 +2,12 @@
 
 from result_rows import flow_row
 
-from controller.flow import Level
+from controller.flow import Decision, Level
 from experiments.results.levels import level_periods
-from testbed.record import DecisionRow
 
 
-def decision(time_ns: int, level: Level, previous: Level | None = None) -> DecisionRow:
-    return DecisionRow(time_ns=time_ns, flow="f", level_from=previous, level_to=level, reason="why")
+def decision(time_ns: int, level: Level, previous: Level | None = None) -> Decision:
+    return Decision(time_ns=time_ns, flow="f", level_from=previous, level_to=level, reason="why")
 
 
 def test_level_periods_cover_a_flow_from_permit_to_finish() -> None:

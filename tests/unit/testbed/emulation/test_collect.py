@@ -7,8 +7,8 @@ from flow_table import wiring_of
 from result_rows import request_row
 from serving_world import job, placed
 
-from controller.flow import Level, Stage, Transfer
-from controller.protocol import Log, LoggedDecision, LoggedPath
+from controller.flow import Decision, Level, Stage, Transfer
+from controller.protocol import Log, LoggedPath
 from testbed.emulation.collect import collect
 from testbed.emulation.monitor import Sample
 from testbed.emulation.network import Network
@@ -68,7 +68,7 @@ def records(
 def log(**levels: list[Level]) -> Log:
     """Decisions per flow, in order, and a path for each."""
     decisions = [
-        LoggedDecision(
+        Decision(
             time_ns=100 + i, flow=flow, level_from=history[i - 1] if i else None, level_to=level, reason="why"
         )
         for flow, history in levels.items()

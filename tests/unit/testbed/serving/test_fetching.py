@@ -6,12 +6,14 @@ turn). Per layer, of two, a block is 4 tokens x 16 B = 64 B, 0.64 s.
 """
 
 import itertools
+from typing import Any
 
 import msgspec
 import pytest
 from serving_world import job, placed, prompt
 
 from controller.flow import Stage
+from controller.scheduler import Scheduler
 from testbed.fabrics import FABRICS
 from testbed.job import Job, Request
 from testbed.record import FlowRow, RequestRow, RunRecord
@@ -21,7 +23,6 @@ from testbed.serving.cache.prefix_index import PrefixIndex
 from testbed.serving.plans.fetching import SendAhead, announced_fetch, by_sender, fetch_plan, with_fetches
 from testbed.serving.replay import NotReplayable, plans_of
 from testbed.serving.system import ServingSystem
-from testbed.simulation.run import SimulatedRun
 from workers.plan import BatchPlan, FetchPlan
 
 S = 1_000_000_000
@@ -92,12 +93,21 @@ def test_s1_that_the_queue_hides_is_not_waited_for(policy: str) -> None:
     assert ttft_early == ttft_late - 1.28 * S
 
 
-def test_a_fetch_is_a_batch_of_its_own_that_departs_with_the_batch_of_its_request() -> None:
-    run = SimulatedRun(serving(*one_in_the_queue(2, T + 5 * S), early=True), lambda progress: None)
-    record = run.run()
+def test_a_fetch_is_a_batch_of_its_own_that_departs_with_the_batch_of_its_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    schedulers: list[Scheduler] = []
+
+    def made(*given: Any, **named: Any) -> Scheduler:
+        schedulers.append(Scheduler(*given, **named))
+        return schedulers[-1]
+
+    monkeypatch.setattr("testbed.simulation.run.Scheduler", made)
+    record = played(serving(*one_in_the_queue(2, T + 5 * S), early=True))
     assert {flow.batch for flow in s1(record)} == {"p1.f3"}
     assert queued_request(record).batch == "p1.b1"
-    assert dict(run._scheduler.view.batches) == {}
+    (scheduler,) = schedulers
+    assert dict(scheduler.view.batches) == {}
 
 
 def test_layer_by_layer_each_layer_waits_for_its_own_s1() -> None:

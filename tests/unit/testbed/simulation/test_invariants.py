@@ -33,6 +33,7 @@ def judged(invariants: Invariants, **changed: object) -> Fidelity:
         "completed": 1,
         "owed": {"a": 1_000},
         "now_ns": 1_000,
+        "late": 0,
     }
     return invariants.judge(**(facts | changed))  # type: ignore[arg-type]
 
@@ -51,7 +52,7 @@ def test_a_run_that_keeps_them_all() -> None:
 
 @pytest.mark.parametrize(
     ("number", "changed"),
-    [(1, {"ended": 0}), (2, {"completed": 0}), (3, {"owed": {"a": 1_001}})],
+    [(1, {"ended": 0}), (2, {"completed": 0}), (3, {"owed": {"a": 1_001}}), (8, {"late": 1})],
 )
 def test_what_is_counted_at_the_end(number: int, changed: dict[str, object]) -> None:
     _, invariants = played()
