@@ -46,6 +46,7 @@ from controller.protocol import (
 from controller.scheduler import Scheduler
 from controller.spec import read_spec
 from controller.switches import Switches
+from controller.units import NS_PER_S
 
 COORDINATOR = "coordinator"
 """Name of the downlink to the coordinator: `Status`, `Log`, `BatchKnown` and `Trouble` go there."""
@@ -68,7 +69,7 @@ class ShellConfig(msgspec.Struct, frozen=True, kw_only=True):
     openflow_port: int
 
 
-class _Desk:
+class _Shell:
     """The ZeroMQ side: reads messages, gives them to the dispatcher and carries out its actions."""
 
     def __init__(self, of: ofcompat.OpenFlow, config: ShellConfig) -> None:
@@ -146,7 +147,7 @@ class _Desk:
         if due is None or self._zero_wall_ns is None:
             return 0.1
         wall_ns = time.monotonic_ns()
-        return min(0.1, max(0.0, (due - self._now_ns(wall_ns)) * self._dilation / 1e9))
+        return min(0.1, max(0.0, (due - self._now_ns(wall_ns)) * self._dilation / NS_PER_S))
 
     def _tick_if_due(self) -> None:
         due = self._dispatcher.next_tick_ns()
@@ -221,8 +222,8 @@ class _Desk:
         )
 
 
-def _application(of: ofcompat.OpenFlow, desk: _Desk) -> Any:
-    """The Ryu application class: four handlers that pass events to `desk`."""
+def _application(of: ofcompat.OpenFlow, shell: _Shell) -> Any:
+    """The Ryu application class: four handlers that pass events to `shell`."""
     set_ev_cls = of.handler.set_ev_cls
     events = of.events
 
@@ -231,28 +232,28 @@ def _application(of: ofcompat.OpenFlow, desk: _Desk) -> Any:
 
         @set_ev_cls(events.EventOFPSwitchFeatures, of.handler.CONFIG_DISPATCHER)  # type: ignore[untyped-decorator]
         def on_features(self, event: Any) -> None:
-            with desk.errors_told(), desk.lock:
-                desk.switches.connected(event.msg.datapath)
+            with shell.errors_told(), shell.lock:
+                shell.switches.connected(event.msg.datapath)
 
         @set_ev_cls(events.EventOFPStateChange, of.handler.DEAD_DISPATCHER)  # type: ignore[untyped-decorator]
         def on_lost(self, event: Any) -> None:
-            with desk.errors_told(), desk.lock:
-                desk.switches.lost(event.datapath)
+            with shell.errors_told(), shell.lock:
+                shell.switches.lost(event.datapath)
 
         @set_ev_cls(
             events.EventOFPBarrierReply,
             [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER],
         )  # type: ignore[untyped-decorator]
         def on_barrier(self, event: Any) -> None:
-            with desk.errors_told():
-                desk.barrier_replied(event.msg.datapath, event.msg.xid)
+            with shell.errors_told():
+                shell.barrier_replied(event.msg.datapath, event.msg.xid)
 
         @set_ev_cls(
             events.EventOFPErrorMsg,
             [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER],
         )  # type: ignore[untyped-decorator]
         def on_error(self, event: Any) -> None:
-            desk.trouble(
+            shell.trouble(
                 f"switch {event.msg.datapath.id:#x} refused a message:"
                 f" type {event.msg.type}, code {event.msg.code}"
             )
@@ -267,13 +268,13 @@ def main(path: str) -> None:
     with open(path, "rb") as file:
         config = msgspec.msgpack.decode(file.read(), type=ShellConfig)
     of.configure(host=config.openflow_host, port=config.openflow_port)
-    desk = _Desk(of, config)
+    shell = _Shell(of, config)
     manager = of.app_manager.AppManager.get_instance()
     manager.load_apps([of.handler_app])
-    application = _application(of, desk)
+    application = _application(of, shell)
     manager.applications_cls[application.__name__] = application
     services = manager.instantiate_apps(**manager.create_contexts())
-    services.append(of.hub.spawn(desk.serve))
+    services.append(of.hub.spawn(shell.serve))
     of.hub.joinall(services)
 
 

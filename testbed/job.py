@@ -154,6 +154,10 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     mlu_base: float = 4.0  # E
     recheck_ns: int = 5_000_000  # how often S3 is judged again once compute is over
 
+    def defaults(self) -> dict[str, int | float | str | bool]:
+        """The options by name, as `controller.spec.read_spec` takes them."""
+        return msgspec.structs.asdict(self)
+
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     device: Device

@@ -8,6 +8,7 @@ from controller.protocol import Completion, FlowProgress
 from controller.protocol import encode as encode_up
 from workers.clock import Clock
 from workers.decode import DecodeDesk
+from workers.first_tokens import ByConductor, ByFirstToken, ByLayer, awaited
 from workers.lanes import Header
 from workers.protocol import Arrived, ProgressMark, ReceivedFlow, encode
 from workers.recorder import Recorder
@@ -44,14 +45,15 @@ class Arrivals:
         now_ns = self._clock.now_ns()
         self._recorder.received.append(ReceivedFlow(id=header.flow, finish_ns=now_ns, verified=verified))
         self._controller.send(encode_up(Completion(flow=header.flow)))
-        if header.request is None:
-            self._coordinator.send(encode(Arrived(flow=header.flow)))
-        elif stage is Stage.P2D:
-            self._desk.arrived(header.request, now_ns)
-        else:
-            with self._changed:
-                self._fetched.add(header.flow)
-                self._changed.notify_all()
+        match awaited(stage, header.request):
+            case ByConductor():
+                self._coordinator.send(encode(Arrived(flow=header.flow)))
+            case ByFirstToken(request=request):
+                self._desk.arrived(request, now_ns)
+            case ByLayer():
+                with self._changed:
+                    self._fetched.add(header.flow)
+                    self._changed.notify_all()
 
     def take(self, flows: Iterable[str]) -> None:
         """Wait until all these S1 flows are here, then forget them."""

@@ -2,6 +2,8 @@
 
 import time
 
+from controller.units import NS_PER_S
+
 
 class Clock:
     """Until `start`, model time stands at 0. `late_ms` is how late each timed wait ended, in wall ms."""
@@ -29,7 +31,7 @@ class Clock:
 
     def wait_for(self, seconds: float) -> None:
         """Wait for `seconds` of model time."""
-        self._wait_until_wall(time.monotonic_ns() + round(seconds * self._dilation * 1e9))
+        self._wait_until_wall(time.monotonic_ns() + round(seconds * self._dilation * NS_PER_S))
 
     def wait_until(self, model_ns: int) -> None:
         """Wait until model time `model_ns`; return at once if it has passed.
@@ -43,5 +45,5 @@ class Clock:
     def _wait_until_wall(self, wall_ns: int) -> None:
         left_ns = wall_ns - time.monotonic_ns()
         if left_ns > 0:
-            time.sleep(left_ns / 1e9)
+            time.sleep(left_ns / NS_PER_S)
             self.late_ms.append((time.monotonic_ns() - wall_ns) / 1e6)

@@ -1,8 +1,30 @@
-"""What a first token waits for: all KV of its request at the decode worker. Pure, for every fabric."""
+"""What waits for a transfer, and for a first token all KV of its request. Pure, for every fabric."""
 
 from typing import NamedTuple
 
+from controller.flow import Stage
 from workers.plan import RequestPlan
+
+
+class ByConductor(NamedTuple):
+    """The conductor waits for the transfer: a micro flow, or one of background decoding."""
+
+
+class ByLayer(NamedTuple):
+    """A layer at the receiver waits for the transfer."""
+
+
+class ByFirstToken(NamedTuple):
+    """The first token of `request` waits for the transfer."""
+
+    request: int
+
+
+def awaited(stage: Stage, request: int | None) -> ByConductor | ByLayer | ByFirstToken:
+    """What waits for a transfer of `stage` between two ranks, with KV of `request` if it is of one."""
+    if request is None:
+        return ByConductor()
+    return ByFirstToken(request) if stage is Stage.P2D else ByLayer()
 
 
 class Delivered(NamedTuple):

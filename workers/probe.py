@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from controller.units import NS_PER_S
 from workers.protocol import Probed, ProbeSpec, encode
 from workers.wire import Outbox
 
@@ -39,7 +40,7 @@ class ProbeEnd:
             chunks = max(2, wire_bytes // _CHUNK_BYTES)
             buffers = [torch.zeros(_CHUNK_BYTES, dtype=torch.uint8) for _ in range(chunks)]
             if self._sends:
-                time.sleep(max(0.0, (at_wall_ns - time.monotonic_ns()) / 1e9))
+                time.sleep(max(0.0, (at_wall_ns - time.monotonic_ns()) / NS_PER_S))
                 for work in [self._group.send([buffer], 1, 0) for buffer in buffers]:
                     work.wait()
             else:
@@ -53,7 +54,7 @@ class ProbeEnd:
         first_wall_ns = time.monotonic_ns()
         for work in works[1:]:
             work.wait()
-        seconds = (time.monotonic_ns() - first_wall_ns) / 1e9
+        seconds = (time.monotonic_ns() - first_wall_ns) / NS_PER_S
         self._coordinator.send(
             encode(
                 Probed(

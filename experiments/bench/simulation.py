@@ -17,6 +17,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from controller.units import NS_PER_S
 from experiments.bench.simulation_cases import CASES, GROWTH, Case
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
@@ -97,7 +98,7 @@ def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ())
         policy=policy,
         wall_s=wall_s,
         cpu_s=cpu_s,
-        simulated_s=record.duration_ns / 1e9,
+        simulated_s=record.duration_ns / NS_PER_S,
         tasks=int(facts["messages"]) + computed,
         events=int(facts["events"]),
         flows=len(record.flows),

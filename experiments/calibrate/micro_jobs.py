@@ -135,7 +135,7 @@ def collective_job(link_mbps: float, members: int, policy: str) -> Job:
             blocks=(),
             block_tokens=1,
             slo_ns=_FOREVER_NS,
-            unloaded_ns=10**9,
+            unloaded_ns=NS_PER_S,
         )
         for number in range(BATCHES)
     )

@@ -7,6 +7,7 @@ from typing import Final
 import pyarrow.compute as pc
 
 from controller.flow import Decision
+from controller.units import NS_PER_S
 from experiments.report.markup import Markup, html, keyed, table
 from experiments.report.series import Series
 from experiments.results.levels import decisions_by_flow
@@ -49,9 +50,9 @@ def slowest(series: Sequence[Series]) -> Markup:
                     one.named,
                     row.request,
                     _bar(parts, longest),
-                    duration((row.ttft_ns or 0) / 1e9),
+                    duration((row.ttft_ns or 0) / NS_PER_S),
                     f"{_over_slo(row):.2f}",
-                    *(duration(part[0] / 1e9) for part in parts),
+                    *(duration(part[0] / NS_PER_S) for part in parts),
                 )
             )
         rows += [
@@ -114,7 +115,7 @@ def _climbers(one: Series) -> list[str]:
 
 def _example(one: Series, flow: FlowRow, decisions: Sequence[Decision]) -> Sequence[object]:
     steps = "<br>".join(
-        f"<span class=n>{html(duration((d.time_ns - flow.submit_ns) / 1e9))}</span> "
+        f"<span class=n>{html(duration((d.time_ns - flow.submit_ns) / NS_PER_S))}</span> "
         f"<b>{d.level_to.name}</b> {html(d.reason)}"
         for d in decisions
     )
@@ -124,5 +125,5 @@ def _example(one: Series, flow: FlowRow, decisions: Sequence[Decision]) -> Seque
         flow.stage.value,
         Markup(steps),
         f"{flow.size_bytes / 1e6:.2f} MB",
-        duration((flow.finish_ns - flow.submit_ns) / 1e9),
+        duration((flow.finish_ns - flow.submit_ns) / NS_PER_S),
     )

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 from controller.flow import Level
+from controller.units import NS_PER_S
 from experiments.report.chart import TIME_BINS, draw_stack, figure_style, level_legend_above, new_figure, svg
 from experiments.report.series import Series
 from experiments.results.link_rates import link_rates
@@ -120,7 +121,7 @@ def _link_load(one: Series, ports: Sequence[str]) -> LinkLoad:
     gbps = {}
     samples = one.tables.links.where(port=ports)
     for port, rate in link_rates(samples, one.bytes_scale).items():
-        seconds = rate.time_ns / 1e9
+        seconds = rate.time_ns / NS_PER_S
         sent = np.vstack((np.zeros(len(Level)), np.cumsum(rate.bps.T * np.diff(seconds), axis=1).T))
         at_edges = np.array([np.interp(edges, seconds, sent[:, level]) for level in Level])
         gbps[port] = np.diff(at_edges, axis=1) / np.diff(edges) / 1e9

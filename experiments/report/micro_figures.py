@@ -38,18 +38,18 @@ def timeline_figure(series: Sequence[Series]) -> str:
     for axes, one, flows in zip(panels, series, shown_of, strict=True):
         decisions = decisions_by_flow(one.tables.decisions.where(flow=[flow.id for flow in flows]))
         for y, flow in enumerate(flows):
-            axes.plot([flow.submit_ns / 1e9, flow.permit_ns / 1e9], [y, y], linewidth=1.0)
+            axes.plot([flow.submit_ns / NS_PER_S, flow.permit_ns / NS_PER_S], [y, y], linewidth=1.0)
             for period in level_periods(flow, decisions.get(flow.id, ())):
                 shown.add(period.level)
                 axes.barh(
                     y,
-                    (period.end_ns - period.start_ns) / 1e9,
-                    left=period.start_ns / 1e9,
+                    (period.end_ns - period.start_ns) / NS_PER_S,
+                    left=period.start_ns / NS_PER_S,
                     height=0.62,
                     color=LEVEL_COLOURS[period.level],
                 )
             if flow.deadline_ns is not None:
-                axes.plot([flow.deadline_ns / 1e9], [y], marker="|", markersize=11, linestyle="")
+                axes.plot([flow.deadline_ns / NS_PER_S], [y], marker="|", markersize=11, linestyle="")
         axes.set_yticks(range(len(flows)), [flow.id for flow in flows])
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
@@ -78,7 +78,7 @@ def received_figure(series: Sequence[Series]) -> str:
         for flow in sorted(points):
             line = sorted(points[flow])
             axes.plot(
-                [time / 1e9 for time, _ in line],
+                [time / NS_PER_S for time, _ in line],
                 [received / 1e6 for _, received in line],
                 color=colour_of.get(flow),
                 linewidth=1.6,

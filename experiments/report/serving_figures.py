@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from controller.flow import Level, Stage
-from controller.units import NS_PER_MS
+from controller.units import NS_PER_MS, NS_PER_S
 from experiments.report.chart import (
     STAGE_TITLES,
     TIME_BINS,
@@ -38,13 +38,13 @@ def ttft_figure(series: Sequence[Series]) -> str:
     for one in series:
         rows = [row for row in one.requests if row.ttft_ns is not None]
         total = len(one.requests)
-        ttft_s = [row.ttft_ns / 1e9 for row in rows if row.ttft_ns is not None]
+        ttft_s = [row.ttft_ns / NS_PER_S for row in rows if row.ttft_ns is not None]
         ratio = [row.ttft_ns / row.slo_ns for row in rows if row.ttft_ns is not None and row.slo_ns]
         draw_cdf(left, ttft_s, label=one.label, colour=one.colour, total=total)
         draw_cdf(right, ratio, label=one.label, colour=one.colour, total=total)
     budgets = {row.slo_ns for one in series for row in one.requests}
     if len(budgets) == 1:
-        draw_mark(left, budgets.pop() / 1e9, "SLO")
+        draw_mark(left, budgets.pop() / NS_PER_S, "SLO")
     draw_mark(right, 1.0, "SLO")
     left.set(xlabel="TTFT (s)", ylabel="share of arrived requests")
     right.set(xlabel="TTFT / SLO")
@@ -62,7 +62,7 @@ def arrivals_figure(series: Sequence[Series]) -> str:
     for one in series:
         done = [r for r in one.requests if r.ttft_ns is not None and r.slo_ns]
         axes.scatter(
-            [r.arrival_ns / 1e9 for r in done],
+            [r.arrival_ns / NS_PER_S for r in done],
             [r.ttft_ns / r.slo_ns for r in done if r.ttft_ns is not None],
             s=12,
             color=one.colour,
@@ -71,7 +71,7 @@ def arrivals_figure(series: Sequence[Series]) -> str:
             label=one.label,
             rasterized=len(done) > 1000,
         )
-        lost = [r.arrival_ns / 1e9 for r in one.requests if r.ttft_ns is None]
+        lost = [r.arrival_ns / NS_PER_S for r in one.requests if r.ttft_ns is None]
         axes.scatter(lost, [top] * len(lost), s=22, marker="x", color=one.colour)
     axes.axhline(1.0, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.set(xlabel="arrival (s)", ylabel="TTFT / SLO", ylim=(0, top * 1.06))
@@ -166,7 +166,7 @@ def active_flows(one: Series, edges: FloatArray) -> FloatArray:
 
 def _ramp(times_ns: Sequence[int], at: FloatArray) -> FloatArray:
     """The sum of max(0, t - time) over all times, in seconds, at each t of `at`."""
-    times = np.sort(np.asarray(times_ns, dtype=np.float64)) / 1e9
+    times = np.sort(np.asarray(times_ns, dtype=np.float64)) / NS_PER_S
     before = np.searchsorted(times, at)
     sums = np.concatenate(([0.0], np.cumsum(times)))
     result: FloatArray = before * at - sums[before]

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from controller.units import NS_PER_S
 from experiments.resolve.cluster import nic_bps
 from experiments.resolve.work import capacity_rps
 from experiments.scenario.scenario import Scenario
@@ -61,9 +62,9 @@ def _serving_dilation(
     requests: Sequence[Request], *, layers: int, capacity_rps: float, wall_s: float
 ) -> float:
     """Return wall seconds per model second for `requests`, which have their unloaded TTFT."""
-    last_s = max(r.arrival_ns for r in requests) / 1e9
+    last_s = max(r.arrival_ns for r in requests) / NS_PER_S
     busy_s = len(requests) / (_ATTAINABLE * capacity_rps)
-    unloaded_s = statistics.median(r.unloaded_ns for r in requests) / 1e9
+    unloaded_s = statistics.median(r.unloaded_ns for r in requests) / NS_PER_S
     duration_s = max(last_s + 2 * unloaded_s, busy_s)
     return _rounded_up(max(wall_s / duration_s, LAYER_WALL_S * layers / unloaded_s))
 
@@ -78,7 +79,7 @@ def _flows_dilation(
         path = topology.paths(placement.node_of(transfer.src), placement.node_of(transfer.dst))[0]
         for port in path:
             due[port] = due.get(port, 0.0) + transfer.size_bytes * 8 / topology.link(port).bps
-    duration_s = max(flow.start_ns for flow in flows) / 1e9 + max(due.values())
+    duration_s = max(flow.start_ns for flow in flows) / NS_PER_S + max(due.values())
     return _rounded_up(max(1.0, wall_s / duration_s))
 
 

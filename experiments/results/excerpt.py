@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.flow import Decision, PortId
+from controller.units import NS_PER_S
 from experiments.results.levels import decisions_by_flow
 from experiments.results.link_rates import LinkRate, link_rates
 from testbed.job import Scale
@@ -68,7 +69,7 @@ def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt
     parts = []
     if until_ns is not None:
         parts.append(
-            f"what began in the first {until_ns / 1e9:.6g} s of {record.duration_ns / 1e9:.6g} s:"
+            f"what began in the first {until_ns / NS_PER_S:.6g} s of {record.duration_ns / NS_PER_S:.6g} s:"
             f" {len(requests)} of {len(record.requests)} requests, {len(shown)} of {len(record.flows)} flows,"
             f" {len(shown_spans)} of {len(record.spans)} spans"
         )

@@ -69,7 +69,7 @@ def trace_events(shown: Excerpt) -> Iterator[Event]:
     yield from _link_events(shown)
 
 
-def write_trace(path: Path, events: Iterable[Event], *, title: str, only: str | None = None) -> None:
+def write_timeline(path: Path, events: Iterable[Event], *, title: str, only: str | None = None) -> None:
     """Write the trace, one event per line: a trace can have 200,000, and `grep` should work on it."""
     about = {"title": title, "time": "model time"}
     if only is not None:

@@ -21,7 +21,7 @@ from experiments.results.excerpt import excerpt
 from experiments.results.folder_names import folder_names
 from experiments.results.measures import measure
 from experiments.results.parquet import write_tables
-from experiments.results.perfetto import trace_events, write_trace
+from experiments.results.perfetto import trace_events, write_timeline
 from experiments.results.provenance import timing, versions
 from experiments.results.summary import Summary, summarise
 from testbed.job import Scale
@@ -74,7 +74,7 @@ def write_run(
         shown = excerpt(record, scale)
         with replacing(folder / "trace.json") as temporary:
             title = f"{scenario}: {record.policy}"
-            write_trace(temporary, trace_events(shown), title=title, only=shown.only)
+            write_timeline(temporary, trace_events(shown), title=title, only=shown.only)
         if shown.only is not None:
             told.append(f"trace.json of {record.policy} shows only {shown.only}")
     summary = summarise(

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from controller.policies.fault import policy_fault
 from experiments.resolve.jobs import resolve
 from experiments.results.code import code_version, file_digests
@@ -21,7 +19,6 @@ from testbed.fabric import Fabric, FabricUnavailable, RunFailed, RunProgress
 from testbed.fabrics import missing_of
 from testbed.job import Job
 from testbed.record import RunRecord
-from testbed.serving.decoding import with_last_tokens
 
 RunListener = Callable[[str, RunProgress], None]
 """Called with the policy that runs and its progress."""
@@ -110,7 +107,6 @@ def run_job(fabric: Fabric, job: Job, progress: Callable[[RunProgress], None]) -
         if fault is None:
             raise
         raise RunFailed(fault) from error
-    record = msgspec.structs.replace(record, requests=with_last_tokens(job, record.requests))
     if len(record.requests) != len(job.requests):
         raise RunFailed(
             f"{job.policy}: {len(job.requests)} requests arrived, {len(record.requests)} were accounted for"

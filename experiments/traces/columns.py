@@ -77,7 +77,7 @@ def read_columns(
     tick_ns = ticks.tick_of(stamped) if spread_ticks else None
     if tick_ns is not None:
         stamped = ticks.spread(stamped, tick_ns, seed)
-        notes.append(f"arrivals spread inside the trace's {tick_ns / 1e9:.1f} s tick")
+        notes.append(f"arrivals spread inside the trace's {tick_ns / NS_PER_S:.1f} s tick")
     taken = np.array(stamped[skip:until], dtype=np.int64)
     return Columns(
         time_ns=taken - taken[0],

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from controller.units import NS_PER_S
 from experiments.errors import UserError
 from experiments.trace_formats import ticks
 from experiments.trace_formats.formats import READERS, TraceFormat
@@ -107,7 +108,7 @@ def _arrivals(times: "array[int]", spread_ticks: bool, seed: int) -> tuple[list[
     if tick_ns is None:
         return stamped, None
     spread = ticks.spread(stamped, tick_ns, seed)
-    return spread, f"arrivals spread inside the trace's {tick_ns / 1e9:.1f} s tick"
+    return spread, f"arrivals spread inside the trace's {tick_ns / NS_PER_S:.1f} s tick"
 
 
 def _check_column(reader: Reader, format: TraceFormat, path: Path, column: str | None) -> None:

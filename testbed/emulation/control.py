@@ -44,11 +44,10 @@ class ControllerProcess:
 
     def __init__(self, job: Job, wiring: Wiring, directory: Path) -> None:
         endpoints = Endpoints(directory)
-        scheduler = job.scheduler
         config = ShellConfig(
             wiring=wiring,
             policy=job.policy,
-            policy_defaults={field: getattr(scheduler, field) for field in scheduler.__struct_fields__},
+            policy_defaults=job.scheduler.defaults(),
             uplink=endpoints.to_controller,
             downlinks={
                 COORDINATOR: endpoints.from_controller(COORDINATOR),

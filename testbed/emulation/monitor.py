@@ -6,6 +6,7 @@ import time
 import msgspec
 
 from controller.flow import PortId
+from controller.units import NS_PER_S
 from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
 from testbed.fabric import RunFailed
@@ -105,7 +106,7 @@ class LinkMonitor:
         time.sleep(_SHOT_S)
         second_ns = time.monotonic_ns()
         second = self._sampler.sample_one(device)
-        seconds = (second_ns - first_ns) / 1e9  # both readings follow their timestamps by the same delay
+        seconds = (second_ns - first_ns) / NS_PER_S  # both readings follow their timestamps by the same delay
         if backlog_s(port, first) > seconds:
             self.busy.append(
                 BusyShot(

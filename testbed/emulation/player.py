@@ -9,6 +9,7 @@ import zmq
 
 from controller.flow import Transfer
 from controller.protocol import BatchKnown
+from controller.units import NS_PER_S
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import RunFailed, RunProgress
@@ -53,7 +54,7 @@ def _longest_s(job: Job) -> float:
     if job.flows:
         slowest_bps = min(link.bps for link in job.topology.links)
         return sum(flow.transfer.size_bytes for flow in job.flows) * 8 / slowest_bps
-    return 20 * max((r.unloaded_ns for r in job.requests), default=0) / 1e9
+    return 20 * max((r.unloaded_ns for r in job.requests), default=0) / NS_PER_S
 
 
 class Player:
@@ -124,7 +125,7 @@ class Player:
         return round(wall_ns / self._job.scale.time_dilation)
 
     def _wall_until(self, model_ns: int) -> float:
-        return (model_ns - self._now_ns()) * self._job.scale.time_dilation / 1e9
+        return (model_ns - self._now_ns()) * self._job.scale.time_dilation / NS_PER_S
 
     def _due_ns(self) -> int | None:
         """Model time at which the conductor or a micro flow acts next without being told; None if neither."""

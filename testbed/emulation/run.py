@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from controller.units import NS_PER_S
 from testbed.emulation import network, ovs
 from testbed.emulation.collect import collect
 from testbed.emulation.control import ControllerProcess
@@ -57,7 +58,7 @@ class EmulatedRun:
         probes = ranks.probe(net)
         monitor = LinkMonitor(net)
         cpu = CpuMeter()
-        zero_wall_ns = time.monotonic_ns() + round(_START_MARGIN_S * 1e9)
+        zero_wall_ns = time.monotonic_ns() + round(_START_MARGIN_S * NS_PER_S)
         controller.start_clock(zero_wall_ns, job.scale.time_dilation)
         ranks.start_clock(zero_wall_ns)
         monitor.start(zero_wall_ns, job.scale.time_dilation)

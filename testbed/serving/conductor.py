@@ -14,7 +14,7 @@ from controller.flow import Batch, Transfer
 from controller.pace import Pace
 from testbed.job import Job, MicroFlow, Request
 from testbed.record import CacheRow, RequestRow
-from testbed.serving.decoding import BackgroundSteps
+from testbed.serving.decoding import BackgroundSteps, with_last_tokens
 from testbed.serving.plans.fetching import SendAhead, announced_fetch
 from testbed.serving.plans.outlook import announced
 from testbed.serving.replay import PlannedBatches
@@ -230,7 +230,7 @@ class ServingConductor(Conductor):
     def request_rows(
         self, pruned: Mapping[str, int], ended_pruned: Collection[str]
     ) -> tuple[RequestRow, ...]:
-        return tuple(
+        rows = [
             request_row(
                 request,
                 self._stories[request.id],
@@ -238,7 +238,8 @@ class ServingConductor(Conductor):
                 ended_pruned=str(request.id) in ended_pruned,
             )
             for request in self._job.requests
-        )
+        ]
+        return with_last_tokens(self._job, rows)
 
     def caches(self) -> tuple[CacheRow, ...]:
         return self._system.caches()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from controller.units import NS_PER_S
 from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
@@ -42,7 +43,7 @@ class SloTarget(msgspec.Struct, frozen=True, kw_only=True):
         """The SLO, in ns, of a request whose unloaded TTFT is `unloaded_ns`."""
         if self.multiple is not None:
             return round(self.multiple * unloaded_ns)
-        return round((self.absolute_s or 0.0) * 1e9)
+        return round((self.absolute_s or 0.0) * NS_PER_S)
 
 
 def ideal_reuse_tokens(requests: Sequence[Request]) -> dict[int, int]:
@@ -121,7 +122,7 @@ def unloaded_ttft_ns(
     )
     busiest_s = drain_s(whole, topology)
     ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens)
-    return round(ttft_s * 1e9)
+    return round(ttft_s * NS_PER_S)
 
 
 def with_slos(

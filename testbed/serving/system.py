@@ -166,7 +166,7 @@ class ServingSystem:
 
     def describe(self) -> str:
         """Number of requests in each phase, in words."""
-        return ", ".join(f"{count} {phase.value}" for phase, count in self._count.items())
+        return ", ".join(f"{count} {phase.value}" for phase, count in self.counts().items())
 
     def _unit_of(self, batch_id: str) -> tuple[str, _Unit]:
         for name, unit in self._units.items():

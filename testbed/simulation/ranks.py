@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from controller.flow import Stage, Transfer
+from controller.flow import Transfer
 from controller.units import NS_PER_S
 from testbed.job import Job
 from testbed.record import SpanRow
@@ -13,7 +13,7 @@ from testbed.simulation.agenda import Agenda
 from testbed.simulation.collectives import Collectives, Proceed
 from testbed.simulation.transport import Transport
 from testbed.spool import Spool
-from workers.first_tokens import Delivered, Deliveries
+from workers.first_tokens import ByConductor, ByFirstToken, ByLayer, Delivered, Deliveries, awaited
 from workers.plan import BatchPlan, Compute, FetchPlan, LayerPlan
 from workers.spans import SpanKind
 
@@ -73,13 +73,15 @@ class SimulatedRanks:
                 self._s1_missing[key] = self._s1_missing.get(key, 0) + 1
 
     def post(self, transfer: Transfer) -> None:
-        """Submit `transfer`. What its arrival means depends on what it carries."""
-        if transfer.request is None:
-            self._transport.post(transfer, partial(self._reports.arrived, transfer.id))
-        elif transfer.stage is Stage.KV_REUSE:
-            self._transport.post(transfer, partial(self._fetched, _s1(transfer)))
-        else:
-            self._transport.post(transfer, partial(self._delivered, transfer.request))
+        """Submit `transfer`. Whatever waits for it goes on when it has arrived."""
+        match awaited(transfer.stage, transfer.request):
+            case ByConductor():
+                done = partial(self._reports.arrived, transfer.id)
+            case ByFirstToken(request=request):
+                done = partial(self._delivered, request)
+            case ByLayer():
+                done = partial(self._fetched, _s1(transfer))
+        self._transport.post(transfer, done)
 
     def run(self, plan: BatchPlan) -> None:
         """Hand `plan` to its ranks."""

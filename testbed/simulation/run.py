@@ -34,8 +34,7 @@ class SimulatedRun:
         self._job = job
         self._progress = progress
         self._begun = self._reported = time.monotonic()
-        options = {name: getattr(job.scheduler, name) for name in job.scheduler.__struct_fields__}
-        spec = read_spec(job.policy, **options)
+        spec = read_spec(job.policy, **job.scheduler.defaults())
         self._agenda = Agenda()
         ports = {link.id: link.bps for link in job.topology.links}
         overheads = job.simulation.overheads

@@ -8,8 +8,8 @@ from testbed.simulation.connections import Route
 from testbed.simulation.links.network import Place, StreamId
 
 Done = Callable[[], None]
-Arrived = Callable[[int], None]
-Message = tuple[int, int, Arrived | None, int]
+OnArrival = Callable[[int], None]
+SentMessage = tuple[int, int, OnArrival | None, int]
 """A peer (-1: all of a group), bytes for it, what to call when they have arrived, and nanoseconds that they
 take in addition to their time on the links."""
 
@@ -47,7 +47,7 @@ class Sending(Claim[SimulatedLane]):
         self.done = done
         self.routes: Mapping[int, Route] = {}
         self.permit_ns: int | None = None
-        self.streams: dict[StreamId, Message] = {}
+        self.streams: dict[StreamId, SentMessage] = {}
         self.owed = self.unsent = transfer.size_bytes
         self.in_step = 1.0
         self.lane_ns = submit_ns

@@ -14,6 +14,7 @@ from controller.admission import Admission, Orders
 from controller.flow import Batch, Decision, Flow, PortId, Stage, Transfer
 from controller.lanes import LanePool, lane_name
 from controller.scheduler import Scheduler
+from controller.units import NS_PER_S
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts, Pair
 from testbed.record import FlowRow
@@ -23,7 +24,7 @@ from testbed.simulation.connections import Connections, Route
 from testbed.simulation.invariants import Invariants
 from testbed.simulation.links.network import FluidNetwork, StreamId
 from testbed.simulation.overheads import Bursts, all_to_all_caps, connections_beside
-from testbed.simulation.sending import Arrived, Done, Message, Sending, SimulatedLane, submission
+from testbed.simulation.sending import Done, OnArrival, Sending, SentMessage, SimulatedLane, submission
 from testbed.simulation.shares import Shares
 from testbed.spool import Spool
 from workers.plan import Collective, CollectiveKind
@@ -156,7 +157,7 @@ class Transport:
         sending.in_step = size / largest
         self._owner[stream] = sending
 
-    def send(self, sending: Sending, messages: Messages, arrived: Arrived | None) -> None:
+    def send(self, sending: Sending, messages: Messages, arrived: OnArrival | None) -> None:
         """Hand over bytes of a flow: `messages` has peers, and the bytes for each."""
         now_ns = self._agenda.now_ns
         if sending.permit_ns is not None and sending.permit_ns > now_ns:
@@ -192,7 +193,7 @@ class Transport:
     def finished(self, streams: Sequence[StreamId]) -> None:
         """These streams have ended. A flow is complete when all its bytes have arrived."""
         now_ns = self._agenda.now_ns
-        ended: list[tuple[Sending, Message]] = []
+        ended: list[tuple[Sending, SentMessage]] = []
         for stream in streams:  # all of them first, because their ids are used again
             sending = self._owner.pop(stream)
             ended.append((sending, sending.streams.pop(stream)))
@@ -264,7 +265,7 @@ class Transport:
         return sending
 
     def _busy_s(self, port: PortId) -> float:
-        return self._network.busy_ns(self._agenda.now_ns, port) / 1e9
+        return self._network.busy_ns(self._agenda.now_ns, port) / NS_PER_S
 
     def _pool(self, stage: Stage, src: int, dst: int) -> _Pool:
         key = (stage, src, dst)
@@ -304,7 +305,7 @@ class Transport:
             self.send(sending, ((dst, sending.transfer.size_bytes),), None)
         self._move_all(orders.lent)
 
-    def _through(self, sending: Sending, message: Message) -> None:
+    def _through(self, sending: Sending, message: SentMessage) -> None:
         peer, size, arrived, _ = message
         sending.owed -= size
         if arrived is not None:

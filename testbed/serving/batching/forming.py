@@ -6,6 +6,7 @@ The order of a queue is up to `testbed.serving.batching.rules`.
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from controller.units import NS_PER_S
 from testbed.job import Job, Request
 from testbed.serving.plans.idle_network import layer_s
 from testbed.serving.plans.steps import ReplicaWork, slowest_stage, step_options, unit_steps
@@ -74,7 +75,7 @@ def token_ns(job: Job) -> float:
     batch_s = slowest_stage(
         alike, lambda group: len(group.layers) * layer_s(group.steps, job.placement, job.topology)
     )
-    return batch_s * 1e9 / (share * len(replicas))
+    return batch_s * NS_PER_S / (share * len(replicas))
 
 
 class Part(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable
 
+from controller.units import NS_PER_S
 from testbed.job import Placement, Request
 from testbed.serving.batching.forming import by_deadline
 from testbed.serving.plans.idle_network import layer_s
@@ -50,7 +51,7 @@ def rest_ns(plan: BatchPlan, layer: int, placement: Placement, topology: Topolog
         if kind not in known:
             known[kind] = layer_s(each.steps, placement, topology)
         total_s += known[kind]
-    return total_s * 1e9
+    return total_s * NS_PER_S
 
 
 def _kind(layer: LayerPlan) -> Hashable:

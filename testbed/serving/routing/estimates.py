@@ -1,5 +1,6 @@
 """What a request would cost on a unit, in time: estimates for routers."""
 
+from controller.units import NS_PER_S
 from testbed.job import Job
 from testbed.models.gpus import compute_s
 from testbed.models.sizes import kv_bytes_per_token, score_flops
@@ -17,7 +18,7 @@ def compute_ns(job: Job, item: Assigned, token_ns: float) -> float:
     prefix = request.prompt_tokens - item.new_tokens
     flops = job.model.layers * score_flops(job.model, new_tokens=item.new_tokens, prefix_tokens=prefix)
     ranks = len(next(iter(job.placement.replicas.values()))[0])
-    return item.new_tokens * token_ns + compute_s(job.gpu, flops / ranks) * 1e9
+    return item.new_tokens * token_ns + compute_s(job.gpu, flops / ranks) * NS_PER_S
 
 
 def transfer_ns(
@@ -36,7 +37,7 @@ def transfer_ns(
     traffic = fetch_traffic(job, item, unit)
     if not traffic:
         return 0.0
-    s1_ns = max(port_bytes.seconds(traffic), default=0.0) * 1e9
+    s1_ns = max(port_bytes.seconds(traffic), default=0.0) * NS_PER_S
     exposed_ns = s1_ns - (job.model.layers - 1) / job.model.layers * min(s1_ns, hidden_ns)
     return max(0.0, exposed_ns - queue_ns) if job.serving.fetch_early else exposed_ns
 

@@ -8,7 +8,7 @@ from record_factory import micro_record, serving_record
 from result_rows import MS, flow_row, request_row, span_row
 
 from experiments.results.excerpt import excerpt
-from experiments.results.perfetto import trace_events, write_trace
+from experiments.results.perfetto import trace_events, write_timeline
 from testbed.job import Scale
 from testbed.record import FlowRow, LinkSample
 
@@ -82,6 +82,6 @@ def test_of_too_many_links_those_that_carried_most_have_their_rates() -> None:
 
 
 def test_the_file_says_what_it_shows(tmp_path: Path) -> None:
-    write_trace(tmp_path / "trace.json", [], title="t", only="what began in the first second")
+    write_timeline(tmp_path / "trace.json", [], title="t", only="what began in the first second")
     about = json.loads((tmp_path / "trace.json").read_text())["otherData"]
     assert about["only"] == "what began in the first second"

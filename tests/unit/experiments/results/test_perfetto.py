@@ -10,7 +10,7 @@ from result_rows import MS, span_row
 
 from controller.flow import Level
 from experiments.results.excerpt import excerpt
-from experiments.results.perfetto import Event, nesting_lanes, trace_events, write_trace
+from experiments.results.perfetto import Event, nesting_lanes, trace_events, write_timeline
 from testbed.job import Scale
 
 SCALE = Scale(time_dilation=30, bytes_scale=0.001)
@@ -120,12 +120,12 @@ def test_a_request_shows_its_phases_and_its_deadline(serving: list[Event]) -> No
 
 
 def test_the_file_is_json_that_names_the_run(tmp_path: Path, micro: list[Event]) -> None:
-    write_trace(tmp_path / "trace.json", micro, title="two flows: mfs")
+    write_timeline(tmp_path / "trace.json", micro, title="two flows: mfs")
     trace = json.loads((tmp_path / "trace.json").read_text())
     assert trace["traceEvents"] == micro
     assert trace["otherData"]["title"] == "two flows: mfs"
 
 
 def test_a_trace_without_events_is_still_json(tmp_path: Path) -> None:
-    write_trace(tmp_path / "trace.json", [], title="nothing")
+    write_timeline(tmp_path / "trace.json", [], title="nothing")
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"] == []
