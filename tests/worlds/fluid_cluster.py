@@ -3,7 +3,8 @@
 The serving system, the plans and the scheduler are the real ones; ranks and network are idealised. Ranks
 compute for as long as the plan says. A collective ends when its last share does. Flows share the ports in
 strict priority by (level, order), and max-min fairly if these are equal. Nothing is lost, and nothing takes
-time that the plan does not name. It computes in floating point, for speed; `fluid` is exact, but has only
+time that the plan does not name. On purpose, it shares no code with the conductor, the lanes and the
+simulator, so that it can judge them. It computes in floating point, for speed; `fluid` is exact, but has only
 flows.
 """
 
