@@ -25,6 +25,20 @@ class Layout(enum.Enum):
     PACKED = "packed"
 
 
+class GroupKind(enum.Enum):
+    """What the ranks of a process group divide among them: tensors, a sequence, experts or layers."""
+
+    TENSOR = "tp"
+    SEQUENCE = "sp"
+    EXPERT = "ep"
+    PIPELINE = "pp"
+
+
+def group_name(unit: str, kind: GroupKind, number: int) -> str:
+    """The name of a unit's `number`-th process group of its kind: `p0.tp0`."""
+    return f"{unit}.{kind.value}{number}"
+
+
 class PlacementError(ValueError):
     """The ranks cannot be placed. `key` is the scenario key to change, `reason` says why."""
 
@@ -97,13 +111,16 @@ def place(
         stages = _chunks(members, per_stage)
         replicas[unit] = _replicas(stages, sp * tp)
         for kind, sets in (
-            ("tp", _chunks(members, tp)),
-            ("sp", _sequence_groups(members, sp, tp)),
-            ("ep", _chunks(members, ep)),
-            ("pp", tuple(pair for here in pairwise(stages) for pair in zip(*here, strict=True))),
+            (GroupKind.TENSOR, _chunks(members, tp)),
+            (GroupKind.SEQUENCE, _sequence_groups(members, sp, tp)),
+            (GroupKind.EXPERT, _chunks(members, ep)),
+            (
+                GroupKind.PIPELINE,
+                tuple(pair for here in pairwise(stages) for pair in zip(*here, strict=True)),
+            ),
         ):
             if sets and len(sets[0]) > 1:
-                groups |= {f"{unit}.{kind}{i}": chunk for i, chunk in enumerate(sets)}
+                groups |= {group_name(unit, kind, i): chunk for i, chunk in enumerate(sets)}
         ranks += [
             RankSpec(
                 rank=rank,

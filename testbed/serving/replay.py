@@ -5,6 +5,7 @@ the same requests, and from then on their flows cannot be compared one by one. B
 function of its events. Given the events of a run, in their order, it forms the batches of that run again.
 """
 
+import enum
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -63,6 +64,14 @@ class PlannedBatches:
         return started
 
 
+class _Event(enum.IntEnum):
+    """In the order in which a run takes them in at equal times."""
+
+    BATCH_DONE = 0
+    ARRIVAL = 1
+    FIRST_TOKEN = 2
+
+
 class NotReplayable(ValueError):
     """The batches of a run cannot be formed again from its events. The message says why."""
 
@@ -88,23 +97,23 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
         )
     requests = {request.id: request for request in job.requests}
     ends: dict[str, int] = {}
-    events: list[tuple[int, int, str, int]] = []
+    events: list[tuple[int, _Event, str, int]] = []
     for row in rows:
         if row.batch is None or row.prefill_end_ns is None or row.first_token_ns is None:
             raise NotReplayable(f"request {row.request} was not completed")
         if row.request not in requests:
             raise NotReplayable(f"request {row.request} is not one of this scenario and seed")
         ends[row.batch] = max(ends.get(row.batch, 0), row.prefill_end_ns)
-        events.append((row.arrival_ns, 1, "", row.request))
-        events.append((row.first_token_ns, 2, "", row.request))
-    events += [(end_ns, 0, batch, 0) for batch, end_ns in ends.items()]
+        events.append((row.arrival_ns, _Event.ARRIVAL, "", row.request))
+        events.append((row.first_token_ns, _Event.FIRST_TOKEN, "", row.request))
+    events += [(end_ns, _Event.BATCH_DONE, batch, 0) for batch, end_ns in ends.items()]
     system = ServingSystem(job)
     plans: list[BatchPlan | FetchPlan | Resume] = []
     for time_ns, kind, batch, request in sorted(events):
         try:
-            if kind == 0:
+            if kind is _Event.BATCH_DONE:
                 plans += system.batch_done(time_ns, batch)
-            elif kind == 1:
+            elif kind is _Event.ARRIVAL:
                 plans += system.arrive(time_ns, requests[request])
             else:
                 system.first_token(time_ns, request)

@@ -48,7 +48,7 @@ def attention_steps(stage: StageWork, layer: int, sequence: CollectiveKind) -> l
 def _ring(stage: StageWork) -> list[Step]:
     """One ring for each replica and share of the heads. New and reused KV goes round."""
     return [
-        _ring_of(stage, work, stage.group("sp", replica * stage.placement.tp + head))
+        _ring_of(stage, work, stage.sp_group(replica * stage.placement.tp + head))
         for replica, work in enumerate(stage.replicas)
         if work.new_tokens
         for head in range(stage.placement.tp)
@@ -88,7 +88,7 @@ def _ulysses(stage: StageWork) -> list[Step]:
             needs += [NOTHING] * (sp * tp)
             continue
         for head in range(tp):
-            group = stage.group("sp", replica * tp + head)
+            group = stage.sp_group(replica * tp + head)
             inputs, outputs = _ulysses_bytes(stage, work)
             there.append(_all_to_all("heads", group, tuple((size,) * sp for size in inputs)))
             back.append(_all_to_all("tokens", group, (outputs,) * sp))

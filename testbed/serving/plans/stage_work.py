@@ -10,7 +10,7 @@ from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed, step_s
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import kv_bytes_per_token_layer
-from testbed.serving.placement import stage_ranks
+from testbed.serving.placement import GroupKind, group_name, stage_ranks
 from workers.plan import CollectiveKind, Compute
 from workers.rounds import split
 
@@ -81,11 +81,16 @@ class StageWork:
         """Cached tokens, whose KV is read, in the sequence part of each rank."""
         return self._by_rank([work.cached_tokens for work in self.replicas])
 
-    def group(self, kind: str, number: int) -> str:
-        """The name of the `number`-th group of `kind` ("tp", "sp") in the stage."""
-        placement = self.placement
-        members = placement.tp if kind == "tp" else placement.sp
-        return f"{self.unit}.{kind}{self.stage * (len(self.ranks) // members) + number}"
+    def tp_group(self, number: int) -> str:
+        """The name of the stage's `number`-th tensor-parallel group."""
+        return self._group(GroupKind.TENSOR, self.placement.tp, number)
+
+    def sp_group(self, number: int) -> str:
+        """The name of the stage's `number`-th sequence-parallel group."""
+        return self._group(GroupKind.SEQUENCE, self.placement.sp, number)
+
+    def _group(self, kind: GroupKind, members: int, number: int) -> str:
+        return group_name(self.unit, kind, self.stage * (len(self.ranks) // members) + number)
 
     def compute(self, label: str, needs: Sequence[Need]) -> Compute:
         """A compute step with the `needs` of this stage's ranks. Other ranks of the unit do nothing."""

@@ -23,7 +23,7 @@ from testbed.models.sizes import (
     mlp_flops_per_token,
     mlp_weight_bytes,
 )
-from testbed.serving.placement import layers_of, stage_of
+from testbed.serving.placement import GroupKind, group_name, layers_of, stage_of
 from testbed.serving.plans.attention_steps import attention_steps
 from testbed.serving.plans.expert_steps import expert_steps
 from testbed.serving.plans.stage_work import NOTHING, PLAIN, Need, ReplicaWork, StageWork, StepOptions
@@ -192,7 +192,7 @@ def _handed_over(stage: StageWork) -> list[Step]:
     collectives: list[Step] = []
     for place, tokens in enumerate(stage.new_tokens):
         if tokens:
-            group = f"{stage.unit}.pp{first + place}"
+            group = group_name(stage.unit, GroupKind.PIPELINE, first + place)
             handed = tokens * activation_bytes_per_token(stage.model)
             collectives.append(
                 Collective(
@@ -213,8 +213,8 @@ def _all_reduces(label: str, kind: CollectiveKind, stage: StageWork) -> list[Ste
         return []
     return [
         Collective(
-            id=f"{label}.{stage.group('tp', number)}",
-            group=stage.group("tp", number),
+            id=f"{label}.{stage.tp_group(number)}",
+            group=stage.tp_group(number),
             kind=kind,
             sizes=((tokens * activation_bytes_per_token(stage.model),),),
             label=label,
