@@ -15,14 +15,17 @@ from fake_switch import FakeSwitch
 from flow_table import connection, wiring_of
 
 from controller import ofcompat
-from controller.flow import Level, Stage, Transfer
+from controller.flow import Batch, BatchRequest, Level, Stage, Transfer
 from controller.openflow import RuleBook
 from controller.protocol import (
     AskLog,
     AskStatus,
+    BatchKnown,
+    BatchStarted,
     Completion,
     Down,
     LaneUp,
+    LayerAdvanced,
     Log,
     Permit,
     Status,
@@ -44,7 +47,7 @@ class Controller:
     `rules` is a second rule book that takes the same events: it has the rules that the switches should get.
     """
 
-    def __init__(self, directory: Path, implementation: str) -> None:
+    def __init__(self, directory: Path, implementation: str, policy: str = "fair") -> None:
         self.implementation = implementation
         self.wiring = wiring_of(star(servers=2, nic_bps=10**9))
         self.rules = RuleBook(self.wiring)
@@ -52,7 +55,7 @@ class Controller:
         names = (COORDINATOR, "0", "1")
         config = ShellConfig(
             wiring=self.wiring,
-            policy="fair",
+            policy=policy,
             policy_defaults={},
             uplink=f"ipc://{directory}/up",
             downlinks={name: f"ipc://{directory}/{name}" for name in names},
@@ -105,8 +108,10 @@ class Controller:
         )
         assert self.rules.add(name, link, "h1", "h2") == []
 
-    def submit(self, flow: str) -> None:
-        transfer = Transfer(id=flow, stage=Stage.P2D, src=0, dst=1, size_bytes=1000)
+    def submit(self, flow: str, *, batch: str | None = None, request: int | None = None) -> None:
+        transfer = Transfer(
+            id=flow, stage=Stage.P2D, src=0, dst=1, size_bytes=1000, batch=batch, request=request
+        )
         self.say(Submit(transfer=transfer, sent_wall_ns=time.monotonic_ns()))
 
     def say(self, message: Up) -> None:
@@ -127,6 +132,12 @@ class Controller:
                 return status
             time.sleep(0.01)
         raise AssertionError(f"the controller stays at {status}")
+
+    def log(self) -> Log:
+        self.say(AskLog())
+        log = self.hear(COORDINATOR)
+        assert isinstance(log, Log)
+        return log
 
     def close(self) -> None:
         for switch in self.switches.values():
@@ -177,9 +188,7 @@ def test_a_flow_is_permitted_when_the_switch_has_answered_the_barrier(controller
     permit = controller.hear("0")
     assert isinstance(permit, Permit)
     assert permit.flow == "g"
-    controller.say(AskLog())
-    log = controller.hear(COORDINATOR)
-    assert isinstance(log, Log)
+    log = controller.log()
     assert [(d.flow, d.level_to) for d in log.decisions] == [("f", Level.P3), ("g", Level.P3)]
     assert [(p.flow, p.ports) for p in log.paths] == [(f, ("h1->s1", "s1->h2")) for f in "fg"]
 
@@ -243,3 +252,84 @@ def test_what_goes_wrong_in_a_handler_of_switch_events_is_told_too(controller: C
     assert isinstance(said, Trouble)
     assert said.message == "controller: ValueError: a switch with the unknown datapath id 0xdead connected"
     assert controller.process.poll() is None
+
+
+# --- pruned requests --------------------------------------------------------------------------------
+
+MS = 1_000_000
+
+
+@pytest.fixture
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    """A controller that may prune half of the requests."""
+    made = Controller(
+        tmp_path_factory.mktemp("of"), ofcompat.installed()[0], "fair + requests(drop_budget=0.5)"
+    )
+    made.connect_all()
+    yield made
+    made.close()
+
+
+def start(controller: Controller, batch: str, request: int, load_bytes: int, due_ms: int) -> None:
+    """A batch of one request, on rank 0, with no compute. The coordinator is told that it is known."""
+    wanted = BatchRequest(id=str(request), deadline_ns=due_ms * MS, load={"h1->s1": load_bytes})
+    controller.say(BatchStarted(batch=Batch(id=batch, layers=4, requests=(wanted,)), ranks=(0,)))
+    assert controller.hear(COORDINATOR) == BatchKnown(batch=batch)
+
+
+def leave(controller: Controller, batch: str) -> None:
+    """The batch is through with its layers; if it has no flow on its way, it departs."""
+    controller.say(LayerAdvanced(batch=batch, rank=0, layer=4))
+
+
+def test_the_log_has_how_often_requests_were_pruned_and_which_stayed_so(strict: Controller) -> None:
+    """The clock has not started, so all happens at 0 ms. A NIC of 1 Gb/s carries 125 kB in a millisecond.
+
+    Request 1 has 3 MB, which take 24 ms, and is due at 40 ms. Request 2 has 2.5 MB, which end after those
+    at 44 ms, and is due at 42 ms: request 1 is the heavier one and is pruned. When request 2 has left, it
+    is freed. Request 3 is like request 2, and request 1 leaves while it is pruned for it.
+    """
+    start(strict, "b1", 1, 3_000_000, due_ms=40)
+    start(strict, "b2", 2, 2_500_000, due_ms=42)
+    log = strict.log()
+    assert (log.pruned, log.ended_pruned) == ({"1": 1}, ("1",))
+    leave(strict, "b2")
+    log = strict.log()
+    assert (log.pruned, log.ended_pruned) == ({"1": 1}, ())
+    start(strict, "b3", 3, 2_500_000, due_ms=42)
+    leave(strict, "b1")
+    leave(strict, "b3")
+    log = strict.log()
+    assert (log.pruned, log.ended_pruned) == ({"1": 2}, ("1",))
+
+
+def test_a_lane_is_at_the_scavenger_level_while_the_request_of_its_flow_is_pruned(
+    strict: Controller,
+) -> None:
+    """The requests are those of the test before this one."""
+    strict.lane("lane")
+    start(strict, "b1", 1, 3_000_000, due_ms=40)
+    start(strict, "b2", 2, 2_500_000, due_ms=42)
+    strict.submit("f", batch="b1", request=1)
+    mods, barrier = strict.switches["nh1"].changes()
+    assert mods == strict.rules.set_level(["lane"], Level.SCAVENGER)
+    strict.switches["nh1"].reply(barrier)
+    permit = strict.hear("0")
+    assert isinstance(permit, Permit)
+    assert (permit.flow, permit.level) == ("f", Level.SCAVENGER)
+    leave(strict, "b2")
+    mods, barrier = strict.switches["nh1"].changes()
+    assert mods == strict.rules.set_level(["lane"], Level.P3)
+    strict.switches["nh1"].reply(barrier)
+    assert [(d.flow, d.level_to) for d in strict.log().decisions] == [
+        ("f", Level.SCAVENGER),
+        ("f", Level.P3),
+    ]
+
+
+def test_without_request_control_nothing_is_pruned(controller: Controller) -> None:
+    controller.connect_all()
+    start(controller, "b1", 1, 3_000_000, due_ms=40)
+    start(controller, "b2", 2, 2_500_000, due_ms=42)
+    log = controller.log()
+    assert (log.pruned, log.ended_pruned) == ({}, ())

@@ -1,9 +1,13 @@
 """Each measure on rows small enough to work out by hand."""
 
-from result_rows import MS, flow_row, span_row
+import msgspec
+from result_rows import MS, flow_row, request_row, span_row
 
 from controller.flow import Stage
-from experiments.results.measures import exposed_s1, flow_measures
+from experiments.resolve.jobs import resolve
+from experiments.results.measures import exposed_s1, flow_measures, measure
+from experiments.scenario.reading import load_scenario, override
+from testbed.fabrics import FABRICS
 from testbed.record import FlowRow
 
 
@@ -116,3 +120,14 @@ def test_a_micro_flow_may_have_a_name_that_background_decoding_has_in_serving() 
     flow = flow_row(id="decode.s0.8-9", batch=None, request=None, submit_ns=0, finish_ns=7)
     assert flow_measures([flow], units={}, serving=False).stage_ns[Stage.P2D].tolist() == [7]
     assert flow_measures([flow], units={}, serving=True).stage_ns[Stage.P2D].tolist() == []
+
+
+def test_flows_of_a_micro_run_count_whatever_their_names_and_in_serving_decoding_does_not() -> None:
+    """A flow of 125 MB alone at 10 Gb/s takes 100 ms. With requests, the same rows are of a serving run."""
+    flows = [{"id": "decode.x", "src": "h1", "dst": "h3", "bytes": 125_000_000, "stage": "S3"}]
+    texts = ['policies=["fair"]', "fabric=sim", "workload.flows=" + msgspec.json.encode(flows).decode()]
+    (job,) = resolve(load_scenario("two-flows", [override(text) for text in texts])).jobs
+    micro = FABRICS["sim"]().run(job, lambda progress: None)
+    assert measure(micro).flows.stage_ns[Stage.P2D].tolist() == [100 * MS]
+    serving = msgspec.structs.replace(micro, requests=(request_row(),))
+    assert measure(serving).flows.stage_ns[Stage.P2D].tolist() == []

@@ -2,13 +2,15 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from flow_table import wiring_of
 from result_rows import request_row
-from serving_world import job, placed
+from serving_world import job, placed, prompt
 
 from controller.flow import Decision, Level, Stage, Transfer
 from controller.protocol import Log, LoggedPath
+from experiments.results.requests import fates
 from testbed.emulation.collect import collect
 from testbed.emulation.monitor import Sample
 from testbed.emulation.network import Network
@@ -16,6 +18,7 @@ from testbed.emulation.queues import PortCounters
 from testbed.fabric import RunFailed
 from testbed.job import Job
 from testbed.record import Fidelity, RequestRow, RunRecord
+from testbed.serving.conductor import Conductor, ServingConductor
 from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span
 
 ZERO = (0,) * 8
@@ -86,7 +89,9 @@ def collected(
     made: Job | None = None,
     requests: tuple[RequestRow, ...] = (),
     samples: tuple[Sample, ...] = (),
+    conductor: Conductor | None = None,
 ) -> RunRecord:
+    """The record of a run. Without a `conductor`, its requests are `requests`."""
     made = made or job(*placed())
     net = Network(
         wiring=wiring_of(made.topology),
@@ -100,7 +105,8 @@ def collected(
     return collect(
         job=made,
         net=net,
-        conductor=SimpleNamespace(  # type: ignore[arg-type]
+        conductor=conductor
+        or SimpleNamespace(  # type: ignore[arg-type]
             request_rows=lambda pruned, ended: requests, caches=lambda: ()
         ),
         records=ranks,
@@ -177,6 +183,26 @@ def test_a_run_lasts_until_its_last_first_token_if_that_comes_after_the_flows() 
     row = request_row(request=1, first_token_ns=1400)
     record = collected(log=log(), requests=(row,))
     assert (record.requests, record.duration_ns) == ((row,), 1400)
+
+
+def test_what_the_controller_says_of_pruned_requests_is_in_their_rows_and_counts() -> None:
+    """Of four requests, the controller pruned 1 twice and freed it both times, and pruned 3 to its end."""
+    made = msgspec.structs.replace(job(*placed()), requests=tuple(prompt(i, 8) for i in range(1, 5)))
+    told = msgspec.structs.replace(log(), pruned={"1": 2, "3": 1}, ended_pruned=("3",))
+    record = collected(log=told, made=made, conductor=ServingConductor(made))
+    assert [(row.request, row.times_pruned, row.ended_pruned) for row in record.requests] == [
+        (1, 2, False),
+        (2, 0, False),
+        (3, 1, True),
+        (4, 0, False),
+    ]
+    counts = fates(record.requests)
+    assert (counts["arrived"], counts["pruned"], counts["ended_pruned"]) == (4, 2, 1)
+
+
+@pytest.mark.parametrize("pp", [1, 2])
+def test_a_unit_has_as_many_batches_at_once_as_it_has_stages(pp: int) -> None:
+    assert collected(log=log(), made=job(*placed(pp=pp))).batches_at_once == pp
 
 
 def test_links_count_from_the_first_sample() -> None:

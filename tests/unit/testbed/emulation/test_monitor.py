@@ -1,13 +1,21 @@
 """If sampling fails during a run, the next check of the run raises the failure."""
 
 import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from flow_table import wiring_of
+from serving_world import job, placed
 
-from testbed.emulation.fidelity import CpuMeter
+from testbed.emulation.control import ControllerProcess
+from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.monitor import LinkMonitor
 from testbed.emulation.network import Network
+from testbed.emulation.ovs import OpenVSwitch
+from testbed.emulation.run import EmulatedRun
 from testbed.fabric import RunFailed
 from testbed.topology import star
 
@@ -25,11 +33,11 @@ def watched(device: str) -> LinkMonitor:
     return LinkMonitor(net)
 
 
-def keep_checking(watch: LinkMonitor | CpuMeter) -> None:
+def keep_calling(check: Callable[[], None]) -> None:
     """Check as a run does, for ten seconds at most."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        watch.check()
+        check()
         time.sleep(0.02)
 
 
@@ -38,7 +46,7 @@ def test_a_queue_that_cannot_be_read_is_told_at_once() -> None:
     monitor.check()
     monitor.start(time.monotonic_ns(), 1.0)
     with pytest.raises(RunFailed, match="the queues can no longer be sampled: "):
-        keep_checking(monitor)
+        keep_calling(monitor.check)
 
 
 def test_cpu_times_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,4 +58,79 @@ def test_cpu_times_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("psutil.cpu_times_percent", broken)
     with pytest.raises(RunFailed, match="idle CPU time can no longer be read: OSError: no /proc/stat"):
-        keep_checking(meter)
+        keep_calling(meter.check)
+
+
+# --- the check of a whole run -----------------------------------------------------------------------
+
+
+def nothing_wrong() -> None:
+    pass
+
+
+def check_of_a_run(
+    *,
+    switch_alive: bool = True,
+    controller: Callable[[], None] = nothing_wrong,
+    monitor: LinkMonitor | None = None,
+    cpu: CpuMeter | None = None,
+) -> Callable[[], None]:
+    """What a run calls while it plays. Monitor and meter are real, and not started unless passed so."""
+    run = EmulatedRun(job(*placed()), Path("unused"), lambda progress: None)
+    switch = SimpleNamespace(alive=lambda: switch_alive, log_tail=lambda: "out of memory")
+    return run._alive(
+        cast(OpenVSwitch, switch),
+        cast(ControllerProcess, SimpleNamespace(check=controller)),
+        monitor or watched("no-such-device"),
+        cpu or CpuMeter(),
+    )
+
+
+def test_a_run_goes_on_while_nothing_is_wrong() -> None:
+    check_of_a_run()()
+
+
+def test_a_monitor_that_has_died_ends_the_run() -> None:
+    monitor = watched("no-such-device")
+    monitor.start(time.monotonic_ns(), 1.0)
+    with pytest.raises(RunFailed, match="the queues can no longer be sampled: "):
+        keep_calling(check_of_a_run(monitor=monitor))
+
+
+def test_a_meter_of_the_cpu_that_has_died_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = CpuMeter()
+    meter.start()
+
+    def broken(interval: float | None) -> None:
+        raise OSError("no /proc/stat")
+
+    monkeypatch.setattr("psutil.cpu_times_percent", broken)
+    with pytest.raises(RunFailed, match="idle CPU time can no longer be read: OSError: no /proc/stat"):
+        keep_calling(check_of_a_run(cpu=meter))
+
+
+def test_a_switch_that_has_died_ends_the_run_with_the_end_of_its_log() -> None:
+    with pytest.raises(RunFailed, match="Open vSwitch died during the run: out of memory"):
+        check_of_a_run(switch_alive=False)()
+
+
+def test_a_controller_that_has_died_ends_the_run() -> None:
+    def ended() -> None:
+        raise RunFailed("the controller ended with exit code 1")
+
+    with pytest.raises(RunFailed, match="the controller ended with exit code 1"):
+        check_of_a_run(controller=ended)()
+
+
+def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """2 % of the CPU time are idle; 5 % is the bound."""
+    monkeypatch.setattr("psutil.cpu_times_percent", lambda interval: SimpleNamespace(idle=2.0))
+    meter = CpuMeter()
+    meter.start()
+    check_of_a_run(cpu=meter)()
+    meter.stop()
+    judged = judge(probes=(), samples=(), busy=(), cpu=meter, permit_ms=(), late_ms=(), segments={})
+    assert [(check.name, check.value) for check in judged.checks if not check.ok] == [("CPU headroom", 0.02)]
+    assert not judged.faithful

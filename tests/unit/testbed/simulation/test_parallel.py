@@ -1,6 +1,9 @@
 """Simulated runs of every kind of parallelism, alone and together: all requests end, all bytes arrive."""
 
+import msgspec
 import pytest
+from serving_world import DENSE as DENSE_TINY
+from serving_world import job, placed, prompt
 
 from controller.flow import Stage
 from experiments.resolve.jobs import resolve
@@ -8,6 +11,7 @@ from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job
 from testbed.record import RunRecord
+from testbed.simulation.run import SimulatedRun
 
 DENSE = ("model=llama-3-8b",)
 DEEPSEEK = ("model=deepseek-v3", "gpu=h200", "simulation.collectives=grouped")
@@ -50,18 +54,18 @@ def test_large_models_run(settings: tuple[str, ...]) -> None:
 
 
 def _runs_through(policy: str, *settings: str) -> None:
-    job, record = _run(policy, *settings)
-    assert len(record.requests) == len(job.requests) == 3
+    played, record = _run(policy, *settings)
+    assert len(record.requests) == len(played.requests) == 3
     assert record.fidelity.faithful, record.fidelity
     for row in record.requests:
         assert row.first_token_ns is not None
     # A token has the same KV in every layer, whichever ranks it is on.
-    model = job.model
+    model = played.model
     elements = 2 * model.kv_heads * model.head_dim
     if model.latent is not None:
         elements = model.latent.kv_rank + model.latent.rope_dim
     delivered = sum(row.size_bytes for row in record.flows if row.stage is Stage.P2D)
-    assert delivered == sum(r.prompt_tokens for r in job.requests) * model.layers * elements * 2
+    assert delivered == sum(r.prompt_tokens for r in played.requests) * model.layers * elements * 2
 
 
 def test_a_unit_that_is_a_pipeline_overlaps_batches() -> None:
@@ -72,7 +76,20 @@ def test_a_unit_that_is_a_pipeline_overlaps_batches() -> None:
     assert times[1][0] < times[0][1]
 
 
+@pytest.mark.parametrize("pp", [1, 2])
+def test_a_record_says_how_many_batches_a_unit_works_on_at_once(pp: int) -> None:
+    """Eight prompts that fill a batch each, at once, for one unit: it is never idle, and has one batch per
+    stage in flight."""
+    topology, placement = placed(units=1, per_unit=2, tp=1, pp=pp, model=DENSE_TINY)
+    prompts = tuple(prompt(i, 16) for i in range(8))
+    made = msgspec.structs.replace(job(topology, placement, model=DENSE_TINY), requests=prompts)
+    record = SimulatedRun(made, lambda progress: None).run()
+    times = [(row.start_ns or 0, row.prefill_end_ns or 0) for row in record.requests]
+    at_once = max(sum(start <= begun < end for start, end in times) for begun, _ in times)
+    assert (record.batches_at_once, at_once) == (pp, pp)
+
+
 def _run(policy: str, *settings: str) -> tuple[Job, RunRecord]:
     texts = [f'policies=["{policy}"]', "fabric=sim", "workload.requests=3", *settings]
-    job = resolve(load_scenario("quickstart", [override(text) for text in texts])).jobs[0]
-    return job, FABRICS["sim"]().run(job, lambda progress: None)
+    made = resolve(load_scenario("quickstart", [override(text) for text in texts])).jobs[0]
+    return made, FABRICS["sim"]().run(made, lambda progress: None)
