@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
 from controller.overload import Overload, RequestControl
-from controller.policy import Policy, Verdict, Verdicts
+from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.ports import PortLoads, UnreadPortLoads
 from controller.view import ActiveBatch, ActiveFlow, View
 
@@ -24,7 +24,7 @@ _PRUNED: _Standing = (Level.SCAVENGER, 0.0, None)
 
 
 class SchedulerError(ValueError):
-    """An unknown or repeated id or an impossible value, from the caller or in a policy's verdict."""
+    """An unknown or repeated id or an impossible value, from the caller or in what a policy returned."""
 
 
 class Scheduler:
@@ -84,7 +84,7 @@ class Scheduler:
         self._check_ports(batch)
         active = self._batches[batch.id] = ActiveBatch(batch)
         self._overload.started(batch)
-        return self._review(self._policy.on_batch(self._now_ns, active, self.view))
+        return self._review("on_batch", self._policy.on_batch(self._now_ns, active, self.view))
 
     def submit(self, now_ns: int, flow: Flow) -> list[Assignment]:
         """`flow` wants to start. Returns its first assignment, and no other.
@@ -105,6 +105,8 @@ class Scheduler:
             self._unpaced[flow.id] = active
         self._loads.submitted(flow)
         verdict = self._policy.on_submit(self._now_ns, active, self.view)
+        if not isinstance(verdict, Verdict):
+            raise SchedulerError(self._returned("on_submit", verdict, "which is no Verdict"))
         self._schedule_tick()
         self._take(active, verdict)
         pruned = self._overload.reason(active)
@@ -128,7 +130,7 @@ class Scheduler:
         batch.layer = layer
         if batch.compute_over:
             self._unpaced.update(batch.flows)
-        assignments = self._apply(self._policy.on_layer(self._now_ns, batch, self.view))
+        assignments = self._apply("on_layer", self._policy.on_layer(self._now_ns, batch, self.view))
         return assignments + self._depart(batch)
 
     def progress(self, now_ns: int, flow_id: str, bytes_left: int) -> list[Assignment]:
@@ -144,7 +146,7 @@ class Scheduler:
         self._loads.moved(self._now_ns, flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
         self._overload.moved(flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
         flow.bytes_left = bytes_left
-        return self._apply(self._policy.on_progress(self._now_ns, flow, self.view))
+        return self._apply("on_progress", self._policy.on_progress(self._now_ns, flow, self.view))
 
     def completion(self, now_ns: int, flow_id: str) -> list[Assignment]:
         """The last byte of the flow is at its receiver; the flow is forgotten."""
@@ -158,7 +160,7 @@ class Scheduler:
         self._held.discard(flow_id)
         if flow.batch is not None:
             del flow.batch.flows[flow_id]
-        assignments = self._apply(self._policy.on_completion(self._now_ns, flow, self.view))
+        assignments = self._apply("on_completion", self._policy.on_completion(self._now_ns, flow, self.view))
         if flow.batch is not None:
             assignments += self._depart(flow.batch)
         return assignments
@@ -173,7 +175,7 @@ class Scheduler:
         if self._tick_ns is None or self._now_ns < self._tick_ns:
             return []
         self._tick_ns = None
-        return self._apply(self._policy.on_tick(self._now_ns, self.view))
+        return self._apply("on_tick", self._policy.on_tick(self._now_ns, self.view))
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -217,9 +219,9 @@ class Scheduler:
             return []
         del self._batches[batch.batch.id]
         self._overload.departed(batch.batch.id)
-        return self._review(self._policy.on_departure(self._now_ns, batch, self.view))
+        return self._review("on_departure", self._policy.on_departure(self._now_ns, batch, self.view))
 
-    def _review(self, verdicts: Verdicts) -> list[Assignment]:
+    def _review(self, hook: str, verdicts: Verdicts) -> list[Assignment]:
         """A batch has arrived or departed: decide anew which requests are pruned, then apply `verdicts`."""
         changed = self._overload.review(self._now_ns, self._batches.values())
         flows = [flow for batch in changed for flow in batch.flows.values()]
@@ -230,7 +232,7 @@ class Scheduler:
                 before = self._in_force(flow)
                 self._hold(flow)
                 assignments += self._told(flow, before, pruned)
-        assignments += self._apply(verdicts)
+        assignments += self._apply(hook, verdicts)
         # Flows are freed last, so that each gets the level of the newest verdict, in a single assignment.
         for flow in flows:
             if flow.flow.id in self._held and self._overload.reason(flow) is None:
@@ -243,7 +245,10 @@ class Scheduler:
         self._held.add(flow.flow.id)
         self._loads.put_aside(flow.flow, flow.bytes_left)
 
-    def _apply(self, verdicts: Verdicts) -> list[Assignment]:
+    def _apply(self, hook: str, verdicts: Verdicts) -> list[Assignment]:
+        """Carry out what `hook` of the policy returned."""
+        if verdicts is not UNCHANGED and not _are_verdicts(verdicts):
+            raise SchedulerError(self._returned(hook, verdicts, "which does not map flow ids to Verdicts"))
         self._schedule_tick()
         assignments: list[Assignment] = []
         for flow_id, verdict in verdicts.items():
@@ -253,6 +258,9 @@ class Scheduler:
                 self._take(flow, verdict)
                 assignments += self._told(flow, before, verdict.reason)
         return assignments
+
+    def _returned(self, hook: str, what: object, wrong: str) -> str:
+        return f"policy {self._policy.name!r} returned {what!r} from {hook}, {wrong}"
 
     def _changes(self, flow: ActiveFlow, verdict: Verdict) -> bool:
         if verdict.level != flow.level:
@@ -306,3 +314,9 @@ class Scheduler:
             self._tick_ns = None
         elif self._tick_ns is None:
             self._tick_ns = self._now_ns + self._policy.recheck_ns
+
+
+def _are_verdicts(returned: object) -> bool:
+    return isinstance(returned, Mapping) and all(
+        isinstance(verdict, Verdict) for verdict in returned.values()
+    )

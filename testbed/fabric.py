@@ -43,9 +43,9 @@ class FabricUnavailable(Exception):
     """The fabric cannot run on this machine. `missing` holds the requirements that are not met."""
 
     def __init__(self, fabric: str, missing: list[Requirement]) -> None:
-        self.fabric = fabric
+        self.fabric = str(fabric)
         self.missing = missing
-        super().__init__(f"the fabric {fabric!r} cannot run here")
+        super().__init__(f"the fabric {self.fabric!r} cannot run here")
 
 
 class JobRefused(ValueError):

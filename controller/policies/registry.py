@@ -153,6 +153,8 @@ def _policy_class(name: str) -> type[Policy]:
         raise PolicyError(f"policy {name!r}: {found.value} is not a subclass of Policy")
     if not all(isinstance(getattr(policy, word, None), str) for word in ("name", "summary")):
         raise PolicyError(f"policy {name!r}: {found.value} has no name or no summary")
+    if policy.name != name:
+        raise PolicyError(f"policy {name!r}: {found.value} is called {policy.name!r}, not {name!r}")
     return policy
 
 

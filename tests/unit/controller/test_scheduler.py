@@ -171,3 +171,42 @@ def test_a_verdict_that_cannot_be_is_refused_with_the_name_of_the_policy(
     core = Scheduler(Odd(NoOptions()), ports=PORTS, exact=True)
     with pytest.raises(SchedulerError, match=f"policy 'odd' gave flow 'f' .*{words}"):
         core.submit(0, Flow(id="f", stage=Stage.P2D, size_bytes=1, load={UP: 1}))
+
+
+@pytest.mark.parametrize("returned", [None, Level.P3, ("P3", "x")])
+def test_a_first_verdict_that_is_none_is_refused_with_the_name_of_the_hook(returned: object) -> None:
+    class Odd(Policy):
+        name = "odd"
+        summary = "forgets to return"
+
+        def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+            return returned  # type: ignore[return-value]
+
+    core = Scheduler(Odd(NoOptions()), ports=PORTS)
+    with pytest.raises(SchedulerError, match=r"policy 'odd' returned .* from on_submit, which is no Verdict"):
+        core.submit(0, flow("f", Stage.P2D))
+
+
+@pytest.mark.parametrize("returned", [None, [], {"f": None}, {"f": Level.P3}])
+@pytest.mark.parametrize("hook", ["on_batch", "on_layer", "on_progress", "on_completion", "on_departure"])
+def test_verdicts_that_are_none_are_refused_with_the_name_of_the_hook(hook: str, returned: object) -> None:
+    class Odd(Policy):
+        name = "odd"
+        summary = "forgets to return"
+
+        def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+            return Verdict(Level.P3, "x")
+
+    setattr(Odd, hook, lambda self, now_ns, about, view: returned)
+    core = Scheduler(Odd(NoOptions()), ports=PORTS)
+
+    def everything() -> None:
+        core.batch_started(0, batch(layers=2))
+        core.submit(0, flow("f", Stage.P2D, batch="b", layer=0))
+        core.layer_advanced(1, "b", 1)
+        core.progress(2, "f", 10)
+        core.layer_advanced(2, "b", 2)
+        core.completion(3, "f")
+
+    with pytest.raises(SchedulerError, match=f"policy 'odd' returned .* from {hook}, which does not map"):
+        everything()

@@ -171,14 +171,30 @@ def test_an_installed_package_can_bring_a_policy(tmp_path: Path, monkeypatch: py
         sys.modules.pop("small_first", None)
 
 
+ODD = """
+from controller.policies.base import Policy
+
+number = 3
+
+
+class Even(Policy):
+    name = "even"
+    summary = "has another name than its entry point"
+"""
+
+
 @pytest.mark.parametrize(
     ("target", "complaint"),
-    [("odd:missing", "does not load"), ("odd:number", "is not a subclass of Policy")],
+    [
+        ("odd:missing", "does not load"),
+        ("odd:number", "is not a subclass of Policy"),
+        ("odd:Even", "odd:Even is called 'even', not 'odd'"),
+    ],
 )
-def test_an_entry_point_that_is_no_policy_is_named(
+def test_an_entry_point_that_is_no_policy_of_its_name_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, complaint: str
 ) -> None:
-    install(tmp_path, name="odd", points={"odd": target}, source="number = 3\n")
+    install(tmp_path, name="odd", points={"odd": target}, source=ODD)
     monkeypatch.syspath_prepend(tmp_path)
     try:
         with pytest.raises(PolicyError, match=f"policy 'odd'.*{complaint}"):

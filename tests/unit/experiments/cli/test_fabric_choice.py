@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from toy_fabric import TWO_FLOWS, Mfs, ToyFabric
 
-from testbed.fabric import Requirement
+from testbed.fabric import FabricName, Requirement
 from testbed.fabrics import FABRICS
 
 ROOT = Requirement(name="root", ok=False, detail="this is user 7", fix="sudo")
@@ -25,6 +25,16 @@ def test_a_fabric_that_lacks_something_says_what_installs_it(mfs: Mfs, tmp_path:
     assert "the fabric 'toy' cannot run here; missing:" in mfs.err
     assert "apt install openvswitch-switch" in mfs.err
     assert not (tmp_path / "there").exists()
+
+
+def test_our_fabrics_are_called_by_the_names_that_a_user_writes(mfs: Mfs) -> None:
+    fabric = ToyFabric(needs=(OVS,))
+    fabric.name = FabricName.MININET
+    mfs.fabric(fabric)
+
+    assert mfs(*TWO_FLOWS) == 2
+
+    assert "the fabric 'mininet' cannot run here; missing:" in mfs.err
 
 
 def test_something_useful_but_not_needed_may_be_missing(mfs: Mfs) -> None:
