@@ -212,6 +212,10 @@ class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
 
 
+FASTER_THAN_LINE = "faster_than_line"
+"""The fact that says which share of the S1 and S3 flows of an emulated run was faster than the line rate."""
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a job leaves behind. `permit_latency_ms` holds wall milliseconds.
 

@@ -16,7 +16,7 @@ from experiments.results.measures import Measures, measure
 from experiments.results.requests import counted, fates, slo_attainment
 from experiments.results.statistics import FloatArray, Numbers, mean, percentile
 from testbed.job import Scale
-from testbed.record import CacheRow, FlowRow, RequestRow, RequestStatus, RunRecord
+from testbed.record import FASTER_THAN_LINE, CacheRow, FlowRow, RequestRow, RequestStatus, RunRecord
 
 Summary = dict[str, Any]
 
@@ -39,6 +39,17 @@ def _statistics(values: Numbers, *names: str) -> dict[str, float | None]:
         name: mean(values) if name == "mean" else percentile(values, float(name.removeprefix("p")))
         for name in names
     }
+
+
+def _speed_notes(records: Sequence[RunRecord]) -> list[str]:
+    """Say where flows were faster than their lines, if at least one in a hundred was."""
+    shares = [(float(record.facts.get(FASTER_THAN_LINE, 0.0)), record.policy) for record in records]
+    told = [f"{share:.1%} of them with {policy}" for share, policy in shares if share >= 0.01]
+    if not told:
+        return []
+    return [
+        f"an idle port passes two packets at once, so short S1 and S3 flows beat the line: {', '.join(told)}"
+    ]
 
 
 def _micro_flow(flow: FlowRow) -> dict[str, Any]:
@@ -153,7 +164,7 @@ def summarise(
         "complete": not unfinished,
         "unfinished": list(unfinished),
         "scale": msgspec.to_builtins(scale),
-        "notes": list(notes),
+        "notes": [*notes, *_speed_notes(records)],
         "runs": runs,
         "placement": list(placement_text),
         "link_gbps": {port: bps / 1e9 for port, bps in (link_bps or {}).items()},

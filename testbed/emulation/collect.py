@@ -21,17 +21,14 @@ def collect(
     net: Network,
     conductor: Conductor,
     records: Sequence[Records],
+    flows: Sequence[FlowRow],
     log: Log,
     samples: Sequence[Sample],
     fidelity: Fidelity,
     facts: dict[str, str | int | float],
     wall_s: float,
 ) -> RunRecord:
-    """Return the record of a run.
-
-    Raises `RunFailed` if a flow got its permit and never arrived: the record would be incomplete.
-    """
-    flows = _flows(job, records, log)
+    """Return the record of a run. `flows` are its `flow_rows`."""
     requests = conductor.request_rows(log.pruned, log.ended_pruned)
     ends = [flow.finish_ns for flow in flows]
     ends += [r.first_token_ns for r in requests if r.first_token_ns is not None]
@@ -61,7 +58,11 @@ def collect(
     )
 
 
-def _flows(job: Job, records: Sequence[Records], log: Log) -> list[FlowRow]:
+def flow_rows(job: Job, records: Sequence[Records], log: Log) -> list[FlowRow]:
+    """Return a row for each flow, in the order of submission.
+
+    Raises `RunFailed` if a flow got its permit and never arrived: the record would be incomplete.
+    """
     received = {r.id: r for record in records for r in record.received}
     paths = {p.flow: p.ports for p in log.paths}
     trails: dict[str, LevelTrail] = defaultdict(LevelTrail)

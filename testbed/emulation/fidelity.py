@@ -28,6 +28,7 @@ PERMIT_P99_MS = 10.0
 DROP_BOUND = 1e-4
 RETRANSMIT_BOUND = 0.03  # after a promotion packets overtake queued ones, and TCP resends some
 LATE_P99_MS = 10.0
+FASTEST_BOUND = 1.1  # clocks are read, and timers fire, a little late
 
 _BUSY_SHOTS = 8  # fewer are not judged
 _LATENCIES = 20  # fewer are not judged: the first permits of a run find every cache cold
@@ -79,10 +80,12 @@ def judge(
     permit_ms: Sequence[float],
     late_ms: Sequence[float],
     segments: dict[str, tuple[int, int]],
+    fastest: float | None,
 ) -> Fidelity:
     """Check a run. It is faithful if every measure that could be taken is within its bound.
 
-    `segments` gives TCP segments sent, and of those retransmitted, by server.
+    `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest` is the highest speed
+    of a flow beyond the burst of an idle port, over its line rate (`testbed.emulation.speeds`).
     """
     slower = (
         "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), give the"
@@ -125,6 +128,7 @@ def judge(
             slower,
         ),
         _latency("late wake-ups of timed compute p99", late_ms, 99, LATE_P99_MS, slower),
+        _at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
 

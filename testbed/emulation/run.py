@@ -8,15 +8,16 @@ import psutil
 
 from controller.units import NS_PER_S
 from testbed.emulation import network, ovs
-from testbed.emulation.collect import collect
+from testbed.emulation.collect import collect, flow_rows
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.monitor import LinkMonitor
 from testbed.emulation.player import Player
 from testbed.emulation.ranks import RankProcesses
+from testbed.emulation.speeds import speeds_of
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
-from testbed.record import RunRecord
+from testbed.record import FASTER_THAN_LINE, RunRecord
 from testbed.serving.conductor import Conductor, ServingConductor
 from testbed.serving.micro import MicroConductor
 
@@ -70,6 +71,8 @@ class EmulatedRun:
         samples = monitor.stop()
         records = ranks.finish()
         log = controller.log()
+        flows = flow_rows(job, records, log)
+        speeds = speeds_of(flows, job)
         permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
         fidelity = judge(
             probes=probes,
@@ -79,16 +82,19 @@ class EmulatedRun:
             permit_ms=permits,
             late_ms=[late for record in records for late in record.late_wakeups_ms],
             segments=monitor.segments(),
+            fastest=speeds.fastest,
         )
         return collect(
             job=job,
             net=net,
             conductor=conductor,
             records=records,
+            flows=flows,
             log=log,
             samples=samples,
             fidelity=fidelity,
-            facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers),
+            facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers)
+            | {FASTER_THAN_LINE: round(speeds.faster_than_line or 0.0, 4)},
             wall_s=time.monotonic() - self._begun,
         )
 

@@ -11,7 +11,7 @@ from serving_world import job, placed, prompt
 from controller.flow import Decision, Level, Stage, Transfer
 from controller.protocol import Log, LoggedPath
 from experiments.results.requests import fates
-from testbed.emulation.collect import collect
+from testbed.emulation.collect import collect, flow_rows
 from testbed.emulation.monitor import Sample
 from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters
@@ -110,6 +110,7 @@ def collected(
             request_rows=lambda pruned, ended: requests, caches=lambda: ()
         ),
         records=ranks,
+        flows=flow_rows(made, ranks, log),
         log=log,
         samples=samples,
         fidelity=FAITHFUL,

@@ -56,6 +56,7 @@ def verdict(**changed: object) -> Fidelity:
         "permit_ms": [0.5] * 99 + [3.0],
         "late_ms": [0.1] * 100,
         "segments": {"h1": (9000, 3), "h2": (1000, 0)},
+        "fastest": 1.02,
     }
     return judge(**(measures | changed))  # type: ignore[arg-type]
 
@@ -81,6 +82,7 @@ def test_every_measure_states_its_value_its_bound_and_its_unit() -> None:
         ("packets dropped", "<= 0.0001", "of packets"),
         ("TCP retransmits", "<= 0.03", "of segments"),
         ("late wake-ups of timed compute p99", "<= 10", "ms"),
+        ("fastest flow, beyond the burst of an idle port", "<= 1.1", "of line"),
     ]
 
 
@@ -152,6 +154,7 @@ def test_a_handful_of_latencies_is_shown_but_not_judged(measured: int, ok: bool)
         ("packets dropped", {"samples": (sample(a=counters(0)), sample(a=counters(9_999, 1)))}),
         ("TCP retransmits", {"segments": {"h1": (100_000, 3001)}}),
         ("late wake-ups of timed compute p99", {"late_ms": [11.0] * 100}),
+        ("fastest flow, beyond the burst of an idle port", {"fastest": 1.2}),
     ],
 )
 def test_one_broken_bound_makes_a_run_unfaithful_and_says_what_to_change(
@@ -166,6 +169,6 @@ def test_one_broken_bound_makes_a_run_unfaithful_and_says_what_to_change(
 
 
 def test_what_could_not_be_measured_is_shown_as_such_and_breaks_nothing() -> None:
-    judged = verdict(probes=(), samples=(), busy=(), permit_ms=(), late_ms=(), segments={})
-    assert [check.value for check in judged.checks] == [None, None, 0.4] + [None] * 5
+    judged = verdict(probes=(), samples=(), busy=(), permit_ms=(), late_ms=(), segments={}, fastest=None)
+    assert [check.value for check in judged.checks] == [None, None, 0.4] + [None] * 6
     assert judged.faithful

@@ -131,6 +131,8 @@ def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
     meter.start()
     check_of_a_run(cpu=meter)()
     meter.stop()
-    judged = judge(probes=(), samples=(), busy=(), cpu=meter, permit_ms=(), late_ms=(), segments={})
+    judged = judge(
+        probes=(), samples=(), busy=(), cpu=meter, permit_ms=(), late_ms=(), segments={}, fastest=None
+    )
     assert [(check.name, check.value) for check in judged.checks if not check.ok] == [("CPU headroom", 0.02)]
     assert not judged.faithful
