@@ -123,8 +123,8 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
     - `chunk_tokens`: the most new tokens of a batch; a prompt that does not fit is split. None: no limit.
     - `preempt_layers`: number of layers between pauses of a batch, in which a more urgent one may go first.
     - `cache_tokens`: the KV that a replica keeps, in tokens; None: all of it.
-    - `fetch_early`: reused KV is sent for when its request is queued, not only when its batch is formed.
-    - `fetch_ahead`: how many layers ahead of the batch S1 is sent for; None: all layers at once.
+    - `fetch_early`: the fetch of reused KV starts when its request is queued, not only with its batch.
+    - `fetch_ahead`: how many layers ahead of the batch S1 is fetched; None: all layers at once.
     - `expert_skew`: exponent of the Zipf distribution of expert popularity; 0: all experts alike.
     - `decode_batch`: the most requests in a step of a decode worker; None: only first tokens are modelled.
     - `decode_background`: requests of each decode worker in background decoding; 0: none.

@@ -155,7 +155,7 @@ class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FetchPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Reused KV that is sent for before its request is in a batch.
+    """Reused KV whose fetch starts before its request is in a batch.
 
     To the scheduler it is a batch of its own. It is at layer 0 until the request's batch names it in
     `fetches`; from then on it is at the layer of that batch. `layers[l]` are the S1 transfers of layer l,
@@ -173,7 +173,7 @@ class FetchPlan(msgspec.Struct, frozen=True, kw_only=True):
 class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the ranks of one prefill unit, its victims and decode workers do for one batch.
 
-    `fetches` are the ids of the `FetchPlan`s whose flows it waits for. S1 of a layer is sent for when the
+    `fetches` are the ids of the `FetchPlan`s whose flows it waits for. S1 of a layer is fetched when the
     slowest rank is at most `fetch_ahead` layers before it; None sends for all S1 at once. With
     `pause_every`, the ranks stop after every `pause_every` layers until `Resume`.
     """

@@ -72,7 +72,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
 
 
 class Transfers(msgspec.Struct, frozen=True, kw_only=True, tag="transfers"):
-    """Post these transfers now: reused KV that is sent for, or traffic between decode workers."""
+    """Post these transfers now: reused KV that is fetched, or traffic between decode workers."""
 
     transfers: tuple[Transfer, ...]
 

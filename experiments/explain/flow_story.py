@@ -91,9 +91,9 @@ def _waits(flow: FlowRow) -> str:
 
 
 def _sent_for_early(flow: FlowRow, requests: Sequence[RequestRow]) -> list[str]:
-    """For S1 that was sent for before the batch of its request began."""
+    """For S1 whose fetch started before the batch of its request began."""
     return [
-        f"It was sent for while request {row.request} was queued, {lasting(row.start_ns - flow.submit_ns)}"
+        f"Its fetch started while request {row.request} was queued, {lasting(row.start_ns - flow.submit_ns)}"
         f" before batch {row.batch} began."
         for row in requests
         if flow.batch == f"{row.unit}.f{row.request}"  # the id that `ServingSystem` gives a `FetchPlan`

@@ -77,14 +77,14 @@ class ServingSection(Section):
     )
     fetch: FetchStart = Field(
         default=FetchStart.BATCH,
-        description="when reused KV of another replica is sent for: when the batch is formed, or when its "
-        "request is queued",
+        description="when the fetch of reused KV from another replica starts: when the batch is formed, or "
+        "when the request is queued",
     )
     fetch_ahead: int | None = Field(
         default=None,
         ge=0,
         le=10_000,
-        description="how many layers ahead of the batch reused KV is sent for; null: all layers at once",
+        description="how many layers ahead of the batch reused KV is fetched; null: all layers at once",
     )
 
     @model_validator(mode="after")

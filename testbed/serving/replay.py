@@ -83,12 +83,12 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
     Events between these two moments are in the wrong order here, which can lead to another batch.
 
     Raises `NotReplayable` if it does; for requests that were not completed; for split prompts and
-    preemption; and for reused KV that was sent for while its request was queued, because a replay has only
+    preemption; and for reused KV whose fetch started while its request was queued, because a replay has only
     the plans of batches.
     """
     if job.serving.fetch_early:
         raise NotReplayable(
-            "S1 was sent for while requests were queued (serving.fetch), and a replay has no plans for that"
+            "S1 was fetched while requests were queued (serving.fetch), and a replay has no plans for that"
         )
     if job.serving.chunk_tokens is not None or job.serving.preempt_layers is not None:
         raise NotReplayable(

@@ -1,4 +1,4 @@
-"""Reused KV that is sent for while its request is queued, and layer by layer, on the emulated fabric."""
+"""Reused KV that is fetched while its request is queued, and layer by layer, on the emulated fabric."""
 
 import emulated_world as world
 import msgspec

@@ -39,7 +39,7 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True):
 class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     """A request of a batch, with its replica (an index in the unit) and where its prefix comes from.
 
-    `under_way` was sent for while the request was queued; `fetches` was not.
+    The fetch of `under_way` started while the request was queued, and that of `fetches` did not.
 
     A split prompt is computed in several parts, each in a batch of its own. After `earlier_parts` parts,
     its replica has `earlier_tokens` of it, including reused ones. This batch computes `part_tokens`
@@ -142,7 +142,7 @@ def assign(
     Requests of one batch do not share KV that neither finds cached: both compute it.
 
     `fixed` has, by request id, what was assigned while the request was queued. Such a request keeps its
-    replica and what it sent for, and also reuses what has been cached beyond that since. `parts` has, by
+    replica and what it fetched, and also reuses what has been cached beyond that since. `parts` has, by
     request id, the new tokens that this batch computes if these are not all. `taken` are the new tokens
     that each replica has in this batch already.
     """

@@ -1,4 +1,4 @@
-"""When reused KV (S1) is sent for: with its batch, when its request is queued, or layer by layer."""
+"""When reused KV (S1) is fetched: with its batch, when its request is queued, or layer by layer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -74,7 +74,7 @@ def announced_fetch(fetch: FetchPlan, topology: Topology, placement: Placement) 
 
 
 class SendAhead:
-    """Decides which S1 transfers are sent for now, `ahead` layers ahead of the batch; None: all at once.
+    """Decides which fetches start now, `ahead` layers ahead of the batch; None: all at once.
 
     A queued request, and a batch that has just been formed, are at layer 0.
     """

@@ -132,7 +132,7 @@ def test_a_flow_is_told_from_submit_to_its_requests_outcome(tmp_path: Path) -> N
 def test_s1_that_was_sent_for_from_the_queue_says_so() -> None:
     """Submitted at 10 ms; the batch of its request begins at 40 ms. S1 of that batch says nothing."""
     request = request_row(request=12, unit="p0", batch="p0.b3", start_ns=40 * MS)
-    sentence = "  It was sent for while request 12 was queued, 30.00 ms before batch p0.b3 began."
+    sentence = "  Its fetch started while request 12 was queued, 30.00 ms before batch p0.b3 began."
     for batch, told in (("p0.f12", True), ("p0.b3", False)):
         flow = flow_row(stage=Stage.KV_REUSE, batch=batch, request=12, layer=0, submit_ns=10 * MS)
         assert (sentence in flow_story("mfs", flow, [], [request], []).splitlines()) is told

@@ -1,4 +1,4 @@
-"""When reused KV is sent for, worked out by hand in the tiny world.
+"""When reused KV is fetched, worked out by hand in the tiny world.
 
 Units p0 and p1 of one rank each, on h1 and h2, taken in turn; NICs of 100 B/s. Request 0 leaves a prefix on
 p0. Request 1 keeps p1 busy; request 3, which wants the prefix, queues behind it (request 2 only takes p0's
@@ -76,7 +76,7 @@ def s1(record: RunRecord) -> list[FlowRow]:
 @pytest.mark.parametrize("policy", ["fair", "mfs", "mfs+requests", "sebf", "llf", "karuna"])
 def test_s1_that_the_queue_hides_is_not_waited_for(policy: str) -> None:
     """Two blocks: 1.28 s per layer, so both layers are there by 5 + 2.56 s, while request 1 is computed
-    (for over 17 s). If S1 is sent for with the batch, layer 0 waits for 1.28 s. Layer 1 waits for
+    (for over 17 s). If S1 is fetched with the batch, layer 0 waits for 1.28 s. Layer 1 waits for
     nothing: its S1 arrives 1.28 s later, and a layer of the one new token takes 1.376 s. All the rest is
     1.28 s later."""
     requests = one_in_the_queue(2, T + 5 * S)
@@ -111,8 +111,8 @@ def test_a_fetch_is_a_batch_of_its_own_that_departs_with_the_batch_of_its_reques
 
 
 def test_layer_by_layer_each_layer_waits_for_its_own_s1() -> None:
-    """With nothing ahead, S1 of layer 1 is sent for when layer 1 begins, and costs another 1.28 s. If S1 is
-    sent for from the queue, layer 0 is there, and layer 1 costs its 1.28 s. One ahead is both layers."""
+    """With nothing ahead, S1 of layer 1 is fetched when layer 1 begins, and costs another 1.28 s. If S1 is
+    fetched from the queue, layer 0 is there, and layer 1 costs its 1.28 s. One ahead is both layers."""
     requests = one_in_the_queue(2, T + 5 * S)
 
     def prefill_ns(*, early: bool, ahead: int | None) -> int:
@@ -137,7 +137,7 @@ def test_of_many_layers_so_many_are_sent_for_ahead() -> None:
 
 
 def test_rli_counts_from_layer_0_in_the_queue_and_with_the_batch_after() -> None:
-    """Four blocks, 2.56 s per layer, sent for 0.5 s before the batch starts. Layer 1 is one layer ahead
+    """Four blocks, 2.56 s per layer, fetched 0.5 s before the batch starts. Layer 1 is one layer ahead
     until it begins, 2.06 s of waiting and a layer of compute after the start, and its S1 needs until
     4.62 s."""
     busy = played(serving(*one_in_the_queue(4, T + 5 * S)))
@@ -223,7 +223,7 @@ def test_the_batch_waits_for_what_is_under_way_and_for_nothing_twice() -> None:
 
 
 def test_kv_that_is_evicted_meanwhile_is_still_sent_and_used() -> None:
-    """p0 keeps 2 blocks. Request 4 takes their place while request 3, which sent for them, is queued."""
+    """p0 keeps 2 blocks. Request 4 takes their place while request 3, which fetches them, is queued."""
     system = ServingSystem(serving(early=True), cache_blocks=2)
     system.arrive(0, prompt(0, 9, (1, 2)))
     system.batch_done(1, "p0.b0")
@@ -316,7 +316,7 @@ def test_without_a_bound_all_goes_at_once() -> None:
 
 
 def test_a_batch_may_begin_further_on_than_its_slowest_rank_was_seen() -> None:
-    """Reports may skip layers: all transfers that are due by then are sent for."""
+    """Reports may skip layers: all transfers that are due by then are posted."""
     _, plan = planned()
     transfers = [layer.under_way[0] for layer in plan.layers]
     own = msgspec.structs.replace(
