@@ -4,6 +4,7 @@ Stricter than a stock loader where a slip would go unnoticed (a key given twice,
 meant), and more lenient in one place: `1e9` is a number, as people expect.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,23 @@ def parse(text: str, source: str) -> Document:
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{source}: not YAML: {str(error).splitlines()[0]}") from None
     return Document(data, lines)
+
+
+def echo(value: object) -> str:
+    """Return a value of a document for a message: as YAML in one line, with quotes around all text."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float() if not math.isfinite(value):
+            return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+        case list():
+            return f"[{', '.join(map(echo, value))}]"
+        case dict():
+            return "{" + ", ".join(f"{key}: {echo(inner)}" for key, inner in value.items()) + "}"
+        case _:
+            return repr(value)
 
 
 def _check_aliases(node: yaml.Node, source: str) -> None:
