@@ -53,7 +53,7 @@ def run_scenario(
     missing = missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
-    # Imported late: the report loads matplotlib, which warns if it cannot write to the home directory.
+    # Imported late: the report loads matplotlib, which takes long, and above a run may still be refused.
     from experiments.report.run_report import write_report
     from experiments.results.writing import write_run
 
