@@ -14,12 +14,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
     On an exception (a full disk is an `OSError`), the temporary file is removed and `path` is left as it
     was. If `path` is a symbolic link, the file it points to is replaced. Raises `OSError` if `path` exists
-    and is not an ordinary file: replacing a device, for instance, would destroy it.
+    and is not an ordinary file: replacing a device, for instance, would destroy it. An `OSError` about the
+    temporary file names `path`, or the folder of `path` if that is missing.
     """
-    path = path.resolve()
+    asked, path = path, path.resolve()
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not an ordinary file", str(path))
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        error.filename = str(asked if path.parent.is_dir() else asked.parent)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -27,8 +32,10 @@ def replacing(path: Path) -> Iterator[Path]:
         # mkstemp makes private files, but whoever can read the folder may read the results.
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is not None and str(error.filename) == name:
+            error.filename = str(asked)
         raise
 
 

@@ -4,6 +4,7 @@ Stricter than a stock loader where a slip would go unnoticed (a key given twice,
 meant), and more lenient in one place: `1e9` is a number, as people expect.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from experiments.errors import UserError
 
 KeyPath = tuple[str | int, ...]
 """The place of a value in a document: keys of mappings and indices of lists."""
+
+MOST_REPEATED = 100_000
+"""How many values the aliases of a document may repeat. A few lines of aliases can expand to billions."""
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -42,11 +46,14 @@ class Document:
 def parse(text: str, source: str) -> Document:
     """Read one YAML document.
 
-    Raises `UserError` for a malformed one. The message names `source` and, where it is known, the line.
+    Raises `UserError` for a malformed one, or if aliases repeat too much of it. The message names `source`
+    and, where it is known, the line.
     """
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
+        if node is not None:
+            _check_aliases(node, source)
         lines: dict[KeyPath, int] = {}
         data = None if node is None else _plain(loader, node, (), lines, (), source)
     except yaml.MarkedYAMLError as error:
@@ -58,6 +65,51 @@ def parse(text: str, source: str) -> Document:
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{source}: not YAML: {str(error).splitlines()[0]}") from None
     return Document(data, lines)
+
+
+def echo(value: object) -> str:
+    """Return a value of a document for a message: as YAML in one line, with quotes around all text."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float() if not math.isfinite(value):
+            return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+        case list():
+            return f"[{', '.join(map(echo, value))}]"
+        case dict():
+            return "{" + ", ".join(f"{key}: {echo(inner)}" for key, inner in value.items()) + "}"
+        case _:
+            return repr(value)
+
+
+def _check_aliases(node: yaml.Node, source: str) -> None:
+    """Raise `UserError` if more than `MOST_REPEATED` values would be there only because of aliases."""
+    sizes: dict[yaml.Node, int] = {}
+    repeated = _expanded(node, sizes) - len(sizes)
+    if repeated > MOST_REPEATED:
+        raise UserError(
+            f"{source}: its aliases (*name) expand to {repeated:,} values more than are written; at most"
+            f" {MOST_REPEATED:,} are allowed: repeat less"
+        )
+
+
+def _expanded(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """Return how many nodes `node` has when all aliases are written out. `sizes` has those known already.
+
+    A node inside itself counts as nothing there: `_plain` refuses it.
+    """
+    if node not in sizes:
+        sizes[node] = 0
+        sizes[node] = 1 + sum(_expanded(inner, sizes) for inner in _inner(node))
+    return sizes[node]
+
+
+def _inner(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [inner for pair in node.value for inner in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _plain(

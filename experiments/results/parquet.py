@@ -187,7 +187,8 @@ class TableRows(Generic[Row]):
         self._schema = SCHEMAS[TABLES[row]]
         self._row = row
         self._policy = policy
-        self._there = frozenset(pq.read_schema(self._path).names)
+        with self._path.open("rb") as file:  # pyarrow's error for a missing file would not hold its name
+            self._there = frozenset(pq.read_schema(file).names)
         self._defaults = {
             field.name: field.default
             for field in msgspec.structs.fields(row)

@@ -11,6 +11,7 @@ from controller.policies.fault import policy_fault
 from experiments.resolve.jobs import resolve
 from experiments.results.code import code_version, file_digests
 from experiments.run.directory import results_directory
+from experiments.run.held_signal import HeldSignal
 from experiments.run.placement_text import placement_text
 from experiments.scenario.files import files_of
 from experiments.scenario.scenario import Scenario
@@ -41,7 +42,8 @@ def run_scenario(
 
     Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_job` raises. If
     some policies have finished by then, their results are written, marked as not complete, and the
-    exception has a note that says so.
+    exception has a note that says so. While results are written, the first Ctrl-C or SIGTERM is held
+    until they are (`HeldSignal`).
     """
     started = datetime.now(UTC)
     code_version()  # read before anything runs, because the files may change during the run
@@ -51,7 +53,7 @@ def run_scenario(
     missing = missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
-    # Imported late: the report loads matplotlib, which warns if it cannot write to the home directory.
+    # Imported late: the report loads matplotlib, which takes long, and above a run may still be refused.
     from experiments.report.run_report import write_report
     from experiments.results.writing import write_run
 
@@ -83,15 +85,21 @@ def run_scenario(
         except BaseException as error:
             if records:
                 unfinished = scenario.policies[len(records) :]
-                with contextlib.suppress(OSError):  # such as a full disk: report what ended the run instead
+                # A full disk, for instance, must not hide what ended the run. Nor does a held signal.
+                with contextlib.suppress(OSError), HeldSignal(directory):
                     write(directory, records, unfinished)
-                    error.add_note(
-                        f"results of {', '.join(scenario.policies[: len(records)])} are in {directory};"
-                        f" {', '.join(unfinished)} did not finish"
-                    )
+                    error.add_note(_where_results_are(directory, scenario.policies, len(records)))
             raise
-        summary = write(directory, records)
+        with HeldSignal(directory) as held:
+            summary = write(directory, records)
+        held.deliver(f"the results are in {directory}")
     return directory, summary
+
+
+def _where_results_are(directory: Path, policies: Sequence[str], finished: int) -> str:
+    text = f"results of {', '.join(policies[:finished])} are in {directory}"
+    unfinished = ", ".join(policies[finished:])
+    return f"{text}; {unfinished} did not finish" if unfinished else text
 
 
 def run_job(fabric: Fabric, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from experiments.nearest import nearest
 from experiments.scenario.keys import allowed, field_at, suggestion
 from experiments.scenario.section import ProblemKind, PydanticKind
-from experiments.yaml_file import KeyPath
+from experiments.yaml_file import KeyPath, echo
 
 _EXPECTED = {
     "int": "a whole number",
@@ -94,5 +94,5 @@ def _reason(problem: ErrorDetails, path: KeyPath, context: Mapping[str, Any]) ->
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    text = echo(value)
     return text if len(text) <= 60 else text[:57] + "..."

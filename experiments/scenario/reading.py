@@ -136,7 +136,7 @@ def _layers(path: Path, source: str, seen: tuple[Path, ...]) -> list[Layer]:
         base = data.pop("extends")
         where = f"{source}, line {document.lines['extends',]}: extends: "
         if not isinstance(base, str):
-            raise UserError(f"{where}name one scenario or file, not {base!r}")
+            raise UserError(f"{where}name one scenario or file, not {yaml_file.echo(base)}")
         base_path, base_source = _locate(base, path.parent, where)
         chain = (*seen, path.resolve())
         if base_path.resolve() in chain:

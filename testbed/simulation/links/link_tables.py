@@ -111,3 +111,8 @@ def compiled(function: Any) -> Any:
         return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # neither the package nor the home is writable: compile in every process
         return njit(nogil=True)(function)
+
+
+def is_loaded(function: Any) -> bool:
+    """Return whether this process has called the `compiled` function before: the first call takes long."""
+    return bool(getattr(function, "signatures", True))  # numba left it a Python function: nothing to load

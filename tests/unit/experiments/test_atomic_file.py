@@ -23,6 +23,32 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_that_does_not_exist_is_what_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as refused, replacing(tmp_path / "nowhere" / "a.html"):
+        pass
+    assert refused.value.filename == str(tmp_path / "nowhere")
+
+
+def test_a_file_that_cannot_be_made_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    """Its name alone may be 255 characters long, so there is no room for that of the temporary file."""
+    target = tmp_path / ("a" * 255)
+    with pytest.raises(OSError, match="too long") as refused, replacing(target):
+        pass
+    assert refused.value.filename == str(target)
+
+
+def test_an_error_about_the_temporary_file_names_the_file_that_it_was_for(tmp_path: Path) -> None:
+    target = tmp_path / "a.html"
+
+    def lose_the_temporary() -> None:
+        with replacing(target) as temporary:
+            temporary.unlink()
+
+    with pytest.raises(FileNotFoundError) as refused:
+        lose_the_temporary()
+    assert refused.value.filename == str(target)
+
+
 def test_a_device_is_not_replaced_and_a_link_is_followed(tmp_path: Path) -> None:
     pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
     os.mkfifo(pipe)

@@ -121,6 +121,24 @@ def test_help_needs_none_of_the_heavy_packages() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize(
+    "module", ["experiments.report.run_report", "experiments.traces.figures", "experiments.validate.page"]
+)
+def test_figures_without_a_home_that_can_be_written_to_warn_of_nothing(module: str) -> None:
+    named = ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+    homeless = {name: value for name, value in os.environ.items() if name not in named}
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {module}"],
+        env=homeless | {"HOME": "/dev/null/nowhere"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stderr == ""
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -116,6 +116,13 @@ def test_a_directory_that_is_no_run_says_what_is_missing(tmp_path: Path) -> None
         read_run(tmp_path)
 
 
+def test_a_run_that_lost_a_table_says_which(tmp_path: Path) -> None:
+    write(tmp_path / "lost", [micro_record()])
+    (tmp_path / "lost" / "requests.parquet").unlink()
+    with pytest.raises(UserError, match=r"lost is not .* finished run: it holds no requests\.parquet$"):
+        read_run(tmp_path / "lost")
+
+
 def test_a_damaged_table_is_named_as_the_directory_it_is_in(tmp_path: Path) -> None:
     out = tmp_path / "damaged"
     write(out, [micro_record()])

@@ -11,6 +11,7 @@ from experiments.scenario.reading import builtin_scenarios, load_scenario, overr
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
 from experiments.scenario.workload import WorkloadKind
+from experiments.yaml_file import parse
 from testbed.topology import TopologyKind
 
 
@@ -102,8 +103,11 @@ def test_a_number_with_an_exponent_is_a_number() -> None:
         ("workload.slo_class=a", "unknown key 'workload.slo_class'; did you mean"),
         ("topology.servers=-1", "topology.servers: -1 is out of range: allowed is 2 .. 4096"),
         ("topology.servers=ten", "topology.servers: 'ten' is not a whole number"),
-        ("topology.servers=true", "topology.servers: True is not a whole number"),
-        ("scale.bytes_scale=.nan", "scale.bytes_scale: nan is not a finite number"),
+        ("topology.servers=true", "topology.servers: true is not a whole number"),
+        ("scale.bytes_scale=.nan", "scale.bytes_scale: .nan is not a finite number"),
+        ("scale.bytes_scale=-.inf", "scale.bytes_scale: -.inf is not a finite number"),
+        ("name=null", "name: null is not text"),
+        ("seed=[null, {a: false}, b]", "seed: [null, {a: false}, 'b'] is not a whole number"),
         ("a.b=1", "unknown key 'a'"),
         ("topology={servers: 1}", "topology.servers: 1 is out of range"),
         ("topology=3", "topology: 3 is not a mapping of keys to values"),
@@ -193,7 +197,8 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         ("- 1\n", "a scenario is a mapping"),
         ("a: &a [*a]\n", "line 1: this value contains itself"),
         ("a: \x01\n", "not YAML"),
-        ("extends: [quickstart]\n", "line 1: extends: name one scenario or file"),
+        ("extends: [quickstart]\n", "line 1: extends: name one scenario or file, not ['quickstart']"),
+        ("extends: null\n", "line 1: extends: name one scenario or file, not null"),
         ("extends: nowhere\n", "line 1: extends: no scenario 'nowhere'"),
     ],
 )
@@ -202,6 +207,33 @@ def test_a_file_that_is_no_scenario_is_named_with_the_line(tmp_path: Path, text:
 
     assert refusal(path).startswith(path)
     assert told in refusal(path)
+
+
+def test_aliases_that_expand_to_billions_are_refused_at_once(tmp_path: Path) -> None:
+    """Each of 11 lists repeats the one before it 9 times, so the last has more than 9 ** 12 values."""
+    lists = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)]
+    path = write(tmp_path, "laughs.yaml", "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(lists))
+
+    message = refusal(path)
+
+    assert message.startswith(f"{path}: its aliases (*name) expand to ")
+    assert message.endswith("at most 100,000 are allowed: repeat less")
+    assert "\n" not in message
+
+
+def test_as_many_values_as_are_allowed_may_come_from_aliases() -> None:
+    """The list `a` has 100 values and is a value itself: 101 each time. 990 * 101 + 10 = 100,000."""
+    lists, single = ["*a"] * 990, ["*b"] * 10
+    first = f"a: &a [{', '.join(['1'] * 100)}]\nb: &b 1\n"
+
+    data = parse(first + f"c: [{', '.join(lists + single)}]\n", "x.yaml").data
+    assert len(data["c"]) == 1000
+    with pytest.raises(UserError, match="expand to 100,001 values more than are written"):
+        parse(first + f"c: [{', '.join([*lists, *single, '*b'])}]\n", "x.yaml")
+
+
+def test_a_long_list_without_aliases_is_allowed() -> None:
+    assert len(parse(f"[{'1,' * 100_002}]", "x.yaml").data) == 100_002
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

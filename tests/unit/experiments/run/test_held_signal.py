@@ -1,0 +1,139 @@
+"""A signal while results are written: nothing that all policies worked for is lost by it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_fabric import TWO_FLOWS, Mfs, ToyFabric
+
+from experiments.results import writing
+from experiments.run.held_signal import HeldSignal
+from testbed.fabric import RunFailed
+
+TWO_POLICIES = (*TWO_FLOWS, "--policy", "mfs", "--out", "there")
+WAITING = "mfs: results are being written to there; a second signal stops at once"
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> list[signal.Signals]:
+    """What is sent, one after the other, when the tables have been written and the summary has not."""
+    sent: list[signal.Signals] = []
+    write_tables = writing.write_tables
+
+    def write_and_send(*arguments: Any) -> None:
+        write_tables(*arguments)
+        for number in sent:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(writing, "write_tables", write_and_send)
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGINT, 130, "mfs: interrupted"), (signal.SIGTERM, 143, "mfs: terminated")],
+)
+def test_the_first_signal_ends_the_command_after_the_results_are_written(
+    mfs: Mfs, tmp_path: Path, signals: list[signal.Signals], number: signal.Signals, code: int, told: str
+) -> None:
+    signals.append(number)
+
+    assert mfs(*TWO_POLICIES) == code
+
+    assert mfs.err.splitlines()[-3:] == [WAITING, told, "the results are in there"]
+    assert json.loads((tmp_path / "there" / "summary.json").read_text())["complete"] is True
+    assert (tmp_path / "there" / "report.html").is_file()
+
+
+def test_a_second_signal_stops_at_once_and_the_directory_is_said_to_be_incomplete(
+    mfs: Mfs, tmp_path: Path, signals: list[signal.Signals]
+) -> None:
+    signals += [signal.SIGTERM, signal.SIGINT]
+
+    assert mfs(*TWO_POLICIES) == 130
+
+    incomplete = "there is incomplete: it has no summary.json; delete it and run again"
+    assert mfs.err.splitlines()[-3:] == [WAITING, "mfs: interrupted", incomplete]
+    assert not (tmp_path / "there" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"), [(KeyboardInterrupt(), 130), (RunFailed("rank 3 died"), 1)], ids=["ctrl-c", "failed"]
+)
+def test_a_signal_while_finished_policies_are_written_does_not_hide_what_ended_the_run(
+    mfs: Mfs, tmp_path: Path, signals: list[signal.Signals], trouble: BaseException, code: int
+) -> None:
+    mfs.fabric(ToyFabric(trouble=trouble, in_policy="mfs"))
+    signals.append(signal.SIGTERM)
+
+    assert mfs(*TWO_POLICIES) == code
+
+    assert WAITING in mfs.err.splitlines()
+    assert mfs.err.splitlines()[-1] == "results of fair are in there; mfs did not finish"
+    assert json.loads((tmp_path / "there" / "summary.json").read_text())["unfinished"] == ["mfs"]
+
+
+def test_a_second_signal_after_the_summary_leaves_results_that_lack_only_the_report(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").touch()
+
+    def two_signals() -> None:
+        with HeldSignal(tmp_path):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        two_signals()
+
+    [note] = stopped.value.__notes__
+    assert note.endswith(f"to make it: mfs report {tmp_path}")
+
+
+def test_handlers_are_as_before_after_the_block(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    with HeldSignal(tmp_path) as held:
+        pass
+    held.deliver("nothing was held")
+
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with HeldSignal(tmp_path) as held:
+            signal.raise_signal(signal.SIGINT)
+        held.deliver("nothing was held")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_terminated_while_it_writes_leaves_results_to_report_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from experiments.cli.app import main; main()"]
+    run = subprocess.Popen(
+        [*command, "run", "two-flows", "--fabric", "sim", "--out", "there"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not (tmp_path / "there" / "flows.parquet").exists() and run.poll() is None:
+            time.sleep(0.001)
+        run.terminate()
+        told = run.communicate(timeout=120)[1].splitlines()
+    finally:
+        run.kill()
+
+    assert run.returncode == 143
+    assert told[-3:] == [WAITING, "mfs: terminated", "the results are in there"]
+    assert json.loads((tmp_path / "there" / "summary.json").read_text())["complete"] is True
+    assert (tmp_path / "there" / "report.html").is_file()
