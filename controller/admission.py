@@ -1,7 +1,7 @@
 """Admission: the scheduler's answers carried through to the lanes. Pure; the same on every fabric.
 
-A fabric tells of each event and gets back which flows have to move to another level, which have just got
-a lane, and which were lent a level. It does this in that order, and adds what its lanes are made of.
+A fabric reports each event. It gets back which flows have to move to another level, which have just got a
+lane, and which were lent a level, and carries this out in that order.
 """
 
 from collections.abc import Callable, Iterable

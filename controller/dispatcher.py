@@ -211,7 +211,7 @@ class Dispatcher:
         claim = _Claim(share.id, share.src, message.sent_wall_ns)
         load = load_of(message.peer_bytes, group.peer_ports)
         moved = self._admission.submit_on(now_ns, claim, group.lane, Flow.of(share, load))
-        self.paths.append(LoggedPath(flow=share.id, lane=group.lane.name, ports=tuple(load)))
+        self.paths.append(LoggedPath(flow=share.id, ports=tuple(load)))
         return self._move(moved)
 
     def completed(self, now_ns: int, wall_ns: int, flow: str) -> list[Action]:
@@ -242,7 +242,7 @@ class Dispatcher:
             assert lane is not None
             # The wait for a lane ends when the lane becomes free. What follows is permit latency.
             claim.lane_wait_wall_ns = max(0, lane.free_since_wall_ns - claim.sent_wall_ns)
-            self.paths.append(LoggedPath(flow=claim.id, lane=lane.name, ports=lane.ports))
+            self.paths.append(LoggedPath(flow=claim.id, ports=lane.ports))
             actions += self._settle(lane)
         return actions
 

@@ -295,7 +295,7 @@ class Claims(Generic[C]):
         """The claim of an active flow. Raises `LaneError` if the flow has no lane."""
         claim = self._active.get(flow)
         if claim is None or claim.lane is None:
-            raise LaneError(f"completion of {flow!r}, which has no lane")
+            raise LaneError(f"flow {flow!r} has no lane")
         return claim
 
     def _admit(self, claim: C) -> None:

@@ -147,10 +147,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
 
 
 class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
-    """The lane that a flow took, and the ports that it crossed."""
+    """The ports that a flow crossed."""
 
     flow: str
-    lane: str
     ports: tuple[str, ...]
 
 

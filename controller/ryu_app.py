@@ -7,10 +7,11 @@ Run as `python -m controller.ryu_app CONFIG`, where CONFIG is a msgpack file of 
 """
 
 import contextlib
+import functools
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -43,13 +44,16 @@ from controller.protocol import (
     decode_up,
     encode,
 )
-from controller.scheduler import Scheduler
 from controller.spec import read_spec
 from controller.switches import Switches
 from controller.units import NS_PER_S
 
 COORDINATOR = "coordinator"
 """Name of the downlink to the coordinator: `Status`, `Log`, `BatchKnown` and `Trouble` go there."""
+
+
+Handler = Callable[[Any, Any], None]
+"""A method of the Ryu application that takes an event."""
 
 
 class ShellConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,12 +80,7 @@ class _Shell:
         rules = RuleBook(config.wiring)
         spec = read_spec(config.policy, **config.policy_defaults)
         self._prunings = Prunings()
-        scheduler = Scheduler(
-            spec.policy,
-            ports=config.wiring.port_bps,
-            control=spec.control,
-            pruned=self._prunings.changed,
-        )
+        scheduler = spec.scheduler(config.wiring.port_bps, self._prunings.changed)
         self._of = of
         self._dispatcher = Dispatcher(scheduler, rules)
         self._expected = len(config.wiring.bridges)
@@ -224,34 +223,40 @@ class _Shell:
 
 def _application(of: ofcompat.OpenFlow, shell: _Shell) -> Any:
     """The Ryu application class: four handlers that pass events to `shell`."""
-    set_ev_cls = of.handler.set_ev_cls
-    events = of.events
+    events, up = of.events, [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER]
+
+    def handles(event: Any, states: Any) -> Callable[[Handler], Handler]:
+        """Register a handler whose errors are told."""
+
+        def registered(handler: Handler) -> Handler:
+            @functools.wraps(handler)
+            def told(self: Any, event: Any) -> None:
+                with shell.errors_told():
+                    handler(self, event)
+
+            made: Handler = of.handler.set_ev_cls(event, states)(told)
+            return made
+
+        return registered
 
     class FabricController(of.base_class):  # type: ignore[misc, name-defined]
         OFP_VERSIONS = (of.ofproto.OFP_VERSION,)
 
-        @set_ev_cls(events.EventOFPSwitchFeatures, of.handler.CONFIG_DISPATCHER)  # type: ignore[untyped-decorator]
+        @handles(events.EventOFPSwitchFeatures, of.handler.CONFIG_DISPATCHER)
         def on_features(self, event: Any) -> None:
-            with shell.errors_told(), shell.lock:
+            with shell.lock:
                 shell.switches.connected(event.msg.datapath)
 
-        @set_ev_cls(events.EventOFPStateChange, of.handler.DEAD_DISPATCHER)  # type: ignore[untyped-decorator]
+        @handles(events.EventOFPStateChange, of.handler.DEAD_DISPATCHER)
         def on_lost(self, event: Any) -> None:
-            with shell.errors_told(), shell.lock:
+            with shell.lock:
                 shell.switches.lost(event.datapath)
 
-        @set_ev_cls(
-            events.EventOFPBarrierReply,
-            [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER],
-        )  # type: ignore[untyped-decorator]
+        @handles(events.EventOFPBarrierReply, up)
         def on_barrier(self, event: Any) -> None:
-            with shell.errors_told():
-                shell.barrier_replied(event.msg.datapath, event.msg.xid)
+            shell.barrier_replied(event.msg.datapath, event.msg.xid)
 
-        @set_ev_cls(
-            events.EventOFPErrorMsg,
-            [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER],
-        )  # type: ignore[untyped-decorator]
+        @handles(events.EventOFPErrorMsg, up)
         def on_error(self, event: Any) -> None:
             shell.trouble(
                 f"switch {event.msg.datapath.id:#x} refused a message:"

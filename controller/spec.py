@@ -4,12 +4,15 @@
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from controller.flow import PortId
 from controller.overload import RequestControl
 from controller.policies.registry import Owner, lines_of, make_options, make_policy, parse
 from controller.policy import Policy, PolicyError
+from controller.scheduler import Scheduler
 
 CONTROL = "requests"
 CONTROL_SUMMARY = "after any policy: prefill queue by deadline, requests that make others late go last"
@@ -25,6 +28,12 @@ class Spec:
 
     policy: Policy
     control: RequestControl | None
+
+    def scheduler(
+        self, ports: Mapping[PortId, int], pruned: Callable[[str, bool], None], *, exact: bool = False
+    ) -> Scheduler:
+        """The scheduler of a run (`controller.scheduler.Scheduler` says what it takes)."""
+        return Scheduler(self.policy, ports=ports, exact=exact, control=self.control, pruned=pruned)
 
 
 def read_spec(text: str, **defaults: int | float | str | bool) -> Spec:

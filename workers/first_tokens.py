@@ -1,4 +1,4 @@
-"""What waits for a transfer, and for a first token all KV of its request. Pure, for every fabric."""
+"""What waits for a transfer, and when a request has all its KV. Pure, for every fabric."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class ByFirstToken(NamedTuple):
 
 
 def awaited(stage: Stage, request: int | None) -> ByConductor | ByLayer | ByFirstToken:
-    """What waits for a transfer of `stage` between two ranks, with KV of `request` if it is of one."""
+    """What waits for a transfer of `stage` between two ranks; `request` is None if it belongs to none."""
     if request is None:
         return ByConductor()
     return ByFirstToken(request) if stage is Stage.P2D else ByLayer()

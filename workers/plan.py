@@ -174,7 +174,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the ranks of one prefill unit, its victims and decode workers do for one batch.
 
     `fetches` are the ids of the `FetchPlan`s whose flows it waits for. S1 of a layer is fetched when the
-    slowest rank is at most `fetch_ahead` layers before it; None sends for all S1 at once. With
+    slowest rank is at most `fetch_ahead` layers before it; None: all S1 is fetched at once. With
     `pause_every`, the ranks stop after every `pause_every` layers until `Resume`.
     """
 
@@ -188,6 +188,11 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     fetches: tuple[str, ...] = ()
     fetch_ahead: int | None = None
     pause_every: int | None = None
+
+    @property
+    def announced(self) -> tuple[str, ...]:
+        """What the scheduler knows of it: the batch, and its fetch plans, which are at the same layer."""
+        return self.id, *self.fetches
 
     def pauses_before(self, layer: int) -> bool:
         """Whether the ranks stop before `layer` until `Resume`."""

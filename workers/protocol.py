@@ -107,13 +107,10 @@ class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave"):
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """All lanes and groups of the rank are connected.
 
-    `lanes` counts the lanes that it sends on. `device` is where its tensors live, `backend` is the backend
-    of its collectives.
+    `device` is where its tensors live, `backend` is the backend of its collectives.
     """
 
     rank: int
-    lanes: int
-    groups: int
     device: str
     backend: str
 

@@ -91,8 +91,6 @@ class Rank:
             encode_report(
                 Ready(
                     rank=config.rank,
-                    lanes=sum(lane.src == config.rank for lane in config.lanes),
-                    groups=len(self._connected.groups),
                     device=str(self._device),
                     backend=self._connected.backend,
                 )
@@ -124,8 +122,9 @@ class Rank:
 
     def _finish(self) -> None:
         records = self._recorder.records(self._config.rank, self._clock.late_ms)
-        self._coordinator.send(encode_report(records))
-        self._finished = True
+        report = encode_report(records)
+        self._finished = True  # first, because peers may leave as soon as all records are in
+        self._coordinator.send(report)
 
     def _leave(self) -> None:
         self._coordinator.close()
@@ -215,9 +214,9 @@ class Rank:
         self._span(SpanKind.PAUSED, "", plan.id, layer, start_ns)
 
     def _advance(self, plan: BatchPlan, layer: int) -> None:
-        """Report that `layer` begins. The batch's fetch plans are at the same layer for the scheduler."""
+        """Report that `layer` begins: to the scheduler, and to the coordinator if it has to fetch ahead."""
         rank = self._config.rank
-        for batch in (plan.id, *plan.fetches):
+        for batch in plan.announced:
             self._controller.send(encode_up(LayerAdvanced(batch=batch, rank=rank, layer=layer)))
         if plan.fetch_ahead is not None and layer < len(plan.layers):
             self._coordinator.send(encode_report(LayerBegun(batch=plan.id, rank=rank, layer=layer)))

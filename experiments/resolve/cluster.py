@@ -11,8 +11,8 @@ from experiments.workloads.micro import endpoints
 from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
+from testbed.placement import PlacementError, place
 from testbed.serving.cache.size_and_use import replica_bytes_per_token
-from testbed.serving.placement import PlacementError, place
 from testbed.topology import ServerShape, Topology, TopologyKind, fat_tree, leaf_spine, rail_optimised, star
 from workers.plan import CollectiveKind
 

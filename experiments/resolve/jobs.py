@@ -56,7 +56,9 @@ def resolve(scenario: Scenario) -> Resolved:
         base = msgspec.structs.replace(base, simulation=simulation)
     return Resolved(
         jobs=tuple(
-            msgspec.structs.replace(base, policy=policy, control=read_spec(policy).control)
+            msgspec.structs.replace(
+                base, policy=policy, control=read_spec(policy, **base.scheduler.defaults()).control
+            )
             for policy in scenario.policies
         ),
         notes=(*work.notes, *topology_notes(scenario.topology), *serving_notes(base), *scale_notes),

@@ -1,7 +1,7 @@
 """The placement of ranks in words, for the results."""
 
 from testbed.job import Placement, RankSpec
-from testbed.serving.placement import coordinates
+from testbed.placement import coordinates
 
 
 def placement_text(placement: Placement) -> list[str]:

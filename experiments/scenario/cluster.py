@@ -5,7 +5,7 @@ import enum
 from pydantic import Field, model_validator
 
 from experiments.scenario.section import Section, refusal
-from testbed.serving.placement import Layout
+from testbed.placement import Layout
 from testbed.topology import TopologyKind
 from testbed.topology.kinds import fat_tree_servers
 

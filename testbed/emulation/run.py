@@ -18,8 +18,7 @@ from testbed.emulation.speeds import speeds_of
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import FASTER_THAN_LINE, RunRecord
-from testbed.serving.conductor import Conductor, ServingConductor
-from testbed.serving.micro import MicroConductor
+from testbed.serving.conductors import conductor_of
 
 _START_MARGIN_S = 0.2
 
@@ -64,7 +63,7 @@ class EmulatedRun:
         ranks.start_clock(zero_wall_ns)
         monitor.start(zero_wall_ns, job.scale.time_dilation)
         cpu.start()
-        conductor: Conductor = MicroConductor(job) if job.flows else ServingConductor(job)
+        conductor = conductor_of(job)
         player = Player(job, conductor, controller, ranks, self._tell)
         player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu))
         cpu.stop()

@@ -8,7 +8,7 @@ from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed, compute_s
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import kv_bytes_per_token, score_flops
-from testbed.serving.placement import layers_of, stage_ranks, stage_shards
+from testbed.placement import layers_of, stage_ranks, stage_shards
 from testbed.serving.plans.idle_network import busiest_s, layer_s, merged, port_loads, scaled, step_traffic
 from testbed.serving.plans.steps import (
     PLAIN,

@@ -129,7 +129,11 @@ class Conductor(abc.ABC):
         """A flow that belongs to no request has arrived: a micro flow, or one between decode workers."""
 
     def layer_begun(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
-        """A rank begins `layer`. If that is the number of layers, it has computed all of them."""
+        """A rank begins `layer`. If that is the number of layers, it has computed all of them.
+
+        If ranks report their layers to the scheduler themselves, this event is needed only for batches with
+        `fetch_ahead`, and not for their end.
+        """
         raise KeyError(batch)
 
     def paused(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
@@ -293,7 +297,7 @@ class ServingConductor(Conductor):
         if reached is None:
             return ()
         plan = running.plan
-        return AtLayer((batch, *plan.fetches), reached), *_post(self._send_ahead.reached(plan, reached))
+        return AtLayer(plan.announced, reached), *_post(self._send_ahead.reached(plan, reached))
 
     def paused(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
         running = self._running[batch]

@@ -13,8 +13,8 @@ from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import score_flops
+from testbed.placement import layers_of, stage_of, stage_shards
 from testbed.serving.cache.assignment import cacheable_blocks, reusable_blocks
-from testbed.serving.placement import layers_of, stage_of, stage_shards
 from testbed.serving.plans.build import decode_step_s, kv_shards
 from testbed.serving.plans.idle_network import Traffic, drain_s, layer_s, merged, scaled, step_traffic
 from testbed.serving.plans.steps import PLAIN, ReplicaWork, StepOptions, unit_steps

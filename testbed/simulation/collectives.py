@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from controller.units import NS_PER_S
 from testbed.simulation.agenda import Agenda
 from workers.plan import Collective, CollectiveKind
 from workers.rounds import Rounds
@@ -21,12 +20,15 @@ Proceed = Callable[[], None]
 RecordSpan = Callable[[int, SpanKind, str, str, int | None, int], None]
 """Records a span that ends now: rank, kind, label, batch, layer, start."""
 
+TakesNs = Callable[[float], int]
+"""How long compute of so many seconds takes, with what the machine adds to it."""
+
 
 Messages = Sequence[tuple[int, int]]
 """Peers, and bytes for each."""
 
 SendMessages = Callable[[Messages, Callable[[int], None] | None], None]
-"""Sends messages of a flow now. The callback, if any, gets each peer that has its bytes, even no bytes."""
+"""Sends messages of a flow now. The callback, if any, gets each peer once its bytes, if any, have arrived."""
 
 
 class Carrier(Protocol):
@@ -137,7 +139,7 @@ class Collectives:
     """All collectives under way.
 
     `groups` are the ranks of each process group. With `grouped`, collectives that are `even` go as one
-    stream. `span` records the rounds of ring attention.
+    stream. `span` records the rounds of ring attention, and `takes_ns` says how long their compute takes.
     """
 
     def __init__(
@@ -148,12 +150,14 @@ class Collectives:
         *,
         grouped: bool,
         span: RecordSpan,
+        takes_ns: TakesNs,
     ) -> None:
         self._carrier = carrier
         self._agenda = agenda
         self._groups = groups
         self._grouped = grouped
         self._span = span
+        self._takes_ns = takes_ns
         self._under_way: dict[str, _Exchange | _Together] = {}
         self._scripts: dict[tuple[str, str], _Script] = {}
 
@@ -168,7 +172,16 @@ class Collectives:
             else:
                 script = self._script(step, len(ranks))
                 exchange = _Exchange(
-                    self._carrier, self._agenda, self._span, script, step, batch, layer, ranks, over
+                    self._carrier,
+                    self._agenda,
+                    self._span,
+                    self._takes_ns,
+                    script,
+                    step,
+                    batch,
+                    layer,
+                    ranks,
+                    over,
                 )
             self._under_way[step.id] = exchange
         exchange.join(ranks.index(rank), resume)
@@ -234,6 +247,7 @@ class _Exchange:
         "_since_ns",
         "_span",
         "_step",
+        "_takes_ns",
         "_totals",
         "_unfinished",
         "_waits",
@@ -244,6 +258,7 @@ class _Exchange:
         carrier: Carrier,
         agenda: Agenda,
         span: RecordSpan,
+        takes_ns: TakesNs,
         script: _Script,
         step: Collective,
         batch: str,
@@ -255,6 +270,7 @@ class _Exchange:
         self._carrier = carrier
         self._agenda = agenda
         self._span = span
+        self._takes_ns = takes_ns
         self._rounds = script.rounds
         self._totals = script.totals
         self._step = step
@@ -328,7 +344,7 @@ class _Exchange:
         now_ns = self._agenda.now_ns
         self._record_wait(index)
         seconds = self._step.round_seconds[index][number]
-        self._agenda.at(now_ns + round(seconds * NS_PER_S), partial(self._computed, index, now_ns))
+        self._agenda.at(now_ns + self._takes_ns(seconds), partial(self._computed, index, now_ns))
 
     def _computed(self, index: int, began_ns: int) -> None:
         self._record(index, SpanKind.COMPUTE, began_ns)

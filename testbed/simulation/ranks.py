@@ -57,7 +57,12 @@ class SimulatedRanks:
         self._s1_missing: dict[_S1, int] = {}
         self._s1_waiter: dict[_S1, Proceed] = {}
         self._collectives = Collectives(
-            transport, agenda, job.placement.groups, grouped=job.simulation.grouped, span=self._span
+            transport,
+            agenda,
+            job.placement.groups,
+            grouped=job.simulation.grouped,
+            span=self._span,
+            takes_ns=self._takes_ns,
         )
         self.spans: Spool[SpanRow] = Spool(SpanRow)
 

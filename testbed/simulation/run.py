@@ -4,13 +4,11 @@ import time
 from collections.abc import Callable
 
 from controller.overload import Prunings
-from controller.scheduler import Scheduler
 from controller.spec import read_spec
 from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
-from testbed.serving.conductor import Conductor, ServingConductor
-from testbed.serving.micro import MicroConductor
+from testbed.serving.conductors import conductor_of
 from testbed.simulation.agenda import Agenda
 from testbed.simulation.connections import ports_of_network
 from testbed.simulation.invariants import Invariants
@@ -43,16 +41,10 @@ class SimulatedRun:
             guarantee=overheads.level_share,
         )
         self._prunings = Prunings()
-        scheduler = Scheduler(
-            spec.policy,
-            ports=ports,
-            exact=job.simulation.exact,
-            control=spec.control,
-            pruned=self._prunings.changed,
-        )
+        scheduler = spec.scheduler(ports, self._prunings.changed, exact=job.simulation.exact)
         self._invariants = Invariants(self._network, on=job.simulation.invariants)
         self._transport = Transport(job, scheduler, self._network, self._agenda, self._invariants)
-        self._conductor: Conductor = MicroConductor(job) if job.flows else ServingConductor(job)
+        self._conductor = conductor_of(job)
         self._player = Player(job, self._conductor, self._transport, self._agenda)
         self._watch = LinkWatch(self._network)
         self._progress_due_ns = 0
@@ -62,11 +54,14 @@ class SimulatedRun:
         self._player.begin()
         events = 0
         while not self._conductor.finished or len(self._network):
-            events += self._moment()
+            events += self._step()
         return self._record(events)
 
-    def _moment(self) -> int:
-        """Everything that happens in the next nanosecond in which something does."""
+    def _step(self) -> int:
+        """The acts that are due now. Then time moves on, and the streams that end and the tick follow.
+
+        Returns the number of events.
+        """
         agenda, network = self._agenda, self._network
         events = 0
         while (act := agenda.take_due()) is not None:

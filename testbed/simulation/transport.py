@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from controller.admission import Admission, Orders
-from controller.flow import Batch, Decision, Flow, PortId, Stage, Transfer
+from controller.flow import ALL_PEERS, Batch, Decision, Flow, PortId, Stage, Transfer
 from controller.lanes import LanePool, lane_name
 from controller.scheduler import Scheduler
 from controller.units import NS_PER_S
@@ -105,7 +105,7 @@ class Transport:
         rank = self._job.placement.groups[step.group][index]
         known = self._shares.of_member(step, index, total)
         share = step.share(index, rank, known.size, batch=batch, layer=layer)
-        sending = self._submit(share, self._side(step.group, index), known.load, done)
+        sending = self._submit_share(share, self._side(step.group, index), known.load, done)
         sending.path = known.path
         routes = sending.routes = known.routes
         sending.after_ns = sending.then_ns = self._overheads.collective_ns
@@ -128,7 +128,7 @@ class Transport:
         members = self._job.placement.groups[step.group]
         load, size, largest = self._shares.of_group(step)
         whole = step.whole(members[0], size, batch=batch, layer=layer)
-        sending = self._submit(whole, self._side(step.group, 0), load, done)
+        sending = self._submit_share(whole, self._side(step.group, 0), load, done)
         sending.path = tuple(load)
         sending.unsent = 0
         further = step.rounds(len(members)).count - 1
@@ -149,11 +149,11 @@ class Transport:
             self._network.ports(port for port, _ in ports),
             largest,
             sending.place,
-            sending.bounds(-1),
+            sending.bounds(ALL_PEERS),
             [sent / largest for _, sent in ports],
         )
         self.messages += 1
-        sending.streams[stream] = -1, size, None, sending.after_ns
+        sending.streams[stream] = ALL_PEERS, size, None, sending.after_ns
         sending.in_step = size / largest
         self._owner[stream] = sending
 
@@ -199,7 +199,7 @@ class Transport:
             ended.append((sending, sending.streams.pop(stream)))
         if self._bursts.burst_bytes:
             for sending, message in ended:
-                if message[0] >= 0:
+                if message[0] != ALL_PEERS:
                     self._bursts.ends(now_ns, sending.routes[message[0]].ports)
         for sending, message in ended:
             if message[3]:
@@ -234,7 +234,7 @@ class Transport:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _permit(self, sending: Sending) -> None:
+    def _permitted(self, sending: Sending) -> None:
         """The flow has its lane, and may start as soon as its level is in force there."""
         assert sending.lane is not None
         kept = sending.lane.level == sending.wanted
@@ -254,14 +254,14 @@ class Transport:
         self._bursts.begins(now_ns, route.ports, passed)
         return passed
 
-    def _submit(
+    def _submit_share(
         self, share: Transfer, side: SimulatedLane, load: Mapping[PortId, int], done: Done
     ) -> Sending:
         """Submit a share of a collective. Its lane is its member's side of the process group."""
         now_ns = self._agenda.now_ns
         sending = Sending(share, now_ns, done)
         self._move_all(self._admission.submit_on(now_ns, sending, side, Flow.of(share, load)))
-        self._permit(sending)
+        self._permitted(sending)
         return sending
 
     def _busy_s(self, port: PortId) -> float:
@@ -300,7 +300,7 @@ class Transport:
             if not sending.routes:
                 sending.routes = sending.lane.routes
             sending.path = sending.routes[dst].path
-            self._permit(sending)
+            self._permitted(sending)
             sending.after_ns = self._overheads.transfer_ns
             self.send(sending, ((dst, sending.transfer.size_bytes),), None)
         self._move_all(orders.lent)

@@ -72,6 +72,20 @@ class House:
     def circles(self) -> list[list[str]]:
         return circles({name: list(imported) for name, imported in self.imports.items()})
 
+    def rooms(self) -> dict[str, list[str]]:
+        """Each folder, and the folders that its modules import from, without those around or inside it."""
+        found: dict[str, dict[str, None]] = {}
+        for name, imported in self.imports.items():
+            room = self._room(name)
+            for other in map(self._room, imported):
+                found.setdefault(other, {})
+                if not f"{other}.".startswith(f"{room}.") and not f"{room}.".startswith(f"{other}."):
+                    found.setdefault(room, {})[other] = None
+        return {room: list(others) for room, others in found.items()}
+
+    def _room(self, name: str) -> str:
+        return name if self.files[name].name == "__init__.py" else name.rpartition(".")[0]
+
     def long(self, most: int = MOST_LINES) -> dict[str, int]:
         """The modules with more than `most` lines, and how many they have."""
         lines = {name: len(path.read_text().splitlines()) for name, path in self.files.items()}
@@ -133,6 +147,11 @@ def test_every_import_between_floors_points_down(house: House) -> None:
 
 def test_no_module_imports_itself_by_way_of_others(house: House) -> None:
     assert house.circles() == []
+
+
+def test_no_room_imports_from_itself_by_way_of_others(house: House) -> None:
+    assert "testbed.serving.plans" in house.rooms()
+    assert circles(house.rooms()) == []
 
 
 def test_no_module_is_too_long_but_those_that_have_a_reason(house: House) -> None:
@@ -213,6 +232,23 @@ def test_a_module_imports_the_packages_around_what_it_names_too(tmp_path: Path) 
         },
     )
     assert made.circles() == [["controller.flow", "controller.parts"]]
+
+
+def test_a_circle_of_rooms_is_found_though_its_modules_are_in_none(tmp_path: Path) -> None:
+    """What a room shares with those inside it is no circle."""
+    made = built(
+        tmp_path,
+        {
+            "testbed/serving/system": "from testbed.serving.plans import build\n",
+            "testbed/serving/plans/build": "from testbed.serving.cache import size\n",
+            "testbed/serving/plans/steps": "import testbed.serving.units\n",
+            "testbed/serving/cache/size": "",
+            "testbed/serving/cache/use": "from testbed.serving.plans import steps\n",
+            "testbed/serving/units": "",
+        },
+    )
+    assert made.circles() == []
+    assert circles(made.rooms()) == [["testbed.serving.cache", "testbed.serving.plans"]]
 
 
 def test_two_circles_are_told_apart_and_a_chain_is_none() -> None:

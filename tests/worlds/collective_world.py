@@ -10,7 +10,7 @@ from serving_world import job, prompt
 
 from controller.flow import PortId, Stage, Transfer
 from testbed.fabrics import FABRICS
-from testbed.job import Placement, RankSpec, Role, SimulationOptions
+from testbed.job import Overheads, Placement, RankSpec, Role, SimulationOptions
 from testbed.record import RunRecord
 from testbed.topology import Topology, star
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan, Step
@@ -70,6 +70,7 @@ def played(
     bps: Mapping[PortId, int] | None = None,
     servers: int | None = None,
     policy: str = "fair",
+    overheads: Overheads | None = None,
 ) -> RunRecord:
     """Run a layer with these steps and a byte of S3 after them; return the record."""
     topology, placement = world(members, bps=bps, servers=servers)
@@ -102,7 +103,7 @@ def played(
         requests=(prompt(0, 1),),
         plans=(plan,),
         policy=policy,
-        simulation=SimulationOptions(grouped=grouped),
+        simulation=SimulationOptions(grouped=grouped, overheads=overheads or Overheads()),
     )
     record = FABRICS["sim"]().run(run, lambda progress: None)
     assert [check.name for check in record.fidelity.checks if not check.ok] == []

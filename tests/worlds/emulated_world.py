@@ -24,8 +24,8 @@ from testbed.job import (
 )
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
+from testbed.placement import Layout, place
 from testbed.record import FlowRow, RunRecord
-from testbed.serving.placement import Layout, place
 from testbed.topology import Topology, star
 from workers.options import ComputeMode, Device
 

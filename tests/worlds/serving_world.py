@@ -13,7 +13,7 @@ import msgspec
 from testbed.job import Job, Placement, Request, Scale, SchedulerOptions, ServingOptions, WorkerOptions
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
-from testbed.serving.placement import Layout, place
+from testbed.placement import Layout, place
 from testbed.serving.system import ServingSystem
 from testbed.topology import Topology, star
 from workers.options import ComputeMode, Device

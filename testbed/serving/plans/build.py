@@ -12,8 +12,8 @@ from testbed.models.sizes import (
     kv_bytes_per_token_layer,
     score_flops,
 )
+from testbed.placement import shards
 from testbed.serving.cache.assignment import Assigned
-from testbed.serving.placement import shards
 from testbed.serving.plans.outlook import with_downstream
 from testbed.serving.plans.steps import (
     PLAIN,

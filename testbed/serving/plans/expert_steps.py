@@ -12,7 +12,7 @@ from testbed.models.sizes import (
     shared_flops_per_token,
     shared_weight_bytes,
 )
-from testbed.serving.placement import expert_groups
+from testbed.placement import expert_groups
 from testbed.serving.plans.stage_work import Need, StageWork, StepOptions
 from workers.plan import Collective, CollectiveKind, Step
 

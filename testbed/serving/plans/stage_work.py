@@ -10,7 +10,7 @@ from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed, step_s
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import kv_bytes_per_token_layer
-from testbed.serving.placement import GroupKind, group_name, stage_ranks
+from testbed.placement import GroupKind, group_name, stage_ranks
 from workers.plan import CollectiveKind, Compute
 from workers.rounds import split
 

@@ -23,7 +23,7 @@ from testbed.models.sizes import (
     mlp_flops_per_token,
     mlp_weight_bytes,
 )
-from testbed.serving.placement import GroupKind, group_name, layers_of, stage_of
+from testbed.placement import GroupKind, group_name, layers_of, stage_of
 from testbed.serving.plans.attention_steps import attention_steps
 from testbed.serving.plans.expert_steps import expert_steps
 from testbed.serving.plans.stage_work import NOTHING, PLAIN, Need, ReplicaWork, StageWork, StepOptions

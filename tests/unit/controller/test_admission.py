@@ -106,9 +106,9 @@ def test_events_that_contradict_each_other_are_refused() -> None:
     desk = Desk()
     desk.submit("a3")
     desk.submit("b5")
-    with pytest.raises(LaneError, match="'b5', which has no lane"):
+    with pytest.raises(LaneError, match="flow 'b5' has no lane"):
         desk.complete("b5")
-    with pytest.raises(LaneError, match="'c1', which has no lane"):
+    with pytest.raises(LaneError, match="flow 'c1' has no lane"):
         desk.admission.claim("c1")
     with pytest.raises(SchedulerError):
         desk.admission.progress(2, "c1", 1)

@@ -119,12 +119,12 @@ def test_the_scheduler_is_told_what_a_flow_will_put_on_each_port() -> None:
     assert dict(flow.load) == {"h1->s1": 1001, "s1->h2": 1001}
 
 
-def test_the_path_of_a_flow_is_logged_with_its_lane() -> None:
+def test_the_path_of_a_flow_is_logged() -> None:
     world = World("fair")
     world.lane("lane")
     world.submit("f")
     (path,) = world.dispatcher.paths
-    assert (path.flow, path.lane, path.ports) == ("f", "lane", ("h1->s1", "s1->h2"))
+    assert (path.flow, path.ports) == ("f", ("h1->s1", "s1->h2"))
 
 
 def test_the_scheduler_is_told_which_coflow_a_flow_is_of() -> None:

@@ -158,7 +158,7 @@ def test_flows_nobody_knows_are_refused() -> None:
         world.submit("f", src=1, dst=0)
     with pytest.raises(DispatchError, match="flow 'f': no lane for S1 from rank 0 to rank 1"):
         world.submit("f", stage=Stage.KV_REUSE)
-    with pytest.raises(LaneError, match="completion of 'f', which has no lane"):
+    with pytest.raises(LaneError, match="flow 'f' has no lane"):
         world.completed("f")
 
 

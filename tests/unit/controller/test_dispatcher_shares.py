@@ -122,7 +122,7 @@ def test_a_share_that_has_ended_leaves_nothing_behind() -> None:
     world.confirm(share(world, "c.0", r1=10))
     assert world.completed("c.0") == []
     assert dict(world.scheduler.view.flows) == {}
-    with pytest.raises(LaneError, match="which has no lane"):
+    with pytest.raises(LaneError, match=r"flow 'c\.0' has no lane"):
         world.completed("c.0")
 
 

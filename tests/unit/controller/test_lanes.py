@@ -152,7 +152,7 @@ def test_what_contradicts_itself_is_refused() -> None:
     with pytest.raises(LaneError, match="flow 'f' is submitted twice"):
         desk.claims.submit(AnyClaim("f"), desk.pool)
     for flow in ("waits", "unknown"):
-        with pytest.raises(LaneError, match=f"completion of '{flow}', which has no lane"):
+        with pytest.raises(LaneError, match=f"flow '{flow}' has no lane"):
             desk.claims.complete(flow)
 
 

@@ -1,4 +1,4 @@
-"""Requests that were pruned: whatever tells of a simulated run tells the same numbers.
+"""Requests that were pruned: every output of a simulated run has the same numbers.
 
 The scenario is `quickstart` at a load that it cannot serve, so request control gives up some requests.
 """

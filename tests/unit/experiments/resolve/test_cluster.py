@@ -9,8 +9,8 @@ from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job, Placement
+from testbed.placement import Layout, PlacementError, place
 from testbed.record import FlowRow
-from testbed.serving.placement import Layout, PlacementError, place
 from testbed.serving.plans.idle_network import drain_s, transfer_traffic
 from testbed.topology import ServerShape, Topology, rail_optimised, star
 

@@ -1,6 +1,7 @@
 """Each measure on rows small enough to work out by hand."""
 
 import msgspec
+from record_factory import micro_record
 from result_rows import MS, flow_row, request_row, span_row
 
 from controller.flow import Stage
@@ -112,8 +113,11 @@ def test_collectives_of_a_pipeline_of_twenty_stages_are_kept_apart_until_they_ar
         )
 
     flows = [*(share(i, i) for i in range(20)), *(share(i, 100 + i) for i in range(20))]
-    units = {f"b{i}": "p0" for i in range(20)}
-    assert flow_measures(flows, units, at_once=20).collective_ns.tolist() == [1] * 20
+    requests = [request_row(request=i, batch=f"b{i}", unit="p0") for i in range(20)]
+    record = msgspec.structs.replace(micro_record(), flows=flows, requests=requests, batches_at_once=20)
+    assert measure(record).flows.collective_ns.tolist() == [1] * 20
+    one_by_one = msgspec.structs.replace(record, batches_at_once=1)
+    assert measure(one_by_one).flows.collective_ns.tolist() != [1] * 20
 
 
 def test_a_micro_flow_may_have_a_name_that_background_decoding_has_in_serving() -> None:

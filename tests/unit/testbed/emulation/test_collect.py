@@ -77,7 +77,7 @@ def log(**levels: list[Level]) -> Log:
         for flow, history in levels.items()
         for i, level in enumerate(history)
     ]
-    paths = [LoggedPath(flow=flow, lane="lane", ports=("h1->s1", "s1->h5")) for flow in levels]
+    paths = [LoggedPath(flow=flow, ports=("h1->s1", "s1->h5")) for flow in levels]
     return Log(
         decisions=tuple(decisions), paths=tuple(paths), pruned={}, ended_pruned=(), flow_mods=3, barriers=2
     )

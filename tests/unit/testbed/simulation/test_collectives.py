@@ -9,6 +9,7 @@ from controller.flow import Stage
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
+from testbed.job import Overheads
 from testbed.record import FlowRow, RunRecord
 from testbed.serving.plans.idle_network import layer_s
 from testbed.simulation.collectives import even
@@ -107,6 +108,14 @@ def test_ring_attention_that_sends_longer_than_it_computes_waits_for_the_rest() 
     """A round is 3 ms, 2 of which are waiting; the third block comes with the second round."""
     assert spans("compute", 1) == [(0, 1), (3, 4), (6, 7)]
     assert spans("collective", 1) == [(1, 3), (4, 6)]
+
+
+def test_what_a_machine_adds_to_compute_is_added_to_each_block_of_ring_attention() -> None:
+    """Half a millisecond on top of 5 ms. The next block is there by then."""
+    attention = collective(RING_ATTENTION, [3 * MB] * 3, rounds_s=[[0.005] * 3] * 3)
+    record = played(3, attention, overheads=Overheads(compute_ns=MS // 2))
+    ends = [span.end_ns / MS for span in record.spans if span.rank == 0 and span.kind == "compute"]
+    assert ends == [5.5, 11, 16.5]
 
 
 @pytest.mark.parametrize(("block_ms", "expected_ms"), [(5, 15), (1, 7)])

@@ -7,8 +7,8 @@ from serving_world import DENSE, job, prompt
 
 from controller.flow import Stage
 from testbed.job import Job, SimulationOptions
+from testbed.placement import Layout, place
 from testbed.record import FlowRow, RunRecord
-from testbed.serving.placement import Layout, place
 from testbed.simulation.run import SimulatedRun
 from testbed.topology import leaf_spine
 

@@ -11,8 +11,8 @@ from serving_world import MOE, job, prompt
 from controller.flow import Stage, Transfer
 from testbed.job import Request
 from testbed.models.sizes import kv_bytes_per_token
+from testbed.placement import Layout, place
 from testbed.serving.batching.forming import Part, take_batch
-from testbed.serving.placement import Layout, place
 from testbed.serving.system import Phase, ServingSystem
 from testbed.topology import star
 from workers.plan import BatchPlan, Compute, Resume

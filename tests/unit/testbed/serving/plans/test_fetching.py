@@ -102,7 +102,7 @@ def test_a_fetch_is_a_batch_of_its_own_that_departs_with_the_batch_of_its_reques
         schedulers.append(Scheduler(*given, **named))
         return schedulers[-1]
 
-    monkeypatch.setattr("testbed.simulation.run.Scheduler", made)
+    monkeypatch.setattr("controller.spec.Scheduler", made)
     record = played(serving(*one_in_the_queue(2, T + 5 * S), early=True))
     assert {flow.batch for flow in s1(record)} == {"p1.f3"}
     assert queued_request(record).batch == "p1.b1"

@@ -7,9 +7,9 @@ import pytest
 from serving_world import job, placed, prompt
 
 from testbed.job import ServingOptions
+from testbed.placement import Layout
 from testbed.serving.batching.forming import take_batch
 from testbed.serving.cache.assignment import Assigned, Fetch
-from testbed.serving.placement import Layout
 from testbed.serving.routing.decode_choices import WorkerView, make_decode_choice
 from testbed.serving.routing.estimates import compute_ns, transfer_ns
 from testbed.serving.routing.port_bytes import PortBytes

@@ -7,7 +7,7 @@ from serving_world import DENSE, MOE, placed
 from testbed.job import Placement, Role
 from testbed.models.known_models import MODELS
 from testbed.models.shape import ModelShape
-from testbed.serving.placement import (
+from testbed.placement import (
     Coordinates,
     Layout,
     PlacementError,
