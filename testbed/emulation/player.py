@@ -128,7 +128,7 @@ class Player:
         return (model_ns - self._now_ns()) * self._job.scale.time_dilation / NS_PER_S
 
     def _due_ns(self) -> int | None:
-        """Model time at which the conductor or a micro flow acts next without being told; None if neither."""
+        """Model time of the next act of the conductor or start of a micro flow; None if none is planned."""
         due_ns = self._conductor.due_ns
         if due_ns is None and self._now_ns() < self._last_start_ns:
             return self._last_start_ns

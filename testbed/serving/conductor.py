@@ -88,7 +88,7 @@ class Conductor(abc.ABC):
 
     total: int
     steps: int = 0
-    """How many events have brought the work further. A run stalls if this stays the same for too long."""
+    """The number of events that were progress. A run stalls if it stays the same for too long."""
 
     @property
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""The paths of connections: those of lanes, of group members and of single flows."""
+"""The paths of connections, whether they belong to lanes, members of a group or single flows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
