@@ -61,8 +61,3 @@ class Arrivals:
         with self._changed:
             self._changed.wait_for(lambda: wanted <= self._fetched)
             self._fetched -= wanted
-
-    @property
-    def waiting(self) -> int:
-        """How many S1 flows are here that no layer has waited for yet."""
-        return len(self._fetched)

@@ -60,11 +60,9 @@ class ServingSystem:
     An event takes the model time at which it happened and returns the plans that follow from it. The
     caller reports when all ranks have finished a batch, and when a request's first token is out. It may
     report a first token before its batch, because reports of different ranks can overtake each other.
-    `cache_blocks` limits the KV blocks that a replica keeps and takes precedence over
-    `job.serving.cache_tokens`. If both are `None`, there is no limit.
 
     With `job.serving.fetch_early`, a request that cannot start at once gets its replica when it arrives.
-    What it reuses is fixed then too, and a `FetchPlan` sends for its S1. Its batch reuses this KV and what
+    What it reuses is fixed then too, and a `FetchPlan` fetches its S1. Its batch reuses this KV and what
     has been cached beyond it in the meantime.
 
     A rule decides which requests leave a unit's queue first (`testbed.serving.batching.rules`). With
@@ -77,7 +75,7 @@ class ServingSystem:
     for a cache that has no room for a block.
     """
 
-    def __init__(self, job: Job, *, cache_blocks: int | None = None) -> None:
+    def __init__(self, job: Job) -> None:
         if job.serving.preempt_layers is not None and job.placement.pp > 1:
             raise ValueError("a unit with several pipeline stages cannot be preempted")
         self._job = job
@@ -85,8 +83,7 @@ class ServingSystem:
         self._router = make_router(job.serving, seed=job.seed)
         self._decode_choice = make_decode_choice(job.serving)
         self._units = {name: _Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
-        if cache_blocks is None:
-            cache_blocks = cache_capacity_blocks(job)
+        cache_blocks = cache_capacity_blocks(job)
         self._indexes = {
             name: PrefixIndex(len(replicas), cache_blocks)
             for name, replicas in job.placement.replicas.items()
@@ -220,7 +217,7 @@ class ServingSystem:
         return item
 
     def _send_for(self, now_ns: int, name: str, request: Request) -> list[FetchPlan]:
-        """Fix the replica of a queued request, and send for the reused KV that this replica lacks."""
+        """Fix the replica of a queued request, and fetch the reused KV that this replica lacks."""
         item = self._alone(name, request)
         if not item.fetches:
             return []

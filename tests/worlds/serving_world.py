@@ -122,6 +122,12 @@ def job(
     )
 
 
+def with_cache(a_job: Job, blocks: int) -> Job:
+    """`a_job`, whose replicas keep so many blocks. Its request says how long a block is."""
+    serving = msgspec.structs.replace(a_job.serving, cache_tokens=blocks * BLOCK_TOKENS)
+    return msgspec.structs.replace(a_job, serving=serving, requests=(prompt(0, 1),))
+
+
 def batches_of(a_job: Job, *queue: Request, now_ns: int = 1) -> list[list[int]]:
     """The requests of each batch (at most 16 tokens) if `queue` arrives while the unit runs request 99."""
     system = ServingSystem(a_job)

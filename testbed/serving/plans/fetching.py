@@ -29,7 +29,7 @@ def fetch_plan(alone: BatchPlan, replica: Sequence[int]) -> FetchPlan:
 
 
 def with_fetches(plan: BatchPlan, fetches: Sequence[FetchPlan], ahead: int | None) -> BatchPlan:
-    """Return `plan`, which then waits for the flows of `fetches` too and sends for S1 `ahead` layers ahead.
+    """Return `plan`, which then waits for the flows of `fetches` too and fetches S1 `ahead` layers ahead.
 
     `ahead` None: all layers at once.
     """
@@ -85,13 +85,13 @@ class SendAhead:
         self._later: dict[str, dict[int, tuple[Transfer, ...]]] = {}
 
     def queued(self, fetch: FetchPlan) -> tuple[Transfer, ...]:
-        """The transfers to send for now that a request is queued."""
+        """The transfers to post, now that a request is queued."""
         if self._ahead is not None:
             self._fetches[fetch.id] = fetch
         return _up_to(self._ahead, enumerate(fetch.layers))
 
     def formed(self, plan: BatchPlan) -> tuple[Transfer, ...]:
-        """The transfers to send for now that a batch is formed."""
+        """The transfers to post, now that a batch is formed."""
         ahead = plan.fetch_ahead
         fetches = [self._fetches.pop(fetch) for fetch in plan.fetches if fetch in self._fetches]
         if ahead is not None:
@@ -103,7 +103,7 @@ class SendAhead:
         return _up_to(ahead, ((layer.index, layer.wait) for layer in plan.layers))
 
     def reached(self, plan: BatchPlan, layer: int) -> tuple[Transfer, ...]:
-        """The transfers to send for now that the slowest rank of a batch begins `layer`.
+        """The transfers to post, now that the slowest rank of a batch begins `layer`.
 
         At the end of the batch, `layer` is its number of layers.
         """

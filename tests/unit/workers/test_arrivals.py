@@ -79,9 +79,9 @@ def test_nothing_is_kept_but_reused_kv_until_its_layer_has_waited_for_it() -> No
         world.arrives(f"decode.s{i}", Stage.COLLECTIVE, None)
         world.arrives(f"s3.{i}", Stage.P2D, i)
         world.arrives(f"s1.{i}", Stage.KV_REUSE, i)
-    assert world.arrivals.waiting == 100
+    assert len(world.arrivals._fetched) == 100
     world.arrivals.take([f"s1.{i}" for i in range(100)])
-    assert world.arrivals.waiting == 0
+    assert len(world.arrivals._fetched) == 0
 
 
 def test_a_layer_waits_for_all_of_its_reused_kv() -> None:

@@ -33,6 +33,18 @@ def watched(device: str) -> LinkMonitor:
     return LinkMonitor(net)
 
 
+def broken_meter(monkeypatch: pytest.MonkeyPatch) -> CpuMeter:
+    """A meter that was started, and can read nothing any more."""
+    meter = CpuMeter()
+    meter.start()
+
+    def broken(interval: float | None) -> None:
+        raise OSError("no /proc/stat")
+
+    monkeypatch.setattr("psutil.cpu_times_percent", broken)
+    return meter
+
+
 def keep_calling(check: Callable[[], None]) -> None:
     """Check as a run does, for ten seconds at most."""
     deadline = time.monotonic() + 10
@@ -50,13 +62,7 @@ def test_a_queue_that_cannot_be_read_is_told_at_once() -> None:
 
 
 def test_cpu_times_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = CpuMeter()
-    meter.start()
-
-    def broken(interval: float | None) -> None:
-        raise OSError("no /proc/stat")
-
-    monkeypatch.setattr("psutil.cpu_times_percent", broken)
+    meter = broken_meter(monkeypatch)
     with pytest.raises(RunFailed, match="idle CPU time can no longer be read: OSError: no /proc/stat"):
         keep_calling(meter.check)
 
@@ -98,13 +104,7 @@ def test_a_monitor_that_has_died_ends_the_run() -> None:
 
 
 def test_a_meter_of_the_cpu_that_has_died_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = CpuMeter()
-    meter.start()
-
-    def broken(interval: float | None) -> None:
-        raise OSError("no /proc/stat")
-
-    monkeypatch.setattr("psutil.cpu_times_percent", broken)
+    meter = broken_meter(monkeypatch)
     with pytest.raises(RunFailed, match="idle CPU time can no longer be read: OSError: no /proc/stat"):
         keep_calling(check_of_a_run(cpu=meter))
 

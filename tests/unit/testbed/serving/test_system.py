@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_world import MOE, job, placed, prompt
+from serving_world import MOE, job, placed, prompt, with_cache
 
 from controller.flow import Stage, Transfer
 from testbed.job import Request
@@ -80,7 +80,7 @@ def test_a_prefix_fetched_once_is_local_from_then_on() -> None:
 def test_a_bounded_cache_forgets() -> None:
     """Room for two blocks per replica, and a longer prompt in between on the only replica."""
     topology, placement = placed(units=1, per_unit=1, servers=2)
-    system = ServingSystem(job(topology, placement), cache_blocks=2)
+    system = ServingSystem(with_cache(job(topology, placement), blocks=2))
     for number, blocks in enumerate(((1, 2), (7, 8), (1, 2))):
         (plan,) = system.arrive(number, prompt(number, 9, blocks))
         assert plan.requests[0].local_tokens == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving_world import job, placed, prompt
+from serving_world import job, placed, prompt, with_cache
 
 from controller.flow import Stage
 from controller.scheduler import Scheduler
@@ -224,7 +224,7 @@ def test_the_batch_waits_for_what_is_under_way_and_for_nothing_twice() -> None:
 
 def test_kv_that_is_evicted_meanwhile_is_still_sent_and_used() -> None:
     """p0 keeps 2 blocks. Request 4 takes their place while request 3, which fetches them, is queued."""
-    system = ServingSystem(serving(early=True), cache_blocks=2)
+    system = ServingSystem(with_cache(serving(early=True), blocks=2))
     system.arrive(0, prompt(0, 9, (1, 2)))
     system.batch_done(1, "p0.b0")
     system.arrive(2, prompt(1, 8))  # p1
