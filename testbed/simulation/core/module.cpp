@@ -1,0 +1,8 @@
+// The compiled core of the simulator, as the Python module `testbed.simulation._core`.
+#include <nanobind/nanobind.h>
+
+#include "testbed/simulation/core/links.hpp"
+
+NB_MODULE(_core, module) {
+    module.attr("LEVELS") = mfs::LEVELS;
+}
