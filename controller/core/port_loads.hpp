@@ -198,8 +198,9 @@ class PortLoads {
     // It is the bytes that they moved, forgotten exponentially over the window, plus the bytes that are
     // submitted and have yet to move, divided by the bytes that the port can carry in one window.
     double rho(int number, Ns now) {
+        const double weight = weight_of(now);  // first, as it may rescale what has moved
         const Port& port = ports_[number];
-        const double early_bytes = static_cast<double>(port.waiting_bytes) + port.moved / weight_of(now);
+        const double early_bytes = static_cast<double>(port.waiting_bytes) + port.moved / weight;
         const auto bits = static_cast<double>(static_cast<__int128>(port.bps) * window_ns_);
         return std::min(RHO_CAP, early_bytes * 8.0 * 1e9 / bits);
     }
