@@ -70,6 +70,7 @@ class Build(build_ext):
 
 setup(
     ext_modules=[
+        compiled("controller._core", "controller/core"),
         compiled("testbed.simulation._core", "testbed/simulation/core"),
     ],
     cmdclass={"build_ext": Build},

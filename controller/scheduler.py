@@ -188,7 +188,7 @@ class Scheduler:
             raise SchedulerError(f"flow {flow.id!r} is active already")
         if flow.size_bytes < 0:
             raise SchedulerError(f"flow {flow.id!r} has a size of {flow.size_bytes} bytes")
-        if self._loads.has_all(flow.load) and min(flow.load.values(), default=0) >= 0:
+        if self._loads.takes(flow.load):
             return
         for port, load_bytes in flow.load.items():
             if port not in self._loads:

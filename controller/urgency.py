@@ -5,10 +5,10 @@ classic least-laxity-first scheduling. Times are model nanoseconds, sizes model 
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from controller import _core
 from controller.units import NS_PER_S
 
 
@@ -21,13 +21,7 @@ def mlu(due_bytes: int, time_left_ns: int, bps: int, rho: float = 0.0) -> float:
 
     1.25 MB in 1 ms on 100 Gb/s: 10 Mbit of the 100 Mbit that fit, 0.1; with rho 0.8, 0.5.
     """
-    if not 0.0 <= rho < 1.0:
-        raise ValueError(f"rho is a share below 1, not {rho}")
-    if due_bytes <= 0:
-        return 0.0
-    if time_left_ns <= 0:
-        return math.inf
-    return due_bytes * 8 * NS_PER_S / (time_left_ns * bps * (1.0 - rho))
+    return _core.mlu(due_bytes, time_left_ns, bps, rho)
 
 
 def thresholds(top: float, base: float, count: int) -> tuple[float, ...]:
