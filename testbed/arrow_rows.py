@@ -94,7 +94,7 @@ def _array(field: _Field, values: list[Any]) -> pa.Array:
         return pa.array(values, field.arrow)
     codes: dict[Any, int] = {}
     found = [None if value is None else codes.setdefault(value, len(codes)) for value in values]
-    words = [word.value for word in codes] if field.members else list(codes)
+    words = [field.members(word).value for word in codes] if field.members else list(codes)
     return _dictionary(field, pa.array(found, pa.int32()), words)
 
 
