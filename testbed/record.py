@@ -219,7 +219,7 @@ FASTER_THAN_LINE = "faster_than_line"
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a job leaves behind. `permit_latency_ms` holds wall milliseconds.
 
-    The sequences of rows may not fit into memory (`testbed.spool`): iterate over them, do not copy them.
+    The sequences of rows may not fit into memory (`testbed.columns`): iterate over them, do not copy them.
 
     Readers may rely on this order. The decisions of one flow are in order of time. The shares of a batch's
     collectives all come before those of the unit's next batch, and so do the spans in which a rank waits

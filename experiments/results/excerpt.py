@@ -3,17 +3,26 @@
 A viewer in a browser can show some hundred thousand events. A run on thousands of GPUs has millions.
 """
 
-import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from controller.flow import Decision, PortId
 from controller.units import NS_PER_S
 from experiments.results.levels import decisions_by_flow
-from experiments.results.link_rates import LinkRate, link_rates
+from experiments.results.link_rates import Counters, LinkRate, counters, rates_of
+from testbed.arrow_rows import rows_of
+from testbed.columns import batches_of, codes, numbers
 from testbed.job import Scale
-from testbed.record import FlowRow, LinkSample, RequestRow, RunRecord, SpanRow
+from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
+
+Row = TypeVar("Row", bound=msgspec.Struct)
+IntArray = npt.NDArray[np.int64]
 
 MOST_EVENTS: Final = 200_000
 """Most events of a trace, without the names of processes and threads. A flow counts as if it had as many
@@ -43,88 +52,141 @@ def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt
     """Return the rows of `record` that fit into `most` events: all, or those that began before some moment.
 
     If links have more samples than a quarter of `most`, only the rates of the links that carried most are
-    shown. The rows of the record are iterated, and only those that are shown are kept.
+    shown. What is shown is chosen by columns, and only rows that are shown are made.
     """
-    ports, all_ports = _ports_that_fit(record.links, most // 4)
-    counters = min(len(record.links), most // 4)
-    earliest = _Earliest(most - counters)
-    for request in record.requests:
-        earliest.offer(request.arrival_ns, _EVENTS_OF_A_REQUEST, request)
-    for flow in record.flows:
-        periods = 1 + 2 * flow.promotions + (flow.level_last > flow.level_first)
-        earliest.offer(flow.submit_ns, max(1, 2 * len(flow.path) * periods), flow)
-    for span in record.spans:
-        earliest.offer(span.start_ns, 1, span)
-    until_ns = earliest.until_ns
-    rows = earliest.rows()
-    requests = [row for row in rows if isinstance(row, RequestRow)]
-    shown = [row for row in rows if isinstance(row, FlowRow)]
-    shown_spans = [row for row in rows if isinstance(row, SpanRow)]
-    names = {flow.id for flow in shown}
-    samples = (
-        sample
-        for sample in record.links
-        if sample.port in ports and (until_ns is None or sample.time_ns <= until_ns)
-    )
+    links = counters(record.links)
+    fitting = _ports_that_fit(links, most // 4)
+    earliest = _Earliest(most - min(len(links.ports), most // 4))
+    arrivals = np.array([request.arrival_ns for request in record.requests], dtype=np.int64)
+    earliest.offer(arrivals, np.full(len(arrivals), _EVENTS_OF_A_REQUEST))
+    for batch in batches_of(record.flows, ["submit_ns", "promotions", "level_first", "level_last", "path"]):
+        earliest.offer(numbers(batch, "submit_ns"), _events_of_flows(batch))
+    for batch in batches_of(record.spans, ["start_ns"]):
+        earliest.offer(numbers(batch, "start_ns"), np.ones(batch.num_rows, dtype=np.int64))
+    until_ns = earliest.until_ns()
+    requests = [row for row in record.requests if until_ns is None or row.arrival_ns < until_ns]
+    flows = [
+        row for batch in batches_of(record.flows) for row in _before(FlowRow, batch, "submit_ns", until_ns)
+    ]
+    spans = [
+        row for batch in batches_of(record.spans) for row in _before(SpanRow, batch, "start_ns", until_ns)
+    ]
+    links = links.where(fitting[links.ports])
     parts = []
     if until_ns is not None:
+        links = _up_to(links, until_ns)
         parts.append(
             f"what began in the first {until_ns / NS_PER_S:.6g} s of {record.duration_ns / NS_PER_S:.6g} s:"
-            f" {len(requests)} of {len(record.requests)} requests, {len(shown)} of {len(record.flows)} flows,"
-            f" {len(shown_spans)} of {len(record.spans)} spans"
+            f" {len(requests)} of {len(record.requests)} requests, {len(flows)} of {len(record.flows)} flows,"
+            f" {len(spans)} of {len(record.spans)} spans"
         )
-    if len(ports) < all_ports:
-        parts.append(f"the rates of the {len(ports)} of {all_ports} links that carried most")
+    if not fitting.all():
+        parts.append(f"the rates of the {fitting.sum()} of {len(fitting)} links that carried most")
     return Excerpt(
         requests=requests,
-        flows=shown,
-        spans=shown_spans,
-        decisions=decisions_by_flow(row for row in record.decisions if row.flow in names),
-        rates=link_rates(samples, scale.bytes_scale),
+        flows=flows,
+        spans=spans,
+        decisions=decisions_by_flow(_decisions(record, {flow.id for flow in flows})),
+        rates=rates_of(links, scale.bytes_scale),
         only=" and ".join(parts) or None,
     )
 
 
+def _events_of_flows(flows: pa.RecordBatch) -> IntArray:
+    """Return the events of each flow: a pair for each of its links and for each period at a level."""
+    paths = flows.column("path")
+    links = paths.dictionary.value_lengths().to_numpy()[paths.indices.to_numpy()]
+    lower = numbers(flows, "level_last") > numbers(flows, "level_first")
+    events: IntArray = np.maximum(1, 2 * links * (1 + 2 * numbers(flows, "promotions") + lower))
+    return events
+
+
+def _before(row: type[Row], batch: pa.RecordBatch, start: str, until_ns: int | None) -> list[Row]:
+    """Make the rows of `batch` that start before `until_ns` (None: all)."""
+    if until_ns is not None:
+        batch = batch.filter(pa.array(numbers(batch, start) < until_ns))
+    return rows_of(row, batch)
+
+
+def _decisions(record: RunRecord, flows: Collection[str]) -> Iterator[Decision]:
+    """Yield the decisions about `flows`."""
+    for batch in batches_of(record.decisions):
+        found, words = codes(batch, "flow")
+        wanted = np.array([word in flows for word in words], dtype=np.bool_)
+        yield from rows_of(Decision, batch.filter(pa.array(wanted[found])))
+
+
 class _Earliest:
-    """Of all rows that are offered, those that begin first and have at most `most` events together."""
+    """Of all rows that are offered, finds those that begin first and have at most `most` events together.
+
+    Rows that begin at the same moment are all among them or all left out.
+    """
 
     def __init__(self, most: int) -> None:
-        self._left = most
-        self._latest_first: list[tuple[int, int, int, Any]] = []
-        self._offered = 0
-        self.until_ns: int | None = None
-        """Rows that begin then or later are left out. None while no row is left out."""
+        self._most = most
+        self._starts: list[IntArray] = []
+        self._events: list[IntArray] = []
+        self._waiting = 0
+        self._until_ns: int | None = None
 
-    def offer(self, start_ns: int, events: int, row: Any) -> None:
-        if self.until_ns is not None and start_ns >= self.until_ns:
-            return
-        self._offered += 1
-        heapq.heappush(self._latest_first, (-start_ns, self._offered, events, row))
-        self._left -= events
-        while self._left < 0:
-            start, _, freed, _ = heapq.heappop(self._latest_first)
-            self._left += freed
-            self.until_ns = -start
-        # Rows that begin at the same moment are all kept or all left out.
-        while self.until_ns is not None and self._latest_first and -self._latest_first[0][0] >= self.until_ns:
-            self._left += heapq.heappop(self._latest_first)[2]
+    def offer(self, starts_ns: IntArray, events: IntArray) -> None:
+        """Offer rows that begin at `starts_ns` and have so many `events`, at least one each."""
+        self._starts.append(starts_ns)
+        self._events.append(events)
+        self._waiting += len(starts_ns)
+        if self._waiting > 2 * self._most:  # so that memory holds few of the rows of a long run
+            self._cut()
 
-    def rows(self) -> list[Any]:
-        """Return the kept rows in the order in which they were offered."""
-        return [row for _, _, _, row in sorted(self._latest_first, key=lambda item: item[1])]
+    def until_ns(self) -> int | None:
+        """Return when the first row that is left out begins. None if no row is left out."""
+        self._cut()
+        return self._until_ns
+
+    def _cut(self) -> None:
+        starts, events = np.concatenate(self._starts), np.concatenate(self._events)
+        if self._until_ns is not None:
+            kept = starts < self._until_ns
+            starts, events = starts[kept], events[kept]
+        order = np.argsort(starts, kind="stable")
+        starts, events = starts[order], events[order]
+        over = np.searchsorted(np.cumsum(events), self._most, side="right")
+        if over < len(starts):
+            self._until_ns = int(starts[over])
+            first = np.searchsorted(starts, self._until_ns)
+            starts, events = starts[:first], events[:first]
+        self._starts, self._events, self._waiting = [starts], [events], 0
 
 
-def _ports_that_fit(samples: Iterable[LinkSample], most: int) -> tuple[set[PortId], int]:
-    """Return the ports that sent most, up to `most` samples together, and the number of all ports."""
-    counts: dict[PortId, int] = {}
-    sent: dict[PortId, int] = {}
-    for sample in samples:
-        counts[sample.port] = counts.get(sample.port, 0) + 1
-        sent[sample.port] = max(sent.get(sample.port, 0), sum(sample.sent_bytes))
-    fitting: set[PortId] = set()
-    for port in sorted(counts, key=lambda port: (-sent[port], port)):
-        most -= counts[port]
+def _ports_that_fit(links: Counters, most: int) -> npt.NDArray[np.bool_]:
+    """Return which ports are among those that sent most and have up to `most` samples together."""
+    counts = np.bincount(links.ports, minlength=len(links.names))
+    sent = np.zeros(len(links.names), dtype=np.int64)
+    np.maximum.at(sent, links.ports, links.sent_bytes.sum(axis=1))
+    fitting = np.zeros(len(links.names), dtype=np.bool_)
+    for port in sorted(range(len(links.names)), key=lambda port: (-sent[port], links.names[port])):
+        most -= int(counts[port])
         if most < 0:
             break
-        fitting.add(port)
-    return fitting, len(counts)
+        fitting[port] = True
+    return fitting
+
+
+def _up_to(links: Counters, until_ns: int) -> Counters:
+    """Return the samples up to `until_ns`, with one at the last of their moments for ports that sent nothing
+    around it: such a port may have its next sample only later."""
+    kept = links.time_ns <= until_ns
+    if kept.all() or not kept.any():
+        return links.where(kept)
+    last_ns = links.time_ns[kept].max()
+    order = np.lexsort((links.time_ns, links.ports))
+    now, after = order[:-1], order[1:]
+    spans_it = (
+        (links.ports[now] == links.ports[after]) & kept[now] & ~kept[after] & (links.time_ns[now] < last_ns)
+    )
+    still = now[spans_it & (links.sent_bytes[now] == links.sent_bytes[after]).all(axis=1)]
+    chosen = np.concatenate((np.flatnonzero(kept), still))
+    times = links.time_ns[chosen]
+    times[np.count_nonzero(kept) :] = last_ns
+    return Counters(
+        names=links.names, ports=links.ports[chosen], time_ns=times, sent_bytes=links.sent_bytes[chosen]
+    )

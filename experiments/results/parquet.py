@@ -7,7 +7,6 @@ it has one row per sample *and level*. `docs/reference/results.md` explains ever
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,6 +19,8 @@ import pyarrow.parquet as pq
 from controller.flow import Decision, Level
 from experiments.atomic_file import replacing
 from experiments.errors import UserError
+from testbed.arrow_rows import values_of
+from testbed.columns import batches_of
 from testbed.record import FlowRow, LinkSample, ProgressRow, RequestRow, RunRecord, SpanRow
 
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -130,48 +131,81 @@ GROUP_ROWS: Final = 8_192
 """Rows in a row group, which is the part of a table that is in memory at a time when it is written or read.
 In `links`, where a sample takes eight rows, it is the number of samples."""
 
+_BY_LEVEL: Final = {
+    "sent_bytes": "sent_wire_bytes",
+    "backlog_bytes": "backlog_wire_bytes",
+    "drops": "drops",
+}
+"""The fields of a sample that have a value for each level, and their columns in `links`."""
+
 
 def write_tables(out: Path, records: Sequence[RunRecord]) -> None:
     """Write `out/<table>.parquet` for all six tables. A row group has rows of one policy only.
 
-    The rows of `records` are iterated once. Raises `OSError` if the disk is full.
+    The rows of `records` are read once, in columns. Raises `OSError` if the disk is full.
     """
     for row, name in TABLES.items():
         schema = SCHEMAS[name]
+        rows, columns = (
+            (GROUP_ROWS * len(Level), _link_columns) if row is LinkSample else (GROUP_ROWS, _columns)
+        )
         with (
             replacing(out / f"{name}.parquet") as temporary,
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
         ):
             for record in records:
-                for rows in _parts(getattr(record, name)):
-                    columns = _link_columns(rows) if row is LinkSample else _row_columns(rows)
-                    columns["policy"] = [record.policy] * len(columns[schema.names[1]])
-                    writer.write_table(pa.Table.from_pydict(columns, schema=schema))
+                batches = batches_of(getattr(record, name))
+                tables = (_table(schema, record.policy, columns(batch)) for batch in batches)
+                for group in _groups(tables, rows):
+                    writer.write_table(group)
 
 
-def _parts(rows: Iterable[msgspec.Struct]) -> Iterator[list[Any]]:
-    """Yield `rows` in lists of at most `GROUP_ROWS`."""
-    left = iter(rows)
-    while part := list(islice(left, GROUP_ROWS)):
-        yield part
+def _table(schema: pa.Schema, policy: str, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """Return the columns in the types of the file, where all strings are plain, behind the policy."""
+    count = len(columns[schema.names[1]])
+    plain = [pa.repeat(pa.scalar(policy), count)]
+    for field in list(schema)[1:]:
+        column = columns[field.name]
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary.take(column.indices)
+        plain.append(column.cast(field.type))
+    return pa.Table.from_arrays(plain, schema=schema)
 
 
-def _row_columns(rows: list[msgspec.Struct]) -> dict[str, Sequence[object]]:
-    """Return the rows as plain values, by column."""
-    columns = zip(*msgspec.to_builtins(rows), strict=True)
-    return dict(zip(rows[0].__struct_fields__, columns, strict=True))
+def _groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of `tables` in tables of `rows` rows. The last may have fewer."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += table.num_rows
+        if count < rows:
+            continue
+        whole = pa.concat_tables(waiting)
+        full = count - count % rows
+        for begin in range(0, full, rows):
+            yield whole.slice(begin, rows)
+        waiting, count = [whole.slice(full)], count - full
+    if count:
+        yield pa.concat_tables(waiting)
 
 
-def _link_columns(samples: list[LinkSample]) -> dict[str, Sequence[object]]:
-    columns: dict[str, list[object]] = {name: [] for name in SCHEMAS["links"].names[1:]}
-    for sample in samples:
-        columns["time_ns"] += [sample.time_ns] * len(Level)
-        columns["port"] += [sample.port] * len(Level)
-        columns["level"] += list(range(len(Level)))
-        columns["sent_wire_bytes"] += sample.sent_bytes
-        columns["backlog_wire_bytes"] += sample.backlog_bytes
-        columns["drops"] += sample.drops
-    return dict(columns)
+def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    return dict(zip(batch.schema.names, batch.columns, strict=True))
+
+
+def _link_columns(samples: pa.RecordBatch) -> dict[str, pa.Array]:
+    """Return a row for each sample and level. Raises `ValueError` if a sample lacks levels."""
+    count = samples.num_rows
+    each = pa.array(np.repeat(np.arange(count), len(Level)))
+    columns = {name: samples.column(name).take(each) for name in ("time_ns", "port")}
+    columns["level"] = pa.array(np.tile(np.arange(len(Level)), count))
+    for name, column in _BY_LEVEL.items():
+        lengths = samples.column(name).value_lengths().to_numpy()
+        if (lengths != len(Level)).any():
+            raise ValueError(f"a sample of links has {name} for other than {len(Level)} levels")
+        columns[column] = samples.column(name).flatten()
+    return columns
 
 
 class TableRows(Generic[Row]):
@@ -251,7 +285,9 @@ class TableRows(Generic[Row]):
         """Raises `msgspec.ValidationError` for values that the row struct does not allow."""
         if self._row is LinkSample:
             part = _samples(part)
-        columns = [part[field.name].to_pylist() for field in msgspec.structs.fields(self._row)]
+        columns = [
+            values_of(part[field.name].combine_chunks()) for field in msgspec.structs.fields(self._row)
+        ]
         return msgspec.convert(list(zip(*columns, strict=True)), list[self._row])  # type: ignore[name-defined]
 
 
@@ -260,11 +296,7 @@ def _samples(part: pa.Table) -> pa.Table:
     each = pa.table(
         {name: part[name].take(pa.array(range(0, part.num_rows, len(Level)))) for name in ("time_ns", "port")}
     )
-    for name, column in (
-        ("sent_bytes", "sent_wire_bytes"),
-        ("backlog_bytes", "backlog_wire_bytes"),
-        ("drops", "drops"),
-    ):
+    for name, column in _BY_LEVEL.items():
         values = part[column].combine_chunks()
         each = each.append_column(name, pa.FixedSizeListArray.from_arrays(values, len(Level)))
     return each

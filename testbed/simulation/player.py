@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import assert_never
 
+from testbed.columns import ColumnSpool
 from testbed.job import Job
 from testbed.record import SpanRow
 from testbed.serving.conductor import (
@@ -21,7 +22,6 @@ from testbed.serving.conductor import (
 from testbed.simulation.agenda import Agenda
 from testbed.simulation.ranks import SimulatedRanks
 from testbed.simulation.transport import Transport
-from testbed.spool import Spool
 
 
 class Player:
@@ -36,7 +36,7 @@ class Player:
         self._planned_ns: int | None = None
 
     @property
-    def spans(self) -> Spool[SpanRow]:
+    def spans(self) -> ColumnSpool[SpanRow]:
         """What the ranks did, and when."""
         return self._ranks.spans
 

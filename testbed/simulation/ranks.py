@@ -7,12 +7,12 @@ from typing import Protocol
 
 from controller.flow import Transfer
 from controller.units import NS_PER_S
+from testbed.columns import ColumnSpool
 from testbed.job import Job
 from testbed.record import SpanRow
 from testbed.simulation.agenda import Agenda
 from testbed.simulation.collectives import Collectives, Proceed
 from testbed.simulation.transport import Transport
-from testbed.spool import Spool
 from workers.first_tokens import ByConductor, ByFirstToken, ByLayer, Delivered, Deliveries, awaited
 from workers.plan import BatchPlan, Compute, FetchPlan, LayerPlan
 from workers.spans import SpanKind
@@ -64,7 +64,7 @@ class SimulatedRanks:
             span=self._span,
             takes_ns=self._takes_ns,
         )
-        self.spans: Spool[SpanRow] = Spool(SpanRow)
+        self.spans: ColumnSpool[SpanRow] = ColumnSpool(SpanRow)
 
     def expect(self, plan: BatchPlan | FetchPlan) -> None:
         """Prepare for the transfers of `plan`, which may arrive before a rank reaches it."""

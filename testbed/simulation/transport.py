@@ -15,6 +15,7 @@ from controller.flow import ALL_PEERS, Batch, Decision, Flow, PortId, Stage, Tra
 from controller.lanes import LanePool, lane_name
 from controller.scheduler import Scheduler
 from controller.units import NS_PER_S
+from testbed.columns import ColumnSpool
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts, Pair
 from testbed.record import FlowRow
@@ -26,7 +27,6 @@ from testbed.simulation.links.network import FluidNetwork, StreamId
 from testbed.simulation.overheads import Bursts, all_to_all_caps, connections_beside
 from testbed.simulation.sending import Done, OnArrival, Sending, SentMessage, SimulatedLane, submission
 from testbed.simulation.shares import Shares
-from testbed.spool import Spool
 from workers.plan import Collective, CollectiveKind
 
 _Pool = LanePool[SimulatedLane, Sending]
@@ -57,8 +57,8 @@ class Transport:
         self._overheads = job.simulation.overheads
         self._bursts = Bursts(network, self._overheads.burst_bytes)
         self.messages = 0
-        self.flows: Spool[FlowRow] = Spool(FlowRow)
-        self.decisions: Spool[Decision] = Spool(Decision)
+        self.flows: ColumnSpool[FlowRow] = ColumnSpool(FlowRow)
+        self.decisions: ColumnSpool[Decision] = ColumnSpool(Decision)
         self._admission: Admission[Sending] = Admission(scheduler, self.decisions.append)
 
     @property

@@ -1,12 +1,16 @@
 """Samples of what the ports have sent, taken at up to a few hundred moments of a run."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from controller.flow import Level, PortId
+from controller.flow import PortId
+from testbed.arrow_rows import schema_of
+from testbed.columns import BLOCK_ROWS
 from testbed.record import LinkSample
 from testbed.simulation.links.network import FluidNetwork
 
@@ -42,22 +46,73 @@ class LinkWatch:
         return True
 
     def rows(self, end_ns: int) -> Sequence[LinkSample]:
-        """All samples and one of the end: for each moment, a row for each port."""
+        """All samples and one of the end: for each moment, a row for each port whose counters move."""
         self._samples.append((end_ns, self._network.sent_bytes(end_ns)))
-        return LinkSamples(self._network.names, self._samples)
+        return moving_samples(self._network.names, self._samples)
+
+
+def moving_samples(
+    names: Sequence[PortId], samples: Sequence[tuple[int, npt.NDArray[np.float64]]]
+) -> "LinkSamples":
+    """Return a row for each port at each of `samples`, which have the time and what the ports had sent.
+
+    A port has no row where nothing has changed since its sample before and nothing changes until the next.
+    So between two rows of a port, its counters grow evenly or not at all, as if all rows were there. At the
+    first moment and at the last, all ports have one.
+    """
+    times, ports, sent = [], [], []
+    always = came = np.ones(len(names), dtype=np.bool_)
+    counts = (np.rint(levels).astype(np.int64) for _, levels in samples)
+    for (time_ns, _), (levels, after) in zip(samples, pairwise(chain(counts, (None,))), strict=True):
+        assert levels is not None
+        goes = always if after is None else (after != levels).any(axis=1)
+        (kept,) = np.nonzero(came | goes)
+        times.append(np.full(len(kept), time_ns))
+        ports.append(kept)
+        sent.append(levels[kept])
+        came = goes
+    return LinkSamples(names, np.concatenate(times), np.concatenate(ports), np.concatenate(sent))
 
 
 class LinkSamples(Sequence[LinkSample]):
-    """Samples of all ports at several moments. Rows are made when they are looked at."""
+    """Samples in arrays. Rows are made when they are looked at.
+
+    Sample `i` is of port `names[ports[i]]` at `times_ns[i]`, which had sent `sent[i]` by level.
+    """
 
     def __init__(
-        self, names: Sequence[PortId], samples: Sequence[tuple[int, npt.NDArray[np.float64]]]
+        self,
+        names: Sequence[PortId],
+        times_ns: npt.NDArray[np.int64],
+        ports: npt.NDArray[np.int64],
+        sent: npt.NDArray[np.int64],
     ) -> None:
         self._names = names
-        self._samples = samples
+        self._times_ns = times_ns
+        self._ports = ports
+        self._sent = sent
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the samples in columns, as `testbed.columns.ColumnSpool` does."""
+        names = pa.array(self._names, pa.string())
+        schema = schema_of(LinkSample)
+        for begin in range(0, len(self), BLOCK_ROWS):
+            times_ns = self._times_ns[begin : begin + BLOCK_ROWS]
+            ports = pa.array(self._ports[begin : begin + BLOCK_ROWS], pa.int32())
+            sent = self._sent[begin : begin + BLOCK_ROWS]
+            none = _lists(np.zeros_like(sent))
+            arrays = [
+                pa.array(times_ns),
+                pa.DictionaryArray.from_arrays(ports, names),
+                _lists(sent),
+                none,
+                none,
+            ]
+            batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+            yield batch if columns is None else batch.select(list(columns))
 
     def __len__(self) -> int:
-        return len(self._names) * len(self._samples)
+        return len(self._times_ns)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LinkSamples) and tuple(self) == tuple(other)
@@ -73,17 +128,23 @@ class LinkSamples(Sequence[LinkSample]):
             return tuple(self[i] for i in range(*at.indices(len(self))))
         if not -len(self) <= at < len(self):
             raise IndexError(at)
-        moment, port = divmod(at % len(self), len(self._names))
-        time_ns, sent = self._samples[moment]
-        return _sample(time_ns, self._names[port], sent[port])
+        levels = tuple(self._sent[at].tolist())
+        none = (0,) * len(levels)
+        return LinkSample(
+            time_ns=int(self._times_ns[at]),
+            port=self._names[self._ports[at]],
+            sent_bytes=levels,
+            backlog_bytes=none,
+            drops=none,
+        )
 
     def __iter__(self) -> Iterator[LinkSample]:
-        for time_ns, sent in self._samples:
-            for name, levels in zip(self._names, sent, strict=True):
-                yield _sample(time_ns, name, levels)
+        return map(self.__getitem__, range(len(self)))
 
 
-def _sample(time_ns: int, port: PortId, sent: npt.NDArray[np.float64]) -> LinkSample:
-    none = (0,) * len(Level)
-    levels = tuple(int(size) for size in np.rint(sent))
-    return LinkSample(time_ns=time_ns, port=port, sent_bytes=levels, backlog_bytes=none, drops=none)
+def _lists(values: npt.NDArray[np.int64]) -> pa.Array:
+    """Return a list for each row of a table of numbers."""
+    rows, width = values.shape
+    return pa.ListArray.from_arrays(
+        pa.array(np.arange(rows + 1) * width, pa.int32()), pa.array(values.ravel())
+    )

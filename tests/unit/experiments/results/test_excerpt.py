@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import msgspec
+import pytest
 from record_factory import micro_record, serving_record
 from result_rows import MS, flow_row, request_row, span_row
 
@@ -85,3 +86,45 @@ def test_the_file_says_what_it_shows(tmp_path: Path) -> None:
     write_timeline(tmp_path / "trace.json", [], title="t", only="what began in the first second")
     about = json.loads((tmp_path / "trace.json").read_text())["otherData"]
     assert about["only"] == "what began in the first second"
+
+
+def test_a_link_that_sends_nothing_around_the_cut_is_idle_up_to_the_cut() -> None:
+    """The 13 flows of 0 .. 4 ms are shown: 18 samples and 52 events of 72. The first link sends all the time.
+    The second sent until 1 ms and has its next sample at 9 ms. The third never sent. The fourth sends after
+    3 ms and has its next sample at 9 ms, so nobody knows what it had sent at 5 ms."""
+
+    def sample(port: str, time_ms: int, p2_bytes: int) -> LinkSample:
+        sent, none = (0, 0, p2_bytes, 0, 0, 0, 0, 0), (0,) * 8
+        return LinkSample(time_ns=time_ms * MS, port=port, sent_bytes=sent, backlog_bytes=none, drops=none)
+
+    links = [
+        *(sample("busy", time, 100 * time) for time in range(10)),
+        *(sample("was busy", time, sent) for time, sent in ((0, 0), (1, 50), (9, 50))),
+        *(sample("idle", time, 0) for time in (0, 9)),
+        *(sample("later", time, sent) for time, sent in ((0, 0), (3, 0), (9, 60))),
+    ]
+    record = msgspec.structs.replace(
+        micro_record(), flows=[flow_at(max(0, i - 8)) for i in range(18)], decisions=(), links=links
+    )
+    shown = excerpt(record, SCALE, most=72)
+    assert [row.submit_ns // MS for row in shown.flows] == [0] * 9 + [1, 2, 3, 4]
+    assert {port: (rate.time_ns // MS).tolist() for port, rate in shown.rates.items()} == {
+        "busy": [0, 1, 2, 3, 4, 5],
+        "was busy": [0, 1, 5],
+        "idle": [0, 5],
+        "later": [0, 3],
+    }
+    assert shown.rates["was busy"].bps[:, 2].tolist() == [50 * 8 / 0.001 / SCALE.bytes_scale, 0]
+    assert not shown.rates["idle"].bps.any()
+
+
+def test_the_choice_is_the_same_however_the_rows_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In many small parts, of which most are dropped on the way, or all at once."""
+    record = serving_record(requests=24, layers=4)
+    whole = excerpt(record, SCALE, most=500)
+    monkeypatch.setattr("testbed.columns.BLOCK_ROWS", 7)
+    parts = excerpt(record, SCALE, most=500)
+    assert 0 < len(whole.flows) < len(record.flows) / 4
+    assert (whole.requests, whole.flows, whole.spans) == (parts.requests, parts.flows, parts.spans)
+    assert whole.decisions == parts.decisions
+    assert {row.flow for rows in whole.decisions.values() for row in rows} == {row.id for row in whole.flows}

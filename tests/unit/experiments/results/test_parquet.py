@@ -12,8 +12,8 @@ from result_rows import flow_row
 
 from experiments.results import parquet as result_tables
 from experiments.results.parquet import SCHEMAS, TableRows, read_tables, write_tables
+from testbed.columns import ColumnSpool
 from testbed.record import FlowRow, LinkSample, RunRecord
-from testbed.spool import Spool
 
 GROUP = 50
 WORLDS = str(Path(__file__).parents[3] / "worlds")
@@ -111,7 +111,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def write_and_read(out: Path, count: int) -> None:
-    flows = Spool(
+    flows = ColumnSpool(
         FlowRow,
         (flow_row(id=f"f{i}", submit_ns=i, finish_ns=2 * i, batch=f"b{i // 100}") for i in range(count)),
     )

@@ -10,13 +10,13 @@ import pytest
 
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
+from testbed.columns import ColumnSpool
 from testbed.record import FlowRow
 from testbed.serving.conductor import ServingConductor
 from testbed.simulation.agenda import Agenda
 from testbed.simulation.links.network import FluidNetwork
 from testbed.simulation.run import SimulatedRun
 from testbed.simulation.sending import Sending
-from testbed.spool import Spool
 
 Breaks = Callable[[pytest.MonkeyPatch], None]
 
@@ -45,15 +45,15 @@ def _an_answer_is_counted_that_nobody_had(patch: pytest.MonkeyPatch) -> None:
 
 
 def _a_flow_is_lost(patch: pytest.MonkeyPatch) -> None:
-    class Leaky(Spool[FlowRow]):
+    class Leaky(ColumnSpool[FlowRow]):
         def append(self, row: FlowRow) -> None:
             if row.id != "p0.b0.r0.l0.s3.0-8" and not row.id.endswith(".l3.dispatch.p0.ep0.0"):
                 super().append(row)
 
-    def spool(row: Any) -> Spool[Any]:
-        return Leaky(row) if row is FlowRow else Spool(row)
+    def spool(row: Any) -> ColumnSpool[Any]:
+        return Leaky(row) if row is FlowRow else ColumnSpool(row)
 
-    patch.setattr("testbed.simulation.transport.Spool", spool)
+    patch.setattr("testbed.simulation.transport.ColumnSpool", spool)
 
 
 def _bytes_are_lost(patch: pytest.MonkeyPatch) -> None:

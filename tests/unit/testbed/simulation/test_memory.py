@@ -22,10 +22,10 @@ from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from experiments.results.summary import summarise
 from testbed.fabrics import FABRICS
-from testbed.spool import Spool
+from testbed.columns import ColumnSpool
 
 # Small blocks, so that the smaller run fills several of each kind too.
-Spool.__init__.__kwdefaults__["block_bytes"] = 1 << 15
+ColumnSpool.__init__.__kwdefaults__["block_rows"] = 256
 
 def peak_bytes(requests):
     texts = ["fabric=sim", 'policies=["fair"]', f"workload.requests={requests}"]
