@@ -191,6 +191,11 @@ class Overload:
         self._pruned: dict[str, str] = {}
         self._wholly: set[str] = set()
 
+    @property
+    def controls(self) -> bool:
+        """Whether requests may be pruned at all."""
+        return self._control is not None
+
     def started(self, batch: Batch) -> None:
         if self._control is None:
             return

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from controller.flow import Level
+from controller.flow import Level, Stage
 from controller.view import ActiveBatch, ActiveFlow, View
 
 
@@ -64,6 +64,21 @@ class Policy(abc.ABC):
     def __init__(self, options: object) -> None:
         self.options = options
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # A standing verdict speaks for the hooks of the class that gives it, not for those of a subclass.
+        if "standing" not in vars(cls) and not _HOOKS.isdisjoint(vars(cls)):
+            cls.standing = Policy.standing  # type: ignore[method-assign]
+
+    def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict | None:
+        """The verdict on every flow of `stage` that belongs to `batch`, now and later; None if there is none.
+
+        A policy may give one where its verdict depends on nothing but the stage and the batch, and where it
+        looks at none of these flows: a fabric need not submit them, so no hook and no `view` has them. Their
+        bytes count in `view.ports` all the same. It is asked when the first of these flows is submitted.
+        """
+        return None
+
     @abc.abstractmethod
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
         """The first verdict on `flow`, which is in the view already."""
@@ -95,3 +110,6 @@ class Policy(abc.ABC):
     def on_tick(self, now_ns: int, view: View) -> Verdicts:
         """`recheck_ns` has passed since the last tick, or since ticks were first wanted."""
         return UNCHANGED
+
+
+_HOOKS = frozenset(name for name in vars(Policy) if name.startswith("on_")) | {"wants_ticks"}

@@ -86,6 +86,30 @@ class Scheduler:
         self._overload.started(batch)
         return self._review("on_batch", self._policy.on_batch(self._now_ns, active, self.view))
 
+    def standing(self, stage: Stage, batch_id: str | None) -> Verdict | None:
+        """The verdict on every flow of `stage` of an active batch (or of no batch), if the policy gives one.
+
+        The caller need not submit these flows, but has to count their bytes in `loads`. Without an exact
+        order the verdict has none, and no rate. There is none under request control, which can overrule it.
+        """
+        if self._overload.controls:
+            return None
+        batch = None if batch_id is None else self._batches.get(batch_id)
+        if batch is None and batch_id is not None and stage is not Stage.P2D:
+            raise SchedulerError(f"flows of batch {batch_id!r}, which is not active")
+        verdict = self._policy.standing(stage, batch, self.view)
+        if verdict is None:
+            return None
+        if not isinstance(verdict, Verdict):
+            raise SchedulerError(self._returned("standing", verdict, "which is no Verdict"))
+        self._check_verdict(f"{stage.value} flows", verdict)
+        return verdict if self.view.exact else verdict._replace(order=0.0, rate_bps=None)
+
+    @property
+    def loads(self) -> PortLoads | None:
+        """The loads of ports; None if the policy reads none."""
+        return self._loads if self._policy.reads_ports else None
+
     def submit(self, now_ns: int, flow: Flow) -> list[Assignment]:
         """`flow` wants to start. Returns its first assignment, and no other.
 
@@ -269,22 +293,23 @@ class Scheduler:
 
     def _take(self, flow: ActiveFlow, verdict: Verdict) -> None:
         """Note the policy's verdict. It does not take effect while the flow's request is pruned."""
+        self._check_verdict(f"flow {flow.flow.id!r}", verdict)
+        flow.level = verdict.level
+        if self.view.exact:
+            flow.order, flow.rate_bps = verdict.order, verdict.rate_bps
+
+    def _check_verdict(self, about: str, verdict: Verdict) -> None:
         if verdict.level is Level.CONTROL:
-            raise SchedulerError(
-                f"policy {self._policy.name!r} put flow {flow.flow.id!r} on the control level"
-            )
+            raise SchedulerError(f"policy {self._policy.name!r} put {about} on the control level")
         if verdict.level not in _LEVELS or math.isnan(verdict.order):
             raise SchedulerError(
-                f"policy {self._policy.name!r} gave flow {flow.flow.id!r} the level {verdict.level!r} and the"
+                f"policy {self._policy.name!r} gave {about} the level {verdict.level!r} and the"
                 f" order {verdict.order!r}; levels are {', '.join(level.name for level in Level)}"
             )
         if verdict.rate_bps is not None and verdict.rate_bps <= 0:
             raise SchedulerError(
-                f"policy {self._policy.name!r} gave flow {flow.flow.id!r} a rate of {verdict.rate_bps} bits/s"
+                f"policy {self._policy.name!r} gave {about} a rate of {verdict.rate_bps} bits/s"
             )
-        flow.level = verdict.level
-        if self.view.exact:
-            flow.order, flow.rate_bps = verdict.order, verdict.rate_bps
 
     def _in_force(self, flow: ActiveFlow) -> _Standing:
         if flow.flow.id in self._held:

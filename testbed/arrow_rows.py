@@ -33,7 +33,13 @@ class Coded(NamedTuple):
     words: Sequence[Any]
 
 
-Column = npt.NDArray[Any] | Coded
+class Texts(NamedTuple):
+    """A column of strings as an Arrow array, for strings that seldom occur twice."""
+
+    array: Any
+
+
+Column = npt.NDArray[Any] | Coded | Texts
 """A column of a block. A column of numbers in which some are None is a `numpy.ma.MaskedArray`."""
 
 
@@ -112,11 +118,7 @@ def batch_of_block(row: type[msgspec.Struct], block: Mapping[str, Column]) -> pa
     wrong = block.keys() ^ {field.name for field in fields}
     if wrong:
         raise ValueError(f"columns of {row.__name__} are missing or unknown: {', '.join(sorted(wrong))}")
-    lengths = {
-        field.name: len(column.codes if isinstance(column, Coded) else column)
-        for field in fields
-        for column in (block[field.name],)
-    }
+    lengths = {field.name: _length(column) for field in fields for column in (block[field.name],)}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"columns of {row.__name__} differ in length: {lengths}")
     arrays = []
@@ -128,11 +130,22 @@ def batch_of_block(row: type[msgspec.Struct], block: Mapping[str, Column]) -> pa
     return pa.RecordBatch.from_arrays(arrays, schema=schema_of(row))
 
 
+def _length(column: Column) -> int:
+    match column:
+        case Coded(codes=codes):
+            return len(codes)
+        case Texts(array=array):
+            return len(array)
+    return len(column)
+
+
 def _block_array(field: _Field, column: Column) -> pa.Array:
-    if pa.types.is_dictionary(field.arrow) != isinstance(column, Coded):
+    if pa.types.is_dictionary(field.arrow) != isinstance(column, Coded | Texts):
         raise ValueError("strings have codes, and numbers have none")
     if isinstance(column, Coded):
         array = _coded_array(field, column)
+    elif isinstance(column, Texts):
+        array = column.array.dictionary_encode().cast(field.arrow)
     else:
         mask = np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None
         array = pa.array(np.ma.getdata(column), mask=mask).cast(field.arrow)

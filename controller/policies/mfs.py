@@ -76,6 +76,11 @@ class Mfs(Policy):
         self.recheck_ns = options.recheck_ns
         self.rho_window_ns = round(options.rho_window_ms * NS_PER_MS)
 
+    def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict | None:
+        # Ticks are for the flows that no layer boundary reviews: S2 of a batch is never among them.
+        paced = batch is not None and self._options.layer_boundary
+        return self._s2(batch) if stage is Stage.COLLECTIVE and paced else None
+
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
         if flow.flow.stage is not Stage.P2D:
             if flow.flow.stage is Stage.KV_REUSE and flow.batch is not None:
@@ -121,14 +126,14 @@ class Mfs(Policy):
 
     def _early(self, flow: ActiveFlow, view: View) -> Verdict:
         if flow.flow.stage is Stage.COLLECTIVE:
-            return Verdict(self._queue.for_rli(0), "S2 blocks compute", self._arbitration(flow, 0))
+            return self._s2(flow.batch)
         if not self._options.rli:
-            return Verdict(self._queue.for_rli(1), "S1, RLI off", self._arbitration(flow, 1))
+            return Verdict(self._queue.for_rli(1), "S1, RLI off", self._arbitration(flow.batch, 1))
         layers_ahead = _rli(flow)
         level = self._queue.for_rli(layers_ahead)
         reason = f"RLI {layers_ahead}"
         if view.exact:
-            return Verdict(level, reason, self._arbitration(flow, layers_ahead))
+            return Verdict(level, reason, self._arbitration(flow.batch, layers_ahead))
         if self._options.red and level < self._queue.lowest:
             rival = _earlier_rival(flow, layers_ahead, view)
             if rival is not None:
@@ -138,11 +143,14 @@ class Mfs(Policy):
                 )
         return Verdict(level, reason)
 
-    def _arbitration(self, flow: ActiveFlow, layers_ahead: int) -> float:
+    def _s2(self, batch: ActiveBatch | None) -> Verdict:
+        return Verdict(self._queue.for_rli(0), "S2 blocks compute", self._arbitration(batch, 0))
+
+    def _arbitration(self, batch: ActiveBatch | None, layers_ahead: int) -> float:
         """The exact order inside a level: by RLI, then by RED. S3 comes after all of these."""
         if not self._options.red:
             return layers_ahead * _RLI_STEP
-        red_ns = None if flow.batch is None else flow.batch.red_ns
+        red_ns = None if batch is None else batch.red_ns
         last_ns = _RLI_STEP - 1
         return layers_ahead * _RLI_STEP + (last_ns if red_ns is None else min(red_ns, last_ns))
 

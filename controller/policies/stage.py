@@ -3,7 +3,7 @@
 from controller.flow import Level, Stage
 from controller.policies.registry import register
 from controller.policy import Policy, Verdict
-from controller.view import ActiveFlow, View
+from controller.view import ActiveBatch, ActiveFlow, View
 
 # P1 stays free, as mfs reserves it for urgent S3. A level then means the same in plots of both policies.
 _VERDICTS = {
@@ -18,6 +18,9 @@ class StageOrder(Policy):
     name = "stage"
     summary = "static: collectives over KV reuse over prefill-to-decode"
     reads_ports = False
+
+    def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict:
+        return _VERDICTS[stage]
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
         return _VERDICTS[flow.flow.stage]

@@ -1,6 +1,6 @@
 """The compiled core of the simulator; the C++ is in `core/`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -87,3 +87,163 @@ class Links:
 
     def falsify(self, stream: int, factor: float) -> None:
         """Multiply the rate of `stream`, which no sharing would do. For tests of what notices it."""
+
+class Options:
+    """`testbed.job.SimulationOptions` and its `Overheads`, as far as the core reads them."""
+
+    permit_ns: int
+    permit_kept_ns: int
+    transfer_ns: int
+    collective_ns: int
+    round_ns: int
+    compute_ns: int
+    progress_ns: int
+    burst_bytes: int
+    all_to_all_goodput: float
+    lanes: bool
+    by_flow: bool
+    grouped: bool
+    separate: bool
+    invariants: bool
+    decisions: bool
+    spans: bool
+
+class Faults:
+    """What to break in a run, so that tests can see the invariants fail (`core/world.hpp`)."""
+
+    size_factor: float
+    rate_factor: float
+    submit_late_ns: int
+    lost_flow: str
+    early_end: int
+    past_act: int
+
+class Core:
+    """The event loop of a simulated run (`core/core.hpp`).
+
+    `capacity` are the ports of the network in bytes per nanosecond, `links` the names of the topology's
+    links, and `loads` the scheduler's `PortLoads` (None: no policy reads them). The core calls the methods
+    of `host` (`testbed.simulation.host`).
+    """
+
+    def __init__(
+        self,
+        capacity: Sequence[float],
+        guarantee: float,
+        links: Sequence[str],
+        options: Options,
+        host: object,
+        loads: object,
+    ) -> None: ...
+    def set_enums(self, stages: Sequence[object], kinds: Sequence[object]) -> None:
+        """The members of `Stage` and `CollectiveKind`, in their order."""
+
+    def add_group(self, name: str, ranks: Sequence[int]) -> None:
+        """A process group with these ranks."""
+
+    def add_route(self, path: Sequence[int], ports: Sequence[int]) -> int:
+        """A path over these links, on these ports of the network. Returns its number."""
+
+    def at(self, time_ns: int, call: Callable[[], object]) -> None:
+        """Call `call` at that moment, which is now or later."""
+
+    def post_at(self, time_ns: int, transfer: object) -> None:
+        """Submit a transfer at that moment."""
+
+    def expect(self, plan: object, is_batch: bool) -> None:
+        """Prepare for the transfers of a batch plan, or of a fetch plan."""
+
+    def post(self, transfer: object) -> None:
+        """Submit a transfer now. Whatever waits for it goes on when it has arrived."""
+
+    def start(self, plan: object) -> None:
+        """Hand a batch plan to its ranks."""
+
+    def go_on(self, plan: object) -> None:
+        """Let the ranks that paused in a batch plan go on."""
+
+    def batch_started(self, batch: object) -> None:
+        """Announce a batch to the scheduler."""
+
+    def layer_advanced(self, batch: str, layer: int) -> None:
+        """Tell the scheduler that a batch has reached a layer."""
+
+    def run(self) -> None:
+        """Run until the host says that it has finished and nothing moves any more."""
+
+    def settle(self) -> None:
+        """Bring the rates of the links up to date."""
+
+    def flush(self) -> None:
+        """Give the host the rows that it does not have yet."""
+
+    def busy_ns(self, port: int) -> float:
+        """Nanoseconds that a port takes for the bytes left of its streams."""
+
+    def sent_bytes(self) -> npt.NDArray[np.float64]:
+        """Bytes that each port has sent so far, by level, in an array of shape (ports, LEVELS)."""
+
+    def owed_bytes(self) -> npt.NDArray[np.float64]:
+        """Bytes handed over for each port so far, without those that passed at once."""
+
+    def names(self, begin: int) -> list[str]:
+        """The names that rows refer to by number, from number `begin` on."""
+
+    def paths(self, begin: int) -> list[list[int]]:
+        """The paths that rows refer to by number, from number `begin` on, as numbers of links."""
+
+    @property
+    def now_ns(self) -> int:
+        """Model time."""
+
+    @property
+    def events(self) -> int:
+        """Acts of the agenda and ends of streams so far."""
+
+    @property
+    def messages(self) -> int:
+        """Messages handed over so far, without empty ones."""
+
+    @property
+    def moving(self) -> int:
+        """Nanoseconds that all streams together have been on their way."""
+
+    @property
+    def submitted(self) -> int:
+        """Flows submitted so far."""
+
+    @property
+    def settlings(self) -> int:
+        """How often rates have been worked out so far."""
+
+    @property
+    def worked_out(self) -> int:
+        """For how many streams rates have been worked out, in all."""
+
+    @property
+    def fullest(self) -> float:
+        """The largest share of its capacity that any port ever carried."""
+
+    @property
+    def slow_streams(self) -> int:
+        """Streams slower than max-min fairness would have them, over all samples."""
+
+    @property
+    def too_fast(self) -> int:
+        """Flows that were faster than the narrowest port of their path."""
+
+    @property
+    def disorder(self) -> int:
+        """Flows whose times are out of order."""
+
+    @property
+    def back(self) -> int:
+        """How often the clock was to go back."""
+
+    @property
+    def late(self) -> int:
+        """Acts that were planned for a time that had passed."""
+
+    @property
+    def faults(self) -> Faults:
+        """What to break."""

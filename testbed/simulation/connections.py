@@ -1,13 +1,14 @@
 """The paths of connections, whether they belong to lanes, members of a group or single flows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from controller.ecmp import connection_key, member_key
 from controller.flow import PortId, Stage
 from controller.lanes import lane_name
+from controller.units import NS_PER_S
 from testbed.job import Job
-from testbed.simulation.links.network import FluidNetwork
-from testbed.simulation.paths import Busy, Connection, Hash, make_path_choice
+from testbed.simulation._core import Core
+from testbed.simulation.paths import Connection, Hash, make_path_choice
 from testbed.topology import server_ip
 
 
@@ -23,26 +24,12 @@ def separate(stage: Stage, port: PortId) -> PortId:
     return f"{stage.value} {port}"
 
 
-class Route:
-    """A path, the names and numbers of its ports in the network, and the bytes that took it so far.
+Route = int
+"""The number of a route in the compiled core."""
 
-    `narrowest` is the rate of its narrowest port, in bytes per nanosecond; None if it has no ports.
-    """
+NO_ROUTE = -1
 
-    __slots__ = ("carried", "names", "narrowest", "path", "ports")
-
-    def __init__(
-        self,
-        path: tuple[PortId, ...],
-        names: tuple[PortId, ...],
-        ports: tuple[int, ...],
-        narrowest: float | None,
-    ) -> None:
-        self.path = path
-        self.names = names
-        self.ports = ports
-        self.narrowest = narrowest
-        self.carried = 0.0
+_STAGES = tuple(Stage)
 
 
 class Connections:
@@ -53,22 +40,21 @@ class Connections:
     loads.
     """
 
-    def __init__(self, job: Job, network: FluidNetwork, busy: Busy) -> None:
+    def __init__(self, job: Job) -> None:
         self._placement = job.placement
         self._topology = job.topology
-        self._network = network
-        self._busy = busy
         self._hash = Hash(job.seed)
         self._choice = make_path_choice(job.simulation.paths, job.seed)
         self.by_flow = not isinstance(self._choice, Hash)
         self._ip = {name: server_ip(i) for i, name in enumerate(job.topology.servers)}
+        self._links = {link.id: number for number, link in enumerate(job.topology.links)}
         self._separate = job.simulation.separate
-        self._routes: dict[tuple[PortId, ...], Route] = {}
-        self._members: dict[tuple[str, int], dict[int, Route]] = {}
+        self._core: Core | None = None
+        self._routes: dict[tuple[int, tuple[PortId, ...]], Route] = {}
 
-    def routes(self) -> Iterable[Route]:
-        """All routes that have been used so far."""
-        return self._routes.values()
+    def serve(self, core: Core) -> None:
+        """Give routes to `core` from now on."""
+        self._core = core
 
     def of_lane(self, stage: Stage, src: int, dst: int, number: int) -> Route:
         """The route of lane `number` between two ranks."""
@@ -78,34 +64,27 @@ class Connections:
         """The route of one transfer, from the path choice."""
         return self._chosen(flow, stage, src, dst, size, _lane_key(stage, src, dst, 0))
 
-    def of_member(self, group: str, index: int) -> dict[int, Route]:
-        """The route from member `index` of `group` to each peer."""
-        known = self._members.get((group, index))
-        if known is None:
-            members = self._placement.groups[group]
-            known = self._members[group, index] = {
-                peer: self._hashed(
-                    Stage.COLLECTIVE, members[index], dst, self._key(group, members[index], dst)
-                )
-                for peer, dst in enumerate(members)
-                if peer != index
-            }
-        return known
-
-    def of_share(self, flow: str, group: str, index: int, sizes: Mapping[int, int]) -> dict[int, Route]:
-        """The route to each peer for one share of a collective, from the path choice."""
+    def of_member(self, group: str, index: int) -> list[Route]:
+        """The route from member `index` of `group` to each member; `NO_ROUTE` to itself."""
         members = self._placement.groups[group]
-        return {
-            peer: self._chosen(
-                flow,
-                Stage.COLLECTIVE,
-                members[index],
-                members[peer],
-                size,
-                self._key(group, members[index], members[peer]),
-            )
-            for peer, size in sizes.items()
-        }
+        src = members[index]
+        return [
+            NO_ROUTE
+            if peer == index
+            else self._hashed(Stage.COLLECTIVE, src, dst, self._key(group, src, dst))
+            for peer, dst in enumerate(members)
+        ]
+
+    def of_share(self, flow: str, group: str, index: int, sizes: Mapping[int, int]) -> list[Route]:
+        """The same for one share of a collective, from the path choice, to the peers that `sizes` names."""
+        members = self._placement.groups[group]
+        src = members[index]
+        routes = [NO_ROUTE] * len(members)
+        for peer, size in sizes.items():
+            dst = members[peer]
+            key = self._key(group, src, dst)
+            routes[peer] = self._chosen(flow, Stage.COLLECTIVE, src, dst, size, key)
+        return routes
 
     def _key(self, group: str, src: int, dst: int) -> str:
         return member_key(group, src, self._placement.server_of(dst))
@@ -137,13 +116,17 @@ class Connections:
         connection = self._connection(flow, stage, src, dst, size, key)
         return self._route(stage, paths[self._choice.choose(paths, connection, self._busy)])
 
+    def _busy(self, port: PortId) -> float:
+        assert self._core is not None
+        return self._core.busy_ns(self._links[port]) / NS_PER_S
+
     def _route(self, stage: Stage, path: tuple[PortId, ...]) -> Route:
-        names = tuple(separate(stage, port) for port in path) if self._separate else path
-        route = self._routes.get(names)
+        apart = _STAGES.index(stage) * len(self._links) if self._separate else 0
+        route = self._routes.get((apart, path))
         if route is None:
-            numbers = self._network.ports(names)
-            narrowest = min(map(self._network.capacity, numbers), default=None)
-            route = self._routes[names] = Route(path, names, numbers, narrowest)
+            assert self._core is not None
+            links = [self._links[port] for port in path]
+            route = self._routes[apart, path] = self._core.add_route(links, [apart + link for link in links])
         return route
 
 

@@ -12,7 +12,7 @@ from controller.flow import PortId
 from testbed.arrow_rows import schema_of
 from testbed.columns import BLOCK_ROWS
 from testbed.record import LinkSample
-from testbed.simulation.links.network import FluidNetwork
+from testbed.simulation._core import Core
 
 _MOST_SAMPLES = 400
 _FEWEST_SAMPLES = 20
@@ -27,28 +27,29 @@ class LinkWatch:
     ports there are fewer samples.
     """
 
-    def __init__(self, network: FluidNetwork) -> None:
-        self._network = network
+    def __init__(self, names: Sequence[PortId]) -> None:
+        self._names = names
         self._interval_ns = _FIRST_INTERVAL_NS
-        self._due_ns = 0
-        self._most = min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, _MOST_ROWS // max(1, len(network.names))))
+        self._most = min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, _MOST_ROWS // max(1, len(names))))
         self._samples: list[tuple[int, npt.NDArray[np.float64]]] = []
+        self._core: Core
 
-    def look(self, now_ns: int) -> bool:
-        """Take a sample if one is due, and return whether it was. Call `settle` of the network before."""
-        if now_ns < self._due_ns:
-            return False
-        self._samples.append((now_ns, self._network.sent_bytes(now_ns)))
+    def serve(self, core: Core) -> None:
+        """Watch the ports of `core` from now on."""
+        self._core = core
+
+    def look(self, now_ns: int) -> int:
+        """Take a sample, and return when the next one is due. The rates of `core` hold for `now_ns`."""
+        self._samples.append((now_ns, self._core.sent_bytes()))
         if len(self._samples) > self._most:
             del self._samples[1::2]
             self._interval_ns *= 2
-        self._due_ns = self._samples[-1][0] + self._interval_ns
-        return True
+        return self._samples[-1][0] + self._interval_ns
 
     def rows(self, end_ns: int) -> Sequence[LinkSample]:
         """All samples and one of the end: for each moment, a row for each port whose counters move."""
-        self._samples.append((end_ns, self._network.sent_bytes(end_ns)))
-        return moving_samples(self._network.names, self._samples)
+        self._samples.append((end_ns, self._core.sent_bytes()))
+        return moving_samples(self._names, self._samples)
 
 
 def moving_samples(

@@ -5,6 +5,7 @@
 
 namespace mfs {
 
+void bind_core(nanobind::module_& module);
 void bind_links(nanobind::module_& module);
 
 }  // namespace mfs

@@ -7,4 +7,5 @@
 NB_MODULE(_core, module) {
     module.attr("LEVELS") = mfs::LEVELS;
     mfs::bind_links(module);
+    mfs::bind_core(module);
 }

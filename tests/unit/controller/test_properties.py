@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from controller.flow import RMLQ_LEVELS, Assignment, Batch, BatchRequest, Flow, Level, Stage
 from controller.overload import RequestControl
 from controller.policies import make_policy, option_lines, policy_names
+from controller.policy import Verdict
 from controller.scheduler import Scheduler
 
 PORTS = {f"{a}->{b}": 10_000_000_000 for a, b in (("h1", "s1"), ("h2", "s1"), ("s1", "h1"), ("s1", "h2"))}
@@ -47,6 +48,7 @@ class Player:
     requests: dict[str, list[str]] = field(default_factory=dict)
     flows: dict[str, int] = field(default_factory=dict)
     said: list[Assignment] = field(default_factory=list)
+    standing: dict[str, Verdict] = field(default_factory=dict)
 
     def play(self, move: Move) -> None:
         kind, which, much = move
@@ -113,6 +115,9 @@ class Player:
             downstream_ns=which * 5000,
             deadline_ns=None if which % 7 == 0 else self.now_ns + 100_000 * (which % 50),
         )
+        verdict = self.core.standing(stage, batch)
+        if verdict is not None:
+            self.standing[name] = verdict
         return self.core.submit(self.now_ns, flow)
 
     def _layer(self, which: int, much: int) -> list[Assignment]:
@@ -178,6 +183,21 @@ def test_pruning_only_takes_mfs_flows_to_the_scavenger_and_back(sequence: list[M
     for levels in levels_by_flow(player.said).values():
         own = [level for level in levels if level is not Level.SCAVENGER]
         assert all(later <= earlier for earlier, later in pairwise(own))
+
+
+@exactness
+@pytest.mark.parametrize("spec", SPECS)
+@settings(max_examples=20, deadline=None)
+@given(sequence=moves)
+def test_a_flow_with_a_standing_verdict_gets_it_and_no_other(
+    spec: str, exact: bool, sequence: list[Move]
+) -> None:
+    player = played(spec, sequence, exact=exact)
+    said = {one.flow: one for one in reversed(player.said)}
+    for flow, verdict in player.standing.items():
+        one = said[flow]
+        assert Verdict(one.level, one.reason, one.order, one.rate_bps) == verdict
+        assert sum(other.flow == flow for other in player.said) == 1
 
 
 @exactness

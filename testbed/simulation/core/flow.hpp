@@ -1,0 +1,105 @@
+// A flow on its way over the simulated network, and its messages.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "testbed/simulation/core/world.hpp"
+
+namespace mfs {
+
+struct Flow;
+
+// Who waits for a flow.
+struct Awaits {
+    virtual void completed(Flow& flow) = 0;
+    virtual ~Awaits() = default;
+};
+
+// A member of a collective, who waits for its messages too.
+struct Exchanging : Awaits {
+    // A message of member `index` has arrived at `peer`.
+    virtual void arrived(int index, int peer) = 0;
+};
+
+// Bytes for a peer (ALL_PEERS: a whole group). They take `after` in addition to their time on the links.
+// `exchange` is told when they have arrived; null: nobody is.
+struct Message {
+    int peer;
+    std::int64_t size;
+    Exchanging* exchange;
+    Ns after;
+};
+
+struct Sent {
+    int stream;
+    Message message;
+};
+
+using Letters = std::vector<std::pair<int, std::int64_t>>;  // peers, and bytes for each
+
+// What a member of a group sends in a collective, or all members together: bytes on each port, and the routes
+// by peer. `largest` is over the largest connection of a group.
+struct Share {
+    std::int64_t size = 0, largest = 0;
+    std::vector<std::int64_t> total;  // by peer; -1: nothing, not even an empty message
+    std::vector<int> order;           // the peers, in the order in which ports are counted
+    std::vector<int> routes;          // by peer
+    Load load;                        // by link of the topology
+    Load carried;                     // by port of the network
+    int path = 0;
+    mutable nb::object as_dict;  // `load`, for Python; made when it is asked for
+    std::vector<std::pair<int, int>> beside;  // connections that begin together at the sender and at each peer
+    std::vector<double> caps;                 // by peer; empty: no limits
+};
+
+struct Flow : Claim {
+    // --- what it is
+    int stage = S1, src = 0, dst = 0, layer = NO_NAME;
+    std::int64_t size = 0, request = NONE;
+    Ns deadline = NONE;
+    BatchInfo* batch = nullptr;
+    nb::object transfer, id;  // Python's; null for a share while Python does not know it
+    std::string text;         // of the id
+    std::string coflow_text;
+    bool has_coflow = false;
+    const Standing* standing = nullptr;
+    const Load* load = nullptr;
+    Load own_load;
+    // --- who waits for it
+    Awaits* awaits = nullptr;
+    void* for_what = nullptr;
+    int index = 0;
+    // --- where it is
+    Ns submit = 0, lane_ns = 0, permit = -1, after = 0, then = 0;
+    const Share* share = nullptr;
+    int route = -1, path = 0;
+    std::vector<Sent> streams;
+    std::int64_t owed = 0, unsent = 0, told = 0;
+    double in_step = 1.0;  // bytes of the flow for a byte of its streams
+    int acts = 0;          // of the agenda that are about it
+    bool complete = false, buried = false;
+    int batch_number = NO_BATCH;  // in PortLoads, while it is an S1 or S2 flow there
+
+    int route_to(int peer) const { return share != nullptr && peer >= 0 ? share->routes[peer] : route; }
+
+    Place place() const { return {wanted, order}; }
+
+    bool bounded() const { return rate != NO_RATE || (share != nullptr && !share->caps.empty()); }
+
+    // The highest rate of a stream to `peer`, in bytes per nanosecond. A pace holds for the whole flow, so each
+    // of its streams gets an even part of it.
+    double bound(int peer) const {
+        double most = UNBOUNDED;
+        if (share != nullptr && !share->caps.empty() && peer >= 0) {
+            most = share->caps[peer];
+        }
+        if (rate != NO_RATE) {
+            const double sharing = static_cast<double>(std::max<std::size_t>(1, streams.size()));
+            most = std::min(most, static_cast<double>(rate) / 8e9 / sharing);
+        }
+        return most;
+    }
+};
+
+}  // namespace mfs
