@@ -100,7 +100,9 @@ def unloaded_ttft_ns(
     idle = ReplicaWork(new_tokens=0, score_flops=0)
     work = [alone, *[idle] * (len(replicas) - 1)]
     alike = unit_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, options=options)
-    step_s = {layer: layer_s(each.steps, placement, topology) for each in alike for layer in each.layers}
+    step_s: dict[int, float] = {}
+    for each in alike:
+        step_s |= dict.fromkeys(each.layers, layer_s(each.steps, placement, topology))
     stages = range(placement.pp)
     reuse = [_reuse_traffic(reused_tokens, placement, model, stage) for stage in stages]
     delivery = [_delivery_traffic(prompt_tokens, placement, model, stage) for stage in stages]
