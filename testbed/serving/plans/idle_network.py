@@ -75,13 +75,29 @@ def layer_s(steps: Sequence[Step], placement: Placement, topology: Topology) -> 
     their rounds differ, they take one round after another, with all groups in step. Ring attention counts
     only for the time that its compute does not hide.
     """
-    seconds = slowest_compute_s(steps)
-    for together in side_by_side(steps):
-        if any(step.kind in _BY_ROUND for step in together):
-            seconds += _rounds_s(together, placement, topology)
-        else:
-            seconds += drain_s(merged(collective_traffic(step, placement) for step in together), topology)
+    (seconds,) = layers_s([steps], placement, topology)
     return seconds
+
+
+def layers_s(layers: Iterable[Sequence[Step]], placement: Placement, topology: Topology) -> list[float]:
+    """`layer_s` of each of `layers`. Collectives that several of them have are worked out once."""
+    known: dict[tuple[Collective, ...], float] = {}
+    found: list[float] = []
+    for steps in layers:
+        seconds = slowest_compute_s(steps)
+        for together in map(tuple, side_by_side(steps)):
+            if together not in known:
+                known[together] = _collectives_s(together, placement, topology)
+            seconds += known[together]
+        found.append(seconds)
+    return found
+
+
+def _collectives_s(together: Sequence[Collective], placement: Placement, topology: Topology) -> float:
+    """Seconds of collectives that run at once, without the compute inside them."""
+    if any(step.kind in _BY_ROUND for step in together):
+        return _rounds_s(together, placement, topology)
+    return drain_s(step_traffic(together, placement), topology)
 
 
 _BY_ROUND = (CollectiveKind.TREE_ALL_REDUCE, CollectiveKind.ALL_GATHER, CollectiveKind.RING_ATTENTION)

@@ -4,7 +4,7 @@ All times are on idle links, so a scheduler can know them when a batch is formed
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -14,9 +14,10 @@ from controller.units import NS_PER_S
 from testbed.job import Placement
 from testbed.serving.plans.idle_network import (
     drain_s,
-    layer_s,
+    layers_s,
     merged,
     port_loads,
+    scaled,
     step_traffic,
     transfer_traffic,
 )
@@ -76,7 +77,10 @@ def _sum_s(times: Counter[float]) -> float:
 def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batch:
     """The batch that stands for `plan` in the scheduler."""
     s3_s = _s3_s(plan, plan.layers[-1], topology, placement)
-    collectives = merged(step_traffic(layer.steps, placement) for layer in plan.layers)
+    # Sizes are whole numbers far below 2^53, so a product is the same float as a sum over the layers.
+    collectives = merged(
+        scaled(step_traffic(layers[0].steps, placement), len(layers)) for layers in _alike(plan.layers)
+    )
     transfers: dict[int | None, list[Transfer]] = {request.request: [] for request in plan.requests}
     for layer in plan.layers:
         for transfer in (*layer.wait, *layer.post):
@@ -100,27 +104,31 @@ def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batc
     )
 
 
-_Times = tuple[list[float], float]
-
-
 def _by_layer(
     plan: BatchPlan, topology: Topology, placement: Placement
 ) -> tuple[list[list[float]], list[float]]:
-    """For each layer, `_after_each` of its steps, and the seconds of all its steps.
+    """For each layer, `_after_each` of its steps, and the seconds of all its steps."""
+    rest_s: dict[int, list[float]] = {}
+    whole_s: dict[int, float] = {}
+    for layers in _alike(plan.layers):
+        steps = layers[0].steps
+        whole, *rest = layers_s([steps, *_after_each(steps)], placement, topology)
+        for layer in layers:
+            rest_s[layer.index], whole_s[layer.index] = rest, whole
+    return [rest_s[layer.index] for layer in plan.layers], [whole_s[layer.index] for layer in plan.layers]
 
-    Layers that differ only in their ids are worked out once.
-    """
-    known: list[tuple[tuple[object, ...], _Times]] = []
-    found: list[_Times] = []
-    for layer in plan.layers:
+
+def _alike(layers: Iterable[LayerPlan]) -> list[list[LayerPlan]]:
+    """The layers in lists of those whose steps differ only in their ids, in the order of first layers."""
+    known: list[tuple[tuple[object, ...], list[LayerPlan]]] = []
+    for layer in layers:
         shape = tuple(map(_shape, layer.steps))
-        times = next((times for other, times in known if other == shape), None)
-        if times is None:
-            whole_s = layer_s(layer.steps, placement, topology)
-            times = _after_each(layer.steps, topology, placement), whole_s
-            known.append((shape, times))
-        found.append(times)
-    return [rest_s for rest_s, _ in found], [whole_s for _, whole_s in found]
+        alike = next((alike for other, alike in known if other == shape), None)
+        if alike is None:
+            known.append((shape, [layer]))
+        else:
+            alike.append(layer)
+    return [alike for _, alike in known]
 
 
 def _shape(step: Step) -> object:
@@ -130,8 +138,8 @@ def _shape(step: Step) -> object:
     return step
 
 
-def _after_each(steps: Sequence[Step], topology: Topology, placement: Placement) -> list[float]:
-    """For each step, the seconds of the layer's later steps.
+def _after_each(steps: Sequence[Step]) -> list[Sequence[Step]]:
+    """For each step, the layer's later steps.
 
     Consecutive collectives with the same label run at once in different groups, so none of them is later.
     """
@@ -141,7 +149,7 @@ def _after_each(steps: Sequence[Step], topology: Topology, placement: Placement)
         together = isinstance(this, Collective) and isinstance(following, Collective)
         if together and this.label == following.label:
             ends[i] = ends[i + 1]
-    return [layer_s(steps[end:], placement, topology) for end in ends]
+    return [steps[end:] for end in ends]
 
 
 def _s3_by_layer(plan: BatchPlan, topology: Topology, placement: Placement) -> list[dict[int, float]]:
