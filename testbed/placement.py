@@ -171,11 +171,6 @@ def stage_shards(placement: Placement, unit: str, replica: int, stage: int) -> t
     return placement.replicas[unit][replica][stage * size : (stage + 1) * size]
 
 
-def shards(placement: Placement, unit: str, replica: int, layer: int, layers: int) -> tuple[int, ...]:
-    """The `sp * tp` ranks that keep a replica's KV in one layer of `layers`, part by part."""
-    return stage_shards(placement, unit, replica, stage_of(layer, layers, placement.pp))
-
-
 def expert_groups(
     placement: Placement, unit: str, stage: int = 0
 ) -> tuple[tuple[str | None, tuple[int, ...]], ...]:

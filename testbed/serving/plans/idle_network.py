@@ -5,9 +5,9 @@ Traffic of a node with itself crosses no port. Equal-cost paths share traffic ev
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from controller.flow import PortId, Transfer
+from controller.flow import PortId
 from testbed.job import Placement
 from testbed.serving.plans.steps import block_compute_s, side_by_side, slowest_compute_s
 from testbed.topology import Topology
@@ -16,6 +16,22 @@ from workers.plan import Collective, CollectiveKind, Step
 Traffic = dict[tuple[str, str], float]
 
 K = TypeVar("K")
+
+
+class Message(Protocol):
+    """Bytes that one rank sends to another, for a request or for none."""
+
+    @property
+    def src(self) -> int: ...
+
+    @property
+    def dst(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def request(self) -> int | None: ...
 
 
 def merged(parts: Iterable[Mapping[K, float]]) -> dict[K, float]:
@@ -61,11 +77,13 @@ def step_traffic(steps: Sequence[Step], placement: Placement) -> Traffic:
     return merged(collective_traffic(step, placement) for step in steps if isinstance(step, Collective))
 
 
-def transfer_traffic(transfers: Iterable[Transfer], placement: Placement) -> Traffic:
-    """Bytes between nodes of point-to-point transfers."""
-    return merged(
-        {(placement.node_of(t.src), placement.node_of(t.dst)): float(t.size_bytes)} for t in transfers
-    )
+def transfer_traffic(messages: Iterable[Message], placement: Placement) -> Traffic:
+    """Bytes between nodes of point-to-point messages."""
+    traffic: Traffic = {}
+    for message in messages:
+        pair = placement.node_of(message.src), placement.node_of(message.dst)
+        traffic[pair] = traffic.get(pair, 0.0) + message.size_bytes
+    return traffic
 
 
 def layer_s(steps: Sequence[Step], placement: Placement, topology: Topology) -> float:

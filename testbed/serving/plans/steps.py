@@ -147,13 +147,16 @@ def layer_steps(
     return tuple(steps)
 
 
-def in_layer(steps: Sequence[Step], batch: str, layer: int) -> tuple[Step, ...]:
-    """Return the same steps with collective ids `"<batch>.l<layer>.<label>.<group>"`."""
+def in_layer(steps: Sequence[Step], batch: str, layer: int, downstream_ns: Sequence[int]) -> tuple[Step, ...]:
+    """Return the same steps for one layer of a batch.
+
+    Collective ids become `"<batch>.l<layer>.<label>.<group>"`, and `downstream_ns[i]` comes after step i.
+    """
     return tuple(
-        msgspec.structs.replace(step, id=f"{batch}.l{layer}.{step.id}")
+        msgspec.structs.replace(step, id=f"{batch}.l{layer}.{step.id}", downstream_ns=after_ns)
         if isinstance(step, Collective)
         else step
-        for step in steps
+        for step, after_ns in zip(steps, downstream_ns, strict=True)
     )
 
 
