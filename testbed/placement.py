@@ -179,11 +179,9 @@ def expert_groups(
     Without expert parallelism, every rank is by itself, and its name is `None`.
     """
     ranks = stage_ranks(placement, unit, stage)
-    named = tuple(
-        (name, members)
-        for name, members in placement.groups.items()
-        if name.startswith(f"{unit}.ep") and members[0] in ranks
-    )
+    groups = placement.groups
+    names = [group_name(unit, GroupKind.EXPERT, number) for number in range(len(placement.units[unit]))]
+    named = tuple((name, groups[name]) for name in names if name in groups and groups[name][0] in ranks)
     return named or tuple((None, (rank,)) for rank in ranks)
 
 

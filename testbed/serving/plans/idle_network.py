@@ -64,17 +64,20 @@ def busiest_s(load: Mapping[PortId, float], topology: Topology) -> float:
 
 def collective_traffic(collective: Collective, placement: Placement) -> Traffic:
     """Bytes between nodes for one collective, over all its rounds (`workers.rounds`)."""
-    nodes = [placement.node_of(rank) for rank in placement.groups[collective.group]]
-    traffic: Traffic = {}
-    for index, src in enumerate(nodes):
-        for peer, size in collective.sent_by(index, len(nodes)).items():
-            traffic[src, nodes[peer]] = traffic.get((src, nodes[peer]), 0.0) + size
-    return traffic
+    return step_traffic([collective], placement)
 
 
-def step_traffic(steps: Sequence[Step], placement: Placement) -> Traffic:
+def step_traffic(steps: Iterable[Step], placement: Placement) -> Traffic:
     """Bytes between nodes of all collectives among `steps`."""
-    return merged(collective_traffic(step, placement) for step in steps if isinstance(step, Collective))
+    traffic: Traffic = {}
+    for step in steps:
+        if isinstance(step, Collective):
+            nodes = [placement.node_of(rank) for rank in placement.groups[step.group]]
+            for src, sent in zip(nodes, step.sent(len(nodes)), strict=True):
+                for peer, size in sent.items():
+                    pair = src, nodes[peer]
+                    traffic[pair] = traffic.get(pair, 0.0) + size
+    return traffic
 
 
 def transfer_traffic(messages: Iterable[Message], placement: Placement) -> Traffic:
