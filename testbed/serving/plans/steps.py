@@ -9,6 +9,7 @@ its weights of the layer once per batch, and the KV of reused prefixes.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import groupby, zip_longest
 
 import msgspec
@@ -91,7 +92,8 @@ def unit_steps(
     return tuple(alike)
 
 
-def _alike(model: ModelShape, pp: int, *, skewed: bool) -> list[tuple[int, ...]]:
+@cache
+def _alike(model: ModelShape, pp: int, *, skewed: bool) -> tuple[tuple[int, ...], ...]:
     """Layers grouped by kind and pipeline stage.
 
     Some are by themselves: the first layer of a later stage, which waits for the stage before, and with
@@ -104,7 +106,7 @@ def _alike(model: ModelShape, pp: int, *, skewed: bool) -> list[tuple[int, ...]]
             first = stage > 0 and layer == layers_of(stage, model.layers, pp)[0]
             alone = first or (skewed and is_sparse(model, layer))
             groups.setdefault((kind, stage, layer if alone else -1), []).append(layer)
-    return [tuple(layers) for layers in groups.values()]
+    return tuple(tuple(layers) for layers in groups.values())
 
 
 def slowest_stage(alike: Sequence[AlikeLayers], takes: Callable[[AlikeLayers], float]) -> float:
