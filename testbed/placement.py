@@ -171,11 +171,6 @@ def stage_shards(placement: Placement, unit: str, replica: int, stage: int) -> t
     return placement.replicas[unit][replica][stage * size : (stage + 1) * size]
 
 
-def shards(placement: Placement, unit: str, replica: int, layer: int, layers: int) -> tuple[int, ...]:
-    """The `sp * tp` ranks that keep a replica's KV in one layer of `layers`, part by part."""
-    return stage_shards(placement, unit, replica, stage_of(layer, layers, placement.pp))
-
-
 def expert_groups(
     placement: Placement, unit: str, stage: int = 0
 ) -> tuple[tuple[str | None, tuple[int, ...]], ...]:
@@ -184,11 +179,9 @@ def expert_groups(
     Without expert parallelism, every rank is by itself, and its name is `None`.
     """
     ranks = stage_ranks(placement, unit, stage)
-    named = tuple(
-        (name, members)
-        for name, members in placement.groups.items()
-        if name.startswith(f"{unit}.ep") and members[0] in ranks
-    )
+    groups = placement.groups
+    names = [group_name(unit, GroupKind.EXPERT, number) for number in range(len(placement.units[unit]))]
+    named = tuple((name, groups[name]) for name in names if name in groups and groups[name][0] in ranks)
     return named or tuple((None, (rank,)) for rank in ranks)
 
 

@@ -72,7 +72,8 @@ class Deliveries:
         """
         expected = self._of(request)
         expected.arrived += 1
-        expected.last_ns = max(expected.last_ns, now_ns)
+        if now_ns > expected.last_ns:
+            expected.last_ns = now_ns
         return self._complete(expected)
 
     def _of(self, request: int) -> _Expected:

@@ -87,11 +87,22 @@ class Collective(msgspec.Struct, frozen=True, kw_only=True, tag="collective"):
             case CollectiveKind.ALL_GATHER | CollectiveKind.RING_ATTENTION:
                 return self.sizes[0]
 
+    def sent(self, members: int) -> list[dict[int, int]]:
+        """For each of `members`, what `sent_by` returns."""
+        rounds = self.rounds(members)
+        if isinstance(rounds, Direct):
+            return [self._dealt_by(index) for index in range(members)]
+        parts = self.parts(members)
+        return [rounds.totals(index, parts) for index in range(members)]
+
     def sent_by(self, index: int, members: int) -> dict[int, int]:
         """Bytes that member `index` of `members` sends to each other member in all rounds, by its index."""
         rounds = self.rounds(members)
-        if isinstance(rounds, Ring | DoubleTree):
-            return rounds.totals(index, self.parts(members))
+        if isinstance(rounds, Direct):
+            return self._dealt_by(index)
+        return rounds.totals(index, self.parts(members))
+
+    def _dealt_by(self, index: int) -> dict[int, int]:
         return {peer: size for peer, size in enumerate(self.sizes[index]) if peer != index}
 
     def share(self, index: int, rank: int, size_bytes: int, *, batch: str, layer: int) -> Transfer:

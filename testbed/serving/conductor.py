@@ -223,8 +223,7 @@ class ServingConductor(Conductor):
     @property
     def finished(self) -> bool:
         """A rank can be slower with its part of a batch than the last first token of that batch."""
-        under_way = self._announced or self._running or not self._background.idle
-        return self.done == self.total and not under_way
+        return self.done == self.total and not (self._announced or self._running or not self._background.idle)
 
     @property
     def under_way(self) -> bool:

@@ -36,13 +36,18 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Attachment(NamedTuple):
-    """How an endpoint is attached: its server, NIC and switch, and the ports up to that switch and down."""
+    """How an endpoint is attached: its server, NIC and switch, and the ports up to that switch and down.
+
+    `over` and `back` are the ports to the server's NVSwitch and from it, none without an NVSwitch.
+    """
 
     server: str
     nic: int
     switch: str
     up: PortPath
     down: PortPath
+    over: PortPath
+    back: PortPath
 
 
 class _Entering:
@@ -98,8 +103,8 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         a, b = self._attached(src), self._attached(dst)
         if a.server == b.server:
-            return (self._inside(src, dst),)
-        up, switch = self._leaving(src, b.nic)
+            return (_inside(a, b),)
+        up, switch = self._leaving(a, b.nic)
         return EqualCostPaths(up, switch, self._routes_to(b.switch), b.down)
 
     def loads(self, traffic: Mapping[tuple[str, str], float]) -> dict[PortId, float]:
@@ -112,12 +117,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         for (src, dst), size_bytes in traffic.items():
             a, b = self._attached(src), self._attached(dst)
             if a.server == b.server:
-                _add(load, self._inside(src, dst), size_bytes)
-                continue
-            up, switch = self._leaving(src, b.nic)
-            _add(load, up, size_bytes)
-            _add(load, b.down, size_bytes)
-            entering.add(switch, b.switch, size_bytes)
+                _add(load, _inside(a, b), size_bytes)
+            else:
+                up, switch = self._leaving(a, b.nic)
+                _add(load, up + b.down, size_bytes)
+                entering.add(switch, b.switch, size_bytes)
         self._spread(entering, load)
         return load
 
@@ -145,15 +149,16 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             behind[b.switch, b.nic] = behind.get((b.switch, b.nic), 0) + ranks
             _add(load, b.down, each * ranks * (sum(senders.values()) - sent.get(b.server, 0)))
         for src, ranks in senders.items():
-            here = at_home.get(self._attached(src).server, {})
+            a = self._attached(src)
+            here = at_home.get(a.server, {})
             away = dict(behind)
             for dst, neighbours in here.items():
                 b = self._attached(dst)
                 away[b.switch, b.nic] -= neighbours
-                _add(load, self._inside(src, dst), each * ranks * neighbours)
+                _add(load, _inside(a, b), each * ranks * neighbours)
             for (leaves, nic), others in away.items():
                 if others:
-                    up, enters = self._leaving(src, nic)
+                    up, enters = self._leaving(a, nic)
                     _add(load, up, each * ranks * others)
                     entering.add(enters, leaves, each * ranks * others)
         self._spread(entering, load)
@@ -161,20 +166,12 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     # --- the way of a pair ----------------------------------------------------------------------
 
-    def _leaving(self, src: str, nic: int) -> tuple[PortPath, str]:
-        """The ports from `src` to the first switch towards NIC `nic` of another server, and that switch."""
-        a = self._attached(src)
+    def _leaving(self, a: _Attachment, nic: int) -> tuple[PortPath, str]:
+        """The ports from `a` to the first switch towards NIC `nic` of another server, and that switch."""
         if not self.pxn or a.nic == nic:
             return a.up, a.switch
-        through = self.shape.endpoint(a.server, nic)
-        b = self._attached(through)
-        return self._inside(src, through) + b.up, b.switch
-
-    def _inside(self, src: str, dst: str) -> PortPath:
-        if src == dst or self.shape.nvlink_bps is None:
-            return ()
-        nvswitch = self.shape.nvswitch(self._attached(src).server)
-        return self._ports[src, nvswitch], self._ports[nvswitch, dst]
+        b = self._attached(self.shape.endpoint(a.server, nic))
+        return _inside(a, b) + b.up, b.switch
 
     def _attached(self, endpoint: str) -> _Attachment:
         try:
@@ -233,8 +230,18 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 down: PortPath = (self._ports[switch, nic],)
                 if self.shape.pcie_bps is not None:
                     up, down = (self._ports[endpoint, nic], *up), (*down, self._ports[nic, endpoint])
-                attachments[endpoint] = _Attachment(server, number, switch, up, down)
+                over: PortPath = ()
+                back: PortPath = ()
+                if self.shape.nvlink_bps is not None:
+                    nvswitch = self.shape.nvswitch(server)
+                    over, back = (self._ports[endpoint, nvswitch],), (self._ports[nvswitch, endpoint],)
+                attachments[endpoint] = _Attachment(server, number, switch, up, down, over, back)
         return attachments
+
+
+def _inside(a: _Attachment, b: _Attachment) -> PortPath:
+    """The ports between two endpoints of a server; none from an endpoint to itself."""
+    return () if a is b else a.over + b.back
 
 
 def _add(load: dict[PortId, float], ports: PortPath, size_bytes: float) -> None:

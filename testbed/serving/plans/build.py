@@ -1,6 +1,7 @@
 """Builds the plan of a batch whose requests have a replica and a decode worker."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from controller.flow import Stage, Transfer
 from testbed.job import Placement
@@ -12,9 +13,9 @@ from testbed.models.sizes import (
     kv_bytes_per_token_layer,
     score_flops,
 )
-from testbed.placement import shards
+from testbed.placement import stage_shards
 from testbed.serving.cache.assignment import Assigned
-from testbed.serving.plans.outlook import with_downstream
+from testbed.serving.plans.outlook import downstream, s3_seconds
 from testbed.serving.plans.steps import (
     PLAIN,
     ReplicaWork,
@@ -57,18 +58,26 @@ def build_plan(
         gpu=gpu,
         options=options,
     )
-    steps = {layer: group.steps for group in alike for layer in group.layers}
-    layers = tuple(
-        LayerPlan(
+    groups = {layer: group for group in alike for layer in group.layers}
+    stages = range(placement.pp)
+    fetches = [_fetches(unit, assigned, stage, placement, model) for stage in stages]
+    deliveries = [_deliveries(unit, assigned, stage, decode_ranks, placement, model) for stage in stages]
+    decode_s = {item.request.id: decode_step_s(model, gpu, item.request.prompt_tokens) for item in assigned}
+    s3_s = [s3_seconds(decode_s, moves, placement, topology) for moves in deliveries]
+    after = downstream(alike, s3_s, decode_s, placement, topology)
+
+    def layer_plan(layer: int) -> LayerPlan:
+        group, later = groups[layer], after[layer]
+        return LayerPlan(
             index=layer,
-            wait=_fetches(batch, unit, assigned, layer, placement, model),
-            steps=in_layer(steps[layer], batch, layer),
-            post=_deliveries(batch, unit, assigned, layer, decode_ranks, placement, model),
+            wait=tuple(move.transfer(batch, layer, later.s1_ns) for move in fetches[group.stage]),
+            steps=in_layer(group.steps, batch, layer, later.steps_ns),
+            post=tuple(
+                move.transfer(batch, layer, later.s3_ns[move.request]) for move in deliveries[group.stage]
+            ),
         )
-        for layer in range(model.layers)
-    )
-    per_layer = placement.sp * placement.tp
-    plan = BatchPlan(
+
+    return BatchPlan(
         id=batch,
         unit=unit,
         ranks=placement.units[unit],
@@ -80,18 +89,17 @@ def build_plan(
                 new_tokens=item.new_tokens,
                 local_tokens=item.local_tokens,
                 remote_tokens=item.remote_tokens,
-                p2d_flows=(item.earlier_parts + 1) * model.layers * per_layer,
-                decode_step_s=decode_step_s(model, gpu, item.request.prompt_tokens),
+                p2d_flows=(item.earlier_parts + 1) * model.layers * placement.sp * placement.tp,
+                decode_step_s=decode_s[item.request.id],
                 deadline_ns=item.request.deadline_ns,
                 last=item.last,
             )
             for item in assigned
         ),
-        layers=layers,
+        layers=tuple(map(layer_plan, range(model.layers))),
         compute_s=sum(len(group.layers) * slowest_compute_s(group.steps) for group in alike),
         formed_ns=formed_ns,
     )
-    return with_downstream(plan, topology, placement)
 
 
 def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape) -> list[ReplicaWork]:
@@ -133,61 +141,68 @@ def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int) -> float
     return memory_s(gpu, active_parameter_bytes(model) + kv_bytes)
 
 
-def _fetches(
-    batch: str,
-    unit: str,
-    assigned: Sequence[Assigned],
-    layer: int,
-    placement: Placement,
-    model: ModelShape,
-) -> tuple[Transfer, ...]:
-    return tuple(
-        Transfer(
-            id=f"{batch}.r{item.request.id}.l{layer}.s1.{src}-{dst}",
-            stage=Stage.KV_REUSE,
-            src=src,
-            dst=dst,
-            size_bytes=size,
+class _Move(NamedTuple):
+    """A shard of a request's KV, which goes from rank to rank in every layer of a pipeline stage.
+
+    `name` is the end of the ids of its transfers, such as `"s3.<src>-<dst>"`.
+    """
+
+    stage: Stage
+    name: str
+    request: int
+    src: int
+    dst: int
+    size_bytes: int
+    deadline_ns: int | None = None
+
+    def transfer(self, batch: str, layer: int, downstream_ns: int) -> Transfer:
+        return Transfer(
+            id=f"{batch}.r{self.request}.l{layer}.{self.name}",
+            stage=self.stage,
+            src=self.src,
+            dst=self.dst,
+            size_bytes=self.size_bytes,
             batch=batch,
-            request=item.request.id,
+            request=self.request,
             layer=layer,
+            deadline_ns=self.deadline_ns,
+            downstream_ns=downstream_ns,
         )
+
+
+def _fetches(
+    unit: str, assigned: Sequence[Assigned], stage: int, placement: Placement, model: ModelShape
+) -> list[_Move]:
+    """S1 in each layer of pipeline stage `stage`."""
+    return [
+        _Move(Stage.KV_REUSE, f"s1.{src}-{dst}", item.request.id, src, dst, size)
         for item in assigned
         for fetch in item.fetches
         for src, dst, size in zip(
-            shards(placement, fetch.unit, fetch.replica, layer, model.layers),
-            shards(placement, unit, item.replica, layer, model.layers),
+            stage_shards(placement, fetch.unit, fetch.replica, stage),
+            stage_shards(placement, unit, item.replica, stage),
             kv_shards(fetch.blocks * item.request.block_tokens, placement, model),
             strict=True,
         )
-    )
+    ]
 
 
 def _deliveries(
-    batch: str,
     unit: str,
     assigned: Sequence[Assigned],
-    layer: int,
+    stage: int,
     decode_ranks: Mapping[int, int],
     placement: Placement,
     model: ModelShape,
-) -> tuple[Transfer, ...]:
-    return tuple(
-        Transfer(
-            id=f"{batch}.r{item.request.id}.l{layer}.s3.{src}-{decode_ranks[item.request.id]}",
-            stage=Stage.P2D,
-            src=src,
-            dst=decode_ranks[item.request.id],
-            size_bytes=size,
-            batch=batch,
-            request=item.request.id,
-            layer=layer,
-            deadline_ns=item.request.deadline_ns,
-        )
+) -> list[_Move]:
+    """S3 in each layer of pipeline stage `stage`."""
+    return [
+        _Move(Stage.P2D, f"s3.{src}-{dst}", item.request.id, src, dst, size, item.request.deadline_ns)
         for item in assigned
+        for dst in (decode_ranks[item.request.id],)
         for src, size in zip(
-            shards(placement, unit, item.replica, layer, model.layers),
+            stage_shards(placement, unit, item.replica, stage),
             kv_shards(item.delivered_tokens, placement, model),
             strict=True,
         )
-    )
+    ]

@@ -5,9 +5,9 @@ Traffic of a node with itself crosses no port. Equal-cost paths share traffic ev
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from controller.flow import PortId, Transfer
+from controller.flow import PortId
 from testbed.job import Placement
 from testbed.serving.plans.steps import block_compute_s, side_by_side, slowest_compute_s
 from testbed.topology import Topology
@@ -16,6 +16,22 @@ from workers.plan import Collective, CollectiveKind, Step
 Traffic = dict[tuple[str, str], float]
 
 K = TypeVar("K")
+
+
+class Message(Protocol):
+    """Bytes that one rank sends to another, for a request or for none."""
+
+    @property
+    def src(self) -> int: ...
+
+    @property
+    def dst(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def request(self) -> int | None: ...
 
 
 def merged(parts: Iterable[Mapping[K, float]]) -> dict[K, float]:
@@ -48,24 +64,29 @@ def busiest_s(load: Mapping[PortId, float], topology: Topology) -> float:
 
 def collective_traffic(collective: Collective, placement: Placement) -> Traffic:
     """Bytes between nodes for one collective, over all its rounds (`workers.rounds`)."""
-    nodes = [placement.node_of(rank) for rank in placement.groups[collective.group]]
+    return step_traffic([collective], placement)
+
+
+def step_traffic(steps: Iterable[Step], placement: Placement) -> Traffic:
+    """Bytes between nodes of all collectives among `steps`."""
     traffic: Traffic = {}
-    for index, src in enumerate(nodes):
-        for peer, size in collective.sent_by(index, len(nodes)).items():
-            traffic[src, nodes[peer]] = traffic.get((src, nodes[peer]), 0.0) + size
+    for step in steps:
+        if isinstance(step, Collective):
+            nodes = [placement.node_of(rank) for rank in placement.groups[step.group]]
+            for src, sent in zip(nodes, step.sent(len(nodes)), strict=True):
+                for peer, size in sent.items():
+                    pair = src, nodes[peer]
+                    traffic[pair] = traffic.get(pair, 0.0) + size
     return traffic
 
 
-def step_traffic(steps: Sequence[Step], placement: Placement) -> Traffic:
-    """Bytes between nodes of all collectives among `steps`."""
-    return merged(collective_traffic(step, placement) for step in steps if isinstance(step, Collective))
-
-
-def transfer_traffic(transfers: Iterable[Transfer], placement: Placement) -> Traffic:
-    """Bytes between nodes of point-to-point transfers."""
-    return merged(
-        {(placement.node_of(t.src), placement.node_of(t.dst)): float(t.size_bytes)} for t in transfers
-    )
+def transfer_traffic(messages: Iterable[Message], placement: Placement) -> Traffic:
+    """Bytes between nodes of point-to-point messages."""
+    traffic: Traffic = {}
+    for message in messages:
+        pair = placement.node_of(message.src), placement.node_of(message.dst)
+        traffic[pair] = traffic.get(pair, 0.0) + message.size_bytes
+    return traffic
 
 
 def layer_s(steps: Sequence[Step], placement: Placement, topology: Topology) -> float:
@@ -75,13 +96,29 @@ def layer_s(steps: Sequence[Step], placement: Placement, topology: Topology) -> 
     their rounds differ, they take one round after another, with all groups in step. Ring attention counts
     only for the time that its compute does not hide.
     """
-    seconds = slowest_compute_s(steps)
-    for together in side_by_side(steps):
-        if any(step.kind in _BY_ROUND for step in together):
-            seconds += _rounds_s(together, placement, topology)
-        else:
-            seconds += drain_s(merged(collective_traffic(step, placement) for step in together), topology)
+    (seconds,) = layers_s([steps], placement, topology)
     return seconds
+
+
+def layers_s(layers: Iterable[Sequence[Step]], placement: Placement, topology: Topology) -> list[float]:
+    """`layer_s` of each of `layers`. Collectives that several of them have are worked out once."""
+    known: dict[tuple[Collective, ...], float] = {}
+    found: list[float] = []
+    for steps in layers:
+        seconds = slowest_compute_s(steps)
+        for together in map(tuple, side_by_side(steps)):
+            if together not in known:
+                known[together] = _collectives_s(together, placement, topology)
+            seconds += known[together]
+        found.append(seconds)
+    return found
+
+
+def _collectives_s(together: Sequence[Collective], placement: Placement, topology: Topology) -> float:
+    """Seconds of collectives that run at once, without the compute inside them."""
+    if any(step.kind in _BY_ROUND for step in together):
+        return _rounds_s(together, placement, topology)
+    return drain_s(step_traffic(together, placement), topology)
 
 
 _BY_ROUND = (CollectiveKind.TREE_ALL_REDUCE, CollectiveKind.ALL_GATHER, CollectiveKind.RING_ATTENTION)

@@ -4,68 +4,72 @@ All times are on idle links, so a scheduler can know them when a batch is formed
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TypeVar
-
-import msgspec
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from controller.flow import Batch, BatchRequest, PortId, Transfer
 from controller.units import NS_PER_S
 from testbed.job import Placement
 from testbed.serving.plans.idle_network import (
+    Message,
     drain_s,
-    layer_s,
+    layers_s,
     merged,
     port_loads,
+    scaled,
     step_traffic,
     transfer_traffic,
 )
+from testbed.serving.plans.steps import AlikeLayers
 from testbed.topology import Topology
 from workers.plan import BatchPlan, Collective, LayerPlan, Step
 
-S = TypeVar("S", Transfer, Collective)
+
+class Downstream(NamedTuple):
+    """What comes after the flows of one layer, in ns: after S1, after each step, after S3 by request."""
+
+    s1_ns: int
+    steps_ns: tuple[int, ...]
+    s3_ns: dict[int, int]
 
 
-def with_downstream(plan: BatchPlan, topology: Topology, placement: Placement) -> BatchPlan:
-    """Return the plan with `downstream_ns` set on every transfer and collective.
+def downstream(
+    alike: Iterable[AlikeLayers],
+    s3_s: Sequence[Mapping[int, float]],
+    decode_s: Mapping[int, float],
+    placement: Placement,
+    topology: Topology,
+) -> dict[int, Downstream]:
+    """What comes after the flows of a batch, by layer.
 
-    Let t_l be the time of the steps of layer l on idle links, and s3_l the time of a request's S3 of it:
+    `s3_s[i]` are the seconds of each request's S3 of a layer in pipeline stage i (`s3_seconds`), and
+    `decode_s` those of its first decode step. Let t_l be the time of the steps of layer l on idle links,
+    and s3_l the time of a request's S3 of it:
 
         collective of layer l    the later steps of layer l + t of all later layers
         S1 of layer l            t of layer l and of all later layers
         S3 of layer l            s3 of all later layers + decode step
     """
-    if not plan.layers:
-        return plan
-    rest_s, whole_s = _by_layer(plan, topology, placement)
-    s3_s = _s3_by_layer(plan, topology, placement)
-    decode_s = {request.request: request.decode_step_s for request in plan.requests}
+    steps_s: dict[int, tuple[float, list[float]]] = {}
+    stages: dict[int, int] = {}
+    for group in alike:
+        whole_s, *rest_s = layers_s([group.steps, *_after_each(group.steps)], placement, topology)
+        steps_s |= dict.fromkeys(group.layers, (whole_s, rest_s))
+        stages |= dict.fromkeys(group.layers, group.stage)
     steps_later: Counter[float] = Counter()
-    s3_later: dict[int, Counter[float]] = {request.request: Counter() for request in plan.requests}
-    told: list[LayerPlan] = []
-    for number in reversed(range(len(plan.layers))):
-        layer, after_s = plan.layers[number], _sum_s(steps_later)
-        steps_later[whole_s[number]] += 1
-        from_here_s = _sum_s(steps_later)
-        told.append(
-            msgspec.structs.replace(
-                layer,
-                wait=tuple(_then(t, from_here_s) for t in layer.wait),
-                steps=tuple(
-                    _then(step, rest + after_s) if isinstance(step, Collective) else step
-                    for step, rest in zip(layer.steps, rest_s[number], strict=True)
-                ),
-                post=tuple(
-                    _then(t, _sum_s(s3_later[t.request]) + decode_s[t.request])
-                    if t.request is not None
-                    else t
-                    for t in layer.post
-                ),
-            )
+    s3_later: dict[int, Counter[float]] = {request: Counter() for request in decode_s}
+    found: dict[int, Downstream] = {}
+    for layer in sorted(steps_s, reverse=True):
+        (whole_s, rest_s), after_s = steps_s[layer], _sum_s(steps_later)
+        steps_later[whole_s] += 1
+        found[layer] = Downstream(
+            s1_ns=_ns(_sum_s(steps_later)),
+            steps_ns=tuple(_ns(rest + after_s) for rest in rest_s),
+            s3_ns={request: _ns(_sum_s(later) + decode_s[request]) for request, later in s3_later.items()},
         )
-        for request, seconds in s3_s[number].items():
+        for request, seconds in s3_s[stages[layer]].items():
             s3_later[request][seconds] += 1
-    return msgspec.structs.replace(plan, layers=tuple(reversed(told)))
+    return found
 
 
 def _sum_s(times: Counter[float]) -> float:
@@ -73,10 +77,24 @@ def _sum_s(times: Counter[float]) -> float:
     return sum(seconds * count for seconds, count in times.items())
 
 
+def s3_seconds(
+    requests: Collection[int], posted: Iterable[Message], placement: Placement, topology: Topology
+) -> dict[int, float]:
+    """Seconds of the S3 of each of `requests` in one layer, with its shards in parallel."""
+    shards: dict[int | None, list[Message]] = {request: [] for request in requests}
+    for message in posted:
+        shards[message.request].append(message)
+    return {request: drain_s(transfer_traffic(shards[request], placement), topology) for request in requests}
+
+
 def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batch:
     """The batch that stands for `plan` in the scheduler."""
-    s3_s = _s3_s(plan, plan.layers[-1], topology, placement)
-    collectives = merged(step_traffic(layer.steps, placement) for layer in plan.layers)
+    decode_s = {request.request: request.decode_step_s for request in plan.requests}
+    s3_s = s3_seconds(decode_s, plan.layers[-1].post, placement, topology)
+    # Sizes are whole numbers far below 2^53, so a product is the same float as a sum over the layers.
+    collectives = merged(
+        scaled(step_traffic(layers[0].steps, placement), len(layers)) for layers in _alike(plan.layers)
+    )
     transfers: dict[int | None, list[Transfer]] = {request.request: [] for request in plan.requests}
     for layer in plan.layers:
         for transfer in (*layer.wait, *layer.post):
@@ -88,7 +106,7 @@ def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batc
             BatchRequest(
                 id=str(request.request),
                 deadline_ns=request.deadline_ns,
-                tail_ns=round((s3_s[request.request] + request.decode_step_s) * NS_PER_S),
+                tail_ns=_ns(s3_s[request.request] + request.decode_step_s),
                 load=_whole_bytes(
                     port_loads(transfer_traffic(transfers[request.request], placement), topology)
                 ),
@@ -100,27 +118,17 @@ def announced(plan: BatchPlan, topology: Topology, placement: Placement) -> Batc
     )
 
 
-_Times = tuple[list[float], float]
-
-
-def _by_layer(
-    plan: BatchPlan, topology: Topology, placement: Placement
-) -> tuple[list[list[float]], list[float]]:
-    """For each layer, `_after_each` of its steps, and the seconds of all its steps.
-
-    Layers that differ only in their ids are worked out once.
-    """
-    known: list[tuple[tuple[object, ...], _Times]] = []
-    found: list[_Times] = []
-    for layer in plan.layers:
+def _alike(layers: Iterable[LayerPlan]) -> list[list[LayerPlan]]:
+    """The layers in lists of those whose steps differ only in their ids, in the order of first layers."""
+    known: list[tuple[tuple[object, ...], list[LayerPlan]]] = []
+    for layer in layers:
         shape = tuple(map(_shape, layer.steps))
-        times = next((times for other, times in known if other == shape), None)
-        if times is None:
-            whole_s = layer_s(layer.steps, placement, topology)
-            times = _after_each(layer.steps, topology, placement), whole_s
-            known.append((shape, times))
-        found.append(times)
-    return [rest_s for rest_s, _ in found], [whole_s for _, whole_s in found]
+        alike = next((alike for other, alike in known if other == shape), None)
+        if alike is None:
+            known.append((shape, [layer]))
+        else:
+            alike.append(layer)
+    return [alike for _, alike in known]
 
 
 def _shape(step: Step) -> object:
@@ -130,8 +138,8 @@ def _shape(step: Step) -> object:
     return step
 
 
-def _after_each(steps: Sequence[Step], topology: Topology, placement: Placement) -> list[float]:
-    """For each step, the seconds of the layer's later steps.
+def _after_each(steps: Sequence[Step]) -> list[Sequence[Step]]:
+    """For each step, the layer's later steps.
 
     Consecutive collectives with the same label run at once in different groups, so none of them is later.
     """
@@ -141,36 +149,12 @@ def _after_each(steps: Sequence[Step], topology: Topology, placement: Placement)
         together = isinstance(this, Collective) and isinstance(following, Collective)
         if together and this.label == following.label:
             ends[i] = ends[i + 1]
-    return [layer_s(steps[end:], placement, topology) for end in ends]
-
-
-def _s3_by_layer(plan: BatchPlan, topology: Topology, placement: Placement) -> list[dict[int, float]]:
-    """`_s3_s` of each layer. Layers that post the same are worked out once."""
-    known: dict[tuple[tuple[int | None, int, int, int], ...], dict[int, float]] = {}
-    found: list[dict[int, float]] = []
-    for layer in plan.layers:
-        posted = tuple((t.request, t.src, t.dst, t.size_bytes) for t in layer.post)
-        if posted not in known:
-            known[posted] = _s3_s(plan, layer, topology, placement)
-        found.append(known[posted])
-    return found
-
-
-def _s3_s(plan: BatchPlan, layer: LayerPlan, topology: Topology, placement: Placement) -> dict[int, float]:
-    """Seconds of each request's S3 in one layer, with its shards in parallel."""
-    shards: dict[int, list[Transfer]] = {request.request: [] for request in plan.requests}
-    for transfer in layer.post:
-        if transfer.request is not None:
-            shards[transfer.request].append(transfer)
-    return {
-        request: drain_s(transfer_traffic(transfers, placement), topology)
-        for request, transfers in shards.items()
-    }
+    return [steps[end:] for end in ends]
 
 
 def _whole_bytes(loads: dict[PortId, float]) -> dict[PortId, int]:
     return {port: round(size) for port, size in loads.items()}
 
 
-def _then(flow: S, seconds: float) -> S:
-    return msgspec.structs.replace(flow, downstream_ns=round(seconds * NS_PER_S))
+def _ns(seconds: float) -> int:
+    return round(seconds * NS_PER_S)

@@ -9,6 +9,7 @@ its weights of the layer once per batch, and the KV of reused prefixes.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import groupby, zip_longest
 
 import msgspec
@@ -91,7 +92,8 @@ def unit_steps(
     return tuple(alike)
 
 
-def _alike(model: ModelShape, pp: int, *, skewed: bool) -> list[tuple[int, ...]]:
+@cache
+def _alike(model: ModelShape, pp: int, *, skewed: bool) -> tuple[tuple[int, ...], ...]:
     """Layers grouped by kind and pipeline stage.
 
     Some are by themselves: the first layer of a later stage, which waits for the stage before, and with
@@ -104,7 +106,7 @@ def _alike(model: ModelShape, pp: int, *, skewed: bool) -> list[tuple[int, ...]]
             first = stage > 0 and layer == layers_of(stage, model.layers, pp)[0]
             alone = first or (skewed and is_sparse(model, layer))
             groups.setdefault((kind, stage, layer if alone else -1), []).append(layer)
-    return [tuple(layers) for layers in groups.values()]
+    return tuple(tuple(layers) for layers in groups.values())
 
 
 def slowest_stage(alike: Sequence[AlikeLayers], takes: Callable[[AlikeLayers], float]) -> float:
@@ -147,13 +149,16 @@ def layer_steps(
     return tuple(steps)
 
 
-def in_layer(steps: Sequence[Step], batch: str, layer: int) -> tuple[Step, ...]:
-    """Return the same steps with collective ids `"<batch>.l<layer>.<label>.<group>"`."""
+def in_layer(steps: Sequence[Step], batch: str, layer: int, downstream_ns: Sequence[int]) -> tuple[Step, ...]:
+    """Return the same steps for one layer of a batch.
+
+    Collective ids become `"<batch>.l<layer>.<label>.<group>"`, and `downstream_ns[i]` comes after step i.
+    """
     return tuple(
-        msgspec.structs.replace(step, id=f"{batch}.l{layer}.{step.id}")
+        msgspec.structs.replace(step, id=f"{batch}.l{layer}.{step.id}", downstream_ns=after_ns)
         if isinstance(step, Collective)
         else step
-        for step in steps
+        for step, after_ns in zip(steps, downstream_ns, strict=True)
     )
 
 

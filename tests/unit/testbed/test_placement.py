@@ -15,8 +15,8 @@ from testbed.placement import (
     expert_groups,
     layers_of,
     place,
-    shards,
     stage_of,
+    stage_shards,
 )
 from testbed.topology import star
 from workers.plan import CollectiveKind
@@ -158,10 +158,10 @@ def test_a_unit_is_stages_of_replicas_of_parts_of_tensor_parallel_ranks() -> Non
     assert expert_groups(placement, "p0", 1) == (("p0.ep2", (8, 9, 10, 11)), ("p0.ep3", (12, 13, 14, 15)))
 
 
-def test_the_shards_of_a_replica_are_its_ranks_in_the_stage_of_the_layer() -> None:
+def test_the_shards_of_a_replica_are_its_ranks_in_a_stage() -> None:
     _, placement = placed(units=1, per_unit=16, tp=2, sp=2, pp=2, ep=4, servers=17)
-    assert shards(placement, "p0", 1, 0, 2) == (4, 5, 6, 7)
-    assert shards(placement, "p0", 1, 1, 2) == (12, 13, 14, 15)
+    assert stage_shards(placement, "p0", 1, 0) == (4, 5, 6, 7)
+    assert stage_shards(placement, "p0", 1, 1) == (12, 13, 14, 15)
 
 
 def test_a_rank_has_coordinates_in_its_unit() -> None:

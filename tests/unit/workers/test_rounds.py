@@ -130,7 +130,7 @@ def test_what_a_member_sends_is_the_sum_of_its_rounds(kind: CollectiveKind, memb
             for number in range(rounds.count):
                 for message in rounds.sends(index, number):
                     sent[message.peer] += parts[message.part]
-            assert step.sent_by(index, members) == dict(sent)
+            assert step.sent_by(index, members) == step.sent(members)[index] == dict(sent)
 
 
 def test_a_ring_sends_to_the_next_what_it_does_not_end_with() -> None:

@@ -10,7 +10,7 @@ from testbed.job import Placement, Request
 from testbed.models.shape import ModelShape
 from testbed.serving.capacity import estimated_capacity_rps
 from testbed.serving.plans.idle_network import collective_traffic, drain_s
-from testbed.serving.slo import SloTarget, ideal_reuse_tokens, unloaded_ttft_ns, with_slos
+from testbed.serving.slo import IdleCluster, SloTarget, ideal_reuse_tokens, with_slos
 from testbed.topology import Topology, leaf_spine, star
 from workers.plan import Collective, CollectiveKind
 
@@ -205,14 +205,8 @@ def _unloaded(
     placement: Placement,
     model: ModelShape = MOE,
 ) -> int:
-    return unloaded_ttft_ns(
-        prompt_tokens,
-        reused_tokens,
-        placement=placement,
-        model=model,
-        gpu=GPU,
-        topology=topology,
-    )
+    cluster = IdleCluster(placement=placement, model=model, gpu=GPU, topology=topology)
+    return cluster.unloaded_ttft_ns(prompt_tokens, reused_tokens)
 
 
 def _capacity(requests: Sequence[Request], topology: Topology, placement: Placement) -> float:

@@ -18,7 +18,7 @@ from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import estimated_capacity_rps
 from testbed.serving.plans.build import build_plan, kv_shards
 from testbed.serving.plans.stage_work import PLAIN, StepOptions
-from testbed.serving.slo import unloaded_ttft_ns
+from testbed.serving.slo import IdleCluster
 from testbed.topology import star
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan
 
@@ -203,8 +203,8 @@ def test_alone_a_request_goes_through_all_stages() -> None:
     t_0 = 6.272, t_1 = t_0 + 0.64 + 6.272 = 13.184, S3 at 14.464. Decode: 896 B (`test_slo`), 0.896 s.
     """
     topology, placement = placed(units=1, pp=2, tp=1, model=DENSE)
-    ttft_ns = unloaded_ttft_ns(8, 0, placement=placement, model=DENSE, gpu=GPU, topology=topology)
-    assert ttft_ns == 15_360_000_000
+    cluster = IdleCluster(placement=placement, model=DENSE, gpu=GPU, topology=topology)
+    assert cluster.unloaded_ttft_ns(8, 0) == 15_360_000_000
 
 
 def test_the_slowest_stage_sets_the_pace_of_a_pipeline() -> None:
@@ -316,8 +316,8 @@ def test_the_unloaded_ttft_has_both_kinds_of_layers() -> None:
     1152 B, and 256 B of KV: 1.408 s.
     """
     topology, placement = placed()
-    ttft_ns = unloaded_ttft_ns(8, 0, placement=placement, model=MIXED, gpu=GPU, topology=topology)
-    assert ttft_ns == 9_344_000_000 + 9_600_000_000 + 1_280_000_000 + 1_408_000_000
+    cluster = IdleCluster(placement=placement, model=MIXED, gpu=GPU, topology=topology)
+    assert cluster.unloaded_ttft_ns(8, 0) == 9_344_000_000 + 9_600_000_000 + 1_280_000_000 + 1_408_000_000
 
 
 SLOW_MEMORY = msgspec.structs.replace(GPU, memory_bytes_per_s=100.0)

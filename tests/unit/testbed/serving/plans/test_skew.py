@@ -1,5 +1,6 @@
 """Experts that are not in balance: some are more popular than others."""
 
+import msgspec
 import pytest
 from serving_world import GPU, MOE, placed, prompt
 
@@ -7,6 +8,7 @@ from testbed.job import Placement
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.expert_steps import member_shares
+from testbed.serving.plans.outlook import announced
 from testbed.serving.plans.steps import StepOptions
 from testbed.topology import star
 from workers.plan import BatchPlan, Collective, Compute
@@ -87,6 +89,17 @@ def test_the_busiest_rank_of_each_layer_makes_the_batch_longer() -> None:
     seconds = sum(1296 / 500 + 3840 * share / 500 for share in largest)
     assert _plan(placement, skew=1.0).compute_s == pytest.approx(seconds)
     assert _plan(placement, skew=1.0).compute_s > _plan(placement, skew=0.0).compute_s
+
+
+def test_every_layer_is_announced_with_its_own_bytes() -> None:
+    """Layers 0 and 2 are alike and layer 1 is not. Rank 0 dispatches to rank 1, and returns its results."""
+    topology, placement = placed(units=1)
+    plan = _plan(placement, skew=1.0)
+    plan = msgspec.structs.replace(plan, layers=(*plan.layers, plan.layers[0]))
+    assert plan.layers[0].steps[1].sizes != plan.layers[1].steps[1].sizes  # type: ignore[union-attr]
+    collectives = [step for layer in plan.layers for step in layer.steps if isinstance(step, Collective)]
+    load = announced(plan, topology, placement).load
+    assert load[f"{placement.server_of(0)}->s1"] == sum(step.sizes[0][1] for step in collectives)
 
 
 def _shares(members: int, *, top_k: int = 1, seed: int = 1, layer: int = 0) -> tuple[float, ...]:
