@@ -48,7 +48,7 @@ def render(told: Sequence[ToolRun | LeftOut]) -> RenderableType:
             f"{one.events_per_s:,.0f}",
             "" if apart is None else f"{one.our_speed:.2g}x",
             f"{one.peak_bytes / MIB:,.0f} MiB",
-            "" if one.shared_anew is None else f"{one.shared_anew:.1f}",
+            "" if one.shared_anew is None else f"{one.shared_anew:,.1f}",
             *(
                 ("", "", "")
                 if apart is None
