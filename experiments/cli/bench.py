@@ -8,6 +8,7 @@ from rich.console import Console
 
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.streams import stdout
+from experiments.errors import UserError
 
 bench = typer.Typer(help="Time the scheduler or the simulated fabric.", no_args_is_help=True)
 
@@ -64,6 +65,13 @@ def bench_sim(
     case: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A case to run; repeatable. Default: all.")
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOOL",
+            help="Run flow sets, as cases, in our links and in this tool (simgrid, ns.py); repeatable.",
+        ),
+    ] = None,
     policy: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="A policy; repeatable. Default: fair and mfs.")
     ] = None,
@@ -76,6 +84,11 @@ def bench_sim(
 ) -> None:
     """Time the simulated fabric on fixed cases. If interrupted, print the results so far."""
     with told_to_the_user():
+        if against:
+            if policy or settings:
+                raise UserError("--against runs bare flows, which have no policy and no scenario to --set")
+            _bench_against(against, case or [], seed, as_json)
+            return
         from experiments.bench import simulation as timing
         from experiments.bench.simulation_cases import chosen_cases
 
@@ -96,3 +109,27 @@ def bench_sim(
                 print(json.dumps(timing.as_json(measured, seed=seed), indent=2))
             elif measured:
                 stdout(timing.COLUMNS).print(timing.render(measured))
+
+
+def _bench_against(names: list[str], cases: list[str], seed: int, as_json: bool) -> None:
+    """Run flow sets in our links and in other tools, and print what has been measured."""
+    from experiments.bench import against
+    from experiments.bench.against_table import WIDTH, render
+    from experiments.bench.flow_sets import chosen_sets
+
+    sets = chosen_sets(cases)
+    tools = against.chosen_tools(names)
+    told: list[against.ToolRun | against.LeftOut] = []
+    complete = False
+    try:
+        with Console(stderr=True).status("") as status:
+            for one in against.compare(
+                sets, tools, seed=seed, on_start=lambda name, tool: status.update(f"{name}, {tool}")
+            ):
+                told.append(one)
+        complete = True
+    finally:
+        if as_json:
+            print(json.dumps(against.as_json(told, seed=seed, complete=complete), indent=2))
+        elif told:
+            stdout(WIDTH).print(render(told))
