@@ -195,6 +195,15 @@ def test_the_highest_mlu_is_that_of_the_first_port_on_which_it_is_highest(
     assert compiled.highest_mlu(10, flow, rho, 3 if own else None) == (by_port[first], first)
 
 
+def test_products_beyond_64_bits_are_exact() -> None:
+    """A third of the flow is left, so a third of the 2**41 bytes: their product has 81 bits."""
+    compiled, size = PortLoads(BPS, rho_window_ns=WINDOW_NS), 3 * 2**40
+    flow = Flow(id="f", stage=Stage.P2D, size_bytes=size, load={"a": 2**41}, deadline_ns=9)
+    compiled.submitted(flow)
+    compiled.moved(0, flow, before_bytes=size, after_bytes=2**40)
+    assert compiled.due_bytes("a", 9) == 2**41 // 3
+
+
 def test_more_bytes_than_fit_are_refused_and_not_wrapped() -> None:
     compiled = PortLoads(BPS, rho_window_ns=WINDOW_NS)
     flow = Flow(id="f", stage=Stage.COLLECTIVE, size_bytes=2**62, load={"a": 2**62})
