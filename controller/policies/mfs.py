@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
+import msgspec
+
 from controller.flow import Level, PortId, Stage
 from controller.parts.pressure import Demand, Gauge, Late, Rho, SharedDeadline, SharedDeadlines, Worst
 from controller.parts.rmlq import Rmlq
@@ -172,7 +174,7 @@ class Mfs(Policy):
             for name, flow in flows.items():
                 verdict = self._early(flow, view)
                 level = verdict.level if self._queue.moves(flow.level, verdict.level) else flow.level
-                verdicts[name] = verdict._replace(level=level)
+                verdicts[name] = msgspec.structs.replace(verdict, level=level)
         return verdicts
 
     # --- S3 -------------------------------------------------------------------------------------
