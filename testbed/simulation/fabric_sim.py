@@ -7,11 +7,7 @@ from controller.scheduler import SchedulerError
 from testbed.fabric import FabricName, Requirement, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
-from testbed.simulation.links import sharing
-from testbed.simulation.links.link_tables import is_loaded
 from testbed.simulation.run import SimulatedRun
-
-_LOADING = "loading the links (the first time on a machine they are compiled)"
 
 
 class SimulatedFabric:
@@ -22,7 +18,7 @@ class SimulatedFabric:
         return [Requirement(name="Python", ok=True, detail=sys.version.split()[0])]
 
     def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
-        progress(RunProgress(phase="running" if is_loaded(sharing.settle) else _LOADING))
+        progress(RunProgress(phase="running"))
         try:
             return SimulatedRun(job, progress).run()
         except SchedulerError as error:

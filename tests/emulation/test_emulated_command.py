@@ -82,11 +82,7 @@ def test_without_root_it_stops_at_once_and_says_why(tmp_path: Path, arguments: t
     assert not (tmp_path / "runs").exists()
 
 
-def test_without_root_and_without_a_fabric_named_it_is_simulated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # That user cannot write to the cache of compiled loops, and compiling takes longer than two flows do.
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+def test_without_root_and_without_a_fabric_named_it_is_simulated(tmp_path: Path) -> None:
     if subprocess.run([*UNPRIVILEGED, "true"], capture_output=True).returncode != 0:
         pytest.skip("this kernel has no user namespaces, and so no harmless way to be another user")
     tmp_path.chmod(0o777)

@@ -30,18 +30,21 @@ struct Place {
 // whatever the levels above have to send; what it does not use of that share is lost.
 class Links {
   public:
+    // Throws `std::invalid_argument` for a capacity that is not above 0.
     Links(std::vector<double> capacity, double guarantee);
 
     // Adds a stream of `size` bytes, above 0, over `count` different ports, and returns its number, which is
     // used again once `take_finished` has returned it. Its rate is at most `cap` (infinity: none). With
     // `weights` (null: all 1), it takes that many times its rate on each port. It begins at the next `settle`.
+    // Throws `std::invalid_argument` for a size or weight that is not above 0, `std::out_of_range` for a level or
+    // port that there is not.
     int add(const int* ports, int count, double size, Place place, double cap, const double* weights);
 
-    // Gives a stream this place and cap from the next `settle` on.
+    // Gives a stream this place and cap from the next `settle` on. Nothing changes if it has them already.
     void move(int stream, Place place, double cap);
 
     // When the next stream ends if nothing changes; NEVER if none does. Call `settle` before.
-    Ns next_end_ns() const;
+    Ns next_end_ns() const { return next_ns_; }
 
     // Removes the streams that have ended by `now`, and appends their numbers to `out` in order of addition.
     void take_finished(Ns now, std::vector<int>& out);
@@ -49,27 +52,31 @@ class Links {
     // Works out the rates that hold from `now` on.
     void settle(Ns now);
 
-    // Bytes left of a stream as of `now`.
+    // Bytes left of a stream, which may have been added just now, as of `now`.
     double left_bytes(int stream, Ns now) const;
 
-    // The number of streams.
-    int size() const;
+    // The number of streams, the largest number that any stream has had plus 1, and the number of ports.
+    int size() const { return active_; }
+    int rows() const { return static_cast<int>(streams_.size()); }
+    int ports() const { return static_cast<int>(ports_.size()); }
 
-    double capacity(int port) const;
-    double rate(int stream) const;
+    double capacity(int port) const { return ports_[port].capacity; }
+
+    // Rate of a stream as of the last `settle`, in bytes per nanosecond at weight 1.
+    double rate(int stream) const { return streams_[stream].rate; }
 
     // Writes the bytes that each port has sent so far, by level: `out[port * LEVELS + level]`.
     void sent_bytes(Ns now, double* out);
 
-    // How long `port` would need at its full rate for what its streams have left.
+    // How long `port` would need at its full rate for what its streams have left, those just added included.
     double busy_ns(Ns now, int port);
 
     // How often rates have been worked out so far, and for how many streams in all.
-    std::int64_t settlings() const;
-    std::int64_t worked_out() const;
+    std::int64_t settlings() const { return settlings_; }
+    std::int64_t worked_out() const { return worked_out_; }
 
     // The largest share of its capacity that any port was ever given to carry.
-    double fullest() const;
+    double fullest() const { return fullest_; }
 
     // The same for now, added up from the rates of the streams. Call `settle` before.
     double fullest_now() const;
@@ -77,6 +84,129 @@ class Links {
     // How many streams are slower than strict priority and max-min fairness would have them, by more than the
     // relative `tolerance`. Call `settle` before.
     int held_back(double tolerance) const;
+
+    // Multiplies the rate of a stream by `factor`, which no sharing would do. For tests of what notices it.
+    void falsify(int stream, double factor) { streams_[stream].rate *= factor; }
+
+  private:
+    struct Port {
+        double capacity;
+        double spare;
+        double weight;      // of the streams that are not settled yet
+        std::int64_t seen;  // the epoch that saw it last
+        int waiting;        // the number of streams that are not settled yet
+        int dirty;          // the first level to share anew; LEVELS: none
+        int first_hop[LEVELS];
+        double used[LEVELS];  // the rate of all streams of a level
+        double sent[LEVELS];
+    };
+
+    // A stream on a port, in a doubly linked list with the others of its level there.
+    struct Hop {
+        double weight;
+        int port;
+        int stream;
+        int following;
+        int previous;
+    };
+
+    // Has `left` bytes as of `since`, and moves at `rate` since then.
+    struct Stream {
+        double left;
+        double rate;
+        double fresh;  // the new rate while rates are worked out; below 0: not settled yet
+        double order;
+        double cap;
+        std::int64_t seen;
+        Ns since;
+        int level;  // NONE: the row is free, or the stream has not begun
+        int first_hop;
+        int hops;
+        int heap_place;
+        Ns end;
+        std::int64_t serial;
+        Place wanted;  // what `order`, `cap` and `level` become at the next `settle`
+        double wanted_cap;
+    };
+
+    struct Change {
+        int stream;
+        Place place;
+        double cap;
+    };
+
+    struct Share {
+        double share;
+        int port;
+    };
+
+    // A stream by a number of it; equals keep the order in which they came.
+    struct Ordered {
+        double key;
+        int at;
+        int stream;
+
+        bool operator<(const Ordered& other) const { return key != other.key ? key < other.key : at < other.at; }
+    };
+
+    static constexpr int NONE = -1;
+
+    int new_row(int hops);
+    void take_in(Ns now);
+    void enter(Ns now, const Change& added);
+    void shift(Ns now, const Change& moved);
+
+    void link(const Stream& stream);
+    void unlink(const Stream& stream);
+    void touch(const Stream& stream, int level);
+    void bring_up_to(Ns now, Stream& stream);
+
+    bool sooner(int a, int b) const;
+    void rise(int place);
+    void sink(int place);
+    void forget_end(int stream);
+    void foresee(Ns now, int stream);
+
+    void work_out(Ns now);
+    void share_level(int level);
+    bool spread(int level);
+    void open_port(Port& port, int level) const;
+    void share_by_order(int level);
+    void share(const int* begin, const int* end, int level);
+    void open_streams(const int* begin, const int* end);
+    void settle_stream(Stream& stream, double rate);
+    void push_share(double share, int port);
+    void pop_share();
+
+    bool is_bottleneck(const Port& port, const Stream& stream, double tolerance) const;
+
+    double guarantee_;
+    std::vector<Port> ports_;
+    std::vector<Stream> streams_;
+    std::vector<Hop> hops_;
+    std::vector<std::vector<int>> free_;  // by number of hops; a row keeps its hops for good
+    std::vector<Change> added_;
+    std::vector<Change> moved_;
+    bool changed_ = false;
+    int active_ = 0;
+    Ns next_ns_ = NEVER;
+
+    std::vector<int> heap_;   // streams by end
+    std::vector<int> dirty_;  // ports
+    std::int64_t epoch_ = 0;
+    std::int64_t serial_ = 0;
+    std::int64_t settlings_ = 0;
+    std::int64_t worked_out_ = 0;
+    double fullest_ = 0.0;
+
+    // Used while rates are worked out, and kept only for their memory.
+    std::vector<int> queue_;     // ports
+    std::vector<int> affected_;  // streams
+    std::vector<int> group_;
+    std::vector<int> open_;     // ports
+    std::vector<Share> shares_;  // a heap of ports by the share they leave
+    std::vector<Ordered> by_order_;
+    std::vector<Ordered> by_cap_;
 };
 
 }  // namespace mfs

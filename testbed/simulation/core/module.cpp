@@ -1,8 +1,10 @@
 // The compiled core of the simulator, as the Python module `testbed.simulation._core`.
 #include <nanobind/nanobind.h>
 
+#include "testbed/simulation/core/bindings.hpp"
 #include "testbed/simulation/core/links.hpp"
 
 NB_MODULE(_core, module) {
     module.attr("LEVELS") = mfs::LEVELS;
+    mfs::bind_links(module);
 }

@@ -1,1 +1,1 @@
-"""The fluid links: their tables, the compiled loops that share them, and the network around both."""
+"""The fluid links by the names of their ports. The streams and their rates are in `core/`, in C++."""

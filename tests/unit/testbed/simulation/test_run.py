@@ -11,9 +11,6 @@ from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.record import RunRecord
-from testbed.simulation import fabric_sim
-from testbed.simulation.links import sharing
-from testbed.simulation.links.link_tables import compiled, is_loaded
 
 S = 10**9
 
@@ -22,27 +19,6 @@ def played(scenario: str, policy: str, *settings: str) -> RunRecord:
     texts = [f'policies=["{policy}"]', "fabric=sim", *settings]
     job = resolve(load_scenario(scenario, [override(text) for text in texts])).jobs[0]
     return FABRICS["sim"]().run(job, lambda progress: None)
-
-
-def test_only_the_first_run_of_a_process_says_that_it_loads_the_links(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    job = resolve(load_scenario("two-flows", [override("policies=[fair]")])).jobs[0]
-    told: list[str] = []
-
-    for loaded in (False, True):
-        monkeypatch.setattr(fabric_sim, "is_loaded", lambda function, loaded=loaded: loaded)
-        FABRICS["sim"]().run(job, lambda state: told.append(state.phase))
-
-    assert told[0].startswith("loading the links")
-    assert "loading" not in "".join(told[1:])
-    assert "running" in told[1:]
-
-
-def test_the_links_are_loaded_after_the_first_run() -> None:
-    played("two-flows", "fair")
-    assert is_loaded(sharing.settle)
-    assert not is_loaded(compiled(lambda number: number))
 
 
 def flows(*rows: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The incremental network against the oracle, which works everything out again at every event."""
 
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from fluid import max_min
@@ -80,8 +81,79 @@ def test_a_stream_that_is_held_back_is_seen() -> None:
     network.add((0,), 1_000, (1, 0.0))
     network.settle(0)
     assert network.held_back(1e-9) == 0
-    network._streams["rate"][slow] /= 3
+    network.falsify(slow, 1 / 3)
     assert network.held_back(1e-9) > 0
+
+
+def test_a_stream_that_waits_for_the_next_settling_after_another_has_ended_is_held_back() -> None:
+    """Two share 1 B/ns until the shorter one has ended. The other one has half the rate until `settle`."""
+    network = FluidNetwork({"a": 8 * 10**9})
+    network.add((0,), 1_000, (1, 0.0))
+    network.add((0,), 3_000, (1, 0.0))
+    network.settle(0)
+    assert network.take_finished(2_000) == [0]
+    assert network.held_back(1e-9) == 1
+    network.settle(2_000)
+    assert network.held_back(1e-9) == 0
+
+
+def test_the_fullest_port_is_the_one_with_the_largest_share_in_use_at_any_time() -> None:
+    """A stream at 0.75 B/ns takes three eighths of b (2 B/ns), and three quarters of a (1 B/ns)."""
+    network = FluidNetwork({"a": 8 * 10**9, "b": 16 * 10**9})
+    stream = network.add((0, 1), 1_000, (1, 0.0), 0.75)
+    network.settle(0)
+    assert (network.fullest, network.fullest_now()) == (0.75, 0.75)
+    network.move(stream, (1, 0.0), 0.5)
+    network.settle(0)
+    assert (network.fullest, network.fullest_now()) == (0.75, 0.5)
+
+
+def test_a_move_that_comes_too_late_does_not_reach_the_next_stream_with_the_same_number() -> None:
+    """The first one ends at 1,000 ns with its move still pending. The second one keeps its own place."""
+    network = FluidNetwork({"a": 8 * 10**9})
+    first = network.add((0,), 1_000, (1, 0.0))
+    network.settle(0)
+    network.move(first, (3, 0.0))
+    assert network.take_finished(1_000) == [first]
+    assert network.add((0,), 500, (2, 0.0)) == first
+    network.settle(1_000)
+    assert network.next_end_ns() == 1_500
+    network.settle(1_500)
+    assert network.sent_bytes(1_500)[0].tolist() == [0, 1_000, 500, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (((0,), 0, (1, 0.0)), ValueError),
+        (((0,), 1, (1, 0.0), None, (0.0,)), ValueError),
+        (((0,), 1, (1, 0.0), None, (1.0, 1.0)), ValueError),
+        (((1,), 1, (1, 0.0)), IndexError),
+        (((-1,), 1, (1, 0.0)), IndexError),
+        (((0,), 1, (8, 0.0)), IndexError),
+        (((0,), 1, (-1, 0.0)), IndexError),
+    ],
+)
+def test_a_stream_that_cannot_be_is_refused(arguments: tuple[Any, ...], error: type[Exception]) -> None:
+    network = FluidNetwork({"a": 8 * 10**9})
+    with pytest.raises(error):
+        network.add(*arguments)
+    assert len(network) == 0
+
+
+def test_streams_and_ports_that_do_not_exist_are_refused() -> None:
+    network = FluidNetwork({"a": 8 * 10**9})
+    network.add((0,), 1, (1, 0.0))
+    for call in (
+        lambda: network.move(1, (1, 0.0)),
+        lambda: network.move(0, (8, 0.0)),
+        lambda: network.rate(-1),
+        lambda: network.capacity(1),
+    ):
+        with pytest.raises(IndexError):
+            call()
+    with pytest.raises(ValueError, match="above 0"):
+        FluidNetwork({"a": 0})
 
 
 def test_a_weighted_stream_takes_its_weight_on_each_port_and_ends_as_one_connection_would() -> None:

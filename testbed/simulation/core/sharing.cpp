@@ -1,0 +1,246 @@
+// How streams share ports: one level after the other, and only where something changed.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+#include "testbed/simulation/core/links.hpp"
+
+namespace mfs {
+
+namespace {
+
+constexpr double FULL = 1e-10;  // a port with a smaller share of its rate left counts as full: 5 B/s of 400 Gb/s
+constexpr double SAME = 1e-13;  // a smaller relative change of a rate leaves the levels below as they are
+constexpr double NO_CAP = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+// Works out the rates from `now` on, on the dirty ports and wherever these matter.
+void Links::work_out(Ns now) {
+    if (guarantee_ > 0.0) {  // a level that starts or stops sending changes those above it too
+        for (const int port : dirty_) ports_[port].dirty = 0;
+    }
+    settlings_ += !dirty_.empty();
+    for (int level = 0; level < LEVELS; ++level) {
+        share_level(level);
+        worked_out_ += static_cast<std::int64_t>(affected_.size());
+        for (const int number : affected_) {
+            Stream& stream = streams_[number];
+            const double before = stream.rate;
+            const double after = stream.fresh;
+            if (before == after) continue;
+            bring_up_to(now, stream);
+            stream.rate = after;
+            foresee(now, number);
+            if (level + 1 < LEVELS && std::abs(after - before) > SAME * std::max(after, before)) {
+                touch(stream, level + 1);
+            }
+        }
+    }
+    for (const int number : dirty_) {
+        Port& port = ports_[number];
+        port.dirty = LEVELS;
+        double used = 0.0;
+        for (int level = 0; level < LEVELS; ++level) used += port.used[level];
+        fullest_ = std::max(fullest_, used / port.capacity);
+    }
+    dirty_.clear();
+}
+
+// Works out rates for the streams of `level` that a dirty port can affect, and leaves them in `affected_`.
+void Links::share_level(int level) {
+    const bool ordered = spread(level);
+    if (affected_.empty()) return;
+    if (ordered) {
+        share_by_order(level);
+    } else {
+        share(affected_.data(), affected_.data() + affected_.size(), level);
+    }
+    for (const int port : queue_) ports_[port].used[level] = 0.0;
+    for (const int number : affected_) {
+        const Stream& stream = streams_[number];
+        for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
+            ports_[hops_[hop].port].used[level] += hops_[hop].weight * stream.fresh;
+        }
+    }
+}
+
+// Collects in `affected_` the streams on dirty ports and those that share a port with them, directly or through
+// others, and in `queue_` the ports of all of them. Returns whether the streams differ in order.
+bool Links::spread(int level) {
+    ++epoch_;
+    queue_.clear();
+    affected_.clear();
+    for (const int number : dirty_) {
+        Port& port = ports_[number];
+        if (port.dirty > level) continue;
+        if (port.first_hop[level] == NONE) {
+            port.used[level] = 0.0;
+        } else {
+            port.seen = epoch_;
+            queue_.push_back(number);
+        }
+    }
+    bool ordered = false;
+    for (std::size_t done = 0; done < queue_.size(); ++done) {
+        Port& port = ports_[queue_[done]];
+        open_port(port, level);
+        for (int hop = port.first_hop[level]; hop != NONE; hop = hops_[hop].following) {
+            Stream& stream = streams_[hops_[hop].stream];
+            if (stream.seen == epoch_) continue;
+            stream.seen = epoch_;
+            affected_.push_back(hops_[hop].stream);
+            if (stream.order != streams_[affected_[0]].order) ordered = true;
+            for (int other = stream.first_hop; other < stream.first_hop + stream.hops; ++other) {
+                Port& reached = ports_[hops_[other].port];
+                if (reached.seen != epoch_) {
+                    reached.seen = epoch_;
+                    queue_.push_back(hops_[other].port);
+                }
+            }
+        }
+    }
+    return ordered;
+}
+
+// Sets what the levels above leave of a port, less the share that each lower level keeps if it has streams.
+void Links::open_port(Port& port, int level) const {
+    double spare = port.capacity;
+    for (int above = 0; above < level; ++above) spare -= port.used[above];
+    if (guarantee_ > 0.0) {
+        for (int below = level + 1; below < LEVELS; ++below) {
+            if (port.first_hop[below] != NONE) spare -= guarantee_ * port.capacity;
+        }
+    }
+    port.spare = spare;
+    port.waiting = 0;
+}
+
+void Links::share_by_order(int level) {
+    by_order_.clear();
+    for (const int number : affected_) {
+        // A port's streams of later orders must not look unsettled while an earlier order is worked out.
+        streams_[number].fresh = 0.0;
+        by_order_.push_back({streams_[number].order, static_cast<int>(by_order_.size()), number});
+    }
+    std::sort(by_order_.begin(), by_order_.end());
+    group_.clear();
+    for (const Ordered& one : by_order_) group_.push_back(one.stream);
+    std::size_t begin = 0;
+    for (std::size_t end = 1; end <= group_.size(); ++end) {
+        if (end == group_.size() || by_order_[end].key != by_order_[begin].key) {
+            share(group_.data() + begin, group_.data() + end, level);
+            begin = end;
+        }
+    }
+}
+
+// Writes max-min fair rates to `fresh` for the streams from `begin` to `end`, which all have the same place.
+//
+// This is progressive filling, one bottleneck at a time. The port that leaves the least to each of its streams
+// settles them, unless a stream has a lower cap, which then settles that stream. A stream of weight w on a port
+// takes w times its rate there.
+void Links::share(const int* begin, const int* end, int level) {
+    open_streams(begin, end);
+    shares_.clear();
+    for (const int port : open_) push_share(ports_[port].spare / ports_[port].weight, port);
+    std::size_t next_cap = 0;
+    while (!shares_.empty()) {
+        const double share = shares_[0].share;
+        const int number = shares_[0].port;
+        Port& port = ports_[number];
+        pop_share();
+        if (port.waiting == 0) continue;
+        if (!(port.weight > 0.0)) throw std::logic_error("rounding has used up the weights of a port");
+        const double now = std::max(0.0, port.spare) / port.weight;
+        if (now > share) {  // some streams settled below their share here, so there is more for the others
+            push_share(now, number);
+            continue;
+        }
+        while (next_cap < by_cap_.size() && streams_[by_cap_[next_cap].stream].fresh >= 0.0) ++next_cap;
+        if (next_cap < by_cap_.size() && by_cap_[next_cap].key < now) {
+            Stream& stream = streams_[by_cap_[next_cap].stream];
+            ++next_cap;
+            push_share(share, number);
+            settle_stream(stream, stream.cap);
+            continue;
+        }
+        for (int hop = port.first_hop[level]; hop != NONE && port.waiting > 0; hop = hops_[hop].following) {
+            Stream& stream = streams_[hops_[hop].stream];
+            if (stream.fresh < 0.0) settle_stream(stream, now);
+        }
+    }
+}
+
+// Collects in `open_` the ports that have streams to settle, and in `by_cap_` those of the streams with a cap.
+// A stream over a full port gets nothing, and is settled at once.
+void Links::open_streams(const int* begin, const int* end) {
+    open_.clear();
+    by_cap_.clear();
+    for (const int* number = begin; number != end; ++number) {
+        Stream& stream = streams_[*number];
+        const Hop* const first = &hops_[stream.first_hop];
+        const Hop* const last = first + stream.hops;
+        stream.fresh = -1.0;
+        if (std::any_of(first, last, [this](const Hop& hop) {
+                return ports_[hop.port].spare <= FULL * ports_[hop.port].capacity;
+            })) {
+            stream.fresh = 0.0;
+            continue;
+        }
+        if (stream.cap < NO_CAP) by_cap_.push_back({stream.cap, static_cast<int>(by_cap_.size()), *number});
+        for (const Hop* hop = first; hop != last; ++hop) {
+            Port& port = ports_[hop->port];
+            if (port.waiting == 0) {
+                port.weight = 0.0;
+                open_.push_back(hop->port);
+            }
+            ++port.waiting;
+            port.weight += hop->weight;
+        }
+    }
+    std::sort(by_cap_.begin(), by_cap_.end());
+}
+
+void Links::settle_stream(Stream& stream, double rate) {
+    stream.fresh = rate;
+    for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
+        Port& port = ports_[hops_[hop].port];
+        port.spare -= hops_[hop].weight * rate;
+        port.weight -= hops_[hop].weight;
+        --port.waiting;
+    }
+}
+
+void Links::push_share(double share, int port) {
+    std::size_t place = shares_.size();
+    shares_.emplace_back();
+    while (place > 0) {
+        const std::size_t above = (place - 1) / 2;
+        if (shares_[above].share <= share) break;
+        shares_[place] = shares_[above];
+        place = above;
+    }
+    shares_[place] = {share, port};
+}
+
+// Removes the first entry; the last one sinks to its place.
+void Links::pop_share() {
+    const Share last = shares_.back();
+    shares_.pop_back();
+    const std::size_t size = shares_.size();
+    if (size == 0) return;
+    std::size_t place = 0;
+    while (true) {
+        std::size_t below = 2 * place + 1;
+        if (below >= size) break;
+        if (below + 1 < size && shares_[below + 1].share < shares_[below].share) ++below;
+        if (shares_[below].share >= last.share) break;
+        shares_[place] = shares_[below];
+        place = below;
+    }
+    shares_[place] = last;
+}
+
+}  // namespace mfs

@@ -1,0 +1,48 @@
+// Random streams on few ports, for `test_bounds.py`. Whatever the sanitizers find ends the program.
+#include <cstdio>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "testbed/simulation/core/links.hpp"
+
+int main() {
+    std::mt19937 random(7);
+    const auto below = [&](int end) { return static_cast<int>(random() % end); };
+    const auto level = [&] { return below(4) ? mfs::LEVELS - 1 : below(mfs::LEVELS); };  // nothing is below it
+    const auto cap = [&] { return below(3) ? std::numeric_limits<double>::infinity() : 0.1 * (1 + below(9)); };
+    for (const double guarantee : {0.0, 0.02}) {
+        const int ports = 2 + below(3);
+        std::vector<double> capacity;
+        for (int port = 0; port < ports; ++port) capacity.push_back(1.0 + below(2));
+        mfs::Links links(capacity, guarantee);
+        std::vector<int> alive;
+        std::vector<int> finished;
+        mfs::Ns now = 0;
+        for (int step = 0; step < 300; ++step) {
+            for (int count = below(step % 30 ? 6 : 270); count > 0; --count) {  // now and then many at once
+                int path[4] = {0, 1, 2, 3};
+                for (int i = ports - 1; i > 0; --i) std::swap(path[i], path[below(i + 1)]);
+                const double weights[4] = {0.5, 1.0, 2.0, 3.0};
+                const mfs::Place place{level(), 1.0 * below(2)};
+                alive.push_back(links.add(path, 1 + below(ports), 1 + below(5000), place, cap(),
+                                          below(3) ? nullptr : weights));
+            }
+            for (int count = below(4); count > 0 && !alive.empty(); --count) {
+                links.move(alive[below(static_cast<int>(alive.size()))], {level(), 0.0}, cap());
+            }
+            if (below(3) == 0) links.busy_ns(now, 0);
+            links.settle(now);
+            if (guarantee == 0.0 && links.held_back(1e-9) != 0) return std::puts("held back"), 1;
+            if (links.next_end_ns() != mfs::NEVER) now = links.next_end_ns();
+            finished.clear();
+            links.take_finished(now, finished);
+            for (const int stream : finished) std::erase(alive, stream);
+        }
+        links.settle(now);
+        std::vector<double> sent(static_cast<std::size_t>(ports) * mfs::LEVELS);
+        links.sent_bytes(now, sent.data());
+        if (links.size() != static_cast<int>(alive.size())) return std::puts("lost"), 1;
+    }
+    std::puts("done");
+}
