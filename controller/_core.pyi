@@ -40,13 +40,20 @@ class NamedPortLoads(NumberedPortLoads):
         Batches are in the order in which they came to the port. Later events do not change what is returned.
         """
 
+    def first_early(self, load: Mapping[PortId, int], layers: dict[str, int], or_earlier: bool) -> str | None:
+        """The first batch, port by port, with an active S1 or S2 flow for the layer that `layers` gives it.
+
+        With `or_earlier`, a flow for an earlier layer is meant as well; `BLOCKS_NOW` is earlier than all.
+        """
+
     def highest_mlu(
         self, now_ns: int, flow: Flow, rho: float | None, own_bytes: int | None
-    ) -> tuple[float, PortId]:
-        """The highest MLU of `flow`, which has a deadline, and the first port that has it.
+    ) -> tuple[float, PortId, int, int, float]:
+        """The highest MLU of `flow`, and of what it was computed: port, bytes, flows and rho.
 
-        `rho` is taken for all ports; None: it is measured. With `own_bytes`, only this much of the flow
-        itself is due; None: all S3 that is due by its deadline.
+        The flow has a deadline and crosses a port; of equal ports it is the first. `rho` is taken for all
+        ports; None: it is measured. With `own_bytes`, only this much of the flow itself is due; None: all
+        S3 that is due by its deadline.
         """
 
     def submitted(self, flow: Flow) -> None:

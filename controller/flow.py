@@ -6,10 +6,24 @@ A fabric that runs slower or smaller than the model (see `testbed.job.Scale`) co
 
 import enum
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
+_E = TypeVar("_E", bound=type[enum.Enum])
 
+
+def _plain_members(kind: _E) -> _E:
+    """Make the members of `kind` plain attributes, as they are from Python 3.12 on.
+
+    Python 3.11 finds `Stage.P2D` by slow Python code, and the scheduler asks for it at every event.
+    """
+    for member in kind:
+        type.__setattr__(kind, member.name, member)
+    return kind
+
+
+@_plain_members
 class Stage(enum.Enum):
     """The three kinds of transfer that a first token waits for (MFS v1, section 2)."""
 
@@ -20,6 +34,7 @@ class Stage(enum.Enum):
     P2D = "S3"
 
 
+@_plain_members
 class Level(enum.IntEnum):
     """The eight strict-priority queues of a port; a smaller number is served first.
 

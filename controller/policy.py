@@ -3,7 +3,9 @@
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
+
+import msgspec
 
 from controller.flow import Level, Stage
 from controller.view import ActiveBatch, ActiveFlow, View
@@ -13,7 +15,7 @@ class PolicyError(ValueError):
     """A policy that does not exist or does not load, or an option that it does not have or cannot take."""
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """The level of a flow, and the reason in words, with the numbers that decided.
 
     If the view is `exact`, the fabric serves the flows of a level by `order`, smallest first, and no flow

@@ -99,24 +99,39 @@ nb::dict NamedPortLoads::early_layers(nb::handle port) const {
     return batches;
 }
 
+nb::object NamedPortLoads::first_early(nb::handle load, nb::dict layers, bool or_earlier) {
+    std::vector<Wanted> wanted;
+    for (const auto& [batch, layer] : layers) {
+        const int number = batch_number(nb::cast<std::string>(batch));
+        if (number != NO_BATCH) wanted.push_back({number, static_cast<int>(number_from(layer))});
+    }
+    if (wanted.empty()) return nb::none();
+    const int found = PortLoads::first_early(parsed(load), wanted, or_earlier);
+    return found == NO_BATCH ? nb::none() : nb::cast(batch_id(found));
+}
+
 nb::tuple NamedPortLoads::highest_mlu(Ns now, nb::handle flow, std::optional<double> rho,
-                                      std::optional<std::int64_t> own) {
+                                      std::optional<std::int64_t> own_bytes) {
     const Ns deadline = get_number(flow, names().deadline_ns);
     const std::int64_t size = get_number(flow, names().size_bytes);
-    double highest = -1.0;
-    int where = 0;
+    struct {
+        double mlu;
+        int port;
+        Due due;
+        double rho;
+    } worst{-1.0, 0, {0, 0}, 0.0};
     for (const Part& part : load_of(flow)) {
-        const std::int64_t bytes = !own    ? due_bytes(part.port, deadline)
-                                   : !size ? 0
-                                           : left_on(part.bytes, *own, size);
-        const double share = rho ? *rho : PortLoads::rho(part.port, now);
-        const double value = mlu(bytes, deadline - now, bps(part.port), share);
-        if (value > highest) {
-            highest = value;
-            where = part.port;
+        Due due{0, 1};
+        if (!own_bytes) {
+            due = PortLoads::due(part.port, deadline);
+        } else if (size) {
+            due.bytes = left_on(part.bytes, *own_bytes, size);
         }
+        const double share = rho ? *rho : PortLoads::rho(part.port, now);
+        const double value = mlu(due.bytes, deadline - now, bps(part.port), share);
+        if (value > worst.mlu) worst = {value, part.port, due, share};
     }
-    return nb::make_tuple(highest, names_[where]);
+    return nb::make_tuple(worst.mlu, names_[worst.port], worst.due.bytes, worst.due.flows, worst.rho);
 }
 
 void NamedPortLoads::submitted(nb::handle flow) {
@@ -180,8 +195,10 @@ int NamedPortLoads::batch_of(nb::handle flow) {
     return batch.is_none() ? NO_BATCH : intern(nb::cast<std::string>(batch));
 }
 
-const Load& NamedPortLoads::load_of(nb::handle flow) {
-    const nb::object parts = as_dict(get(flow, names().load));
+const Load& NamedPortLoads::load_of(nb::handle flow) { return parsed(get(flow, names().load)); }
+
+const Load& NamedPortLoads::parsed(nb::handle load) {
+    const nb::object parts = as_dict(load);
     load_.clear();
     PyObject *port, *bytes;
     for (Py_ssize_t at = 0; PyDict_Next(parts.ptr(), &at, &port, &bytes);) {

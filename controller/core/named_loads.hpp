@@ -25,10 +25,12 @@ class NamedPortLoads : public PortLoads {
     bool takes(nb::handle load) const;
     std::int64_t bps_of(nb::handle port) const { return bps(number(port)); }
     std::pair<std::int64_t, std::int64_t> due_on(nb::handle port, Ns deadline) const;
-    std::int64_t due_bytes_on(nb::handle port, Ns deadline) const { return due_bytes(number(port), deadline); }
+    std::int64_t due_bytes_on(nb::handle port, Ns until) const { return due_bytes(number(port), until); }
     double rho_of(nb::handle port, Ns now) { return rho(number(port), now); }
     nb::dict early_layers(nb::handle port) const;
-    nb::tuple highest_mlu(Ns now, nb::handle flow, std::optional<double> rho, std::optional<std::int64_t> own);
+    nb::object first_early(nb::handle load, nb::dict layers, bool or_earlier);
+    nb::tuple highest_mlu(Ns now, nb::handle flow, std::optional<double> rho,
+                          std::optional<std::int64_t> own_bytes);
 
     void submitted(nb::handle flow);
     void moved(Ns now, nb::handle flow, std::int64_t before, std::int64_t after);
@@ -39,6 +41,7 @@ class NamedPortLoads : public PortLoads {
   private:
     int number(nb::handle port) const;
     int batch_of(nb::handle flow);
+    const Load& parsed(nb::handle load);
     const Load& load_of(nb::handle flow);
     bool is_aside(nb::handle flow) const;
     void due_changes_by(nb::handle flow, std::int64_t bytes_left, int sign);

@@ -56,6 +56,12 @@ inline std::int64_t left_on(std::int64_t load, std::int64_t bytes_left, std::int
     return static_cast<std::int64_t>(static_cast<__int128>(load) * bytes_left / size);
 }
 
+// A layer of a batch that a caller asks for.
+struct Wanted {
+    int batch;
+    int layer;
+};
+
 // The loads of all ports.
 //
 // Capacities are in model bits/s, times in model nanoseconds, sizes in model bytes. The calls for a flow are
@@ -203,6 +209,20 @@ class PortLoads {
         const double early_bytes = static_cast<double>(port.waiting_bytes) + port.moved / weight;
         const auto bits = static_cast<double>(static_cast<__int128>(port.bps) * window_ns_);
         return std::min(RHO_CAP, early_bytes * 8.0 * 1e9 / bits);
+    }
+
+    // The first batch, port by port, that has an early flow for the layer that `wanted` names for the batch,
+    // or with `or_earlier` for an earlier one, which `BLOCKS_NOW` is too. `NO_BATCH` if there is none.
+    int first_early(const Load& load, std::span<const Wanted> wanted, bool or_earlier) const {
+        for (const Part& part : load) {
+            for (const Early& one : ports_[part.port].early) {
+                for (const Wanted& want : wanted) {
+                    const bool fits = or_earlier ? one.layer <= want.layer : one.layer == want.layer;
+                    if (one.batch == want.batch && fits) return one.batch;
+                }
+            }
+        }
+        return NO_BATCH;
     }
 
     // The active S1 and S2 flows on `port`. Entries of one batch stand together; batches are in the order in

@@ -4,12 +4,12 @@ import enum
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+import msgspec
 
 from controller.flow import Level, PortId
 from controller.parts.rmlq import Rmlq
-from controller.ports import Due, PortLoads, left_on
-from controller.urgency import mlu
+from controller.ports import PortLoads
 from controller.view import ActiveFlow
 
 
@@ -32,85 +32,60 @@ class Late(enum.Enum):
     LOWEST = "lowest"
 
 
-class Worst(NamedTuple):
-    """The highest MLU of a flow, its port, and its level."""
+class Worst(msgspec.Struct, frozen=True, gc=False):
+    """The highest MLU of a flow, its level, and of what the MLU was computed.
+
+    `mlu` is infinite once the deadline has passed; then only `level` counts as well.
+    """
 
     mlu: float
-    port: PortId
     level: Level
+    port: PortId = ""
+    due_bytes: int = 0
+    due_flows: int = 0
+    rho: float = 0.0
 
 
 class Gauge:
-    """The MLU of flows at one moment. `rho` is the estimator, or a constant for all ports."""
+    """Measures the MLU of flows. `rho` is the estimator, or a constant for all ports."""
 
-    def __init__(
-        self, now_ns: int, ports: PortLoads, queue: Rmlq, *, rho: float | Rho, demand: Demand, late: Late
-    ) -> None:
-        self._now_ns = now_ns
-        self._ports = ports
+    def __init__(self, queue: Rmlq, *, rho: float | Rho, demand: Demand, late: Late) -> None:
         self._queue = queue
-        self._estimator = rho
+        self._rho = None if rho is Rho.MEASURED else 0.0 if rho is Rho.OFF else rho
+        self._tells_rho = rho is not Rho.OFF
         self._own = demand is Demand.OWN
-        self._late_level = queue.lowest if late is Late.LOWEST else queue.reserved
-        self._rho: dict[PortId, float] = {}
+        self._late = Worst(math.inf, queue.lowest if late is Late.LOWEST else queue.reserved)
+        self._below_all = f"< {_figure(queue.mlu_thresholds[-1])}"
+        self._reached = [(threshold, f">= {_figure(threshold)}") for threshold in queue.mlu_thresholds]
 
-    def worst(self, flow: ActiveFlow) -> Worst | None:
+    def worst(self, now_ns: int, flow: ActiveFlow, ports: PortLoads) -> Worst | None:
         """The highest MLU of `flow`; None if it has no deadline or crosses no port."""
-        deadline_ns = flow.flow.deadline_ns
-        if deadline_ns is None or not flow.flow.load:
+        facts = flow.flow
+        if facts.deadline_ns is None or not facts.load:
             return None
-        left_ns = deadline_ns - self._now_ns
-        if left_ns <= 0:
-            return Worst(math.inf, next(iter(flow.flow.load)), self._late_level)
-        highest, where = -1.0, ""
-        for port in flow.flow.load:
-            rho = self._rho[port] if port in self._rho else self.rho(port)
-            value = mlu(self._due_bytes(flow, port, deadline_ns), left_ns, self._ports.bps(port), rho)
-            if value > highest:
-                highest, where = value, port
-        return Worst(highest, where, self._queue.for_mlu(highest))
+        if facts.deadline_ns <= now_ns:
+            return self._late
+        own_bytes = flow.bytes_left if self._own else None
+        mlu, port, due_bytes, due_flows, rho = ports.highest_mlu(now_ns, facts, self._rho, own_bytes)
+        return Worst(mlu, self._queue.for_mlu(mlu), port, due_bytes, due_flows, rho)
 
-    def rho(self, port: PortId) -> float:
-        if port not in self._rho:
-            match self._estimator:
-                case Rho.MEASURED:
-                    self._rho[port] = self._ports.rho(port, self._now_ns)
-                case Rho.OFF:
-                    self._rho[port] = 0.0
-                case constant:
-                    self._rho[port] = constant
-        return self._rho[port]
-
-    def reason(self, flow: ActiveFlow, worst: Worst | None) -> str:
+    def reason(self, now_ns: int, flow: ActiveFlow, worst: Worst | None) -> str:
         """The MLU in words, with the threshold that it reached and what it was computed from."""
         if flow.flow.deadline_ns is None:
             return "S3 without a deadline"
         if worst is None:
             return "S3 with no port to share"
-        if math.isinf(worst.mlu):
-            return f"its deadline passed {(self._now_ns - flow.flow.deadline_ns) / 1e6:.1f} ms ago"
-        for threshold in self._queue.mlu_thresholds:
+        if worst.mlu == math.inf:
+            return f"its deadline passed {(now_ns - flow.flow.deadline_ns) / 1e6:.1f} ms ago"
+        against = self._below_all
+        for threshold, reached in self._reached:
             if worst.mlu >= threshold:
-                against = f">= {_figure(threshold)}"
+                against = reached
                 break
-        else:
-            against = f"< {_figure(self._queue.mlu_thresholds[-1])}"
-        due = self._due(flow, worst.port, flow.flow.deadline_ns)
-        flows = "1 flow" if due.flows == 1 else f"{due.flows} flows"
-        rho = "" if self._estimator is Rho.OFF else f", rho {self.rho(worst.port):.2f}"
-        return (
-            f"MLU {_figure(worst.mlu)} {against} on {worst.port} ({flows}, {due.bytes / 1e6:.3g} MB due{rho})"
-        )
-
-    def _due(self, flow: ActiveFlow, port: PortId, deadline_ns: int) -> Due:
-        if self._own:
-            return Due(self._due_bytes(flow, port, deadline_ns), 1)
-        return self._ports.due(port, deadline_ns)
-
-    def _due_bytes(self, flow: ActiveFlow, port: PortId, deadline_ns: int) -> int:
-        if self._own:
-            return left_on(flow.flow, port, flow.bytes_left)
-        return self._ports.due_bytes(port, deadline_ns)
+        flows = "1 flow" if worst.due_flows == 1 else f"{worst.due_flows} flows"
+        rho = f", rho {worst.rho:.2f}" if self._tells_rho else ""
+        due = f"{flows}, {worst.due_bytes / 1e6:.3g} MB due{rho}"
+        return f"MLU {_figure(worst.mlu)} {against} on {worst.port} ({due})"
 
 
 @dataclass(slots=True, eq=False)
@@ -133,37 +108,43 @@ class SharedDeadlines:
     """The active S3 flows by batch and, inside a batch, by what their MLU depends on.
 
     A request posts one S3 flow per layer along one path. So a review of a batch takes one look per request
-    and path, however many layers have been posted. Memory: one entry per active flow.
+    and path, however many layers have been posted. Memory: two entries per active flow.
     """
 
     def __init__(self, demand: Demand) -> None:
         self._own = demand is Demand.OWN
         self._batches: dict[str | None, dict[tuple[object, ...], SharedDeadline]] = {}
+        self._of_flow: dict[str, SharedDeadline] = {}
 
     def add(self, flow: ActiveFlow, level: Level) -> None:
         """`flow` is about to be given `level`."""
-        groups = self._batches.setdefault(flow.flow.batch, {})
-        key = self._key(flow)
+        facts = flow.flow
+        groups = self._batches.get(facts.batch)
+        if groups is None:
+            groups = self._batches[facts.batch] = {}
+        key = (facts.id if self._own else None, facts.deadline_ns, *facts.load)
         group = groups.get(key)
         if group is None:
             group = groups[key] = SharedDeadline(key, level)
-        group.lowest = max(group.lowest, level)
-        group.flows[flow.flow.id] = flow
+        elif level > group.lowest:
+            group.lowest = level
+        group.flows[facts.id] = flow
+        self._of_flow[facts.id] = group
 
     def remove(self, flow: ActiveFlow) -> None:
-        groups = self._batches[flow.flow.batch]
-        group = groups[self._key(flow)]
+        group = self._of_flow.pop(flow.flow.id)
         del group.flows[flow.flow.id]
         if not group.flows:
+            groups = self._batches[flow.flow.batch]
             del groups[group.key]
-        if not groups:
-            del self._batches[flow.flow.batch]
+            if not groups:
+                del self._batches[flow.flow.batch]
 
     def of_batch(self, batch: str) -> Iterable[SharedDeadline]:
         return self._batches.get(batch, {}).values()
 
     def with_flow(self, flow: ActiveFlow) -> SharedDeadline:
-        return self._batches[flow.flow.batch][self._key(flow)]
+        return self._of_flow[flow.flow.id]
 
     def all(self) -> Iterable[SharedDeadline]:
         for groups in self._batches.values():
@@ -174,10 +155,6 @@ class SharedDeadlines:
         for groups in self._batches.values():
             if next(iter(groups.values())).any_flow.unpaced:
                 yield from groups.values()
-
-    def _key(self, flow: ActiveFlow) -> tuple[object, ...]:
-        shared = (flow.flow.deadline_ns, *flow.flow.load)
-        return (flow.flow.id, *shared) if self._own else shared
 
 
 def _figure(number: float) -> str:

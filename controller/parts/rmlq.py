@@ -4,9 +4,7 @@ Levels are P1 to PK, highest first. P1 is reserved for S3 flows that cannot wait
 lower per layer ahead, and S3 climbs among them (MFS v1; our choices: docs/policies/mfs.md).
 """
 
-from bisect import bisect_left
 from dataclasses import dataclass, field
-from operator import neg
 
 from controller.flow import RMLQ_LEVELS, Level
 from controller.urgency import thresholds
@@ -26,6 +24,8 @@ class Rmlq:
     monotonic: bool = True
     s3_skips_p2: bool = False
     mlu_thresholds: tuple[float, ...] = field(init=False)
+    reserved: Level = field(init=False, default=RMLQ_LEVELS[0])
+    lowest: Level = field(init=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= len(RMLQ_LEVELS):
@@ -36,24 +36,17 @@ class Rmlq:
             raise ValueError(f"mlu_base must be above 1, not {self.mlu_base}")
         steps = thresholds(self.mlu_top, self.mlu_base, self.levels - 1)
         object.__setattr__(self, "mlu_thresholds", steps)
-
-    @property
-    def reserved(self) -> Level:
-        return RMLQ_LEVELS[0]
-
-    @property
-    def lowest(self) -> Level:
-        return RMLQ_LEVELS[self.levels - 1]
+        object.__setattr__(self, "lowest", RMLQ_LEVELS[self.levels - 1])
 
     def for_mlu(self, mlu: float) -> Level:
         """P1 from `Q_0` on, the i-th level below P1 from `Q_i` on, the lowest below all thresholds.
 
         With `s3_skips_p2`, every level but P1 is one lower, down to the lowest.
         """
-        below = bisect_left(self.mlu_thresholds, -mlu, key=neg)  # first Q_i <= mlu
-        if below > 0 and self.s3_skips_p2:
-            below += 1
-        return RMLQ_LEVELS[min(below, self.levels - 1)]
+        for level, threshold in zip(RMLQ_LEVELS, self.mlu_thresholds, strict=False):
+            if mlu >= threshold:
+                return self.lower(level) if self.s3_skips_p2 and level > self.reserved else level
+        return self.lowest
 
     def for_rli(self, rli: int) -> Level:
         """P2 for flows that hold up compute now, one level lower per layer ahead, down to the lowest."""
@@ -61,7 +54,7 @@ class Rmlq:
 
     def lower(self, level: Level) -> Level:
         """The level below `level`, or the lowest if there is none."""
-        return min(Level(level + 1), self.lowest)
+        return RMLQ_LEVELS[min(level, self.levels - 1)]  # P1 has the index 0
 
     def moves(self, current: Level, proposed: Level) -> bool:
         """Whether a flow moves from `current` to `proposed`: always up, down only without `monotonic`."""

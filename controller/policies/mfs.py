@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
+import msgspec
+
 from controller.flow import Level, PortId, Stage
 from controller.parts.pressure import Demand, Gauge, Late, Rho, SharedDeadline, SharedDeadlines, Worst
 from controller.parts.rmlq import Rmlq
@@ -71,6 +73,7 @@ class Mfs(Policy):
         super().__init__(options)
         self._options = options
         self._queue = options.rmlq()
+        self._gauge = Gauge(self._queue, rho=options.rho, demand=options.demand, late=options.late)
         self._s3 = SharedDeadlines(options.demand)
         self._s1: dict[str, dict[int, dict[str, ActiveFlow]]] = {}
         self.recheck_ns = options.recheck_ns
@@ -87,11 +90,12 @@ class Mfs(Policy):
                 layers = self._s1.setdefault(flow.batch.batch.id, {})
                 layers.setdefault(_target(flow), {})[flow.flow.id] = flow
             return self._early(flow, view)
-        gauge = self._gauge(now_ns, view)
-        worst = gauge.worst(flow) if self._options.mlu else None
-        level = self._s3_level(worst)
-        self._s3.add(flow, level)
-        return Verdict(level, self._s3_reason(flow, worst, gauge), _AFTER_EARLY)
+        if not self._options.mlu:
+            verdict = Verdict(self._queue.lowest, "S3, MLU off", _AFTER_EARLY)
+        else:
+            verdict = self._s3_verdict(now_ns, flow, self._gauge.worst(now_ns, flow, view.ports))
+        self._s3.add(flow, verdict.level)
+        return verdict
 
     def on_layer(self, now_ns: int, batch: ActiveBatch, view: View) -> Verdicts:
         verdicts = self._review_s1(batch, view)
@@ -180,41 +184,34 @@ class Mfs(Policy):
             for name, flow in flows.items():
                 verdict = self._early(flow, view)
                 level = verdict.level if self._queue.moves(flow.level, verdict.level) else flow.level
-                verdicts[name] = verdict._replace(level=level)
+                verdicts[name] = msgspec.structs.replace(verdict, level=level)
         return verdicts
 
     # --- S3 -------------------------------------------------------------------------------------
-
-    def _gauge(self, now_ns: int, view: View) -> Gauge:
-        options = self._options
-        return Gauge(
-            now_ns, view.ports, self._queue, rho=options.rho, demand=options.demand, late=options.late
-        )
 
     def _review_s3(self, now_ns: int, groups: Iterable[SharedDeadline], view: View) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
         if not self._options.mlu:
             return verdicts
-        gauge = self._gauge(now_ns, view)
         for group in groups:
             if self._queue.monotonic and group.lowest == self._queue.reserved:
                 continue
-            worst = gauge.worst(group.any_flow)
+            worst = self._gauge.worst(now_ns, group.any_flow, view.ports)
             level = self._s3_level(worst)
             if self._queue.monotonic and level >= group.lowest:
                 continue
             moving = [f for f in group.flows.values() if self._queue.moves(f.level, level)]
             if moving:
-                verdict = Verdict(level, self._s3_reason(moving[0], worst, gauge), _AFTER_EARLY)
+                verdict = self._s3_verdict(now_ns, moving[0], worst)
                 verdicts.update((flow.flow.id, verdict) for flow in moving)
             group.lowest = level
         return verdicts
 
+    def _s3_verdict(self, now_ns: int, flow: ActiveFlow, worst: Worst | None) -> Verdict:
+        return Verdict(self._s3_level(worst), self._gauge.reason(now_ns, flow, worst), _AFTER_EARLY)
+
     def _s3_level(self, worst: Worst | None) -> Level:
         return self._queue.lowest if worst is None else worst.level
-
-    def _s3_reason(self, flow: ActiveFlow, worst: Worst | None, gauge: Gauge) -> str:
-        return gauge.reason(flow, worst) if self._options.mlu else "S3, MLU off"
 
 
 def _rli(flow: ActiveFlow) -> int:
@@ -231,17 +228,13 @@ def _earlier_rival(flow: ActiveFlow, layers_ahead: int, view: View) -> str | Non
     """The id of a batch with a smaller RED and an S1 or S2 flow of equal RLI on one of the flow's ports."""
     if flow.batch is None:
         return None
-    for port in flow.flow.load:
-        for batch_id, layers in view.ports.early_layers(port).items():
-            rival = view.batches.get(batch_id)
-            if rival is None or not _sooner(rival.red_ns, flow.batch.red_ns):
-                continue
-            if rival.layer + layers_ahead in layers:
-                return batch_id
-            # S2 and overdue S1 have RLI 0 as well: they block what the rival computes now.
-            if layers_ahead == 0 and any(layer < rival.layer for layer in layers):
-                return batch_id
-    return None
+    layers = {
+        batch_id: rival.layer + layers_ahead
+        for batch_id, rival in view.batches.items()
+        if _sooner(rival.red_ns, flow.batch.red_ns)
+    }
+    # S2 and overdue S1 have RLI 0 as well: they block what the rival computes now.
+    return view.ports.first_early(flow.flow.load, layers, layers_ahead == 0) if layers else None
 
 
 def _sooner(red_ns: int | None, than_ns: int | None) -> bool:

@@ -182,17 +182,58 @@ def test_the_highest_mlu_is_that_of_the_first_port_on_which_it_is_highest(
             compiled.submitted(Flow(id=name, stage=stage, size_bytes=size, load=load, deadline_ns=1_000))
     flow = Flow(id="it", stage=Stage.P2D, size_bytes=7, load=path, deadline_ns=1_000)
     compiled.submitted(flow)
-    by_port = {
-        port: mlu(
-            path[port] * 3 // 7 if own else compiled.due_bytes(port, 1_000),
-            990,
-            BPS[port],
-            compiled.rho(port, 10) if rho is None else rho,
+    found = []
+    for port in path:
+        due_bytes, flows = (path[port] * 3 // 7, 1) if own else compiled.due(port, 1_000)
+        share = compiled.rho(port, 10) if rho is None else rho
+        found.append((mlu(due_bytes, 990, BPS[port], share), port, due_bytes, flows, share))
+    highest = max(value for value, *_ in found)
+    first = next(one for one in found if one[0] == highest)
+    assert compiled.highest_mlu(10, flow, rho, 3 if own else None) == first
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(few, few, loads), max_size=8),
+    loads,
+    st.dictionaries(few.map(lambda batch: f"b{batch}"), st.integers(0, 4)),
+    st.booleans(),
+)
+def test_the_first_early_batch_is_found_port_by_port(
+    early: list[tuple[int, int, dict[str, int]]],
+    path: dict[str, int],
+    wanted: dict[str, int],
+    or_earlier: bool,
+) -> None:
+    compiled = PortLoads(BPS, rho_window_ns=WINDOW_NS)
+    for number, (batch, layer, load) in enumerate(early):
+        compiled.submitted(
+            Flow(
+                id=f"f{number}",
+                stage=Stage.KV_REUSE if layer else Stage.COLLECTIVE,
+                size_bytes=1,
+                batch=f"b{batch}",
+                layer=layer,
+                load=load,
+            )
         )
+    fitting = (
+        batch
         for port in path
-    }
-    first = max(by_port, key=by_port.__getitem__)
-    assert compiled.highest_mlu(10, flow, rho, 3 if own else None) == (by_port[first], first)
+        for batch, layers in compiled.early_layers(port).items()
+        for layer in layers
+        if batch in wanted and (layer == wanted[batch] or (or_earlier and layer < wanted[batch]))
+    )
+    assert compiled.first_early(path, wanted, or_earlier) == next(fitting, None)
+
+
+def test_products_beyond_64_bits_are_exact() -> None:
+    """A third of the flow is left, so a third of the 2**41 bytes: their product has 81 bits."""
+    compiled, size = PortLoads(BPS, rho_window_ns=WINDOW_NS), 3 * 2**40
+    flow = Flow(id="f", stage=Stage.P2D, size_bytes=size, load={"a": 2**41}, deadline_ns=9)
+    compiled.submitted(flow)
+    compiled.moved(0, flow, before_bytes=size, after_bytes=2**40)
+    assert compiled.due_bytes("a", 9) == 2**41 // 3
 
 
 def test_more_bytes_than_fit_are_refused_and_not_wrapped() -> None:
