@@ -186,6 +186,8 @@ class SimulatedRanks:
     def _span(
         self, rank: int, kind: SpanKind, label: str, batch: str | None, layer: int | None, start_ns: int
     ) -> None:
+        if not self._job.collect.has_span(kind):
+            return
         self.spans.append(
             SpanRow(
                 rank=rank,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from controller.overload import Prunings
 from controller.spec import read_spec
 from testbed.fabric import FabricName, RunFailed, RunProgress
-from testbed.job import Job
+from testbed.job import Collect, Job
 from testbed.record import RunRecord
 from testbed.serving.conductors import conductor_of
 from testbed.simulation.agenda import Agenda
@@ -46,7 +46,7 @@ class SimulatedRun:
         self._transport = Transport(job, scheduler, self._network, self._agenda, self._invariants)
         self._conductor = conductor_of(job)
         self._player = Player(job, self._conductor, self._transport, self._agenda)
-        self._watch = LinkWatch(self._network)
+        self._watch = LinkWatch(self._network, keep=job.collect is Collect.ALL)
         self._progress_due_ns = 0
         self._moving = 0
 

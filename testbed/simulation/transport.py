@@ -16,7 +16,7 @@ from controller.lanes import LanePool, lane_name
 from controller.scheduler import Scheduler
 from controller.units import NS_PER_S
 from testbed.columns import ColumnSpool
-from testbed.job import Job
+from testbed.job import Collect, Job
 from testbed.lane_counts import LaneCounts, Pair
 from testbed.record import FlowRow
 from testbed.simulation.agenda import Agenda
@@ -59,7 +59,9 @@ class Transport:
         self.messages = 0
         self.flows: ColumnSpool[FlowRow] = ColumnSpool(FlowRow)
         self.decisions: ColumnSpool[Decision] = ColumnSpool(Decision)
-        self._admission: Admission[Sending] = Admission(scheduler, self.decisions.append)
+        self._admission: Admission[Sending] = Admission(
+            scheduler, self.decisions.append if job.collect is Collect.ALL else lambda decision: None
+        )
 
     @property
     def submitted(self) -> int:

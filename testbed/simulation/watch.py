@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from controller.flow import PortId
+from controller.flow import Level, PortId
 from testbed.arrow_rows import schema_of
 from testbed.columns import BLOCK_ROWS
 from testbed.record import LinkSample
@@ -18,17 +18,19 @@ _MOST_SAMPLES = 400
 _FEWEST_SAMPLES = 20
 _MOST_ROWS = 400_000  # samples times ports
 _FIRST_INTERVAL_NS = 1_000_000
+_NOTHING = np.empty((0, len(Level)))
 
 
 class LinkWatch:
     """Samples what every port has sent, at up to a few hundred moments, however long the run is.
 
     When there are too many samples, every other one is dropped, and the interval doubles. With thousands of
-    ports there are fewer samples.
+    ports there are fewer samples. Without `keep`, it looks at the same moments, but keeps nothing.
     """
 
-    def __init__(self, network: FluidNetwork) -> None:
+    def __init__(self, network: FluidNetwork, *, keep: bool = True) -> None:
         self._network = network
+        self._keep = keep
         self._interval_ns = _FIRST_INTERVAL_NS
         self._due_ns = 0
         self._most = min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, _MOST_ROWS // max(1, len(network.names))))
@@ -38,7 +40,9 @@ class LinkWatch:
         """Take a sample if one is due, and return whether it was. Call `settle` of the network before."""
         if now_ns < self._due_ns:
             return False
-        self._samples.append((now_ns, self._network.sent_bytes(now_ns)))
+        # To look brings the network up to date, so it is done all the same if nothing is kept.
+        sent = self._network.sent_bytes(now_ns)
+        self._samples.append((now_ns, sent if self._keep else _NOTHING))
         if len(self._samples) > self._most:
             del self._samples[1::2]
             self._interval_ns *= 2
@@ -46,8 +50,13 @@ class LinkWatch:
         return True
 
     def rows(self, end_ns: int) -> Sequence[LinkSample]:
-        """All samples and one of the end: for each moment, a row for each port whose counters move."""
+        """All samples and one of the end: for each moment, a row for each port whose counters move.
+
+        Without `keep`, none.
+        """
         self._samples.append((end_ns, self._network.sent_bytes(end_ns)))
+        if not self._keep:
+            return ()
         return moving_samples(self._network.names, self._samples)
 
 
