@@ -11,7 +11,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, StepPatch
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from controller.flow import Level, Stage
@@ -161,8 +161,20 @@ def draw_stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:
     for level in Level:
         if by_level[level].any():
             top = base + by_level[level]
-            axes.stairs(top, edges, baseline=base, fill=True, color=LEVEL_COLOURS[level], lw=0)
+            area = StepPatch(
+                top,
+                edges,
+                baseline=base,  # type: ignore[arg-type]
+                fill=True,
+                color=LEVEL_COLOURS[level],
+                lw=0,
+            )
+            area.sticky_edges.y.append(base.min())
+            # As `Axes.stairs` does, but that looks at every corner as a curve to find the limits.
+            axes.add_artist(area)
+            axes.update_datalim([(edges[0], base.min()), (edges[-1], top.max())])
             base = top
+    axes.autoscale_view()
     axes.set_ylim(bottom=0)
 
 
