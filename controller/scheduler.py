@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
 from controller.overload import Overload, RequestControl
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
@@ -103,7 +105,7 @@ class Scheduler:
         if not isinstance(verdict, Verdict):
             raise SchedulerError(self._returned("standing", verdict, "which is no Verdict"))
         self._check_verdict(f"{stage.value} flows", verdict)
-        return verdict if self.view.exact else verdict._replace(order=0.0, rate_bps=None)
+        return verdict if self.view.exact else msgspec.structs.replace(verdict, order=0.0, rate_bps=None)
 
     @property
     def loads(self) -> PortLoads | None:

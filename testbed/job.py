@@ -15,6 +15,7 @@ from testbed.models.shape import ModelShape
 from testbed.topology import Topology
 from workers.options import ComputeMode, Device
 from workers.plan import BatchPlan, CollectiveKind
+from workers.spans import SpanKind
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,11 +221,26 @@ class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     overheads: Overheads = Overheads()
 
 
+class Collect(enum.StrEnum):
+    """Which rows a run records: all, or only those that a summary is made from.
+
+    These are requests, flows, and spans in which a rank waits for S1. A fabric may record more.
+    """
+
+    ALL = "all"
+    SUMMARY = "summary"
+
+    def has_span(self, kind: SpanKind) -> bool:
+        """Return whether spans of this kind are recorded."""
+        return self is Collect.ALL or kind is SpanKind.S1_WAIT
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A policy, a cluster and the work for it. Serving jobs have `requests`, micro jobs have `flows`.
 
     `policy` is the spec as the user wrote it; `control` is its request control, if any. If there are
     `plans`, the units form no batches: each runs its own plans, in this order (`testbed.serving.replay`).
+    `collect` says which rows the record has; it changes nothing else in it.
     """
 
     scenario: str
@@ -243,3 +259,4 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()
     plans: tuple[BatchPlan, ...] = ()
+    collect: Collect = Collect.ALL

@@ -9,8 +9,9 @@ import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, StepPatch
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from controller.flow import Level, Stage
@@ -38,6 +39,11 @@ LEVEL_COLOURS: Final = {
     Level.P6: "#5b62b3",
     Level.SCAVENGER: "#9a9a9a",
 }
+
+_LAYOUT_DPI: Final = 72
+"""The resolution at which matplotlib writes SVG, so that what it lays out is what it draws."""
+_IMAGE_DPI: Final = 150
+"""The resolution of heat maps and of points that are not drawn one by one."""
 
 TIME_BINS: Final = 240
 """Number of time bins of a figure over time."""
@@ -92,8 +98,18 @@ def new_figure(rows: int, columns: int, *, height: float, sharex: bool = False) 
 def svg(figure: Figure, label: str) -> str:
     """Return the figure as an `<svg>` element, with `label` as its text for screen readers."""
     buffer = io.StringIO()
+    canvas = FigureCanvasSVG(figure)
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set(facecolor="none", edgecolor="none")
+    # `Figure.savefig` would draw the whole figure once more to place the panels, and drop that drawing.
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    figure.dpi = _LAYOUT_DPI
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    figure.dpi = _IMAGE_DPI
     # Without a date, so that the same run gives the same report.
-    figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata={"Date": None})
+    canvas.print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -145,8 +161,20 @@ def draw_stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:
     for level in Level:
         if by_level[level].any():
             top = base + by_level[level]
-            axes.stairs(top, edges, baseline=base, fill=True, color=LEVEL_COLOURS[level], lw=0)
+            area = StepPatch(
+                top,
+                edges,
+                baseline=base,  # type: ignore[arg-type]
+                fill=True,
+                color=LEVEL_COLOURS[level],
+                lw=0,
+            )
+            area.sticky_edges.y.append(base.min())
+            # As `Axes.stairs` does, but that looks at every corner as a curve to find the limits.
+            axes.add_artist(area)
+            axes.update_datalim([(edges[0], base.min()), (edges[-1], top.max())])
             base = top
+    axes.autoscale_view()
     axes.set_ylim(bottom=0)
 
 

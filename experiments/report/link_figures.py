@@ -12,7 +12,7 @@ from controller.flow import Level
 from controller.units import NS_PER_S
 from experiments.report.chart import TIME_BINS, draw_stack, figure_style, level_legend_above, new_figure, svg
 from experiments.report.series import Series
-from experiments.results.link_rates import link_rates
+from experiments.results.link_rates import COUNTER_COLUMNS, counters_in_table, link_rates
 from experiments.results.statistics import FloatArray
 
 MAX_LINKS: Final = 40
@@ -119,8 +119,8 @@ def _sent_bytes(one: Series) -> dict[str, int]:
 def _link_load(one: Series, ports: Sequence[str]) -> LinkLoad:
     edges = np.linspace(0.0, max(one.run["duration_s"], 1e-9), TIME_BINS + 1)
     gbps = {}
-    samples = one.tables.links.where(port=ports)
-    for port, rate in link_rates(samples, one.bytes_scale).items():
+    found = counters_in_table(one.tables.links.parts(COUNTER_COLUMNS, port=ports))
+    for port, rate in link_rates(found, one.bytes_scale).items():
         seconds = rate.time_ns / NS_PER_S
         sent = np.vstack((np.zeros(len(Level)), np.cumsum(rate.bps.T * np.diff(seconds), axis=1).T))
         at_edges = np.array([np.interp(edges, seconds, sent[:, level]) for level in Level])

@@ -1,10 +1,10 @@
 """The figures of a serving report. Each takes the series to compare and returns one `<svg>`."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from controller.flow import Level, Stage
 from controller.units import NS_PER_MS, NS_PER_S
@@ -23,7 +23,7 @@ from experiments.report.chart import (
     svg,
 )
 from experiments.report.series import Series
-from experiments.results.levels import decisions_by_flow, level_periods
+from experiments.results.levels import DECISION_COLUMNS, FLOW_COLUMNS, periods_of
 from experiments.results.statistics import FloatArray
 
 SAMPLE: Final = 50_000
@@ -147,24 +147,21 @@ def active_flows(one: Series, edges: FloatArray) -> FloatArray:
 
     If there are more than `SAMPLE` flows, it is estimated from a sample.
     """
-    flows = one.tables.flows.sample(SAMPLE, seed=_SAMPLE_SEED)
-    decisions = decisions_by_flow(one.tables.decisions.where(flow={flow.id for flow in flows}))
-    starts: dict[Level, list[int]] = defaultdict(list)
-    ends: dict[Level, list[int]] = defaultdict(list)
-    for flow in flows:
-        for period in level_periods(flow, decisions.get(flow.id, ())):
-            starts[period.level].append(period.start_ns)
-            ends[period.level].append(period.end_ns)
-    stands_for = len(one.tables.flows) / max(1, len(flows))
+    flows = one.tables.flows.sample(FLOW_COLUMNS, SAMPLE, seed=_SAMPLE_SEED)
     active = np.zeros((len(Level), len(edges) - 1))
-    for level in starts:
+    if not flows.num_rows:
+        return active
+    periods = periods_of(flows, one.tables.decisions.parts(DECISION_COLUMNS))
+    stands_for = len(one.tables.flows) / flows.num_rows
+    for level in np.unique(periods.level):
+        here = periods.level == level
         # Flow-seconds up to each edge: the time since all starts less the time since all ends.
-        served = _ramp(starts[level], edges) - _ramp(ends[level], edges)
+        served = _ramp(periods.start_ns[here], edges) - _ramp(periods.end_ns[here], edges)
         active[level] = stands_for * np.diff(served) / np.diff(edges)
     return active
 
 
-def _ramp(times_ns: Sequence[int], at: FloatArray) -> FloatArray:
+def _ramp(times_ns: npt.NDArray[np.int64], at: FloatArray) -> FloatArray:
     """The sum of max(0, t - time) over all times, in seconds, at each t of `at`."""
     times = np.sort(np.asarray(times_ns, dtype=np.float64)) / NS_PER_S
     before = np.searchsorted(times, at)

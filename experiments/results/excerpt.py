@@ -15,7 +15,7 @@ import pyarrow as pa
 from controller.flow import Decision, PortId
 from controller.units import NS_PER_S
 from experiments.results.levels import decisions_by_flow
-from experiments.results.link_rates import Counters, LinkRate, counters, rates_of
+from experiments.results.link_rates import Counters, LinkRate, counters, link_rates
 from testbed.arrow_rows import rows_of
 from testbed.columns import batches_of, codes, numbers
 from testbed.job import Scale
@@ -87,7 +87,7 @@ def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt
         flows=flows,
         spans=spans,
         decisions=decisions_by_flow(_decisions(record, {flow.id for flow in flows})),
-        rates=rates_of(links, scale.bytes_scale),
+        rates=link_rates(links, scale.bytes_scale),
         only=" and ".join(parts) or None,
     )
 

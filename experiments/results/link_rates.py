@@ -3,21 +3,28 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from controller.flow import Level, PortId
 from controller.units import NS_PER_S
-from testbed.columns import batches_of, codes, numbers
+from testbed.columns import batches_of, numbers
 from testbed.record import LinkSample
+
+IntArray = npt.NDArray[np.int64]
+
+COUNTER_COLUMNS: Final = ("port", "time_ns", "sent_wire_bytes")
+_NONE: Final = np.empty(0, dtype=np.int64)
 
 
 class LinkRate(msgspec.Struct, frozen=True):
     """Mean rates of one port between its samples. `time_ns` has shape (n + 1,), `bps` (n, 8), by level."""
 
-    time_ns: npt.NDArray[np.int64]
+    time_ns: IntArray
     bps: npt.NDArray[np.float64]
 
 
@@ -27,9 +34,9 @@ class Counters:
     `time_ns[i]`. `sent_bytes` has shape (n, 8), by level."""
 
     names: Sequence[PortId]
-    ports: npt.NDArray[np.int64]
-    time_ns: npt.NDArray[np.int64]
-    sent_bytes: npt.NDArray[np.int64]
+    ports: IntArray
+    time_ns: IntArray
+    sent_bytes: IntArray
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> "Counters":
         """Return the chosen samples."""
@@ -42,33 +49,50 @@ class Counters:
 
 
 def counters(samples: Iterable[LinkSample]) -> Counters:
-    """Return the counters in `samples`. Ports are numbered in the order in which they come."""
+    """Return the counters in `samples`."""
+    batches = batches_of(samples, ["time_ns", "port", "sent_bytes"])
+    return _joined(
+        (batch.column("port"), numbers(batch, "time_ns"), batch.column("sent_bytes").flatten().to_numpy())
+        for batch in batches
+    )
+
+
+def counters_in_table(parts: Iterable[pa.Table]) -> Counters:
+    """Return the counters in `parts` of `links.parquet`, with all levels of each sample.
+
+    The parts need the columns of `COUNTER_COLUMNS`.
+    """
+    return _joined(
+        (
+            part["port"].combine_chunks()[:: len(Level)].dictionary_encode(),
+            part["time_ns"].to_numpy()[:: len(Level)],
+            part["sent_wire_bytes"].to_numpy(),
+        )
+        for part in parts
+    )
+
+
+def _joined(parts: Iterable[tuple[pa.DictionaryArray, IntArray, IntArray]]) -> Counters:
+    """Join samples: their ports, their times, and what was sent, level by level."""
     numbered: dict[PortId, int] = {}
-    ports = [np.empty(0, dtype=np.int64)]
-    times = [np.empty(0, dtype=np.int64)]
-    sent = [np.empty((0, len(Level)), dtype=np.int64)]
-    for batch in batches_of(samples, ["time_ns", "port", "sent_bytes"]):
-        own, words = codes(batch, "port")
-        _, first = np.unique(own, return_index=True)
-        for code in own[np.sort(first)].tolist():
-            numbered.setdefault(words[code], len(numbered))
-        ports.append(np.array([numbered.get(word, -1) for word in words])[own])
-        times.append(numbers(batch, "time_ns"))
-        sent.append(batch.column("sent_bytes").flatten().to_numpy().reshape(-1, len(Level)))
+    ports, times, sent = [_NONE], [_NONE], [_NONE]
+    for port, time_ns, sent_bytes in parts:
+        names, places = port.dictionary.to_pylist(), port.indices.to_numpy()
+        number = np.zeros(len(names), dtype=np.int64)
+        for i in np.unique(places).tolist():
+            number[i] = numbered.setdefault(names[i], len(numbered))
+        ports.append(number[places])
+        times.append(time_ns)
+        sent.append(sent_bytes)
     return Counters(
         names=list(numbered),
         ports=np.concatenate(ports),
         time_ns=np.concatenate(times),
-        sent_bytes=np.concatenate(sent),
+        sent_bytes=np.concatenate(sent).reshape(-1, len(Level)),
     )
 
 
-def link_rates(samples: Iterable[LinkSample], bytes_scale: float) -> dict[PortId, LinkRate]:
-    """Return the rates of `rates_of` from the counters in `samples`."""
-    return rates_of(counters(samples), bytes_scale)
-
-
-def rates_of(found: Counters, bytes_scale: float) -> dict[PortId, LinkRate]:
+def link_rates(found: Counters, bytes_scale: float) -> dict[PortId, LinkRate]:
     """Return rates in *model* bits/s from the wire counters of ports, framing included.
 
     A wire byte is `1 / bytes_scale` model bytes. The times of samples are already model time. A port may lack

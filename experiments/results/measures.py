@@ -1,25 +1,43 @@
 """The measures of a run, from one pass over its flows and one over its spans.
 
-A run may have more rows than fit into memory. So each row is read once, and only numbers are kept: at most
-two of eight bytes for a flow of a batch, and one for a collective that has ended. Durations are model
-nanoseconds. A measure without values is an empty array.
+A run may have more rows than fit into memory. So they are read once, in columns, and only numbers are kept:
+at most two of eight bytes for a flow of a batch, and one for a collective that has ended. Durations are
+model nanoseconds. A measure without values is an empty array.
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from controller.flow import Stage
 from experiments.results.requests import batches_of, counted_from_ns
+from testbed import columns
+from testbed.arrow_rows import values_of
+from testbed.columns import codes, numbers, present
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 from testbed.serving.decoding import is_background
 from workers.spans import SpanKind
 
 IntArray = npt.NDArray[np.int64]
+
+_FLOW_COLUMNS: Final = (
+    "id",
+    "stage",
+    "batch",
+    "request",
+    "coflow",
+    "deadline_ns",
+    "submit_ns",
+    "finish_ns",
+    "promotions",
+    "verified",
+)
+_SPAN_COLUMNS: Final = ("rank", "kind", "batch", "layer", "start_ns", "end_ns")
 
 Key = TypeVar("Key")
 Group = TypeVar("Group")
@@ -128,9 +146,9 @@ def flow_measures(
     `units` has the unit of each batch. A unit works on at most `at_once` batches at a time. `RunRecord`
     says which order the flows must have.
     """
-    stages = {stage: array("q") for stage in Stage}
+    stages: dict[Stage, list[IntArray]] = {stage: [] for stage in Stage}
     collectives = array("q")
-    slack = array("q")
+    slack: list[IntArray] = []
     coflows: dict[str, tuple[int, int]] = {}
     promotions = checked = failed = 0
 
@@ -138,37 +156,109 @@ def flow_measures(
         collectives.extend(finish - ready for ready, finish in shares.values() if ready >= warmup.until_ns)
 
     open_collectives = _OpenGroups[str, tuple[int, int]](units, at_once, close)
-    for flow in flows:
-        submit, finish = flow.submit_ns, flow.finish_ns
-        if flow.verified is not None:
-            checked += 1
-            failed += not flow.verified
-        if serving and is_background(flow.id):
-            continue
-        counts = submit >= warmup.until_ns and flow.request not in warmup.requests
-        if counts:
-            stages[flow.stage].append(finish - submit)
-            promotions += flow.promotions
-        if flow.stage is Stage.COLLECTIVE:
-            shares = open_collectives.of(flow.batch)
-            name = flow.coflow or flow.id
-            ready, last = shares.get(name, (submit, finish))
-            shares[name] = max(ready, submit), max(last, finish)
-        elif counts and flow.stage is Stage.P2D and flow.deadline_ns is not None:
-            slack.append(flow.deadline_ns - finish)
-        if flow.batch is None and flow.coflow is not None:
-            first, last = coflows.get(flow.coflow, (submit, finish))
-            coflows[flow.coflow] = min(first, submit), max(last, finish)
+    left_out = np.array(sorted(warmup.requests), dtype=np.int64)
+    for batch in columns.batches_of(flows, _FLOW_COLUMNS):
+        verified = present(batch, "verified")
+        checked += int(np.count_nonzero(verified))
+        failed += int(np.count_nonzero(verified & (numbers(batch, "verified", absent=0) == 0)))
+        if serving:
+            batch = batch.filter(pa.array(~_is_background(batch)))
+        submit, finish = numbers(batch, "submit_ns"), numbers(batch, "finish_ns")
+        counts = submit >= warmup.until_ns
+        counts &= ~(np.isin(numbers(batch, "request", absent=-1), left_out) & present(batch, "request"))
+        promotions += int(numbers(batch, "promotions")[counts].sum())
+        stage_of, names = codes(batch, "stage")
+        for code, stage in enumerate(map(Stage, names)):
+            mine = stage_of == code
+            stages[stage].append((finish - submit)[counts & mine])
+            if stage is Stage.COLLECTIVE:
+                for of, name, ready, last in _shares(batch.filter(pa.array(mine)), units):
+                    _merge(open_collectives.of(of), name, ready, last, max)
+            elif stage is Stage.P2D:
+                mine &= counts & present(batch, "deadline_ns")
+                slack.append((numbers(batch, "deadline_ns", absent=0) - finish)[mine])
+        for name, first, last in _coflows(batch):
+            _merge(coflows, name, first, last, min)
     open_collectives.close()
     return FlowMeasures(
-        stage_ns={stage: _numbers(times) for stage, times in stages.items()},
+        stage_ns={stage: _joined(times) for stage, times in stages.items()},
         collective_ns=_numbers(collectives),
         coflow_ns={name: last - first for name, (first, last) in coflows.items()},
-        p2d_slack_ns=_numbers(slack),
+        p2d_slack_ns=_joined(slack),
         promotions=promotions,
         checked=checked,
         failed=failed,
     )
+
+
+def _is_background(flows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    found, ids = codes(flows, "id")
+    return np.array([is_background(id) for id in ids], dtype=np.bool_)[found]
+
+
+def _shares(shares: pa.RecordBatch, units: Mapping[str, str]) -> Iterator[tuple[str | None, str, int, int]]:
+    """Yield batch, name, last submit and last finish of collectives, in the order of their first shares.
+
+    A collective comes again if shares of another batch of its unit come between its own.
+    """
+    if not shares.num_rows:
+        return
+    batch, batches = codes(shares, "batch")
+    unit = np.array([*_numbered([units.get(name) for name in batches]), -1])[batch]
+    run = _runs(unit, np.where(unit < 0, -1, batch))
+    name, names = codes(shares, "coflow")
+    if not all(names) or (name < 0).any():  # a collective without a name has that of its only share
+        whole = [*names, None]
+        own, ids = codes(shares, "id")
+        named = [whole[i] or ids[j] for i, j in zip(name.tolist(), own.tolist(), strict=True)]
+        name, names = np.array(_numbered(named)), list(dict.fromkeys(named))
+    submit, finish = numbers(shares, "submit_ns"), numbers(shares, "finish_ns")
+    firsts, ready, last = _extremes(run * len(names) + name, submit, finish, np.maximum)
+    for i, ready_ns, last_ns in zip(firsts, ready, last, strict=True):
+        yield batches[batch[i]] if batch[i] >= 0 else None, names[name[i]], ready_ns, last_ns
+
+
+def _numbered(names: Sequence[str | None]) -> list[int]:
+    """Return a number for each name, the same for equal ones, in order from 0 on, and -1 for None."""
+    known: dict[str, int] = {}
+    return [-1 if name is None else known.setdefault(name, len(known)) for name in names]
+
+
+def _coflows(flows: pa.RecordBatch) -> Iterator[tuple[str, int, int]]:
+    """Yield the name, the first submit and the last finish of coflows outside batches, in order of flows."""
+    flows = flows.filter(pa.array(present(flows, "coflow") & ~present(flows, "batch")))
+    coflow, names = codes(flows, "coflow")
+    found = _extremes(coflow, numbers(flows, "submit_ns"), numbers(flows, "finish_ns"), np.minimum)
+    for i, first_ns, last_ns in zip(*found, strict=True):
+        yield names[coflow[i]], first_ns, last_ns
+
+
+def _runs(unit: IntArray, batch: IntArray) -> IntArray:
+    """Number the runs of rows of one batch among the rows of their unit."""
+    order = np.argsort(unit, kind="stable")
+    changes = (np.diff(unit[order]) != 0) | (np.diff(batch[order]) != 0)
+    runs = np.empty(len(order), dtype=np.int64)
+    runs[order] = np.concatenate(([0], np.cumsum(changes)))
+    return runs
+
+
+def _extremes(
+    keys: IntArray, starts: IntArray, ends: IntArray, of_starts: np.ufunc
+) -> tuple[list[int], list[int], list[int]]:
+    """Return the first row of each key, in order, and the extreme start and the latest end of its rows."""
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    start, end = starts[first], ends[first]
+    of_starts.at(start, group, starts)
+    np.maximum.at(end, group, ends)
+    order = np.argsort(first)
+    return first[order].tolist(), start[order].tolist(), end[order].tolist()
+
+
+def _merge(
+    groups: dict[str, tuple[int, int]], name: str, start: int, end: int, of_starts: Callable[[int, int], int]
+) -> None:
+    known = groups.get(name)
+    groups[name] = (start, end) if known is None else (of_starts(known[0], start), max(known[1], end))
 
 
 def exposed_s1(
@@ -191,12 +281,17 @@ def exposed_s1(
             layers.append(layer)
 
     open_waits = _OpenGroups[tuple[str, int], dict[int, int]](units, at_once, close)
-    for span in spans:
-        if span.start_ns < warmup.until_ns:
-            continue
-        if span.kind == SpanKind.S1_WAIT and span.batch is not None and span.layer is not None:
-            by_rank = open_waits.of(span.batch).setdefault((span.batch, span.layer), {})
-            by_rank[span.rank] = by_rank.get(span.rank, 0) + span.end_ns - span.start_ns
+    for part in columns.batches_of(spans, _SPAN_COLUMNS):
+        kind, kinds = codes(part, "kind")
+        is_wait = np.array([name == SpanKind.S1_WAIT for name in kinds], dtype=np.bool_)[kind]
+        counts = is_wait & present(part, "batch") & present(part, "layer")
+        counts &= numbers(part, "start_ns") >= warmup.until_ns
+        waits = part.filter(pa.array(counts))
+        took = numbers(waits, "end_ns") - numbers(waits, "start_ns")
+        values = (values_of(waits.column(name)) for name in ("batch", "layer", "rank"))
+        for batch, layer, rank, wait_ns in zip(*values, took.tolist(), strict=True):
+            by_rank = open_waits.of(batch).setdefault((batch, layer), {})
+            by_rank[rank] = by_rank.get(rank, 0) + wait_ns
     open_waits.close()
     return ExposedS1(wait_ns=_numbers(longest), layer=_numbers(layers))
 
@@ -232,6 +327,10 @@ class _OpenGroups(Generic[Key, Group]):
             for groups in batches.values():
                 self._close(groups)
         self._open.clear()
+
+
+def _joined(parts: list[IntArray]) -> IntArray:
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
 
 def _numbers(values: "array[int]") -> IntArray:

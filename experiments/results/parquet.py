@@ -246,19 +246,19 @@ class TableRows(Generic[Row]):
         for part in self.parts(None, **among):
             yield from self._rows(part)
 
-    def sample(self, count: int, seed: int) -> list[Row]:
-        """Return at most `count` rows, drawn at random without repetition, in the order of the file."""
+    def sample(self, columns: Sequence[str], count: int, seed: int) -> pa.Table:
+        """Return `columns` of at most `count` rows, drawn at random without repetition, in file order."""
+        parts = [pa.schema([self._schema.field(name) for name in columns]).empty_table()]
         total = len(self)
-        if total <= count:
-            return list(self)
-        drawn = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
-        rows: list[Row] = []
+        drawn = np.arange(total)
+        if total > count:
+            drawn = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
         begin = 0
-        for part in self.parts(None):
+        for part in self.parts(columns):
             first, last = np.searchsorted(drawn, (begin, begin + part.num_rows))
-            rows += self._rows(part.take(pa.array(drawn[first:last] - begin)))
+            parts.append(part.take(pa.array(drawn[first:last] - begin)))
             begin += part.num_rows
-        return rows
+        return pa.concat_tables(parts)
 
     def parts(self, columns: Sequence[str] | None, **among: Collection[Any]) -> Iterator[pa.Table]:
         """Yield `columns` (None: all) of the rows that `where` yields, one table per row group."""

@@ -14,7 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from controller.flow import Level
+import msgspec
+import numpy as np
+
+from controller.flow import Decision, Level
 from experiments.results.excerpt import Excerpt
 from experiments.results.levels import level_periods
 from experiments.results.link_rates import LinkRate
@@ -27,6 +30,8 @@ Event = dict[str, Any]
 REQUESTS_PID: Final = 1
 RANKS_PID: Final = 2
 FIRST_LINK_PID: Final = 10
+
+_BUFFER_BYTES: Final = 1 << 20
 
 # Perfetto ignores `cname` and colours a slice by its name without digits, so the names have words beside
 # "P1". chrome://tracing uses `cname`, which must be one of its reserved names.
@@ -74,14 +79,19 @@ def write_timeline(path: Path, events: Iterable[Event], *, title: str, only: str
     about = {"title": title, "time": "model time"}
     if only is not None:
         about["only"] = only
-    with path.open("w", encoding="utf-8") as file:
+    encode_into = msgspec.json.Encoder().encode_into
+    with path.open("wb") as file:
         head = json.dumps(about)
-        file.write(f'{{"displayTimeUnit": "ms", "otherData": {head}, "traceEvents": [')
-        separator = "\n"
+        text = bytearray(f'{{"displayTimeUnit": "ms", "otherData": {head}, "traceEvents": ['.encode())
+        separator = b"\n"
         for event in events:
-            file.write(separator + json.dumps(event, separators=(",", ":"), allow_nan=False))
-            separator = ",\n"
-        file.write("\n]}\n")
+            text += separator
+            encode_into(event, text, -1)
+            separator = b",\n"
+            if len(text) > _BUFFER_BYTES:
+                file.write(text)
+                text.clear()
+        file.write(text + b"\n]}\n")
 
 
 def _us(time_ns: int) -> float:
@@ -250,27 +260,38 @@ def nesting_lanes(spans: Iterable[SpanRow]) -> list[list[SpanRow]]:
 
 
 def _link_events(shown: Excerpt) -> Iterator[Event]:
-    crossing: dict[str, list[FlowRow]] = {}
-    for flow in shown.flows:
+    crossing: dict[str, list[int]] = {}
+    for number, flow in enumerate(shown.flows):
         for port in flow.path:
-            crossing.setdefault(port, []).append(flow)
+            crossing.setdefault(port, []).append(number)
+    slices = [_flow_slices(flow, shown.decisions.get(flow.id, ())) for flow in shown.flows]
     ports = sorted(crossing.keys() | shown.rates.keys())
     for pid, port in enumerate(ports, start=FIRST_LINK_PID):
         yield from _process(pid, f"link {port}", pid)
-        for i, flow in enumerate(crossing.get(port, ())):
-            for period in level_periods(flow, shown.decisions.get(flow.id, ())):
-                yield from _slice(
-                    pid=pid,
-                    id=f"{pid}.{i}",
-                    category=flow.stage.value,
-                    name=f"{flow.stage.value} {LEVEL_NAMES[period.level]}",
-                    start_ns=period.start_ns,
-                    end_ns=period.end_ns,
-                    args=_flow_args(flow, period.reason),
-                    colour=LEVEL_COLOURS[period.level],
-                )
+        for i, number in enumerate(crossing.get(port, ())):
+            place = {"id": f"{pid}.{i}", "pid": pid, "tid": pid}
+            for begin, end in slices[number]:
+                yield begin | place
+                yield end | place
         if port in shown.rates:
             yield from _counter_events(pid, shown.rates[port])
+
+
+def _flow_slices(flow: FlowRow, decisions: Sequence[Decision]) -> list[tuple[Event, Event]]:
+    """Return the begin and the end of each period of a flow. They are the same on each of its links."""
+    return [
+        _slice(
+            pid=0,
+            id="",
+            category=flow.stage.value,
+            name=f"{flow.stage.value} {LEVEL_NAMES[period.level]}",
+            start_ns=period.start_ns,
+            end_ns=period.end_ns,
+            args=_flow_args(flow, period.reason),
+            colour=LEVEL_COLOURS[period.level],
+        )
+        for period in level_periods(flow, decisions)
+    ]
 
 
 def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:
@@ -285,12 +306,15 @@ def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:
 
 
 def _counter_events(pid: int, rate: LinkRate) -> Iterator[Event]:
+    if not np.isfinite(rate.bps).all():
+        raise ValueError("a link has a rate that is not a number")  # JSON has none
     used = [level for level in Level if rate.bps[:, level].any()]
-    rows = [rate.bps[i] for i in range(len(rate.bps))]
-    for time_ns, bps in zip(rate.time_ns[:-1], rows, strict=True):
-        yield _counter(pid, int(time_ns), {level.name: bps[level] / 1e9 for level in used})
+    names = [level.name for level in used]
+    *times, last_ns = rate.time_ns.tolist()
+    for time_ns, gbps in zip(times, (rate.bps[:, used] / 1e9).tolist(), strict=True):
+        yield _counter(pid, time_ns, dict(zip(names, gbps, strict=True)))
     # A counter keeps its last value, so without this the link would look busy for ever.
-    yield _counter(pid, int(rate.time_ns[-1]), {level.name: 0.0 for level in used})
+    yield _counter(pid, last_ns, dict.fromkeys(names, 0.0))
 
 
 def _counter(pid: int, time_ns: int, gbps: dict[str, float]) -> Event:

@@ -28,6 +28,7 @@ from experiments.sweep.identity import Identity, check_identity
 from experiments.sweep.plan import Cell, Plan
 from testbed.fabric import JobRefused, RunFailed
 from testbed.fabrics import FABRICS
+from testbed.job import Collect
 
 _LOOK_S = 0.5
 
@@ -115,6 +116,7 @@ def _summary(cell: Cell) -> Summary:
     scenario, resolved = cell.scenario, _resolved(cell)
     fabric = FABRICS[scenario.fabric]()
     job = next(job for job in resolved.jobs if job.policy == cell.policy)
+    job = msgspec.structs.replace(job, collect=Collect.SUMMARY)
     return summarise(
         scenario=scenario.name,
         fabric=fabric.name,

@@ -106,7 +106,7 @@ class Options:
     separate: bool
     invariants: bool
     decisions: bool
-    spans: bool
+    all_spans: bool
 
 class Faults:
     """What to break in a run, so that tests can see the invariants fail (`core/world.hpp`)."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from controller.overload import Prunings
 from controller.spec import read_spec
 from testbed.fabric import FabricName, RunProgress
-from testbed.job import Job
+from testbed.job import Collect, Job
 from testbed.record import RunRecord
 from testbed.serving.conductors import conductor_of
 from testbed.simulation._core import Core, Options
@@ -39,7 +39,7 @@ class SimulatedRun:
         self._conductor = conductor_of(job)
         self._player = Player(job, self._conductor, self._report)
         self._rows = Rows(job)
-        self._watch = LinkWatch(tuple(ports))
+        self._watch = LinkWatch(tuple(ports), keep=job.collect is Collect.ALL)
         host = Host(job, scheduler, self._player, self._rows, self._watch)
         capacity = [bps * overheads.goodput / 8e9 for bps in ports.values()]
         self.core = Core(
@@ -127,4 +127,5 @@ def _options(job: Job, by_flow: bool) -> Options:
     options.grouped = simulation.grouped
     options.separate = simulation.separate
     options.invariants = simulation.invariants
+    options.decisions = options.all_spans = job.collect is Collect.ALL
     return options

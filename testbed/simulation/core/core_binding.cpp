@@ -145,7 +145,7 @@ void bind_core(nb::module_& module) {
         .def_rw("separate", &Options::separate)
         .def_rw("invariants", &Options::invariants)
         .def_rw("decisions", &Options::decisions)
-        .def_rw("spans", &Options::spans);
+        .def_rw("all_spans", &Options::all_spans);
 
     nb::class_<Faults>(module, "Faults")
         .def_rw("size_factor", &Faults::size_factor)

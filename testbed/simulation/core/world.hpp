@@ -53,7 +53,8 @@ struct Options {
     bool grouped = false;    // symmetric collectives go as one stream
     bool separate = false;   // each stage has all links to itself
     bool invariants = true;
-    bool decisions = true, spans = true;  // which rows to keep besides flows
+    bool decisions = true;  // keep them
+    bool all_spans = true;  // keep them; otherwise only those in which a rank waits for S1
 };
 
 // The path of a connection. `ports` are its ports in the network, `path` the links of the topology that they
@@ -200,7 +201,7 @@ struct World {
     }
 
     void span(int rank, SpanKind kind, int label, int batch, int layer, Ns start) {
-        if (!options.spans) {
+        if (!options.all_spans && kind != SpanKind::S1_WAIT) {
             return;
         }
         spans.rank.push_back(rank);

@@ -1,13 +1,19 @@
 """The levels at which a flow was sent."""
 
+import random
+
+import pyarrow as pa
+import pytest
 from result_rows import flow_row
 
 from controller.flow import Decision, Level
-from experiments.results.levels import level_periods
+from experiments.results.levels import DECISION_COLUMNS, FLOW_COLUMNS, level_periods, periods_of
+from testbed.columns import batches_of
+from testbed.record import FlowRow
 
 
-def decision(time_ns: int, level: Level, previous: Level | None = None) -> Decision:
-    return Decision(time_ns=time_ns, flow="f", level_from=previous, level_to=level, reason="why")
+def decision(time_ns: int, level: Level, previous: Level | None = None, flow: str = "f") -> Decision:
+    return Decision(time_ns=time_ns, flow=flow, level_from=previous, level_to=level, reason="why")
 
 
 def test_level_periods_cover_a_flow_from_permit_to_finish() -> None:
@@ -28,3 +34,38 @@ def test_level_periods_cover_a_flow_from_permit_to_finish() -> None:
 def test_a_flow_without_decisions_stays_at_its_first_level() -> None:
     (period,) = level_periods(flow_row(permit_ns=3, finish_ns=9), [])
     assert (period.start_ns, period.end_ns, period.level) == (3, 9, Level.P3)
+
+
+def columns(rows: list[FlowRow] | list[Decision], names: tuple[str, ...]) -> pa.Table:
+    """The rows as a table of a run directory has them, with plain strings."""
+    return pa.Table.from_pylist([one for batch in batches_of(rows, names) for one in batch.to_pylist()])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_periods_of_many_flows_are_those_of_each(seed: int) -> None:
+    """Among them flows without decisions, with some before the permit, at the same moment or after the end,
+    and flows that took no time."""
+    draw = random.Random(seed)
+    flows = [
+        flow_row(
+            id=f"f{i}",
+            submit_ns=0,
+            permit_ns=(permit := draw.randrange(10)),
+            finish_ns=permit + draw.randrange(10),
+            level_first=Level(draw.randrange(8)),
+        )
+        for i in range(30)
+    ]
+    decisions = [
+        decision(draw.randrange(20), Level(draw.randrange(8)), flow=f"f{draw.randrange(40)}")
+        for _ in range(60)
+    ]
+    decisions.sort(key=lambda one: one.time_ns)
+    parts = [columns(decisions[i : i + 25], DECISION_COLUMNS) for i in range(0, 60, 25)]
+    found = periods_of(columns(flows, FLOW_COLUMNS), parts)
+    one_by_one = [
+        (period.start_ns, period.end_ns, period.level)
+        for flow in flows
+        for period in level_periods(flow, [one for one in decisions if one.flow == flow.id])
+    ]
+    assert list(zip(found.start_ns, found.end_ns, found.level, strict=True)) == one_by_one

@@ -4,7 +4,7 @@ import pytest
 from result_rows import MS
 
 from controller.flow import Level
-from experiments.results.link_rates import link_rates
+from experiments.results.link_rates import counters, link_rates
 from testbed.record import LinkSample
 
 
@@ -17,7 +17,7 @@ def test_link_rates_are_model_rates() -> None:
 
     # 1,000 wire bytes at bytes_scale 0.01 are 100,000 model bytes = 800,000 bits in 1 ms: 0.8 Gb/s.
     samples = [sample(1 * MS, 1000), sample(0, 0), sample(3 * MS, 1000)]
-    rate = link_rates(samples, 0.01)["h1->s1"]
+    rate = link_rates(counters(samples), 0.01)["h1->s1"]
     assert rate.time_ns.tolist() == [0, 1 * MS, 3 * MS]
     assert rate.bps[:, Level.P2].tolist() == pytest.approx([0.8e9, 0.0])
     assert not rate.bps[:, Level.P1].any()
@@ -25,7 +25,7 @@ def test_link_rates_are_model_rates() -> None:
 
 def test_one_sample_of_a_link_has_no_rate() -> None:
     only = LinkSample(time_ns=0, port="h1->s1", sent_bytes=(9,) * 8, backlog_bytes=(0,) * 8, drops=(0,) * 8)
-    assert link_rates([only], 1.0) == {}
+    assert link_rates(counters([only]), 1.0) == {}
 
 
 def test_a_port_without_a_sample_has_sent_nothing_since_its_last() -> None:
@@ -39,7 +39,7 @@ def test_a_port_without_a_sample_has_sent_nothing_since_its_last() -> None:
 
     own = [sample("a", time, sent) for time, sent in ((0, 0), (1, 1000), (4, 1000), (5, 2000))]
     others = [sample("b", time, 500 * time) for time in range(6)]
-    rates = link_rates([*own, *others], 1.0)
+    rates = link_rates(counters([*own, *others]), 1.0)
     assert list(rates) == ["a", "b"]
     assert rates["a"].time_ns.tolist() == [0, 1 * MS, 4 * MS, 5 * MS]
     assert rates["a"].bps[:, Level.P2].tolist() == [8e6, 0, 8e6]
@@ -52,6 +52,6 @@ def test_two_samples_of_one_moment_count_once() -> None:
             time_ns=time_ns, port="p", sent_bytes=(time_ns,) * 8, backlog_bytes=(0,) * 8, drops=(0,) * 8
         )
 
-    rate = link_rates([sample(0), sample(1000), sample(1000)], 1.0)["p"]
+    rate = link_rates(counters([sample(0), sample(1000), sample(1000)]), 1.0)["p"]
     assert rate.time_ns.tolist() == [0, 1000]
     assert rate.bps.tolist() == [[8e9] * 8]

@@ -1,12 +1,13 @@
 """Each measure on rows small enough to work out by hand."""
 
 import msgspec
-from record_factory import micro_record
+import pytest
+from record_factory import micro_record, serving_record
 from result_rows import MS, flow_row, request_row, span_row
 
 from controller.flow import Stage
 from experiments.resolve.jobs import resolve
-from experiments.results.measures import exposed_s1, flow_measures, measure
+from experiments.results.measures import WarmUp, exposed_s1, flow_measures, measure
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.record import FlowRow
@@ -135,3 +136,40 @@ def test_flows_of_a_micro_run_count_whatever_their_names_and_in_serving_decoding
     assert measure(micro).flows.stage_ns[Stage.P2D].tolist() == [100 * MS]
     serving = msgspec.structs.replace(micro, requests=(request_row(),))
     assert measure(serving).flows.stage_ns[Stage.P2D].tolist() == []
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+def test_measures_do_not_depend_on_the_blocks_that_rows_come_in(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = serving_record(requests=6, layers=3)
+    whole = measure(record)
+    monkeypatch.setattr("testbed.columns.BLOCK_ROWS", rows)
+    parts = measure(record)
+    assert len(whole.flows.collective_ns) > 5
+    assert parts.flows.collective_ns.tolist() == whole.flows.collective_ns.tolist()
+    assert parts.flows.p2d_slack_ns.tolist() == whole.flows.p2d_slack_ns.tolist()
+    assert parts.exposed_s1.wait_ns.tolist() == whole.exposed_s1.wait_ns.tolist()
+    assert parts.exposed_s1.layer.tolist() == whole.exposed_s1.layer.tolist()
+    for stage in Stage:
+        assert parts.flows.stage_ns[stage].tolist() == whole.flows.stage_ns[stage].tolist()
+
+
+def test_a_collective_without_a_name_is_its_share_alone() -> None:
+    shares = [
+        flow_row(id="a", stage=Stage.COLLECTIVE, submit_ns=0, finish_ns=4),
+        flow_row(id="b", stage=Stage.COLLECTIVE, submit_ns=1, finish_ns=10),
+        flow_row(id="c", stage=Stage.COLLECTIVE, coflow="x", submit_ns=2, finish_ns=20),
+        flow_row(id="d", stage=Stage.COLLECTIVE, coflow="x", submit_ns=3, finish_ns=5),
+    ]
+    assert flow_measures(shares, units={}).collective_ns.tolist() == [4, 9, 17]
+
+
+def test_requests_of_the_warm_up_do_not_count_and_flows_without_a_request_do() -> None:
+    flows = [
+        flow_row(request=request, submit_ns=submit_ns, finish_ns=submit_ns + took_ns, verified=True)
+        for request, submit_ns, took_ns in ((0, 50, 1), (None, 50, 2), (1, 50, 3), (1, 49, 4), (None, 10, 5))
+    ]
+    found = flow_measures(flows, units={}, warmup=WarmUp(50, frozenset({0})))
+    assert found.stage_ns[Stage.P2D].tolist() == [2, 3]
+    assert found.checked == 5

@@ -85,13 +85,18 @@ def test_only_the_groups_that_may_have_a_value_are_read(run: Path, monkeypatch: 
 def test_a_sample_is_in_order_without_repetition_and_the_same_each_time(
     run: Path, records: list[RunRecord]
 ) -> None:
-    flows = TableRows(run, FlowRow, "fair")
-    places = [records[0].flows.index(row) for row in flows.sample(20, seed=1)]
-    assert len(places) == 20
-    assert places == sorted(set(places))
-    assert places == [records[0].flows.index(row) for row in flows.sample(20, seed=1)]
-    assert places != [records[0].flows.index(row) for row in flows.sample(20, seed=2)]
-    assert flows.sample(10_000, seed=1) == list(records[0].flows)
+    flows, ids = TableRows(run, FlowRow, "fair"), [row.id for row in records[0].flows]
+
+    def places(count: int, seed: int) -> list[int]:
+        return [ids.index(id) for id in flows.sample(["id"], count, seed=seed)["id"].to_pylist()]
+
+    assert len(places(20, seed=1)) == 20
+    assert places(20, seed=1) == sorted(set(places(20, seed=1)))
+    assert places(20, seed=1) != places(20, seed=2)
+    assert flows.sample(["id", "finish_ns"], 10_000, seed=1).to_pylist() == [
+        {"id": row.id, "finish_ns": row.finish_ns} for row in records[0].flows
+    ]
+    assert TableRows(run, FlowRow, "none").sample(["id"], 10, seed=1).num_rows == 0
 
 
 def test_a_spool_of_50_000_flows_is_written_and_read_in_little_memory(tmp_path: Path) -> None:
