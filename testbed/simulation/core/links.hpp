@@ -178,7 +178,6 @@ class Links {
     void push_share(double share, int port);
     void pop_share();
 
-    bool is_bottleneck(const Port& port, const Stream& stream, double tolerance) const;
 
     double guarantee_;
     std::vector<Port> ports_;

@@ -1,5 +1,6 @@
 // Questions about the streams and ports of `Links`.
 #include <algorithm>
+#include <vector>
 
 #include "testbed/simulation/core/links.hpp"
 
@@ -44,33 +45,53 @@ double Links::fullest_now() const {
     return most;
 }
 
-int Links::held_back(double tolerance) const {
-    return static_cast<int>(std::count_if(streams_.begin(), streams_.end(), [&](const Stream& stream) {
-        if (stream.level == NONE || stream.rate >= stream.cap * (1 - tolerance)) return false;
-        const Hop* const first = &hops_[stream.first_hop];
-        return std::none_of(first, first + stream.hops, [&](const Hop& hop) {
-            return is_bottleneck(ports_[hop.port], stream, tolerance);
-        });
-    }));
-}
-
 // Every stream that moves below its cap must have a bottleneck: a port that is full with streams of the same or
 // smaller places, on which no stream of the same place is faster (Bertsekas and Gallager, Data Networks, 6.5.2).
 // This is worked out from the lists of streams, not from what the sharing algorithm keeps.
-bool Links::is_bottleneck(const Port& port, const Stream& stream, double tolerance) const {
-    double used = 0.0;
-    double fastest = 0.0;
-    for (int level = 0; level <= stream.level; ++level) {
-        for (int hop = port.first_hop[level]; hop != NONE; hop = hops_[hop].following) {
-            const Stream& other = streams_[hops_[hop].stream];
-            const bool same = level == stream.level;
-            if (same && other.order > stream.order) continue;
-            used += hops_[hop].weight * other.rate;
-            if (same && other.order == stream.order) fastest = std::max(fastest, other.rate);
+int Links::held_back(double tolerance) const {
+    std::vector<char> held(streams_.size(), 0);
+    int count = 0;
+    for (std::size_t i = 0; i < streams_.size(); ++i) {
+        const Stream& stream = streams_[i];
+        held[i] = stream.level != NONE && stream.rate < stream.cap * (1 - tolerance);
+        count += held[i];
+    }
+    std::vector<int> on_port;
+    for (const Port& port : ports_) {
+        on_port.clear();
+        for (const int head : port.first_hop) {
+            for (int hop = head; hop != NONE; hop = hops_[hop].following) on_port.push_back(hop);
+        }
+        const auto place = [&](int hop) {
+            const Stream& stream = streams_[hops_[hop].stream];
+            return Place{stream.level, stream.order};
+        };
+        const auto before = [&](int a, int b) {
+            const Place one = place(a), other = place(b);
+            return one.level != other.level ? one.level < other.level : one.order < other.order;
+        };
+        std::sort(on_port.begin(), on_port.end(), before);
+        double used = 0.0;
+        for (auto first = on_port.begin(); first != on_port.end();) {
+            const auto last = std::upper_bound(first, on_port.end(), *first, before);
+            double fastest = 0.0;
+            for (auto hop = first; hop != last; ++hop) {
+                const Stream& stream = streams_[hops_[*hop].stream];
+                used += hops_[*hop].weight * stream.rate;
+                fastest = std::max(fastest, stream.rate);
+            }
+            const bool full = used >= port.capacity * (1 - tolerance);
+            for (auto hop = first; full && hop != last; ++hop) {
+                const int stream = hops_[*hop].stream;
+                if (held[stream] && streams_[stream].rate >= fastest * (1 - tolerance) - tolerance * port.capacity) {
+                    held[stream] = 0;
+                    --count;
+                }
+            }
+            first = last;
         }
     }
-    return used >= port.capacity * (1 - tolerance) &&
-           stream.rate >= fastest * (1 - tolerance) - tolerance * port.capacity;
+    return count;
 }
 
 }  // namespace mfs
