@@ -76,7 +76,7 @@ class Mfs(Policy):
         self._gauge = Gauge(self._queue, rho=options.rho, demand=options.demand, late=options.late)
         self._s3 = SharedDeadlines(options.demand)
         self._s1: dict[str, dict[int, dict[str, ActiveFlow]]] = {}
-        # Per batch, the batches with a smaller RED. It holds until any batch arrives or departs.
+        # Per batch, the batches with a smaller RED. An arrival changes it; a departure only frees memory.
         self._sooner: dict[str, dict[str, ActiveBatch]] = {}
         self.recheck_ns = options.recheck_ns
         self.rho_window_ns = round(options.rho_window_ms * NS_PER_MS)
