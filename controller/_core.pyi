@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from controller.flow import Flow, PortId
 from controller.view import ActiveBatch
 
+SOURCES: str
+"""What `controller.compiled.digest_of` said of the C++ files when this was built."""
+
 RHO_CAP: float
 BLOCKS_NOW: int
 

@@ -10,6 +10,7 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 NB_MODULE(_core, module) {
+    module.attr("SOURCES") = SOURCES;
     module.attr("RHO_CAP") = mfs::RHO_CAP;
     module.attr("BLOCKS_NOW") = mfs::BLOCKS_NOW;
     module.def("mlu", &mfs::mlu, "due_bytes"_a, "time_left_ns"_a, "bps"_a, "rho"_a = 0.0);
