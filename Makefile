@@ -40,3 +40,4 @@ tables: setup
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '_core.*.so' -delete

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 
 from controller.flow import Flow, PortId
+from controller.view import ActiveBatch
+
+SOURCES: str
+"""What `controller.compiled.digest_of` said of the C++ files when this was built."""
 
 RHO_CAP: float
 BLOCKS_NOW: int
@@ -40,11 +44,10 @@ class NamedPortLoads(NumberedPortLoads):
         Batches are in the order in which they came to the port. Later events do not change what is returned.
         """
 
-    def first_early(self, load: Mapping[PortId, int], layers: dict[str, int], or_earlier: bool) -> str | None:
-        """The first batch, port by port, with an active S1 or S2 flow for the layer that `layers` gives it.
-
-        With `or_earlier`, a flow for an earlier layer is meant as well; `BLOCKS_NOW` is earlier than all.
-        """
+    def first_early(
+        self, load: Mapping[PortId, int], batches: dict[str, ActiveBatch], layers_ahead: int
+    ) -> str | None:
+        """The first of `batches`, port by port, with an active S1 or S2 flow of this RLI. That of S2 is 0."""
 
     def highest_mlu(
         self, now_ns: int, flow: Flow, rho: float | None, own_bytes: int | None

@@ -10,6 +10,7 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 NB_MODULE(_core, module) {
+    module.attr("SOURCES") = SOURCES;
     module.attr("RHO_CAP") = mfs::RHO_CAP;
     module.attr("BLOCKS_NOW") = mfs::BLOCKS_NOW;
     module.def("mlu", &mfs::mlu, "due_bytes"_a, "time_left_ns"_a, "bps"_a, "rho"_a = 0.0);
@@ -27,7 +28,7 @@ NB_MODULE(_core, module) {
         .def("due_bytes", &Named::due_bytes_on, "port"_a, "deadline_ns"_a)
         .def("rho", &Named::rho_of, "port"_a, "now_ns"_a)
         .def("early_layers", &Named::early_layers, "port"_a)
-        .def("first_early", &Named::first_early, "load"_a, "layers"_a, "or_earlier"_a)
+        .def("first_early", &Named::first_early, "load"_a, "batches"_a, "layers_ahead"_a)
         .def("highest_mlu", &Named::highest_mlu, "now_ns"_a, "flow"_a, "rho"_a.none(), "own_bytes"_a.none())
         .def("submitted", &Named::submitted, "flow"_a)
         .def("moved", &Named::moved, "now_ns"_a, "flow"_a, nb::kw_only(), "before_bytes"_a, "after_bytes"_a)

@@ -28,7 +28,7 @@ class NamedPortLoads : public PortLoads {
     std::int64_t due_bytes_on(nb::handle port, Ns until) const { return due_bytes(number(port), until); }
     double rho_of(nb::handle port, Ns now) { return rho(number(port), now); }
     nb::dict early_layers(nb::handle port) const;
-    nb::object first_early(nb::handle load, nb::dict layers, bool or_earlier);
+    nb::object first_early(nb::handle load, nb::dict batches, int layers_ahead);
     nb::tuple highest_mlu(Ns now, nb::handle flow, std::optional<double> rho,
                           std::optional<std::int64_t> own_bytes);
 

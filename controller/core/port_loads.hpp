@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -55,12 +56,6 @@ inline std::int64_t left_on(std::int64_t load, std::int64_t bytes_left, std::int
     if (!__builtin_mul_overflow(load, bytes_left, &product)) return product / size;
     return static_cast<std::int64_t>(static_cast<__int128>(load) * bytes_left / size);
 }
-
-// A layer of a batch that a caller asks for.
-struct Wanted {
-    int batch;
-    int layer;
-};
 
 // The loads of all ports.
 //
@@ -157,12 +152,6 @@ class PortLoads {
         return at->second;
     }
 
-    // The number of a batch that has one; `NO_BATCH` otherwise.
-    int batch_number(const std::string& batch) const {
-        const auto at = numbers_.find(batch);
-        return at == numbers_.end() ? NO_BATCH : at->second;
-    }
-
     const std::string& batch_id(int batch) const { return batches_.at(batch).id; }
 
     // A flow of `batch` (`NO_BATCH`: none) that holds up `layer` is submitted.
@@ -211,15 +200,19 @@ class PortLoads {
         return std::min(RHO_CAP, early_bytes * 8.0 * 1e9 / bits);
     }
 
-    // The first batch, port by port, that has an early flow for the layer that `wanted` names for the batch,
-    // or with `or_earlier` for an earlier one, which `BLOCKS_NOW` is too. `NO_BATCH` if there is none.
-    int first_early(const Load& load, std::span<const Wanted> wanted, bool or_earlier) const {
+    // The first batch, port by port, with an early flow for the layer that is `layers_ahead` of the one that
+    // the batch is at. 0 is also an earlier layer, and `BLOCKS_NOW`. `NO_BATCH` if there is none.
+    // `layer_of(batch)` is an `std::optional<int>`: a batch without a layer does not count.
+    template <typename LayerOf>
+    int first_early(const Load& load, int layers_ahead, LayerOf layer_of) const {
         for (const Part& part : load) {
+            int batch = NO_BATCH;
+            std::optional<int> at;
             for (const Early& one : ports_[part.port].early) {
-                for (const Wanted& want : wanted) {
-                    const bool fits = or_earlier ? one.layer <= want.layer : one.layer == want.layer;
-                    if (one.batch == want.batch && fits) return one.batch;
-                }
+                if (one.batch != batch) at = layer_of(batch = one.batch);
+                if (!at) continue;
+                const int ahead = one.layer == BLOCKS_NOW ? 0 : std::max(0, one.layer - *at);
+                if (ahead == layers_ahead) return batch;
             }
         }
         return NO_BATCH;

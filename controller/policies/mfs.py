@@ -76,6 +76,8 @@ class Mfs(Policy):
         self._gauge = Gauge(self._queue, rho=options.rho, demand=options.demand, late=options.late)
         self._s3 = SharedDeadlines(options.demand)
         self._s1: dict[str, dict[int, dict[str, ActiveFlow]]] = {}
+        # Per batch, the batches with a smaller RED. An arrival changes it; a departure only frees memory.
+        self._sooner: dict[str, dict[str, ActiveBatch]] = {}
         self.recheck_ns = options.recheck_ns
         self.rho_window_ns = round(options.rho_window_ms * NS_PER_MS)
 
@@ -96,6 +98,10 @@ class Mfs(Policy):
             verdict = self._s3_verdict(now_ns, flow, self._gauge.worst(now_ns, flow, view.ports))
         self._s3.add(flow, verdict.level)
         return verdict
+
+    def on_batch(self, now_ns: int, batch: ActiveBatch, view: View) -> Verdicts:
+        self._sooner.clear()
+        return UNCHANGED
 
     def on_layer(self, now_ns: int, batch: ActiveBatch, view: View) -> Verdicts:
         verdicts = self._review_s1(batch, view)
@@ -119,6 +125,10 @@ class Mfs(Policy):
                 del self._s1[flow.batch.batch.id]
         return UNCHANGED
 
+    def on_departure(self, now_ns: int, batch: ActiveBatch, view: View) -> Verdicts:
+        self._sooner.clear()
+        return UNCHANGED
+
     def wants_ticks(self, view: View) -> bool:
         return bool(view.unpaced if self._options.layer_boundary else view.flows)
 
@@ -139,7 +149,7 @@ class Mfs(Policy):
         if view.exact:
             return Verdict(level, reason, self._arbitration(flow.batch, layers_ahead))
         if self._options.red and level < self._queue.lowest:
-            rival = _earlier_rival(flow, layers_ahead, view)
+            rival = self._earlier_rival(flow, layers_ahead, view)
             if rival is not None:
                 return Verdict(
                     self._queue.lower(level),
@@ -149,6 +159,18 @@ class Mfs(Policy):
 
     def _s2(self, batch: ActiveBatch | None) -> Verdict:
         return Verdict(self._queue.for_rli(0), "S2 blocks compute", self._arbitration(batch, 0))
+
+    def _earlier_rival(self, flow: ActiveFlow, layers_ahead: int, view: View) -> str | None:
+        """A batch with a smaller RED that has an S1 or S2 flow of equal RLI on one of the flow's ports."""
+        batch = flow.batch
+        if batch is None:
+            return None
+        sooner = self._sooner.get(batch.batch.id)
+        if sooner is None:
+            rivals = view.batches.items()
+            sooner = {name: rival for name, rival in rivals if _sooner(rival.red_ns, batch.red_ns)}
+            self._sooner[batch.batch.id] = sooner
+        return view.ports.first_early(flow.flow.load, sooner, layers_ahead) if sooner else None
 
     def _arbitration(self, batch: ActiveBatch | None, layers_ahead: int) -> float:
         """The exact order inside a level: by RLI, then by RED. S3 comes after all of these."""
@@ -222,19 +244,6 @@ def _rli(flow: ActiveFlow) -> int:
 def _target(flow: ActiveFlow) -> int:
     """The layer that needs an S1 flow. A flow that names none is assumed to hold up compute now."""
     return 0 if flow.flow.layer is None else flow.flow.layer
-
-
-def _earlier_rival(flow: ActiveFlow, layers_ahead: int, view: View) -> str | None:
-    """The id of a batch with a smaller RED and an S1 or S2 flow of equal RLI on one of the flow's ports."""
-    if flow.batch is None:
-        return None
-    layers = {
-        batch_id: rival.layer + layers_ahead
-        for batch_id, rival in view.batches.items()
-        if _sooner(rival.red_ns, flow.batch.red_ns)
-    }
-    # S2 and overdue S1 have RLI 0 as well: they block what the rival computes now.
-    return view.ports.first_early(flow.flow.load, layers, layers_ahead == 0) if layers else None
 
 
 def _sooner(red_ns: int | None, than_ns: int | None) -> bool:

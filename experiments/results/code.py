@@ -15,7 +15,7 @@ from testbed.simulation.paths import ENTRY_POINT_GROUP as PATH_CHOICES
 
 _PACKAGES = ("controller", "workers", "testbed", "experiments")
 _ROOT = Path(__file__).parents[2]
-_SOURCES = (".py", ".yaml", ".html", ".css")
+_SOURCES = (".py", ".cpp", ".hpp", ".yaml", ".html", ".css")
 
 
 class CodeVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from experiments.results.code import code_version
 from testbed.record import RunRecord
 
 FABRIC_VERSIONS = ("openflow", "open_vswitch", "torch")
-PACKAGES = ("mfs-testbed", "torch", "ryu", "os-ken", "mininet", "numpy", "numba", "pyarrow", "pyzmq")
+PACKAGES = ("mfs-testbed", "torch", "ryu", "os-ken", "mininet", "numpy", "pyarrow", "pyzmq")
 
 
 def timing(records: Sequence[RunRecord], *, command: str, started: datetime | None) -> dict[str, Any]:

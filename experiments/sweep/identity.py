@@ -13,7 +13,7 @@ from experiments.results.code import code_version, file_digests
 from experiments.scenario.files import files_of
 from experiments.sweep.plan import Cell
 
-_PACKAGES = ("numpy", "numba", "msgspec")
+_PACKAGES = ("numpy", "msgspec")
 """Packages that compute the numbers of a simulated cell. The emulated fabric reports its versions itself."""
 
 

@@ -12,20 +12,14 @@ over the accesses that are the last of their block (Bennett and Kruskal, "LRU st
 of Research and Development 19, 1975).
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
 import numpy as np
-import numpy.typing as npt
-from numba import njit
 
 from experiments.results.statistics import FloatArray, percentile
+from experiments.traces import _core
 from experiments.traces.columns import Columns, Longs
 
 TOP_PREFIXES = 5
-_NONE = -1
-_SEVERAL = -2
 
 
 class DistanceQuantiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +68,7 @@ class HitCurve(msgspec.Struct, frozen=True, kw_only=True):
 
 def reuse_of(columns: Columns) -> tuple[Reuse, HitCurve]:
     prefixes = _Prefixes(columns)
-    distances, since, hit = _distances(columns.blocks, columns.starts, prefixes.distinct)
+    distances, since, hit = _core.distances(columns.blocks, columns.starts, prefixes.distinct)
     reused = distances[hit]
     reusing = np.append(0, np.cumsum(hit))[columns.starts]
     tokens = int(columns.prompt_tokens.sum())
@@ -132,14 +126,14 @@ class _Prefixes:
         inside = np.arange(len(columns.blocks)) - np.repeat(columns.starts[:-1], lengths)
         self._depth = np.zeros(self.distinct, dtype=np.int64)
         self._depth[columns.blocks] = inside + 1
-        before = np.full(self.distinct, _NONE, dtype=np.int64)  # the block that each block follows
+        before = np.full(self.distinct, _core.NO_END, dtype=np.int64)  # the block that each block follows
         followers = np.flatnonzero(inside > 0)
         before[columns.blocks[followers]] = columns.blocks[followers - 1]
         self._longest = np.ones(self.distinct, dtype=np.bool_)
-        self._longest[before[(before != _NONE) & (self._uses == self._uses[before])]] = False
+        self._longest[before[(before != _core.NO_END) & (self._uses == self._uses[before])]] = False
         shared = np.flatnonzero(self._uses > 1)
         deepest_first = shared[np.argsort(-self._depth[shared], kind="stable")]
-        ends = _ends(before, deepest_first)
+        ends = _core.ends(before, deepest_first)
         # The deepest shared block of each prompt that has any. All blocks before it are shared too.
         reached = np.append(0, np.cumsum(self._uses[columns.blocks] > 1))[columns.starts]
         counts = np.diff(reached)
@@ -155,75 +149,3 @@ class _Prefixes:
             Prefix(tokens=int(self._depth[block]) * self._block_tokens, requests=int(self._uses[block]))
             for block in candidates[order]
         )
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no place to cache the compiled code: compile in every process
-        return njit(nogil=True)(function)
-
-
-@_compiled
-def _ends(before: Longs, deepest_first: Longs) -> Longs:
-    """Return the end of the shared prefixes that continue each shared block: the block itself if there are
-    none, -2 if they have several ends. `before` is the block that each block follows."""
-    ends = np.full(len(before), _NONE, dtype=np.int64)
-    for block in deepest_first:
-        if ends[block] == _NONE:
-            ends[block] = block
-        above = before[block]
-        if above != _NONE:
-            ends[above] = ends[block] if ends[above] == _NONE else _SEVERAL
-    return ends
-
-
-@_compiled
-def _distances(blocks: Longs, starts: Longs, distinct: int) -> tuple[Longs, Longs, npt.NDArray[np.bool_]]:
-    """Return for each access its stack distance in blocks, the number of requests since the last use, and
-    whether it is a reuse: whether the block and all before it in the prompt had been used."""
-    size = len(blocks)
-    distances = np.zeros(size, dtype=np.int64)
-    since = np.zeros(size, dtype=np.int64)
-    hit = np.zeros(size, dtype=np.bool_)
-    last_place = np.full(distinct, -1, dtype=np.int64)  # in the order of all uses
-    last_request = np.full(distinct, -1, dtype=np.int64)
-    tree = np.zeros(size + 1, dtype=np.int64)  # marks the places that are the last use of their block
-    marked = 0
-    place = 0
-    for request in range(len(starts) - 1):
-        held = True
-        farthest = 0
-        for i in range(starts[request], starts[request + 1]):
-            block = blocks[i]
-            last = last_place[block]
-            held = held and last >= 0
-            if not held:
-                break
-            until = 0  # marks at places up to `last`
-            node = last + 1
-            while node > 0:
-                until += tree[node]
-                node -= node & -node
-            farthest = max(farthest, marked - until)
-            distances[i] = farthest
-            since[i] = request - last_request[block]
-            hit[i] = True
-        for i in range(starts[request + 1] - 1, starts[request] - 1, -1):
-            block = blocks[i]
-            last = last_place[block]
-            if last >= 0:
-                node = last + 1
-                while node <= size:
-                    tree[node] -= 1
-                    node += node & -node
-                marked -= 1
-            node = place + 1
-            while node <= size:
-                tree[node] += 1
-                node += node & -node
-            marked += 1
-            last_place[block] = place
-            last_request[block] = request
-            place += 1
-    return distances, since, hit

@@ -8,10 +8,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from controller._core import SOURCES
+from controller.compiled import digest_of
 from testbed.emulation import ovs
 from testbed.fabric import Requirement
 
 _APT = "apt-get install -y --no-install-recommends"
+_ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
@@ -19,6 +22,7 @@ def requirements() -> tuple[Requirement, ...]:
     """Return the requirements. They are looked up once per process, because that runs several programs."""
     return (
         _linux(),
+        _compiled_core(),
         _root(),
         _program("ovs-vswitchd", "Open vSwitch", f"{_APT} openvswitch-switch", detail=ovs.version()),
         _schema(),
@@ -43,6 +47,16 @@ def requirements() -> tuple[Requirement, ...]:
 def _linux() -> Requirement:
     ok = platform.system() == "Linux"
     return Requirement(name="Linux", ok=ok, detail=f"{platform.system()} {platform.release()}")
+
+
+def _compiled_core() -> Requirement:
+    ok = digest_of(_ROOT, ["controller/core"]) == SOURCES
+    return Requirement(
+        name="compiled core",
+        ok=ok,
+        detail="built from the sources here" if ok else "built from other sources than those here",
+        fix="" if ok else "make setup",
+    )
 
 
 def _root() -> Requirement:

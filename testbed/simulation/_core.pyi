@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+SOURCES: str
+"""What `controller.compiled.digest_of` said of the C++ files when this was built."""
+
 LEVELS: int
 
 class Links:

@@ -5,6 +5,7 @@
 #include "testbed/simulation/core/links.hpp"
 
 NB_MODULE(_core, module) {
+    module.attr("SOURCES") = SOURCES;
     module.attr("LEVELS") = mfs::LEVELS;
     mfs::bind_links(module);
     mfs::bind_core(module);

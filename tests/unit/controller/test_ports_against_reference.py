@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.flow import Flow, Stage
+from controller.flow import Batch, Flow, Stage
 from controller.ports import BLOCKS_NOW, RHO_CAP, PortLoads
 from controller.urgency import mlu
+from controller.view import ActiveBatch
 
 BPS = {"a": 400_000_000_000, "b": 25_000_000_001, "c": 8}
 WINDOW_NS = 1_000_003
@@ -196,35 +197,28 @@ def test_the_highest_mlu_is_that_of_the_first_port_on_which_it_is_highest(
 @given(
     st.lists(st.tuples(few, few, loads), max_size=8),
     loads,
-    st.dictionaries(few.map(lambda batch: f"b{batch}"), st.integers(0, 4)),
-    st.booleans(),
+    st.dictionaries(few.map(lambda batch: f"b{batch}"), few),
+    few,
 )
-def test_the_first_early_batch_is_found_port_by_port(
-    early: list[tuple[int, int, dict[str, int]]],
-    path: dict[str, int],
-    wanted: dict[str, int],
-    or_earlier: bool,
+def test_the_first_batch_with_an_early_flow_of_an_rli_is_found_port_by_port(
+    early: list[tuple[int, int, dict[str, int]]], path: dict[str, int], at: dict[str, int], ahead: int
 ) -> None:
+    """S1 of layer 1 and up, and S2 instead of layer 0."""
     compiled = PortLoads(BPS, rho_window_ns=WINDOW_NS)
     for number, (batch, layer, load) in enumerate(early):
+        stage = Stage.KV_REUSE if layer else Stage.COLLECTIVE
         compiled.submitted(
-            Flow(
-                id=f"f{number}",
-                stage=Stage.KV_REUSE if layer else Stage.COLLECTIVE,
-                size_bytes=1,
-                batch=f"b{batch}",
-                layer=layer,
-                load=load,
-            )
+            Flow(id=f"f{number}", stage=stage, size_bytes=1, batch=f"b{batch}", layer=layer, load=load)
         )
     fitting = (
         batch
         for port in path
         for batch, layers in compiled.early_layers(port).items()
         for layer in layers
-        if batch in wanted and (layer == wanted[batch] or (or_earlier and layer < wanted[batch]))
+        if batch in at and ahead == (0 if layer == BLOCKS_NOW else max(0, layer - at[batch]))
     )
-    assert compiled.first_early(path, wanted, or_earlier) == next(fitting, None)
+    batches = {name: ActiveBatch(Batch(id=name, layers=4, requests=()), layer) for name, layer in at.items()}
+    assert compiled.first_early(path, batches, ahead) == next(fitting, None)
 
 
 def test_products_beyond_64_bits_are_exact() -> None:

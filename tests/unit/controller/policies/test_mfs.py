@@ -110,6 +110,26 @@ def test_red_decides_nothing_but_a_tie(
     assert world.submit("second", S1, **second)[0] is level  # type: ignore[arg-type]
 
 
+def test_a_batch_that_arrives_later_can_have_the_smaller_red() -> None:
+    """`a` met no rival at its first fetch. Then `c` comes with a RED of 50 ms, and holds up compute there."""
+    world = World("mfs")
+    assert world.submit("f", S1, batch="a") == (Level.P2, "RLI 0")
+    world.core.batch_started(0, Batch(id="c", layers=8, requests=due(50 * MS)))
+    world.submit("share", S2, batch="c")
+    level, reason = world.submit("g", S1, batch="a")
+    assert (level, reason) == (Level.P3, "RLI 0, one level lower: the RED of batch c is smaller")
+
+
+def test_a_rival_counts_by_the_layer_that_it_has_come_to() -> None:
+    """A fetch of `b` is 2 layers ahead. That of `a`, for layer 3, is as far ahead once `a` is at layer 1."""
+    world = World("mfs")
+    world.submit("rival", S1, batch="a", layer=3)
+    assert world.submit("f", S1, batch="b", layer=2) == (Level.P4, "RLI 2")
+    world.core.layer_advanced(0, "a", 1)
+    level, reason = world.submit("g", S1, batch="b", layer=2)
+    assert (level, reason) == (Level.P5, "RLI 2, one level lower: the RED of batch a is smaller")
+
+
 def test_a_collective_never_gives_way_to_a_smaller_red() -> None:
     world = World("mfs")
     world.submit("a", S2)

@@ -12,7 +12,12 @@ from experiments.scenario.reading import load_scenario, override
 
 
 def tree(root: Path) -> Path:
-    for name, text in (("controller/a.py", "A = 1\n"), ("experiments/scenarios/s.yaml", "name: s\n")):
+    files = {
+        "controller/a.py": "A = 1\n",
+        "controller/core/a.hpp": "",
+        "experiments/scenarios/s.yaml": "name: s\n",
+    }
+    for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
@@ -33,7 +38,7 @@ def test_the_source_digest_is_of_names_and_contents(tmp_path: Path) -> None:
     assert source_digest(one) != source_digest(other)
 
 
-@pytest.mark.parametrize("name", ["controller/a.py", "experiments/scenarios/s.yaml"])
+@pytest.mark.parametrize("name", ["controller/a.py", "controller/core/a.hpp", "experiments/scenarios/s.yaml"])
 def test_any_change_of_a_source_file_changes_it(tmp_path: Path, name: str) -> None:
     before = source_digest(tree(tmp_path))
     (tmp_path / name).write_text("changed: 1\n")

@@ -99,15 +99,15 @@ nb::dict NamedPortLoads::early_layers(nb::handle port) const {
     return batches;
 }
 
-nb::object NamedPortLoads::first_early(nb::handle load, nb::dict layers, bool or_earlier) {
-    std::vector<Wanted> wanted;
-    for (const auto& [batch, layer] : layers) {
-        const int number = batch_number(nb::cast<std::string>(batch));
-        if (number != NO_BATCH) wanted.push_back({number, static_cast<int>(number_from(layer))});
-    }
-    if (wanted.empty()) return nb::none();
-    const int found = PortLoads::first_early(parsed(load), wanted, or_earlier);
-    return found == NO_BATCH ? nb::none() : nb::cast(batch_id(found));
+nb::object NamedPortLoads::first_early(nb::handle load, nb::dict batches, int layers_ahead) {
+    const auto layer_of = [&](int batch) -> std::optional<int> {
+        PyObject* const found = PyDict_GetItemWithError(batches.ptr(), nb::cast(batch_id(batch)).ptr());
+        if (found != nullptr) return static_cast<int>(get_number(found, names().layer));
+        if (PyErr_Occurred()) throw nb::python_error();
+        return std::nullopt;
+    };
+    const int first = PortLoads::first_early(parsed(load), layers_ahead, layer_of);
+    return first == NO_BATCH ? nb::none() : nb::cast(batch_id(first));
 }
 
 nb::tuple NamedPortLoads::highest_mlu(Ns now, nb::handle flow, std::optional<double> rho,
