@@ -150,7 +150,10 @@ class SpanRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fal
 
 
 class LinkSample(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """Counters of one port at one moment, per level: wire bytes sent so far, backlog now, drops so far."""
+    """Counters of one port at one moment, per level: wire bytes sent so far, backlog now, drops so far.
+
+    A port may lack samples that others have. Between two of its own, its counters are on a straight line.
+    """
 
     time_ns: int
     port: str
@@ -219,7 +222,8 @@ FASTER_THAN_LINE = "faster_than_line"
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a job leaves behind. `permit_latency_ms` holds wall milliseconds.
 
-    The sequences of rows may not fit into memory (`testbed.columns`): iterate over them, do not copy them.
+    The sequences of rows may not fit into memory: iterate over them, or read them in columns
+    (`testbed.columns.batches_of`), and do not copy them.
 
     Readers may rely on this order. The decisions of one flow are in order of time. The shares of a batch's
     collectives all come before those of the unit's next batch, and so do the spans in which a rank waits

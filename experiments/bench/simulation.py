@@ -10,6 +10,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import msgspec
@@ -20,12 +22,16 @@ from rich.text import Text
 from controller.units import NS_PER_S
 from experiments.bench.simulation_cases import CASES, GROWTH, Case
 from experiments.resolve.jobs import resolve
+from experiments.results.readable_numbers import NOTHING
+from experiments.results.writing import write_run
 from experiments.scenario.reading import load_scenario, override
+from testbed.job import Job
+from testbed.record import RunRecord
 from testbed.simulation.run import SimulatedRun
 from workers.spans import SpanKind
 
 DEFAULT_POLICIES: Final = ("fair", "mfs")
-COLUMNS: Final = 120
+COLUMNS: Final = 140
 """Width of the table of results on a terminal, in characters."""
 KIB: Final = 1024
 MIB: Final = 1024**2
@@ -38,6 +44,7 @@ class MeasuredRun(msgspec.Struct, frozen=True, kw_only=True):
     its agenda, and ends of messages. `moving` is how many messages were in flight at once, on average over
     simulated time; `shared_anew` is the mean number of messages whose rates a change recomputed.
     `cpu_s` is processor time, `wall_s` wall time; `peak_bytes` is the peak memory of the whole process.
+    `rest_s` is the processor time of writing the results and the report afterwards.
     """
 
     case: str
@@ -53,6 +60,7 @@ class MeasuredRun(msgspec.Struct, frozen=True, kw_only=True):
     shared_anew: float
     peak_bytes: int
     faithful: bool
+    rest_s: float | None = None
 
     @property
     def events_per_s(self) -> float:
@@ -93,6 +101,7 @@ def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ())
     wall_s, cpu_s = time.perf_counter() - begun, time.process_time() - begun_cpu
     computed = sum(span.kind == SpanKind.COMPUTE for span in record.spans)
     facts = {name: float(value) for name, value in record.facts.items()}
+    peak_bytes = _peak_bytes()
     return MeasuredRun(
         case=case.name,
         policy=policy,
@@ -105,9 +114,32 @@ def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ())
         requests=len(record.requests),
         moving=facts["moving"],
         shared_anew=facts["worked_out"] / max(1.0, facts["settlings"]),
-        peak_bytes=_peak_bytes(),
+        peak_bytes=peak_bytes,
         faithful=record.fidelity.faithful,
+        rest_s=_rest_s(record, job),
     )
+
+
+def _rest_s(record: RunRecord, job: Job) -> float:
+    """Write the results of a run and their report, and return the processor time that it took."""
+    from experiments.report.run_report import write_report  # loads matplotlib, which is not what is measured
+
+    with TemporaryDirectory() as name:
+        out = Path(name)
+        begun = time.process_time()
+        write_run(
+            out,
+            scenario=job.scenario,
+            fabric=record.fabric,
+            seed=job.seed,
+            scale=job.scale,
+            resolved_yaml="",
+            notes=[],
+            records=[record],
+            placement_text=[],
+        )
+        write_report([out], out / "report.html")
+        return time.process_time() - begun
 
 
 def render(measured: Sequence[MeasuredRun]) -> RenderableType:
@@ -117,6 +149,7 @@ def render(measured: Sequence[MeasuredRun]) -> RenderableType:
         "policy",
         "wall",
         "CPU",
+        "rest",
         "simulated",
         "tasks",
         "events/s",
@@ -135,6 +168,7 @@ def render(measured: Sequence[MeasuredRun]) -> RenderableType:
             one.policy,
             f"{one.wall_s:.1f} s",
             f"{one.cpu_s:.1f} s",
+            NOTHING if one.rest_s is None else f"{one.rest_s:.1f} s",
             f"{one.simulated_s:.2f} s",
             f"{one.tasks:,}",
             f"{one.events_per_s:,.0f}",

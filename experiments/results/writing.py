@@ -52,8 +52,9 @@ def write_run(
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
     finished.
 
-    Rows are iterated and never collected, because a record may be larger than memory. Raises `ValueError`
-    for two records of one policy, and `OSError` if the disk is full or the directory cannot be written.
+    Rows are read block by block and never collected, because a record may be larger than memory. Raises
+    `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
+    written.
     """
     policies = [record.policy for record in records]
     if len(set(policies)) != len(policies):

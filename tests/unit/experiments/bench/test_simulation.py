@@ -48,6 +48,8 @@ def test_one_run_counts_messages_and_compute_steps() -> None:
     assert one.faithful
     assert one.wall_s > 0
     assert one.peak_bytes > 10**7
+    assert one.rest_s is not None
+    assert one.rest_s > 0
 
 
 def test_a_measurement_runs_each_case_under_each_policy_in_order() -> None:
