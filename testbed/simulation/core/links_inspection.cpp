@@ -1,5 +1,7 @@
 // Questions about the streams and ports of `Links`.
 #include <algorithm>
+#include <ranges>
+#include <vector>
 
 #include "testbed/simulation/core/links.hpp"
 
@@ -11,7 +13,7 @@ double Links::left_bytes(int stream, Ns now) const {
 }
 
 void Links::sent_bytes(Ns now, double* out) {
-    for (const int stream : heap_) bring_up_to(now, streams_[stream]);
+    for (const End& end : heap_) bring_up_to(now, streams_[end.stream]);
     for (const Port& port : ports_) out = std::copy_n(port.sent, LEVELS, out);
 }
 
@@ -22,9 +24,9 @@ double Links::busy_ns(Ns now, int port) {
     }
     const Port& asked = ports_[port];
     double total = 0.0;
-    for (const int head : asked.first_hop) {
-        for (int hop = head; hop != NONE; hop = hops_[hop].following) {
-            total += hops_[hop].weight * left_bytes(hops_[hop].stream, now);
+    for (const std::vector<Guest>& guests : asked.guests) {
+        for (const auto& [stream, hop] : std::views::reverse(guests)) {
+            total += hops_[hop].weight * left_bytes(stream, now);
         }
     }
     return total / asked.capacity;
@@ -34,9 +36,9 @@ double Links::fullest_now() const {
     double most = 0.0;
     for (const Port& port : ports_) {
         double used = 0.0;
-        for (const int head : port.first_hop) {
-            for (int hop = head; hop != NONE; hop = hops_[hop].following) {
-                used += hops_[hop].weight * streams_[hops_[hop].stream].rate;
+        for (const std::vector<Guest>& guests : port.guests) {
+            for (const auto& [stream, hop] : std::views::reverse(guests)) {
+                used += hops_[hop].weight * streams_[stream].rate;
             }
         }
         most = std::max(most, used / port.capacity);
@@ -61,8 +63,8 @@ bool Links::is_bottleneck(const Port& port, const Stream& stream, double toleran
     double used = 0.0;
     double fastest = 0.0;
     for (int level = 0; level <= stream.level; ++level) {
-        for (int hop = port.first_hop[level]; hop != NONE; hop = hops_[hop].following) {
-            const Stream& other = streams_[hops_[hop].stream];
+        for (const auto& [number, hop] : std::views::reverse(port.guests[level])) {
+            const Stream& other = streams_[number];
             const bool same = level == stream.level;
             if (same && other.order > stream.order) continue;
             used += hops_[hop].weight * other.rate;
