@@ -158,6 +158,12 @@ def test_no_module_is_too_long_but_those_that_have_a_reason(house: House) -> Non
     assert sorted(house.long()) == sorted(LONGER)
 
 
+def test_no_file_of_c_plus_plus_is_too_long() -> None:
+    files = [path for floor in FLOORS for path in (ROOT / floor).rglob("*.[ch]pp")]
+    assert ROOT / "testbed/simulation/core/links.hpp" in files
+    assert [path for path in files if len(path.read_text().splitlines()) > MOST_LINES] == []
+
+
 # --- the finder itself ------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 // Streams on ports: their rows, their lists, and when they end. `sharing.cpp` works out the rates.
 //
-// Each port has a doubly linked list of hops for each level, and the ends of streams are in a binary heap. So
-// the cost of an event depends on what it touches, not on how many streams there are.
+// Each port has a list of streams for each level, and the ends of streams are in a binary heap. So the cost of an
+// event depends on what it touches, not on how many streams there are.
 #include "testbed/simulation/core/links.hpp"
 
 #include <algorithm>
@@ -33,7 +33,6 @@ Links::Links(std::vector<double> capacity, double guarantee) : guarantee_(guaran
         Port& port = ports_.emplace_back();
         port.capacity = rate;
         port.dirty = LEVELS;
-        std::fill_n(port.first_hop, LEVELS, NONE);
     }
 }
 
@@ -59,8 +58,7 @@ int Links::add(const int* ports, int count, double size, Place place, double cap
     }
     Stream& stream = streams_[number];
     stream.left = size;
-    stream.wanted = place;
-    stream.wanted_cap = cap;
+    wanted_[number] = {place, cap};
     for (int i = 0; i < count; ++i) {
         Hop& hop = hops_[stream.first_hop + i];
         hop.port = ports[i];
@@ -73,21 +71,22 @@ int Links::add(const int* ports, int count, double size, Place place, double cap
 
 int Links::new_row(int hops) {
     const int number = rows();
+    seen_.push_back(0);
+    serial_.push_back(0);
+    wanted_.emplace_back();
     Stream& stream = streams_.emplace_back();
     stream.first_hop = static_cast<int>(hops_.size());
     stream.hops = hops;
     stream.level = NONE;
     hops_.resize(hops_.size() + hops);
-    for (int hop = stream.first_hop; hop < stream.first_hop + hops; ++hop) hops_[hop].stream = number;
     return number;
 }
 
 void Links::move(int stream, Place place, double cap) {
-    Stream& standing = streams_[stream];
-    if (standing.wanted == place && standing.wanted_cap == cap) return;
+    const Wanted wanted{place, cap};
+    if (wanted_[stream] == wanted) return;
     check_level(place.level);
-    standing.wanted = place;
-    standing.wanted_cap = cap;
+    wanted_[stream] = wanted;
     moved_.push_back({stream, place, cap});
 }
 
@@ -105,9 +104,9 @@ void Links::enter(Ns now, const Change& added) {
     stream.level = added.place.level;
     stream.order = added.place.order;
     stream.cap = added.cap;
-    stream.serial = serial_++;
+    serial_[added.stream] = begun_++;
     stream.heap_place = NONE;
-    link(stream);
+    enter_ports(added.stream);
     touch(stream, stream.level);
 }
 
@@ -115,11 +114,11 @@ void Links::shift(Ns now, const Change& moved) {
     Stream& stream = streams_[moved.stream];
     bring_up_to(now, stream);
     touch(stream, stream.level);
-    unlink(stream);
+    leave_ports(moved.stream);
     stream.level = moved.place.level;
     stream.order = moved.place.order;
     stream.cap = moved.cap;
-    link(stream);
+    enter_ports(moved.stream);
     touch(stream, stream.level);
 }
 
@@ -127,8 +126,8 @@ void Links::take_finished(Ns now, std::vector<int>& out) {
     if (now < next_ns_) return;
     changed_ = true;
     const std::size_t begin = out.size();
-    while (!heap_.empty() && streams_[heap_[0]].end <= now) {
-        const int number = heap_[0];
+    while (!heap_.empty() && heap_[0].end <= now) {
+        const int number = heap_[0].stream;
         Stream& stream = streams_[number];
         forget_end(number);
         for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
@@ -136,14 +135,12 @@ void Links::take_finished(Ns now, std::vector<int>& out) {
         }
         stream.left = 0.0;
         stream.rate = 0.0;
-        unlink(stream);
+        leave_ports(number);
         touch(stream, stream.level);
         stream.level = NONE;
         out.push_back(number);
     }
-    std::sort(out.begin() + begin, out.end(), [this](int a, int b) {
-        return streams_[a].serial < streams_[b].serial;
-    });
+    std::sort(out.begin() + begin, out.end(), [this](int a, int b) { return serial_[a] < serial_[b]; });
     for (std::size_t i = begin; i < out.size(); ++i) free_[streams_[out[i]].hops].push_back(out[i]);
     active_ -= static_cast<int>(out.size() - begin);
     // Their numbers may be given to others before `settle`, which a move that came too late must not reach.
@@ -155,31 +152,24 @@ void Links::settle(Ns now) {
     changed_ = false;
     take_in(now);
     work_out(now);
-    next_ns_ = heap_.empty() ? NEVER : streams_[heap_[0]].end;
+    next_ns_ = heap_.empty() ? NEVER : heap_[0].end;
 }
 
-// --- lists --------------------------------------------------------------------------------------------------
+// --- ports --------------------------------------------------------------------------------------------------
 
-void Links::link(const Stream& stream) {
-    for (int number = stream.first_hop; number < stream.first_hop + stream.hops; ++number) {
-        Hop& hop = hops_[number];
-        int& head = ports_[hop.port].first_hop[stream.level];
-        hop.following = head;
-        hop.previous = NONE;
-        if (head != NONE) hops_[head].previous = number;
-        head = number;
+void Links::enter_ports(int number) {
+    const Stream& stream = streams_[number];
+    for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
+        ports_[hops_[hop].port].guests[stream.level].push_back({number, hop});
     }
 }
 
-void Links::unlink(const Stream& stream) {
-    for (int number = stream.first_hop; number < stream.first_hop + stream.hops; ++number) {
-        const Hop& hop = hops_[number];
-        if (hop.previous == NONE) {
-            ports_[hop.port].first_hop[stream.level] = hop.following;
-        } else {
-            hops_[hop.previous].following = hop.following;
-        }
-        if (hop.following != NONE) hops_[hop.following].previous = hop.previous;
+// The others keep their order. `settle` walks over all of them next, so to look for one costs little.
+void Links::leave_ports(int number) {
+    const Stream& stream = streams_[number];
+    for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
+        std::vector<Guest>& guests = ports_[hops_[hop].port].guests[stream.level];
+        guests.erase(std::ranges::find(guests, hop, &Guest::hop));
     }
 }
 
@@ -206,51 +196,45 @@ void Links::bring_up_to(Ns now, Stream& stream) {
 
 // --- ends ---------------------------------------------------------------------------------------------------
 
-bool Links::sooner(int a, int b) const {
-    const Stream& first = streams_[a];
-    const Stream& second = streams_[b];
-    return first.end != second.end ? first.end < second.end : first.serial < second.serial;
-}
-
 void Links::rise(int place) {
-    const int stream = heap_[place];
+    const End end = heap_[place];
     while (place > 0) {
         const int above = (place - 1) / 2;
-        if (!sooner(stream, heap_[above])) break;
+        if (!(end < heap_[above])) break;
         heap_[place] = heap_[above];
-        streams_[heap_[place]].heap_place = place;
+        streams_[heap_[place].stream].heap_place = place;
         place = above;
     }
-    heap_[place] = stream;
-    streams_[stream].heap_place = place;
+    heap_[place] = end;
+    streams_[end.stream].heap_place = place;
 }
 
 void Links::sink(int place) {
-    const int stream = heap_[place];
+    const End end = heap_[place];
     const int size = static_cast<int>(heap_.size());
     while (true) {
         int below = 2 * place + 1;
         if (below >= size) break;
-        if (below + 1 < size && sooner(heap_[below + 1], heap_[below])) ++below;
-        if (!sooner(heap_[below], stream)) break;
+        if (below + 1 < size && heap_[below + 1] < heap_[below]) ++below;
+        if (!(heap_[below] < end)) break;
         heap_[place] = heap_[below];
-        streams_[heap_[place]].heap_place = place;
+        streams_[heap_[place].stream].heap_place = place;
         place = below;
     }
-    heap_[place] = stream;
-    streams_[stream].heap_place = place;
+    heap_[place] = end;
+    streams_[end.stream].heap_place = place;
 }
 
 void Links::forget_end(int stream) {
     const int place = streams_[stream].heap_place;
     if (place == NONE) return;
     streams_[stream].heap_place = NONE;
-    const int moved = heap_.back();
+    const End last = heap_.back();
     heap_.pop_back();
-    if (moved == stream) return;
-    heap_[place] = moved;
+    if (last.stream == stream) return;
+    heap_[place] = last;
     rise(place);
-    sink(streams_[moved].heap_place);
+    sink(streams_[last.stream].heap_place);
 }
 
 void Links::foresee(Ns now, int number) {
@@ -258,14 +242,15 @@ void Links::foresee(Ns now, int number) {
     // Written so that a rate that is not a number, which would be a mistake of ours, never ends either.
     const double takes_ns = stream.rate > 0.0 ? stream.left / stream.rate - SLACK_NS : 2 * FOREVER_NS;
     if (!(takes_ns <= FOREVER_NS)) {
-        stream.end = NEVER;
         forget_end(number);
         return;
     }
-    stream.end = now + std::max<Ns>(0, rounded_up(takes_ns));
+    const End end{now + std::max<Ns>(0, rounded_up(takes_ns)), serial_[number], number};
     if (stream.heap_place == NONE) {
         stream.heap_place = static_cast<int>(heap_.size());
-        heap_.push_back(number);
+        heap_.push_back(end);
+    } else {
+        heap_[stream.heap_place] = end;
     }
     rise(stream.heap_place);
     sink(stream.heap_place);

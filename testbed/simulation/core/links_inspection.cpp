@@ -1,5 +1,6 @@
 // Questions about the streams and ports of `Links`.
 #include <algorithm>
+#include <ranges>
 #include <vector>
 
 #include "testbed/simulation/core/links.hpp"
@@ -12,7 +13,7 @@ double Links::left_bytes(int stream, Ns now) const {
 }
 
 void Links::sent_bytes(Ns now, double* out) {
-    for (const int stream : heap_) bring_up_to(now, streams_[stream]);
+    for (const End& end : heap_) bring_up_to(now, streams_[end.stream]);
     for (const Port& port : ports_) out = std::copy_n(port.sent, LEVELS, out);
 }
 
@@ -23,9 +24,9 @@ double Links::busy_ns(Ns now, int port) {
     }
     const Port& asked = ports_[port];
     double total = 0.0;
-    for (const int head : asked.first_hop) {
-        for (int hop = head; hop != NONE; hop = hops_[hop].following) {
-            total += hops_[hop].weight * left_bytes(hops_[hop].stream, now);
+    for (const std::vector<Guest>& guests : asked.guests) {
+        for (const auto& [stream, hop] : std::views::reverse(guests)) {
+            total += hops_[hop].weight * left_bytes(stream, now);
         }
     }
     return total / asked.capacity;
@@ -35,9 +36,9 @@ double Links::fullest_now() const {
     double most = 0.0;
     for (const Port& port : ports_) {
         double used = 0.0;
-        for (const int head : port.first_hop) {
-            for (int hop = head; hop != NONE; hop = hops_[hop].following) {
-                used += hops_[hop].weight * streams_[hops_[hop].stream].rate;
+        for (const std::vector<Guest>& guests : port.guests) {
+            for (const auto& [stream, hop] : std::views::reverse(guests)) {
+                used += hops_[hop].weight * streams_[stream].rate;
             }
         }
         most = std::max(most, used / port.capacity);
@@ -49,49 +50,36 @@ double Links::fullest_now() const {
 // smaller places, on which no stream of the same place is faster (Bertsekas and Gallager, Data Networks, 6.5.2).
 // This is worked out from the lists of streams, not from what the sharing algorithm keeps.
 int Links::held_back(double tolerance) const {
-    std::vector<char> held(streams_.size(), 0);
-    int count = 0;
-    for (std::size_t i = 0; i < streams_.size(); ++i) {
-        const Stream& stream = streams_[i];
-        held[i] = stream.level != NONE && stream.rate < stream.cap * (1 - tolerance);
-        count += held[i];
+    std::vector<char> held;
+    for (const Stream& stream : streams_) {
+        held.push_back(stream.level != NONE && stream.rate < stream.cap * (1 - tolerance));
     }
-    std::vector<int> on_port;
+    std::vector<Guest> guests;
+    const auto before = [&](const Guest& a, const Guest& b) {
+        return streams_[a.stream].order < streams_[b.stream].order;
+    };
     for (const Port& port : ports_) {
-        on_port.clear();
-        for (const int head : port.first_hop) {
-            for (int hop = head; hop != NONE; hop = hops_[hop].following) on_port.push_back(hop);
-        }
-        const auto place = [&](int hop) {
-            const Stream& stream = streams_[hops_[hop].stream];
-            return Place{stream.level, stream.order};
-        };
-        const auto before = [&](int a, int b) {
-            const Place one = place(a), other = place(b);
-            return one.level != other.level ? one.level < other.level : one.order < other.order;
-        };
-        std::sort(on_port.begin(), on_port.end(), before);
         double used = 0.0;
-        for (auto first = on_port.begin(); first != on_port.end();) {
-            const auto last = std::upper_bound(first, on_port.end(), *first, before);
-            double fastest = 0.0;
-            for (auto hop = first; hop != last; ++hop) {
-                const Stream& stream = streams_[hops_[*hop].stream];
-                used += hops_[*hop].weight * stream.rate;
-                fastest = std::max(fastest, stream.rate);
-            }
-            const bool full = used >= port.capacity * (1 - tolerance);
-            for (auto hop = first; full && hop != last; ++hop) {
-                const int stream = hops_[*hop].stream;
-                if (held[stream] && streams_[stream].rate >= fastest * (1 - tolerance) - tolerance * port.capacity) {
-                    held[stream] = 0;
-                    --count;
+        for (const std::vector<Guest>& level : port.guests) {
+            guests = level;
+            std::sort(guests.begin(), guests.end(), before);
+            for (auto first = guests.begin(); first != guests.end();) {
+                const auto last = std::upper_bound(first, guests.end(), *first, before);
+                double fastest = 0.0;
+                for (auto guest = first; guest != last; ++guest) {
+                    used += hops_[guest->hop].weight * streams_[guest->stream].rate;
+                    fastest = std::max(fastest, streams_[guest->stream].rate);
                 }
+                const bool full = used >= port.capacity * (1 - tolerance);
+                const double enough = fastest * (1 - tolerance) - tolerance * port.capacity;
+                for (auto guest = first; full && guest != last; ++guest) {
+                    if (streams_[guest->stream].rate >= enough) held[guest->stream] = 0;
+                }
+                first = last;
             }
-            first = last;
         }
     }
-    return count;
+    return static_cast<int>(std::count(held.begin(), held.end(), 1));
 }
 
 }  // namespace mfs

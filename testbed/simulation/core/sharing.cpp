@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <ranges>
 #include <stdexcept>
 
 #include "testbed/simulation/core/links.hpp"
@@ -75,7 +76,7 @@ bool Links::spread(int level) {
     for (const int number : dirty_) {
         Port& port = ports_[number];
         if (port.dirty > level) continue;
-        if (port.first_hop[level] == NONE) {
+        if (port.guests[level].empty()) {
             port.used[level] = 0.0;
         } else {
             port.seen = epoch_;
@@ -83,15 +84,18 @@ bool Links::spread(int level) {
         }
     }
     bool ordered = false;
+    double order = 0.0;
     for (std::size_t done = 0; done < queue_.size(); ++done) {
         Port& port = ports_[queue_[done]];
         open_port(port, level);
-        for (int hop = port.first_hop[level]; hop != NONE; hop = hops_[hop].following) {
-            Stream& stream = streams_[hops_[hop].stream];
-            if (stream.seen == epoch_) continue;
-            stream.seen = epoch_;
-            affected_.push_back(hops_[hop].stream);
-            if (stream.order != streams_[affected_[0]].order) ordered = true;
+        for (const Guest& guest : std::views::reverse(port.guests[level])) {
+            const int number = guest.stream;
+            if (seen_[number] == epoch_) continue;
+            seen_[number] = epoch_;
+            const Stream& stream = streams_[number];
+            if (affected_.empty()) order = stream.order;
+            affected_.push_back(number);
+            if (stream.order != order) ordered = true;
             for (int other = stream.first_hop; other < stream.first_hop + stream.hops; ++other) {
                 Port& reached = ports_[hops_[other].port];
                 if (reached.seen != epoch_) {
@@ -110,7 +114,7 @@ void Links::open_port(Port& port, int level) const {
     for (int above = 0; above < level; ++above) spare -= port.used[above];
     if (guarantee_ > 0.0) {
         for (int below = level + 1; below < LEVELS; ++below) {
-            if (port.first_hop[below] != NONE) spare -= guarantee_ * port.capacity;
+            if (!port.guests[below].empty()) spare -= guarantee_ * port.capacity;
         }
     }
     port.spare = spare;
@@ -166,8 +170,9 @@ void Links::share(const int* begin, const int* end, int level) {
             settle_stream(stream, stream.cap);
             continue;
         }
-        for (int hop = port.first_hop[level]; hop != NONE && port.waiting > 0; hop = hops_[hop].following) {
-            Stream& stream = streams_[hops_[hop].stream];
+        for (const Guest& guest : std::views::reverse(port.guests[level])) {
+            if (port.waiting == 0) break;
+            Stream& stream = streams_[guest.stream];
             if (stream.fresh < 0.0) settle_stream(stream, now);
         }
     }
