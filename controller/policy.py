@@ -52,7 +52,8 @@ class Policy(abc.ABC):
 
     `on_tick` is called every `recheck_ns` (None: never) while `wants_ticks` is true. `rho_window_ns` is
     the time constant of `view.ports.rho`. If `reads_ports` is False, `view.ports` keeps no loads, and only
-    the capacities can be read.
+    the capacities can be read. If `reads_progress` is False, `on_progress` may never be called, and the
+    `bytes_left` of a flow may stay at its size until it completes; the loads of ports are right all the same.
     """
 
     name: ClassVar[str]
@@ -60,6 +61,7 @@ class Policy(abc.ABC):
     Options: ClassVar[type] = NoOptions
 
     reads_ports: ClassVar[bool] = True
+    reads_progress: bool = True
     recheck_ns: int | None = None
     rho_window_ns: int = 500_000_000
 
@@ -68,9 +70,12 @@ class Policy(abc.ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # A standing verdict speaks for the hooks of the class that gives it, not for those of a subclass.
-        if "standing" not in vars(cls) and not _HOOKS.isdisjoint(vars(cls)):
-            cls.standing = Policy.standing  # type: ignore[method-assign]
+        # What a class says of its methods does not hold for a subclass that has methods of its own.
+        if any(callable(member) and not name.startswith("__") for name, member in vars(cls).items()):
+            if "standing" not in vars(cls):
+                cls.standing = Policy.standing  # type: ignore[method-assign]
+            if "reads_progress" not in vars(cls):
+                cls.reads_progress = True
 
     def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict | None:
         """The verdict on every flow of `stage` that belongs to `batch`, now and later; None if there is none.
@@ -112,6 +117,3 @@ class Policy(abc.ABC):
     def on_tick(self, now_ns: int, view: View) -> Verdicts:
         """`recheck_ns` has passed since the last tick, or since ticks were first wanted."""
         return UNCHANGED
-
-
-_HOOKS = frozenset(name for name in vars(Policy) if name.startswith("on_")) | {"wants_ticks"}

@@ -21,6 +21,7 @@ _Standing = tuple[Level, float, int | None]
 """What is in force for a flow: level, order and rate in bits/s."""
 
 _LEVELS = frozenset(Level)
+_GIVEN = _LEVELS - {Level.CONTROL}
 
 _PRUNED: _Standing = (Level.SCAVENGER, 0.0, None)
 
@@ -73,6 +74,7 @@ class Scheduler:
         )
         self._now_ns = 0
         self._tick_ns: int | None = None
+        self._counts_bytes = True
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -112,11 +114,28 @@ class Scheduler:
         """The loads of ports; None if the policy reads none."""
         return self._loads if self._policy.reads_ports else None
 
+    def hand_over_bytes(self) -> bool:
+        """Let the caller count the bytes of all flows in `loads` from now on, and report no progress.
+
+        Returns False, and nothing changes, if the policy reads progress, or under request control, which
+        does.
+        """
+        self._counts_bytes = self._policy.reads_progress or self._overload.controls
+        return not self._counts_bytes
+
     def submit(self, now_ns: int, flow: Flow) -> list[Assignment]:
         """`flow` wants to start. Returns its first assignment, and no other.
 
         If an S1 or S2 flow names a batch, that batch must be active. An S3 flow may be submitted after its
         batch has departed, because ranks do not finish at the same time. Only its deadline matters then.
+        """
+        verdict = self.first_verdict(now_ns, flow)
+        return self._told(self._flows[flow.id], before=None, reason=verdict.reason)
+
+    def first_verdict(self, now_ns: int, flow: Flow) -> Verdict:
+        """As `submit`, for a caller that needs no assignment: what is in force for `flow` from now on.
+
+        Without an exact order, the order and the rate in it mean nothing.
         """
         self._advance(now_ns)
         self._check(flow)
@@ -127,18 +146,20 @@ class Scheduler:
         self._flows[flow.id] = active
         if batch is not None:
             batch.flows[flow.id] = active
-        if active.unpaced:
+        if batch is None or batch.compute_over:
             self._unpaced[flow.id] = active
-        self._loads.submitted(flow)
+        if self._counts_bytes:
+            self._loads.submitted(flow)
         verdict = self._policy.on_submit(self._now_ns, active, self.view)
         if not isinstance(verdict, Verdict):
             raise SchedulerError(self._returned("on_submit", verdict, "which is no Verdict"))
         self._schedule_tick()
         self._take(active, verdict)
-        pruned = self._overload.reason(active)
-        if pruned is not None:
-            self._hold(active)
-        return self._told(active, before=None, reason=pruned or verdict.reason)
+        pruned = self._overload.reason(active) if self._overload.controls else None
+        if pruned is None:
+            return verdict
+        self._hold(active)
+        return Verdict(Level.SCAVENGER, pruned)
 
     def layer_advanced(self, now_ns: int, batch_id: str, layer: int) -> list[Assignment]:
         """The batch begins `layer`; `layer` is its number of layers when its compute is over.
@@ -178,17 +199,20 @@ class Scheduler:
         """The last byte of the flow is at its receiver; the flow is forgotten."""
         self._advance(now_ns)
         flow = self._flow(flow_id)
-        self._loads.finished(self._now_ns, flow.flow, before_bytes=flow.bytes_left)
-        self._overload.moved(flow.flow, before_bytes=flow.bytes_left, after_bytes=0)
+        if self._counts_bytes:
+            self._loads.finished(self._now_ns, flow.flow, before_bytes=flow.bytes_left)
+        if self._overload.controls:
+            self._overload.moved(flow.flow, before_bytes=flow.bytes_left, after_bytes=0)
+            self._held.discard(flow_id)
         flow.bytes_left = 0
         del self._flows[flow_id]
         self._unpaced.pop(flow_id, None)
-        self._held.discard(flow_id)
-        if flow.batch is not None:
-            del flow.batch.flows[flow_id]
+        batch = flow.batch
+        if batch is not None:
+            del batch.flows[flow_id]
         assignments = self._apply("on_completion", self._policy.on_completion(self._now_ns, flow, self.view))
-        if flow.batch is not None:
-            assignments += self._depart(flow.batch)
+        if batch is not None and not batch.flows:
+            assignments += self._depart(batch)
         return assignments
 
     def next_tick_ns(self) -> int | None:
@@ -277,6 +301,8 @@ class Scheduler:
             raise SchedulerError(self._returned(hook, verdicts, "which does not map flow ids to Verdicts"))
         self._schedule_tick()
         assignments: list[Assignment] = []
+        if verdicts is UNCHANGED:
+            return assignments
         for flow_id, verdict in verdicts.items():
             flow = self._flow(flow_id)
             if self._changes(flow, verdict):
@@ -295,7 +321,8 @@ class Scheduler:
 
     def _take(self, flow: ActiveFlow, verdict: Verdict) -> None:
         """Note the policy's verdict. It does not take effect while the flow's request is pruned."""
-        self._check_verdict(f"flow {flow.flow.id!r}", verdict)
+        if verdict.level not in _GIVEN or verdict.rate_bps is not None or verdict.order != verdict.order:
+            self._check_verdict(f"flow {flow.flow.id!r}", verdict)
         flow.level = verdict.level
         if self.view.exact:
             flow.order, flow.rate_bps = verdict.order, verdict.rate_bps
@@ -337,10 +364,11 @@ class Scheduler:
         ]
 
     def _schedule_tick(self) -> None:
-        if self._policy.recheck_ns is None or not self._policy.wants_ticks(self.view):
+        recheck_ns = self._policy.recheck_ns
+        if recheck_ns is None or not self._policy.wants_ticks(self.view):
             self._tick_ns = None
         elif self._tick_ns is None:
-            self._tick_ns = self._now_ns + self._policy.recheck_ns
+            self._tick_ns = self._now_ns + recheck_ns
 
 
 def _are_verdicts(returned: object) -> bool:

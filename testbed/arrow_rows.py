@@ -34,9 +34,10 @@ class Coded(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """A column of strings as an Arrow array, for strings that seldom occur twice."""
+    """A column of strings as an Arrow array. If they are `distinct`, none occurs twice."""
 
     array: Any
+    distinct: bool = False
 
 
 Column = npt.NDArray[Any] | Coded | Texts
@@ -130,6 +131,12 @@ def batch_of_block(row: type[msgspec.Struct], block: Mapping[str, Column]) -> pa
     return pa.RecordBatch.from_arrays(arrays, schema=schema_of(row))
 
 
+def _texts_array(field: _Field, column: Texts) -> pa.Array:
+    if column.distinct:  # finding out that none occurs twice takes most of the time of a block
+        return pa.DictionaryArray.from_arrays(np.arange(len(column.array), dtype=np.int32), column.array)
+    return column.array.dictionary_encode().cast(field.arrow)
+
+
 def _length(column: Column) -> int:
     match column:
         case Coded(codes=codes):
@@ -145,7 +152,7 @@ def _block_array(field: _Field, column: Column) -> pa.Array:
     if isinstance(column, Coded):
         array = _coded_array(field, column)
     elif isinstance(column, Texts):
-        array = column.array.dictionary_encode().cast(field.arrow)
+        array = _texts_array(field, column)
     else:
         mask = np.ma.getmaskarray(column) if np.ma.isMaskedArray(column) else None
         array = pa.array(np.ma.getdata(column), mask=mask).cast(field.arrow)

@@ -15,6 +15,7 @@ class EarliestDeadlineFirst(Ageing):
     name = "edf"
     summary = "flows with a deadline of their own (S3) by deadline; the others share fairly after them"
     ahead = "was due sooner"
+    reads_progress = False
 
     def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
         deadline_ns = flow.flow.deadline_ns

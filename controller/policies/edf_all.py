@@ -14,6 +14,7 @@ class EarliestRequestDeadlineFirst(Ageing):
     name = "edf-all"
     summary = "every flow by the deadline of its request, collectives by the earliest of their batch"
     ahead = "was due sooner"
+    reads_progress = False
 
     def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
         if flow.flow.deadline_ns is not None:

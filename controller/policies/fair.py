@@ -11,6 +11,7 @@ class Fair(Policy):
     name = "fair"
     summary = "every flow on one level; the fabric shares each link fairly"
     reads_ports = False
+    reads_progress = False
 
     def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict:
         return Verdict(Level.P3, "one level for all")

@@ -12,6 +12,7 @@ class Fifo(Ageing):
     name = "fifo"
     summary = "the flow submitted earlier first"
     ahead = "took longer"
+    reads_progress = False
 
     def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
         return flow.submitted_ns

@@ -25,6 +25,7 @@ class LeastLaxityFirst(Ageing):
     summary = "oracle: least laxity first; it knows the work after each flow, on idle links"
     Options = LlfOptions
     ahead = "had less"
+    reads_progress = False
 
     def __init__(self, options: LlfOptions) -> None:
         super().__init__(options)

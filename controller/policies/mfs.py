@@ -78,6 +78,8 @@ class Mfs(Policy):
         self._s1: dict[str, dict[int, dict[str, ActiveFlow]]] = {}
         # Per batch, the batches with a smaller RED. An arrival changes it; a departure only frees memory.
         self._sooner: dict[str, dict[str, ActiveBatch]] = {}
+        if type(self) is Mfs:  # a subclass may read more
+            self.reads_progress = options.demand is Demand.OWN or not options.layer_boundary
         self.recheck_ns = options.recheck_ns
         self.rho_window_ns = round(options.rho_window_ms * NS_PER_MS)
 

@@ -22,6 +22,7 @@ class Reverse(Ordered):
     summary = "negative control: the flow with the most laxity first"
     Options = ReverseOptions
     ahead = "had more"
+    reads_progress = False
 
     def __init__(self, options: ReverseOptions) -> None:
         super().__init__(options)

@@ -10,6 +10,7 @@ class ShortestJobFirst(Ordered):
     name = "sjf"
     summary = "the smaller flow first"
     ahead = "was smaller"
+    reads_progress = False
 
     def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
         return flow.flow.size_bytes

@@ -18,6 +18,7 @@ class StageOrder(Policy):
     name = "stage"
     summary = "static: collectives over KV reuse over prefill-to-decode"
     reads_ports = False
+    reads_progress = False
 
     def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict:
         return _VERDICTS[stage]

@@ -103,6 +103,8 @@ class Options:
     progress_ns: int
     burst_bytes: int
     all_to_all_goodput: float
+    exact: bool
+    counts_bytes: bool
     lanes: bool
     by_flow: bool
     grouped: bool

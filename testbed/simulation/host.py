@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from controller.flow import Assignment, Flow, PortId, Stage, Transfer
+from controller.flow import Flow, PortId, Stage, Transfer
+from controller.policy import Verdict
 from controller.scheduler import Scheduler
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts
@@ -27,6 +28,7 @@ class Host:
         self._grouped = job.simulation.grouped
         self._lane_counts = LaneCounts(job)
         self._scheduler = scheduler
+        self._first_verdict = scheduler.first_verdict
         self._connections = Connections(job)
         self.by_flow = self._connections.by_flow
         # Bound methods of others, where there is nothing to add.
@@ -91,5 +93,5 @@ class Host:
         verdict = self._scheduler.standing(STAGES[stage], batch)
         return None if verdict is None else (verdict.level, verdict.order, verdict.rate_bps, verdict.reason)
 
-    def submit(self, now_ns: int, transfer: Transfer, load: Mapping[PortId, int]) -> list[Assignment]:
-        return self._scheduler.submit(now_ns, Flow.of(transfer, load))
+    def submit(self, now_ns: int, transfer: Transfer, load: Mapping[PortId, int]) -> Verdict:
+        return self._first_verdict(now_ns, Flow.of(transfer, load))

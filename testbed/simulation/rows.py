@@ -52,7 +52,7 @@ class Rows:
         self.flows.append_block(
             {
                 **block,
-                "id": _strings(block["id"]),
+                "id": _strings(block["id"], distinct=True),
                 "stage": Coded(block["stage"], _STAGES),
                 "src_server": Coded(self._server_of[src], self._servers),
                 "dst_server": Coded(self._server_of[dst], self._servers),
@@ -95,12 +95,12 @@ class Rows:
             self._paths.append(tuple(self._links[link] for link in path))
 
 
-def _strings(column: Any, there: npt.NDArray[np.int8] | None = None) -> Texts:
+def _strings(column: Any, there: npt.NDArray[np.int8] | None = None, *, distinct: bool = False) -> Texts:
     """A column of strings from the ends of each and all bytes. Those that are not `there` are None."""
     ends, text = column
     validity = None if there is None else pa.py_buffer(np.packbits(there, bitorder="little"))
     array = pa.StringArray.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(text), validity)
-    return Texts(array)
+    return Texts(array, distinct)
 
 
 def _optional(column: npt.NDArray[Any], absent: int) -> npt.NDArray[Any]:

@@ -42,9 +42,9 @@ class SimulatedRun:
         self._watch = LinkWatch(tuple(ports), keep=job.collect is Collect.ALL)
         host = Host(job, scheduler, self._player, self._rows, self._watch)
         capacity = [bps * overheads.goodput / 8e9 for bps in ports.values()]
-        self.core = Core(
-            capacity, overheads.level_share, links, _options(job, host.by_flow), host, scheduler.loads
-        )
+        options = _options(job, host.by_flow)
+        options.counts_bytes = scheduler.hand_over_bytes()
+        self.core = Core(capacity, overheads.level_share, links, options, host, scheduler.loads)
         self.core.set_enums(list(STAGES), list(CollectiveKind))
         for name, ranks in job.placement.groups.items():
             self.core.add_group(name, list(ranks))
@@ -122,6 +122,7 @@ def _options(job: Job, by_flow: bool) -> Options:
     options.burst_bytes = overheads.burst_bytes
     options.all_to_all_goodput = overheads.all_to_all_goodput
     options.progress_ns = simulation.progress_ns
+    options.exact = simulation.exact
     options.lanes = simulation.lanes
     options.by_flow = by_flow
     options.grouped = simulation.grouped

@@ -139,6 +139,8 @@ void bind_core(nb::module_& module) {
         .def_rw("progress_ns", &Options::progress_ns)
         .def_rw("burst_bytes", &Options::burst_bytes)
         .def_rw("all_to_all_goodput", &Options::all_to_all_goodput)
+        .def_rw("exact", &Options::exact)
+        .def_rw("counts_bytes", &Options::counts_bytes)
         .def_rw("lanes", &Options::lanes)
         .def_rw("by_flow", &Options::by_flow)
         .def_rw("grouped", &Options::grouped)

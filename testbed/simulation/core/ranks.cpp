@@ -18,19 +18,19 @@ void RankRun::on() { ranks.advance(*this); }
 
 void Ranks::expect(nb::handle plan, bool is_batch) {
     if (is_batch) {
-        BatchInfo* batch = world_.batch(plan.attr("id"));
-        for (nb::handle request : nb::handle(plan.attr("requests"))) {
-            Delivery& expected = delivery(nb::cast<std::int64_t>(request.attr("request")));
+        BatchInfo* batch = world_.batch(get<"id">(plan));
+        for (nb::handle request : get<"requests">(plan)) {
+            Delivery& expected = delivery(nb::cast<std::int64_t>(get<"request">(request)));
             expected.known = true;
-            expected.last = nb::cast<bool>(request.attr("last"));
-            expected.flows = nb::cast<std::int64_t>(request.attr("p2d_flows"));
-            expected.decode_rank = nb::cast<int>(request.attr("decode_rank"));
-            expected.decode_step_s = nb::cast<double>(request.attr("decode_step_s"));
+            expected.last = nb::cast<bool>(get<"last">(request));
+            expected.flows = nb::cast<std::int64_t>(get<"p2d_flows">(request));
+            expected.decode_rank = nb::cast<int>(get<"decode_rank">(request));
+            expected.decode_step_s = nb::cast<double>(get<"decode_step_s">(request));
             expected.batch = batch->name;
         }
     }
-    for (nb::handle layer : nb::handle(plan.attr("layers"))) {
-        for (nb::handle transfer : is_batch ? nb::object(layer.attr("wait")) : nb::borrow(layer)) {
+    for (nb::handle layer : get<"layers">(plan)) {
+        for (nb::handle transfer : is_batch ? get<"wait">(layer) : nb::borrow(layer)) {
             ++fetches_[fetch_of(transfer)].missing;
         }
     }
@@ -53,7 +53,7 @@ void Ranks::run(nb::handle said) {
 }
 
 void Ranks::go_on(nb::handle said) {
-    Plan& plan = *plans_.at(nb::cast<std::string>(said.attr("id")));
+    Plan& plan = *plans_.at(nb::cast<std::string>(get<"id">(said)));
     for (const int rank : plan.ranks) {
         set_busy(rank, true);
     }
@@ -66,24 +66,24 @@ void Ranks::go_on(nb::handle said) {
 
 std::unique_ptr<Plan> Ranks::read(nb::handle said) {
     auto plan = std::make_unique<Plan>();
-    plan->id = said.attr("id");
+    plan->id = get<"id">(said);
     plan->batch = world_.batch(plan->id);
-    plan->ranks = nb::cast<std::vector<int>>(said.attr("ranks"));
+    plan->ranks = nb::cast<std::vector<int>>(get<"ranks">(said));
     plan->unfinished = plan->ranks.size();
     std::unordered_map<int, int> place_of;
     for (std::size_t place = 0; place < plan->ranks.size(); ++place) {
         place_of[plan->ranks[place]] = static_cast<int>(place);
     }
-    const nb::object pause = said.attr("pause_every");
+    const nb::object pause = get<"pause_every">(said);
     const int pause_every = pause.is_none() ? 0 : nb::cast<int>(pause);
-    for (nb::handle each : nb::handle(said.attr("layers"))) {
+    for (nb::handle each : get<"layers">(said)) {
         auto layer = std::make_unique<Layer>();
-        layer->index = nb::cast<int>(each.attr("index"));
+        layer->index = nb::cast<int>(get<"index">(each));
         layer->pauses = pause_every > 0 && layer->index > 0 && layer->index % pause_every == 0;
         layer->posts.resize(plan->ranks.size());
         layer->awaited.resize(plan->ranks.size());
         layer->fetches.assign(plan->ranks.size(), 0);
-        read_steps(each.attr("steps"), *layer);
+        read_steps(get<"steps">(each), *layer);
         read_transfers(each, *layer, place_of);
         plan->layers.push_back(std::move(layer));
     }
@@ -94,24 +94,24 @@ void Ranks::read_steps(nb::handle steps, Layer& layer) {
     layer.steps.reserve(nb::len(steps));  // collectives are referred to by address
     for (nb::handle said : steps) {
         Step& step = layer.steps.emplace_back();
-        step.label = world_.names.number(nb::cast<std::string>(said.attr("label")));
+        step.label = world_.names.number(nb::cast<std::string>(get<"label">(said)));
         if (nb::hasattr(said, "seconds")) {
-            step.seconds = nb::cast<std::vector<double>>(said.attr("seconds"));
+            step.seconds = nb::cast<std::vector<double>>(get<"seconds">(said));
             continue;
         }
         step.collective.object = nb::borrow(said);
-        step.collective.id = nb::cast<std::string>(said.attr("id"));
-        step.collective.group = exchanges_.group(said.attr("group"));
-        step.collective.kind = world_.kind(said.attr("kind"));
+        step.collective.id = nb::cast<std::string>(get<"id">(said));
+        step.collective.group = exchanges_.group(get<"group">(said));
+        step.collective.kind = world_.kind(get<"kind">(said));
         step.collective.label = step.label;
-        step.collective.round_seconds = nb::cast<std::vector<std::vector<double>>>(said.attr("round_seconds"));
+        step.collective.round_seconds = nb::cast<std::vector<std::vector<double>>>(get<"round_seconds">(said));
     }
 }
 
 void Ranks::read_transfers(nb::handle said, Layer& layer, const std::unordered_map<int, int>& place_of) {
     for (const char* kind : {"wait", "under_way"}) {
         for (nb::handle transfer : nb::handle(said.attr(kind))) {
-            const auto at = place_of.find(nb::cast<int>(transfer.attr("dst")));
+            const auto at = place_of.find(nb::cast<int>(get<"dst">(transfer)));
             if (at == place_of.end()) {
                 continue;
             }
@@ -123,8 +123,8 @@ void Ranks::read_transfers(nb::handle said, Layer& layer, const std::unordered_m
             }
         }
     }
-    for (nb::handle transfer : nb::handle(said.attr("post"))) {
-        const auto at = place_of.find(nb::cast<int>(transfer.attr("src")));
+    for (nb::handle transfer : get<"post">(said)) {
+        const auto at = place_of.find(nb::cast<int>(get<"src">(transfer)));
         if (at != place_of.end()) {
             layer.posts[at->second].push_back(nb::borrow(transfer));
         }
@@ -132,17 +132,17 @@ void Ranks::read_transfers(nb::handle said, Layer& layer, const std::unordered_m
 }
 
 std::int64_t Ranks::fetch_of(nb::handle transfer) {
-    const nb::object layer = transfer.attr("layer");
-    return fetch_number(world_.batch(transfer.attr("batch"))->name, layer.is_none() ? NO_NAME : nb::cast<int>(layer),
-                        nb::cast<int>(transfer.attr("dst")));
+    const nb::object layer = get<"layer">(transfer);
+    return fetch_number(world_.batch(get<"batch">(transfer))->name, layer.is_none() ? NO_NAME : nb::cast<int>(layer),
+                        nb::cast<int>(get<"dst">(transfer)));
 }
 
 // --- transfers --------------------------------------------------------------------------------------
 
 void Ranks::post(nb::handle transfer) {
     void* for_what = &CONDUCTOR;
-    if (!nb::object(transfer.attr("request")).is_none()) {
-        for_what = world_.stage(transfer.attr("stage")) == S3 ? &REQUEST : &LAYER;
+    if (!get<"request">(transfer).is_none()) {
+        for_what = world_.stage(get<"stage">(transfer)) == S3 ? &REQUEST : &LAYER;
     }
     transport_.post(transfer, this, for_what);
 }

@@ -61,17 +61,17 @@ Transport::Transport(World& world)
 void Transport::post(nb::handle transfer, Awaits* awaits, void* for_what) {
     auto* flow = new Flow();
     flow->transfer = nb::borrow(transfer);
-    flow->id = transfer.attr("id");
+    flow->id = get<"id">(transfer);
     flow->text = text_of(flow->id);
-    flow->stage = world_.stage(transfer.attr("stage"));
-    flow->src = nb::cast<int>(transfer.attr("src"));
-    flow->dst = nb::cast<int>(transfer.attr("dst"));
-    flow->size = nb::cast<std::int64_t>(transfer.attr("size_bytes"));
-    flow->batch = world_.batch(transfer.attr("batch"));
-    flow->layer = static_cast<int>(number_or(transfer.attr("layer"), NO_NAME));
-    flow->request = number_or(transfer.attr("request"), NONE);
-    flow->deadline = number_or(transfer.attr("deadline_ns"), NONE);
-    name_coflow(*flow, transfer.attr("coflow"));
+    flow->stage = world_.stage(get<"stage">(transfer));
+    flow->src = nb::cast<int>(get<"src">(transfer));
+    flow->dst = nb::cast<int>(get<"dst">(transfer));
+    flow->size = nb::cast<std::int64_t>(get<"size_bytes">(transfer));
+    flow->batch = world_.batch(get<"batch">(transfer));
+    flow->layer = static_cast<int>(number_or(get<"layer">(transfer), NO_NAME));
+    flow->request = number_or(get<"request">(transfer), NONE);
+    flow->deadline = number_or(get<"deadline_ns">(transfer), NONE);
+    name_coflow(*flow, get<"coflow">(transfer));
     flow->owed = flow->unsent = flow->told = flow->size;
     flow->submit = flow->lane_ns = world_.now();
     flow->awaits = awaits;
@@ -98,7 +98,7 @@ void Transport::post(nb::handle transfer, Awaits* awaits, void* for_what) {
     if (flow->standing != nullptr) {
         take_standing(*flow, moved, crowded);
     } else {
-        take_python(submit(*flow, flow->transfer, load), moved, crowded);
+        submit(*flow, flow->transfer, load, moved, crowded);
     }
     lend_all(crowded, moved);
     carry_out(moved, &lanes.pool);
@@ -142,12 +142,12 @@ Flow* Transport::open(Opened opened, Awaits* awaits, void* for_what) {
     } else {
         nb::object transfer = world_.host.transfer_of(opened.step, opened.index, opened.src, share.size,
                                                       opened.batch->id, opened.layer, opened.whole);
-        flow->id = transfer.attr("id");
+        flow->id = get<"id">(transfer);
         flow->transfer = transfer;
         if (!share.as_dict.is_valid()) {
             share.as_dict = world_.as_dict(share.load);
         }
-        take_python(submit(*flow, transfer, share.as_dict), moved, crowded);
+        submit(*flow, transfer, share.as_dict, moved, crowded);
     }
     lend_all(crowded, moved);
     for (Flow* each : moved) {
@@ -276,13 +276,14 @@ void Transport::finished(const std::vector<int>& streams) {
 }
 
 void Transport::report_progress() {
-    if (world_.loads == nullptr && python_flows_ == 0) {
+    const bool hears = !world_.options.counts_bytes && python_flows_ > 0;  // the scheduler
+    if (world_.loads == nullptr && !hears) {
         return;  // nobody would read it
     }
     const Ns now = world_.now();
     moving_.clear();
     for (Flow* flow : owner_) {
-        if (flow != nullptr && (flow->standing == nullptr || world_.loads != nullptr)) {
+        if (flow != nullptr && (counts_bytes(*flow) || (hears && flow->standing == nullptr))) {
             moving_.push_back(flow);
         }
     }
@@ -300,7 +301,7 @@ void Transport::report_progress() {
         }
         const std::int64_t before = flow->told;
         flow->told = left;
-        if (flow->standing != nullptr) {
+        if (counts_bytes(*flow)) {
             moved_bytes(*flow, before);
         } else {
             tick_known_ = false;
@@ -351,14 +352,31 @@ const Standing* Transport::standing(BatchInfo& batch, int stage) {
     return standing.given ? &standing : nullptr;
 }
 
-nb::object Transport::submit(Flow& flow, nb::handle transfer, nb::handle load) {
+void Transport::submit(Flow& flow, nb::handle transfer, nb::handle load, Flows& moved, Pools& crowded) {
     if (active_.contains(flow.id)) {
         throw nb::value_error(("flow '" + flow.text + "' is submitted twice").c_str());
     }
     active_[flow.id] = reinterpret_cast<std::uintptr_t>(&flow);
     ++python_flows_;
     tick_known_ = false;
-    return world_.host.submit(world_.now(), transfer, load);
+    if (counts_bytes(flow)) {
+        submitted_bytes(flow);
+    }
+    take_verdict(flow, world_.host.submit(world_.now(), transfer, load), moved, crowded);
+}
+
+// Takes an assignment or a first verdict, which have the same attributes.
+void Transport::take_verdict(Flow& flow, nb::handle said, Flows& moved, Pools& crowded) {
+    const nb::object reason = get<"reason">(said);
+    const bool exact = world_.options.exact;
+    const double order = exact ? nb::cast<double>(get<"order">(said)) : 0.0;
+    const std::int64_t rate = exact ? number_or(get<"rate_bps">(said), NO_RATE) : NO_RATE;
+    told(flow, nb::cast<int>(get<"level">(said)), order, rate, text_of(reason), moved, crowded);
+}
+
+// Whether the core counts the bytes of a flow in the loads of ports. If not, the scheduler does, if anyone does.
+bool Transport::counts_bytes(const Flow& flow) const {
+    return world_.loads != nullptr && (flow.standing != nullptr || world_.options.counts_bytes);
 }
 
 void Transport::told(Flow& flow, int level, double order, std::int64_t rate, std::string_view reason,
@@ -377,7 +395,7 @@ void Transport::told(Flow& flow, int level, double order, std::int64_t rate, std
 }
 
 void Transport::take_standing(Flow& flow, Flows& moved, Pools& crowded) {
-    if (world_.loads != nullptr) {
+    if (counts_bytes(flow)) {
         submitted_bytes(flow);
     }
     const Standing& said = *flow.standing;
@@ -386,10 +404,8 @@ void Transport::take_standing(Flow& flow, Flows& moved, Pools& crowded) {
 
 void Transport::take_python(nb::handle assignments, Flows& moved, Pools& crowded) {
     for (nb::handle said : assignments) {
-        auto& flow = *reinterpret_cast<Flow*>(nb::cast<std::uintptr_t>(active_[said.attr("flow")]));
-        const nb::object reason = said.attr("reason");
-        told(flow, nb::cast<int>(said.attr("level")), nb::cast<double>(said.attr("order")),
-             number_or(said.attr("rate_bps"), NO_RATE), text_of(reason), moved, crowded);
+        auto& flow = *reinterpret_cast<Flow*>(nb::cast<std::uintptr_t>(active_[get<"flow">(said)]));
+        take_verdict(flow, said, moved, crowded);
     }
 }
 
@@ -565,11 +581,10 @@ void Transport::complete(Flow& flow) {
     }
     Flows moved;
     Pools crowded;
-    if (flow.standing != nullptr) {
-        if (world_.loads != nullptr) {
-            finished_bytes(flow);
-        }
-    } else {
+    if (counts_bytes(flow)) {
+        finished_bytes(flow);
+    }
+    if (flow.standing == nullptr) {
         --python_flows_;
         tick_known_ = false;
         const nb::object assignments = world_.host.completion(now, flow.id);

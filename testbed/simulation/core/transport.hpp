@@ -90,7 +90,8 @@ class Transport {
     using Flows = std::vector<Flow*>;
     using Pools = std::vector<Pool*>;
 
-    nb::object submit(Flow& flow, nb::handle transfer, nb::handle load);
+    void submit(Flow& flow, nb::handle transfer, nb::handle load, Flows& moved, Pools& crowded);
+    void take_verdict(Flow& flow, nb::handle said, Flows& moved, Pools& crowded);
     void told(Flow& flow, int level, double order, std::int64_t rate, std::string_view reason, Flows& moved,
               Pools& crowded);
     void take_standing(Flow& flow, Flows& moved, Pools& crowded);
@@ -110,7 +111,7 @@ class Transport {
     const Standing* standing(BatchInfo& batch, int stage);
     LanePool& lane_pool(int stage, int src, int dst);
     void set_load(LanePool& lanes, std::int64_t size);
-    // What a flow with a standing verdict does to the loads of ports. Of the others the scheduler tells them.
+    bool counts_bytes(const Flow& flow) const;
     void submitted_bytes(Flow& flow);
     void moved_bytes(Flow& flow, std::int64_t before);
     void finished_bytes(Flow& flow);

@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -31,6 +32,24 @@ constexpr std::size_t BLOCK_ROWS = 16'384;  // rows that are given to Python at 
 constexpr const char* LEVEL_NAMES[] = {"CONTROL", "P1", "P2", "P3", "P4", "P5", "P6", "SCAVENGER"};
 constexpr const char* STAGE_NAMES[] = {"S1", "S2", "S3"};
 
+// The name of an attribute as a template argument.
+template <std::size_t N>
+struct Name {
+    char text[N];
+    constexpr Name(const char (&name)[N]) { std::copy_n(name, N, text); }
+};
+
+// An attribute of a Python object. Python's string for the name is made once, which takes half of the time.
+template <Name name>
+nb::object get(nb::handle object) {
+    static PyObject* const key = PyUnicode_InternFromString(name.text);
+    PyObject* const found = PyObject_GetAttr(object.ptr(), key);
+    if (found == nullptr) {
+        throw nb::python_error();
+    }
+    return nb::steal(found);
+}
+
 inline void add_load(Load& load, const std::vector<int>& links, std::int64_t bytes) {
     for (const int link : links) {
         const auto at = std::find_if(load.begin(), load.end(), [&](const Part& part) { return part.port == link; });
@@ -48,6 +67,8 @@ struct Options {
     Ns progress_ns = 1'000'000;
     std::int64_t burst_bytes = 0;
     double all_to_all_goodput = 1.0;
+    bool exact = false;         // policies get their exact order, and can pace flows
+    bool counts_bytes = false;  // of all flows in the loads of ports, instead of the scheduler, which hears no progress
     bool lanes = true;
     bool by_flow = false;    // a path is chosen for each flow
     bool grouped = false;    // symmetric collectives go as one stream

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.flow import Stage
+from controller.flow import Flow, Stage
 from controller.policies.fair import Fair
 from controller.policy import NoOptions, Verdict
 from controller.scheduler import Scheduler
@@ -34,15 +34,28 @@ def test_the_rows_are_those_of_a_run_in_which_every_flow_is_submitted(
 
 def test_collectives_of_mfs_are_not_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
     submitted = []
-    honest = Scheduler.submit
+    honest = Scheduler.first_verdict
 
-    def submit(self: Scheduler, now_ns: int, flow):  # type: ignore[no-untyped-def]
+    def first_verdict(self: Scheduler, now_ns: int, flow: Flow) -> Verdict:
         submitted.append(flow.stage)
         return honest(self, now_ns, flow)
 
-    monkeypatch.setattr(Scheduler, "submit", submit)
+    monkeypatch.setattr(Scheduler, "first_verdict", first_verdict)
     quickstart("mfs")
     assert set(submitted) == {Stage.KV_REUSE, Stage.P2D}
+
+
+@pytest.mark.parametrize("order", ["levels", "exact"])
+@pytest.mark.parametrize("policy", ["fifo", "sjf", "edf", "edf-all", "llf", "reverse", "mfs"])
+def test_the_rows_are_those_of_a_run_in_which_the_scheduler_hears_of_progress(
+    policy: str, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (f"simulation.order={order}", "workload.load=1.2")
+    unheard = quickstart(policy, *settings)
+    monkeypatch.setattr(Scheduler, "hand_over_bytes", lambda self: False)
+    heard = quickstart(policy, *settings)
+    for table in ("requests", "flows", "decisions", "spans", "links"):
+        assert list(getattr(unheard, table)) == list(getattr(heard, table))
 
 
 def test_a_subclass_with_hooks_of_its_own_does_not_inherit_a_standing_verdict() -> None:
