@@ -54,6 +54,7 @@ int layer_held_up(const Flow& flow) {
 Transport::Transport(World& world)
     : world_(world),
       bursts_(world.links, world.network_ports, world.options.burst_bytes),
+      claims_([this](Ns, const Claim& claim, int before, std::string_view reason) { note(claim, before, reason); }),
       grouped_(static_cast<std::size_t>(world.network_ports), 0.0) {}
 
 // --- from the ranks ---------------------------------------------------------------------------------
@@ -77,7 +78,6 @@ void Transport::post(nb::handle transfer, Awaits* awaits, void* for_what) {
     flow->awaits = awaits;
     flow->for_what = for_what;
     LanePool& lanes = lane_pool(flow->stage, flow->src, flow->dst);
-    flow->pool = &lanes.pool;
     flow->standing = standing(*flow->batch, flow->stage);
     nb::object load;
     if (world_.options.by_flow) {
@@ -91,17 +91,15 @@ void Transport::post(nb::handle transfer, Awaits* awaits, void* for_what) {
         load = lanes.as_dict;
     }
     flow->load = &flow->own_load;
-    flow->number = submitted++;
-    lanes.pool.waiting.push_back(flow);
-    Flows moved;
-    Pools crowded;
+    claims_.submit(*flow, lanes.pool);
+    Heard heard;
     if (flow->standing != nullptr) {
-        take_standing(*flow, moved, crowded);
+        take_standing(*flow, heard);
     } else {
-        take_python(submit(*flow, flow->transfer, load), moved, crowded);
+        take_python(submit(*flow, flow->transfer, load), heard);
     }
-    lend_all(crowded, moved);
-    carry_out(moved, &lanes.pool);
+    claims_.lend_all(world_.now(), heard);
+    carry_out(heard.moved, &lanes.pool);
 }
 
 Flow* Transport::open(Opened opened, Awaits* awaits, void* for_what) {
@@ -128,17 +126,11 @@ Flow* Transport::open(Opened opened, Awaits* awaits, void* for_what) {
     if (side == nullptr) {
         side = std::make_unique<Lane>();
     }
-    if (side->claim != nullptr) {
-        throw std::logic_error(flow->text + " starts before another share of its member has ended");
-    }
-    flow->number = submitted++;
-    side->claim = flow;
-    flow->lane = side.get();
+    claims_.submit_on(*flow, *side);
     flow->standing = standing(*flow->batch, S2);
-    Flows moved;
-    Pools crowded;
+    Heard heard;
     if (flow->standing != nullptr) {
-        take_standing(*flow, moved, crowded);
+        take_standing(*flow, heard);
     } else {
         nb::object transfer = world_.host.transfer_of(opened.step, opened.index, opened.src, share.size,
                                                       opened.batch->id, opened.layer, opened.whole);
@@ -147,12 +139,10 @@ Flow* Transport::open(Opened opened, Awaits* awaits, void* for_what) {
         if (!share.as_dict.is_valid()) {
             share.as_dict = world_.as_dict(share.load);
         }
-        take_python(submit(*flow, transfer, share.as_dict), moved, crowded);
+        take_python(submit(*flow, transfer, share.as_dict), heard);
     }
-    lend_all(crowded, moved);
-    for (Flow* each : moved) {
-        move(*each);
-    }
+    claims_.lend_all(world_.now(), heard);
+    move_all(heard.moved);
     permitted(*flow);
     return flow;
 }
@@ -361,35 +351,20 @@ nb::object Transport::submit(Flow& flow, nb::handle transfer, nb::handle load) {
     return world_.host.submit(world_.now(), transfer, load);
 }
 
-void Transport::told(Flow& flow, int level, double order, std::int64_t rate, std::string_view reason,
-                     Flows& moved, Pools& crowded) {
-    const int before = flow.level_last;
-    flow.obey(level, order, rate);
-    if (flow.wanted != before) {
-        note(flow, before, reason);
-    }
-    if (flow.lane != nullptr) {
-        moved.push_back(&flow);
-    } else if (flow.pool != nullptr &&
-               std::find(crowded.begin(), crowded.end(), flow.pool) == crowded.end()) {
-        crowded.push_back(flow.pool);
-    }
-}
-
-void Transport::take_standing(Flow& flow, Flows& moved, Pools& crowded) {
+void Transport::take_standing(Flow& flow, Heard& heard) {
     if (world_.loads != nullptr) {
         submitted_bytes(flow);
     }
     const Standing& said = *flow.standing;
-    told(flow, said.level, said.order, said.rate, said.reason, moved, crowded);
+    claims_.hear(world_.now(), flow, said.level, said.order, said.rate, said.reason, heard);
 }
 
-void Transport::take_python(nb::handle assignments, Flows& moved, Pools& crowded) {
+void Transport::take_python(nb::handle assignments, Heard& heard) {
     for (nb::handle said : assignments) {
         auto& flow = *reinterpret_cast<Flow*>(nb::cast<std::uintptr_t>(active_[said.attr("flow")]));
         const nb::object reason = said.attr("reason");
-        told(flow, nb::cast<int>(said.attr("level")), nb::cast<double>(said.attr("order")),
-             number_or(said.attr("rate_bps"), NO_RATE), text_of(reason), moved, crowded);
+        claims_.hear(world_.now(), flow, nb::cast<int>(said.attr("level")), nb::cast<double>(said.attr("order")),
+                     number_or(said.attr("rate_bps"), NO_RATE), text_of(reason), heard);
     }
 }
 
@@ -397,44 +372,30 @@ void Transport::obey_python(nb::handle assignments) {
     if (nb::len(assignments) == 0) {
         return;
     }
-    Flows moved;
-    Pools crowded;
-    take_python(assignments, moved, crowded);
-    lend_all(crowded, moved);
-    for (Flow* flow : moved) {
-        move(*flow);
-    }
+    Heard heard;
+    take_python(assignments, heard);
+    claims_.lend_all(world_.now(), heard);
+    move_all(heard.moved);
 }
 
-void Transport::lend_all(const Pools& crowded, Flows& moved) {
-    for (Pool* pool : crowded) {
-        lend(*pool, moved);
-    }
-}
-
-void Transport::lend(Pool& pool, Flows& moved) {
-    pool.lend([&](Claim* holder, Claim* waiting) {
-        Flow& lent = *static_cast<Flow*>(holder);
-        const std::string reason = "its lane is needed by " + static_cast<Flow*>(waiting)->text +
-                                   ", which waits at " + LEVEL_NAMES[waiting->level];
-        note(lent, lent.level_last, reason);
-        moved.push_back(&lent);
-    });
-}
-
-void Transport::note(Flow& flow, int before, std::string_view reason) {
-    flow.moved_to(flow.wanted);
+void Transport::note(const Claim& claim, int before, std::string_view reason) {
     if (!world_.options.decisions) {
         return;
     }
     DecisionRows& rows = world_.decisions;
     rows.time_ns.push_back(world_.now());
-    rows.flow.add(flow.text);
+    rows.flow.add(claim.text);
     rows.level_from.push_back(static_cast<std::int8_t>(before));
-    rows.level_to.push_back(static_cast<std::int8_t>(flow.wanted));
+    rows.level_to.push_back(static_cast<std::int8_t>(claim.wanted));
     rows.reason.add(reason);
     if (rows.size() >= BLOCK_ROWS) {
         world_.give_decisions();
+    }
+}
+
+void Transport::move_all(const std::vector<Claim*>& claims) {
+    for (Claim* claim : claims) {
+        move(*static_cast<Flow*>(claim));
     }
 }
 
@@ -447,31 +408,24 @@ void Transport::move(Flow& flow) {
 
 // --- lanes ------------------------------------------------------------------------------------------
 
-void Transport::carry_out(const Flows& moved, Pool* pool) {
-    std::vector<Claim*> granted;
-    Flows lent;
+void Transport::carry_out(const std::vector<Claim*>& moved, Pool* pool) {
+    std::vector<Claim*> granted, lent;
     if (pool != nullptr) {
         pool->fill(granted);
-        if (!pool->waiting.empty()) {
-            lend(*pool, lent);
-        }
+        claims_.lend(world_.now(), *pool, lent);
     }
-    for (Flow* flow : moved) {
-        move(*flow);
-    }
+    move_all(moved);
     for (Claim* claim : granted) {
         Flow& flow = *static_cast<Flow*>(claim);
         if (flow.route < 0) {
-            flow.route = flow.lane->route;
+            flow.route = static_cast<PairLane*>(flow.lane)->route;
         }
         flow.path = world_.routes[flow.route].name;
         permitted(flow);
         flow.after = world_.options.transfer_ns;
         send(flow, {{flow.dst, flow.size}}, nullptr);
     }
-    for (Flow* flow : lent) {
-        move(*flow);
-    }
+    move_all(lent);
 }
 
 // The flow has its lane, and may start as soon as its level is in force there.
@@ -494,6 +448,21 @@ void Transport::set_load(LanePool& lanes, std::int64_t size) {
         lanes.load.push_back({link, size * crossing / count});
     }
     lanes.as_dict = world_.as_dict(lanes.load);
+}
+
+Transport::LanePool::LanePool(const std::vector<int>& routes, bool bounded) : lanes(routes.size()) {
+    for (std::size_t i = 0; i < routes.size(); ++i) {
+        lanes[i].route = routes[i];
+        pool.add(lanes[i]);
+    }
+    if (!bounded) {
+        pool.spare = [this](Claim& claim, std::size_t like) {
+            auto& made = static_cast<Flow&>(claim).spare;
+            made = std::make_unique<PairLane>();
+            made->route = lanes[like].route;
+            return made.get();
+        };
+    }
 }
 
 Transport::LanePool& Transport::lane_pool(int stage, int src, int dst) {
@@ -558,13 +527,8 @@ void Transport::complete(Flow& flow) {
     }
     row(flow);
     flow.lane->level = flow.wanted;
-    if (flow.pool != nullptr) {
-        flow.pool->release(flow.lane);
-    } else {
-        flow.lane->claim = nullptr;
-    }
-    Flows moved;
-    Pools crowded;
+    leave(flow);
+    Heard heard;
     if (flow.standing != nullptr) {
         if (world_.loads != nullptr) {
             finished_bytes(flow);
@@ -574,10 +538,10 @@ void Transport::complete(Flow& flow) {
         tick_known_ = false;
         const nb::object assignments = world_.host.completion(now, flow.id);
         nb::del(active_[flow.id]);
-        take_python(assignments, moved, crowded);
-        lend_all(crowded, moved);
+        take_python(assignments, heard);
+        claims_.lend_all(now, heard);
     }
-    carry_out(moved, flow.pool);
+    carry_out(heard.moved, flow.pool);
     flow.complete = true;
     ++flow.acts;
     flow.awaits->completed(flow);

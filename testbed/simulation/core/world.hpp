@@ -28,7 +28,6 @@ constexpr int STAGES = 3;
 constexpr double UNBOUNDED = INFINITY;
 constexpr double ROUNDING = 1e-6;  // the share of a byte count that floating-point rounding may lose
 constexpr std::size_t BLOCK_ROWS = 16'384;  // rows that are given to Python at once
-constexpr const char* LEVEL_NAMES[] = {"CONTROL", "P1", "P2", "P3", "P4", "P5", "P6", "SCAVENGER"};
 constexpr const char* STAGE_NAMES[] = {"S1", "S2", "S3"};
 
 inline void add_load(Load& load, const std::vector<int>& links, std::int64_t bytes) {
