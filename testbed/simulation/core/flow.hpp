@@ -1,6 +1,7 @@
 // A flow on its way over the simulated network, and its messages.
 #pragma once
 
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -53,6 +54,11 @@ struct Share {
     std::vector<double> caps;                 // by peer; empty: no limits
 };
 
+// A lane of a pair of ranks: a connection that takes the route with this number.
+struct PairLane : Lane {
+    int route = -1;
+};
+
 struct Flow : Claim {
     // --- what it is
     int stage = S1, src = 0, dst = 0, layer = NO_NAME;
@@ -60,7 +66,6 @@ struct Flow : Claim {
     Ns deadline = NONE;
     BatchInfo* batch = nullptr;
     nb::object transfer, id;  // Python's; null for a share while Python does not know it
-    std::string text;         // of the id
     std::string coflow_text;
     bool has_coflow = false;
     const Standing* standing = nullptr;
@@ -74,6 +79,7 @@ struct Flow : Claim {
     Ns submit = 0, lane_ns = 0, permit = -1, after = 0, then = 0;
     const Share* share = nullptr;
     int route = -1, path = 0;
+    std::unique_ptr<PairLane> spare;  // the lane, if it is a spare one
     std::vector<Sent> streams;
     std::int64_t owed = 0, unsent = 0, told = 0;
     double in_step = 1.0;  // bytes of the flow for a byte of its streams

@@ -15,24 +15,6 @@ struct LateLetters {  // messages of a flow that has no permit yet
     Exchanging* exchange;
 };
 
-std::uint64_t key(int stage, int src, int dst) {
-    return (static_cast<std::uint64_t>(stage) << 60) | (static_cast<std::uint64_t>(src) << 30) |
-           static_cast<std::uint64_t>(dst);
-}
-
-std::int64_t number_or(nb::handle value, std::int64_t none) {
-    return value.is_none() ? none : nb::cast<std::int64_t>(value);
-}
-
-std::string_view text_of(nb::handle text) {
-    Py_ssize_t size = 0;
-    const char* bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
-    if (bytes == nullptr) {
-        throw nb::python_error();
-    }
-    return {bytes, static_cast<std::size_t>(size)};
-}
-
 // The coflow that a transfer names, or else the one of its batch, layer and stage (`Transfer.belongs_to`).
 void name_coflow(Flow& flow, nb::handle named) {
     flow.has_coflow = true;
@@ -45,15 +27,12 @@ void name_coflow(Flow& flow, nb::handle named) {
     }
 }
 
-int layer_held_up(const Flow& flow) {
-    return flow.stage == S1 && flow.layer != NO_NAME ? flow.layer : BLOCKS_NOW;
-}
-
 }  // namespace
 
 Transport::Transport(World& world)
     : world_(world),
       bursts_(world.links, world.network_ports, world.options.burst_bytes),
+      claims_([this](Ns, const Claim& claim, int before, std::string_view reason) { note(claim, before, reason); }),
       grouped_(static_cast<std::size_t>(world.network_ports), 0.0) {}
 
 // --- from the ranks ---------------------------------------------------------------------------------
@@ -77,7 +56,6 @@ void Transport::post(nb::handle transfer, Awaits* awaits, void* for_what) {
     flow->awaits = awaits;
     flow->for_what = for_what;
     LanePool& lanes = lane_pool(flow->stage, flow->src, flow->dst);
-    flow->pool = &lanes.pool;
     flow->standing = standing(*flow->batch, flow->stage);
     nb::object load;
     if (world_.options.by_flow) {
@@ -91,17 +69,15 @@ void Transport::post(nb::handle transfer, Awaits* awaits, void* for_what) {
         load = lanes.as_dict;
     }
     flow->load = &flow->own_load;
-    flow->number = submitted++;
-    lanes.pool.waiting.push_back(flow);
-    Flows moved;
-    Pools crowded;
+    claims_.submit(*flow, lanes.pool);
+    Heard heard;
     if (flow->standing != nullptr) {
-        take_standing(*flow, moved, crowded);
+        take_standing(*flow, heard);
     } else {
-        submit(*flow, flow->transfer, load, moved, crowded);
+        submit(*flow, flow->transfer, load, heard);
     }
-    lend_all(crowded, moved);
-    carry_out(moved, &lanes.pool);
+    claims_.lend_all(world_.now(), heard);
+    carry_out(heard.moved, &lanes.pool);
 }
 
 Flow* Transport::open(Opened opened, Awaits* awaits, void* for_what) {
@@ -124,21 +100,15 @@ Flow* Transport::open(Opened opened, Awaits* awaits, void* for_what) {
     flow->awaits = awaits;
     flow->for_what = for_what;
     flow->index = opened.index;
-    auto& side = sides_[key(S2, opened.group, opened.index)];
+    auto& side = sides_[lane_key(S2, opened.group, opened.index)];
     if (side == nullptr) {
         side = std::make_unique<Lane>();
     }
-    if (side->claim != nullptr) {
-        throw std::logic_error(flow->text + " starts before another share of its member has ended");
-    }
-    flow->number = submitted++;
-    side->claim = flow;
-    flow->lane = side.get();
+    claims_.submit_on(*flow, *side);
     flow->standing = standing(*flow->batch, S2);
-    Flows moved;
-    Pools crowded;
+    Heard heard;
     if (flow->standing != nullptr) {
-        take_standing(*flow, moved, crowded);
+        take_standing(*flow, heard);
     } else {
         nb::object transfer = world_.host.transfer_of(opened.step, opened.index, opened.src, share.size,
                                                       opened.batch->id, opened.layer, opened.whole);
@@ -147,12 +117,10 @@ Flow* Transport::open(Opened opened, Awaits* awaits, void* for_what) {
         if (!share.as_dict.is_valid()) {
             share.as_dict = world_.as_dict(share.load);
         }
-        submit(*flow, transfer, share.as_dict, moved, crowded);
+        submit(*flow, transfer, share.as_dict, heard);
     }
-    lend_all(crowded, moved);
-    for (Flow* each : moved) {
-        move(*each);
-    }
+    claims_.lend_all(world_.now(), heard);
+    move_all(heard.moved);
     permitted(*flow);
     return flow;
 }
@@ -275,263 +243,6 @@ void Transport::finished(const std::vector<int>& streams) {
     }
 }
 
-void Transport::report_progress() {
-    const bool hears = !world_.options.counts_bytes && python_flows_ > 0;  // the scheduler
-    if (world_.loads == nullptr && !hears) {
-        return;  // nobody would read it
-    }
-    const Ns now = world_.now();
-    moving_.clear();
-    for (Flow* flow : owner_) {
-        if (flow != nullptr && (counts_bytes(*flow) || (hears && flow->standing == nullptr))) {
-            moving_.push_back(flow);
-        }
-    }
-    std::sort(moving_.begin(), moving_.end(), [](const Flow* a, const Flow* b) { return a->number < b->number; });
-    moving_.erase(std::unique(moving_.begin(), moving_.end()), moving_.end());
-    for (Flow* flow : moving_) {
-        double streaming = 0.0;
-        for (const Sent& sent : flow->streams) {
-            streaming += world_.links.left_bytes(sent.stream, now);
-        }
-        // Round up: with a pace worked out from a byte too few, the flow would end after its deadline.
-        const auto left = flow->unsent + static_cast<std::int64_t>(std::ceil(streaming * flow->in_step));
-        if (left >= flow->told) {
-            continue;
-        }
-        const std::int64_t before = flow->told;
-        flow->told = left;
-        if (counts_bytes(*flow)) {
-            moved_bytes(*flow, before);
-        } else {
-            tick_known_ = false;
-            obey_python(world_.host.progress(now, flow->id, left));
-        }
-    }
-}
-
-void Transport::batch_started(nb::handle batch) {
-    tick_known_ = false;
-    obey_python(world_.host.batch_started(world_.now(), batch));
-}
-
-void Transport::layer_advanced(nb::handle batch, int layer) {
-    tick_known_ = false;
-    obey_python(world_.host.layer_advanced(world_.now(), batch, layer));
-}
-
-void Transport::tick() {
-    tick_known_ = false;
-    obey_python(world_.host.tick(world_.now()));
-}
-
-// When the scheduler wants to be asked again without an event. It can change only when the scheduler is called.
-Ns Transport::next_tick_ns() {
-    if (!tick_known_) {
-        tick_known_ = true;
-        tick_ns_ = number_or(nb::object(world_.host.next_tick_ns()), NEVER);
-    }
-    return tick_ns_;
-}
-
-// --- levels -----------------------------------------------------------------------------------------
-
-const Standing* Transport::standing(BatchInfo& batch, int stage) {
-    Standing& standing = batch.standing[stage];
-    if (!standing.asked) {
-        standing.asked = true;
-        const nb::object said = world_.host.standing(stage, batch.id.is_valid() ? batch.id : nb::object(nb::none()));
-        if (!said.is_none()) {
-            standing.given = true;
-            standing.level = nb::cast<int>(said[0]);
-            standing.order = nb::cast<double>(said[1]);
-            standing.rate = number_or(said[2], NO_RATE);
-            standing.reason = nb::cast<std::string>(said[3]);
-        }
-    }
-    return standing.given ? &standing : nullptr;
-}
-
-void Transport::submit(Flow& flow, nb::handle transfer, nb::handle load, Flows& moved, Pools& crowded) {
-    if (active_.contains(flow.id)) {
-        throw nb::value_error(("flow '" + flow.text + "' is submitted twice").c_str());
-    }
-    active_[flow.id] = reinterpret_cast<std::uintptr_t>(&flow);
-    ++python_flows_;
-    tick_known_ = false;
-    if (counts_bytes(flow)) {
-        submitted_bytes(flow);
-    }
-    take_verdict(flow, world_.host.submit(world_.now(), transfer, load), moved, crowded);
-}
-
-// Takes an assignment or a first verdict, which have the same attributes.
-void Transport::take_verdict(Flow& flow, nb::handle said, Flows& moved, Pools& crowded) {
-    const nb::object reason = get<"reason">(said);
-    const bool exact = world_.options.exact;
-    const double order = exact ? nb::cast<double>(get<"order">(said)) : 0.0;
-    const std::int64_t rate = exact ? number_or(get<"rate_bps">(said), NO_RATE) : NO_RATE;
-    told(flow, nb::cast<int>(get<"level">(said)), order, rate, text_of(reason), moved, crowded);
-}
-
-// Whether the core counts the bytes of a flow in the loads of ports. If not, the scheduler does, if anyone does.
-bool Transport::counts_bytes(const Flow& flow) const {
-    return world_.loads != nullptr && (flow.standing != nullptr || world_.options.counts_bytes);
-}
-
-void Transport::told(Flow& flow, int level, double order, std::int64_t rate, std::string_view reason,
-                     Flows& moved, Pools& crowded) {
-    const int before = flow.level_last;
-    flow.obey(level, order, rate);
-    if (flow.wanted != before) {
-        note(flow, before, reason);
-    }
-    if (flow.lane != nullptr) {
-        moved.push_back(&flow);
-    } else if (flow.pool != nullptr &&
-               std::find(crowded.begin(), crowded.end(), flow.pool) == crowded.end()) {
-        crowded.push_back(flow.pool);
-    }
-}
-
-void Transport::take_standing(Flow& flow, Flows& moved, Pools& crowded) {
-    if (counts_bytes(flow)) {
-        submitted_bytes(flow);
-    }
-    const Standing& said = *flow.standing;
-    told(flow, said.level, said.order, said.rate, said.reason, moved, crowded);
-}
-
-void Transport::take_python(nb::handle assignments, Flows& moved, Pools& crowded) {
-    for (nb::handle said : assignments) {
-        auto& flow = *reinterpret_cast<Flow*>(nb::cast<std::uintptr_t>(active_[get<"flow">(said)]));
-        take_verdict(flow, said, moved, crowded);
-    }
-}
-
-void Transport::obey_python(nb::handle assignments) {
-    if (nb::len(assignments) == 0) {
-        return;
-    }
-    Flows moved;
-    Pools crowded;
-    take_python(assignments, moved, crowded);
-    lend_all(crowded, moved);
-    for (Flow* flow : moved) {
-        move(*flow);
-    }
-}
-
-void Transport::lend_all(const Pools& crowded, Flows& moved) {
-    for (Pool* pool : crowded) {
-        lend(*pool, moved);
-    }
-}
-
-void Transport::lend(Pool& pool, Flows& moved) {
-    pool.lend([&](Claim* holder, Claim* waiting) {
-        Flow& lent = *static_cast<Flow*>(holder);
-        const std::string reason = "its lane is needed by " + static_cast<Flow*>(waiting)->text +
-                                   ", which waits at " + LEVEL_NAMES[waiting->level];
-        note(lent, lent.level_last, reason);
-        moved.push_back(&lent);
-    });
-}
-
-void Transport::note(Flow& flow, int before, std::string_view reason) {
-    flow.moved_to(flow.wanted);
-    if (!world_.options.decisions) {
-        return;
-    }
-    DecisionRows& rows = world_.decisions;
-    rows.time_ns.push_back(world_.now());
-    rows.flow.add(flow.text);
-    rows.level_from.push_back(static_cast<std::int8_t>(before));
-    rows.level_to.push_back(static_cast<std::int8_t>(flow.wanted));
-    rows.reason.add(reason);
-    if (rows.size() >= BLOCK_ROWS) {
-        world_.give_decisions();
-    }
-}
-
-void Transport::move(Flow& flow) {
-    const bool bounded = flow.bounded();
-    for (const Sent& sent : flow.streams) {
-        world_.links.move(sent.stream, flow.place(), bounded ? flow.bound(sent.message.peer) : UNBOUNDED);
-    }
-}
-
-// --- lanes ------------------------------------------------------------------------------------------
-
-void Transport::carry_out(const Flows& moved, Pool* pool) {
-    std::vector<Claim*> granted;
-    Flows lent;
-    if (pool != nullptr) {
-        pool->fill(granted);
-        if (!pool->waiting.empty()) {
-            lend(*pool, lent);
-        }
-    }
-    for (Flow* flow : moved) {
-        move(*flow);
-    }
-    for (Claim* claim : granted) {
-        Flow& flow = *static_cast<Flow*>(claim);
-        if (flow.route < 0) {
-            flow.route = flow.lane->route;
-        }
-        flow.path = world_.routes[flow.route].name;
-        permitted(flow);
-        flow.after = world_.options.transfer_ns;
-        send(flow, {{flow.dst, flow.size}}, nullptr);
-    }
-    for (Flow* flow : lent) {
-        move(*flow);
-    }
-}
-
-// The flow has its lane, and may start as soon as its level is in force there.
-void Transport::permitted(Flow& flow) {
-    const bool kept = flow.lane->level == flow.wanted;
-    flow.lane_ns = world_.now();
-    flow.permit = flow.lane_ns + (kept ? world_.options.permit_kept_ns : world_.options.permit_ns);
-}
-
-// Bytes that a flow of `size` will put on each link, as far as known before it has a lane. A link that every
-// lane crosses gets all bytes; a link that n of m lanes cross gets n/m of them.
-void Transport::set_load(LanePool& lanes, std::int64_t size) {
-    if (lanes.load_size == size) {
-        return;
-    }
-    lanes.load_size = size;
-    lanes.load.clear();
-    const auto count = static_cast<std::int64_t>(lanes.pool.lanes.size());
-    for (const auto& [link, crossing] : lanes.lanes_on) {
-        lanes.load.push_back({link, size * crossing / count});
-    }
-    lanes.as_dict = world_.as_dict(lanes.load);
-}
-
-Transport::LanePool& Transport::lane_pool(int stage, int src, int dst) {
-    auto& known = pools_[key(stage, src, dst)];
-    if (known == nullptr) {
-        const auto routes = nb::cast<std::vector<int>>(world_.host.lane_routes(stage, src, dst));
-        known = std::make_unique<LanePool>(routes, world_.options.lanes);
-        for (const int route : routes) {
-            for (const int link : world_.routes[route].path) {
-                auto at = std::find_if(known->lanes_on.begin(), known->lanes_on.end(),
-                                       [&](const auto& each) { return each.first == link; });
-                if (at == known->lanes_on.end()) {
-                    known->lanes_on.emplace_back(link, 1);
-                } else {
-                    ++at->second;
-                }
-            }
-        }
-    }
-    return *known;
-}
-
 // --- arrivals ---------------------------------------------------------------------------------------
 
 void Transport::arrive(void* what) {
@@ -574,13 +285,8 @@ void Transport::complete(Flow& flow) {
     }
     row(flow);
     flow.lane->level = flow.wanted;
-    if (flow.pool != nullptr) {
-        flow.pool->release(flow.lane);
-    } else {
-        flow.lane->claim = nullptr;
-    }
-    Flows moved;
-    Pools crowded;
+    leave(flow);
+    Heard heard;
     if (counts_bytes(flow)) {
         finished_bytes(flow);
     }
@@ -589,10 +295,10 @@ void Transport::complete(Flow& flow) {
         tick_known_ = false;
         const nb::object assignments = world_.host.completion(now, flow.id);
         nb::del(active_[flow.id]);
-        take_python(assignments, moved, crowded);
-        lend_all(crowded, moved);
+        take_python(assignments, heard);
+        claims_.lend_all(now, heard);
     }
-    carry_out(moved, flow.pool);
+    carry_out(heard.moved, flow.pool);
     flow.complete = true;
     ++flow.acts;
     flow.awaits->completed(flow);
@@ -636,36 +342,6 @@ std::vector<double> Transport::carried() const {
         }
     }
     return total;
-}
-
-// --- loads of ports ---------------------------------------------------------------------------------
-
-void Transport::submitted_bytes(Flow& flow) {
-    PortLoads& loads = *world_.loads;
-    if (flow.stage == S3) {
-        loads.due_changes(flow.deadline != NONE, flow.deadline, flow.size, flow.size, *flow.load, 1);
-        return;
-    }
-    flow.batch_number = flow.batch->name == NO_NAME ? NO_BATCH : loads.intern(flow.batch->text);
-    loads.early_submitted(flow.batch_number, layer_held_up(flow), flow.size, *flow.load);
-}
-
-void Transport::moved_bytes(Flow& flow, std::int64_t before) {
-    PortLoads& loads = *world_.loads;
-    if (flow.stage != S3) {
-        loads.early_moved(world_.now(), flow.size, before, flow.told, *flow.load);
-    } else if (flow.deadline != NONE) {
-        loads.due_moved(flow.deadline, flow.size, before, flow.told, *flow.load);
-    }
-}
-
-void Transport::finished_bytes(Flow& flow) {
-    PortLoads& loads = *world_.loads;
-    if (flow.stage == S3) {
-        loads.due_changes(flow.deadline != NONE, flow.deadline, flow.size, flow.told, *flow.load, -1);
-    } else {
-        loads.early_finished(world_.now(), flow.batch_number, layer_held_up(flow), flow.size, flow.told, *flow.load);
-    }
 }
 
 void Transport::row(const Flow& flow) {

@@ -1,17 +1,24 @@
 // What is between the ranks and the links: lanes, levels and completions.
 //
-// It does what the dispatcher and the lanes of the emulated fabric do, but takes no time unless the options say
-// so. A flow waits for a lane of its pair of ranks. A share of a collective has a connection to each peer.
+// It does what the dispatcher of the emulated fabric does, but takes no time unless the options say so. A flow
+// waits for a lane of its pair of ranks. A share of a collective has a connection to each peer.
 #pragma once
 
 #include <memory>
 #include <string_view>
 #include <unordered_map>
 
+#include "controller/core/claims.hpp"
 #include "testbed/simulation/core/bursts.hpp"
 #include "testbed/simulation/core/flow.hpp"
 
 namespace mfs {
+
+// One number for a pair of ranks and a stage, or for a member (`dst`) of a group (`src`).
+inline std::uint64_t lane_key(int stage, int src, int dst) {
+    return (static_cast<std::uint64_t>(stage) << 60) | (static_cast<std::uint64_t>(src) << 30) |
+           static_cast<std::uint64_t>(dst);
+}
 
 // A share of a collective to submit: the `Collective`, the flow's id, and the collective's.
 struct Opened {
@@ -60,13 +67,16 @@ class Transport {
     void let_go(Flow& flow);  // forgets it, if it is complete and no act is about it
     void bury();              // frees what is over
 
-    std::int64_t submitted = 0, disorder = 0, too_fast = 0, completed = 0;
+    std::int64_t submitted() const { return claims_.submitted(); }
+
+    std::int64_t disorder = 0, too_fast = 0, completed = 0;
     Ns last_moment = 0;
 
    private:
     struct LanePool {
-        LanePool(const std::vector<int>& routes, bool bounded) : pool(routes, bounded) {}
+        LanePool(const std::vector<int>& routes, bool bounded);
 
+        std::vector<PairLane> lanes;
         Pool pool;
         std::vector<std::pair<int, int>> lanes_on;  // links, and how many lanes cross each
         std::int64_t load_size = -1;
@@ -76,6 +86,7 @@ class Transport {
 
     World& world_;
     Bursts bursts_;
+    Claims claims_;
     std::unordered_map<std::uint64_t, std::unique_ptr<LanePool>> pools_;
     std::unordered_map<std::uint64_t, std::unique_ptr<Lane>> sides_;
     nb::dict active_;  // flow id -> address, of the flows that Python knows
@@ -87,26 +98,20 @@ class Transport {
     Ns tick_ns_ = NEVER;
     bool tick_known_ = false;
 
-    using Flows = std::vector<Flow*>;
-    using Pools = std::vector<Pool*>;
-
-    void submit(Flow& flow, nb::handle transfer, nb::handle load, Flows& moved, Pools& crowded);
-    void take_verdict(Flow& flow, nb::handle said, Flows& moved, Pools& crowded);
-    void told(Flow& flow, int level, double order, std::int64_t rate, std::string_view reason, Flows& moved,
-              Pools& crowded);
-    void take_standing(Flow& flow, Flows& moved, Pools& crowded);
-    void take_python(nb::handle assignments, Flows& moved, Pools& crowded);
+    void submit(Flow& flow, nb::handle transfer, nb::handle load, Heard& heard);
+    void take_verdict(Flow& flow, nb::handle said, Heard& heard);
+    void take_standing(Flow& flow, Heard& heard);
+    void take_python(nb::handle assignments, Heard& heard);
     void obey_python(nb::handle assignments);
-    void lend(Pool& pool, Flows& moved);
-    void lend_all(const Pools& crowded, Flows& moved);
-    void note(Flow& flow, int before, std::string_view reason);
-    void carry_out(const Flows& moved, Pool* pool);
+    void note(const Claim& claim, int before, std::string_view reason);
+    void carry_out(const std::vector<Claim*>& moved, Pool* pool);
     void permitted(Flow& flow);
     void own(int stream, Flow& flow);
     void through(Flow& flow, const Message& message);
     void complete(Flow& flow);
     void row(const Flow& flow);
     void move(Flow& flow);
+    void move_all(const std::vector<Claim*>& claims);
     double passed(Route& route, std::int64_t size, int sharing);
     const Standing* standing(BatchInfo& batch, int stage);
     LanePool& lane_pool(int stage, int src, int dst);

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -29,7 +30,6 @@ constexpr int STAGES = 3;
 constexpr double UNBOUNDED = INFINITY;
 constexpr double ROUNDING = 1e-6;  // the share of a byte count that floating-point rounding may lose
 constexpr std::size_t BLOCK_ROWS = 16'384;  // rows that are given to Python at once
-constexpr const char* LEVEL_NAMES[] = {"CONTROL", "P1", "P2", "P3", "P4", "P5", "P6", "SCAVENGER"};
 constexpr const char* STAGE_NAMES[] = {"S1", "S2", "S3"};
 
 // The name of an attribute as a template argument.
@@ -48,6 +48,19 @@ nb::object get(nb::handle object) {
         throw nb::python_error();
     }
     return nb::steal(found);
+}
+
+inline std::int64_t number_or(nb::handle value, std::int64_t none) {
+    return value.is_none() ? none : nb::cast<std::int64_t>(value);
+}
+
+inline std::string_view text_of(nb::handle text) {
+    Py_ssize_t size = 0;
+    const char* bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+    if (bytes == nullptr) {
+        throw nb::python_error();
+    }
+    return {bytes, static_cast<std::size_t>(size)};
 }
 
 inline void add_load(Load& load, const std::vector<int>& links, std::int64_t bytes) {
