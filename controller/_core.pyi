@@ -1,9 +1,13 @@
-"""The compiled core of the controller. See `controller.ports` and `controller.urgency`."""
+"""The compiled core of the controller. See `controller.lanes`, `controller.ports`, `controller.urgency`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
-from controller.flow import Flow, PortId
+from controller.flow import Assignment, Decision, Flow, Level, PortId
 from controller.view import ActiveBatch
+
+_L = TypeVar("_L", bound=Lane[Any])
+_C = TypeVar("_C", bound=Claim[Any])
 
 SOURCES: str
 """What `controller.compiled.digest_of` said of the C++ files when this was built."""
@@ -73,3 +77,136 @@ class NamedPortLoads(NumberedPortLoads):
 
     def take_back(self, flow: Flow, bytes_left: int) -> None:
         """`flow` no longer yields: if it is S3, its bytes count as due again."""
+
+class LaneError(ValueError):
+    """A flow is submitted twice, completes without a lane, or takes a lane that is in use."""
+
+class LevelTrail:
+    """The first and the last level of a flow, and how often it was promoted in between."""
+
+    def __init__(self) -> None: ...
+    @property
+    def level_first(self) -> Level | None: ...
+    @property
+    def level_last(self) -> Level | None: ...
+    @property
+    def promotions(self) -> int: ...
+    def moved_to(self, level: Level) -> None:
+        """The flow is at `level` now. Its first level is not a promotion."""
+
+class Lane(Generic[_C]):
+    """Carries one flow at a time. `level` is the level in force on it, `ports` are the ports of its path.
+
+    A `spare` lane is made for one flow, beyond the lanes of the pool, and is gone when that flow is
+    complete.
+    """
+
+    level: Level
+
+    def __init__(self, name: str, ports: tuple[PortId, ...], *, spare: bool = False) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def ports(self) -> tuple[PortId, ...]: ...
+    @property
+    def spare(self) -> bool: ...
+    @property
+    def claim(self) -> _C | None:
+        """The flow that has the lane."""
+
+class Claim(LevelTrail, Generic[_L]):
+    """A flow that waits for a lane or has one, and the levels it was at. It is submitted once."""
+
+    def __init__(self, id: str) -> None: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def pool(self) -> LanePool[_L, Any] | None:
+        """The pool that the flow was submitted to; None if it took its lane at once."""
+
+    @property
+    def lane(self) -> _L | None:
+        """The lane that the flow got. It stays when the flow is complete."""
+
+    @property
+    def wanted(self) -> Level:
+        """The level that the flow is served at.
+
+        It is the more urgent of two: the level of the scheduler's last assignment, and the level that a
+        waiting flow has lent to this one.
+        """
+
+class LanePool(Generic[_L, _C]):
+    """The lanes from one rank to another for one stage, and the flows that wait for one of them.
+
+    With `spare` no flow ever waits. When all lanes are taken, `spare(i)` makes another lane over the path
+    of lane `i`; the lanes take turns.
+    """
+
+    def __init__(self, lanes: Iterable[_L] = (), *, spare: Callable[[int], _L] | None = None) -> None: ...
+    @property
+    def lanes(self) -> tuple[_L, ...]: ...
+    @property
+    def waiting(self) -> list[_C]:
+        """The flows that wait, in the order of submission."""
+
+    def add(self, lane: _L) -> None:
+        """Raises `LaneError` if a pool or a flow has the lane."""
+
+    def load(self, size_bytes: int) -> dict[PortId, int]:
+        """Bytes that a flow of `size_bytes` will put on each port, as far as known before it has a lane.
+
+        A port that every lane crosses gets all bytes; a port that n of m lanes cross gets n/m of them,
+        rounded down. Consecutive calls with one size return the same dictionary. Do not change it.
+        """
+
+    def fill(self) -> list[_C]:
+        """Give free lanes to the flows that wait, the most urgent first. Returns the flows that got one.
+
+        A lane that is at the flow's level already is preferred, because no rule has to change for it.
+        """
+
+class Claims(Generic[_C]):
+    """Every flow that waits for a lane or has one, and its level.
+
+    `changed` is called with each change of a level. `obey` and `lend` return the flows to move: those on a
+    lane whose level, order or rate may have changed, in order. A flow can be among them twice.
+    """
+
+    def __init__(self, changed: Callable[[Decision], None]) -> None: ...
+    @property
+    def submitted(self) -> int:
+        """How many flows have been submitted."""
+
+    def submit(self, claim: _C, pool: LanePool[Any, _C]) -> None:
+        """The flow waits for a lane of `pool`. Raises `LaneError` if a flow of its id is active."""
+
+    def submit_on(self, claim: _C, lane: Lane[_C]) -> None:
+        """The flow takes `lane`, a rank's side of a process group, which is in no pool.
+
+        Raises `LaneError` if a flow of its id is active, or if another flow or a pool has the lane.
+        """
+
+    def obey(self, assignments: Iterable[Assignment]) -> list[_C]:
+        """Take in the assignments of one event, and lend levels where flows wait."""
+
+    def lend(self, time_ns: int, pool: LanePool[Any, _C]) -> list[_C]:
+        """Lend the levels of the flows that wait for a lane of `pool` to flows that have one.
+
+        These keep the level until they are complete.
+        """
+
+    def complete(self, flow: str) -> _C:
+        """The flow has arrived, and its lane is free. Raises `LaneError` if the flow has no lane."""
+
+    def on_a_lane(self, flow: str) -> _C:
+        """The claim of an active flow. Raises `LaneError` if the flow has no lane."""
+
+def loans(held: Sequence[Level], waiting: Sequence[Level]) -> list[tuple[int, int]]:
+    """Which lane each waiting flow lends its level to, as pairs of a lane's and a flow's index.
+
+    `held` are the levels of a pool's lanes, all taken, in the order in which they were taken. `waiting` are
+    the levels of the flows that wait, the most urgent first, at most one per lane. The i-th waiting flow
+    needs i lanes that are at least as urgent as it is. If one is missing, the flow lends its level to the
+    lane that was taken first among the less urgent ones.
+    """

@@ -87,5 +87,5 @@ class Admission(Generic[C]):
         return self._claims.obey(assignments) if assignments else []
 
     def _fill(self, now_ns: int, moved: list[C], pool: LanePool[Any, C]) -> Orders[C]:
-        granted = list(pool.fill())
-        return Orders(moved, granted, self._claims.lend(now_ns, pool) if pool.waiting else [])
+        granted = pool.fill()
+        return Orders(moved, granted, self._claims.lend(now_ns, pool))

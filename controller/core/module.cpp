@@ -3,6 +3,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 
+#include "controller/core/bindings.hpp"
 #include "controller/core/named_loads.hpp"
 #include "controller/core/urgency.hpp"
 
@@ -14,6 +15,8 @@ NB_MODULE(_core, module) {
     module.attr("RHO_CAP") = mfs::RHO_CAP;
     module.attr("BLOCKS_NOW") = mfs::BLOCKS_NOW;
     module.def("mlu", &mfs::mlu, "due_bytes"_a, "time_left_ns"_a, "bps"_a, "rho"_a = 0.0);
+
+    mfs::bind_lanes(module);
 
     // Bound under its own type, so that the cores of other modules can ask for it.
     nb::class_<mfs::PortLoads>(module, "NumberedPortLoads");

@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "controller/core/claims.hpp"
+#include "controller/core/expected_load.hpp"
 #include "testbed/simulation/core/bursts.hpp"
 #include "testbed/simulation/core/flow.hpp"
 
@@ -78,7 +79,7 @@ class Transport {
 
         std::vector<PairLane> lanes;
         Pool pool;
-        std::vector<std::pair<int, int>> lanes_on;  // links, and how many lanes cross each
+        ExpectedLoad expected;  // by link of the topology
         std::int64_t load_size = -1;
         nb::object as_dict;
         Load load;

@@ -172,18 +172,12 @@ void Transport::move(Flow& flow) {
 
 // --- lanes ------------------------------------------------------------------------------------------
 
-// Bytes that a flow of `size` will put on each link, as far as known before it has a lane. A link that every
-// lane crosses gets all bytes; a link that n of m lanes cross gets n/m of them.
 void Transport::set_load(LanePool& lanes, std::int64_t size) {
     if (lanes.load_size == size) {
         return;
     }
     lanes.load_size = size;
-    lanes.load.clear();
-    const auto count = static_cast<std::int64_t>(lanes.pool.lanes.size());
-    for (const auto& [link, crossing] : lanes.lanes_on) {
-        lanes.load.push_back({link, size * crossing / count});
-    }
+    lanes.load = lanes.expected.of(size);
     lanes.as_dict = world_.as_dict(lanes.load);
 }
 
@@ -208,15 +202,7 @@ Transport::LanePool& Transport::lane_pool(int stage, int src, int dst) {
         const auto routes = nb::cast<std::vector<int>>(world_.host.lane_routes(stage, src, dst));
         known = std::make_unique<LanePool>(routes, world_.options.lanes);
         for (const int route : routes) {
-            for (const int link : world_.routes[route].path) {
-                auto at = std::find_if(known->lanes_on.begin(), known->lanes_on.end(),
-                                       [&](const auto& each) { return each.first == link; });
-                if (at == known->lanes_on.end()) {
-                    known->lanes_on.emplace_back(link, 1);
-                } else {
-                    ++at->second;
-                }
-            }
+            known->expected.add(world_.routes[route].path);
         }
     }
     return *known;
