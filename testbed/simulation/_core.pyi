@@ -17,7 +17,7 @@ class Links:
     `IndexError`.
     """
 
-    def __init__(self, capacity: Sequence[float], guarantee: float) -> None: ...
+    def __init__(self, capacity: Sequence[float], guarantee: float, bundled: bool = False) -> None: ...
     def __len__(self) -> int:
         """The number of streams."""
 
@@ -109,6 +109,7 @@ class Options:
     by_flow: bool
     grouped: bool
     separate: bool
+    bundled: bool
     invariants: bool
     decisions: bool
     all_spans: bool

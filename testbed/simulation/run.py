@@ -127,6 +127,9 @@ def _options(job: Job, by_flow: bool) -> Options:
     options.by_flow = by_flow
     options.grouped = simulation.grouped
     options.separate = simulation.separate
+    # A micro workload can have hundreds of thousands of flows on few pairs of ports. Serving runs do without,
+    # so that their numbers do not depend on how bundles round.
+    options.bundled = bool(job.flows)
     options.invariants = simulation.invariants
     options.decisions = options.all_spans = job.collect is Collect.ALL
     return options

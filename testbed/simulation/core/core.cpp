@@ -62,9 +62,7 @@ void Core::step() {
     const Ns before = world.now();
     world.links.settle(before);
     if (world.faults.rate_factor != 1.0) {
-        for (int stream = 0; stream < world.links.rows(); ++stream) {
-            world.links.falsify(stream, world.faults.rate_factor);
-        }
+        world.links.falsify_all(world.faults.rate_factor);
     }
     if (before >= look_due_) {
         look_due_ = nb::cast<Ns>(world.host.look(before));

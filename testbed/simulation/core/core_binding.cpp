@@ -145,6 +145,7 @@ void bind_core(nb::module_& module) {
         .def_rw("by_flow", &Options::by_flow)
         .def_rw("grouped", &Options::grouped)
         .def_rw("separate", &Options::separate)
+        .def_rw("bundled", &Options::bundled)
         .def_rw("invariants", &Options::invariants)
         .def_rw("decisions", &Options::decisions)
         .def_rw("all_spans", &Options::all_spans);

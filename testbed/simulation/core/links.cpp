@@ -26,7 +26,8 @@ void check_level(int level) {
 
 }  // namespace
 
-Links::Links(std::vector<double> capacity, double guarantee) : guarantee_(guarantee) {
+Links::Links(std::vector<double> capacity, double guarantee, bool bundled)
+    : guarantee_(guarantee), bundled_(bundled) {
     ports_.reserve(capacity.size());
     for (const double rate : capacity) {
         if (!(rate > 0.0)) throw std::invalid_argument("a port needs a rate above 0");
@@ -47,17 +48,14 @@ int Links::add(const int* ports, int count, double size, Place place, double cap
         }
         if (weights && !(weights[i] > 0.0)) throw std::invalid_argument("a weight has to be above 0");
     }
-    if (count >= static_cast<int>(free_.size())) free_.resize(count + 1);
-    std::vector<int>& free = free_[count];
-    int number;
-    if (free.empty()) {
-        number = new_row(count);
-    } else {
-        number = free.back();
-        free.pop_back();
+    if (bundled_) {
+        if (weights) throw std::invalid_argument("a stream of a bundle has no weights");
+        return add_member(ports, count, size, place, cap);
     }
+    const int number = new_row(count);
     Stream& stream = streams_[number];
     stream.left = size;
+    if (number >= static_cast<int>(wanted_.size())) wanted_.resize(number + 1);
     wanted_[number] = {place, cap};
     for (int i = 0; i < count; ++i) {
         Hop& hop = hops_[stream.first_hop + i];
@@ -69,11 +67,18 @@ int Links::add(const int* ports, int count, double size, Place place, double cap
     return number;
 }
 
+// A free row of so many hops, or one more.
 int Links::new_row(int hops) {
-    const int number = rows();
+    if (hops >= static_cast<int>(free_.size())) free_.resize(hops + 1);
+    std::vector<int>& free = free_[hops];
+    if (!free.empty()) {
+        const int number = free.back();
+        free.pop_back();
+        return number;
+    }
+    const int number = static_cast<int>(streams_.size());
     seen_.push_back(0);
     serial_.push_back(0);
-    wanted_.emplace_back();
     Stream& stream = streams_.emplace_back();
     stream.first_hop = static_cast<int>(hops_.size());
     stream.hops = hops;
@@ -91,7 +96,7 @@ void Links::move(int stream, Place place, double cap) {
 }
 
 void Links::take_in(Ns now) {
-    for (const Change& added : added_) enter(now, added);
+    for (const Change& added : added_) bundled_ ? join(now, added) : enter(now, added);
     for (const Change& moved : moved_) shift(now, moved);
     added_.clear();
     moved_.clear();
@@ -111,8 +116,13 @@ void Links::enter(Ns now, const Change& added) {
 }
 
 void Links::shift(Ns now, const Change& moved) {
+    if (bundled_) {
+        leave(now, moved.stream);
+        join(now, moved);
+        return;
+    }
     Stream& stream = streams_[moved.stream];
-    bring_up_to(now, stream);
+    bring_up_to(now, moved.stream);
     touch(stream, stream.level);
     leave_ports(moved.stream);
     stream.level = moved.place.level;
@@ -125,6 +135,10 @@ void Links::shift(Ns now, const Change& moved) {
 void Links::take_finished(Ns now, std::vector<int>& out) {
     if (now < next_ns_) return;
     changed_ = true;
+    if (bundled_) {
+        end_members(now, out);
+        return;
+    }
     const std::size_t begin = out.size();
     while (!heap_.empty() && heap_[0].end <= now) {
         const int number = heap_[0].stream;
@@ -152,6 +166,7 @@ void Links::settle(Ns now) {
     changed_ = false;
     take_in(now);
     work_out(now);
+    if (bundled_) foresee_bundles(now);
     next_ns_ = heap_.empty() ? NEVER : heap_[0].end;
 }
 
@@ -182,7 +197,12 @@ void Links::touch(const Stream& stream, int level) {
     }
 }
 
-void Links::bring_up_to(Ns now, Stream& stream) {
+void Links::bring_up_to(Ns now, int number) {
+    if (bundled_) {
+        serve(now, number);
+        return;
+    }
+    Stream& stream = streams_[number];
     const double left = stream.left;
     const double now_left = std::max(0.0, left - stream.rate * static_cast<double>(now - stream.since));
     if (now_left != left) {

@@ -2,6 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <set>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace mfs {
@@ -28,16 +32,20 @@ struct Place {
 // Changes (`add`, `move`, `take_finished`) only mark what they touch. `settle` works out the new rates once for
 // all changes of a moment. A level that has something to send keeps the share `guarantee` of a port's rate,
 // whatever the levels above have to send; what it does not use of that share is lost.
+//
+// With `bundled`, streams over the same ports with the same place and cap are one row, a bundle: they have the
+// same rate for as long as they stay together, so that rate is worked out once for all of them. Rates and bytes
+// are the same but for rounding. These streams have no weights.
 class Links {
   public:
     // Throws `std::invalid_argument` for a capacity that is not above 0.
-    Links(std::vector<double> capacity, double guarantee);
+    Links(std::vector<double> capacity, double guarantee, bool bundled = false);
 
     // Adds a stream of `size` bytes, above 0, over `count` different ports, and returns its number, which is
     // used again once `take_finished` has returned it. Its rate is at most `cap` (infinity: none). With
     // `weights` (null: all 1), it takes that many times its rate on each port. It begins at the next `settle`.
-    // Throws `std::invalid_argument` for a size or weight that is not above 0, `std::out_of_range` for a level or
-    // port that there is not.
+    // Throws `std::invalid_argument` for a size or weight that is not above 0, or for weights in a bundle, and
+    // `std::out_of_range` for a level or port that there is not.
     int add(const int* ports, int count, double size, Place place, double cap, const double* weights);
 
     // Gives a stream this place and cap from the next `settle` on. Nothing changes if it has them already.
@@ -57,13 +65,13 @@ class Links {
 
     // The number of streams, the largest number that any stream has had plus 1, and the number of ports.
     int size() const { return active_; }
-    int rows() const { return static_cast<int>(streams_.size()); }
+    int rows() const { return static_cast<int>(bundled_ ? members_.size() : streams_.size()); }
     int ports() const { return static_cast<int>(ports_.size()); }
 
     double capacity(int port) const { return ports_[port].capacity; }
 
     // Rate of a stream as of the last `settle`, in bytes per nanosecond at weight 1.
-    double rate(int stream) const { return streams_[stream].rate; }
+    double rate(int stream) const;
 
     // Writes the bytes that each port has sent so far, by level: `out[port * LEVELS + level]`.
     void sent_bytes(Ns now, double* out);
@@ -71,7 +79,7 @@ class Links {
     // How long `port` would need at its full rate for what its streams have left, those just added included.
     double busy_ns(Ns now, int port);
 
-    // How often rates have been worked out so far, and for how many streams in all.
+    // How often rates have been worked out so far, and for how many streams in all; a bundle counts once.
     std::int64_t settlings() const { return settlings_; }
     std::int64_t worked_out() const { return worked_out_; }
 
@@ -85,8 +93,12 @@ class Links {
     // relative `tolerance`. Call `settle` before.
     int held_back(double tolerance) const;
 
-    // Multiplies the rate of a stream by `factor`, which no sharing would do. For tests of what notices it.
-    void falsify(int stream, double factor) { streams_[stream].rate *= factor; }
+    // Multiplies the rate of a stream, with its bundle, or of all of them by `factor`, which no sharing would do.
+    // For tests of what notices it.
+    void falsify(int stream, double factor) { streams_[bundled_ ? members_[stream].row : stream].rate *= factor; }
+    void falsify_all(double factor) {
+        for (Stream& stream : streams_) stream.rate *= factor;
+    }
 
   private:
     // A stream on a port, by its number and that of the hop.
@@ -114,7 +126,8 @@ class Links {
         int port;
     };
 
-    // Has `left` bytes as of `since`, and moves at `rate` since then.
+    // Has `left` bytes as of `since`, and moves at `rate` since then. For a bundle, both are of one member, and
+    // `left` is that of the member that ends first; the weights of its hops are the number of members.
     struct alignas(64) Stream {
         double left;
         double rate;
@@ -162,8 +175,26 @@ class Links {
         bool operator<(const Ordered& other) const { return key != other.key ? key < other.key : at < other.at; }
     };
 
-    static constexpr int NONE = -1;
+    // What streams of a bundle have in common: the number of their ports' sequence, level, order and cap.
+    using Alike = std::tuple<int, int, double, double>;
 
+    // A stream of a bundle. It ends when each member of `row` has been served `ends` bytes. While `row` is NONE,
+    // the stream has not begun or is over, and `ends` is its size.
+    struct Member {
+        double ends;
+        std::int64_t serial;  // in order of addition
+        int row;
+        int path;
+    };
+
+    // The members of a row by their ends, and the bytes that each member has been served since the row began.
+    struct Bundle {
+        std::set<std::pair<double, int>> members;
+        double served;
+        Alike alike;
+    };
+
+    static constexpr int NONE = -1;
     int new_row(int hops);
     void take_in(Ns now);
     void enter(Ns now, const Change& added);
@@ -172,7 +203,18 @@ class Links {
     void enter_ports(int number);
     void leave_ports(int number);
     void touch(const Stream& stream, int level);
-    void bring_up_to(Ns now, Stream& stream);
+    void bring_up_to(Ns now, int number);
+
+    int add_member(const int* ports, int count, double size, Place place, double cap);
+    void join(Ns now, const Change& added);
+    void leave(Ns now, int member);
+    int row_of(Ns now, const Alike& alike);
+    void resize(int row, double more);
+    void free_row(int row);
+    void serve(Ns now, int row);
+    void end_members(Ns now, std::vector<int>& out);
+    void foresee_bundles(Ns now);
+    double left_of(const Member& member, Ns now) const;
 
     void rise(int place);
     void sink(int place);
@@ -190,8 +232,8 @@ class Links {
     void push_share(double share, int port);
     void pop_share();
 
-
     double guarantee_;
+    bool bundled_;
     std::vector<Port> ports_;
     std::vector<Stream> streams_;
     std::vector<std::int64_t> seen_;    // the epoch that saw each stream last
@@ -207,6 +249,16 @@ class Links {
 
     std::vector<End> heap_;
     std::vector<int> dirty_;  // ports
+
+    // Only if streams are bundled. `bundles_` is by row.
+    std::vector<Member> members_;
+    std::vector<int> free_members_;
+    std::vector<Bundle> bundles_;
+    std::map<Alike, int> rows_alike_;
+    std::map<std::vector<int>, int> path_numbers_;
+    std::vector<std::vector<int>> paths_;
+    std::vector<int> stale_;  // rows whose first end may have changed
+
     std::int64_t epoch_ = 0;
     std::int64_t begun_ = 0;
     std::int64_t settlings_ = 0;

@@ -78,7 +78,7 @@ Sent sent_bytes(Links& links, Ns now) {
 
 void bind_links(nb::module_& module) {
     nb::class_<Links>(module, "Links")
-        .def(nb::init<std::vector<double>, double>(), "capacity"_a, "guarantee"_a)
+        .def(nb::init<std::vector<double>, double, bool>(), "capacity"_a, "guarantee"_a, "bundled"_a = false)
         .def("__len__", &Links::size)
         .def("capacity", [](const Links& links, int port) { return links.capacity(existing_port(links, port)); },
              "port"_a)

@@ -7,13 +7,20 @@
 
 namespace mfs {
 
+double Links::rate(int stream) const {
+    if (!bundled_) return streams_[stream].rate;
+    const int row = members_[stream].row;
+    return row == NONE ? 0.0 : streams_[row].rate;
+}
+
 double Links::left_bytes(int stream, Ns now) const {
+    if (bundled_) return left_of(members_[stream], now);
     const Stream& asked = streams_[stream];
     return std::max(0.0, asked.left - asked.rate * static_cast<double>(now - asked.since));
 }
 
 void Links::sent_bytes(Ns now, double* out) {
-    for (const End& end : heap_) bring_up_to(now, streams_[end.stream]);
+    for (const End& end : heap_) bring_up_to(now, end.stream);
     for (const Port& port : ports_) out = std::copy_n(port.sent, LEVELS, out);
 }
 
@@ -26,7 +33,11 @@ double Links::busy_ns(Ns now, int port) {
     double total = 0.0;
     for (const std::vector<Guest>& guests : asked.guests) {
         for (const auto& [stream, hop] : std::views::reverse(guests)) {
-            total += hops_[hop].weight * left_bytes(stream, now);
+            if (!bundled_) {
+                total += hops_[hop].weight * left_bytes(stream, now);
+                continue;
+            }
+            for (const auto& [ends, member] : bundles_[stream].members) total += left_of(members_[member], now);
         }
     }
     return total / asked.capacity;
@@ -79,7 +90,10 @@ int Links::held_back(double tolerance) const {
             }
         }
     }
-    return static_cast<int>(std::count(held.begin(), held.end(), 1));
+    if (!bundled_) return static_cast<int>(std::count(held.begin(), held.end(), 1));
+    std::size_t members = 0;
+    for (std::size_t row = 0; row < held.size(); ++row) members += held[row] ? bundles_[row].members.size() : 0;
+    return static_cast<int>(members);
 }
 
 }  // namespace mfs

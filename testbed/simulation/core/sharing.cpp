@@ -31,7 +31,7 @@ void Links::work_out(Ns now) {
             const double before = stream.rate;
             const double after = stream.fresh;
             if (before == after) continue;
-            bring_up_to(now, stream);
+            bring_up_to(now, number);
             stream.rate = after;
             foresee(now, number);
             if (level + 1 < LEVELS && std::abs(after - before) > SAME * std::max(after, before)) {

@@ -86,6 +86,7 @@ struct Options {
     bool by_flow = false;    // a path is chosen for each flow
     bool grouped = false;    // symmetric collectives go as one stream
     bool separate = false;   // each stage has all links to itself
+    bool bundled = false;    // streams that are alike have one rate
     bool invariants = true;
     bool decisions = true;  // keep them
     bool all_spans = true;  // keep them; otherwise only those in which a rank waits for S1
@@ -196,7 +197,7 @@ struct World {
           const Options& chosen, nb::handle python)
         : options(chosen),
           host(python),
-          links(capacity, guarantee),
+          links(capacity, guarantee, chosen.bundled),
           link_names(std::move(names_of_links)),
           network_ports(static_cast<int>(capacity.size())),
           strict(guarantee <= 0.0) {}

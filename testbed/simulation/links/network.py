@@ -27,11 +27,14 @@ class FluidNetwork(Links):
 
     A level that has something to send keeps the share `guarantee` of a port's rate, whatever the levels
     above have to send. What it does not use of that share is lost.
+
+    With `bundled`, streams over the same ports with the same place and cap are worked out as one. Use it
+    where many streams are alike. Rates and bytes are the same but for rounding; there are no weights.
     """
 
-    def __init__(self, bps: Mapping[PortId, float], *, guarantee: float = 0.0) -> None:
+    def __init__(self, bps: Mapping[PortId, float], *, guarantee: float = 0.0, bundled: bool = False) -> None:
         """Raises `ValueError` for a port whose rate is not above 0."""
-        super().__init__([rate / 8e9 for rate in bps.values()], guarantee)
+        super().__init__([rate / 8e9 for rate in bps.values()], guarantee, bundled)
         self.guarantee = guarantee
         self.names = tuple(bps)
         self._numbers = {port: number for number, port in enumerate(bps)}

@@ -11,11 +11,13 @@ int main() {
     const auto below = [&](int end) { return static_cast<int>(random() % end); };
     const auto level = [&] { return below(4) ? mfs::LEVELS - 1 : below(mfs::LEVELS); };  // nothing is below it
     const auto cap = [&] { return below(3) ? std::numeric_limits<double>::infinity() : 0.1 * (1 + below(9)); };
-    for (const double guarantee : {0.0, 0.02}) {
+    for (const int run : {0, 1, 2, 3}) {
+        const double guarantee = run % 2 ? 0.02 : 0.0;
+        const bool bundled = run >= 2;
         const int ports = 2 + below(3);
         std::vector<double> capacity;
         for (int port = 0; port < ports; ++port) capacity.push_back(1.0 + below(2));
-        mfs::Links links(capacity, guarantee);
+        mfs::Links links(capacity, guarantee, bundled);
         std::vector<int> alive;
         std::vector<int> finished;
         mfs::Ns now = 0;
@@ -26,7 +28,7 @@ int main() {
                 const double weights[4] = {0.5, 1.0, 2.0, 3.0};
                 const mfs::Place place{level(), 1.0 * below(2)};
                 alive.push_back(links.add(path, 1 + below(ports), 1 + below(5000), place, cap(),
-                                          below(3) ? nullptr : weights));
+                                          bundled || below(3) ? nullptr : weights));
             }
             for (int count = below(4); count > 0 && !alive.empty(); --count) {
                 links.move(alive[below(static_cast<int>(alive.size()))], {level(), 0.0}, cap());

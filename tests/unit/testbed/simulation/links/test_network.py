@@ -45,12 +45,13 @@ steps = st.lists(
 
 
 @settings(deadline=None)
-@given(steps)
+@given(steps, st.booleans())
 def test_rates_are_those_of_the_oracle_after_every_change(
     steps: list[tuple[str, tuple[str, ...], Place, float | None, int]],
+    bundled: bool,
 ) -> None:
     """Streams are added, moved and ended in any order. Those that are not affected must be right, too."""
-    network = FluidNetwork(BPS)
+    network = FluidNetwork(BPS, bundled=bundled)
     alive: dict[int, tuple[tuple[str, ...], Place, float | None]] = {}
     now_ns = 0
     for what, path, place, cap, pick in steps:
