@@ -141,8 +141,9 @@ struct Exchange final : Joined {
             }
             member.round = number;
             member.waits = waits;
-            const Letters first = ready(index, number, round.first);
-            for (const auto& letter : ready(index, number, round.further)) {
+            Letters some, others;
+            const Letters& first = ready(index, number, round.first, some);
+            for (const auto& letter : ready(index, number, round.further, others)) {
                 send(index, {letter});  // one by one: NCCL has a connection for each tree
             }
             if (!first.empty()) {
@@ -160,17 +161,20 @@ struct Exchange final : Joined {
 
     void send(int index, const Letters& letters) { all.transport_.send(*members[index].flow, letters, this); }
 
-    // The messages whose receivers are in the round. Others are held back until their receivers are.
-    Letters ready(int index, int number, const Letters& letters) {
-        Letters found;
-        for (const auto& [peer, size] : letters) {
-            if (members[peer].round == number) {
-                found.emplace_back(peer, size);
+    // The messages whose receivers are in the round: all, or `some`. Others are held back until their receivers are.
+    const Letters& ready(int index, int number, const Letters& letters, Letters& some) {
+        const auto here = [&](const auto& letter) { return members[letter.first].round == number; };
+        if (std::all_of(letters.begin(), letters.end(), here)) {
+            return letters;
+        }
+        for (const auto& letter : letters) {
+            if (here(letter)) {
+                some.push_back(letter);
             } else {
-                held.push_back({peer, number, index, size});
+                held.push_back({letter.first, number, index, letter.second});
             }
         }
-        return found;
+        return some;
     }
 
     void release(int index, int number) {
