@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, StepPatch
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from controller.flow import Level, Stage
-from experiments.report.layout import LEGEND_COLUMNS, lay_out
+from experiments.report.layout import LEGEND_COLUMNS, draw_grids, lay_out
 from experiments.results.distributions import Curve, curve
 from experiments.results.statistics import FloatArray
 
@@ -103,6 +103,7 @@ def svg(figure: Figure, label: str) -> str:
     for patch in (figure.patch, *(axes.patch for axes in panels)):
         patch.set(facecolor="none", edgecolor="none")
     lay_out(figure)
+    draw_grids(figure)
     figure.dpi = _IMAGE_DPI
     # Without a date, so that the same run gives the same report.
     canvas.print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]

@@ -99,8 +99,8 @@ def busiest_links_figure(loads: Sequence[LinkLoad]) -> str:
 
 
 def _draw_load(axes: Axes, image: FloatArray, peak: float, extent: tuple[float, float, float, float]) -> None:
-    """Draw `image` with colours from 0 to `peak`."""
-    axes.imshow(image, aspect="auto", interpolation="nearest", cmap=_LOAD, vmin=0, vmax=peak, extent=extent)
+    """Draw `image` with colours from 0 to `peak`. A browser enlarges its pixels; matplotlib need not."""
+    axes.imshow(image, aspect="auto", interpolation="none", cmap=_LOAD, vmin=0, vmax=peak, extent=extent)
     axes.grid(False)
 
 
