@@ -15,6 +15,7 @@ from matplotlib.patches import Patch, StepPatch
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from controller.flow import Level, Stage
+from experiments.report.layout import LEGEND_COLUMNS, draw_grids, lay_out
 from experiments.results.distributions import Curve, curve
 from experiments.results.statistics import FloatArray
 
@@ -40,8 +41,6 @@ LEVEL_COLOURS: Final = {
     Level.SCAVENGER: "#9a9a9a",
 }
 
-_LAYOUT_DPI: Final = 72
-"""The resolution at which matplotlib writes SVG, so that what it lays out is what it draws."""
 _IMAGE_DPI: Final = 150
 """The resolution of heat maps and of points that are not drawn one by one."""
 
@@ -68,6 +67,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.titlesize": 8.5,
     "axes.titlecolor": _INK,
     "font.family": "sans-serif",
+    "figure.subplot.right": 0.985,
     "font.size": 8,
     "grid.color": _GRID,
     "grid.linewidth": 0.5,
@@ -90,7 +90,7 @@ figure_style: Final = mpl.rc_context(_STYLE)
 
 def new_figure(rows: int, columns: int, *, height: float, sharex: bool = False) -> tuple[Figure, list[Axes]]:
     """Return a figure as wide as the page, `height` inches per row, and its axes, row by row."""
-    figure = Figure(figsize=(9.0, height * rows), layout="constrained")
+    figure = Figure(figsize=(9.0, height * rows))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex)
     return figure, list(axes.flat)
 
@@ -99,14 +99,11 @@ def svg(figure: Figure, label: str) -> str:
     """Return the figure as an `<svg>` element, with `label` as its text for screen readers."""
     buffer = io.StringIO()
     canvas = FigureCanvasSVG(figure)
-    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+    panels = [*figure.axes, *(inset for axes in figure.axes for inset in axes.child_axes)]
+    for patch in (figure.patch, *(axes.patch for axes in panels)):
         patch.set(facecolor="none", edgecolor="none")
-    # `Figure.savefig` would draw the whole figure once more to place the panels, and drop that drawing.
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    figure.dpi = _LAYOUT_DPI
-    engine.execute(figure)
-    figure.set_layout_engine("none")
+    lay_out(figure)
+    draw_grids(figure)
     figure.dpi = _IMAGE_DPI
     # Without a date, so that the same run gives the same report.
     canvas.print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
@@ -190,11 +187,11 @@ def legend_above(figure: Figure, axes: Axes) -> None:
     """Draw one legend for all panels, in a row above them, from the labels in `axes`."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside upper left", ncols=8)
+        figure.legend(handles, labels, loc="upper left", ncols=LEGEND_COLUMNS)
 
 
 def level_legend_above(figure: Figure, levels: Iterable[Level]) -> None:
     """Draw a legend of `levels` above all panels."""
     patches = [Patch(color=LEVEL_COLOURS[level], label=level.name) for level in sorted(levels)]
     if patches:
-        figure.legend(handles=patches, loc="outside upper left", ncols=len(Level))
+        figure.legend(handles=patches, loc="upper left", ncols=LEGEND_COLUMNS)

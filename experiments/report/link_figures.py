@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from controller.flow import Level
@@ -17,6 +18,11 @@ from experiments.results.statistics import FloatArray
 
 MAX_LINKS: Final = 40
 BUSIEST: Final = 3
+
+# From transparent to opaque, so that an idle link has the colour of the page, light or dark.
+_LOAD: Final = LinearSegmentedColormap.from_list("load", [(0.18, 0.5, 0.76, 0.0), (0.18, 0.5, 0.76, 1.0)])
+_RIGHT_OF_LOADS: Final = 0.92
+"""Where panels end that have the scale of the colours on their right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,9 @@ def links_figure(loads: Sequence[LinkLoad]) -> str:
     ports = sorted(loads[0].gbps, key=_natural)
     binned = [(load.series, load.edges, load.gbps) for load in loads]
     figure, panels = new_figure(len(binned), 1, height=0.6 + 0.125 * len(ports), sharex=True)
+    figure.subplots_adjust(right=_RIGHT_OF_LOADS)
     nominal = all(port in one.link_gbps for one, _, _ in binned for port in ports)
-    peak = max(float(rates[p].sum(axis=0).max()) for _, _, rates in binned for p in rates)
-    # From transparent to opaque, so that an idle link has the colour of the page, light or dark.
-    cmap = LinearSegmentedColormap.from_list("load", [(0.18, 0.5, 0.76, 0.0), (0.18, 0.5, 0.76, 1.0)])
+    peak = 1.0 if nominal else max(float(rates[p].sum(axis=0).max()) for _, _, rates in binned for p in rates)
     for axes, (one, edges, rates) in zip(panels, binned, strict=True):
         image = np.array(
             [
@@ -63,19 +68,10 @@ def links_figure(loads: Sequence[LinkLoad]) -> str:
                 for port in ports
             ]
         )
-        drawn = axes.imshow(
-            image,
-            aspect="auto",
-            interpolation="nearest",
-            cmap=cmap,
-            vmin=0,
-            vmax=1.0 if nominal else peak,
-            extent=(0, edges[-1], len(ports) - 0.5, -0.5),
-        )
+        _draw_load(axes, image, peak, (0, edges[-1], len(ports) - 0.5, -0.5))
         axes.set_yticks(range(len(ports)), ports, fontsize=6)
-        axes.grid(False)
         axes.set_title(one.label)
-        figure.colorbar(drawn, ax=axes, pad=0.01, fraction=0.025, label="utilisation" if nominal else "Gb/s")
+    _draw_scale(panels[0], peak, "utilisation" if nominal else "Gb/s")
     panels[-1].set_xlabel("time (s)")
     return svg(figure, "Utilisation of links over time")
 
@@ -100,6 +96,23 @@ def busiest_links_figure(loads: Sequence[LinkLoad]) -> str:
     panels[-1].set(xlabel="time (s)", xlim=(0, max(edges[-1] for _, edges, _ in binned)))
     level_legend_above(figure, shown)
     return svg(figure, "Rate of the busiest links by level over time")
+
+
+def _draw_load(axes: Axes, image: FloatArray, peak: float, extent: tuple[float, float, float, float]) -> None:
+    """Draw `image` with colours from 0 to `peak`. A browser enlarges its pixels; matplotlib need not."""
+    axes.imshow(image, aspect="auto", interpolation="none", cmap=_LOAD, vmin=0, vmax=peak, extent=extent)
+    axes.grid(False)
+
+
+def _draw_scale(axes: Axes, peak: float, label: str) -> None:
+    """Draw the scale of all panels on the right of `axes`, as one image: a colour bar has 256 areas."""
+    scale = axes.inset_axes((1.01, 0, 0.016, 1))
+    steps = np.linspace(peak, 0, _LOAD.N)[:, None]
+    _draw_load(scale, steps, peak, (0, 1, 0, peak))
+    scale.set_xticks([])
+    scale.yaxis.tick_right()
+    scale.yaxis.set_label_position("right")
+    scale.set_ylabel(label)
 
 
 def _sent_bytes(one: Series) -> dict[str, int]:

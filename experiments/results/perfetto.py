@@ -10,7 +10,7 @@ Reference: "Trace Event Format", Google, the de facto description of this JSON.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +31,11 @@ REQUESTS_PID: Final = 1
 RANKS_PID: Final = 2
 FIRST_LINK_PID: Final = 10
 
-_BUFFER_BYTES: Final = 1 << 20
+_BETWEEN: Final = b",\n"
+_WRITTEN_AT_ONCE: Final = 4096
+_PLACE: Final = b'"id":0,"pid":0,"tid":0'
+"""Stands in the slices of a flow for their place, which differs on each of its links."""
+_JSON: Final = msgspec.json.Encoder()
 
 # Perfetto ignores `cname` and colours a slice by its name without digits, so the names have words beside
 # "P1". chrome://tracing uses `cname`, which must be one of its reserved names.
@@ -67,31 +71,30 @@ SPAN_COLOURS: Final[dict[str, str]] = {
 }
 
 
-def trace_events(shown: Excerpt) -> Iterator[Event]:
-    """Yield all events of an excerpt. Slices are `X` (ranks) or pairs of `b` and `e` (requests, links)."""
-    yield from _request_events(shown.requests)
-    yield from _rank_events(shown.spans, _servers(shown.flows))
+def trace_events(shown: Excerpt) -> Iterator[bytes]:
+    """Yield all events of an excerpt as JSON: one at a time, or several with `_BETWEEN` between them.
+
+    Slices are `X` (ranks) or pairs of `b` and `e` (requests, links).
+    """
+    yield from map(_JSON.encode, _request_events(shown.requests))
+    yield from map(_JSON.encode, _rank_events(shown.spans, _servers(shown.flows)))
     yield from _link_events(shown)
 
 
-def write_timeline(path: Path, events: Iterable[Event], *, title: str, only: str | None = None) -> None:
+def write_timeline(path: Path, events: Iterable[bytes], *, title: str, only: str | None = None) -> None:
     """Write the trace, one event per line: a trace can have 200,000, and `grep` should work on it."""
     about = {"title": title, "time": "model time"}
     if only is not None:
         about["only"] = only
-    encode_into = msgspec.json.Encoder().encode_into
+    left = iter(events)
     with path.open("wb") as file:
         head = json.dumps(about)
-        text = bytearray(f'{{"displayTimeUnit": "ms", "otherData": {head}, "traceEvents": ['.encode())
+        file.write(f'{{"displayTimeUnit": "ms", "otherData": {head}, "traceEvents": ['.encode())
         separator = b"\n"
-        for event in events:
-            text += separator
-            encode_into(event, text, -1)
-            separator = b",\n"
-            if len(text) > _BUFFER_BYTES:
-                file.write(text)
-                text.clear()
-        file.write(text + b"\n]}\n")
+        while part := list(islice(left, _WRITTEN_AT_ONCE)):
+            file.write(separator + _BETWEEN.join(part))
+            separator = _BETWEEN
+        file.write(b"\n]}\n")
 
 
 def _us(time_ns: int) -> float:
@@ -118,15 +121,12 @@ def _slice(
     start_ns: int,
     end_ns: int,
     args: dict[str, Any] | None = None,
-    colour: str | None = None,
 ) -> tuple[Event, Event]:
     """Return the begin and the end of an asynchronous slice. Only slices of the same id have to nest."""
     common = {"cat": category, "id": id, "pid": pid, "tid": pid, "name": name}
     begin: Event = {**common, "ph": "b", "ts": _us(start_ns)}
     if args:
         begin["args"] = args
-    if colour:
-        begin["cname"] = colour
     return begin, {**common, "ph": "e", "ts": _us(end_ns)}
 
 
@@ -259,7 +259,7 @@ def nesting_lanes(spans: Iterable[SpanRow]) -> list[list[SpanRow]]:
     return lanes
 
 
-def _link_events(shown: Excerpt) -> Iterator[Event]:
+def _link_events(shown: Excerpt) -> Iterator[bytes]:
     crossing: dict[str, list[int]] = {}
     for number, flow in enumerate(shown.flows):
         for port in flow.path:
@@ -267,31 +267,34 @@ def _link_events(shown: Excerpt) -> Iterator[Event]:
     slices = [_flow_slices(flow, shown.decisions.get(flow.id, ())) for flow in shown.flows]
     ports = sorted(crossing.keys() | shown.rates.keys())
     for pid, port in enumerate(ports, start=FIRST_LINK_PID):
-        yield from _process(pid, f"link {port}", pid)
+        yield from map(_JSON.encode, _process(pid, f"link {port}", pid))
         for i, number in enumerate(crossing.get(port, ())):
-            place = {"id": f"{pid}.{i}", "pid": pid, "tid": pid}
-            for begin, end in slices[number]:
-                yield begin | place
-                yield end | place
+            place = b'"id":"%d.%d","pid":%d,"tid":%d' % (pid, i, pid, pid)
+            if slices[number]:
+                yield slices[number].replace(_PLACE, place)
         if port in shown.rates:
-            yield from _counter_events(pid, shown.rates[port])
+            yield from map(_JSON.encode, _counter_events(pid, shown.rates[port]))
 
 
-def _flow_slices(flow: FlowRow, decisions: Sequence[Decision]) -> list[tuple[Event, Event]]:
-    """Return the begin and the end of each period of a flow. They are the same on each of its links."""
-    return [
-        _slice(
-            pid=0,
-            id="",
-            category=flow.stage.value,
-            name=f"{flow.stage.value} {LEVEL_NAMES[period.level]}",
-            start_ns=period.start_ns,
-            end_ns=period.end_ns,
-            args=_flow_args(flow, period.reason),
-            colour=LEVEL_COLOURS[period.level],
-        )
-        for period in level_periods(flow, decisions)
-    ]
+def _flow_slices(flow: FlowRow, decisions: Sequence[Decision]) -> bytes:
+    """Return the begin and the end of each period of a flow, which is empty without periods.
+
+    They are at `_PLACE`. No text in them can look like it, because JSON escapes its quotation marks.
+    """
+    before = b'{"cat":%b,%b,' % (_JSON.encode(flow.stage.value), _PLACE)
+    events = []
+    for period in level_periods(flow, decisions):
+        name = f"{flow.stage.value} {LEVEL_NAMES[period.level]}"
+        begin = {
+            "name": name,
+            "ph": "b",
+            "ts": _us(period.start_ns),
+            "args": _flow_args(flow, period.reason),
+            "cname": LEVEL_COLOURS[period.level],
+        }
+        end = {"name": name, "ph": "e", "ts": _us(period.end_ns)}
+        events += [before + _JSON.encode(event)[1:] for event in (begin, end)]
+    return _BETWEEN.join(events)
 
 
 def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,19 @@ from testbed.job import Scale
 SCALE = Scale(time_dilation=30, bytes_scale=0.001)
 
 
+def decoded(events: Iterable[bytes]) -> list[Event]:
+    found: list[Event] = json.loads(b"[" + b",".join(events) + b"]")
+    return found
+
+
 @pytest.fixture(scope="module")
 def serving() -> list[Event]:
-    return list(trace_events(excerpt(serving_record(requests=6, layers=3), SCALE)))
+    return decoded(trace_events(excerpt(serving_record(requests=6, layers=3), SCALE)))
 
 
 @pytest.fixture(scope="module")
 def micro() -> list[Event]:
-    return list(trace_events(excerpt(micro_record(), SCALE)))
+    return decoded(trace_events(excerpt(micro_record(), SCALE)))
 
 
 def process_names(events: list[Event]) -> dict[int, str]:
@@ -120,7 +126,8 @@ def test_a_request_shows_its_phases_and_its_deadline(serving: list[Event]) -> No
 
 
 def test_the_file_is_json_that_names_the_run(tmp_path: Path, micro: list[Event]) -> None:
-    write_timeline(tmp_path / "trace.json", micro, title="two flows: mfs")
+    events = [json.dumps(event).encode() for event in micro]
+    write_timeline(tmp_path / "trace.json", events, title="two flows: mfs")
     trace = json.loads((tmp_path / "trace.json").read_text())
     assert trace["traceEvents"] == micro
     assert trace["otherData"]["title"] == "two flows: mfs"

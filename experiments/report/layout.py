@@ -1,0 +1,176 @@
+"""Where the panels of a figure go, the labels around them, and their grids.
+
+Matplotlib's layout engines draw all ticks of all panels to measure them, more than once, and took as long as
+the drawing itself. Here only the texts beside the panels are measured, once.
+"""
+
+import math
+from collections import defaultdict
+from functools import cache
+from typing import Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from matplotlib.transforms import ScaledTranslation, Transform
+
+LEGEND_COLUMNS: Final = 8
+"""Entries in a row of a legend above the panels."""
+
+# All lengths are points, of which an inch has 72. Heights of text are multiples of its size.
+_INCH: Final = 72.0
+_PAD: Final = 3.0
+_BELOW_ALL: Final = 0.5
+"""Where matplotlib draws a grid that is below all else."""
+_LEAST: Final = 9.0
+"""Least width and height of a panel, where labels leave too little space."""
+_TICK_PAD: Final = 3.5
+"""Matplotlib's space between a tick and its label."""
+_LINE: Final = 1.2
+_LEGEND_ROW: Final = 1.7
+_LEGEND_PAD: Final = 1.0
+
+
+def lay_out(figure: Figure) -> None:
+    """Place the panels of `figure` in their grid, below its legends, and the labels and titles beside them.
+
+    Panels of a row are equally high, and those of a column equally wide. Beside each panel,
+    `figure.subplotpars.right` leaves space on its right.
+    """
+    panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
+    width, height = (_INCH * inches for inches in figure.get_size_inches())
+    left: dict[int, float] = defaultdict(float)
+    top: dict[int, float] = defaultdict(float)
+    bottom: dict[int, float] = defaultdict(float)
+    for axes in panels:
+        row, column = _place(axes)
+        left[column] = max(left[column], _space_beside(axes.yaxis, figure))
+        bottom[row] = max(bottom[row], _space_beside(axes.xaxis, figure))
+        top[row] = max(top[row], _space_above(axes))
+    right = (1 - figure.subplotpars.right) * width
+    legends = sum(_height_of_legend(len(legend.get_texts())) for legend in figure.legends)
+    wide = max(_LEAST, (width - sum(left.values())) / len(left) - right)
+    high = max(_LEAST, (height - legends - sum(top.values()) - sum(bottom.values())) / len(top))
+    for axes in panels:
+        row, column = _place(axes)
+        x = sum(left[i] for i in range(column + 1)) + column * (wide + right)
+        below = legends + sum(top[i] for i in range(row + 1)) + sum(bottom[i] for i in range(row))
+        y = height - below - (row + 1) * high
+        axes.set_position((x / width, y / height, wide / width, high / height))
+
+
+def _place(axes: Axes) -> tuple[int, int]:
+    """The row and the column of a panel."""
+    spec = axes.get_subplotspec()
+    assert spec is not None
+    return spec.rowspan.start, spec.colspan.start
+
+
+def _space_beside(axis: Axis, figure: Figure) -> float:
+    """Return the space that the tick labels and the label of an axis take, and put the label at its place."""
+    space = _space_of_ticks(axis)
+    label = axis.label
+    if not (label.get_text() and label.get_visible()):
+        return space + _PAD
+    space += axis.labelpad
+    away = space / _INCH
+    if isinstance(axis, XAxis):
+        shift = ScaledTranslation(0, -away, figure.dpi_scale_trans)
+        axis.set_label_coords(0.5, 0, axis.axes.transAxes + shift)
+    else:
+        shift = ScaledTranslation(-away, 0, figure.dpi_scale_trans)
+        axis.set_label_coords(0, 0.5, axis.axes.transAxes + shift)
+    return space + _line(label) + _PAD
+
+
+def _space_of_ticks(axis: Axis) -> float:
+    """Return the height of the tick labels below a panel, or the width of those on its left."""
+    tick = axis.get_major_ticks(1)[0]
+    space = tick.get_tick_padding()
+    if not tick.label1.get_visible():
+        return space
+    if isinstance(axis, XAxis):
+        return space + _TICK_PAD + _line(tick.label1)
+    font = tick.label1.get_fontproperties()
+    widest = max((_width(text, font) for text in _tick_labels(axis)), default=0.0)
+    return space + _TICK_PAD + widest
+
+
+def _tick_labels(axis: Axis) -> list[str]:
+    """The labels of the ticks that are in view."""
+    places = axis.get_majorticklocs().tolist()
+    low, high = sorted(axis.get_view_interval())
+    texts = axis.get_major_formatter().format_ticks(places)
+    return [text for place, text in zip(places, texts, strict=True) if low <= place <= high]
+
+
+def _space_above(axes: Axes) -> float:
+    """Return the space that the title of a panel takes, above the factor of its tick labels if they have one,
+    such as 1e6."""
+    title = axes.get_title(loc="left")
+    space = _PAD
+    if axes.yaxis.get_major_formatter().get_offset():
+        space += _line(axes.yaxis.get_offset_text())
+    if not title:
+        return space
+    padded = space + _PAD
+    return padded + _line(axes.set_title(title, loc="left", y=1.0, pad=padded))
+
+
+def _height_of_legend(entries: int) -> float:
+    size = FontProperties().get_size_in_points()
+    return size * (_LEGEND_PAD + _LEGEND_ROW * math.ceil(entries / LEGEND_COLUMNS))
+
+
+def _line(text: Text) -> float:
+    return _LINE * text.get_fontproperties().get_size_in_points()
+
+
+def _width(text: str, font: FontProperties) -> float:
+    return font.get_size_in_points() * max(map(_width_of_line, text.split("\n")))
+
+
+@cache
+def _width_of_line(text: str) -> float:
+    """The width of a line of text in the font of all figures, in multiples of its size."""
+    font = FontProperties()
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return width / font.get_size_in_points()
+
+
+def draw_grids(figure: Figure) -> None:
+    """Draw the grid of each panel as one artist per axis, for what is now in view.
+
+    Matplotlib draws a line for each tick. If the ticks of an axis show nothing else, because its labels are
+    those of another panel below it, they are left out.
+    """
+    for axes in figure.axes:
+        _draw_grid(axes.xaxis, axes.get_xaxis_transform())
+        _draw_grid(axes.yaxis, axes.get_yaxis_transform())
+
+
+def _draw_grid(axis: Axis, transform: Transform) -> None:
+    shown = axis.get_tick_params()
+    if not shown.get("gridOn", mpl.rcParams["axes.grid"]):
+        return
+    low, high = sorted(axis.get_view_interval())
+    at = [place for place in axis.get_majorticklocs() if low <= place <= high]
+    below = isinstance(axis, XAxis)
+    lines = [[(x, 0), (x, 1)] if below else [(0, x), (1, x)] for x in at]
+    axis.axes.add_artist(
+        LineCollection(
+            lines,
+            colors=mpl.rcParams["grid.color"],
+            linewidths=mpl.rcParams["grid.linewidth"],
+            transform=transform,
+            zorder=_BELOW_ALL,
+        )
+    )
+    axis.grid(visible=False)
+    if below and not shown.get("labelbottom", True):
+        axis.set_tick_params(bottom=False)
