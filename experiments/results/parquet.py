@@ -131,6 +131,8 @@ GROUP_ROWS: Final = 8_192
 """Rows in a row group, which is the part of a table that is in memory at a time when it is written or read.
 In `links`, where a sample takes eight rows, it is the number of samples."""
 
+_IDS_OF_FLOWS: Final = frozenset({"id", "flow"})
+
 _BY_LEVEL: Final = {
     "sent_bytes": "sent_wire_bytes",
     "backlog_bytes": "backlog_wire_bytes",
@@ -151,13 +153,27 @@ def write_tables(out: Path, records: Sequence[RunRecord]) -> None:
         )
         with (
             replacing(out / f"{name}.parquet") as temporary,
-            pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+            pq.ParquetWriter(
+                temporary, schema, compression="zstd", use_dictionary=_columns_that_repeat(schema)
+            ) as writer,
         ):
             for record in records:
                 batches = batches_of(getattr(record, name))
                 tables = (_table(schema, record.policy, columns(batch)) for batch in batches)
                 for group in _groups(tables, rows):
                     writer.write_table(group)
+
+
+def _columns_that_repeat(schema: pa.Schema) -> list[str]:
+    """Return the paths in the file of columns in which a value occurs often: texts, ranks and levels.
+
+    A dictionary of times or of ids has about as many entries as the column, and takes long to make.
+    """
+    return [
+        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+        for field in schema
+        if field.type != _COUNT and field.name not in _IDS_OF_FLOWS
+    ]
 
 
 def _table(schema: pa.Schema, policy: str, columns: Mapping[str, pa.Array]) -> pa.Table:
