@@ -10,7 +10,7 @@ Reference: "Trace Event Format", Google, the de facto description of this JSON.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +31,10 @@ REQUESTS_PID: Final = 1
 RANKS_PID: Final = 2
 FIRST_LINK_PID: Final = 10
 
-_BUFFER_BYTES: Final = 1 << 20
+_BETWEEN: Final = b",\n"
+_WRITTEN_AT_ONCE: Final = 4096
+_PLACE: Final = b'"id":0,"pid":0,"tid":0'
+"""Stands in the slices of a flow for their place, which differs on each of its links."""
 _JSON: Final = msgspec.json.Encoder()
 
 # Perfetto ignores `cname` and colours a slice by its name without digits, so the names have words beside
@@ -69,7 +72,7 @@ SPAN_COLOURS: Final[dict[str, str]] = {
 
 
 def trace_events(shown: Excerpt) -> Iterator[bytes]:
-    """Yield all events of an excerpt, each as JSON.
+    """Yield all events of an excerpt as JSON: one at a time, or several with `_BETWEEN` between them.
 
     Slices are `X` (ranks) or pairs of `b` and `e` (requests, links).
     """
@@ -83,18 +86,15 @@ def write_timeline(path: Path, events: Iterable[bytes], *, title: str, only: str
     about = {"title": title, "time": "model time"}
     if only is not None:
         about["only"] = only
+    left = iter(events)
     with path.open("wb") as file:
         head = json.dumps(about)
-        text = bytearray(f'{{"displayTimeUnit": "ms", "otherData": {head}, "traceEvents": ['.encode())
+        file.write(f'{{"displayTimeUnit": "ms", "otherData": {head}, "traceEvents": ['.encode())
         separator = b"\n"
-        for event in events:
-            text += separator
-            text += event
-            separator = b",\n"
-            if len(text) > _BUFFER_BYTES:
-                file.write(text)
-                text.clear()
-        file.write(text + b"\n]}\n")
+        while part := list(islice(left, _WRITTEN_AT_ONCE)):
+            file.write(separator + _BETWEEN.join(part))
+            separator = _BETWEEN
+        file.write(b"\n]}\n")
 
 
 def _us(time_ns: int) -> float:
@@ -270,18 +270,18 @@ def _link_events(shown: Excerpt) -> Iterator[bytes]:
         yield from map(_JSON.encode, _process(pid, f"link {port}", pid))
         for i, number in enumerate(crossing.get(port, ())):
             place = b'"id":"%d.%d","pid":%d,"tid":%d' % (pid, i, pid, pid)
-            for before, after in slices[number]:
-                yield before + place + after
+            if slices[number]:
+                yield slices[number].replace(_PLACE, place)
         if port in shown.rates:
             yield from map(_JSON.encode, _counter_events(pid, shown.rates[port]))
 
 
-def _flow_slices(flow: FlowRow, decisions: Sequence[Decision]) -> list[tuple[bytes, bytes]]:
-    """Return the begin and the end of each period of a flow, as the JSON before and after its place.
+def _flow_slices(flow: FlowRow, decisions: Sequence[Decision]) -> bytes:
+    """Return the begin and the end of each period of a flow, which is empty without periods.
 
-    A flow crosses many links, and only the place differs between them.
+    They are at `_PLACE`. No text in them can look like it, because JSON escapes its quotation marks.
     """
-    before = b'{"cat":%b,' % _JSON.encode(flow.stage.value)
+    before = b'{"cat":%b,%b,' % (_JSON.encode(flow.stage.value), _PLACE)
     events = []
     for period in level_periods(flow, decisions):
         name = f"{flow.stage.value} {LEVEL_NAMES[period.level]}"
@@ -293,8 +293,8 @@ def _flow_slices(flow: FlowRow, decisions: Sequence[Decision]) -> list[tuple[byt
             "cname": LEVEL_COLOURS[period.level],
         }
         end = {"name": name, "ph": "e", "ts": _us(period.end_ns)}
-        events += [(before, b"," + _JSON.encode(event)[1:]) for event in (begin, end)]
-    return events
+        events += [before + _JSON.encode(event)[1:] for event in (begin, end)]
+    return _BETWEEN.join(events)
 
 
 def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:

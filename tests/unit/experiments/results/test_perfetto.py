@@ -18,7 +18,8 @@ SCALE = Scale(time_dilation=30, bytes_scale=0.001)
 
 
 def decoded(events: Iterable[bytes]) -> list[Event]:
-    return [json.loads(event) for event in events]
+    found: list[Event] = json.loads(b"[" + b",".join(events) + b"]")
+    return found
 
 
 @pytest.fixture(scope="module")
