@@ -2,12 +2,13 @@
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from testbed.job import Job
-from testbed.record import RunRecord
+if TYPE_CHECKING:  # The `mfs` command needs the names of fabrics for its help, and neither of these.
+    from testbed.job import Job
+    from testbed.record import RunRecord
 
 
 class FabricName(enum.StrEnum):
@@ -66,7 +67,7 @@ class Fabric(Protocol):
         """Return what the fabric needs on this machine, met or not. Cheap, and changes nothing."""
         ...
 
-    def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
+    def run(self, job: "Job", progress: Callable[[RunProgress], None]) -> "RunRecord":
         """Run `job` to its end and return its record.
 
         Raises `FabricUnavailable`, `JobRefused` or `RunFailed`.

@@ -21,7 +21,7 @@ BUSIEST: Final = 3
 
 # From transparent to opaque, so that an idle link has the colour of the page, light or dark.
 _LOAD: Final = LinearSegmentedColormap.from_list("load", [(0.18, 0.5, 0.76, 0.0), (0.18, 0.5, 0.76, 1.0)])
-_RIGHT_OF_LOADS: Final = 0.92
+_RIGHT_OF_LOADS: Final = 0.91
 """Where panels end that have the scale of the colours on their right."""
 
 

@@ -7,6 +7,7 @@ it has one row per sample *and level*. `docs/reference/results.md` explains ever
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -252,6 +253,11 @@ class TableRows(Generic[Row]):
             )
 
     def __len__(self) -> int:
+        among = {"policy": (self._policy,)}
+        with pq.ParquetFile(self._path) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            if not any(_open_conditions(group, among) for group in groups):
+                return sum(group.num_rows for group in groups if _open_conditions(group, among) is not None)
         return sum(part.num_rows for part in self.parts(["policy"]))
 
     def __iter__(self) -> Iterator[Row]:
@@ -279,23 +285,29 @@ class TableRows(Generic[Row]):
     def parts(self, columns: Sequence[str] | None, **among: Collection[Any]) -> Iterator[pa.Table]:
         """Yield `columns` (None: all) of the rows that `where` yields, one table per row group."""
         among = {"policy": (self._policy,), **among}
+        kept = self._schema.names if columns is None else list(columns)
         with pq.ParquetFile(self._path) as file:
-            kept = self._schema.names if columns is None else list(columns)
-            wanted = dict.fromkeys([*kept, *among])
-            found = [name for name in wanted if name in self._there]
-            absent = [name for name in wanted if name not in self._there]
             for i in range(file.num_row_groups):
-                if not _may_hold(file.metadata.row_group(i), among):
+                unsure = _open_conditions(file.metadata.row_group(i), among)
+                if unsure is None:
                     continue
-                part = file.read_row_group(i, columns=found)
-                for name in absent:
-                    filled = [self._defaults.get(name)] * part.num_rows
-                    part = part.append_column(name, pa.array(filled, self._schema.field(name).type))
-                for name, values in among.items():
-                    known = pa.array(list(values), type=part.schema.field(name).type)
-                    part = part.filter(pc.is_in(part[name], value_set=known))
-                if part.num_rows:
-                    yield part.select(kept)
+                chosen = None
+                if unsure:
+                    chosen = _where(self._read(file, i, list(unsure)), unsure)
+                    if not pc.any(chosen).as_py():
+                        continue
+                part = self._read(file, i, kept)
+                yield part if chosen is None else part.filter(chosen)
+
+    def _read(self, file: pq.ParquetFile, group: int, names: Sequence[str]) -> pa.Table:
+        """Return columns of a row group, with the defaults of those that the file lacks."""
+        there = [name for name in names if name in self._there]
+        part = file.read_row_group(group, columns=there or ["policy"])
+        for name in names:
+            if name not in self._there:
+                filled = [self._defaults.get(name)] * part.num_rows
+                part = part.append_column(name, pa.array(filled, self._schema.field(name).type))
+        return part.select(list(names))
 
     def _rows(self, part: pa.Table) -> list[Row]:
         """Raises `msgspec.ValidationError` for values that the row struct does not allow."""
@@ -318,16 +330,32 @@ def _samples(part: pa.Table) -> pa.Table:
     return each
 
 
-def _may_hold(group: Any, among: Mapping[str, Collection[Any]]) -> bool:
-    """Return whether a row group may have one of the values in every column, by its statistics."""
+def _open_conditions(group: Any, among: Mapping[str, Collection[Any]]) -> dict[str, Collection[Any]] | None:
+    """Return those conditions of which the statistics of a row group do not say that all its rows meet them.
+
+    A row meets a condition if the column has one of the values. None if no row meets all of them.
+    """
+    unsure = dict(among)
     for i in range(group.num_columns):
         column = group.column(i)
         values, known = among.get(column.path_in_schema), column.statistics
-        if values is not None and known is not None and known.has_min_max:
-            low, high = known.min, known.max
-            if not any(low <= value <= high for value in values):
-                return False
-    return True
+        if values is None or known is None or not known.has_min_max:
+            continue
+        low, high = known.min, known.max
+        if not any(low <= value <= high for value in values):
+            return None
+        if low == high and known.has_null_count and not known.null_count:
+            del unsure[column.path_in_schema]
+    return unsure
+
+
+def _where(part: pa.Table, among: Mapping[str, Collection[Any]]) -> pa.ChunkedArray:
+    """Return which rows have, in each column of `among`, one of its values."""
+    found = [
+        pc.is_in(part[name], value_set=pa.array(list(values), type=part.schema.field(name).type))
+        for name, values in among.items()
+    ]
+    return reduce(pc.and_, found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,26 @@ def test_rows_are_found_by_what_is_in_their_columns(run: Path, records: list[Run
     assert list(flows.where(id=[])) == []
 
 
+def test_rows_are_found_in_a_group_that_other_policies_share(
+    run: Path, records: list[RunRecord], tmp_path: Path
+) -> None:
+    """As in a table that another program has written. Some flows of the group have no batch."""
+    whole = pq.read_table(run / "flows.parquet")
+    pq.write_table(whole, tmp_path / "flows.parquet", row_group_size=len(whole))
+    for record in records:
+        flows = TableRows(tmp_path, FlowRow, record.policy)
+        assert len(flows) == len(record.flows) < len(whole)
+        assert tuple(flows) == tuple(record.flows)
+        assert list(flows.where(batch=["b1"])) == [row for row in record.flows if row.batch == "b1"]
+
+
+def test_a_value_that_all_rows_of_a_group_have_does_not_stand_for_those_without_one(tmp_path: Path) -> None:
+    flows = (flow_row(id="in", batch="b1"), flow_row(id="out", batch=None))
+    write_tables(tmp_path, [msgspec.structs.replace(micro_record(), flows=flows)])
+    found = TableRows(tmp_path, FlowRow, micro_record().policy).where(batch=["b1"])
+    assert [row.id for row in found] == ["in"]
+
+
 def test_only_the_groups_that_may_have_a_value_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flows are in the order of requests, so those of a request are in a few neighbouring row groups."""
     read: list[int] = []
