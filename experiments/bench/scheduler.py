@@ -1,11 +1,12 @@
 """`mfs bench scheduler`: the cost of one event under a policy, by the number of active flows.
 
-Only calls of the scheduler are timed, by `time.perf_counter_ns` before and after; making up the events
-(`scheduler_events`) is not. docs/measured/benchmarks.md says what the columns mean.
+Only the delivery of events (`scheduler_delivery`) is timed, by `time.perf_counter_ns` before and after;
+making them up (`scheduler_events`) is not. docs/measured/benchmarks.md says what the columns mean.
 """
 
 import itertools
 import platform
+import random
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,18 +15,22 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.flow import Assignment
 from controller.policies import PolicyError, policy_names
+from controller.policy import Verdict
 from controller.scheduler import Scheduler
 from controller.spec import read_spec
 from controller.units import NS_PER_S, NS_PER_US
-from experiments.bench.prefill_batch import cluster
+from experiments.bench.prefill_batch import BenchBatch, cluster
+from experiments.bench.scheduler_delivery import EveryEvent, Grouped, asks_less
 from experiments.bench.scheduler_events import BenchLoad, Event, EventKind
 from experiments.errors import UserError
 from experiments.results.statistics import mean, percentile
 
 DEFAULT_FLOWS: Final = (100, 1_000, 10_000)
 MIN_EVENTS: Final = 1_000
+GOAL_FLOWS: Final = 1_000
+GOAL_P99_US: Final = 200.0
+"""With `GOAL_FLOWS`, the p99 of all events, ticks included, should be at most this."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +44,15 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     flows_touched: float
 
 
-class PolicyCost(msgspec.Struct, frozen=True, kw_only=True):
-    """The costs of one policy with `flows` active flows. Rates are per second spent in the scheduler."""
+class Costs(msgspec.Struct, frozen=True, kw_only=True):
+    """What events cost. Rates are per second spent in the scheduler and in what delivers events to it.
 
-    policy: str
-    flows: int
+    `asked` is the share of the events in which a hook of the policy is called.
+    """
+
     events_per_s: float
     decisions_per_s: float
+    asked: float
     all: Cost
     by_kind: dict[EventKind, Cost]
 
@@ -55,28 +62,28 @@ class PolicyCost(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.by_kind.items(), key=lambda item: item[1].p99_us)
 
 
-class _UnderLoad:
-    """A scheduler under load, and the costs of its calls so far."""
+class PolicyCost(Costs, frozen=True, kw_only=True):
+    """The costs of one policy with `flows` active flows.
 
-    def __init__(self, policy: str, flows: int, *, seed: int, exact: bool) -> None:
-        spec = read_spec(policy)
-        self._scheduler = Scheduler(
-            spec.policy,
-            ports={link.id: link.bps for link in cluster().links},
-            exact=exact,
-            control=spec.control,
-        )
-        self._calls: dict[EventKind, Callable[..., list[Assignment]]] = {
-            EventKind.BATCH: self._scheduler.batch_started,
-            EventKind.LAYER: self._scheduler.layer_advanced,
-            EventKind.SUBMIT: self._scheduler.submit,
-            EventKind.PROGRESS: self._scheduler.progress,
-            EventKind.COMPLETION: self._scheduler.completion,
-            EventKind.TICK: self._scheduler.tick,
-        }
+    `grouped` are those with the events delivered as the simulated fabric does it. It is None if that is no
+    different for the policy.
+    """
+
+    policy: str
+    flows: int
+    grouped: Costs | None = None
+
+
+class _UnderLoad:
+    """A scheduler under load, and the costs of its events so far."""
+
+    def __init__(
+        self, scheduler: Scheduler, flows: int, *, seed: int, deliver: Callable[[Scheduler], EveryEvent]
+    ) -> None:
+        self._scheduler = scheduler
+        self._delivery = deliver(scheduler)
         self._load = BenchLoad(flows, seed=seed)
         self._events = self._load.events()
-        self._policy, self._flows = policy, flows
         self._forget()
         while not self._load.filled:
             self._one_more()
@@ -86,6 +93,7 @@ class _UnderLoad:
         self._cost_ns = {kind: array("q") for kind in EventKind}
         self._touched = dict.fromkeys(EventKind, 0)
         self._decisions = 0
+        self._asked = 0
 
     def run_for(self, seconds: float) -> None:
         """Run events for `seconds` of wall time, and at least `MIN_EVENTS` of them."""
@@ -104,25 +112,25 @@ class _UnderLoad:
             self._time(Event(EventKind.TICK, event.at_ns, (), self._load.active))
 
     def _time(self, event: Event) -> None:
-        call = self._calls[event.kind]
+        self._asked += self._delivery.reaches_a_hook(event)
+        call = self._delivery.calls[event.kind]
         before = time.perf_counter_ns()
-        assignments = call(event.at_ns, *event.arguments)
+        answer = call(event.at_ns, *event.arguments)
         after = time.perf_counter_ns()
         self._cost_ns[event.kind].append(after - before)
         self._touched[event.kind] += event.flows
-        self._decisions += len(assignments)
+        self._decisions += 1 if isinstance(answer, Verdict) else len(answer)
 
-    def cost(self) -> PolicyCost:
+    def costs(self) -> Costs:
         kinds = [kind for kind in EventKind if self._cost_ns[kind]]
         everything = _cost(
             [cost for kind in kinds for cost in self._cost_ns[kind]], sum(self._touched.values())
         )
         spent_s = everything.events * everything.mean_us * NS_PER_US / NS_PER_S
-        return PolicyCost(
-            policy=self._policy,
-            flows=self._flows,
+        return Costs(
             events_per_s=everything.events / spent_s,
             decisions_per_s=self._decisions / spent_s,
+            asked=self._asked / everything.events,
             all=everything,
             by_kind={kind: _cost(self._cost_ns[kind], self._touched[kind]) for kind in kinds},
         )
@@ -159,19 +167,40 @@ def measure(
     exact: bool = False,
     on_start: Callable[[str, int], None] = lambda policy, count: None,
 ) -> Iterator[PolicyCost]:
-    """Measure each policy with each number of flows, one after the other.
+    """Measure each policy with each number of flows, one after the other, and grouped where that differs.
 
-    Once its flows are active, a policy is timed for `seconds` of wall time, and for at least `MIN_EVENTS`.
-    `on_start` is called before the flows of each cell are submitted. Except for ticks, the events of a cell
-    depend only on `seed` and the number of flows; a quicker policy gets further in them.
+    Once its flows are active, a policy is timed for `seconds` of wall time, and for at least `MIN_EVENTS`;
+    and again for as long with grouped events. `on_start` is called before the flows of each cell are
+    submitted. Except for ticks, the events of a cell depend only on `seed` and the number of flows; a quicker
+    policy gets further in them.
     """
+
+    def timed(policy: str, count: int, deliver: Callable[[Scheduler], EveryEvent]) -> Costs:
+        under_load = _UnderLoad(_scheduler(policy, exact=exact), count, seed=seed, deliver=deliver)
+        under_load.run_for(seconds)
+        return under_load.costs()
+
     counts = sorted(set(flows))
     for policy in policies:
         for count in counts:
             on_start(policy, count)
-            timed = _UnderLoad(policy, count, seed=seed, exact=exact)
-            timed.run_for(seconds)
-            yield timed.cost()
+            each = timed(policy, count, EveryEvent)
+            grouped = timed(policy, count, Grouped) if is_asked_less(policy) else None
+            yield PolicyCost(policy=policy, flows=count, grouped=grouped, **msgspec.structs.asdict(each))
+
+
+def is_asked_less(policy: str) -> bool:
+    """Whether the simulated fabric asks the policy of this spec less than once an event."""
+    scheduler = _scheduler(policy, exact=False)
+    batch = BenchBatch.drawn(random.Random(0), "b", unit=0, now_ns=0, at_once=1)
+    scheduler.batch_started(0, batch.told())
+    return asks_less(scheduler, batch.id)
+
+
+def _scheduler(policy: str, *, exact: bool) -> Scheduler:
+    spec = read_spec(policy)
+    ports = {link.id: link.bps for link in cluster().links}
+    return Scheduler(spec.policy, ports=ports, exact=exact, control=spec.control)
 
 
 def circumstances() -> dict[str, str]:
@@ -199,6 +228,7 @@ def as_json(cells: Sequence[PolicyCost], *, seconds: float, seed: int, exact: bo
         "seconds_per_cell": seconds,
         "seed": seed,
         "exact": exact,
+        "goal": {"flows": GOAL_FLOWS, "p99_us": GOAL_P99_US},
         "complete": complete,
         "cells": msgspec.to_builtins(cells, str_keys=True),
     }

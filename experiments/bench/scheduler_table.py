@@ -1,20 +1,28 @@
 """The tables of `mfs bench scheduler`."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from experiments.bench.scheduler import Cost, PolicyCost, circumstances
+from experiments.bench.scheduler import GOAL_FLOWS, GOAL_P99_US, Cost, Costs, PolicyCost, circumstances
 from experiments.bench.scheduler_events import EventKind
 from experiments.results.readable_numbers import NOTHING
+
+COLUMNS: Final = 104
+"""Width of the table of costs on a terminal, in characters."""
 
 
 def render(cells: Sequence[PolicyCost]) -> Group:
     """Return the tables for a terminal: the costs, and how they grow from the fewest flows to the most."""
     facts = circumstances()
     parts: list[RenderableType] = [_cost_table(cells)]
+    same = dict.fromkeys(cell.policy for cell in cells if cell.grouped is None)
+    if same:
+        parts.append(Text(f"no grouped row, since every event reaches the policy: {', '.join(same)}"))
+    parts += [Text(line) for line in goal_lines(cells)]
     growth = growth_table(cells)
     if growth is not None:
         parts += [Text(), growth]
@@ -22,36 +30,62 @@ def render(cells: Sequence[PolicyCost]) -> Group:
     return Group(*parts)
 
 
+def goal_lines(cells: Sequence[PolicyCost]) -> list[str]:
+    """Say which policies meet the goal and which miss it. Without cells of that many flows, say nothing."""
+    met: list[str] = []
+    missed: list[str] = []
+    for cell in cells:
+        if cell.flows != GOAL_FLOWS:
+            continue
+        for name, costs in _rows(cell):
+            p99_us = costs.all.p99_us
+            (met if p99_us <= GOAL_P99_US else missed).append(f"{name} {_figure(p99_us)}")
+    if not met and not missed:
+        return []
+    goal = f"goal with {GOAL_FLOWS} flows: p99 of all events, ticks included, at most {GOAL_P99_US:.0f} us"
+    return [goal, f"  met: {', '.join(met) or 'none'}", f"  missed: {', '.join(missed) or 'none'}"]
+
+
+def _rows(cell: PolicyCost) -> list[tuple[str, Costs]]:
+    """The rows of a cell, by name."""
+    rows: list[tuple[str, Costs]] = [(cell.policy, cell)]
+    return rows if cell.grouped is None else [*rows, (f"{cell.policy} grouped", cell.grouped)]
+
+
 def _cost_table(cells: Sequence[PolicyCost]) -> Table:
     table = _table("Events and decisions per second; microseconds and flows touched by each event")
     table.add_column("policy")
-    for heading in ("flows", "events", "deci- sions", "p50", "p99", "flows each"):
+    for heading in ("flows", "asked", "events", "decisions", "p50", "p99", "max", "flows each"):
         table.add_column(heading, justify="right")
     table.add_column("worst kind", min_width=10)
     for heading in ("its p99", "tick p99"):
         table.add_column(heading, justify="right")
     for cell in cells:
-        kind, worst = cell.worst
-        tick = cell.by_kind.get(EventKind.TICK)
-        table.add_row(
-            Text(cell.policy),
-            str(cell.flows),
-            f"{cell.events_per_s:.0f}",
-            f"{cell.decisions_per_s:.0f}",
-            _figure(cell.all.p50_us),
-            _figure(cell.all.p99_us),
-            _figure(cell.all.flows_touched),
-            kind.value,
-            _figure(worst.p99_us),
-            _figure(tick.p99_us) if tick else NOTHING,
-        )
+        for name, costs in _rows(cell):
+            kind, worst = costs.worst
+            tick = costs.by_kind.get(EventKind.TICK)
+            table.add_row(
+                Text(name),
+                str(cell.flows),
+                f"{costs.asked:.1%}",
+                f"{costs.events_per_s:.0f}",
+                f"{costs.decisions_per_s:.0f}",
+                _figure(costs.all.p50_us),
+                _figure(costs.all.p99_us),
+                _figure(costs.all.max_us),
+                _figure(costs.all.flows_touched),
+                kind.value,
+                _figure(worst.p99_us),
+                _figure(tick.p99_us) if tick else NOTHING,
+            )
     return table
 
 
 def growth_table(cells: Sequence[PolicyCost]) -> Table | None:
     """Return how mean cost and flows touched grow from the fewest flows to the most, by kind of event.
 
-    Covers the policies that were measured with both; None if there are none, or only one number of flows.
+    Covers the policies that were measured with both, and not their grouped rows. None if there are none, or
+    only one number of flows.
     """
     counts = {cell.flows for cell in cells}
     few, many = min(counts, default=0), max(counts, default=0)

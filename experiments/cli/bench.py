@@ -34,7 +34,7 @@ def bench_scheduler(
     """Time what an event costs under each policy. If interrupted, print the results so far."""
     with told_to_the_user():
         from experiments.bench import scheduler as timing
-        from experiments.bench.scheduler_table import render
+        from experiments.bench.scheduler_table import COLUMNS, render
 
         policies = timing.chosen_policies(policy or [])
         counts = flows or timing.DEFAULT_FLOWS
@@ -57,7 +57,7 @@ def bench_scheduler(
                 told = timing.as_json(cells, seconds=seconds, seed=seed, exact=exact, complete=complete)
                 print(json.dumps(told, indent=2))
             elif cells:
-                stdout().print(render(cells))
+                stdout(COLUMNS).print(render(cells))
 
 
 @bench.command("sim")

@@ -1,10 +1,13 @@
 """`mfs bench scheduler`: the events that it makes up, counts and prints."""
 
+import io
 import itertools
 import json
 import sys
 
+import msgspec
 import pytest
+from rich.console import Console
 
 from controller.flow import Flow
 from controller.policies import make_policy
@@ -13,7 +16,7 @@ from experiments.bench import scheduler as bench_scheduler
 from experiments.bench.prefill_batch import cluster
 from experiments.bench.scheduler import Cost, PolicyCost, chosen_policies, measure
 from experiments.bench.scheduler_events import BenchLoad, Event, EventKind
-from experiments.bench.scheduler_table import growth_table
+from experiments.bench.scheduler_table import COLUMNS, goal_lines, growth_table, render
 from experiments.cli import app as cli
 from experiments.errors import UserError
 
@@ -118,7 +121,7 @@ def cell(flows: int, **kinds: Cost) -> PolicyCost:
     by_kind = {EventKind(name): value for name, value in kinds.items()}
     whole = next(iter(by_kind.values()))
     return PolicyCost(
-        policy="p", flows=flows, events_per_s=1.0, decisions_per_s=1.0, all=whole, by_kind=by_kind
+        policy="p", flows=flows, events_per_s=1.0, decisions_per_s=1.0, asked=1.0, all=whole, by_kind=by_kind
     )
 
 
@@ -139,6 +142,38 @@ def test_growth_compares_the_most_flows_with_the_fewest() -> None:
     assert table is not None
     ticks = next(column for column in table.columns if column.header == "tick")
     assert list(ticks.cells) == ["4.5 / 10.0"]
+
+
+def test_the_goal_is_for_the_p99_of_all_events_with_1000_flows() -> None:
+    met = cell(1_000, submit=cost(200))
+    missed = msgspec.structs.replace(met, policy="q", all=cost(200.1), grouped=met)
+    assert goal_lines([cell(100, submit=cost(300)), met, missed])[1:] == [
+        "  met: p 200, q grouped 200",
+        "  missed: q 200",
+    ]
+    assert goal_lines([cell(100, submit=cost(300))]) == []
+
+
+def printed(*cells: PolicyCost) -> list[str]:
+    console = Console(width=COLUMNS, file=io.StringIO())
+    console.print(render(cells))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_grouped_row_follows_the_row_of_its_policy() -> None:
+    each = cell(500, submit=cost(7))
+    grouped = msgspec.structs.replace(each, asked=0.25, all=cost(3))
+    lines = printed(msgspec.structs.replace(each, grouped=grouped))
+    assert [line.split()[:4] for line in lines[2:4]] == [
+        ["p", "500", "100.0%", "1"],
+        ["p", "grouped", "500", "25.0%"],
+    ]
+    assert not any("no grouped row" in line for line in lines)
+
+
+def test_a_policy_without_a_grouped_row_is_named() -> None:
+    lines = printed(cell(100, submit=cost(7)), cell(500, submit=cost(7)))
+    assert "no grouped row, since every event reaches the policy: p" in [line.rstrip() for line in lines]
 
 
 def test_there_is_no_growth_with_one_number_of_flows() -> None:
@@ -165,6 +200,17 @@ def test_json_says_what_the_numbers_depend_on(
     assert told["gc"] == "on"
     assert told["python"].endswith(".".join(map(str, sys.version_info[:3])))
     assert (told["complete"], [c["policy"] for c in told["cells"]]) == (True, ["fair"])
+    assert told["goal"] == {"flows": 1000, "p99_us": 200}
+
+
+def test_json_has_grouped_events_where_they_differ(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(monkeypatch, "--policy", "fair", "--policy", "pias", "--flows", "100", "--json") == 0
+    fair, pias = json.loads(capsys.readouterr().out)["cells"]
+    assert fair["grouped"]["asked"] < 0.1 < 0.9 < fair["asked"]
+    assert fair["grouped"]["by_kind"]["submit"]["events"] > 0
+    assert pias["grouped"] is None
 
 
 def test_an_interrupt_prints_what_there_is(
