@@ -8,7 +8,7 @@ from typing import ClassVar
 import msgspec
 
 from controller.flow import Level, Stage
-from controller.view import ActiveBatch, ActiveFlow, View
+from controller.view import ActiveBatch, ActiveFlow, FlowGroup, View
 
 
 class PolicyError(ValueError):
@@ -33,8 +33,11 @@ class NoOptions:
     """The options of a policy that has none."""
 
 
-Verdicts = Mapping[str, Verdict]
-"""Flow id -> verdict. Flows that are not named stay as they are; a repeated verdict changes nothing."""
+Verdicts = Mapping[str, Verdict] | Mapping[FlowGroup, Verdict]
+"""Flow id, or group of flows -> verdict.
+
+Flows that are not named stay as they are; a repeated verdict changes nothing.
+"""
 
 UNCHANGED: Verdicts = {}
 
@@ -53,6 +56,11 @@ class Policy(abc.ABC):
     `on_tick` is called every `recheck_ns` (None: never) while `wants_ticks` is true. `rho_window_ns` is
     the time constant of `view.ports.rho`. If `reads_ports` is False, `view.ports` keeps no loads, and only
     the capacities can be read.
+
+    `by_group` says that each flow is in one `FlowGroup`, that only `on_submit` gives verdicts on single
+    flows, and that the policy asks `view.left_on_ports` for what flows have left. A fabric can then move
+    whole groups, and report no progress. If so, `level`, `order`, `rate_bps` and `bytes_left` of a flow in
+    the view mean nothing.
     """
 
     name: ClassVar[str]
@@ -60,6 +68,7 @@ class Policy(abc.ABC):
     Options: ClassVar[type] = NoOptions
 
     reads_ports: ClassVar[bool] = True
+    by_group: ClassVar[bool] = False
     recheck_ns: int | None = None
     rho_window_ns: int = 500_000_000
 

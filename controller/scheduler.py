@@ -6,16 +6,16 @@ force. Later assignments move it to other levels.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import msgspec
 
-from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
+from controller.flow import Assignment, Batch, Flow, GroupAssignment, Level, PortId, Stage
 from controller.overload import Overload, RequestControl
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.ports import PortLoads, UnreadPortLoads
-from controller.view import ActiveBatch, ActiveFlow, View
+from controller.view import ActiveBatch, ActiveFlow, FlowGroup, View
 
 _Standing = tuple[Level, float, int | None]
 """What is in force for a flow: level, order and rate in bits/s."""
@@ -70,9 +70,27 @@ class Scheduler:
             unpaced=MappingProxyType(self._unpaced),
             ports=self._loads,
             exact=exact,
+            left_on_ports=self._left_on_ports,
         )
+        self._fabric_left: Callable[[str], Mapping[PortId, int]] | None = None
         self._now_ns = 0
         self._tick_ns: int | None = None
+
+    @property
+    def by_group(self) -> bool:
+        """Whether a fabric can move the flows of a group together (`Policy.by_group`).
+
+        Not under request control, which can overrule the policy for single flows.
+        """
+        return self._policy.by_group and not self._overload.controls
+
+    def move_groups(self, left_on_ports: Callable[[str], Mapping[PortId, int]]) -> None:
+        """From now on, answer with a `GroupAssignment` where the policy gives a verdict on a group.
+
+        Only if `by_group`. `left_on_ports` says what the flows of a group have left now on each port. The
+        caller need not report progress.
+        """
+        self._fabric_left = left_on_ports
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -271,19 +289,39 @@ class Scheduler:
         self._held.add(flow.flow.id)
         self._loads.put_aside(flow.flow, flow.bytes_left)
 
+    def _left_on_ports(self, group: FlowGroup) -> Mapping[PortId, int]:
+        return group.left_on_ports() if self._fabric_left is None else self._fabric_left(group.name)
+
     def _apply(self, hook: str, verdicts: Verdicts) -> list[Assignment]:
         """Carry out what `hook` of the policy returned."""
         if verdicts is not UNCHANGED and not _are_verdicts(verdicts):
             raise SchedulerError(self._returned(hook, verdicts, "which does not map flow ids to Verdicts"))
         self._schedule_tick()
         assignments: list[Assignment] = []
-        for flow_id, verdict in verdicts.items():
-            flow = self._flow(flow_id)
-            if self._changes(flow, verdict):
-                before = self._in_force(flow)
-                self._take(flow, verdict)
-                assignments += self._told(flow, before, verdict.reason)
+        for named, verdict in verdicts.items():
+            if not isinstance(named, FlowGroup):
+                flows: Iterable[ActiveFlow] = (self._flow(named),)
+            elif self._fabric_left is None:
+                flows = named.flows.values()
+            else:
+                assignments.append(self._for_group(named, verdict))  # type: ignore[arg-type]
+                continue
+            for flow in flows:
+                if self._changes(flow, verdict):
+                    before = self._in_force(flow)
+                    self._take(flow, verdict)
+                    assignments += self._told(flow, before, verdict.reason)
         return assignments
+
+    def _for_group(self, group: FlowGroup, verdict: Verdict) -> GroupAssignment:
+        self._check_verdict(group.name, verdict)
+        return GroupAssignment(
+            group=group.name,
+            level=verdict.level,
+            reason=verdict.reason,
+            order=verdict.order if self.view.exact else 0.0,
+            rate_bps=verdict.rate_bps if self.view.exact else None,
+        )
 
     def _returned(self, hook: str, what: object, wrong: str) -> str:
         return f"policy {self._policy.name!r} returned {what!r} from {hook}, {wrong}"

@@ -29,6 +29,7 @@ class Host:
         self._scheduler = scheduler
         self._connections = Connections(job)
         self.by_flow = self._connections.by_flow
+        self.by_group = scheduler.by_group and bool(job.flows)
         # Bound methods of others, where there is nothing to add.
         self.completion = scheduler.completion
         self.progress = scheduler.progress
@@ -52,6 +53,8 @@ class Host:
     def serve(self, core: Core) -> None:
         """Belong to `core` from now on."""
         self._connections.serve(core)
+        if self.by_group:
+            self._scheduler.move_groups(core.left_on_ports)
 
     # --- paths ----------------------------------------------------------------------------------
 

@@ -45,6 +45,11 @@ void name_coflow(Flow& flow, nb::handle named) {
     }
 }
 
+// As the policy names the coflow of the flow, which may have the id of some coflow (`controller.parts.coflows`).
+std::string group_name(const Flow& flow) {
+    return flow.has_coflow ? "coflow " + flow.coflow_text : "flow " + flow.text;
+}
+
 int layer_held_up(const Flow& flow) {
     return flow.stage == S1 && flow.layer != NO_NAME ? flow.layer : BLOCKS_NOW;
 }
@@ -93,6 +98,9 @@ void Transport::post(nb::handle transfer, Awaits* awaits, void* for_what) {
     flow->load = &flow->own_load;
     flow->number = submitted++;
     lanes.pool.waiting.push_back(flow);
+    if (world_.options.groups) {
+        join_group(*flow);
+    }
     Flows moved;
     Pools crowded;
     if (flow->standing != nullptr) {
@@ -216,6 +224,9 @@ void Transport::send(Flow& flow, const Letters& letters, Exchanging* exchange) {
         Route& route = world_.routes[flow.route_to(peer)];
         const Message message{peer, size, exchange, after};
         flow.unsent -= size;
+        if (flow.group != nullptr && size > 0 && flow.unsent == 0) {
+            --flow.group->unsent;
+        }
         if (size > 0 && route.crosses()) {
             ++world_.messages;
             double over = static_cast<double>(size);
@@ -276,7 +287,7 @@ void Transport::finished(const std::vector<int>& streams) {
 }
 
 void Transport::report_progress() {
-    if (world_.loads == nullptr && python_flows_ == 0) {
+    if (world_.loads == nullptr && (python_flows_ == 0 || world_.options.groups)) {
         return;  // nobody would read it
     }
     const Ns now = world_.now();
@@ -289,12 +300,7 @@ void Transport::report_progress() {
     std::sort(moving_.begin(), moving_.end(), [](const Flow* a, const Flow* b) { return a->number < b->number; });
     moving_.erase(std::unique(moving_.begin(), moving_.end()), moving_.end());
     for (Flow* flow : moving_) {
-        double streaming = 0.0;
-        for (const Sent& sent : flow->streams) {
-            streaming += world_.links.left_bytes(sent.stream, now);
-        }
-        // Round up: with a pace worked out from a byte too few, the flow would end after its deadline.
-        const auto left = flow->unsent + static_cast<std::int64_t>(std::ceil(streaming * flow->in_step));
+        const std::int64_t left = left_of(*flow);
         if (left >= flow->told) {
             continue;
         }
@@ -307,6 +313,15 @@ void Transport::report_progress() {
             obey_python(world_.host.progress(now, flow->id, left));
         }
     }
+}
+
+std::int64_t Transport::left_of(const Flow& flow) const {
+    double streaming = 0.0;
+    for (const Sent& sent : flow.streams) {
+        streaming += world_.links.left_bytes(sent.stream, world_.now());
+    }
+    // Round up: with a pace worked out from a byte too few, the flow would end after its deadline.
+    return flow.unsent + static_cast<std::int64_t>(std::ceil(streaming * flow.in_step));
 }
 
 void Transport::batch_started(nb::handle batch) {
@@ -365,6 +380,15 @@ void Transport::told(Flow& flow, int level, double order, std::int64_t rate, std
                      Flows& moved, Pools& crowded) {
     const int before = flow.level_last;
     flow.obey(level, order, rate);
+    if (FlowGroup* group = flow.group) {
+        if (group->order != order) {
+            group->order = order;
+            world_.links.set_order(group->number, order);
+        }
+        group->alike = group->alike && (group->level == NO_LEVEL || (group->level == level && group->rate == rate));
+        group->level = level;
+        group->rate = rate;
+    }
     if (flow.wanted != before) {
         note(flow, before, reason);
     }
@@ -386,11 +410,109 @@ void Transport::take_standing(Flow& flow, Flows& moved, Pools& crowded) {
 
 void Transport::take_python(nb::handle assignments, Flows& moved, Pools& crowded) {
     for (nb::handle said : assignments) {
+        if (world_.options.groups && nb::hasattr(said, "group")) {
+            take_group(said, moved, crowded);
+            continue;
+        }
         auto& flow = *reinterpret_cast<Flow*>(nb::cast<std::uintptr_t>(active_[said.attr("flow")]));
         const nb::object reason = said.attr("reason");
         told(flow, nb::cast<int>(said.attr("level")), nb::cast<double>(said.attr("order")),
              number_or(said.attr("rate_bps"), NO_RATE), text_of(reason), moved, crowded);
     }
+}
+
+// --- groups -----------------------------------------------------------------------------------------
+
+void Transport::join_group(Flow& flow) {
+    auto& group = groups_[group_name(flow)];
+    if (group == nullptr) {
+        group = std::make_unique<FlowGroup>();
+        group->number = world_.links.add_group(0.0);
+    }
+    flow.group = group.get();
+    flow.group_at = group->flows.size();
+    group->flows.push_back(&flow);
+    ++group->active;
+    group->unsent += flow.unsent > 0;
+    for (const Part& part : *flow.load) {
+        group->whole = group->whole && part.bytes == flow.size;
+    }
+}
+
+void Transport::leave_group(Flow& flow) {
+    FlowGroup& group = *flow.group;
+    group.flows[flow.group_at] = nullptr;
+    if (--group.active == 0) {
+        world_.links.drop_group(group.number);
+        groups_.erase(group_name(flow));
+    } else if (group.active < group.flows.size() / 2) {
+        std::erase(group.flows, nullptr);
+        for (std::size_t at = 0; at < group.flows.size(); ++at) {
+            group.flows[at]->group_at = at;
+        }
+    }
+    flow.group = nullptr;
+}
+
+// A verdict on all flows of a group. If only the order changes, the flows themselves stay as they are.
+void Transport::take_group(nb::handle said, Flows& moved, Pools& crowded) {
+    FlowGroup& group = *groups_.at(nb::cast<std::string>(said.attr("group")));
+    const int level = nb::cast<int>(said.attr("level"));
+    const double order = nb::cast<double>(said.attr("order"));
+    const std::int64_t rate = number_or(said.attr("rate_bps"), NO_RATE);
+    if (group.order != order) {
+        group.order = order;
+        world_.links.set_order(group.number, order);
+        if (world_.options.lanes) {  // flows that wait for a lane are served by their order
+            for (Flow* flow : group.flows) {
+                if (flow != nullptr && flow->lane == nullptr) {
+                    flow->order = order;
+                }
+            }
+        }
+    }
+    if (group.alike && group.level == level && group.rate == rate) {
+        return;
+    }
+    const nb::object reason = said.attr("reason");
+    for (Flow* flow : group.flows) {
+        if (flow != nullptr && (flow->level != level || flow->rate != rate)) {
+            told(*flow, level, order, rate, text_of(reason), moved, crowded);
+        }
+    }
+    group.level = level;
+    group.rate = rate;
+    group.alike = true;
+}
+
+// If all bytes are in streams, and count on all ports of these, the links add them up by bundle.
+nb::dict Transport::left_on_ports(nb::handle name) {
+    const FlowGroup& group = *groups_.at(nb::cast<std::string>(name));
+    const std::size_t links = world_.link_names.size();
+    left_on_.assign(static_cast<std::size_t>(world_.links.ports()), 0.0);
+    if (group.whole && group.unsent == 0) {
+        world_.links.add_left_on_ports(group.number, world_.now(), left_on_.data());
+        for (std::size_t port = links; port < left_on_.size(); ++port) {  // a stage can have ports of its own
+            left_on_[port % links] += left_on_[port];
+        }
+    } else {
+        for (const Flow* flow : group.flows) {
+            if (flow == nullptr || flow->size == 0) {
+                continue;
+            }
+            const std::int64_t left = left_of(*flow);
+            for (const Part& part : *flow->load) {
+                left_on_[part.port] += static_cast<double>(left_on(part.bytes, left, flow->size));
+            }
+        }
+    }
+    nb::dict named;
+    for (std::size_t link = 0; link < links; ++link) {
+        if (left_on_[link] > 0.0) {
+            named[world_.link_names[link]] = static_cast<std::int64_t>(std::llround(left_on_[link]));
+        }
+    }
+    return named;
 }
 
 void Transport::obey_python(nb::handle assignments) {
@@ -572,6 +694,9 @@ void Transport::complete(Flow& flow) {
     } else {
         --python_flows_;
         tick_known_ = false;
+        if (flow.group != nullptr) {
+            leave_group(flow);
+        }
         const nb::object assignments = world_.host.completion(now, flow.id);
         nb::del(active_[flow.id]);
         take_python(assignments, moved, crowded);

@@ -46,6 +46,7 @@ class Transport {
     void report_progress();
     void tick();
     Ns next_tick_ns();  // NEVER: none
+    nb::dict left_on_ports(nb::handle group);  // bytes left of its flows, by port
     void batch_started(nb::handle batch);
     void layer_advanced(nb::handle batch, int layer);
 
@@ -80,6 +81,8 @@ class Transport {
     std::unordered_map<std::uint64_t, std::unique_ptr<Lane>> sides_;
     nb::dict active_;  // flow id -> address, of the flows that Python knows
     std::int64_t python_flows_ = 0;
+    std::unordered_map<std::string, std::unique_ptr<FlowGroup>> groups_;
+    std::vector<double> left_on_;  // by port; kept only for its memory
     std::vector<Flow*> owner_;  // by stream
     std::vector<double> grouped_;
     std::vector<std::unique_ptr<Flow>> dead_;
@@ -95,6 +98,10 @@ class Transport {
               Pools& crowded);
     void take_standing(Flow& flow, Flows& moved, Pools& crowded);
     void take_python(nb::handle assignments, Flows& moved, Pools& crowded);
+    void take_group(nb::handle said, Flows& moved, Pools& crowded);
+    void join_group(Flow& flow);
+    void leave_group(Flow& flow);
+    std::int64_t left_of(const Flow& flow) const;
     void obey_python(nb::handle assignments);
     void lend(Pool& pool, Flows& moved);
     void lend_all(const Pools& crowded, Flows& moved);
