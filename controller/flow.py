@@ -181,6 +181,16 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     rate_bps: int | None = None
 
 
+class GroupAssignment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An `Assignment` for all active flows of a `controller.policy.FlowGroup`, by its name."""
+
+    group: str
+    level: Level
+    reason: str
+    order: float = 0.0
+    rate_bps: int | None = None
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One change of a flow's level, with the reason in words. `level_from` is None for its first level."""
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import msgspec
 
 from controller.flow import Level, Stage
-from controller.view import ActiveBatch, ActiveFlow, View
+from controller.view import ActiveBatch, ActiveFlow, FlowGroup, View
 
 
 class PolicyError(ValueError):
@@ -33,8 +33,11 @@ class NoOptions:
     """The options of a policy that has none."""
 
 
-Verdicts = Mapping[str, Verdict]
-"""Flow id -> verdict. Flows that are not named stay as they are; a repeated verdict changes nothing."""
+Verdicts = Mapping[str, Verdict] | Mapping[FlowGroup, Verdict]
+"""Flow id, or group of flows -> verdict.
+
+Flows that are not named stay as they are; a repeated verdict changes nothing.
+"""
 
 UNCHANGED: Verdicts = {}
 
@@ -54,6 +57,11 @@ class Policy(abc.ABC):
     the time constant of `view.ports.rho`. If `reads_ports` is False, `view.ports` keeps no loads, and only
     the capacities can be read. If `reads_progress` is False, `on_progress` may never be called, and the
     `bytes_left` of a flow may stay at its size until it completes; the loads of ports are right all the same.
+
+    `by_group` says that each flow is in one `FlowGroup`, that only `on_submit` gives verdicts on single
+    flows, and that the policy asks `view.left_on_ports` for what flows have left. A fabric can then move
+    whole groups, and report no progress. If so, `level`, `order`, `rate_bps` and `bytes_left` of a flow in
+    the view mean nothing.
     """
 
     name: ClassVar[str]
@@ -62,6 +70,7 @@ class Policy(abc.ABC):
 
     reads_ports: ClassVar[bool] = True
     reads_progress: bool = True
+    by_group: ClassVar[bool] = False
     recheck_ns: int | None = None
     rho_window_ns: int = 500_000_000
 
@@ -76,6 +85,8 @@ class Policy(abc.ABC):
                 cls.standing = Policy.standing  # type: ignore[method-assign]
             if "reads_progress" not in vars(cls):
                 cls.reads_progress = True
+            if "by_group" not in vars(cls):
+                cls.by_group = False
 
     def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict | None:
         """The verdict on every flow of `stage` that belongs to `batch`, now and later; None if there is none.

@@ -5,29 +5,23 @@ what happens, and enforces the assignments that come back. A flow may start once
 force. Later assignments move it to other levels.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import msgspec
 
-from controller.flow import Assignment, Batch, Flow, Level, PortId, Stage
+from controller.flow import Assignment, Batch, Flow, GroupAssignment, Level, PortId, Stage
 from controller.overload import Overload, RequestControl
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.ports import PortLoads, UnreadPortLoads
-from controller.view import ActiveBatch, ActiveFlow, View
+from controller.verdict_checks import GIVEN, SchedulerError, are_verdicts, check_verdict, wrong_return
+from controller.view import ActiveBatch, ActiveFlow, FlowGroup, View
 
 _Standing = tuple[Level, float, int | None]
 """What is in force for a flow: level, order and rate in bits/s."""
 
-_LEVELS = frozenset(Level)
-_GIVEN = _LEVELS - {Level.CONTROL}
 
 _PRUNED: _Standing = (Level.SCAVENGER, 0.0, None)
-
-
-class SchedulerError(ValueError):
-    """An unknown or repeated id or an impossible value, from the caller or in what a policy returned."""
 
 
 class Scheduler:
@@ -71,10 +65,28 @@ class Scheduler:
             unpaced=MappingProxyType(self._unpaced),
             ports=self._loads,
             exact=exact,
+            left_on_ports=self._left_on_ports,
         )
+        self._fabric_left: Callable[[str], Mapping[PortId, int]] | None = None
         self._now_ns = 0
         self._tick_ns: int | None = None
         self._counts_bytes = True
+
+    @property
+    def by_group(self) -> bool:
+        """Whether a fabric can move the flows of a group together (`Policy.by_group`).
+
+        Not under request control, which can overrule the policy for single flows.
+        """
+        return self._policy.by_group and not self._overload.controls
+
+    def move_groups(self, left_on_ports: Callable[[str], Mapping[PortId, int]]) -> None:
+        """From now on, answer with a `GroupAssignment` where the policy gives a verdict on a group.
+
+        Only if `by_group`. `left_on_ports` says what the flows of a group have left now on each port. The
+        caller need not report progress.
+        """
+        self._fabric_left = left_on_ports
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -105,8 +117,8 @@ class Scheduler:
         if verdict is None:
             return None
         if not isinstance(verdict, Verdict):
-            raise SchedulerError(self._returned("standing", verdict, "which is no Verdict"))
-        self._check_verdict(f"{stage.value} flows", verdict)
+            raise wrong_return(self._policy.name, "standing", verdict, "which is no Verdict")
+        check_verdict(self._policy.name, f"{stage.value} flows", verdict)
         return verdict if self.view.exact else msgspec.structs.replace(verdict, order=0.0, rate_bps=None)
 
     @property
@@ -152,7 +164,7 @@ class Scheduler:
             self._loads.submitted(flow)
         verdict = self._policy.on_submit(self._now_ns, active, self.view)
         if not isinstance(verdict, Verdict):
-            raise SchedulerError(self._returned("on_submit", verdict, "which is no Verdict"))
+            raise wrong_return(self._policy.name, "on_submit", verdict, "which is no Verdict")
         self._schedule_tick()
         self._take(active, verdict)
         pruned = self._overload.reason(active) if self._overload.controls else None
@@ -295,24 +307,42 @@ class Scheduler:
         self._held.add(flow.flow.id)
         self._loads.put_aside(flow.flow, flow.bytes_left)
 
+    def _left_on_ports(self, group: FlowGroup) -> Mapping[PortId, int]:
+        return group.left_on_ports() if self._fabric_left is None else self._fabric_left(group.name)
+
     def _apply(self, hook: str, verdicts: Verdicts) -> list[Assignment]:
         """Carry out what `hook` of the policy returned."""
-        if verdicts is not UNCHANGED and not _are_verdicts(verdicts):
-            raise SchedulerError(self._returned(hook, verdicts, "which does not map flow ids to Verdicts"))
+        if verdicts is not UNCHANGED and not are_verdicts(verdicts):
+            wrong = "which does not map flow ids to Verdicts"
+            raise wrong_return(self._policy.name, hook, verdicts, wrong)
         self._schedule_tick()
         assignments: list[Assignment] = []
         if verdicts is UNCHANGED:
             return assignments
-        for flow_id, verdict in verdicts.items():
-            flow = self._flow(flow_id)
-            if self._changes(flow, verdict):
-                before = self._in_force(flow)
-                self._take(flow, verdict)
-                assignments += self._told(flow, before, verdict.reason)
+        for named, verdict in verdicts.items():
+            if not isinstance(named, FlowGroup):
+                flows: Iterable[ActiveFlow] = (self._flow(named),)
+            elif self._fabric_left is None:
+                flows = named.flows.values()
+            else:
+                assignments.append(self._for_group(named, verdict))  # type: ignore[arg-type]
+                continue
+            for flow in flows:
+                if self._changes(flow, verdict):
+                    before = self._in_force(flow)
+                    self._take(flow, verdict)
+                    assignments += self._told(flow, before, verdict.reason)
         return assignments
 
-    def _returned(self, hook: str, what: object, wrong: str) -> str:
-        return f"policy {self._policy.name!r} returned {what!r} from {hook}, {wrong}"
+    def _for_group(self, group: FlowGroup, verdict: Verdict) -> GroupAssignment:
+        check_verdict(self._policy.name, group.name, verdict)
+        return GroupAssignment(
+            group=group.name,
+            level=verdict.level,
+            reason=verdict.reason,
+            order=verdict.order if self.view.exact else 0.0,
+            rate_bps=verdict.rate_bps if self.view.exact else None,
+        )
 
     def _changes(self, flow: ActiveFlow, verdict: Verdict) -> bool:
         if verdict.level != flow.level:
@@ -321,24 +351,11 @@ class Scheduler:
 
     def _take(self, flow: ActiveFlow, verdict: Verdict) -> None:
         """Note the policy's verdict. It does not take effect while the flow's request is pruned."""
-        if verdict.level not in _GIVEN or verdict.rate_bps is not None or verdict.order != verdict.order:
-            self._check_verdict(f"flow {flow.flow.id!r}", verdict)
+        if verdict.level not in GIVEN or verdict.rate_bps is not None or verdict.order != verdict.order:
+            check_verdict(self._policy.name, f"flow {flow.flow.id!r}", verdict)
         flow.level = verdict.level
         if self.view.exact:
             flow.order, flow.rate_bps = verdict.order, verdict.rate_bps
-
-    def _check_verdict(self, about: str, verdict: Verdict) -> None:
-        if verdict.level is Level.CONTROL:
-            raise SchedulerError(f"policy {self._policy.name!r} put {about} on the control level")
-        if verdict.level not in _LEVELS or math.isnan(verdict.order):
-            raise SchedulerError(
-                f"policy {self._policy.name!r} gave {about} the level {verdict.level!r} and the"
-                f" order {verdict.order!r}; levels are {', '.join(level.name for level in Level)}"
-            )
-        if verdict.rate_bps is not None and verdict.rate_bps <= 0:
-            raise SchedulerError(
-                f"policy {self._policy.name!r} gave {about} a rate of {verdict.rate_bps} bits/s"
-            )
 
     def _in_force(self, flow: ActiveFlow) -> _Standing:
         if flow.flow.id in self._held:
@@ -369,9 +386,3 @@ class Scheduler:
             self._tick_ns = None
         elif self._tick_ns is None:
             self._tick_ns = self._now_ns + recheck_ns
-
-
-def _are_verdicts(returned: object) -> bool:
-    return isinstance(returned, Mapping) and all(
-        isinstance(verdict, Verdict) for verdict in returned.values()
-    )

@@ -1,10 +1,10 @@
 """What a policy sees: the active flows, their batches and the ports. It reads them and changes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from controller.flow import Batch, Flow, Level
-from controller.ports import PortLoads
+from controller.flow import Batch, Flow, Level, PortId
+from controller.ports import PortLoads, left_on
 from controller.urgency import red
 
 
@@ -52,13 +52,31 @@ class ActiveFlow:
         return self.batch is None or self.batch.compute_over
 
 
+@dataclass(slots=True, eq=False)
+class FlowGroup:
+    """Active flows on which a policy gives one verdict, by their ids. The policy keeps them."""
+
+    name: str
+    flows: dict[str, ActiveFlow] = field(default_factory=dict)
+
+    def left_on_ports(self) -> Mapping[PortId, int]:
+        """The bytes that the flows have left on each port, as of their last progress reports."""
+        left_bytes: dict[PortId, int] = {}
+        for active in self.flows.values():
+            for port in active.flow.load:
+                on_port = left_on(active.flow, port, active.bytes_left)
+                left_bytes[port] = left_bytes.get(port, 0) + on_port
+        return left_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """All that a policy may look at. Do not change anything in it.
 
     `flows` are in order of submission, `batches` in order of arrival. `unpaced` are the flows for which
     no layer boundary will come. `exact` says that the fabric keeps an exact order inside a level and can
-    pace a flow; otherwise a policy has levels only.
+    pace a flow; otherwise a policy has levels only. `left_on_ports` says what the flows of a group have left
+    on each port: at this moment, if the fabric can tell, or else as of their last progress reports.
     """
 
     flows: Mapping[str, ActiveFlow]
@@ -66,3 +84,4 @@ class View:
     unpaced: Mapping[str, ActiveFlow]
     ports: PortLoads
     exact: bool = False
+    left_on_ports: Callable[[FlowGroup], Mapping[PortId, int]] = FlowGroup.left_on_ports

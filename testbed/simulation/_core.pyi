@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from controller.flow import PortId
+
 SOURCES: str
 """What `controller.compiled.digest_of` said of the C++ files when this was built."""
 
@@ -31,15 +33,26 @@ class Links:
         place: tuple[int, float],
         cap: float | None = None,
         weights: Sequence[float] | None = None,
+        group: int = -1,
     ) -> int:
         """Add a stream of `size` bytes, above 0, over one or more different ports, and return its id.
 
         Its rate is at most `cap` bytes per nanosecond. With `weights`, it takes that many times its rate on
         each of the ports, like several connections that move in step. It begins at the next `settle`.
+        With a `group`, the order of its place is that of the group.
         """
 
-    def move(self, stream: int, place: tuple[int, float], cap: float | None = None) -> None:
-        """Give `stream` this place and cap from the next `settle` on."""
+    def move(self, stream: int, place: tuple[int, float], cap: float | None = None, group: int = -1) -> None:
+        """Give `stream` this place, cap and group from the next `settle` on."""
+
+    def add_group(self, order: float) -> int:
+        """Make a group of streams with one order, and return its number. Only for bundles."""
+
+    def set_order(self, group: int, order: float) -> None:
+        """Change the order of all streams of a group, from the next `settle` on."""
+
+    def drop_group(self, group: int) -> None:
+        """Forget a group, which may have no streams."""
 
     def next_end_ns(self) -> int | None:
         """When the next stream ends if nothing changes; None if none does. Call `settle` before."""
@@ -110,6 +123,7 @@ class Options:
     grouped: bool
     separate: bool
     bundled: bool
+    groups: bool
     invariants: bool
     decisions: bool
     all_spans: bool
@@ -173,6 +187,9 @@ class Core:
 
     def layer_advanced(self, batch: str, layer: int) -> None:
         """Tell the scheduler that a batch has reached a layer."""
+
+    def left_on_ports(self, group: str) -> dict[PortId, int]:
+        """Bytes that the flows of a `controller.policy.FlowGroup` have left now, by port."""
 
     def run(self) -> None:
         """Run until the host says that it has finished and nothing moves any more."""

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from controller.compiled import digest_of
-from controller.scheduler import SchedulerError
+from controller.verdict_checks import SchedulerError
 from testbed.fabric import FabricName, FabricUnavailable, Requirement, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord

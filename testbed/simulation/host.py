@@ -31,6 +31,7 @@ class Host:
         self._first_verdict = scheduler.first_verdict
         self._connections = Connections(job)
         self.by_flow = self._connections.by_flow
+        self.by_group = scheduler.by_group and bool(job.flows)
         # Bound methods of others, where there is nothing to add.
         self.completion = scheduler.completion
         self.progress = scheduler.progress
@@ -54,6 +55,8 @@ class Host:
     def serve(self, core: Core) -> None:
         """Belong to `core` from now on."""
         self._connections.serve(core)
+        if self.by_group:
+            self._scheduler.move_groups(core.left_on_ports)
 
     # --- paths ----------------------------------------------------------------------------------
 

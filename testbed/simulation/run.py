@@ -42,7 +42,7 @@ class SimulatedRun:
         self._watch = LinkWatch(tuple(ports), keep=job.collect is Collect.ALL)
         host = Host(job, scheduler, self._player, self._rows, self._watch)
         capacity = [bps * overheads.goodput / 8e9 for bps in ports.values()]
-        options = _options(job, host.by_flow)
+        options = _options(job, host)
         options.counts_bytes = scheduler.hand_over_bytes()
         self.core = Core(capacity, overheads.level_share, links, options, host, scheduler.loads)
         self.core.set_enums(list(STAGES), list(CollectiveKind))
@@ -110,7 +110,7 @@ class SimulatedRun:
         )
 
 
-def _options(job: Job, by_flow: bool) -> Options:
+def _options(job: Job, host: Host) -> Options:
     simulation, overheads = job.simulation, job.simulation.overheads
     options = Options()
     options.permit_ns = overheads.permit_ns
@@ -124,12 +124,13 @@ def _options(job: Job, by_flow: bool) -> Options:
     options.progress_ns = simulation.progress_ns
     options.exact = simulation.exact
     options.lanes = simulation.lanes
-    options.by_flow = by_flow
+    options.by_flow = host.by_flow
     options.grouped = simulation.grouped
     options.separate = simulation.separate
     # A micro workload can have hundreds of thousands of flows on few pairs of ports. Serving runs do without,
     # so that their numbers do not depend on how bundles round.
     options.bundled = bool(job.flows)
+    options.groups = host.by_group
     options.invariants = simulation.invariants
     options.decisions = options.all_spans = job.collect is Collect.ALL
     return options

@@ -4,6 +4,7 @@
 // served since the bundle began are one number, `served`, and a member ends when that number has grown by what
 // it had left when it joined. The row takes its rate once for each member on all its ports.
 #include <algorithm>
+#include <stdexcept>
 
 #include "testbed/simulation/core/links.hpp"
 
@@ -35,11 +36,12 @@ int Links::add_member(const int* ports, int count, double size, Place place, dou
 
 void Links::join(Ns now, const Change& added) {
     Member& member = members_[added.stream];
-    const int row = row_of(now, {member.path, added.place.level, added.place.order, added.cap});
+    const int row = row_of(now, {member.path, added.place.level, added.place.order, added.cap, added.place.group});
     Bundle& bundle = bundles_[row];
     member.row = row;
     member.ends += bundle.served;
     bundle.members.insert({member.ends, added.stream});
+    bundle.sum_of_ends += member.ends;
     resize(row, 1.0);
 }
 
@@ -57,6 +59,7 @@ void Links::leave(Ns now, int number) {
         }
     }
     bundle.members.erase({member.ends, number});
+    bundle.sum_of_ends -= member.ends;
     member.ends = std::max(0.0, left);
     member.row = NONE;
     resize(row, -1.0);
@@ -70,11 +73,12 @@ int Links::row_of(Ns now, const Alike& alike) {
         serve(now, known->second);
         return known->second;
     }
-    const auto& [path, level, order, cap] = alike;
+    const auto& [path, level, order, cap, group] = alike;
     const std::vector<int>& ports = paths_[path];
     const int row = known->second = new_row(static_cast<int>(ports.size()));
     if (row >= static_cast<int>(bundles_.size())) bundles_.resize(row + 1);
     bundles_[row].served = 0.0;
+    bundles_[row].sum_of_ends = 0.0;
     bundles_[row].alike = alike;
     Stream& stream = streams_[row];
     for (int i = 0; i < stream.hops; ++i) hops_[stream.first_hop + i] = {0.0, ports[i]};
@@ -82,7 +86,19 @@ int Links::row_of(Ns now, const Alike& alike) {
     stream.since = now;
     stream.rate = 0.0;
     stream.level = level;
-    stream.order = order;
+    if (group == NO_GROUP) {
+        stream.order = order;
+        ++ungrouped_[level];
+    } else {
+        stream.order = groups_[group].order;
+        std::vector<GroupPart>& parts = groups_[group].parts;
+        auto part = std::ranges::find(parts, ports[0], &GroupPart::port);
+        if (part == parts.end()) part = parts.insert(part, {ports[0], {}});
+        bundles_[row].part = static_cast<int>(part - parts.begin());
+        bundles_[row].at = static_cast<int>(part->rows.size());
+        part->rows.push_back({row, ports.back()});
+        ++groups_[group].size;
+    }
     stream.cap = cap;
     stream.heap_place = NONE;
     serial_[row] = begun_++;
@@ -102,11 +118,138 @@ void Links::free_row(int row) {
     Stream& stream = streams_[row];
     forget_end(row);
     leave_ports(row);
+    const int group = std::get<4>(bundles_[row].alike);
+    if (group == NO_GROUP) {
+        --ungrouped_[stream.level];
+    } else {
+        --groups_[group].size;
+        std::vector<GroupRow>& rows = groups_[group].parts[bundles_[row].part].rows;
+        const int at = bundles_[row].at;
+        rows[at] = rows.back();
+        bundles_[rows[at].row].at = at;
+        rows.pop_back();
+    }
     rows_alike_.erase(bundles_[row].alike);
     stream.rate = 0.0;
     stream.level = NONE;
     free_[stream.hops].push_back(row);
 }
+
+// --- groups -------------------------------------------------------------------------------------------------
+
+int Links::add_group(double order) {
+    if (!bundled_) throw std::logic_error("only bundles are in groups");
+    if (free_groups_.empty()) {
+        groups_.push_back({order, 0, {}});
+        return static_cast<int>(groups_.size()) - 1;
+    }
+    const int group = free_groups_.back();
+    free_groups_.pop_back();
+    groups_[group] = {order, 0, {}};
+    return group;
+}
+
+void Links::drop_group(int group) {
+    if (groups_[group].size > 0) throw std::logic_error("a group that is dropped has streams");
+    free_groups_.push_back(group);
+}
+
+void Links::set_order(int group, double order) {
+    Group& moved = groups_[group];
+    const double before = moved.order;
+    moved.order = order;
+    // Rates depend on who goes before whom, and not on by how much.
+    const auto [least, most] = std::minmax(before, order);
+    bool overtakes = false;
+    for (const Group& other : groups_) {
+        overtakes = overtakes || (&other != &moved && other.size > 0 && least <= other.order && other.order <= most);
+    }
+    for (const GroupPart& part : moved.parts) {
+        for (const auto& [row, last] : part.rows) {
+            Stream& stream = streams_[row];
+            stream.order = order;
+            if (overtakes || ungrouped_[stream.level] > 0) {
+                touch(stream, stream.level);
+                changed_ = true;
+            }
+        }
+    }
+}
+
+void Links::add_left_on_ports(int group, Ns now, double* out) const {
+    for (const GroupPart& part : groups_[group].parts) {
+        for (const auto& [row, last] : part.rows) {
+            const Stream& stream = streams_[row];
+            const Bundle& bundle = bundles_[row];
+            const double served = bundle.served + stream.rate * static_cast<double>(now - stream.since);
+            const double left = bundle.sum_of_ends - static_cast<double>(bundle.members.size()) * served;
+            for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
+                out[hops_[hop].port] += std::max(0.0, left);
+            }
+        }
+    }
+    for (const Change& added : added_) {
+        const Member& member = members_[added.stream];
+        if (added.place.group != group || member.row != NONE) continue;
+        for (const int port : paths_[member.path]) out[port] += member.ends;
+    }
+}
+
+// Works out all streams of a level on which all are in groups, one order after the other. Leaves in `affected_`
+// those whose rate changes. Does not look at streams that wait behind a full first or last port, and have waited before.
+void Links::share_groups(int level) {
+    affected_.clear();
+    queue_.clear();
+    if (std::ranges::none_of(dirty_, [&](int port) { return ports_[port].dirty <= level; })) return;
+    for (Port& port : ports_) {
+        port.used[level] = 0.0;
+        if (!port.guests[level].empty()) open_port(port, level);
+    }
+    by_order_.clear();
+    for (std::size_t group = 0; group < groups_.size(); ++group) {
+        if (groups_[group].size > 0) by_order_.push_back({groups_[group].order, static_cast<int>(group), 0});
+    }
+    std::sort(by_order_.begin(), by_order_.end());
+    ++epoch_;
+    std::vector<int> moving;
+    for (std::size_t begin = 0; begin < by_order_.size();) {
+        group_.clear();
+        std::size_t end = begin;
+        for (; end < by_order_.size() && by_order_[end].key == by_order_[begin].key; ++end) {
+            for (const GroupPart& part : groups_[by_order_[end].at].parts) {
+                if (!missed_[level] && is_full(ports_[part.port])) continue;
+                for (const auto& [row, last] : part.rows) {
+                    if (!missed_[level] && is_full(ports_[last])) continue;
+                    if (streams_[row].level == level) group_.push_back(row);
+                }
+            }
+        }
+        begin = end;
+        share(group_.data(), group_.data() + group_.size(), level);
+        worked_out_ += static_cast<std::int64_t>(group_.size());
+        for (const int row : group_) {
+            const Stream& stream = streams_[row];
+            seen_[row] = epoch_;
+            if (stream.fresh != stream.rate) affected_.push_back(row);
+            if (stream.fresh == 0.0) continue;
+            moving.push_back(row);
+            for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
+                ports_[hops_[hop].port].used[level] += hops_[hop].weight * stream.fresh;
+            }
+        }
+    }
+    for (const int row : moving_[level]) {
+        Stream& stream = streams_[row];
+        if (seen_[row] == epoch_ || stream.level != level || stream.rate == 0.0) continue;
+        seen_[row] = epoch_;
+        stream.fresh = 0.0;
+        affected_.push_back(row);
+    }
+    moving_[level] = std::move(moving);
+    missed_[level] = false;
+}
+
+// --- ends ---------------------------------------------------------------------------------------------------
 
 // Brings a bundle up to `now`.
 void Links::serve(Ns now, int row) {
@@ -137,6 +280,7 @@ void Links::end_members(Ns now, std::vector<int>& out) {
         do {
             const auto first = bundle.members.begin();
             beyond += first->first - bundle.served;
+            bundle.sum_of_ends -= first->first;
             ++ended;
             members_[first->second].row = NONE;
             members_[first->second].ends = 0.0;

@@ -146,6 +146,7 @@ void bind_core(nb::module_& module) {
         .def_rw("grouped", &Options::grouped)
         .def_rw("separate", &Options::separate)
         .def_rw("bundled", &Options::bundled)
+        .def_rw("groups", &Options::groups)
         .def_rw("invariants", &Options::invariants)
         .def_rw("decisions", &Options::decisions)
         .def_rw("all_spans", &Options::all_spans);
@@ -182,6 +183,7 @@ void bind_core(nb::module_& module) {
         .def("layer_advanced", [](Core& core, nb::handle batch, int layer) {
             core.transport.layer_advanced(batch, layer);
         })
+        .def("left_on_ports", [](Core& core, nb::handle group) { return core.transport.left_on_ports(group); })
         .def("run", &Core::run)
         .def("settle", [](Core& core) { core.world.links.settle(core.world.now()); })
         .def("flush", &Core::flush)

@@ -11,6 +11,20 @@ namespace mfs {
 
 struct Flow;
 
+// Flows that the policy places together (`controller.policy.FlowGroup`), in order of submission; null: complete.
+// All are at `level` and `rate` if `alike`.
+struct FlowGroup {
+    std::vector<Flow*> flows;
+    std::size_t active = 0;
+    std::size_t unsent = 0;  // the flows that have bytes that are in no stream yet
+    bool whole = true;       // each flow loads all ports of its path with all its bytes
+    int number = NO_GROUP;  // in the links
+    double order = 0.0;
+    int level = NO_LEVEL;
+    std::int64_t rate = NO_RATE;
+    bool alike = true;
+};
+
 // Who waits for a flow.
 struct Awaits {
     virtual void completed(Flow& flow) = 0;
@@ -71,6 +85,8 @@ struct Flow : Claim {
     const Standing* standing = nullptr;
     const Load* load = nullptr;
     Load own_load;
+    FlowGroup* group = nullptr;
+    std::size_t group_at = 0;
     // --- who waits for it
     Awaits* awaits = nullptr;
     void* for_what = nullptr;
@@ -89,7 +105,7 @@ struct Flow : Claim {
 
     int route_to(int peer) const { return share != nullptr && peer >= 0 ? share->routes[peer] : route; }
 
-    Place place() const { return {wanted, order}; }
+    Place place() const { return group == nullptr ? Place{wanted, order} : Place{wanted, 0.0, group->number}; }
 
     bool bounded() const { return rate != NO_RATE || (share != nullptr && !share->caps.empty()); }
 

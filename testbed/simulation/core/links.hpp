@@ -15,10 +15,13 @@ using Ns = std::int64_t;
 constexpr Ns NEVER = INT64_MAX;
 constexpr int LEVELS = 8;
 
-// Smaller first: level, then order inside the level.
+constexpr int NO_GROUP = -1;
+
+// Smaller first: level, then order inside the level. With a group, `order` is 0, and that of the group counts.
 struct Place {
     int level;
     double order;
+    int group = NO_GROUP;
 
     bool operator==(const Place&) const = default;
 };
@@ -50,6 +53,15 @@ class Links {
 
     // Gives a stream this place and cap from the next `settle` on. Nothing changes if it has them already.
     void move(int stream, Place place, double cap);
+
+    // A group of streams that have one order, which can be changed for all of them at once. Only for bundles.
+    // Its number is used again after `drop_group`, which needs it to be without streams.
+    int add_group(double order);
+    void set_order(int group, double order);
+    void drop_group(int group);
+
+    // Adds the bytes left of the streams of a group to `out`, by port.
+    void add_left_on_ports(int group, Ns now, double* out) const;
 
     // When the next stream ends if nothing changes; NEVER if none does. Call `settle` before.
     Ns next_end_ns() const { return next_ns_; }
@@ -115,6 +127,7 @@ class Links {
         std::int64_t seen;  // the epoch that saw it last
         int waiting;        // the number of streams that are not settled yet
         int dirty;          // the first level to share anew; LEVELS: none
+        int chain;          // in `chains_`: the last stream here that is being shared
         std::vector<Guest> guests[LEVELS];  // in the order in which they came
         double used[LEVELS];  // the rate of all streams of a level
         double sent[LEVELS];
@@ -175,8 +188,8 @@ class Links {
         bool operator<(const Ordered& other) const { return key != other.key ? key < other.key : at < other.at; }
     };
 
-    // What streams of a bundle have in common: the number of their ports' sequence, level, order and cap.
-    using Alike = std::tuple<int, int, double, double>;
+    // What streams of a bundle have in common: the number of their ports' sequence, level, order, cap and group.
+    using Alike = std::tuple<int, int, double, double, int>;
 
     // A stream of a bundle. It ends when each member of `row` has been served `ends` bytes. While `row` is NONE,
     // the stream has not begun or is over, and `ends` is its size.
@@ -191,7 +204,32 @@ class Links {
     struct Bundle {
         std::set<std::pair<double, int>> members;
         double served;
+        double sum_of_ends;
         Alike alike;
+        int part, at;  // of its group: the part, and the place in its rows
+    };
+
+    // The rows of a group whose first port is `port`, each with its last port.
+    struct GroupRow {
+        int row;
+        int last;
+    };
+
+    struct GroupPart {
+        int port;
+        std::vector<GroupRow> rows;
+    };
+
+    struct Group {
+        double order;
+        int size;  // rows
+        std::vector<GroupPart> parts;
+    };
+
+    // A stream on a port, and the one before it there.
+    struct Chain {
+        int stream;
+        int before;
     };
 
     static constexpr int NONE = -1;
@@ -215,6 +253,9 @@ class Links {
     void end_members(Ns now, std::vector<int>& out);
     void foresee_bundles(Ns now);
     double left_of(const Member& member, Ns now) const;
+    void share_groups(int level);
+    bool is_full(const Port& port) const;
+    void settle_all(Port& port, int level, double rate);
 
     void rise(int place);
     void sink(int place);
@@ -258,6 +299,12 @@ class Links {
     std::map<std::vector<int>, int> path_numbers_;
     std::vector<std::vector<int>> paths_;
     std::vector<int> stale_;  // rows whose first end may have changed
+    std::vector<Group> groups_;
+    std::vector<int> free_groups_;
+    int ungrouped_[LEVELS] = {};  // the number of rows without a group
+    std::vector<int> moving_[LEVELS];  // the rows that `share_groups` last gave a rate
+    bool missed_[LEVELS] = {};         // other sharing has come in between
+    std::vector<Chain> chains_;   // used while rates are worked out
 
     std::int64_t epoch_ = 0;
     std::int64_t begun_ = 0;

@@ -26,17 +26,19 @@ namespace {
 using PyPlace = std::pair<int, double>;
 using Sent = nb::ndarray<nb::numpy, double, nb::shape<-1, LEVELS>>;
 
-Place as_place(const PyPlace& place) { return {place.first, place.second}; }
+Place as_place(const PyPlace& place, int group) {
+    return {place.first, group == NO_GROUP ? place.second : 0.0, group};
+}
 
 double as_cap(std::optional<double> cap) { return cap.value_or(std::numeric_limits<double>::infinity()); }
 
 int add(Links& links, const std::vector<int>& ports, double size, const PyPlace& place, std::optional<double> cap,
-        const std::optional<std::vector<double>>& weights) {
+        const std::optional<std::vector<double>>& weights, int group) {
     if (weights && weights->size() != ports.size()) {
         throw std::invalid_argument("a stream needs as many weights as ports");
     }
     const int count = static_cast<int>(ports.size());
-    return links.add(ports.data(), count, size, as_place(place), as_cap(cap), weights ? weights->data() : nullptr);
+    return links.add(ports.data(), count, size, as_place(place, group), as_cap(cap), weights ? weights->data() : nullptr);
 }
 
 int existing_stream(const Links& links, int stream) {
@@ -82,12 +84,16 @@ void bind_links(nb::module_& module) {
         .def("__len__", &Links::size)
         .def("capacity", [](const Links& links, int port) { return links.capacity(existing_port(links, port)); },
              "port"_a)
-        .def("add", &add, "ports"_a, "size"_a, "place"_a, "cap"_a = nb::none(), "weights"_a = nb::none())
+        .def("add", &add, "ports"_a, "size"_a, "place"_a, "cap"_a = nb::none(), "weights"_a = nb::none(),
+             "group"_a = NO_GROUP)
+        .def("add_group", &Links::add_group, "order"_a)
+        .def("set_order", &Links::set_order, "group"_a, "order"_a)
+        .def("drop_group", &Links::drop_group, "group"_a)
         .def("move",
-             [](Links& links, int stream, const PyPlace& place, std::optional<double> cap) {
-                 links.move(existing_stream(links, stream), as_place(place), as_cap(cap));
+             [](Links& links, int stream, const PyPlace& place, std::optional<double> cap, int group) {
+                 links.move(existing_stream(links, stream), as_place(place, group), as_cap(cap));
              },
-             "stream"_a, "place"_a, "cap"_a = nb::none())
+             "stream"_a, "place"_a, "cap"_a = nb::none(), "group"_a = NO_GROUP)
         .def("next_end_ns", &next_end_ns)
         .def("take_finished", &take_finished, "now_ns"_a)
         .def("settle", &Links::settle, "now_ns"_a)

@@ -24,8 +24,13 @@ void Links::work_out(Ns now) {
     }
     settlings_ += !dirty_.empty();
     for (int level = 0; level < LEVELS; ++level) {
-        share_level(level);
-        worked_out_ += static_cast<std::int64_t>(affected_.size());
+        if (bundled_ && ungrouped_[level] == 0) {
+            share_groups(level);
+        } else {
+            missed_[level] = true;
+            share_level(level);
+            worked_out_ += static_cast<std::int64_t>(affected_.size());
+        }
         for (const int number : affected_) {
             Stream& stream = streams_[number];
             const double before = stream.rate;
@@ -170,11 +175,23 @@ void Links::share(const int* begin, const int* end, int level) {
             settle_stream(stream, stream.cap);
             continue;
         }
-        for (const Guest& guest : std::views::reverse(port.guests[level])) {
-            if (port.waiting == 0) break;
-            Stream& stream = streams_[guest.stream];
-            if (stream.fresh < 0.0) settle_stream(stream, now);
+        settle_all(port, level, now);
+    }
+}
+
+// Settles what is still waiting on a port at this rate.
+void Links::settle_all(Port& port, int level, double rate) {
+    if (bundled_) {  // a port can have many bundles of later orders, which are not shared now
+        for (int at = port.chain; at != NONE && port.waiting > 0; at = chains_[at].before) {
+            Stream& stream = streams_[chains_[at].stream];
+            if (stream.fresh < 0.0) settle_stream(stream, rate);
         }
+        return;
+    }
+    for (const Guest& guest : std::views::reverse(port.guests[level])) {
+        if (port.waiting == 0) break;
+        Stream& stream = streams_[guest.stream];
+        if (stream.fresh < 0.0) settle_stream(stream, rate);
     }
 }
 
@@ -183,13 +200,14 @@ void Links::share(const int* begin, const int* end, int level) {
 void Links::open_streams(const int* begin, const int* end) {
     open_.clear();
     by_cap_.clear();
+    chains_.clear();
     for (const int* number = begin; number != end; ++number) {
         Stream& stream = streams_[*number];
         const Hop* const first = &hops_[stream.first_hop];
         const Hop* const last = first + stream.hops;
         stream.fresh = -1.0;
         if (std::any_of(first, last, [this](const Hop& hop) {
-                return ports_[hop.port].spare <= FULL * ports_[hop.port].capacity;
+                return is_full(ports_[hop.port]);
             })) {
             stream.fresh = 0.0;
             continue;
@@ -199,7 +217,12 @@ void Links::open_streams(const int* begin, const int* end) {
             Port& port = ports_[hop->port];
             if (port.waiting == 0) {
                 port.weight = 0.0;
+                port.chain = NONE;
                 open_.push_back(hop->port);
+            }
+            if (bundled_) {
+                chains_.push_back({*number, port.chain});
+                port.chain = static_cast<int>(chains_.size()) - 1;
             }
             ++port.waiting;
             port.weight += hop->weight;
@@ -207,6 +230,8 @@ void Links::open_streams(const int* begin, const int* end) {
     }
     std::sort(by_cap_.begin(), by_cap_.end());
 }
+
+bool Links::is_full(const Port& port) const { return port.spare <= FULL * port.capacity; }
 
 void Links::settle_stream(Stream& stream, double rate) {
     stream.fresh = rate;

@@ -70,6 +70,9 @@ void Transport::post(nb::handle transfer, Awaits* awaits, void* for_what) {
     }
     flow->load = &flow->own_load;
     claims_.submit(*flow, lanes.pool);
+    if (world_.options.groups) {
+        join_group(*flow);
+    }
     Heard heard;
     if (flow->standing != nullptr) {
         take_standing(*flow, heard);
@@ -184,6 +187,9 @@ void Transport::send(Flow& flow, const Letters& letters, Exchanging* exchange) {
         Route& route = world_.routes[flow.route_to(peer)];
         const Message message{peer, size, exchange, after};
         flow.unsent -= size;
+        if (flow.group != nullptr && size > 0 && flow.unsent == 0) {
+            --flow.group->unsent;
+        }
         if (size > 0 && route.crosses()) {
             ++world_.messages;
             double over = static_cast<double>(size);
@@ -293,6 +299,9 @@ void Transport::complete(Flow& flow) {
     if (flow.standing == nullptr) {
         --python_flows_;
         tick_known_ = false;
+        if (flow.group != nullptr) {
+            leave_group(flow);
+        }
         const nb::object assignments = world_.host.completion(now, flow.id);
         nb::del(active_[flow.id]);
         take_python(assignments, heard);

@@ -54,6 +54,7 @@ class Transport {
     void report_progress();
     void tick();
     Ns next_tick_ns();  // NEVER: none
+    nb::dict left_on_ports(nb::handle group);  // bytes left of its flows, by port
     void batch_started(nb::handle batch);
     void layer_advanced(nb::handle batch, int layer);
 
@@ -92,6 +93,8 @@ class Transport {
     std::unordered_map<std::uint64_t, std::unique_ptr<Lane>> sides_;
     nb::dict active_;  // flow id -> address, of the flows that Python knows
     std::int64_t python_flows_ = 0;
+    std::unordered_map<std::string, std::unique_ptr<FlowGroup>> groups_;
+    std::vector<double> left_on_;  // by port; kept only for its memory
     std::vector<Flow*> owner_;  // by stream
     std::vector<double> grouped_;
     std::vector<std::unique_ptr<Flow>> dead_;
@@ -103,6 +106,12 @@ class Transport {
     void take_verdict(Flow& flow, nb::handle said, Heard& heard);
     void take_standing(Flow& flow, Heard& heard);
     void take_python(nb::handle assignments, Heard& heard);
+    void hear(Flow& flow, int level, double order, std::int64_t rate, std::string_view reason, Heard& heard);
+    void take_group(nb::handle said, Heard& heard);
+    void join_group(Flow& flow);
+    void leave_group(Flow& flow);
+    void note_group(FlowGroup& group, int level, double order, std::int64_t rate);
+    std::int64_t left_of(const Flow& flow) const;
     void obey_python(nb::handle assignments);
     void note(const Claim& claim, int before, std::string_view reason);
     void carry_out(const std::vector<Claim*>& moved, Pool* pool);

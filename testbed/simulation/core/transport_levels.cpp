@@ -14,7 +14,8 @@ int layer_held_up(const Flow& flow) {
 // --- events ------------------------------------------------------------------------------------------
 
 void Transport::report_progress() {
-    const bool hears = !world_.options.counts_bytes && python_flows_ > 0;  // the scheduler
+    // The scheduler hears of single flows, unless the policy places whole groups.
+    const bool hears = !world_.options.counts_bytes && !world_.options.groups && python_flows_ > 0;
     if (world_.loads == nullptr && !hears) {
         return;  // nobody would read it
     }
@@ -28,12 +29,7 @@ void Transport::report_progress() {
     std::sort(moving_.begin(), moving_.end(), [](const Flow* a, const Flow* b) { return a->number < b->number; });
     moving_.erase(std::unique(moving_.begin(), moving_.end()), moving_.end());
     for (Flow* flow : moving_) {
-        double streaming = 0.0;
-        for (const Sent& sent : flow->streams) {
-            streaming += world_.links.left_bytes(sent.stream, now);
-        }
-        // Round up: with a pace worked out from a byte too few, the flow would end after its deadline.
-        const auto left = flow->unsent + static_cast<std::int64_t>(std::ceil(streaming * flow->in_step));
+        const std::int64_t left = left_of(*flow);
         if (left >= flow->told) {
             continue;
         }
@@ -46,6 +42,15 @@ void Transport::report_progress() {
             obey_python(world_.host.progress(now, flow->id, left));
         }
     }
+}
+
+std::int64_t Transport::left_of(const Flow& flow) const {
+    double streaming = 0.0;
+    for (const Sent& sent : flow.streams) {
+        streaming += world_.links.left_bytes(sent.stream, world_.now());
+    }
+    // Round up: with a pace worked out from a byte too few, the flow would end after its deadline.
+    return flow.unsent + static_cast<std::int64_t>(std::ceil(streaming * flow.in_step));
 }
 
 void Transport::batch_started(nb::handle batch) {
@@ -109,7 +114,7 @@ void Transport::take_verdict(Flow& flow, nb::handle said, Heard& heard) {
     const bool exact = world_.options.exact;
     const double order = exact ? nb::cast<double>(get<"order">(said)) : 0.0;
     const std::int64_t rate = exact ? number_or(get<"rate_bps">(said), NO_RATE) : NO_RATE;
-    claims_.hear(world_.now(), flow, nb::cast<int>(get<"level">(said)), order, rate, text_of(reason), heard);
+    hear(flow, nb::cast<int>(get<"level">(said)), order, rate, text_of(reason), heard);
 }
 
 // Whether the core counts the bytes of a flow in the loads of ports. If not, the scheduler does, if anyone does.
@@ -122,11 +127,22 @@ void Transport::take_standing(Flow& flow, Heard& heard) {
         submitted_bytes(flow);
     }
     const Standing& said = *flow.standing;
-    claims_.hear(world_.now(), flow, said.level, said.order, said.rate, said.reason, heard);
+    hear(flow, said.level, said.order, said.rate, said.reason, heard);
+}
+
+void Transport::hear(Flow& flow, int level, double order, std::int64_t rate, std::string_view reason, Heard& heard) {
+    if (flow.group != nullptr) {
+        note_group(*flow.group, level, order, rate);
+    }
+    claims_.hear(world_.now(), flow, level, order, rate, reason, heard);
 }
 
 void Transport::take_python(nb::handle assignments, Heard& heard) {
     for (nb::handle said : assignments) {
+        if (world_.options.groups && nb::hasattr(said, "group")) {
+            take_group(said, heard);
+            continue;
+        }
         auto& flow = *reinterpret_cast<Flow*>(nb::cast<std::uintptr_t>(active_[get<"flow">(said)]));
         take_verdict(flow, said, heard);
     }

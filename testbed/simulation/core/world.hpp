@@ -87,6 +87,7 @@ struct Options {
     bool grouped = false;    // symmetric collectives go as one stream
     bool separate = false;   // each stage has all links to itself
     bool bundled = false;    // streams that are alike have one rate
+    bool groups = false;     // the policy places groups of flows; needs `bundled`
     bool invariants = true;
     bool decisions = true;  // keep them
     bool all_spans = true;  // keep them; otherwise only those in which a rank waits for S1

@@ -8,7 +8,8 @@ from controller.admission import Admission
 from controller.flow import Batch, Decision, Flow, Level, Stage
 from controller.lanes import Claim, Lane, LaneError, LanePool
 from controller.policy import Policy, Verdict, Verdicts
-from controller.scheduler import Scheduler, SchedulerError
+from controller.scheduler import Scheduler
+from controller.verdict_checks import SchedulerError
 from controller.view import ActiveBatch, ActiveFlow, View
 
 AnyLane = Lane[Any]

@@ -16,8 +16,9 @@ from controller.flow import Assignment, Batch, BatchRequest, Flow, Level, Stage
 from controller.overload import Prunings, RequestControl
 from controller.policies import make_policy
 from controller.policy import Policy, Verdict, Verdicts
-from controller.scheduler import Scheduler, SchedulerError
+from controller.scheduler import Scheduler
 from controller.spec import read_spec
+from controller.verdict_checks import SchedulerError
 from controller.view import ActiveBatch, ActiveFlow, View
 
 UP = "h1->s1"

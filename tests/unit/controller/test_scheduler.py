@@ -6,7 +6,8 @@ from scheduling_world import due, in_force
 from controller.flow import Batch, Flow, Level, Stage
 from controller.policies import make_policy
 from controller.policy import NoOptions, Policy, Verdict
-from controller.scheduler import Scheduler, SchedulerError
+from controller.scheduler import Scheduler
+from controller.verdict_checks import SchedulerError
 from controller.view import ActiveFlow, View
 
 UP, DOWN = "h1->s1", "s1->h2"

@@ -105,8 +105,44 @@ def test_a_member_that_completes_lowers_gamma_for_the_rest() -> None:
     scheduler = scheduler_of("sebf", exact=True)
     scheduler.submit(0, flow("on P", 3, "X"))
     assert scheduler.submit(0, flow("on Q", 1, "X", Q))[0].order == 3 * S
-    (said,) = scheduler.completion(S, "on P")
+    assert scheduler.completion(S, "on P") == []
+    (said,) = scheduler.tick(S)
     assert (said.flow, said.order) == ("on Q", 1 * S)
+
+
+def test_flows_that_complete_at_one_instant_move_the_others_once() -> None:
+    """4 MB, 2 MB and 1 MB on P: when the first two have completed, Gamma is 1 s, and one tick says so."""
+    scheduler = scheduler_of("sebf", exact=True)
+    for name, size_mb in (("a", 4), ("b", 2), ("c", 1)):
+        scheduler.submit(0, flow(name, size_mb, "X"))
+    scheduler.tick(0)
+    assert scheduler.completion(S, "a") == scheduler.completion(S, "b") == []
+    assert scheduler.next_tick_ns() == S
+    assert [(one.flow, one.order) for one in scheduler.tick(S)] == [("c", 1 * S)]
+
+
+def test_a_coflow_is_placed_by_what_it_has_left_then() -> None:
+    """X has 3 MB on P and 2 MB on Q. At 1 s, 2 MB are left on P, and 1 MB joins there: 3 s, not 4 s."""
+    scheduler = scheduler_of("sebf", exact=True)
+    scheduler.submit(0, flow("on P", 3, "X"))
+    scheduler.submit(0, flow("on Q", 2, "X", Q))
+    scheduler.tick(0)
+    scheduler.progress(S, "on P", 2 * MB)
+    (said,) = scheduler.submit(S, flow("joins", 1, "X"))
+    assert said.order == 3 * S
+
+
+def test_a_fabric_that_moves_groups_gets_one_answer_and_is_asked_what_they_have_left() -> None:
+    """The fabric knows that 2.5 MB are left on P, although it has reported nothing."""
+    scheduler = scheduler_of("sebf", exact=True)
+    left = {P: 3 * MB, Q: 1 * MB}
+    scheduler.move_groups({"coflow X": left}.__getitem__)
+    for name, size_mb, port in (("a", 3, P), ("b", 1, Q), ("c", 1, Q)):
+        scheduler.submit(0, flow(name, size_mb, "X", port))
+    left[P] = 5 * MB // 2
+    scheduler.completion(S, "b")
+    (said,) = scheduler.tick(S)
+    assert (said.group, said.level, said.order) == ("coflow X", Level.P3, 5 * S // 2)
 
 
 def test_progress_alone_moves_no_coflow() -> None:

@@ -20,7 +20,8 @@ from controller.policies import (
 from controller.policies.fair import Fair
 from controller.policies.mfs import Demand, MfsOptions, Rho
 from controller.policy import Verdict
-from controller.scheduler import Scheduler, SchedulerError
+from controller.scheduler import Scheduler
+from controller.verdict_checks import SchedulerError
 from controller.view import ActiveFlow, View
 
 UP = "h1->s1"

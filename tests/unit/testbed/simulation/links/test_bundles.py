@@ -168,3 +168,73 @@ def test_bundles_that_are_held_back_count_all_their_streams() -> None:
     network.settle(0)
     network.falsify(streams[0], 0.5)
     assert network.held_back(1e-9) == 3
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+groups = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "add", "add", "order", "end"]),
+        st.integers(0, 3),
+        paths,
+        st.sampled_from([1_000, 2_500, 40_000]),
+        st.sampled_from([1.0, 2.0, 3.0, 4.0]),
+        st.integers(3, 4),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(groups, st.booleans())
+def test_streams_of_a_group_are_served_as_if_each_had_the_order_of_the_group(
+    script: list[tuple[str, int, tuple[str, ...], int, float, int]], some_alone: bool
+) -> None:
+    """The network without bundles moves each stream by itself. Some streams can be in no group."""
+    plain, grouped = FluidNetwork(BPS), FluidNetwork(BPS, bundled=True)
+    numbers = [grouped.add_group(float(i)) for i in range(4)]
+    orders = [float(i) for i in range(4)]
+    streams: dict[int, tuple[int, int, int]] = {}  # in `grouped` -> in `plain`, group, level
+    now_ns = 0
+    for what, which, path, size, order, level in script:
+        if what == "add":
+            alone = some_alone and which == 3
+            stream = plain.add(plain.ports(path), size, (level, order if alone else orders[which]))
+            there = grouped.add(
+                grouped.ports(path), size, (level, order), group=-1 if alone else numbers[which]
+            )
+            streams[there] = stream, -1 if alone else which, level
+        elif what == "order":
+            orders[which] = order
+            grouped.set_order(numbers[which], order)
+            for stream, group, its_level in streams.values():
+                if group == which:
+                    plain.move(stream, (its_level, order))
+        elif (end_ns := plain.next_end_ns()) is not None:
+            assert grouped.next_end_ns() == pytest.approx(end_ns, abs=2, rel=1e-9)
+            now_ns = max(end_ns, grouped.next_end_ns() or 0) + 2
+            ended = plain.take_finished(now_ns)
+            assert sorted(streams.pop(there)[0] for there in grouped.take_finished(now_ns)) == sorted(ended)
+        plain.settle(now_ns)
+        grouped.settle(now_ns)
+        rates = [plain.rate(stream) for stream, _, _ in streams.values()]
+        assert [grouped.rate(there) for there in streams] == pytest.approx(rates, rel=1e-9, abs=1e-12)
+        assert grouped.held_back(1e-9) == 0
+    assert grouped.sent_bytes(now_ns).ravel() == pytest.approx(plain.sent_bytes(now_ns).ravel(), abs=10)
+
+
+def test_a_new_order_that_overtakes_nobody_works_out_nothing() -> None:
+    network = FluidNetwork(BPS, bundled=True)
+    first, second = network.add_group(1.0), network.add_group(5.0)
+    for group in (first, second):
+        network.add(network.ports(["a"]), 1_000, (3, 0.0), group=group)
+    network.settle(0)
+    settlings, _ = network.worked_out
+    network.set_order(second, 3.0)
+    network.settle(10)
+    assert network.worked_out[0] == settlings
+    network.set_order(second, 0.5)
+    network.settle(20)
+    assert (network.worked_out[0], network.rate(0), network.rate(1)) == (settlings + 1, 0.0, 1.0)
