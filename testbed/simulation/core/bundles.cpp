@@ -78,7 +78,7 @@ int Links::row_of(Ns now, const Alike& alike) {
     const int row = known->second = new_row(static_cast<int>(ports.size()));
     if (row >= static_cast<int>(bundles_.size())) bundles_.resize(row + 1);
     bundles_[row].served = 0.0;
-    bundles_[row].sum_of_ends = 0.0;
+    bundles_[row].first_end = bundles_[row].sum_of_ends = 0.0;
     bundles_[row].alike = alike;
     Stream& stream = streams_[row];
     for (int i = 0; i < stream.hops; ++i) hops_[stream.first_hop + i] = {0.0, ports[i]};
@@ -261,7 +261,7 @@ void Links::serve(Ns now, int row) {
     }
     Bundle& bundle = bundles_[row];
     bundle.served += bytes;
-    stream.left = bundle.members.begin()->first - bundle.served;
+    stream.left = bundle.first_end - bundle.served;
     stream.since = now;
 }
 
@@ -305,7 +305,9 @@ void Links::foresee_bundles(Ns now) {
     for (const int row : stale_) {
         if (streams_[row].level == NONE) continue;
         serve(now, row);
-        streams_[row].left = bundles_[row].members.begin()->first - bundles_[row].served;
+        Bundle& bundle = bundles_[row];
+        bundle.first_end = bundle.members.begin()->first;
+        streams_[row].left = bundle.first_end - bundle.served;
         foresee(now, row);
     }
     stale_.clear();

@@ -202,8 +202,9 @@ class Links {
 
     // The members of a row by their ends, and the bytes that each member has been served since the row began.
     struct Bundle {
-        std::set<std::pair<double, int>> members;
         double served;
+        double first_end;  // of the members there were at the last settling
+        std::set<std::pair<double, int>> members;
         double sum_of_ends;
         Alike alike;
         int part, at;  // of its group: the part, and the place in its rows
@@ -254,7 +255,9 @@ class Links {
     void foresee_bundles(Ns now);
     double left_of(const Member& member, Ns now) const;
     void share_groups(int level);
-    bool is_full(const Port& port) const;
+    // A port with a smaller share of its rate left counts as full: 5 B/s of 400 Gb/s.
+    static constexpr double FULL = 1e-10;
+    static bool is_full(const Port& port) { return port.spare <= FULL * port.capacity; }
     void settle_all(Port& port, int level, double rate);
 
     void rise(int place);

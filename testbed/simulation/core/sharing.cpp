@@ -11,7 +11,6 @@ namespace mfs {
 
 namespace {
 
-constexpr double FULL = 1e-10;  // a port with a smaller share of its rate left counts as full: 5 B/s of 400 Gb/s
 constexpr double SAME = 1e-13;  // a smaller relative change of a rate leaves the levels below as they are
 constexpr double NO_CAP = std::numeric_limits<double>::infinity();
 
@@ -230,8 +229,6 @@ void Links::open_streams(const int* begin, const int* end) {
     }
     std::sort(by_cap_.begin(), by_cap_.end());
 }
-
-bool Links::is_full(const Port& port) const { return port.spare <= FULL * port.capacity; }
 
 void Links::settle_stream(Stream& stream, double rate) {
     stream.fresh = rate;
