@@ -7,10 +7,7 @@ and a killed sweep loses only the cells that were running.
 
 import contextlib
 import errno
-import os
 import shutil
-import signal
-import threading
 import time
 import traceback
 from pathlib import Path
@@ -26,11 +23,10 @@ from experiments.results.summary import Summary, summarise
 from experiments.run.run import run_job, run_scenario
 from experiments.sweep.identity import Identity, check_identity
 from experiments.sweep.plan import Cell, Plan
+from experiments.sweep.workers import end_with
 from testbed.fabric import JobRefused, RunFailed
 from testbed.fabrics import FABRICS
 from testbed.job import Collect
-
-_LOOK_S = 0.5
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +65,7 @@ def run_cell(cell: Cell, directory: Path, tables: bool, owner: int, made_with: I
     the disk is full. `owner` is the process id of the sweep on its machine, `made_with` what the sweep began
     with.
     """
-    _end_with(owner)
+    end_with(owner)
     began = time.monotonic()
     error = trace = None
     shutil.rmtree(directory, ignore_errors=True)  # left by an earlier try
@@ -137,25 +133,3 @@ def _resolved(cell: Cell) -> Resolved:
         _last = None  # before the next is made, so that memory holds one at a time
         _last = (cell.point, resolve(cell.scenario))
     return _last[1]
-
-
-_watched = False
-
-
-def _end_with(owner: int) -> None:
-    """In a worker that `owner` started: exit when `owner` exits for any reason, and ignore Ctrl-C.
-
-    Does nothing on another machine or in the sweep's own process.
-    """
-    global _watched
-    if _watched or os.getppid() != owner:
-        return
-    _watched = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(owner,), daemon=True).start()
-
-
-def _watch(owner: int) -> None:
-    while os.getppid() == owner:
-        time.sleep(_LOOK_S)
-    os._exit(1)

@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 
 from experiments.errors import UserError
+from experiments.sweep.workers import begin_worker
 
 
 class Engine(enum.StrEnum):
@@ -28,6 +29,8 @@ def engine(backend: str) -> Iterator[None]:
     """Configure joblib with `backend`. Clusters are found where their own tools look for them, in
     `RAY_ADDRESS` or `DASK_SCHEDULER_ADDRESS`. Raises `UserError` for a backend that is not available."""
     options: dict[str, Any] = {}
+    if backend == Engine.LOKY:
+        options |= {"initializer": begin_worker, "initargs": (os.getpid(),)}
     try:
         if backend == Engine.RAY:
             from ray.util.joblib import register_ray
