@@ -15,7 +15,6 @@ from testbed.models.shape import ModelShape
 from testbed.topology import Topology
 from workers.options import ComputeMode, Device
 from workers.plan import BatchPlan, CollectiveKind
-from workers.spans import SpanKind
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,10 +228,6 @@ class Collect(enum.StrEnum):
 
     ALL = "all"
     SUMMARY = "summary"
-
-    def has_span(self, kind: SpanKind) -> bool:
-        """Return whether spans of this kind are recorded."""
-        return self is Collect.ALL or kind is SpanKind.S1_WAIT
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -193,7 +193,6 @@ void bind_core(nb::module_& module) {
         .def_prop_ro("moving", [](const Core& core) { return core.world.moving; })
         .def_prop_ro("messages", [](const Core& core) { return core.world.messages; })
         .def_prop_ro("submitted", [](const Core& core) { return core.transport.submitted(); })
-        .def_prop_ro("completed", [](const Core& core) { return core.transport.completed; })
         .def_prop_ro("disorder", [](const Core& core) { return core.transport.disorder; })
         .def_prop_ro("too_fast", [](const Core& core) { return core.transport.too_fast; })
         .def_prop_ro("settlings", [](const Core& core) { return core.world.links.settlings(); })

@@ -354,9 +354,7 @@ std::vector<double> Transport::carried() const {
 }
 
 void Transport::row(const Flow& flow) {
-    ++completed;
     if (!world_.faults.lost_flow.empty() && world_.faults.lost_flow == flow.text) {
-        --completed;
         return;
     }
     FlowRows& rows = world_.flows;

@@ -71,7 +71,7 @@ class Transport {
 
     std::int64_t submitted() const { return claims_.submitted(); }
 
-    std::int64_t disorder = 0, too_fast = 0, completed = 0;
+    std::int64_t disorder = 0, too_fast = 0;
     Ns last_moment = 0;
 
    private:

@@ -119,7 +119,6 @@ struct BatchInfo {
     nb::object id;
     std::string text;
     int name = NO_NAME;
-    int loads = -1;  // its number in PortLoads
     Standing standing[STAGES];
 };
 
