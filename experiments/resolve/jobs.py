@@ -25,8 +25,11 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def resolve(scenario: Scenario) -> Resolved:
+def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved:
     """Decide everything that the scenario leaves open. Reads its trace and calibration, if it names any.
+
+    With `most_requests`, the jobs get only that many of the requests. The trace is still read and checked
+    as a whole, so everything that can be wrong with the scenario is found, and sooner.
 
     Raises `UserError` for ranks that cannot be placed and a prefix cache that is too small (the message
     names the key), for a malformed trace (it names the line) and for a calibration that cannot be used.
@@ -46,7 +49,7 @@ def resolve(scenario: Scenario) -> Resolved:
         workers=worker_options(scenario),
         simulation=simulation_options(scenario),
     )
-    work = resolve_work(scenario, base)
+    work = resolve_work(scenario, base, most_requests=most_requests)
     base = msgspec.structs.replace(base, requests=work.requests, flows=work.flows)
     scale, scale_notes = resolve_scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
