@@ -1,6 +1,6 @@
 """Active coflows: their flows, the bytes that these have sent, and what takes them longest."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,6 +65,10 @@ class Coflows:
 
     def __init__(self) -> None:
         self._coflows: dict[str, Coflow] = {}
+
+    def __iter__(self) -> Iterator[Coflow]:
+        """In order of arrival."""
+        return iter(self._coflows.values())
 
     def join(self, now_ns: int, active: ActiveFlow) -> Coflow:
         """`active` has been submitted. Returns its coflow, with it."""

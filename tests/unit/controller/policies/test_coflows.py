@@ -145,6 +145,25 @@ def test_a_fabric_that_moves_groups_gets_one_answer_and_is_asked_what_they_have_
     assert (said.group, said.level, said.order) == ("coflow X", Level.P3, 5 * S // 2)
 
 
+def test_all_coflows_are_placed_anew_when_one_comes_or_goes_if_the_fabric_knows_what_they_have_left() -> None:
+    """X had 5 MB on P, and has 2 MB left when Y comes with 3 MB. When Y has ended, X has 1 MB left."""
+    scheduler = scheduler_of("sebf", exact=True)
+    left = {"coflow X": {P: 5 * MB}, "coflow Y": {P: 3 * MB}}
+    scheduler.move_groups(left.__getitem__)
+    scheduler.submit(0, flow("x", 5, "X"))
+    scheduler.tick(0)
+    left["coflow X"] = {P: 2 * MB}
+
+    assert [one.order for one in scheduler.submit(3 * S, flow("y", 3, "Y"))] == [3 * S]
+    (said,) = scheduler.tick(3 * S)
+    assert (said.group, said.order) == ("coflow X", 2 * S)
+
+    left["coflow X"] = {P: 1 * MB}
+    scheduler.completion(8 * S, "y")
+    (said,) = scheduler.tick(8 * S)
+    assert (said.group, said.order) == ("coflow X", 1 * S)
+
+
 def test_progress_alone_moves_no_coflow() -> None:
     scheduler = scheduler_of("sebf", exact=True)
     scheduler.submit(0, flow("x", 3, "X"))
