@@ -98,5 +98,6 @@ def _check_cache(scenario: Scenario, job: Job) -> None:
     try:
         cache_capacity_blocks(job)
     except ValueError as error:
-        key = "serving.cache_tokens" if scenario.serving.cache_gib is None else "serving.cache_gib"
+        gib = scenario.serving.cache_gib
+        key = "serving.cache_tokens" if gib is None else f"serving.cache_gib: {gib:g}"
         raise UserError(f"scenario {scenario.name}: {key}: {error}") from None

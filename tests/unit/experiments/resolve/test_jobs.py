@@ -73,7 +73,11 @@ def test_twice_the_load_takes_half_the_time() -> None:
     ("setting", "told"),
     [
         ("units.tp=3", "scenario quickstart: units.tp: a unit's 4 ranks do not divide"),
-        ("units.ranks_per_unit=40", "units.ep: the 8 experts of mixtral-8x7b do not divide by 40"),
+        (
+            "units.ranks_per_unit=40",
+            "units.ep: the 8 experts of mixtral-8x7b do not divide by 40; it is null, which means a unit's",
+        ),
+        ("units.ep=3", "units.ep: a unit's 4 ranks do not divide into groups of 3"),
     ],
 )
 def test_ranks_that_cannot_be_placed_are_refused_by_key(setting: str, told: str) -> None:
