@@ -116,24 +116,3 @@ def test_a_leaf_spine_has_the_uplinks_its_oversubscription_leaves() -> None:
 
     assert topology.link("leaf1->spine1").bps == 62_500_000_000
     assert len(topology.servers) == 10
-
-
-def test_keys_of_another_kind_of_topology_are_named_and_not_refused() -> None:
-    """`spines` and `k` have no effect in a star, and a star has no uplinks to oversubscribe."""
-    settings = ("topology.spines=4", "topology.k=8", "topology.oversubscription=2")
-
-    notes = resolved("quickstart", *settings).notes
-
-    told = [note for note in notes if "no effect" in note]
-    assert told == ["topology.spines, topology.k, topology.oversubscription: no effect in a star topology"]
-    assert not any("no effect" in note for note in resolved("leaf-spine", "topology.spines=4").notes)
-
-
-def test_keys_about_experts_are_named_where_the_model_has_none() -> None:
-    settings = ("units.expert_skew=1", "serving.decode_background=4")
-
-    notes = resolved("quickstart", "model=llama-3-8b", *settings).notes
-
-    assert "units.expert_skew: no effect, llama-3-8b has no experts" in notes
-    assert "serving.decode_background: no effect, llama-3-8b has no experts" in notes
-    assert not any("expert_skew" in note for note in resolved("quickstart", *settings).notes)

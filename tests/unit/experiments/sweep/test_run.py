@@ -60,6 +60,23 @@ def test_every_cell_is_a_row_and_its_summary_is_all_it_keeps(
     assert "8/8 cells" in mfs.err
 
 
+def test_what_holds_for_every_cell_is_said_once(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
+    """`topology.k` has no effect in either star. The toy draws nothing at random."""
+    assert mfs(*TOY, *GRID, "--set", "topology.k=8", "--out", "s") == 0
+
+    notes = [
+        "topology.k: no effect, in a star topology",
+        "the seed makes no difference: under each policy, all 2 gave the same results",
+    ]
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["notes"] == notes
+    assert [line for line in mfs.out.splitlines() if line.startswith("note: ")] == [
+        f"note: {note}" for note in notes
+    ]
+
+    assert mfs(*TOY, "--over", "topology.kind=star,fat-tree", "--set", "topology.k=8", "--out", "t") == 0
+    assert "note: " not in mfs.out
+
+
 def test_json_is_all_there_is_on_standard_output(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
     assert mfs(*TOY, "--over", "seed=1:2", "--policy", "fair", "--json") == 0
 
