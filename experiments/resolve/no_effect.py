@@ -64,7 +64,7 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
     if workload.is_micro:
         in_vain = [*_REQUESTS, *(_OF_A_TRACE if workload.kind is WorkloadKind.FLOWS else ())]
         keys = [*_SERVING, *(f"workload.{key}" for key in in_vain)]
-        yield keys, f"kind {workload.kind} is flows without a serving system"
+        yield keys, f"kind {workload.kind} has no requests and no serving system"
         return
     if workload.path is None:
         yield ["workload.skip", "workload.spread_ticks"], "the requests are generated, not read from a trace"
