@@ -71,12 +71,24 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
 
 
 def serving_notes(job: Job) -> tuple[str, ...]:
-    """Name the keys about experts that have no effect because the model has no experts."""
+    """Name the keys about experts that have no effect because the model has no experts, and say what the
+    turns of conversations wait for."""
+    notes: list[str] = []
+    if any(request.after is not None for request in job.requests):
+        notes.append(_answer_note(job.serving.decode_batch))
     if is_moe(job.model) or not job.requests:
-        return ()
-    notes = []
+        return tuple(notes)
     if job.serving.expert_skew:
         notes.append(f"units.expert_skew: no effect, {job.model.name} has no experts")
     if job.serving.decode_background:
         notes.append(f"serving.decode_background: no effect, {job.model.name} has no experts")
     return tuple(notes)
+
+
+def _answer_note(decode_batch: int | None) -> str:
+    if decode_batch is None:
+        return (
+            "the first token stands for the answer that a turn waits for: only first tokens are modelled "
+            "(serving.decode_batch: N models the others)"
+        )
+    return "a turn waits for the last token of the answer before"
