@@ -60,6 +60,7 @@ def run(
                 progress=display.update,
                 command=command_line(),
                 notes=choice.notes,
+                warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ import msgspec
 from controller.spec import read_spec
 from experiments.resolve.calibration import adds_overheads, overheads_of
 from experiments.resolve.cluster import resolve_cluster, topology_notes
+from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
     scheduler_options,
     serving_notes,
@@ -19,10 +20,14 @@ from testbed.job import MODEL_SCALE, Job
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
-    """A job per policy, and notes on how the work was made. Jobs differ only in `policy` and `control`."""
+    """A job per policy, and notes on how the work was made. Jobs differ only in `policy` and `control`.
+
+    `warnings` are those notes that a user should read before the run.
+    """
 
     jobs: tuple[Job, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def resolve(scenario: Scenario) -> Resolved:
@@ -54,6 +59,7 @@ def resolve(scenario: Scenario) -> Resolved:
         overheads = overheads_of(scenario.simulation, machine_scale(scenario, base)[0])
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
         base = msgspec.structs.replace(base, simulation=simulation)
+    warnings = offered_notes(scenario.workload, base)
     return Resolved(
         jobs=tuple(
             msgspec.structs.replace(
@@ -61,5 +67,12 @@ def resolve(scenario: Scenario) -> Resolved:
             )
             for policy in scenario.policies
         ),
-        notes=(*work.notes, *topology_notes(scenario.topology), *serving_notes(base), *scale_notes),
+        notes=(
+            *work.notes,
+            *warnings,
+            *topology_notes(scenario.topology),
+            *serving_notes(base),
+            *scale_notes,
+        ),
+        warnings=warnings,
     )

@@ -33,11 +33,13 @@ def run_scenario(
     progress: RunListener,
     command: str = "",
     notes: Sequence[str] = (),
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Run every policy of `scenario` on `fabric`. Returns the run directory and its summary.
 
     `out` defaults to `runs/<date>-<time>-<scenario>`. `command` is the command line of the run, for the
-    results. `notes` come before the notes on how the work was made. Nothing starts before the scenario is
+    results. `notes` come before the notes on how the work was made. `warn` is called, before the first policy
+    runs, with what makes the results of little use. Nothing starts before the scenario is
     resolved, the fabric has what it needs, and the directory can be written.
 
     Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_job` raises. If
@@ -77,6 +79,9 @@ def run_scenario(
         write_report([directory], directory / "report.html")
         return summary
 
+    if warn is not None:
+        for warning in resolved.warnings:
+            warn(warning)
     with results_directory(out, scenario.name) as directory:
         records: list[RunRecord] = []
         try:
