@@ -3,7 +3,8 @@
 import enum
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -44,8 +45,6 @@ class TraceFormat(enum.Enum):
 
 
 _READERS: dict[TraceFormat, Reader] = {
-    TraceFormat.MOONCAKE: mooncake.READER,
-    TraceFormat.MOONCAKE_DELTA: mooncake.ADDED_READER,
     TraceFormat.AZURE: azure.READER,
     TraceFormat.BURSTGPT: burstgpt.READER,
     TraceFormat.BAILIAN: bailian.READER,
@@ -55,7 +54,14 @@ _READERS: dict[TraceFormat, Reader] = {
     TraceFormat.AIBRIX: aibrix.READER,
     TraceFormat.SHAREGPT: sharegpt.READER,
 }
-"""All but `REQUESTS`, whose reader depends on the header of the file."""
+"""Those that are the same for every file."""
+
+_READERS_OF: dict[TraceFormat, Callable[[Path], Reader]] = {
+    TraceFormat.MOONCAKE: mooncake.reader_of,
+    TraceFormat.MOONCAKE_DELTA: partial(mooncake.reader_of, added=True),
+    TraceFormat.REQUESTS: native.reader_of,
+}
+"""Those that depend on the file."""
 
 _HEADERS = (
     (azure.HEADER, TraceFormat.AZURE),
@@ -67,7 +73,7 @@ _HEADERS = (
 """The columns by which a file of cells is recognised. It may have others beside them, in any order."""
 
 _KEYS: tuple[tuple[tuple[str, ...], TraceFormat], ...] = (
-    (("chat_id",), TraceFormat.BAILIAN),
+    (("chat_id", "turn"), TraceFormat.BAILIAN),
     ((llmservingsim.SESSION, llmservingsim.COLUMNS[0]), TraceFormat.LLMSERVINGSIM),
     (("requests",), TraceFormat.AIBRIX),
     ((*mooncake.PROMPT_KEYS, *mooncake.TIMES, "hash_ids"), TraceFormat.MOONCAKE),
@@ -79,7 +85,7 @@ _KEYS: tuple[tuple[tuple[str, ...], TraceFormat], ...] = (
 def reader_of(path: Path, format: TraceFormat) -> Reader:
     """Return the reader of the file at `path`. Its note names the columns or keys of the first row that are
     not read. Raises `UserError` for a file that cannot be read, and for an invalid header."""
-    reader = native.reader_of(path) if format is TraceFormat.REQUESTS else _READERS[format]
+    reader = _READERS_OF[format](path) if format in _READERS_OF else _READERS[format]
     unread = [key for key in _named(_first_line(path)) if key not in (*reader.keys, *reader.labels)]
     if not unread:
         return reader

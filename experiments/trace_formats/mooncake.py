@@ -2,22 +2,26 @@
 
     {"timestamp": ms, "input_length": tokens, "output_length": tokens, "hash_ids": [...]}
 
-A block has 512 tokens. Its id stands for it and everything before it, so two prompts that share their first
-n ids share their first n blocks. The last id may stand for a block that is not full: such a block cannot be
-reused, and is left out of the blocks of a row.
+A block has 512 tokens, or another size that the numbers of ids tell. Its id stands for it and everything
+before it, so two prompts that share their first n ids share their first n blocks. The last id may stand for
+a block that is not full: such a block cannot be reused, and is left out of the blocks of a row.
 
 Dynamo and AIPerf add the turns of conversations: a later row of a `session_id` is sent `delay` ms after the
 answer to the row before. In Dynamo's `mooncake`, `input_length` is the whole prompt. In its
 `mooncake-delta`, as in AIPerf, it is what the turn adds to all earlier prompts and answers.
 """
 
+import itertools
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from controller.units import NS_PER_MS
 from experiments.errors import UserError
 from experiments.trace_formats.lines import json_rows
-from experiments.trace_formats.rows import Guess, Reader, TraceRow
+from experiments.trace_formats.rows import BLOCK_TOKENS, Guess, PlacedRow, Reader, TraceRow
+from experiments.trace_formats.text_file import lines_of
 from experiments.trace_formats.values import (
     MAX_TOKENS,
     estimated_tokens,
@@ -26,7 +30,10 @@ from experiments.trace_formats.values import (
     json_time_ns,
 )
 
-BLOCK_TOKENS = 512
+SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+"""Sizes of a block that programs use, in tokens."""
+
+_ENOUGH_ROWS = 1000
 PROMPT_KEYS = ("input_length", "input_tokens", "text_input")
 """What a row says of its prompt, by one of these."""
 
@@ -42,8 +49,52 @@ _NOT_MODELLED = {
 KEYS = (*PROMPT_KEYS, *TIMES, *_OUTPUTS, *_DELAYS, "hash_ids", "session_id")
 
 
-def whole_prompts(data: dict[str, Any], where: str) -> Iterator[TraceRow]:
-    """Yield the row of a request whose prompt has all that it is made of."""
+def reader_of(path: Path, *, added: bool = False) -> Reader:
+    """Return the reader of the file at `path`. With `added`, a row has only what its turn adds."""
+    size = block_tokens_of(path)
+    notes = [] if size == BLOCK_TOKENS else [f"blocks have {size} tokens: the numbers of hash_ids say so"]
+    if added:
+        notes.append(
+            "the prompt of a turn is all earlier prompts and answers of its session, and what its row adds"
+        )
+
+    def placed(path: Path) -> Iterator[PlacedRow]:
+        rows = WholePrompts(size)
+        return json_rows(path, AddedPrompts(rows).rows if added else rows.rows)
+
+    return Reader(
+        placed=placed, time="timestamp", keys=KEYS, block_tokens=size, note="; ".join(notes) or None
+    )
+
+
+def block_tokens_of(path: Path) -> int:
+    """Return the size of a block that the first rows of the file agree with: 512 if they do with that.
+
+    A row of n tokens has n over the size ids, rounded up. If the rows agree with no size, or with several
+    of which none is 512, it is 512, too, so that a row is refused for its number of ids.
+    """
+    sizes = set(SIZES)
+    for line in itertools.islice(lines_of(path), _ENOUGH_ROWS):
+        try:
+            row = json.loads(line)
+            tokens, ids = row[_first(row, PROMPT_KEYS)], len(row["hash_ids"])
+            sizes = {size for size in sizes if -(-tokens // size) == ids}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # a row without ids, or a bad one, which is refused when it is read
+    return sizes.pop() if len(sizes) == 1 else BLOCK_TOKENS
+
+
+class WholePrompts:
+    """Makes rows of requests whose prompts have all that they are made of, in blocks of `block_tokens`."""
+
+    def __init__(self, block_tokens: int) -> None:
+        self.block_tokens = block_tokens
+
+    def rows(self, data: dict[str, Any], where: str) -> Iterator[TraceRow]:
+        yield _row(data, where, self.block_tokens)
+
+
+def _row(data: dict[str, Any], where: str, block_tokens: int) -> TraceRow:
     for key, reason in _NOT_MODELLED.items():
         if data.get(key):
             raise UserError(f"{where}: {key}: {reason}")
@@ -65,11 +116,11 @@ def whole_prompts(data: dict[str, Any], where: str) -> Iterator[TraceRow]:
     time, delay = _first(data, TIMES), _first(data, _DELAYS)
     if session is None and data.get(delay):
         raise UserError(f"{where}: {delay} without a session_id: there is no turn to wait for")
-    yield TraceRow(
+    return TraceRow(
         time_ns=None if data.get(time) is None else json_time_ns(data, time, where, unit_ns=NS_PER_MS),
         prompt_tokens=tokens,
         output_tokens=output,
-        blocks=_blocks(data, tokens, where),
+        blocks=_blocks(data, tokens, where, block_tokens),
         session=None if session is None else str(session),
         pause_ns=0 if data.get(delay) is None else json_time_ns(data, delay, where, unit_ns=NS_PER_MS),
         guesses=tuple(guesses),
@@ -81,17 +132,17 @@ def _first(data: dict[str, Any], keys: tuple[str, ...]) -> str:
     return next((key for key in keys if data.get(key) is not None), keys[0])
 
 
-def _blocks(data: dict[str, Any], tokens: int, where: str) -> tuple[int, ...] | None:
+def _blocks(data: dict[str, Any], tokens: int, where: str, block_tokens: int) -> tuple[int, ...] | None:
     if data.get("hash_ids") is None:
         return None
     ids = json_block_ids(data, where)
-    blocks = -(-tokens // BLOCK_TOKENS)
+    blocks = -(-tokens // block_tokens)
     if len(ids) != blocks:
         raise UserError(
             f"{where}: {len(ids)} hash_ids for input_length {tokens}; "
-            f"{blocks} blocks of {BLOCK_TOKENS} tokens were expected"
+            f"{blocks} blocks of {block_tokens} tokens were expected"
         )
-    return tuple(ids[: tokens // BLOCK_TOKENS])
+    return tuple(ids[: tokens // block_tokens])
 
 
 class AddedPrompts:
@@ -102,13 +153,14 @@ class AddedPrompts:
     sessions may share. Ids that are made here are negative, so that no file has them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: WholePrompts) -> None:
+        self._whole = whole
         self._tokens: dict[str, int] = {}
         self._blocks: dict[str, tuple[int, ...]] = {}
         self._next = -(2**62)
 
     def rows(self, data: dict[str, Any], where: str) -> Iterator[TraceRow]:
-        for row in whole_prompts(data, where):
+        for row in self._whole.rows(data, where):
             if row.session is None:
                 yield row
                 continue
@@ -119,7 +171,7 @@ class AddedPrompts:
                     f"{where}: a conversation of {tokens} tokens; at most {MAX_TOKENS} are allowed"
                 )
             known = self._blocks[row.session] if before is not None else row.blocks or ()
-            missing = tokens // BLOCK_TOKENS - len(known)
+            missing = tokens // self._whole.block_tokens - len(known)
             blocks = (*known, *range(self._next, self._next + missing))
             self._next += missing
             self._tokens[row.session], self._blocks[row.session] = tokens + row.output_tokens, blocks
@@ -132,18 +184,3 @@ class AddedPrompts:
                 pause_ns=row.pause_ns,
                 guesses=row.guesses,
             )
-
-
-READER = Reader(
-    placed=lambda path: json_rows(path, whole_prompts),
-    time="timestamp",
-    keys=KEYS,
-    block_tokens=BLOCK_TOKENS,
-)
-ADDED_READER = Reader(
-    placed=lambda path: json_rows(path, AddedPrompts().rows),
-    time="timestamp",
-    keys=KEYS,
-    block_tokens=BLOCK_TOKENS,
-    note="the prompt of a turn is all earlier prompts and answers of its session, and what its row adds",
-)

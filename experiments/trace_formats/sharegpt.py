@@ -29,7 +29,9 @@ _ANSWERS = ("gpt", "assistant", "chatgpt", "bing", "bard", "model")
 def _rows(data: dict[str, Any], where: str) -> Iterator[TraceRow]:
     key = next((key for key in KEYS if key in data), None)
     if key is None:
-        raise UserError(f"{where}: none of {', '.join(KEYS)}")
+        raise UserError(
+            f"{where}: none of {', '.join(KEYS)} (other traces have a JSON object per line, not an array)"
+        )
     if key == "prompt":
         yield _pair(data, where)
         return

@@ -15,7 +15,7 @@ MAX_S = 10**10
 """More than three hundred years: a later time in a trace is an error too."""
 
 BYTES_PER_TOKEN = 4
-"""What a token of English text has on average with the tokenizers of today's models, roughly."""
+"""A rule of thumb for English text."""
 
 _UNITS = {1: "ns", NS_PER_MS: "ms", NS_PER_S: "seconds"}
 

@@ -121,3 +121,24 @@ def test_keys_that_are_not_read_are_named(tmp_path: Path) -> None:
     path = trace(tmp_path, line(timestamp=0, priority=3, hash_ids=[1, 2]))
 
     assert load(path).notes == ("not read: priority",)
+
+
+def test_the_size_of_a_block_follows_from_the_numbers_of_ids(tmp_path: Path) -> None:
+    """130 tokens in 3 blocks: of 64, since 128 would make 2. 60 tokens in one would do for 64 or more."""
+    path = trace(tmp_path, mooncake(0, tokens=60, ids=(1,)), mooncake(1, tokens=130, ids=(1, 2, 3)))
+
+    workload = load(path, 2)
+    assert [(r.blocks, r.block_tokens) for r in workload.requests] == [((), 64), ((1, 2), 64)]
+    assert workload.notes == ("blocks have 64 tokens: the numbers of hash_ids say so",)
+
+
+def test_numbers_of_ids_that_fit_no_size_are_refused_for_the_usual_one(tmp_path: Path) -> None:
+    """60 tokens in 4 blocks are of 16; 1300 in 2 of 1024."""
+    path = trace(tmp_path, mooncake(0, tokens=60, ids=(1, 2, 3, 4)), mooncake(1, tokens=1300, ids=(1, 2)))
+
+    with pytest.raises(UserError, match="line 1: 4 hash_ids for input_length 60; 1 blocks of 512 tokens"):
+        load(path, 2)
+
+
+def test_a_single_short_row_has_blocks_of_the_usual_size(tmp_path: Path) -> None:
+    assert load(trace(tmp_path, mooncake(tokens=9, ids=(1,)))).requests[0].block_tokens == 512
