@@ -129,6 +129,8 @@ def _row(data: dict[str, Any], where: str, block_tokens: int) -> TraceRow:
 
 def _first(data: dict[str, Any], keys: tuple[str, ...]) -> str:
     """Return the first of `keys` that the row has; if it has none, the first one, which then is missing."""
+    if data.get(keys[0]) is not None:
+        return keys[0]
     return next((key for key in keys if data.get(key) is not None), keys[0])
 
 

@@ -5,6 +5,8 @@ import re
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from controller.units import NS_PER_MS, NS_PER_S
 from experiments.errors import UserError
 
@@ -28,12 +30,20 @@ def columns_of(line: str) -> tuple[str, ...]:
 def json_object(line: str, where: str) -> dict[str, Any]:
     """Return the JSON object in `line`. Raises `UserError` if it is none."""
     try:
-        data = json.loads(line)
+        data = msgspec.json.decode(line)
     except (ValueError, RecursionError):
-        raise UserError(f"{where}: not JSON") from None
+        data = _lenient(line, where)
     if not isinstance(data, dict):
         raise UserError(f"{where}: not a JSON object")
     return data
+
+
+def _lenient(line: str, where: str) -> Any:
+    """Return what Python makes of a line that is not strictly JSON: NaN, for instance, is refused by name."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        raise UserError(f"{where}: not JSON") from None
 
 
 def json_value(row: dict[str, Any], key: str, where: str) -> Any:
