@@ -1,6 +1,7 @@
 """A row of a trace in any format, and how a format is read into rows."""
 
 import enum
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def in_order(rows: Iterable[PlacedRow], name: str, path: Path) -> Iterator[Trace
         if last is not None and row.time_ns is not None and row.time_ns < last:
             raise UserError(
                 f"{where}: {name} is earlier than in the row above; a trace is sorted by time: "
-                f"mfs workload convert {path} --sort --out SORTED writes it sorted"
+                f"mfs workload convert {shlex.quote(str(path))} --sort --out SORTED writes it sorted"
             )
         last, first = row.time_ns, False
         yield row
