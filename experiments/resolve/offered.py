@@ -19,7 +19,7 @@ _FEWEST = 10
 def offered_notes(section: WorkloadSection, job: Job) -> tuple[str, ...]:
     """Say by how much the work of `job` is more than its ports or its units can do, if it is, and which key
     changes that."""
-    if section.kind is WorkloadKind.COFLOWS:
+    if job.flows:
         return _flows_notes(section, job)
     if not job.requests or sum(request.after is None for request in job.requests) < _FEWEST:
         return ()
@@ -69,10 +69,12 @@ def _flows_notes(section: WorkloadSection, job: Job) -> tuple[str, ...]:
     if due[port] <= span_s:
         return ()
     too_much = due[port] / span_s
+    knob = "start them further apart (start_s of workload.flows)"
+    if section.kind is WorkloadKind.COFLOWS:
+        knob = f"it takes a workload.time_scale of at least {(section.time_scale or 1.0) * too_much:.3g}"
     return (
         f"more arrives than the network can carry: port {port} needs {due[port]:.4g} s for what arrives in "
-        f"{span_s:.4g} s ({too_much:.2f} times its rate), so coflows wait longer and longer: "
-        f"it takes a workload.time_scale of at least {(section.time_scale or 1.0) * too_much:.3g}",
+        f"{span_s:.4g} s ({too_much:.2f} times its rate), so flows wait longer and longer: {knob}",
     )
 
 

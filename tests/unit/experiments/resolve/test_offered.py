@@ -94,6 +94,18 @@ def test_coflows_that_no_port_can_carry_are_told(tmp_path: Path) -> None:
     assert resolved("coflow-small", *settings, "workload.time_scale=2.4").warnings == ()
 
 
+def test_flows_that_start_too_fast_are_told() -> None:
+    """Ten flows of 1 Gbit, one every 0.5 s, on 1 Gb/s: 10 s of work begin within 4.5 s."""
+    flows = [
+        {"id": f"f{i}", "src": "h1", "dst": "h2", "bytes": 125 * 10**6, "start_s": i / 2} for i in range(10)
+    ]
+    keys = (f"workload.flows={json.dumps(flows)}", "topology.nic_gbps=1")
+
+    [told] = resolved("two-flows", *keys).warnings
+    assert "needs 10 s for what arrives in 4.5 s (2.22 times its rate)" in told
+    assert told.endswith("start them further apart (start_s of workload.flows)")
+
+
 def test_the_command_says_it_before_the_run(mfs: Mfs, tmp_path: Path) -> None:
     """With --json, standard output has nothing but the summary."""
     settings = [text for setting in coflows(tmp_path) for text in ("--set", setting)]
