@@ -34,6 +34,11 @@ SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Sizes of a block that programs use, in tokens."""
 
 _ENOUGH_ROWS = 1000
+_WHOLE = (
+    "the row of a turn is read as its whole prompt; workload.kind: mooncake_delta reads it as what the turn "
+    "adds to all earlier prompts and answers of its session"
+)
+_ADDED = "the row of a turn is read as what it adds to all earlier prompts and answers of its session"
 PROMPT_KEYS = ("input_length", "input_tokens", "text_input")
 """What a row says of its prompt, by one of these."""
 
@@ -52,18 +57,19 @@ KEYS = (*PROMPT_KEYS, *TIMES, *_OUTPUTS, *_DELAYS, "hash_ids", "session_id")
 def reader_of(path: Path, *, added: bool = False) -> Reader:
     """Return the reader of the file at `path`. With `added`, a row has only what its turn adds."""
     size = block_tokens_of(path)
-    notes = [] if size == BLOCK_TOKENS else [f"blocks have {size} tokens: the numbers of hash_ids say so"]
-    if added:
-        notes.append(
-            "the prompt of a turn is all earlier prompts and answers of its session, and what its row adds"
-        )
+    note = None if size == BLOCK_TOKENS else f"blocks have {size} tokens: the numbers of hash_ids say so"
 
     def placed(path: Path) -> Iterator[PlacedRow]:
         rows = WholePrompts(size)
         return json_rows(path, AddedPrompts(rows).rows if added else rows.rows)
 
     return Reader(
-        placed=placed, time="timestamp", keys=KEYS, block_tokens=size, note="; ".join(notes) or None
+        placed=placed,
+        time="timestamp",
+        keys=KEYS,
+        block_tokens=size,
+        note=note,
+        turn_note=_ADDED if added else _WHOLE,
     )
 
 

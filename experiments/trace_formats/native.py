@@ -64,10 +64,11 @@ def reader_of(path: Path) -> Reader:
     return Reader(
         placed=lambda path: json_rows(path, rows.rows, skip_lines=1),
         time="arrival_ns",
-        keys=("format", "version", "block_tokens", "labels", "note"),
+        keys=("format", "version", "block_tokens", "labels", "note", "turn_note"),
         block_tokens=rows.block_tokens,
         labels=tuple(labels),
         note=None if header.get("note") is None else str(header["note"]),
+        turn_note=None if header.get("turn_note") is None else str(header["turn_note"]),
     )
 
 
@@ -118,16 +119,19 @@ def _guesses(names: object, where: str) -> tuple[Guess, ...]:
     return tuple(_GUESSES[name] for name in names)
 
 
-def write_requests(
-    path: Path, rows: Iterable[TraceRow], *, block_tokens: int, labels: tuple[str, ...], note: str | None
-) -> int:
-    """Write `rows` as a trace, the first arrival at 0, and return their number.
+def write_requests(path: Path, rows: Iterable[TraceRow], reader: Reader) -> int:
+    """Write `rows`, which `reader` has read, as a trace, the first arrival at 0, and return their number.
 
     Ids of blocks are given anew, from 0 in order of first use.
     """
-    header = {"format": FORMAT, "version": VERSION, "block_tokens": block_tokens, "labels": list(labels)}
-    if note:
-        header["note"] = note
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "block_tokens": reader.block_tokens,
+        "labels": list(reader.labels),
+    }
+    header |= {"note": reader.note} if reader.note else {}
+    header |= {"turn_note": reader.turn_note} if reader.turn_note else {}
     numbers: dict[int, int] = {}
     zero_ns: int | None = None
     count = 0

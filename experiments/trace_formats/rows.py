@@ -52,7 +52,8 @@ class Reader(msgspec.Struct, frozen=True, kw_only=True):
     `placed` reads a file row by row, in the file's order, and raises `UserError` for the first invalid line.
     `time` is the name of the time in the file. `keys` are the columns or keys that the reader knows; others
     are not read. `labels` are the columns that rows have as labels. `block_tokens` is the size of a block.
-    `note` is what users of such a trace have to know.
+    `note` is what users of such a trace have to know, and `turn_note` what else they have to if it has
+    sessions.
     """
 
     placed: Callable[[Path], Iterator[PlacedRow]]
@@ -61,6 +62,7 @@ class Reader(msgspec.Struct, frozen=True, kw_only=True):
     block_tokens: int
     labels: tuple[str, ...] = ()
     note: str | None = None
+    turn_note: str | None = None
 
     def rows(self, path: Path) -> Iterator[TraceRow]:
         """Yield the rows of the trace at `path`. Raises as `placed` and `in_order` do."""

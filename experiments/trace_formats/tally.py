@@ -48,11 +48,10 @@ class Tally:
                 f"{self._of(self.turns)} are later turns of a session: each waits for the answer to the turn "
                 "before, and then pauses"
             )
+        if self.turns and reader.turn_note:
+            notes.append(reader.turn_note)
         if self._shorter:
-            notes.append(
-                f"{self._shorter} of these turns have a shorter prompt than the turn before, and are read "
-                "as whole: if a row has only what its turn adds, the kind is mooncake_delta"
-            )
+            notes.append(f"{self._shorter} of these turns have a shorter prompt than the turn before")
         return notes
 
     def _of(self, count: int) -> str:

@@ -27,13 +27,7 @@ def convert(path: Path, format: TraceFormat, out: Path, *, sort: bool) -> Conver
     placed = reader.placed(path)
     rows = in_order(by_time(placed) if sort else placed, reader.time, path)
     tally = Tally()
-    written = write_requests(
-        out,
-        _seen(rows, tally),
-        block_tokens=reader.block_tokens,
-        labels=reader.labels,
-        note=reader.note,
-    )
+    written = write_requests(out, _seen(rows, tally), reader)
     return Converted(requests=written, notes=tuple(tally.notes(reader)))
 
 
