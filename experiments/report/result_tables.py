@@ -60,13 +60,17 @@ def limits(series: Sequence[Series]) -> Markup:
     if not rows:
         return Markup("")
     headings = ["policy", "limit", "GPUs busy", "computing", "busiest port", "busy"]
-    return table([*headings, *TTFT_PARTS.values()], rows, text_columns=2)
+    said = (
+        "<p>Shares of time, and below them those of the busiest second. From <i>queue</i> on, shares of the "
+        "mean TTFT.</p>"
+    )
+    return Markup(said + table([*headings, *TTFT_PARTS.values()], rows, text_columns=2))
 
 
 def made_no_difference(directories: Sequence[RunDirectory]) -> Markup:
     """A sentence for each group of policies under which requests had the same TTFT."""
-    lines = [line for directory in directories for line in alike_lines(directory.summary)]
-    return Markup("".join(f"<p><b>{html(line)}</b></p>" for line in lines))
+    lines = [line.partition(": ") for directory in directories for line in alike_lines(directory.summary)]
+    return Markup("".join(f"<p><b>{html(first)}</b>: {html(rest)}</p>" for first, _, rest in lines))
 
 
 def _of_second(busy: dict[str, float] | None) -> object:
