@@ -62,7 +62,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     - `replicas[name]` lists the replicas of that unit. Each has `pp * sp * tp` ranks: by pipeline stage,
       then by part of the sequence (`sp`), then the `tp` ranks that share the heads of that part.
     - `groups` are the process groups of the collectives, by name.
-    - `decode` lists the decode workers.
+    - `decode` lists the ranks of the decode workers, worker by worker: `decode_tp` tensor-parallel ranks
+      each.
     """
 
     ranks: tuple[RankSpec, ...]
@@ -73,6 +74,13 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     tp: int = 1
     sp: int = 1
     pp: int = 1
+    decode_tp: int = 1
+
+    @property
+    def decode_workers(self) -> tuple[tuple[int, ...], ...]:
+        """The ranks of each decode worker."""
+        each = self.decode_tp
+        return tuple(self.decode[i : i + each] for i in range(0, len(self.decode), each))
 
     def server_of(self, rank: int) -> str:
         return self.ranks[rank].server

@@ -61,6 +61,7 @@ def place(
     model: ModelShape,
     sp: int = 1,
     pp: int = 1,
+    decode_tp: int = 1,
     sequence: CollectiveKind = CollectiveKind.RING_ATTENTION,
 ) -> Placement:
     """Place `prefill_units * ranks_per_unit + decode_ranks` ranks on the topology's servers.
@@ -69,7 +70,7 @@ def place(
     ranks of a server take its GPUs in order. A unit has `pp` pipeline stages. A sequence has `sp` parts,
     which attend to each other as `sequence` says (`testbed.job.ServingOptions`). If `tp` is `None`, it is 1
     for a mixture of experts, and otherwise all ranks that share a part of a sequence. If `ep` is `None`, it
-    is a whole stage for a mixture of experts, and 1 for a dense model.
+    is a whole stage for a mixture of experts, and 1 for a dense model. A decode worker has `decode_tp` ranks.
 
     A unit has process groups of four kinds. Each kind is numbered in the order of first members:
 
@@ -92,6 +93,7 @@ def place(
     whose = "a unit's" if pp == 1 else "a stage's"
     tp = _tensor_parallel(tp, sp, per_stage, model, whose)
     ep = _expert_parallel(ep, per_stage, model, whose)
+    _check_decode_workers(decode_ranks, decode_tp, model)
     if sequence is CollectiveKind.ALL_TO_ALL and model.q_heads % (sp * tp):
         raise PlacementError(
             "units.sp", f"the {model.q_heads} query heads of {model.name} do not divide by {sp} parts x {tp}"
@@ -146,6 +148,7 @@ def place(
         tp=tp,
         sp=sp,
         pp=pp,
+        decode_tp=decode_tp,
     )
 
 
@@ -239,16 +242,26 @@ def _tensor_parallel(tp: int | None, sp: int, per_stage: int, model: ModelShape,
     if per_stage % (sp * tp):
         of = f"{tp}" if sp == 1 else f"{sp} parts x {tp}"
         raise PlacementError("units.tp", f"{whose} {per_stage} ranks do not divide into replicas of {of}")
+    _check_heads("units.tp", tp, model)
+    return tp
+
+
+def _check_heads(key: str, tp: int, model: ModelShape) -> None:
     if model.q_heads % tp:
-        raise PlacementError(
-            "units.tp", f"the {model.q_heads} query heads of {model.name} do not divide by {tp}"
-        )
+        raise PlacementError(key, f"the {model.q_heads} query heads of {model.name} do not divide by {tp}")
     # More ranks than KV heads have copies of them; the latent of MLA has no heads to divide.
     if model.latent is None and model.kv_heads % tp and tp % model.kv_heads:
         raise PlacementError(
-            "units.tp", f"the {model.kv_heads} KV heads of {model.name} do not divide by {tp}, nor it by them"
+            key, f"the {model.kv_heads} KV heads of {model.name} do not divide by {tp}, nor it by them"
         )
-    return tp
+
+
+def _check_decode_workers(ranks: int, tp: int, model: ModelShape) -> None:
+    if tp < 1:
+        raise PlacementError("units.decode_tp", f"must be at least 1, is {tp}")
+    if ranks % tp:
+        raise PlacementError("units.decode_tp", f"{ranks} decode ranks do not divide into workers of {tp}")
+    _check_heads("units.decode_tp", tp, model)
 
 
 def _expert_parallel(ep: int | None, per_stage: int, model: ModelShape, whose: str) -> int:

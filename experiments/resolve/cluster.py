@@ -114,6 +114,7 @@ def _placement(scenario: Scenario, topology: Topology, model: ModelShape) -> Pla
             ep=units.ep,
             sp=units.sp,
             pp=units.pp,
+            decode_tp=units.decode_tp,
             sequence=SEQUENCES[units.sequence],
             layout=units.layout,
             model=model,

@@ -71,10 +71,15 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
 
 
 def serving_notes(job: Job) -> tuple[str, ...]:
-    """Name the keys about experts that have no effect because the model has no experts."""
+    """Name what decode workers leave out, and keys about experts that a model without experts ignores."""
+    notes: list[str] = []
+    if job.requests and job.placement.decode_tp > 1:
+        notes.append(
+            "units.decode_tp: the all-reduces of decode steps are left out, from the time of a step and from "
+            "the network"
+        )
     if is_moe(job.model) or not job.requests:
-        return ()
-    notes = []
+        return tuple(notes)
     if job.serving.expert_skew:
         notes.append(f"units.expert_skew: no effect, {job.model.name} has no experts")
     if job.serving.decode_background:

@@ -144,7 +144,8 @@ class SequenceExchange(enum.StrEnum):
 class UnitsSection(Section):
     prefill_units: int = Field(default=2, ge=1, le=1024, description="prefill units")
     ranks_per_unit: int = Field(default=4, ge=1, le=1024, description="ranks (GPUs) of one prefill unit")
-    decode_ranks: int = Field(default=2, ge=1, le=4096, description="decode workers, one rank each")
+    decode_ranks: int = Field(default=2, ge=1, le=4096, description="ranks (GPUs) of all decode workers")
+    decode_tp: int = Field(default=1, ge=1, le=64, description="tensor-parallel ranks of one decode worker")
     ranks_per_server: int | None = Field(
         default=None, ge=1, le=64, description="most ranks on one server; null: as few as fit them all"
     )

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import gcd
 
 from controller.flow import PortId
 from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed, compute_s
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import kv_bytes_per_token, score_flops
+from testbed.models.sizes import kv_bytes_per_token, kv_copies, score_flops
 from testbed.placement import layers_of, stage_ranks, stage_shards
 from testbed.serving.plans.idle_network import busiest_s, layer_s, merged, port_loads, scaled, step_traffic
 from testbed.serving.plans.steps import (
@@ -131,15 +132,27 @@ def _reuse_loads(
 def _delivery_loads(
     kv_bytes: float, placement: Placement, model: ModelShape, topology: Topology
 ) -> list[dict[PortId, float]]:
-    """S3, from any rank of a pipeline stage to any decode worker."""
-    receivers = Counter(map(placement.node_of, placement.decode))
+    """S3, from any rank of a pipeline stage to any rank of a decode worker that shares heads with it.
+
+    Both sides divide the heads. The greatest number of equal parts in which they agree is their greatest
+    common divisor. Inside such a part, each rank counts as sending to each one evenly.
+    """
+    kv_bytes *= kv_copies(model, placement.decode_tp)
+    parts = gcd(placement.tp, placement.decode_tp)
     loads: list[dict[PortId, float]] = []
     for stage in range(placement.pp):
         ranks = [rank for unit in placement.units for rank in stage_ranks(placement, unit, stage)]
-        senders = Counter(map(placement.node_of, ranks))
-        share = _share_of(stage, placement, model)
-        loads.append(topology.even_loads(senders, receivers, kv_bytes * share))
+        share = _share_of(stage, placement, model) / parts
+        for part in range(parts):
+            senders = _nodes(placement, ranks, placement.tp, part, parts)
+            receivers = _nodes(placement, placement.decode, placement.decode_tp, part, parts)
+            loads.append(topology.even_loads(senders, receivers, kv_bytes * share))
     return loads
+
+
+def _nodes(placement: Placement, ranks: Sequence[int], tp: int, part: int, parts: int) -> Counter[str]:
+    """The nodes of the ranks that have part `part` of `parts` of the heads; `ranks` are rows of `tp`."""
+    return Counter(placement.node_of(rank) for i, rank in enumerate(ranks) if i % tp * parts // tp == part)
 
 
 def _share_of(stage: int, placement: Placement, model: ModelShape) -> float:

@@ -17,7 +17,7 @@ from testbed.models.shape import ModelShape
 from testbed.models.sizes import score_flops
 from testbed.placement import layers_of, stage_of, stage_shards
 from testbed.serving.cache.assignment import cacheable_blocks, reusable_blocks
-from testbed.serving.plans.build import decode_step_s, kv_shards
+from testbed.serving.plans.build import decode_step_s, delivered, kv_shards
 from testbed.serving.plans.idle_network import Traffic, drain_s, layer_s, merged, scaled, step_traffic
 from testbed.serving.plans.steps import PLAIN, ReplicaWork, StepOptions, unit_steps
 from testbed.topology import Topology
@@ -72,8 +72,8 @@ class IdleCluster:
     """An idle cluster, and where a request that is alone on it runs: what all requests have in common.
 
     It runs on the first replica of the first unit. Its reused KV comes from another unit (else from another
-    replica; else it is local). Its decode worker is on another server, if there is one. So S1 and S3 cross
-    the network, as they mostly do.
+    replica; else it is local). Its decode worker is on other servers, if there is such a worker. So S1 and S3
+    cross the network, as they mostly do.
     """
 
     placement: Placement
@@ -130,7 +130,7 @@ class IdleCluster:
             for each in alike
         )
         busiest_s = drain_s(whole, self.topology)
-        ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens)
+        ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens, placement.decode_tp)
         return round(ttft_s * NS_PER_S)
 
     def _reuse_traffic(self, reused_tokens: int, stage: int) -> Traffic:
@@ -149,11 +149,14 @@ class IdleCluster:
     def _delivery_traffic(self, prompt_tokens: int, stage: int) -> Traffic:
         """S3 of one layer of a pipeline stage."""
         placement, (unit, _) = self.placement, self._home
-        sizes = kv_shards(prompt_tokens, placement, self.model)
         sources = stage_shards(placement, unit, 0, stage)
-        decode = placement.node_of(self._decode)
         return merged(
-            {(placement.node_of(src), decode): float(size)} for src, size in zip(sources, sizes, strict=True)
+            {
+                (placement.node_of(sources[piece.src]), placement.node_of(self._decode[piece.dst])): float(
+                    piece.size
+                )
+            }
+            for piece in delivered(prompt_tokens, placement, self.model)
         )
 
     @cached_property
@@ -174,10 +177,10 @@ class IdleCluster:
         return others[self._off_server([placement.replicas[unit][i] for unit, i in others])]
 
     @cached_property
-    def _decode(self) -> int:
-        """The decode worker."""
-        ranks = self.placement.decode
-        return ranks[self._off_server([(rank,) for rank in ranks])]
+    def _decode(self) -> tuple[int, ...]:
+        """The ranks of the decode worker."""
+        workers = self.placement.decode_workers
+        return workers[self._off_server(workers)]
 
     def _off_server(self, candidates: Sequence[Sequence[int]]) -> int:
         """The index of the candidate with the fewest ranks on servers of the request; the first wins ties."""

@@ -91,8 +91,8 @@ class ServingSystem:
         self._requests: dict[int, Request] = {}
         self._phase: dict[int, Phase] = {}
         self._count = dict.fromkeys(Phase, 0)
-        self._decode_rank: dict[int, int] = {}
-        self._decode_tokens = dict.fromkeys(job.placement.decode, 0)
+        self._decode_ranks: dict[int, tuple[int, ...]] = {}
+        self._decode_tokens = dict.fromkeys(job.placement.decode_workers, 0)
         self._begun = BegunPrompts()
         self._early: dict[int, tuple[Assigned, FetchPlan]] = {}
         self._port_bytes = PortBytes(job.topology)
@@ -153,8 +153,8 @@ class ServingSystem:
             state = "unknown" if phase is None else phase.value
             raise ValueError(f"first token of request {request_id}, which is {state}")
         self._enter(Phase.DONE, request_id)
-        rank = self._decode_rank.pop(request_id)
-        self._decode_tokens[rank] -= self._requests[request_id].prompt_tokens
+        worker = self._decode_ranks.pop(request_id)
+        self._decode_tokens[worker] -= self._requests[request_id].prompt_tokens
         self._port_bytes.take_off(("S3", request_id))
 
     def counts(self) -> dict[Phase, int]:
@@ -226,7 +226,7 @@ class ServingSystem:
             batch=f"{name}.f{request.id}",
             unit=name,
             assigned=[item],
-            decode_ranks={request.id: placement.decode[0]},
+            decode_ranks={request.id: placement.decode_workers[0]},
             topology=self._job.topology,
             placement=placement,
             model=self._job.model,
@@ -311,7 +311,7 @@ class ServingSystem:
             batch=f"{name}.b{unit.batches}",
             unit=name,
             assigned=assigned,
-            decode_ranks={item.request.id: self._decode_rank[item.request.id] for item in assigned},
+            decode_ranks={item.request.id: self._decode_ranks[item.request.id] for item in assigned},
             topology=self._job.topology,
             placement=placement,
             model=self._job.model,
@@ -340,23 +340,23 @@ class ServingSystem:
             self._port_bytes.add(("S1", item.request.id), fetch_traffic(self._job, item, name))
 
     def _choose_decode(self, name: str, item: Assigned) -> None:
-        request, ranks = item.request, self._job.placement.decode
+        request, workers = item.request, self._job.placement.decode_workers
         views = [
-            WorkerView(tokens=self._decode_tokens[rank], ports_s=self._ports_s(name, item, rank))
-            for rank in ranks
+            WorkerView(tokens=self._decode_tokens[worker], ports_s=self._ports_s(name, item, worker))
+            for worker in workers
         ]
-        rank = ranks[self._decode_choice.choose(views)]
-        self._decode_rank[request.id] = rank
-        self._decode_tokens[rank] += request.prompt_tokens
+        worker = workers[self._decode_choice.choose(views)]
+        self._decode_ranks[request.id] = worker
+        self._decode_tokens[worker] += request.prompt_tokens
         if self._router.costs or self._decode_choice.ports:
-            traffic = delivery_traffic(self._job, request.prompt_tokens, name, item.replica, rank)
+            traffic = delivery_traffic(self._job, request.prompt_tokens, name, item.replica, worker)
             self._port_bytes.add(("S3", request.id), traffic)
 
-    def _ports_s(self, name: str, item: Assigned, rank: int) -> tuple[float, ...]:
+    def _ports_s(self, name: str, item: Assigned, worker: tuple[int, ...]) -> tuple[float, ...]:
         if not self._decode_choice.ports:
             return ()
         prompt = item.request.prompt_tokens
-        return self._port_bytes.seconds(delivery_traffic(self._job, prompt, name, item.replica, rank))
+        return self._port_bytes.seconds(delivery_traffic(self._job, prompt, name, item.replica, worker))
 
     def _finish(self, name: str, plan: BatchPlan) -> None:
         unit = self._units[name]

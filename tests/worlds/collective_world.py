@@ -85,11 +85,11 @@ def played(
             RequestPlan(
                 request=0,
                 replica=placement.units["p0"],
-                decode_rank=members,
+                decode_ranks=(members,),
                 new_tokens=1,
                 local_tokens=0,
                 remote_tokens=0,
-                p2d_flows=1,
+                p2d_flows=(1,),
                 decode_step_s=0.0,
                 deadline_ns=10**12,
             ),

@@ -1,5 +1,6 @@
 """Builds the plan of a batch whose requests have a replica and a decode worker."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,11 +12,13 @@ from testbed.models.sizes import (
     active_parameter_bytes,
     kv_bytes_per_token,
     kv_bytes_per_token_layer,
+    kv_copies,
     score_flops,
 )
 from testbed.placement import stage_shards
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.outlook import downstream, s3_seconds
+from testbed.serving.plans.resharding import Piece, pairs, resharded
 from testbed.serving.plans.steps import (
     PLAIN,
     ReplicaWork,
@@ -34,7 +37,7 @@ def build_plan(
     batch: str,
     unit: str,
     assigned: Sequence[Assigned],
-    decode_ranks: Mapping[int, int],
+    decode_ranks: Mapping[int, tuple[int, ...]],
     topology: Topology,
     placement: Placement,
     model: ModelShape,
@@ -42,13 +45,14 @@ def build_plan(
     formed_ns: int,
     options: StepOptions = PLAIN,
 ) -> BatchPlan:
-    """The plan of one batch on `unit`. `decode_ranks` maps request ids to ranks.
+    """The plan of one batch on `unit`. `decode_ranks` maps request ids to the ranks of their decode worker.
 
     KV is sharded by sequence part and head (`kv_shards`). Shard k of a request is on the k-th rank that its
     replica has in the layer's pipeline stage; the same holds for the holders of a reused prefix. Each layer
-    waits for one S1 transfer per holder and shard. It posts one S3 transfer per shard, of new and reused
-    tokens alike, which is due at the request's deadline. If a prompt is split, each batch delivers the
-    KV of its own part, and the first one also the reused KV.
+    waits for one S1 transfer per holder and shard. It posts the S3 transfers of new and reused tokens alike,
+    each from a shard to a rank of the decode worker that has some of the same heads (`plans.resharding`).
+    They are due at the request's deadline. If a prompt is split, each batch delivers the KV of its own part,
+    and the first one also the reused KV.
     """
     alike = unit_steps(
         replica_work(assigned, len(placement.replicas[unit]), model),
@@ -62,7 +66,11 @@ def build_plan(
     stages = range(placement.pp)
     fetches = [_fetches(unit, assigned, stage, placement, model) for stage in stages]
     deliveries = [_deliveries(unit, assigned, stage, decode_ranks, placement, model) for stage in stages]
-    decode_s = {item.request.id: decode_step_s(model, gpu, item.request.prompt_tokens) for item in assigned}
+    decode_s = {
+        item.request.id: decode_step_s(model, gpu, item.request.prompt_tokens, placement.decode_tp)
+        for item in assigned
+    }
+    at_decode = Counter(dst for _, dst in pairs(placement.tp, placement.decode_tp))
     s3_s = [s3_seconds(decode_s, moves, placement, topology) for moves in deliveries]
     after = downstream(alike, s3_s, decode_s, placement, topology)
 
@@ -85,11 +93,14 @@ def build_plan(
             RequestPlan(
                 request=item.request.id,
                 replica=placement.replicas[unit][item.replica],
-                decode_rank=decode_ranks[item.request.id],
+                decode_ranks=decode_ranks[item.request.id],
                 new_tokens=item.new_tokens,
                 local_tokens=item.local_tokens,
                 remote_tokens=item.remote_tokens,
-                p2d_flows=(item.earlier_parts + 1) * model.layers * placement.sp * placement.tp,
+                p2d_flows=tuple(
+                    (item.earlier_parts + 1) * model.layers * placement.sp * at_decode[number]
+                    for number in range(placement.decode_tp)
+                ),
                 decode_step_s=decode_s[item.request.id],
                 deadline_ns=item.request.deadline_ns,
                 last=item.last,
@@ -131,14 +142,29 @@ def kv_shards(tokens: int, placement: Placement, model: ModelShape) -> tuple[int
     )
 
 
-def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int) -> float:
-    """Seconds of the first decode step, which reads the active weights and the prompt's KV once.
+def delivered(tokens: int, placement: Placement, model: ModelShape) -> tuple[Piece, ...]:
+    """What a replica's `sp * tp` ranks send the ranks of a decode worker: one layer's KV of `tokens`.
 
-    Assumes that the step is memory-bound, that a decode worker has the memory bandwidth of one GPU, and
-    that no other request shares the step (and so the cost of reading the weights).
+    `Piece.src` counts the ranks part by part. Every decode rank gets all KV that it keeps, and so every copy
+    of a head crosses the network.
     """
-    kv_bytes = prompt_tokens * kv_bytes_per_token(model)
-    return memory_s(gpu, active_parameter_bytes(model) + kv_bytes)
+    token_bytes = kv_bytes_per_token_layer(model) * kv_copies(model, placement.decode_tp)
+    return tuple(
+        piece._replace(src=part * placement.tp + piece.src)
+        for part, of_part in enumerate(split(tokens, placement.sp))
+        for piece in resharded(of_part * token_bytes, placement.tp, placement.decode_tp)
+    )
+
+
+def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int, tp: int = 1) -> float:
+    """Seconds of the first decode step on `tp` ranks, which reads active weights and the prompt's KV once.
+
+    Each rank reads its share of the weights, and all KV that it keeps. Assumes that the step is memory-bound
+    and that no other request shares it (and so the cost of reading the weights). Its all-reduces are left
+    out: with a vector per layer, they are small.
+    """
+    kv_bytes = prompt_tokens * kv_bytes_per_token(model) * kv_copies(model, tp)
+    return memory_s(gpu, (active_parameter_bytes(model) + kv_bytes) / tp)
 
 
 class _Move(NamedTuple):
@@ -191,18 +217,18 @@ def _deliveries(
     unit: str,
     assigned: Sequence[Assigned],
     stage: int,
-    decode_ranks: Mapping[int, int],
+    decode_ranks: Mapping[int, tuple[int, ...]],
     placement: Placement,
     model: ModelShape,
 ) -> list[_Move]:
     """S3 in each layer of pipeline stage `stage`."""
-    return [
-        _Move(Stage.P2D, f"s3.{src}-{dst}", item.request.id, src, dst, size, item.request.deadline_ns)
-        for item in assigned
-        for dst in (decode_ranks[item.request.id],)
-        for src, size in zip(
-            stage_shards(placement, unit, item.replica, stage),
-            kv_shards(item.delivered_tokens, placement, model),
-            strict=True,
-        )
-    ]
+    moves: list[_Move] = []
+    for item in assigned:
+        request = item.request
+        senders = stage_shards(placement, unit, item.replica, stage)
+        receivers = decode_ranks[request.id]
+        for piece in delivered(item.delivered_tokens, placement, model):
+            src, dst = senders[piece.src], receivers[piece.dst]
+            name = f"s3.{src}-{dst}"
+            moves.append(_Move(Stage.P2D, name, request.id, src, dst, piece.size, request.deadline_ns))
+    return moves

@@ -1,11 +1,14 @@
 """What a request would cost on a unit, in time: estimates for routers."""
 
+from collections.abc import Sequence
+
 from controller.units import NS_PER_S
 from testbed.job import Job
 from testbed.models.gpus import compute_s
-from testbed.models.sizes import kv_bytes_per_token, score_flops
+from testbed.models.sizes import kv_bytes_per_token, kv_copies, score_flops
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.idle_network import Traffic, merged
+from testbed.serving.plans.resharding import pairs, share_of_sender
 from testbed.serving.routing.port_bytes import PortBytes
 
 
@@ -58,9 +61,20 @@ def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
     )
 
 
-def delivery_traffic(job: Job, prompt_tokens: int, unit: str, replica: int, decode_rank: int) -> Traffic:
-    """All S3 bytes of a request between nodes, spread evenly over the shards of its replica."""
-    ranks = job.placement.replicas[unit][replica]
-    to = job.placement.node_of(decode_rank)
-    part = prompt_tokens * kv_bytes_per_token(job.model) / len(ranks)
-    return merged({(job.placement.node_of(rank), to): part} for rank in ranks)
+def delivery_traffic(
+    job: Job, prompt_tokens: int, unit: str, replica: int, decode_ranks: Sequence[int]
+) -> Traffic:
+    """All S3 bytes of a request between nodes, spread evenly over the parts and stages of its replica."""
+    placement = job.placement
+    ranks = placement.replicas[unit][replica]
+    kv_bytes = prompt_tokens * kv_bytes_per_token(job.model) * kv_copies(job.model, placement.decode_tp)
+    pieces = pairs(placement.tp, placement.decode_tp)
+    return merged(
+        {
+            (placement.node_of(ranks[first + src]), placement.node_of(decode_ranks[dst])): kv_bytes
+            * share_of_sender(src, dst, placement.tp, placement.decode_tp)
+            / len(ranks)
+        }
+        for first in range(0, len(ranks), placement.tp)
+        for src, dst in pieces
+    )

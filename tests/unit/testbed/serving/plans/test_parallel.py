@@ -151,7 +151,7 @@ def test_each_stage_delivers_the_kv_of_its_layers() -> None:
     _, placement = placed(units=1, pp=2, tp=1, model=DENSE)
     plan = _plan([_whole(0, 8)], placement, DENSE)
     assert [[(t.src, t.size_bytes) for t in layer.post] for layer in plan.layers] == [[(0, 128)], [(1, 128)]]
-    assert plan.requests[0].p2d_flows == 2
+    assert plan.requests[0].p2d_flows == (2,)
 
 
 def test_only_the_first_layer_of_a_stage_waits_for_hidden_states() -> None:
@@ -271,7 +271,7 @@ def test_reused_and_delivered_kv_goes_shard_by_shard() -> None:
     plan = _plan([item], placement, DENSE)
     assert [(t.src, t.dst, t.size_bytes) for t in plan.layers[1].wait] == [(2, 0, 32), (3, 1, 32)]
     assert [(t.src, t.size_bytes) for t in plan.layers[1].post] == [(0, 80), (1, 64)]
-    assert plan.requests[0].p2d_flows == sum(len(layer.post) for layer in plan.layers) == 4
+    assert sum(plan.requests[0].p2d_flows) == sum(len(layer.post) for layer in plan.layers) == 4
 
 
 # --- mixed layers, rooflines -----------------------------------------------------------------------
@@ -386,7 +386,7 @@ def _plan(
         batch="p0.b7",
         unit="p0",
         assigned=items,
-        decode_ranks={item.request.id: placement.decode[0] for item in items},
+        decode_ranks={item.request.id: placement.decode_workers[0] for item in items},
         topology=star(servers=max(5, len(servers)), nic_bps=800),
         placement=placement,
         model=model,
