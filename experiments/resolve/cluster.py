@@ -3,17 +3,19 @@
 import msgspec
 
 from experiments.errors import UserError
-from experiments.scenario.cluster import SequenceExchange, TopologySection
+from experiments.scenario.cluster import TopologySection
 from experiments.scenario.gpu_profile import gpu_named
 from experiments.scenario.model_file import model_named
 from experiments.scenario.scenario import Scenario
+from experiments.scenario.units import SequenceExchange
 from experiments.workloads.micro import endpoints
 from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
-from testbed.placement import PlacementError, place
+from testbed.placement import place
 from testbed.serving.cache.size_and_use import replica_bytes_per_token
 from testbed.topology import ServerShape, Topology, TopologyKind, fat_tree, leaf_spine, rail_optimised, star
+from testbed.unit_shape import PlacementError, Pool
 from workers.plan import CollectiveKind
 
 SEQUENCES = {
@@ -45,11 +47,20 @@ def nic_bps(section: TopologySection) -> int:
 
 
 def cache_tokens(scenario: Scenario, cluster: Cluster) -> int | None:
-    """Return the size of a replica's prefix cache in tokens, also if it is given in GiB; None: no limit."""
+    """Return the size of a replica's prefix cache in tokens, also if it is given in GiB; None: no limit.
+
+    Raises `UserError` if replicas keep different bytes per token, so that GiB are different tokens.
+    """
     gib = scenario.serving.cache_gib
     if gib is None:
         return scenario.serving.cache_tokens
-    return int(gib * 2**30 / replica_bytes_per_token(cluster.model, cluster.placement.tp))
+    sizes = {replica_bytes_per_token(cluster.model, shape.tp) for shape in cluster.placement.shapes.values()}
+    if len(sizes) > 1:
+        raise UserError(
+            f"scenario {scenario.name}: serving.cache_gib: units of different tp keep different numbers of "
+            "copies of a token's KV, so they have no common size in GiB; give serving.cache_tokens"
+        )
+    return int(gib * 2**30 / sizes.pop())
 
 
 def topology_notes(section: TopologySection) -> tuple[str, ...]:
@@ -118,6 +129,18 @@ def _placement(scenario: Scenario, topology: Topology, model: ModelShape) -> Pla
             sequence=SEQUENCES[units.sequence],
             layout=units.layout,
             model=model,
+            more=[
+                Pool(
+                    units=more.prefill_units,
+                    ranks=more.ranks_per_unit,
+                    tp=more.tp,
+                    ep=more.ep,
+                    sp=more.sp,
+                    pp=more.pp,
+                    section=f"units.more[{i}]",
+                )
+                for i, more in enumerate(units.more)
+            ],
         )
     except PlacementError as error:
         raise UserError(f"scenario {scenario.name}: {error}") from None

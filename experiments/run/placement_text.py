@@ -19,14 +19,14 @@ def placement_text(placement: Placement) -> list[str]:
 def _seat(placement: Placement, spec: RankSpec) -> str:
     if spec.unit is None:
         return f"{spec.role.value}, {spec.index}"
-    at = coordinates(placement, spec.unit, spec.index)
+    at, shape = coordinates(placement, spec.unit, spec.index), placement.shapes[spec.unit]
     words = [
         f"{name} {number}"
         for name, number, count in (
-            ("stage", at.stage, placement.pp),
+            ("stage", at.stage, shape.pp),
             ("replica", at.replica, len(placement.replicas[spec.unit])),
-            ("part", at.part, placement.sp),
-            ("tp", at.tp, placement.tp),
+            ("part", at.part, shape.sp),
+            ("tp", at.tp, shape.tp),
         )
         if count > 1
     ]

@@ -1,11 +1,8 @@
-"""The sections of a scenario for the cluster: the network, and the ranks on it."""
-
-import enum
+"""The section of a scenario for the network and the servers."""
 
 from pydantic import Field, model_validator
 
 from experiments.scenario.section import Section, refusal
-from testbed.placement import Layout
 from testbed.topology import TopologyKind
 from testbed.topology.kinds import fat_tree_servers
 
@@ -134,46 +131,3 @@ class TopologySection(Section):
                 f"{self.nic_count} NICs are more than the {self.gpus_per_server} GPUs that use them",
             )
         return self
-
-
-class SequenceExchange(enum.StrEnum):
-    RING = "ring"
-    ULYSSES = "ulysses"
-
-
-class UnitsSection(Section):
-    prefill_units: int = Field(default=2, ge=1, le=1024, description="prefill units")
-    ranks_per_unit: int = Field(default=4, ge=1, le=1024, description="ranks (GPUs) of one prefill unit")
-    decode_ranks: int = Field(default=2, ge=1, le=4096, description="ranks (GPUs) of all decode workers")
-    decode_tp: int = Field(default=1, ge=1, le=64, description="tensor-parallel ranks of one decode worker")
-    ranks_per_server: int | None = Field(
-        default=None, ge=1, le=64, description="most ranks on one server; null: as few as fit them all"
-    )
-    tp: int | None = Field(
-        default=None,
-        ge=1,
-        le=64,
-        description="tensor-parallel ranks of a replica; null: depends on the model",
-    )
-    ep: int | None = Field(
-        default=None, ge=1, le=1024, description="expert-parallel ranks of a unit; null: depends on the model"
-    )
-    sp: int = Field(default=1, ge=1, le=64, description="parts of a sequence, each on its own ranks")
-    pp: int = Field(
-        default=1, ge=1, le=64, description="pipeline stages of a unit, each with a part of the layers"
-    )
-    sequence: SequenceExchange = Field(
-        default=SequenceExchange.RING,
-        description="how the parts of a sequence attend to each other: KV goes round a ring (ring), or each "
-        "part gets all tokens of some heads (ulysses)",
-    )
-    expert_skew: float = Field(
-        default=0.0,
-        ge=0,
-        le=10,
-        description="exponent of Zipf's law for the popularity of a layer's experts; 0: all alike",
-    )
-    layout: Layout = Field(
-        default=Layout.SPREAD,
-        description="spread: consecutive ranks on different servers; packed: one server after the other",
-    )

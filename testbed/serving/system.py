@@ -8,6 +8,7 @@ from functools import cached_property
 import msgspec
 
 from testbed.job import Job, Request
+from testbed.placement import by_unit, kinds_of_units
 from testbed.record import CacheRow
 from testbed.serving.batching.forming import take_batch, token_ns
 from testbed.serving.batching.preemption import rest_ns, urgent
@@ -76,10 +77,11 @@ class ServingSystem:
     """
 
     def __init__(self, job: Job) -> None:
-        if job.serving.preempt_layers is not None and job.placement.pp > 1:
+        if job.serving.preempt_layers is not None and job.placement.most_stages > 1:
             raise ValueError("a unit with several pipeline stages cannot be preempted")
         self._job = job
-        self._rule = make_rule(job)
+        self._kinds = kinds_of_units(job.placement)
+        self._rules = by_unit(self._kinds, lambda unit: make_rule(job, unit))
         self._router = make_router(job.serving, seed=job.seed)
         self._decode_choice = make_decode_choice(job.serving)
         self._units = {name: _Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
@@ -99,8 +101,9 @@ class ServingSystem:
         self._cache_use = {name: CacheRow(unit=name) for name in job.placement.replicas}
 
     @cached_property
-    def _token_ns(self) -> float:
-        return token_ns(self._job)
+    def _token_ns(self) -> dict[str, float]:
+        """The token time of each unit; that of the first of its kind, wherever its ranks are."""
+        return by_unit(self._kinds, lambda unit: token_ns(self._job, unit))
 
     def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
         """A request arrives. Raises `ValueError` if its id is taken or its prompt is empty."""
@@ -191,11 +194,11 @@ class ServingSystem:
         unit = self._units[name]
         cached = len(self._indexes[name].lookup(reusable_blocks(request)))
         queued = unit.queued_tokens()
-        queue_ns = queued * self._token_ns
+        queue_ns = queued * self._token_ns[name]
         compute = transfer = 0.0
         if self._router.costs:
             item = self._alone(name, request)
-            compute = compute_ns(self._job, item, self._token_ns)
+            compute = compute_ns(self._job, item, name, self._token_ns[name])
             transfer = transfer_ns(self._job, item, name, self._port_bytes, compute, queue_ns)
         return UnitView(
             queued_tokens=queued,
@@ -256,9 +259,9 @@ class ServingSystem:
         """Form batches while the unit has room for one and requests wait."""
         unit = self._units[name]
         formed: list[BatchPlan] = []
-        while unit.queue and unit.paused is None and len(unit.running) < self._job.placement.pp:
+        while unit.queue and unit.paused is None and len(unit.running) < self._job.placement.shapes[name].pp:
             waiting = [Waiting(request, unit.expected_tokens[request.id]) for request in unit.queue]
-            candidates = self._rule.candidates(now_ns, waiting)
+            candidates = self._rules[name].candidates(now_ns, waiting)
             formed.append(self._form(now_ns, name, candidates, self._job.serving.preempt_layers))
         return formed
 
@@ -272,7 +275,7 @@ class ServingSystem:
             now_ns=now_ns,
             rest_ns=rest_ns(plan, layer, self._job.placement, self._job.topology) if unit.queue else 0.0,
             due_ns=min(item.deadline_ns for item in plan.requests),
-            unit_ns=lambda request: unit.expected_tokens[request.id] * self._token_ns,
+            unit_ns=lambda request: unit.expected_tokens[request.id] * self._token_ns[name],
         )
         if first:
             return [self._form(now_ns, name, first, None)]

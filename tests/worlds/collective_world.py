@@ -10,7 +10,7 @@ from serving_world import job, prompt
 
 from controller.flow import PortId, Stage, Transfer
 from testbed.fabrics import FABRICS
-from testbed.job import Overheads, Placement, RankSpec, Role, SimulationOptions
+from testbed.job import Overheads, Placement, RankSpec, Role, SimulationOptions, UnitShape
 from testbed.record import RunRecord
 from testbed.topology import Topology, star
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan, Step
@@ -59,6 +59,7 @@ def world(
         replicas={"p0": (ranks,)},
         groups={"g": ranks},
         decode=(members,),
+        shapes={"p0": UnitShape()},
     )
     return msgspec.structs.replace(topology, links=links), placement
 

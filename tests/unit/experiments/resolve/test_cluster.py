@@ -9,10 +9,11 @@ from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job, Placement
-from testbed.placement import Layout, PlacementError, place
+from testbed.placement import Layout, place
 from testbed.record import FlowRow
 from testbed.serving.plans.idle_network import drain_s, transfer_traffic
 from testbed.topology import ServerShape, Topology, rail_optimised, star
+from testbed.unit_shape import PlacementError
 
 GBPS = 10**9
 

@@ -11,7 +11,6 @@ import pytest
 from serving_world import DENSE, GPU, job, placed, prompt
 
 from testbed.models.shape import LatentAttention, ModelShape
-from testbed.placement import PlacementError
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.capacity import estimated_capacity_rps
 from testbed.serving.decoding import batch_step_s, step_traffic
@@ -20,6 +19,7 @@ from testbed.serving.plans.resharding import pairs, resharded, share_of_sender
 from testbed.serving.routing.estimates import delivery_traffic
 from testbed.serving.slo import IdleCluster
 from testbed.topology import star
+from testbed.unit_shape import PlacementError
 from workers.plan import BatchPlan
 from workers.rounds import split
 
