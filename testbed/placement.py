@@ -133,11 +133,12 @@ def stage_shards(placement: Placement, unit: str, replica: int, stage: int) -> t
     return placement.replicas[unit][replica][stage * size : (stage + 1) * size]
 
 
-def kinds_of_units(placement: Placement) -> dict[str, tuple[str, ...]]:
-    """The units of each size and shape, by the first of them."""
-    kinds: dict[tuple[int, UnitShape], list[str]] = {}
+def kinds_of_units(placement: Placement, topology: Topology) -> dict[str, tuple[str, ...]]:
+    """The units of each size, shape and rates of NICs, by the first of them."""
+    kinds: dict[tuple[UnitShape, tuple[tuple[int, ...], ...]], list[str]] = {}
     for unit, ranks in placement.units.items():
-        kinds.setdefault((len(ranks), placement.shapes[unit]), []).append(unit)
+        rates = tuple(topology.nic_bps(placement.node_of(rank)) for rank in ranks)
+        kinds.setdefault((placement.shapes[unit], rates), []).append(unit)
     return {units[0]: tuple(units) for units in kinds.values()}
 
 

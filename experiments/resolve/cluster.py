@@ -14,7 +14,16 @@ from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
 from testbed.placement import place
 from testbed.serving.cache.size_and_use import replica_bytes_per_token
-from testbed.topology import ServerShape, Topology, TopologyKind, fat_tree, leaf_spine, rail_optimised, star
+from testbed.topology import (
+    NicRates,
+    ServerShape,
+    Topology,
+    TopologyKind,
+    fat_tree,
+    leaf_spine,
+    rail_optimised,
+    star,
+)
 from testbed.unit_shape import PlacementError, Pool
 from workers.plan import CollectiveKind
 
@@ -41,9 +50,10 @@ def resolve_cluster(scenario: Scenario) -> Cluster:
     return Cluster(topology=topology, placement=placement, model=model, gpu=gpu_named(scenario.gpu))
 
 
-def nic_bps(section: TopologySection) -> int:
-    """Return the rate of a NIC in the model, bit/s."""
-    return _bps(section.nic_gbps)
+def fastest_nic_bps(section: TopologySection) -> int:
+    """Return the rate of the fastest NIC in the model, bit/s."""
+    usual, others = section.nic_rates
+    return _bps(max(max(rates) for rates in (usual, *others.values())))
 
 
 def cache_tokens(scenario: Scenario, cluster: Cluster) -> int | None:
@@ -64,14 +74,21 @@ def cache_tokens(scenario: Scenario, cluster: Cluster) -> int | None:
 
 
 def topology_notes(section: TopologySection) -> tuple[str, ...]:
-    """Name the keys that have no effect in this kind of topology.
+    """Name the keys that have no effect in this kind of topology, and say what a GPU does with several NICs.
 
-    They are not refused, because a sweep over kinds of topology has the keys of all of them.
+    The keys are not refused, because a sweep over kinds of topology has the keys of all of them.
     """
+    notes: list[str] = []
     keys = [f"topology.{key}" for key in section.without_meaning]
-    if not keys:
-        return ()
-    return (f"{', '.join(keys)}: no effect in a {section.kind} topology",)
+    if keys:
+        notes.append(f"{', '.join(keys)}: no effect in a {section.kind} topology")
+    of_a_gpu = section.nic_count // (section.gpus_per_server or 1)
+    if of_a_gpu > 1:
+        notes.append(
+            f"topology.nics_per_server: a GPU has {of_a_gpu} NICs, and each flow uses one of them; NICs that "
+            "share every transfer are one NIC of their total rate"
+        )
+    return tuple(notes)
 
 
 def _topology(section: TopologySection) -> Topology:
@@ -81,15 +98,19 @@ def _topology(section: TopologySection) -> Topology:
         nvlink_bps=None if section.nvlink_gbps is None else _bps(section.nvlink_gbps),
         pcie_bps=None if section.pcie_gbps is None else _bps(section.pcie_gbps),
     )
+    usual, others = section.nic_rates
+    rates = NicRates(
+        usual=tuple(map(_bps, usual)), others={name: tuple(map(_bps, each)) for name, each in others.items()}
+    )
     match section.kind:
         case TopologyKind.STAR:
-            return star(servers=section.servers, nic_bps=nic_bps(section), shape=shape)
+            return star(servers=section.servers, nic_bps=rates, shape=shape)
         case TopologyKind.LEAF_SPINE:
             return leaf_spine(
                 leaves=section.leaves,
                 spines=section.spines,
                 hosts_per_leaf=section.below_each_leaf,
-                nic_bps=nic_bps(section),
+                nic_bps=rates,
                 oversubscription=section.oversubscription,
                 shape=shape,
             )
@@ -97,7 +118,7 @@ def _topology(section: TopologySection) -> Topology:
             return fat_tree(
                 k=section.k,
                 servers=section.servers,
-                nic_bps=nic_bps(section),
+                nic_bps=rates,
                 oversubscription=section.oversubscription,
                 shape=shape,
             )
@@ -106,7 +127,7 @@ def _topology(section: TopologySection) -> Topology:
                 servers=section.servers,
                 servers_per_group=section.below_each_leaf,
                 spines=section.spines,
-                nic_bps=nic_bps(section),
+                nic_bps=rates,
                 oversubscription=section.oversubscription,
                 shape=shape,
             )

@@ -1,7 +1,10 @@
 """The section of a scenario for the network and the servers."""
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
+from experiments.scenario.nic_rates import rates_of
 from experiments.scenario.section import Section, refusal
 from testbed.topology import TopologyKind
 from testbed.topology.kinds import fat_tree_servers
@@ -19,6 +22,11 @@ class TopologySection(Section):
     kind: TopologyKind = Field(default=TopologyKind.STAR, description="shape of the network")
     servers: int = Field(default=10, ge=2, le=4096, description="number of servers, named h1..hN")
     nic_gbps: float = Field(default=50.0, ge=0.001, le=10_000, description="rate of a server's NIC, Gb/s")
+    other_nic_gbps: dict[str, Annotated[float, Field(ge=0.001, le=10_000)]] = Field(
+        default_factory=dict,
+        description="rates of NICs that differ, Gb/s: of a NIC of every server (nic1), of servers (h3, "
+        "h5-h8) or of a NIC of these (h3.nic1), as in {h5-h8: 25, h3.nic1: 10}",
+    )
     gpus_per_server: int | None = Field(
         default=None,
         ge=1,
@@ -29,7 +37,8 @@ class TopologySection(Section):
         default=None,
         ge=1,
         le=64,
-        description="NICs of a server, shared by its GPUs; null: 1, with rail-optimised one per GPU",
+        description="NICs of a server: shared by its GPUs, or equally many for each GPU; null: 1, with "
+        "rail-optimised one per GPU",
     )
     nvlink_gbps: float | None = Field(
         default=None,
@@ -82,8 +91,16 @@ class TopologySection(Section):
     def nic_count(self) -> int:
         """`nics_per_server`, with null resolved."""
         if self.kind is TopologyKind.RAIL_OPTIMISED:
-            return self.gpus_per_server or 1
+            return self.nics_per_server or self.gpus_per_server or 1
         return self.nics_per_server or 1
+
+    @property
+    def nic_rates(self) -> tuple[list[float], dict[str, list[float]]]:
+        """The rates of a usual server's NICs, and those of each server that differs, in Gb/s.
+
+        Raises `ValueError` if `other_nic_gbps` names a NIC that is not there, or one twice.
+        """
+        return rates_of(self.nic_gbps, self.other_nic_gbps, servers=self.server_count, nics=self.nic_count)
 
     @property
     def without_meaning(self) -> tuple[str, ...]:
@@ -120,14 +137,20 @@ class TopologySection(Section):
             ):
                 if asked:
                     raise refusal("topology.gpus_per_server", f"must be given with topology.{key}")
-        elif rails and self.nics_per_server not in (None, self.gpus_per_server):
+        elif rails and self.nic_count % self.gpus_per_server:
             raise refusal(
                 "topology.nics_per_server",
-                f"with rail-optimised every GPU has a NIC of its own: null or {self.gpus_per_server}",
+                f"with rail-optimised every GPU has NICs of its own: null or a multiple of "
+                f"{self.gpus_per_server}",
             )
-        elif self.nic_count > self.gpus_per_server:
+        elif self.nic_count > self.gpus_per_server and self.nic_count % self.gpus_per_server:
             raise refusal(
                 "topology.nics_per_server",
-                f"{self.nic_count} NICs are more than the {self.gpus_per_server} GPUs that use them",
+                f"{self.nic_count} NICs are more than the {self.gpus_per_server} GPUs that use them, and not "
+                "equally many for each",
             )
+        try:
+            _ = self.nic_rates
+        except ValueError as error:
+            raise refusal("topology.other_nic_gbps", str(error)) from None
         return self

@@ -43,7 +43,7 @@ def estimated_capacity_rps(
     - prefill: the sum over all units of 1 / (seconds of the unit per request), in full, evenly spread
       batches. The seconds are those of compute plus those of collectives at line rate, without overlap or
       waiting. In a pipeline, the slowest stage counts, because the others work on other batches meanwhile.
-      Units of the same size count as the first of them;
+      Units of the same size and with the same NICs count as the first of them;
     - network: 1 / (seconds of the busiest port per request). Units serve requests in proportion to their
       prefill rates. The bytes of S1, S2 and S3 are spread evenly over the ranks of a kind of unit that send
       and receive them. Reused KV is on a replica as often as requests are served there.
@@ -71,7 +71,7 @@ def estimated_capacity_rps(
     )
     kinds = [
         _Kind.of(units, placement, model, gpu, topology, max_batch_tokens, options, mean_new, mean_scores)
-        for units in kinds_of_units(placement).values()
+        for units in kinds_of_units(placement, topology).values()
     ]
     # How many units like this one would serve as much as all units together.
     as_many = [sum(len(other.units) * (kind.unit_s / other.unit_s) for other in kinds) for kind in kinds]
@@ -96,9 +96,10 @@ def estimated_capacity_rps(
 
 
 class _Kind(NamedTuple):
-    """Units of one size. `batches` are the layers of a full, even batch on each, of `tokens` new tokens.
+    """Units of one size and with the same NICs.
 
-    There are no attention scores in them. `unit_s` are the seconds of a unit per request, scores included.
+    `batches` are the layers of a full, even batch on each, of `tokens` new tokens, without attention
+    scores. `unit_s` are the seconds of a unit per request, scores included.
     """
 
     units: Sequence[str]

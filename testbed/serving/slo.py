@@ -90,7 +90,7 @@ class IdleCluster:
 
     @cached_property
     def _homes(self) -> "tuple[_Home, ...]":
-        return tuple(_Home(self, unit) for unit in kinds_of_units(self.placement))
+        return tuple(_Home(self, unit) for unit in kinds_of_units(self.placement, self.topology))
 
 
 class _Home:

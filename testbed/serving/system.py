@@ -80,7 +80,7 @@ class ServingSystem:
         if job.serving.preempt_layers is not None and job.placement.most_stages > 1:
             raise ValueError("a unit with several pipeline stages cannot be preempted")
         self._job = job
-        self._kinds = kinds_of_units(job.placement)
+        self._kinds = kinds_of_units(job.placement, job.topology)
         self._rules = by_unit(self._kinds, lambda unit: make_rule(job, unit))
         self._router = make_router(job.serving, seed=job.seed)
         self._decode_choice = make_decode_choice(job.serving)

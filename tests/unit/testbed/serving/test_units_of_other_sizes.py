@@ -19,7 +19,7 @@ from testbed.serving.plans.kv_moves import fetched, ways
 from testbed.serving.routing.estimates import fetch_traffic
 from testbed.serving.slo import IdleCluster
 from testbed.serving.system import ServingSystem
-from testbed.topology import Topology, star
+from testbed.topology import NicRates, Topology, star
 from testbed.unit_shape import PlacementError, Pool
 from workers.plan import BatchPlan
 
@@ -46,7 +46,7 @@ def placed(*more: Pool, ranks: int = 1, nic_bps: int = FAST) -> tuple[Topology, 
 
 
 def test_units_are_numbered_on_and_each_has_its_shape() -> None:
-    _, placement = placed(Pool(units=2, ranks=2), Pool(units=1, ranks=4, tp=2, pp=2), ranks=1)
+    topology, placement = placed(Pool(units=2, ranks=2), Pool(units=1, ranks=4, tp=2, pp=2), ranks=1)
     assert placement.units == {"p0": (0,), "p1": (1, 2), "p2": (3, 4), "p3": (5, 6, 7, 8)}
     assert placement.replicas["p3"] == ((5, 6, 7, 8),)
     assert placement.decode == (9,)
@@ -60,7 +60,7 @@ def test_units_are_numbered_on_and_each_has_its_shape() -> None:
     }
     assert placement.shapes["p1"] == UnitShape(tp=2)
     assert placement.shapes["p3"] == UnitShape(tp=2, pp=2)
-    assert kinds_of_units(placement) == {"p0": ("p0",), "p1": ("p1", "p2"), "p3": ("p3",)}
+    assert kinds_of_units(placement, topology) == {"p0": ("p0",), "p1": ("p1", "p2"), "p3": ("p3",)}
     assert placement.most_stages == 2
 
 
@@ -210,6 +210,21 @@ def test_a_request_is_promised_what_the_fastest_unit_takes() -> None:
     _, small = placed()
     slow = IdleCluster(placement=small, model=MODEL, gpu=GPU, topology=topology)
     assert both.unloaded_ttft_ns(10, 0) == alone.unloaded_ttft_ns(10, 0) < slow.unloaded_ttft_ns(10, 0)
+
+
+def test_units_behind_slower_nics_are_of_another_kind() -> None:
+    """p0 is on h1 and h2, p1 on h3 and h4. The NIC of h2 is slow."""
+    _, placement = placed(Pool(units=1, ranks=2), ranks=2)
+    slow = NicRates(usual=(800,), others={"h2": (80,)})
+    topology = star(servers=40, nic_bps=slow)
+    assert kinds_of_units(placement, topology) == {"p0": ("p0",), "p1": ("p1",)}
+    assert len(kinds_of_units(placement, star(servers=40, nic_bps=800))) == 1
+    everywhere = star(servers=40, nic_bps=80)
+    mixed, fast, slowest = (
+        IdleCluster(placement=placement, model=MODEL, gpu=GPU, topology=of).unloaded_ttft_ns(10, 0)
+        for of in (topology, star(servers=40, nic_bps=800), everywhere)
+    )
+    assert mixed == fast < slowest
 
 
 def test_a_pipeline_beside_a_single_stage_runs_several_batches() -> None:
