@@ -23,6 +23,7 @@ from testbed.topology import (
     leaf_spine,
     rail_optimised,
     star,
+    wired,
 )
 from testbed.unit_shape import PlacementError, Pool
 from workers.plan import CollectiveKind
@@ -52,6 +53,8 @@ def resolve_cluster(scenario: Scenario) -> Cluster:
 
 def fastest_nic_bps(section: TopologySection) -> int:
     """Return the rate of the fastest NIC in the model, bit/s."""
+    if section.kind is TopologyKind.FILE:
+        return max(max(wire.up_bps, wire.down_bps) for nics in section.network.nics for wire in nics)
     usual, others = section.nic_rates
     return _bps(max(max(rates) for rates in (usual, *others.values())))
 
@@ -82,7 +85,9 @@ def topology_notes(section: TopologySection) -> tuple[str, ...]:
     keys = [f"topology.{key}" for key in section.without_meaning]
     if keys:
         notes.append(f"{', '.join(keys)}: no effect in a {section.kind} topology")
-    of_a_gpu = section.nic_count // (section.gpus_per_server or 1)
+    if section.kind is TopologyKind.FILE:
+        notes += section.network.notes
+    of_a_gpu = section.nic_count // (section.gpu_count or 1)
     if of_a_gpu > 1:
         notes.append(
             f"topology.nics_per_server: a GPU has {of_a_gpu} NICs, and each flow uses one of them; NICs that "
@@ -93,11 +98,13 @@ def topology_notes(section: TopologySection) -> tuple[str, ...]:
 
 def _topology(section: TopologySection) -> Topology:
     shape = ServerShape(
-        gpus=section.gpus_per_server,
+        gpus=section.gpu_count,
         nics=section.nic_count,
         nvlink_bps=None if section.nvlink_gbps is None else _bps(section.nvlink_gbps),
         pcie_bps=None if section.pcie_gbps is None else _bps(section.pcie_gbps),
     )
+    if section.kind is TopologyKind.FILE:
+        return _wired(section, shape)
     usual, others = section.nic_rates
     rates = NicRates(
         usual=tuple(map(_bps, usual)), others={name: tuple(map(_bps, each)) for name, each in others.items()}
@@ -131,6 +138,17 @@ def _topology(section: TopologySection) -> Topology:
                 oversubscription=section.oversubscription,
                 shape=shape,
             )
+
+
+def _wired(section: TopologySection, shape: ServerShape) -> Topology:
+    """The topology of a file. Raises `UserError` if some servers cannot reach each other."""
+    network = section.network
+    if network.inside:
+        shape = msgspec.structs.replace(shape, nvlink_bps=network.nvlink_bps)
+    try:
+        return wired(nics=network.nics, switches=network.switches, between=network.between, shape=shape)
+    except ValueError as error:
+        raise UserError(f"{section.path}: {error}") from None
 
 
 def _placement(scenario: Scenario, topology: Topology, model: ModelShape) -> Placement:

@@ -7,6 +7,7 @@ from testbed.topology.graph import Link, Topology, TopologyKind, server_ip
 from testbed.topology.kinds import fat_tree, leaf_spine, rail_optimised, star
 from testbed.topology.routes import EqualCostPaths, PortPath
 from testbed.topology.server import NicRates, ServerShape
+from testbed.topology.wired import Wire, wired
 
 __all__ = [
     "EqualCostPaths",
@@ -16,9 +17,11 @@ __all__ = [
     "ServerShape",
     "Topology",
     "TopologyKind",
+    "Wire",
     "fat_tree",
     "leaf_spine",
     "rail_optimised",
     "server_ip",
     "star",
+    "wired",
 ]

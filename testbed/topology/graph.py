@@ -28,6 +28,7 @@ class TopologyKind(enum.StrEnum):
     LEAF_SPINE = "leaf-spine"
     FAT_TREE = "fat-tree"
     RAIL_OPTIMISED = "rail-optimised"
+    FILE = "file"
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +103,10 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if gpu < 0 or (gpus is not None and gpu >= gpus):
             raise ValueError(f"{server} has no GPU {gpu}, only {gpus}")
         return self.shape.endpoint(server, gpu)
+
+    def joined(self, switch: str) -> frozenset[str]:
+        """The switches that `switch` has a path to over switches, itself included."""
+        return frozenset(self._routes_to(switch).reached)
 
     def nic_bps(self, endpoint: str) -> tuple[int, ...]:
         """The rates of the NICs of an endpoint, in model bits/s out of the server."""

@@ -158,10 +158,16 @@ def _numbered(name: str, count: int) -> tuple[str, ...]:
 
 
 def _server(server: str, shape: ServerShape, rates: NicRates, switches: Sequence[str]) -> list[Link]:
-    """The links of a server: from NIC i to `switches[i]`, and those inside."""
+    """The links of a server: from NIC i to `switches[i]`, and those between its parts."""
     links: list[Link] = []
     for number, switch in enumerate(switches):
         links += _duplex(shape.nic(server, number), switch, rates.of(server, number))
+    return links + inside_links(server, shape)
+
+
+def inside_links(server: str, shape: ServerShape) -> list[Link]:
+    """The links between the parts of a server."""
+    links: list[Link] = []
     for gpu in range(shape.separate_gpus):
         node = shape.endpoint(server, gpu)
         if shape.nvlink_bps is not None:

@@ -47,6 +47,11 @@ class RoutesTo:
         self._distance = _distances(target, neighbours)
         self._hops: dict[str, _Hops] = {}
 
+    @property
+    def reached(self) -> Iterable[str]:
+        """The switches that lead to the target."""
+        return self._distance.keys()
+
     def count(self, switch: str) -> int:
         """Return how many shortest paths lead from `switch`; from the target itself 1, the empty one.
 
