@@ -2,6 +2,7 @@
 
 import msgspec
 
+from controller.units import NS_PER_US
 from experiments.errors import UserError
 from experiments.scenario.cluster import TopologySection
 from experiments.scenario.gpu_profile import gpu_named
@@ -46,6 +47,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 def resolve_cluster(scenario: Scenario) -> Cluster:
     """Make the cluster of `scenario`. Raises `UserError`, naming the key, if ranks cannot be placed."""
     topology = _topology(scenario.topology)
+    if scenario.topology.latency_us is not None:
+        topology = topology.with_latency(round(scenario.topology.latency_us * NS_PER_US))
     model = model_named(scenario.model)
     placement = endpoints(topology) if scenario.workload.is_micro else _placement(scenario, topology, model)
     return Cluster(topology=topology, placement=placement, model=model, gpu=gpu_named(scenario.gpu))

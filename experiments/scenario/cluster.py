@@ -48,6 +48,13 @@ class TopologySection(Section):
         description="rates of NICs that differ, Gb/s: of a NIC of every server (nic1), of servers (h3, "
         "h5-h8) or of a NIC of these (h3.nic1), as in {h5-h8: 25, h3.nic1: 10}",
     )
+    latency_us: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e6,
+        description="latency of each link to or between switches, model µs; null: as in the file of path, "
+        "else 0",
+    )
     gpus_per_server: int | None = Field(
         default=None,
         ge=1,

@@ -46,12 +46,16 @@ def check_alike(nics: Sequence[Sequence[Wire]], path: Path) -> None:
             )
 
 
-def add_wire(between: dict[tuple[str, str], Wire], a: str, b: str, bps: int) -> bool:
-    """Wire switch `a` to `b` at `bps` each way. Parallel wires add up; returns whether there was one."""
+def add_wire(between: dict[tuple[str, str], Wire], a: str, b: str, bps: int, latency_ns: int = 0) -> bool:
+    """Wire switch `a` to `b` at `bps` each way. Parallel wires add up; returns whether there was one.
+
+    The latency of parallel wires is that of the slowest.
+    """
     pair = (b, a) if (b, a) in between else (a, b)
     before = between.get(pair)
     total = bps + (0 if before is None else before.up_bps)
-    between[pair] = Wire(switch=pair[1], up_bps=total, down_bps=total)
+    latency_ns = max(latency_ns, 0 if before is None else before.latency_ns)
+    between[pair] = Wire(switch=pair[1], up_bps=total, down_bps=total, latency_ns=latency_ns)
     return before is not None
 
 
@@ -68,3 +72,19 @@ def bits_per_s(text: str) -> int:
     if bps < 1:
         raise ValueError(f"{text!r} is not above 0")
     return bps
+
+
+_NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
+_TIME = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)(s|ms|us|ns)")
+_MOST_NS = 10**9
+
+
+def whole_ns(text: str) -> int:
+    """Read a time such as `0.0005ms`. Raises `ValueError` for other text, and for more than a second."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a time such as 0.0005ms")
+    ns = round(float(found[1]) * _NS[found[2]])
+    if ns > _MOST_NS:
+        raise ValueError(f"{text!r} is more than a second")
+    return ns

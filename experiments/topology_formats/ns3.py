@@ -9,17 +9,22 @@ Both list numbered nodes and the links between them, each as `from to rate delay
   run of consecutive GPUs is a server.
 """
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from experiments.errors import UserError
-from experiments.topology_formats.network import PARALLEL, Network, add_wire, bits_per_s, check_alike
+from experiments.topology_formats.network import (
+    PARALLEL,
+    Network,
+    add_wire,
+    bits_per_s,
+    check_alike,
+    whole_ns,
+)
 from testbed.topology import Wire
 
 _LINK_FIELDS = 5
 _MOST_NODES = 1_000_000
-_ZERO = re.compile(r"[+-]?0*\.?0*(?:[eE][+-]?\d+)?(?:[a-z]+)?")
 
 
 class _Link(NamedTuple):
@@ -27,7 +32,7 @@ class _Link(NamedTuple):
     a: int
     b: int
     bps: int
-    delay: str
+    latency_ns: int
 
 
 class _File:
@@ -129,22 +134,22 @@ def _network(
     nvlink_bps = [0] * len(hosts)
     servers_of: dict[int, set[int]] = {nvswitch: set() for nvswitch in nvswitches}
     between: dict[tuple[str, str], Wire] = {}
-    delays: set[str] = set()
-    parallel = False
+    slow_nvlink = parallel = False
     for _ in range(link_count):
         link = _link(file, nodes)
-        if not _ZERO.fullmatch(link.delay):
-            delays.add(link.delay)
         host, other = (link.a, link.b) if link.a in place else (link.b, link.a)
         if host in place and other in names:
-            nics[place[host]].append(Wire(switch=names[other], up_bps=link.bps, down_bps=link.bps))
+            nics[place[host]].append(
+                Wire(switch=names[other], up_bps=link.bps, down_bps=link.bps, latency_ns=link.latency_ns)
+            )
         elif host in place and other in servers_of:
             nvlink_bps[place[host]] += link.bps
+            slow_nvlink |= link.latency_ns > 0
             servers_of[other].add(place[host] // gpus)
             if len(servers_of[other]) > 1:
                 raise file.error(link.line, f"NVSwitch {other} joins several servers, which is not modelled")
         elif link.a in names and link.b in names and link.a != link.b:
-            parallel |= add_wire(between, names[link.a], names[link.b], link.bps)
+            parallel |= add_wire(between, names[link.a], names[link.b], link.bps, link.latency_ns)
         else:
             raise file.error(
                 link.line,
@@ -154,7 +159,7 @@ def _network(
     file.end()
     _check_inside(nvlink_bps, hosts, path)
     check_alike(nics, path)
-    notes = _notes(path, delays, parallel=parallel, several=gpus > 1, nvlink=any(nvlink_bps))
+    notes = _notes(path, slow_nvlink=slow_nvlink, parallel=parallel, several=gpus > 1, nvlink=any(nvlink_bps))
     return Network(
         nics=tuple(
             tuple(wire for gpu in nics[first : first + gpus] for wire in gpu)
@@ -178,13 +183,13 @@ def _link(file: _File, nodes: int) -> _Link:
     delay, _ = file.word("the delay of a link")
     errors, _ = file.word("the error rate of a link")
     try:
-        bps = bits_per_s(rate)
+        bps, latency_ns = bits_per_s(rate), whole_ns(delay)
         lossy = float(errors) != 0
     except ValueError as error:
         raise file.error(line, str(error)) from None
     if lossy:
         raise file.error(line, f"an error rate of {errors}: links that lose packets are not modelled")
-    return _Link(line, a, b, bps, delay)
+    return _Link(line, a, b, bps, latency_ns)
 
 
 def _check_inside(nvlink_bps: list[int], hosts: list[int], path: Path) -> None:
@@ -196,10 +201,10 @@ def _check_inside(nvlink_bps: list[int], hosts: list[int], path: Path) -> None:
             )
 
 
-def _notes(path: Path, delays: set[str], *, parallel: bool, several: bool, nvlink: bool) -> tuple[str, ...]:
+def _notes(path: Path, *, slow_nvlink: bool, parallel: bool, several: bool, nvlink: bool) -> tuple[str, ...]:
     notes: list[str] = []
-    if delays:
-        notes.append(f"{path.name}: delays of links ({', '.join(sorted(delays))}) are left out")
+    if slow_nvlink:
+        notes.append(f"{path.name}: delays of links to NVSwitches are left out")
     if parallel:
         notes.append(f"{path.name}: {PARALLEL}")
     if several and not nvlink:

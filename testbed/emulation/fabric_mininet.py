@@ -56,6 +56,14 @@ def _refuse_servers_with_parts(topology: Topology) -> None:
             )
 
 
+def _refuse_latency(topology: Topology) -> None:
+    if any(link.latency_ns for link in topology.links):
+        raise JobRefused(
+            "topology.latency_us: emulated links have no latency that can be set; only the simulated fabric "
+            "has it (0 leaves it out)"
+        )
+
+
 def _refuse_names(topology: Topology) -> None:
     """Refuse switches whose names cannot be those of bridges: a device is called `<bridge>-eth<port>`."""
     taken = {f"n{server}" for server in topology.servers}
@@ -71,6 +79,7 @@ def _refuse_what_cannot_fit(job: Job) -> None:
     """Raise `JobRefused`, naming the key to change, if the job does not fit this machine."""
     _refuse_servers_with_parts(job.topology)
     _refuse_names(job.topology)
+    _refuse_latency(job.topology)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
         raise JobRefused(

@@ -122,7 +122,8 @@ class _Home:
             TTFT = max(d_last, b) + decode step
 
         where f is the first layer of the pipeline stage of layer l, whose ranks have an S1 of their own, and
-        b the time that the busiest port needs for S1, S2 and S3 of the request together.
+        b the time that the busiest port needs for S1, S2 and S3 of the request together. The latency of the
+        network adds to each a_l and to d_last, and is in c for each round of a collective.
         """
         cluster, shape, placement = self._cluster, self._shape, self._placement
         model, gpu, topology = cluster.model, cluster.gpu, cluster.topology
@@ -148,6 +149,7 @@ class _Home:
         reuse = {way: self._reuse_traffic(reused_tokens, way) for way in dict.fromkeys(ways)}
         delivery = [self._delivery_traffic(prompt_tokens, stage) for stage in range(shape.pp)]
         s1_s = {way: drain_s(traffic, topology) for way, traffic in reuse.items()}
+        s1_latency_s = max(map(topology.latency_s, reuse.values()))
         s3_s = [drain_s(traffic, topology) for traffic in delivery]
 
         through_s = arrived_s = 0.0
@@ -156,7 +158,7 @@ class _Home:
             if layer == layers_of(way.home, model.layers, shape.pp)[0]:
                 come.clear()
             come[way] += 1
-            fetched_s = sum(count * s1_s[each] for each, count in come.items())
+            fetched_s = sum(count * s1_s[each] for each, count in come.items()) + s1_latency_s
             through_s = max(through_s, fetched_s) + step_s[layer]
             arrived_s = max(arrived_s, through_s) + s3_s[way.home]
         whole = merged(
@@ -173,6 +175,7 @@ class _Home:
             for each in alike
         )
         busiest_s = drain_s(whole, topology)
+        arrived_s += max(map(topology.latency_s, delivery))
         ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens, placement.decode_tp)
         return round(ttft_s * NS_PER_S)
 

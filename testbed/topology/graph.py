@@ -5,13 +5,14 @@ ports of switches and, if a topology has them, the links inside servers.
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
 
 from controller.flow import PortId
+from controller.units import NS_PER_S
 from testbed.topology.routes import (
     EqualCostPaths,
     Neighbours,
@@ -32,11 +33,12 @@ class TopologyKind(enum.StrEnum):
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """A directed link of `bps` model bits per second."""
+    """A directed link of `bps` model bits per second, which bytes take `latency_ns` to cross."""
 
     src: str
     dst: str
     bps: int
+    latency_ns: int = 0
 
     @property
     def id(self) -> PortId:
@@ -103,6 +105,29 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if gpu < 0 or (gpus is not None and gpu >= gpus):
             raise ValueError(f"{server} has no GPU {gpu}, only {gpus}")
         return self.shape.endpoint(server, gpu)
+
+    def latency_of(self, path: PortPath) -> int:
+        """The model ns from when a byte leaves on `path` to when it arrives."""
+        return sum(self.link(port).latency_ns for port in path) if self._has_latency else 0
+
+    def latency_s(self, pairs: Iterable[tuple[str, str]]) -> float:
+        """The longest latency, in model seconds, between any of `pairs` of endpoints."""
+        if not self._has_latency:
+            return 0.0
+        return max((self.latency_of(self.paths(src, dst)[0]) for src, dst in pairs), default=0) / NS_PER_S
+
+    def with_latency(self, latency_ns: int) -> "Topology":
+        """The same topology with this latency on each link to or between switches, none inside servers."""
+        switches = frozenset(self.switches)
+        return msgspec.structs.replace(
+            self,
+            links=tuple(
+                msgspec.structs.replace(link, latency_ns=latency_ns)
+                if link.src in switches or link.dst in switches
+                else link
+                for link in self.links
+            ),
+        )
 
     def joined(self, switch: str) -> frozenset[str]:
         """The switches that `switch` has a path to over switches, itself included."""
@@ -215,6 +240,10 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return routes
 
     # --- worked out once ------------------------------------------------------------------------
+
+    @cached_property
+    def _has_latency(self) -> bool:
+        return any(link.latency_ns for link in self.links)
 
     @cached_property
     def _links_by_id(self) -> dict[PortId, Link]:

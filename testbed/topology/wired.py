@@ -18,6 +18,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True):
     switch: str
     up_bps: int
     down_bps: int
+    latency_ns: int = 0
 
 
 def wired(
@@ -81,5 +82,5 @@ def _check_reach(topology: Topology, nics: Sequence[Sequence[Wire]]) -> None:
 
 
 def _both_ways(node: str, wire: Wire) -> tuple[Link, Link]:
-    there = Link(src=node, dst=wire.switch, bps=wire.up_bps)
-    return there, Link(src=wire.switch, dst=node, bps=wire.down_bps)
+    there = Link(src=node, dst=wire.switch, bps=wire.up_bps, latency_ns=wire.latency_ns)
+    return there, Link(src=wire.switch, dst=node, bps=wire.down_bps, latency_ns=wire.latency_ns)

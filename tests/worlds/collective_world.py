@@ -72,9 +72,11 @@ def played(
     servers: int | None = None,
     policy: str = "fair",
     overheads: Overheads | None = None,
+    latency_ns: int = 0,
 ) -> RunRecord:
     """Run a layer with these steps and a byte of S3 after them; return the record."""
     topology, placement = world(members, bps=bps, servers=servers)
+    topology = topology.with_latency(latency_ns)
     delivery = Transfer(
         id="kv", stage=Stage.P2D, src=0, dst=members, size_bytes=1, batch="b", request=0, layer=0
     )

@@ -146,7 +146,8 @@ def test_a_topology_file_of_simai(tmp_path: Path) -> None:
     found_rates = rates(found)
     assert (found_rates["h4.nic0->s12"], found_rates["s14->s13"]) == (400, 1600)
     *_, note = topology_notes(scenario(tmp_path, "simai", SIMAI).topology)
-    assert note == "network.txt: delays of links (0.000025ms, 0.0005ms) are left out"
+    assert note == "network.txt: delays of links to NVSwitches are left out"
+    assert found.latency_s([("h1.gpu0", "h2.gpu1")]) == pytest.approx(2 * 500e-9)
 
 
 def test_a_gpu_with_two_ports_in_simai_has_two_nics(tmp_path: Path) -> None:
@@ -262,6 +263,8 @@ def test_keys_that_contradict_the_file_are_refused(
         ("simai", SIMAI.replace("2 9 2880", "2 9 2000"), "GPU 2 has 2000 Gb/s to NVSwitches and GPU 0 2880"),
         ("simai", SIMAI.replace("2 12 400Gbps", "2 12 400G"), "line 9: '400G' is not a rate such as 400Gbps"),
         ("astra-sim", ASTRA.replace("0.000000", "0.01", 1), "line 3: an error rate of 0.01: links that lose"),
+        ("astra-sim", ASTRA.replace("0.005ms", "5", 1), "line 3: '5' is not a time such as 0.0005ms"),
+        ("astra-sim", ASTRA.replace("0.005ms", "5s", 1), "line 3: '5s' is more than a second"),
         ("astra-sim", ASTRA.replace("3 5", "3 9"), "line 6: '9' is not a node of a link"),
         ("astra-sim", ASTRA.replace("3 5 25000Mbps", "3 5 5"), "line 6: '5' is not a rate such as 400Gbps"),
         ("astra-sim", ASTRA.replace("3 5 25000Mbps ", "3 5 "), "line 6: a link is written as: from to rate"),

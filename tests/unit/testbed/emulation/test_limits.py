@@ -150,3 +150,8 @@ def test_a_switch_that_cannot_be_a_bridge_is_refused_by_its_name(run: Run, name:
     topology = wired(nics=[(wire,)] * 5, switches=(name,), between={}, shape=ServerShape())
     with pytest.raises(JobRefused, match=rf"^topology\.path: .*cannot call a switch '{name}'"):
         run(msgspec.structs.replace(sized(), topology=topology))
+
+
+def test_latency_is_not_emulated(run: Run) -> None:
+    with pytest.raises(JobRefused, match=r"^topology\.latency_us: emulated links have no latency"):
+        run(msgspec.structs.replace(sized(), topology=sized().topology.with_latency(1)))
