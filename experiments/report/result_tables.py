@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.report.markup import Markup, html, table
 from experiments.report.series import MOST_FLOWS, Series
+from experiments.results.gap import percent_closed
 from experiments.results.limit_words import TTFT_PARTS, alike_lines, limit_name, parts_of_ttft, percent
 from experiments.results.readable_numbers import NOTHING, duration, pruned_in_words, share
 from experiments.results.reading import RunDirectory
@@ -60,13 +61,51 @@ def limits(series: Sequence[Series]) -> Markup:
     if not rows:
         return Markup("")
     headings = ["policy", "limit", "GPUs busy", "computing", "busiest port", "busy"]
-    return table([*headings, *TTFT_PARTS.values()], rows, text_columns=2)
+    said = (
+        "<p>Shares of time, and below them those of the busiest second. From <i>queue</i> on, shares of the "
+        "mean TTFT.</p>"
+    )
+    return Markup(said + table([*headings, *TTFT_PARTS.values()], rows, text_columns=2))
+
+
+def ceiling(directories: Sequence[RunDirectory]) -> Markup:
+    """Table of what each run reached of what a network that takes no time would; empty without ceilings."""
+    parts = []
+    for directory in directories:
+        found = directory.summary.get("ceiling")
+        if not found:
+            continue
+        rows = [
+            (
+                policy,
+                percent_closed(closed["slo_attainment"]),
+                percent_closed(closed["ttft_mean_s"]),
+                *_reached(found["same_batches"].get(policy)),
+            )
+            for policy, closed in found["closed"].items()
+        ]
+        met, ttft = _reached(found["own_batches"])
+        parts.append(
+            f"<p>Ceiling, a network that takes no time: SLO met {html(met)}, mean TTFT {html(ttft)}. "
+            f"How much of the gap between {html(found['reference'])} and it each policy closes, and what its "
+            "own batches would reach without a network:</p>"
+        )
+        headings = ["policy", "of the SLO gap", "of the TTFT gap", "its batches: SLO met", "mean TTFT"]
+        parts.append(table(headings, rows, text_columns=1))
+        parts += [f"<p>{html(policy)}: {html(why)}</p>" for policy, why in found["reasons"].items()]
+    return Markup("".join(parts))
+
+
+def _reached(reached: dict[str, float | None] | None) -> tuple[str, str]:
+    if reached is None:
+        return NOTHING, NOTHING
+    return share(reached["slo_attainment"]), duration(reached["ttft_mean_s"])
 
 
 def made_no_difference(directories: Sequence[RunDirectory]) -> Markup:
     """A sentence for each group of policies under which requests had the same TTFT."""
-    lines = [line for directory in directories for line in alike_lines(directory.summary)]
-    return Markup("".join(f"<p><b>{html(line)}</b></p>" for line in lines))
+    lines = [line.partition(": ") for directory in directories for line in alike_lines(directory.summary)]
+    return Markup("".join(f"<p><b>{html(first)}</b>: {html(rest)}</p>" for first, _, rest in lines))
 
 
 def _of_second(busy: dict[str, float] | None) -> object:

@@ -112,8 +112,18 @@ def _measures(summary: dict[str, Any]) -> CellRow:
     }
 
 
-def write_results(directory: Path, plan: Plan, rows: Sequence[CellRow], *, command: str) -> dict[str, Any]:
-    """Write `sweep.csv` and `sweep.json`; return the content of `sweep.json`."""
+def write_results(
+    directory: Path,
+    plan: Plan,
+    rows: Sequence[CellRow],
+    *,
+    command: str,
+    differences: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Write `sweep.csv` and `sweep.json`; return the content of `sweep.json`.
+
+    `differences` are those of the policies (`experiments.sweep.differences.as_rows`).
+    """
     keys = plan.keys
     columns = [*keys, "policy", SEED, *Measure, "wall_s", "error", "cell"]
     text = io.StringIO()
@@ -130,6 +140,7 @@ def write_results(directory: Path, plan: Plan, rows: Sequence[CellRow], *, comma
         "policies": list(plan.policies),
         "complete": len(rows) == len(plan.cells) and all(row["error"] is None for row in rows),
         "command": command,
+        "differences": list(differences),
         "cells": list(rows),
     }
     write_text(directory / "sweep.json", json_text(content))
