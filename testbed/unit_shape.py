@@ -1,5 +1,8 @@
 """How the ranks of a prefill unit divide a model among them, and which divisions are possible."""
 
+import contextlib
+from collections.abc import Iterator
+
 import msgspec
 
 from testbed.job import UnitShape
@@ -44,8 +47,12 @@ def checked_shape(pool: Pool, model: ModelShape, sequence: CollectiveKind) -> Un
         if count < 1:
             raise _refused(pool, key, f"must be at least 1, is {count}")
     per_stage = _stage_ranks(pool, model)
-    tp = _tensor_parallel(pool, per_stage, model)
-    ep = _expert_parallel(pool, per_stage, model)
+    with _null_is(
+        pool, "tp", pool.tp, f"{_whose(pool)} {per_stage} ranks divided by {pool.section}.sp, {pool.sp}"
+    ):
+        tp = _tensor_parallel(pool, per_stage, model)
+    with _null_is(pool, "ep", pool.ep, f"{_whose(pool)} {per_stage} ranks"):
+        ep = _expert_parallel(pool, per_stage, model)
     if sequence is CollectiveKind.ALL_TO_ALL and model.q_heads % (pool.sp * tp):
         raise _refused(
             pool,
@@ -72,6 +79,17 @@ def _refused(pool: Pool, key: str, reason: str) -> PlacementError:
 
 def _whose(pool: Pool) -> str:
     return "a unit's" if pool.pp == 1 else "a stage's"
+
+
+@contextlib.contextmanager
+def _null_is(pool: Pool, key: str, given: int | None, meaning: str) -> Iterator[None]:
+    """Say what null means in a refusal of `key` if it is not given: its value is then not the user's."""
+    try:
+        yield
+    except PlacementError as error:
+        if given is not None or error.key != f"{pool.section}.{key}":
+            raise
+        raise PlacementError(error.key, f"{error.reason}; it is null, which means {meaning}") from None
 
 
 def _stage_ranks(pool: Pool, model: ModelShape) -> int:

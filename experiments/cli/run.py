@@ -65,6 +65,7 @@ def run(
                 command=command_line(),
                 notes=choice.notes,
                 ceiling=ceiling,
+                warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))

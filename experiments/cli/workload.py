@@ -167,8 +167,9 @@ def workload_synth(
         stdout().print(description_table("as written", shown))
         missed = abs(found.reuse.token_share - wanted.reuse)
         if missed > synth.REUSE_TOLERANCE:
+            asked = "asked for" if reuse is not None else "the default is" if like is None else "--like has"
             print(
-                f"asked for {wanted.reuse:.1%} of the prompt tokens to be reused: prompts are too short for "
+                f"{asked} {wanted.reuse:.1%} of the prompt tokens to be reused: prompts are too short for "
                 f"blocks of {found.block_tokens} tokens, too few, or begin with too many texts (--prefixes)"
             )
         print(f"trace: {out}")

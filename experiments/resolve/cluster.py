@@ -79,26 +79,6 @@ def cache_tokens(scenario: Scenario, cluster: Cluster) -> int | None:
     return int(gib * 2**30 / sizes.pop())
 
 
-def topology_notes(section: TopologySection) -> tuple[str, ...]:
-    """Name the keys that have no effect in this kind of topology, and say what a GPU does with several NICs.
-
-    The keys are not refused, because a sweep over kinds of topology has the keys of all of them.
-    """
-    notes: list[str] = []
-    keys = [f"topology.{key}" for key in section.without_meaning]
-    if keys:
-        notes.append(f"{', '.join(keys)}: no effect in a {section.kind} topology")
-    if section.kind is TopologyKind.FILE:
-        notes += section.network.notes
-    of_a_gpu = section.nic_count // (section.gpu_count or 1)
-    if of_a_gpu > 1:
-        notes.append(
-            f"topology.nics_per_server: a GPU has {of_a_gpu} NICs, and each flow uses one of them; NICs that "
-            "share every transfer are one NIC of their total rate"
-        )
-    return tuple(notes)
-
-
 def _topology(section: TopologySection) -> Topology:
     shape = ServerShape(
         gpus=section.gpu_count,

@@ -5,8 +5,7 @@ from experiments.resolve.cluster import SEQUENCES, Cluster, cache_tokens
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.serving import AllReduce, FetchStart
 from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
-from testbed.job import Job, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
-from testbed.models.sizes import is_moe
+from testbed.job import SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
 from workers.plan import CollectiveKind
 
 _BYTES_PER_KIB = 1024
@@ -68,20 +67,3 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
         separate=scenario.simulation.separate,
         invariants=scenario.simulation.invariants,
     )
-
-
-def serving_notes(job: Job) -> tuple[str, ...]:
-    """Name what decode workers leave out, and keys about experts that a model without experts ignores."""
-    notes: list[str] = []
-    if job.requests and job.placement.decode_tp > 1:
-        notes.append(
-            "units.decode_tp: the all-reduces of decode steps are left out, from the time of a step and from "
-            "the network"
-        )
-    if is_moe(job.model) or not job.requests:
-        return tuple(notes)
-    if job.serving.expert_skew:
-        notes.append(f"units.expert_skew: no effect, {job.model.name} has no experts")
-    if job.serving.decode_background:
-        notes.append(f"serving.decode_background: no effect, {job.model.name} has no experts")
-    return tuple(notes)

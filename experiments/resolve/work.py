@@ -26,15 +26,17 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def resolve_work(scenario: Scenario, job: Job) -> Work:
+def resolve_work(scenario: Scenario, job: Job, *, most_requests: int | None = None) -> Work:
     """Make the work of `job`, which has none yet. Reads the trace, if the scenario names one.
+
+    With `most_requests`, capacity and SLOs are worked out for that many requests, and the others left out.
 
     Raises `UserError` for a malformed trace, naming the line, and for a prefix cache without room for a
     block of the prompts.
     """
     if scenario.workload.is_micro:
         return _flows(scenario.workload, job.placement)
-    work = _requests(scenario, job)
+    work = _requests(scenario, job, most_requests)
     _check_cache(scenario, msgspec.structs.replace(job, requests=work.requests))
     return work
 
@@ -66,14 +68,14 @@ def _flows(section: WorkloadSection, placement: Placement) -> Work:
     return Work(flows=trace.flows, notes=trace.notes)
 
 
-def _requests(scenario: Scenario, job: Job) -> Work:
+def _requests(scenario: Scenario, job: Job, most: int | None) -> Work:
     workload = make_workload(
         scenario.workload,
         seed=scenario.seed,
-        capacity_rps=lambda requests: capacity_rps(job, requests),
+        capacity_rps=lambda requests: capacity_rps(job, requests[:most]),
     )
     promised = with_slos(
-        workload.requests,
+        workload.requests[:most],
         targets=_targets(scenario),
         placement=job.placement,
         model=job.model,
@@ -96,5 +98,6 @@ def _check_cache(scenario: Scenario, job: Job) -> None:
     try:
         cache_capacity_blocks(job)
     except ValueError as error:
-        key = "serving.cache_tokens" if scenario.serving.cache_gib is None else "serving.cache_gib"
+        gib = scenario.serving.cache_gib
+        key = "serving.cache_tokens" if gib is None else f"serving.cache_gib: {gib:g}"
         raise UserError(f"scenario {scenario.name}: {key}: {error}") from None

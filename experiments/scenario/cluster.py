@@ -44,7 +44,7 @@ class TopologySection(Section):
     servers: int = Field(default=10, ge=2, le=4096, description="number of servers, named h1..hN")
     nic_gbps: float = Field(default=50.0, ge=0.001, le=10_000, description="rate of a server's NIC, Gb/s")
     other_nic_gbps: dict[str, Annotated[float, Field(ge=0.001, le=10_000)]] = Field(
-        default_factory=dict,
+        default={},
         description="rates of NICs that differ, Gb/s: of a NIC of every server (nic1), of servers (h3, "
         "h5-h8) or of a NIC of these (h3.nic1), as in {h5-h8: 25, h3.nic1: 10}",
     )
@@ -168,9 +168,10 @@ class TopologySection(Section):
                 )
             if self.servers > fat_tree_servers(self.k):
                 raise refusal(
-                    "topology.servers",
-                    f"{self.servers} servers are too many for a fat-tree of k={self.k} "
-                    f"(at most {fat_tree_servers(self.k)}); raise topology.k",
+                    "topology.kind",
+                    f"this fat-tree has room for {fat_tree_servers(self.k)} servers: raise topology.k",
+                    servers=self.servers,
+                    k=self.k,
                 )
         rails = self.kind is TopologyKind.RAIL_OPTIMISED
         gpus = self.gpu_count

@@ -150,12 +150,17 @@ class WorkloadSection(Section):
                 raise refusal("workload.rate", "is for requests; coflows arrive by workload.time_scale")
             return self
         if self.arrives_at_random and self.rate is None and self.load is None:
+            if self.time_scale is not None:
+                random = f"the arrivals of kind {self.kind}" if self.path is None else "random arrivals"
+                raise refusal(
+                    "workload.time_scale", f"stretches a trace; {random} need workload.load or workload.rate"
+                )
             raise refusal("workload.load", "random arrivals need a load or a rate")
         if self.warmup >= self.requests:
             raise refusal(
                 "workload.warmup",
-                f"{self.warmup} of {self.requests} requests: at least one must be left to measure "
-                "(workload.requests)",
+                f"{self.warmup} requests warm up: at least one more is needed to measure",
+                requests=self.requests,
             )
         return self
 

@@ -70,8 +70,9 @@ def read_columns(
         blocks.extend(numbers.setdefault(block, len(numbers)) for block in row.blocks or ())
         starts.append(len(blocks))
     if seen <= skip or (until is not None and seen < until):
-        asked = "" if requests is None else f"--requests {requests} "
-        raise UserError(f"{path}: {asked}--skip {skip}: the file has {seen} requests")
+        asked = {"--skip": skip or None, "--requests": requests}
+        options = " ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+        raise UserError(f"{path}: {options}: the file has {seen} requests")
     notes = [reader.note] if reader.note else []
     stamped = times.tolist()
     tick_ns = ticks.tick_of(stamped) if spread_ticks else None

@@ -63,11 +63,11 @@ def _take(rows: Iterable[TraceRow], *, path: Path, requests: int, skip: int) -> 
     skipped = sum(1 for _ in itertools.islice(left, skip))
     taken = list(itertools.islice(left, requests))
     if len(taken) < requests:
-        after = f" after skipping {skip}" if skip else ""
-        raise UserError(
-            f"{path}: workload.requests asks for {requests} rows{after}, but the file has "
-            f"{skipped + len(taken)}"
-        )
+        there = skipped + len(taken)
+        after = f" after workload.skip, {skip}" if skip else ""
+        has = f"{there} row{'' if there == 1 else 's'}"
+        most = f"; workload.requests={len(taken)} takes all" if taken else ""
+        raise UserError(f"{path}: workload.requests is {requests}{after}, but the file has {has}{most}")
     for _ in left:
         pass
     return taken

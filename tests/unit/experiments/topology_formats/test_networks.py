@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from experiments.errors import UserError
-from experiments.resolve.cluster import topology_notes
 from experiments.resolve.jobs import resolve
 from experiments.scenario.files import files_of
 from experiments.scenario.reading import load_scenario, override
@@ -110,8 +109,8 @@ def test_several_links_of_a_server_are_its_nics(tmp_path: Path) -> None:
 def test_parallel_links_between_switches_add_up(tmp_path: Path) -> None:
     text = LINKS + "spine1,leaf2,20\n"
     assert rates(topology(tmp_path, "links", text))["leaf2->spine1"] == 60
-    *_, note = topology_notes(scenario(tmp_path, "links", text).topology)
-    assert note == "network.txt: parallel links between two switches count as one link of their total rate"
+    note = "network.txt: parallel links between two switches count as one link of their total rate"
+    assert note in resolve(scenario(tmp_path, "links", text)).notes
 
 
 def test_a_matrix_has_a_link_for_each_pair_and_nics_as_fast_as_the_fastest(tmp_path: Path) -> None:
@@ -145,8 +144,8 @@ def test_a_topology_file_of_simai(tmp_path: Path) -> None:
     ]
     found_rates = rates(found)
     assert (found_rates["h4.nic0->s12"], found_rates["s14->s13"]) == (400, 1600)
-    *_, note = topology_notes(scenario(tmp_path, "simai", SIMAI).topology)
-    assert note == "network.txt: delays of links to NVSwitches are left out"
+    notes = resolve(scenario(tmp_path, "simai", SIMAI)).notes
+    assert "network.txt: delays of links to NVSwitches are left out" in notes
     assert found.latency_s([("h1.gpu0", "h2.gpu1")]) == pytest.approx(2 * 500e-9)
 
 
@@ -213,9 +212,8 @@ def test_a_path_in_a_file_is_relative_to_it(tmp_path: Path) -> None:
 
 def test_keys_that_the_file_replaces_are_noted(tmp_path: Path) -> None:
     found = scenario(tmp_path, "links", LINKS, "topology.servers=3", "topology.nic_gbps=1")
-    assert topology_notes(found.topology) == (
-        "topology.servers, topology.nic_gbps: no effect in a file topology",
-    )
+    note = "topology.servers, topology.nic_gbps: no effect, in a file topology"
+    assert note in resolve(found).notes
 
 
 @pytest.mark.parametrize(

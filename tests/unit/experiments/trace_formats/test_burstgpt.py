@@ -49,7 +49,7 @@ def test_requests_of_burstgpt_that_failed_are_left_out_and_not_counted(tmp_path:
     )
 
     assert [r.prompt_tokens for r in load(path, 2).requests] == [30, 50]
-    with pytest.raises(UserError, match="asks for 3 rows, but the file has 2"):
+    with pytest.raises(UserError, match=r"workload\.requests is 3, but the file has 2 rows"):
         load(path, 3)
 
 

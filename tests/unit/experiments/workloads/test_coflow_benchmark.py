@@ -184,7 +184,7 @@ ONE_UPLINK = ("3 2", "1 0 1 0 1 1:4.0", "2 1 1 0 1 2:2.0")
     [
         # 3 and 2 MB are left at 1 ms, and each gets half the uplink: c2 ends at 5, c1 at 6.
         ("fair", "exact", 6, 4),
-        # Gamma at 1 ms is 4 for c1 (its progress does not count) and 2 for c2: c2 ends at 3, c1 at 6.
+        # Gamma at 1 ms is 3 for c1 and 2 for c2: c2 ends at 3, c1 at 6.
         ("sebf", "exact", 6, 2),
         # Both are on P1, first come, first served: c1 ends at 4, c2 at 6.
         ("aalo", "exact", 4, 5),

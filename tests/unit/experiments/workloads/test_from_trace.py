@@ -23,8 +23,14 @@ def test_the_first_row_that_is_taken_arrives_at_zero(tmp_path: Path) -> None:
 def test_a_trace_with_too_few_rows_says_how_many_there_are(tmp_path: Path) -> None:
     path = trace(tmp_path, mooncake(0), mooncake(1), mooncake(2))
 
-    with pytest.raises(UserError, match="asks for 3 rows after skipping 1, but the file has 3"):
+    with pytest.raises(UserError) as refusal:
         load(path, requests=3, skip=1)
+    assert str(refusal.value) == (
+        f"{path}: workload.requests is 3 after workload.skip, 1, but the file has 3 rows; "
+        "workload.requests=2 takes all"
+    )
+    with pytest.raises(UserError, match=r"after workload\.skip, 7, but the file has 3 rows$"):
+        load(path, requests=1, skip=7)
 
 
 def test_a_row_arrives_at_the_same_time_whatever_is_taken_around_it(tmp_path: Path) -> None:
