@@ -55,14 +55,29 @@ class RankSpec(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0
 
 
+class UnitShape(msgspec.Struct, frozen=True, kw_only=True):
+    """How a prefill unit divides its work among its ranks.
+
+    It has `pp` pipeline stages, `sp` parts of a sequence and `tp` shares of the heads. The ranks that are
+    left form replicas, which divide the requests. `ep` ranks of a stage divide the experts.
+    """
+
+    tp: int = 1
+    sp: int = 1
+    pp: int = 1
+    ep: int = 1
+
+
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Which server each rank is on, and which units, replicas and process groups the ranks form.
 
     - `units[name]` lists the ranks of a prefill unit: by pipeline stage, then by replica.
+    - `shapes[name]` says how the unit divides its work.
     - `replicas[name]` lists the replicas of that unit. Each has `pp * sp * tp` ranks: by pipeline stage,
       then by part of the sequence (`sp`), then the `tp` ranks that share the heads of that part.
     - `groups` are the process groups of the collectives, by name.
-    - `decode` lists the decode workers.
+    - `decode` lists the ranks of the decode workers, worker by worker: `decode_tp` tensor-parallel ranks
+      each.
     """
 
     ranks: tuple[RankSpec, ...]
@@ -70,9 +85,19 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     replicas: dict[str, tuple[tuple[int, ...], ...]]
     groups: dict[str, tuple[int, ...]]
     decode: tuple[int, ...]
-    tp: int = 1
-    sp: int = 1
-    pp: int = 1
+    shapes: dict[str, UnitShape]
+    decode_tp: int = 1
+
+    @property
+    def decode_workers(self) -> tuple[tuple[int, ...], ...]:
+        """The ranks of each decode worker."""
+        each = self.decode_tp
+        return tuple(self.decode[i : i + each] for i in range(0, len(self.decode), each))
+
+    @property
+    def most_stages(self) -> int:
+        """The pipeline stages of the unit that has most of them."""
+        return max((shape.pp for shape in self.shapes.values()), default=1)
 
     def server_of(self, rank: int) -> str:
         return self.ranks[rank].server

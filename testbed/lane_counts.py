@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from controller.flow import Stage
 from testbed.job import Job, Role
+from testbed.serving.plans.resharding import pairs
 
 Pair = tuple[Stage, int, int]
 """Stage, sending rank, receiving rank."""
@@ -15,7 +16,7 @@ class LaneCounts:
     """The number of lanes by stage and pair of ranks.
 
     - S1: `lanes_s1` from each prefill rank to each other one, because any of them may hold a prefix.
-    - S3: `lanes_s3` from each prefill rank to each decode rank.
+    - S3: `lanes_s3` from each prefill rank to each decode rank that has some of the same heads.
     - S2: with background decoding, one from each decode rank to each other one. A decode step sends one
       message per pair.
     - Micro workload: as many lanes as the pair has flows of the stage, so that no flow waits for another.
@@ -45,6 +46,15 @@ class LaneCounts:
         prefill = [rank.rank for rank in placement.ranks if rank.role is Role.PREFILL]
         for a in prefill:
             yield from ((Stage.KV_REUSE, a, b) for b in prefill if a != b)
-            yield from ((Stage.P2D, a, d) for d in placement.decode)
+            yield from ((Stage.P2D, a, d) for d in self._with_its_heads(a))
         if self._job.serving.decode_background:
             yield from ((Stage.COLLECTIVE, a, b) for a, b in itertools.permutations(placement.decode, 2))
+
+    def _with_its_heads(self, rank: int) -> Iterator[int]:
+        """The decode ranks that get some of their KV from prefill rank `rank`."""
+        placement = self._job.placement
+        spec = placement.ranks[rank]
+        assert spec.unit is not None  # a prefill rank has one
+        tp = placement.shapes[spec.unit].tp
+        receivers = [dst for src, dst in pairs(tp, placement.decode_tp) if src == spec.index % tp]
+        yield from (worker[place] for worker in placement.decode_workers for place in receivers)

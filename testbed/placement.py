@@ -5,18 +5,20 @@ is a row of replicas. The ranks of a replica in a stage are a row of sequence pa
 tensor-parallel ranks. Consecutive ranks of a stage form an expert-parallel group.
 """
 
-import contextlib
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, pairwise
+from typing import TypeVar
 
 import msgspec
 
-from testbed.job import Placement, RankSpec, Role
+from testbed.job import Placement, RankSpec, Role, UnitShape
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import is_moe
 from testbed.topology import Topology
+from testbed.unit_shape import PlacementError, Pool, check_decode_workers, checked_shape
 from workers.plan import CollectiveKind
+
+T = TypeVar("T")
 
 
 class Layout(enum.Enum):
@@ -40,15 +42,6 @@ def group_name(unit: str, kind: GroupKind, number: int) -> str:
     return f"{unit}.{kind.value}{number}"
 
 
-class PlacementError(ValueError):
-    """The ranks cannot be placed. `key` is the scenario key to change, `reason` says why."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        self.key = key
-        self.reason = reason
-        super().__init__(f"{key}: {reason}")
-
-
 def place(
     topology: Topology,
     *,
@@ -62,15 +55,15 @@ def place(
     model: ModelShape,
     sp: int = 1,
     pp: int = 1,
+    decode_tp: int = 1,
     sequence: CollectiveKind = CollectiveKind.RING_ATTENTION,
+    more: Sequence[Pool] = (),
 ) -> Placement:
-    """Place `prefill_units * ranks_per_unit + decode_ranks` ranks on the topology's servers.
+    """Place `prefill_units * ranks_per_unit` ranks, those of `more` units and `decode_ranks` on servers.
 
     `ranks_per_server` is the most that a server takes; with `None`, the fewest that fit all ranks. The
-    ranks of a server take its GPUs in order. A unit has `pp` pipeline stages. A sequence has `sp` parts,
-    which attend to each other as `sequence` says (`testbed.job.ServingOptions`). If `tp` is `None`, it is 1
-    for a mixture of experts, and otherwise all ranks that share a part of a sequence. If `ep` is `None`, it
-    is a whole stage for a mixture of experts, and 1 for a dense model.
+    ranks of a server take its GPUs in order. `testbed.unit_shape.Pool` explains `tp`, `ep`, `sp` and `pp`. A
+    decode worker has `decode_tp` ranks.
 
     A unit has process groups of four kinds. Each kind is numbered in the order of first members:
 
@@ -82,73 +75,39 @@ def place(
     A group of one rank needs no communication and is left out. Raises `PlacementError` if the model or the
     topology does not allow the placement.
     """
-    for key, count in (
-        ("units.prefill_units", prefill_units),
-        ("units.ranks_per_unit", ranks_per_unit),
-        ("units.decode_ranks", decode_ranks),
-    ):
-        if count < 1:
-            raise PlacementError(key, f"must be at least 1, is {count}")
-    per_stage = _stage_ranks(pp, ranks_per_unit, model)
-    whose = "a unit's" if pp == 1 else "a stage's"
-    with _null_is("units.tp", tp, f"{whose} {per_stage} ranks divided by units.sp, {sp}"):
-        tp = _tensor_parallel(tp, sp, per_stage, model, whose)
-    with _null_is("units.ep", ep, f"{whose} {per_stage} ranks"):
-        ep = _expert_parallel(ep, per_stage, model, whose)
-    if sequence is CollectiveKind.ALL_TO_ALL and model.q_heads % (sp * tp):
-        raise PlacementError(
-            "units.sp", f"the {model.q_heads} query heads of {model.name} do not divide by {sp} parts x {tp}"
-        )
-    total = prefill_units * ranks_per_unit + decode_ranks
-    server_index = _servers(total, len(topology.servers), ranks_per_server, layout)
-    attached = _attached(topology, server_index)
+    first = Pool(units=prefill_units, ranks=ranks_per_unit, tp=tp, ep=ep, sp=sp, pp=pp)
+    pools = [(pool, checked_shape(pool, model, sequence)) for pool in (first, *more)]
+    check_decode_workers(decode_ranks, decode_tp, model)
+    total = sum(pool.units * pool.ranks for pool, _ in pools) + decode_ranks
+    attached = _attached(topology, _servers(total, len(topology.servers), ranks_per_server, layout))
+
+    def spec(rank: int, role: Role, unit: str | None, index: int) -> RankSpec:
+        server, node = attached[rank]
+        return RankSpec(rank=rank, server=server, node=node, role=role, unit=unit, index=index)
 
     ranks: list[RankSpec] = []
     units: dict[str, tuple[int, ...]] = {}
     replicas: dict[str, tuple[tuple[int, ...], ...]] = {}
     groups: dict[str, tuple[int, ...]] = {}
-    for number in range(prefill_units):
-        unit = f"p{number}"
-        members = tuple(range(number * ranks_per_unit, (number + 1) * ranks_per_unit))
-        units[unit] = members
-        stages = _chunks(members, per_stage)
-        replicas[unit] = _replicas(stages, sp * tp)
-        for kind, sets in (
-            (GroupKind.TENSOR, _chunks(members, tp)),
-            (GroupKind.SEQUENCE, _sequence_groups(members, sp, tp)),
-            (GroupKind.EXPERT, _chunks(members, ep)),
-            (
-                GroupKind.PIPELINE,
-                tuple(pair for here in pairwise(stages) for pair in zip(*here, strict=True)),
-            ),
-        ):
-            if sets and len(sets[0]) > 1:
-                groups |= {group_name(unit, kind, i): chunk for i, chunk in enumerate(sets)}
-        ranks += [
-            RankSpec(
-                rank=rank,
-                server=attached[rank][0],
-                node=attached[rank][1],
-                role=Role.PREFILL,
-                unit=unit,
-                index=i,
-            )
-            for i, rank in enumerate(members)
-        ]
-    decode = tuple(range(prefill_units * ranks_per_unit, total))
-    ranks += [
-        RankSpec(rank=rank, server=attached[rank][0], node=attached[rank][1], role=Role.DECODE, index=i)
-        for i, rank in enumerate(decode)
-    ]
+    shapes: dict[str, UnitShape] = {}
+    for pool, shape in pools:
+        for _ in range(pool.units):
+            unit = f"p{len(units)}"
+            members = tuple(range(len(ranks), len(ranks) + pool.ranks))
+            units[unit], shapes[unit] = members, shape
+            replicas[unit] = _replicas(_chunks(members, pool.ranks // shape.pp), shape.sp * shape.tp)
+            groups |= _groups(unit, members, shape)
+            ranks += [spec(rank, Role.PREFILL, unit, i) for i, rank in enumerate(members)]
+    decode = tuple(range(len(ranks), total))
+    ranks += [spec(rank, Role.DECODE, None, i) for i, rank in enumerate(decode)]
     return Placement(
         ranks=tuple(ranks),
         units=units,
         replicas=replicas,
         groups=groups,
         decode=decode,
-        tp=tp,
-        sp=sp,
-        pp=pp,
+        shapes=shapes,
+        decode_tp=decode_tp,
     )
 
 
@@ -164,14 +123,28 @@ def layers_of(stage: int, layers: int, pp: int) -> range:
 
 def stage_ranks(placement: Placement, unit: str, stage: int) -> tuple[int, ...]:
     """The ranks of a pipeline stage, in their order in the unit."""
-    size = len(placement.units[unit]) // placement.pp
+    size = len(placement.units[unit]) // placement.shapes[unit].pp
     return placement.units[unit][stage * size : (stage + 1) * size]
 
 
 def stage_shards(placement: Placement, unit: str, replica: int, stage: int) -> tuple[int, ...]:
     """The `sp * tp` ranks that keep a replica's KV in the layers of a pipeline stage, part by part."""
-    size = placement.sp * placement.tp
+    size = placement.shapes[unit].sp * placement.shapes[unit].tp
     return placement.replicas[unit][replica][stage * size : (stage + 1) * size]
+
+
+def kinds_of_units(placement: Placement, topology: Topology) -> dict[str, tuple[str, ...]]:
+    """The units of each size, shape and rates of NICs, by the first of them."""
+    kinds: dict[tuple[UnitShape, tuple[tuple[int, ...], ...]], list[str]] = {}
+    for unit, ranks in placement.units.items():
+        rates = tuple(topology.nic_bps(placement.node_of(rank)) for rank in ranks)
+        kinds.setdefault((placement.shapes[unit], rates), []).append(unit)
+    return {units[0]: tuple(units) for units in kinds.values()}
+
+
+def by_unit(kinds: Mapping[str, Sequence[str]], of_first: Callable[[str], T]) -> dict[str, T]:
+    """What `of_first` gives for the first unit of each of `kinds` (`kinds_of_units`), by unit."""
+    return {unit: found for first, units in kinds.items() for found in (of_first(first),) for unit in units}
 
 
 def expert_groups(
@@ -201,12 +174,27 @@ class Coordinates(msgspec.Struct, frozen=True, kw_only=True):
 
 def coordinates(placement: Placement, unit: str, index: int) -> Coordinates:
     """Where in its unit a rank is. `index` is its place in `placement.units[unit]`."""
-    rank = placement.units[unit][index]
-    stage, place = divmod(index, len(placement.units[unit]) // placement.pp)
-    replica, shard = divmod(place, placement.sp * placement.tp)
-    part, head = divmod(shard, placement.tp)
+    rank, shape = placement.units[unit][index], placement.shapes[unit]
+    stage, place = divmod(index, len(placement.units[unit]) // shape.pp)
+    replica, shard = divmod(place, shape.sp * shape.tp)
+    part, head = divmod(shard, shape.tp)
     [experts] = [name for name, members in expert_groups(placement, unit, stage) if rank in members]
     return Coordinates(unit=unit, stage=stage, replica=replica, part=part, tp=head, experts=experts)
+
+
+def _groups(unit: str, members: tuple[int, ...], shape: UnitShape) -> dict[str, tuple[int, ...]]:
+    """The process groups of a unit, by name."""
+    stages = _chunks(members, len(members) // shape.pp)
+    groups: dict[str, tuple[int, ...]] = {}
+    for kind, sets in (
+        (GroupKind.TENSOR, _chunks(members, shape.tp)),
+        (GroupKind.SEQUENCE, _sequence_groups(members, shape.sp, shape.tp)),
+        (GroupKind.EXPERT, _chunks(members, shape.ep)),
+        (GroupKind.PIPELINE, tuple(pair for here in pairwise(stages) for pair in zip(*here, strict=True))),
+    ):
+        if sets and len(sets[0]) > 1:
+            groups |= {group_name(unit, kind, i): chunk for i, chunk in enumerate(sets)}
+    return groups
 
 
 def _replicas(stages: Sequence[tuple[int, ...]], size: int) -> tuple[tuple[int, ...], ...]:
@@ -218,67 +206,6 @@ def _replicas(stages: Sequence[tuple[int, ...]], size: int) -> tuple[tuple[int, 
 def _sequence_groups(members: tuple[int, ...], sp: int, tp: int) -> tuple[tuple[int, ...], ...]:
     """For every replica in every stage, the groups of ranks that have the same heads."""
     return tuple(shared[head::tp] for shared in _chunks(members, sp * tp) for head in range(tp))
-
-
-def _stage_ranks(pp: int, ranks_per_unit: int, model: ModelShape) -> int:
-    if pp < 1:
-        raise PlacementError("units.pp", f"must be at least 1, is {pp}")
-    if pp > model.layers:
-        raise PlacementError("units.pp", f"{model.name} has {model.layers} layers, too few for {pp} stages")
-    if ranks_per_unit % pp:
-        raise PlacementError("units.pp", f"a unit's {ranks_per_unit} ranks do not divide into {pp} stages")
-    return ranks_per_unit // pp
-
-
-@contextlib.contextmanager
-def _null_is(key: str, given: int | None, meaning: str) -> Iterator[None]:
-    """Say what null means in a refusal of `key` if it is not given: its value is then not the user's."""
-    try:
-        yield
-    except PlacementError as error:
-        if given is not None or error.key != key:
-            raise
-        raise PlacementError(key, f"{error.reason}; it is null, which means {meaning}") from None
-
-
-def _tensor_parallel(tp: int | None, sp: int, per_stage: int, model: ModelShape, whose: str) -> int:
-    if sp < 1:
-        raise PlacementError("units.sp", f"must be at least 1, is {sp}")
-    if per_stage % sp:
-        raise PlacementError("units.sp", f"{whose} {per_stage} ranks do not divide into {sp} parts")
-    if tp is None:
-        tp = 1 if is_moe(model) else per_stage // sp
-    if tp < 1:
-        raise PlacementError("units.tp", f"must be at least 1, is {tp}")
-    if per_stage % (sp * tp):
-        of = f"{tp}" if sp == 1 else f"{sp} parts x {tp}"
-        raise PlacementError("units.tp", f"{whose} {per_stage} ranks do not divide into replicas of {of}")
-    if model.q_heads % tp:
-        raise PlacementError(
-            "units.tp", f"the {model.q_heads} query heads of {model.name} do not divide by {tp}"
-        )
-    # More ranks than KV heads have copies of them; the latent of MLA has no heads to divide.
-    if model.latent is None and model.kv_heads % tp and tp % model.kv_heads:
-        raise PlacementError(
-            "units.tp", f"the {model.kv_heads} KV heads of {model.name} do not divide by {tp}, nor it by them"
-        )
-    return tp
-
-
-def _expert_parallel(ep: int | None, per_stage: int, model: ModelShape, whose: str) -> int:
-    if ep is None:
-        ep = per_stage if is_moe(model) else 1
-    if ep < 1:
-        raise PlacementError("units.ep", f"must be at least 1, is {ep}")
-    if not is_moe(model):
-        if ep > 1:
-            raise PlacementError("units.ep", f"{model.name} has no experts, so ep must be 1")
-        return ep
-    if per_stage % ep:
-        raise PlacementError("units.ep", f"{whose} {per_stage} ranks do not divide into groups of {ep}")
-    if model.experts % ep:
-        raise PlacementError("units.ep", f"the {model.experts} experts of {model.name} do not divide by {ep}")
-    return ep
 
 
 def _servers(total: int, servers: int, ranks_per_server: int | None, layout: Layout) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The decode worker's side: a request's first token comes one decode step after the last of its KV."""
+"""A decode rank's side: its first decode step of a request follows the last of its KV."""
 
 import threading
 from collections.abc import Callable
@@ -32,12 +32,12 @@ class DecodeDesk:
         self._recorder = recorder
         self._failed = failed
         self._lock = threading.Lock()
-        self._deliveries = Deliveries()
+        self._deliveries = Deliveries(rank)
 
     def expect(self, plan: BatchPlan) -> None:
         """Note the requests of a batch that decode here."""
         for request in plan.requests:
-            if request.decode_rank == self._rank:
+            if self._rank in request.decode_ranks:
                 with self._lock:
                     delivered = self._deliveries.planned(request, plan.id)
                 self._begin(delivered)
@@ -67,8 +67,9 @@ class DecodeDesk:
                     end_ns=now_ns,
                 )
             )
-            self._coordinator.send(
-                encode(FirstToken(request=plan.request, p2d_end_ns=p2d_end_ns, time_ns=now_ns))
+            step = FirstToken(
+                request=plan.request, ranks=len(plan.decode_ranks), p2d_end_ns=p2d_end_ns, time_ns=now_ns
             )
+            self._coordinator.send(encode(step))
         except BaseException as error:
             self._failed(error)

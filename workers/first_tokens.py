@@ -2,8 +2,11 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 from controller.flow import Stage
 from workers.plan import RequestPlan
+from workers.protocol import FirstToken
 
 
 class ByConductor(NamedTuple):
@@ -28,7 +31,7 @@ def awaited(stage: Stage, request: int | None) -> ByConductor | ByLayer | ByFirs
 
 
 class Delivered(NamedTuple):
-    """A request whose KV has all been at its decode worker since `p2d_end_ns`.
+    """A request whose KV for this decode rank has all been here since `p2d_end_ns`.
 
     `batch` computed the last part of its prompt.
     """
@@ -39,30 +42,36 @@ class Delivered(NamedTuple):
 
 
 class _Expected:
-    """`plan` and `batch` are those of the newest known part of the prompt."""
+    """`plan`, `flows` and `batch` are those of the newest known part of the prompt."""
 
-    __slots__ = ("arrived", "batch", "last_ns", "plan")
+    __slots__ = ("arrived", "batch", "flows", "last_ns", "plan")
 
     def __init__(self) -> None:
         self.plan: RequestPlan | None = None
+        self.flows = 0
         self.batch = ""
         self.arrived = 0
         self.last_ns = 0
 
 
 class Deliveries:
-    """Counts the P2D flows of each request, over all batches with a part of its prompt.
+    """Counts the P2D flows of each request to decode rank `rank`, over all batches with a part of its prompt.
 
     Flows of an earlier part may be the last to arrive, and flows may arrive before their plan.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
         self._expected: dict[int, _Expected] = {}
 
     def planned(self, request: RequestPlan, batch: str) -> Delivered | None:
-        """The request, or a part of its prompt, is in `batch`. Returns it if all its KV has arrived."""
+        """The request, or a part of its prompt, is in `batch`. Returns it if all its KV has arrived.
+
+        Raises `ValueError` if the rank does not decode it.
+        """
         expected = self._of(request.request)
         expected.plan, expected.batch = request, batch
+        expected.flows = request.p2d_flows[request.decode_ranks.index(self._rank)]
         return self._complete(expected)
 
     def arrived(self, request: int, now_ns: int) -> Delivered | None:
@@ -84,7 +93,31 @@ class Deliveries:
 
     def _complete(self, expected: _Expected) -> Delivered | None:
         plan = expected.plan
-        if plan is None or not plan.last or expected.arrived < plan.p2d_flows:
+        if plan is None or not plan.last or expected.arrived < expected.flows:
             return None
         del self._expected[plan.request]
         return Delivered(plan, expected.batch, expected.last_ns)
+
+
+class FirstSteps:
+    """Counts the ranks of a decode worker that have taken the first decode step of a request.
+
+    Each rank takes it as soon as its own KV is there, and waits for no other rank. So the worker's step has
+    ended when the last rank's has.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[int, list[FirstToken]] = {}
+
+    def taken(self, step: FirstToken) -> FirstToken | None:
+        """A rank has taken its step. Returns the request's first token once all ranks have."""
+        taken = self._taken.setdefault(step.request, [])
+        taken.append(step)
+        if len(taken) < step.ranks:
+            return None
+        del self._taken[step.request]
+        return msgspec.structs.replace(
+            step,
+            p2d_end_ns=max(each.p2d_end_ns for each in taken),
+            time_ns=max(each.time_ns for each in taken),
+        )

@@ -147,22 +147,28 @@ class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
 class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Where one request of a batch runs, and what its first token waits for.
 
-    `replica` are the ranks that keep its KV. The first token comes `decode_step_s` after the last of
-    `p2d_flows` S3 transfers has arrived. They include those of earlier batches with a part of the prompt.
+    `replica` are the ranks that keep its KV, and `decode_ranks` those of its decode worker. The first token
+    comes `decode_step_s` after all its KV has arrived, which is `p2d_flows[i]` S3 transfers at
+    `decode_ranks[i]`. They include those of earlier batches with a part of the prompt.
     `last` is False for such an earlier part. `new_tokens` are computed, `local_tokens` are reused from the
     replica's own cache, and `remote_tokens` are fetched.
     """
 
     request: int
     replica: tuple[int, ...]
-    decode_rank: int
+    decode_ranks: tuple[int, ...]
     new_tokens: int
     local_tokens: int
     remote_tokens: int
-    p2d_flows: int
+    p2d_flows: tuple[int, ...]
     decode_step_s: float
     deadline_ns: int
     last: bool = True
+
+    @property
+    def decode_rank(self) -> int:
+        """The first rank of the decode worker, by which results name it."""
+        return self.decode_ranks[0]
 
 
 class FetchPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -156,9 +156,13 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True, tag="paused"):
 
 
 class FirstToken(msgspec.Struct, frozen=True, kw_only=True, tag="first_token"):
-    """The decode worker had all KV of the request at `p2d_end_ns` and ended its first step at `time_ns`."""
+    """This rank had all its KV of the request at `p2d_end_ns` and ended its first decode step at `time_ns`.
+
+    It is one of the `ranks` ranks of the decode worker. The last one makes the first token.
+    """
 
     request: int
+    ranks: int
     p2d_end_ns: int
     time_ns: int
 

@@ -194,11 +194,11 @@ def _plan(job: Job, request: int, link_bps: float, members: int) -> BatchPlan:
             RequestPlan(
                 request=request,
                 replica=ranks[:1],
-                decode_rank=decode,
+                decode_ranks=(decode,),
                 new_tokens=1,
                 local_tokens=0,
                 remote_tokens=0,
-                p2d_flows=1,
+                p2d_flows=(1,),
                 decode_step_s=PAUSE_S,
                 deadline_ns=_FOREVER_NS,
             ),

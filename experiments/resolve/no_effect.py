@@ -59,7 +59,7 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
     yield [f"topology.{key}" for key in topology.without_meaning], f"in a {topology.kind} topology"
     if scenario.fabric == FabricName.MININET:
         yield ["simulation"], "on the emulated fabric"
-    elif topology.kind is TopologyKind.STAR:
+    elif topology.kind is TopologyKind.STAR and job.topology.shape.nics_of_a_gpu == 1:
         yield ["simulation.paths"], "in a star there is one path"
     if workload.is_micro:
         in_vain = [*_REQUESTS, *(_OF_A_TRACE if workload.kind is WorkloadKind.FLOWS else ())]
@@ -74,14 +74,14 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
 
 
 def _serving_rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
-    model, units, serving = job.model, scenario.units, scenario.serving
-    if units.prefill_units == 1:
+    model, placement, serving = job.model, job.placement, scenario.serving
+    if len(placement.units) == 1:
         yield ["serving.router"], "there is one prefill unit"
-    if units.decode_ranks == 1:
+    if len(placement.decode_workers) == 1:
         yield ["serving.decode"], "there is one decode worker"
-    if units.sp == 1:
+    if all(shape.sp == 1 for shape in placement.shapes.values()):
         yield ["units.sequence"], "no sequence is split (units.sp)"
-    if job.placement.tp == 1:
+    if all(shape.tp == 1 for shape in placement.shapes.values()):
         yield ["serving.all_reduce"], "there is no tensor parallelism (units.tp)"
     if not is_moe(model):
         yield ["units.expert_skew", "serving.decode_background"], f"{model.name} has no experts"

@@ -1,7 +1,7 @@
 """How the model is mapped to the machine: time dilation and bytes scale.
 
-If a scenario leaves them open, they are chosen for its work. Bytes are scaled so that a NIC runs at
-`link_mbps` on the machine. Time is stretched so that the work takes about `wall_s`, and at least so much
+If a scenario leaves them open, they are chosen for its work. Bytes are scaled so that the fastest NIC runs
+at `link_mbps` on the machine. Time is stretched so that the work takes about `wall_s`, and at least so much
 that the control plane can follow the layers of a batch.
 """
 
@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 
 from controller.units import NS_PER_S
-from experiments.resolve.cluster import nic_bps
+from experiments.resolve.cluster import fastest_nic_bps
 from experiments.resolve.offered import flows_port_seconds
 from experiments.resolve.work import capacity_rps
 from experiments.scenario.scenario import Scenario
@@ -49,7 +49,7 @@ def machine_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]
             capacity_rps=capacity_rps(job, job.requests),
             wall_s=section.wall_s,
         )
-    nic = nic_bps(scenario.topology)
+    nic = fastest_nic_bps(scenario.topology)
     scale = _scale_for(dilation, bytes_scale=section.bytes_scale, nic_bps=nic, link_mbps=section.link_mbps)
     if section.time_dilation is not None and section.bytes_scale is not None:
         return scale, ()

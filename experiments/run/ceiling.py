@@ -26,7 +26,9 @@ def without_network(job: Job) -> Job:
 
     What a machine adds to compute stays; what it adds to transfers goes.
     """
-    links = tuple(msgspec.structs.replace(link, bps=link.bps * _FASTER) for link in job.topology.links)
+    links = tuple(
+        msgspec.structs.replace(link, bps=link.bps * _FASTER, latency_ns=0) for link in job.topology.links
+    )
     kept = job.simulation.overheads
     overheads = Overheads(compute_ns=kept.compute_ns, batch_ns=kept.batch_ns)
     return msgspec.structs.replace(

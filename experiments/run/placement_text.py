@@ -8,7 +8,7 @@ def placement_text(placement: Placement) -> list[str]:
     """Return a line per server that has ranks: `h1: rank 0 (p0, replica 0, ep0), rank 8 (decode, 0)`.
 
     A rank's pipeline stage, replica, part of the sequence and tensor-parallel index are given only if its
-    unit has several of them.
+    unit has several of them, and so is the tensor-parallel index in a decode worker.
     """
     by_server: dict[str, list[str]] = {}
     for spec in placement.ranks:
@@ -18,15 +18,16 @@ def placement_text(placement: Placement) -> list[str]:
 
 def _seat(placement: Placement, spec: RankSpec) -> str:
     if spec.unit is None:
-        return f"{spec.role.value}, {spec.index}"
-    at = coordinates(placement, spec.unit, spec.index)
+        worker, head = divmod(spec.index, placement.decode_tp)
+        return f"{spec.role.value}, {worker}" + (f", tp {head}" if placement.decode_tp > 1 else "")
+    at, shape = coordinates(placement, spec.unit, spec.index), placement.shapes[spec.unit]
     words = [
         f"{name} {number}"
         for name, number, count in (
-            ("stage", at.stage, placement.pp),
+            ("stage", at.stage, shape.pp),
             ("replica", at.replica, len(placement.replicas[spec.unit])),
-            ("part", at.part, placement.sp),
-            ("tp", at.tp, placement.tp),
+            ("part", at.part, shape.sp),
+            ("tp", at.tp, shape.tp),
         )
         if count > 1
     ]

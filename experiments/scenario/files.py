@@ -5,13 +5,15 @@ from pathlib import Path
 from experiments.scenario.gpu_profile import as_gpu_path
 from experiments.scenario.model_file import as_model_path, config_file
 from experiments.scenario.scenario import Scenario
+from testbed.topology import TopologyKind
 
 
 def files_of(scenario: Scenario) -> list[Path]:
-    """Return the paths of the trace, calibration, model and GPU profile that `scenario` names, if any."""
+    """Return the paths of the files that `scenario` names, such as a trace, a network or a model."""
     named = [
         scenario.workload.path,
         scenario.simulation.calibration,
+        scenario.topology.path if scenario.topology.kind is TopologyKind.FILE else None,
         as_gpu_path(scenario.gpu, Path.cwd()),
     ]
     model = as_model_path(scenario.model, Path.cwd())

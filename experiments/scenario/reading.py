@@ -33,7 +33,7 @@ _ALTERNATIVES = (
 )
 """Keys that exclude each other. A layer that sets one of them clears the others that it inherits."""
 
-_FILES = (("workload", "path"), ("simulation", "calibration"))
+_FILES = (("workload", "path"), ("simulation", "calibration"), ("topology", "path"))
 """Keys that name a file, relative to the file they are in."""
 
 _NAMES_OR_FILES = {"model": as_model_path, "gpu": as_gpu_path}

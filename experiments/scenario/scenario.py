@@ -9,13 +9,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from experiments.scenario.cluster import TopologySection, UnitsSection
+from experiments.scenario.cluster import TopologySection
 from experiments.scenario.known_names import known_fabric, known_gpu, known_model, known_policy
 from experiments.scenario.machine import ScaleSection, WorkersSection
 from experiments.scenario.micro_flows import problem_with
 from experiments.scenario.section import Section, refusal
 from experiments.scenario.serving import ServingSection
 from experiments.scenario.simulation import SimulationSection
+from experiments.scenario.units import UnitsSection
 from experiments.scenario.workload import SloSection, WorkloadSection
 from testbed.serving.slo import DEFAULT_CLASS
 
@@ -95,7 +96,7 @@ class Scenario(Section):
                 "workload.class",
                 f"{self.workload.slo_class!r} is not in slo.classes (known: {', '.join(known)})",
             )
-        if self.serving.preempt_layers is not None and self.units.pp > 1:
+        if self.serving.preempt_layers is not None and self.units.most_stages > 1:
             raise refusal(
                 "serving.preempt_layers",
                 "a unit with pipeline stages (units.pp) runs several batches and cannot be preempted",

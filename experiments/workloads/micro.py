@@ -18,6 +18,7 @@ def endpoints(topology: Topology) -> Placement:
         replicas={},
         groups={},
         decode=(),
+        shapes={},
     )
 
 

@@ -53,7 +53,7 @@ def collect(
         queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
         duration_ns=max(ends, default=0),
         wall_s=wall_s,
-        batches_at_once=job.placement.pp,
+        batches_at_once=job.placement.most_stages,
         caches=conductor.caches(),
     )
 

@@ -16,6 +16,7 @@ from workers.options import Device
 
 # Beyond these limits a run would not end, or its numbers would mean nothing. Below them, fidelity decides.
 _RANK_MIB = 120
+_MOST_LETTERS = 10  # of the 15 that Linux allows in the name of a device
 _MOST_SERVERS = 64
 _MOST_RANKS = 64
 _MOST_LANES = 4000
@@ -55,9 +56,30 @@ def _refuse_servers_with_parts(topology: Topology) -> None:
             )
 
 
+def _refuse_latency(topology: Topology) -> None:
+    if any(link.latency_ns for link in topology.links):
+        raise JobRefused(
+            "topology.latency_us: emulated links have no latency that can be set; only the simulated fabric "
+            "has it (0 leaves it out)"
+        )
+
+
+def _refuse_names(topology: Topology) -> None:
+    """Refuse switches whose names cannot be those of bridges: a device is called `<bridge>-eth<port>`."""
+    taken = {f"n{server}" for server in topology.servers}
+    for switch in topology.switches:
+        if len(switch) > _MOST_LETTERS or switch in taken:
+            raise JobRefused(
+                f"topology.path: the emulated fabric cannot call a switch {switch!r}; use at most "
+                f"{_MOST_LETTERS} letters, and not the n of a server, as in nh1"
+            )
+
+
 def _refuse_what_cannot_fit(job: Job) -> None:
     """Raise `JobRefused`, naming the key to change, if the job does not fit this machine."""
     _refuse_servers_with_parts(job.topology)
+    _refuse_names(job.topology)
+    _refuse_latency(job.topology)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
         raise JobRefused(

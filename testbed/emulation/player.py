@@ -26,6 +26,7 @@ from testbed.serving.conductor import (
     Run,
 )
 from testbed.serving.plans.fetching import by_sender
+from workers.first_tokens import FirstSteps
 from workers.plan import BatchPlan, FetchPlan, Resume
 from workers.protocol import (
     Arrived,
@@ -77,6 +78,7 @@ class Player:
         self._patience_s = _STALL_S + _longest_s(job) * job.scale.time_dilation
         self._last_start_ns = 0
         self._without_ranks: set[str] = set()
+        self._first_steps = FirstSteps()
 
     def play(self, zero_wall_ns: int, alive: Callable[[], None]) -> None:
         """Return when all work is done. `alive` is called twice a second and may raise `RunFailed`.
@@ -174,7 +176,8 @@ class Player:
     def _expect(self, plan: BatchPlan | FetchPlan) -> None:
         """Send a batch plan to its decode workers before the first flow of a request can arrive."""
         if isinstance(plan, BatchPlan):
-            for rank in sorted({request.decode_rank for request in plan.requests} - set(plan.ranks)):
+            decoding = {rank for request in plan.requests for rank in request.decode_ranks}
+            for rank in sorted(decoding - set(plan.ranks)):
                 self._ranks.send(rank, Plan(plan=plan))
 
     def _post(self, transfers: tuple[Transfer, ...]) -> None:
@@ -205,4 +208,6 @@ class Player:
                 done = conductor.rank_done(now_ns, report.batch, report.rank, report.start_ns, report.end_ns)
                 self._do(done)
             case FirstToken():
-                self._do(conductor.first_token(report.time_ns, report.request, report.p2d_end_ns))
+                first = self._first_steps.taken(report)
+                if first is not None:
+                    self._do(conductor.first_token(first.time_ns, first.request, first.p2d_end_ns))

@@ -46,6 +46,14 @@ def kv_bytes_per_token(model: ModelShape) -> int:
     return model.layers * kv_bytes_per_token_layer(model)
 
 
+def kv_copies(model: ModelShape, tp: int) -> int:
+    """How often `tp` tensor-parallel ranks together keep the KV of a token.
+
+    With more ranks than KV heads, several have the same head, and every rank has the whole latent of MLA.
+    """
+    return tp if model.latent is not None else max(1, tp // model.kv_heads)
+
+
 def activation_bytes_per_token(model: ModelShape) -> int:
     """Bytes of one token's hidden state, which is what an all-reduce reduces per token."""
     return model.hidden * model.bytes_per_element

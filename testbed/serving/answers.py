@@ -31,7 +31,12 @@ class Answers:
             return {request.id: now_ns}
         worker = self._workers.get(decode_rank)
         if worker is None:
-            worker = DecodeWorker(model=self._job.model, gpu=self._job.gpu, most=self._most)
+            worker = DecodeWorker(
+                model=self._job.model,
+                gpu=self._job.gpu,
+                most=self._most,
+                tp=self._job.placement.decode_tp,
+            )
             self._workers[decode_rank] = worker
         worker.join(
             Decoding(

@@ -2,6 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
+from math import gcd
+from typing import NamedTuple
 
 import msgspec
 
@@ -9,9 +12,10 @@ from controller.flow import PortId
 from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed, compute_s
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import kv_bytes_per_token, score_flops
-from testbed.placement import layers_of, stage_ranks, stage_shards
+from testbed.models.sizes import kv_bytes_per_token, kv_copies, score_flops
+from testbed.placement import kinds_of_units, layers_of, stage_ranks, stage_shards
 from testbed.serving.plans.idle_network import layer_s, merged, port_loads, port_seconds, scaled, step_traffic
+from testbed.serving.plans.kv_moves import ways
 from testbed.serving.plans.steps import (
     PLAIN,
     AlikeLayers,
@@ -29,9 +33,11 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
     - `units_s`: of all prefill units together, in full, evenly spread batches: compute plus collectives at
       line rate, without overlap or waiting. In a pipeline, the slowest stage counts, because the others
-      work on other batches meanwhile.
-    - `port_s`: of `port`, the busiest one. The bytes of S1, S2 and S3 are spread evenly over the ranks that
-      send and receive them. Reused KV is equally likely on every replica. `port` is None if nothing is sent.
+      work on other batches meanwhile. Units of the same size and with the same NICs count as the first of
+      them.
+    - `port_s`: of `port`, the busiest one. Units serve requests in proportion to their prefill rates. The
+      bytes of S1, S2 and S3 are spread evenly over the ranks of a kind of unit that send and receive them.
+      Reused KV is on a replica as often as requests are served there. `port` is None if nothing is sent.
 
     This is the least it can take: prompts reuse all that they share with earlier ones.
     """
@@ -107,86 +113,156 @@ def demand_of(
         )
         / count
     )
-    units = placement.units
-    batches, tokens = _full_batches(placement, model, gpu, max_batch_tokens, options)
+    kinds = [
+        _Kind.of(units, placement, model, gpu, topology, max_batch_tokens, options, mean_new, mean_scores)
+        for units in kinds_of_units(placement, topology).values()
+    ]
+    # How many units like this one would serve as much as all units together.
+    as_many = [sum(len(other.units) * (kind.unit_s / other.unit_s) for other in kinds) for kind in kinds]
+    shares = [len(kind.units) / many for kind, many in zip(kinds, as_many, strict=True)]
     collectives = merged(
-        scaled(step_traffic(group.steps, placement), len(group.layers) * mean_new / (tokens * len(units)))
-        for alike in batches.values()
+        scaled(step_traffic(group.steps, placement), len(group.layers) * mean_new / (kind.tokens * many))
+        for kind, many in zip(kinds, as_many, strict=True)
+        for alike in kind.batches
         for group in alike
     )
     reuse_bytes = mean_reuse * kv_bytes_per_token(model)
     delivery_bytes = mean_prompt * kv_bytes_per_token(model)
+    served = [(kind.units, share) for kind, share in zip(kinds, shares, strict=True)]
     load = merged(
         (
             port_loads(collectives, topology),
-            *_reuse_loads(reuse_bytes, placement, model, topology),
-            *_delivery_loads(delivery_bytes, placement, model, topology),
+            *_reuse_loads(reuse_bytes, served, placement, model, topology),
+            *_delivery_loads(delivery_bytes, served, placement, model, topology),
         )
     )
     ports_s = port_seconds(load, topology)
     port = max(ports_s, key=ports_s.__getitem__, default=None)
-
-    first, ranks = next(iter(units.items()))
-    scores_s = compute_s(gpu, mean_scores / (len(ranks) // placement.pp))
-
-    def takes_s(group: AlikeLayers) -> float:
-        token_s = layer_s(group.steps, placement, topology) / tokens
-        return len(group.layers) * (mean_new * token_s + scores_s)
-
-    unit_s = slowest_stage(batches[first], takes_s)
-    return Demand(units_s=unit_s / len(units), port=port, port_s=0.0 if port is None else ports_s[port])
+    return Demand(
+        units_s=kinds[0].unit_s / as_many[0],
+        port=port,
+        port_s=0.0 if port is None else ports_s[port],
+    )
 
 
-def _full_batches(
-    placement: Placement,
-    model: ModelShape,
-    gpu: GpuSpeed,
-    max_batch_tokens: int,
-    options: StepOptions,
-) -> tuple[dict[str, tuple[AlikeLayers, ...]], int]:
-    """The layers of a full, even batch on each unit, without attention scores, and its number of tokens."""
-    replicas = len(next(iter(placement.replicas.values())))
-    share = max(1, max_batch_tokens // replicas)
-    work = [ReplicaWork(new_tokens=share, score_flops=0)] * replicas
-    steps = {
-        unit: unit_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, options=options)
-        for unit in placement.units
-    }
-    return steps, share * replicas
+class _Kind(NamedTuple):
+    """Units of one size and with the same NICs.
+
+    `batches` are the layers of a full, even batch on each, of `tokens` new tokens, without attention
+    scores. `unit_s` are the seconds of a unit per request, scores included.
+    """
+
+    units: Sequence[str]
+    batches: Sequence[tuple[AlikeLayers, ...]]
+    tokens: int
+    unit_s: float
+
+    @classmethod
+    def of(
+        cls,
+        units: Sequence[str],
+        placement: Placement,
+        model: ModelShape,
+        gpu: GpuSpeed,
+        topology: Topology,
+        max_batch_tokens: int,
+        options: StepOptions,
+        mean_new: float,
+        mean_scores: float,
+    ) -> "_Kind":
+        first = units[0]
+        replicas = len(placement.replicas[first])
+        share = max(1, max_batch_tokens // replicas)
+        tokens = share * replicas
+        work = [ReplicaWork(new_tokens=share, score_flops=0)] * replicas
+        batches = [
+            unit_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, options=options)
+            for unit in units
+        ]
+        scores_s = compute_s(gpu, mean_scores / (len(placement.units[first]) // placement.shapes[first].pp))
+
+        def takes_s(group: AlikeLayers) -> float:
+            token_s = layer_s(group.steps, placement, topology) / tokens
+            return len(group.layers) * (mean_new * token_s + scores_s)
+
+        return cls(units, batches, tokens, slowest_stage(batches[0], takes_s))
+
+
+Served = Sequence[tuple[Sequence[str], float]]
+"""Units of one size, and the share of all requests that they serve together."""
 
 
 def _reuse_loads(
-    kv_bytes: float, placement: Placement, model: ModelShape, topology: Topology
+    kv_bytes: float, served: Served, placement: Placement, model: ModelShape, topology: Topology
 ) -> list[dict[PortId, float]]:
-    """S1, shard by shard, from shard k of any replica to shard k of any replica, itself included."""
+    """S1, from any replica to any replica, itself included."""
     loads: list[dict[PortId, float]] = []
-    for stage in range(placement.pp):
+    for (units, share), (others, their_share) in product(served, served):
+        each = kv_bytes * share * their_share
+        if units == others:
+            loads += _reuse_loads_among(each, units, placement, model, topology)
+            continue
+        senders, receivers = _replicas(units, placement), _replicas(others, placement)
+        for src, dst, of_sender in ways(placement.shapes[units[0]], placement.shapes[others[0]]):
+            size = each * of_sender / len(senders[0])
+            nodes = [
+                Counter(placement.node_of(r[i]) for r in of) for of, i in ((senders, src), (receivers, dst))
+            ]
+            loads.append(topology.even_loads(nodes[0], nodes[1], size))
+    return loads
+
+
+def _reuse_loads_among(
+    kv_bytes: float, units: Sequence[str], placement: Placement, model: ModelShape, topology: Topology
+) -> list[dict[PortId, float]]:
+    """S1 among units of one size, shard by shard: shard k of a replica goes to shard k of another."""
+    loads: list[dict[PortId, float]] = []
+    pp = placement.shapes[units[0]].pp
+    for stage in range(pp):
         replicas = [
             stage_shards(placement, unit, number, stage)
-            for unit, of_unit in placement.replicas.items()
-            for number in range(len(of_unit))
+            for unit in units
+            for number in range(len(placement.replicas[unit]))
         ]
-        share = _share_of(stage, placement, model) / len(replicas[0])
+        share = _share_of(stage, pp, model) / len(replicas[0])
         for shard in zip(*replicas, strict=True):
             nodes = Counter(map(placement.node_of, shard))
             loads.append(topology.even_loads(nodes, nodes, kv_bytes * share))
     return loads
 
 
+def _replicas(units: Sequence[str], placement: Placement) -> list[tuple[int, ...]]:
+    return [replica for unit in units for replica in placement.replicas[unit]]
+
+
 def _delivery_loads(
-    kv_bytes: float, placement: Placement, model: ModelShape, topology: Topology
+    kv_bytes: float, served: Served, placement: Placement, model: ModelShape, topology: Topology
 ) -> list[dict[PortId, float]]:
-    """S3, from any rank of a pipeline stage to any decode worker."""
-    receivers = Counter(map(placement.node_of, placement.decode))
+    """S3, from any rank of a pipeline stage to any rank of a decode worker that shares heads with it.
+
+    Both sides divide the heads. The greatest number of equal parts in which they agree is their greatest
+    common divisor. Inside such a part, each rank counts as sending to each one evenly.
+    """
+    kv_bytes *= kv_copies(model, placement.decode_tp)
     loads: list[dict[PortId, float]] = []
-    for stage in range(placement.pp):
-        ranks = [rank for unit in placement.units for rank in stage_ranks(placement, unit, stage)]
-        senders = Counter(map(placement.node_of, ranks))
-        share = _share_of(stage, placement, model)
-        loads.append(topology.even_loads(senders, receivers, kv_bytes * share))
+    for units, served_share in served:
+        shape = placement.shapes[units[0]]
+        parts = gcd(shape.tp, placement.decode_tp)
+        for stage in range(shape.pp):
+            ranks = [rank for unit in units for rank in stage_ranks(placement, unit, stage)]
+            share = _share_of(stage, shape.pp, model) / parts
+            for part in range(parts):
+                senders = _nodes(placement, ranks, shape.tp, part, parts)
+                receivers = _nodes(placement, placement.decode, placement.decode_tp, part, parts)
+                loads.append(topology.even_loads(senders, receivers, kv_bytes * served_share * share))
     return loads
 
 
-def _share_of(stage: int, placement: Placement, model: ModelShape) -> float:
-    """The share of the layers, and so of the KV, that a pipeline stage has."""
-    return len(layers_of(stage, model.layers, placement.pp)) / model.layers
+def _nodes(placement: Placement, ranks: Sequence[int], tp: int, part: int, parts: int) -> Counter[str]:
+    """The nodes of the ranks that have part `part` of `parts` of the heads; `ranks` are rows of `tp`."""
+    return Counter(placement.node_of(rank) for i, rank in enumerate(ranks) if i % tp * parts // tp == part)
+
+
+def _share_of(stage: int, pp: int, model: ModelShape) -> float:
+    """The share of the layers, and so of the KV, that one of `pp` pipeline stages has."""
+    return len(layers_of(stage, model.layers, pp)) / model.layers

@@ -189,7 +189,8 @@ class Serving(Protocol):
 
 def _serving(job: Job) -> Serving:
     """Return what forms the batches of `job`, or what runs its `plans` if it has any."""
-    return PlannedBatches(job.plans, at_once=job.placement.pp) if job.plans else ServingSystem(job)
+    at_once = {unit: shape.pp for unit, shape in job.placement.shapes.items()}
+    return PlannedBatches(job.plans, at_once=at_once) if job.plans else ServingSystem(job)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 A worker takes one step after another. Each step gives every request in it one token. A request joins at the
 step after its first token (iteration-level scheduling: Yu et al., "Orca", OSDI 2022). The worker has the
-compute and the memory bandwidth of one GPU, as for first tokens (`plans.build.decode_step_s`). First tokens
+compute and the memory bandwidth of its GPUs, as for first tokens (`plans.build.decode_step_s`). First tokens
 and these steps do not slow each other down.
 """
 
@@ -25,6 +25,7 @@ from testbed.models.sizes import (
     gate_weight_bytes,
     is_sparse,
     kv_bytes_per_token_layer,
+    kv_copies,
     layer_kinds,
     mlp_flops_per_token,
     mlp_weight_bytes,
@@ -44,12 +45,13 @@ class Decoding(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
 
 
-def batch_step_s(model: ModelShape, gpu: GpuSpeed, contexts: Sequence[int]) -> float:
-    """Seconds of one decode step; 0 without requests. Request i has the KV of `contexts[i]` tokens.
+def batch_step_s(model: ModelShape, gpu: GpuSpeed, contexts: Sequence[int], tp: int = 1) -> float:
+    """Seconds of one decode step on `tp` ranks; 0 without requests. Request i has KV of `contexts[i]` tokens.
 
     This is the roofline of the whole step. The weights are read once for all requests, and each request's
     KV is read for it alone. If a token visits k of E experts, n tokens that choose evenly visit
-    E (1 - (1 - k/E)^n) of them on average.
+    E (1 - (1 - k/E)^n) of them on average. The ranks share FLOPs and weights, and each reads all KV that it
+    keeps. Their all-reduces are left out.
     """
     if not contexts:
         return 0.0
@@ -67,8 +69,9 @@ def batch_step_s(model: ModelShape, gpu: GpuSpeed, contexts: Sequence[int]) -> f
             _sparse_weight_bytes(model, tokens) if sparse else mlp_weight_bytes(model)
         )
         flops += len(kind) * (tokens * per_token + scores)
-        read_bytes += len(kind) * (weights + kv_tokens * kv_bytes_per_token_layer(model))
-    return step_s(gpu, flops=flops, read_bytes=read_bytes)
+        kv_bytes = kv_tokens * kv_bytes_per_token_layer(model) * kv_copies(model, tp)
+        read_bytes += len(kind) * (weights + kv_bytes)
+    return step_s(gpu, flops=flops / tp, read_bytes=read_bytes / tp)
 
 
 def _sparse_weight_bytes(model: ModelShape, tokens: int) -> float:
@@ -83,8 +86,8 @@ class DecodeWorker:
     ends with its first, and is in no step.
     """
 
-    def __init__(self, *, model: ModelShape, gpu: GpuSpeed, most: int) -> None:
-        self._model, self._gpu, self._most = model, gpu, most
+    def __init__(self, *, model: ModelShape, gpu: GpuSpeed, most: int, tp: int = 1) -> None:
+        self._model, self._gpu, self._most, self._tp = model, gpu, most, tp
         self._to_come: deque[Decoding] = deque()
         self._running: dict[int, tuple[int, int]] = {}  # tokens before the next one, tokens still to come
         self._now_ns = 0
@@ -156,7 +159,7 @@ class DecodeWorker:
         return begin_ns + self._step_ns(contexts)
 
     def _step_ns(self, contexts: Sequence[int]) -> int:
-        return round(batch_step_s(self._model, self._gpu, contexts) * NS_PER_S)
+        return round(batch_step_s(self._model, self._gpu, contexts, self._tp) * NS_PER_S)
 
 
 def _turn(decoding: Decoding) -> tuple[int, int]:
@@ -164,10 +167,10 @@ def _turn(decoding: Decoding) -> tuple[int, int]:
 
 
 def last_tokens_ns(
-    requests: Iterable[Decoding], *, model: ModelShape, gpu: GpuSpeed, most: int
+    requests: Iterable[Decoding], *, model: ModelShape, gpu: GpuSpeed, most: int, tp: int = 1
 ) -> dict[int, int]:
     """When the last token of each request of one worker is out, in model ns, by request id."""
-    worker = DecodeWorker(model=model, gpu=gpu, most=most)
+    worker = DecodeWorker(model=model, gpu=gpu, most=most, tp=tp)
     ends: dict[int, int] = {}
     for request in sorted(requests, key=_turn):
         if request.output_tokens <= 1:
@@ -195,32 +198,34 @@ def with_last_tokens(job: Job, rows: Sequence[RequestRow]) -> tuple[RequestRow, 
             )
     ends: dict[int, int] = {}
     for requests in by_worker.values():
-        ends |= last_tokens_ns(requests, model=job.model, gpu=job.gpu, most=most)
+        tp = job.placement.decode_tp
+        ends |= last_tokens_ns(requests, model=job.model, gpu=job.gpu, most=most, tp=tp)
     return tuple(msgspec.structs.replace(row, last_token_ns=ends.get(row.request)) for row in rows)
 
 
 class StepTraffic(msgspec.Struct, frozen=True, kw_only=True):
-    """Background decoding: every `period_ns`, each decode worker sends `size_bytes` to each other one."""
+    """Background decoding: every `period_ns`, each decode rank sends `size_bytes` to each other one."""
 
     period_ns: int
     size_bytes: int
 
 
 def step_traffic(
-    *, workers: int, batch: int, context: int, model: ModelShape, gpu: GpuSpeed
+    *, ranks: int, batch: int, context: int, model: ModelShape, gpu: GpuSpeed, tp: int = 1
 ) -> StepTraffic | None:
     """Traffic of steps with `batch` requests per worker, each with `context` tokens; None if there is none.
 
-    The workers divide the experts among them. In dispatch and combine, a worker sends each other one
-    1/`workers` of its tokens' visits. One message per step and pair stands for all of these, although a
-    step has two per sparse layer. Each worker of a dense model has the whole model and sends nothing.
+    All `ranks` decode ranks divide the experts among them. Each of the `tp` ranks of a worker has an equal
+    share of its tokens. In dispatch and combine, a rank sends each other one 1/`ranks` of its tokens'
+    visits. One message per step and pair stands for all of these, although a step has two per sparse layer.
+    A worker of a dense model has the whole model and sends nothing to others.
     """
     sparse = sum(is_sparse(model, layer) for layer in range(model.layers))
-    if workers < 2 or batch < 1 or not sparse:
+    if ranks < 2 or batch < 1 or not sparse:
         return None
     return StepTraffic(
-        period_ns=round(batch_step_s(model, gpu, [context] * batch) * NS_PER_S),
-        size_bytes=2 * sparse * batch * all_to_all_bytes_per_token(model) // workers,
+        period_ns=round(batch_step_s(model, gpu, [context] * batch, tp) * NS_PER_S),
+        size_bytes=2 * sparse * batch * all_to_all_bytes_per_token(model) // (tp * ranks),
     )
 
 
@@ -236,7 +241,7 @@ class BackgroundSteps:
     """Background decoding: the traffic of decode workers with `job.serving.decode_background` requests
     each.
 
-    All workers step together. A step begins one period after the previous one began, or when all
+    All ranks step together. A step begins one period after the previous one began, or when all
     messages of that one have arrived, whichever is later. Every request has the workload's mean prompt,
     and half its mean output.
     """
@@ -244,9 +249,10 @@ class BackgroundSteps:
     def __init__(self, job: Job) -> None:
         requests = job.requests
         tokens = sum(request.prompt_tokens + request.output_tokens / 2 for request in requests)
-        self._workers = job.placement.decode
+        self._ranks = job.placement.decode
         self._traffic = step_traffic(
-            workers=len(self._workers),
+            ranks=len(self._ranks),
+            tp=job.placement.decode_tp,
             batch=job.serving.decode_background,
             context=round(tokens / max(1, len(requests))),
             model=job.model,
@@ -281,8 +287,8 @@ class BackgroundSteps:
                 size_bytes=self._traffic.size_bytes,
                 coflow=name,
             )
-            for src in self._workers
-            for dst in self._workers
+            for src in self._ranks
+            for dst in self._ranks
             if src != dst
         )
         self._on_their_way.update(message.id for message in messages)

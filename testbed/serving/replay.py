@@ -7,7 +7,7 @@ function of its events. Given the events of a run, in their order, it forms the 
 
 import enum
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -18,16 +18,18 @@ from workers.plan import BatchPlan, FetchPlan, Resume
 
 
 class PlannedBatches:
-    """Starts each batch of `plans` when its requests have arrived and its unit runs fewer than `at_once`.
+    """Starts each batch of `plans` when its requests have arrived and its unit has room for it.
+
+    A unit runs at most `at_once[unit]` batches, by default one.
 
     A unit starts its batches in the order of `plans`.
     """
 
-    def __init__(self, plans: Iterable[BatchPlan], *, at_once: int = 1) -> None:
+    def __init__(self, plans: Iterable[BatchPlan], *, at_once: Mapping[str, int] | None = None) -> None:
         self._to_come: dict[str, deque[BatchPlan]] = {}
         for plan in plans:
             self._to_come.setdefault(plan.unit, deque()).append(plan)
-        self._at_once = at_once
+        self._at_once = at_once or {}
         self._running: dict[str, str] = {}
         self._arrived: set[int] = set()
 
@@ -58,7 +60,7 @@ class PlannedBatches:
     def _start(self, unit: str) -> list[BatchPlan]:
         waiting = self._to_come[unit]
         started: list[BatchPlan] = []
-        while waiting and list(self._running.values()).count(unit) < self._at_once:
+        while waiting and list(self._running.values()).count(unit) < self._at_once.get(unit, 1):
             if not all(item.request in self._arrived for item in waiting[0].requests):
                 break
             started.append(waiting.popleft())

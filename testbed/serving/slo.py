@@ -4,9 +4,11 @@ An SLO must not depend on the policy under test. So it rests on an idle cluster 
 workload itself offers, not on what a run happened to have in its caches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,10 +17,12 @@ from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import score_flops
-from testbed.placement import layers_of, stage_of, stage_shards
+from testbed.placement import kinds_of_units, layers_of, stage_of, stage_shards
 from testbed.serving.cache.assignment import cacheable_blocks, reusable_blocks
-from testbed.serving.plans.build import decode_step_s, kv_shards
+from testbed.serving.plans.build import decode_step_s
 from testbed.serving.plans.idle_network import Traffic, drain_s, layer_s, merged, scaled, step_traffic
+from testbed.serving.plans.kv_moves import delivered, fetched
+from testbed.serving.plans.resharding import Piece
 from testbed.serving.plans.steps import PLAIN, ReplicaWork, StepOptions, unit_steps
 from testbed.topology import Topology
 
@@ -69,12 +73,7 @@ def ideal_reuse_tokens(requests: Sequence[Request]) -> dict[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class IdleCluster:
-    """An idle cluster, and where a request that is alone on it runs: what all requests have in common.
-
-    It runs on the first replica of the first unit. Its reused KV comes from another unit (else from another
-    replica; else it is local). Its decode worker is on another server, if there is one. So S1 and S3 cross
-    the network, as they mostly do.
-    """
+    """An idle cluster: what all requests that are alone on it have in common."""
 
     placement: Placement
     model: ModelShape
@@ -85,19 +84,49 @@ class IdleCluster:
     def unloaded_ttft_ns(self, prompt_tokens: int, reused_tokens: int) -> int:
         """TTFT, in ns, of a request that is alone on the cluster and fetches all KV that it reuses.
 
+        If units differ, it is that on the kind of unit where it is lowest.
+        """
+        return min(home.ttft_ns(prompt_tokens, reused_tokens) for home in self._homes)
+
+    @cached_property
+    def _homes(self) -> "tuple[_Home, ...]":
+        return tuple(_Home(self, unit) for unit in kinds_of_units(self.placement, self.topology))
+
+
+class _Home:
+    """Where a request runs that is alone on a cluster: the first replica of `unit`.
+
+    Its reused KV comes from another unit (else from another replica; else it is local). Its decode worker
+    is on other servers, if there is such a worker. So S1 and S3 cross the network, as they mostly do.
+    """
+
+    def __init__(self, cluster: IdleCluster, unit: str) -> None:
+        self._cluster = cluster
+        self._unit = unit
+        self._placement = cluster.placement
+        self._shape = cluster.placement.shapes[unit]
+        self._replicas = cluster.placement.replicas[unit]
+        self._source = self._nearest_source()
+        workers = cluster.placement.decode_workers
+        self._decode = workers[self._off_server(workers)]
+
+    def ttft_ns(self, prompt_tokens: int, reused_tokens: int) -> int:
+        """TTFT, in ns, of a request here.
+
         Let c be the time of a layer's compute and collectives, and s1 and s3 the ideal transfer times of a
         layer. With all times before layer 0 at 0,
 
-            S1 of layer l has arrived at   a_l = (l - f + 1) s1          (posted at once, in order)
+            S1 of layer l has arrived at   a_l = sum of s1 from layer f to l   (posted at once, in order)
             layer l has ended at           t_l = max(t_{l-1}, a_l) + c
             S3 of layer l has arrived at   d_l = max(d_{l-1}, t_l) + s3
             TTFT = max(d_last, b) + decode step
 
         where f is the first layer of the pipeline stage of layer l, whose ranks have an S1 of their own, and
-        b the time that the busiest port needs for S1, S2 and S3 of the request together.
+        b the time that the busiest port needs for S1, S2 and S3 of the request together. The latency of the
+        network adds to each a_l and to d_last, and is in c for each round of a collective.
         """
-        placement, model, gpu = self.placement, self.model, self.gpu
-        unit, replicas = self._home
+        cluster, shape, placement = self._cluster, self._shape, self._placement
+        model, gpu, topology = cluster.model, cluster.gpu, cluster.topology
         new_tokens = prompt_tokens - reused_tokens
         alone = ReplicaWork(
             new_tokens=new_tokens,
@@ -105,88 +134,105 @@ class IdleCluster:
             cached_tokens=reused_tokens,
         )
         idle = ReplicaWork(new_tokens=0, score_flops=0)
-        work = [alone, *[idle] * (len(replicas) - 1)]
-        alike = unit_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, options=self.options)
+        alike = unit_steps(
+            [alone, *[idle] * (len(self._replicas) - 1)],
+            unit=self._unit,
+            placement=placement,
+            model=model,
+            gpu=gpu,
+            options=cluster.options,
+        )
         step_s: dict[int, float] = {}
         for each in alike:
-            step_s |= dict.fromkeys(each.layers, layer_s(each.steps, placement, self.topology))
-        stages = range(placement.pp)
-        reuse = [self._reuse_traffic(reused_tokens, stage) for stage in stages]
-        delivery = [self._delivery_traffic(prompt_tokens, stage) for stage in stages]
-        s1_s = [drain_s(traffic, self.topology) for traffic in reuse]
-        s3_s = [drain_s(traffic, self.topology) for traffic in delivery]
+            step_s |= dict.fromkeys(each.layers, layer_s(each.steps, placement, topology))
+        ways = [self._way(layer) for layer in range(model.layers)]
+        reuse = {way: self._reuse_traffic(reused_tokens, way) for way in dict.fromkeys(ways)}
+        delivery = [self._delivery_traffic(prompt_tokens, stage) for stage in range(shape.pp)]
+        s1_s = {way: drain_s(traffic, topology) for way, traffic in reuse.items()}
+        s1_latency_s = max(map(topology.latency_s, reuse.values()))
+        s3_s = [drain_s(traffic, topology) for traffic in delivery]
 
         through_s = arrived_s = 0.0
-        for layer in range(model.layers):
-            stage = stage_of(layer, model.layers, placement.pp)
-            first = layers_of(stage, model.layers, placement.pp)[0]
-            through_s = max(through_s, (layer - first + 1) * s1_s[stage]) + step_s[layer]
-            arrived_s = max(arrived_s, through_s) + s3_s[stage]
+        come: Counter[_Way] = Counter()
+        for layer, way in enumerate(ways):
+            if layer == layers_of(way.home, model.layers, shape.pp)[0]:
+                come.clear()
+            come[way] += 1
+            fetched_s = sum(count * s1_s[each] for each, count in come.items()) + s1_latency_s
+            through_s = max(through_s, fetched_s) + step_s[layer]
+            arrived_s = max(arrived_s, through_s) + s3_s[way.home]
         whole = merged(
-            scaled(
-                merged((reuse[each.stage], step_traffic(each.steps, placement), delivery[each.stage])),
-                len(each.layers),
+            merged(
+                (
+                    *(
+                        scaled(reuse[way], count)
+                        for way, count in Counter(ways[layer] for layer in each.layers).items()
+                    ),
+                    scaled(step_traffic(each.steps, placement), len(each.layers)),
+                    scaled(delivery[each.stage], len(each.layers)),
+                )
             )
             for each in alike
         )
-        busiest_s = drain_s(whole, self.topology)
-        ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens)
+        busiest_s = drain_s(whole, topology)
+        arrived_s += max(map(topology.latency_s, delivery))
+        ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens, placement.decode_tp)
         return round(ttft_s * NS_PER_S)
 
-    def _reuse_traffic(self, reused_tokens: int, stage: int) -> Traffic:
-        """S1 of one layer of a pipeline stage."""
+    def _way(self, layer: int) -> "_Way":
+        """Between which pipeline stages the S1 of a layer goes."""
+        layers = self._cluster.model.layers
+        home = stage_of(layer, layers, self._shape.pp)
+        if self._source is None:
+            return _Way(home, home)
+        return _Way(home, stage_of(layer, layers, self._placement.shapes[self._source[0]].pp))
+
+    def _reuse_traffic(self, reused_tokens: int, way: "_Way") -> Traffic:
+        """S1 of one layer."""
         if self._source is None or not reused_tokens:
             return {}
-        placement, (unit, _) = self.placement, self._home
-        sizes = kv_shards(reused_tokens, placement, self.model)
-        sources = stage_shards(placement, *self._source, stage)
-        home = stage_shards(placement, unit, 0, stage)
-        return merged(
-            {(placement.node_of(src), placement.node_of(dst)): float(size)}
-            for src, dst, size in zip(sources, home, sizes, strict=True)
-        )
+        unit, replica = self._source
+        pieces = fetched(reused_tokens, self._placement.shapes[unit], self._shape, self._cluster.model)
+        sources = stage_shards(self._placement, unit, replica, way.source)
+        home = stage_shards(self._placement, self._unit, 0, way.home)
+        return self._traffic(sources, home, pieces)
 
     def _delivery_traffic(self, prompt_tokens: int, stage: int) -> Traffic:
         """S3 of one layer of a pipeline stage."""
-        placement, (unit, _) = self.placement, self._home
-        sizes = kv_shards(prompt_tokens, placement, self.model)
-        sources = stage_shards(placement, unit, 0, stage)
-        decode = placement.node_of(self._decode)
+        pieces = delivered(prompt_tokens, self._shape, self._placement.decode_tp, self._cluster.model)
+        return self._traffic(stage_shards(self._placement, self._unit, 0, stage), self._decode, pieces)
+
+    def _traffic(self, senders: Sequence[int], receivers: Sequence[int], pieces: Iterable[Piece]) -> Traffic:
+        node_of = self._placement.node_of
         return merged(
-            {(placement.node_of(src), decode): float(size)} for src, size in zip(sources, sizes, strict=True)
+            {(node_of(senders[piece.src]), node_of(receivers[piece.dst])): float(piece.size)}
+            for piece in pieces
         )
 
-    @cached_property
-    def _home(self) -> tuple[str, tuple[tuple[int, ...], ...]]:
-        """The unit on whose first replica the request runs, and the replicas of the unit."""
-        return next(iter(self.placement.replicas.items()))
-
-    @cached_property
-    def _source(self) -> tuple[str, int] | None:
+    def _nearest_source(self) -> tuple[str, int] | None:
         """The unit and number of the replica that reused KV comes from, of another unit if there is one."""
-        placement, (home_unit, replicas) = self.placement, self._home
-        others = [
-            (unit, i) for unit, of in placement.replicas.items() if unit != home_unit for i in range(len(of))
-        ]
-        others = others or [(home_unit, i) for i in range(1, len(replicas))]
+        of_units = self._placement.replicas
+        others = [(unit, i) for unit, of in of_units.items() if unit != self._unit for i in range(len(of))]
+        others = others or [(self._unit, i) for i in range(1, len(self._replicas))]
         if not others:
             return None
-        return others[self._off_server([placement.replicas[unit][i] for unit, i in others])]
-
-    @cached_property
-    def _decode(self) -> int:
-        """The decode worker."""
-        ranks = self.placement.decode
-        return ranks[self._off_server([(rank,) for rank in ranks])]
+        return others[self._off_server([of_units[unit][i] for unit, i in others])]
 
     def _off_server(self, candidates: Sequence[Sequence[int]]) -> int:
         """The index of the candidate with the fewest ranks on servers of the request; the first wins ties."""
-        placement, (_, replicas) = self.placement, self._home
-        near = {placement.server_of(rank) for rank in replicas[0]}
+        server_of = self._placement.server_of
+        near = {server_of(rank) for rank in self._replicas[0]}
         return min(
             range(len(candidates)),
-            key=lambda i: (sum(placement.server_of(rank) in near for rank in candidates[i]), i),
+            key=lambda i: (sum(server_of(rank) in near for rank in candidates[i]), i),
         )
+
+
+class _Way(NamedTuple):
+    """The pipeline stages between which the S1 of a layer goes: here, and in the unit of its source."""
+
+    home: int
+    source: int
 
 
 def with_slos(

@@ -8,6 +8,7 @@ from functools import cached_property
 import msgspec
 
 from testbed.job import Job, Request
+from testbed.placement import by_unit, kinds_of_units
 from testbed.record import CacheRow
 from testbed.serving.batching.forming import take_batch, token_ns
 from testbed.serving.batching.preemption import rest_ns, urgent
@@ -76,10 +77,11 @@ class ServingSystem:
     """
 
     def __init__(self, job: Job) -> None:
-        if job.serving.preempt_layers is not None and job.placement.pp > 1:
+        if job.serving.preempt_layers is not None and job.placement.most_stages > 1:
             raise ValueError("a unit with several pipeline stages cannot be preempted")
         self._job = job
-        self._rule = make_rule(job)
+        self._kinds = kinds_of_units(job.placement, job.topology)
+        self._rules = by_unit(self._kinds, lambda unit: make_rule(job, unit))
         self._router = make_router(job.serving, seed=job.seed)
         self._decode_choice = make_decode_choice(job.serving)
         self._units = {name: _Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
@@ -91,16 +93,17 @@ class ServingSystem:
         self._requests: dict[int, Request] = {}
         self._phase: dict[int, Phase] = {}
         self._count = dict.fromkeys(Phase, 0)
-        self._decode_rank: dict[int, int] = {}
-        self._decode_tokens = dict.fromkeys(job.placement.decode, 0)
+        self._decode_ranks: dict[int, tuple[int, ...]] = {}
+        self._decode_tokens = dict.fromkeys(job.placement.decode_workers, 0)
         self._begun = BegunPrompts()
         self._early: dict[int, tuple[Assigned, FetchPlan]] = {}
         self._port_bytes = PortBytes(job.topology)
         self._cache_use = {name: CacheRow(unit=name) for name in job.placement.replicas}
 
     @cached_property
-    def _token_ns(self) -> float:
-        return token_ns(self._job)
+    def _token_ns(self) -> dict[str, float]:
+        """The token time of each unit; that of the first of its kind, wherever its ranks are."""
+        return by_unit(self._kinds, lambda unit: token_ns(self._job, unit))
 
     def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
         """A request arrives. Raises `ValueError` if its id is taken or its prompt is empty."""
@@ -153,8 +156,8 @@ class ServingSystem:
             state = "unknown" if phase is None else phase.value
             raise ValueError(f"first token of request {request_id}, which is {state}")
         self._enter(Phase.DONE, request_id)
-        rank = self._decode_rank.pop(request_id)
-        self._decode_tokens[rank] -= self._requests[request_id].prompt_tokens
+        worker = self._decode_ranks.pop(request_id)
+        self._decode_tokens[worker] -= self._requests[request_id].prompt_tokens
         self._port_bytes.take_off(("S3", request_id))
 
     def counts(self) -> dict[Phase, int]:
@@ -191,11 +194,11 @@ class ServingSystem:
         unit = self._units[name]
         cached = len(self._indexes[name].lookup(reusable_blocks(request)))
         queued = unit.queued_tokens()
-        queue_ns = queued * self._token_ns
+        queue_ns = queued * self._token_ns[name]
         compute = transfer = 0.0
         if self._router.costs:
             item = self._alone(name, request)
-            compute = compute_ns(self._job, item, self._token_ns)
+            compute = compute_ns(self._job, item, name, self._token_ns[name])
             transfer = transfer_ns(self._job, item, name, self._port_bytes, compute, queue_ns)
         return UnitView(
             queued_tokens=queued,
@@ -226,7 +229,7 @@ class ServingSystem:
             batch=f"{name}.f{request.id}",
             unit=name,
             assigned=[item],
-            decode_ranks={request.id: placement.decode[0]},
+            decode_ranks={request.id: placement.decode_workers[0]},
             topology=self._job.topology,
             placement=placement,
             model=self._job.model,
@@ -256,9 +259,9 @@ class ServingSystem:
         """Form batches while the unit has room for one and requests wait."""
         unit = self._units[name]
         formed: list[BatchPlan] = []
-        while unit.queue and unit.paused is None and len(unit.running) < self._job.placement.pp:
+        while unit.queue and unit.paused is None and len(unit.running) < self._job.placement.shapes[name].pp:
             waiting = [Waiting(request, unit.expected_tokens[request.id]) for request in unit.queue]
-            candidates = self._rule.candidates(now_ns, waiting)
+            candidates = self._rules[name].candidates(now_ns, waiting)
             formed.append(self._form(now_ns, name, candidates, self._job.serving.preempt_layers))
         return formed
 
@@ -272,7 +275,7 @@ class ServingSystem:
             now_ns=now_ns,
             rest_ns=rest_ns(plan, layer, self._job.placement, self._job.topology) if unit.queue else 0.0,
             due_ns=min(item.deadline_ns for item in plan.requests),
-            unit_ns=lambda request: unit.expected_tokens[request.id] * self._token_ns,
+            unit_ns=lambda request: unit.expected_tokens[request.id] * self._token_ns[name],
         )
         if first:
             return [self._form(now_ns, name, first, None)]
@@ -311,7 +314,7 @@ class ServingSystem:
             batch=f"{name}.b{unit.batches}",
             unit=name,
             assigned=assigned,
-            decode_ranks={item.request.id: self._decode_rank[item.request.id] for item in assigned},
+            decode_ranks={item.request.id: self._decode_ranks[item.request.id] for item in assigned},
             topology=self._job.topology,
             placement=placement,
             model=self._job.model,
@@ -340,23 +343,23 @@ class ServingSystem:
             self._port_bytes.add(("S1", item.request.id), fetch_traffic(self._job, item, name))
 
     def _choose_decode(self, name: str, item: Assigned) -> None:
-        request, ranks = item.request, self._job.placement.decode
+        request, workers = item.request, self._job.placement.decode_workers
         views = [
-            WorkerView(tokens=self._decode_tokens[rank], ports_s=self._ports_s(name, item, rank))
-            for rank in ranks
+            WorkerView(tokens=self._decode_tokens[worker], ports_s=self._ports_s(name, item, worker))
+            for worker in workers
         ]
-        rank = ranks[self._decode_choice.choose(views)]
-        self._decode_rank[request.id] = rank
-        self._decode_tokens[rank] += request.prompt_tokens
+        worker = workers[self._decode_choice.choose(views)]
+        self._decode_ranks[request.id] = worker
+        self._decode_tokens[worker] += request.prompt_tokens
         if self._router.costs or self._decode_choice.ports:
-            traffic = delivery_traffic(self._job, request.prompt_tokens, name, item.replica, rank)
+            traffic = delivery_traffic(self._job, request.prompt_tokens, name, item.replica, worker)
             self._port_bytes.add(("S3", request.id), traffic)
 
-    def _ports_s(self, name: str, item: Assigned, rank: int) -> tuple[float, ...]:
+    def _ports_s(self, name: str, item: Assigned, worker: tuple[int, ...]) -> tuple[float, ...]:
         if not self._decode_choice.ports:
             return ()
         prompt = item.request.prompt_tokens
-        return self._port_bytes.seconds(delivery_traffic(self._job, prompt, name, item.replica, rank))
+        return self._port_bytes.seconds(delivery_traffic(self._job, prompt, name, item.replica, worker))
 
     def _finish(self, name: str, plan: BatchPlan) -> None:
         unit = self._units[name]

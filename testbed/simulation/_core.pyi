@@ -160,7 +160,7 @@ class Core:
     def add_group(self, name: str, ranks: Sequence[int]) -> None:
         """A process group with these ranks."""
 
-    def add_route(self, path: Sequence[int], ports: Sequence[int]) -> int:
+    def add_route(self, path: Sequence[int], ports: Sequence[int], latency_ns: int) -> int:
         """A path over these links, on these ports of the network. Returns its number."""
 
     def at(self, time_ns: int, call: Callable[[], object]) -> None:

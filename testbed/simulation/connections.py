@@ -126,7 +126,10 @@ class Connections:
         if route is None:
             assert self._core is not None
             links = [self._links[port] for port in path]
-            route = self._routes[apart, path] = self._core.add_route(links, [apart + link for link in links])
+            route = self._core.add_route(
+                links, [apart + link for link in links], self._topology.latency_of(path)
+            )
+            self._routes[apart, path] = route
         return route
 
 

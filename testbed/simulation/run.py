@@ -105,7 +105,7 @@ class SimulatedRun:
             duration_ns=core.now_ns,
             wall_s=wall_s,
             exact_order=job.simulation.exact,
-            batches_at_once=job.placement.pp,
+            batches_at_once=job.placement.most_stages,
             caches=self._conductor.caches(),
         )
 

@@ -5,14 +5,22 @@ ports of switches and, if a topology has them, the links inside servers.
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
 
 from controller.flow import PortId
-from testbed.topology.routes import EqualCostPaths, Neighbours, PortPath, RoutesTo, switch_neighbours
+from controller.units import NS_PER_S
+from testbed.topology.routes import (
+    EqualCostPaths,
+    Neighbours,
+    PathsByNic,
+    PortPath,
+    RoutesTo,
+    switch_neighbours,
+)
 from testbed.topology.server import ServerShape
 
 
@@ -21,14 +29,16 @@ class TopologyKind(enum.StrEnum):
     LEAF_SPINE = "leaf-spine"
     FAT_TREE = "fat-tree"
     RAIL_OPTIMISED = "rail-optimised"
+    FILE = "file"
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """A directed link of `bps` model bits per second."""
+    """A directed link of `bps` model bits per second, which bytes take `latency_ns` to cross."""
 
     src: str
     dst: str
     bps: int
+    latency_ns: int = 0
 
     @property
     def id(self) -> PortId:
@@ -36,7 +46,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Attachment(NamedTuple):
-    """How an endpoint is attached: its server, NIC and switch, and the ports up to that switch and down.
+    """How an endpoint is attached by one NIC: its server, NIC and switch, and the ports up to it and down.
 
     `over` and `back` are the ports to the server's NVSwitch and from it, none without an NVSwitch.
     """
@@ -67,7 +77,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     Links come in pairs, one each way, and every NIC is wired to one switch. With `pxn`, traffic to a NIC
     with another number than the sender's own first crosses the sender's NVSwitch, to the GPU whose NIC has
-    that number (NCCL calls this PXN). That needs a NIC per GPU and an NVSwitch.
+    that number (NCCL calls this PXN). That needs NICs for each GPU and an NVSwitch.
+
+    A GPU with several NICs uses all of them: its i-th one for traffic to the i-th one of the other GPU.
     """
 
     kind: TopologyKind
@@ -94,6 +106,37 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise ValueError(f"{server} has no GPU {gpu}, only {gpus}")
         return self.shape.endpoint(server, gpu)
 
+    def latency_of(self, path: PortPath) -> int:
+        """The model ns from when a byte leaves on `path` to when it arrives."""
+        return sum(self.link(port).latency_ns for port in path) if self._has_latency else 0
+
+    def latency_s(self, pairs: Iterable[tuple[str, str]]) -> float:
+        """The longest latency, in model seconds, between any of `pairs` of endpoints."""
+        if not self._has_latency:
+            return 0.0
+        return max((self.latency_of(self.paths(src, dst)[0]) for src, dst in pairs), default=0) / NS_PER_S
+
+    def with_latency(self, latency_ns: int) -> "Topology":
+        """The same topology with this latency on each link to or between switches, none inside servers."""
+        switches = frozenset(self.switches)
+        return msgspec.structs.replace(
+            self,
+            links=tuple(
+                msgspec.structs.replace(link, latency_ns=latency_ns)
+                if link.src in switches or link.dst in switches
+                else link
+                for link in self.links
+            ),
+        )
+
+    def joined(self, switch: str) -> frozenset[str]:
+        """The switches that `switch` has a path to over switches, itself included."""
+        return frozenset(self._routes_to(switch).reached)
+
+    def nic_bps(self, endpoint: str) -> tuple[int, ...]:
+        """The rates of the NICs of an endpoint, in model bits/s out of the server."""
+        return tuple(self.link(a.up[-1]).bps for a in self._attached(endpoint))
+
     def paths(self, src: str, dst: str) -> Sequence[PortPath]:
         """Return all equal-cost shortest paths between two endpoints, each as its ports, in a fixed order.
 
@@ -101,27 +144,32 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         node to itself: such traffic waits for nothing. Raises `ValueError` if there is no path or an
         endpoint is unknown.
         """
-        a, b = self._attached(src), self._attached(dst)
-        if a.server == b.server:
-            return (_inside(a, b),)
-        up, switch = self._leaving(a, b.nic)
-        return EqualCostPaths(up, switch, self._routes_to(b.switch), b.down)
+        senders, receivers = self._attached(src), self._attached(dst)
+        if senders[0].server == receivers[0].server:
+            return (_inside(senders[0], receivers[0]),)
+        by_nic = []
+        for a, b in zip(senders, receivers, strict=True):
+            up, switch = self._leaving(a, b.nic)
+            by_nic.append(EqualCostPaths(up, switch, self._routes_to(b.switch), b.down))
+        return by_nic[0] if len(by_nic) == 1 else PathsByNic(by_nic)
 
     def loads(self, traffic: Mapping[tuple[str, str], float]) -> dict[PortId, float]:
         """Return the bytes on every port that `traffic` crosses: bytes by (source, destination) endpoint.
 
-        The paths of a pair take equal shares of its bytes. Raises `ValueError` as `paths` does.
+        The NICs and the paths of a pair take equal shares of its bytes. Raises `ValueError` as `paths` does.
         """
         load: dict[PortId, float] = {}
         entering = _Entering()
+        nics = self.shape.nics_of_a_gpu
         for (src, dst), size_bytes in traffic.items():
-            a, b = self._attached(src), self._attached(dst)
-            if a.server == b.server:
-                _add(load, _inside(a, b), size_bytes)
-            else:
+            senders, receivers = self._attached(src), self._attached(dst)
+            if senders[0].server == receivers[0].server:
+                _add(load, _inside(senders[0], receivers[0]), size_bytes)
+                continue
+            for a, b in zip(senders, receivers, strict=True):
                 up, switch = self._leaving(a, b.nic)
-                _add(load, up + b.down, size_bytes)
-                entering.add(switch, b.switch, size_bytes)
+                _add(load, up + b.down, size_bytes / nics)
+                entering.add(switch, b.switch, size_bytes / nics)
         self._spread(entering, load)
         return load
 
@@ -134,31 +182,31 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         `loads` for all pairs, but no pair is visited: the way depends on the receiver's switch, with `pxn`
         also on its NIC, and not on the endpoint behind it. Raises `ValueError` as `paths` does.
         """
-        each = size_bytes / (sum(senders.values()) * sum(receivers.values()))
+        whole = size_bytes / (sum(senders.values()) * sum(receivers.values()))
+        each = whole / self.shape.nics_of_a_gpu
         load: dict[PortId, float] = {}
         entering = _Entering()
         sent: dict[str, int] = {}
-        behind: dict[tuple[str, int], int] = {}
+        behind: dict[tuple[int, str, int], int] = {}
         at_home: dict[str, dict[str, int]] = {}
         for src, ranks in senders.items():
-            server = self._attached(src).server
+            server = self._attached(src)[0].server
             sent[server] = sent.get(server, 0) + ranks
         for dst, ranks in receivers.items():
-            b = self._attached(dst)
-            at_home.setdefault(b.server, {})[dst] = ranks
-            behind[b.switch, b.nic] = behind.get((b.switch, b.nic), 0) + ranks
-            _add(load, b.down, each * ranks * (sum(senders.values()) - sent.get(b.server, 0)))
+            for i, b in enumerate(self._attached(dst)):
+                at_home.setdefault(b.server, {})[dst] = ranks
+                behind[i, b.switch, b.nic] = behind.get((i, b.switch, b.nic), 0) + ranks
+                _add(load, b.down, each * ranks * (sum(senders.values()) - sent.get(b.server, 0)))
         for src, ranks in senders.items():
-            a = self._attached(src)
-            here = at_home.get(a.server, {})
+            ways = self._attached(src)
             away = dict(behind)
-            for dst, neighbours in here.items():
-                b = self._attached(dst)
-                away[b.switch, b.nic] -= neighbours
-                _add(load, _inside(a, b), each * ranks * neighbours)
-            for (leaves, nic), others in away.items():
+            for dst, neighbours in at_home.get(ways[0].server, {}).items():
+                for i, b in enumerate(self._attached(dst)):
+                    away[i, b.switch, b.nic] -= neighbours
+                _add(load, _inside(ways[0], self._attached(dst)[0]), whole * ranks * neighbours)
+            for (i, leaves, nic), others in away.items():
                 if others:
-                    up, enters = self._leaving(a, nic)
+                    up, enters = self._leaving(ways[i], nic)
                     _add(load, up, each * ranks * others)
                     entering.add(enters, leaves, each * ranks * others)
         self._spread(entering, load)
@@ -170,10 +218,12 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The ports from `a` to the first switch towards NIC `nic` of another server, and that switch."""
         if not self.pxn or a.nic == nic:
             return a.up, a.switch
-        b = self._attached(self.shape.endpoint(a.server, nic))
+        gpu = self.shape.gpu_of(nic)
+        b = self._attached(self.shape.endpoint(a.server, gpu))[self.shape.nics_of(gpu).index(nic)]
         return _inside(a, b) + b.up, b.switch
 
-    def _attached(self, endpoint: str) -> _Attachment:
+    def _attached(self, endpoint: str) -> tuple[_Attachment, ...]:
+        """How an endpoint is attached, by each of its NICs."""
         try:
             return self._attachments[endpoint]
         except KeyError:
@@ -190,6 +240,10 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return routes
 
     # --- worked out once ------------------------------------------------------------------------
+
+    @cached_property
+    def _has_latency(self) -> bool:
+        return any(link.latency_ns for link in self.links)
 
     @cached_property
     def _links_by_id(self) -> dict[PortId, Link]:
@@ -217,31 +271,38 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return {}
 
     @cached_property
-    def _attachments(self) -> dict[str, _Attachment]:
+    def _attachments(self) -> dict[str, tuple[_Attachment, ...]]:
         """Attachments by endpoint. GPUs without links of their own share the endpoint of their NIC."""
         switches = frozenset(self.switches)
-        attachments: dict[str, _Attachment] = {}
+        attachments: dict[str, tuple[_Attachment, ...]] = {}
         for server in self.servers:
             for gpu in range(self.shape.separate_gpus):
-                endpoint, number = self.shape.endpoint(server, gpu), self.shape.nic_of(gpu)
-                nic = self.shape.nic(server, number)
-                (switch,) = (node for node in self._adjacent[nic] if node in switches)
-                up: PortPath = (self._ports[nic, switch],)
-                down: PortPath = (self._ports[switch, nic],)
-                if self.shape.pcie_bps is not None:
-                    up, down = (self._ports[endpoint, nic], *up), (*down, self._ports[nic, endpoint])
-                over: PortPath = ()
-                back: PortPath = ()
-                if self.shape.nvlink_bps is not None:
-                    nvswitch = self.shape.nvswitch(server)
-                    over, back = (self._ports[endpoint, nvswitch],), (self._ports[nvswitch, endpoint],)
-                attachments[endpoint] = _Attachment(server, number, switch, up, down, over, back)
+                endpoint = self.shape.endpoint(server, gpu)
+                attachments[endpoint] = tuple(
+                    self._attachment(server, gpu, number, switches) for number in self.shape.nics_of(gpu)
+                )
         return attachments
+
+    def _attachment(self, server: str, gpu: int, number: int, switches: frozenset[str]) -> _Attachment:
+        """How GPU `gpu` of `server` is attached by NIC `number`."""
+        endpoint, nic = self.shape.endpoint(server, gpu), self.shape.nic(server, number)
+        (switch,) = (node for node in self._adjacent[nic] if node in switches)
+        up: PortPath = (self._ports[nic, switch],)
+        down: PortPath = (self._ports[switch, nic],)
+        if self.shape.pcie_bps is not None:
+            pcie = self.shape.pcie_end(server, gpu)
+            up, down = (self._ports[endpoint, pcie], *up), (*down, self._ports[pcie, endpoint])
+        over: PortPath = ()
+        back: PortPath = ()
+        if self.shape.nvlink_bps is not None:
+            nvswitch = self.shape.nvswitch(server)
+            over, back = (self._ports[endpoint, nvswitch],), (self._ports[nvswitch, endpoint],)
+        return _Attachment(server, number, switch, up, down, over, back)
 
 
 def _inside(a: _Attachment, b: _Attachment) -> PortPath:
     """The ports between two endpoints of a server; none from an endpoint to itself."""
-    return () if a is b else a.over + b.back
+    return () if a.over == b.over else a.over + b.back
 
 
 def _add(load: dict[PortId, float], ports: PortPath, size_bytes: float) -> None:

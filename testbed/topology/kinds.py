@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 
 from testbed.topology.graph import Link, Topology, TopologyKind
-from testbed.topology.server import ServerShape
+from testbed.topology.server import NicRates, ServerShape, nic_rates
 
 PLAIN = ServerShape()
 
 
-def star(*, servers: int, nic_bps: int, shape: ServerShape = PLAIN) -> Topology:
+def star(*, servers: int, nic_bps: int | NicRates, shape: ServerShape = PLAIN) -> Topology:
     """Build a star: all servers on one switch, `s1`."""
+    rates = nic_rates(nic_bps, shape.nics)
     names = _servers(servers)
     links: list[Link] = []
     for name in names:
-        links += _server(name, shape, nic_bps, ["s1"] * shape.nics)
+        links += _server(name, shape, rates, ["s1"] * shape.nics)
     return Topology(kind=TopologyKind.STAR, servers=names, switches=("s1",), links=tuple(links), shape=shape)
 
 
@@ -22,22 +23,24 @@ def leaf_spine(
     leaves: int,
     spines: int,
     hosts_per_leaf: int,
-    nic_bps: int,
+    nic_bps: int | NicRates,
     oversubscription: float,
     shape: ServerShape = PLAIN,
 ) -> Topology:
     """Build two tiers: `hosts_per_leaf` servers below each leaf, and every leaf wired to every spine.
 
     `oversubscription` is the ratio of what the servers below a leaf can send to what its uplinks can carry:
-    each of its `spines` uplinks runs at `hosts_per_leaf * nics * nic_bps / (spines * oversubscription)`.
+    each of its `spines` uplinks runs at `hosts_per_leaf * total / (spines * oversubscription)`, where `total`
+    is the rate of all NICs of a usual server.
     """
-    uplink = round(hosts_per_leaf * shape.nics * nic_bps / (spines * oversubscription))
+    rates = nic_rates(nic_bps, shape.nics)
+    uplink = round(hosts_per_leaf * rates.total / (spines * oversubscription))
     names = _servers(leaves * hosts_per_leaf)
     leaf_names = _numbered("leaf", leaves)
     spine_names = _numbered("spine", spines)
     links: list[Link] = []
     for i, name in enumerate(names):
-        links += _server(name, shape, nic_bps, [leaf_names[i // hosts_per_leaf]] * shape.nics)
+        links += _server(name, shape, rates, [leaf_names[i // hosts_per_leaf]] * shape.nics)
     links += _all_to_all(leaf_names, spine_names, uplink)
     return Topology(
         kind=TopologyKind.LEAF_SPINE,
@@ -49,7 +52,12 @@ def leaf_spine(
 
 
 def fat_tree(
-    *, k: int, servers: int, nic_bps: int, oversubscription: float = 1.0, shape: ServerShape = PLAIN
+    *,
+    k: int,
+    servers: int,
+    nic_bps: int | NicRates,
+    oversubscription: float = 1.0,
+    shape: ServerShape = PLAIN,
 ) -> Topology:
     """Build three tiers of switches with `k` ports (Al-Fares et al., SIGCOMM 2008).
 
@@ -57,8 +65,8 @@ def fat_tree(
     switches of the pod. Aggregation switch j of every pod is wired to the same k/2 of the (k/2)^2 core
     switches. Servers fill the pods in order, and pods without servers are left out.
 
-    A NIC's link runs at `nic_bps`, a link between aggregation and core at `nics * nic_bps`, and a link
-    between edge and aggregation at `nics * nic_bps / oversubscription`.
+    A link between aggregation and core runs at the rate of all NICs of a usual server, and a link between
+    edge and aggregation at that rate / `oversubscription`.
 
     Raises `ValueError` if `k` is odd or below 2, and for more than k^3 / 4 servers.
     """
@@ -71,10 +79,11 @@ def fat_tree(
     names = _servers(servers)
     edges, aggregations = _numbered("edge", pods * half), _numbered("agg", pods * half)
     cores = _numbered("core", half**2)
-    full = shape.nics * nic_bps
+    rates = nic_rates(nic_bps, shape.nics)
+    full = rates.total
     links: list[Link] = []
     for i, name in enumerate(names):
-        links += _server(name, shape, nic_bps, [edges[i // half]] * shape.nics)
+        links += _server(name, shape, rates, [edges[i // half]] * shape.nics)
     for pod in range(pods):
         inside = slice(pod * half, (pod + 1) * half)
         links += _all_to_all(edges[inside], aggregations[inside], round(full / oversubscription))
@@ -100,7 +109,7 @@ def rail_optimised(
     servers: int,
     servers_per_group: int,
     spines: int,
-    nic_bps: int,
+    nic_bps: int | NicRates,
     oversubscription: float,
     shape: ServerShape,
 ) -> Topology:
@@ -108,23 +117,28 @@ def rail_optimised(
 
     NIC i of every server of a group is on rail i of the group. Group 1 has the first `servers_per_group`
     servers, and its rails are `g1.rail0`, `g1.rail1` and so on. Each of a rail's `spines` uplinks runs at
-    `servers_per_group * nic_bps / (spines * oversubscription)`. Traffic changes rails inside the sending
+    `servers_per_group * rate / (spines * oversubscription)`, where `rate` is that of a usual server's NIC on
+    the rail. Traffic changes rails inside the sending
     server if that has an NVSwitch (`Topology.pxn`), otherwise over the spines.
 
-    Raises `ValueError` unless every GPU has a NIC of its own.
+    Raises `ValueError` unless every GPU has NICs of its own.
     """
-    if shape.nics != shape.gpus:
-        raise ValueError(f"rail-optimised servers have a NIC per GPU, not {shape.nics} for {shape.gpus}")
-    uplink = round(servers_per_group * nic_bps / (spines * oversubscription))
+    if shape.gpus is None or shape.nics % shape.gpus:
+        raise ValueError(f"rail-optimised servers have NICs for each GPU, not {shape.nics} for {shape.gpus}")
+    rates = nic_rates(nic_bps, shape.nics)
     names = _servers(servers)
     groups = -(-servers // servers_per_group)
     rails = [tuple(f"g{group + 1}.rail{number}" for number in range(shape.nics)) for group in range(groups)]
     spine_names = _numbered("spine", spines)
     links: list[Link] = []
     for i, name in enumerate(names):
-        links += _server(name, shape, nic_bps, rails[i // servers_per_group])
+        links += _server(name, shape, rates, rails[i // servers_per_group])
     rail_names = tuple(rail for group in rails for rail in group)
-    links += _all_to_all(rail_names, spine_names, uplink)
+    for group in rails:
+        for rail, bps in zip(group, rates.usual, strict=True):
+            links += _all_to_all(
+                [rail], spine_names, round(servers_per_group * bps / (spines * oversubscription))
+            )
     return Topology(
         kind=TopologyKind.RAIL_OPTIMISED,
         servers=names,
@@ -143,17 +157,23 @@ def _numbered(name: str, count: int) -> tuple[str, ...]:
     return tuple(f"{name}{i + 1}" for i in range(count))
 
 
-def _server(server: str, shape: ServerShape, nic_bps: int, switches: Sequence[str]) -> list[Link]:
-    """The links of a server: from NIC i to `switches[i]`, and those inside."""
+def _server(server: str, shape: ServerShape, rates: NicRates, switches: Sequence[str]) -> list[Link]:
+    """The links of a server: from NIC i to `switches[i]`, and those between its parts."""
     links: list[Link] = []
     for number, switch in enumerate(switches):
-        links += _duplex(shape.nic(server, number), switch, nic_bps)
+        links += _duplex(shape.nic(server, number), switch, rates.of(server, number))
+    return links + inside_links(server, shape)
+
+
+def inside_links(server: str, shape: ServerShape) -> list[Link]:
+    """The links between the parts of a server."""
+    links: list[Link] = []
     for gpu in range(shape.separate_gpus):
         node = shape.endpoint(server, gpu)
         if shape.nvlink_bps is not None:
             links += _duplex(node, shape.nvswitch(server), shape.nvlink_bps)
         if shape.pcie_bps is not None:
-            links += _duplex(node, shape.nic(server, shape.nic_of(gpu)), shape.pcie_bps)
+            links += _duplex(node, shape.pcie_end(server, gpu), shape.pcie_bps)
     return links
 
 

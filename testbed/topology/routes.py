@@ -47,6 +47,11 @@ class RoutesTo:
         self._distance = _distances(target, neighbours)
         self._hops: dict[str, _Hops] = {}
 
+    @property
+    def reached(self) -> Iterable[str]:
+        """The switches that lead to the target."""
+        return self._distance.keys()
+
     def count(self, switch: str) -> int:
         """Return how many shortest paths lead from `switch`; from the target itself 1, the empty one.
 
@@ -143,6 +148,31 @@ class EqualCostPaths(Sequence[PortPath]):
             return tuple(self[i] for i in range(self._count)[index])
         number = range(self._count)[index]
         return self._up + self._routes.path(self._switch, number) + self._down
+
+
+class PathsByNic(Sequence[PortPath]):
+    """The equal-cost paths between two GPUs by each of their NICs, one NIC after the other."""
+
+    __slots__ = ("_by_nic", "_ends")
+
+    def __init__(self, by_nic: Sequence[EqualCostPaths]) -> None:
+        self._by_nic = by_nic
+        self._ends = tuple(accumulate(map(len, by_nic)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> PortPath: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[PortPath, ...]: ...
+    def __getitem__(self, index: int | slice) -> PortPath | tuple[PortPath, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(len(self))[index])
+        number = range(len(self))[index]
+        nic = bisect_right(self._ends, number)
+        paths = self._by_nic[nic]
+        return paths[number - self._ends[nic] + len(paths)]
 
 
 def _distances(target: str, neighbours: Neighbours) -> dict[str, int]:

@@ -17,6 +17,9 @@ JOBS = {
     "two ranks per server": world.serving_job(
         star(servers=3, nic_bps=NIC_BPS), policy="fair", ranks_per_server=2
     ),
+    "decode worker of two ranks": world.serving_job(
+        star(servers=6, nic_bps=NIC_BPS), policy="fair", model=world.DENSE, decode_tp=2
+    ),
     "dense": world.serving_job(star(servers=5, nic_bps=NIC_BPS), policy="stage", model=world.DENSE),
 }
 

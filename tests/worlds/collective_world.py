@@ -10,7 +10,7 @@ from serving_world import job, prompt
 
 from controller.flow import PortId, Stage, Transfer
 from testbed.fabrics import FABRICS
-from testbed.job import Overheads, Placement, RankSpec, Role, SimulationOptions
+from testbed.job import Overheads, Placement, RankSpec, Role, SimulationOptions, UnitShape
 from testbed.record import RunRecord
 from testbed.topology import Topology, star
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan, Step
@@ -59,6 +59,7 @@ def world(
         replicas={"p0": (ranks,)},
         groups={"g": ranks},
         decode=(members,),
+        shapes={"p0": UnitShape()},
     )
     return msgspec.structs.replace(topology, links=links), placement
 
@@ -71,9 +72,11 @@ def played(
     servers: int | None = None,
     policy: str = "fair",
     overheads: Overheads | None = None,
+    latency_ns: int = 0,
 ) -> RunRecord:
     """Run a layer with these steps and a byte of S3 after them; return the record."""
     topology, placement = world(members, bps=bps, servers=servers)
+    topology = topology.with_latency(latency_ns)
     delivery = Transfer(
         id="kv", stage=Stage.P2D, src=0, dst=members, size_bytes=1, batch="b", request=0, layer=0
     )
@@ -85,11 +88,11 @@ def played(
             RequestPlan(
                 request=0,
                 replica=placement.units["p0"],
-                decode_rank=members,
+                decode_ranks=(members,),
                 new_tokens=1,
                 local_tokens=0,
                 remote_tokens=0,
-                p2d_flows=1,
+                p2d_flows=(1,),
                 decode_step_s=0.0,
                 deadline_ns=10**12,
             ),

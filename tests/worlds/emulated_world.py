@@ -126,6 +126,7 @@ def serving_job(
     model: ModelShape = MOE,
     ranks_per_server: int | None = None,
     slo_s: float = 1.0,
+    decode_tp: int = 1,
 ) -> Job:
     """Two prefill units of two ranks and a decode worker; three waves of requests.
 
@@ -136,7 +137,8 @@ def serving_job(
         topology,
         prefill_units=2,
         ranks_per_unit=2,
-        decode_ranks=1,
+        decode_ranks=decode_tp,
+        decode_tp=decode_tp,
         ranks_per_server=ranks_per_server,
         tp=None,
         ep=None,

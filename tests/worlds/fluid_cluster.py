@@ -131,7 +131,7 @@ class FluidCluster:
             self._obey(self._scheduler.batch_started(self._time, batch))
             self._pace[plan.id] = dict.fromkeys(plan.ranks, -1)
             for request in plan.requests:
-                self._missing[request.request] = request.p2d_flows
+                self._missing[request.request] = sum(request.p2d_flows)
             for layer in plan.layers:
                 for transfer in layer.wait:
                     self._send(transfer, lambda transfer=transfer: self._arrives(transfer.id))

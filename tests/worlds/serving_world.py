@@ -50,6 +50,7 @@ def placed(
     nic_bps: int = 800,
     sp: int = 1,
     pp: int = 1,
+    decode_tp: int = 1,
     sequence: CollectiveKind = CollectiveKind.RING_ATTENTION,
 ) -> tuple[Topology, Placement]:
     topology = star(servers=servers, nic_bps=nic_bps)
@@ -65,6 +66,7 @@ def placed(
         model=model,
         sp=sp,
         pp=pp,
+        decode_tp=decode_tp,
         sequence=sequence,
     )
     return topology, placement

@@ -54,14 +54,13 @@ def standing(
     return Standing(in_time, given_up, lost)
 
 
-def token_ns(job: Job) -> float:
-    """Model ns that a unit takes per new token at least: in a full, evenly spread batch on idle links.
+def token_ns(job: Job, unit: str) -> float:
+    """Model ns that `unit` takes per new token at least: in a full, evenly spread batch on idle links.
 
     This is the compute and the collectives of all layers. In a pipeline it is those of the slowest stage,
-    because the others work on other batches. Attention scores depend on the prompt and are left out. All
-    units count as the first one.
+    because the others work on other batches. Attention scores depend on the prompt and are left out.
     """
-    unit, replicas = next(iter(job.placement.replicas.items()))
+    replicas = job.placement.replicas[unit]
     share = max(1, job.serving.max_batch_tokens // len(replicas))
     work = [ReplicaWork(new_tokens=share, score_flops=0)] * len(replicas)
     alike = unit_steps(

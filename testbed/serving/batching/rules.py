@@ -117,28 +117,28 @@ class LengthAware:
 
 
 class Batching(NamedTuple):
-    """A way to form batches: a description in one line, and its rule for a job."""
+    """A way to form batches: a description in one line, and its rule for a unit of a job."""
 
     description: str
-    rule: Callable[[Job], Rule]
+    rule: Callable[[Job, str], Rule]
 
 
 BATCHING: dict[str, Batching] = {
-    "fcfs": Batching("in order of arrival", lambda _: FirstCome()),
-    "deadline": Batching("the earliest deadline first", lambda _: EarliestDeadline()),
+    "fcfs": Batching("in order of arrival", lambda job, unit: FirstCome()),
+    "deadline": Batching("the earliest deadline first", lambda job, unit: EarliestDeadline()),
     "red": Batching(
         "by deadline, requests that would be too late apart and last, and no batch that ends after its RED",
-        lambda job: Red(token_ns(job), job.control or RequestControl(), apart=True),
+        lambda job, unit: Red(token_ns(job, unit), job.control or RequestControl(), apart=True),
     ),
     "length-aware": Batching(
         "short prompts first, with aging, and prompts of similar length together",
-        lambda job: LengthAware(token_ns(job), SHORT * job.serving.max_batch_tokens),
+        lambda job, unit: LengthAware(token_ns(job, unit), SHORT * job.serving.max_batch_tokens),
     ),
 }
 
 
-def make_rule(job: Job) -> Rule:
-    """The rule that `job.serving.batching` names.
+def make_rule(job: Job, unit: str) -> Rule:
+    """The rule that `job.serving.batching` names, for `unit`.
 
     Without a name, it is the rule that the policy's request control asks for; without that too, order of
     arrival. Raises `ValueError` for an unknown name; the message lists the known ones.
@@ -147,9 +147,9 @@ def make_rule(job: Job) -> Rule:
     if name is not None:
         if name not in BATCHING:
             raise ValueError(f"unknown batching {name!r} (known: {', '.join(BATCHING)})")
-        return BATCHING[name].rule(job)
+        return BATCHING[name].rule(job, unit)
     if control is None or control.order is QueueOrder.FCFS:
         return FirstCome()
     if not control.prune:
         return EarliestDeadline()
-    return Red(token_ns(job), control, apart=False)
+    return Red(token_ns(job, unit), control, apart=False)

@@ -2,7 +2,7 @@
 
 from testbed.job import Job
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import kv_bytes_per_token
+from testbed.models.sizes import kv_bytes_per_token, kv_copies
 from testbed.record import CacheRow
 from testbed.serving.cache.assignment import Assigned, reusable_blocks
 
@@ -24,11 +24,9 @@ def cache_capacity_blocks(job: Job) -> int | None:
 def replica_bytes_per_token(model: ModelShape, tp: int) -> float:
     """KV bytes per token that a replica of `tp` tensor-parallel ranks keeps, on all its ranks together.
 
-    This is more than the token's KV if ranks keep copies: of a KV head, if there are more ranks than KV
-    heads, and of a latent, which every rank needs whole.
+    This is more than the token's KV if ranks keep copies.
     """
-    copies = tp if model.latent is not None else max(1, tp // model.kv_heads)
-    return kv_bytes_per_token(model) * copies
+    return kv_bytes_per_token(model) * kv_copies(model, tp)
 
 
 def use_of(unit: str, item: Assigned) -> CacheRow:

@@ -20,27 +20,27 @@ from workers.rounds import split
 
 def attention_steps(stage: StageWork, layer: int, sequence: CollectiveKind) -> list[Step]:
     """Projections, the choice of experts (which the dispatch needs), and scores."""
-    placement, model = stage.placement, stage.model
-    per_token, weights = projection_flops_per_token(model), attention_weight_bytes(model) / placement.tp
+    model, tp = stage.model, stage.tp
+    per_token, weights = projection_flops_per_token(model), attention_weight_bytes(model) / tp
     if is_sparse(model, layer):
         per_token += gate_flops_per_token(model)
         weights += gate_weight_bytes(model)
-    if placement.sp > 1:
+    if stage.sp > 1:
         projections = [
-            Need(flops=tokens * per_token / placement.tp, read_bytes=weights) if tokens else NOTHING
+            Need(flops=tokens * per_token / tp, read_bytes=weights) if tokens else NOTHING
             for tokens in stage.new_tokens
         ]
         exchange = _ulysses if sequence is CollectiveKind.ALL_TO_ALL else _ring
         return [stage.compute("attention", projections), *exchange(stage)]
     needs = [
         Need(
-            flops=(work.new_tokens * per_token + work.score_flops) / placement.tp,
-            read_bytes=weights + stage.kv_bytes(work.cached_tokens, placement.tp),
+            flops=(work.new_tokens * per_token + work.score_flops) / tp,
+            read_bytes=weights + stage.kv_bytes(work.cached_tokens, tp),
         )
         if work.new_tokens
         else NOTHING
         for work in stage.replicas
-        for _ in range(placement.tp)
+        for _ in range(tp)
     ]
     return [stage.compute("attention", needs)]
 
@@ -48,15 +48,15 @@ def attention_steps(stage: StageWork, layer: int, sequence: CollectiveKind) -> l
 def _ring(stage: StageWork) -> list[Step]:
     """One ring for each replica and share of the heads. New and reused KV goes round."""
     return [
-        _ring_of(stage, work, stage.sp_group(replica * stage.placement.tp + head))
+        _ring_of(stage, work, stage.sp_group(replica * stage.tp + head))
         for replica, work in enumerate(stage.replicas)
         if work.new_tokens
-        for head in range(stage.placement.tp)
+        for head in range(stage.tp)
     ]
 
 
 def _ring_of(stage: StageWork, work: ReplicaWork, group: str) -> Collective:
-    sp, tp = stage.placement.sp, stage.placement.tp
+    sp, tp = stage.sp, stage.tp
     queries = split(work.new_tokens, sp)
     keys = split(work.new_tokens + work.cached_tokens, sp)
     blocks = tuple(stage.kv_bytes(tokens, tp) for tokens in keys)
@@ -79,7 +79,7 @@ def _ring_of(stage: StageWork, work: ReplicaWork, group: str) -> Collective:
 
 
 def _ulysses(stage: StageWork) -> list[Step]:
-    sp, tp = stage.placement.sp, stage.placement.tp
+    sp, tp = stage.sp, stage.tp
     there: list[Step] = []
     back: list[Step] = []
     needs: list[Need] = []
@@ -103,15 +103,15 @@ def _ulysses_bytes(stage: StageWork, work: ReplicaWork) -> tuple[tuple[int, ...]
     Before, these are the queries of its new tokens and the KV of all its tokens, for the receiver's heads.
     After, they are the results of the sender's heads for the receiver's new tokens.
     """
-    placement, model = stage.placement, stage.model
-    ways = placement.sp * placement.tp
+    model = stage.model
+    ways = stage.sp * stage.tp
     latent = model.latent
     key_width = model.head_dim if latent is None else latent.nope_dim + latent.rope_dim
     value_width = model.head_dim if latent is None else latent.v_dim
     query_bytes = model.q_heads // ways * key_width * model.bytes_per_element
     value_bytes = model.q_heads // ways * value_width * model.bytes_per_element
-    queries = split(work.new_tokens, placement.sp)
-    keys = split(work.new_tokens + work.cached_tokens, placement.sp)
+    queries = split(work.new_tokens, stage.sp)
+    keys = split(work.new_tokens + work.cached_tokens, stage.sp)
     inputs = tuple(
         new * query_bytes + stage.kv_bytes(all_, ways) for new, all_ in zip(queries, keys, strict=True)
     )

@@ -1,5 +1,6 @@
 """Builds the plan of a batch whose requests have a replica and a decode worker."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,11 +11,12 @@ from testbed.models.shape import ModelShape
 from testbed.models.sizes import (
     active_parameter_bytes,
     kv_bytes_per_token,
-    kv_bytes_per_token_layer,
+    kv_copies,
     score_flops,
 )
-from testbed.placement import stage_shards
+from testbed.placement import stage_of, stage_shards
 from testbed.serving.cache.assignment import Assigned
+from testbed.serving.plans.kv_moves import delivered, fetched
 from testbed.serving.plans.outlook import downstream, s3_seconds
 from testbed.serving.plans.steps import (
     PLAIN,
@@ -26,7 +28,6 @@ from testbed.serving.plans.steps import (
 )
 from testbed.topology import Topology
 from workers.plan import BatchPlan, LayerPlan, RequestPlan
-from workers.rounds import split
 
 
 def build_plan(
@@ -34,7 +35,7 @@ def build_plan(
     batch: str,
     unit: str,
     assigned: Sequence[Assigned],
-    decode_ranks: Mapping[int, int],
+    decode_ranks: Mapping[int, tuple[int, ...]],
     topology: Topology,
     placement: Placement,
     model: ModelShape,
@@ -42,13 +43,13 @@ def build_plan(
     formed_ns: int,
     options: StepOptions = PLAIN,
 ) -> BatchPlan:
-    """The plan of one batch on `unit`. `decode_ranks` maps request ids to ranks.
+    """The plan of one batch on `unit`. `decode_ranks` maps request ids to the ranks of their decode worker.
 
-    KV is sharded by sequence part and head (`kv_shards`). Shard k of a request is on the k-th rank that its
-    replica has in the layer's pipeline stage; the same holds for the holders of a reused prefix. Each layer
-    waits for one S1 transfer per holder and shard. It posts one S3 transfer per shard, of new and reused
-    tokens alike, which is due at the request's deadline. If a prompt is split, each batch delivers the
-    KV of its own part, and the first one also the reused KV.
+    A shard of a request's KV is on a rank that its replica has in the layer's pipeline stage; the same holds
+    for the holders of a reused prefix. Each layer waits for the S1 transfers from each holder, and posts the
+    S3 transfers of new and reused tokens alike (`plans.kv_moves` says who sends what to whom). They are due
+    at the request's deadline. If a prompt is split, each batch delivers the KV of its own part, and the first
+    one also the reused KV.
     """
     alike = unit_steps(
         replica_work(assigned, len(placement.replicas[unit]), model),
@@ -59,10 +60,16 @@ def build_plan(
         options=options,
     )
     groups = {layer: group for group in alike for layer in group.layers}
-    stages = range(placement.pp)
-    fetches = [_fetches(unit, assigned, stage, placement, model) for stage in stages]
-    deliveries = [_deliveries(unit, assigned, stage, decode_ranks, placement, model) for stage in stages]
-    decode_s = {item.request.id: decode_step_s(model, gpu, item.request.prompt_tokens) for item in assigned}
+    shape = placement.shapes[unit]
+    fetches = _Fetches(unit, assigned, placement, model)
+    deliveries = [
+        _deliveries(unit, assigned, stage, decode_ranks, placement, model) for stage in range(shape.pp)
+    ]
+    decode_s = {
+        item.request.id: decode_step_s(model, gpu, item.request.prompt_tokens, placement.decode_tp)
+        for item in assigned
+    }
+    at_decode = Counter(piece.dst for piece in delivered(0, shape, placement.decode_tp, model))
     s3_s = [s3_seconds(decode_s, moves, placement, topology) for moves in deliveries]
     after = downstream(alike, s3_s, decode_s, placement, topology)
 
@@ -70,7 +77,7 @@ def build_plan(
         group, later = groups[layer], after[layer]
         return LayerPlan(
             index=layer,
-            wait=tuple(move.transfer(batch, layer, later.s1_ns) for move in fetches[group.stage]),
+            wait=tuple(move.transfer(batch, layer, later.s1_ns) for move in fetches.of(layer)),
             steps=in_layer(group.steps, batch, layer, later.steps_ns),
             post=tuple(
                 move.transfer(batch, layer, later.s3_ns[move.request]) for move in deliveries[group.stage]
@@ -85,11 +92,14 @@ def build_plan(
             RequestPlan(
                 request=item.request.id,
                 replica=placement.replicas[unit][item.replica],
-                decode_rank=decode_ranks[item.request.id],
+                decode_ranks=decode_ranks[item.request.id],
                 new_tokens=item.new_tokens,
                 local_tokens=item.local_tokens,
                 remote_tokens=item.remote_tokens,
-                p2d_flows=(item.earlier_parts + 1) * model.layers * placement.sp * placement.tp,
+                p2d_flows=tuple(
+                    (item.earlier_parts + 1) * model.layers * at_decode[number]
+                    for number in range(placement.decode_tp)
+                ),
                 decode_step_s=decode_s[item.request.id],
                 deadline_ns=item.request.deadline_ns,
                 last=item.last,
@@ -119,26 +129,15 @@ def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape)
     ]
 
 
-def kv_shards(tokens: int, placement: Placement, model: ModelShape) -> tuple[int, ...]:
-    """Bytes of one layer's KV of `tokens` that each of a replica's `sp * tp` ranks transfers, part by part.
+def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int, tp: int = 1) -> float:
+    """Seconds of the first decode step on `tp` ranks, which reads active weights and the prompt's KV once.
 
-    Parts and shards are as even as whole numbers can be, and the sum is exact. If ranks have copies of a
-    head, or the whole latent of MLA, each of them transfers a share of it.
+    Each rank reads its share of the weights, and all KV that it keeps. Assumes that the step is memory-bound
+    and that no other request shares it (and so the cost of reading the weights). Its all-reduces are left
+    out: with a vector per layer, they are small.
     """
-    token_bytes = kv_bytes_per_token_layer(model)
-    return tuple(
-        size for part in split(tokens, placement.sp) for size in split(part * token_bytes, placement.tp)
-    )
-
-
-def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int) -> float:
-    """Seconds of the first decode step, which reads the active weights and the prompt's KV once.
-
-    Assumes that the step is memory-bound, that a decode worker has the memory bandwidth of one GPU, and
-    that no other request shares the step (and so the cost of reading the weights).
-    """
-    kv_bytes = prompt_tokens * kv_bytes_per_token(model)
-    return memory_s(gpu, active_parameter_bytes(model) + kv_bytes)
+    kv_bytes = prompt_tokens * kv_bytes_per_token(model) * kv_copies(model, tp)
+    return memory_s(gpu, (active_parameter_bytes(model) + kv_bytes) / tp)
 
 
 class _Move(NamedTuple):
@@ -170,39 +169,60 @@ class _Move(NamedTuple):
         )
 
 
-def _fetches(
-    unit: str, assigned: Sequence[Assigned], stage: int, placement: Placement, model: ModelShape
-) -> list[_Move]:
-    """S1 in each layer of pipeline stage `stage`."""
-    return [
-        _Move(Stage.KV_REUSE, f"s1.{src}-{dst}", item.request.id, src, dst, size)
-        for item in assigned
-        for fetch in item.fetches
-        for src, dst, size in zip(
-            stage_shards(placement, fetch.unit, fetch.replica, stage),
-            stage_shards(placement, unit, item.replica, stage),
-            kv_shards(fetch.blocks * item.request.block_tokens, placement, model),
-            strict=True,
-        )
-    ]
+class _Fetches:
+    """S1 of a batch on `unit`, layer by layer.
+
+    Units may have different numbers of pipeline stages. Layers that are in the same stage of each unit have
+    the same moves.
+    """
+
+    def __init__(
+        self, unit: str, assigned: Sequence[Assigned], placement: Placement, model: ModelShape
+    ) -> None:
+        self._unit = unit
+        self._placement = placement
+        self._model = model
+        self._fetches = [(item, fetch) for item in assigned for fetch in item.fetches]
+        self._units = tuple(dict.fromkeys((unit, *(fetch.unit for _, fetch in self._fetches))))
+        self._known: dict[tuple[int, ...], list[_Move]] = {}
+
+    def of(self, layer: int) -> list[_Move]:
+        shapes, layers = self._placement.shapes, self._model.layers
+        stages = tuple(stage_of(layer, layers, shapes[unit].pp) for unit in self._units)
+        if stages not in self._known:
+            self._known[stages] = self._moves(dict(zip(self._units, stages, strict=True)))
+        return self._known[stages]
+
+    def _moves(self, stages: Mapping[str, int]) -> list[_Move]:
+        placement, shapes = self._placement, self._placement.shapes
+        moves: list[_Move] = []
+        for item, fetch in self._fetches:
+            senders = stage_shards(placement, fetch.unit, fetch.replica, stages[fetch.unit])
+            receivers = stage_shards(placement, self._unit, item.replica, stages[self._unit])
+            tokens = fetch.blocks * item.request.block_tokens
+            for piece in fetched(tokens, shapes[fetch.unit], shapes[self._unit], self._model):
+                src, dst = senders[piece.src], receivers[piece.dst]
+                moves.append(_Move(Stage.KV_REUSE, f"s1.{src}-{dst}", item.request.id, src, dst, piece.size))
+        return moves
 
 
 def _deliveries(
     unit: str,
     assigned: Sequence[Assigned],
     stage: int,
-    decode_ranks: Mapping[int, int],
+    decode_ranks: Mapping[int, tuple[int, ...]],
     placement: Placement,
     model: ModelShape,
 ) -> list[_Move]:
     """S3 in each layer of pipeline stage `stage`."""
-    return [
-        _Move(Stage.P2D, f"s3.{src}-{dst}", item.request.id, src, dst, size, item.request.deadline_ns)
-        for item in assigned
-        for dst in (decode_ranks[item.request.id],)
-        for src, size in zip(
-            stage_shards(placement, unit, item.replica, stage),
-            kv_shards(item.delivered_tokens, placement, model),
-            strict=True,
-        )
-    ]
+    shape = placement.shapes[unit]
+    moves: list[_Move] = []
+    for item in assigned:
+        request = item.request
+        senders = stage_shards(placement, unit, item.replica, stage)
+        receivers = decode_ranks[request.id]
+        for piece in delivered(item.delivered_tokens, shape, placement.decode_tp, model):
+            src, dst = senders[piece.src], receivers[piece.dst]
+            name = f"s3.{src}-{dst}"
+            moves.append(_Move(Stage.P2D, name, request.id, src, dst, piece.size, request.deadline_ns))
+    return moves

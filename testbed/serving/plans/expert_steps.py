@@ -24,7 +24,7 @@ def expert_steps(stage: StageWork, layer: int, options: StepOptions) -> list[Ste
     is the share of the visits that go to the experts of j. Combine returns them. Every rank has the
     shared expert, if the model has one, for its own tokens.
     """
-    model, tp = stage.model, stage.placement.tp
+    model, tp = stage.model, stage.tp
     groups = expert_groups(stage.placement, stage.unit, stage.stage)
     tokens = dict(zip(stage.ranks, stage.new_tokens, strict=True))
     dispatch: list[Step] = []
@@ -74,7 +74,7 @@ def _needs(stage: StageWork, tokens: Sequence[int], shares: Sequence[float] | No
     A member computes the visits to its experts, and its own tokens in the shared expert. It reads the
     experts that it has, or fewer if there are fewer visits.
     """
-    model, tp, members = stage.model, stage.placement.tp, len(tokens)
+    model, tp, members = stage.model, stage.tp, len(tokens)
     visits = sum(tokens) * model.top_k
     owned = model.experts // members
     needs: list[Need] = []

@@ -1,5 +1,7 @@
 """Times on an idle network: every port sends at line rate, and there is no other traffic.
 
+A message arrives when its last byte has left, plus the latency of its path.
+
 Traffic maps (source node, destination node) to bytes. A node is where a rank's GPU is in the topology.
 Traffic of a node with itself crosses no port. Equal-cost paths share traffic evenly.
 """
@@ -120,10 +122,15 @@ def layers_s(layers: Iterable[Sequence[Step]], placement: Placement, topology: T
 
 
 def _collectives_s(together: Sequence[Collective], placement: Placement, topology: Topology) -> float:
-    """Seconds of collectives that run at once, without the compute inside them."""
+    """Seconds of collectives that run at once, without the compute inside them.
+
+    Each round takes the longest latency between its members, in addition to what their ports send.
+    """
     if any(step.kind in _BY_ROUND for step in together):
         return _rounds_s(together, placement, topology)
-    return drain_s(step_traffic(together, placement), topology)
+    traffic = step_traffic(together, placement)
+    rounds = max((step.rounds(len(placement.groups[step.group])).count for step in together), default=0)
+    return drain_s(traffic, topology) + rounds * topology.latency_s(traffic)
 
 
 _BY_ROUND = (CollectiveKind.TREE_ALL_REDUCE, CollectiveKind.ALL_GATHER, CollectiveKind.RING_ATTENTION)
@@ -135,7 +142,8 @@ def _rounds_s(together: Sequence[Collective], placement: Placement, topology: To
     rounds = [_round_traffic(step, placement) for step in together]
     seconds = 0.0
     for number in range(max(map(len, rounds))):
-        needed_s = drain_s(merged(each[number] for each in rounds if number < len(each)), topology)
+        traffic = merged(each[number] for each in rounds if number < len(each))
+        needed_s = drain_s(traffic, topology) + topology.latency_s(traffic)
         hidden_s = compute_s[number] if number < len(compute_s) else 0.0
         seconds += max(0.0, needed_s - hidden_s)
     return seconds

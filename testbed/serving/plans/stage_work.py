@@ -67,6 +67,14 @@ class StageWork:
     model: ModelShape
     gpu: GpuSpeed
 
+    @property
+    def tp(self) -> int:
+        return self.placement.shapes[self.unit].tp
+
+    @property
+    def sp(self) -> int:
+        return self.placement.shapes[self.unit].sp
+
     @cached_property
     def ranks(self) -> tuple[int, ...]:
         return stage_ranks(self.placement, self.unit, self.stage)
@@ -83,11 +91,11 @@ class StageWork:
 
     def tp_group(self, number: int) -> str:
         """The name of the stage's `number`-th tensor-parallel group."""
-        return self._group(GroupKind.TENSOR, self.placement.tp, number)
+        return self._group(GroupKind.TENSOR, self.tp, number)
 
     def sp_group(self, number: int) -> str:
         """The name of the stage's `number`-th sequence-parallel group."""
-        return self._group(GroupKind.SEQUENCE, self.placement.sp, number)
+        return self._group(GroupKind.SEQUENCE, self.sp, number)
 
     def _group(self, kind: GroupKind, members: int, number: int) -> str:
         return group_name(self.unit, kind, self.stage * (len(self.ranks) // members) + number)
@@ -118,10 +126,4 @@ class StageWork:
         return whole // min(ways, self.model.kv_heads)
 
     def _by_rank(self, tokens: Sequence[int]) -> list[int]:
-        placement = self.placement
-        return [
-            part
-            for of_replica in tokens
-            for part in split(of_replica, placement.sp)
-            for _ in range(placement.tp)
-        ]
+        return [part for of_replica in tokens for part in split(of_replica, self.sp) for _ in range(self.tp)]

@@ -76,7 +76,8 @@ def unit_steps(
 ) -> tuple[AlikeLayers, ...]:
     """The steps of all layers, as `layer_steps` gives them. Every layer is in exactly one group."""
     alike: list[AlikeLayers] = []
-    for layers in _alike(model, placement.pp, skewed=options.expert_skew > 0):
+    pp = placement.shapes[unit].pp
+    for layers in _alike(model, pp, skewed=options.expert_skew > 0):
         steps = layer_steps(
             work,
             layer=layers[0],
@@ -86,9 +87,7 @@ def unit_steps(
             gpu=gpu,
             options=options,
         )
-        alike.append(
-            AlikeLayers(stage=stage_of(layers[0], model.layers, placement.pp), layers=layers, steps=steps)
-        )
+        alike.append(AlikeLayers(stage=stage_of(layers[0], model.layers, pp), layers=layers, steps=steps))
     return tuple(alike)
 
 
@@ -134,10 +133,11 @@ def layer_steps(
     Collective ids are `"<label>.<group>"`; `in_layer` makes them unique. Collectives without any bytes
     are left out.
     """
-    number = stage_of(layer, model.layers, placement.pp)
+    pp = placement.shapes[unit].pp
+    number = stage_of(layer, model.layers, pp)
     stage = StageWork(unit=unit, stage=number, replicas=work, placement=placement, model=model, gpu=gpu)
     steps: list[Step] = []
-    if number > 0 and layer == layers_of(number, model.layers, placement.pp)[0]:
+    if number > 0 and layer == layers_of(number, model.layers, pp)[0]:
         steps += _handed_over(stage)
     steps += attention_steps(stage, layer, options.sequence)
     steps += _all_reduces("attention-reduce", options.all_reduce, stage)
@@ -213,7 +213,7 @@ def _handed_over(stage: StageWork) -> list[Step]:
 
 def _all_reduces(label: str, kind: CollectiveKind, stage: StageWork) -> list[Step]:
     """One all-reduce per tensor-parallel group with tokens; none without tensor parallelism."""
-    tp = stage.placement.tp
+    tp = stage.tp
     if tp == 1:
         return []
     return [
@@ -230,7 +230,7 @@ def _all_reduces(label: str, kind: CollectiveKind, stage: StageWork) -> list[Ste
 
 
 def _mlp(stage: StageWork) -> Compute:
-    model, tp = stage.model, stage.placement.tp
+    model, tp = stage.model, stage.tp
     needs = [
         Need(flops=tokens * mlp_flops_per_token(model) / tp, read_bytes=mlp_weight_bytes(model) / tp)
         if tokens

@@ -1,15 +1,18 @@
 """What a request would cost on a unit, in time: estimates for routers."""
 
+from collections.abc import Sequence
+
 from controller.units import NS_PER_S
-from testbed.job import Job
+from testbed.job import Job, UnitShape
 from testbed.models.gpus import compute_s
-from testbed.models.sizes import kv_bytes_per_token, score_flops
+from testbed.models.sizes import kv_bytes_per_token, kv_copies, score_flops
 from testbed.serving.cache.assignment import Assigned
-from testbed.serving.plans.idle_network import Traffic, merged
+from testbed.serving.plans.idle_network import Traffic
+from testbed.serving.plans.kv_moves import ways
 from testbed.serving.routing.port_bytes import PortBytes
 
 
-def compute_ns(job: Job, item: Assigned, token_ns: float) -> float:
+def compute_ns(job: Job, item: Assigned, unit: str, token_ns: float) -> float:
     """Model ns that the new tokens of `item` take, at the unit's `token_ns` each, plus attention scores.
 
     The ranks of its replica share the scores.
@@ -17,7 +20,7 @@ def compute_ns(job: Job, item: Assigned, token_ns: float) -> float:
     request = item.request
     prefix = request.prompt_tokens - item.new_tokens
     flops = job.model.layers * score_flops(job.model, new_tokens=item.new_tokens, prefix_tokens=prefix)
-    ranks = len(next(iter(job.placement.replicas.values()))[0])
+    ranks = len(job.placement.replicas[unit][item.replica])
     return item.new_tokens * token_ns + compute_s(job.gpu, flops / ranks) * NS_PER_S
 
 
@@ -44,23 +47,28 @@ def transfer_ns(
 
 def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
     """All S1 bytes of `item` between nodes, spread evenly over the shards of a replica."""
-    replicas = job.placement.replicas
-    home = replicas[unit][item.replica]
-    token_bytes = kv_bytes_per_token(job.model) / len(home)
-    return merged(
-        {
-            (job.placement.node_of(src), job.placement.node_of(dst)): fetch.blocks
-            * item.request.block_tokens
-            * token_bytes
-        }
-        for fetch in (*item.fetches, *item.under_way)
-        for src, dst in zip(replicas[fetch.unit][fetch.replica], home, strict=True)
-    )
+    placement = job.placement
+    home = placement.replicas[unit][item.replica]
+    traffic: Traffic = {}
+    for fetch in (*item.fetches, *item.under_way):
+        holder = placement.replicas[fetch.unit][fetch.replica]
+        kv_bytes = fetch.blocks * item.request.block_tokens * (kv_bytes_per_token(job.model) / len(holder))
+        for src, dst, share in ways(placement.shapes[fetch.unit], placement.shapes[unit]):
+            pair = placement.node_of(holder[src]), placement.node_of(home[dst])
+            traffic[pair] = traffic.get(pair, 0.0) + kv_bytes * share
+    return traffic
 
 
-def delivery_traffic(job: Job, prompt_tokens: int, unit: str, replica: int, decode_rank: int) -> Traffic:
+def delivery_traffic(
+    job: Job, prompt_tokens: int, unit: str, replica: int, decode_ranks: Sequence[int]
+) -> Traffic:
     """All S3 bytes of a request between nodes, spread evenly over the shards of its replica."""
-    ranks = job.placement.replicas[unit][replica]
-    to = job.placement.node_of(decode_rank)
-    part = prompt_tokens * kv_bytes_per_token(job.model) / len(ranks)
-    return merged({(job.placement.node_of(rank), to): part} for rank in ranks)
+    placement = job.placement
+    ranks = placement.replicas[unit][replica]
+    tokens = prompt_tokens * kv_copies(job.model, placement.decode_tp)
+    kv_bytes = tokens * kv_bytes_per_token(job.model) / len(ranks)
+    traffic: Traffic = {}
+    for src, dst, share in ways(placement.shapes[unit], UnitShape(tp=placement.decode_tp)):
+        pair = placement.node_of(ranks[src]), placement.node_of(decode_ranks[dst])
+        traffic[pair] = traffic.get(pair, 0.0) + kv_bytes * share
+    return traffic

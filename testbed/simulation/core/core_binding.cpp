@@ -169,8 +169,8 @@ void bind_core(nb::module_& module) {
         .def("add_group", [](Core& core, nb::handle name, const std::vector<int>& ranks) {
             core.exchanges.add_group(name, ranks);
         })
-        .def("add_route", [](Core& core, std::vector<int> path, std::vector<int> ports) {
-            return core.world.add_route(std::move(path), std::move(ports));
+        .def("add_route", [](Core& core, std::vector<int> path, std::vector<int> ports, Ns latency) {
+            return core.world.add_route(std::move(path), std::move(ports), latency);
         })
         .def("at", &Core::at)
         .def("post_at", &Core::post_at)

@@ -40,7 +40,8 @@ struct Together final : Joined {
                                           share, true},
                                          this, nullptr);
         const auto further = static_cast<Ns>(script->structure->rounds.size()) - 1;
-        all.transport_.group_opened(*flow, options.collective_ns + further * options.round_ns);
+        all.transport_.group_opened(
+            *flow, options.collective_ns + further * options.round_ns + (further + 1) * share->latency);
     }
 
     void arrived(int, int) override {}

@@ -60,6 +60,7 @@ struct Share {
     std::vector<std::int64_t> total;  // by peer; -1: nothing, not even an empty message
     std::vector<int> order;           // the peers, in the order in which ports are counted
     std::vector<int> routes;          // by peer
+    Ns latency = 0;                   // of a group: the longest of its routes
     Load load;                        // by link of the topology
     Load carried;                     // by port of the network
     int path = 0;

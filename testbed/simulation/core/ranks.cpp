@@ -23,8 +23,11 @@ void Ranks::expect(nb::handle plan, bool is_batch) {
             Delivery& expected = delivery(nb::cast<std::int64_t>(get<"request">(request)));
             expected.known = true;
             expected.last = nb::cast<bool>(get<"last">(request));
-            expected.flows = nb::cast<std::int64_t>(get<"p2d_flows">(request));
-            expected.decode_rank = nb::cast<int>(get<"decode_rank">(request));
+            expected.flows = 0;
+            for (const std::int64_t flows : nb::cast<std::vector<std::int64_t>>(get<"p2d_flows">(request))) {
+                expected.flows += flows;
+            }
+            expected.decode_ranks = nb::cast<std::vector<int>>(get<"decode_ranks">(request));
             expected.decode_step_s = nb::cast<double>(get<"decode_step_s">(request));
             expected.batch = batch->name;
         }
@@ -189,7 +192,9 @@ void Ranks::check_delivery(Delivery& expected) {
 void Ranks::first_token(void* what) {
     const std::unique_ptr<Delivery> done(static_cast<Delivery*>(what));
     const int label = world_.names.number("request " + std::to_string(done->request));
-    world_.span(done->decode_rank, SpanKind::DECODE_STEP, label, done->batch, NO_NAME, done->end);
+    for (const int rank : done->decode_ranks) {
+        world_.span(rank, SpanKind::DECODE_STEP, label, done->batch, NO_NAME, done->end);
+    }
     world_.told = true;
     world_.host.first_token(done->request, done->end);
 }

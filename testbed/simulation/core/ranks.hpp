@@ -77,7 +77,8 @@ class Ranks final : public Awaits {
         std::int64_t request = 0;
         bool known = false, last = false;
         std::int64_t flows = 0, arrived = 0;
-        int decode_rank = 0, batch = NO_NAME;
+        std::vector<int> decode_ranks;
+        int batch = NO_NAME;
         double decode_step_s = 0.0;
         Ns end = 0;
     };

@@ -167,6 +167,7 @@ Share Exchanges::whole(Collective& step, const Script& script) {
         for (const int peer : order) {
             whole.size += total[peer];
             const Route& route = world_.routes[taken[peer]];
+            whole.latency = std::max(whole.latency, route.latency);
             if (route.crosses()) {
                 whole.largest = std::max(whole.largest, total[peer]);
             }

@@ -185,7 +185,7 @@ void Transport::send(Flow& flow, const Letters& letters, Exchanging* exchange) {
     const bool has_beside = flow.share != nullptr && !flow.share->beside.empty();
     for (const auto& [peer, size] : letters) {
         Route& route = world_.routes[flow.route_to(peer)];
-        const Message message{peer, size, exchange, after};
+        const Message message{peer, size, exchange, after + route.latency};
         flow.unsent -= size;
         if (flow.group != nullptr && size > 0 && flow.unsent == 0) {
             --flow.group->unsent;
@@ -210,7 +210,7 @@ void Transport::send(Flow& flow, const Letters& letters, Exchanging* exchange) {
         } else {  // nothing to send, or it stays on the server
             world_.messages += size > 0;
             ++flow.acts;
-            world_.at(now + after, Does::ARRIVE, new Letter{&flow, message});
+            world_.at(now + message.after, Does::ARRIVE, new Letter{&flow, message});
         }
     }
     if (flow.rate != NO_RATE) {

@@ -100,6 +100,7 @@ struct Route {
     int name = 0;
     double narrowest = 0.0;
     double carried = 0.0;
+    Ns latency = 0;  // from when the last byte of a message has left to its arrival
 
     bool crosses() const { return !ports.empty(); }
 };
@@ -251,8 +252,9 @@ struct World {
         return options.separate ? stage * static_cast<int>(link_names.size()) + link : link;
     }
 
-    int add_route(std::vector<int> path, std::vector<int> ports) {
+    int add_route(std::vector<int> path, std::vector<int> ports, Ns latency) {
         Route route;
+        route.latency = latency;
         route.name = path_number(path);
         route.narrowest = ports.empty() ? 0.0 : INFINITY;
         for (const int port : ports) {

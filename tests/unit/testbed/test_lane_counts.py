@@ -3,7 +3,7 @@
 import itertools
 
 import msgspec
-from serving_world import job, placed
+from serving_world import DENSE, job, placed
 
 from controller.flow import Stage, Transfer
 from testbed.job import Job, MicroFlow
@@ -48,3 +48,14 @@ def test_micro_flows_have_a_lane_each() -> None:
         (Stage.P2D, 0, 1): 2,
         (Stage.P2D, 1, 0): 1,
     }
+
+
+def test_s3_has_lanes_to_the_decode_ranks_with_the_same_heads() -> None:
+    """Replicas (0, 1) and (2, 3) of tp 2, workers (4, 5, 6, 7) and (8, 9, 10, 11): half of a worker each."""
+    model = msgspec.structs.replace(DENSE, q_heads=4, kv_heads=4)
+    made = job(
+        *placed(units=1, per_unit=4, tp=2, decode=8, decode_tp=4, servers=12, model=model), model=model
+    )
+    s3 = {(a, d) for stage, a, d in LaneCounts(made).pairs() if stage is Stage.P2D}
+    first, second = (4, 5, 8, 9), (6, 7, 10, 11)
+    assert s3 == {(a, d) for a in (0, 2) for d in first} | {(a, d) for a in (1, 3) for d in second}

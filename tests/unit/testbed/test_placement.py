@@ -10,7 +10,6 @@ from testbed.models.shape import ModelShape
 from testbed.placement import (
     Coordinates,
     Layout,
-    PlacementError,
     coordinates,
     expert_groups,
     layers_of,
@@ -19,6 +18,7 @@ from testbed.placement import (
     stage_shards,
 )
 from testbed.topology import star
+from testbed.unit_shape import PlacementError
 from workers.plan import CollectiveKind
 
 
@@ -54,14 +54,14 @@ def test_experts_take_the_whole_unit_unless_told_otherwise() -> None:
     _, placement = placed(units=2, per_unit=4)
     assert placement.groups == {"p0.ep0": (0, 1, 2, 3), "p1.ep0": (4, 5, 6, 7)}
     assert placement.replicas["p0"] == ((0,), (1,), (2,), (3,))
-    assert placement.tp == 1
+    assert placement.shapes["p0"].tp == 1
 
 
 def test_a_dense_model_takes_the_whole_unit_as_one_replica() -> None:
     _, placement = placed(units=2, per_unit=2, model=DENSE)
     assert placement.groups == {"p0.tp0": (0, 1), "p1.tp0": (2, 3)}
     assert placement.replicas == {"p0": ((0, 1),), "p1": ((2, 3),)}
-    assert placement.tp == 2
+    assert placement.shapes["p0"].tp == 2
 
 
 def test_tensor_and_expert_groups_are_consecutive_ranks() -> None:
@@ -122,12 +122,12 @@ def test_kv_heads_limit_tensor_parallelism() -> None:
 def test_more_ranks_than_kv_heads_have_copies_of_them() -> None:
     """Llama 3 8B has 32 query heads and 8 KV heads: on 16 ranks each KV head is there twice."""
     placement = _place(MODELS["llama-3-8b"], ranks_per_unit=16, prefill_units=1)
-    assert placement.tp == 16
+    assert placement.shapes["p0"].tp == 16
 
 
 def test_a_latent_has_no_heads_to_divide() -> None:
     placement = _place(MODELS["deepseek-v3"], ranks_per_unit=16, prefill_units=1, tp=16)
-    assert placement.tp == 16
+    assert placement.shapes["p0"].tp == 16
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import msgspec
 
 from workers.clock import Clock
 from workers.decode import DecodeDesk
+from workers.first_tokens import FirstSteps
 from workers.plan import BatchPlan, RequestPlan
 from workers.protocol import FirstToken, decode_from_rank
 from workers.recorder import Recorder
@@ -47,11 +48,11 @@ def request(number: int, decode_rank: int, flows: int) -> RequestPlan:
     return RequestPlan(
         request=number,
         replica=(0, 1),
-        decode_rank=decode_rank,
+        decode_ranks=(decode_rank,),
         new_tokens=10,
         local_tokens=0,
         remote_tokens=0,
-        p2d_flows=flows,
+        p2d_flows=(flows,),
         decode_step_s=0.03,
         deadline_ns=10**9,
     )
@@ -89,7 +90,7 @@ def test_the_first_token_waits_for_the_last_flow_and_one_decode_step() -> None:
         desk.arrives(1, at_ms)
     assert desk.coordinator.heard.empty()
     desk.arrives(1, 20)
-    assert desk.coordinator.next() == FirstToken(request=1, p2d_end_ns=20 * MS, time_ns=50 * MS)
+    assert desk.coordinator.next() == FirstToken(request=1, ranks=1, p2d_end_ns=20 * MS, time_ns=50 * MS)
     (span,) = desk.recorder.spans
     assert (span.kind, span.batch, span.start_ns, span.end_ns) == ("decode", "b", 20 * MS, 50 * MS)
 
@@ -99,7 +100,7 @@ def test_a_lane_that_was_overtaken_after_it_read_the_clock_does_not_end_the_tran
     for at_ms in (5, 5, 20):
         desk.arrives(1, at_ms)
     desk.desk.arrived(1, 17 * MS)  # said last, arrived before
-    assert desk.coordinator.next() == FirstToken(request=1, p2d_end_ns=20 * MS, time_ns=50 * MS)
+    assert desk.coordinator.next() == FirstToken(request=1, ranks=1, p2d_end_ns=20 * MS, time_ns=50 * MS)
 
 
 def test_flows_may_arrive_before_the_plan_they_are_of() -> None:
@@ -108,7 +109,7 @@ def test_flows_may_arrive_before_the_plan_they_are_of() -> None:
         desk.arrives(1, at_ms)
     assert desk.coordinator.heard.empty()
     desk.desk.expect(plan(request(1, DECODER, 2)))
-    assert desk.coordinator.next() == FirstToken(request=1, p2d_end_ns=20 * MS, time_ns=50 * MS)
+    assert desk.coordinator.next() == FirstToken(request=1, ranks=1, p2d_end_ns=20 * MS, time_ns=50 * MS)
 
 
 def test_requests_are_counted_apart() -> None:
@@ -168,7 +169,7 @@ def test_a_first_token_waits_for_the_flows_of_all_parts() -> None:
     for _ in range(4):
         assert desk.coordinator.heard.empty()
         desk.arrives(1, 5)
-    assert desk.coordinator.next() == FirstToken(request=1, p2d_end_ns=5 * MS, time_ns=35 * MS)
+    assert desk.coordinator.next() == FirstToken(request=1, ranks=1, p2d_end_ns=5 * MS, time_ns=35 * MS)
     (span,) = desk.recorder.spans
     assert span.batch == "b1"
 
@@ -181,4 +182,22 @@ def test_a_flow_of_an_earlier_part_may_be_the_last_to_arrive() -> None:
         desk.arrives(1, 1)
     assert desk.coordinator.heard.empty()
     desk.arrives(1, 9)
-    assert desk.coordinator.next() == FirstToken(request=1, p2d_end_ns=9 * MS, time_ns=39 * MS)
+    assert desk.coordinator.next() == FirstToken(request=1, ranks=1, p2d_end_ns=9 * MS, time_ns=39 * MS)
+
+
+def test_a_rank_of_a_worker_waits_for_its_own_flows_only() -> None:
+    """The worker is rank 8 with one flow and rank 9 with three."""
+    shared = msgspec.structs.replace(request(1, DECODER, 1), decode_ranks=(DECODER, 9), p2d_flows=(1, 3))
+    desk = Desk(shared)
+    desk.arrives(1, 20)
+    assert desk.coordinator.next() == FirstToken(request=1, ranks=2, p2d_end_ns=20 * MS, time_ns=50 * MS)
+
+
+def test_the_last_rank_of_a_worker_makes_the_first_token() -> None:
+    """Reports may come in another order than the steps, and those of several requests mix."""
+    steps = FirstSteps()
+    assert steps.taken(FirstToken(request=1, ranks=2, p2d_end_ns=20, time_ns=50)) is None
+    assert steps.taken(FirstToken(request=2, ranks=1, p2d_end_ns=3, time_ns=33)) is not None
+    first = steps.taken(FirstToken(request=1, ranks=2, p2d_end_ns=10, time_ns=40))
+    assert first is not None
+    assert (first.request, first.p2d_end_ns, first.time_ns) == (1, 20, 50)

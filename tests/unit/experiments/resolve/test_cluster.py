@@ -9,10 +9,11 @@ from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job, Placement
-from testbed.placement import Layout, PlacementError, place
+from testbed.placement import Layout, place
 from testbed.record import FlowRow
 from testbed.serving.plans.idle_network import drain_s, transfer_traffic
 from testbed.topology import ServerShape, Topology, rail_optimised, star
+from testbed.unit_shape import PlacementError
 
 GBPS = 10**9
 
@@ -163,17 +164,68 @@ def test_more_ranks_than_gpus_are_refused_by_the_key() -> None:
         (["nvlink_gbps=1"], "topology.gpus_per_server: must be given with topology.nvlink_gbps"),
         (["pcie_gbps=1"], "topology.gpus_per_server: must be given with topology.pcie_gbps"),
         (
-            ["gpus_per_server=2", "nics_per_server=4"],
-            "topology.nics_per_server: 4 NICs are more than the 2 GPUs that use them",
+            ["gpus_per_server=2", "nics_per_server=3"],
+            "topology.nics_per_server: 3 NICs are more than the 2 GPUs that use them, and not equally many",
         ),
         (
             ["kind=rail-optimised", "gpus_per_server=8", "nics_per_server=4"],
-            "topology.nics_per_server: with rail-optimised every GPU has a NIC of its own: null or 8",
+            "topology.nics_per_server: with rail-optimised every GPU has NICs of its own: null or a multiple",
         ),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_key(settings: list[str], told: str) -> None:
     assert told in refusal(*(f"topology.{setting}" for setting in settings))
+
+
+def test_rates_of_other_nics_go_from_the_general_to_the_particular() -> None:
+    """NIC 1 of all servers, then all NICs of h2 to h4, then one NIC of h3."""
+    topology = resolved(
+        "fabric=sim",
+        "topology.nic_gbps=100",
+        "topology.gpus_per_server=2",
+        "topology.nics_per_server=2",
+        "topology.other_nic_gbps={h3.nic0: 1, h2-h4: 25, nic1: 50}",
+    ).topology
+    rates = {link.src: link.bps / GBPS for link in topology.links if link.dst == "s1"}
+    assert [rates[f"h{i}.nic{n}"] for i in range(1, 6) for n in (0, 1)] == [
+        *(100, 50),
+        *(25, 25),
+        *(1, 25),
+        *(25, 25),
+        *(100, 50),
+    ]
+
+
+def test_one_slow_server_among_plain_ones() -> None:
+    topology = resolved("fabric=sim", "topology.other_nic_gbps={h3: 10}").topology
+    assert [topology.link(f"h{i}->s1").bps / GBPS for i in (2, 3, 4)] == [50, 10, 50]
+    assert topology.link("s1->h3").bps == 10 * GBPS
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ("{h11: 10}", "'h11' are not servers of this topology (h1..h10)"),
+        ("{h5-h3: 10}", "'h5-h3' are not servers of this topology (h1..h10)"),
+        ("{nic1: 10}", "'nic1': a server has 1 NIC, numbered from 0"),
+        ("{h3.nic4: 10}", "'h3.nic4': a server has 1 NIC, numbered from 0"),
+        ("{leaf1: 10}", "'leaf1' is none of nic1, h3, h5-h8 and h3.nic1"),
+        ("{h1-h4: 10, h3: 20}", "'h1-h4' and 'h3' both give the rate of the same NIC"),
+        ("{h3.nic0: 10, h1-h3.nic0: 20}", "'h3.nic0' and 'h1-h3.nic0' both give the rate of the same NIC"),
+    ],
+)
+def test_a_rate_of_a_nic_that_is_not_there_is_refused(others: str, told: str) -> None:
+    assert f"topology.other_nic_gbps: {told}" in refusal(f"topology.other_nic_gbps={others}")
+
+
+def test_a_rate_out_of_its_bounds_is_refused() -> None:
+    assert "topology.other_nic_gbps.h3" in refusal("topology.other_nic_gbps={h3: 0}")
+
+
+def test_a_gpu_with_several_nics_is_noted() -> None:
+    keys = ("topology.gpus_per_server=1", "topology.nics_per_server=2", "fabric=sim")
+    notes = resolve(load_scenario("quickstart", [override(key) for key in keys])).notes
+    assert any(note.startswith("topology.nics_per_server: a GPU has 2 NICs, and each") for note in notes)
 
 
 def test_an_odd_k_means_nothing_to_a_star() -> None:
@@ -200,6 +252,15 @@ def test_collectives_of_a_unit_in_one_server_stay_on_its_nvswitch() -> None:
         uplinks = [port for port in row.path if port.startswith(f"{row.src_server}.nic")]
         rail = f"rail{row.dst % 8}"
         assert uplinks == [f"{row.src_server}.nic{row.dst % 8}->g1.{rail}"]
+
+
+def test_a_flow_to_a_slow_server_takes_as_long_as_its_nic() -> None:
+    """1.25 GB at 10 Gb/s is 1 s, at 2 Gb/s 5 s."""
+    flows = "workload.flows=[{}]".format(
+        ", ".join(f"{{id: f{i}, src: h{i}, dst: h{i + 1}, bytes: 1250000000}}" for i in (1, 3))
+    )
+    rows = played("two-flows", flows, "topology.servers=4", "topology.other_nic_gbps={h4: 2}")
+    assert {row.id: row.finish_ns for row in rows} == {"f1": 10**9, "f3": 5 * 10**9}
 
 
 FOUR_FLOWS = "workload.flows=[{}]".format(

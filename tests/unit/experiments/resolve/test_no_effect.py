@@ -112,3 +112,27 @@ def test_a_class_that_no_request_has_is_told(tmp_path: Path) -> None:
     assert told == [
         "slo.classes.serach: no effect, no request is of that class (there are: text 2, search 1)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "makes_it_count", "without"),
+    [
+        ("serving.router=random", "units.more=[{ranks_per_unit: 2}]", ("units.prefill_units=1",)),
+        ("serving.all_reduce=tree", "units.more=[{ranks_per_unit: 2, tp: 2}]", ()),
+        ("units.sequence=ulysses", "units.more=[{ranks_per_unit: 2, sp: 2}]", ()),
+        ("simulation.paths=least-loaded", "topology.nics_per_server=2", ("topology.gpus_per_server=1",)),
+    ],
+)
+def test_units_of_other_sizes_and_nics_of_a_gpu_give_a_key_its_effect(
+    setting: str, makes_it_count: str, without: tuple[str, ...]
+) -> None:
+    small = ("workload.requests=2", "topology.servers=12", *without)
+    assert len(in_vain("quickstart", *small, setting)) == 1
+    assert in_vain("quickstart", *small, setting, makes_it_count) == []
+
+
+def test_a_decode_worker_of_all_ranks_leaves_nothing_to_choose() -> None:
+    small = ("workload.requests=2", "units.decode_ranks=2", "serving.decode=least-loaded")
+    assert in_vain("quickstart", *small) == []
+    (told,) = in_vain("quickstart", *small, "units.decode_tp=2")
+    assert told == "serving.decode: no effect, there is one decode worker"

@@ -44,6 +44,12 @@ def test_without_a_network_a_request_alone_takes_its_compute_and_its_decode_step
     assert sum(flow.finish_ns - flow.permit_ns for flow in record.flows) < 1e-3 * row.ttft_ns
 
 
+def test_without_a_network_there_is_no_latency_of_it() -> None:
+    (job, _) = jobs("workload.requests=1", "topology.latency_us=1000")
+    assert {link.latency_ns for link in job.topology.links} == {1_000_000}
+    assert {link.latency_ns for link in without_network(job).topology.links} == {0}
+
+
 def test_a_ceiling_is_above_what_its_policy_reached() -> None:
     made = jobs()
     records = [played(job) for job in made]

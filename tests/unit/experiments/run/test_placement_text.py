@@ -23,3 +23,15 @@ def test_the_placement_in_words_has_the_coordinates_a_unit_has() -> None:
     lines = placement_text(resolved("quickstart", *settings).jobs[0].placement)
 
     assert lines[13] == "h14: rank 13 (p0, stage 1, replica 1, part 0, tp 1, ep1)"
+
+
+def test_the_ranks_of_a_decode_worker_are_told_apart() -> None:
+    settings = ("units.decode_ranks=4", "units.decode_tp=2", "topology.servers=12")
+    lines = placement_text(resolved("quickstart", *settings).jobs[0].placement)
+
+    assert lines[8:] == [
+        "h9: rank 8 (decode, 0, tp 0)",
+        "h10: rank 9 (decode, 0, tp 1)",
+        "h11: rank 10 (decode, 1, tp 0)",
+        "h12: rank 11 (decode, 1, tp 1)",
+    ]

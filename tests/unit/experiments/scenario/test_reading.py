@@ -333,7 +333,10 @@ def test_the_comment_of_a_key_says_what_is_allowed() -> None:
     text = to_yaml(Scenario())
 
     assert "  # number of servers, named h1..hN [2 .. 4096]\n  servers: 10\n" in text
-    assert "  # shape of the network [star | leaf-spine | fat-tree | rail-optimised]\n  kind: star\n" in text
+    assert (
+        "  # shape of the network [star | leaf-spine | fat-tree | rail-optimised | file]\n  kind: star\n"
+        in text
+    )
 
 
 def test_hosts_per_leaf_is_the_servers_over_the_leaves_rounded_up() -> None:

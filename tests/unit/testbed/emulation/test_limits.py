@@ -12,7 +12,7 @@ from testbed.emulation import fabric_mininet, requirements
 from testbed.emulation.fabric_mininet import MininetFabric
 from testbed.fabric import FabricUnavailable, JobRefused, Requirement, RunProgress
 from testbed.job import Job, Scale
-from testbed.topology import ServerShape, Topology, rail_optimised, star
+from testbed.topology import ServerShape, Topology, Wire, rail_optimised, star, wired
 
 MBPS = 10**6
 
@@ -141,3 +141,17 @@ def test_what_the_machine_has_is_looked_up_once_per_process(monkeypatch: pytest.
 def test_too_many_ranks(run: Run) -> None:
     with pytest.raises(JobRefused, match=r"^units: 65 ranks are too many for one machine \(at most 64\)$"):
         run(sized(per_unit=32))
+
+
+@pytest.mark.parametrize("name", ["nh1", "a-long-name1"])
+def test_a_switch_that_cannot_be_a_bridge_is_refused_by_its_name(run: Run, name: str) -> None:
+    """A server's NIC bridge is called nh1, and a device `a-long-name1-eth1` has more than 15 letters."""
+    wire = Wire(switch=name, up_bps=10 * MBPS, down_bps=10 * MBPS)
+    topology = wired(nics=[(wire,)] * 5, switches=(name,), between={}, shape=ServerShape())
+    with pytest.raises(JobRefused, match=rf"^topology\.path: .*cannot call a switch '{name}'"):
+        run(msgspec.structs.replace(sized(), topology=topology))
+
+
+def test_latency_is_not_emulated(run: Run) -> None:
+    with pytest.raises(JobRefused, match=r"^topology\.latency_us: emulated links have no latency"):
+        run(msgspec.structs.replace(sized(), topology=sized().topology.with_latency(1)))

@@ -70,13 +70,13 @@ def test_a_request_of_one_token_ends_with_it_and_an_idle_worker_waits_for_the_ne
 def test_the_traffic_of_a_step_is_dispatch_and_combine_of_every_sparse_layer() -> None:
     """3 requests, 2 experts each, 4 x 2 bytes of hidden state: 48 bytes a dispatch. Two layers, there and
     back: 192 bytes, a quarter of them to each of four workers."""
-    traffic = step_traffic(workers=4, batch=3, context=1, model=MOE, gpu=READER)
+    traffic = step_traffic(ranks=4, batch=3, context=1, model=MOE, gpu=READER)
 
     assert traffic == StepTraffic(period_ns=round(2 * (160 + 192 * 3.5 + 48) * 1e6), size_bytes=48)
 
 
-@pytest.mark.parametrize(("workers", "batch", "model"), [(1, 3, MOE), (4, 0, MOE), (4, 3, DENSE)])
+@pytest.mark.parametrize(("ranks", "batch", "model"), [(1, 3, MOE), (4, 0, MOE), (4, 3, DENSE)])
 def test_who_has_nobody_to_send_to_or_nothing_to_send_is_silent(
-    workers: int, batch: int, model: object
+    ranks: int, batch: int, model: object
 ) -> None:
-    assert step_traffic(workers=workers, batch=batch, context=1, model=model, gpu=READER) is None  # type: ignore[arg-type]
+    assert step_traffic(ranks=ranks, batch=batch, context=1, model=model, gpu=READER) is None  # type: ignore[arg-type]

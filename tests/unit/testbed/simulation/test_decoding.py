@@ -102,3 +102,30 @@ def test_the_report_has_it(tmp_path: Path) -> None:
     page = (directory / "report.html").read_text(encoding="utf-8")
     assert "time per output token</th>" in page
     assert duration(summary["runs"][0]["tpot_s"]["mean"]) in page
+
+
+@pytest.mark.parametrize("policy", ["fair", "mfs"])
+def test_the_first_token_of_a_worker_of_several_ranks_waits_for_all_of_them(policy: str) -> None:
+    """8 KV heads: 2 on each prefill rank of tp 4, and 4 on each decode rank of tp 2. So each decode rank has
+    two senders, and in 32 layers gets half of the 131,072 B that a token's KV has.
+    """
+    job, record = run(
+        policy, "units.tp=4", "units.decode_ranks=4", "units.decode_tp=2", "topology.servers=12"
+    )
+    workers = job.placement.decode_workers
+    assert workers == ((8, 9), (10, 11))
+    assert {row.decode_rank for row in record.requests} == {8, 10}
+    for row in record.requests:
+        flows = [f for f in record.flows if f.request == row.request and f.stage is Stage.P2D]
+        worker = next(worker for worker in workers if worker[0] == row.decode_rank)
+        assert {f.dst for f in flows} == set(worker)
+        for rank in worker:
+            here = [f.size_bytes for f in flows if f.dst == rank]
+            assert len(here) == 32 * 2
+            assert sum(here) == row.prompt_tokens * 131_072 // 2
+        assert row.p2d_end_ns == max(f.finish_ns for f in flows)
+        spans = [span for span in record.spans if span.label == f"request {row.request}"]
+        assert sorted(span.rank for span in spans) == list(worker)
+        assert {span.start_ns for span in spans} == {row.p2d_end_ns}
+        assert {span.end_ns for span in spans} == {row.first_token_ns}
+    assert record.fidelity.faithful

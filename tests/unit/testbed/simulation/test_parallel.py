@@ -93,3 +93,23 @@ def _run(policy: str, *settings: str) -> tuple[Job, RunRecord]:
     texts = [f'policies=["{policy}"]', "fabric=sim", "workload.requests=3", *settings]
     made = resolve(load_scenario("quickstart", [override(text) for text in texts])).jobs[0]
     return made, FABRICS["sim"]().run(made, lambda progress: None)
+
+
+@pytest.mark.parametrize("policy", ["fair", "mfs"])
+def test_units_of_other_sizes_share_requests_and_prefixes(policy: str) -> None:
+    """Reused KV that crosses between units of tp 2, 4 and 1 with two stages is the same number of bytes."""
+    more = "units.more=[{ranks_per_unit: 4, tp: 4}, {ranks_per_unit: 2, tp: 1, pp: 2}]"
+    job, record = _run(policy, "model=llama-3-8b", "units.prefill_units=1", "units.ranks_per_unit=2",
+                       "units.tp=2", more, "serving.router=round-robin", "workload.requests=24")  # fmt: skip
+    assert {row.unit for row in record.requests} == {"p0", "p1", "p2"}
+    assert record.batches_at_once == 2
+    unit_of = {spec.rank: spec.unit for spec in job.placement.ranks}
+    crossed = set()
+    for row in record.requests:
+        s1 = [f for f in record.flows if f.request == row.request and f.stage is Stage.KV_REUSE]
+        crossed |= {(unit_of[f.src], unit_of[f.dst]) for f in s1}
+        assert sum(f.size_bytes for f in s1) == row.remote_tokens * 131_072
+        s3 = [f for f in record.flows if f.request == row.request and f.stage is Stage.P2D]
+        assert sum(f.size_bytes for f in s3) == row.prompt_tokens * 131_072
+    assert len(crossed) >= 4
+    assert record.fidelity.faithful

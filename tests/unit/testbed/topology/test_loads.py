@@ -7,6 +7,7 @@ import pytest
 from testbed.topology import ServerShape, Topology, fat_tree, leaf_spine, rail_optimised, star
 
 NVLINK = ServerShape(gpus=2, nics=2, nvlink_bps=1, pcie_bps=1)
+FOUR_NICS = ServerShape(gpus=2, nics=4, nvlink_bps=1, pcie_bps=1)
 
 TOPOLOGIES = [
     star(servers=4, nic_bps=1),
@@ -21,6 +22,19 @@ TOPOLOGIES = [
         nic_bps=1,
         oversubscription=1.0,
         shape=ServerShape(gpus=2, nics=2),
+    ),
+    leaf_spine(leaves=2, spines=3, hosts_per_leaf=2, nic_bps=3, oversubscription=1.0, shape=FOUR_NICS),
+    star(servers=3, nic_bps=1, shape=ServerShape(gpus=1, nics=3)),
+    rail_optimised(
+        servers=5, servers_per_group=2, spines=2, nic_bps=1, oversubscription=1.0, shape=FOUR_NICS
+    ),
+    rail_optimised(
+        servers=4,
+        servers_per_group=2,
+        spines=2,
+        nic_bps=1,
+        oversubscription=1.0,
+        shape=ServerShape(gpus=2, nics=4),
     ),
 ]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from testbed.topology import ServerShape, Topology, leaf_spine, rail_optimised, star
+from testbed.topology import NicRates, ServerShape, Topology, fat_tree, leaf_spine, rail_optimised, star
 
 GBPS = 10**9
 NVLINK = 3600 * GBPS
@@ -111,7 +111,7 @@ def test_a_gpu_that_a_server_does_not_have_has_no_place() -> None:
     [
         ({"nics": 2}, "needs a number of GPUs"),
         ({"nvlink_bps": NVLINK}, "needs a number of GPUs"),
-        ({"gpus": 2, "nics": 3}, "3 NICs for 2 GPUs"),
+        ({"gpus": 2, "nics": 3}, "3 NICs for 2 GPUs: there must be 1 to 2, or equally many for each GPU"),
         ({"gpus": 2, "nics": 0}, "0 NICs for 2 GPUs"),
     ],
 )
@@ -183,7 +183,7 @@ def test_servers_of_one_gpu_make_a_single_rail() -> None:
 
 
 def test_rails_need_a_nic_for_every_gpu() -> None:
-    with pytest.raises(ValueError, match="a NIC per GPU, not 1 for 2"):
+    with pytest.raises(ValueError, match="NICs for each GPU, not 1 for 2"):
         rail_optimised(
             servers=2,
             servers_per_group=2,
@@ -192,3 +192,111 @@ def test_rails_need_a_nic_for_every_gpu() -> None:
             oversubscription=1.0,
             shape=ServerShape(gpus=2),
         )
+
+
+# --- several NICs for each GPU ----------------------------------------------------------------------
+
+
+def test_a_gpu_with_two_nics_has_a_path_by_each() -> None:
+    """Its i-th NIC talks to the i-th NIC of the other GPU. Both share the GPU's PCIe link."""
+    topology = star(servers=2, nic_bps=GBPS, shape=ServerShape(gpus=2, nics=4, pcie_bps=PCIE))
+    assert list(topology.paths("h1.gpu1", "h2.gpu0")) == [
+        ("h1.gpu1->h1.pcie1", "h1.nic2->s1", "s1->h2.nic0", "h2.pcie0->h2.gpu0"),
+        ("h1.gpu1->h1.pcie1", "h1.nic3->s1", "s1->h2.nic1", "h2.pcie0->h2.gpu0"),
+    ]
+    assert topology.link("h1.gpu1->h1.pcie1").bps == PCIE
+
+
+def test_a_gpu_with_two_nics_and_no_links_inside_is_a_node_without_a_link() -> None:
+    topology = star(servers=2, nic_bps=GBPS, shape=ServerShape(gpus=1, nics=2))
+    assert topology.endpoint("h1", 0) == "h1.gpu0"
+    assert list(topology.paths("h1.gpu0", "h2.gpu0")) == [
+        ("h1.nic0->s1", "s1->h2.nic0"),
+        ("h1.nic1->s1", "s1->h2.nic1"),
+    ]
+    assert topology.nic_bps("h1.gpu0") == (GBPS, GBPS)
+
+
+def test_every_nic_of_a_gpu_has_a_rail_of_its_own() -> None:
+    """Towards GPU 1 of another server, traffic of GPU 0 leaves by the NICs of GPU 1: rails 2 and 3."""
+    topology = rail_optimised(
+        servers=4,
+        servers_per_group=4,
+        spines=2,
+        nic_bps=400 * GBPS,
+        oversubscription=1.0,
+        shape=ServerShape(gpus=2, nics=4, nvlink_bps=NVLINK),
+    )
+    assert topology.switches[:5] == ("g1.rail0", "g1.rail1", "g1.rail2", "g1.rail3", "spine1")
+    assert list(topology.paths("h1.gpu0", "h3.gpu0")) == [
+        ("h1.nic0->g1.rail0", "g1.rail0->h3.nic0"),
+        ("h1.nic1->g1.rail1", "g1.rail1->h3.nic1"),
+    ]
+    over = ("h1.gpu0->h1.nvs", "h1.nvs->h1.gpu1")
+    assert list(topology.paths("h1.gpu0", "h3.gpu1")) == [
+        (*over, "h1.nic2->g1.rail2", "g1.rail2->h3.nic2"),
+        (*over, "h1.nic3->g1.rail3", "g1.rail3->h3.nic3"),
+    ]
+
+
+def test_paths_by_nic_are_counted_over_the_spines() -> None:
+    topology = leaf_spine(
+        leaves=2,
+        spines=3,
+        hosts_per_leaf=1,
+        nic_bps=GBPS,
+        oversubscription=1.0,
+        shape=ServerShape(gpus=1, nics=2),
+    )
+    paths = topology.paths("h1.gpu0", "h2.gpu0")
+    assert len(paths) == 6
+    assert [(path[0], path[1]) for path in paths] == [
+        (f"h1.nic{nic}->leaf1", f"leaf1->spine{spine}") for nic in (0, 1) for spine in (1, 2, 3)
+    ]
+    assert paths[-1] == paths[5]
+    assert paths[1:3] == (paths[1], paths[2])
+
+
+# --- NICs of different rates ------------------------------------------------------------------------
+
+RATES = NicRates(usual=(100 * GBPS, 50 * GBPS), others={"h2": (10 * GBPS, 20 * GBPS)})
+TWO_NICS = ServerShape(gpus=2, nics=2)
+
+
+def test_a_nic_has_its_own_rate_each_way() -> None:
+    topology = star(servers=3, nic_bps=RATES, shape=TWO_NICS)
+    rates = {link.src: link.bps // GBPS for link in topology.links if link.dst == "s1"}
+    assert rates == {
+        "h1.nic0": 100,
+        "h1.nic1": 50,
+        "h2.nic0": 10,
+        "h2.nic1": 20,
+        "h3.nic0": 100,
+        "h3.nic1": 50,
+    }
+    assert topology.link("s1->h2.nic1").bps == 20 * GBPS
+    assert topology.nic_bps("h2.nic1") == (20 * GBPS,)
+
+
+def test_links_between_switches_are_sized_for_usual_servers() -> None:
+    """A server can send 150 Gb/s. Two below a leaf with two uplinks, oversubscribed 3:1: 50 Gb/s each."""
+    leaves = leaf_spine(
+        leaves=2, spines=2, hosts_per_leaf=2, nic_bps=RATES, oversubscription=3.0, shape=TWO_NICS
+    )
+    assert {leaves.link(f"leaf{i}->spine1").bps // GBPS for i in (1, 2)} == {50}
+    tree = fat_tree(k=4, servers=4, nic_bps=RATES, oversubscription=3.0, shape=TWO_NICS)
+    assert tree.link("edge1->agg1").bps == 50 * GBPS
+    assert tree.link("agg1->core1").bps == 150 * GBPS
+
+
+def test_a_rail_is_sized_for_its_own_nics() -> None:
+    """Two servers on each rail, and one spine: 200 Gb/s for NIC 0 and 100 Gb/s for NIC 1."""
+    topology = rail_optimised(
+        servers=2, servers_per_group=2, spines=1, nic_bps=RATES, oversubscription=1.0, shape=TWO_NICS
+    )
+    assert [topology.link(f"g1.rail{i}->spine1").bps // GBPS for i in (0, 1)] == [200, 100]
+
+
+def test_rates_of_other_nics_than_there_are_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 rates for 1 NICs of a server"):
+        star(servers=2, nic_bps=RATES)

@@ -135,4 +135,4 @@ def test_a_unit_takes_similar_prompts_together() -> None:
 
 
 def test_rules_that_need_no_estimate_make_none() -> None:
-    assert make_rule(made(None)).candidates(0, [waiting(2, 8), waiting(1, 8)])[0].id == 2
+    assert make_rule(made(None), "p0").candidates(0, [waiting(2, 8), waiting(1, 8)])[0].id == 2

@@ -13,7 +13,7 @@ import pytest
 from serving_world import DENSE, job, placed, prompt
 
 from testbed.fabrics import FABRICS
-from testbed.job import Job, Request
+from testbed.job import Job, Request, UnitShape
 from testbed.record import RequestRow, RunRecord
 from testbed.serving.batching.preemption import rest_ns, urgent
 from testbed.serving.system import ServingSystem
@@ -151,7 +151,9 @@ def test_pauses_that_cannot_be_are_refused() -> None:
 
 def test_a_pipeline_cannot_be_preempted() -> None:
     made = one_rank(2)
-    made = msgspec.structs.replace(made, placement=msgspec.structs.replace(made.placement, pp=2))
+    made = msgspec.structs.replace(
+        made, placement=msgspec.structs.replace(made.placement, shapes={"p0": UnitShape(pp=2)})
+    )
     with pytest.raises(ValueError, match="a unit with several pipeline stages cannot be preempted"):
         ServingSystem(made)
 

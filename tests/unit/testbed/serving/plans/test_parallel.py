@@ -10,13 +10,14 @@ import msgspec
 import pytest
 from serving_world import DENSE, GPU, MOE, job, placed, prompt
 
-from testbed.job import Placement
+from testbed.job import Placement, UnitShape
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import LatentAttention, ModelShape
 from testbed.serving.batching.forming import token_ns
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import estimated_capacity_rps
-from testbed.serving.plans.build import build_plan, kv_shards
+from testbed.serving.plans.build import build_plan
+from testbed.serving.plans.kv_moves import fetched
 from testbed.serving.plans.stage_work import PLAIN, StepOptions
 from testbed.serving.slo import IdleCluster
 from testbed.topology import star
@@ -151,7 +152,7 @@ def test_each_stage_delivers_the_kv_of_its_layers() -> None:
     _, placement = placed(units=1, pp=2, tp=1, model=DENSE)
     plan = _plan([_whole(0, 8)], placement, DENSE)
     assert [[(t.src, t.size_bytes) for t in layer.post] for layer in plan.layers] == [[(0, 128)], [(1, 128)]]
-    assert plan.requests[0].p2d_flows == 2
+    assert plan.requests[0].p2d_flows == (2,)
 
 
 def test_only_the_first_layer_of_a_stage_waits_for_hidden_states() -> None:
@@ -214,7 +215,7 @@ def test_the_slowest_stage_sets_the_pace_of_a_pipeline() -> None:
     """
     topology, placement = placed(units=1, pp=2, tp=1, model=DENSE)
     world = job(topology, placement, model=DENSE, max_batch_tokens=8)
-    assert token_ns(world) == pytest.approx(5.76e9 / 8)
+    assert token_ns(world, "p0") == pytest.approx(5.76e9 / 8)
     capacity = estimated_capacity_rps(
         [prompt(0, 8)], placement=placement, model=DENSE, gpu=GPU, topology=topology, max_batch_tokens=8
     )
@@ -247,16 +248,17 @@ def test_what_comes_after_a_flow_of_a_pipeline_is_in_all_later_stages() -> None:
 
 def test_kv_is_shared_by_part_and_head() -> None:
     """7 tokens: 4 x 16 = 64 B on part 0, 3 x 16 = 48 B on part 1, half of it on each of two ranks."""
-    _, placement = placed(units=1, per_unit=4, tp=2, sp=2, model=DENSE)
-    assert kv_shards(7, placement, DENSE) == (32, 32, 24, 24)
+    shape = UnitShape(tp=2, sp=2)
+    pieces = fetched(7, shape, shape, DENSE)
+    assert pieces == ((0, 0, 32), (1, 1, 32), (2, 2, 24), (3, 3, 24))
 
 
 def test_the_shares_of_a_latent_are_as_even_as_whole_bytes() -> None:
     """7 tokens x 10 B = 70 B on 4 ranks."""
     latent = LatentAttention(q_rank=0, kv_rank=3, nope_dim=2, rope_dim=2, v_dim=3)
     model = msgspec.structs.replace(DENSE, q_heads=4, latent=latent)
-    _, placement = placed(units=1, per_unit=4, tp=4, model=model)
-    assert kv_shards(7, placement, model) == (18, 18, 17, 17)
+    shape = UnitShape(tp=4)
+    assert [piece.size for piece in fetched(7, shape, shape, model)] == [18, 18, 17, 17]
 
 
 def test_reused_and_delivered_kv_goes_shard_by_shard() -> None:
@@ -271,7 +273,7 @@ def test_reused_and_delivered_kv_goes_shard_by_shard() -> None:
     plan = _plan([item], placement, DENSE)
     assert [(t.src, t.dst, t.size_bytes) for t in plan.layers[1].wait] == [(2, 0, 32), (3, 1, 32)]
     assert [(t.src, t.size_bytes) for t in plan.layers[1].post] == [(0, 80), (1, 64)]
-    assert plan.requests[0].p2d_flows == sum(len(layer.post) for layer in plan.layers) == 4
+    assert sum(plan.requests[0].p2d_flows) == sum(len(layer.post) for layer in plan.layers) == 4
 
 
 # --- mixed layers, rooflines -----------------------------------------------------------------------
@@ -386,7 +388,7 @@ def _plan(
         batch="p0.b7",
         unit="p0",
         assigned=items,
-        decode_ranks={item.request.id: placement.decode[0] for item in items},
+        decode_ranks={item.request.id: placement.decode_workers[0] for item in items},
         topology=star(servers=max(5, len(servers)), nic_bps=800),
         placement=placement,
         model=model,

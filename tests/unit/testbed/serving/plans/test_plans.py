@@ -149,7 +149,7 @@ def test_shards_deliver_together_what_a_whole_replica_would() -> None:
     plan = _plan([_whole(0, 10)], placement, DENSE)
     posted = [t for layer in plan.layers for t in layer.post]
     assert sum(t.size_bytes for t in posted) == 320
-    assert len(posted) == plan.requests[0].p2d_flows == 4
+    assert len(posted) == sum(plan.requests[0].p2d_flows) == 4
 
 
 def test_a_request_plan_says_what_its_first_token_waits_for() -> None:
@@ -158,7 +158,7 @@ def test_a_request_plan_says_what_its_first_token_waits_for() -> None:
     first = plan.requests[0]
     assert (first.request, first.replica, first.decode_rank) == (0, (0,), 4)
     assert (first.new_tokens, first.local_tokens, first.remote_tokens) == (4, 4, 0)
-    assert (first.p2d_flows, first.deadline_ns) == (2, 1000)
+    assert (first.p2d_flows, first.deadline_ns) == ((2,), 1000)
     assert first.decode_step_s == pytest.approx(1.344)
     assert (plan.id, plan.unit, plan.ranks, plan.formed_ns) == ("p0.b7", "p0", (0, 1), 5)
 
@@ -193,7 +193,7 @@ def _plan(assigned: list[Assigned], placement: Placement, model: ModelShape) -> 
         batch="p0.b7",
         unit="p0",
         assigned=assigned,
-        decode_ranks={item.request.id: placement.decode[0] for item in assigned},
+        decode_ranks={item.request.id: placement.decode_workers[0] for item in assigned},
         topology=star(servers=9, nic_bps=800),
         placement=placement,
         model=model,

@@ -115,7 +115,7 @@ def _plan(placement: Placement, *, skew: float) -> BatchPlan:
         batch="p0.b0",
         unit="p0",
         assigned=items,
-        decode_ranks={0: 2, 1: 2},
+        decode_ranks={0: (2,), 1: (2,)},
         topology=star(servers=5, nic_bps=800),
         placement=placement,
         model=MOE,

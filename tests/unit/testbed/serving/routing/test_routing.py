@@ -154,7 +154,7 @@ FETCHED = Assigned(
 def test_compute_is_the_new_tokens_at_the_pace_of_the_unit_and_their_scores() -> None:
     """4 new tokens behind 4 reused ones, 10 ns each. Scores: 16 FLOPs for each of 5 + 6 + 7 + 8 = 26 keys
     in 2 layers, 832 FLOPs at 500 per second."""
-    assert compute_ns(TINY, FETCHED, 10.0) == pytest.approx(40 + 1.664e9)
+    assert compute_ns(TINY, FETCHED, "p0", 10.0) == pytest.approx(40 + 1.664e9)
 
 
 def test_transfer_is_what_the_victims_nic_needs_and_compute_does_not_hide() -> None:

@@ -1,0 +1,147 @@
+"""How the ranks of a prefill unit divide a model among them, and which divisions are possible."""
+
+import contextlib
+from collections.abc import Iterator
+
+import msgspec
+
+from testbed.job import UnitShape
+from testbed.models.shape import ModelShape
+from testbed.models.sizes import is_moe
+from workers.plan import CollectiveKind
+
+
+class PlacementError(ValueError):
+    """The ranks cannot be placed. `key` is the scenario key to change, `reason` says why."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+        super().__init__(f"{key}: {reason}")
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """`units` prefill units of `ranks` ranks each, as a scenario asks for them.
+
+    A unit has `pp` pipeline stages. A sequence has `sp` parts. If `tp` is `None`, it is 1 for a mixture of
+    experts, and otherwise all ranks that share a part of a sequence. If `ep` is `None`, it is a whole stage
+    for a mixture of experts, and 1 for a dense model. `section` is where the scenario has the keys.
+    """
+
+    units: int
+    ranks: int
+    tp: int | None = None
+    ep: int | None = None
+    sp: int = 1
+    pp: int = 1
+    section: str = "units"
+
+
+def checked_shape(pool: Pool, model: ModelShape, sequence: CollectiveKind) -> UnitShape:
+    """The shape of a pool's units, with what was `None` decided.
+
+    `sequence` says how the parts of a sequence attend to each other (`testbed.job.ServingOptions`). Raises
+    `PlacementError` if the model or the number of ranks does not allow it.
+    """
+    for key, count in (("prefill_units", pool.units), ("ranks_per_unit", pool.ranks)):
+        if count < 1:
+            raise _refused(pool, key, f"must be at least 1, is {count}")
+    per_stage = _stage_ranks(pool, model)
+    with _null_is(
+        pool, "tp", pool.tp, f"{_whose(pool)} {per_stage} ranks divided by {pool.section}.sp, {pool.sp}"
+    ):
+        tp = _tensor_parallel(pool, per_stage, model)
+    with _null_is(pool, "ep", pool.ep, f"{_whose(pool)} {per_stage} ranks"):
+        ep = _expert_parallel(pool, per_stage, model)
+    if sequence is CollectiveKind.ALL_TO_ALL and model.q_heads % (pool.sp * tp):
+        raise _refused(
+            pool,
+            "sp",
+            f"the {model.q_heads} query heads of {model.name} do not divide by {pool.sp} parts x {tp}",
+        )
+    return UnitShape(tp=tp, sp=pool.sp, pp=pool.pp, ep=ep)
+
+
+def check_decode_workers(ranks: int, tp: int, model: ModelShape) -> None:
+    """Raise `PlacementError` unless `ranks` decode ranks can be workers of `tp` tensor-parallel ranks."""
+    if ranks < 1:
+        raise PlacementError("units.decode_ranks", f"must be at least 1, is {ranks}")
+    if tp < 1:
+        raise PlacementError("units.decode_tp", f"must be at least 1, is {tp}")
+    if ranks % tp:
+        raise PlacementError("units.decode_tp", f"{ranks} decode ranks do not divide into workers of {tp}")
+    _check_heads("units.decode_tp", tp, model)
+
+
+def _refused(pool: Pool, key: str, reason: str) -> PlacementError:
+    return PlacementError(f"{pool.section}.{key}", reason)
+
+
+def _whose(pool: Pool) -> str:
+    return "a unit's" if pool.pp == 1 else "a stage's"
+
+
+@contextlib.contextmanager
+def _null_is(pool: Pool, key: str, given: int | None, meaning: str) -> Iterator[None]:
+    """Say what null means in a refusal of `key` if it is not given: its value is then not the user's."""
+    try:
+        yield
+    except PlacementError as error:
+        if given is not None or error.key != f"{pool.section}.{key}":
+            raise
+        raise PlacementError(error.key, f"{error.reason}; it is null, which means {meaning}") from None
+
+
+def _stage_ranks(pool: Pool, model: ModelShape) -> int:
+    pp, ranks = pool.pp, pool.ranks
+    if pp < 1:
+        raise _refused(pool, "pp", f"must be at least 1, is {pp}")
+    if pp > model.layers:
+        raise _refused(pool, "pp", f"{model.name} has {model.layers} layers, too few for {pp} stages")
+    if ranks % pp:
+        raise _refused(pool, "pp", f"a unit's {ranks} ranks do not divide into {pp} stages")
+    return ranks // pp
+
+
+def _tensor_parallel(pool: Pool, per_stage: int, model: ModelShape) -> int:
+    tp, sp, whose = pool.tp, pool.sp, _whose(pool)
+    if sp < 1:
+        raise _refused(pool, "sp", f"must be at least 1, is {sp}")
+    if per_stage % sp:
+        raise _refused(pool, "sp", f"{whose} {per_stage} ranks do not divide into {sp} parts")
+    if tp is None:
+        tp = 1 if is_moe(model) else per_stage // sp
+    if tp < 1:
+        raise _refused(pool, "tp", f"must be at least 1, is {tp}")
+    if per_stage % (sp * tp):
+        of = f"{tp}" if sp == 1 else f"{sp} parts x {tp}"
+        raise _refused(pool, "tp", f"{whose} {per_stage} ranks do not divide into replicas of {of}")
+    _check_heads(f"{pool.section}.tp", tp, model)
+    return tp
+
+
+def _check_heads(key: str, tp: int, model: ModelShape) -> None:
+    if model.q_heads % tp:
+        raise PlacementError(key, f"the {model.q_heads} query heads of {model.name} do not divide by {tp}")
+    # More ranks than KV heads have copies of them; the latent of MLA has no heads to divide.
+    if model.latent is None and model.kv_heads % tp and tp % model.kv_heads:
+        raise PlacementError(
+            key, f"the {model.kv_heads} KV heads of {model.name} do not divide by {tp}, nor it by them"
+        )
+
+
+def _expert_parallel(pool: Pool, per_stage: int, model: ModelShape) -> int:
+    ep, whose = pool.ep, _whose(pool)
+    if ep is None:
+        ep = per_stage if is_moe(model) else 1
+    if ep < 1:
+        raise _refused(pool, "ep", f"must be at least 1, is {ep}")
+    if not is_moe(model):
+        if ep > 1:
+            raise _refused(pool, "ep", f"{model.name} has no experts, so ep must be 1")
+        return ep
+    if per_stage % ep:
+        raise _refused(pool, "ep", f"{whose} {per_stage} ranks do not divide into groups of {ep}")
+    if model.experts % ep:
+        raise _refused(pool, "ep", f"the {model.experts} experts of {model.name} do not divide by {ep}")
+    return ep
