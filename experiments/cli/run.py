@@ -64,8 +64,8 @@ def run(
                 progress=display.update,
                 command=command_line(),
                 notes=choice.notes,
-                ceiling=ceiling,
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
+                ceiling=ceiling,
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))

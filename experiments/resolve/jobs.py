@@ -8,7 +8,9 @@ from experiments.resolve.cluster import resolve_cluster
 from experiments.resolve.doubts import doubts
 from experiments.resolve.left_out import left_out
 from experiments.resolve.no_effect import without_effect
+from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
+    answer_notes,
     scheduler_options,
     serving_options,
     simulation_options,
@@ -63,7 +65,12 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         overheads = overheads_of(scenario.simulation, machine_scale(scenario, base)[0])
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
         base = msgspec.structs.replace(base, simulation=simulation)
-    warnings = (*without_effect(scenario, base), *left_out(scenario, base), *doubts(base))
+    warnings = (
+        *without_effect(scenario, base),
+        *left_out(scenario, base),
+        *doubts(base),
+        *offered_notes(scenario.workload, base),
+    )
     return Resolved(
         jobs=tuple(
             msgspec.structs.replace(
@@ -71,6 +78,6 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
             )
             for policy in scenario.policies
         ),
-        notes=(*work.notes, *warnings, *scale_notes),
+        notes=(*work.notes, *warnings, *answer_notes(base), *scale_notes),
         warnings=warnings,
     )

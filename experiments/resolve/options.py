@@ -5,7 +5,7 @@ from experiments.resolve.cluster import SEQUENCES, Cluster, cache_tokens
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.serving import AllReduce, FetchStart
 from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
-from testbed.job import SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
+from testbed.job import Job, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
 from workers.plan import CollectiveKind
 
 _BYTES_PER_KIB = 1024
@@ -67,3 +67,15 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
         separate=scenario.simulation.separate,
         invariants=scenario.simulation.invariants,
     )
+
+
+def answer_notes(job: Job) -> tuple[str, ...]:
+    """Say what the turns of conversations wait for, if there are any."""
+    if all(request.after is None for request in job.requests):
+        return ()
+    if job.serving.decode_batch is None:
+        return (
+            "the first token stands for the answer that a turn waits for: only first tokens are modelled "
+            "(serving.decode_batch: N models the others)",
+        )
+    return ("a turn waits for the last token of the answer before",)

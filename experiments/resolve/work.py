@@ -13,7 +13,7 @@ from experiments.workloads.micro import micro_flows
 from experiments.workloads.source import make_workload
 from testbed.job import Job, MicroFlow, Placement, Request
 from testbed.serving.cache.size_and_use import cache_capacity_blocks
-from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.capacity import Demand, demand_of
 from testbed.serving.plans.steps import step_options
 from testbed.serving.slo import DEFAULT_CLASS, SloTarget, with_slos
 
@@ -43,7 +43,12 @@ def resolve_work(scenario: Scenario, job: Job, *, most_requests: int | None = No
 
 def capacity_rps(job: Job, requests: Sequence[Request]) -> float:
     """Estimate how many requests/s like these the cluster of `job` can sustain."""
-    return estimated_capacity_rps(
+    return demand(job, requests).capacity_rps
+
+
+def demand(job: Job, requests: Sequence[Request]) -> Demand:
+    """Estimate what the mean of these requests takes of the cluster of `job`."""
+    return demand_of(
         requests,
         placement=job.placement,
         model=job.model,

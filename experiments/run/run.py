@@ -36,8 +36,8 @@ def run_scenario(
     progress: RunListener,
     command: str = "",
     notes: Sequence[str] = (),
-    ceiling: bool = False,
     warn: Callable[[str], None] | None = None,
+    ceiling: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Run every policy of `scenario` on `fabric`. Returns the run directory and its summary.
 

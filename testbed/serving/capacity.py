@@ -1,4 +1,4 @@
-"""How many requests per second a cluster can be expected to sustain."""
+"""What a request takes of a cluster, and how many per second the cluster can be expected to sustain."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,13 +6,15 @@ from itertools import product
 from math import gcd
 from typing import NamedTuple
 
+import msgspec
+
 from controller.flow import PortId
 from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed, compute_s
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import kv_bytes_per_token, kv_copies, score_flops
 from testbed.placement import kinds_of_units, layers_of, stage_ranks, stage_shards
-from testbed.serving.plans.idle_network import busiest_s, layer_s, merged, port_loads, scaled, step_traffic
+from testbed.serving.plans.idle_network import layer_s, merged, port_loads, port_seconds, scaled, step_traffic
 from testbed.serving.plans.kv_moves import ways
 from testbed.serving.plans.steps import (
     PLAIN,
@@ -26,6 +28,33 @@ from testbed.serving.slo import ideal_reuse_tokens
 from testbed.topology import Topology
 
 
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """What the mean request of a workload takes, in seconds of what the cluster has.
+
+    - `units_s`: of all prefill units together, in full, evenly spread batches: compute plus collectives at
+      line rate, without overlap or waiting. In a pipeline, the slowest stage counts, because the others
+      work on other batches meanwhile. Units of the same size and with the same NICs count as the first of
+      them.
+    - `port_s`: of `port`, the busiest one. Units serve requests in proportion to their prefill rates. The
+      bytes of S1, S2 and S3 are spread evenly over the ranks of a kind of unit that send and receive them.
+      Reused KV is on a replica as often as requests are served there. `port` is None if nothing is sent.
+
+    This is the least it can take: prompts reuse all that they share with earlier ones.
+    """
+
+    units_s: float
+    port: PortId | None
+    port_s: float
+
+    @property
+    def capacity_rps(self) -> float:
+        """Requests/s that the cluster can sustain: what units or ports allow, whichever is less.
+
+        This is an upper estimate: uneven batches, waiting and contention cost some of it.
+        """
+        return 1.0 / max(self.units_s, self.port_s)
+
+
 def estimated_capacity_rps(
     requests: Sequence[Request],
     *,
@@ -36,20 +65,35 @@ def estimated_capacity_rps(
     max_batch_tokens: int,
     options: StepOptions = PLAIN,
 ) -> float:
-    """Requests/s that the cluster can sustain; `workload.load` is a share of it.
+    """Requests/s that the cluster can sustain (`Demand.capacity_rps`); `workload.load` is a share of it.
 
-    It is the smaller of two rates, both for the workload's mean request with its ideal reuse:
+    Raises `ValueError` without requests.
+    """
+    return demand_of(
+        requests,
+        placement=placement,
+        model=model,
+        gpu=gpu,
+        topology=topology,
+        max_batch_tokens=max_batch_tokens,
+        options=options,
+    ).capacity_rps
 
-    - prefill: the sum over all units of 1 / (seconds of the unit per request), in full, evenly spread
-      batches. The seconds are those of compute plus those of collectives at line rate, without overlap or
-      waiting. In a pipeline, the slowest stage counts, because the others work on other batches meanwhile.
-      Units of the same size and with the same NICs count as the first of them;
-    - network: 1 / (seconds of the busiest port per request). Units serve requests in proportion to their
-      prefill rates. The bytes of S1, S2 and S3 are spread evenly over the ranks of a kind of unit that send
-      and receive them. Reused KV is on a replica as often as requests are served there.
 
-    Only the order of the arrivals matters (for the reuse), not their times. This is an upper estimate:
-    uneven batches, waiting and contention cost some of it. Raises `ValueError` without requests.
+def demand_of(
+    requests: Sequence[Request],
+    *,
+    placement: Placement,
+    model: ModelShape,
+    gpu: GpuSpeed,
+    topology: Topology,
+    max_batch_tokens: int,
+    options: StepOptions = PLAIN,
+) -> Demand:
+    """Return what the mean of `requests` takes of the cluster.
+
+    Only the order of the arrivals matters (for the reuse), not their times. Raises `ValueError` without
+    requests.
     """
     if not requests:
         raise ValueError("the capacity for no requests is not defined")
@@ -92,7 +136,11 @@ def estimated_capacity_rps(
             *_delivery_loads(delivery_bytes, served, placement, model, topology),
         )
     )
-    return 1.0 / max(kinds[0].unit_s / as_many[0], busiest_s(load, topology))
+    ports_s = port_seconds(load, topology)
+    port = max(ports_s, key=ports_s.__getitem__, default=None)
+    return Demand(
+        units_s=kinds[0].unit_s / as_many[0], port=port, port_s=0.0 if port is None else ports_s[port]
+    )
 
 
 class _Kind(NamedTuple):

@@ -4,6 +4,7 @@ A NIC carries one MB (2**20 bytes) in a millisecond, so the times below can be w
 """
 
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,20 @@ def test_a_line_that_is_not_right_is_named(tmp_path: Path, line: str, told: str)
     # Most other lines arrive too early as well, but errors inside the line are reported first.
     assert str(refusal.value).startswith(f"{path}, line 3: ")
     assert told in str(refusal.value)
+
+
+def test_the_message_on_unsorted_lines_says_how_to_sort_them(tmp_path: Path) -> None:
+    """Coflows of one moment stay in the order of the file."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    path = trace(folder, "3 3", "5 80 1 0 1 1:1.0", "9 7 1 0 1 1:1.0", "2 7 1 0 1 1:1.0")
+    with pytest.raises(UserError) as refusal:
+        flows(path)
+
+    _, _, command = str(refusal.value).partition("To sort it: ")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+
+    assert [flow.transfer.coflow for flow in flows(tmp_path / "SORTED")] == ["c9", "c2", "c5"]
 
 
 @pytest.mark.parametrize(
