@@ -53,7 +53,8 @@ class Policy(abc.ABC):
     `Options` is a frozen dataclass with a default for every field. Its fields are the options that a
     spec like `mfs(rho=0)` can set; `Annotated[int, "..."]` gives a field its line of help.
 
-    `on_tick` is called every `recheck_ns` (None: never) while `wants_ticks` is true. `rho_window_ns` is
+    `on_tick` is called every `recheck_ns` (None: never) while `wants_ticks` is true. A hook may change
+    `recheck_ns`: the next tick is then that long after it, unless it is due earlier. `rho_window_ns` is
     the time constant of `view.ports.rho`. If `reads_ports` is False, `view.ports` keeps no loads, and only
     the capacities can be read. If `reads_progress` is False, `on_progress` may never be called, and the
     `bytes_left` of a flow may stay at its size until it completes; the loads of ports are right all the same.

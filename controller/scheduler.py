@@ -386,5 +386,5 @@ class Scheduler:
         recheck_ns = self._policy.recheck_ns
         if recheck_ns is None or not self._policy.wants_ticks(self.view):
             self._tick_ns = None
-        elif self._tick_ns is None:
+        elif self._tick_ns is None or self._now_ns + recheck_ns < self._tick_ns:
             self._tick_ns = self._now_ns + recheck_ns

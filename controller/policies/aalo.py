@@ -67,9 +67,9 @@ class Aalo(Policy):
     Options = AaloOptions
     by_group = True
 
-    # Where nobody reports progress, coflows are looked at instead, as often as progress would be reported.
-    # A trace may have a hundred thousand flows at a time, so one is looked at only once it can have sent
-    # enough to sink.
+    # Where nobody reports progress, coflows are looked at instead. A trace may have a hundred thousand flows
+    # at a time, so a coflow is looked at only once it can have sent enough to sink, and no look follows
+    # another within a millisecond. `recheck_ns` is the time until the next look.
     recheck_ns = NS_PER_MS
 
     def __init__(self, options: AaloOptions) -> None:
@@ -84,10 +84,11 @@ class Aalo(Policy):
         coflow = self._coflows.join(now_ns, flow)
         if view.left_is_current:
             watched = self._watched.get(coflow)
-            if watched is None or watched.look_ns > now_ns:
-                # At the next tick, when all that comes now has come. With more ports it may sink earlier.
-                watched = self._look_at(now_ns, coflow)
+            if watched is None or watched.look_ns > now_ns + NS_PER_MS:
+                # When all that comes now has come. With more ports it may sink earlier.
+                watched = self._look_after(NS_PER_MS, now_ns, coflow)
             watched.take(flow.flow)
+            self._wait(now_ns)
         return self._verdict(coflow)
 
     def on_progress(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
@@ -101,6 +102,7 @@ class Aalo(Policy):
             coflow = self._coflows.leave(flow, counted=True)
             if not coflow.flows:
                 del self._watched[coflow]
+            self._wait(now_ns)
             return UNCHANGED
         before_bytes = self._coflows.of(flow).sent_bytes
         return self._sunk(self._coflows.leave(flow), before_bytes)
@@ -119,10 +121,16 @@ class Aalo(Policy):
             verdicts |= self._sunk(coflow, before_bytes)
             missing_bytes = self._queue.missing_bytes(coflow.sent_bytes)
             if missing_bytes < math.inf:  # else it cannot sink any more
-                self._look_at(now_ns + watched.least_ns(missing_bytes, view), coflow)
+                self._look_after(watched.least_ns(missing_bytes, view), now_ns, coflow)
+        self._wait(now_ns)
         return verdicts
 
-    def _look_at(self, look_ns: int, coflow: Coflow) -> _Watched:
+    def _wait(self, now_ns: int) -> None:
+        if self._looks:
+            self.recheck_ns = max(0, self._looks[0][0] - now_ns)
+
+    def _look_after(self, wait_ns: int, now_ns: int, coflow: Coflow) -> _Watched:
+        look_ns = now_ns + max(wait_ns, NS_PER_MS)
         watched = self._watched.setdefault(coflow, _Watched(look_ns))
         watched.look_ns = look_ns
         heapq.heappush(self._looks, (look_ns, next(self._count), coflow))

@@ -6,7 +6,6 @@ docs/measured/benchmarks.md says what the tools model, and what the columns mean
 import importlib.util
 import json
 import math
-import multiprocessing
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from experiments.bench.flow_sets import FlowSet, SetCase, draw
+from experiments.bench.own_process import in_own_process
 from experiments.bench.replay import Replay, replay_ours
 from experiments.errors import UserError
 from testbed.fabric import RunFailed
@@ -189,20 +189,17 @@ def _ranked(ordered: Sequence[float], share: float) -> float:
 # --- the tools --------------------------------------------------------------------------------------
 
 
-def _in_a_process(replay: Callable[[FlowSet], Replay], flow_set: FlowSet) -> Replay:
-    """Run `replay` in a process of its own, for its peak memory."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(replay, (flow_set,))
+# Each replay has a process of its own, for its peak memory.
 
 
 def _ours(flow_set: FlowSet) -> Replay:
-    return _in_a_process(replay_ours, flow_set)
+    return in_own_process(OURS, replay_ours, flow_set)
 
 
 def _ns_py(flow_set: FlowSet) -> Replay:
     from experiments.bench.ns_py import replay_ns_py
 
-    return _in_a_process(replay_ns_py, flow_set)
+    return in_own_process("ns.py", replay_ns_py, flow_set)
 
 
 def _simgrid(optim: str) -> Callable[[FlowSet], Replay]:

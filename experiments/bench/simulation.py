@@ -5,7 +5,6 @@ says what the cases and columns mean.
 """
 
 import json
-import multiprocessing
 import platform
 import resource
 import sys
@@ -21,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.units import NS_PER_S
+from experiments.bench.own_process import in_own_process
 from experiments.bench.simulation_cases import CASES, GROWTH, Case
 from experiments.resolve.jobs import resolve
 from experiments.results.limits import Resources
@@ -81,13 +81,15 @@ def measure(
     settings: Sequence[str] = (),
     on_start: Callable[[str, str], None] = lambda case, policy: None,
 ) -> Iterator[MeasuredRun]:
-    """Run every case under every policy, one after the other."""
-    context = multiprocessing.get_context("spawn")
+    """Run every case under every policy, one after the other, each in a process of its own.
+
+    Raises `RunFailed` if a process dies.
+    """
     for case in cases:
         for policy in policies:
             on_start(case.name, policy)
-            with context.Pool(1) as pool:
-                yield pool.apply(run_case, (case, policy, seed, tuple(settings)))
+            what = f"{case.name} under {policy}"
+            yield in_own_process(what, run_case, case, policy, seed, tuple(settings))
 
 
 def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ()) -> MeasuredRun:

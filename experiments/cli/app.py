@@ -6,6 +6,7 @@ so that `mfs --help` is fast.
 
 import gc
 import logging
+import os
 import sys
 from importlib import metadata
 from typing import Annotated, Final
@@ -60,6 +61,9 @@ app.add_typer(calibrate, name="calibrate")
 
 def main() -> None:
     """Entry point of the `mfs` command."""
+    # Processes that a command starts must not import what happens to lie in the working directory: a queue.py
+    # there would replace Python's own.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # Rows and results are not in cycles, so a collection finds next to nothing, and it looks at all of them.
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION, 50, 100)
     with told_to_the_user():

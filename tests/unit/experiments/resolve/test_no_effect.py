@@ -42,6 +42,8 @@ def test_every_key_of_our_own_scenarios_has_an_effect(name: str) -> None:
         ("quickstart", "units.sequence=ulysses", "units.sp=2", "no sequence is split (units.sp)"),
         ("quickstart", "serving.all_reduce=tree", "units.tp=2", "there is no tensor parallelism (units.tp)"),
         ("quickstart", "units.expert_skew=1", "model=mixtral-8x7b", "llama-3-8b has no experts"),
+        ("two-flows", "scale.wall_s=9", "scale.time_dilation=null", "scale.time_dilation is given"),
+        ("two-flows", "scale.link_mbps=9", "scale.bytes_scale=null", "scale.bytes_scale is given"),
         ("quickstart", "serving.preempt_layers=32", "model=mixtral-8x22b", "mixtral-8x7b has 32 layers"),
     ],
 )
@@ -51,6 +53,8 @@ def test_a_key_without_effect_is_named_with_the_reason(
     """The reason holds until `with_effect` takes it away."""
     without = {
         "on the emulated fabric": ["fabric=mininet"],
+        "scale.time_dilation is given": ["fabric=mininet"],
+        "scale.bytes_scale is given": ["fabric=mininet"],
         "there is one prefill unit": ["units.prefill_units=1"],
         "there is one decode worker": ["units.decode_ranks=1"],
         "llama-3-8b has no experts": ["model=llama-3-8b"],

@@ -26,6 +26,17 @@ def test_cells_are_the_same_whichever_process_runs_them(tmp_path: Path) -> None:
         assert one.read_bytes() == two.read_bytes()
 
 
+def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
+    """Workers are started with `-m` and `-c`, and Python then looks there first."""
+    for name in ("queue", "random", "select"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    command = [sys.executable, "-P", *COMMAND[1:], "--over", "seed=1:2", "--policy", "fair", "--jobs", "2"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_when_it_is_killed_its_workers_end_and_finished_cells_stay(tmp_path: Path) -> None:
     command = [*COMMAND, "--over", "seed=1:400", "--jobs", "2", "--out", "s"]
     sweep = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
