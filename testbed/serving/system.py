@@ -3,7 +3,6 @@
 import enum
 from collections import deque
 from collections.abc import Sequence
-from functools import cached_property
 
 import msgspec
 
@@ -13,16 +12,25 @@ from testbed.serving.batching.forming import take_batch, token_ns
 from testbed.serving.batching.preemption import rest_ns, urgent
 from testbed.serving.batching.rules import Waiting, make_rule
 from testbed.serving.batching.split_prompts import BegunPrompts, assign_parts, tokens_by_then
-from testbed.serving.cache.assignment import Assigned, assign, cacheable_blocks, find_reuse, reusable_blocks
+from testbed.serving.cache.assignment import (
+    Assigned,
+    Senders,
+    assign,
+    cacheable_blocks,
+    common_blocks,
+    find_reuse,
+    reusable_blocks,
+    told_to_send,
+)
 from testbed.serving.cache.prefix_index import PrefixIndex
 from testbed.serving.cache.size_and_use import cache_capacity_blocks, use_of
+from testbed.serving.plans.batch_time import BatchTimes
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.fetching import fetch_plan, with_fetches
 from testbed.serving.plans.steps import step_options
-from testbed.serving.routing.decode_choices import WorkerView, make_decode_choice
-from testbed.serving.routing.estimates import compute_ns, delivery_traffic, fetch_traffic, transfer_ns
-from testbed.serving.routing.port_bytes import PortBytes
+from testbed.serving.routing.decode_workers import DecodeWorkers
 from testbed.serving.routing.routers import UnitView, make_router
+from testbed.serving.routing.traffic_ahead import TrafficAhead
 from workers.plan import BatchPlan, FetchPlan, Resume
 
 
@@ -48,6 +56,8 @@ class _Unit:
         self.paused: tuple[BatchPlan, int] | None = None
         self.batches = 0
         self.expected_tokens: dict[int, int] = {}
+        self.expected: dict[int, Assigned] = {}
+        self.ends_ns: dict[str, float] = {}
         self.computed_tokens = [0] * replicas
 
     def queued_tokens(self) -> int:
@@ -80,8 +90,11 @@ class ServingSystem:
             raise ValueError("a unit with several pipeline stages cannot be preempted")
         self._job = job
         self._rule = make_rule(job)
-        self._router = make_router(job.serving, seed=job.seed)
-        self._decode_choice = make_decode_choice(job.serving)
+        self._token_ns = token_ns(job)
+        self._router = make_router(job.serving, seed=job.seed, token_ns=self._token_ns)
+        self._traffic = TrafficAhead(job)
+        self._times = BatchTimes(job)
+        self._decode = DecodeWorkers(job, self._traffic, follows=self._router.ports)
         self._units = {name: _Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
         cache_blocks = cache_capacity_blocks(job)
         self._indexes = {
@@ -91,16 +104,10 @@ class ServingSystem:
         self._requests: dict[int, Request] = {}
         self._phase: dict[int, Phase] = {}
         self._count = dict.fromkeys(Phase, 0)
-        self._decode_rank: dict[int, int] = {}
-        self._decode_tokens = dict.fromkeys(job.placement.decode, 0)
         self._begun = BegunPrompts()
+        self._senders = Senders()
         self._early: dict[int, tuple[Assigned, FetchPlan]] = {}
-        self._port_bytes = PortBytes(job.topology)
         self._cache_use = {name: CacheRow(unit=name) for name in job.placement.replicas}
-
-    @cached_property
-    def _token_ns(self) -> float:
-        return token_ns(self._job)
 
     def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
         """A request arrives. Raises `ValueError` if its id is taken or its prompt is empty."""
@@ -109,7 +116,7 @@ class ServingSystem:
         if request.prompt_tokens < 1:
             raise ValueError(f"request {request.id} has a prompt of {request.prompt_tokens} tokens")
         names = tuple(self._units)
-        views = [self._view(name, request) for name in names]
+        views = [self._view(now_ns, name, request) for name in names]
         name = names[self._router.choose(request, views)]
         unit = self._units[name]
         unit.expected_tokens[request.id] = self._new_tokens(name, request)
@@ -117,7 +124,12 @@ class ServingSystem:
         self._requests[request.id] = request
         self._enter(Phase.QUEUED, request.id)
         started = self._start(now_ns, name)
-        if self._job.serving.fetch_early and self._phase[request.id] is Phase.QUEUED:
+        if self._phase[request.id] is not Phase.QUEUED:
+            return [*started]
+        if self._router.ports:
+            item = unit.expected[request.id] = self._expected(name, request)[0]
+            self._traffic.queued(name, item)
+        if self._job.serving.fetch_early:
             return [*started, *self._send_for(now_ns, name, request)]
         return [*started]
 
@@ -129,6 +141,7 @@ class ServingSystem:
         name, unit = self._unit_of(batch_id)
         if unit.paused is not None and unit.paused[0].id == batch_id:
             raise ValueError(f"batch {batch_id!r} has paused, it cannot end")
+        unit.ends_ns.pop(batch_id, None)
         self._finish(name, unit.running.pop(batch_id))
         if unit.paused is not None:
             return self._go_on(now_ns, name)
@@ -153,9 +166,7 @@ class ServingSystem:
             state = "unknown" if phase is None else phase.value
             raise ValueError(f"first token of request {request_id}, which is {state}")
         self._enter(Phase.DONE, request_id)
-        rank = self._decode_rank.pop(request_id)
-        self._decode_tokens[rank] -= self._requests[request_id].prompt_tokens
-        self._port_bytes.take_off(("S3", request_id))
+        self._decode.first_token(request_id)
 
     def counts(self) -> dict[Phase, int]:
         """Number of requests in each phase. They add up to all that have arrived."""
@@ -187,23 +198,48 @@ class ServingSystem:
 
     # --- arrivals -------------------------------------------------------------------------------
 
-    def _view(self, name: str, request: Request) -> UnitView:
+    def _view(self, now_ns: int, name: str, request: Request) -> UnitView:
         unit = self._units[name]
         cached = len(self._indexes[name].lookup(reusable_blocks(request)))
         queued = unit.queued_tokens()
         queue_ns = queued * self._token_ns
-        compute = transfer = 0.0
+        compute = transfer = delivery = 0.0
         if self._router.costs:
-            item = self._alone(name, request)
-            compute = compute_ns(self._job, item, self._token_ns)
-            transfer = transfer_ns(self._job, item, name, self._port_bytes, compute, queue_ns)
+            item, transfer = self._expected(name, request)
+            waiting = [unit.expected[each.id] for each in unit.queue if each.id in unit.expected]
+            queue_ns = sum(max(0.0, end_ns - now_ns) for end_ns in unit.ends_ns.values())
+            compute = self._times.even_ns([*waiting, item])
+            transfer += self._traffic.transfer_ns(name, item, hidden_ns=compute, queue_ns=queue_ns)
+            prefill = queue_ns + transfer + compute
+            layers = max(compute, self._traffic.idle_fetch_ns(name, item))
+            delivery = self._traffic.delivery_ns(name, item, prefill_ns=prefill, layers_ns=layers)
         return UnitView(
             queued_tokens=queued,
             cached_tokens=cached * request.block_tokens,
             queue_ns=queue_ns,
+            ports_ns=self._traffic.ports_ns(name) if self._router.ports else 0.0,
             transfer_ns=transfer,
             compute_ns=compute,
+            delivery_ns=delivery,
         )
+
+    def _expected(self, name: str, request: Request) -> tuple[Assigned, float]:
+        """Where `request` is expected to run on unit `name`, and the ns that it waits for S1 of others.
+
+        It starts when the running batches have ended. So it will find the prefixes that these compute or
+        fetch: it need not fetch them itself, but waits for their S1, which the queue does not contain.
+        """
+        alone = self._alone(name, request)
+        blocks = reusable_blocks(request)
+        running = [item for plan in self._units[name].running.values() for item in plan.requests]
+        shared = [common_blocks(blocks, self._requests[item.request].blocks) for item in running]
+        longest = max(shared, default=0)
+        if longest <= alone.local_blocks or longest < alone.reused_blocks:
+            return alone, 0.0
+        item = running[shared.index(longest)]
+        replica = self._job.placement.replicas[name].index(item.replica)
+        there = Assigned(request=request, replica=replica, local_blocks=longest, fetches=())
+        return there, self._traffic.fetch_ns(item.request)
 
     def _alone(self, name: str, request: Request) -> Assigned:
         """Where `request` would run on unit `name` as a batch by itself."""
@@ -213,7 +249,9 @@ class ServingSystem:
             early = self._early.get(waiting.id)
             if early is not None:
                 promised[early[0].replica] += early[0].new_tokens
-        (item,) = assign([request], name, len(promised), self._indexes, computed_tokens=promised)
+        (item,) = assign(
+            [request], name, len(promised), self._indexes, computed_tokens=promised, senders=self._senders
+        )
         return item
 
     def _send_for(self, now_ns: int, name: str, request: Request) -> list[FetchPlan]:
@@ -236,7 +274,7 @@ class ServingSystem:
         )
         fetch = fetch_plan(alone, placement.replicas[name][item.replica])
         self._early[request.id] = item, fetch
-        self._note_fetch(name, item)
+        told_to_send(item, self._senders)
         return [fetch]
 
     def _new_tokens(self, name: str, request: Request) -> int:
@@ -299,19 +337,23 @@ class ServingSystem:
             begun=self._begun,
             computed_tokens=unit.computed_tokens,
             fixed={request: item for request, (item, _) in self._early.items()},
+            senders=self._senders,
         )
         for item in assigned:
+            told_to_send(item, self._senders)
             unit.computed_tokens[item.replica] += item.new_tokens
             unit.expected_tokens[item.request.id] = item.request.prompt_tokens - item.prefix_tokens
             if self._phase[item.request.id] is Phase.QUEUED:
                 self._cache_use[name] += use_of(name, item)
                 self._enter(Phase.RUNNING, item.request.id)
-                self._choose_decode(name, item)
+                self._decode.choose(name, item)
+                if self._router.ports:
+                    self._traffic.fetching(name, item)
         plan = build_plan(
             batch=f"{name}.b{unit.batches}",
             unit=name,
             assigned=assigned,
-            decode_ranks={item.request.id: self._decode_rank[item.request.id] for item in assigned},
+            decode_ranks={item.request.id: self._decode.of(item.request.id) for item in assigned},
             topology=self._job.topology,
             placement=placement,
             model=self._job.model,
@@ -319,44 +361,18 @@ class ServingSystem:
             formed_ns=now_ns,
             options=step_options(self._job),
         )
-        plan = msgspec.structs.replace(self._with_s1(name, plan, assigned), pause_every=pause_every)
+        plan = msgspec.structs.replace(self._with_s1(plan, assigned), pause_every=pause_every)
         unit.running[plan.id] = plan
+        if self._router.costs:
+            unit.ends_ns[plan.id] = now_ns + self._times.ns(assigned)
         unit.batches += 1
         return plan
 
-    def _with_s1(self, name: str, plan: BatchPlan, assigned: Sequence[Assigned]) -> BatchPlan:
+    def _with_s1(self, plan: BatchPlan, assigned: Sequence[Assigned]) -> BatchPlan:
         """Return `plan` with the fetch plans of its requests, and with how far ahead S1 is sent."""
-        fetches: list[FetchPlan] = []
-        for item in assigned:
-            early = self._early.pop(item.request.id, None)
-            if early is not None:
-                fetches.append(early[1])
-            elif not item.earlier_parts:
-                self._note_fetch(name, item)
+        early = [self._early.pop(item.request.id, None) for item in assigned]
+        fetches = [each[1] for each in early if each is not None]
         return with_fetches(plan, fetches, self._job.serving.fetch_ahead)
-
-    def _note_fetch(self, name: str, item: Assigned) -> None:
-        if self._router.costs:
-            self._port_bytes.add(("S1", item.request.id), fetch_traffic(self._job, item, name))
-
-    def _choose_decode(self, name: str, item: Assigned) -> None:
-        request, ranks = item.request, self._job.placement.decode
-        views = [
-            WorkerView(tokens=self._decode_tokens[rank], ports_s=self._ports_s(name, item, rank))
-            for rank in ranks
-        ]
-        rank = ranks[self._decode_choice.choose(views)]
-        self._decode_rank[request.id] = rank
-        self._decode_tokens[rank] += request.prompt_tokens
-        if self._router.costs or self._decode_choice.ports:
-            traffic = delivery_traffic(self._job, request.prompt_tokens, name, item.replica, rank)
-            self._port_bytes.add(("S3", request.id), traffic)
-
-    def _ports_s(self, name: str, item: Assigned, rank: int) -> tuple[float, ...]:
-        if not self._decode_choice.ports:
-            return ()
-        prompt = item.request.prompt_tokens
-        return self._port_bytes.seconds(delivery_traffic(self._job, prompt, name, item.replica, rank))
 
     def _finish(self, name: str, plan: BatchPlan) -> None:
         unit = self._units[name]
@@ -365,7 +381,7 @@ class ServingSystem:
             request, replica = self._requests[item.request], replica_of[item.replica]
             tokens = tokens_by_then(item)
             self._indexes[name].insert(cacheable_blocks(request, tokens), replica)
-            self._port_bytes.take_off(("S1", item.request))
+            self._traffic.fetched(item.request)
             self._begun.computed(item, replica)
             if not item.last:
                 unit.expected_tokens[item.request] = request.prompt_tokens - tokens

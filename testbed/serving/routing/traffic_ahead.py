@@ -1,0 +1,103 @@
+"""The S1 and S3 that is still to come, by request, and how long the ports of each unit are busy with it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+
+from controller.flow import PortId
+from controller.units import NS_PER_S
+from testbed.job import Job
+from testbed.models.sizes import kv_bytes_per_token
+from testbed.serving.cache.assignment import Assigned
+from testbed.serving.plans.idle_network import Traffic, drain_s
+from testbed.serving.routing.estimates import delivery_ns, delivery_traffic, fetch_traffic, transfer_ns
+from testbed.serving.routing.port_bytes import PortBytes
+
+
+class TrafficAhead:
+    """What requests have still to send: S1 until their batch has ended, S3 until their first token.
+
+    While a request is queued, its replica and its holder are those that it would have as a batch by itself,
+    and its decode worker is unknown. So its S3 then counts on the *own* ports of its unit only: the ports of
+    the replica's servers, with the receivers spread evenly over the decode workers. A replica that shares
+    its server with a decode worker sends that worker nothing over these ports.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._bytes = PortBytes(job.topology)
+
+    def queued(self, unit: str, item: Assigned) -> None:
+        """A request waits on `unit`."""
+        self.fetching(unit, item)
+        self._bytes.put_load(("S3", item.request.id), self._leaving(unit, item))
+
+    def fetching(self, unit: str, item: Assigned) -> None:
+        """It is known where a request runs, and what it fetches."""
+        self._bytes.put(("S1", item.request.id), fetch_traffic(self._job, item, unit))
+
+    def delivering(self, unit: str, item: Assigned, decode_rank: int) -> None:
+        """A request has a decode worker."""
+        self._bytes.put(("S3", item.request.id), self._delivery(unit, item, decode_rank))
+
+    def fetched(self, request: int) -> None:
+        self._bytes.take_off(("S1", request))
+
+    def delivered(self, request: int) -> None:
+        self._bytes.take_off(("S3", request))
+
+    def ports_ns(self, unit: str) -> float:
+        """Model ns that a unit's own ports have still to send: the busiest port of a replica, as a mean."""
+        replicas = self._own[unit]
+        busy_s = (max(map(self._bytes.busy_s, own), default=0.0) for own in replicas)
+        return sum(busy_s) / len(replicas) * NS_PER_S
+
+    def ports_s(self, unit: str, item: Assigned, decode_rank: int) -> tuple[float, ...]:
+        """Seconds that each port to a decode worker takes for what is to come, this request's S3 included.
+
+        The longest comes first.
+        """
+        return self._bytes.seconds(self._delivery(unit, item, decode_rank))
+
+    def transfer_ns(self, unit: str, item: Assigned, *, hidden_ns: float, queue_ns: float) -> float:
+        """`estimates.transfer_ns`."""
+        return transfer_ns(self._job, item, unit, self._bytes, hidden_ns, queue_ns)
+
+    def fetch_ns(self, request: int) -> float:
+        """Model ns until the S1 of a running request has arrived, behind all else on its ports; 0 without."""
+        return self._bytes.busiest_s(("S1", request)) * NS_PER_S
+
+    def idle_fetch_ns(self, unit: str, item: Assigned) -> float:
+        """Model ns that a request's S1 takes if its ports have nothing else to send."""
+        return drain_s(fetch_traffic(self._job, item, unit), self._job.topology) * NS_PER_S
+
+    def delivery_ns(self, unit: str, item: Assigned, *, prefill_ns: float, layers_ns: float) -> float:
+        """`estimates.delivery_ns` over the unit's own ports."""
+        topology = self._job.topology
+        own = [
+            (self._bytes.busy_s(port) * NS_PER_S, size * 8 / topology.link(port).bps * NS_PER_S)
+            for port, size in self._leaving(unit, item).items()
+        ]
+        return delivery_ns(own, layers=self._job.model.layers, prefill_ns=prefill_ns, layers_ns=layers_ns)
+
+    def _delivery(self, unit: str, item: Assigned, decode_rank: int) -> Traffic:
+        return delivery_traffic(self._job, item.request.prompt_tokens, unit, item.replica, decode_rank)
+
+    def _leaving(self, unit: str, item: Assigned) -> Mapping[PortId, float]:
+        """Bytes of a request's S3 on the own ports of its replica."""
+        size_bytes = item.request.prompt_tokens * kv_bytes_per_token(self._job.model)
+        return {port: share * size_bytes for port, share in self._own[unit][item.replica].items()}
+
+    @cached_property
+    def _own(self) -> dict[str, list[dict[PortId, float]]]:
+        """For each replica of each unit, the share of its S3 that each of its own ports carries."""
+        placement, topology = self._job.placement, self._job.topology
+        receivers = Counter(map(placement.node_of, placement.decode))
+
+        def of(ranks: tuple[int, ...]) -> dict[PortId, float]:
+            servers = {placement.server_of(rank) for rank in ranks}
+            load = topology.even_loads(Counter(map(placement.node_of, ranks)), receivers, 1.0)
+            senders = {port: topology.server_of(topology.link(port).src) for port in load}
+            return {port: share for port, share in load.items() if senders[port] in servers}
+
+        return {unit: [of(ranks) for ranks in replicas] for unit, replicas in placement.replicas.items()}
