@@ -5,7 +5,7 @@ from experiments.resolve.cluster import SEQUENCES, Cluster, cache_tokens
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.serving import AllReduce, FetchStart
 from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
-from testbed.job import Job, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
+from testbed.job import Job, ReuseRule, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
 from testbed.models.sizes import is_moe
 from workers.plan import CollectiveKind
 
@@ -29,6 +29,7 @@ def serving_options(scenario: Scenario, cluster: Cluster) -> ServingOptions:
         chunk_tokens=scenario.serving.chunk_tokens,
         cache_tokens=None if scenario.workload.is_micro else cache_tokens(scenario, cluster),
         preempt_layers=scenario.serving.preempt_layers,
+        reuse=scenario.serving.reuse,
         fetch_early=scenario.serving.fetch is FetchStart.QUEUE,
         fetch_ahead=scenario.serving.fetch_ahead,
         decode_batch=scenario.serving.decode_batch,
@@ -71,10 +72,17 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
 
 
 def serving_notes(job: Job) -> tuple[str, ...]:
-    """Name the keys about experts that have no effect because the model has no experts."""
-    if is_moe(job.model) or not job.requests:
+    """Say which keys have no effect without experts, and what does not follow `serving.reuse`."""
+    if not job.requests:
         return ()
     notes = []
+    if job.serving.reuse is not ReuseRule.FETCH:
+        notes.append(
+            f"serving.reuse is {job.serving.reuse}; workload.load and relative SLOs are worked out as if all "
+            "reused KV were fetched"
+        )
+    if is_moe(job.model):
+        return tuple(notes)
     if job.serving.expert_skew:
         notes.append(f"units.expert_skew: no effect, {job.model.name} has no experts")
     if job.serving.decode_background:

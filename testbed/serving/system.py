@@ -1,17 +1,18 @@
 """The serving system: events in, batch plans out."""
 
-import enum
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
-from testbed.job import Job, Request
+from testbed.job import Job, Request, ReuseRule
 from testbed.record import CacheRow
-from testbed.serving.batching.forming import take_batch, token_ns
+from testbed.serving.batching.forming import token_ns
 from testbed.serving.batching.preemption import rest_ns, urgent
 from testbed.serving.batching.rules import Waiting, make_rule
 from testbed.serving.batching.split_prompts import BegunPrompts, assign_parts, tokens_by_then
+from testbed.serving.batching.taking import take_assigned
 from testbed.serving.cache.assignment import (
     Assigned,
     Senders,
@@ -29,39 +30,12 @@ from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.fetching import fetch_plan, with_fetches
 from testbed.serving.plans.steps import step_options
 from testbed.serving.routing.decode_workers import DecodeWorkers
+from testbed.serving.routing.estimates import exposed_s1_ns
+from testbed.serving.routing.reuse_choice import ReuseChoice
 from testbed.serving.routing.routers import UnitView, make_router
 from testbed.serving.routing.traffic_ahead import TrafficAhead
+from testbed.serving.unit import Phase, Unit
 from workers.plan import BatchPlan, FetchPlan, Resume
-
-
-class Phase(enum.Enum):
-    """How far a request has got: waiting for a batch, in one, waiting for its first token, past it."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    PREFILLED = "prefilled"
-    DONE = "done"
-
-
-class _Unit:
-    """A prefill unit: its queue, the batches it runs, and the new tokens it has yet to compute.
-
-    `expected_tokens` are these tokens by request id. `paused` is the batch among `running` that has paused,
-    with the layer it goes on with.
-    """
-
-    def __init__(self, replicas: int) -> None:
-        self.queue: deque[Request] = deque()
-        self.running: dict[str, BatchPlan] = {}
-        self.paused: tuple[BatchPlan, int] | None = None
-        self.batches = 0
-        self.expected_tokens: dict[int, int] = {}
-        self.expected: dict[int, Assigned] = {}
-        self.ends_ns: dict[str, float] = {}
-        self.computed_tokens = [0] * replicas
-
-    def queued_tokens(self) -> int:
-        return sum(self.expected_tokens.values())
 
 
 class ServingSystem:
@@ -94,8 +68,11 @@ class ServingSystem:
         self._router = make_router(job.serving, seed=job.seed, token_ns=self._token_ns)
         self._traffic = TrafficAhead(job)
         self._times = BatchTimes(job)
-        self._decode = DecodeWorkers(job, self._traffic, follows=self._router.ports)
-        self._units = {name: _Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
+        reuse = ReuseChoice(job, self._times, self._traffic)
+        self._choose = reuse.choose if job.serving.reuse is not ReuseRule.FETCH else None
+        self._follows = self._router.ports or job.serving.reuse is ReuseRule.CHEAPER
+        self._decode = DecodeWorkers(job, self._traffic, follows=self._follows)
+        self._units = {name: Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
         cache_blocks = cache_capacity_blocks(job)
         self._indexes = {
             name: PrefixIndex(len(replicas), cache_blocks)
@@ -126,9 +103,9 @@ class ServingSystem:
         started = self._start(now_ns, name)
         if self._phase[request.id] is not Phase.QUEUED:
             return [*started]
-        if self._router.ports:
-            item = unit.expected[request.id] = self._expected(name, request)[0]
-            self._traffic.queued(name, item)
+        if self._router.costs:
+            unit.expected[request.id] = self._expected(name, request)[0]
+            self._traffic.queued(name, request)
         if self._job.serving.fetch_early:
             return [*started, *self._send_for(now_ns, name, request)]
         return [*started]
@@ -176,7 +153,7 @@ class ServingSystem:
         """Number of requests in each phase, in words."""
         return ", ".join(f"{count} {phase.value}" for phase, count in self.counts().items())
 
-    def _unit_of(self, batch_id: str) -> tuple[str, _Unit]:
+    def _unit_of(self, batch_id: str) -> tuple[str, Unit]:
         for name, unit in self._units.items():
             if batch_id in unit.running:
                 return name, unit
@@ -250,7 +227,13 @@ class ServingSystem:
             if early is not None:
                 promised[early[0].replica] += early[0].new_tokens
         (item,) = assign(
-            [request], name, len(promised), self._indexes, computed_tokens=promised, senders=self._senders
+            [request],
+            name,
+            len(promised),
+            self._indexes,
+            computed_tokens=promised,
+            senders=self._senders,
+            choose=self._choose,
         )
         return item
 
@@ -282,6 +265,8 @@ class ServingSystem:
         left = self._begun.left(request)
         if left is not None:
             return left
+        if self._choose is not None:
+            return self._alone(name, request).new_tokens
         reused = len(find_reuse(request, name, self._indexes).holders)
         early = self._early.get(request.id)
         if early is not None:
@@ -322,23 +307,24 @@ class ServingSystem:
     ) -> BatchPlan:
         """Form a batch of as many `candidates` as fit, and remove them from the queue."""
         unit, serving, placement = self._units[name], self._job.serving, self._job.placement
-        batch = take_batch(
+        assigned = take_assigned(
             candidates,
-            lambda request: self._new_tokens(name, request),
-            min(serving.max_batch_tokens, serving.chunk_tokens or serving.max_batch_tokens),
+            new_tokens=partial(self._new_tokens, name),
+            most=min(serving.max_batch_tokens, serving.chunk_tokens or serving.max_batch_tokens),
             split=serving.chunk_tokens is not None,
+            assign=partial(
+                assign_parts,
+                unit=name,
+                indexes=self._indexes,
+                begun=self._begun,
+                computed_tokens=unit.computed_tokens,
+                fixed={request: item for request, (item, _) in self._early.items()},
+                senders=self._senders,
+                choose=self._choose,
+            ),
         )
-        taken = {part.request.id for part in batch}
+        taken = {item.request.id for item in assigned}
         unit.queue = deque(request for request in unit.queue if request.id not in taken)
-        assigned = assign_parts(
-            batch,
-            name,
-            self._indexes,
-            begun=self._begun,
-            computed_tokens=unit.computed_tokens,
-            fixed={request: item for request, (item, _) in self._early.items()},
-            senders=self._senders,
-        )
         for item in assigned:
             told_to_send(item, self._senders)
             unit.computed_tokens[item.replica] += item.new_tokens
@@ -347,7 +333,7 @@ class ServingSystem:
                 self._cache_use[name] += use_of(name, item)
                 self._enter(Phase.RUNNING, item.request.id)
                 self._decode.choose(name, item)
-                if self._router.ports:
+                if self._follows:
                     self._traffic.fetching(name, item)
         plan = build_plan(
             batch=f"{name}.b{unit.batches}",
@@ -364,9 +350,15 @@ class ServingSystem:
         plan = msgspec.structs.replace(self._with_s1(plan, assigned), pause_every=pause_every)
         unit.running[plan.id] = plan
         if self._router.costs:
-            unit.ends_ns[plan.id] = now_ns + self._times.ns(assigned)
+            unit.ends_ns[plan.id] = now_ns + self._prefill_ns(assigned)
         unit.batches += 1
         return plan
+
+    def _prefill_ns(self, assigned: Sequence[Assigned]) -> float:
+        """How long a batch takes on idle links, behind the S1 that is still to come."""
+        compute_ns = self._times.ns(assigned)
+        s1_ns = max((self._traffic.fetch_ns(item.request.id) for item in assigned), default=0.0)
+        return compute_ns + exposed_s1_ns(s1_ns, compute_ns, self._job.model.layers)
 
     def _with_s1(self, plan: BatchPlan, assigned: Sequence[Assigned]) -> BatchPlan:
         """Return `plan` with the fetch plans of its requests, and with how far ahead S1 is sent."""

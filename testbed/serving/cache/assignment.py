@@ -5,7 +5,7 @@ Reused KV that this replica does not hold has to be fetched (S1).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -49,6 +49,9 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     A split prompt is computed in several parts, each in a batch of its own. After `earlier_parts` parts,
     its replica has `earlier_tokens` of it, including reused ones. This batch computes `part_tokens`
     more; None: all the rest.
+
+    `recomputed_blocks` are cached on other replicas, but computed here. The estimates are as in
+    `testbed.record.RequestRow`.
     """
 
     request: Request
@@ -59,6 +62,9 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     earlier_parts: int = 0
     earlier_tokens: int = 0
     part_tokens: int | None = None
+    recomputed_blocks: int = 0
+    fetch_estimate_ns: int | None = None
+    recompute_estimate_ns: int | None = None
 
     @property
     def local_tokens(self) -> int:
@@ -95,6 +101,10 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def last(self) -> bool:
         return self.prefix_tokens + self.new_tokens == self.request.prompt_tokens
+
+
+Choose = Callable[[str, Assigned, Assigned, Sequence[Assigned]], Assigned]
+"""Chooses between fetching and recomputing on a unit, given both and what is in the batch already."""
 
 
 def reusable_blocks(request: Request) -> tuple[int, ...]:
@@ -154,6 +164,7 @@ def assign(
     parts: Mapping[int, int] | None = None,
     taken: Sequence[int] | None = None,
     senders: Senders | None = None,
+    choose: Choose | None = None,
 ) -> list[Assigned]:
     """Give each request of `batch` one of `unit`'s replicas. The result is in the order of `batch`.
 
@@ -167,7 +178,8 @@ def assign(
     replica and what it fetched, and also reuses what has been cached beyond that since. `parts` has, by
     request id, the new tokens that this batch computes if these are not all. `taken` are the new tokens
     that each replica has in this batch already. Of several holders of a prefix, the one of `senders` that was
-    told to send longest ago sends it, and the requests of a batch take turns.
+    told to send longest ago sends it, and the requests of a batch take turns. `choose` decides whether it is
+    fetched; None: always.
     """
     part_of = parts or {}
     turns = Senders() if senders is None else senders.copy()
@@ -186,18 +198,32 @@ def assign(
     open_to_choice = [request for request in batch if request.id not in assigned]
     for request in sorted(open_to_choice, key=lambda r: (-new[r.id], r.id)):
         local = indexes[unit].lookup(reusable_blocks(request))
-        home = _home(local, replicas, load, before)
-        replica = _choose_replica(load, before, new[request.id], home)
-        load[replica] += new[request.id]
         source = find_reuse(request, unit, indexes, turns)
-        assigned[request.id] = _sources(request, replica, unit, local, source, turns)
-        told_to_send(assigned[request.id], turns)
-    return [
-        msgspec.structs.replace(assigned[r.id], part_tokens=part_of[r.id])
-        if r.id in part_of
-        else assigned[r.id]
-        for r in batch
-    ]
+
+        def on(
+            replica: int, request: Request = request, local: Holders = local, source: Reuse = source
+        ) -> Assigned:
+            item = _sources(request, replica, unit, local, source, turns)
+            if choose is None or not item.fetches:
+                return item
+            return choose(unit, item, _without_fetches(item, local), tuple(assigned.values()))
+
+        item = on(_least(load, before))
+        home = _home(local, replicas, load, before)
+        if home is not None and home != item.replica:
+            away, here = part_of.get(request.id, item.new_tokens), on(home)
+            balanced = max(*load, load[item.replica] + away)
+            if load[home] + part_of.get(request.id, here.new_tokens) <= HOME_SLACK * balanced:
+                item = here
+        load[item.replica] += part_of.get(request.id, item.new_tokens)
+        assigned[request.id] = item
+        told_to_send(item, turns)
+    return [_in_part(assigned[r.id], part_of[r.id]) if r.id in part_of else assigned[r.id] for r in batch]
+
+
+def _in_part(item: Assigned, tokens: int) -> Assigned:
+    """`item`, of which a batch computes at most `tokens` new ones."""
+    return msgspec.structs.replace(item, part_tokens=min(tokens, item.new_tokens))
 
 
 def _home(local: Holders, replicas: int, load: Sequence[int], before: Sequence[int]) -> int | None:
@@ -207,12 +233,16 @@ def _home(local: Holders, replicas: int, load: Sequence[int], before: Sequence[i
     return min(range(replicas), key=lambda i: (-held[i], load[i], before[i], i))
 
 
-def _choose_replica(load: Sequence[int], before: Sequence[int], new_tokens: int, home: int | None) -> int:
-    least = min(range(len(load)), key=lambda i: (load[i], before[i], i))
-    if home is None:
-        return least
-    balanced = max(*load, load[least] + new_tokens)
-    return home if load[home] + new_tokens <= HOME_SLACK * balanced else least
+def _least(load: Sequence[int], before: Sequence[int]) -> int:
+    return min(range(len(load)), key=lambda i: (load[i], before[i], i))
+
+
+def _without_fetches(item: Assigned, local: Holders) -> Assigned:
+    """`item`, if all from the first block that its replica lacks is computed."""
+    held = next((i for i, holders in enumerate(local) if item.replica not in holders), len(local))
+    return msgspec.structs.replace(
+        item, local_blocks=held, fetches=(), recomputed_blocks=item.reused_blocks - held
+    )
 
 
 def with_newer(item: Assigned, unit: str, local: Holders, reuse: Reuse, turns: Senders) -> Assigned:

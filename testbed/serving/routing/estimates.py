@@ -27,8 +27,13 @@ def transfer_ns(
     if not traffic:
         return 0.0
     s1_ns = max(port_bytes.seconds(traffic), default=0.0) * NS_PER_S
-    exposed_ns = s1_ns - (job.model.layers - 1) / job.model.layers * min(s1_ns, hidden_ns)
+    exposed_ns = exposed_s1_ns(s1_ns, hidden_ns, job.model.layers)
     return max(0.0, exposed_ns - queue_ns) if job.serving.fetch_early else exposed_ns
+
+
+def exposed_s1_ns(s1_ns: float, hidden_ns: float, layers: int) -> float:
+    """What `hidden_ns` of compute does not hide of S1, as in `transfer_ns`."""
+    return s1_ns - (layers - 1) / layers * min(s1_ns, hidden_ns)
 
 
 def delivery_ns(

@@ -1,36 +1,38 @@
 """The S1 and S3 that is still to come, by request, and how long the ports of each unit are busy with it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from controller.flow import PortId
 from controller.units import NS_PER_S
-from testbed.job import Job
+from testbed.job import Job, Request
 from testbed.models.sizes import kv_bytes_per_token
 from testbed.serving.cache.assignment import Assigned
-from testbed.serving.plans.idle_network import Traffic, drain_s
+from testbed.serving.plans.idle_network import Traffic, drain_s, merged
 from testbed.serving.routing.estimates import delivery_ns, delivery_traffic, fetch_traffic, transfer_ns
 from testbed.serving.routing.port_bytes import PortBytes
 
 
 class TrafficAhead:
-    """What requests have still to send: S1 until their batch has ended, S3 until their first token.
+    """What requests have still to send: S1 of formed batches until they end, S3 until the first token.
 
-    While a request is queued, its replica and its holder are those that it would have as a batch by itself,
-    and its decode worker is unknown. So its S3 then counts on the *own* ports of its unit only: the ports of
-    the replica's servers, with the receivers spread evenly over the decode workers. A replica that shares
-    its server with a decode worker sends that worker nothing over these ports.
+    While a request is queued, its replica and its decode worker are unknown. So its S3 then counts on the
+    *own* ports of its unit only, evenly for all replicas: the ports of their servers, with the receivers
+    spread evenly over the decode workers. A replica that shares its server with a decode worker sends that
+    worker nothing over these ports.
     """
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._bytes = PortBytes(job.topology)
 
-    def queued(self, unit: str, item: Assigned) -> None:
-        """A request waits on `unit`."""
-        self.fetching(unit, item)
-        self._bytes.put_load(("S3", item.request.id), self._leaving(unit, item))
+    def queued(self, unit: str, request: Request) -> None:
+        """A request waits on `unit`. Its S3 counts evenly on the own ports of all replicas."""
+        own = self._own[unit]
+        size_bytes = request.prompt_tokens * kv_bytes_per_token(self._job.model) / len(own)
+        load = merged({port: share * size_bytes for port, share in of.items()} for of in own)
+        self._bytes.put_load(("S3", request.id), load)
 
     def fetching(self, unit: str, item: Assigned) -> None:
         """It is known where a request runs, and what it fetches."""
@@ -62,6 +64,11 @@ class TrafficAhead:
     def transfer_ns(self, unit: str, item: Assigned, *, hidden_ns: float, queue_ns: float) -> float:
         """`estimates.transfer_ns`."""
         return transfer_ns(self._job, item, unit, self._bytes, hidden_ns, queue_ns)
+
+    def s1_ns(self, unit: str, items: Iterable[Assigned]) -> float:
+        """Model ns of the busiest port for the S1 of `items`, of which none counts yet, behind all else."""
+        traffic = merged(fetch_traffic(self._job, item, unit) for item in items)
+        return max(self._bytes.seconds(traffic), default=0.0) * NS_PER_S
 
     def fetch_ns(self, request: int) -> float:
         """Model ns until the S1 of a running request has arrived, behind all else on its ports; 0 without."""
