@@ -44,13 +44,14 @@ def write_run(
     command: str = "",
     started: datetime | None = None,
     unfinished: Sequence[str] = (),
+    unused: Sequence[str] = (),
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
     `link_bps` are the nominal model rates of the links, for utilisation in the report. `files` are the
     digests of the files that the scenario names, by path. `command` is the command line of the run, and
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
-    finished.
+    finished. `unused` says what no request or flow used (`unused.unused_parts`).
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -89,6 +90,7 @@ def write_run(
         placement_text=placement_text,
         link_bps=link_bps,
         unfinished=unfinished,
+        unused=unused,
     )
     _write_json(out / "summary.json", summary)
     return summary

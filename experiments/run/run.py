@@ -55,6 +55,7 @@ def run_scenario(
         raise FabricUnavailable(fabric.name, missing)
     # Imported late: the report loads matplotlib, which takes long, and above a run may still be refused.
     from experiments.report.run_report import write_report
+    from experiments.results.unused import unused_parts
     from experiments.results.writing import write_run
 
     def write(directory: Path, records: list[RunRecord], unfinished: Sequence[str] = ()) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def run_scenario(
             command=command,
             started=started,
             unfinished=unfinished,
+            unused=unused_parts(records, first.placement, first.topology),
         )
         write_report([directory], directory / "report.html")
         return summary
