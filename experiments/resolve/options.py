@@ -6,7 +6,6 @@ from experiments.scenario.scenario import Scenario
 from experiments.scenario.serving import AllReduce, FetchStart
 from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
 from testbed.job import Job, ReuseRule, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
-from testbed.models.sizes import is_moe
 from workers.plan import CollectiveKind
 
 _BYTES_PER_KIB = 1024
@@ -71,20 +70,23 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
     )
 
 
-def serving_notes(job: Job) -> tuple[str, ...]:
-    """Say which keys have no effect without experts, and what does not follow `serving.reuse`."""
-    if not job.requests:
+def reuse_notes(job: Job) -> tuple[str, ...]:
+    """Say what does not follow `serving.reuse`."""
+    if not job.requests or job.serving.reuse is ReuseRule.FETCH:
         return ()
-    notes = []
-    if job.serving.reuse is not ReuseRule.FETCH:
-        notes.append(
-            f"serving.reuse is {job.serving.reuse}; workload.load and relative SLOs are worked out as if all "
-            "reused KV were fetched"
+    return (
+        f"serving.reuse is {job.serving.reuse}; workload.load and relative SLOs are worked out as if all "
+        "reused KV were fetched",
+    )
+
+
+def answer_notes(job: Job) -> tuple[str, ...]:
+    """Say what the turns of conversations wait for, if there are any."""
+    if all(request.after is None for request in job.requests):
+        return ()
+    if job.serving.decode_batch is None:
+        return (
+            "the first token stands for the answer that a turn waits for: only first tokens are modelled "
+            "(serving.decode_batch: N models the others)",
         )
-    if is_moe(job.model):
-        return tuple(notes)
-    if job.serving.expert_skew:
-        notes.append(f"units.expert_skew: no effect, {job.model.name} has no experts")
-    if job.serving.decode_background:
-        notes.append(f"serving.decode_background: no effect, {job.model.name} has no experts")
-    return tuple(notes)
+    return ("a turn waits for the last token of the answer before",)

@@ -21,6 +21,7 @@ class Measure(enum.StrEnum):
     """The measures of a row, taken from the cell's summary. All are None for a cell that failed."""
 
     REQUESTS = "requests"
+    ARRIVAL_RPS = "arrival_rps"
     COMPLETED = "completed"
     PRUNED = "pruned"
     ENDED_PRUNED = "ended_pruned"
@@ -39,6 +40,10 @@ class Measure(enum.StrEnum):
     RECOMPUTED_TOKENS = "recomputed_tokens"
     MISSED_TOKENS = "missed_tokens"
     EVICTED_BLOCKS = "evicted_blocks"
+    LIMIT = "limit"
+    GPUS_BUSY = "gpus_busy"
+    GPUS_COMPUTING = "gpus_computing"
+    PORT_BUSY = "port_busy"
     DURATION_S = "duration_s"
     FAITHFUL = "faithful"
 
@@ -70,12 +75,29 @@ def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
     return rows
 
 
+def common_notes(directory: Path, plan: Plan) -> list[str]:
+    """Return the notes that all finished cells have, in their order there."""
+    common: list[str] | None = None
+    for name, outcome in outcomes(directory, plan).items():
+        if outcome.error is None:
+            text = (directory / "cells" / name / "summary.json").read_text(encoding="utf-8")
+            notes: list[str] = json.loads(text)["notes"]
+            common = notes if common is None else [note for note in common if note in notes]
+    return common or []
+
+
+def _mean(busy: dict[str, float] | None) -> float | None:
+    return busy["mean"] if busy else None
+
+
 def _measures(summary: dict[str, Any]) -> CellRow:
     (run,) = summary["runs"]
     ttft, cct, coflow = run["ttft_s"], run["cct_s"], run.get("coflow_completion_s", {})
+    limits = run.get("limits") or {}
     counts, cache = run.get("counts", {}), run.get("cache", {}).get("total", {})
     return {
         Measure.REQUESTS: run["requests"],
+        Measure.ARRIVAL_RPS: run.get("arrival_rps"),
         Measure.COMPLETED: run["completed"],
         Measure.PRUNED: counts.get("pruned"),
         Measure.ENDED_PRUNED: counts.get("ended_pruned"),
@@ -94,13 +116,40 @@ def _measures(summary: dict[str, Any]) -> CellRow:
         Measure.RECOMPUTED_TOKENS: cache.get("recomputed_tokens"),
         Measure.MISSED_TOKENS: cache.get("missed_tokens"),
         Measure.EVICTED_BLOCKS: cache.get("evicted_blocks"),
+        Measure.LIMIT: limits.get("limit"),
+        Measure.GPUS_BUSY: _mean(limits.get("occupied")),
+        Measure.GPUS_COMPUTING: _mean(limits.get("computing")),
+        Measure.PORT_BUSY: _mean(limits.get("port_busy")),
         Measure.DURATION_S: run["duration_s"],
         Measure.FAITHFUL: summary["faithful"],
     }
 
 
-def write_results(directory: Path, plan: Plan, rows: Sequence[CellRow], *, command: str) -> dict[str, Any]:
-    """Write `sweep.csv` and `sweep.json`; return the content of `sweep.json`."""
+def seed_notes(plan: Plan, rows: Sequence[CellRow]) -> list[str]:
+    """Say so if all seeds gave the same results, which must not pass for results without spread."""
+    found: dict[str, list[list[Any]]] = {}
+    for row in rows:
+        if row["error"] is None:
+            alike = json.dumps([[row[key] for key in plan.keys], row["policy"]])
+            found.setdefault(alike, []).append([row[name] for name in Measure])
+    several = [measured for measured in found.values() if len(measured) > 1]
+    if plan.seeds < 2 or not several or any(one != each[0] for each in several for one in each):
+        return []
+    return [f"the seed makes no difference: under each policy, all {plan.seeds} gave the same results"]
+
+
+def write_results(
+    directory: Path,
+    plan: Plan,
+    rows: Sequence[CellRow],
+    *,
+    command: str,
+    differences: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Write `sweep.csv` and `sweep.json`; return the content of `sweep.json`.
+
+    `differences` are those of the policies (`experiments.sweep.differences.as_rows`).
+    """
     keys = plan.keys
     columns = [*keys, "policy", SEED, *Measure, "wall_s", "error", "cell"]
     text = io.StringIO()
@@ -117,6 +166,8 @@ def write_results(directory: Path, plan: Plan, rows: Sequence[CellRow], *, comma
         "policies": list(plan.policies),
         "complete": len(rows) == len(plan.cells) and all(row["error"] is None for row in rows),
         "command": command,
+        "notes": [*common_notes(directory, plan), *seed_notes(plan, rows)],
+        "differences": list(differences),
         "cells": list(rows),
     }
     write_text(directory / "sweep.json", json_text(content))
