@@ -142,6 +142,14 @@ class MicroFlow(msgspec.Struct, frozen=True, kw_only=True):
     start_ns: int
 
 
+class ReuseRule(enum.StrEnum):
+    """What is done with a cached prefix that only other replicas have: fetch it, compute it, or decide."""
+
+    FETCH = "fetch"
+    RECOMPUTE = "recompute"
+    CHEAPER = "cheaper"
+
+
 class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the serving system.
 
@@ -153,6 +161,7 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
     - `chunk_tokens`: the most new tokens of a batch; a prompt that does not fit is split. None: no limit.
     - `preempt_layers`: number of layers between pauses of a batch, in which a more urgent one may go first.
     - `cache_tokens`: the KV that a replica keeps, in tokens; None: all of it.
+    - `reuse`: whether a cached prefix that only other replicas have is fetched or computed again.
     - `fetch_early`: the fetch of reused KV starts when its request is queued, not only with its batch.
     - `fetch_ahead`: how many layers ahead of the batch S1 is fetched; None: all layers at once.
     - `expert_skew`: exponent of the Zipf distribution of expert popularity; 0: all experts alike.
@@ -169,6 +178,7 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
     chunk_tokens: int | None = None
     preempt_layers: int | None = None
     cache_tokens: int | None = None
+    reuse: ReuseRule = ReuseRule.FETCH
     fetch_early: bool = False
     fetch_ahead: int | None = None
     expert_skew: float = 0.0

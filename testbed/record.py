@@ -30,6 +30,10 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     time of the last of `output_tokens`, None if decoding is not modelled. `times_pruned` is how often
     request control pruned the request; `ended_pruned` says that it was not freed after the last time.
     `warmup` requests are not measured.
+
+    `recomputed_tokens` of `new_tokens` were cached on other replicas, but not fetched. `fetch_estimate_ns`
+    and `recompute_estimate_ns` are what decided between the two: the estimated time from the forming of the
+    batch to the end of its compute. None if nothing was to be decided.
     """
 
     request: int
@@ -56,6 +60,9 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     last_token_ns: int | None = None
     times_pruned: int = 0
     ended_pruned: bool = False
+    recomputed_tokens: int = 0
+    fetch_estimate_ns: int | None = None
+    recompute_estimate_ns: int | None = None
 
     @property
     def tpot_ns(self) -> float | None:
@@ -174,7 +181,8 @@ class CacheRow(msgspec.Struct, frozen=True, kw_only=True):
     """How much KV the requests of a unit reused, in blocks and tokens.
 
     Of the blocks that a request could have reused, the `local` ones were on its own replica, the `remote`
-    ones were fetched from another replica (S1), and the `missed` ones had to be computed.
+    ones were fetched from another replica (S1), the `recomputed` ones were computed although another replica
+    had them, and the `missed` ones had to be computed.
     `evicted_blocks` counts the copies that the unit's replicas evicted.
     """
 
@@ -183,9 +191,11 @@ class CacheRow(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     local_blocks: int = 0
     remote_blocks: int = 0
+    recomputed_blocks: int = 0
     missed_blocks: int = 0
     local_tokens: int = 0
     remote_tokens: int = 0
+    recomputed_tokens: int = 0
     missed_tokens: int = 0
     evicted_blocks: int = 0
 

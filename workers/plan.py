@@ -151,7 +151,8 @@ class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
     comes `decode_step_s` after all its KV has arrived, which is `p2d_flows[i]` S3 transfers at
     `decode_ranks[i]`. They include those of earlier batches with a part of the prompt.
     `last` is False for such an earlier part. `new_tokens` are computed, `local_tokens` are reused from the
-    replica's own cache, and `remote_tokens` are fetched.
+    replica's own cache, and `remote_tokens` are fetched. `recomputed_tokens` and the two estimates are as in
+    `testbed.record.RequestRow`.
     """
 
     request: int
@@ -164,6 +165,9 @@ class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
     decode_step_s: float
     deadline_ns: int
     last: bool = True
+    recomputed_tokens: int = 0
+    fetch_estimate_ns: int | None = None
+    recompute_estimate_ns: int | None = None
 
     @property
     def decode_rank(self) -> int:

@@ -24,7 +24,7 @@ def request_story(
     `shares` are the shares (S2) of its batch.
     """
     lines = [f"Request {request.request} under {policy}", f"  {_arrival(request)}", f"  {outcome(request)}"]
-    lines += [f"  {line}" for line in (*_pruned(request), *_where_it_went(request, spent))]
+    lines += [f"  {line}" for line in (*_reused(request), *_pruned(request), *_where_it_went(request, spent))]
     if flows:
         lines.append(f"  {'Its flow' if len(flows) == 1 else f'Its {len(flows)} flows, worst first'}:")
         lines += [f"    {_line(flow)}" for flow in sorted(flows, key=_badness)]
@@ -49,6 +49,23 @@ def _arrival(request: RequestRow) -> str:
     where = f" and was prefilled {parts} {last}" if last else ""
     unit = f" on unit {request.unit}" if request.batch is not None and request.unit is not None else ""
     return f"It arrived at {moment(request.arrival_ns)}{where}{unit}."
+
+
+def _reused(request: RequestRow) -> list[str]:
+    """Say what it fetched or recomputed of a prefix that other replicas had, and what decided."""
+    if request.remote_tokens:
+        done = f"It fetched the KV of {request.remote_tokens:,} tokens from another replica"
+    elif request.recomputed_tokens:
+        done = f"It computed {request.recomputed_tokens:,} tokens again whose KV another replica had"
+    else:
+        return []
+    fetch_ns, compute_ns = request.fetch_estimate_ns, request.recompute_estimate_ns
+    if fetch_ns is None or compute_ns is None:
+        return [f"{done}."]
+    return [
+        f"{done}: when its batch was formed, prefill was estimated to take {lasting(fetch_ns)} with the fetch"
+        f" and {lasting(compute_ns)} without."
+    ]
 
 
 def _pruned(request: RequestRow) -> list[str]:

@@ -28,6 +28,7 @@ def summary(series: Sequence[Series]) -> Markup:
                 _against(run["cct_s"]["mean"], first["cct_s"]["mean"]),
                 _against(run["exposed_s1_s"]["mean"], first["exposed_s1_s"]["mean"]),
                 _against(run["earliness_s"]["mean"], first["earliness_s"]["mean"]),
+                _against(_lateness(run), _lateness(first)),
                 run["promotions"],
                 "yes" if run["fidelity"]["faithful"] else Markup("<b class=no>no</b>"),
             )
@@ -35,8 +36,14 @@ def summary(series: Sequence[Series]) -> Markup:
         for name, found in run.get("classes", {}).items():
             rows.append(_class_row(name, found))
     headings = ["policy", "done", "TTFT mean", "p50", "p90", "p99", "SLO met", "mean CCT"]
-    headings += ["S1 exposed", "P2D earliness", "promotions", "faithful"]
+    headings += ["S1 exposed", "P2D earliness", "P2D lateness", "promotions", "faithful"]
     return table(headings, rows, text_columns=1)
+
+
+def _lateness(run: dict[str, Any]) -> float | None:
+    """The mean lateness; None in the results of an older run."""
+    mean: float | None = run.get("lateness_s", {}).get("mean")
+    return mean
 
 
 def limits(series: Sequence[Series]) -> Markup:
@@ -122,7 +129,7 @@ def _class_row(name: str, found: dict[str, Any]) -> Sequence[object]:
         f"{found['completed']}/{found['requests']}",
         *(duration(found["ttft_s"][part]) for part in ("mean", "p50", "p90", "p99")),
         share(found["slo_attainment"]),
-        *[""] * 5,
+        *[""] * 6,
     )
 
 

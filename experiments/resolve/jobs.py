@@ -11,6 +11,7 @@ from experiments.resolve.no_effect import without_effect
 from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
     answer_notes,
+    reuse_notes,
     scheduler_options,
     serving_options,
     simulation_options,
@@ -78,6 +79,6 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
             )
             for policy in scenario.policies
         ),
-        notes=(*work.notes, *warnings, *answer_notes(base), *scale_notes),
+        notes=(*work.notes, *warnings, *answer_notes(base), *reuse_notes(base), *scale_notes),
         warnings=warnings,
     )

@@ -17,7 +17,7 @@ from experiments.scenario.serving import FetchStart
 from experiments.scenario.simulation import SimulatedOrder
 from experiments.scenario.workload import Arrivals, WorkloadKind
 from testbed.fabric import FabricName
-from testbed.job import Job
+from testbed.job import Job, ReuseRule
 from testbed.models.sizes import is_moe
 from testbed.serving.slo import ideal_reuse_tokens
 from testbed.topology import TopologyKind
@@ -26,7 +26,13 @@ _SERVING = ("model", "gpu", "units", "serving", "slo")
 _REQUESTS = ("requests", "rate", "load", "arrivals", "spread_ticks", "class")
 _OF_A_TRACE = ("skip", "time_scale")
 
-_REUSE = ("serving.fetch", "serving.fetch_ahead", "serving.cache_tokens", "serving.cache_gib")
+_REUSE = (
+    "serving.reuse",
+    "serving.fetch",
+    "serving.fetch_ahead",
+    "serving.cache_tokens",
+    "serving.cache_gib",
+)
 
 _OPTION_OF = {"recheck_ms": "recheck_ns"}
 """Keys of `scheduler` whose option of a policy has another name."""
@@ -93,8 +99,13 @@ def _serving_rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str]
         yield ["serving.preempt_layers"], f"{model.name} has {model.layers} layers"
     limited = serving.cache_tokens is not None or serving.cache_gib is not None
     asked = limited or serving.fetch is FetchStart.QUEUE or serving.fetch_ahead is not None
+    asked = asked or serving.reuse is not ReuseRule.FETCH
     if asked and not any(ideal_reuse_tokens(job.requests).values()):
         yield _REUSE, "no prompt begins with a full block of an earlier one"
+    if sum(map(len, job.placement.replicas.values())) == 1:
+        yield ["serving.reuse", "serving.fetch", "serving.fetch_ahead"], "there is one replica"
+    elif serving.reuse is ReuseRule.RECOMPUTE:
+        yield ["serving.fetch_ahead"], "nothing is fetched (serving.reuse)"
 
 
 def _policy_options(scenario: Scenario, job: Job) -> Iterator[str]:

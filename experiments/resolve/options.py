@@ -5,7 +5,7 @@ from experiments.resolve.cluster import SEQUENCES, Cluster, cache_tokens
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.serving import AllReduce, FetchStart
 from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
-from testbed.job import Job, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
+from testbed.job import Job, ReuseRule, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
 from workers.plan import CollectiveKind
 
 _BYTES_PER_KIB = 1024
@@ -28,6 +28,7 @@ def serving_options(scenario: Scenario, cluster: Cluster) -> ServingOptions:
         chunk_tokens=scenario.serving.chunk_tokens,
         cache_tokens=None if scenario.workload.is_micro else cache_tokens(scenario, cluster),
         preempt_layers=scenario.serving.preempt_layers,
+        reuse=scenario.serving.reuse,
         fetch_early=scenario.serving.fetch is FetchStart.QUEUE,
         fetch_ahead=scenario.serving.fetch_ahead,
         decode_batch=scenario.serving.decode_batch,
@@ -66,6 +67,16 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
         grouped=scenario.simulation.collectives is SimulatedCollectives.GROUPED,
         separate=scenario.simulation.separate,
         invariants=scenario.simulation.invariants,
+    )
+
+
+def reuse_notes(job: Job) -> tuple[str, ...]:
+    """Say what does not follow `serving.reuse`."""
+    if not job.requests or job.serving.reuse is ReuseRule.FETCH:
+        return ()
+    return (
+        f"serving.reuse is {job.serving.reuse}; workload.load and relative SLOs are worked out as if all "
+        "reused KV were fetched",
     )
 
 

@@ -80,6 +80,11 @@ class FlowMeasures:
         """
         return np.maximum(self.p2d_slack_ns, 0)
 
+    @property
+    def lateness_ns(self) -> IntArray:
+        """How long after its deadline each S3 flow finished: `max(0, finish - deadline)`."""
+        return np.maximum(-self.p2d_slack_ns, 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExposedS1:

@@ -69,6 +69,9 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
             "last_token_ns": _COUNT,
             "times_pruned": _COUNT,
             "ended_pruned": pa.bool_(),
+            "recomputed_tokens": _COUNT,
+            "fetch_estimate_ns": _COUNT,
+            "recompute_estimate_ns": _COUNT,
         },
     ),
     "flows": _schema(

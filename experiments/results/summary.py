@@ -67,6 +67,10 @@ def _micro_flow(flow: FlowRow) -> dict[str, Any]:
         "stage": flow.stage.value,
         "start_s": flow.submit_ns / NS_PER_S,
         "finish_s": flow.finish_ns / NS_PER_S,
+        "deadline_s": None if flow.deadline_ns is None else flow.deadline_ns / NS_PER_S,
+        "lateness_s": None
+        if flow.deadline_ns is None
+        else max(0, flow.finish_ns - flow.deadline_ns) / NS_PER_S,
         "level_first": flow.level_first.name,
         "level_last": flow.level_last.name,
         "promotions": flow.promotions,
@@ -125,6 +129,7 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "coflows": len(coflow_s),
         "coflow_completion_s": _statistics(coflow_s, "mean", "p50", "p90", "p99"),
         "earliness_s": _statistics(_seconds(flows.earliness_ns), "mean"),
+        "lateness_s": _statistics(_seconds(flows.lateness_ns), "mean"),
         "exposed_s1_s": _statistics(_seconds(measured.exposed_s1.wait_ns), "mean", "p99"),
         "stage_completion_s": {
             stage.value: _statistics(_seconds(flows.stage_ns[stage]), "mean", "p50", "p99") for stage in Stage
@@ -155,6 +160,7 @@ def summarise(
     placement_text: Sequence[str] = (),
     resources: Resources | None = None,
     unfinished: Sequence[str] = (),
+    unused: Sequence[str] = (),
     ceiling: Ceiling | None = None,
 ) -> Summary:
     """Return the whole summary. `faithful` is true if all runs are, and false without runs.
@@ -162,7 +168,8 @@ def summarise(
     The summary of a simulated run does not depend on wall time or the machine, so it is the same each time.
     `measured` are the measures of each record, if they are known already. With `resources`, it says what
     limits each run. `unfinished` are the policies without a record, because the run ended before they
-    finished. `ceiling` is what would be reached without a network.
+    finished. `ceiling` is what would be reached without a network. `unused` are sentences on
+    parts of the cluster that nothing used; they are among the notes, too.
     """
     found = [measure(record, resources) for record in records] if measured is None else measured
     runs = [summarise_run(record, one) for record, one in zip(records, found, strict=True)]
@@ -177,7 +184,8 @@ def summarise(
         "complete": not unfinished,
         "unfinished": list(unfinished),
         "scale": msgspec.to_builtins(scale),
-        "notes": [*notes, *_speed_notes(records)],
+        "notes": [*notes, *unused, *_speed_notes(records)],
+        "unused": list(unused),
         "alike": msgspec.to_builtins(alike(records)),
         "ceiling": None if ceiling is None else gaps(ceiling, runs),
         "runs": runs,

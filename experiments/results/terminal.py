@@ -67,11 +67,11 @@ def flows_table(summary: Summary) -> Table | None:
     """Return a table with a line per policy and flow of a micro workload; `None` for other workloads."""
     if not any("flows" in run for run in summary["runs"]):
         return None
-    table = _table(summary, gap=3)
+    table = _table(summary, gap=2)
     table.add_column("policy", no_wrap=True)
     table.add_column("flow", no_wrap=True)
     table.add_column("stage")
-    for heading in ("start", "finish", "took", "level", "promotions"):
+    for heading in ("start", "finish", "took", "late", "level", "promotions"):
         table.add_column(heading, justify="right")
     for run in summary["runs"]:
         for flow in run.get("flows", ()):
@@ -83,11 +83,27 @@ def flows_table(summary: Summary) -> Table | None:
                 duration(flow["start_s"]),
                 duration(flow["finish_s"]),
                 duration(flow["finish_s"] - flow["start_s"]),
+                _late(flow),
                 first if first == last else f"{first} to {last}",
                 str(flow["promotions"]),
             )
         table.add_section()
     return table
+
+
+def _late(flow: dict[str, Any]) -> str:
+    """How long after its deadline a flow finished; empty without a deadline."""
+    late_s = flow.get("lateness_s")
+    return "" if late_s is None else duration(late_s)
+
+
+def lateness_lines(summary: Summary) -> Iterator[str]:
+    """Give the mean earliness and lateness of the S3 flows of a micro workload, if they have deadlines."""
+    for run in summary["runs"]:
+        late_s = run.get("lateness_s", {}).get("mean")
+        if "flows" in run and late_s is not None:
+            early_s = run["earliness_s"]["mean"]
+            yield f"{run['policy']}: S3 on average {duration(late_s)} late and {duration(early_s)} early"
 
 
 def coflows_table(summary: Summary) -> Table | None:
@@ -147,7 +163,16 @@ def render_summary(summary: Summary) -> Group:
     parts += [Text("")] if parts else []
     parts += [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
     parts += [Text(line) for line in gap_lines(summary)]
-    parts += [Text(line) for line in (*warmup_lines(summary), *tpot_lines(summary), *pruned_lines(summary))]
+    parts += [Text(line) for line in summary.get("unused", ())]
+    parts += [
+        Text(line)
+        for line in (
+            *warmup_lines(summary),
+            *lateness_lines(summary),
+            *tpot_lines(summary),
+            *pruned_lines(summary),
+        )
+    ]
     if summary["faithful"]:
         parts.append(Text("faithful: every check is within its bounds", "green"))
     parts += [Text(line, "red") for line in fidelity_lines(summary)]

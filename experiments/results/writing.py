@@ -45,6 +45,7 @@ def write_run(
     command: str = "",
     started: datetime | None = None,
     unfinished: Sequence[str] = (),
+    unused: Sequence[str] = (),
     ceiling: Ceiling | None = None,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
@@ -52,7 +53,8 @@ def write_run(
     With `resources`, the summary says what limits each run, and the rates of its links. `files` are the
     digests of the files that the scenario names, by path. `command` is the command line of the run, and
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
-    finished. `ceiling` is what would be reached without a network.
+    finished. `ceiling` is what would be reached without a network. `unused` says what no request or
+    flow used (`unused.unused_parts`).
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -91,6 +93,7 @@ def write_run(
         placement_text=placement_text,
         resources=resources,
         unfinished=unfinished,
+        unused=unused,
         ceiling=ceiling,
     )
     _write_json(out / "summary.json", summary)

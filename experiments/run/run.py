@@ -65,6 +65,7 @@ def run_scenario(
     # Imported late: the report loads matplotlib, which takes long, and above a run may still be refused.
     from experiments.report.run_report import write_report
     from experiments.results.limits import Resources
+    from experiments.results.unused import unused_parts
     from experiments.results.writing import write_run
 
     def write(
@@ -88,6 +89,7 @@ def run_scenario(
             command=command,
             started=started,
             unfinished=unfinished,
+            unused=unused_parts(records, first.placement, first.topology),
             ceiling=reached,
         )
         write_report([directory], directory / "report.html")

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from experiments.scenario.known_names import known_batching, known_decode_choice, known_router
 from experiments.scenario.section import Section, refusal
+from testbed.job import ReuseRule
 
 
 class AllReduce(enum.Enum):
@@ -75,6 +76,11 @@ class ServingSection(Section):
     cache_gib: float | None = Field(
         default=None, gt=0, le=1e9, description="the same limit in GiB, over all ranks of a replica"
     )
+    reuse: ReuseRule = Field(
+        default=ReuseRule.FETCH,
+        description="what is done with a cached prefix that only other replicas have: fetch it, compute it "
+        "again, or what is estimated to be sooner when the batch is formed",
+    )
     fetch: FetchStart = Field(
         default=FetchStart.BATCH,
         description="when the fetch of reused KV from another replica starts: when the batch is formed, or "
@@ -91,4 +97,13 @@ class ServingSection(Section):
     def _one_cache_size(self) -> "ServingSection":
         if self.cache_tokens is not None and self.cache_gib is not None:
             raise refusal("serving.cache_gib", "only one of cache_tokens and cache_gib may be given")
+        return self
+
+    @model_validator(mode="after")
+    def _fetched_before_it_is_decided(self) -> "ServingSection":
+        if self.fetch is FetchStart.QUEUE and self.reuse is not ReuseRule.FETCH:
+            raise refusal(
+                "serving.reuse",
+                f"{self.reuse} is decided when the batch is formed, but serving.fetch: queue fetches earlier",
+            )
         return self

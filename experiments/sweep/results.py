@@ -37,6 +37,7 @@ class Measure(enum.StrEnum):
     TPOT_MEAN_S = "tpot_mean_s"
     LOCAL_TOKENS = "local_tokens"
     REMOTE_TOKENS = "remote_tokens"
+    RECOMPUTED_TOKENS = "recomputed_tokens"
     MISSED_TOKENS = "missed_tokens"
     EVICTED_BLOCKS = "evicted_blocks"
     LIMIT = "limit"
@@ -112,6 +113,7 @@ def _measures(summary: dict[str, Any]) -> CellRow:
         Measure.TPOT_MEAN_S: run.get("tpot_s", {}).get("mean"),
         Measure.LOCAL_TOKENS: cache.get("local_tokens"),
         Measure.REMOTE_TOKENS: cache.get("remote_tokens"),
+        Measure.RECOMPUTED_TOKENS: cache.get("recomputed_tokens"),
         Measure.MISSED_TOKENS: cache.get("missed_tokens"),
         Measure.EVICTED_BLOCKS: cache.get("evicted_blocks"),
         Measure.LIMIT: limits.get("limit"),

@@ -1,58 +1,42 @@
 """The serving system: events in, batch plans out."""
 
-import enum
 from collections import deque
 from collections.abc import Sequence
-from functools import cached_property
+from functools import partial
 
 import msgspec
 
-from testbed.job import Job, Request
+from testbed.job import Job, Request, ReuseRule
 from testbed.placement import by_unit, kinds_of_units
 from testbed.record import CacheRow
-from testbed.serving.batching.forming import take_batch, token_ns
+from testbed.serving.batching.forming import token_ns
 from testbed.serving.batching.preemption import rest_ns, urgent
 from testbed.serving.batching.rules import Waiting, make_rule
 from testbed.serving.batching.split_prompts import BegunPrompts, assign_parts, tokens_by_then
-from testbed.serving.cache.assignment import Assigned, assign, cacheable_blocks, find_reuse, reusable_blocks
+from testbed.serving.batching.taking import take_assigned
+from testbed.serving.cache.assignment import (
+    Assigned,
+    Senders,
+    assign,
+    cacheable_blocks,
+    common_blocks,
+    find_reuse,
+    reusable_blocks,
+    told_to_send,
+)
 from testbed.serving.cache.prefix_index import PrefixIndex
 from testbed.serving.cache.size_and_use import cache_capacity_blocks, use_of
+from testbed.serving.plans.batch_time import BatchTimes
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.fetching import fetch_plan, with_fetches
 from testbed.serving.plans.steps import step_options
-from testbed.serving.routing.decode_choices import WorkerView, make_decode_choice
-from testbed.serving.routing.estimates import compute_ns, delivery_traffic, fetch_traffic, transfer_ns
-from testbed.serving.routing.port_bytes import PortBytes
+from testbed.serving.routing.decode_workers import DecodeWorkers
+from testbed.serving.routing.estimates import exposed_s1_ns
+from testbed.serving.routing.reuse_choice import ReuseChoice
 from testbed.serving.routing.routers import UnitView, make_router
+from testbed.serving.routing.traffic_ahead import TrafficAhead
+from testbed.serving.unit import Phase, Unit
 from workers.plan import BatchPlan, FetchPlan, Resume
-
-
-class Phase(enum.Enum):
-    """How far a request has got: waiting for a batch, in one, waiting for its first token, past it."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    PREFILLED = "prefilled"
-    DONE = "done"
-
-
-class _Unit:
-    """A prefill unit: its queue, the batches it runs, and the new tokens it has yet to compute.
-
-    `expected_tokens` are these tokens by request id. `paused` is the batch among `running` that has paused,
-    with the layer it goes on with.
-    """
-
-    def __init__(self, replicas: int) -> None:
-        self.queue: deque[Request] = deque()
-        self.running: dict[str, BatchPlan] = {}
-        self.paused: tuple[BatchPlan, int] | None = None
-        self.batches = 0
-        self.expected_tokens: dict[int, int] = {}
-        self.computed_tokens = [0] * replicas
-
-    def queued_tokens(self) -> int:
-        return sum(self.expected_tokens.values())
 
 
 class ServingSystem:
@@ -80,11 +64,17 @@ class ServingSystem:
         if job.serving.preempt_layers is not None and job.placement.most_stages > 1:
             raise ValueError("a unit with several pipeline stages cannot be preempted")
         self._job = job
-        self._kinds = kinds_of_units(job.placement, job.topology)
-        self._rules = by_unit(self._kinds, lambda unit: make_rule(job, unit))
-        self._router = make_router(job.serving, seed=job.seed)
-        self._decode_choice = make_decode_choice(job.serving)
-        self._units = {name: _Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
+        kinds = kinds_of_units(job.placement, job.topology)
+        self._rules = by_unit(kinds, lambda unit: make_rule(job, unit))
+        self._token_ns = by_unit(kinds, lambda unit: token_ns(job, unit))
+        self._router = make_router(job.serving, seed=job.seed, token_ns=max(self._token_ns.values()))
+        self._traffic = TrafficAhead(job)
+        self._times = BatchTimes(job)
+        reuse = ReuseChoice(job, self._times, self._traffic)
+        self._choose = reuse.choose if job.serving.reuse is not ReuseRule.FETCH else None
+        self._follows = self._router.ports or job.serving.reuse is ReuseRule.CHEAPER
+        self._decode = DecodeWorkers(job, self._traffic, follows=self._follows)
+        self._units = {name: Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
         cache_blocks = cache_capacity_blocks(job)
         self._indexes = {
             name: PrefixIndex(len(replicas), cache_blocks)
@@ -93,17 +83,10 @@ class ServingSystem:
         self._requests: dict[int, Request] = {}
         self._phase: dict[int, Phase] = {}
         self._count = dict.fromkeys(Phase, 0)
-        self._decode_ranks: dict[int, tuple[int, ...]] = {}
-        self._decode_tokens = dict.fromkeys(job.placement.decode_workers, 0)
         self._begun = BegunPrompts()
+        self._senders = Senders()
         self._early: dict[int, tuple[Assigned, FetchPlan]] = {}
-        self._port_bytes = PortBytes(job.topology)
         self._cache_use = {name: CacheRow(unit=name) for name in job.placement.replicas}
-
-    @cached_property
-    def _token_ns(self) -> dict[str, float]:
-        """The token time of each unit; that of the first of its kind, wherever its ranks are."""
-        return by_unit(self._kinds, lambda unit: token_ns(self._job, unit))
 
     def arrive(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
         """A request arrives. Raises `ValueError` if its id is taken or its prompt is empty."""
@@ -112,7 +95,7 @@ class ServingSystem:
         if request.prompt_tokens < 1:
             raise ValueError(f"request {request.id} has a prompt of {request.prompt_tokens} tokens")
         names = tuple(self._units)
-        views = [self._view(name, request) for name in names]
+        views = [self._view(now_ns, name, request) for name in names]
         name = names[self._router.choose(request, views)]
         unit = self._units[name]
         unit.expected_tokens[request.id] = self._new_tokens(name, request)
@@ -120,7 +103,12 @@ class ServingSystem:
         self._requests[request.id] = request
         self._enter(Phase.QUEUED, request.id)
         started = self._start(now_ns, name)
-        if self._job.serving.fetch_early and self._phase[request.id] is Phase.QUEUED:
+        if self._phase[request.id] is not Phase.QUEUED:
+            return [*started]
+        if self._router.costs:
+            unit.expected[request.id] = self._expected(name, request)[0]
+            self._traffic.queued(name, request)
+        if self._job.serving.fetch_early:
             return [*started, *self._send_for(now_ns, name, request)]
         return [*started]
 
@@ -132,6 +120,7 @@ class ServingSystem:
         name, unit = self._unit_of(batch_id)
         if unit.paused is not None and unit.paused[0].id == batch_id:
             raise ValueError(f"batch {batch_id!r} has paused, it cannot end")
+        unit.ends_ns.pop(batch_id, None)
         self._finish(name, unit.running.pop(batch_id))
         if unit.paused is not None:
             return self._go_on(now_ns, name)
@@ -156,9 +145,7 @@ class ServingSystem:
             state = "unknown" if phase is None else phase.value
             raise ValueError(f"first token of request {request_id}, which is {state}")
         self._enter(Phase.DONE, request_id)
-        worker = self._decode_ranks.pop(request_id)
-        self._decode_tokens[worker] -= self._requests[request_id].prompt_tokens
-        self._port_bytes.take_off(("S3", request_id))
+        self._decode.first_token(request_id)
 
     def counts(self) -> dict[Phase, int]:
         """Number of requests in each phase. They add up to all that have arrived."""
@@ -168,7 +155,7 @@ class ServingSystem:
         """Number of requests in each phase, in words."""
         return ", ".join(f"{count} {phase.value}" for phase, count in self.counts().items())
 
-    def _unit_of(self, batch_id: str) -> tuple[str, _Unit]:
+    def _unit_of(self, batch_id: str) -> tuple[str, Unit]:
         for name, unit in self._units.items():
             if batch_id in unit.running:
                 return name, unit
@@ -190,23 +177,48 @@ class ServingSystem:
 
     # --- arrivals -------------------------------------------------------------------------------
 
-    def _view(self, name: str, request: Request) -> UnitView:
+    def _view(self, now_ns: int, name: str, request: Request) -> UnitView:
         unit = self._units[name]
         cached = len(self._indexes[name].lookup(reusable_blocks(request)))
         queued = unit.queued_tokens()
         queue_ns = queued * self._token_ns[name]
-        compute = transfer = 0.0
+        compute = transfer = delivery = 0.0
         if self._router.costs:
-            item = self._alone(name, request)
-            compute = compute_ns(self._job, item, name, self._token_ns[name])
-            transfer = transfer_ns(self._job, item, name, self._port_bytes, compute, queue_ns)
+            item, transfer = self._expected(name, request)
+            waiting = [unit.expected[each.id] for each in unit.queue if each.id in unit.expected]
+            queue_ns = sum(max(0.0, end_ns - now_ns) for end_ns in unit.ends_ns.values())
+            compute = self._times.even_ns(name, [*waiting, item])
+            transfer += self._traffic.transfer_ns(name, item, hidden_ns=compute, queue_ns=queue_ns)
+            prefill = queue_ns + transfer + compute
+            layers = max(compute, self._traffic.idle_fetch_ns(name, item))
+            delivery = self._traffic.delivery_ns(name, item, prefill_ns=prefill, layers_ns=layers)
         return UnitView(
             queued_tokens=queued,
             cached_tokens=cached * request.block_tokens,
             queue_ns=queue_ns,
+            ports_ns=self._traffic.ports_ns(name) if self._router.ports else 0.0,
             transfer_ns=transfer,
             compute_ns=compute,
+            delivery_ns=delivery,
         )
+
+    def _expected(self, name: str, request: Request) -> tuple[Assigned, float]:
+        """Where `request` is expected to run on unit `name`, and the ns that it waits for S1 of others.
+
+        It starts when the running batches have ended. So it will find the prefixes that these compute or
+        fetch: it need not fetch them itself, but waits for their S1, which the queue does not contain.
+        """
+        alone = self._alone(name, request)
+        blocks = reusable_blocks(request)
+        running = [item for plan in self._units[name].running.values() for item in plan.requests]
+        shared = [common_blocks(blocks, self._requests[item.request].blocks) for item in running]
+        longest = max(shared, default=0)
+        if longest <= alone.local_blocks or longest < alone.reused_blocks:
+            return alone, 0.0
+        item = running[shared.index(longest)]
+        replica = self._job.placement.replicas[name].index(item.replica)
+        there = Assigned(request=request, replica=replica, local_blocks=longest, fetches=())
+        return there, self._traffic.fetch_ns(item.request)
 
     def _alone(self, name: str, request: Request) -> Assigned:
         """Where `request` would run on unit `name` as a batch by itself."""
@@ -216,7 +228,15 @@ class ServingSystem:
             early = self._early.get(waiting.id)
             if early is not None:
                 promised[early[0].replica] += early[0].new_tokens
-        (item,) = assign([request], name, len(promised), self._indexes, computed_tokens=promised)
+        (item,) = assign(
+            [request],
+            name,
+            len(promised),
+            self._indexes,
+            computed_tokens=promised,
+            senders=self._senders,
+            choose=self._choose,
+        )
         return item
 
     def _send_for(self, now_ns: int, name: str, request: Request) -> list[FetchPlan]:
@@ -239,7 +259,7 @@ class ServingSystem:
         )
         fetch = fetch_plan(alone, placement.replicas[name][item.replica])
         self._early[request.id] = item, fetch
-        self._note_fetch(name, item)
+        told_to_send(item, self._senders)
         return [fetch]
 
     def _new_tokens(self, name: str, request: Request) -> int:
@@ -247,6 +267,8 @@ class ServingSystem:
         left = self._begun.left(request)
         if left is not None:
             return left
+        if self._choose is not None:
+            return self._alone(name, request).new_tokens
         reused = len(find_reuse(request, name, self._indexes).holders)
         early = self._early.get(request.id)
         if early is not None:
@@ -287,34 +309,39 @@ class ServingSystem:
     ) -> BatchPlan:
         """Form a batch of as many `candidates` as fit, and remove them from the queue."""
         unit, serving, placement = self._units[name], self._job.serving, self._job.placement
-        batch = take_batch(
+        assigned = take_assigned(
             candidates,
-            lambda request: self._new_tokens(name, request),
-            min(serving.max_batch_tokens, serving.chunk_tokens or serving.max_batch_tokens),
+            new_tokens=partial(self._new_tokens, name),
+            most=min(serving.max_batch_tokens, serving.chunk_tokens or serving.max_batch_tokens),
             split=serving.chunk_tokens is not None,
+            assign=partial(
+                assign_parts,
+                unit=name,
+                indexes=self._indexes,
+                begun=self._begun,
+                computed_tokens=unit.computed_tokens,
+                fixed={request: item for request, (item, _) in self._early.items()},
+                senders=self._senders,
+                choose=self._choose,
+            ),
         )
-        taken = {part.request.id for part in batch}
+        taken = {item.request.id for item in assigned}
         unit.queue = deque(request for request in unit.queue if request.id not in taken)
-        assigned = assign_parts(
-            batch,
-            name,
-            self._indexes,
-            begun=self._begun,
-            computed_tokens=unit.computed_tokens,
-            fixed={request: item for request, (item, _) in self._early.items()},
-        )
         for item in assigned:
+            told_to_send(item, self._senders)
             unit.computed_tokens[item.replica] += item.new_tokens
             unit.expected_tokens[item.request.id] = item.request.prompt_tokens - item.prefix_tokens
             if self._phase[item.request.id] is Phase.QUEUED:
                 self._cache_use[name] += use_of(name, item)
                 self._enter(Phase.RUNNING, item.request.id)
-                self._choose_decode(name, item)
+                self._decode.choose(name, item)
+                if self._follows:
+                    self._traffic.fetching(name, item)
         plan = build_plan(
             batch=f"{name}.b{unit.batches}",
             unit=name,
             assigned=assigned,
-            decode_ranks={item.request.id: self._decode_ranks[item.request.id] for item in assigned},
+            decode_ranks={item.request.id: self._decode.of(item.request.id) for item in assigned},
             topology=self._job.topology,
             placement=placement,
             model=self._job.model,
@@ -322,44 +349,24 @@ class ServingSystem:
             formed_ns=now_ns,
             options=step_options(self._job),
         )
-        plan = msgspec.structs.replace(self._with_s1(name, plan, assigned), pause_every=pause_every)
+        plan = msgspec.structs.replace(self._with_s1(plan, assigned), pause_every=pause_every)
         unit.running[plan.id] = plan
+        if self._router.costs:
+            unit.ends_ns[plan.id] = now_ns + self._prefill_ns(name, assigned)
         unit.batches += 1
         return plan
 
-    def _with_s1(self, name: str, plan: BatchPlan, assigned: Sequence[Assigned]) -> BatchPlan:
+    def _prefill_ns(self, name: str, assigned: Sequence[Assigned]) -> float:
+        """How long a batch takes on idle links, behind the S1 that is still to come."""
+        compute_ns = self._times.ns(name, assigned)
+        s1_ns = max((self._traffic.fetch_ns(item.request.id) for item in assigned), default=0.0)
+        return compute_ns + exposed_s1_ns(s1_ns, compute_ns, self._job.model.layers)
+
+    def _with_s1(self, plan: BatchPlan, assigned: Sequence[Assigned]) -> BatchPlan:
         """Return `plan` with the fetch plans of its requests, and with how far ahead S1 is sent."""
-        fetches: list[FetchPlan] = []
-        for item in assigned:
-            early = self._early.pop(item.request.id, None)
-            if early is not None:
-                fetches.append(early[1])
-            elif not item.earlier_parts:
-                self._note_fetch(name, item)
+        early = [self._early.pop(item.request.id, None) for item in assigned]
+        fetches = [each[1] for each in early if each is not None]
         return with_fetches(plan, fetches, self._job.serving.fetch_ahead)
-
-    def _note_fetch(self, name: str, item: Assigned) -> None:
-        if self._router.costs:
-            self._port_bytes.add(("S1", item.request.id), fetch_traffic(self._job, item, name))
-
-    def _choose_decode(self, name: str, item: Assigned) -> None:
-        request, workers = item.request, self._job.placement.decode_workers
-        views = [
-            WorkerView(tokens=self._decode_tokens[worker], ports_s=self._ports_s(name, item, worker))
-            for worker in workers
-        ]
-        worker = workers[self._decode_choice.choose(views)]
-        self._decode_ranks[request.id] = worker
-        self._decode_tokens[worker] += request.prompt_tokens
-        if self._router.costs or self._decode_choice.ports:
-            traffic = delivery_traffic(self._job, request.prompt_tokens, name, item.replica, worker)
-            self._port_bytes.add(("S3", request.id), traffic)
-
-    def _ports_s(self, name: str, item: Assigned, worker: tuple[int, ...]) -> tuple[float, ...]:
-        if not self._decode_choice.ports:
-            return ()
-        prompt = item.request.prompt_tokens
-        return self._port_bytes.seconds(delivery_traffic(self._job, prompt, name, item.replica, worker))
 
     def _finish(self, name: str, plan: BatchPlan) -> None:
         unit = self._units[name]
@@ -368,7 +375,7 @@ class ServingSystem:
             request, replica = self._requests[item.request], replica_of[item.replica]
             tokens = tokens_by_then(item)
             self._indexes[name].insert(cacheable_blocks(request, tokens), replica)
-            self._port_bytes.take_off(("S1", item.request))
+            self._traffic.fetched(item.request)
             self._begun.computed(item, replica)
             if not item.last:
                 unit.expected_tokens[item.request] = request.prompt_tokens - tokens

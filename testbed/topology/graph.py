@@ -96,6 +96,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def neighbours(self, node: str) -> tuple[str, ...]:
         return tuple(self._adjacent[node])
 
+    def server_of(self, node: str) -> str | None:
+        """Return the server that `node` is, or is a part of; None for a switch."""
+        server = node.partition(".")[0]
+        return server if server in self._server_names else None
+
     def endpoint(self, server: str, gpu: int) -> str:
         """Return the node of GPU `gpu` (from 0) of `server`, which is `server` itself if it is plain.
 
@@ -248,6 +253,10 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def _links_by_id(self) -> dict[PortId, Link]:
         return {link.id: link for link in self.links}
+
+    @cached_property
+    def _server_names(self) -> frozenset[str]:
+        return frozenset(self.servers)
 
     @cached_property
     def _ports(self) -> dict[tuple[str, str], PortId]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from testbed.job import Request
 from testbed.serving.batching.forming import Part
-from testbed.serving.cache.assignment import Assigned, assign
+from testbed.serving.cache.assignment import Assigned, Choose, Senders, assign
 from testbed.serving.cache.prefix_index import PrefixIndex
 from workers.plan import RequestPlan
 
@@ -65,6 +65,8 @@ def assign_parts(
     begun: BegunPrompts,
     computed_tokens: Sequence[int],
     fixed: Mapping[int, Assigned],
+    senders: Senders | None = None,
+    choose: Choose | None = None,
 ) -> list[Assigned]:
     """`assignment.assign` for a batch with prompts that are computed in part: these keep their replica."""
     taken = [0] * len(computed_tokens)
@@ -83,6 +85,8 @@ def assign_parts(
         fixed=fixed,
         parts={part.request.id: part.tokens for part in batch if part.tokens is not None},
         taken=taken,
+        senders=senders,
+        choose=choose,
     )
     assigned.update({item.request.id: item for item in fresh})
     return [assigned[part.request.id] for part in batch]

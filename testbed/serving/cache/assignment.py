@@ -5,12 +5,13 @@ Reused KV that this replica does not hold has to be fetched (S1).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from testbed.job import Request
 from testbed.serving.cache.prefix_index import Holders, PrefixIndex, owners
+from testbed.serving.turns import Turns
 
 HOME_SLACK = 1.25
 """A request goes to the replica with its cached prefix only up to this much imbalance.
@@ -19,6 +20,10 @@ That replica may then have this many times the new tokens that the fullest one w
 Collectives make all replicas wait for the slowest, so imbalance costs the whole batch. A fetch costs the S1
 time of one request, and compute can hide most of it.
 """
+
+
+Senders = Turns[tuple[str, int | None]]
+"""When each unit, and each replica (unit, number) of it, was last told to send a prefix."""
 
 
 class Reuse(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +49,9 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     A split prompt is computed in several parts, each in a batch of its own. After `earlier_parts` parts,
     its replica has `earlier_tokens` of it, including reused ones. This batch computes `part_tokens`
     more; None: all the rest.
+
+    `recomputed_blocks` are cached on other replicas, but computed here. The estimates are as in
+    `testbed.record.RequestRow`.
     """
 
     request: Request
@@ -54,6 +62,9 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     earlier_parts: int = 0
     earlier_tokens: int = 0
     part_tokens: int | None = None
+    recomputed_blocks: int = 0
+    fetch_estimate_ns: int | None = None
+    recompute_estimate_ns: int | None = None
 
     @property
     def local_tokens(self) -> int:
@@ -92,6 +103,10 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
         return self.prefix_tokens + self.new_tokens == self.request.prompt_tokens
 
 
+Choose = Callable[[str, Assigned, Assigned, Sequence[Assigned]], Assigned]
+"""Chooses between fetching and recomputing on a unit, given both and what is in the batch already."""
+
+
 def reusable_blocks(request: Request) -> tuple[int, ...]:
     """The blocks that a request may reuse: whole ones that leave at least one token to compute.
 
@@ -107,15 +122,31 @@ def cacheable_blocks(request: Request, tokens: int | None = None) -> tuple[int, 
     return request.blocks[: filled // request.block_tokens]
 
 
-def find_reuse(request: Request, unit: str, indexes: Mapping[str, PrefixIndex]) -> Reuse:
-    """The longest prefix of `request` that any unit holds. `unit` itself wins a tie, then the first."""
+def common_blocks(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many blocks at the beginning of two prompts are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def find_reuse(
+    request: Request, unit: str, indexes: Mapping[str, PrefixIndex], senders: Senders | None = None
+) -> Reuse:
+    """The longest prefix of `request` that any unit holds.
+
+    `unit` itself wins a tie, then the unit that was told to send longest ago, then the first.
+    """
     blocks = reusable_blocks(request)
-    best = Reuse(unit=unit, holders=indexes[unit].lookup(blocks))
-    for name, index in indexes.items():
-        holders = index.lookup(blocks)
-        if len(holders) > len(best.holders):
-            best = Reuse(unit=name, holders=holders)
-    return best
+    turns = senders or Turns()
+    found = {name: index.lookup(blocks) for name, index in indexes.items()}
+    best = min(found, key=lambda name: (-len(found[name]), name != unit, turns.last((name, None))))
+    return Reuse(unit=best, holders=found[best])
+
+
+def told_to_send(item: Assigned, senders: Senders) -> None:
+    """Remember in `senders` who sends what `item` fetches."""
+    for fetch in item.fetches:
+        senders.take((fetch.unit, fetch.replica))
+        senders.take((fetch.unit, None))
 
 
 def tokens_to_compute(request: Request, reuse: Reuse) -> int:
@@ -132,6 +163,8 @@ def assign(
     fixed: Mapping[int, Assigned] | None = None,
     parts: Mapping[int, int] | None = None,
     taken: Sequence[int] | None = None,
+    senders: Senders | None = None,
+    choose: Choose | None = None,
 ) -> list[Assigned]:
     """Give each request of `batch` one of `unit`'s replicas. The result is in the order of `batch`.
 
@@ -144,53 +177,78 @@ def assign(
     `fixed` has, by request id, what was assigned while the request was queued. Such a request keeps its
     replica and what it fetched, and also reuses what has been cached beyond that since. `parts` has, by
     request id, the new tokens that this batch computes if these are not all. `taken` are the new tokens
-    that each replica has in this batch already.
+    that each replica has in this batch already. Of several holders of a prefix, the one of `senders` that was
+    told to send longest ago sends it, and the requests of a batch take turns. `choose` decides whether it is
+    fetched; None: always.
     """
     part_of = parts or {}
-    reuse = {request.id: find_reuse(request, unit, indexes) for request in batch}
-    new = {r.id: part_of.get(r.id, tokens_to_compute(r, reuse[r.id])) for r in batch}
+    turns = Senders() if senders is None else senders.copy()
+    new = {r.id: part_of.get(r.id, tokens_to_compute(r, find_reuse(r, unit, indexes))) for r in batch}
     load = list(taken or [0] * replicas)
     before = computed_tokens or [0] * replicas
     assigned: dict[int, Assigned] = {}
     for request in batch:
         if fixed is not None and request.id in fixed:
             local = indexes[unit].lookup(reusable_blocks(request))
-            item = with_newer(fixed[request.id], unit, local, reuse[request.id])
+            source = find_reuse(request, unit, indexes, turns)
+            item = with_newer(fixed[request.id], unit, local, source, turns)
             load[item.replica] += part_of.get(request.id, item.new_tokens)
             assigned[request.id] = item
+            told_to_send(item, turns)
     open_to_choice = [request for request in batch if request.id not in assigned]
     for request in sorted(open_to_choice, key=lambda r: (-new[r.id], r.id)):
         local = indexes[unit].lookup(reusable_blocks(request))
-        replica = _choose_replica(load, before, new[request.id], _home(local, replicas, load))
-        load[replica] += new[request.id]
-        assigned[request.id] = _sources(request, replica, unit, local, reuse[request.id])
-    return [
-        msgspec.structs.replace(assigned[r.id], part_tokens=part_of[r.id])
-        if r.id in part_of
-        else assigned[r.id]
-        for r in batch
-    ]
+        source = find_reuse(request, unit, indexes, turns)
+
+        def on(
+            replica: int, request: Request = request, local: Holders = local, source: Reuse = source
+        ) -> Assigned:
+            item = _sources(request, replica, unit, local, source, turns)
+            if choose is None or not item.fetches:
+                return item
+            return choose(unit, item, _without_fetches(item, local), tuple(assigned.values()))
+
+        item = on(_least(load, before))
+        home = _home(local, replicas, load, before)
+        if home is not None and home != item.replica:
+            away, here = part_of.get(request.id, item.new_tokens), on(home)
+            balanced = max(*load, load[item.replica] + away)
+            if load[home] + part_of.get(request.id, here.new_tokens) <= HOME_SLACK * balanced:
+                item = here
+        load[item.replica] += part_of.get(request.id, item.new_tokens)
+        assigned[request.id] = item
+        told_to_send(item, turns)
+    return [_in_part(assigned[r.id], part_of[r.id]) if r.id in part_of else assigned[r.id] for r in batch]
 
 
-def _home(local: Holders, replicas: int, load: Sequence[int]) -> int | None:
+def _in_part(item: Assigned, tokens: int) -> Assigned:
+    """`item`, of which a batch computes at most `tokens` new ones."""
+    return msgspec.structs.replace(item, part_tokens=min(tokens, item.new_tokens))
+
+
+def _home(local: Holders, replicas: int, load: Sequence[int], before: Sequence[int]) -> int | None:
     held = [sum(replica in holders for holders in local) for replica in range(replicas)]
     if not any(held):
         return None
-    return min(range(replicas), key=lambda i: (-held[i], load[i], i))
+    return min(range(replicas), key=lambda i: (-held[i], load[i], before[i], i))
 
 
-def _choose_replica(load: Sequence[int], before: Sequence[int], new_tokens: int, home: int | None) -> int:
-    least = min(range(len(load)), key=lambda i: (load[i], before[i], i))
-    if home is None:
-        return least
-    balanced = max(*load, load[least] + new_tokens)
-    return home if load[home] + new_tokens <= HOME_SLACK * balanced else least
+def _least(load: Sequence[int], before: Sequence[int]) -> int:
+    return min(range(len(load)), key=lambda i: (load[i], before[i], i))
 
 
-def with_newer(item: Assigned, unit: str, local: Holders, reuse: Reuse) -> Assigned:
+def _without_fetches(item: Assigned, local: Holders) -> Assigned:
+    """`item`, if all from the first block that its replica lacks is computed."""
+    held = next((i for i, holders in enumerate(local) if item.replica not in holders), len(local))
+    return msgspec.structs.replace(
+        item, local_blocks=held, fetches=(), recomputed_blocks=item.reused_blocks - held
+    )
+
+
+def with_newer(item: Assigned, unit: str, local: Holders, reuse: Reuse, turns: Senders) -> Assigned:
     """Return `item`, whose fetches are under way, with what can be reused by now beyond them."""
     before = item.reused_blocks
-    newer = _sources(item.request, item.replica, unit, local, reuse, beyond=before)
+    newer = _sources(item.request, item.replica, unit, local, reuse, turns, beyond=before)
     return Assigned(
         request=item.request,
         replica=item.replica,
@@ -201,14 +259,21 @@ def with_newer(item: Assigned, unit: str, local: Holders, reuse: Reuse) -> Assig
 
 
 def _sources(
-    request: Request, replica: int, unit: str, local: Holders, reuse: Reuse, *, beyond: int = 0
+    request: Request,
+    replica: int,
+    unit: str,
+    local: Holders,
+    reuse: Reuse,
+    turns: Senders,
+    *,
+    beyond: int = 0,
 ) -> Assigned:
     """Take each reused block from the request's own replica if it is there, and fetch it otherwise.
 
     The first `beyond` blocks are left out.
     """
     fetched: Counter[int] = Counter()
-    for i, owner in enumerate(owners(reuse.holders)):
+    for i, owner in enumerate(owners(reuse.holders, lambda replica: turns.last((reuse.unit, replica)))):
         if i >= beyond and (i >= len(local) or replica not in local[i]):
             fetched[owner] += 1
     return Assigned(

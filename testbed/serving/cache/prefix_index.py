@@ -5,7 +5,7 @@ prefix as far as it holds every block of it, on whichever replicas.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 Holders = tuple[tuple[int, ...], ...]
 """For each block of a matched prefix, the replicas that hold a copy, in ascending order."""
@@ -63,18 +63,19 @@ class PrefixIndex:
             del self._holders[block]
 
 
-def owners(holders: Holders) -> tuple[int, ...]:
+def owners(holders: Holders, last: Callable[[int], int] = lambda replica: 0) -> tuple[int, ...]:
     """The replica to fetch each block from, with as few changes along the prefix as possible.
 
     Fewer owners mean fewer transfers per layer. The choice is greedy: stay with a replica as long as it
-    holds the next block, then take the one that holds the longest stretch from there.
+    holds the next block, then take the one that holds the longest stretch from there. A tie goes to the
+    replica with the lowest `last`, which says when it was told to send, or the first.
     """
     chosen: list[int] = []
     for i, here in enumerate(holders):
         if chosen and chosen[-1] in here:
             chosen.append(chosen[-1])
         else:
-            chosen.append(max(here, key=lambda replica: (_stretch(holders, i, replica), -replica)))
+            chosen.append(min(here, key=lambda r: (-_stretch(holders, i, r), last(r), r)))
     return tuple(chosen)
 
 

@@ -31,15 +31,17 @@ def replica_bytes_per_token(model: ModelShape, tp: int) -> float:
 
 def use_of(unit: str, item: Assigned) -> CacheRow:
     """What one request, which `unit` runs as `item` says, has reused and what it has missed."""
-    missed = len(reusable_blocks(item.request)) - item.reused_blocks
+    missed = len(reusable_blocks(item.request)) - item.reused_blocks - item.recomputed_blocks
     return CacheRow(
         unit=unit,
         requests=1,
         prompt_tokens=item.request.prompt_tokens,
         local_blocks=item.local_blocks,
         remote_blocks=item.remote_blocks,
+        recomputed_blocks=item.recomputed_blocks,
         missed_blocks=missed,
         local_tokens=item.local_tokens,
         remote_tokens=item.remote_tokens,
+        recomputed_tokens=item.recomputed_blocks * item.request.block_tokens,
         missed_tokens=missed * item.request.block_tokens,
     )

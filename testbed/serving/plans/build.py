@@ -103,6 +103,9 @@ def build_plan(
                 decode_step_s=decode_s[item.request.id],
                 deadline_ns=item.request.deadline_ns,
                 last=item.last,
+                recomputed_tokens=item.recomputed_blocks * item.request.block_tokens,
+                fetch_estimate_ns=item.fetch_estimate_ns,
+                recompute_estimate_ns=item.recompute_estimate_ns,
             )
             for item in assigned
         ),

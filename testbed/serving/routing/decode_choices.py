@@ -5,7 +5,9 @@ from typing import Protocol
 
 import msgspec
 
+from controller.units import NS_PER_S
 from testbed.job import ServingOptions
+from testbed.serving.turns import Turns
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,26 +47,39 @@ class DecodeRoundRobin:
 
 
 class DecodeLeastLoaded:
-    """The worker with the fewest prompt tokens that wait for their first token; the first wins a tie."""
+    """The worker with the fewest prompt tokens that wait for their first token.
+
+    A tie goes to the worker that was taken longest ago.
+    """
 
     ports = False
 
+    def __init__(self) -> None:
+        self._turns: Turns[int] = Turns()
+
     def choose(self, workers: Sequence[WorkerView]) -> int:
-        return min(range(len(workers)), key=lambda i: (workers[i].tokens, i))
+        return self._turns.take_least(range(len(workers)), lambda i: workers[i].tokens)
 
 
 class DecodeNetworkAware:
     """The worker whose path has the least S3 still to come on its busiest port.
 
     All paths begin at the same NICs, so several may have the same busiest port. The next busiest ports then
-    decide, then the tokens, then the order. Ports are those of servers and switches, so decode workers
-    behind one NIC share the traffic to any of them.
+    decide, then the tokens, then who was taken longest ago. Ports are those of servers and switches, so
+    decode workers behind one NIC share the traffic to any of them. Times are compared in whole ns, so that
+    rounding does not decide.
     """
 
     ports = True
 
+    def __init__(self) -> None:
+        self._turns: Turns[int] = Turns()
+
     def choose(self, workers: Sequence[WorkerView]) -> int:
-        return min(range(len(workers)), key=lambda i: (workers[i].ports_s, workers[i].tokens, i))
+        def cost(i: int) -> tuple[tuple[int, ...], int]:
+            return tuple(round(port_s * NS_PER_S) for port_s in workers[i].ports_s), workers[i].tokens
+
+        return self._turns.take_least(range(len(workers)), cost)
 
 
 DECODE_CHOICES: dict[str, Callable[[ServingOptions], DecodeChoice]] = {

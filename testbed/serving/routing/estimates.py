@@ -1,27 +1,14 @@
 """What a request would cost on a unit, in time: estimates for routers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from controller.units import NS_PER_S
 from testbed.job import Job, UnitShape
-from testbed.models.gpus import compute_s
-from testbed.models.sizes import kv_bytes_per_token, kv_copies, score_flops
+from testbed.models.sizes import kv_bytes_per_token, kv_copies
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.idle_network import Traffic
 from testbed.serving.plans.kv_moves import ways
 from testbed.serving.routing.port_bytes import PortBytes
-
-
-def compute_ns(job: Job, item: Assigned, unit: str, token_ns: float) -> float:
-    """Model ns that the new tokens of `item` take, at the unit's `token_ns` each, plus attention scores.
-
-    The ranks of its replica share the scores.
-    """
-    request = item.request
-    prefix = request.prompt_tokens - item.new_tokens
-    flops = job.model.layers * score_flops(job.model, new_tokens=item.new_tokens, prefix_tokens=prefix)
-    ranks = len(job.placement.replicas[unit][item.replica])
-    return item.new_tokens * token_ns + compute_s(job.gpu, flops / ranks) * NS_PER_S
 
 
 def transfer_ns(
@@ -41,8 +28,35 @@ def transfer_ns(
     if not traffic:
         return 0.0
     s1_ns = max(port_bytes.seconds(traffic), default=0.0) * NS_PER_S
-    exposed_ns = s1_ns - (job.model.layers - 1) / job.model.layers * min(s1_ns, hidden_ns)
+    exposed_ns = exposed_s1_ns(s1_ns, hidden_ns, job.model.layers)
     return max(0.0, exposed_ns - queue_ns) if job.serving.fetch_early else exposed_ns
+
+
+def exposed_s1_ns(s1_ns: float, hidden_ns: float, layers: int) -> float:
+    """What `hidden_ns` of compute does not hide of S1, as in `transfer_ns`."""
+    return s1_ns - (layers - 1) / layers * min(s1_ns, hidden_ns)
+
+
+def delivery_ns(
+    ports: Iterable[tuple[float, float]], *, layers: int, prefill_ns: float, layers_ns: float
+) -> float:
+    """Model ns from the end of prefill until the request's KV (S3) has left the unit's own ports.
+
+    `ports` has, for each of these ports, the ns b that it takes for what it has to send already, and the ns d
+    for this request's S3. Prefill ends `prefill_ns` (p) from now. Its L = `layers` layers end evenly over the
+    last `layers_ns` (c) of it: these are compute, or the arrival of S1 if that takes longer. S3 is posted
+    layer by layer, after what the port has already:
+
+        max(p + d / L, max(b, p - (L - 1) / L c) + d) - p
+
+    The last layer always leaves after prefill. The other layers leave meanwhile if the port is free by then.
+    The port that takes longest counts.
+    """
+    first_ns = prefill_ns - (layers - 1) / layers * layers_ns
+    return max(
+        (max(d / layers, max(b, first_ns) + d - prefill_ns) for b, d in ports),
+        default=0.0,
+    )
 
 
 def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
@@ -59,14 +73,18 @@ def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
     return traffic
 
 
+def delivery_bytes(job: Job, prompt_tokens: int) -> float:
+    """All S3 bytes of a request: every copy of a head that the decode ranks keep."""
+    return prompt_tokens * kv_copies(job.model, job.placement.decode_tp) * kv_bytes_per_token(job.model)
+
+
 def delivery_traffic(
     job: Job, prompt_tokens: int, unit: str, replica: int, decode_ranks: Sequence[int]
 ) -> Traffic:
     """All S3 bytes of a request between nodes, spread evenly over the shards of its replica."""
     placement = job.placement
     ranks = placement.replicas[unit][replica]
-    tokens = prompt_tokens * kv_copies(job.model, placement.decode_tp)
-    kv_bytes = tokens * kv_bytes_per_token(job.model) / len(ranks)
+    kv_bytes = delivery_bytes(job, prompt_tokens) / len(ranks)
     traffic: Traffic = {}
     for src, dst, share in ways(placement.shapes[unit], UnitShape(tp=placement.decode_tp)):
         pair = placement.node_of(ranks[src]), placement.node_of(decode_ranks[dst])

@@ -1,6 +1,6 @@
 """The bytes still to come on each port, as far as the serving system knows."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from controller.flow import PortId
 from testbed.serving.plans.idle_network import Traffic
@@ -20,11 +20,14 @@ class PortBytes:
         self._total: dict[PortId, int] = {}
         self._ways: dict[tuple[str, str], dict[PortId, float]] = {}
 
-    def add(self, key: Hashable, traffic: Traffic) -> None:
-        """Add `traffic` as `key`, unless `key` is there already."""
-        if key in self._parts:
-            return
-        part = self._parts[key] = {port: round(size) for port, size in self._loads(traffic).items()}
+    def put(self, key: Hashable, traffic: Traffic) -> None:
+        """Count `traffic` as `key`, instead of what was there as `key`."""
+        self.put_load(key, self._loads(traffic))
+
+    def put_load(self, key: Hashable, load: Mapping[PortId, float]) -> None:
+        """The same for bytes by port."""
+        self.take_off(key)
+        part = self._parts[key] = {port: round(size) for port, size in load.items()}
         for port, size in part.items():
             self._total[port] = self._total.get(port, 0) + size
 
@@ -44,6 +47,14 @@ class PortBytes:
                 reverse=True,
             )
         )
+
+    def busy_s(self, port: PortId) -> float:
+        """Seconds that `port` takes for what is there."""
+        return self._total.get(port, 0) * 8 / self._topology.link(port).bps
+
+    def busiest_s(self, key: Hashable) -> float:
+        """Seconds of the busiest port that what is there as `key` crosses; 0 if there is nothing."""
+        return max(map(self.busy_s, self._parts.get(key, {})), default=0.0)
 
     def _loads(self, traffic: Traffic) -> dict[PortId, float]:
         """The same as `Topology.loads`, but each pair is looked up only once: there are few pairs."""

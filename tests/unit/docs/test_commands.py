@@ -35,6 +35,7 @@ READERS_FILES = {
     ),
     "FB2010-1Hr-150-0.txt": "150 1\n1 0 1 1 1 2:1.0\n",
     "network.csv": "from,to,gbps\nh1,s1,9\nh2,s1,9\nh3,s1,9\n",
+    "twice.jsonl": '{"timestamp": 0, "input_length": 9, "output_length": 1, "hash_ids": [0]}\n' * 2,
     "gpu.yaml": profile_text(GPUS["h100"], ""),
 }
 """What pages let the reader have or make, and what is in it."""

@@ -262,6 +262,20 @@ def test_a_request_that_was_pruned_is_told_how_often_and_whether_to_its_end(tmp_
         assert told in explain_request(run, 12)
 
 
+def test_a_request_that_recomputed_is_told_with_what_decided(tmp_path: Path) -> None:
+    row = late_request(
+        remote_tokens=0,
+        recomputed_tokens=1024,
+        fetch_estimate_ns=9 * MS,
+        recompute_estimate_ns=8 * MS,
+    )
+    run = written(tmp_path / "run", mfs=Rows(flows=(delivery(),), requests=(row,)))
+    assert (
+        "It computed 1,024 tokens again whose KV another replica had: when its batch was formed, prefill was"
+        " estimated to take 9.00 ms with the fetch and 8.00 ms without."
+    ) in explain_request(run, 12)
+
+
 def test_an_unknown_request_is_refused_with_those_there_are(tmp_path: Path) -> None:
     run = written(tmp_path / "run", mfs=PROMOTED)
     with pytest.raises(NotInRun, match="no request 3 under mfs; there are 12 to 12"):

@@ -38,6 +38,13 @@ def test_every_key_of_our_own_scenarios_has_an_effect(name: str) -> None:
         ("coflow-small", "slo.multiple=2", None, "kind coflows has no requests and no serving system"),
         ("quickstart", "workload.skip=3", None, "the requests are generated, not read from a trace"),
         ("quickstart", "serving.router=random", "units.prefill_units=2", "there is one prefill unit"),
+        ("quickstart", "serving.reuse=cheaper", "units.prefill_units=2", "there is one replica"),
+        (
+            "quickstart",
+            "serving.fetch_ahead=1",
+            "serving.reuse=cheaper",
+            "nothing is fetched (serving.reuse)",
+        ),
         ("quickstart", "serving.decode=least-loaded", "units.decode_ranks=2", "there is one decode worker"),
         ("quickstart", "units.sequence=ulysses", "units.sp=2", "no sequence is split (units.sp)"),
         ("quickstart", "serving.all_reduce=tree", "units.tp=2", "there is no tensor parallelism (units.tp)"),
@@ -56,6 +63,8 @@ def test_a_key_without_effect_is_named_with_the_reason(
         "scale.time_dilation is given": ["fabric=mininet"],
         "scale.bytes_scale is given": ["fabric=mininet"],
         "there is one prefill unit": ["units.prefill_units=1"],
+        "there is one replica": ["units.prefill_units=1", "units.ranks_per_unit=1"],
+        "nothing is fetched (serving.reuse)": ["serving.reuse=recompute"],
         "there is one decode worker": ["units.decode_ranks=1"],
         "llama-3-8b has no experts": ["model=llama-3-8b"],
     }

@@ -87,6 +87,7 @@ def test_earliness_is_what_is_left_to_the_deadline_of_s3_and_never_negative() ->
     ]
     found = flow_measures(flows, units={})
     assert found.earliness_ns.tolist() == [40, 0]
+    assert found.lateness_ns.tolist() == [0, 30]
     assert found.p2d_slack_ns.tolist() == [40, -30]
 
 

@@ -93,6 +93,8 @@ def test_a_micro_run_lists_its_flows_and_has_no_ttft() -> None:
         "stage": "S3",
         "start_s": 0.0,
         "finish_s": 0.321,
+        "deadline_s": 0.4,
+        "lateness_s": 0.0,
         "level_first": Level.P6.name,
         "level_last": Level.P1.name,
         "promotions": 1,

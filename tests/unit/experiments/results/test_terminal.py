@@ -59,3 +59,22 @@ def test_a_micro_run_is_a_table_of_flows() -> None:
     (line,) = [line for line in text.splitlines() if line.split()[:2] == ["mfs", "low"]]
     assert "321 ms" in line
     assert "P6 to P1" in line
+
+
+def test_a_late_micro_flow_is_told_with_how_late_it_was() -> None:
+    """ "low" is due at 400 ms and finishes at 321 ms, and 130 ms later in the second run."""
+    record = micro_record("late")
+    late = tuple(
+        msgspec.structs.replace(flow, finish_ns=flow.finish_ns + 130_000_000) for flow in record.flows
+    )
+    text = printed(summary_of(micro_record("fair"), msgspec.structs.replace(record, flows=late)))
+    found = {tuple(line.split()[:2]): line for line in text.splitlines() if line.split()}
+    assert "0 s" in found["fair", "low"].split("321 ms", 2)[2]
+    assert "51.0 ms" in found["late", "low"]
+    assert "fair: S3 on average 0 s late and 79.0 ms early" in text
+    assert "late: S3 on average 51.0 ms late and 0 s early" in text
+
+
+def test_what_nothing_used_is_told() -> None:
+    summary = summary_of(micro_record("fair")) | {"unused": ["no flow crossed NIC h9"]}
+    assert "no flow crossed NIC h9" in printed(summary)

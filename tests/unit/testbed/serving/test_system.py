@@ -10,7 +10,8 @@ from serving_world import MOE, job, placed, prompt, with_cache
 from controller.flow import Stage, Transfer
 from testbed.job import Request
 from testbed.models.sizes import kv_bytes_per_token
-from testbed.serving.system import Phase, ServingSystem
+from testbed.serving.system import ServingSystem
+from testbed.serving.unit import Phase
 from workers.plan import BatchPlan
 
 

@@ -14,9 +14,11 @@ from testbed.job import Placement, UnitShape
 from testbed.placement import Layout, kinds_of_units, place
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.plans.batch_time import BatchTimes
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.kv_moves import fetched, ways
 from testbed.serving.routing.estimates import fetch_traffic
+from testbed.serving.routing.traffic_ahead import TrafficAhead
 from testbed.serving.slo import IdleCluster
 from testbed.serving.system import ServingSystem
 from testbed.topology import NicRates, Topology, star
@@ -225,6 +227,77 @@ def test_units_behind_slower_nics_are_of_another_kind() -> None:
         for of in (topology, star(servers=40, nic_bps=800), everywhere)
     )
     assert mixed == fast < slowest
+
+
+def test_a_batch_takes_as_long_as_its_own_unit_does() -> None:
+    """As above, 24.96 s for 10 tokens on the unit of one rank, and a quarter on the one of four."""
+    topology, placement = placed(Pool(units=1, ranks=4))
+    times = BatchTimes(job(topology, placement, model=MODEL))
+    item = _item(placement, ())
+    item = msgspec.structs.replace(item, request=prompt(0, 10))
+    assert [times.ns(unit, [item]) for unit in ("p0", "p1")] == pytest.approx([24.96e9, 6.24e9])
+    assert times.even_ns("p1", [item]) == times.ns("p1", [item])
+
+
+def test_the_kv_of_a_queued_request_leaves_over_the_ports_of_its_own_unit() -> None:
+    """10 tokens x 64 B at 1 B/s: 640 s over the one NIC of p0, 160 s over each of four NICs of p1.
+
+    p2 has two stages of two ranks, and each of the four sends a quarter too.
+    """
+    topology, placement = placed(Pool(units=1, ranks=4), Pool(units=1, ranks=4, tp=2, pp=2), nic_bps=8)
+    made = job(topology, placement, model=MODEL)
+    for unit, busy_s in (("p0", 640), ("p1", 160), ("p2", 160)):
+        ahead = TrafficAhead(made)
+        ahead.queued(unit, prompt(0, 10))
+        assert [ahead.ports_ns(name) for name in placement.units] == pytest.approx(
+            [busy_s * 1e9 if name == unit else 0 for name in placement.units]
+        )
+
+
+def test_kv_that_stays_in_its_server_leaves_over_no_port() -> None:
+    """Both ranks of p0 share their server with the decode rank of the same heads. p1 is by itself."""
+    topology = star(servers=3, nic_bps=8)
+    placement = place(
+        topology,
+        prefill_units=1,
+        ranks_per_unit=2,
+        decode_ranks=2,
+        decode_tp=2,
+        ranks_per_server=None,
+        tp=None,
+        ep=None,
+        layout=Layout.SPREAD,
+        model=MODEL,
+        more=(Pool(units=1, ranks=1),),
+    )
+    ahead = TrafficAhead(job(topology, placement, model=MODEL))
+    ahead.queued("p0", prompt(0, 10))
+    ahead.queued("p1", prompt(1, 10))
+    assert [ahead.ports_ns(unit) for unit in ("p0", "p1")] == pytest.approx([0, 640e9])
+
+
+def test_every_copy_of_a_head_that_decode_ranks_keep_is_sent() -> None:
+    """Eight decode ranks keep four heads twice: 1280 B instead of 640 B."""
+    topology = star(servers=10, nic_bps=8)
+    placement = place(
+        topology,
+        prefill_units=1,
+        ranks_per_unit=1,
+        decode_ranks=8,
+        decode_tp=8,
+        ranks_per_server=None,
+        tp=None,
+        ep=None,
+        layout=Layout.SPREAD,
+        model=msgspec.structs.replace(MODEL, q_heads=8),
+    )
+    ahead = TrafficAhead(job(topology, placement, model=MODEL))
+    item = _item(placement, ())
+    item = msgspec.structs.replace(item, request=prompt(0, 10))
+    ahead.queued("p0", item.request)
+    assert ahead.ports_ns("p0") == pytest.approx(1280e9)
+    ahead.delivering("p0", item, placement.decode_workers[0])
+    assert ahead.ports_ns("p0") == pytest.approx(1280e9)
 
 
 def test_a_pipeline_beside_a_single_stage_runs_several_batches() -> None:

@@ -13,7 +13,8 @@ from testbed.job import Request
 from testbed.models.sizes import kv_bytes_per_token
 from testbed.placement import Layout, place
 from testbed.serving.batching.forming import Part, take_batch
-from testbed.serving.system import Phase, ServingSystem
+from testbed.serving.system import ServingSystem
+from testbed.serving.unit import Phase
 from testbed.topology import star
 from workers.plan import BatchPlan, Compute, Resume
 

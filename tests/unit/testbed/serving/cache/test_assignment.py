@@ -8,10 +8,12 @@ from testbed.job import Request
 from testbed.serving.cache.assignment import (
     Assigned,
     Fetch,
+    Senders,
     assign,
     cacheable_blocks,
     find_reuse,
     reusable_blocks,
+    told_to_send,
 )
 from testbed.serving.cache.prefix_index import PrefixIndex
 
@@ -90,6 +92,36 @@ def test_a_longer_remote_prefix_is_fetched_but_for_what_is_local() -> None:
         Fetch(unit="p1", replica=1, blocks=1),
     )
     assert item.new_tokens == 1
+
+
+def test_holders_that_tie_send_in_turn() -> None:
+    """p1 and p2 hold the prefix on both replicas. Two requests in one batch, then one more: p1, p2, p1."""
+    indexes = {name: PrefixIndex(2) for name in ("p0", "p1", "p2")}
+    for name in ("p1", "p2"):
+        for replica in (0, 1):
+            indexes[name].insert((1, 2), replica)
+    senders = Senders()
+
+    def fetches(*batch: Request) -> list[Fetch]:
+        assigned = assign(batch, "p0", 2, indexes, senders=senders)
+        for item in assigned:
+            told_to_send(item, senders)
+        return [fetch for item in assigned for fetch in item.fetches]
+
+    a, b, c = (prompt(number, 9, (1, 2)) for number in range(3))
+    assert fetches(a, b) == [
+        Fetch(unit="p1", replica=0, blocks=2),
+        Fetch(unit="p2", replica=0, blocks=2),
+    ]
+    assert fetches(c) == [Fetch(unit="p1", replica=1, blocks=2)]
+
+
+def test_of_the_replicas_with_a_prefix_the_one_that_computed_least_is_home() -> None:
+    indexes = _indexes(2)
+    for replica in (0, 1):
+        indexes["p0"].insert((1, 2), replica)
+    (item,) = assign([prompt(0, 12, (1, 2))], "p0", 2, indexes, computed_tokens=[5, 4])
+    assert item.replica == 1
 
 
 def test_requests_of_one_batch_do_not_share_what_is_not_cached() -> None:

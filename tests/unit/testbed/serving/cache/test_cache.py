@@ -115,9 +115,11 @@ def test_the_summary_has_the_counts_by_unit_and_in_total() -> None:
         "prompt_tokens": 18,
         "local_blocks": 0,
         "remote_blocks": 2,
+        "recomputed_blocks": 0,
         "missed_blocks": 2,
         "local_tokens": 0,
         "remote_tokens": 8,
+        "recomputed_tokens": 0,
         "missed_tokens": 8,
         "evicted_blocks": 0,
     }

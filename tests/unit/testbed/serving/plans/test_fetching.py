@@ -17,7 +17,7 @@ from controller.scheduler import Scheduler
 from testbed.fabrics import FABRICS
 from testbed.job import Job, Request
 from testbed.record import FlowRow, RequestRow, RunRecord
-from testbed.serving.cache.assignment import Assigned, Fetch, assign, with_newer
+from testbed.serving.cache.assignment import Assigned, Fetch, Senders, assign, with_newer
 from testbed.serving.cache.assignment import find_reuse as reuse_of
 from testbed.serving.cache.prefix_index import PrefixIndex
 from testbed.serving.plans.fetching import SendAhead, announced_fetch, by_sender, fetch_plan, with_fetches
@@ -245,7 +245,7 @@ def test_a_longer_prefix_that_is_cached_meanwhile_is_reused_too() -> None:
     )
     indexes = {"p0": PrefixIndex(1), "p1": PrefixIndex(1)}
     indexes["p0"].insert((1, 2, 3), replica=0)
-    item = with_newer(fixed, "p1", (), reuse_of(request, "p1", indexes))
+    item = with_newer(fixed, "p1", (), reuse_of(request, "p1", indexes), Senders())
     assert item.under_way == fixed.fetches
     assert item.fetches == (Fetch(unit="p0", replica=0, blocks=1),)
     assert (item.remote_tokens, item.new_tokens) == (12, 5)

@@ -2,9 +2,10 @@
 
 import msgspec
 import pytest
-from serving_world import GPU, MOE, placed, prompt
+from serving_world import GPU, MOE, job, placed, prompt
 
 from testbed.serving.cache.assignment import Assigned, Fetch
+from testbed.serving.plans.batch_time import BatchTimes
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.outlook import announced
 from workers.plan import BatchPlan, Collective
@@ -33,6 +34,27 @@ def plan(fetches: tuple[Fetch, ...] = ()) -> BatchPlan:
         gpu=GPU,
         formed_ns=0,
     )
+
+
+def test_a_batch_takes_its_layers_one_after_the_other() -> None:
+    """The two layers of `plan`."""
+    item = Assigned(request=prompt(0, 8, (1,)), replica=0, local_blocks=1, fetches=())
+    times = BatchTimes(job(TOPOLOGY, PLACEMENT))
+    assert times.ns("p0", [item]) == pytest.approx(2 * 4.288e9)
+    assert times.ns("p0", []) == 0
+
+
+def test_an_even_batch_gives_the_largest_request_a_replica_of_its_own() -> None:
+    """Requests of 8, 4 and 4 tokens on two replicas, all assigned to the first: 8 on each."""
+    times = BatchTimes(job(TOPOLOGY, PLACEMENT))
+    items = [
+        Assigned(request=prompt(number, tokens), replica=0, local_blocks=0, fetches=())
+        for number, tokens in enumerate((4, 8, 4))
+    ]
+    spread = [
+        msgspec.structs.replace(item, replica=replica) for item, replica in zip(items, (1, 0, 1), strict=True)
+    ]
+    assert times.even_ns("p0", items) == times.ns("p0", spread) < times.ns("p0", items)
 
 
 def test_after_a_collective_come_the_rest_of_its_layer_and_the_later_layers() -> None:

@@ -11,7 +11,7 @@ from testbed.placement import Layout
 from testbed.serving.batching.forming import take_batch
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.routing.decode_choices import WorkerView, make_decode_choice
-from testbed.serving.routing.estimates import compute_ns, transfer_ns
+from testbed.serving.routing.estimates import delivery_ns, transfer_ns
 from testbed.serving.routing.port_bytes import PortBytes
 from testbed.serving.routing.routers import Router, UnitView, candidates, make_router
 from testbed.serving.system import ServingSystem
@@ -22,9 +22,10 @@ ANY = prompt(0, 8)
 CANDIDATES_OF_1_2 = (6, 1)
 
 
-def test_least_queued_tokens_takes_the_first_of_the_emptiest() -> None:
+def test_least_queued_tokens_takes_the_emptiest_units_in_turn() -> None:
     router = _router("least-queued-tokens")
-    assert router.choose(ANY, _views((30, 0), (10, 0), (10, 99))) == 1
+    views = _views((30, 0), (10, 0), (10, 99))
+    assert [router.choose(ANY, views) for _ in range(3)] == [1, 2, 1]
 
 
 def test_round_robin_takes_turns_whatever_the_load() -> None:
@@ -49,9 +50,25 @@ def test_prefix_affinity_passes_over_a_unit_a_batch_behind() -> None:
     assert router.choose(ANY, _views((5, 0), (106, 64))) == 0
 
 
+def test_prefix_affinity_passes_over_a_unit_whose_ports_are_a_batch_behind() -> None:
+    """A full batch takes 100 ns. The holder of the prefix has nothing to compute, but S3 to send."""
+
+    def chosen(ports_ns: float) -> int:
+        holder = UnitView(queued_tokens=0, cached_tokens=64, ports_ns=ports_ns)
+        other = UnitView(queued_tokens=5, cached_tokens=0, queue_ns=5)
+        return _router("prefix-affinity").choose(ANY, [holder, other])
+
+    assert [chosen(105), chosen(106)] == [0, 1]
+
+
+def test_prefix_affinity_takes_holders_that_tie_in_turn() -> None:
+    router = _router("prefix-affinity")
+    assert [router.choose(ANY, _views((0, 64), (0, 0), (0, 64))) for _ in range(3)] == [0, 2, 0]
+
+
 def test_random_draws_the_same_units_for_the_same_seed_and_all_of_them() -> None:
     def drawn(seed: int) -> list[int]:
-        router = make_router(_options(router="random"), seed=seed)
+        router = make_router(_options(router="random"), seed=seed, token_ns=1.0)
         return [router.choose(ANY, _views((0, 0), (99, 0), (0, 9))) for _ in range(300)]
 
     assert drawn(1) == drawn(1) != drawn(2)
@@ -106,7 +123,7 @@ def test_dual_hash_takes_the_less_loaded_of_its_two_units() -> None:
     router = _router("dual-hash")
     assert router.choose(request, _views(*queued)) == second
     queued[second] = (30, 0)
-    assert router.choose(request, _views(*queued)) == first
+    assert [router.choose(request, _views(*queued)) for _ in range(2)] == [first, second]
 
 
 def test_dual_hash_leaves_its_units_when_both_would_be_too_late() -> None:
@@ -132,13 +149,46 @@ def test_dual_hash_leaves_its_units_when_both_would_be_too_late() -> None:
 
 
 def test_kv_aware_adds_up_the_times_of_a_unit() -> None:
-    """5 + 1 + 4, 0 + 9 + 2 and 3 + 0 + 7: 10, 11 and 10; the first wins the tie."""
+    """500 + 100 + 350 + 50, 0 + 800 + 200 + 100 and 300 + 0 + 700 + 0: 1000, 1100 and 1000."""
+    times = ((500, 100, 350, 50), (0, 800, 200, 100), (300, 0, 700, 0))
     views = [
-        UnitView(queued_tokens=9, cached_tokens=0, queue_ns=queue, transfer_ns=transfer, compute_ns=compute)
-        for queue, transfer, compute in ((5, 1, 4), (0, 9, 2), (3, 0, 7))
+        UnitView(
+            queued_tokens=9,
+            cached_tokens=0,
+            queue_ns=queue,
+            transfer_ns=transfer,
+            compute_ns=compute,
+            delivery_ns=delivery,
+        )
+        for queue, transfer, compute, delivery in times
     ]
-    assert _router("kv-aware").choose(ANY, views) == 0
+    router = _router("kv-aware")
+    assert [router.choose(ANY, views) for _ in range(3)] == [0, 2, 0]
     assert _router("kv-aware").choose(ANY, views[1:]) == 1
+
+
+def test_kv_aware_takes_sums_within_a_twentieth_for_a_tie() -> None:
+    def chosen(second: float) -> list[int]:
+        router = _router("kv-aware")
+        views = [UnitView(queued_tokens=0, cached_tokens=0, queue_ns=ns) for ns in (100.0, second)]
+        return [router.choose(ANY, views) for _ in range(2)]
+
+    assert chosen(105.0) == [0, 1]
+    assert chosen(105.1) == [0, 0]
+
+
+def test_delivery_waits_for_the_port_and_sends_most_layers_during_prefill() -> None:
+    """Two layers, prefill until 100, S3 of 30 on the port. Layers end at 80 and 100.
+
+    On an idle port, the first half leaves from 80 to 95 and the second from 100 to 115: 15 after prefill. A
+    port that is busy until 90 sends both from 90 to 120, and one that is busy until 300 until 330.
+    """
+
+    def exposed(busy_ns: float) -> float:
+        return delivery_ns([(0.0, 1.0), (busy_ns, 30.0)], layers=2, prefill_ns=100.0, layers_ns=40.0)
+
+    assert [exposed(0.0), exposed(90.0), exposed(300.0)] == [15.0, 20.0, 230.0]
+    assert delivery_ns([], layers=2, prefill_ns=100.0, layers_ns=40.0) == 0
 
 
 TOPOLOGY, PLACEMENT = placed()
@@ -149,12 +199,6 @@ FETCHED = Assigned(
     local_blocks=0,
     fetches=(Fetch(unit="p1", replica=0, blocks=1),),
 )
-
-
-def test_compute_is_the_new_tokens_at_the_pace_of_the_unit_and_their_scores() -> None:
-    """4 new tokens behind 4 reused ones, 10 ns each. Scores: 16 FLOPs for each of 5 + 6 + 7 + 8 = 26 keys
-    in 2 layers, 832 FLOPs at 500 per second."""
-    assert compute_ns(TINY, FETCHED, "p0", 10.0) == pytest.approx(40 + 1.664e9)
 
 
 def test_transfer_is_what_the_victims_nic_needs_and_compute_does_not_hide() -> None:
@@ -169,8 +213,8 @@ def test_what_the_victim_has_still_to_send_comes_first() -> None:
     """100 B to another server leave through the same NIC: 1 s more, until they are taken off."""
     busy = PortBytes(TOPOLOGY)
     victim, other = PLACEMENT.node_of(2), PLACEMENT.node_of(1)
-    busy.add("other", {(victim, other): 100.0})
-    busy.add("other", {(victim, other): 100.0})  # counted once
+    busy.put("other", {(victim, other): 900.0})
+    busy.put("other", {(victim, other): 100.0})  # instead of the 900 B
     assert transfer_ns(TINY, FETCHED, "p0", busy, hidden_ns=0, queue_ns=0) == pytest.approx(2.28e9)
     busy.take_off("other")
     assert transfer_ns(TINY, FETCHED, "p0", busy, hidden_ns=0, queue_ns=0) == pytest.approx(1.28e9)
@@ -239,9 +283,10 @@ def test_decode_workers_take_turns() -> None:
     assert [choice.choose(_workers(7, 0)) for _ in range(3)] == [0, 1, 0]
 
 
-def test_the_least_loaded_decode_worker_is_the_first_with_the_fewest_tokens() -> None:
-    choice = make_decode_choice(_options(decode_choice="least-loaded"))
-    assert choice.choose(_workers(7, 3, 3)) == 1
+@pytest.mark.parametrize("name", ["least-loaded", "network-aware"])
+def test_decode_workers_with_the_fewest_tokens_are_taken_in_turn(name: str) -> None:
+    choice = make_decode_choice(_options(decode_choice=name))
+    assert [choice.choose(_workers(7, 3, 3)) for _ in range(3)] == [1, 2, 1]
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
@@ -268,7 +313,7 @@ def test_a_batch_is_the_head_of_the_queue_up_to_the_budget(new_tokens: tuple[int
 
 
 def _router(name: str) -> Router:
-    return make_router(_options(router=name), seed=1)
+    return make_router(_options(router=name), seed=1, token_ns=1.0)
 
 
 def _workers(*tokens: int) -> list[WorkerView]:
@@ -280,4 +325,5 @@ def _options(router: str = "least-queued-tokens", decode_choice: str = "round-ro
 
 
 def _views(*units: tuple[int, int]) -> list[UnitView]:
-    return [UnitView(queued_tokens=queued, cached_tokens=cached) for queued, cached in units]
+    """(queued tokens, cached tokens) of each unit. A token takes 1 ns."""
+    return [UnitView(queued_tokens=queued, cached_tokens=cached, queue_ns=queued) for queued, cached in units]

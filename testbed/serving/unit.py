@@ -1,0 +1,39 @@
+"""A prefill unit as the serving system keeps it, and how far requests have got."""
+
+import enum
+from collections import deque
+
+from testbed.job import Request
+from testbed.serving.cache.assignment import Assigned
+from workers.plan import BatchPlan
+
+
+class Phase(enum.Enum):
+    """How far a request has got: waiting for a batch, in one, waiting for its first token, past it."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PREFILLED = "prefilled"
+    DONE = "done"
+
+
+class Unit:
+    """A prefill unit: its queue, the batches it runs, and the new tokens it has yet to compute.
+
+    `expected_tokens` are these tokens by request id. `paused` is the batch among `running` that has paused,
+    with the layer it goes on with. For a router that asks for costs, `expected` says how requests of the
+    queue were expected to run when they arrived, and `ends_ns` when the batches that run are expected to end.
+    """
+
+    def __init__(self, replicas: int) -> None:
+        self.queue: deque[Request] = deque()
+        self.running: dict[str, BatchPlan] = {}
+        self.paused: tuple[BatchPlan, int] | None = None
+        self.batches = 0
+        self.expected_tokens: dict[int, int] = {}
+        self.expected: dict[int, Assigned] = {}
+        self.ends_ns: dict[str, float] = {}
+        self.computed_tokens = [0] * replicas
+
+    def queued_tokens(self) -> int:
+        return sum(self.expected_tokens.values())
