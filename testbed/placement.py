@@ -12,7 +12,8 @@ from itertools import chain, pairwise
 import msgspec
 
 from testbed.job import Placement, RankSpec, Role
-from testbed.models.shape import ModelShape
+from testbed.models.mixers import kv_source, mixers
+from testbed.models.shape import ModelShape, Recurrent
 from testbed.models.sizes import is_moe
 from testbed.topology import Topology
 from workers.plan import CollectiveKind
@@ -92,10 +93,8 @@ def place(
     whose = "a unit's" if pp == 1 else "a stage's"
     tp = _tensor_parallel(tp, sp, per_stage, model, whose)
     ep = _expert_parallel(ep, per_stage, model, whose)
-    if sequence is CollectiveKind.ALL_TO_ALL and model.q_heads % (sp * tp):
-        raise PlacementError(
-            "units.sp", f"the {model.q_heads} query heads of {model.name} do not divide by {sp} parts x {tp}"
-        )
+    _check_parts(sp, tp, sequence, model)
+    _check_sharing(pp, model)
     total = prefill_units * ranks_per_unit + decode_ranks
     server_index = _servers(total, len(topology.servers), ranks_per_server, layout)
     attached = _attached(topology, server_index)
@@ -239,16 +238,53 @@ def _tensor_parallel(tp: int | None, sp: int, per_stage: int, model: ModelShape,
     if per_stage % (sp * tp):
         of = f"{tp}" if sp == 1 else f"{sp} parts x {tp}"
         raise PlacementError("units.tp", f"{whose} {per_stage} ranks do not divide into replicas of {of}")
-    if model.q_heads % tp:
-        raise PlacementError(
-            "units.tp", f"the {model.q_heads} query heads of {model.name} do not divide by {tp}"
-        )
-    # More ranks than KV heads have copies of them; the latent of MLA has no heads to divide.
-    if model.latent is None and model.kv_heads % tp and tp % model.kv_heads:
-        raise PlacementError(
-            "units.tp", f"the {model.kv_heads} KV heads of {model.name} do not divide by {tp}, nor it by them"
-        )
+    if reason := _undivided(model, tp):
+        fit = [
+            n for n in range(1, per_stage // sp + 1) if per_stage // sp % n == 0 and not _undivided(model, n)
+        ]
+        raise PlacementError("units.tp", f"{reason}; these do: {', '.join(map(str, fit))}")
     return tp
+
+
+def _undivided(model: ModelShape, tp: int) -> str:
+    """Why the heads of the layers do not divide by `tp`; empty if they do."""
+    for mixer in mixers(model):
+        if isinstance(mixer, Recurrent):
+            if mixer.heads % tp:
+                return f"the {mixer.heads} heads of {mixer.kind} of {model.name} do not divide by {tp}"
+            continue
+        if mixer.q_heads % tp:
+            return f"the {mixer.q_heads} query heads of {model.name} do not divide by {tp}"
+        # More ranks than KV heads have copies of them; the latent of MLA has no heads to divide.
+        if mixer.latent is None and mixer.kv_heads % tp and tp % mixer.kv_heads:
+            return f"the {mixer.kv_heads} KV heads of {model.name} do not divide by {tp}, nor it by them"
+    return ""
+
+
+def _check_parts(sp: int, tp: int, sequence: CollectiveKind, model: ModelShape) -> None:
+    """Raise `PlacementError` if the layers cannot work on `sp` parts of a sequence."""
+    for mixer in mixers(model) if sp > 1 else ():
+        if isinstance(mixer, Recurrent):
+            raise PlacementError(
+                "units.sp",
+                f"parts of a sequence are not modelled for the layers with {mixer.kind} of {model.name}",
+            )
+        if sequence is CollectiveKind.ALL_TO_ALL and mixer.q_heads % (sp * tp):
+            raise PlacementError(
+                "units.sp",
+                f"the {mixer.q_heads} query heads of {model.name} do not divide by {sp} parts x {tp}",
+            )
+
+
+def _check_sharing(pp: int, model: ModelShape) -> None:
+    """Raise `PlacementError` if a layer uses the KV of a layer in another pipeline stage."""
+    for layer in range(model.layers):
+        source = kv_source(model, layer)
+        if stage_of(source, model.layers, pp) != stage_of(layer, model.layers, pp):
+            raise PlacementError(
+                "units.pp",
+                f"layer {layer} of {model.name} uses the KV of layer {source}, which is in another stage",
+            )
 
 
 def _expert_parallel(ep: int | None, per_stage: int, model: ModelShape, whose: str) -> int:

@@ -41,25 +41,30 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def attention_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
-    """Return the kernels of attention in one layer: its products and its scores."""
+    """Return the kernels of attention in one layer: its products and its scores.
+
+    If layers differ, this is the attention that the fields of `model` state. What chooses tokens in sparse
+    attention is left out.
+    """
 
     def product(label: str, inner: int, columns: int) -> Kernel:
         return Kernel(label=label, tokens=tokens, inner=inner, columns=columns)
 
     heads, latent = model.q_heads, model.latent
     if latent is None:
-        width = model.head_dim
+        width, v_dim = model.head_dim, model.attention.v_dim
+        gate = heads * v_dim if model.output_gate else 0
         return [
-            product("qkv", model.hidden, (heads + 2 * model.kv_heads) * width),
+            product("qkv", model.hidden, (heads + model.kv_heads) * width + model.kv_heads * v_dim + gate),
             Kernel(
                 label="scores",
                 tokens=tokens,
                 heads=heads,
                 kv_heads=model.kv_heads,
                 key_dim=width,
-                value_dim=width,
+                value_dim=v_dim,
             ),
-            product("output", heads * width, model.hidden),
+            product("output", heads * v_dim, model.hidden),
         ]
     key_dim = latent.nope_dim + latent.rope_dim
     queries = [product("q", model.hidden, heads * key_dim)]
@@ -115,6 +120,8 @@ def narrowed(model: ModelShape, share: int) -> ModelShape:
         dense_ffn=model.dense_ffn // share,
         shared_ffn=model.shared_ffn // share,
         latent=latent,
+        index=None,
+        other_layers=(),
     )
 
 

@@ -71,10 +71,13 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
 
 
 def serving_notes(job: Job) -> tuple[str, ...]:
-    """Name the keys about experts that have no effect because the model has no experts."""
-    if is_moe(job.model) or not job.requests:
+    """Say what the numbers of the model leave out, and name the keys about experts that have no effect
+    because it has no experts."""
+    if not job.requests:
         return ()
-    notes = []
+    notes = [f"model {job.model.name}: {note}" for note in job.model.notes]
+    if is_moe(job.model):
+        return tuple(notes)
     if job.serving.expert_skew:
         notes.append(f"units.expert_skew: no effect, {job.model.name} has no experts")
     if job.serving.decode_background:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from controller.flow import PortId
 from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed, compute_s
+from testbed.models.mixers import kept_bytes, mixer_of, mixer_score_flops, mixers, state_bytes
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import kv_bytes_per_token, score_flops
 from testbed.placement import layers_of, stage_ranks, stage_shards
 from testbed.serving.plans.idle_network import busiest_s, layer_s, merged, port_loads, scaled, step_traffic
 from testbed.serving.plans.steps import (
@@ -52,17 +52,14 @@ def estimated_capacity_rps(
     mean_prompt = sum(r.prompt_tokens for r in requests) / count
     mean_reuse = sum(reuse.values()) / count
     mean_new = mean_prompt - mean_reuse
-    mean_scores = (
+    mean_scores = [
         sum(
-            score_flops(
-                model,
-                new_tokens=r.prompt_tokens - reuse[r.id],
-                prefix_tokens=reuse[r.id],
-            )
+            mixer_score_flops(mixer, new_tokens=r.prompt_tokens - reuse[r.id], prefix_tokens=reuse[r.id])
             for r in requests
         )
         / count
-    )
+        for mixer in mixers(model)
+    ]
     units = placement.units
     batches, tokens = _full_batches(placement, model, gpu, max_batch_tokens, options)
     collectives = merged(
@@ -70,23 +67,24 @@ def estimated_capacity_rps(
         for alike in batches.values()
         for group in alike
     )
-    reuse_bytes = mean_reuse * kv_bytes_per_token(model)
-    delivery_bytes = mean_prompt * kv_bytes_per_token(model)
+    fetching = sum(tokens > 0 for tokens in reuse.values()) / count
+    fetched = _bytes_of_stages(mean_reuse, fetching, placement, model)
+    delivered = _bytes_of_stages(mean_prompt, 1.0, placement, model)
     load = merged(
         (
             port_loads(collectives, topology),
-            *_reuse_loads(reuse_bytes, placement, model, topology),
-            *_delivery_loads(delivery_bytes, placement, model, topology),
+            *_reuse_loads(fetched, placement, topology),
+            *_delivery_loads(delivered, placement, topology),
         )
     )
     port_s = busiest_s(load, topology)
 
     first, ranks = next(iter(units.items()))
-    scores_s = compute_s(gpu, mean_scores / (len(ranks) // placement.pp))
+    scores_s = [compute_s(gpu, scores / (len(ranks) // placement.pp)) for scores in mean_scores]
 
     def takes_s(group: AlikeLayers) -> float:
         token_s = layer_s(group.steps, placement, topology) / tokens
-        return len(group.layers) * (mean_new * token_s + scores_s)
+        return len(group.layers) * (mean_new * token_s + scores_s[group.mixer])
 
     unit_s = slowest_stage(batches[first], takes_s)
     return 1.0 / max(unit_s / len(units), port_s)
@@ -102,7 +100,7 @@ def _full_batches(
     """The layers of a full, even batch on each unit, without attention scores, and its number of tokens."""
     replicas = len(next(iter(placement.replicas.values())))
     share = max(1, max_batch_tokens // replicas)
-    work = [ReplicaWork(new_tokens=share, score_flops=0)] * replicas
+    work = [ReplicaWork(new_tokens=share)] * replicas
     steps = {
         unit: unit_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, options=options)
         for unit in placement.units
@@ -111,7 +109,7 @@ def _full_batches(
 
 
 def _reuse_loads(
-    kv_bytes: float, placement: Placement, model: ModelShape, topology: Topology
+    stage_bytes: Sequence[float], placement: Placement, topology: Topology
 ) -> list[dict[PortId, float]]:
     """S1, shard by shard, from shard k of any replica to shard k of any replica, itself included."""
     loads: list[dict[PortId, float]] = []
@@ -121,15 +119,15 @@ def _reuse_loads(
             for unit, of_unit in placement.replicas.items()
             for number in range(len(of_unit))
         ]
-        share = _share_of(stage, placement, model) / len(replicas[0])
+        shard_bytes = stage_bytes[stage] / len(replicas[0])
         for shard in zip(*replicas, strict=True):
             nodes = Counter(map(placement.node_of, shard))
-            loads.append(topology.even_loads(nodes, nodes, kv_bytes * share))
+            loads.append(topology.even_loads(nodes, nodes, shard_bytes))
     return loads
 
 
 def _delivery_loads(
-    kv_bytes: float, placement: Placement, model: ModelShape, topology: Topology
+    stage_bytes: Sequence[float], placement: Placement, topology: Topology
 ) -> list[dict[PortId, float]]:
     """S3, from any rank of a pipeline stage to any decode worker."""
     receivers = Counter(map(placement.node_of, placement.decode))
@@ -137,11 +135,15 @@ def _delivery_loads(
     for stage in range(placement.pp):
         ranks = [rank for unit in placement.units for rank in stage_ranks(placement, unit, stage)]
         senders = Counter(map(placement.node_of, ranks))
-        share = _share_of(stage, placement, model)
-        loads.append(topology.even_loads(senders, receivers, kv_bytes * share))
+        loads.append(topology.even_loads(senders, receivers, stage_bytes[stage]))
     return loads
 
 
-def _share_of(stage: int, placement: Placement, model: ModelShape) -> float:
-    """The share of the layers, and so of the KV, that a pipeline stage has."""
-    return len(layers_of(stage, model.layers, placement.pp)) / model.layers
+def _bytes_of_stages(tokens: float, states: float, placement: Placement, model: ModelShape) -> list[float]:
+    """Bytes of the KV of `tokens` and of the states of `states` requests in each pipeline stage."""
+    found: list[float] = []
+    for stage in range(placement.pp):
+        own = [mixer_of(model, layer) for layer in layers_of(stage, model.layers, placement.pp)]
+        token_bytes = sum(kept_bytes(model, mixer) for mixer in own)
+        found.append(tokens * token_bytes + states * sum(map(state_bytes, own)))
+    return found

@@ -15,6 +15,8 @@ from controller.flow import Stage, Transfer
 from controller.units import NS_PER_S
 from testbed.job import Job
 from testbed.models.gpus import GpuSpeed, step_s
+from testbed.models.mixers import mixer_of, mixer_score_flops
+from testbed.models.mixers import read_bytes as mixer_read_bytes
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import (
     all_to_all_bytes_per_token,
@@ -23,12 +25,10 @@ from testbed.models.sizes import (
     ffn_flops_per_token,
     gate_weight_bytes,
     is_sparse,
-    kv_bytes_per_token_layer,
     layer_kinds,
     mlp_flops_per_token,
     mlp_weight_bytes,
     projection_flops_per_token,
-    score_flops,
     shared_weight_bytes,
 )
 from testbed.record import RequestRow
@@ -53,20 +53,21 @@ def batch_step_s(model: ModelShape, gpu: GpuSpeed, contexts: Sequence[int]) -> f
     if not contexts:
         return 0.0
     tokens = len(contexts)
-    # The scores include one more key than the KV that is read: that of the new token itself.
-    scores = sum(score_flops(model, new_tokens=1, prefix_tokens=context) for context in contexts)
-    kv_tokens = sum(context if model.window is None else min(context, model.window) for context in contexts)
     flops = read_bytes = 0.0
     for kind in layer_kinds(model):
         sparse = is_sparse(model, kind[0])
-        per_token = projection_flops_per_token(model) + (
+        mixer = mixer_of(model, kind[0])
+        # The scores include one more key than the KV that is read: that of the new token itself.
+        scores = sum(mixer_score_flops(mixer, new_tokens=1, prefix_tokens=context) for context in contexts)
+        kept = sum(mixer_read_bytes(model, mixer, context) for context in contexts)
+        per_token = projection_flops_per_token(model, kind[0]) + (
             ffn_flops_per_token(model) if sparse else mlp_flops_per_token(model)
         )
-        weights = attention_weight_bytes(model) + (
+        weights = attention_weight_bytes(model, kind[0]) + (
             _sparse_weight_bytes(model, tokens) if sparse else mlp_weight_bytes(model)
         )
         flops += len(kind) * (tokens * per_token + scores)
-        read_bytes += len(kind) * (weights + kv_tokens * kv_bytes_per_token_layer(model))
+        read_bytes += len(kind) * (weights + kept)
     return step_s(gpu, flops=flops, read_bytes=read_bytes)
 
 

@@ -4,6 +4,7 @@ An SLO must not depend on the policy under test. So it rests on an idle cluster 
 workload itself offers, not on what a run happened to have in its caches.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +14,13 @@ import msgspec
 from controller.units import NS_PER_S
 from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed
-from testbed.models.shape import ModelShape
-from testbed.models.sizes import score_flops
-from testbed.placement import layers_of, stage_of, stage_shards
+from testbed.models.mixers import kept_bytes, mixers, state_bytes
+from testbed.models.shape import Mixer, ModelShape
+from testbed.placement import stage_shards
 from testbed.serving.cache.assignment import cacheable_blocks, reusable_blocks
-from testbed.serving.plans.build import decode_step_s, kv_shards
+from testbed.serving.plans.build import decode_step_s, kv_shards, state_shards
 from testbed.serving.plans.idle_network import Traffic, drain_s, layer_s, merged, scaled, step_traffic
-from testbed.serving.plans.steps import PLAIN, ReplicaWork, StepOptions, unit_steps
+from testbed.serving.plans.steps import PLAIN, ReplicaWork, StepOptions, unit_steps, work_of
 from testbed.topology import Topology
 
 DEFAULT_CLASS = "default"
@@ -85,12 +86,12 @@ class IdleCluster:
     def unloaded_ttft_ns(self, prompt_tokens: int, reused_tokens: int) -> int:
         """TTFT, in ns, of a request that is alone on the cluster and fetches all KV that it reuses.
 
-        Let c be the time of a layer's compute and collectives, and s1 and s3 the ideal transfer times of a
-        layer. With all times before layer 0 at 0,
+        Let c_l be the time of the compute and collectives of layer l, and s1_l and s3_l the ideal times of
+        its transfers. With all times before layer 0 at 0,
 
-            S1 of layer l has arrived at   a_l = (l - f + 1) s1          (posted at once, in order)
-            layer l has ended at           t_l = max(t_{l-1}, a_l) + c
-            S3 of layer l has arrived at   d_l = max(d_{l-1}, t_l) + s3
+            S1 of layer l has arrived at   a_l = s1_f + ... + s1_l       (posted at once, in order)
+            layer l has ended at           t_l = max(t_{l-1}, a_l) + c_l
+            S3 of layer l has arrived at   d_l = max(d_{l-1}, t_l) + s3_l
             TTFT = max(d_last, b) + decode step
 
         where f is the first layer of the pipeline stage of layer l, whose ranks have an S1 of their own, and
@@ -99,32 +100,34 @@ class IdleCluster:
         placement, model, gpu = self.placement, self.model, self.gpu
         unit, replicas = self._home
         new_tokens = prompt_tokens - reused_tokens
-        alone = ReplicaWork(
-            new_tokens=new_tokens,
-            score_flops=score_flops(model, new_tokens=new_tokens, prefix_tokens=reused_tokens),
-            cached_tokens=reused_tokens,
-        )
-        idle = ReplicaWork(new_tokens=0, score_flops=0)
-        work = [alone, *[idle] * (len(replicas) - 1)]
+        work = [
+            work_of(model, [(new_tokens, reused_tokens)]),
+            *[ReplicaWork(new_tokens=0)] * (len(replicas) - 1),
+        ]
         alike = unit_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, options=self.options)
         step_s: dict[int, float] = {}
+        kind_of: dict[int, tuple[int, int]] = {}
         for each in alike:
             step_s |= dict.fromkeys(each.layers, layer_s(each.steps, placement, self.topology))
-        stages = range(placement.pp)
-        reuse = [self._reuse_traffic(reused_tokens, stage) for stage in stages]
-        delivery = [self._delivery_traffic(prompt_tokens, stage) for stage in stages]
-        s1_s = [drain_s(traffic, self.topology) for traffic in reuse]
-        s3_s = [drain_s(traffic, self.topology) for traffic in delivery]
+            kind_of |= dict.fromkeys(each.layers, each.kind)
+        of_kind = mixers(model)
+        kinds = set(kind_of.values())
+        reuse = {(s, m): self._reuse_traffic(reused_tokens, s, of_kind[m]) for s, m in kinds}
+        delivery = {(s, m): self._delivery_traffic(prompt_tokens, s, of_kind[m]) for s, m in kinds}
+        s1_s = {kind: drain_s(traffic, self.topology) for kind, traffic in reuse.items()}
+        s3_s = {kind: drain_s(traffic, self.topology) for kind, traffic in delivery.items()}
 
         through_s = arrived_s = 0.0
+        begun: Counter[tuple[int, int]] = Counter()  # layers of each kind so far, this one included
         for layer in range(model.layers):
-            stage = stage_of(layer, model.layers, placement.pp)
-            first = layers_of(stage, model.layers, placement.pp)[0]
-            through_s = max(through_s, (layer - first + 1) * s1_s[stage]) + step_s[layer]
-            arrived_s = max(arrived_s, through_s) + s3_s[stage]
+            kind = kind_of[layer]
+            begun[kind] += 1
+            fetched_s = sum(count * s1_s[each] for each, count in begun.items() if each[0] == kind[0])
+            through_s = max(through_s, fetched_s) + step_s[layer]
+            arrived_s = max(arrived_s, through_s) + s3_s[kind]
         whole = merged(
             scaled(
-                merged((reuse[each.stage], step_traffic(each.steps, placement), delivery[each.stage])),
+                merged((reuse[each.kind], step_traffic(each.steps, placement), delivery[each.kind])),
                 len(each.layers),
             )
             for each in alike
@@ -133,28 +136,35 @@ class IdleCluster:
         ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens)
         return round(ttft_s * NS_PER_S)
 
-    def _reuse_traffic(self, reused_tokens: int, stage: int) -> Traffic:
-        """S1 of one layer of a pipeline stage."""
+    def _reuse_traffic(self, reused_tokens: int, stage: int, mixer: Mixer) -> Traffic:
+        """S1 of one layer of a pipeline stage that has `mixer`."""
         if self._source is None or not reused_tokens:
             return {}
         placement, (unit, _) = self.placement, self._home
-        sizes = kv_shards(reused_tokens, placement, self.model)
+        sizes = self._shards(reused_tokens, mixer)
         sources = stage_shards(placement, *self._source, stage)
         home = stage_shards(placement, unit, 0, stage)
         return merged(
             {(placement.node_of(src), placement.node_of(dst)): float(size)}
-            for src, dst, size in zip(sources, home, sizes, strict=True)
+            for src, dst, size in zip(sources, home, sizes, strict=bool(sizes))
         )
 
-    def _delivery_traffic(self, prompt_tokens: int, stage: int) -> Traffic:
-        """S3 of one layer of a pipeline stage."""
+    def _delivery_traffic(self, prompt_tokens: int, stage: int, mixer: Mixer) -> Traffic:
+        """S3 of one layer of a pipeline stage that has `mixer`."""
         placement, (unit, _) = self.placement, self._home
-        sizes = kv_shards(prompt_tokens, placement, self.model)
+        sizes = self._shards(prompt_tokens, mixer)
         sources = stage_shards(placement, unit, 0, stage)
         decode = placement.node_of(self._decode)
         return merged(
-            {(placement.node_of(src), decode): float(size)} for src, size in zip(sources, sizes, strict=True)
+            {(placement.node_of(src), decode): float(size)}
+            for src, size in zip(sources, sizes, strict=bool(sizes))
         )
+
+    def _shards(self, tokens: int, mixer: Mixer) -> tuple[int, ...]:
+        """Bytes of a layer's KV of `tokens`, or of its state, that each rank transfers; empty: neither."""
+        if kept_bytes(self.model, mixer):
+            return kv_shards(tokens, self.placement, self.model, mixer)
+        return state_shards(self.placement, mixer) if state_bytes(mixer) else ()
 
     @cached_property
     def _home(self) -> tuple[str, tuple[tuple[int, ...], ...]]:

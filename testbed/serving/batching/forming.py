@@ -63,7 +63,7 @@ def token_ns(job: Job) -> float:
     """
     unit, replicas = next(iter(job.placement.replicas.items()))
     share = max(1, job.serving.max_batch_tokens // len(replicas))
-    work = [ReplicaWork(new_tokens=share, score_flops=0)] * len(replicas)
+    work = [ReplicaWork(new_tokens=share)] * len(replicas)
     alike = unit_steps(
         work,
         unit=unit,

@@ -1,8 +1,8 @@
 """How large the prefix cache of a replica is, and how much requests reuse from it."""
 
 from testbed.job import Job
+from testbed.models.mixers import copies, kept_bytes, mixer_of
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import kv_bytes_per_token
 from testbed.record import CacheRow
 from testbed.serving.cache.assignment import Assigned, reusable_blocks
 
@@ -25,10 +25,12 @@ def replica_bytes_per_token(model: ModelShape, tp: int) -> float:
     """KV bytes per token that a replica of `tp` tensor-parallel ranks keeps, on all its ranks together.
 
     This is more than the token's KV if ranks keep copies: of a KV head, if there are more ranks than KV
-    heads, and of a latent, which every rank needs whole.
+    heads, and of a latent, which every rank needs whole. States are left out: they do not grow with tokens.
     """
-    copies = tp if model.latent is not None else max(1, tp // model.kv_heads)
-    return kv_bytes_per_token(model) * copies
+    return sum(
+        kept_bytes(model, mixer) * copies(mixer, tp)
+        for mixer in (mixer_of(model, layer) for layer in range(model.layers))
+    )
 
 
 def use_of(unit: str, item: Assigned) -> CacheRow:

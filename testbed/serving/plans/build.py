@@ -6,13 +6,9 @@ from typing import NamedTuple
 from controller.flow import Stage, Transfer
 from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed, memory_s
-from testbed.models.shape import ModelShape
-from testbed.models.sizes import (
-    active_parameter_bytes,
-    kv_bytes_per_token,
-    kv_bytes_per_token_layer,
-    score_flops,
-)
+from testbed.models.mixers import kept_bytes, mixer_numbers, mixers, state_bytes
+from testbed.models.shape import Mixer, ModelShape
+from testbed.models.sizes import active_parameter_bytes, context_read_bytes
 from testbed.placement import stage_shards
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.outlook import downstream, s3_seconds
@@ -23,6 +19,7 @@ from testbed.serving.plans.steps import (
     in_layer,
     slowest_compute_s,
     unit_steps,
+    work_of,
 )
 from testbed.topology import Topology
 from workers.plan import BatchPlan, LayerPlan, RequestPlan
@@ -48,7 +45,9 @@ def build_plan(
     replica has in the layer's pipeline stage; the same holds for the holders of a reused prefix. Each layer
     waits for one S1 transfer per holder and shard. It posts one S3 transfer per shard, of new and reused
     tokens alike, which is due at the request's deadline. If a prompt is split, each batch delivers the
-    KV of its own part, and the first one also the reused KV.
+    KV of its own part, and the first one also the reused KV. A layer that uses the KV of another one has
+    neither. A layer with a state fetches it from the holder of the last reused block, and delivers it with
+    the last part.
     """
     alike = unit_steps(
         replica_work(assigned, len(placement.replicas[unit]), model),
@@ -59,21 +58,28 @@ def build_plan(
         options=options,
     )
     groups = {layer: group for group in alike for layer in group.layers}
-    stages = range(placement.pp)
-    fetches = [_fetches(unit, assigned, stage, placement, model) for stage in stages]
-    deliveries = [_deliveries(unit, assigned, stage, decode_ranks, placement, model) for stage in stages]
+    kinds = {group.kind for group in alike}
+    of_kind = mixers(model)
+    fetches = {
+        (stage, number): _fetches(unit, assigned, stage, of_kind[number], placement, model)
+        for stage, number in kinds
+    }
+    deliveries = {
+        (stage, number): _deliveries(unit, assigned, stage, of_kind[number], decode_ranks, placement, model)
+        for stage, number in kinds
+    }
     decode_s = {item.request.id: decode_step_s(model, gpu, item.request.prompt_tokens) for item in assigned}
-    s3_s = [s3_seconds(decode_s, moves, placement, topology) for moves in deliveries]
+    s3_s = {kind: s3_seconds(decode_s, moves, placement, topology) for kind, moves in deliveries.items()}
     after = downstream(alike, s3_s, decode_s, placement, topology)
 
     def layer_plan(layer: int) -> LayerPlan:
         group, later = groups[layer], after[layer]
         return LayerPlan(
             index=layer,
-            wait=tuple(move.transfer(batch, layer, later.s1_ns) for move in fetches[group.stage]),
+            wait=tuple(move.transfer(batch, layer, later.s1_ns) for move in fetches[group.kind]),
             steps=in_layer(group.steps, batch, layer, later.steps_ns),
             post=tuple(
-                move.transfer(batch, layer, later.s3_ns[move.request]) for move in deliveries[group.stage]
+                move.transfer(batch, layer, later.s3_ns[move.request]) for move in deliveries[group.kind]
             ),
         )
 
@@ -89,7 +95,7 @@ def build_plan(
                 new_tokens=item.new_tokens,
                 local_tokens=item.local_tokens,
                 remote_tokens=item.remote_tokens,
-                p2d_flows=(item.earlier_parts + 1) * model.layers * placement.sp * placement.tp,
+                p2d_flows=_p2d_flows(item, placement, model),
                 decode_step_s=decode_s[item.request.id],
                 deadline_ns=item.request.deadline_ns,
                 last=item.last,
@@ -104,41 +110,45 @@ def build_plan(
 
 def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape) -> list[ReplicaWork]:
     """What each replica has to compute per layer for its requests."""
-    tokens, scores, cached = [0] * replicas, [0] * replicas, [0] * replicas
+    requests: list[list[tuple[int, int]]] = [[] for _ in range(replicas)]
     for item in assigned:
-        tokens[item.replica] += item.new_tokens
-        cached[item.replica] += item.prefix_tokens
-        scores[item.replica] += score_flops(
-            model,
-            new_tokens=item.new_tokens,
-            prefix_tokens=item.prefix_tokens,
-        )
-    return [
-        ReplicaWork(new_tokens=t, score_flops=s, cached_tokens=c)
-        for t, s, c in zip(tokens, scores, cached, strict=True)
-    ]
+        requests[item.replica].append((item.new_tokens, item.prefix_tokens))
+    return [work_of(model, own) for own in requests]
 
 
-def kv_shards(tokens: int, placement: Placement, model: ModelShape) -> tuple[int, ...]:
+def kv_shards(tokens: int, placement: Placement, model: ModelShape, mixer: Mixer) -> tuple[int, ...]:
     """Bytes of one layer's KV of `tokens` that each of a replica's `sp * tp` ranks transfers, part by part.
 
     Parts and shards are as even as whole numbers can be, and the sum is exact. If ranks have copies of a
     head, or the whole latent of MLA, each of them transfers a share of it.
     """
-    token_bytes = kv_bytes_per_token_layer(model)
+    token_bytes = kept_bytes(model, mixer)
     return tuple(
         size for part in split(tokens, placement.sp) for size in split(part * token_bytes, placement.tp)
     )
 
 
+def state_shards(placement: Placement, mixer: Mixer) -> tuple[int, ...]:
+    """Bytes of a request's state in one layer that each of a replica's `tp` ranks transfers."""
+    return split(state_bytes(mixer), placement.tp)
+
+
+def _p2d_flows(item: Assigned, placement: Placement, model: ModelShape) -> int:
+    """S3 transfers of the request so far: of KV with every part, of states with the last one."""
+    numbers = mixer_numbers(model)
+    of_kv = sum(kept_bytes(model, mixers(model)[number]) > 0 for number in numbers)
+    of_state = sum(state_bytes(mixers(model)[number]) > 0 for number in numbers)
+    each = placement.sp * placement.tp
+    return each * (of_kv * (item.earlier_parts + 1) + (of_state if item.last else 0))
+
+
 def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int) -> float:
-    """Seconds of the first decode step, which reads the active weights and the prompt's KV once.
+    """Seconds of the first decode step, which reads the active weights and the prompt's KV or state once.
 
     Assumes that the step is memory-bound, that a decode worker has the memory bandwidth of one GPU, and
     that no other request shares the step (and so the cost of reading the weights).
     """
-    kv_bytes = prompt_tokens * kv_bytes_per_token(model)
-    return memory_s(gpu, active_parameter_bytes(model) + kv_bytes)
+    return memory_s(gpu, active_parameter_bytes(model) + context_read_bytes(model, prompt_tokens))
 
 
 class _Move(NamedTuple):
@@ -171,38 +181,56 @@ class _Move(NamedTuple):
 
 
 def _fetches(
-    unit: str, assigned: Sequence[Assigned], stage: int, placement: Placement, model: ModelShape
+    unit: str,
+    assigned: Sequence[Assigned],
+    stage: int,
+    mixer: Mixer,
+    placement: Placement,
+    model: ModelShape,
 ) -> list[_Move]:
-    """S1 in each layer of pipeline stage `stage`."""
-    return [
-        _Move(Stage.KV_REUSE, f"s1.{src}-{dst}", item.request.id, src, dst, size)
-        for item in assigned
-        for fetch in item.fetches
-        for src, dst, size in zip(
-            stage_shards(placement, fetch.unit, fetch.replica, stage),
-            stage_shards(placement, unit, item.replica, stage),
-            kv_shards(fetch.blocks * item.request.block_tokens, placement, model),
-            strict=True,
-        )
-    ]
+    """S1 in each layer of pipeline stage `stage` that has `mixer`."""
+    moves: list[_Move] = []
+    for item in assigned:
+        for fetch in item.fetches:
+            if kept_bytes(model, mixer):
+                sizes = kv_shards(fetch.blocks * item.request.block_tokens, placement, model, mixer)
+            elif state_bytes(mixer) and fetch.ends_prefix:
+                sizes = state_shards(placement, mixer)
+            else:
+                continue
+            moves += [
+                _Move(Stage.KV_REUSE, f"s1.{src}-{dst}", item.request.id, src, dst, size)
+                for src, dst, size in zip(
+                    stage_shards(placement, fetch.unit, fetch.replica, stage),
+                    stage_shards(placement, unit, item.replica, stage),
+                    sizes,
+                    strict=True,
+                )
+            ]
+    return moves
 
 
 def _deliveries(
     unit: str,
     assigned: Sequence[Assigned],
     stage: int,
+    mixer: Mixer,
     decode_ranks: Mapping[int, int],
     placement: Placement,
     model: ModelShape,
 ) -> list[_Move]:
-    """S3 in each layer of pipeline stage `stage`."""
-    return [
-        _Move(Stage.P2D, f"s3.{src}-{dst}", item.request.id, src, dst, size, item.request.deadline_ns)
-        for item in assigned
-        for dst in (decode_ranks[item.request.id],)
-        for src, size in zip(
-            stage_shards(placement, unit, item.replica, stage),
-            kv_shards(item.delivered_tokens, placement, model),
-            strict=True,
-        )
-    ]
+    """S3 in each layer of pipeline stage `stage` that has `mixer`."""
+    moves: list[_Move] = []
+    for item in assigned:
+        if kept_bytes(model, mixer):
+            sizes = kv_shards(item.delivered_tokens, placement, model, mixer)
+        elif state_bytes(mixer) and item.last:
+            sizes = state_shards(placement, mixer)
+        else:
+            continue
+        request, dst = item.request, decode_ranks[item.request.id]
+        moves += [
+            _Move(Stage.P2D, f"s3.{src}-{dst}", request.id, src, dst, size, request.deadline_ns)
+            for src, size in zip(stage_shards(placement, unit, item.replica, stage), sizes, strict=True)
+        ]
+    return moves

@@ -3,7 +3,7 @@
 from controller.units import NS_PER_S
 from testbed.job import Job
 from testbed.models.gpus import compute_s
-from testbed.models.sizes import kv_bytes_per_token, score_flops
+from testbed.models.sizes import kv_bytes_per_token, score_flops_of_layers, state_bytes_per_request
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.idle_network import Traffic, merged
 from testbed.serving.routing.port_bytes import PortBytes
@@ -16,7 +16,7 @@ def compute_ns(job: Job, item: Assigned, token_ns: float) -> float:
     """
     request = item.request
     prefix = request.prompt_tokens - item.new_tokens
-    flops = job.model.layers * score_flops(job.model, new_tokens=item.new_tokens, prefix_tokens=prefix)
+    flops = score_flops_of_layers(job.model, new_tokens=item.new_tokens, prefix_tokens=prefix)
     ranks = len(next(iter(job.placement.replicas.values()))[0])
     return item.new_tokens * token_ns + compute_s(job.gpu, flops / ranks) * NS_PER_S
 
@@ -47,11 +47,13 @@ def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
     replicas = job.placement.replicas
     home = replicas[unit][item.replica]
     token_bytes = kv_bytes_per_token(job.model) / len(home)
+    state = state_bytes_per_request(job.model) / len(home)
     return merged(
         {
             (job.placement.node_of(src), job.placement.node_of(dst)): fetch.blocks
             * item.request.block_tokens
             * token_bytes
+            + (state if fetch.ends_prefix else 0.0)
         }
         for fetch in (*item.fetches, *item.under_way)
         for src, dst in zip(replicas[fetch.unit][fetch.replica], home, strict=True)
@@ -62,5 +64,6 @@ def delivery_traffic(job: Job, prompt_tokens: int, unit: str, replica: int, deco
     """All S3 bytes of a request between nodes, spread evenly over the shards of its replica."""
     ranks = job.placement.replicas[unit][replica]
     to = job.placement.node_of(decode_rank)
-    part = prompt_tokens * kv_bytes_per_token(job.model) / len(ranks)
+    whole = prompt_tokens * kv_bytes_per_token(job.model) + state_bytes_per_request(job.model)
+    part = whole / len(ranks)
     return merged({(job.placement.node_of(rank), to): part} for rank in ranks)

@@ -248,7 +248,7 @@ def test_what_comes_after_a_flow_of_a_pipeline_is_in_all_later_stages() -> None:
 def test_kv_is_shared_by_part_and_head() -> None:
     """7 tokens: 4 x 16 = 64 B on part 0, 3 x 16 = 48 B on part 1, half of it on each of two ranks."""
     _, placement = placed(units=1, per_unit=4, tp=2, sp=2, model=DENSE)
-    assert kv_shards(7, placement, DENSE) == (32, 32, 24, 24)
+    assert kv_shards(7, placement, DENSE, DENSE.attention) == (32, 32, 24, 24)
 
 
 def test_the_shares_of_a_latent_are_as_even_as_whole_bytes() -> None:
@@ -256,7 +256,7 @@ def test_the_shares_of_a_latent_are_as_even_as_whole_bytes() -> None:
     latent = LatentAttention(q_rank=0, kv_rank=3, nope_dim=2, rope_dim=2, v_dim=3)
     model = msgspec.structs.replace(DENSE, q_heads=4, latent=latent)
     _, placement = placed(units=1, per_unit=4, tp=4, model=model)
-    assert kv_shards(7, placement, model) == (18, 18, 17, 17)
+    assert kv_shards(7, placement, model, model.attention) == (18, 18, 17, 17)
 
 
 def test_reused_and_delivered_kv_goes_shard_by_shard() -> None:
