@@ -58,7 +58,7 @@ def numbers(shape: ModelShape) -> dict[str, Any]:
         return _of_layers(shape, value)
 
     found: dict[str, Any] = {
-        "layers": ", ".join(kinds),
+        "layers": ("\n" if shape.other_layers else ", ").join(kinds),
         "parameters, without embeddings": models.total_parameters(shape),
         "parameters a token passes": models.active_parameters(shape),
         "bytes of these": models.active_parameter_bytes(shape),
@@ -98,9 +98,9 @@ def _kind(shape: ModelShape, layer: int) -> str:
         return feeding
     mixer = mixer_of(shape, layer)
     if isinstance(mixer, Recurrent):
-        return f"{feeding} with {mixer.kind}"
-    window = "" if mixer.window is None else f" with a window of {mixer.window}"
-    return f"{feeding}{window}{' that share KV' if mixer.shares_kv else ''}"
+        return f"{feeding}, {mixer.kind}"
+    window = "" if mixer.window is None else f", window of {mixer.window}"
+    return f"{feeding}{window}{', shared KV' if mixer.shares_kv else ''}"
 
 
 def _of_layers(shape: ModelShape, value: Callable[[int], int]) -> int | str:
@@ -110,7 +110,7 @@ def _of_layers(shape: ModelShape, value: Callable[[int], int]) -> int | str:
         counts[value(layers[0])] += len(layers)
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{number:,} ({count} layers)" for number, count in counts.items())
+    return "\n".join(f"{number:,} in {count} layers" for number, count in counts.items())
 
 
 def _table(first: str, *headings: str) -> Table:

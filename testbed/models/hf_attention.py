@@ -6,7 +6,7 @@ import msgspec
 
 from testbed.models.hf_families import MULTI_HEAD, OUTPUT_GATED
 from testbed.models.hf_layers import Kind, Kinds
-from testbed.models.hf_names import HEAD_DIM, HEADS, KV_HEADS, V_HEAD_DIM, WINDOW
+from testbed.models.hf_names import HEAD_DIM, HEADS, KV_HEADS, LATENT, V_HEAD_DIM, WINDOW
 from testbed.models.hf_reading import ConfigError, Reader
 from testbed.models.shape import Attention, LatentAttention, TokenIndex
 
@@ -60,13 +60,15 @@ def _by_heads(model: Reader, family: str, kinds: Kinds, hidden: int, heads: Sequ
     _refuse_uneven(model, heads, kv_heads)
     head_dim = _head_dim(model, hidden, heads)
     v_dim: Sequence[int] = head_dim
-    if model.named(V_HEAD_DIM, default=""):
+    if model.named(V_HEAD_DIM, default="") and model.get("use_mla") is not False:
         v_dim = model.sizes(V_HEAD_DIM, layers)
     plain = [
         {"q_heads": q, "kv_heads": kv, "head_dim": dim, "v_dim": v}
         for q, kv, dim, v in zip(heads, kv_heads, head_dim, v_dim, strict=True)
     ]
     one_projection = model.get("attention_k_eq_v")
+    if one_projection is False:
+        model.ask("num_global_key_value_heads")  # Gemma 4 states it even if it has no effect
     singled = _singled_out(model, layers)
     found: list[Attention] = []
     for layer, (kind, own) in enumerate(zip(kinds, plain, strict=True)):
@@ -155,6 +157,9 @@ def _refuse_heads_of_windows(model: Reader) -> None:
 
 
 def _latent(model: Reader) -> LatentAttention | None:
+    if model.get("use_mla") is False:  # Hunyuan states the ranks even so
+        model.ask(*LATENT, *V_HEAD_DIM)
+        return None
     if model.get("kv_lora_rank") is None:
         return None
     latent = LatentAttention(
@@ -236,9 +241,11 @@ def _window(model: Reader, kind: Kind) -> int | None:
             f"{model.named(WINDOW)}: attention within a chunk counts as a window of that size, so scores are "
             f"an upper bound"
         )
-    if kind in (Kind.WINDOW, Kind.CHUNK):
-        return model.size(WINDOW)
-    return None
+    if kind not in (Kind.WINDOW, Kind.CHUNK):
+        return None
+    window = model.size(WINDOW)
+    model.note(f"{model.named(WINDOW)}: KV outside the window of {window} tokens is kept and sent, too")
+    return window
 
 
 def _sharing(model: Reader, attention: Sequence[Attention], kinds: Kinds) -> tuple[Attention, ...]:

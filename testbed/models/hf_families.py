@@ -67,6 +67,8 @@ RECURRENT = {
     "jamba": "mamba1",
     "minimax": "lightning",
     "minimax_m1": "lightning",
+    "minimaxm1": "lightning",
+    "minimaxtext01": "lightning",
     "minimax_text_01": "lightning",
     "kimi_linear": "kda",
     "lfm2": "conv",

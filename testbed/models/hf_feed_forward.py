@@ -66,6 +66,8 @@ def _gated(model: Reader, family: str) -> bool:
     activations = {model.get(key) for key in keys}
     if family in GATED:
         return True
+    if model.get("use_gated_activation") is False:
+        return False
     ungated = family in UNGATED or model.get("n_embd") is not None
     return not (ungated or activations & {"relu", "relu2", "xielu"})
 

@@ -62,8 +62,6 @@ AUXILIARY = {
     "altup_active_idx": "",
     "altup_coef_clip": "",
     "altup_correct_scale": "",
-    "attn_temperature_len": "",
-    "attn_output_gate_rank": "",
     "mtp_use_dedicated_embeddings": "",
     "mtp_hidden_states_first": "",
     "share_q_dim": "queries count as a full matrix, so projections are an upper bound",

@@ -81,7 +81,10 @@ def _without_window(kinds: Kinds) -> Kinds:
 
 def _has_window(model: Reader) -> bool:
     model.ask("max_window_layers", *WINDOW)
-    return model.get("use_sliding_window") is not False and model.named(WINDOW, default="") != ""
+    if model.get("use_sliding_window") is False:
+        return False
+    key = model.named(WINDOW, default="")
+    return key != "" and model.get(key) not in (-1, 0, False)
 
 
 def _by_window(model: Reader, family: str, layers: int) -> Kinds:
@@ -220,12 +223,16 @@ _WAYS: dict[str, Callable[[Reader, Any, int], Kinds]] = {
     "sliding_window_pattern": _pattern("sliding_window_pattern"),
     "_sliding_window_pattern": _pattern("_sliding_window_pattern"),
     "global_attn_every_n_layers": _pattern("global_attn_every_n_layers"),
+    "global_attn_every_n": _pattern("global_attn_every_n"),
+    "layer_switch": _pattern("layer_switch"),
+    "full_attn_mod": _pattern("full_attn_mod"),
     "no_rope_layers": _rope,
     "no_rope_layer_interval": _ropes,
 }
 """How to read each key that tells the kinds of layers."""
 
 _WINDOWS_ONLY = (
+    *("global_attn_every_n", "layer_switch", "full_attn_mod"),
     *("hybrid_layer_pattern", "attention_layers", "attention_types", "sliding_window_pattern"),
     *("_sliding_window_pattern", "global_attn_every_n_layers", "no_rope_layers", "no_rope_layer_interval"),
 )

@@ -39,7 +39,7 @@ SHARED_FFN = (
     "moe_shared_expert_intermediate_size",
     "share_expert_dim",
 )
-FIRST_DENSE = ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers")
+FIRST_DENSE = ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers", "moe_layer_num_skipped")
 LAST_SPARSE = ("moe_layer_end_index",)
 SPARSE_STEP = (
     "decoder_sparse_step",
@@ -65,7 +65,7 @@ ALL_OF_EXPERTS = (
     *(*SPARSE_STEP, *SPARSE_LISTS, *OTHER_EXPERTS),
 )
 
-LATENT = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim")
+LATENT = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "use_mla")
 INDEX = ("index_head_dim", "index_n_heads", "index_topk", "indexer_types")
 WINDOWED_HEADS = (
     *("swa_num_attention_heads", "swa_num_key_value_heads", "swa_head_dim", "swa_v_head_dim"),
@@ -76,7 +76,13 @@ LAYER_KINDS = (
     *("layer_types", "layers_block_type", "attn_type_list", "hybrid_layer_pattern", "linear_attn_config"),
     *("full_attention_interval", "attn_layer_period", "attn_layer_offset", "attn_layer_indices"),
     *("full_attn_idxs", "attention_layers", "attention_types", "cross_attention_layers"),
-    *("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers"),
+    *(
+        "sliding_window_pattern",
+        "_sliding_window_pattern",
+        "global_attn_every_n_layers",
+        "global_attn_every_n",
+    ),
+    *("layer_switch", "full_attn_mod"),
     *("no_rope_layers", "no_rope_layer_interval", "max_window_layers", "use_sliding_window"),
 )
 SHARING = ("num_kv_shared_layers", "use_cla", "cla_share_factor")
@@ -98,7 +104,7 @@ OTHERS = (
         "attn_type",
     ),
     *("new_decoder_architecture", "num_attention_heads_per_layer", "attn_output_gate"),
-    *("causal", "use_bidirectional_attention"),
+    *("causal", "use_bidirectional_attention", "use_gated_activation"),
     *("block_auto_adjust_ff_dim", "block_multiple_of", "block_ffn_dim_multiplier", "block_ff_dim"),
 )
 PRECISION = (

@@ -169,8 +169,8 @@ def _weight_bits(model: Reader, quantization: Mapping[str, Any], key: str) -> in
         return _format_bits(str(dtype), key)
     method = quantization.get("quant_method")
     known = _METHOD_BITS.get(str(method).lower())
-    if known is None and method is None and any(name in quantization for name in _KV_KEYS):
-        return None  # a statement about the cache only
+    if known is None and method is None and any(name in quantization for name in ("quant_algo", *_KV_KEYS)):
+        return None  # a statement about the cache only, or that there is no quantisation
     if known is None:
         raise ConfigError(f"{key}: the weight width is not known for the method {method!r}")
     return known

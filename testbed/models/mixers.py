@@ -29,6 +29,13 @@ def mixer_of(model: ModelShape, layer: int) -> Mixer:
     return mixers(model)[mixer_numbers(model)[layer]]
 
 
+@lru_cache(maxsize=64)
+def layers_that_send(model: ModelShape) -> tuple[int, int]:
+    """How many layers keep, and so send, KV of their own, and how many a state."""
+    own = [mixer_of(model, layer) for layer in range(model.layers)]
+    return sum(kept_bytes(model, mixer) > 0 for mixer in own), sum(state_bytes(mixer) > 0 for mixer in own)
+
+
 def kv_source(model: ModelShape, layer: int) -> int:
     """The layer whose KV `layer` uses: itself, or the last one before it that keeps KV of that shape."""
     mixer = mixer_of(model, layer)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from controller.flow import Stage, Transfer
 from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed, memory_s
-from testbed.models.mixers import kept_bytes, mixer_numbers, mixers, state_bytes
+from testbed.models.mixers import kept_bytes, layers_that_send, mixers, state_bytes
 from testbed.models.shape import Mixer, ModelShape
 from testbed.models.sizes import active_parameter_bytes, context_read_bytes
 from testbed.placement import stage_shards
@@ -135,9 +135,7 @@ def state_shards(placement: Placement, mixer: Mixer) -> tuple[int, ...]:
 
 def _p2d_flows(item: Assigned, placement: Placement, model: ModelShape) -> int:
     """S3 transfers of the request so far: of KV with every part, of states with the last one."""
-    numbers = mixer_numbers(model)
-    of_kv = sum(kept_bytes(model, mixers(model)[number]) > 0 for number in numbers)
-    of_state = sum(state_bytes(mixers(model)[number]) > 0 for number in numbers)
+    of_kv, of_state = layers_that_send(model)
     each = placement.sp * placement.tp
     return each * (of_kv * (item.earlier_parts + 1) + (of_state if item.last else 0))
 
