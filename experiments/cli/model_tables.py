@@ -75,7 +75,7 @@ def numbers(shape: ModelShape) -> dict[str, Any]:
     if shape.other_layers:
         del found["window"]  # `layers` says which have one
     if state := models.state_bytes_per_request(shape):
-        found["states of a request, B"] = state
+        found["recurrent states of a request, B"] = state
     if not models.is_moe(shape) or shape.dense_layers:
         found["MLP of a dense layer, FLOPs"] = models.mlp_flops_per_token(shape)
         found["MLP weights, B"] = models.mlp_weight_bytes(shape)

@@ -13,22 +13,32 @@ from testbed.models.hf_harmless import (
     AUXILIARY,
     HARMLESS,
     HARMLESS_PATTERNS,
+    NEUTRAL,
     OTHER_MODALITIES,
+    PARTS,
     REFUSED,
     TEXT_BLOCKS,
 )
 from testbed.models.hf_names import ALL_OF_EXPERTS, KNOWN, RECURRENT
 from testbed.models.hf_reading import ConfigError, Reader
 
-_WHERE_FALSE_MATTERS = ("glu", "gat", "causal", "mlp", "ffn")
-"""A feed-forward with a gate and causal attention are assumed, so a key that says they are absent counts."""
+_WHERE_OFF_MATTERS = (
+    *("attention", "attn", "cache", "causal", "cla", "expert", "ffn", "gat", "glu", "head", "kv", "layer"),
+    *("linear", "mamba", "mla", "mlp", "moe", "quant", "shar", "sliding", "sparse", "swa", "window"),
+)
+"""Parts that other keys describe, or that every model here is assumed to have. A key with one of these in its
+name may switch that part off, so it counts even if it is false, zero or empty."""
 
 _MOST_NAMED = 5
+_DECODERS = TEXT_BLOCKS[: -len(PARTS)]
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of the file and of its decoder part in one mapping. Inner keys replace outer ones."""
     keys = {key: value for key, value in config.items() if key not in TEXT_BLOCKS}
+    decoders = [name for name in _DECODERS if isinstance(config.get(name), Mapping)]
+    if len(decoders) > 1:
+        raise ConfigError(f"{' and '.join(decoders)}: a file with two decoders is not modelled")
     for name in TEXT_BLOCKS:
         inner = config.get(name)
         if isinstance(inner, Mapping):
@@ -125,10 +135,7 @@ def _is_nothing(value: Any) -> bool:
 
 
 def _is_off(key: str, value: Any) -> bool:
-    """Whether a key that is not known says that there is nothing: null, empty, zero or false.
-
-    False does not, if it takes away what every model here is assumed to have.
-    """
-    if value is False:
-        return not any(word in key for word in _WHERE_FALSE_MATTERS)
-    return _is_nothing(value)
+    """Whether a key that is not known says nothing, or that something is absent that is not expected."""
+    if value is None or (key in NEUTRAL and value == NEUTRAL[key]):
+        return True
+    return _is_nothing(value) and not any(word in key for word in _WHERE_OFF_MATTERS)

@@ -120,9 +120,10 @@ def _mixers(model: Reader, family: str, kinds: Kinds, hidden: int) -> Sequence[M
     model.ask(*RECURRENT)
     typical = attention[kinds.index(Kind.RECURRENT)]
     state = recurrent_layer(model, family, hidden, typical.q_heads, typical.head_dim)
+    count = kinds.count(Kind.RECURRENT)
     model.note(
-        f"{kinds.count(Kind.RECURRENT)} layers with {state.kind} keep a state of {state.state_bytes:,} B per "
-        f"request instead of KV; a state is assumed to be cached at the end of every block"
+        f"{count} layers with {state.kind} keep a recurrent state of {state.state_bytes:,} B per request "
+        f"instead of KV; a state is assumed to be cached at the end of every block"
     )
     return [state if kind is Kind.RECURRENT else own for kind, own in zip(kinds, attention, strict=True)]
 

@@ -37,8 +37,9 @@ def feed_forward(model: Reader, family: str, hidden: int, layers: int) -> FeedFo
     """Return the feed-forward of all layers. Raises `ConfigError` for a missing or impossible size."""
     gated = _gated(model, family)
     experts = model.count(EXPERTS)
-    if not experts:
-        if model.named(EXPERTS, default=""):  # 0 experts: what else is said of them means nothing
+    off = any(model.get(key) is False for key in ("use_moe", "is_moe", "enable_moe"))
+    if off or not experts:
+        if off or model.named(EXPERTS, default=""):  # what else is said of experts means nothing
             model.ask(*ALL_OF_EXPERTS)
         return FeedForward(ffn=_dense_width(model, hidden, family), gated=gated)
     top_k = model.size(TOP_K)
@@ -50,6 +51,8 @@ def feed_forward(model: Reader, family: str, hidden: int, layers: int) -> FeedFo
     width = model.size(EXPERT_FFN, default=0) or _ffn(model, hidden, family)
     shared = _shared_ffn(model, hidden, family, width)
     model.ask(*FFN, *DENSE_FFN)
+    if experts == 1 and not shared and not dense:  # Hunyuan calls an MLP one expert
+        return FeedForward(ffn=width, gated=gated)
     return FeedForward(
         ffn=width,
         gated=gated,
@@ -66,7 +69,7 @@ def _gated(model: Reader, family: str) -> bool:
     activations = {model.get(key) for key in keys}
     if family in GATED:
         return True
-    if model.get("use_gated_activation") is False:
+    if model.get("use_gated_activation") is False or model.get("block_use_swiglu") is False:
         return False
     ungated = family in UNGATED or model.get("n_embd") is not None
     return not (ungated or activations & {"relu", "relu2", "xielu"})
@@ -119,8 +122,13 @@ def _shared_ffn(model: Reader, hidden: int, family: str, expert_ffn: int) -> int
     number = model.count(SHARED)
     if model.get("use_mixed_mlp_moe") is False:
         width = number = 0  # Hunyuan states a number even if a switch turns them off
-    # With both keys, the width is that of one expert, except where one expert is all there is.
-    beside = width * max(1, number) if width else number * expert_ffn
+    if width and number > 1 and width not in (expert_ffn, number * expert_ffn):
+        raise ConfigError(
+            f"{model.named(SHARED_FFN)}: {width} may be the width of one or of all of {number} shared experts"
+        )
+    beside = width or number * expert_ffn
+    if width and number > 1 and width == expert_ffn:
+        beside = number * expert_ffn  # the width is that of one of them
     if model.get("residual_moe") is True or model.get("enable_moe_block") is True:
         beside += _ffn(model, hidden, family)  # an MLP beside the experts: Grok-2, Gemma 4
     if model.get("use_residual") is True or model.get("parallel_attn_mlp_res") is True:

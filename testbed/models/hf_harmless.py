@@ -26,6 +26,8 @@ HARMLESS_PATTERNS = tuple(
         r"(.*_)?(initializer|init)_(range|std|method|scale|factor|gain)",
         r".*initializer_(range|factor|cutoff_factor)",
         r"init(ial)?_std|initializer.*",
+        # Kernels.
+        r".*(flash_?att|xformers|memory_efficient).*|(use_)?fused?_.*",
         # Towers and projectors of other modalities; what reads their output is told in a note.
         r"(vision|visual|vit|image|video|audio|speech|mm|projector|aligner|speaker|talker|code2wav|token2wav)_.*",
         r"use_(image|video|audio|vision)_.*",
@@ -38,16 +40,21 @@ OTHER_MODALITIES = re.compile(
 )
 """A nested block whose key matches describes what is not the text decoder."""
 
+PARTS = ("attn_config", "ffn_config", "moe")
 TEXT_BLOCKS = (
     *("text_config", "llm_config", "language_config", "thinker_config", "text_model_config"),
-    *("language_model_config", "attn_config", "ffn_config", "moe"),
+    *("language_model_config", *PARTS),
 )
 """Keys that hold the decoder of a model of several parts, the parts of a layer of DBRX, or the experts in
 Mistral's own format."""
 
 PREDICTING = "layers that predict further tokens are left out, with their KV"
 
+NEUTRAL = {"compression_ratio": 1, "quantization_bit": 0}
+"""Keys that change nothing at one value, and are not known at any other."""
+
 AUXILIARY = {
+    "sparsity_config": "weights that are left out of a sparse matrix count in full",
     "num_nextn_predict_layers": PREDICTING,
     "num_mtp_modules": PREDICTING,
     "num_mtp_layers": PREDICTING,
@@ -97,6 +104,8 @@ REFUSED = {
     "num_key_value_layers": "KV that layers share in this way is not modelled",
     "index_kpool": "pooled index keys are not modelled",
     "attention_other_setting": "layers that differ in this way are not modelled",
+    "pruned_heads": "layers that lack some of their heads are not modelled",
+    "cross_attention_hidden_size": "cross-attention to another model is not modelled",
     "use_cache_quantization": "a quantised KV cache of this kind is not modelled",
 }
 """Keys whose meaning is known and not modelled, and why."""

@@ -52,6 +52,9 @@ SPARSE_STEP = (
 
 SPARSE_LISTS = ("mlp_layer_types", "moe_layers", "moe_layer_freq", "mlp_only_layers")
 OTHER_EXPERTS = (
+    "use_moe",
+    "is_moe",
+    "enable_moe",
     "expert_layer_period",
     "expert_layer_offset",
     "residual_moe",
@@ -90,7 +93,14 @@ RECURRENT = (
     *("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim"),
     *("linear_conv_kernel_dim", "linear_num_heads", "linear_head_dim"),
     *("mamba_d_state", "mamba_d_conv", "mamba_expand", "mamba_dt_rank", "mamba_n_heads", "mamba_d_head"),
-    *("mamba_n_groups", "mamba_ssm_dtype", "mamba_ssm_cache_dtype", "conv_L_cache"),
+    *(
+        "mamba_n_groups",
+        "mamba_ssm_dtype",
+        "mamba_ssm_cache_dtype",
+        "conv_L_cache",
+        "conv_dim",
+        "conv_dim_out",
+    ),
 )
 
 OTHERS = (
@@ -104,7 +114,7 @@ OTHERS = (
         "attn_type",
     ),
     *("new_decoder_architecture", "num_attention_heads_per_layer", "attn_output_gate"),
-    *("causal", "use_bidirectional_attention", "use_gated_activation"),
+    *("causal", "use_bidirectional_attention", "use_gated_activation", "block_use_swiglu"),
     *("block_auto_adjust_ff_dim", "block_multiple_of", "block_ffn_dim_multiplier", "block_ff_dim"),
 )
 PRECISION = (

@@ -147,6 +147,9 @@ def _mamba2(model: Reader, hidden: int) -> Recurrent:
 
 def _conv(model: Reader, hidden: int) -> Recurrent:
     """LFM2: a gated short convolution over the hidden state, which keeps its last inputs."""
+    for key in ("conv_dim", "conv_dim_out"):
+        if model.size((key,), default=hidden) != hidden:
+            raise ConfigError(f"{key}: a convolution of another width than the hidden state is not modelled")
     kept = hidden * (model.size(("conv_L_cache",)) - 1)
     return Recurrent(
         kind="convolution",

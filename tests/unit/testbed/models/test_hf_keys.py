@@ -36,6 +36,13 @@ def refusal(config: dict[str, Any]) -> str:
         ({"heads_in_odd_layers": {"num": 4}}, "heads_in_odd_layers: this key is not known"),
         ({"share_layers": True}, "share_layers: this key is not known"),
         ({"use_gated_mlp": False}, "use_gated_mlp: this key is not known"),  # takes a matrix away
+        ({"num_moe_layers": 0}, "num_moe_layers: this key is not known"),  # may switch experts off
+        ({"compression_ratio": 4}, "compression_ratio: this key is not known"),
+        ({"pruned_heads": {"0": [1]}}, "pruned_heads: layers that lack some of their heads"),
+        (
+            {"text_config": {"vocab_size": 9}, "llm_config": {"vocab_size": 9}},
+            "text_config and llm_config: a file with two decoders is not modelled",
+        ),
         ({"compress_ratios": [4] * 32}, "compress_ratios: KV that is compressed by layer is not modelled"),
         ({"hybrid_override_pattern": "M*-"}, "hybrid_override_pattern: layers that are only attention"),
         ({"block_configs": [{"ffn": {}}]}, "block_configs: layers that differ"),
@@ -67,6 +74,9 @@ def test_a_key_that_could_change_sizes_is_refused_by_name(keys: dict[str, Any], 
         {"rms_norm_eps": 1e-5, "layernorm_epsilon": 1e-5, "initializer_range": 0.02, "init_std": 0.02},
         {"rope_parameters": {"rope_type": "llama3"}, "vision_feature_layer": -2, "image_grid": [1]},
         {"new_switch": False, "new_list": [], "new_name": None, "new_number": 0},  # say that there is nothing
+        {"pruned_heads": {}, "compression_ratio": 1.0, "use_flash_attention_2": True},
+        {"num_local_experts": 8, "num_experts_per_tok": 2, "use_moe": False},
+        {"num_experts": 1, "moe_topk": 1},  # Hunyuan calls an MLP one expert
         {"compress_ratios": None, "use_double_wide_mlp": False, "zero_expert_num": 0},
         {"num_local_experts": 0, "num_experts_per_tok": 0, "moe_intermediate_size": 64},  # no experts
     ],
@@ -199,6 +209,14 @@ def test_dense_layers_are_told_in_further_ways(keys: dict[str, Any], dense: tupl
 def test_keys_that_contradict_each_other_about_experts_are_refused() -> None:
     keys = {"num_hidden_layers": 4, "moe_layer_freq": [0, 1, 1, 1], "first_k_dense_replace": 2}
     assert "keys contradict each other about the layers with experts" in refusal(MIXTRAL | keys)
+
+
+@pytest.mark.parametrize(("width", "shared"), [(768, 1536), (1536, 1536)])
+def test_a_width_of_shared_experts_is_that_of_one_or_of_all(width: int, shared: int) -> None:
+    keys = {"moe_intermediate_size": 768, "n_shared_experts": 2, "shared_expert_intermediate_size": width}
+    assert shape_from_config(MIXTRAL | keys, "m").shared_ffn == shared
+    odd = keys | {"shared_expert_intermediate_size": 1000}
+    assert "1000 may be the width of one or of all of 2 shared experts" in refusal(MIXTRAL | odd)
 
 
 def test_the_first_generation_of_qwen_states_two_widths_together() -> None:

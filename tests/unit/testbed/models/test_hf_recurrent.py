@@ -123,8 +123,8 @@ def test_linear_attention_keeps_a_state() -> None:
     assert state_bytes_per_request(shape) == 36 * (2_097_152 + 49_152)
     assert (total_parameters(shape) + 2 * 151_936 * 2048) / 1e9 == pytest.approx(80, rel=0.01)
     assert shape.notes == (
-        "36 layers with linear attention keep a state of 2,146,304 B per request instead of KV; a state is "
-        "assumed to be cached at the end of every block",
+        "36 layers with linear attention keep a recurrent state of 2,146,304 B per request instead of KV; a "
+        "state is assumed to be cached at the end of every block",
     )
 
 
