@@ -94,6 +94,8 @@ def numbers(shape: ModelShape) -> dict[str, Any]:
 def _kind(shape: ModelShape, layer: int) -> str:
     """What a layer is: sparse or dense, and what it has if layers differ in it."""
     feeding = "sparse" if models.is_sparse(shape, layer) else "dense"
+    if not models.has_feed_forward(shape, layer):
+        feeding = "without feed-forward"
     if not shape.other_layers:
         return feeding
     mixer = mixer_of(shape, layer)

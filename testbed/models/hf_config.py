@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from testbed.models.hf_attention import attention_of_layers
+from testbed.models.hf_blocks import number_of_blocks, read_blocks
 from testbed.models.hf_checks import (
     family_of,
     flattened,
@@ -52,17 +53,19 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     refuse_what_is_no_decoder(model, family)
     refuse_unknown_keys(model)
     _note_defaults(model, family, keys, defaults)
-    layers = model.size(LAYERS)
+    layers = model.size(LAYERS, default=number_of_blocks(model))
     if layers > _MOST_LAYERS:
         raise ConfigError(f"{model.named(LAYERS)}: {layers} layers are more than any model has")
-    kinds = kinds_of_layers(model, family, layers)
+    blocks = read_blocks(model, layers)
+    kinds = kinds_of_layers(model, family, layers) if blocks is None else blocks.kinds
+    layers = len(kinds)
     if Kind.RECURRENT not in kinds:
         refuse_states_of_no_layer(model)
     layers, kinds = _without_images(model, kinds)
     hidden = model.size(HIDDEN)
     mixers = _mixers(model, family, kinds, hidden)
     base, others = _grouped(mixers)
-    feeding = feed_forward(model, family, hidden, layers)
+    feeding = feed_forward(model, family, hidden, layers, blocks)
     width, expert_width = weight_bytes(model)
     shape = ModelShape(
         name=name,

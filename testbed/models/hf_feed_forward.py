@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from testbed.models.hf_blocks import Blocks
 from testbed.models.hf_families import GATED, UNGATED
 from testbed.models.hf_names import (
     ALL_OF_EXPERTS,
@@ -30,28 +31,35 @@ class FeedForward(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int = 0
     dense_layers: tuple[int, ...] = ()
     dense_ffn: int = 0
+    bare_layers: tuple[int, ...] = ()
     shared_ffn: int = 0
 
 
-def feed_forward(model: Reader, family: str, hidden: int, layers: int) -> FeedForward:
-    """Return the feed-forward of all layers. Raises `ConfigError` for a missing or impossible size."""
+def feed_forward(model: Reader, family: str, hidden: int, layers: int, blocks: Blocks | None) -> FeedForward:
+    """Return the feed-forward of all layers, of which `blocks` may say which have which.
+
+    Raises `ConfigError` for a missing or impossible size.
+    """
+    bare = () if blocks is None else blocks.bare
     gated = _gated(model, family)
     experts = model.count(EXPERTS)
     off = any(model.get(key) is False for key in ("use_moe", "is_moe", "enable_moe"))
     if off or not experts:
         if off or model.named(EXPERTS, default=""):  # what else is said of experts means nothing
             model.ask(*ALL_OF_EXPERTS)
-        return FeedForward(ffn=_dense_width(model, hidden, family), gated=gated)
+        if blocks is not None and set(range(layers)) - {*blocks.dense, *blocks.bare}:
+            raise ConfigError(f"{EXPERTS[0]}: missing, and there are blocks of experts")
+        return FeedForward(ffn=_dense_width(model, hidden, family), gated=gated, bare_layers=bare)
     top_k = model.size(TOP_K)
     if top_k > experts:
         raise ConfigError(f"{model.named(TOP_K)}: a token cannot choose {top_k} of {experts} experts")
-    dense = _dense_layers(model, layers)
-    if len(dense) == layers:
+    dense = _dense_layers(model, layers) if blocks is None else blocks.dense
+    if len(dense) + len(bare) == layers:
         raise ConfigError(f"{model.named(EXPERTS)}: {experts} experts, but no layer has any")
     width = model.size(EXPERT_FFN, default=0) or _ffn(model, hidden, family)
     shared = _shared_ffn(model, hidden, family, width)
     model.ask(*FFN, *DENSE_FFN)
-    if experts == 1 and not shared and not dense:  # Hunyuan calls an MLP one expert
+    if experts == 1 and not shared and not dense and not bare:  # Hunyuan calls an MLP one expert
         return FeedForward(ffn=width, gated=gated)
     return FeedForward(
         ffn=width,
@@ -60,12 +68,13 @@ def feed_forward(model: Reader, family: str, hidden: int, layers: int) -> FeedFo
         top_k=top_k,
         dense_layers=dense,
         dense_ffn=_dense_ffn(model, hidden, family) if dense else 0,
+        bare_layers=bare,
         shared_ffn=shared,
     )
 
 
 def _gated(model: Reader, family: str) -> bool:
-    keys = ("hidden_act", "hidden_activation", "activation_function", "activation")
+    keys = ("hidden_act", "hidden_activation", "activation_function", "activation", "mlp_hidden_act")
     activations = {model.get(key) for key in keys}
     if family in GATED:
         return True

@@ -71,6 +71,8 @@ AUXILIARY = {
     "altup_correct_scale": "",
     "mtp_use_dedicated_embeddings": "",
     "mtp_hidden_states_first": "",
+    "mtp_hybrid_override_pattern": PREDICTING,
+    "mtp_layers_block_type": PREDICTING,
     "share_q_dim": "queries count as a full matrix, so projections are an upper bound",
 }
 """Parts that are small or do not take part in prefill: left out, and the note says so."""
@@ -78,14 +80,12 @@ AUXILIARY = {
 REFUSED = {
     "compress_ratios": "KV that is compressed by layer is not modelled",
     "compress_rates": "KV that is compressed by layer is not modelled",
-    "hybrid_override_pattern": "layers that are only attention, Mamba or feed-forward are not modelled",
     "block_configs": "layers that differ in heads and widths in this way are not modelled",
     "block_types": "recurrent layers of this kind are not modelled",
     "lru_width": "recurrent layers of this kind are not modelled",
     "hybrid_layer_ids": "layers that share their weights are not modelled",
     "num_mem_blocks": "layers that share their weights are not modelled",
     "mamba_d_ssm": "attention and Mamba side by side in a layer are not modelled",
-    "ssm_state_size": "layers with a state of this kind are not modelled",
     "state_size": "no layer of this model is attention with a KV cache",
     "rwkv_version": "no layer of this model is attention with a KV cache",
     "attention_hidden_size": "no layer of this model is attention with a KV cache in the usual width",

@@ -76,7 +76,14 @@ WINDOWED_HEADS = (
 )
 FULL_HEADS = ("per_layer_config", "global_head_dim", "num_global_key_value_heads", "attention_k_eq_v")
 LAYER_KINDS = (
-    *("layer_types", "layers_block_type", "attn_type_list", "hybrid_layer_pattern", "linear_attn_config"),
+    *(
+        "layer_types",
+        "layers_block_type",
+        "hybrid_override_pattern",
+        "attn_type_list",
+        "hybrid_layer_pattern",
+        "linear_attn_config",
+    ),
     *("full_attention_interval", "attn_layer_period", "attn_layer_offset", "attn_layer_indices"),
     *("full_attn_idxs", "attention_layers", "attention_types", "cross_attention_layers"),
     *(
@@ -93,14 +100,9 @@ RECURRENT = (
     *("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim"),
     *("linear_conv_kernel_dim", "linear_num_heads", "linear_head_dim"),
     *("mamba_d_state", "mamba_d_conv", "mamba_expand", "mamba_dt_rank", "mamba_n_heads", "mamba_d_head"),
-    *(
-        "mamba_n_groups",
-        "mamba_ssm_dtype",
-        "mamba_ssm_cache_dtype",
-        "conv_L_cache",
-        "conv_dim",
-        "conv_dim_out",
-    ),
+    *("mamba_n_groups", "mamba_ssm_dtype", "mamba_ssm_cache_dtype", "conv_L_cache", "conv_dim"),
+    *("conv_dim_out", "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups", "conv_kernel"),
+    "expand",
 )
 
 OTHERS = (
@@ -108,6 +110,7 @@ OTHERS = (
     *(
         "activation_function",
         "activation",
+        "mlp_hidden_act",
         "expansion_ratio",
         "multi_query",
         "multi_query_attention",

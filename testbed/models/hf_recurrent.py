@@ -45,7 +45,7 @@ def _kind(model: Reader, family: str) -> str:
         return "kda"
     if model.get("linear_num_value_heads") is not None:
         return "delta"
-    if model.get("mamba_n_heads") is not None:
+    if model.get("mamba_n_heads") is not None or model.get("mamba_num_heads") is not None:
         return "mamba2"
     return "mamba1" if model.get("mamba_d_state") is not None else ""
 
@@ -130,11 +130,17 @@ def _mamba1(model: Reader, hidden: int) -> Recurrent:
 
 
 def _mamba2(model: Reader, hidden: int) -> Recurrent:
-    heads, state = model.size(("mamba_n_heads",)), model.size(("mamba_d_state",))
-    inner = model.size(("mamba_expand",)) * hidden
-    if model.get("mamba_d_head") not in (None, "auto") and model.size(("mamba_d_head",)) * heads != inner:
-        raise ConfigError("mamba_d_head: times mamba_n_heads is not mamba_expand times the hidden size")
-    groups, kernel = model.size(("mamba_n_groups",), default=1), model.size(("mamba_d_conv",))
+    heads = model.size(("mamba_n_heads", "mamba_num_heads"))
+    state = model.size(("mamba_d_state", "ssm_state_size"))
+    width = ("mamba_d_head", "mamba_head_dim")
+    expanded = model.size(("mamba_expand",), default=0) * hidden
+    inner = expanded
+    if model.named(width, default="") and model.get("mamba_d_head") != "auto":
+        inner = heads * model.size(width)
+    if not inner or (expanded and expanded != inner):
+        raise ConfigError("mamba_d_head: times the number of heads is not mamba_expand times the hidden size")
+    groups = model.size(("mamba_n_groups", "n_groups"), default=1)
+    kernel = model.size(("mamba_d_conv", "conv_kernel"))
     return _made(
         "Mamba",
         model,

@@ -88,6 +88,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
       mean in `Attention`; without `v_dim`, values are as wide as keys.
     - `ffn`: inner width of one routed expert, or of the MLP of a dense model.
     - `dense_layers`: the layers of a mixture of experts that have an MLP of width `dense_ffn` instead.
+    - `bare_layers`: the layers that have no feed-forward (Nemotron-H).
     - `shared_ffn`: width of the shared expert, which every token passes in a sparse layer; 0: none.
     - `gated`: a feed-forward has three matrices of hidden x width, otherwise two.
     - `bytes_per_element`, `kv_element_bytes`, `weight_bytes`: bytes of an element of an activation, of an
@@ -109,6 +110,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     v_dim: int | None = None
     dense_layers: tuple[int, ...] = ()
     dense_ffn: int = 0
+    bare_layers: tuple[int, ...] = ()
     shared_ffn: int = 0
     latent: LatentAttention | None = None
     window: int | None = None

@@ -31,18 +31,24 @@ def is_moe(model: ModelShape) -> bool:
 
 def is_sparse(model: ModelShape, layer: int) -> bool:
     """Whether `layer` has routed experts, and so a gate and an all-to-all."""
-    return is_moe(model) and layer not in model.dense_layers
+    return is_moe(model) and layer not in model.dense_layers and layer not in model.bare_layers
+
+
+def has_feed_forward(model: ModelShape, layer: int) -> bool:
+    """Whether `layer` has experts or an MLP."""
+    return layer not in model.bare_layers
 
 
 def layer_kinds(model: ModelShape) -> tuple[tuple[int, ...], ...]:
     """The layers by kind, each ascending, the kind of layer 0 first.
 
-    Layers of a kind have the same attention or state, and are all sparse or all dense.
+    Layers of a kind have the same attention or state, and are all sparse, all dense or all bare.
     """
     numbers = mixer_numbers(model)
-    kinds: dict[tuple[int, bool], list[int]] = {}
+    kinds: dict[tuple[int, bool, bool], list[int]] = {}
     for layer in range(model.layers):
-        kinds.setdefault((numbers[layer], is_sparse(model, layer)), []).append(layer)
+        kind = numbers[layer], is_sparse(model, layer), has_feed_forward(model, layer)
+        kinds.setdefault(kind, []).append(layer)
     return tuple(tuple(layers) for layers in kinds.values())
 
 
@@ -199,12 +205,12 @@ def _parameters(model: ModelShape, experts: int) -> int:
     return (
         sum(_by_layers(model, lambda mixer: mixer_weights(model, mixer)))
         + sparse * (routed + shared + _gate_weights(model))
-        + (model.layers - sparse) * _mlp_weights(model)
+        + (model.layers - sparse - len(model.bare_layers)) * _mlp_weights(model)
     )
 
 
 def _sparse_layers(model: ModelShape) -> int:
-    return model.layers - len(model.dense_layers) if is_moe(model) else 0
+    return model.layers - len(model.dense_layers) - len(model.bare_layers) if is_moe(model) else 0
 
 
 def _expert_bytes(model: ModelShape) -> float:

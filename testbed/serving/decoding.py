@@ -24,6 +24,7 @@ from testbed.models.sizes import (
     expert_weight_bytes,
     ffn_flops_per_token,
     gate_weight_bytes,
+    has_feed_forward,
     is_sparse,
     layer_kinds,
     mlp_flops_per_token,
@@ -60,12 +61,14 @@ def batch_step_s(model: ModelShape, gpu: GpuSpeed, contexts: Sequence[int]) -> f
         # The scores include one more key than the KV that is read: that of the new token itself.
         scores = sum(mixer_score_flops(mixer, new_tokens=1, prefix_tokens=context) for context in contexts)
         kept = sum(mixer_read_bytes(model, mixer, context) for context in contexts)
-        per_token = projection_flops_per_token(model, kind[0]) + (
-            ffn_flops_per_token(model) if sparse else mlp_flops_per_token(model)
-        )
-        weights = attention_weight_bytes(model, kind[0]) + (
-            _sparse_weight_bytes(model, tokens) if sparse else mlp_weight_bytes(model)
-        )
+        per_token = projection_flops_per_token(model, kind[0])
+        weights: float = attention_weight_bytes(model, kind[0])
+        if sparse:
+            per_token += ffn_flops_per_token(model)
+            weights += _sparse_weight_bytes(model, tokens)
+        elif has_feed_forward(model, kind[0]):
+            per_token += mlp_flops_per_token(model)
+            weights += mlp_weight_bytes(model)
         flops += len(kind) * (tokens * per_token + scores)
         read_bytes += len(kind) * (weights + kept)
     return step_s(gpu, flops=flops, read_bytes=read_bytes)

@@ -20,6 +20,7 @@ from testbed.models.mixers import mixer_numbers
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import (
     activation_bytes_per_token,
+    has_feed_forward,
     is_sparse,
     layer_kinds,
     mlp_flops_per_token,
@@ -167,7 +168,7 @@ def layer_steps(
     steps += _all_reduces("attention-reduce", options.all_reduce, stage)
     if is_sparse(model, layer):
         steps += expert_steps(stage, layer, options)
-    else:
+    elif has_feed_forward(model, layer):
         steps.append(_mlp(stage))
         steps += _all_reduces("mlp-reduce", options.all_reduce, stage)
     return tuple(steps)

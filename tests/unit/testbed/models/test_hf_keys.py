@@ -44,7 +44,7 @@ def refusal(config: dict[str, Any]) -> str:
             "text_config and llm_config: a file with two decoders is not modelled",
         ),
         ({"compress_ratios": [4] * 32}, "compress_ratios: KV that is compressed by layer is not modelled"),
-        ({"hybrid_override_pattern": "M*-"}, "hybrid_override_pattern: layers that are only attention"),
+        ({"hybrid_override_pattern": "M*-"}, "hybrid_override_pattern: 3 entries for 32 layers"),
         ({"block_configs": [{"ffn": {}}]}, "block_configs: layers that differ"),
         ({"moe_latent_size": 1024}, "moe_latent_size: experts that work on a narrower hidden state"),
         ({"routed_expert_hidden_size": 512}, "routed_expert_hidden_size: experts that work on a narrower"),

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from testbed.models.hf_config import shape_from_config
+from testbed.models.hf_config import ConfigError, shape_from_config
 from testbed.models.mixers import mixer_of
 from testbed.models.shape import ModelShape, Recurrent
 from testbed.models.sizes import (
+    active_parameters,
     kv_bytes_per_token,
     kv_bytes_per_token_layer,
     state_bytes_per_request,
@@ -104,6 +105,22 @@ LFM2: dict[str, Any] = LLAMA | {
 }
 
 
+NEMOTRON_H: dict[str, Any] = LLAMA | {
+    "conv_kernel": 4,
+    "expand": 2,
+    "hidden_act": None,
+    "hybrid_override_pattern": "M-M*-M-",
+    "mamba_head_dim": 64,
+    "mamba_num_heads": 64,
+    "mlp_hidden_act": "relu2",
+    "model_type": "nemotron_h",
+    "head_dim": 128,
+    "n_groups": 8,
+    "num_hidden_layers": 7,
+    "ssm_state_size": 128,
+}
+
+
 def read(config: dict[str, Any], **keys: Any) -> ModelShape:
     return shape_from_config(config | keys, "m")
 
@@ -165,6 +182,59 @@ def test_a_convolution_keeps_its_last_inputs() -> None:
     assert mixer_of(shape, 0) == Recurrent(
         kind="convolution", heads=2048, weights=4 * 2048 * 2048, flops=0, state_bytes=8192
     )
+
+
+def test_blocks_of_mixers_and_feed_forwards_are_layers() -> None:
+    """M-, M, *-, M-: 4 layers, the second without a feed-forward; 2 x 4096 x 14336 weights in the others.
+
+    A state has 64 x 64 x 128 elements of 4 B, and 3 x (4096 + 2 x 8 x 128) inputs of 2 B.
+    """
+    shape = read(NEMOTRON_H)
+    assert (shape.layers, shape.bare_layers, shape.gated) == (4, (1,), False)
+    assert with_kv(shape) == [2]
+    assert state_bytes_per_request(shape) == 3 * (2_097_152 + 36_864)
+    mamba = 4096 * (2 * 4096 + 2 * 8 * 128 + 64) + 4096 * 4096
+    attention, mlp = 2 * 4096 * 128 * (32 + 8), 2 * 4096 * 14336
+    assert total_parameters(shape) == 3 * mamba + attention + 3 * mlp
+
+
+def test_blocks_may_be_experts() -> None:
+    """Nemotron 3 Nano. Published: 31.6 billion parameters, 3.6 billion of them active."""
+    shape = read(
+        NEMOTRON_H,
+        hidden_size=2688,
+        hybrid_override_pattern="MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME",
+        moe_intermediate_size=1856,
+        moe_shared_expert_intermediate_size=3712,
+        n_routed_experts=128,
+        n_shared_experts=1,
+        num_experts_per_tok=6,
+        num_hidden_layers=52,
+        num_key_value_heads=2,
+    )
+    embeddings = 2 * 131_072 * 2688
+    assert (shape.layers, len(shape.bare_layers), shape.dense_layers) == (29, 6, ())
+    assert (total_parameters(shape) + embeddings) / 1e9 == pytest.approx(31.6, rel=0.01)
+    assert (active_parameters(shape) + embeddings) / 1e9 == pytest.approx(3.6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"hybrid_override_pattern": "-M-M*-M"}, "block 0 is a feed-forward that no mixer precedes"),
+        ({"hybrid_override_pattern": "M-M*--M"}, "block 5 is a feed-forward that no mixer precedes"),
+        ({"hybrid_override_pattern": "M-MX-M-"}, "'X' is not a kind of block that is modelled"),
+        (
+            {"hybrid_override_pattern": "MEM*EME"},
+            "n_routed_experts: missing, and there are blocks of experts",
+        ),
+        ({"hybrid_override_pattern": "M-M-M-M"}, "no layer of this model is attention with a KV cache"),
+    ],
+)
+def test_blocks_that_are_not_understood_are_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read(NEMOTRON_H, **keys)
+    assert message in str(error.value)
 
 
 def test_lightning_attention_of_minimax() -> None:

@@ -235,6 +235,19 @@ def test_the_capacity_counts_states() -> None:
     assert rate == pytest.approx(1 / 56)
 
 
+# --- layers without a feed-forward ----------------------------------------------------------------
+
+
+def test_a_layer_without_a_feed_forward_ends_with_its_attention() -> None:
+    """Both have 10 x 8 B to reduce after attention; only layer 0 has an MLP, and reduces again."""
+    model = msgspec.structs.replace(DENSE, bare_layers=(1,))
+    first, second = plan_of(model, whole(10), per_unit=2, tp=2).layers
+    assert [step.label for step in first.steps] == ["attention", "attention-reduce", "mlp", "mlp-reduce"]
+    assert [step.label for step in second.steps] == ["attention", "attention-reduce"]
+    # A decode step reads no weights of an MLP there: 2 x (64 + 64 + 96) B and 10 x 32 B of KV.
+    assert decode_step_s(model, GPU, 10) == pytest.approx(0.448 + 0.32)
+
+
 # --- which tp fits --------------------------------------------------------------------------------
 
 
