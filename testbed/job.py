@@ -223,7 +223,7 @@ class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Collect(enum.StrEnum):
     """Which rows a run records: all, or only those that a summary is made from.
 
-    These are requests, flows, and spans in which a rank waits for S1. A fabric may record more.
+    A summary is made from all but the decisions and the progress of flows. A fabric may record more.
     """
 
     ALL = "all"

@@ -22,6 +22,7 @@ from rich.text import Text
 from controller.units import NS_PER_S
 from experiments.bench.simulation_cases import CASES, GROWTH, Case
 from experiments.resolve.jobs import resolve
+from experiments.results.limits import Resources
 from experiments.results.readable_numbers import NOTHING
 from experiments.results.writing import write_run
 from experiments.scenario.reading import load_scenario, override
@@ -137,6 +138,7 @@ def _rest_s(record: RunRecord, job: Job) -> float:
             notes=[],
             records=[record],
             placement_text=[],
+            resources=Resources.of(job),
         )
         write_report([out], out / "report.html")
         return time.process_time() - begun

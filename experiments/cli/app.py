@@ -14,6 +14,7 @@ import typer
 
 from experiments.cli.bench import bench
 from experiments.cli.calibrate import calibrate
+from experiments.cli.compare import compare
 from experiments.cli.doctor import doctor
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.explain import explain
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # The help lists commands in this order, and then the groups.
-for command in (run, sweep, models, validate, doctor, scenarios, policies, report, explain):
+for command in (run, sweep, compare, models, validate, doctor, scenarios, policies, report, explain):
     app.command()(command)
 app.add_typer(bench, name="bench")
 app.add_typer(workload, name="workload")

@@ -92,10 +92,11 @@ def sweep(
 
 def _show_sweep(plan: "Plan", directory: Path, content: dict[str, Any]) -> None:
     from experiments.sweep.replicates import replicates_of
-    from experiments.sweep.table import results_table
+    from experiments.sweep.table import differences_table, results_table
 
     rows = content["cells"]
     stdout().print(results_table(plan, replicates_of(plan, rows)))
+    stdout().print(differences_table(plan, content["differences"]))
     unfaithful = sum(row["faithful"] is False for row in rows)
     if unfaithful:
         print(f"{unfaithful} cells are not faithful: draw no conclusions from them")

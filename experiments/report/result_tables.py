@@ -5,7 +5,9 @@ from typing import Any
 
 from experiments.report.markup import Markup, html, table
 from experiments.report.series import MOST_FLOWS, Series
-from experiments.results.readable_numbers import duration, pruned_in_words, share
+from experiments.results.limit_words import TTFT_PARTS, alike_lines, limit_name, parts_of_ttft, percent
+from experiments.results.readable_numbers import NOTHING, duration, pruned_in_words, share
+from experiments.results.reading import RunDirectory
 
 
 def summary(series: Sequence[Series]) -> Markup:
@@ -34,6 +36,48 @@ def summary(series: Sequence[Series]) -> Markup:
     headings = ["policy", "done", "TTFT mean", "p50", "p90", "p99", "SLO met", "mean CCT"]
     headings += ["S1 exposed", "P2D earliness", "promotions", "faithful"]
     return table(headings, rows, text_columns=1)
+
+
+def limits(series: Sequence[Series]) -> Markup:
+    """Table of what limits each series: busy shares, and the parts of the mean TTFT. Empty without limits."""
+    rows: list[Sequence[object]] = []
+    for one in series:
+        found = one.run.get("limits")
+        if found is None:
+            continue
+        parts = dict(parts_of_ttft(found))
+        rows.append(
+            (
+                one.named,
+                limit_name(found),
+                _of_second(found["occupied"]),
+                _of_second(found["computing"]),
+                found["port"] or NOTHING,
+                _of_second(found["port_busy"]),
+                *(percent(parts.get(name)) for name in TTFT_PARTS.values()),
+            )
+        )
+    if not rows:
+        return Markup("")
+    headings = ["policy", "limit", "GPUs busy", "computing", "busiest port", "busy"]
+    said = (
+        "<p>Shares of time, and below them those of the busiest second. From <i>queue</i> on, shares of the "
+        "mean TTFT.</p>"
+    )
+    return Markup(said + table([*headings, *TTFT_PARTS.values()], rows, text_columns=2))
+
+
+def made_no_difference(directories: Sequence[RunDirectory]) -> Markup:
+    """A sentence for each group of policies under which requests had the same TTFT."""
+    lines = [line.partition(": ") for directory in directories for line in alike_lines(directory.summary)]
+    return Markup("".join(f"<p><b>{html(first)}</b>: {html(rest)}</p>" for first, _, rest in lines))
+
+
+def _of_second(busy: dict[str, float] | None) -> object:
+    """A busy share, with that of the busiest second in small."""
+    if busy is None:
+        return NOTHING
+    return Markup(f"{percent(busy['mean'])} <small>{percent(busy['busiest'])}</small>")
 
 
 def _class_row(name: str, found: dict[str, Any]) -> Sequence[object]:

@@ -35,7 +35,7 @@ def render_report(directories: Sequence[RunDirectory]) -> str:
     serving = [one for one in series if not one.is_micro]
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
-    sections = _serving_sections(serving) + _coflow_sections(coflows) + _micro_sections(micro)
+    sections = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
     sections.append(section("How far to trust it", checks(series)))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
@@ -56,11 +56,16 @@ def _subtitle(directories: Sequence[RunDirectory], series: Sequence[Series]) -> 
     return f"{policies} on the fabric {fabrics}, seed {seeds}"
 
 
-def _serving_sections(series: Sequence[Series]) -> list[Markup]:
+def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Markup]:
     if not series:
         return []
     promoted = [one for one in series if one.run["promotions"]]
     return [
+        section(
+            "What limits the runs",
+            result_tables.limits(series),
+            result_tables.made_no_difference(directories),
+        ),
         section(
             "Results",
             result_tables.summary(series),

@@ -24,7 +24,7 @@ from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 Row = TypeVar("Row", bound=msgspec.Struct)
 IntArray = npt.NDArray[np.int64]
 
-MOST_EVENTS: Final = 200_000
+MOST_EVENTS: Final = 100_000
 """Most events of a trace, without the names of processes and threads. A flow counts as if it had as many
 demotions as promotions, plus one if it ended lower, so the trace of a policy that only demotes may have
 more."""

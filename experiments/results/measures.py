@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from controller.flow import Stage
+from experiments.results.limits import Limits, Resources, limits
 from experiments.results.requests import batches_of, counted_from_ns
 from testbed import columns
 from testbed.arrow_rows import values_of
@@ -94,12 +95,15 @@ class ExposedS1:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measures:
+    """`limits` is None without requests, or if the resources of the run are not known."""
+
     flows: FlowMeasures
     exposed_s1: ExposedS1
+    limits: Limits | None = None
 
 
-def measure(record: RunRecord) -> Measures:
-    """Return the measures of `record`. Its flows and its spans are iterated once."""
+def measure(record: RunRecord, resources: Resources | None = None) -> Measures:
+    """Return the measures of `record`. Its flows are iterated once, its spans at most twice."""
     units = units_of_batches(record.requests)
     warmup = WarmUp.of(record.requests)
     return Measures(
@@ -107,6 +111,7 @@ def measure(record: RunRecord) -> Measures:
             record.flows, units, warmup, serving=bool(record.requests), at_once=record.batches_at_once
         ),
         exposed_s1=exposed_s1(record.spans, units, warmup, at_once=record.batches_at_once),
+        limits=None if resources is None else limits(record, resources),
     )
 
 

@@ -6,6 +6,7 @@ it has one row per sample *and level*. `docs/reference/results.md` explains ever
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -132,6 +133,8 @@ GROUP_ROWS: Final = 8_192
 """Rows in a row group, which is the part of a table that is in memory at a time when it is written or read.
 In `links`, where a sample takes eight rows, it is the number of samples."""
 
+_TABLES_AT_ONCE: Final = 2
+
 _IDS_OF_FLOWS: Final = frozenset({"id", "flow"})
 
 _BY_LEVEL: Final = {
@@ -147,22 +150,28 @@ def write_tables(out: Path, records: Sequence[RunRecord]) -> None:
 
     The rows of `records` are read once, in columns. Raises `OSError` if the disk is full.
     """
-    for row, name in TABLES.items():
-        schema = SCHEMAS[name]
-        rows, columns = (
-            (GROUP_ROWS * len(Level), _link_columns) if row is LinkSample else (GROUP_ROWS, _columns)
-        )
-        with (
-            replacing(out / f"{name}.parquet") as temporary,
-            pq.ParquetWriter(
-                temporary, schema, compression="zstd", use_dictionary=_columns_that_repeat(schema)
-            ) as writer,
-        ):
-            for record in records:
-                batches = batches_of(getattr(record, name))
-                tables = (_table(schema, record.policy, columns(batch)) for batch in batches)
-                for group in _groups(tables, rows):
-                    writer.write_table(group)
+    # Arrow compresses without holding the interpreter, so two tables are written in little more than the
+    # time of one.
+    with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
+        for written in [pool.submit(_write_table, out, row, records) for row in TABLES]:
+            written.result()
+
+
+def _write_table(out: Path, row: type[msgspec.Struct], records: Sequence[RunRecord]) -> None:
+    name = TABLES[row]
+    schema = SCHEMAS[name]
+    rows, columns = (GROUP_ROWS * len(Level), _link_columns) if row is LinkSample else (GROUP_ROWS, _columns)
+    with (
+        replacing(out / f"{name}.parquet") as temporary,
+        pq.ParquetWriter(
+            temporary, schema, compression="zstd", use_dictionary=_columns_that_repeat(schema)
+        ) as writer,
+    ):
+        for record in records:
+            batches = batches_of(getattr(record, name))
+            tables = (_table(schema, record.policy, columns(batch)) for batch in batches)
+            for group in _groups(tables, rows):
+                writer.write_table(group)
 
 
 def _columns_that_repeat(schema: pa.Schema) -> list[str]:

@@ -82,7 +82,7 @@ def trace_events(shown: Excerpt) -> Iterator[bytes]:
 
 
 def write_timeline(path: Path, events: Iterable[bytes], *, title: str, only: str | None = None) -> None:
-    """Write the trace, one event per line: a trace can have 200,000, and `grep` should work on it."""
+    """Write the trace, one event per line: a trace can have 100,000, and `grep` should work on it."""
     about = {"title": title, "time": "model time"}
     if only is not None:
         about["only"] = only

@@ -1,17 +1,18 @@
 """The summary of a run: plain JSON data without NaN, for `summary.json` and `--json`."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from controller.flow import PortId, Stage
+from controller.flow import Stage
 from controller.units import NS_PER_S
 from experiments.json_text import finite
 from experiments.results.folder_names import folder_names
+from experiments.results.limits import Resources, alike
 from experiments.results.measures import Measures, measure
 from experiments.results.requests import counted, fates, slo_attainment
 from experiments.results.statistics import FloatArray, Numbers, mean, percentile
@@ -50,6 +51,13 @@ def _speed_notes(records: Sequence[RunRecord]) -> list[str]:
     return [
         f"an idle port passes two packets at once, so short S1 and S3 flows beat the line: {', '.join(told)}"
     ]
+
+
+def _arrival_rps(rows: Sequence[RequestRow]) -> float | None:
+    """Return the rate at which requests arrived, from the first to the last; None for a single moment."""
+    arrivals = [row.arrival_ns for row in rows]
+    took_ns = max(arrivals) - min(arrivals) if arrivals else 0
+    return (len(arrivals) - 1) * NS_PER_S / took_ns if took_ns else None
 
 
 def _micro_flow(flow: FlowRow) -> dict[str, Any]:
@@ -105,6 +113,8 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "policy": record.policy,
         "order": (FlowOrder.EXACT if record.exact_order else FlowOrder.LEVELS).value,
         **_of_requests(requests),
+        "arrival_rps": _arrival_rps(requests),
+        "limits": msgspec.to_builtins(measured.limits),
         "counts": fates(record.requests) | {"warmup": len(record.requests) - len(requests)},
         "classes": _classes(requests),
         "tpot_s": _statistics(
@@ -142,16 +152,17 @@ def summarise(
     measured: Sequence[Measures] | None = None,
     notes: Sequence[str] = (),
     placement_text: Sequence[str] = (),
-    link_bps: Mapping[PortId, int] | None = None,
+    resources: Resources | None = None,
     unfinished: Sequence[str] = (),
 ) -> Summary:
     """Return the whole summary. `faithful` is true if all runs are, and false without runs.
 
     The summary of a simulated run does not depend on wall time or the machine, so it is the same each time.
-    `measured` are the measures of each record, if they are known already. `unfinished` are the policies
-    without a record, because the run ended before they finished.
+    `measured` are the measures of each record, if they are known already. With `resources`, it says what
+    limits each run. `unfinished` are the policies without a record, because the run ended before they
+    finished.
     """
-    found = [measure(record) for record in records] if measured is None else measured
+    found = [measure(record, resources) for record in records] if measured is None else measured
     runs = [summarise_run(record, one) for record, one in zip(records, found, strict=True)]
     for run, folder in zip(runs, folder_names([r.policy for r in records]), strict=True):
         run["folder"] = folder
@@ -165,9 +176,10 @@ def summarise(
         "unfinished": list(unfinished),
         "scale": msgspec.to_builtins(scale),
         "notes": [*notes, *_speed_notes(records)],
+        "alike": msgspec.to_builtins(alike(records)),
         "runs": runs,
         "placement": list(placement_text),
-        "link_gbps": {port: bps / 1e9 for port, bps in (link_bps or {}).items()},
+        "link_gbps": {port: bps / 1e9 for port, bps in (resources.link_bps if resources else {}).items()},
     }
     result: Summary = finite(summary)
     return result

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
 from experiments.results.summary import FlowOrder, Summary
 
@@ -138,8 +139,12 @@ def pruned_lines(summary: Summary) -> Iterator[str]:
 
 
 def render_summary(summary: Summary) -> Group:
-    """Return what `mfs run` prints at its end: the table for the workload, then lines on what to note."""
-    parts: list[RenderableType] = [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
+    """Return what `mfs run` prints at its end: what limits the runs, the table for the workload, and lines on
+    what to note."""
+    parts: list[RenderableType] = [Text(line) for line in limit_lines(summary)]
+    parts += [Text(line, "yellow") for line in alike_lines(summary)]
+    parts += [Text("")] if parts else []
+    parts += [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
     parts += [Text(line) for line in (*warmup_lines(summary), *tpot_lines(summary), *pruned_lines(summary))]
     if summary["faithful"]:
         parts.append(Text("faithful: every check is within its bounds", "green"))

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from controller.flow import PortId
 from experiments.atomic_file import replacing, write_text
 from experiments.json_text import json_text
 from experiments.results.distributions import distributions, write_distributions
 from experiments.results.excerpt import excerpt
 from experiments.results.folder_names import folder_names
+from experiments.results.limits import Resources
 from experiments.results.measures import measure
 from experiments.results.parquet import write_tables
 from experiments.results.perfetto import trace_events, write_timeline
@@ -39,7 +39,7 @@ def write_run(
     notes: list[str],
     records: list[RunRecord],
     placement_text: list[str],
-    link_bps: Mapping[PortId, int] | None = None,
+    resources: Resources | None = None,
     files: Mapping[str, str] = MappingProxyType({}),
     command: str = "",
     started: datetime | None = None,
@@ -47,7 +47,7 @@ def write_run(
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
-    `link_bps` are the nominal model rates of the links, for utilisation in the report. `files` are the
+    With `resources`, the summary says what limits each run, and the rates of its links. `files` are the
     digests of the files that the scenario names, by path. `command` is the command line of the run, and
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
     finished.
@@ -66,7 +66,7 @@ def write_run(
     _write_json(out / "versions.json", versions(records, files))
     _write_json(out / "timing.json", timing(records, command=command, started=started))
     write_tables(out, records)
-    measured = [measure(record) for record in records]
+    measured = [measure(record, resources) for record in records]
     told = list(notes)
     for record, folder, found in zip(records, folders, measured, strict=True):
         _write_json(folder / "queues.json", record.queues)
@@ -87,7 +87,7 @@ def write_run(
         measured=measured,
         notes=told,
         placement_text=placement_text,
-        link_bps=link_bps,
+        resources=resources,
         unfinished=unfinished,
     )
     _write_json(out / "summary.json", summary)

@@ -55,6 +55,7 @@ def run_scenario(
         raise FabricUnavailable(fabric.name, missing)
     # Imported late: the report loads matplotlib, which takes long, and above a run may still be refused.
     from experiments.report.run_report import write_report
+    from experiments.results.limits import Resources
     from experiments.results.writing import write_run
 
     def write(directory: Path, records: list[RunRecord], unfinished: Sequence[str] = ()) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def run_scenario(
             notes=[*notes, *resolved.notes],
             records=records,
             placement_text=placement_text(first.placement),
-            link_bps={link.id: link.bps for link in first.topology.links},
+            resources=Resources.of(first),
             files=files,
             command=command,
             started=started,

@@ -19,6 +19,8 @@ from experiments.atomic_file import write_text
 from experiments.errors import UserError
 from experiments.json_text import json_text
 from experiments.resolve.jobs import Resolved, resolve
+from experiments.results.limits import Resources
+from experiments.results.measures import measure
 from experiments.results.summary import Summary, summarise
 from experiments.run.run import run_job, run_scenario
 from experiments.sweep.identity import Identity, check_identity
@@ -113,12 +115,14 @@ def _summary(cell: Cell) -> Summary:
     fabric = FABRICS[scenario.fabric]()
     job = next(job for job in resolved.jobs if job.policy == cell.policy)
     job = msgspec.structs.replace(job, collect=Collect.SUMMARY)
+    record = run_job(fabric, job, lambda state: None)
     return summarise(
         scenario=scenario.name,
         fabric=fabric.name,
         seed=scenario.seed,
         scale=job.scale,
-        records=[run_job(fabric, job, lambda state: None)],
+        records=[record],
+        measured=[measure(record, Resources.of(job))],
         notes=resolved.notes,
     )
 

@@ -5,11 +5,15 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from experiments.atomic_file import write_text
+from experiments.compare.replicates import MEASURES
 from experiments.report.chart import COLOURS, figure_style, legend_above, new_figure, svg
 from experiments.report.markup import Markup, html, table
 from experiments.report.page import figure, page, section
 from experiments.results.readable_numbers import NOTHING
+from experiments.sweep.differences import words_of
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.replicates import TITLES, Replicates, Spread, measures_of, replicates_of, written
 from experiments.sweep.results import CellRow, Measure
@@ -19,19 +23,38 @@ _NOT_DRAWN: Final = Measure.TTFT_P99_S
 _MOST_TICKS: Final = 8
 _PERCENT: Final = 100.0
 _MS_PER_S: Final = 1e3
+_ASIDE: Final = 0.008
+"""How far beside each other the intervals of policies stand, as a share of the x axis."""
 
 
-def write_page(directory: Path, plan: Plan, rows: Sequence[CellRow], *, command: str) -> Path:
+def write_page(
+    directory: Path,
+    plan: Plan,
+    rows: Sequence[CellRow],
+    *,
+    command: str,
+    differences: Sequence[dict[str, Any]],
+) -> Path:
     """Write `sweep.html` into `directory` and return its path. Raises `OSError` if it cannot be written."""
     path = directory / "sweep.html"
-    write_text(path, render_page(plan, rows, command=command))
+    write_text(path, render_page(plan, rows, command=command, differences=differences))
     return path
 
 
-def render_page(plan: Plan, rows: Sequence[CellRow], *, command: str) -> str:
+def render_page(
+    plan: Plan, rows: Sequence[CellRow], *, command: str, differences: Sequence[dict[str, Any]] = ()
+) -> str:
     replicates = replicates_of(plan, rows)
-    spread = f" Lines are means over {plan.seeds} seeds; bands from least to most." if plan.seeds else ""
-    sections = [section("Results", _results(plan, replicates))]
+    spread = (
+        f" Means over {plan.seeds} seeds, with their 95 % intervals. The seeds are the same for all policies,"
+        " so compare policies by the table of differences, not by whether their intervals overlap."
+        if plan.seeds > 1
+        else ""
+    )
+    sections = [
+        section("Results", _results(plan, replicates)),
+        section(f"Against {plan.policies[0]}", _differences(plan, differences)),
+    ]
     if replicates:
         first = _axis_key(plan) or "policy"
         caption = f"Against {first}.{spread}" + (
@@ -95,6 +118,29 @@ def _spread(name: Measure, spread: Spread | None) -> Markup:
     return Markup(f"{mean}<small>{html(least)} .. {html(most)}</small>")
 
 
+def _differences(plan: Plan, differences: Sequence[dict[str, Any]]) -> Markup:
+    """Table of how policies differ from the first one; empty without replicates."""
+    paired = [row for row in differences if row["replicates"] > 1]
+    if not paired:
+        return Markup("")
+    rows = [
+        (
+            *(as_text(row[key]) for key in plan.keys),
+            row["policy"],
+            MEASURES[row["measure"]][0],
+            str(row["replicates"]),
+            *words_of(row),
+        )
+        for row in paired
+    ]
+    said = (
+        "<p>Differences of the same replicate, and the 95 % interval of their mean (Student's t). "
+        "Where the interval holds 0, no difference is shown.</p>"
+    )
+    headings = [*plan.keys, "policy", "measure", "replicates", "mean difference", "interval"]
+    return Markup(said + table(headings, rows, text_columns=len(plan.keys) + 2))
+
+
 def _failures(rows: Sequence[CellRow]) -> Markup:
     if not rows:
         return Markup("")
@@ -130,8 +176,9 @@ def _measures_figure(plan: Plan, replicates: Sequence[Replicates]) -> str:
         here = [one for one in replicates if all(one.values[k] == v for k, v in row.items())]
         for axes, name in zip(panels[r * len(names) :], names, strict=False):
             for i, policy in enumerate(plan.policies):
+                aside = (i - (len(plan.policies) - 1) / 2) * _ASIDE * _width(values, numeric)
                 points = [
-                    (_place(one, key, values, numeric, i), one.spreads[name])
+                    (_place(one, key, values, numeric, i) + aside, one.spreads[name])
                     for one in here
                     if one.policy == policy and name in one.spreads
                 ]
@@ -154,6 +201,13 @@ def _measures_figure(plan: Plan, replicates: Sequence[Replicates]) -> str:
     return svg(drawing, f"Measures of each policy against {escape(key or 'policy')}")
 
 
+def _width(values: Sequence[Any], numeric: bool) -> float:
+    """How far apart the first and the last value are on the x axis; 0 for a single one."""
+    if numeric:
+        return float(max(values)) - float(min(values))
+    return max(0.0, len(values) - 1.0)
+
+
 def _place(one: Replicates, key: str | None, values: Sequence[Any], numeric: bool, policy: int) -> float:
     """The x of replicates: the value of `key` if numeric, else its index; without a key, the policy."""
     if key is None:
@@ -166,10 +220,9 @@ def _draw(axes: Any, points: Sequence[tuple[float, Spread]], name: Measure, poli
     factor = _PERCENT if name is Measure.SLO_ATTAINMENT else _MS_PER_S
     x = [place for place, _ in points]
     mean = [spread.mean * factor for _, spread in points]
-    least = [spread.least * factor for _, spread in points]
-    most = [spread.most * factor for _, spread in points]
     axes.plot(x, mean, color=colour, linewidth=1.6, marker="o", ms=3.5, label=policy)
-    if least != most:
-        axes.fill_between(x, least, most, color=colour, alpha=0.15, linewidth=0)
-        if len(x) == 1:  # a band of zero width is invisible
-            axes.vlines(x, least, most, color=colour, linewidth=1.2)
+    low = [(spread.mean if spread.low is None else spread.low) * factor for _, spread in points]
+    high = [(spread.mean if spread.high is None else spread.high) * factor for _, spread in points]
+    beyond = [np.subtract(mean, low), np.subtract(high, mean)]
+    if np.any(beyond):
+        axes.errorbar(x, mean, yerr=beyond, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2.5)

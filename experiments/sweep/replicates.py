@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.results.paired import over_replicates
 from experiments.results.readable_numbers import duration, share
 from experiments.sweep.plan import Plan
 from experiments.sweep.results import CellRow, Measure
@@ -29,11 +30,16 @@ _IF_ANY = {Measure.PRUNED}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Mean, least and most of a measure over the seeds of replicates."""
+    """Mean, least and most of a measure over the seeds of replicates, and the 95 % interval of the mean.
+
+    `low` and `high` are None for a single replicate.
+    """
 
     mean: float
     least: float
     most: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +65,18 @@ def replicates_of(plan: Plan, rows: Sequence[CellRow]) -> list[Replicates]:
             policy=alike[0]["policy"],
             seeds=len(alike),
             spreads={
-                name: Spread(mean=sum(values) / len(values), least=min(values), most=max(values))
+                name: _spread(values)
                 for name in TITLES
                 if (values := [row[name] for row in alike if row[name] is not None])
             },
         )
         for alike in found.values()
     ]
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    found = over_replicates(values)
+    return Spread(mean=found.mean, least=min(values), most=max(values), low=found.low, high=found.high)
 
 
 def measures_of(replicates: Sequence[Replicates]) -> list[Measure]:

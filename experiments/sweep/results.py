@@ -21,6 +21,7 @@ class Measure(enum.StrEnum):
     """The measures of a row, taken from the cell's summary. All are None for a cell that failed."""
 
     REQUESTS = "requests"
+    ARRIVAL_RPS = "arrival_rps"
     COMPLETED = "completed"
     PRUNED = "pruned"
     ENDED_PRUNED = "ended_pruned"
@@ -38,6 +39,10 @@ class Measure(enum.StrEnum):
     REMOTE_TOKENS = "remote_tokens"
     MISSED_TOKENS = "missed_tokens"
     EVICTED_BLOCKS = "evicted_blocks"
+    LIMIT = "limit"
+    GPUS_BUSY = "gpus_busy"
+    GPUS_COMPUTING = "gpus_computing"
+    PORT_BUSY = "port_busy"
     DURATION_S = "duration_s"
     FAITHFUL = "faithful"
 
@@ -69,12 +74,18 @@ def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
     return rows
 
 
+def _mean(busy: dict[str, float] | None) -> float | None:
+    return busy["mean"] if busy else None
+
+
 def _measures(summary: dict[str, Any]) -> CellRow:
     (run,) = summary["runs"]
     ttft, cct, coflow = run["ttft_s"], run["cct_s"], run.get("coflow_completion_s", {})
+    limits = run.get("limits") or {}
     counts, cache = run.get("counts", {}), run.get("cache", {}).get("total", {})
     return {
         Measure.REQUESTS: run["requests"],
+        Measure.ARRIVAL_RPS: run.get("arrival_rps"),
         Measure.COMPLETED: run["completed"],
         Measure.PRUNED: counts.get("pruned"),
         Measure.ENDED_PRUNED: counts.get("ended_pruned"),
@@ -92,13 +103,27 @@ def _measures(summary: dict[str, Any]) -> CellRow:
         Measure.REMOTE_TOKENS: cache.get("remote_tokens"),
         Measure.MISSED_TOKENS: cache.get("missed_tokens"),
         Measure.EVICTED_BLOCKS: cache.get("evicted_blocks"),
+        Measure.LIMIT: limits.get("limit"),
+        Measure.GPUS_BUSY: _mean(limits.get("occupied")),
+        Measure.GPUS_COMPUTING: _mean(limits.get("computing")),
+        Measure.PORT_BUSY: _mean(limits.get("port_busy")),
         Measure.DURATION_S: run["duration_s"],
         Measure.FAITHFUL: summary["faithful"],
     }
 
 
-def write_results(directory: Path, plan: Plan, rows: Sequence[CellRow], *, command: str) -> dict[str, Any]:
-    """Write `sweep.csv` and `sweep.json`; return the content of `sweep.json`."""
+def write_results(
+    directory: Path,
+    plan: Plan,
+    rows: Sequence[CellRow],
+    *,
+    command: str,
+    differences: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Write `sweep.csv` and `sweep.json`; return the content of `sweep.json`.
+
+    `differences` are those of the policies (`experiments.sweep.differences.as_rows`).
+    """
     keys = plan.keys
     columns = [*keys, "policy", SEED, *Measure, "wall_s", "error", "cell"]
     text = io.StringIO()
@@ -115,6 +140,7 @@ def write_results(directory: Path, plan: Plan, rows: Sequence[CellRow], *, comma
         "policies": list(plan.policies),
         "complete": len(rows) == len(plan.cells) and all(row["error"] is None for row in rows),
         "command": command,
+        "differences": list(differences),
         "cells": list(rows),
     }
     write_text(directory / "sweep.json", json_text(content))

@@ -19,12 +19,13 @@ from experiments.resolve.jobs import resolve
 from experiments.run.directory import new_directory
 from experiments.scenario.scenario import Scenario
 from experiments.sweep.cell import cell_directory, outcomes, run_cell
+from experiments.sweep.differences import differences_of, write_differences
 from experiments.sweep.directory import taken
 from experiments.sweep.engine import Engine, engine
 from experiments.sweep.identity import Identity
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.progress import SweepListener
-from experiments.sweep.results import read_rows, write_results
+from experiments.sweep.results import CellRow, read_rows, write_results
 from experiments.sweep.watching import watching
 from testbed.fabric import FabricName, FabricUnavailable, RunFailed
 from testbed.fabrics import FABRICS, missing_of
@@ -65,13 +66,21 @@ def run_sweep(
                 again = shlex.join([*words, *([] if out else ["--out", str(directory)])])
                 error.add_note(f"{finished} of {len(plan.cells)} cells have finished; to go on: {again}")
                 with contextlib.suppress(OSError):  # a full disk must not hide what ended the sweep
-                    write_results(directory, plan, rows, command=command)
+                    _write(directory, plan, rows, command)
                 raise
-            from experiments.sweep.page import write_page  # only now: it loads matplotlib
+            return directory, _write(directory, plan, read_rows(directory, plan), command, page=True)
 
-            rows = read_rows(directory, plan)
-            write_page(directory, plan, rows, command=command)
-            return directory, write_results(directory, plan, rows, command=command)
+
+def _write(
+    directory: Path, plan: Plan, rows: Sequence[CellRow], command: str, *, page: bool = False
+) -> dict[str, Any]:
+    differences = differences_of(plan, rows)
+    if page:
+        from experiments.sweep.page import write_page  # only now: it loads matplotlib
+
+        write_page(directory, plan, rows, command=command, differences=differences)
+    write_differences(directory, plan, differences)
+    return write_results(directory, plan, rows, command=command, differences=differences)
 
 
 def _check_points(plan: Plan) -> None:

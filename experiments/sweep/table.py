@@ -1,12 +1,15 @@
 """The table that `mfs sweep` prints at its end."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from experiments.compare.replicates import MEASURES
 from experiments.results.readable_numbers import NOTHING
+from experiments.sweep.differences import words_of
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.replicates import TITLES, Replicates, Spread, measures_of, written
 from experiments.sweep.results import Measure
@@ -42,6 +45,35 @@ def results_table(plan: Plan, replicates: Sequence[Replicates]) -> RenderableTyp
             *map(Text, texts), Text(policy), *(_cell(name, one.spreads.get(name)) for name in measures)
         )
     return Group(Text(title), table) if replicates else Text(f"{title}: no cell has finished")
+
+
+def differences_table(plan: Plan, differences: Sequence[dict[str, Any]]) -> RenderableType:
+    """Return a row per point and policy: how it differs from the first policy, with intervals.
+
+    Without replicates, a sentence on how to get some. Empty for a single policy.
+    """
+    if not differences:
+        return Group()
+    against = plan.policies[0]
+    if all(row["replicates"] < 2 for row in differences):
+        return Text(f"One replicate cannot show a difference from {against}; --over seed=1:8 makes eight.")
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for key in plan.keys:
+        table.add_column(key.rpartition(".")[2].replace("_", "_\n"))
+    table.add_column("policy", overflow="fold")
+    told = {row["measure"] for row in differences}
+    measures = [name for name in MEASURES if name in told and name in _IN_TABLE]
+    for name in measures:
+        table.add_column(MEASURES[name][0], justify="right")
+    by_place: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in differences:
+        place = (*(as_text(row[key]) for key in plan.keys), row["policy"])
+        by_place.setdefault(place, {})[row["measure"]] = "\n".join(words_of(row))
+    for place, cells in by_place.items():
+        table.add_row(*map(Text, place), *(Text(cells.get(name, NOTHING)) for name in measures))
+    return Group(
+        Text(f"against {against}, on the same work: mean difference, 95% interval over seeds"), table
+    )
 
 
 def _cell(measure: Measure, spread: Spread | None) -> str:

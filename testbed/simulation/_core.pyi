@@ -126,7 +126,6 @@ class Options:
     groups: bool
     invariants: bool
     decisions: bool
-    all_spans: bool
 
 class Faults:
     """What to break in a run, so that tests can see the invariants fail (`core/world.hpp`)."""

@@ -39,7 +39,7 @@ class SimulatedRun:
         self._conductor = conductor_of(job)
         self._player = Player(job, self._conductor, self._report)
         self._rows = Rows(job)
-        self._watch = LinkWatch(tuple(ports), keep=job.collect is Collect.ALL)
+        self._watch = LinkWatch(tuple(ports))
         host = Host(job, scheduler, self._player, self._rows, self._watch)
         capacity = [bps * overheads.goodput / 8e9 for bps in ports.values()]
         options = _options(job, host)
@@ -132,5 +132,5 @@ def _options(job: Job, host: Host) -> Options:
     options.bundled = bool(job.flows)
     options.groups = host.by_group
     options.invariants = simulation.invariants
-    options.decisions = options.all_spans = job.collect is Collect.ALL
+    options.decisions = job.collect is Collect.ALL
     return options

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from controller.flow import Level, PortId
+from controller.flow import PortId
 from testbed.arrow_rows import schema_of
 from testbed.columns import BLOCK_ROWS
 from testbed.record import LinkSample
@@ -18,19 +18,17 @@ _MOST_SAMPLES = 400
 _FEWEST_SAMPLES = 20
 _MOST_ROWS = 400_000  # samples times ports
 _FIRST_INTERVAL_NS = 1_000_000
-_NOTHING = np.empty((0, len(Level)))
 
 
 class LinkWatch:
     """Samples what every port has sent, at up to a few hundred moments, however long the run is.
 
     When there are too many samples, every other one is dropped, and the interval doubles. With thousands of
-    ports there are fewer samples. Without `keep`, it looks at the same moments, but keeps nothing.
+    ports there are fewer samples.
     """
 
-    def __init__(self, names: Sequence[PortId], *, keep: bool = True) -> None:
+    def __init__(self, names: Sequence[PortId]) -> None:
         self._names = names
-        self._keep = keep
         self._interval_ns = _FIRST_INTERVAL_NS
         self._most = min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, _MOST_ROWS // max(1, len(names))))
         self._samples: list[tuple[int, npt.NDArray[np.float64]]] = []
@@ -42,21 +40,14 @@ class LinkWatch:
 
     def look(self, now_ns: int) -> int:
         """Take a sample, and return when the next one is due. The rates of `core` hold for `now_ns`."""
-        # To look brings the links up to date, so it is done all the same if nothing is kept.
-        sent = self._core.sent_bytes()
-        self._samples.append((now_ns, sent if self._keep else _NOTHING))
+        self._samples.append((now_ns, self._core.sent_bytes()))
         if len(self._samples) > self._most:
             del self._samples[1::2]
             self._interval_ns *= 2
         return self._samples[-1][0] + self._interval_ns
 
     def rows(self, end_ns: int) -> Sequence[LinkSample]:
-        """All samples and one of the end: for each moment, a row for each port whose counters move.
-
-        Without `keep`, none.
-        """
-        if not self._keep:
-            return ()
+        """All samples and one of the end: for each moment, a row for each port whose counters move."""
         self._samples.append((end_ns, self._core.sent_bytes()))
         return moving_samples(self._names, self._samples)
 

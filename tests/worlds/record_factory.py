@@ -10,6 +10,7 @@ from itertools import count
 from result_rows import MS
 
 from controller.flow import Decision, Level, Stage
+from experiments.results.limits import Resources
 from testbed.record import (
     CacheRow,
     Check,
@@ -25,7 +26,11 @@ from testbed.record import (
 
 UNITS = {"p0": (0, 1, 2, 3), "p1": (4, 5, 6, 7)}
 DECODE = (8, 9)
-LINK_BPS = {name: 50_000_000_000 for i in range(1, 11) for name in (f"h{i}->s1", f"s1->h{i}")}
+RESOURCES = Resources(
+    prefill_gpus=8,
+    link_bps={name: 50_000_000_000 for i in range(1, 11) for name in (f"h{i}->s1", f"s1->h{i}")},
+    bytes_scale=0.001,
+)
 
 
 def server(rank: int) -> str:

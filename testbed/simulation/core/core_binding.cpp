@@ -148,8 +148,7 @@ void bind_core(nb::module_& module) {
         .def_rw("bundled", &Options::bundled)
         .def_rw("groups", &Options::groups)
         .def_rw("invariants", &Options::invariants)
-        .def_rw("decisions", &Options::decisions)
-        .def_rw("all_spans", &Options::all_spans);
+        .def_rw("decisions", &Options::decisions);
 
     nb::class_<Faults>(module, "Faults")
         .def_rw("size_factor", &Faults::size_factor)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <set>
 #include <tuple>
@@ -113,6 +114,8 @@ class Links {
     }
 
   private:
+    static constexpr double NO_ORDER = std::numeric_limits<double>::infinity();
+
     // A stream on a port, by its number and that of the hop.
     struct Guest {
         int stream;
@@ -201,11 +204,11 @@ class Links {
     };
 
     // The members of a row by their ends, and the bytes that each member has been served since the row began.
-    struct Bundle {
+    struct alignas(64) Bundle {
         double served;
+        double sum_of_ends;
         double first_end;  // of the members there were at the last settling
         std::set<std::pair<double, int>> members;
-        double sum_of_ends;
         Alike alike;
         int part, at;  // of its group: the part, and the place in its rows
     };
@@ -223,8 +226,31 @@ class Links {
 
     struct Group {
         double order;
-        int size;  // rows
+        int size;           // rows
+        int sizes[LEVELS];  // rows of each level
         std::vector<GroupPart> parts;
+    };
+
+    // What a stream takes of a port, in bytes per nanosecond.
+    struct Taken {
+        double rate;
+        int port;
+    };
+
+    // The groups of one order have had their turn: where they end in `moving` and `taken` of their level.
+    struct Turn {
+        double order;
+        std::size_t moving;
+        std::size_t taken;
+    };
+
+    // What `share_groups` last worked out for a level, one order after the other.
+    struct Turns {
+        std::vector<Turn> turns;
+        std::vector<int> moving;   // the rows that have a rate
+        std::vector<Taken> taken;  // in the order in which it was taken, so that spare rates come out equal again
+        double first = NO_ORDER;  // the first order that has changed since
+        bool missed = false;          // other sharing has come in between
     };
 
     // A stream on a port, and the one before it there.
@@ -254,7 +280,13 @@ class Links {
     void end_members(Ns now, std::vector<int>& out);
     void foresee_bundles(Ns now);
     double left_of(const Member& member, Ns now) const;
-    void share_groups(int level);
+    double order_of(int row) const {
+        const int group = groups_.empty() ? NO_GROUP : std::get<4>(bundles_[row].alike);
+        return group == NO_GROUP ? streams_[row].order : groups_[group].order;
+    }
+    void changes_from(int level, double order);
+    bool share_groups(int level);
+    void take_turn(Turns& last, int level, std::size_t begin, std::size_t end);
     // A port with a smaller share of its rate left counts as full: 5 B/s of 400 Gb/s.
     static constexpr double FULL = 1e-10;
     static bool is_full(const Port& port) { return port.spare <= FULL * port.capacity; }
@@ -266,12 +298,13 @@ class Links {
     void foresee(Ns now, int stream);
 
     void work_out(Ns now);
+    void note_fullest(const Port& port);
     void share_level(int level);
     bool spread(int level);
     void open_port(Port& port, int level) const;
     void share_by_order(int level);
-    void share(const int* begin, const int* end, int level);
-    void open_streams(const int* begin, const int* end);
+    void share(const int* begin, const int* end, int level, bool ends_free = false);
+    void open_streams(const int* begin, const int* end, bool ends_free);
     void settle_stream(Stream& stream, double rate);
     void push_share(double share, int port);
     void pop_share();
@@ -305,8 +338,9 @@ class Links {
     std::vector<Group> groups_;
     std::vector<int> free_groups_;
     int ungrouped_[LEVELS] = {};  // the number of rows without a group
-    std::vector<int> moving_[LEVELS];  // the rows that `share_groups` last gave a rate
-    bool missed_[LEVELS] = {};         // other sharing has come in between
+    Turns turns_[LEVELS];
+    std::vector<Taken>* taken_ = nullptr;  // where `settle_stream` notes what it takes
+    std::vector<int> moved_before_;        // rows; kept only for its memory
     std::vector<Chain> chains_;   // used while rates are worked out
 
     std::int64_t epoch_ = 0;

@@ -67,7 +67,7 @@ int Links::held_back(double tolerance) const {
     }
     std::vector<Guest> guests;
     const auto before = [&](const Guest& a, const Guest& b) {
-        return streams_[a.stream].order < streams_[b.stream].order;
+        return order_of(a.stream) < order_of(b.stream);
     };
     for (const Port& port : ports_) {
         double used = 0.0;

@@ -21,12 +21,12 @@ void Links::work_out(Ns now) {
     if (guarantee_ > 0.0) {  // a level that starts or stops sending changes those above it too
         for (const int port : dirty_) ports_[port].dirty = 0;
     }
-    settlings_ += !dirty_.empty();
+    bool grouped = false;
     for (int level = 0; level < LEVELS; ++level) {
         if (bundled_ && ungrouped_[level] == 0) {
-            share_groups(level);
+            grouped |= share_groups(level);
         } else {
-            missed_[level] = true;
+            turns_[level].missed = true;
             share_level(level);
             worked_out_ += static_cast<std::int64_t>(affected_.size());
         }
@@ -40,17 +40,26 @@ void Links::work_out(Ns now) {
             foresee(now, number);
             if (level + 1 < LEVELS && std::abs(after - before) > SAME * std::max(after, before)) {
                 touch(stream, level + 1);
+                changes_from(level + 1, -NO_ORDER);
             }
         }
     }
+    settlings_ += grouped || !dirty_.empty();
     for (const int number : dirty_) {
         Port& port = ports_[number];
         port.dirty = LEVELS;
-        double used = 0.0;
-        for (int level = 0; level < LEVELS; ++level) used += port.used[level];
-        fullest_ = std::max(fullest_, used / port.capacity);
+        note_fullest(port);
+    }
+    if (grouped) {
+        for (const Port& port : ports_) note_fullest(port);
     }
     dirty_.clear();
+}
+
+void Links::note_fullest(const Port& port) {
+    double used = 0.0;
+    for (int level = 0; level < LEVELS; ++level) used += port.used[level];
+    fullest_ = std::max(fullest_, used / port.capacity);
 }
 
 // Works out rates for the streams of `level` that a dirty port can affect, and leaves them in `affected_`.
@@ -97,9 +106,9 @@ bool Links::spread(int level) {
             if (seen_[number] == epoch_) continue;
             seen_[number] = epoch_;
             const Stream& stream = streams_[number];
-            if (affected_.empty()) order = stream.order;
+            if (affected_.empty()) order = order_of(number);
             affected_.push_back(number);
-            if (stream.order != order) ordered = true;
+            if (order_of(number) != order) ordered = true;
             for (int other = stream.first_hop; other < stream.first_hop + stream.hops; ++other) {
                 Port& reached = ports_[hops_[other].port];
                 if (reached.seen != epoch_) {
@@ -130,7 +139,7 @@ void Links::share_by_order(int level) {
     for (const int number : affected_) {
         // A port's streams of later orders must not look unsettled while an earlier order is worked out.
         streams_[number].fresh = 0.0;
-        by_order_.push_back({streams_[number].order, static_cast<int>(by_order_.size()), number});
+        by_order_.push_back({order_of(number), static_cast<int>(by_order_.size()), number});
     }
     std::sort(by_order_.begin(), by_order_.end());
     group_.clear();
@@ -149,8 +158,8 @@ void Links::share_by_order(int level) {
 // This is progressive filling, one bottleneck at a time. The port that leaves the least to each of its streams
 // settles them, unless a stream has a lower cap, which then settles that stream. A stream of weight w on a port
 // takes w times its rate there.
-void Links::share(const int* begin, const int* end, int level) {
-    open_streams(begin, end);
+void Links::share(const int* begin, const int* end, int level, bool ends_free) {
+    open_streams(begin, end, ends_free);
     shares_.clear();
     for (const int port : open_) push_share(ports_[port].spare / ports_[port].weight, port);
     std::size_t next_cap = 0;
@@ -195,8 +204,8 @@ void Links::settle_all(Port& port, int level, double rate) {
 }
 
 // Collects in `open_` the ports that have streams to settle, and in `by_cap_` those of the streams with a cap.
-// A stream over a full port gets nothing, and is settled at once.
-void Links::open_streams(const int* begin, const int* end) {
+// A stream over a full port gets nothing, and is settled at once. With `ends_free`, no first or last port is full.
+void Links::open_streams(const int* begin, const int* end, bool ends_free) {
     open_.clear();
     by_cap_.clear();
     chains_.clear();
@@ -205,7 +214,8 @@ void Links::open_streams(const int* begin, const int* end) {
         const Hop* const first = &hops_[stream.first_hop];
         const Hop* const last = first + stream.hops;
         stream.fresh = -1.0;
-        if (std::any_of(first, last, [this](const Hop& hop) {
+        const Hop* const unknown = first + (ends_free ? 1 : 0);
+        if (std::any_of(unknown, std::max(unknown, last - (ends_free ? 1 : 0)), [this](const Hop& hop) {
                 return is_full(ports_[hop.port]);
             })) {
             stream.fresh = 0.0;
@@ -234,7 +244,9 @@ void Links::settle_stream(Stream& stream, double rate) {
     stream.fresh = rate;
     for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
         Port& port = ports_[hops_[hop].port];
-        port.spare -= hops_[hop].weight * rate;
+        const double taken = hops_[hop].weight * rate;
+        if (taken_) taken_->push_back({taken, hops_[hop].port});
+        port.spare -= taken;
         port.weight -= hops_[hop].weight;
         --port.waiting;
     }

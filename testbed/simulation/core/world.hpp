@@ -90,7 +90,6 @@ struct Options {
     bool groups = false;     // the policy places groups of flows; needs `bundled`
     bool invariants = true;
     bool decisions = true;  // keep them
-    bool all_spans = true;  // keep them; otherwise only those in which a rank waits for S1
 };
 
 // The path of a connection. `ports` are its ports in the network, `path` the links of the topology that they
@@ -236,9 +235,6 @@ struct World {
     }
 
     void span(int rank, SpanKind kind, int label, int batch, int layer, Ns start) {
-        if (!options.all_spans && kind != SpanKind::S1_WAIT) {
-            return;
-        }
         spans.rank.push_back(rank);
         spans.kind.push_back(static_cast<std::int8_t>(kind));
         spans.label.push_back(label);

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from record_factory import LINK_BPS, micro_record, serving_record, unfaithful
+from record_factory import RESOURCES, micro_record, serving_record, unfaithful
 from result_rows import flow_row
 
 from controller.flow import Level
@@ -71,7 +71,7 @@ def write(out: Path, *records: RunRecord, note: str = "a note") -> Path:
         notes=[note],
         records=list(records),
         placement_text=["p0: h1 h2 h3 h4"],
-        link_bps=LINK_BPS,
+        resources=RESOURCES,
         command="mfs run small",
     )
     write_report([out], out / "report.html")
@@ -101,8 +101,16 @@ def test_the_page_loads_no_script_style_or_font(run: Path) -> None:
 
 
 def test_the_sections_of_a_serving_report_are_there(page: Page) -> None:
-    wanted = ["small", "Results", "Time to first token", "Furthest from their SLO", "Prefix cache", "Stages"]
-    wanted += ["Levels", "Flows that were promoted", "Links", "How far to trust it", "What was run"]
+    wanted = ["small", "What limits the runs", "Results", "Time to first token", "Furthest from their SLO"]
+    wanted += [
+        "Prefix cache",
+        "Stages",
+        "Levels",
+        "Flows that were promoted",
+        "Links",
+        "How far to trust it",
+        "What was run",
+    ]
     assert page.headings == wanted
 
 

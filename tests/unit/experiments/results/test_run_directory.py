@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from record_factory import LINK_BPS, micro_record, serving_record
+from record_factory import RESOURCES, micro_record, serving_record
 
 from experiments.errors import UserError
 from experiments.results.parquet import SCHEMAS
@@ -32,7 +32,7 @@ def write(out: Path, records: list[RunRecord]) -> Summary:
         notes=["arrivals are spread inside a tick"],
         records=records,
         placement_text=["p0: h1 h2 h3 h4"],
-        link_bps=LINK_BPS,
+        resources=RESOURCES,
         command="mfs run small",
     )
 

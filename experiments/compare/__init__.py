@@ -1,0 +1,1 @@
+"""Comparing runs and sweeps that lie in directories."""

@@ -1,0 +1,172 @@
+"""How policies differ over replicates: run directories or the cells of sweeps, paired by their work."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from experiments.errors import UserError
+from experiments.results.difference_words import Unit, difference_words
+from experiments.results.paired import Difference, over_replicates
+from experiments.results.reading import read_run
+
+MEASURES: Final = {
+    "slo_attainment": ("SLO met", Unit.POINTS),
+    "ttft_mean_s": ("TTFT mean", Unit.SECONDS),
+    "ttft_p99_s": ("TTFT p99", Unit.SECONDS),
+    "cct_mean_s": ("CCT mean", Unit.SECONDS),
+    "coflow_mean_s": ("coflow mean", Unit.SECONDS),
+}
+"""The measures that are compared, by their columns in `sweep.csv`, with their headings and units."""
+
+
+class Replicate(msgspec.Struct, frozen=True, kw_only=True):
+    """The measures of one side, such as a policy, on one piece of work.
+
+    `work` says which: two sides are paired where theirs is equal. `values` are those of swept keys;
+    replicates of different values are not put together. `offered` is how much arrived, by which different
+    work is told.
+    """
+
+    side: str
+    values: dict[str, Any]
+    work: str
+    faithful: bool
+    offered: tuple[int, float | None]
+    measures: dict[str, float | None]
+
+    @property
+    def point(self) -> str:
+        return json.dumps(self.values)
+
+    @property
+    def where(self) -> str:
+        return ", ".join([*(f"{key}={value}" for key, value in self.values.items()), self.work])
+
+
+class ReplicateDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """How `measure` of `side` differs from that of `against`, whose mean is `reference`."""
+
+    values: dict[str, Any]
+    side: str
+    against: str
+    measure: str
+    reference: float
+    difference: Difference
+
+    @property
+    def words(self) -> tuple[str, str]:
+        return difference_words(self.difference, MEASURES[self.measure][1])
+
+
+def of_runs(paths: Sequence[Path]) -> list[Replicate]:
+    """Return the runs in `paths`, each directory as a replicate of its policies."""
+    found = []
+    for path in paths:
+        summary = read_run(path).summary
+        for run in summary["runs"]:
+            found.append(
+                Replicate(
+                    side=run["policy"],
+                    values={},
+                    work=str(path),
+                    faithful=run["fidelity"]["faithful"],
+                    offered=(run["requests"], run.get("arrival_rps")),
+                    measures={
+                        "slo_attainment": run["slo_attainment"],
+                        "ttft_mean_s": run["ttft_s"]["mean"],
+                        "ttft_p99_s": run["ttft_s"]["p99"],
+                        "cct_mean_s": run["cct_s"]["mean"],
+                        "coflow_mean_s": run["coflow_completion_s"]["mean"],
+                    },
+                )
+            )
+    return found
+
+
+def of_cells(rows: Iterable[Mapping[str, Any]], keys: Sequence[str], among: str = "") -> list[Replicate]:
+    """Return the finished cells of a sweep over `keys`, whose columns are those of `sweep.csv`.
+
+    With `among`, sides are named after it too.
+    """
+    return [
+        Replicate(
+            side=f"{row['policy']} ({among})" if among else row["policy"],
+            values={key: row[key] for key in keys},
+            work=f"seed {row['seed']}",
+            faithful=row["faithful"],
+            offered=(row["requests"], row.get("arrival_rps")),
+            measures={name: row[name] for name in MEASURES},
+        )
+        for row in rows
+        if row["error"] is None
+    ]
+
+
+def of_sweeps(paths: Sequence[Path]) -> list[Replicate]:
+    """Return the finished cells of sweeps. With several, sides are named after the directory too.
+
+    Raises `UserError` for a directory that holds no sweep.
+    """
+    found = []
+    for path in paths:
+        content = _sweep(path)
+        keys = [key for key in content["over"] if key != "seed"]
+        found += of_cells(content["cells"], keys, path.resolve().name if len(paths) > 1 else "")
+    return found
+
+
+def _sweep(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
+        missing = {"over", "cells"} - content.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read as a sweep: {error}") from error
+    if missing:
+        raise UserError(f"{path / 'sweep.json'} lacks {', '.join(sorted(missing))}: not a sweep of ours")
+    return content
+
+
+def objections(replicates: Sequence[Replicate], against: str) -> list[str]:
+    """Say why a comparison would mislead: unfaithful replicates, and pairs that had different work."""
+    found = [f"{one.side}, {one.where}: not faithful" for one in replicates if not one.faithful]
+    reference = {(one.point, one.work): one for one in replicates if one.side == against}
+    for one in replicates:
+        other = reference.get((one.point, one.work))
+        if other is not None and other.offered != one.offered:
+            found.append(f"{one.side} and {against}, {one.where}: not the same requests arrived")
+    return found
+
+
+def replicate_differences(replicates: Iterable[Replicate], against: str) -> list[ReplicateDifference]:
+    """Compare every other side with `against`, for the same values, over the work that both have."""
+    sides: dict[tuple[str, str], dict[str, Replicate]] = {}
+    for one in replicates:
+        sides.setdefault((one.point, one.side), {})[one.work] = one
+    found = []
+    for (point, side), ours in sides.items():
+        theirs = sides.get((point, against), {})
+        if side == against:
+            continue
+        for measure in MEASURES:
+            pairs = [
+                (mine, other)
+                for work, one in ours.items()
+                if work in theirs
+                and (mine := one.measures[measure]) is not None
+                and (other := theirs[work].measures[measure]) is not None
+            ]
+            if pairs:
+                found.append(
+                    ReplicateDifference(
+                        values=next(iter(ours.values())).values,
+                        side=side,
+                        against=against,
+                        measure=measure,
+                        reference=sum(other for _, other in pairs) / len(pairs),
+                        difference=over_replicates([mine - other for mine, other in pairs]),
+                    )
+                )
+    return found

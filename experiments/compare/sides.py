@@ -1,0 +1,84 @@
+"""What is compared: the runs in directories, each under one policy, on the same requests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from experiments.errors import UserError
+from experiments.results.reading import RunDirectory, read_run
+from experiments.results.requests import counted
+from testbed.record import RequestRow
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """A run under one policy. `label` is the policy, with the directory where two sides share a policy."""
+
+    label: str
+    path: Path
+    policy: str
+    faithful: bool
+    scale: dict[str, float]
+    fabric: str
+    requests: tuple[RequestRow, ...]
+
+
+def sides_of(paths: Sequence[Path]) -> list[Side]:
+    """Read the runs in `paths`. Raises `UserError` for a directory or a run that cannot be compared."""
+    directories = [read_run(path) for path in paths]
+    sides = [_side(directory, run) for directory in directories for run in directory.summary["runs"]]
+    policies = [side.policy for side in sides]
+    return [
+        msgspec.structs.replace(side, label=f"{side.policy} ({side.path.resolve().name})")
+        if policies.count(side.policy) > 1
+        else side
+        for side in sides
+    ]
+
+
+def _side(directory: RunDirectory, run: dict[str, object]) -> Side:
+    policy = str(run["policy"])
+    rows = tuple(counted(directory.tables[policy].requests))
+    if not rows:
+        raise UserError(f"{directory.path}: {policy} has no requests to compare")
+    return Side(
+        label=policy,
+        path=directory.path,
+        policy=policy,
+        faithful=bool(run["fidelity"]["faithful"]),  # type: ignore[index]
+        scale=directory.summary["scale"],
+        fabric=directory.summary["fabric"],
+        requests=rows,
+    )
+
+
+def objections(sides: Sequence[Side]) -> list[str]:
+    """Say why a comparison of `sides` would mislead. Empty if nothing speaks against it."""
+    first = sides[0]
+    found = [f"{side.label} is not faithful" for side in sides if not side.faithful]
+    for side in sides[1:]:
+        if side.fabric != first.fabric:
+            found.append(f"{first.label} ran on {first.fabric}, {side.label} on {side.fabric}")
+        if side.scale != first.scale:
+            found.append(f"{first.label} and {side.label} have different scales")
+        different = _different_work(first, side)
+        if different:
+            found.append(different)
+    return found
+
+
+def _different_work(first: Side, other: Side) -> str | None:
+    ours = {row.request: _work(row) for row in first.requests}
+    theirs = {row.request: _work(row) for row in other.requests}
+    if ours.keys() != theirs.keys():
+        return (
+            f"{first.label} measures {len(ours)} requests, {other.label} {len(theirs)}; not all are the same"
+        )
+    for number, work in ours.items():
+        if theirs[number] != work:
+            return f"request {number} is another one in {other.label} than in {first.label}"
+    return None
+
+
+def _work(row: RequestRow) -> tuple[int, int, int, str]:
+    return row.arrival_ns, row.prompt_tokens, row.slo_ns, row.slo_class

@@ -1,0 +1,139 @@
+"""`mfs compare` on runs and sweeps: the differences, and what it refuses."""
+
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from record_factory import RESOURCES, serving_record, unfaithful
+from toy_fabric import Mfs
+
+from experiments.compare.runs import run_differences
+from experiments.compare.sides import sides_of
+from experiments.results.writing import write_run
+from testbed.job import Scale
+from testbed.record import RunRecord
+
+
+def write(out: Path, *records: RunRecord, scale: float = 1.0) -> Path:
+    write_run(
+        out,
+        scenario="s",
+        fabric="sim",
+        seed=1,
+        scale=Scale(time_dilation=1, bytes_scale=scale),
+        resolved_yaml="",
+        notes=[],
+        records=records,
+        placement_text=[],
+        resources=RESOURCES,
+    )
+    return out
+
+
+def later(record: RunRecord, by_ns: int, policy: str) -> RunRecord:
+    """The same run, in which every first token comes `by_ns` later."""
+    rows = [
+        row
+        if row.ttft_ns is None or row.first_token_ns is None
+        else msgspec.structs.replace(
+            row, ttft_ns=row.ttft_ns + by_ns, first_token_ns=row.first_token_ns + by_ns
+        )
+        for row in record.requests
+    ]
+    return msgspec.structs.replace(record, requests=rows, policy=policy)
+
+
+def longer_prompts(record: RunRecord) -> RunRecord:
+    rows = [msgspec.structs.replace(row, prompt_tokens=row.prompt_tokens + 1) for row in record.requests]
+    return msgspec.structs.replace(record, requests=rows)
+
+
+FAIR = serving_record("fair", requests=40)
+MS = 1_000_000
+
+
+def test_requests_are_compared_one_by_one(tmp_path: Path) -> None:
+    """Each is exactly 3 ms later, however much they differ themselves. The failed one does not count."""
+    (found,) = run_differences(sides_of([write(tmp_path / "a", FAIR, later(FAIR, 3 * MS, "slow"))]))
+    assert (found.side, found.against, found.requests, found.alone) == ("slow", "fair", 40, 0)
+    assert found.ttft_s is not None
+    assert (found.ttft_s.mean, found.ttft_s.low, found.ttft_s.high) == pytest.approx((0.003,) * 3)
+    assert found.ttft_s.count == 39
+
+
+def test_the_table_has_the_reference_and_the_differences(mfs: Mfs, tmp_path: Path) -> None:
+    run = write(tmp_path / "a", FAIR, later(FAIR, 3 * MS, "slow"))
+    assert mfs("compare", str(run)) == 0
+    assert re.search(r"slow +40 .*\+3\.00 ms", mfs.out)
+    assert mfs("compare", str(run), "--against", "slow") == 0
+    assert re.search(r"fair +40 .*-3\.00 ms", mfs.out)
+    assert mfs("compare", str(run), "--json") == 0
+    (found,) = json.loads(mfs.out)
+    assert found["ttft_s"]["mean"] == pytest.approx(0.003)
+
+
+@pytest.mark.parametrize(
+    ("other", "scale", "reason"),
+    [
+        (serving_record("mfs", requests=38), 1.0, "measures 40 requests"),
+        (longer_prompts(later(FAIR, 0, "mfs")), 1.0, "is another one"),
+        (later(FAIR, 0, "mfs"), 0.5, "different scales"),
+        (msgspec.structs.replace(later(FAIR, 0, "mfs"), fidelity=unfaithful()), 1.0, "mfs is not faithful"),
+    ],
+)
+def test_what_would_mislead_is_refused_unless_told_to(
+    mfs: Mfs, tmp_path: Path, other: RunRecord, scale: float, reason: str
+) -> None:
+    paths = [str(write(tmp_path / "a", FAIR)), str(write(tmp_path / "b", other, scale=scale))]
+    assert mfs("compare", *paths) == 2
+    assert reason in mfs.err
+    assert mfs("compare", *paths, "--anyway") == 0
+    assert reason in mfs.out
+
+
+def test_runs_of_several_seeds_are_replicates(mfs: Mfs, tmp_path: Path) -> None:
+    """2 ms later in one run and 4 ms in the other: 3 ms on average, +- t(0.975, 1) of 1 ms: 12.706 ms."""
+    paths = []
+    for seed, by in ((1, 2), (2, 4)):
+        record = serving_record("fair", requests=20, seed=seed)
+        paths.append(str(write(tmp_path / str(seed), record, later(record, by * MS, "slow"))))
+    assert mfs("compare", *paths, "--replicates", "--json") == 0
+    found = {one["measure"]: one for one in json.loads(mfs.out)}
+    ttft = found["ttft_mean_s"]["difference"]
+    assert (ttft["mean"], ttft["count"]) == (pytest.approx(0.003), 2)
+    assert ttft["high"] == pytest.approx(0.003 + 0.012706, abs=1e-6)
+
+
+def test_a_sweep_can_be_compared_with_any_of_its_policies(mfs: Mfs, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    settings = ("--over", "seed=1:2", "--set", "workload.requests=6")
+    mfs("sweep", "quickstart", *settings, "--policy", "fair", "--policy", "mfs", "--out", str(out))
+    assert mfs("compare", str(out), "--against", "mfs", "--json") == 0
+    found = json.loads(mfs.out)
+    assert {(one["side"], one["against"]) for one in found} == {("fair", "mfs")}
+    first = json.loads((out / "sweep.json").read_text())["differences"]
+    (theirs,) = (one["mean"] for one in first if one["measure"] == "ttft_mean_s")
+    (ours,) = (one["difference"]["mean"] for one in found if one["measure"] == "ttft_mean_s")
+    assert ours == pytest.approx(-theirs)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["nowhere"], "not the directory of a finished run"),
+        (["run", "--against", "sjf"], "there are fair"),
+        (["run"], "one run only"),
+        (["run", "sweep"], "runs with runs"),
+        (["sweep"], "not a sweep of ours"),
+    ],
+)
+def test_what_cannot_be_compared(mfs: Mfs, tmp_path: Path, words: list[str], reason: str) -> None:
+    write(tmp_path / "run", FAIR)
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    paths = {"nowhere", "run", "sweep"}
+    assert mfs("compare", *(str(tmp_path / word) if word in paths else word for word in words)) == 2
+    assert reason in mfs.err
+    assert "Traceback" not in mfs.err
