@@ -32,7 +32,7 @@ def attention_of_layers(model: Reader, family: str, kinds: Kinds, hidden: int) -
     else:
         attention = _by_heads(model, family, kinds, hidden, heads)
     index = _index(model, latent)
-    gated = model.get("attn_output_gate")
+    gated = model.flag("attn_output_gate")
     gate = gated is True or (gated is None and family in OUTPUT_GATED)
     windowed = [
         msgspec.structs.replace(
@@ -60,13 +60,13 @@ def _by_heads(model: Reader, family: str, kinds: Kinds, hidden: int, heads: Sequ
     _refuse_uneven(model, heads, kv_heads)
     head_dim = _head_dim(model, hidden, heads)
     v_dim: Sequence[int] = head_dim
-    if model.named(V_HEAD_DIM, default="") and model.get("use_mla") is not False:
+    if model.named(V_HEAD_DIM, default="") and model.flag("use_mla") is not False:
         v_dim = model.sizes(V_HEAD_DIM, layers)
     plain = [
         {"q_heads": q, "kv_heads": kv, "head_dim": dim, "v_dim": v}
         for q, kv, dim, v in zip(heads, kv_heads, head_dim, v_dim, strict=True)
     ]
-    one_projection = model.get("attention_k_eq_v")
+    one_projection = model.flag("attention_k_eq_v")
     if one_projection is False:
         model.ask("num_global_key_value_heads")  # Gemma 4 states it even if it has no effect
     singled = _singled_out(model, layers)
@@ -133,8 +133,10 @@ _FIELDS = {
 def _singled_out(model: Reader, layers: int) -> dict[int, dict[str, int]]:
     """The sizes that `per_layer_config` states for single layers, by layer and field of `Attention`."""
     given = model.get("per_layer_config") or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"per_layer_config: {given!r} is not a mapping of layers")
     found: dict[int, dict[str, int]] = {}
-    for layer, keys in given.items() if isinstance(given, Mapping) else ():
+    for layer, keys in given.items():
         if not str(layer).isdigit() or int(layer) >= layers or not isinstance(keys, Mapping):
             raise ConfigError(f"per_layer_config: {layer!r} is not a layer of a model of {layers} layers")
         if unknown := set(keys) - set(_FIELDS):
@@ -157,7 +159,7 @@ def _refuse_heads_of_windows(model: Reader) -> None:
 
 
 def _latent(model: Reader) -> LatentAttention | None:
-    if model.get("use_mla") is False:  # Hunyuan states the ranks even so
+    if model.flag("use_mla") is False:  # Hunyuan states the ranks even so
         model.ask(*LATENT, *V_HEAD_DIM)
         return None
     if model.get("kv_lora_rank") is None:
@@ -199,17 +201,17 @@ def _index(model: Reader, latent: LatentAttention | None) -> TokenIndex | None:
 
 def _kv_heads(model: Reader, family: str, heads: Sequence[int]) -> tuple[int, ...]:
     layers = len(heads)
-    if model.get("new_decoder_architecture") is not True and (
-        model.get("multi_query") is True or model.get("attn_type") == "multiquery_attention"
+    if model.flag("new_decoder_architecture") is not True and (
+        model.flag("multi_query") is True or model.word("attn_type") == "multiquery_attention"
     ):
         model.ask(*KV_HEADS)
         return (1,) * layers
     # Falcon states its KV heads, and ChatGLM its groups, even if a switch turns them off.
     named: tuple[str, ...] = KV_HEADS
-    if model.get("new_decoder_architecture") is False:
+    if model.flag("new_decoder_architecture") is False:
         model.ask(*KV_HEADS)
         return tuple(heads)
-    if model.get("multi_query_attention") is False:
+    if model.flag("multi_query_attention") is False:
         model.ask("multi_query_group_num")
         named = tuple(key for key in named if key != "multi_query_group_num")
     if model.named(named, default="") == "":
@@ -253,7 +255,7 @@ def _sharing(model: Reader, attention: Sequence[Attention], kinds: Kinds) -> tup
     layers = len(attention)
     last = model.count(("num_kv_shared_layers",))
     sharing: set[int] = set(range(layers - last, layers)) if last else set()
-    if model.get("use_cla") is True:
+    if model.flag("use_cla") is True:
         factor = model.size(("cla_share_factor",))
         sharing |= {layer for layer in range(layers) if layer % factor}
         if any(attention[layer] != attention[layer - layer % factor] for layer in sharing):

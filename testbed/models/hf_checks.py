@@ -61,15 +61,16 @@ def family_of(model: Reader) -> str:
 
 def refuse_what_is_no_decoder(model: Reader, family: str) -> None:
     """Raise `ConfigError` for an encoder and for a model that has one."""
-    if model.get("is_encoder_decoder") is True:
+    if model.flag("is_encoder_decoder") is True:
         raise ConfigError("is_encoder_decoder: this model has an encoder; only decoders are modelled")
     if family in ENCODERS or family.endswith(("-bert", "_bert", "bert", "-roberta")):
         raise ConfigError(f"model_type: {family!r} is an encoder; only decoders are modelled")
     if family in NOT_MODELLED:
         raise ConfigError(f"model_type: {family!r}: {NOT_MODELLED[family]}")
-    if model.get("causal") is False or model.get("use_bidirectional_attention") is True:
-        key = "causal" if model.get("causal") is False else "use_bidirectional_attention"
-        raise ConfigError(f"{key}: only causal attention is modelled")
+    if model.flag("causal") is False:
+        raise ConfigError("causal: only causal attention is modelled")
+    if model.get("use_bidirectional_attention") not in (None, False, "vision"):  # "vision": in images only
+        raise ConfigError("use_bidirectional_attention: only causal attention is modelled")
 
 
 def refuse_unknown_keys(model: Reader) -> None:

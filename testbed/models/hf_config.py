@@ -24,7 +24,7 @@ from testbed.models.hf_checks import (
 from testbed.models.hf_families import CLASS_DEFAULTS
 from testbed.models.hf_feed_forward import feed_forward
 from testbed.models.hf_layers import Kind, Kinds, kinds_of_layers
-from testbed.models.hf_names import HIDDEN, KV_HEADS, LAYERS, RECURRENT, WINDOW
+from testbed.models.hf_names import HIDDEN, KV_HEADS, LAYERS, WINDOW
 from testbed.models.hf_precision import element_bytes, kv_element_bytes, weight_bytes
 from testbed.models.hf_reading import ConfigError, Reader
 from testbed.models.hf_recurrent import recurrent_layer
@@ -120,7 +120,6 @@ def _mixers(model: Reader, family: str, kinds: Kinds, hidden: int) -> Sequence[M
     attention = attention_of_layers(model, family, kinds, hidden)
     if Kind.RECURRENT not in kinds:
         return attention
-    model.ask(*RECURRENT)
     typical = attention[kinds.index(Kind.RECURRENT)]
     state = recurrent_layer(model, family, hidden, typical.q_heads, typical.head_dim)
     count = kinds.count(Kind.RECURRENT)

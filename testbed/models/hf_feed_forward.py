@@ -43,7 +43,7 @@ def feed_forward(model: Reader, family: str, hidden: int, layers: int, blocks: B
     bare = () if blocks is None else blocks.bare
     gated = _gated(model, family)
     experts = model.count(EXPERTS)
-    off = any(model.get(key) is False for key in ("use_moe", "is_moe", "enable_moe"))
+    off = any(model.flag(key) is False for key in ("use_moe", "is_moe", "enable_moe"))
     if off or not experts:
         if off or model.named(EXPERTS, default=""):  # what else is said of experts means nothing
             model.ask(*ALL_OF_EXPERTS)
@@ -75,10 +75,10 @@ def feed_forward(model: Reader, family: str, hidden: int, layers: int, blocks: B
 
 def _gated(model: Reader, family: str) -> bool:
     keys = ("hidden_act", "hidden_activation", "activation_function", "activation", "mlp_hidden_act")
-    activations = {model.get(key) for key in keys}
+    activations = {model.word(key) for key in keys}
     if family in GATED:
         return True
-    if model.get("use_gated_activation") is False or model.get("block_use_swiglu") is False:
+    if model.flag("use_gated_activation") is False or model.flag("block_use_swiglu") is False:
         return False
     ungated = family in UNGATED or model.get("n_embd") is not None
     return not (ungated or activations & {"relu", "relu2", "xielu"})
@@ -86,9 +86,11 @@ def _gated(model: Reader, family: str) -> bool:
 
 def _ffn(model: Reader, hidden: int, family: str) -> int:
     """The inner width of a dense MLP; 4 x hidden size by default if ungated or with the keys of GPT-2."""
-    ratio: Any = model.get("expansion_ratio")
-    if isinstance(ratio, int) and not isinstance(ratio, bool):
-        return ratio * hidden
+    if (ratio := model.count(("expansion_ratio",))) > 0:
+        width = ratio * hidden
+        if model.size(FFN, default=width) != width:
+            raise ConfigError(f"expansion_ratio: {ratio} x {hidden}, but {model.named(FFN)} is not that")
+        return width
     default = 4 * hidden if family in UNGATED or model.get("n_embd") is not None else None
     width = model.size(FFN, default=default)
     # Qwen of the first generation states the widths of its two upper matrices together.
@@ -100,7 +102,7 @@ def _dense_width(model: Reader, hidden: int, family: str) -> int:
     if model.named(EXPERTS, default="") and (shared := model.count(SHARED_FFN)):
         model.ask(*FFN)  # Granite 4 without experts has its shared MLP only
         return shared
-    if model.get("block_auto_adjust_ff_dim") is True:
+    if model.flag("block_auto_adjust_ff_dim") is True:
         return _adjusted(model, hidden, family)
     model.ask("block_multiple_of", "block_ffn_dim_multiplier", "block_ff_dim")
     return _ffn(model, hidden, family)
@@ -129,7 +131,7 @@ def _shared_ffn(model: Reader, hidden: int, family: str, expert_ffn: int) -> int
         return expert_ffn  # Llama 4 has one in every sparse layer, as wide as a routed one
     width = model.count(SHARED_FFN)
     number = model.count(SHARED)
-    if model.get("use_mixed_mlp_moe") is False:
+    if model.flag("use_mixed_mlp_moe") is False:
         width = number = 0  # Hunyuan states a number even if a switch turns them off
     if width and number > 1 and width not in (expert_ffn, number * expert_ffn):
         raise ConfigError(
@@ -138,10 +140,10 @@ def _shared_ffn(model: Reader, hidden: int, family: str, expert_ffn: int) -> int
     beside = width or number * expert_ffn
     if width and number > 1 and width == expert_ffn:
         beside = number * expert_ffn  # the width is that of one of them
-    if model.get("residual_moe") is True or model.get("enable_moe_block") is True:
+    if model.flag("residual_moe") is True or model.flag("enable_moe_block") is True:
         beside += _ffn(model, hidden, family)  # an MLP beside the experts: Grok-2, Gemma 4
-    if model.get("use_residual") is True or model.get("parallel_attn_mlp_res") is True:
-        if model.get("use_residual") is not model.get("parallel_attn_mlp_res"):
+    if model.flag("use_residual") is True or model.flag("parallel_attn_mlp_res") is True:
+        if model.flag("use_residual") is not model.flag("parallel_attn_mlp_res"):
             raise ConfigError(
                 "use_residual: without parallel_attn_mlp_res, or it without this, is not modelled"
             )
@@ -171,14 +173,14 @@ def _by_kinds(model: Reader, layers: int) -> frozenset[int] | None:
     if kinds is None:
         return None
     further = model.count(("num_nextn_predict_layers",))
-    known = isinstance(kinds, list) and not set(kinds) - {"dense", "sparse"}
+    known = isinstance(kinds, list) and all(kind in ("dense", "sparse") for kind in kinds)
     if not known or len(kinds) not in (layers, layers + further):
         raise ConfigError(f"mlp_layer_types: needs dense or sparse for each of {layers} layers")
     return frozenset(layer for layer in range(layers) if kinds[layer] == "dense")
 
 
 def _by_list(model: Reader, layers: int) -> frozenset[int] | None:
-    if not isinstance(model.get("moe_layers"), list):
+    if model.get("moe_layers") is None:
         return None
     return frozenset(range(layers)) - frozenset(model.indices("moe_layers", layers))
 

@@ -81,7 +81,7 @@ def _without_window(kinds: Kinds) -> Kinds:
 
 def _has_window(model: Reader) -> bool:
     model.ask("max_window_layers", *WINDOW)
-    if model.get("use_sliding_window") is False:
+    if model.flag("use_sliding_window") is False:
         return False
     key = model.named(WINDOW, default="")
     return key != "" and model.get(key) not in (-1, 0, False)
@@ -92,7 +92,7 @@ def _by_window(model: Reader, family: str, layers: int) -> Kinds:
     first = model.count(("max_window_layers",))
     if family in CHUNKED:
         return _every(4, layers, Kind.CHUNK)
-    if model.get("use_sliding_window") is True:  # in Qwen2 only the layers from this one on have it
+    if model.flag("use_sliding_window") is True:  # in Qwen2 only the layers from this one on have it
         return (Kind.FULL,) * min(first, layers) + (Kind.WINDOW,) * max(0, layers - first)
     if family in ALTERNATING:
         return _every(ALTERNATING[family], layers)
@@ -117,7 +117,7 @@ def _named(key: str) -> Callable[[Reader, Any, int], Kinds]:
             size = len(value) if isinstance(value, list) else 0
             raise ConfigError(f"{key}: {size} entries for {layers} layers")
         for name in value:
-            if name not in _NAMES:
+            if not isinstance(name, str) or name not in _NAMES:
                 raise ConfigError(f"{key}: {name!r} is not a kind of layer that is modelled")
         return tuple(_NAMES[name] for name in value[:layers])
 
@@ -126,7 +126,8 @@ def _named(key: str) -> Callable[[Reader, Any, int], Kinds]:
 
 def _flags(key: str, kind_of: dict[int, Kind]) -> Callable[[Reader, Any, int], Kinds]:
     def read(model: Reader, value: Any, layers: int) -> Kinds:
-        if not isinstance(value, list) or len(value) != layers or set(value) - set(kind_of):
+        known = isinstance(value, list) and all(type(flag) is int and flag in kind_of for flag in value)
+        if not known or len(value) != layers:
             raise ConfigError(f"{key}: needs {' or '.join(map(str, kind_of))} for each of {layers} layers")
         return tuple(kind_of[flag] for flag in value)
 
@@ -180,7 +181,7 @@ def _pattern(key: str) -> Callable[[Reader, Any, int], Kinds]:
                 Kind.WINDOW if value[layer % len(value)] == "L" else Kind.FULL for layer in range(layers)
             )
         if isinstance(value, list):
-            return _flags(key, {0: Kind.FULL, 1: Kind.WINDOW})(model, [int(flag) for flag in value], layers)
+            return _flags(key, {0: Kind.FULL, 1: Kind.WINDOW})(model, value, layers)
         return _every(model.size((key,)), layers)
 
     return read

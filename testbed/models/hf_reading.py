@@ -50,6 +50,20 @@ class Reader:
         self._asked.add(key)
         return self._keys.get(key)
 
+    def flag(self, key: str) -> bool | None:
+        """Return the truth value of `key`, None if there is none. Raises `ConfigError` for anything else."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise ConfigError(f"{key}: {value!r} is not true or false")
+        return value
+
+    def word(self, key: str) -> str | None:
+        """Return the text of `key`, None if there is none. Raises `ConfigError` for anything else."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{key}: {value!r} is not a text")
+        return value
+
     def named(self, names: Sequence[str], *, default: str | None = None) -> str:
         """Return the first of `names` that has a value. If none has: `default`, or else the first name.
 

@@ -61,7 +61,7 @@ def _made(
     flops: int = 4,
 ) -> Recurrent:
     """A layer with a state of `state` elements, `flops` per element and token, and `convolution` inputs."""
-    given = model.get("mamba_ssm_dtype") or model.get("mamba_ssm_cache_dtype") or "float32"
+    given = model.word("mamba_ssm_dtype") or model.word("mamba_ssm_cache_dtype") or "float32"
     if given not in _BYTES:
         raise ConfigError(f"mamba_ssm_dtype: {given!r} is not one of {', '.join(_BYTES)}")
     return Recurrent(
@@ -139,6 +139,7 @@ def _mamba2(model: Reader, hidden: int) -> Recurrent:
         inner = heads * model.size(width)
     if not inner or (expanded and expanded != inner):
         raise ConfigError("mamba_d_head: times the number of heads is not mamba_expand times the hidden size")
+    model.ask("expand")  # Nemotron-H states it, but its width follows from the heads
     groups = model.size(("mamba_n_groups", "n_groups"), default=1)
     kernel = model.size(("mamba_d_conv", "conv_kernel"))
     return _made(

@@ -58,6 +58,11 @@ def refusal(config: dict[str, Any]) -> str:
             "linear_num_value_heads: not every layer of this model is attention",
         ),
         ({"model_type": "jetmoe"}, "model_type: 'jetmoe': attention that has experts is not modelled"),
+        ({"multi_query": "yes"}, "multi_query: 'yes' is not true or false"),
+        ({"hidden_act": ["silu"]}, "hidden_act: ['silu'] is not a text"),
+        ({"expansion_ratio": 4}, "expansion_ratio: 4 x 4096, but intermediate_size is not that"),
+        ({"per_layer_config": [1]}, "per_layer_config: [1] is not a mapping of layers"),
+        ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention: only causal attention"),
         ({"causal": False}, "causal: only causal attention is modelled"),
     ],
 )
@@ -74,6 +79,7 @@ def test_a_key_that_could_change_sizes_is_refused_by_name(keys: dict[str, Any], 
         {"rms_norm_eps": 1e-5, "layernorm_epsilon": 1e-5, "initializer_range": 0.02, "init_std": 0.02},
         {"rope_parameters": {"rope_type": "llama3"}, "vision_feature_layer": -2, "image_grid": [1]},
         {"new_switch": False, "new_list": [], "new_name": None, "new_number": 0},  # say that there is nothing
+        {"use_bidirectional_attention": "vision"},  # only in images
         {"pruned_heads": {}, "compression_ratio": 1.0, "use_flash_attention_2": True},
         {"num_local_experts": 8, "num_experts_per_tok": 2, "use_moe": False},
         {"num_experts": 1, "moe_topk": 1},  # Hunyuan calls an MLP one expert
@@ -89,6 +95,23 @@ def test_no_key_is_in_two_lists() -> None:
     known = KNOWN - {"architectures"}
     for these, those in ((known, HARMLESS), (known, set(REFUSED)), (set(AUXILIARY), HARMLESS)):
         assert not these & those
+
+
+ODD: tuple[Any, ...] = (-1, 3.5, 10**30, "x", [[1]], [{}], {"a": 1}, ["x"] * 32, [{}] * 32, [None] * 32)
+
+
+@pytest.mark.parametrize("key", sorted(KNOWN | set(AUXILIARY)))
+@pytest.mark.parametrize("config", [LLAMA, MIXTRAL], ids=["llama", "mixtral"])
+def test_an_odd_value_is_refused_or_without_meaning_but_never_breaks(
+    config: dict[str, Any], key: str
+) -> None:
+    """`ConfigError` is how a value is refused. Any other exception would be a traceback for the user."""
+    for value in ODD:
+        try:
+            shape = shape_from_config(config | {key: value}, "m")
+        except ConfigError:
+            continue
+        assert kv_bytes_per_token(shape) >= 0
 
 
 def test_two_names_of_a_size_have_to_agree() -> None:
