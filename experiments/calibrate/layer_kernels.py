@@ -96,7 +96,13 @@ def layer_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
     if not is_moe(model):
         return kernels + _feed_forward("mlp", model, model.ffn, tokens)
     kernels.append(Kernel(label="gate", tokens=tokens, inner=model.hidden, columns=model.experts))
-    kernels += _feed_forward("expert", model, model.ffn, tokens, times=model.top_k)
+    expert_hidden = model.expert_hidden or model.hidden
+    if model.expert_hidden:
+        kernels += [
+            Kernel(label="narrow", tokens=tokens, inner=model.hidden, columns=expert_hidden),
+            Kernel(label="widen", tokens=tokens, inner=expert_hidden, columns=model.hidden),
+        ]
+    kernels += _feed_forward("expert", model, model.ffn, tokens, times=model.top_k, hidden=expert_hidden)
     if model.shared_ffn:
         kernels += _feed_forward("shared", model, model.shared_ffn, tokens)
     return kernels
@@ -119,16 +125,20 @@ def narrowed(model: ModelShape, share: int) -> ModelShape:
         ffn=part(model.ffn),
         dense_ffn=model.dense_ffn // share,
         shared_ffn=model.shared_ffn // share,
+        expert_hidden=model.expert_hidden // share,
         latent=latent,
         index=None,
         other_layers=(),
     )
 
 
-def _feed_forward(label: str, model: ModelShape, width: int, tokens: int, times: int = 1) -> list[Kernel]:
-    """With a gate, the first two products are one kernel."""
+def _feed_forward(
+    label: str, model: ModelShape, width: int, tokens: int, times: int = 1, hidden: int = 0
+) -> list[Kernel]:
+    """With a gate, the first two products are one kernel. `hidden` is 0 for the model's own."""
+    hidden = hidden or model.hidden
     up = (2 if model.gated else 1) * width
     return [
-        Kernel(label=f"{label}-up", tokens=tokens, times=times, inner=model.hidden, columns=up),
-        Kernel(label=f"{label}-down", tokens=tokens, times=times, inner=width, columns=model.hidden),
+        Kernel(label=f"{label}-up", tokens=tokens, times=times, inner=hidden, columns=up),
+        Kernel(label=f"{label}-down", tokens=tokens, times=times, inner=width, columns=hidden),
     ]

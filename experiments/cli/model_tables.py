@@ -85,7 +85,9 @@ def numbers(shape: ModelShape) -> dict[str, Any]:
         found["gate, FLOPs"] = models.gate_flops_per_token(shape)
         found["visit of an expert, FLOPs"] = models.expert_flops_per_visit(shape)
         found["expert weights, B"] = models.expert_weight_bytes(shape)
-        if shape.shared_ffn:
+        if shape.expert_hidden:
+            found["hidden state of routed experts, B"] = shape.expert_hidden * shape.bytes_per_element
+        if shape.shared_ffn or shape.expert_hidden:
             found["shared expert, FLOPs"] = models.shared_flops_per_token(shape)
             found["shared expert weights, B"] = models.shared_weight_bytes(shape)
     return found

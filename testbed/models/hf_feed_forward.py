@@ -10,6 +10,7 @@ from testbed.models.hf_names import (
     ALL_OF_EXPERTS,
     DENSE_FFN,
     EXPERT_FFN,
+    EXPERT_HIDDEN,
     EXPERTS,
     FFN,
     FIRST_DENSE,
@@ -33,6 +34,7 @@ class FeedForward(msgspec.Struct, frozen=True, kw_only=True):
     dense_ffn: int = 0
     bare_layers: tuple[int, ...] = ()
     shared_ffn: int = 0
+    expert_hidden: int = 0
 
 
 def feed_forward(model: Reader, family: str, hidden: int, layers: int, blocks: Blocks | None) -> FeedForward:
@@ -59,7 +61,8 @@ def feed_forward(model: Reader, family: str, hidden: int, layers: int, blocks: B
     width = model.size(EXPERT_FFN, default=0) or _ffn(model, hidden, family)
     shared = _shared_ffn(model, hidden, family, width)
     model.ask(*FFN, *DENSE_FFN)
-    if experts == 1 and not shared and not dense and not bare:  # Hunyuan calls an MLP one expert
+    plain = not (shared or dense or bare or model.count(EXPERT_HIDDEN))
+    if experts == 1 and plain:  # Hunyuan calls an MLP one expert
         return FeedForward(ffn=width, gated=gated)
     return FeedForward(
         ffn=width,
@@ -70,6 +73,7 @@ def feed_forward(model: Reader, family: str, hidden: int, layers: int, blocks: B
         dense_ffn=_dense_ffn(model, hidden, family) if dense else 0,
         bare_layers=bare,
         shared_ffn=shared,
+        expert_hidden=model.count(EXPERT_HIDDEN),
     )
 
 

@@ -89,7 +89,6 @@ REFUSED = {
     "state_size": "no layer of this model is attention with a KV cache",
     "rwkv_version": "no layer of this model is attention with a KV cache",
     "attention_hidden_size": "no layer of this model is attention with a KV cache in the usual width",
-    "moe_latent_size": "experts that work on a narrower hidden state are not modelled",
     "routed_expert_hidden_size": "experts that work on a narrower hidden state are not modelled",
     "moe_hidden_size": "experts that work on a narrower hidden state are not modelled",
     "zero_expert_num": "experts without weights are not modelled",

@@ -20,6 +20,7 @@ WINDOW = ("sliding_window", "sliding_window_size", "window_size", "attention_chu
 FFN = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim", "ff_intermediate_size")
 EXPERT_FFN = ("moe_intermediate_size", "expert_ffn_hidden_size", "expert_hidden_dim")
 DENSE_FFN = ("intermediate_size_mlp", "dense_intermediate_size", "prefix_dense_intermediate_size")
+EXPERT_HIDDEN = ("moe_latent_size",)
 EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
 TOP_K = (
     "num_experts_per_tok",
@@ -64,7 +65,17 @@ OTHER_EXPERTS = (
     "use_mixed_mlp_moe",
 )
 ALL_OF_EXPERTS = (
-    *(*EXPERTS, *TOP_K, *EXPERT_FFN, *DENSE_FFN, *SHARED, *SHARED_FFN, *FIRST_DENSE, *LAST_SPARSE),
+    *(
+        *EXPERTS,
+        *TOP_K,
+        *EXPERT_FFN,
+        *EXPERT_HIDDEN,
+        *DENSE_FFN,
+        *SHARED,
+        *SHARED_FFN,
+        *FIRST_DENSE,
+        *LAST_SPARSE,
+    ),
     *(*SPARSE_STEP, *SPARSE_LISTS, *OTHER_EXPERTS),
 )
 

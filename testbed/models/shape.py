@@ -90,6 +90,8 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     - `dense_layers`: the layers of a mixture of experts that have an MLP of width `dense_ffn` instead.
     - `bare_layers`: the layers that have no feed-forward (Nemotron-H).
     - `shared_ffn`: width of the shared expert, which every token passes in a sparse layer; 0: none.
+    - `expert_hidden`: width of the hidden state that routed experts work on, if it is projected to a narrower
+      one before the dispatch and back after the combine (Nemotron 3); 0: it is not.
     - `gated`: a feed-forward has three matrices of hidden x width, otherwise two.
     - `bytes_per_element`, `kv_element_bytes`, `weight_bytes`: bytes of an element of an activation, of an
       element of cached KV, and of a weight. `expert_bytes` is that of a weight of a routed expert, if it
@@ -112,6 +114,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     dense_ffn: int = 0
     bare_layers: tuple[int, ...] = ()
     shared_ffn: int = 0
+    expert_hidden: int = 0
     latent: LatentAttention | None = None
     window: int | None = None
     index: TokenIndex | None = None

@@ -91,11 +91,21 @@ def all_to_all_bytes_per_token(model: ModelShape) -> int:
     This is an upper bound: two chosen experts on one rank could share a copy, which is not modelled. Zero
     for a dense model.
     """
-    return model.top_k * activation_bytes_per_token(model)
+    return model.top_k * (model.expert_hidden or model.hidden) * model.bytes_per_element
 
 
 def _feed_forward_weights(model: ModelShape, width: int) -> int:
     return (3 if model.gated else 2) * model.hidden * width
+
+
+def _expert_weights(model: ModelShape) -> int:
+    """Weights of a routed expert, or of the MLP of a dense model."""
+    return (3 if model.gated else 2) * (model.expert_hidden or model.hidden) * model.ffn
+
+
+def _shared_weights(model: ModelShape) -> int:
+    """Weights of what every token passes in a sparse layer beside its routed experts."""
+    return _feed_forward_weights(model, model.shared_ffn) + 2 * model.hidden * model.expert_hidden
 
 
 def _mlp_weights(model: ModelShape) -> int:
@@ -132,7 +142,7 @@ def gate_flops_per_token(model: ModelShape) -> int:
 
 def expert_flops_per_visit(model: ModelShape) -> int:
     """FLOPs of one token in one routed expert of one layer, or in the MLP of a dense model."""
-    return 2 * _feed_forward_weights(model, model.ffn)
+    return 2 * _expert_weights(model)
 
 
 def mlp_flops_per_token(model: ModelShape) -> int:
@@ -141,8 +151,9 @@ def mlp_flops_per_token(model: ModelShape) -> int:
 
 
 def shared_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of one token in the shared expert of a sparse layer; zero without one."""
-    return 2 * _feed_forward_weights(model, model.shared_ffn)
+    """FLOPs of one token in the shared expert of a sparse layer, and in projections to and from a narrower
+    hidden state; zero without these."""
+    return 2 * _shared_weights(model)
 
 
 def ffn_flops_per_token(model: ModelShape) -> int:
@@ -168,12 +179,13 @@ def mlp_weight_bytes(model: ModelShape) -> int:
 
 def expert_weight_bytes(model: ModelShape) -> int:
     """Bytes of one routed expert of one sparse layer; zero for a dense model."""
-    return math.ceil(_feed_forward_weights(model, model.ffn) * _expert_bytes(model)) if is_moe(model) else 0
+    return math.ceil(_expert_weights(model) * _expert_bytes(model)) if is_moe(model) else 0
 
 
 def shared_weight_bytes(model: ModelShape) -> int:
-    """Bytes of the shared expert of one sparse layer; zero without one."""
-    return _stored(model, _feed_forward_weights(model, model.shared_ffn))
+    """Bytes of the shared expert of one sparse layer, and of projections to and from a narrower hidden
+    state; zero without these."""
+    return _stored(model, _shared_weights(model))
 
 
 def gate_weight_bytes(model: ModelShape) -> int:
@@ -193,15 +205,15 @@ def active_parameters(model: ModelShape) -> int:
 
 def active_parameter_bytes(model: ModelShape) -> int:
     """Bytes of the weights that one token passes in all layers, without embeddings."""
-    routed = _sparse_layers(model) * model.top_k * _feed_forward_weights(model, model.ffn)
+    routed = _sparse_layers(model) * model.top_k * _expert_weights(model)
     return math.ceil((active_parameters(model) - routed) * model.weight_bytes + routed * _expert_bytes(model))
 
 
 def _parameters(model: ModelShape, experts: int) -> int:
     """Number of weights in all layers, with `experts` routed experts in each sparse one."""
     sparse = _sparse_layers(model)
-    routed = experts * _feed_forward_weights(model, model.ffn)
-    shared = _feed_forward_weights(model, model.shared_ffn)
+    routed = experts * _expert_weights(model)
+    shared = _shared_weights(model)
     return (
         sum(_by_layers(model, lambda mixer: mixer_weights(model, mixer)))
         + sparse * (routed + shared + _gate_weights(model))

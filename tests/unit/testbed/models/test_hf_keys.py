@@ -8,7 +8,14 @@ from testbed.models.hf_config import ConfigError, shape_from_config
 from testbed.models.hf_harmless import AUXILIARY, HARMLESS, REFUSED
 from testbed.models.hf_names import KNOWN
 from testbed.models.known_models import MODELS
-from testbed.models.sizes import active_parameters, kv_bytes_per_token, total_parameters
+from testbed.models.sizes import (
+    active_parameters,
+    all_to_all_bytes_per_token,
+    expert_flops_per_visit,
+    kv_bytes_per_token,
+    shared_flops_per_token,
+    total_parameters,
+)
 
 LLAMA: dict[str, Any] = {
     "hidden_act": "silu",
@@ -46,7 +53,7 @@ def refusal(config: dict[str, Any]) -> str:
         ({"compress_ratios": [4] * 32}, "compress_ratios: KV that is compressed by layer is not modelled"),
         ({"hybrid_override_pattern": "M*-"}, "hybrid_override_pattern: 3 entries for 32 layers"),
         ({"block_configs": [{"ffn": {}}]}, "block_configs: layers that differ"),
-        ({"moe_latent_size": 1024}, "moe_latent_size: experts that work on a narrower hidden state"),
+        ({"moe_latent_size": 1024}, "moe_latent_size: the model has experts, but no key says how many"),
         ({"routed_expert_hidden_size": 512}, "routed_expert_hidden_size: experts that work on a narrower"),
         ({"num_key_value_layers": 16}, "num_key_value_layers: KV that layers share in this way"),
         ({"swa_head_dim": 256}, "swa_head_dim: 256 has no meaning together with the other keys"),
@@ -191,6 +198,20 @@ def test_an_mlp_beside_the_experts_counts() -> None:
     beside = shape_from_config(grok | {"residual_moe": True}, "m")
     assert active_parameters(beside) - active_parameters(without) == 51_539_607_552
     assert active_parameters(beside) / 1e9 == pytest.approx(112.7, rel=1e-3)
+
+
+def test_experts_may_work_on_a_narrower_hidden_state() -> None:
+    """As in Nemotron 3: 3 x 1024 x 14336 weights in an expert, 2 x 4096 x 1024 in projections to and fro.
+
+    A token sends 2 copies of 1024 elements of 2 B to its experts.
+    """
+    shape = shape_from_config(MIXTRAL | {"moe_latent_size": 1024}, "m")
+    expert, projections = 3 * 1024 * 14336, 2 * 4096 * 1024
+    assert all_to_all_bytes_per_token(shape) == 2 * 1024 * 2
+    assert expert_flops_per_visit(shape) == 2 * expert
+    assert shared_flops_per_token(shape) == 2 * projections
+    rest = total_parameters(shape_from_config(LLAMA | {"intermediate_size": 1}, "m")) - 32 * 3 * 4096
+    assert total_parameters(shape) == rest + 32 * (8 * expert + projections + 8 * 4096)
 
 
 def test_arctic_has_a_narrow_mlp_beside_its_experts() -> None:
