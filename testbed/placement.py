@@ -235,14 +235,14 @@ def _tensor_parallel(tp: int | None, sp: int, per_stage: int, model: ModelShape,
         tp = 1 if is_moe(model) else per_stage // sp
     if tp < 1:
         raise PlacementError("units.tp", f"must be at least 1, is {tp}")
+    reason = _undivided(model, tp)
     if per_stage % (sp * tp):
         of = f"{tp}" if sp == 1 else f"{sp} parts x {tp}"
-        raise PlacementError("units.tp", f"{whose} {per_stage} ranks do not divide into replicas of {of}")
-    if reason := _undivided(model, tp):
-        fit = [
-            n for n in range(1, per_stage // sp + 1) if per_stage // sp % n == 0 and not _undivided(model, n)
-        ]
-        raise PlacementError("units.tp", f"{reason}; these do: {', '.join(map(str, fit))}")
+        reason = f"{whose} {per_stage} ranks do not divide into replicas of {of}"
+    if reason:
+        ranks = per_stage // sp
+        fit = [n for n in range(1, ranks + 1) if ranks % n == 0 and not _undivided(model, n)]
+        raise PlacementError("units.tp", f"{reason}; tp can be {', '.join(map(str, fit))}")
     return tp
 
 

@@ -253,7 +253,7 @@ def test_a_layer_without_a_feed_forward_ends_with_its_attention() -> None:
 
 def test_a_refused_tp_says_which_fit() -> None:
     """4 and 2 query heads, one and two KV heads: 2 divides all of these, and 4 does not."""
-    with pytest.raises(PlacementError, match=r"do not divide by 4; these do: 1, 2$") as refused:
+    with pytest.raises(PlacementError, match=r"do not divide by 4; tp can be 1, 2$") as refused:
         _placed(mixed(WINDOWED), tp=4, per_unit=4)
     assert refused.value.key == "units.tp"
     wide = msgspec.structs.replace(mixed(STATE), q_heads=4, kv_heads=4)
