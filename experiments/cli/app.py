@@ -18,6 +18,7 @@ from experiments.cli.compare import compare
 from experiments.cli.doctor import doctor
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.explain import explain
+from experiments.cli.figures import plot, table
 from experiments.cli.models import models
 from experiments.cli.policies import policies
 from experiments.cli.report import report
@@ -37,7 +38,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # The help lists commands in this order, and then the groups.
-for command in (run, sweep, compare, models, validate, doctor, scenarios, policies, report, explain):
+for command in (
+    run,
+    sweep,
+    compare,
+    plot,
+    table,
+    models,
+    validate,
+    doctor,
+    scenarios,
+    policies,
+    report,
+    explain,
+):
     app.command()(command)
 app.add_typer(bench, name="bench")
 app.add_typer(workload, name="workload")

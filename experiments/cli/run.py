@@ -31,6 +31,10 @@ def run(
     settings: Settings = None,
     seed: Seed = None,
     out: NewDirectory = None,
+    ceiling: Annotated[
+        bool,
+        typer.Option("--ceiling", help="Run the requests without a network, too: what no policy can exceed."),
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -60,6 +64,7 @@ def run(
                 progress=display.update,
                 command=command_line(),
                 notes=choice.notes,
+                ceiling=ceiling,
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))

@@ -112,13 +112,14 @@ def of_sweeps(paths: Sequence[Path]) -> list[Replicate]:
     """
     found = []
     for path in paths:
-        content = _sweep(path)
+        content = read_sweep(path)
         keys = [key for key in content["over"] if key != "seed"]
         found += of_cells(content["cells"], keys, path.resolve().name if len(paths) > 1 else "")
     return found
 
 
-def _sweep(path: Path) -> dict[str, Any]:
+def read_sweep(path: Path) -> dict[str, Any]:
+    """Return the content of `sweep.json`. Raises `UserError` for a directory that holds no sweep."""
     try:
         content: dict[str, Any] = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
         missing = {"over", "cells"} - content.keys()

@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.report.markup import Markup, html, table
 from experiments.report.series import MOST_FLOWS, Series
+from experiments.results.gap import percent_closed
 from experiments.results.limit_words import TTFT_PARTS, alike_lines, limit_name, parts_of_ttft, percent
 from experiments.results.readable_numbers import NOTHING, duration, pruned_in_words, share
 from experiments.results.reading import RunDirectory
@@ -65,6 +66,40 @@ def limits(series: Sequence[Series]) -> Markup:
         "mean TTFT.</p>"
     )
     return Markup(said + table([*headings, *TTFT_PARTS.values()], rows, text_columns=2))
+
+
+def ceiling(directories: Sequence[RunDirectory]) -> Markup:
+    """Table of what each run reached of what a network that takes no time would; empty without ceilings."""
+    parts = []
+    for directory in directories:
+        found = directory.summary.get("ceiling")
+        if not found:
+            continue
+        rows = [
+            (
+                policy,
+                percent_closed(closed["slo_attainment"]),
+                percent_closed(closed["ttft_mean_s"]),
+                *_reached(found["same_batches"].get(policy)),
+            )
+            for policy, closed in found["closed"].items()
+        ]
+        met, ttft = _reached(found["own_batches"])
+        parts.append(
+            f"<p>Ceiling, a network that takes no time: SLO met {html(met)}, mean TTFT {html(ttft)}. "
+            f"How much of the gap between {html(found['reference'])} and it each policy closes, and what its "
+            "own batches would reach without a network:</p>"
+        )
+        headings = ["policy", "of the SLO gap", "of the TTFT gap", "its batches: SLO met", "mean TTFT"]
+        parts.append(table(headings, rows, text_columns=1))
+        parts += [f"<p>{html(policy)}: {html(why)}</p>" for policy, why in found["reasons"].items()]
+    return Markup("".join(parts))
+
+
+def _reached(reached: dict[str, float | None] | None) -> tuple[str, str]:
+    if reached is None:
+        return NOTHING, NOTHING
+    return share(reached["slo_attainment"]), duration(reached["ttft_mean_s"])
 
 
 def made_no_difference(directories: Sequence[RunDirectory]) -> Markup:

@@ -69,6 +69,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
         section(
             "Results",
             result_tables.summary(series),
+            result_tables.ceiling(directories),
             result_tables.left_out(series),
             result_tables.tpot(series),
             result_tables.pruned(series),

@@ -12,6 +12,7 @@ from controller.flow import Stage
 from controller.units import NS_PER_S
 from experiments.json_text import finite
 from experiments.results.folder_names import folder_names
+from experiments.results.gap import Ceiling, gaps
 from experiments.results.limits import Resources, alike
 from experiments.results.measures import Measures, measure
 from experiments.results.requests import counted, fates, slo_attainment
@@ -154,13 +155,14 @@ def summarise(
     placement_text: Sequence[str] = (),
     resources: Resources | None = None,
     unfinished: Sequence[str] = (),
+    ceiling: Ceiling | None = None,
 ) -> Summary:
     """Return the whole summary. `faithful` is true if all runs are, and false without runs.
 
     The summary of a simulated run does not depend on wall time or the machine, so it is the same each time.
     `measured` are the measures of each record, if they are known already. With `resources`, it says what
     limits each run. `unfinished` are the policies without a record, because the run ended before they
-    finished.
+    finished. `ceiling` is what would be reached without a network.
     """
     found = [measure(record, resources) for record in records] if measured is None else measured
     runs = [summarise_run(record, one) for record, one in zip(records, found, strict=True)]
@@ -177,6 +179,7 @@ def summarise(
         "scale": msgspec.to_builtins(scale),
         "notes": [*notes, *_speed_notes(records)],
         "alike": msgspec.to_builtins(alike(records)),
+        "ceiling": None if ceiling is None else gaps(ceiling, runs),
         "runs": runs,
         "placement": list(placement_text),
         "link_gbps": {port: bps / 1e9 for port, bps in (resources.link_bps if resources else {}).items()},

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from experiments.results.gap import gap_lines
 from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
 from experiments.results.summary import FlowOrder, Summary
@@ -145,6 +146,7 @@ def render_summary(summary: Summary) -> Group:
     parts += [Text(line, "yellow") for line in alike_lines(summary)]
     parts += [Text("")] if parts else []
     parts += [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
+    parts += [Text(line) for line in gap_lines(summary)]
     parts += [Text(line) for line in (*warmup_lines(summary), *tpot_lines(summary), *pruned_lines(summary))]
     if summary["faithful"]:
         parts.append(Text("faithful: every check is within its bounds", "green"))

@@ -18,6 +18,7 @@ from experiments.json_text import json_text
 from experiments.results.distributions import distributions, write_distributions
 from experiments.results.excerpt import excerpt
 from experiments.results.folder_names import folder_names
+from experiments.results.gap import Ceiling
 from experiments.results.limits import Resources
 from experiments.results.measures import measure
 from experiments.results.parquet import write_tables
@@ -44,13 +45,14 @@ def write_run(
     command: str = "",
     started: datetime | None = None,
     unfinished: Sequence[str] = (),
+    ceiling: Ceiling | None = None,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
     With `resources`, the summary says what limits each run, and the rates of its links. `files` are the
     digests of the files that the scenario names, by path. `command` is the command line of the run, and
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
-    finished.
+    finished. `ceiling` is what would be reached without a network.
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -89,6 +91,7 @@ def write_run(
         placement_text=placement_text,
         resources=resources,
         unfinished=unfinished,
+        ceiling=ceiling,
     )
     _write_json(out / "summary.json", summary)
     return summary

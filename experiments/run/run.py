@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from controller.policies.fault import policy_fault
+from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.results.code import code_version, file_digests
+from experiments.results.gap import Ceiling
+from experiments.run.ceiling import ceilings
 from experiments.run.directory import results_directory
 from experiments.run.held_signal import HeldSignal
 from experiments.run.placement_text import placement_text
 from experiments.scenario.files import files_of
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
-from testbed.fabric import Fabric, FabricUnavailable, RunFailed, RunProgress
+from testbed.fabric import Fabric, FabricName, FabricUnavailable, RunFailed, RunProgress
 from testbed.fabrics import missing_of
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -33,12 +36,14 @@ def run_scenario(
     progress: RunListener,
     command: str = "",
     notes: Sequence[str] = (),
+    ceiling: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Run every policy of `scenario` on `fabric`. Returns the run directory and its summary.
 
     `out` defaults to `runs/<date>-<time>-<scenario>`. `command` is the command line of the run, for the
-    results. `notes` come before the notes on how the work was made. Nothing starts before the scenario is
-    resolved, the fabric has what it needs, and the directory can be written.
+    results. `notes` come before the notes on how the work was made. With `ceiling`, the requests are run
+    without a network, too (`experiments.run.ceiling`); only the simulated fabric can do that. Nothing starts
+    before the scenario is resolved, the fabric has what it needs, and the directory can be written.
 
     Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_job` raises. If
     some policies have finished by then, their results are written, marked as not complete, and the
@@ -50,6 +55,8 @@ def run_scenario(
     resolved = resolve(scenario)
     files = file_digests(files_of(scenario))
     first = resolved.jobs[0]
+    if ceiling:
+        _check_ceiling(fabric, first)
     missing = missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
@@ -58,7 +65,12 @@ def run_scenario(
     from experiments.results.limits import Resources
     from experiments.results.writing import write_run
 
-    def write(directory: Path, records: list[RunRecord], unfinished: Sequence[str] = ()) -> dict[str, Any]:
+    def write(
+        directory: Path,
+        records: list[RunRecord],
+        unfinished: Sequence[str] = (),
+        reached: Ceiling | None = None,
+    ) -> dict[str, Any]:
         summary = write_run(
             directory,
             scenario=scenario.name,
@@ -74,15 +86,19 @@ def run_scenario(
             command=command,
             started=started,
             unfinished=unfinished,
+            ceiling=reached,
         )
         write_report([directory], directory / "report.html")
         return summary
 
     with results_directory(out, scenario.name) as directory:
         records: list[RunRecord] = []
+        reached = None
         try:
             for job in resolved.jobs:
                 records.append(run_job(fabric, job, partial(progress, job.policy)))
+            if ceiling:
+                reached = ceilings(resolved.jobs, records, partial(run_job, fabric), progress)
         except BaseException as error:
             if records:
                 unfinished = scenario.policies[len(records) :]
@@ -92,9 +108,16 @@ def run_scenario(
                     error.add_note(_where_results_are(directory, scenario.policies, len(records)))
             raise
         with HeldSignal(directory) as held:
-            summary = write(directory, records)
+            summary = write(directory, records, reached=reached)
         held.deliver(f"the results are in {directory}")
     return directory, summary
+
+
+def _check_ceiling(fabric: Fabric, job: Job) -> None:
+    if fabric.name != FabricName.SIM:
+        raise UserError(f"--ceiling: the fabric {fabric.name} cannot do without a network; use --fabric sim")
+    if not job.requests:
+        raise UserError("--ceiling: single flows are nothing but network; use it with requests")
 
 
 def _where_results_are(directory: Path, policies: Sequence[str], finished: int) -> str:

@@ -1,0 +1,1 @@
+"""Figures and tables for papers, from the directories of sweeps and runs."""

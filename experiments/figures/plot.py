@@ -1,0 +1,124 @@
+"""Figures at the width of a column, readable in grey: colours, markers and line styles differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.atomic_file import replacing
+from experiments.figures.curves import MEASURES, Curve
+from experiments.report.chart import COLOURS
+
+WIDTHS: Final = {"column": 3.33, "page": 7.0}
+"""Inches: a column and the text of a two-column page, as of ACM and USENIX."""
+
+_HEIGHT: Final = 2.1
+_ASIDE: Final = 0.008
+"""How far beside each other intervals at one x stand, as a share of the x axis."""
+_MOST_TICKS: Final = 8
+_MARKERS: Final = "osD^vPX*"
+_DASHES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+
+_STYLE: Final[dict[Any, Any]] = {
+    "axes.grid": True,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 8,
+    "grid.color": "#d0d0d0",
+    "grid.linewidth": 0.4,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.6,
+    "pdf.fonttype": 42,  # TrueType: some conferences refuse Type 3
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mfs-testbed",
+    "text.parse_math": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+}
+_paper_style: Final = mpl.rc_context(_STYLE)
+
+
+@_paper_style
+def draw_sweep(
+    curves: Sequence[Curve], out: Path, *, x: str, y: str, intervals: bool, width: str = "column"
+) -> None:
+    """Draw `curves` into `out`, whose suffix is the format. Raises `OSError` if it cannot be written."""
+    figure, axes = _panel(width)
+    label, factor = MEASURES[y]
+    numeric = all(isinstance(at, int | float) and not isinstance(at, bool) for one in curves for at in one.x)
+    places = list(dict.fromkeys(at for one in curves for at in one.x))
+    ticks = [float(at) if numeric else float(i) for i, at in enumerate(places)]
+    aside = _ASIDE * (max(ticks) - min(ticks)) if intervals else 0.0
+    for i, one in enumerate(curves):
+        beside = (i - (len(curves) - 1) / 2) * aside
+        xs = [ticks[places.index(at)] + beside for at in one.x]
+        means = [found.mean * factor for found in one.y]
+        low = [factor * (found.mean - (found.mean if found.low is None else found.low)) for found in one.y]
+        high = [factor * ((found.mean if found.high is None else found.high) - found.mean) for found in one.y]
+        axes.errorbar(
+            xs,
+            means,
+            yerr=[low, high] if intervals and any((*low, *high)) else None,
+            label=one.label,
+            elinewidth=0.8,
+            capsize=1.8,
+            **_look(i),
+        )
+    if not numeric or len(places) <= _MOST_TICKS:
+        axes.set_xticks(ticks, [str(at) for at in places])
+    axes.set_xlabel(x)
+    axes.set_ylabel(label)
+    axes.set_ylim(bottom=0, top=102 if factor == 100.0 else None)
+    _save(figure, axes, out)
+
+
+@_paper_style
+def draw_ttft(runs: Sequence[tuple[str, Sequence[float], int]], out: Path, *, width: str = "column") -> None:
+    """Draw the share of requests with a TTFT of at most x.
+
+    `runs` are labels, TTFTs in seconds, and the number of requests.
+    """
+    figure, axes = _panel(width)
+    for i, (label, seconds, total) in enumerate(runs):
+        values = sorted(1e3 * one for one in seconds)
+        shares = [(n + 1) / total for n in range(len(values))]
+        look = _look(i) | {"marker": "none"}
+        axes.step([*values[:1], *values], [0.0, *shares], where="post", label=label, **look)
+    axes.set_xlabel("TTFT (ms)")
+    axes.set_ylabel("share of requests")
+    axes.set_ylim(0, 1.02)
+    _save(figure, axes, out)
+
+
+def _look(i: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": _MARKERS[i % len(_MARKERS)],
+        "linestyle": _DASHES[i % len(_DASHES)],
+    }
+
+
+def _panel(width: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTHS[width], _HEIGHT), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    return figure, axes
+
+
+def _save(figure: Figure, axes: Axes, out: Path) -> None:
+    columns = 1 if len(axes.get_legend_handles_labels()[0]) > 4 else 2
+    figure.legend(loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.2)
+    kind = out.suffix.removeprefix(".")
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    with replacing(out) as temporary:
+        figure.savefig(temporary, format=kind, dpi=300, metadata=metadata)

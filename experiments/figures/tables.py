@@ -1,0 +1,74 @@
+"""Tables for papers: LaTeX, Markdown or CSV."""
+
+import csv
+import enum
+import io
+from collections.abc import Sequence
+from typing import Final
+
+from experiments.figures.curves import MEASURES, Curve
+from experiments.results.paired import Difference
+
+_LATEX: Final = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+class TableFormat(enum.StrEnum):
+    LATEX = "latex"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+
+
+def table_text(curves: Sequence[Curve], *, x: str, y: str, form: TableFormat) -> str:
+    """Return a table with a line per policy and a column per value of `x`: means, with half their 95 %
+    intervals after "±" where there are replicates. LaTeX needs the package booktabs."""
+    places = list(dict.fromkeys(at for one in curves for at in one.x))
+    title, factor = MEASURES[y]
+    heads = ["policy", *(f"{x} = {at}" for at in places)]
+    rows = []
+    for one in curves:
+        at = dict(zip(one.x, one.y, strict=True))
+        rows.append([one.label, *(_cell(at.get(place), factor) for place in places)])
+    if form is TableFormat.CSV:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([heads, *rows])
+        return text.getvalue()
+    if form is TableFormat.MARKDOWN:
+        lines = [heads, ["---", *["---:"] * len(places)], *rows]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{title}\n"
+    body = [r" & ".join(map(_escaped, line)) + r" \\" for line in (heads, *rows)]
+    lines_of = [
+        rf"% {title}; mean $\pm$ half of the 95 % interval over replicates",
+        rf"\begin{{tabular}}{{l{'r' * len(places)}}}",
+        r"\toprule",
+        body[0],
+        r"\midrule",
+        *body[1:],
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines_of) + "\n"
+
+
+def _cell(found: Difference | None, factor: float) -> str:
+    if found is None:
+        return "-"
+    if found.low is None or found.high is None:
+        return f"{factor * found.mean:.4g}"
+    half = factor * (found.high - found.low) / 2
+    decimals = 0 if half >= 10 else 1 if half >= 1 else 2
+    return f"{factor * found.mean:.{decimals}f} ± {half:.{decimals}f}"
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(one, one) for one in text).replace("±", r"$\pm$")

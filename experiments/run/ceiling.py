@@ -1,0 +1,61 @@
+"""The ceiling of a run: the same requests with a network that takes no time.
+
+No flow scheduling can do better than a network without transfers. But which requests share a batch decides
+much too, and a policy that ends batches sooner forms others. So there are two ceilings: one that forms its
+own batches, and for each policy one with the batches that it had.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from experiments.results.gap import CEILING, Ceiling, ceiling_of
+from testbed.fabric import RunProgress
+from testbed.job import Collect, Job, Overheads
+from testbed.record import RunRecord
+from testbed.serving.replay import NotReplayable, plans_of
+
+_FASTER: Final = 1_000_000
+"""A transfer that takes a second on the links of the job takes a microsecond."""
+
+
+def without_network(job: Job) -> Job:
+    """Return `job` on links on which even its largest transfers take next to no time, under `fair`.
+
+    What a machine adds to compute stays; what it adds to transfers goes.
+    """
+    links = tuple(msgspec.structs.replace(link, bps=link.bps * _FASTER) for link in job.topology.links)
+    kept = job.simulation.overheads
+    overheads = Overheads(compute_ns=kept.compute_ns, batch_ns=kept.batch_ns)
+    return msgspec.structs.replace(
+        job,
+        policy="fair",
+        control=None,
+        topology=msgspec.structs.replace(job.topology, links=links),
+        simulation=msgspec.structs.replace(job.simulation, overheads=overheads),
+        collect=Collect.SUMMARY,
+    )
+
+
+def ceilings(
+    jobs: Sequence[Job],
+    records: Sequence[RunRecord],
+    simulate: Callable[[Job, Callable[[RunProgress], None]], RunRecord],
+    progress: Callable[[str, RunProgress], None],
+) -> Ceiling:
+    """Simulate the ceilings of `jobs`, whose runs are `records`. Raises what `simulate` raises."""
+    own = simulate(without_network(jobs[0]), partial(progress, CEILING))
+    same: dict[str, RunRecord] = {}
+    reasons: dict[str, str] = {}
+    for job, record in zip(jobs, records, strict=True):
+        name = f"{CEILING}, batches of {job.policy}"
+        try:
+            plans = plans_of(job, record.requests)
+        except NotReplayable as error:
+            reasons[job.policy] = str(error)
+            continue
+        replay = msgspec.structs.replace(without_network(job), plans=plans)
+        same[job.policy] = simulate(replay, partial(progress, name))
+    return ceiling_of(own, same, reasons)

@@ -1,0 +1,144 @@
+"""Figures and tables for papers: what is drawn, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from record_factory import serving_record
+from toy_fabric import Mfs
+
+from experiments.compare.replicates import MEASURES as COMPARED
+from experiments.errors import UserError
+from experiments.figures.curves import Curve, named_once, read_curves
+from experiments.figures.tables import TableFormat, table_text
+from experiments.results.paired import over_replicates
+from experiments.results.writing import write_run
+from testbed.job import MODEL_SCALE
+
+
+def cell(policy: str, load: float, seed: int, met: float, **more: Any) -> dict[str, Any]:
+    measures = dict.fromkeys(COMPARED) | {"slo_attainment": met}
+    return {"policy": policy, "workload.load": load, "seed": seed, "error": None, **measures, **more}
+
+
+MET = {
+    ("fair", 0.2): (0.8, 0.9),
+    ("fair", 0.4): (0.4, 0.6),
+    ("mfs", 0.2): (0.9, 0.9),
+    ("mfs", 0.4): (0.7, 0.9),
+}
+CELLS = [cell(policy, load, seed, met) for (policy, load), two in MET.items() for seed, met in enumerate(two)]
+
+
+def sweep(path: Path, cells: list[dict[str, Any]] = CELLS, **over: list[Any]) -> Path:
+    path.mkdir()
+    content = {
+        "over": {"workload.load": [0.4, 0.2], "seed": [0, 1], **over},
+        "policies": list(dict.fromkeys(one["policy"] for one in cells)),
+        "cells": cells,
+    }
+    (path / "sweep.json").write_text(json.dumps(content))
+    return path
+
+
+def test_a_curve_has_the_mean_over_seeds_at_each_x_in_order(tmp_path: Path) -> None:
+    fair, mfs = read_curves([sweep(tmp_path / "s")], x=None, y="slo_attainment", where={})
+    assert (fair.label, fair.x) == ("fair", (0.2, 0.4))
+    assert [found.mean for found in fair.y] == pytest.approx([0.85, 0.5])
+    assert [found.mean for found in mfs.y] == pytest.approx([0.9, 0.8])
+    assert fair.y[0].high == pytest.approx(0.85 + 12.706 * 0.05, abs=1e-4)
+
+
+def test_other_keys_have_to_be_fixed(tmp_path: Path) -> None:
+    two = [cell("fair", 0.2, 0, met, **{"topology.servers": n}) for n, met in ((3, 0.5), (4, 0.7))]
+    path = sweep(tmp_path / "s", two, **{"topology.servers": [3, 4]})
+    with pytest.raises(UserError, match=re.escape("--where topology.servers=VALUE: 3, 4")):
+        read_curves([path], x="workload.load", y="slo_attainment", where={})
+    (found,) = read_curves([path], x="workload.load", y="slo_attainment", where={"topology.servers": "4"})
+    assert found.y[0].mean == 0.7
+
+
+def test_two_sweeps_of_one_policy_are_told_apart(tmp_path: Path) -> None:
+    paths = [sweep(tmp_path / "old"), sweep(tmp_path / "new")]
+    found = read_curves(paths, x=None, y="slo_attainment", where={})
+    assert [one.label for one in found] == ["fair (old)", "mfs (old)", "fair (new)", "mfs (new)"]
+
+
+def test_curves_that_are_the_same_are_named_once() -> None:
+    def curve(label: str, *means: float) -> Curve:
+        return Curve(label=label, x=(1, 2), y=tuple(over_replicates([mean]) for mean in means))
+
+    found = named_once([curve("stage", 0.9, 0.5), curve("fair", 0.9, 0.4), curve("karuna", 0.9, 0.5004)])
+    assert [one.label for one in found] == ["stage = karuna", "fair"]
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        (TableFormat.MARKDOWN, "| mfs | 90.00 ± 0.00 | 80 ± 127 |"),
+        (TableFormat.CSV, "mfs,90.00 ± 0.00,80 ± 127"),
+        (TableFormat.LATEX, r"mfs & 90.00 $\pm$ 0.00 & 80 $\pm$ 127 \\"),
+    ],
+)
+def test_a_table_has_means_and_intervals(tmp_path: Path, form: TableFormat, line: str) -> None:
+    curves = read_curves([sweep(tmp_path / "s")], x=None, y="slo_attainment", where={})
+    text = table_text(curves, x="workload.load", y="slo_attainment", form=form)
+    assert line in text.splitlines()
+
+
+def test_latex_escapes_what_it_would_read() -> None:
+    curve = Curve(label="mfs_a & 50% #1", x=(1,), y=(over_replicates([0.5]),))
+    text = table_text([curve], x="a_b", y="slo_attainment", form=TableFormat.LATEX)
+    assert r"mfs\_a \& 50\% \#1 & 50 \\" in text
+    assert r"policy & a\_b = 1 \\" in text
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
+def test_a_figure_is_a_file_of_its_format(mfs: Mfs, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / f"figure.{kind}"
+    assert mfs("plot", str(sweep(tmp_path / "s")), "--ci", "--out", str(out)) == 0
+    assert mfs.out.strip() == str(out)
+    assert out.read_bytes().startswith({"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[kind])
+    if kind == "svg":
+        assert {"fair", "mfs", "workload.load", "SLO met (%)"} <= set(
+            re.findall(r">([^<>]+)</text>", out.read_text())
+        )
+
+
+def test_the_ttft_of_runs_is_drawn(mfs: Mfs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_run(
+        run,
+        scenario="s",
+        fabric="sim",
+        seed=1,
+        scale=MODEL_SCALE,
+        resolved_yaml="",
+        notes=[],
+        records=[serving_record("fair"), serving_record("mfs")],
+        placement_text=[],
+    )
+    assert mfs("plot", str(run), "--format", "svg") == 0
+    assert "TTFT (ms)" in (run / "ttft.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--x", "topology.servers"], "was not swept; swept are workload.load"),
+        (["--y", "speed"], "there is no such measure; there are slo_attainment"),
+        (["--y", "ttft_mean_s"], "no finished cell has ttft_mean_s"),
+        (["--out", "figure.jpg"], "ends in .pdf, .svg, .png"),
+        (["--where", "workload.load"], "KEY=VALUE"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(mfs: Mfs, tmp_path: Path, words: list[str], reason: str) -> None:
+    assert mfs("plot", str(sweep(tmp_path / "s")), *words) == 2
+    assert reason in mfs.err
+
+
+def test_a_directory_without_a_sweep_is_told(mfs: Mfs, tmp_path: Path) -> None:
+    assert mfs("table", str(tmp_path)) == 2
+    assert "cannot be read as a sweep" in mfs.err
