@@ -6,6 +6,7 @@ force. Later assignments move it to other levels.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import msgspec
@@ -87,6 +88,7 @@ class Scheduler:
         caller need not report progress.
         """
         self._fabric_left = left_on_ports
+        self.view = replace(self.view, left_is_current=True)
 
     # --- events ---------------------------------------------------------------------------------
 

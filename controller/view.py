@@ -76,7 +76,7 @@ class View:
     `flows` are in order of submission, `batches` in order of arrival. `unpaced` are the flows for which
     no layer boundary will come. `exact` says that the fabric keeps an exact order inside a level and can
     pace a flow; otherwise a policy has levels only. `left_on_ports` says what the flows of a group have left
-    on each port: at this moment, if the fabric can tell, or else as of their last progress reports.
+    on each port: at this moment if `left_is_current`, or else as of their last progress reports.
     """
 
     flows: Mapping[str, ActiveFlow]
@@ -85,3 +85,4 @@ class View:
     ports: PortLoads
     exact: bool = False
     left_on_ports: Callable[[FlowGroup], Mapping[PortId, int]] = FlowGroup.left_on_ports
+    left_is_current: bool = False

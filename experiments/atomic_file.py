@@ -15,7 +15,7 @@ def replacing(path: Path) -> Iterator[Path]:
     On an exception (a full disk is an `OSError`), the temporary file is removed and `path` is left as it
     was. If `path` is a symbolic link, the file it points to is replaced. Raises `OSError` if `path` exists
     and is not an ordinary file: replacing a device, for instance, would destroy it. An `OSError` about the
-    temporary file names `path`, or the folder of `path` if that is missing.
+    temporary file, or about a full disk, names `path`, or the folder of `path` if that is missing.
     """
     asked, path = path, path.resolve()
     if path.exists() and not path.is_file():
@@ -34,9 +34,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is not None and str(error.filename) == name:
+        if isinstance(error, OSError) and _is_about(error, name):
             error.filename = str(asked)
         raise
+
+
+def _is_about(error: OSError, name: str) -> bool:
+    """Whether `error` is about the file `name`: a write to a full disk names no file."""
+    return error.errno == errno.ENOSPC if error.filename is None else str(error.filename) == name
 
 
 def write_text(path: Path, text: str) -> None:

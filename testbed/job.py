@@ -87,6 +87,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     Two prompts that share their first n block ids share their first `n * block_tokens` tokens. `slo_ns` is
     the TTFT that the request is promised. `unloaded_ns` is its TTFT alone on an idle cluster; a relative
     SLO is a multiple of it. A `warmup` request is served like any other, but not measured.
+
+    A request with `after` is a later turn of a conversation: it arrives `pause_ns` after the answer to the
+    request of that id (`testbed.serving.answers`), and not before `arrival_ns`.
     """
 
     id: int
@@ -99,6 +102,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     slo_ns: int = 0
     unloaded_ns: int = 0
     warmup: bool = False
+    after: int | None = None
+    pause_ns: int = 0
 
     @property
     def deadline_ns(self) -> int:

@@ -5,8 +5,9 @@ is a row of replicas. The ranks of a replica in a stage are a row of sequence pa
 tensor-parallel ranks. Consecutive ranks of a stage form an expert-parallel group.
 """
 
+import contextlib
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 
 import msgspec
@@ -91,8 +92,10 @@ def place(
             raise PlacementError(key, f"must be at least 1, is {count}")
     per_stage = _stage_ranks(pp, ranks_per_unit, model)
     whose = "a unit's" if pp == 1 else "a stage's"
-    tp = _tensor_parallel(tp, sp, per_stage, model, whose)
-    ep = _expert_parallel(ep, per_stage, model, whose)
+    with _null_is("units.tp", tp, f"{whose} {per_stage} ranks divided by units.sp, {sp}"):
+        tp = _tensor_parallel(tp, sp, per_stage, model, whose)
+    with _null_is("units.ep", ep, f"{whose} {per_stage} ranks"):
+        ep = _expert_parallel(ep, per_stage, model, whose)
     _check_parts(sp, tp, sequence, model)
     _check_sharing(pp, model)
     total = prefill_units * ranks_per_unit + decode_ranks
@@ -224,6 +227,17 @@ def _stage_ranks(pp: int, ranks_per_unit: int, model: ModelShape) -> int:
     if ranks_per_unit % pp:
         raise PlacementError("units.pp", f"a unit's {ranks_per_unit} ranks do not divide into {pp} stages")
     return ranks_per_unit // pp
+
+
+@contextlib.contextmanager
+def _null_is(key: str, given: int | None, meaning: str) -> Iterator[None]:
+    """Say what null means in a refusal of `key` if it is not given: its value is then not the user's."""
+    try:
+        yield
+    except PlacementError as error:
+        if given is not None or error.key != key:
+            raise
+        raise PlacementError(key, f"{error.reason}; it is null, which means {meaning}") from None
 
 
 def _tensor_parallel(tp: int | None, sp: int, per_stage: int, model: ModelShape, whose: str) -> int:

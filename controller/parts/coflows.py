@@ -1,6 +1,6 @@
 """Active coflows: their flows, the bytes that these have sent, and what takes them longest."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,8 +51,9 @@ class Coflow(FlowGroup):
         self._counted_bytes[flow.id] = after
         self.sent_bytes += before - after
 
-    def drop(self, active: ActiveFlow) -> None:
-        self.count(active)
+    def drop(self, active: ActiveFlow, *, counted: bool) -> None:
+        if not counted:
+            self.count(active)
         del self.flows[active.flow.id], self._counted_bytes[active.flow.id]
 
 
@@ -65,6 +66,10 @@ class Coflows:
 
     def __init__(self) -> None:
         self._coflows: dict[str, Coflow] = {}
+
+    def __iter__(self) -> Iterator[Coflow]:
+        """In order of arrival."""
+        return iter(self._coflows.values())
 
     def join(self, now_ns: int, active: ActiveFlow) -> Coflow:
         """`active` has been submitted. Returns its coflow, with it."""
@@ -79,10 +84,13 @@ class Coflows:
         """The coflow of an active flow; raises `KeyError` for others."""
         return self._coflows[_name(active.flow)]
 
-    def leave(self, active: ActiveFlow) -> Coflow:
-        """`active` has completed. Returns its coflow, without it."""
+    def leave(self, active: ActiveFlow, *, counted: bool = False) -> Coflow:
+        """`active` has completed. Returns its coflow, without it.
+
+        If `counted`, somebody else counts its bytes in `sent_bytes`.
+        """
         coflow = self.of(active)
-        coflow.drop(active)
+        coflow.drop(active, counted=counted)
         if not coflow.flows:
             del self._coflows[coflow.name]
         return coflow

@@ -33,6 +33,11 @@ class Mlfq:
     def level(self, sent_bytes: int) -> Level:
         return RMLQ_LEVELS[bisect_right(self.thresholds, sent_bytes)]
 
+    def missing_bytes(self, sent_bytes: int) -> float:
+        """What is left to send before the level is lower; infinite on the lowest."""
+        passed = bisect_right(self.thresholds, sent_bytes)
+        return self.thresholds[passed] - sent_bytes if passed < len(self.thresholds) else math.inf
+
     def words(self, sent_bytes: int) -> str:
         """The bytes sent and the threshold that decided, for a reason."""
         passed = bisect_right(self.thresholds, sent_bytes)

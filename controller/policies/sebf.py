@@ -37,8 +37,8 @@ class Sebf(Policy):
     reads_ports = False
     by_group = True
 
-    # The verdict on a submission is about the new flow alone. The rest of its coflow follows at a tick that
-    # is due at once, so flows that are submitted or complete at the same instant move the others only once.
+    # The verdict on a submission is about the new flow alone. Everything else follows at a tick that is due
+    # at once, so flows that are submitted or complete at the same instant move the others only once.
     recheck_ns = 0
 
     def __init__(self, options: OrderedOptions) -> None:
@@ -46,11 +46,13 @@ class Sebf(Policy):
         self._coflows = Coflows()
         self._placed: dict[str, _Placed] = {}
         self._changed: dict[str, Coflow] = {}
+        self._all_changed = False
         self._bands = Bands(RMLQ_LEVELS[: options.levels])
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
         coflow = self._coflows.join(now_ns, flow)
         placed = self._placed.get(coflow.name)
+        self._all_changed |= placed is None and view.left_is_current
         if placed is None or placed.looked_ns != now_ns:
             verdict, moved = self._place(now_ns, coflow, view)
         else:
@@ -69,17 +71,21 @@ class Sebf(Policy):
             self._placed[coflow.name].looked_ns = -1
             self._changed[coflow.name] = coflow
         else:
+            self._all_changed |= view.left_is_current
             self._forget(coflow)
         return UNCHANGED
 
     def wants_ticks(self, view: View) -> bool:
-        return bool(self._changed)
+        return self._all_changed or bool(self._changed)
 
     def on_tick(self, now_ns: int, view: View) -> Verdicts:
         verdicts: dict[FlowGroup, Verdict] = {}
-        for coflow in self._changed.values():
-            verdicts[coflow] = self._place(now_ns, coflow, view)[0]
+        for coflow in self._coflows if self._all_changed else self._changed.values():
+            verdict, moved = self._place(now_ns, coflow, view)
+            if moved or coflow.name in self._changed:
+                verdicts[coflow] = verdict
         self._changed.clear()
+        self._all_changed = False
         return verdicts
 
     def _place(self, now_ns: int, coflow: Coflow, view: View) -> tuple[Verdict, bool]:

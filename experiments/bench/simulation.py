@@ -4,6 +4,7 @@ Every run has a process of its own, so that its peak memory can be told apart. d
 says what the cases and columns mean.
 """
 
+import json
 import multiprocessing
 import platform
 import resource
@@ -25,7 +26,7 @@ from experiments.resolve.jobs import resolve
 from experiments.results.limits import Resources
 from experiments.results.readable_numbers import NOTHING
 from experiments.results.writing import write_run
-from experiments.scenario.reading import load_scenario, override
+from experiments.scenario.reading import Override, load_scenario, override
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.simulation.run import SimulatedRun
@@ -93,7 +94,8 @@ def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ())
     """Run `case` in this process. An untimed small run loads the compiled functions first."""
     texts = ("fabric=sim", f"seed={seed}", *case.settings, *settings)
     overrides = [override(text) for text in texts]
-    scenario = load_scenario("quickstart", [*overrides, override(f'policies=["{policy}"]')])
+    overrides.append(Override("policies", json.dumps([policy]), f"--policy {policy}"))
+    scenario = load_scenario("quickstart", overrides)
     few = load_scenario("quickstart", [override("fabric=sim"), override("workload.requests=2")])
     SimulatedRun(resolve(few).jobs[0], lambda _: None).run()
     begun, begun_cpu = time.perf_counter(), time.process_time()

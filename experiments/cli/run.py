@@ -64,6 +64,7 @@ def run(
                 progress=display.update,
                 command=command_line(),
                 notes=choice.notes,
+                warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
             )
         if as_json:

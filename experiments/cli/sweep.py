@@ -97,6 +97,8 @@ def _show_sweep(plan: "Plan", directory: Path, content: dict[str, Any]) -> None:
     rows = content["cells"]
     stdout().print(results_table(plan, replicates_of(plan, rows)))
     stdout().print(differences_table(plan, content["differences"]))
+    for note in content["notes"]:
+        print(f"note: {note}")
     unfaithful = sum(row["faithful"] is False for row in rows)
     if unfaithful:
         print(f"{unfaithful} cells are not faithful: draw no conclusions from them")

@@ -1,7 +1,7 @@
-"""`mfs workload`: describing traces, and making traces with given statistics."""
+"""`mfs workload`: describing traces, converting them, and making traces with given statistics."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,9 +9,12 @@ from experiments.cli.endings import told_to_the_user
 from experiments.cli.streams import stdout
 from experiments.errors import UserError
 
-workload = typer.Typer(help="Describe traces of requests, or make them.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from experiments.trace_formats.formats import TraceFormat
 
-_KIND = "Format of the trace: mooncake, azure, burstgpt or bailian; default: detected from its first line."
+workload = typer.Typer(help="Describe traces of requests, convert them, or make them.", no_args_is_help=True)
+
+_KIND = "Format of the trace, as workload.kind names it; default: detected from its first line."
 
 
 @workload.command("describe")
@@ -32,16 +35,12 @@ def workload_describe(
 ) -> None:
     """Describe a trace: its arrivals, its lengths, and how much of its prompts can be reused."""
     with told_to_the_user():
-        from experiments.trace_formats.formats import TraceFormat, detect_format
         from experiments.traces.columns import read_columns
         from experiments.traces.describe import as_json, describe, description_table
 
-        known = {format.value: format for format in TraceFormat}
-        if kind is not None and kind not in known:
-            raise UserError(f"--kind {kind}: not a known format (known: {', '.join(known)})")
         if out is not None and out.exists() and not out.is_dir():
             raise UserError(f"--out {out}: is a file; name a directory")
-        format = detect_format(file) if kind is None else known[kind]
+        format = _format_of(file, kind)
         columns = read_columns(file, format, skip=skip, requests=requests, spread_ticks=not as_stamped)
         found = describe(columns)
         page = None
@@ -57,6 +56,40 @@ def workload_describe(
             print(note)
         if page is not None:
             print(f"page: {page}")
+
+
+@workload.command("convert")
+def workload_convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A trace file.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The trace to write, in the testbed's format.")],
+    kind: Annotated[str | None, typer.Option(help=_KIND)] = None,
+    sort: Annotated[
+        bool, typer.Option("--sort", help="Sort the requests by time; they must all fit into memory.")
+    ] = False,
+) -> None:
+    """Write a trace of any format in the testbed's own, `requests`."""
+    with told_to_the_user():
+        from experiments.traces.convert import convert
+
+        if not out.absolute().parent.is_dir():
+            raise UserError(f"--out {out}: there is no directory {out.parent}")
+        if out.exists() and out.samefile(file):
+            raise UserError(f"--out {out}: this is the trace that is read")
+        written = convert(file, _format_of(file, kind), out, sort=sort)
+        for note in written.notes:
+            print(note)
+        print(f"trace: {out}, {written.requests:,} requests")
+
+
+def _format_of(file: Path, kind: str | None) -> "TraceFormat":
+    from experiments.trace_formats.formats import TraceFormat, detect_format
+
+    if kind is None:
+        return detect_format(file)
+    known = {format.value: format for format in TraceFormat}
+    if kind not in known:
+        raise UserError(f"--kind {kind}: not a known format (known: {', '.join(known)})")
+    return known[kind]
 
 
 @workload.command("synth")
@@ -167,8 +200,9 @@ def workload_synth(
         stdout().print(description_table("as written", shown))
         missed = abs(found.reuse.token_share - wanted.reuse)
         if missed > synth.REUSE_TOLERANCE:
+            asked = "asked for" if reuse is not None else "the default is" if like is None else "--like has"
             print(
-                f"asked for {wanted.reuse:.1%} of the prompt tokens to be reused: prompts are too short for "
+                f"{asked} {wanted.reuse:.1%} of the prompt tokens to be reused: prompts are too short for "
                 f"blocks of {found.block_tokens} tokens, too few, or begin with too many texts (--prefixes)"
             )
         print(f"trace: {out}")

@@ -52,17 +52,6 @@ def cache_tokens(scenario: Scenario, cluster: Cluster) -> int | None:
     return int(gib * 2**30 / replica_bytes_per_token(cluster.model, cluster.placement.tp))
 
 
-def topology_notes(section: TopologySection) -> tuple[str, ...]:
-    """Name the keys that have no effect in this kind of topology.
-
-    They are not refused, because a sweep over kinds of topology has the keys of all of them.
-    """
-    keys = [f"topology.{key}" for key in section.without_meaning]
-    if not keys:
-        return ()
-    return (f"{', '.join(keys)}: no effect in a {section.kind} topology",)
-
-
 def _topology(section: TopologySection) -> Topology:
     shape = ServerShape(
         gpus=section.gpus_per_server,

@@ -4,10 +4,14 @@ import msgspec
 
 from controller.spec import read_spec
 from experiments.resolve.calibration import adds_overheads, overheads_of
-from experiments.resolve.cluster import resolve_cluster, topology_notes
+from experiments.resolve.cluster import resolve_cluster
+from experiments.resolve.doubts import doubts
+from experiments.resolve.no_effect import without_effect
+from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
+    answer_notes,
+    model_notes,
     scheduler_options,
-    serving_notes,
     serving_options,
     simulation_options,
     worker_options,
@@ -19,14 +23,21 @@ from testbed.job import MODEL_SCALE, Job
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
-    """A job per policy, and notes on how the work was made. Jobs differ only in `policy` and `control`."""
+    """A job per policy, and notes on how the work was made. Jobs differ only in `policy` and `control`.
+
+    `warnings` are those notes that a user should read before the run.
+    """
 
     jobs: tuple[Job, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
-def resolve(scenario: Scenario) -> Resolved:
+def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved:
     """Decide everything that the scenario leaves open. Reads its trace and calibration, if it names any.
+
+    With `most_requests`, the jobs get only that many of the requests. The trace is still read and checked
+    as a whole, so everything that can be wrong with the scenario is found, and sooner.
 
     Raises `UserError` for ranks that cannot be placed and a prefix cache that is too small (the message
     names the key), for a malformed trace (it names the line) and for a calibration that cannot be used.
@@ -46,7 +57,7 @@ def resolve(scenario: Scenario) -> Resolved:
         workers=worker_options(scenario),
         simulation=simulation_options(scenario),
     )
-    work = resolve_work(scenario, base)
+    work = resolve_work(scenario, base, most_requests=most_requests)
     base = msgspec.structs.replace(base, requests=work.requests, flows=work.flows)
     scale, scale_notes = resolve_scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
@@ -54,6 +65,12 @@ def resolve(scenario: Scenario) -> Resolved:
         overheads = overheads_of(scenario.simulation, machine_scale(scenario, base)[0])
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
         base = msgspec.structs.replace(base, simulation=simulation)
+    warnings = (
+        *model_notes(base),
+        *without_effect(scenario, base),
+        *doubts(base),
+        *offered_notes(scenario.workload, base),
+    )
     return Resolved(
         jobs=tuple(
             msgspec.structs.replace(
@@ -61,5 +78,6 @@ def resolve(scenario: Scenario) -> Resolved:
             )
             for policy in scenario.policies
         ),
-        notes=(*work.notes, *topology_notes(scenario.topology), *serving_notes(base), *scale_notes),
+        notes=(*work.notes, *warnings, *answer_notes(base), *scale_notes),
+        warnings=warnings,
     )

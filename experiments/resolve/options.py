@@ -6,7 +6,6 @@ from experiments.scenario.scenario import Scenario
 from experiments.scenario.serving import AllReduce, FetchStart
 from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
 from testbed.job import Job, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
-from testbed.models.sizes import is_moe
 from workers.plan import CollectiveKind
 
 _BYTES_PER_KIB = 1024
@@ -70,16 +69,18 @@ def simulation_options(scenario: Scenario) -> SimulationOptions:
     )
 
 
-def serving_notes(job: Job) -> tuple[str, ...]:
-    """Say what the numbers of the model leave out, and name the keys about experts that have no effect
-    because it has no experts."""
-    if not job.requests:
+def model_notes(job: Job) -> tuple[str, ...]:
+    """Say what the numbers of the model leave out or assume."""
+    return tuple(f"model {job.model.name}: {note}" for note in job.model.notes) if job.requests else ()
+
+
+def answer_notes(job: Job) -> tuple[str, ...]:
+    """Say what the turns of conversations wait for, if there are any."""
+    if all(request.after is None for request in job.requests):
         return ()
-    notes = [f"model {job.model.name}: {note}" for note in job.model.notes]
-    if is_moe(job.model):
-        return tuple(notes)
-    if job.serving.expert_skew:
-        notes.append(f"units.expert_skew: no effect, {job.model.name} has no experts")
-    if job.serving.decode_background:
-        notes.append(f"serving.decode_background: no effect, {job.model.name} has no experts")
-    return tuple(notes)
+    if job.serving.decode_batch is None:
+        return (
+            "the first token stands for the answer that a turn waits for: only first tokens are modelled "
+            "(serving.decode_batch: N models the others)",
+        )
+    return ("a turn waits for the last token of the answer before",)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from controller.units import NS_PER_S
 from experiments.resolve.cluster import nic_bps
+from experiments.resolve.offered import flows_port_seconds
 from experiments.resolve.work import capacity_rps
 from experiments.scenario.scenario import Scenario
 from testbed.fabric import FabricName
@@ -73,12 +74,7 @@ def _flows_dilation(
     flows: Sequence[MicroFlow], *, topology: Topology, placement: Placement, wall_s: float
 ) -> float:
     """Return wall seconds per model second for micro flows: at least 1."""
-    due: dict[str, float] = {}
-    for flow in flows:
-        transfer = flow.transfer
-        path = topology.paths(placement.node_of(transfer.src), placement.node_of(transfer.dst))[0]
-        for port in path:
-            due[port] = due.get(port, 0.0) + transfer.size_bytes * 8 / topology.link(port).bps
+    due = flows_port_seconds(flows, topology=topology, placement=placement)
     duration_s = max(flow.start_ns for flow in flows) / NS_PER_S + max(due.values())
     return _rounded_up(max(1.0, wall_s / duration_s))
 

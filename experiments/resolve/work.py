@@ -13,7 +13,7 @@ from experiments.workloads.micro import micro_flows
 from experiments.workloads.source import make_workload
 from testbed.job import Job, MicroFlow, Placement, Request
 from testbed.serving.cache.size_and_use import cache_capacity_blocks
-from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.capacity import Demand, demand_of
 from testbed.serving.plans.steps import step_options
 from testbed.serving.slo import DEFAULT_CLASS, SloTarget, with_slos
 
@@ -26,22 +26,29 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def resolve_work(scenario: Scenario, job: Job) -> Work:
+def resolve_work(scenario: Scenario, job: Job, *, most_requests: int | None = None) -> Work:
     """Make the work of `job`, which has none yet. Reads the trace, if the scenario names one.
+
+    With `most_requests`, capacity and SLOs are worked out for that many requests, and the others left out.
 
     Raises `UserError` for a malformed trace, naming the line, and for a prefix cache without room for a
     block of the prompts.
     """
     if scenario.workload.is_micro:
         return _flows(scenario.workload, job.placement)
-    work = _requests(scenario, job)
+    work = _requests(scenario, job, most_requests)
     _check_cache(scenario, msgspec.structs.replace(job, requests=work.requests))
     return work
 
 
 def capacity_rps(job: Job, requests: Sequence[Request]) -> float:
     """Estimate how many requests/s like these the cluster of `job` can sustain."""
-    return estimated_capacity_rps(
+    return demand(job, requests).capacity_rps
+
+
+def demand(job: Job, requests: Sequence[Request]) -> Demand:
+    """Estimate what the mean of these requests takes of the cluster of `job`."""
+    return demand_of(
         requests,
         placement=job.placement,
         model=job.model,
@@ -66,14 +73,14 @@ def _flows(section: WorkloadSection, placement: Placement) -> Work:
     return Work(flows=trace.flows, notes=trace.notes)
 
 
-def _requests(scenario: Scenario, job: Job) -> Work:
+def _requests(scenario: Scenario, job: Job, most: int | None) -> Work:
     workload = make_workload(
         scenario.workload,
         seed=scenario.seed,
-        capacity_rps=lambda requests: capacity_rps(job, requests),
+        capacity_rps=lambda requests: capacity_rps(job, requests[:most]),
     )
     promised = with_slos(
-        workload.requests,
+        workload.requests[:most],
         targets=_targets(scenario),
         placement=job.placement,
         model=job.model,
@@ -96,5 +103,6 @@ def _check_cache(scenario: Scenario, job: Job) -> None:
     try:
         cache_capacity_blocks(job)
     except ValueError as error:
-        key = "serving.cache_tokens" if scenario.serving.cache_gib is None else "serving.cache_gib"
+        gib = scenario.serving.cache_gib
+        key = "serving.cache_tokens" if gib is None else f"serving.cache_gib: {gib:g}"
         raise UserError(f"scenario {scenario.name}: {key}: {error}") from None

@@ -3,7 +3,7 @@
 A viewer in a browser can show some hundred thousand events. A run on thousands of GPUs has millions.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -75,10 +75,17 @@ def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt
     parts = []
     if until_ns is not None:
         links = _up_to(links, until_ns)
+        shown: dict[str, tuple[Sized, Sized]] = {
+            "requests": (requests, record.requests),
+            "flows": (flows, record.flows),
+            "spans": (spans, record.spans),
+        }
+        counts = [
+            f"{len(some)} of {len(every)} {name}" for name, (some, every) in shown.items() if len(every)
+        ]
         parts.append(
             f"what began in the first {until_ns / NS_PER_S:.6g} s of {record.duration_ns / NS_PER_S:.6g} s:"
-            f" {len(requests)} of {len(record.requests)} requests, {len(flows)} of {len(record.flows)} flows,"
-            f" {len(spans)} of {len(record.spans)} spans"
+            f" {', '.join(counts)}"
         )
     if not fitting.all():
         parts.append(f"the rates of the {fitting.sum()} of {len(fitting)} links that carried most")

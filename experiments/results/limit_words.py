@@ -87,8 +87,8 @@ def alike_lines(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _why(limits: Mapping[str, Any] | None) -> str:
     more = (
-        "For more load on the network, lower topology.nic_gbps, raise workload.load (of a trace:"
-        " workload.time_scale), or let prompts be longer or reuse more KV."
+        "For more load on the network, lower topology.nic_gbps, raise workload.load (or lower the"
+        " workload.time_scale of a trace), or let prompts be longer or reuse more KV."
     )
     if limits is None or limits["port"] is None or not limits["ttft"]:
         return more

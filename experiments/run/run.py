@@ -36,14 +36,16 @@ def run_scenario(
     progress: RunListener,
     command: str = "",
     notes: Sequence[str] = (),
+    warn: Callable[[str], None] | None = None,
     ceiling: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Run every policy of `scenario` on `fabric`. Returns the run directory and its summary.
 
     `out` defaults to `runs/<date>-<time>-<scenario>`. `command` is the command line of the run, for the
-    results. `notes` come before the notes on how the work was made. With `ceiling`, the requests are run
-    without a network, too (`experiments.run.ceiling`); only the simulated fabric can do that. Nothing starts
-    before the scenario is resolved, the fabric has what it needs, and the directory can be written.
+    results. `notes` come before the notes on how the work was made. `warn` is called, before the first policy
+    runs, with what makes the results say less than they seem to. With `ceiling`, the requests are run without
+    a network, too (`experiments.run.ceiling`); only the simulated fabric can do that. Nothing starts before
+    the scenario is resolved, the fabric has what it needs, and the directory can be written.
 
     Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_job` raises. If
     some policies have finished by then, their results are written, marked as not complete, and the
@@ -91,6 +93,9 @@ def run_scenario(
         write_report([directory], directory / "report.html")
         return summary
 
+    if warn is not None:
+        for warning in resolved.warnings:
+            warn(warning)
     with results_directory(out, scenario.name) as directory:
         records: list[RunRecord] = []
         reached = None

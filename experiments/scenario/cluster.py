@@ -107,9 +107,10 @@ class TopologySection(Section):
                 )
             if self.servers > fat_tree_servers(self.k):
                 raise refusal(
-                    "topology.servers",
-                    f"{self.servers} servers are too many for a fat-tree of k={self.k} "
-                    f"(at most {fat_tree_servers(self.k)}); raise topology.k",
+                    "topology.kind",
+                    f"this fat-tree has room for {fat_tree_servers(self.k)} servers: raise topology.k",
+                    servers=self.servers,
+                    k=self.k,
                 )
         rails = self.kind is TopologyKind.RAIL_OPTIMISED
         if self.gpus_per_server is None:

@@ -41,7 +41,7 @@ def problem_line(problem: ErrorDetails, origins: Mapping[KeyPath, str], source: 
     if kind == PydanticKind.MISSING:
         return f"{where}: {key!r} is missing"
     if "key" in context or kind == ProblemKind.POLICY:
-        return f"{where}: {key}: {problem['msg']}"
+        return f"{where}: {key}: {problem['msg']}{_beside(context, origins)}"
     return f"{where}: {key}: {_show(problem['input'])} {_reason(problem, path, context)}"
 
 
@@ -51,6 +51,15 @@ def dotted(path: KeyPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def _beside(context: Mapping[str, Any], origins: Mapping[KeyPath, str]) -> str:
+    """Return the values of other keys that decide, each with the place where it is given."""
+    found = []
+    for key, value in context.get("beside", {}).items():
+        place = origins.get(_path(key))
+        found.append(f"; {key} is {echo(value)} {'by default' if place is None else f'({place})'}")
+    return "".join(found)
 
 
 def _path(key: str) -> KeyPath:

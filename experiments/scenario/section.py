@@ -34,7 +34,13 @@ class ProblemKind(enum.StrEnum):
     SLO = "slo"
 
 
-def refusal(key: str, reason: str) -> PydanticCustomError:
-    """Return an error of several keys together, or of a file, that is reported for the full key `key`."""
-    context: dict[str, Any] = {"key": key, "reason": reason}
+def refusal(key: str, reason: str, **beside: object) -> PydanticCustomError:
+    """Return an error of several keys together, or of a file, that is reported for the full key `key`.
+
+    `beside` are keys of the same section whose values decide as well. The user may have given none of them,
+    so the message says where each value is from.
+    """
+    section = key.rpartition(".")[0]
+    others = {f"{section}.{name}": value for name, value in beside.items()}
+    context: dict[str, Any] = {"key": key, "reason": reason, "beside": others}
     return PydanticCustomError(ProblemKind.REFUSED.value, "{reason}", context)

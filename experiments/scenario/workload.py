@@ -16,9 +16,16 @@ class WorkloadKind(enum.StrEnum):
     CONVERSATION = "conversation"
     AGENT = "agent"
     MOONCAKE = "mooncake"
+    MOONCAKE_DELTA = "mooncake_delta"
     AZURE = "azure"
     BURSTGPT = "burstgpt"
     BAILIAN = "bailian"
+    VIDUR = "vidur"
+    SPLITWISE = "splitwise"
+    LLMSERVINGSIM = "llmservingsim"
+    AIBRIX = "aibrix"
+    SHAREGPT = "sharegpt"
+    REQUESTS = "requests"
     FLOWS = "flows"
     COFLOWS = "coflows"
 
@@ -29,12 +36,7 @@ SYNTHETIC = (WorkloadKind.CONVERSATION, WorkloadKind.AGENT)
 MICRO = (WorkloadKind.FLOWS, WorkloadKind.COFLOWS)
 """Kinds that are flows, without a serving system."""
 
-TRACES = {
-    WorkloadKind.MOONCAKE: TraceFormat.MOONCAKE,
-    WorkloadKind.AZURE: TraceFormat.AZURE,
-    WorkloadKind.BURSTGPT: TraceFormat.BURSTGPT,
-    WorkloadKind.BAILIAN: TraceFormat.BAILIAN,
-}
+TRACES = {WorkloadKind(format.value): format for format in TraceFormat}
 """Kinds that are read from a trace of requests, with the format of the trace."""
 
 
@@ -47,8 +49,8 @@ class Arrivals(enum.StrEnum):
 class WorkloadSection(Section):
     kind: WorkloadKind = Field(
         default=WorkloadKind.CONVERSATION,
-        description="conversation and agent are generated from the seed; mooncake, azure, burstgpt and "
-        "bailian are read from path; flows is the micro workload below; coflows are shuffles read from path",
+        description="conversation and agent are generated from the seed; flows is the micro workload below; "
+        "coflows are shuffles read from path; all others are formats of traces of requests, read from path",
     )
     path: str | None = Field(
         default=None,
@@ -105,8 +107,8 @@ class WorkloadSection(Section):
         default=None,
         min_length=1,
         description="column of the trace whose value is a request's SLO class, instead of class: Model or "
-        "Log Type of burstgpt, type or turn of bailian; a class that is not in slo.classes has the default "
-        "SLO",
+        "Log Type of burstgpt, type or turn of bailian, application_id of splitwise, a label of requests; a "
+        "class that is not in slo.classes has the default SLO",
     )
     warmup: int = Field(
         default=0,
@@ -150,12 +152,17 @@ class WorkloadSection(Section):
                 raise refusal("workload.rate", "is for requests; coflows arrive by workload.time_scale")
             return self
         if self.arrives_at_random and self.rate is None and self.load is None:
+            if self.time_scale is not None:
+                random = f"the arrivals of kind {self.kind}" if self.path is None else "random arrivals"
+                raise refusal(
+                    "workload.time_scale", f"stretches a trace; {random} need workload.load or workload.rate"
+                )
             raise refusal("workload.load", "random arrivals need a load or a rate")
         if self.warmup >= self.requests:
             raise refusal(
                 "workload.warmup",
-                f"{self.warmup} of {self.requests} requests: at least one must be left to measure "
-                "(workload.requests)",
+                f"{self.warmup} requests warm up: at least one more is needed to measure",
+                requests=self.requests,
             )
         return self
 

@@ -74,6 +74,17 @@ def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
     return rows
 
 
+def common_notes(directory: Path, plan: Plan) -> list[str]:
+    """Return the notes that all finished cells have, in their order there."""
+    common: list[str] | None = None
+    for name, outcome in outcomes(directory, plan).items():
+        if outcome.error is None:
+            text = (directory / "cells" / name / "summary.json").read_text(encoding="utf-8")
+            notes: list[str] = json.loads(text)["notes"]
+            common = notes if common is None else [note for note in common if note in notes]
+    return common or []
+
+
 def _mean(busy: dict[str, float] | None) -> float | None:
     return busy["mean"] if busy else None
 
@@ -112,6 +123,19 @@ def _measures(summary: dict[str, Any]) -> CellRow:
     }
 
 
+def seed_notes(plan: Plan, rows: Sequence[CellRow]) -> list[str]:
+    """Say so if all seeds gave the same results, which must not pass for results without spread."""
+    found: dict[str, list[list[Any]]] = {}
+    for row in rows:
+        if row["error"] is None:
+            alike = json.dumps([[row[key] for key in plan.keys], row["policy"]])
+            found.setdefault(alike, []).append([row[name] for name in Measure])
+    several = [measured for measured in found.values() if len(measured) > 1]
+    if plan.seeds < 2 or not several or any(one != each[0] for each in several for one in each):
+        return []
+    return [f"the seed makes no difference: under each policy, all {plan.seeds} gave the same results"]
+
+
 def write_results(
     directory: Path,
     plan: Plan,
@@ -140,6 +164,7 @@ def write_results(
         "policies": list(plan.policies),
         "complete": len(rows) == len(plan.cells) and all(row["error"] is None for row in rows),
         "command": command,
+        "notes": [*common_notes(directory, plan), *seed_notes(plan, rows)],
         "differences": list(differences),
         "cells": list(rows),
     }

@@ -10,80 +10,66 @@ the block alone: the same text after another beginning has the same id, but not 
 makes new ids, one for each prefix of a prompt.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from controller.units import NS_PER_S
 from experiments.errors import UserError
-from experiments.trace_formats.rows import Reader, TraceRow, in_order
-from experiments.trace_formats.text_file import lines_of
-from experiments.trace_formats.values import (
-    MAX_S,
-    MAX_TOKENS,
-    json_block_ids,
-    json_count,
-    json_object,
-    json_value,
-)
+from experiments.trace_formats.lines import json_rows
+from experiments.trace_formats.rows import Reader, TraceRow
+from experiments.trace_formats.values import json_block_ids, json_count, json_time_ns
 
 BLOCK_TOKENS = 16
 LABELS = ("type", "turn")
+KEYS = ("chat_id", "parent_chat_id", "timestamp", "input_length", "output_length", *LABELS, "hash_ids")
 _NO_PREFIX = -1
 
 
 class PrefixIds:
-    """Gives each sequence of block ids that a prompt begins with an id of its own."""
+    """Gives each sequence of blocks that a prompt begins with an id of its own."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], int] = {}
+        self._known: dict[tuple[int, int | tuple[int, ...]], int] = {}
 
-    def chain(self, ids: list[int]) -> tuple[int, ...]:
-        """Return the ids of the prefixes that end at each of `ids`, the blocks of a prompt in order."""
+    def chain(self, blocks: Iterable[int | tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the ids of the prefixes that end at each of `blocks`, the blocks of a prompt in order.
+
+        A block is anything that stands for its content: an id, or its tokens.
+        """
         chained: list[int] = []
         before = _NO_PREFIX
-        for block in ids:
+        for block in blocks:
             before = self._known.setdefault((before, block), len(self._known))
             chained.append(before)
         return tuple(chained)
 
 
-def rows(path: Path) -> Iterator[TraceRow]:
-    """Yield the rows of the trace at `path`. Raises `UserError` for an invalid file or line."""
-    return in_order(_rows(path), "timestamp")
+class _Rows:
+    def __init__(self) -> None:
+        self._prefixes = PrefixIds()
 
-
-def _rows(path: Path) -> Iterator[tuple[str, TraceRow]]:
-    prefixes = PrefixIds()
-    for number, line in enumerate(lines_of(path), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield where, _row(line, where, prefixes)
-
-
-def _row(line: str, where: str, prefixes: PrefixIds) -> TraceRow:
-    data = json_object(line, where)
-    seconds = json_value(data, "timestamp", where)
-    if type(seconds) not in (int, float):
-        raise UserError(f"{where}: timestamp is {seconds!r}, not a number of seconds")
-    if not 0 <= seconds <= MAX_S:
-        raise UserError(f"{where}: timestamp is {seconds:g}; allowed is 0 .. {MAX_S}")
-    tokens = json_count(data, "input_length", where, low=1, high=MAX_TOKENS)
-    output = json_count(data, "output_length", where, low=0, high=MAX_TOKENS)
-    ids = json_block_ids(data, where)
-    full, rest = divmod(tokens, BLOCK_TOKENS)
-    # The format does not say whether a last block that is not full has an id.
-    if not full <= len(ids) <= full + bool(rest):
-        raise UserError(
-            f"{where}: {len(ids)} hash_ids for input_length {tokens}; "
-            f"{full + bool(rest)} blocks of {BLOCK_TOKENS} tokens were expected"
+    def rows(self, data: dict[str, Any], where: str) -> Iterator[TraceRow]:
+        time_ns = json_time_ns(data, "timestamp", where, unit_ns=NS_PER_S)
+        tokens = json_count(data, "input_length", where, low=1)
+        output = json_count(data, "output_length", where, low=0)
+        yield TraceRow(
+            time_ns=time_ns,
+            prompt_tokens=tokens,
+            output_tokens=output,
+            blocks=None if data.get("hash_ids") is None else self._blocks(data, tokens, where),
+            labels={name: _label(data, name, where) for name in LABELS if name in data},
         )
-    return TraceRow(
-        time_ns=round(seconds * NS_PER_S),
-        prompt_tokens=tokens,
-        output_tokens=output,
-        blocks=prefixes.chain(ids[:full]),
-        labels={name: _label(data, name, where) for name in LABELS if name in data},
-    )
+
+    def _blocks(self, data: dict[str, Any], tokens: int, where: str) -> tuple[int, ...]:
+        ids = json_block_ids(data, where)
+        full, rest = divmod(tokens, BLOCK_TOKENS)
+        # The format does not say whether a last block that is not full has an id.
+        if not full <= len(ids) <= full + bool(rest):
+            raise UserError(
+                f"{where}: {len(ids)} hash_ids for input_length {tokens}; "
+                f"{full + bool(rest)} blocks of {BLOCK_TOKENS} tokens were expected"
+            )
+        return self._prefixes.chain(ids[:full])
 
 
 def _label(data: dict[str, object], name: str, where: str) -> str:
@@ -93,4 +79,10 @@ def _label(data: dict[str, object], name: str, where: str) -> str:
     return str(value)
 
 
-READER = Reader(rows=rows, block_tokens=BLOCK_TOKENS, labels=LABELS)
+READER = Reader(
+    placed=lambda path: json_rows(path, _Rows().rows),
+    time="timestamp",
+    keys=KEYS,
+    block_tokens=BLOCK_TOKENS,
+    labels=LABELS,
+)

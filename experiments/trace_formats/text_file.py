@@ -5,6 +5,19 @@ from pathlib import Path
 
 from experiments.errors import UserError
 
+_POINTER = "version https://git-lfs.github.com/spec/v1"
+"""The first line of the file that Git LFS leaves in place of one that it has not fetched."""
+
+_ANNEX = "/annex/objects/"
+_BINARY = {
+    b"\x1f\x8b": "compressed by gzip: decompress it first (gunzip)",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: decompress it first (unzstd)",
+    b"BZh": "compressed by bzip2: decompress it first (bunzip2)",
+    b"PK\x03\x04": "a ZIP archive: unpack it first (unzip)",
+    b"PAR1": "a Parquet file: traces are text, so write it as JSON lines first",
+}
+"""What kinds of binary files begin with, and what to do with them."""
+
 
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file without their ends. Raises as `lines_of` does."""
@@ -14,12 +27,15 @@ def read_lines(path: Path) -> list[str]:
 def lines_of(path: Path) -> Iterator[str]:
     """Yield the lines of a text file without their ends, one by one: a trace may be larger than memory.
 
-    Raises `UserError` for a file that is missing, a directory, unreadable, not text or empty.
+    Raises `UserError` for a file that is missing, a directory, unreadable, not text or empty, and for one
+    that stands for data which were not fetched.
     """
     empty = True
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for line in file:
+            for number, line in enumerate(file):
+                if number == 0:
+                    _check_fetched(line, path)
                 empty = empty and not line.strip()
                 yield line.removesuffix("\n")
     except IsADirectoryError:
@@ -27,8 +43,31 @@ def lines_of(path: Path) -> Iterator[str]:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such trace file (workload.path)") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file (UTF-8), so not a trace") from None
+        raise UserError(f"{path}: {_what_it_is(path)}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if empty:
         raise UserError(f"{path}: the trace file is empty")
+
+
+def _check_fetched(first: str, path: Path) -> None:
+    if first.strip() == _POINTER:
+        raise UserError(
+            f"{path}: a pointer of Git LFS, not the trace: fetch it in its repository with git lfs pull"
+        )
+    if _ANNEX in first and len(first) < 1000 and "{" not in first:
+        raise UserError(
+            f"{path}: a pointer of git-annex, not the trace: fetch it in its repository with git annex get"
+        )
+
+
+def _what_it_is(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError:
+        start = b""
+    for magic, told in _BINARY.items():
+        if start.startswith(magic):
+            return told
+    return "not a text file (UTF-8), so not a trace"

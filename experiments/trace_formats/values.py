@@ -2,8 +2,12 @@
 
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
+import msgspec
+
+from controller.units import NS_PER_MS, NS_PER_S
 from experiments.errors import UserError
 
 MAX_TOKENS = 16_777_216
@@ -12,21 +16,34 @@ MAX_TOKENS = 16_777_216
 MAX_S = 10**10
 """More than three hundred years: a later time in a trace is an error too."""
 
+BYTES_PER_TOKEN = 4
+"""A rule of thumb for English text."""
+
+_UNITS = {1: "ns", NS_PER_MS: "ms", NS_PER_S: "seconds"}
+
 
 def columns_of(line: str) -> tuple[str, ...]:
-    """Return the cells of a line of CSV. In these formats they are never quoted."""
-    return tuple(name.strip() for name in line.split(","))
+    """Return the cells of a line of CSV, or of TSV if it has tabs. In these formats they are never quoted."""
+    return tuple(name.strip() for name in line.split("\t" if "\t" in line else ","))
 
 
 def json_object(line: str, where: str) -> dict[str, Any]:
     """Return the JSON object in `line`. Raises `UserError` if it is none."""
     try:
-        data = json.loads(line)
+        data = msgspec.json.decode(line)
     except (ValueError, RecursionError):
-        raise UserError(f"{where}: not JSON") from None
+        data = _lenient(line, where)
     if not isinstance(data, dict):
         raise UserError(f"{where}: not a JSON object")
     return data
+
+
+def _lenient(line: str, where: str) -> Any:
+    """Return what Python makes of a line that is not strictly JSON: NaN, for instance, is refused by name."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        raise UserError(f"{where}: not JSON") from None
 
 
 def json_value(row: dict[str, Any], key: str, where: str) -> Any:
@@ -35,8 +52,11 @@ def json_value(row: dict[str, Any], key: str, where: str) -> Any:
     return row[key]
 
 
-def json_count(row: dict[str, Any], key: str, where: str, *, low: int, high: int) -> int:
+def json_count(row: dict[str, Any], key: str, where: str, *, low: int, high: int = MAX_TOKENS) -> int:
+    """Return a count, which may be written as a float without a fraction."""
     value = json_value(row, key, where)
+    if type(value) is float and value.is_integer():
+        value = int(value)
     if type(value) is not int:
         raise UserError(f"{where}: {key} is {value!r}, not a whole number")
     if not low <= value <= high:
@@ -44,17 +64,50 @@ def json_count(row: dict[str, Any], key: str, where: str, *, low: int, high: int
     return value
 
 
-def json_block_ids(row: dict[str, Any], where: str) -> list[int]:
-    ids = json_value(row, "hash_ids", where)
+def json_time_ns(row: dict[str, Any], key: str, where: str, *, unit_ns: int) -> int:
+    """Return a time from 0, or a pause, in ns. `unit_ns` is the unit that the file counts in."""
+    value = json_value(row, key, where)
+    if type(value) is not int and type(value) is not float:
+        raise UserError(f"{where}: {key} is {value!r}, not a number of {_UNITS[unit_ns]}")
+    most = MAX_S * NS_PER_S // unit_ns
+    if not 0 <= value <= most:
+        raise UserError(f"{where}: {key} is {value:g}; allowed is 0 .. {most}")
+    return round(value * unit_ns)
+
+
+def json_block_ids(row: dict[str, Any], where: str, key: str = "hash_ids") -> list[int]:
+    """Return the ids of blocks: a list, or an object from the places 0, 1, ... to ids, as pandas has it."""
+    ids = json_value(row, key, where)
+    if isinstance(ids, dict):
+        places = [str(place) for place in range(len(ids))]
+        if set(ids) != set(places):
+            raise UserError(f"{where}: {key} is an object whose keys are not the places 0 .. {len(ids) - 1}")
+        ids = [ids[place] for place in places]
     if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < 2**63 for i in ids):
-        raise UserError(f"{where}: hash_ids is not a list of whole numbers from 0")
+        raise UserError(f"{where}: {key} is not a list of whole numbers from 0")
     return ids
 
 
 def text_count(name: str, text: str, where: str, *, low: int) -> int:
-    if not re.fullmatch(r"[-+]?[0-9]{1,18}", text):
+    if not re.fullmatch(r"[-+]?[0-9]{1,18}(\.0{1,6})?", text):
         raise UserError(f"{where}: {name} is {text!r}, not a whole number")
-    value = int(text)
+    value = int(text.partition(".")[0])
     if not low <= value <= MAX_TOKENS:
         raise UserError(f"{where}: {name} is {value}; allowed is {low} .. {MAX_TOKENS}")
     return value
+
+
+def text_time_ns(name: str, text: str, where: str, *, unit_ns: int = NS_PER_S) -> int:
+    """Return the ns of a time that counts units of `unit_ns`, rounded down."""
+    if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,2})?", text):
+        raise UserError(f"{where}: {name} is {text!r}, not a number of {_UNITS[unit_ns]}")
+    time = Decimal(text)
+    most = MAX_S * NS_PER_S // unit_ns
+    if time > most:
+        raise UserError(f"{where}: {name} is {text}; allowed is 0 .. {most}")
+    return int(time * unit_ns)
+
+
+def estimated_tokens(text: str) -> int:
+    """Return about how many tokens `text` has: a quarter of its bytes in UTF-8, rounded up, at least 1."""
+    return max(1, -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN))

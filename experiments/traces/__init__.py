@@ -1,1 +1,1 @@
-"""`mfs workload`: describing a trace, and making one with given statistics."""
+"""`mfs workload`: describing a trace, converting it, and making one with given statistics."""

@@ -12,7 +12,9 @@ from controller.units import NS_PER_S
 from experiments.errors import UserError
 from experiments.results.statistics import percentile
 from experiments.trace_formats import ticks
-from experiments.trace_formats.formats import READERS, TraceFormat
+from experiments.trace_formats.formats import TraceFormat, reader_of
+from experiments.trace_formats.rows import TraceRow
+from experiments.trace_formats.tally import Tally
 
 Longs = npt.NDArray[np.int64]
 
@@ -23,8 +25,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     """Requests in order of arrival, the first at 0.
 
     The blocks of request i are `blocks[starts[i]:starts[i + 1]]`. Their ids count from 0 in order of first
-    use. A trace that does not say what its prompts are made of has no blocks. `notes` say how the trace was
-    read.
+    use. A trace that does not say what its prompts are made of has no blocks. `clock` stamped the trace;
+    None if it is not coarse. `notes` say how the trace was read.
     """
 
     time_ns: Longs
@@ -33,6 +35,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     blocks: Longs
     starts: Longs
     block_tokens: int
+    clock: ticks.Clock | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -52,42 +55,109 @@ def read_columns(
     """Read `requests` rows (None: all) of the trace at `path` after the first `skip`.
 
     Arrivals that share a tick of a coarse clock are spread inside it, as in a run, unless `spread_ticks` is
-    off. Raises `UserError` for an invalid file or row, and if there are too few rows.
+    off. A later turn of a session is taken to arrive as if answers took no time. Rows without times all
+    arrive at 0. Raises `UserError` for an invalid file or row, and if there are too few rows.
     """
-    reader = READERS[format]
-    times, prompts, outputs = array("q"), array("q"), array("q")
-    blocks, starts = array("q"), array("q", [0])
-    numbers: dict[int, int] = {}
-    until = None if requests is None else skip + requests
-    seen = 0
+    reader = reader_of(path, format)
+    rows = _Rows(skip, None if requests is None else skip + requests)
     for row in reader.rows(path):
-        times.append(row.time_ns)
-        seen += 1
-        if seen <= skip or (until is not None and seen > until):
-            continue
-        prompts.append(row.prompt_tokens)
-        outputs.append(row.output_tokens)
-        blocks.extend(numbers.setdefault(block, len(numbers)) for block in row.blocks or ())
-        starts.append(len(blocks))
-    if seen <= skip or (until is not None and seen < until):
-        asked = "" if requests is None else f"--requests {requests} "
-        raise UserError(f"{path}: {asked}--skip {skip}: the file has {seen} requests")
-    notes = [reader.note] if reader.note else []
-    stamped = times.tolist()
-    tick_ns = ticks.tick_of(stamped) if spread_ticks else None
-    if tick_ns is not None:
-        stamped = ticks.spread(stamped, tick_ns, seed)
-        notes.append(f"arrivals spread inside the trace's {tick_ns / NS_PER_S:.1f} s tick")
-    taken = np.array(stamped[skip:until], dtype=np.int64)
-    return Columns(
-        time_ns=taken - taken[0],
-        prompt_tokens=np.array(prompts, dtype=np.int64),
-        output_tokens=np.array(outputs, dtype=np.int64),
-        blocks=np.array(blocks, dtype=np.int64),
-        starts=np.array(starts, dtype=np.int64),
-        block_tokens=reader.block_tokens,
-        notes=tuple(notes),
-    )
+        rows.add(row)
+    if rows.seen <= skip or (rows.until is not None and rows.seen < rows.until):
+        asked = {"--skip": skip or None, "--requests": requests}
+        options = " ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+        raise UserError(f"{path}: {options}: the file has {rows.seen} requests")
+    notes = rows.tally.notes(reader)
+    stamped = rows.times.tolist()
+    clock = ticks.clock_of(stamped)
+    if clock is not None:
+        notes.append(clock.note(spread_ticks))
+        if spread_ticks:
+            stamped = ticks.spread(stamped, clock.tick_ns, seed)
+    if not stamped:
+        notes.append("the trace has no arrival times: a run has to draw them (workload.arrivals)")
+    return rows.columns(stamped, reader.block_tokens, clock, tuple(notes))
+
+
+class _Rows:
+    """The rows of a trace so far, of which those from `skip` to `until` are taken.
+
+    `times` are those of all rows that wait for no other. Of a row that is taken, `places` has its place in
+    `times`, or -1; `befores` the number of the turn before, or -1; and `pauses` the least time to that turn.
+    """
+
+    def __init__(self, skip: int, until: int | None) -> None:
+        self.skip, self.until, self.seen = skip, until, 0
+        self.tally = Tally()
+        self.times, self._own = array("q"), array("q")
+        self._places, self._befores, self._pauses = array("q"), array("q"), array("q")
+        self._prompts, self._outputs = array("q"), array("q")
+        self._blocks, self._starts = array("q"), array("q", [0])
+        self._numbers: dict[int, int] = {}
+        self._turns: dict[str, int] = {}
+
+    def add(self, row: TraceRow) -> None:
+        later = row.session is not None and row.session in self._turns
+        place = -1
+        if not later and row.time_ns is not None:
+            place = len(self.times)
+            self.times.append(row.time_ns)
+        taken = self.seen >= self.skip and (self.until is None or self.seen < self.until)
+        self.seen += 1
+        before = -1
+        if row.session is not None:
+            before = self._turns.get(row.session, -1)
+            self._turns[row.session] = len(self._prompts) if taken else -1
+        if not taken:
+            return
+        self.tally.see(row)
+        self._places.append(place)
+        self._befores.append(before)
+        self._pauses.append(row.pause_ns)
+        self._own.append(-1 if row.time_ns is None else row.time_ns)
+        self._prompts.append(row.prompt_tokens)
+        self._outputs.append(row.output_tokens)
+        numbers = self._numbers
+        self._blocks.extend(numbers.setdefault(block, len(numbers)) for block in row.blocks or ())
+        self._starts.append(len(self._blocks))
+
+    def columns(
+        self, stamped: list[int], block_tokens: int, clock: ticks.Clock | None, notes: tuple[str, ...]
+    ) -> Columns:
+        """Return the columns, given the times of all rows that wait for no other, spread or not."""
+        zero_ns = next((stamped[place] for place in self._places if place >= 0), 0)
+        times = np.zeros(len(self._places), dtype=np.int64)
+        for i, (place, before) in enumerate(zip(self._places, self._befores, strict=True)):
+            if place >= 0:
+                times[i] = stamped[place] - zero_ns
+            else:
+                after_ns = times[before] + self._pauses[i] if before >= 0 else 0
+                times[i] = max(0, self._own[i] - zero_ns, after_ns)
+        order = np.argsort(times, kind="stable")
+        starts = np.array(self._starts, dtype=np.int64)
+        blocks = np.array(self._blocks, dtype=np.int64)
+        if self.tally.turns:
+            blocks, starts = _reordered(blocks, starts, order)
+        return Columns(
+            time_ns=times[order] - times[order[0]],
+            prompt_tokens=np.array(self._prompts, dtype=np.int64)[order],
+            output_tokens=np.array(self._outputs, dtype=np.int64)[order],
+            blocks=blocks,
+            starts=starts,
+            block_tokens=block_tokens,
+            clock=clock,
+            notes=notes,
+        )
+
+
+def _reordered(blocks: Longs, starts: Longs, order: Longs) -> tuple[Longs, Longs]:
+    """Return the blocks of the requests in `order`, numbered anew in order of first use, and their starts."""
+    pieces = [blocks[starts[i] : starts[i + 1]] for i in order]
+    moved = np.concatenate(pieces) if len(blocks) else blocks
+    _, first, inverse = np.unique(moved, return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    return number[inverse] if len(blocks) else blocks, np.concatenate((np.zeros(1, dtype=np.int64), ends))
 
 
 class ArrivalStatistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from controller.units import NS_PER_S
 from experiments.json_text import json_text
 from experiments.results.readable_numbers import NOTHING
 from experiments.traces.columns import ArrivalStatistics, Columns, LengthStatistics, arrivals_of, lengths_of
@@ -14,13 +15,19 @@ from experiments.traces.reuse import DistanceQuantiles, HitCurve, Prefix, Reuse,
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """What a trace is like. `hit_rate` is the reuse by size of the cache. Token counts are per request."""
+    """What a trace is like. `hit_rate` is the reuse by size of the cache. Token counts are per request.
+
+    `tick_s` is the tick of a coarse clock, and `shared_stamps` the share of arrivals whose time stamp another
+    has too; None if the clock is not coarse.
+    """
 
     requests: int
     arrivals: ArrivalStatistics
     prompt_tokens: LengthStatistics
     output_tokens: LengthStatistics
     block_tokens: int
+    tick_s: float | None
+    shared_stamps: float | None
     reuse: Reuse
     hit_rate: HitCurve
     notes: tuple[str, ...] = ()
@@ -34,6 +41,8 @@ def describe(columns: Columns) -> Description:
         prompt_tokens=lengths_of(columns.prompt_tokens),
         output_tokens=lengths_of(columns.output_tokens),
         block_tokens=columns.block_tokens,
+        tick_s=None if columns.clock is None else columns.clock.tick_ns / NS_PER_S,
+        shared_stamps=None if columns.clock is None else columns.clock.sharing,
         reuse=reuse,
         hit_rate=curve,
         notes=columns.notes,
@@ -54,6 +63,11 @@ def rows_of(found: Description) -> Iterator[tuple[str, str]]:
     yield "gaps, standard deviation / mean", _number(arrivals.gap_cv)
     for window, value in arrivals.dispersion.items():
         yield f"arrivals in {window} s, variance / mean", _number(value)
+    if found.tick_s is not None and found.shared_stamps is not None:
+        yield (
+            "tick of the time stamps",
+            f"{found.tick_s:.4g} s; {found.shared_stamps:.1%} share theirs",
+        )
     yield "prompt tokens", _lengths(found.prompt_tokens)
     yield "output tokens", _lengths(found.output_tokens)
     yield "prompt tokens that can be reused", f"{reuse.token_share:.1%}"

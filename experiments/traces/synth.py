@@ -22,7 +22,7 @@ import msgspec
 from controller.units import NS_PER_MS, NS_PER_S
 from experiments.atomic_file import replacing
 from experiments.errors import UserError
-from experiments.trace_formats.mooncake import BLOCK_TOKENS
+from experiments.trace_formats.rows import BLOCK_TOKENS
 from experiments.trace_formats.values import MAX_TOKENS
 from experiments.traces.describe import Description
 from experiments.workloads import arrivals

@@ -16,29 +16,46 @@ from testbed.job import Request
 
 
 def stretched(workload: Workload, factor: float) -> Workload:
-    """Return the workload with its arrivals `factor` times as far apart."""
+    """Return the workload with its arrivals `factor` times as far apart, and pauses as much longer."""
     requests = tuple(
-        msgspec.structs.replace(request, arrival_ns=round(request.arrival_ns * factor))
+        msgspec.structs.replace(
+            request,
+            arrival_ns=round(request.arrival_ns * factor),
+            pause_ns=round(request.pause_ns * factor),
+        )
         for request in workload.requests
     )
     return msgspec.structs.replace(workload, requests=requests)
 
 
+def own_rate_rps(workload: Workload) -> float | None:
+    """Return the mean rate of requests as they are, in requests/s; None if all arrive at one instant.
+
+    n arrivals have n - 1 gaps, so the mean rate is (n - 1) / (last - first). When a later turn of a session
+    arrives depends on the run. So this counts the arrivals that wait for no other, times the requests that
+    each of them stands for.
+    """
+    times = [request.arrival_ns for request in workload.requests if request.after is None]
+    if len(times) == 1 or times[-1] == times[0]:
+        return None
+    return (len(times) - 1) * NS_PER_S / (times[-1] - times[0]) / instants_per_request(workload)
+
+
 def stretch_to(workload: Workload, rate_rps: float) -> float:
     """Return the factor for `stretched` that makes `rate_rps` the mean rate of the workload's arrivals.
 
-    n arrivals have n - 1 gaps, so the mean rate is (n - 1) / (last - first). Raises `UserError` if several
-    requests all arrive at the same time, because no factor changes that.
+    Raises `UserError` if several requests all arrive at the same time, because no factor changes that.
     """
-    first, last = workload.requests[0].arrival_ns, workload.requests[-1].arrival_ns
-    if len(workload.requests) == 1:
+    own = own_rate_rps(workload)
+    if own is not None:
+        return own / rate_rps
+    instants = sum(request.after is None for request in workload.requests)
+    if instants == 1:
         return 1.0
-    if last == first:
-        raise UserError(
-            f"workload: all {len(workload.requests)} requests of the trace arrive at one instant, "
-            "so they cannot be stretched to a rate: take more of them, or arrivals: poisson"
-        )
-    return (len(workload.requests) - 1) / rate_rps * NS_PER_S / (last - first)
+    raise UserError(
+        f"workload: all {instants} requests of the trace arrive at one instant, so neither a rate nor "
+        "workload.time_scale changes that: take more of them, or workload.arrivals: poisson"
+    )
 
 
 class BurstyProcess(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,18 +121,31 @@ def bursty(workload: Workload, process: BurstyProcess, seed: int) -> Workload:
 
 
 def instants_per_request(workload: Workload) -> float:
-    """Return the number of distinct arrival times per request: below 1 if requests arrive together."""
+    """Return the number of distinct arrival times per request that wait for nothing.
+
+    It is below 1 if requests arrive together, and if there are sessions, whose later turns wait.
+    """
     bursts = workload.bursts
-    return len(set(bursts)) / len(bursts) if bursts else 1.0
+    if bursts:
+        return len(set(bursts)) / len(bursts)
+    return sum(request.after is None for request in workload.requests) / len(workload.requests)
 
 
 def _placed(workload: Workload, gap_s: Callable[[], float]) -> Workload:
-    """Return the workload with gaps drawn by `gap_s`, in seconds, between its distinct arrival times."""
+    """Return the workload with gaps drawn by `gap_s`, in seconds, between its distinct arrival times.
+
+    A later turn of a session keeps its pause, and arrives at the earliest as if answers took no time.
+    """
     bursts = workload.bursts or tuple(range(len(workload.requests)))
     time_s = 0.0
+    arrival_ns: dict[int, int] = {}
     requests: list[Request] = []
     for i, request in enumerate(workload.requests):
-        if i > 0 and bursts[i] != bursts[i - 1]:
-            time_s += gap_s()
-        requests.append(msgspec.structs.replace(request, arrival_ns=round(time_s * NS_PER_S)))
+        if request.after is None:
+            if i > 0 and bursts[i] != bursts[i - 1]:
+                time_s += gap_s()
+            arrival_ns[request.id] = round(time_s * NS_PER_S)
+        else:
+            arrival_ns[request.id] = arrival_ns[request.after] + request.pause_ns
+        requests.append(msgspec.structs.replace(request, arrival_ns=arrival_ns[request.id]))
     return msgspec.structs.replace(workload, requests=tuple(requests))

@@ -12,6 +12,7 @@ files.
 
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,7 +144,11 @@ def _shuffles(lines: list[str], path: Path, racks: int) -> Iterator[_Shuffle]:
         where = f"{path}, line {number}"
         shuffle = _shuffle(line.split(), where, racks)
         if shuffle.arrival_ns < latest_ns:
-            raise UserError(f"{where}: arrives before the line above; a trace is sorted by time")
+            name = shlex.quote(str(path))
+            raise UserError(
+                f"{where}: arrives before the line above; a trace is sorted by time. To sort it: "
+                f"(head -n 1 {name}; tail -n +2 {name} | sort -s -n -k 2,2) > SORTED"
+            )
         if shuffle.name in names:
             raise UserError(f"{where}: coflow {shuffle.name[1:]} is listed twice")
         names.add(shuffle.name)

@@ -31,15 +31,22 @@ def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity
             placed = arrivals.poisson(workload, rate_rps, seed)
             notes = [f"arrivals are Poisson at {wanted}"]
     else:
-        notes = [] if section.spread_ticks else ["arrivals not spread inside a tick of the trace"]
+        notes = []
         if rate_rps is not None:
             factor = arrivals.stretch_to(workload, rate_rps)
-            notes.append(f"the trace's time is stretched by {factor:.3g} to {wanted}")
+            own = arrivals.own_rate_rps(workload)
+            kept = "" if own is None else f"; workload.time_scale: 1 keeps its own {own:.3g} requests/s"
+            notes.append(f"the trace's time is stretched by {factor:.3g} to {wanted}{kept}")
         else:
             factor = section.time_scale or 1.0
             if factor != 1.0:
                 notes.append(f"the trace's time is stretched by {factor:.3g}")
         placed = arrivals.stretched(workload, factor)
+    if rate_rps is not None and any(request.after is not None for request in workload.requests):
+        first = rate_rps * arrivals.instants_per_request(workload)
+        notes.append(
+            f"requests that wait for no answer arrive at {first:.3g}/s of {rate_rps:.3g}/s; turns follow"
+        )
     if section.warmup:
         warm = f"the first {section.warmup} of {section.requests} requests warm up and count in no measure"
         notes.append(warm)
@@ -77,8 +84,9 @@ def _prompts(section: WorkloadSection, seed: int) -> Workload:
         skip=section.skip,
         slo_class=section.slo_class,
         class_from=section.class_from,
+        spread_ticks=section.spread_ticks,
         # Random arrivals replace those of the trace, so there is nothing to spread.
-        spread_ticks=section.spread_ticks and section.arrivals is Arrivals.TRACE,
+        times_needed=section.arrivals is Arrivals.TRACE,
         seed=seed,
     )
 

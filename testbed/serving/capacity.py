@@ -1,7 +1,9 @@
-"""How many requests per second a cluster can be expected to sustain."""
+"""What a request takes of a cluster, and how many per second the cluster can be expected to sustain."""
 
 from collections import Counter
 from collections.abc import Sequence
+
+import msgspec
 
 from controller.flow import PortId
 from testbed.job import Placement, Request
@@ -9,7 +11,7 @@ from testbed.models.gpus import GpuSpeed, compute_s
 from testbed.models.mixers import kept_bytes, mixer_of, mixer_score_flops, mixers, state_bytes
 from testbed.models.shape import ModelShape
 from testbed.placement import layers_of, stage_ranks, stage_shards
-from testbed.serving.plans.idle_network import busiest_s, layer_s, merged, port_loads, scaled, step_traffic
+from testbed.serving.plans.idle_network import layer_s, merged, port_loads, port_seconds, scaled, step_traffic
 from testbed.serving.plans.steps import (
     PLAIN,
     AlikeLayers,
@@ -22,6 +24,31 @@ from testbed.serving.slo import ideal_reuse_tokens
 from testbed.topology import Topology
 
 
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """What the mean request of a workload takes, in seconds of what the cluster has.
+
+    - `units_s`: of all prefill units together, in full, evenly spread batches: compute plus collectives at
+      line rate, without overlap or waiting. In a pipeline, the slowest stage counts, because the others
+      work on other batches meanwhile.
+    - `port_s`: of `port`, the busiest one. The bytes of S1, S2 and S3 are spread evenly over the ranks that
+      send and receive them. Reused KV is equally likely on every replica. `port` is None if nothing is sent.
+
+    This is the least it can take: prompts reuse all that they share with earlier ones.
+    """
+
+    units_s: float
+    port: PortId | None
+    port_s: float
+
+    @property
+    def capacity_rps(self) -> float:
+        """Requests/s that the cluster can sustain: what units or ports allow, whichever is less.
+
+        This is an upper estimate: uneven batches, waiting and contention cost some of it.
+        """
+        return 1.0 / max(self.units_s, self.port_s)
+
+
 def estimated_capacity_rps(
     requests: Sequence[Request],
     *,
@@ -32,18 +59,35 @@ def estimated_capacity_rps(
     max_batch_tokens: int,
     options: StepOptions = PLAIN,
 ) -> float:
-    """Requests/s that the cluster can sustain; `workload.load` is a share of it.
+    """Requests/s that the cluster can sustain (`Demand.capacity_rps`); `workload.load` is a share of it.
 
-    It is the smaller of two rates, both for the workload's mean request with its ideal reuse:
+    Raises `ValueError` without requests.
+    """
+    return demand_of(
+        requests,
+        placement=placement,
+        model=model,
+        gpu=gpu,
+        topology=topology,
+        max_batch_tokens=max_batch_tokens,
+        options=options,
+    ).capacity_rps
 
-    - prefill: units / (seconds of a unit per request), in full, evenly spread batches. The seconds are
-      those of compute plus those of collectives at line rate, without overlap or waiting. In a pipeline,
-      the slowest stage counts, because the others work on other batches meanwhile;
-    - network: 1 / (seconds of the busiest port per request). The bytes of S1, S2 and S3 are spread evenly
-      over the ranks that send and receive them. Reused KV is equally likely on every replica.
 
-    Only the order of the arrivals matters (for the reuse), not their times. This is an upper estimate:
-    uneven batches, waiting and contention cost some of it. Raises `ValueError` without requests.
+def demand_of(
+    requests: Sequence[Request],
+    *,
+    placement: Placement,
+    model: ModelShape,
+    gpu: GpuSpeed,
+    topology: Topology,
+    max_batch_tokens: int,
+    options: StepOptions = PLAIN,
+) -> Demand:
+    """Return what the mean of `requests` takes of the cluster.
+
+    Only the order of the arrivals matters (for the reuse), not their times. Raises `ValueError` without
+    requests.
     """
     if not requests:
         raise ValueError("the capacity for no requests is not defined")
@@ -77,7 +121,8 @@ def estimated_capacity_rps(
             *_delivery_loads(delivered, placement, topology),
         )
     )
-    port_s = busiest_s(load, topology)
+    ports_s = port_seconds(load, topology)
+    port = max(ports_s, key=ports_s.__getitem__, default=None)
 
     first, ranks = next(iter(units.items()))
     scores_s = [compute_s(gpu, scores / (len(ranks) // placement.pp)) for scores in mean_scores]
@@ -87,7 +132,7 @@ def estimated_capacity_rps(
         return len(group.layers) * (mean_new * token_s + scores_s[group.mixer])
 
     unit_s = slowest_stage(batches[first], takes_s)
-    return 1.0 / max(unit_s / len(units), port_s)
+    return Demand(units_s=unit_s / len(units), port=port, port_s=0.0 if port is None else ports_s[port])
 
 
 def _full_batches(

@@ -5,15 +5,19 @@ conductor for serving, and one for the micro workload (`testbed.serving.micro`).
 """
 
 import abc
-from collections import defaultdict, deque
+import heapq
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from controller.flow import Batch, Transfer
 from controller.pace import Pace
 from testbed.job import Job, MicroFlow, Request
 from testbed.record import CacheRow, RequestRow
+from testbed.serving.answers import Answers
 from testbed.serving.decoding import BackgroundSteps, with_last_tokens
 from testbed.serving.plans.fetching import SendAhead, announced_fetch
 from testbed.serving.plans.outlook import announced
@@ -108,7 +112,7 @@ class Conductor(abc.ABC):
     def due_ns(self) -> int | None:
         """When to call `act` next; None while nothing is due by the clock alone.
 
-        It can become earlier by a call of `act` or `arrived` only.
+        It can become earlier by a call of `act`, `arrived` or `first_token` only.
         """
         return None
 
@@ -200,7 +204,11 @@ class _Running:
 
 
 class ServingConductor(Conductor):
-    """Requests arrive, the serving system makes batch plans, and ranks carry them out."""
+    """Requests arrive, the serving system makes batch plans, and ranks carry them out.
+
+    A later turn of a conversation is held back until the answer to the turn before is complete. Then it
+    gets its arrival, and with it its deadline.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -211,7 +219,15 @@ class ServingConductor(Conductor):
         self._running: dict[str, _Running] = {}
         self._stories: dict[int, RequestStory] = defaultdict(RequestStory)
         self._first_tokens = 0
-        self._arrivals = deque(sorted(job.requests, key=lambda r: (r.arrival_ns, r.id)))
+        self._answers = Answers(job)
+        self._requests = {request.id: request for request in job.requests}
+        self._held: dict[int, list[Request]] = defaultdict(list)
+        for request in job.requests:
+            if request.after is not None:
+                self._held[request.after].append(request)
+        # Sorted, and so a heap. Ids differ, so requests are never compared.
+        self._arrivals = sorted((r.arrival_ns, r.id, r) for r in job.requests if r.after is None)
+        self._arrived = 0
         self.total = len(job.requests)
 
     # --- how far it is --------------------------------------------------------------------------
@@ -227,7 +243,7 @@ class ServingConductor(Conductor):
 
     @property
     def under_way(self) -> bool:
-        arrived = self.total - len(self._arrivals)
+        arrived = self._arrived
         return not self.finished and (arrived == self.total or arrived > self.done or bool(self._running))
 
     def request_rows(
@@ -235,7 +251,7 @@ class ServingConductor(Conductor):
     ) -> tuple[RequestRow, ...]:
         rows = [
             request_row(
-                request,
+                self._requests[request.id],
                 self._stories[request.id],
                 times_pruned=pruned.get(str(request.id), 0),
                 ended_pruned=str(request.id) in ended_pruned,
@@ -256,17 +272,23 @@ class ServingConductor(Conductor):
 
     @property
     def due_ns(self) -> int | None:
-        """The next arrival, or the next step between decode workers: these end with the last first token."""
-        due = [self._arrivals[0].arrival_ns] if self._arrivals else []
+        """The next arrival, the end of an answer that a turn waits for, or the next step between decode
+        workers: these end with the last first token."""
+        due = [self._arrivals[0][0]] if self._arrivals else []
+        if self._answers.due_ns is not None:
+            due.append(self._answers.due_ns)
         if self.done < self.total and self._background.due_ns is not None:
             due.append(self._background.due_ns)
         return min(due, default=None)
 
     def act(self, now_ns: int) -> Actions:
         actions: list[Action] = []
-        while self._arrivals and self._arrivals[0].arrival_ns <= now_ns:
+        self._release(self._answers.complete(now_ns))
+        while self._arrivals and self._arrivals[0][0] <= now_ns:
             self.steps += 1
-            actions += self._start(self._system.arrive(now_ns, self._arrivals.popleft()))
+            self._arrived += 1
+            _, _, request = heapq.heappop(self._arrivals)
+            actions += self._start(self._system.arrive(now_ns, request))
         step_ns = self._background.due_ns
         if self.done < self.total and step_ns is not None and step_ns <= now_ns:
             actions += _post(self._background.begin(now_ns))
@@ -326,6 +348,8 @@ class ServingConductor(Conductor):
         self._first_tokens += 1
         self.steps += 1
         self._system.first_token(now_ns, request)
+        assert story.plan is not None  # a batch had the request
+        self._release(self._answers.first_token(self._requests[request], story.plan.decode_rank, now_ns))
         return ()
 
     def arrived(self, flow: str) -> Actions:
@@ -335,6 +359,15 @@ class ServingConductor(Conductor):
         return ()
 
     # --- inside ---------------------------------------------------------------------------------
+
+    def _release(self, complete: Mapping[int, int]) -> None:
+        """Let the turns that waited for these answers arrive. `complete` has the end of each, by request."""
+        for answered, end_ns in complete.items():
+            for turn in self._held.pop(answered, ()):
+                arrival_ns = max(turn.arrival_ns, end_ns + turn.pause_ns)
+                request = msgspec.structs.replace(turn, arrival_ns=arrival_ns)
+                self._requests[request.id] = request
+                heapq.heappush(self._arrivals, (arrival_ns, request.id, request))
 
     def _start(self, plans: Sequence[BatchPlan | FetchPlan | Resume]) -> Actions:
         topology, placement = self._job.topology, self._job.placement

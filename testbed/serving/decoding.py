@@ -6,8 +6,9 @@ compute and the memory bandwidth of one GPU, as for first tokens (`plans.build.d
 and these steps do not slow each other down.
 """
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -79,35 +80,105 @@ def _sparse_weight_bytes(model: ModelShape, tokens: int) -> float:
     return visited * expert_weight_bytes(model) + shared_weight_bytes(model) + gate_weight_bytes(model)
 
 
+class DecodeWorker:
+    """The steps of one decode worker, as far as the requests in them are known.
+
+    A step has at most `most` requests; the others wait, first come, first served. A request of one token
+    ends with its first, and is in no step.
+    """
+
+    def __init__(self, *, model: ModelShape, gpu: GpuSpeed, most: int) -> None:
+        self._model, self._gpu, self._most = model, gpu, most
+        self._to_come: deque[Decoding] = deque()
+        self._running: dict[int, tuple[int, int]] = {}  # tokens before the next one, tokens still to come
+        self._now_ns = 0
+
+    def join(self, decoding: Decoding) -> None:
+        """A request with more than one token has its first. Reports may overtake each other."""
+        place = len(self._to_come)
+        while place and _turn(self._to_come[place - 1]) > _turn(decoding):
+            place -= 1
+        self._to_come.insert(place, decoding)
+
+    def advance(self, until_ns: int | None = None) -> dict[int, int]:
+        """Take the steps that end by `until_ns` (None: all), and return the ends of the requests, by id.
+
+        All requests that join before `until_ns` must have been reported.
+        """
+        ends: dict[int, int] = {}
+        while self._to_come or self._running:
+            begin_ns, joining = self._next_step()
+            end_ns = self._end_ns(begin_ns, joining)
+            if until_ns is not None and end_ns > until_ns:
+                break
+            for _ in range(joining):
+                new = self._to_come.popleft()
+                self._running[new.request] = (new.prompt_tokens, new.output_tokens - 1)
+            self._now_ns = end_ns
+            for request, (before, left) in list(self._running.items()):
+                if left == 1:
+                    ends[request] = end_ns
+                    del self._running[request]
+                else:
+                    self._running[request] = (before + 1, left - 1)
+        return ends
+
+    def earliest_end_ns(self, requests: Collection[int]) -> int | None:
+        """Return a moment before which none of `requests` ends, and by which the next step may have ended.
+
+        No step can be shorter than one of the request alone. None if the worker has none of them.
+        """
+        begin_ns, joining = self._next_step() if self._to_come or self._running else (0, 0)
+        bounds = [
+            begin_ns + left * self._step_ns([before])
+            for request, (before, left) in self._running.items()
+            if request in requests
+        ]
+        bounds += [
+            max(begin_ns, one.first_token_ns) + (one.output_tokens - 1) * self._step_ns([one.prompt_tokens])
+            for one in self._to_come
+            if one.request in requests
+        ]
+        return max(min(bounds), self._end_ns(begin_ns, joining)) if bounds else None
+
+    def _next_step(self) -> tuple[int, int]:
+        """Return when the next step begins, and how many requests join it."""
+        begin_ns = self._now_ns
+        if not self._running:
+            begin_ns = max(begin_ns, self._to_come[0].first_token_ns)
+        room = self._most - len(self._running)
+        joining = 0
+        for one in itertools.islice(self._to_come, max(0, room)):
+            if one.first_token_ns > begin_ns:
+                break
+            joining += 1
+        return begin_ns, joining
+
+    def _end_ns(self, begin_ns: int, joining: int) -> int:
+        contexts = [before for before, _ in self._running.values()]
+        contexts += [one.prompt_tokens for one in itertools.islice(self._to_come, joining)]
+        return begin_ns + self._step_ns(contexts)
+
+    def _step_ns(self, contexts: Sequence[int]) -> int:
+        return round(batch_step_s(self._model, self._gpu, contexts) * NS_PER_S)
+
+
+def _turn(decoding: Decoding) -> tuple[int, int]:
+    return decoding.first_token_ns, decoding.request
+
+
 def last_tokens_ns(
     requests: Iterable[Decoding], *, model: ModelShape, gpu: GpuSpeed, most: int
 ) -> dict[int, int]:
-    """When the last token of each request of one worker is out, in model ns, by request id.
-
-    A step has at most `most` requests; the others wait, first come, first served. A request of one token
-    ends with its first.
-    """
+    """When the last token of each request of one worker is out, in model ns, by request id."""
+    worker = DecodeWorker(model=model, gpu=gpu, most=most)
     ends: dict[int, int] = {}
-    to_come = deque(sorted(requests, key=lambda r: (r.first_token_ns, r.request)))
-    running: dict[int, tuple[int, int]] = {}  # tokens before the next one, tokens still to come
-    now_ns = 0
-    while to_come or running:
-        if not running:
-            now_ns = max(now_ns, to_come[0].first_token_ns)
-        while to_come and len(running) < most and to_come[0].first_token_ns <= now_ns:
-            joining = to_come.popleft()
-            if joining.output_tokens <= 1:
-                ends[joining.request] = joining.first_token_ns
-            else:
-                running[joining.request] = (joining.prompt_tokens, joining.output_tokens - 1)
-        now_ns += round(batch_step_s(model, gpu, [before for before, _ in running.values()]) * NS_PER_S)
-        for request, (before, left) in list(running.items()):
-            if left == 1:
-                ends[request] = now_ns
-                del running[request]
-            else:
-                running[request] = (before + 1, left - 1)
-    return ends
+    for request in sorted(requests, key=_turn):
+        if request.output_tokens <= 1:
+            ends[request.request] = request.first_token_ns
+        else:
+            worker.join(request)
+    return ends | worker.advance()
 
 
 def with_last_tokens(job: Job, rows: Sequence[RequestRow]) -> tuple[RequestRow, ...]:

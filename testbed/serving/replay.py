@@ -9,6 +9,8 @@ import enum
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from testbed.job import Job, Request
 from testbed.record import CacheRow, RequestRow
 from testbed.serving.system import ServingSystem
@@ -114,7 +116,9 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
             if kind is _Event.BATCH_DONE:
                 plans += system.batch_done(time_ns, batch)
             elif kind is _Event.ARRIVAL:
-                plans += system.arrive(time_ns, requests[request])
+                # When a later turn of a conversation arrives depends on the run.
+                arrived = msgspec.structs.replace(requests[request], arrival_ns=time_ns)
+                plans += system.arrive(time_ns, arrived)
             else:
                 system.first_token(time_ns, request)
         except ValueError as error:

@@ -50,6 +50,7 @@ class Player:
 
     def first_token(self, request: int, p2d_end_ns: int) -> None:
         self._do(self._conductor.first_token(self._core.now_ns, request, p2d_end_ns))
+        self._plan_act()
 
     def arrived(self, flow: str) -> None:
         actions = self._conductor.arrived(flow)

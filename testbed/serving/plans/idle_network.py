@@ -59,7 +59,12 @@ def drain_s(traffic: Traffic, topology: Topology) -> float:
 
 def busiest_s(load: Mapping[PortId, float], topology: Topology) -> float:
     """Seconds that the busiest port needs for its bytes of `load` at line rate."""
-    return max((size * 8 / topology.link(port).bps for port, size in load.items()), default=0.0)
+    return max(port_seconds(load, topology).values(), default=0.0)
+
+
+def port_seconds(load: Mapping[PortId, float], topology: Topology) -> dict[PortId, float]:
+    """Seconds that each port needs for its bytes of `load` at line rate."""
+    return {port: size * 8 / topology.link(port).bps for port, size in load.items()}
 
 
 def collective_traffic(collective: Collective, placement: Placement) -> Traffic:

@@ -17,8 +17,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path)
             temporary.write_text("half of the n")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as refused:
         fill_the_disk()
+    assert refused.value.filename == str(target)  # a write names no file
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

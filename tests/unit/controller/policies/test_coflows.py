@@ -8,7 +8,7 @@ import pytest
 from fluid import Arrival, Happening, Outcome, run
 from scheduling_world import in_force
 
-from controller.flow import Flow, Level, PortId, Stage
+from controller.flow import Assignment, Flow, GroupAssignment, Level, PortId, Stage
 from controller.policies import PolicyError, make_policy, option_lines
 from controller.scheduler import Scheduler
 
@@ -145,6 +145,25 @@ def test_a_fabric_that_moves_groups_gets_one_answer_and_is_asked_what_they_have_
     assert (said.group, said.level, said.order) == ("coflow X", Level.P3, 5 * S // 2)
 
 
+def test_all_coflows_are_placed_anew_when_one_comes_or_goes_if_the_fabric_knows_what_they_have_left() -> None:
+    """X had 5 MB on P, and has 2 MB left when Y comes with 3 MB. When Y has ended, X has 1 MB left."""
+    scheduler = scheduler_of("sebf", exact=True)
+    left = {"coflow X": {P: 5 * MB}, "coflow Y": {P: 3 * MB}}
+    scheduler.move_groups(left.__getitem__)
+    scheduler.submit(0, flow("x", 5, "X"))
+    scheduler.tick(0)
+    left["coflow X"] = {P: 2 * MB}
+
+    assert [one.order for one in scheduler.submit(3 * S, flow("y", 3, "Y"))] == [3 * S]
+    (said,) = scheduler.tick(3 * S)
+    assert (said.group, said.order) == ("coflow X", 2 * S)
+
+    left["coflow X"] = {P: 1 * MB}
+    scheduler.completion(8 * S, "y")
+    (said,) = scheduler.tick(8 * S)
+    assert (said.group, said.order) == ("coflow X", 1 * S)
+
+
 def test_progress_alone_moves_no_coflow() -> None:
     scheduler = scheduler_of("sebf", exact=True)
     scheduler.submit(0, flow("x", 3, "X"))
@@ -266,6 +285,41 @@ def test_aalo_forgets_a_coflow_with_its_last_flow() -> None:
     assert in_force(scheduler, "a") is Level.P2
     scheduler.completion(2 * S, "a")
     assert scheduler.submit(2 * S, flow("b", 20, "X"))[0].level is Level.P1
+
+
+def test_aalo_asks_a_fabric_that_reports_nothing_only_when_a_coflow_can_have_sent_enough() -> None:
+    """P and Q carry 1 MB/s each. X can have sent 10 MB at 5 s, but P was shared, and it has sent 8 MB. At 2
+    MB/s, the others take until 6 s. Then it is below P1, and 90 MB more take until 51 s at least."""
+    scheduler = scheduler_of("aalo", exact=True)
+    asked: list[str] = []
+    left = {P: 60 * MB, Q: 60 * MB}
+
+    def left_on_ports(group: str) -> dict[PortId, int]:
+        asked.append(group)
+        return left
+
+    def asked_at(time_ms: int) -> bool:
+        before = len(asked)
+        told.extend(scheduler.tick(time_ms * S // 1000))
+        return len(asked) > before
+
+    told: list[Assignment | GroupAssignment] = []
+    scheduler.move_groups(left_on_ports)
+    scheduler.submit(0, flow("on P", 60, "X"))
+    scheduler.submit(0, flow("on Q", 60, "X", Q))
+    assert [time for time in range(1, 4999) if asked_at(time)] == [1]
+    left = {P: 57 * MB, Q: 55 * MB}
+    assert [time for time in range(4999, 5999) if asked_at(time)] == [5001]
+    assert told == []
+    left = {P: 56 * MB, Q: 54 * MB}
+    assert [time for time in range(5999, 50_000) if asked_at(time)] == [6001]
+    (said,) = told
+    assert isinstance(said, GroupAssignment)
+    assert (said.group, said.level, said.reason) == (
+        "coflow X",
+        Level.P2,
+        "coflow X has sent 10 MB, >= 10 MB",
+    )
 
 
 def test_aalo_has_a_threshold_per_factor_of_ten() -> None:

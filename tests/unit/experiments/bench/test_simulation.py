@@ -69,6 +69,11 @@ def test_an_unknown_case_is_refused_with_the_known_ones() -> None:
         chosen_cases(["cluster-1"])
 
 
+def test_an_unknown_policy_is_refused_as_it_was_written() -> None:
+    with pytest.raises(UserError, match=r"^--policy nope: .*there is no policy 'nope'"):
+        run_case(SMALL, "nope", seed=1)
+
+
 def test_the_command_prints_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(simulation_cases, "CASES", (SMALL,))
     monkeypatch.setattr(simulation_cases, "GROWTH", ())

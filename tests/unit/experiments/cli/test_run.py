@@ -80,7 +80,7 @@ def test_a_trace_is_read_before_anything_is_started(mfs: Mfs, tmp_path: Path) ->
 
     assert mfs("run", "quickstart", "--fabric", "toy", "--set", "workload.path=t.jsonl") == 2
 
-    assert f"{tmp_path / 't.jsonl'}, line 1: timestamp is missing" in mfs.err
+    assert f"{tmp_path / 't.jsonl'}, line 1: input_length is missing" in mfs.err
     assert not (tmp_path / "runs").exists()
 
 

@@ -155,7 +155,8 @@ def test_more_ranks_than_gpus_are_refused_by_the_key() -> None:
         ),
         (
             ["kind=fat-tree", "servers=17"],
-            "topology.servers: 17 servers are too many for a fat-tree of k=4 (at most 16); raise topology.k",
+            "topology.kind: this fat-tree has room for 16 servers: raise topology.k; topology.servers is 17"
+            " (--set topology.servers=17); topology.k is 4 by default",
         ),
         (["kind=rail-optimised"], "topology.gpus_per_server: rail-optimised needs it"),
         (["nics_per_server=2"], "topology.gpus_per_server: must be given with topology.nics_per_server"),

@@ -73,7 +73,11 @@ def test_twice_the_load_takes_half_the_time() -> None:
     ("setting", "told"),
     [
         ("units.tp=3", "scenario quickstart: units.tp: a unit's 4 ranks do not divide"),
-        ("units.ranks_per_unit=40", "units.ep: the 8 experts of mixtral-8x7b do not divide by 40"),
+        (
+            "units.ranks_per_unit=40",
+            "units.ep: the 8 experts of mixtral-8x7b do not divide by 40; it is null, which means a unit's",
+        ),
+        ("units.ep=3", "units.ep: a unit's 4 ranks do not divide into groups of 3"),
     ],
 )
 def test_ranks_that_cannot_be_placed_are_refused_by_key(setting: str, told: str) -> None:
@@ -112,24 +116,3 @@ def test_a_leaf_spine_has_the_uplinks_its_oversubscription_leaves() -> None:
 
     assert topology.link("leaf1->spine1").bps == 62_500_000_000
     assert len(topology.servers) == 10
-
-
-def test_keys_of_another_kind_of_topology_are_named_and_not_refused() -> None:
-    """`spines` and `k` have no effect in a star, and a star has no uplinks to oversubscribe."""
-    settings = ("topology.spines=4", "topology.k=8", "topology.oversubscription=2")
-
-    notes = resolved("quickstart", *settings).notes
-
-    told = [note for note in notes if "no effect" in note]
-    assert told == ["topology.spines, topology.k, topology.oversubscription: no effect in a star topology"]
-    assert not any("no effect" in note for note in resolved("leaf-spine", "topology.spines=4").notes)
-
-
-def test_keys_about_experts_are_named_where_the_model_has_none() -> None:
-    settings = ("units.expert_skew=1", "serving.decode_background=4")
-
-    notes = resolved("quickstart", "model=llama-3-8b", *settings).notes
-
-    assert "units.expert_skew: no effect, llama-3-8b has no experts" in notes
-    assert "serving.decode_background: no effect, llama-3-8b has no experts" in notes
-    assert not any("expert_skew" in note for note in resolved("quickstart", *settings).notes)

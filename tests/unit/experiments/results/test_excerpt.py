@@ -110,6 +110,9 @@ def test_a_link_that_sends_nothing_around_the_cut_is_idle_up_to_the_cut() -> Non
     )
     shown = excerpt(record, SCALE, most=72)
     assert [row.submit_ns // MS for row in shown.flows] == [0] * 9 + [1, 2, 3, 4]
+    assert shown.only is not None
+    assert "s: 13 of 18 flows" in shown.only  # and not "0 of 0 requests"
+    assert "requests" not in shown.only
     assert {port: (rate.time_ns // MS).tolist() for port, rate in shown.rates.items()} == {
         "busy": [0, 1, 2, 3, 4, 5],
         "was busy": [0, 1, 5],

@@ -36,7 +36,17 @@ def test_a_path_beside_a_generated_kind_means_that_trace(
             "only one",
         ),
         (["workload.kind=burstgpt"], "burstgpt needs workload.path"),
-        (["workload.warmup=48"], "workload.warmup: 48 of 48 requests"),
+        (
+            ["workload.warmup=48"],
+            "workload.warmup: 48 requests warm up: at least one more is needed to measure; "
+            "workload.requests is 48 (scenario quickstart, line 22)",
+        ),
+        (
+            ["workload.time_scale=1"],
+            "--set workload.time_scale=1: workload.time_scale: stretches a trace; "
+            "the arrivals of kind agent need workload.load or workload.rate",
+        ),
+        (["workload.load=null"], "workload.load: random arrivals need a load or a rate"),
         (["workload.arrivals=bursty"], "workload.dispersion: arrivals: bursty needs it"),
         (["workload.dispersion=3"], "workload.dispersion: applies to arrivals: bursty only"),
         (["workload.burst_s=3"], "workload.burst_s: applies to arrivals: bursty only"),

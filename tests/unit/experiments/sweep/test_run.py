@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from toy_fabric import Mfs, ToyFabric
+from trace_files import mooncake, trace
 
 from experiments.errors import UserError
 from experiments.results.code import code_version
@@ -18,7 +19,8 @@ from testbed.fabric import RunFailed
 from testbed.fabrics import FABRICS
 
 TOY = ("sweep", "two-flows", "--fabric", "toy", "--jobs", "1")
-
+SERVED = ("sweep", "quickstart", *TOY[2:], "--policy", "fair", "--set")
+"""The toy has flows only, so a cell fails once it has run. The path of a trace follows."""
 
 GRID = ("--over", "topology.servers=3,4", "--over", "seed=1:2", "--policy", "fair", "--policy", "mfs")
 
@@ -56,6 +58,23 @@ def test_every_cell_is_a_row_and_its_summary_is_all_it_keeps(
     assert "3 fair 1.00s" in " ".join(mfs.out.split())
     assert mfs.out.splitlines()[-2:] == ["cells: s/sweep.csv", "page: s/sweep.html"]
     assert "8/8 cells" in mfs.err
+
+
+def test_what_holds_for_every_cell_is_said_once(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
+    """`topology.k` has no effect in either star. The toy draws nothing at random."""
+    assert mfs(*TOY, *GRID, "--set", "topology.k=8", "--out", "s") == 0
+
+    notes = [
+        "topology.k: no effect, in a star topology",
+        "the seed makes no difference: under each policy, all 2 gave the same results",
+    ]
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["notes"] == notes
+    assert [line for line in mfs.out.splitlines() if line.startswith("note: ")] == [
+        f"note: {note}" for note in notes
+    ]
+
+    assert mfs(*TOY, "--over", "topology.kind=star,fat-tree", "--set", "topology.k=8", "--out", "t") == 0
+    assert "note: " not in mfs.out
 
 
 def test_json_is_all_there_is_on_standard_output(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
@@ -246,6 +265,42 @@ def test_what_can_be_told_beforehand_is(
     assert told in mfs.err
     assert "Traceback" not in mfs.err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_trace_of_one_row_or_one_coflow_is_enough_for_a_sweep_of_one(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path
+) -> None:
+    requests = trace(tmp_path, mooncake())
+    assert mfs(*SERVED, f"workload.path={requests}", "--set", "workload.requests=1") == 1
+    assert toy.ran == [("fair", 1)]
+
+    coflows = tmp_path / "one.txt"
+    coflows.write_text("3 1\n1 0 1 0 1 1:1.0\n")
+    assert mfs("sweep", "coflow-small", *TOY[2:], "--set", f"workload.path={coflows}") == 0
+
+
+def test_a_trace_that_is_too_short_is_told_before_any_cell_runs(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path
+) -> None:
+    requests = trace(tmp_path, *[mooncake(t) for t in range(3)])
+
+    assert mfs(*SERVED, f"workload.path={requests}", "--over", "workload.requests=3,4") == 2
+
+    assert f"--over workload.requests=4: {requests}: " in mfs.err
+    assert "workload.requests is 4, but the file has 3 rows" in mfs.err
+    assert toy.ran == []
+
+
+def test_the_first_rows_of_a_trace_may_be_unlike_the_others(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
+    """Two requests at one instant cannot be stretched to a load, and two of three coflows have nothing to
+    send. But neither is all that the scenario takes."""
+    requests = trace(tmp_path, mooncake(0), mooncake(0), mooncake(700))
+    assert mfs(*SERVED, f"workload.path={requests}", "--set", "workload.requests=3") == 1
+    assert toy.ran == [("fair", 1)]
+
+    coflows = tmp_path / "three.txt"
+    coflows.write_text("3 3\n1 0 1 0 1 0:1.0\n2 0 1 1 1 1:1.0\n3 5 1 0 1 1:1.0\n")
+    assert mfs("sweep", "coflow-small", *TOY[2:], "--set", f"workload.path={coflows}") == 0
 
 
 def test_an_engine_whose_package_is_missing_says_what_to_install(

@@ -6,7 +6,7 @@ import pytest
 from trace_files import AZURE, load, trace
 
 from experiments.errors import UserError
-from experiments.trace_formats import azure
+from experiments.trace_formats import tally
 from experiments.trace_formats.formats import TraceFormat
 
 
@@ -30,7 +30,7 @@ def test_no_two_azure_prompts_share_a_block_and_a_note_says_so(tmp_path: Path) -
     workload = load(trace(tmp_path, AZURE, line, line), requests=2)
 
     assert [request.blocks for request in workload.requests] == [(0, 1, 2), (3, 4, 5)]
-    assert workload.notes == (azure.NO_REUSE,)
+    assert workload.notes == (tally.NO_REUSE,)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_bad_azure_row_is_named_with_its_line(tmp_path: Path, line: str, told:
 
 
 def test_an_azure_file_without_its_header_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="line 1: the header must be TIMESTAMP"):
+    with pytest.raises(UserError, match="line 1: the header must have TIMESTAMP"):
         load(trace(tmp_path, "2023-11-16 18:15:46,10,1"), format=TraceFormat.AZURE)
 
 

@@ -53,7 +53,7 @@ def test_a_last_block_that_is_not_full_may_have_an_id_or_none(tmp_path: Path, id
         ({"timestamp": float("nan")}, "timestamp is nan; allowed is 0 .."),
         ({"input_length": 0}, "input_length is 0; allowed is 1 .."),
         ({"output_length": 1.5}, "output_length is 1.5, not a whole number"),
-        ({"hash_ids": None}, "hash_ids is missing"),
+        ({"hash_ids": 7}, "hash_ids is not a list of whole numbers"),
         ({"hash_ids": [7]}, "1 hash_ids for input_length 40; 3 blocks of 16 tokens were expected"),
         ({"hash_ids": [1, 2, 3, 4]}, "4 hash_ids for input_length 40; 3 blocks of 16 tokens were expected"),
         ({"type": ["text"]}, "type is ['text'], neither a word nor a whole number"),

@@ -6,7 +6,7 @@ import pytest
 from trace_files import BURSTGPT, load, trace
 
 from experiments.errors import UserError
-from experiments.trace_formats import azure
+from experiments.trace_formats import tally
 from experiments.trace_formats.formats import TraceFormat, detect_format
 
 MS = 1_000_000
@@ -35,7 +35,7 @@ def test_columns_of_burstgpt_are_found_by_their_names(tmp_path: Path, header: st
     assert (first.prompt_tokens, first.output_tokens, first.blocks) == (472, 18, ())
     # 1087 tokens are two blocks of 512, which no other prompt has.
     assert (second.arrival_ns, second.blocks) == (40_000 * MS, (0, 1))
-    assert azure.NO_REUSE in workload.notes[0]
+    assert tally.NO_REUSE in workload.notes[0]
 
 
 def test_requests_of_burstgpt_that_failed_are_left_out_and_not_counted(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_requests_of_burstgpt_that_failed_are_left_out_and_not_counted(tmp_path:
     )
 
     assert [r.prompt_tokens for r in load(path, 2).requests] == [30, 50]
-    with pytest.raises(UserError, match="asks for 3 rows, but the file has 2"):
+    with pytest.raises(UserError, match=r"workload\.requests is 3, but the file has 2 rows"):
         load(path, 3)
 
 

@@ -29,7 +29,7 @@ def test_a_prompt_that_ends_with_its_block_keeps_them_all(tmp_path: Path) -> Non
         ("[1]", "not a JSON object"),
         ('{"timestamp": 9}', "input_length is missing"),
         (mooncake(timestamp=-1), "timestamp is -1; allowed is 0 .."),
-        (mooncake(timestamp=1.5), "timestamp is 1.5, not a whole number"),
+        (mooncake(timestamp="9"), "timestamp is '9', not a number of ms"),
         (mooncake(tokens="many"), "input_length is 'many', not a whole number"),
         (mooncake(tokens=True), "input_length is True, not a whole number"),
         (mooncake(tokens=0), "input_length is 0; allowed is 1 .."),

@@ -1,24 +1,73 @@
 """Coarse clocks: which stamps are ticks, and how arrivals are spread inside them."""
 
+import random
+
+import pytest
+
 from experiments.trace_formats import ticks
 
 
 def test_shared_stamps_on_a_grid_are_a_tick_despite_jitter() -> None:
     """Stamps 0, 3000, 5999, 9000 (twice each): gaps 3000, 2999, 3001, so the tick is 3000."""
-    assert ticks.tick_of([0, 0, 3000, 3000, 5999, 5999, 9000, 9000]) == 3000
+    assert ticks.clock_of([0, 0, 3000, 3000, 5999, 5999, 9000, 9000]).tick_ns == 3000
 
 
 def test_a_grid_with_holes_is_still_a_grid() -> None:
     """Gaps 3, 3, 6, 3: the third is two ticks."""
-    assert ticks.tick_of([t * 1000 for t in (0, 0, 3, 3, 6, 6, 12, 12, 15, 15)]) == 3000
+    assert ticks.clock_of([t * 1000 for t in (0, 0, 3, 3, 6, 6, 12, 12, 15, 15)]).tick_ns == 3000
 
 
 def test_stamps_nobody_shares_are_no_tick() -> None:
-    assert ticks.tick_of([0, 3000, 6000, 9000]) is None
+    assert ticks.clock_of([0, 3000, 6000, 9000]) is None
 
 
 def test_stamps_without_a_grid_are_no_tick() -> None:
-    assert ticks.tick_of([0, 0, 100, 100, 1700, 1700, 1950, 1950]) is None
+    assert ticks.clock_of([0, 0, 100, 100, 1700, 1700, 1950, 1950]) is None
+
+
+S = 1_000_000_000
+
+
+def poisson(rate_rps: float, count: int, *, tick_ns: int, jitter_ns: int = 0) -> list[int]:
+    """A Poisson process as a clock stamps it: each tick has one stamp, which may be off a little."""
+    draw = random.Random(rate_rps)
+    time_s = 0.0
+    ticks_seen = []
+    for _ in range(count):
+        time_s += draw.expovariate(rate_rps)
+        ticks_seen.append(int(time_s * S) // tick_ns)
+    off = {tick: draw.randint(-jitter_ns, jitter_ns) for tick in ticks_seen}
+    return [tick * tick_ns + off[tick] for tick in ticks_seen]
+
+
+@pytest.mark.parametrize("rate_rps", [0.03, 0.3, 0.5, 0.8, 3, 30])
+@pytest.mark.parametrize("jitter_ns", [0, S // 500])
+def test_a_clock_of_seconds_is_seen_at_any_rate(rate_rps: float, jitter_ns: int) -> None:
+    """At 0.3 requests/s, most gaps are not one tick, and a quarter of the arrivals share one."""
+    clock = ticks.clock_of(poisson(rate_rps, 1000, tick_ns=S, jitter_ns=jitter_ns))
+
+    assert clock is not None
+    assert clock.tick_ns == pytest.approx(S, rel=0.001)
+
+
+def test_the_share_of_arrivals_that_have_company_is_told() -> None:
+    """Four of 14 arrivals are in pairs."""
+    clock = ticks.clock_of([s * S for s in (0, 0, 2, 3, 5, 6, 6, 8, 9, 11, 13, 14, 16, 17)])
+
+    assert clock is not None
+    assert (clock.tick_ns, clock.sharing) == (S, 4 / 14)
+    assert clock.note(True) == (
+        "arrivals spread inside the trace's 1.0 s tick (as stamped, 29% of the arrivals share their moment "
+        "with another)"
+    )
+
+
+@pytest.mark.parametrize("tick_ns", [1, 1000, S // 1000])
+def test_a_clock_that_is_fine_for_its_rate_is_not_coarse(tick_ns: int) -> None:
+    """At 1 request/s, a tick of a millisecond has a thousandth of an arrival. Some arrive together."""
+    arrivals = poisson(1, 500, tick_ns=tick_ns)
+
+    assert ticks.clock_of(sorted(arrivals + arrivals[::10])) is None
 
 
 def test_arrivals_of_one_tick_get_one_share_of_it_each() -> None:

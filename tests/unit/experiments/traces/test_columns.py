@@ -1,10 +1,16 @@
 """A trace by columns: arrivals and lengths, against numbers worked out by hand."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from trace_columns import columns
+from trace_files import mooncake, trace
 
-from experiments.traces.columns import arrivals_of, lengths_of
+from experiments.trace_formats.formats import TraceFormat
+from experiments.traces.columns import arrivals_of, lengths_of, read_columns
+from experiments.traces.describe import describe, rows_of
 
 
 def test_arrivals_are_told_by_hand() -> None:
@@ -30,3 +36,42 @@ def test_lengths_are_told_by_hand() -> None:
 
     assert (found.mean, found.cv, found.p50, found.max) == (200, 0.5, 200, 300)
     assert found.p90 == pytest.approx(280)
+
+
+def test_turns_are_where_they_would_be_if_answers_took_no_time(tmp_path: Path) -> None:
+    """Block 1 is first used at 0, blocks 5 and 6 at 20 ms, and the turn after both, at 50 ms, has block 1."""
+    path = trace(
+        tmp_path,
+        json.dumps({"session_id": "a"} | json.loads(mooncake(10, tokens=600, output=1, ids=(1, 2)))),
+        json.dumps(
+            {"session_id": "a", "delay": 50, "input_length": 1024, "output_length": 2, "hash_ids": [1, 3]}
+        ),
+        mooncake(30, tokens=1024, output=3, ids=(5, 6)),
+    )
+
+    found = read_columns(path, TraceFormat.MOONCAKE)
+
+    assert found.time_ns.tolist() == [0, 20_000_000, 50_000_000]
+    assert found.output_tokens.tolist() == [1, 3, 2]
+    assert (found.blocks.tolist(), found.starts.tolist()) == ([0, 1, 2, 0, 3], [0, 1, 3, 5])
+
+
+def test_a_trace_without_times_says_so(tmp_path: Path) -> None:
+    found = read_columns(trace(tmp_path, '{"prompt": "x"}', '{"prompt": "y"}'), TraceFormat.SHAREGPT)
+
+    assert found.time_ns.tolist() == [0, 0]
+    assert any("no arrival times" in note for note in found.notes)
+
+
+def test_the_tick_of_a_sparse_trace_is_described(tmp_path: Path) -> None:
+    """Four of 14 arrivals share their second."""
+    seconds = (0, 0, 2, 3, 5, 6, 6, 8, 9, 11, 13, 14, 16, 17)
+    path = trace(tmp_path, *(mooncake(1000 * second) for second in seconds))
+
+    found = describe(read_columns(path, TraceFormat.MOONCAKE))
+
+    assert (found.tick_s, found.shared_stamps) == (1, 4 / 14)
+    assert dict(rows_of(found))["tick of the time stamps"] == "1 s; 28.6% share theirs"
+    as_stamped = read_columns(path, TraceFormat.MOONCAKE, spread_ticks=False)
+    assert describe(as_stamped).tick_s == 1
+    assert as_stamped.time_ns.tolist() == [second * 1_000_000_000 for second in seconds]

@@ -45,9 +45,14 @@ def test_the_rows_that_are_taken_are_described(tmp_path: Path) -> None:
     assert (found.blocks.tolist(), found.starts.tolist()) == ([0, 0, 0], [0, 1, 2, 3])
 
 
-@pytest.mark.parametrize(("skip", "requests"), [(6, None), (4, 3)])
-def test_rows_that_are_not_there_cannot_be_described(tmp_path: Path, skip: int, requests: int | None) -> None:
-    with pytest.raises(UserError, match="the file has 6 requests"):
+@pytest.mark.parametrize(
+    ("skip", "requests", "asked"),
+    [(6, None, "--skip 6"), (4, 3, "--skip 4 --requests 3"), (0, 7, "--requests 7")],
+)
+def test_rows_that_are_not_there_cannot_be_described(
+    tmp_path: Path, skip: int, requests: int | None, asked: str
+) -> None:
+    with pytest.raises(UserError, match=f": {asked}: the file has 6 requests"):
         read_columns(trace(tmp_path), TraceFormat.MOONCAKE, skip=skip, requests=requests)
 
 

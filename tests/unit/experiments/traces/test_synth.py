@@ -212,6 +212,13 @@ def test_too_many_texts_for_the_reuse_that_is_asked_for_are_told(tmp_path: Path)
     assert "asked for 90.0% of the prompt tokens to be reused" in told.output
 
 
+def test_a_reuse_that_nobody_asked_for_is_not_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    told = CliRunner().invoke(app, ["workload", "synth", "--out", str(path), "--prompt-mean", "4"])
+
+    assert "the default is 50.0% of the prompt tokens to be reused: prompts are too short" in told.output
+
+
 def test_a_model_without_a_rate_needs_one(tmp_path: Path) -> None:
     path = tmp_path / "once.jsonl"
     write_trace(

@@ -222,3 +222,54 @@ def test_poisson_arrivals_on_a_trace_say_nothing_of_its_ticks(tmp_path: Path) ->
 
     assert len(set(times_s(result))) == 6
     assert result.notes == ("arrivals are Poisson at 2 requests/s",)
+
+
+def sessions_file(folder: Path) -> Path:
+    """Three sessions that begin at 0, 2 and 4 s. The first has a second turn, 3 s after the answer."""
+    path = folder / "trace.jsonl"
+    rows = (
+        {"timestamp": 0, "session_id": "a"},
+        {"delay": 3000, "session_id": "a"},
+        {"timestamp": 2000},
+        {"timestamp": 4000, "session_id": "b"},
+    )
+    path.write_text("".join(json.dumps({"input_length": 9, "output_length": 1} | r) + "\n" for r in rows))
+    return path
+
+
+def test_a_stretched_trace_has_stretched_pauses(tmp_path: Path) -> None:
+    keys = section(kind="mooncake", path=str(sessions_file(tmp_path)), requests=4, time_scale=2)
+
+    result = made(keys)
+
+    assert [request.after for request in result.requests] == [None, 0, None, None]
+    assert [request.pause_ns for request in result.requests] == [0, 6 * S, 0, 0]
+    assert times_s(result) == [0, 6, 4, 8]
+
+
+def test_the_rate_of_a_trace_with_sessions_counts_the_turns_that_wait(tmp_path: Path) -> None:
+    """3 first turns in 4 s are 0.5/s, and 4 requests per 3 of them 0.667/s. 2/s is three times as much."""
+    keys = section(kind="mooncake", path=str(sessions_file(tmp_path)), requests=4, rate=2)
+
+    result = made(keys)
+
+    assert times_s(result) == pytest.approx([0, 1, 2 / 3, 4 / 3])
+    assert "time_scale: 1 keeps its own 0.667 requests/s" in result.notes[-2]
+    assert result.notes[-1] == "requests that wait for no answer arrive at 1.5/s of 2/s; turns follow"
+
+
+def test_random_arrivals_leave_pauses_as_they_are(tmp_path: Path) -> None:
+    keys = section(
+        kind="mooncake", path=str(sessions_file(tmp_path)), requests=4, arrivals="poisson", rate=100
+    )
+
+    result = made(keys)
+
+    first, second, third, fourth = times_s(result)
+    assert second == first + 3
+    assert first < third < fourth < 1
+
+
+def test_a_time_scale_for_random_arrivals_is_refused_with_what_it_is_for() -> None:
+    with pytest.raises(ValueError, match="stretches a trace; random arrivals need"):
+        section(kind="mooncake", path="x", arrivals="poisson", time_scale=2)

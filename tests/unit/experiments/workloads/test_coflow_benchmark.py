@@ -4,6 +4,7 @@ A NIC carries one MB (2**20 bytes) in a millisecond, so the times below can be w
 """
 
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,20 @@ def test_a_line_that_is_not_right_is_named(tmp_path: Path, line: str, told: str)
     assert told in str(refusal.value)
 
 
+def test_the_message_on_unsorted_lines_says_how_to_sort_them(tmp_path: Path) -> None:
+    """Coflows of one moment stay in the order of the file."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    path = trace(folder, "3 3", "5 80 1 0 1 1:1.0", "9 7 1 0 1 1:1.0", "2 7 1 0 1 1:1.0")
+    with pytest.raises(UserError) as refusal:
+        flows(path)
+
+    _, _, command = str(refusal.value).partition("To sort it: ")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+
+    assert [flow.transfer.coflow for flow in flows(tmp_path / "SORTED")] == ["c9", "c2", "c5"]
+
+
 @pytest.mark.parametrize(
     ("lines", "settings", "told"),
     [
@@ -184,7 +199,7 @@ ONE_UPLINK = ("3 2", "1 0 1 0 1 1:4.0", "2 1 1 0 1 2:2.0")
     [
         # 3 and 2 MB are left at 1 ms, and each gets half the uplink: c2 ends at 5, c1 at 6.
         ("fair", "exact", 6, 4),
-        # Gamma at 1 ms is 4 for c1 (its progress does not count) and 2 for c2: c2 ends at 3, c1 at 6.
+        # Gamma at 1 ms is 3 for c1 and 2 for c2: c2 ends at 3, c1 at 6.
         ("sebf", "exact", 6, 2),
         # Both are on P1, first come, first served: c1 ends at 4, c2 at 6.
         ("aalo", "exact", 4, 5),

@@ -23,8 +23,14 @@ def test_the_first_row_that_is_taken_arrives_at_zero(tmp_path: Path) -> None:
 def test_a_trace_with_too_few_rows_says_how_many_there_are(tmp_path: Path) -> None:
     path = trace(tmp_path, mooncake(0), mooncake(1), mooncake(2))
 
-    with pytest.raises(UserError, match="asks for 3 rows after skipping 1, but the file has 3"):
+    with pytest.raises(UserError) as refusal:
         load(path, requests=3, skip=1)
+    assert str(refusal.value) == (
+        f"{path}: workload.requests is 3 after workload.skip, 1, but the file has 3 rows; "
+        "workload.requests=2 takes all"
+    )
+    with pytest.raises(UserError, match=r"after workload\.skip, 7, but the file has 3 rows$"):
+        load(path, requests=1, skip=7)
 
 
 def test_a_row_arrives_at_the_same_time_whatever_is_taken_around_it(tmp_path: Path) -> None:
@@ -40,9 +46,10 @@ def test_a_row_arrives_at_the_same_time_whatever_is_taken_around_it(tmp_path: Pa
 def test_a_coarse_clock_is_told_in_a_note_when_its_ticks_are_spread(tmp_path: Path) -> None:
     path = trace(tmp_path, *[mooncake(t * 3000) for t in (0, 0, 1, 1, 2, 2)])
 
-    assert load(path, requests=6).notes == ("arrivals spread inside the trace's 3.0 s tick",)
+    told = "inside the trace's 3.0 s tick (as stamped, 100% of the arrivals share their moment with another)"
+    assert load(path, requests=6).notes == (f"arrivals spread {told}",)
     as_stamped = load(path, requests=6, spread_ticks=False)
-    assert as_stamped.notes == ()
+    assert as_stamped.notes == (f"arrivals not spread {told}",)
     assert [r.arrival_ns // (3000 * MS) for r in as_stamped.requests] == [0, 0, 1, 1, 2, 2]
 
 
@@ -53,7 +60,7 @@ def test_the_real_mooncake_rows_load_and_are_spread() -> None:
     workload = load(path, requests=6000)
 
     arrivals = [request.arrival_ns for request in workload.requests]
-    assert workload.notes == ("arrivals spread inside the trace's 3.0 s tick",)
+    assert workload.notes[0].startswith("arrivals spread inside the trace's 3.0 s tick (as stamped, ")
     assert arrivals == sorted(arrivals)
     assert len(set(arrivals)) == len(arrivals)
 

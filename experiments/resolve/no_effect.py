@@ -1,0 +1,123 @@
+"""Keys of a scenario that are set, and change nothing in it.
+
+They are told instead of refused, because the cells of a sweep share keys, and not all need each of them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from controller.parts.ordered import OrderedOptions
+from controller.spec import Spec, read_spec
+from experiments.scenario.keys import key_of, section_of
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.serving import FetchStart
+from experiments.scenario.simulation import SimulatedOrder
+from experiments.scenario.workload import Arrivals, WorkloadKind
+from testbed.fabric import FabricName
+from testbed.job import Job
+from testbed.models.sizes import is_moe
+from testbed.serving.slo import ideal_reuse_tokens
+from testbed.topology import TopologyKind
+
+_SERVING = ("model", "gpu", "units", "serving", "slo")
+_REQUESTS = ("requests", "rate", "load", "arrivals", "spread_ticks", "class")
+_OF_A_TRACE = ("skip", "time_scale")
+
+_REUSE = ("serving.fetch", "serving.fetch_ahead", "serving.cache_tokens", "serving.cache_gib")
+
+_OPTION_OF = {"recheck_ms": "recheck_ns"}
+"""Keys of `scheduler` whose option of a policy has another name."""
+
+
+def without_effect(scenario: Scenario, job: Job) -> tuple[str, ...]:
+    """Return a line for each reason: the keys that differ from their defaults in vain, and why."""
+    changed = list(_changed(scenario))
+    found = []
+    for keys, reason in _rules(scenario, job):
+        vain = [key for key in changed if any(key == one or key.startswith(f"{one}.") for one in keys)]
+        if vain:
+            found.append(f"{', '.join(vain)}: no effect, {reason}")
+    return (*found, *_policy_options(scenario, job), *_classes(scenario, job))
+
+
+def _changed(section: BaseModel, prefix: str = "") -> Iterator[str]:
+    """Yield the full names of the keys that differ from their defaults."""
+    for name, field in type(section).model_fields.items():
+        key, value = prefix + key_of(name, field), getattr(section, name)
+        if section_of(field) is not None:
+            yield from _changed(value, f"{key}.")
+        elif value != field.default and value is not None:  # null: taken back, as a load by a rate
+            yield key
+
+
+def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
+    """Yield keys that have no effect in this scenario, if they are set, and the reason."""
+    topology, workload = scenario.topology, scenario.workload
+    yield [f"topology.{key}" for key in topology.without_meaning], f"in a {topology.kind} topology"
+    if scenario.fabric == FabricName.MININET:
+        yield ["simulation"], "on the emulated fabric"
+    elif topology.kind is TopologyKind.STAR:
+        yield ["simulation.paths"], "in a star there is one path"
+    if workload.is_micro:
+        in_vain = [*_REQUESTS, *(_OF_A_TRACE if workload.kind is WorkloadKind.FLOWS else ())]
+        keys = [*_SERVING, *(f"workload.{key}" for key in in_vain)]
+        yield keys, f"kind {workload.kind} has no requests and no serving system"
+        return
+    if workload.path is None:
+        yield ["workload.skip", "workload.spread_ticks"], "the requests are generated, not read from a trace"
+    elif workload.arrivals is not Arrivals.TRACE:
+        yield ["workload.spread_ticks"], "random arrivals replace those of the trace"
+    yield from _serving_rules(scenario, job)
+
+
+def _serving_rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
+    model, units, serving = job.model, scenario.units, scenario.serving
+    if units.prefill_units == 1:
+        yield ["serving.router"], "there is one prefill unit"
+    if units.decode_ranks == 1:
+        yield ["serving.decode"], "there is one decode worker"
+    if units.sp == 1:
+        yield ["units.sequence"], "no sequence is split (units.sp)"
+    if job.placement.tp == 1:
+        yield ["serving.all_reduce"], "there is no tensor parallelism (units.tp)"
+    if not is_moe(model):
+        yield ["units.expert_skew", "serving.decode_background"], f"{model.name} has no experts"
+    if serving.preempt_layers is not None and serving.preempt_layers >= model.layers:
+        yield ["serving.preempt_layers"], f"{model.name} has {model.layers} layers"
+    limited = serving.cache_tokens is not None or serving.cache_gib is not None
+    asked = limited or serving.fetch is FetchStart.QUEUE or serving.fetch_ahead is not None
+    if asked and not any(ideal_reuse_tokens(job.requests).values()):
+        yield _REUSE, "no prompt begins with a full block of an earlier one"
+
+
+def _policy_options(scenario: Scenario, job: Job) -> Iterator[str]:
+    specs = [read_spec(policy, **job.scheduler.defaults()) for policy in scenario.policies]
+    for key in _changed(scenario.scheduler):
+        option = _OPTION_OF.get(key, key)
+        if not any(hasattr(spec.policy.options, option) for spec in specs):
+            yield f"scheduler.{key}: no effect, none of the policies has this option"
+    exact = scenario.simulation.order is SimulatedOrder.EXACT and scenario.fabric != FabricName.MININET
+    if exact and any(_changed_levels(spec) for spec in specs):
+        names = ", ".join(spec.policy.name for spec in specs if _changed_levels(spec))
+        yield f"levels of {names}: no effect, in exact order (simulation.order)"
+    controlled = [policy for policy, spec in zip(scenario.policies, specs, strict=True) if spec.control]
+    if controlled and scenario.workload.is_micro:
+        yield f"{', '.join(controlled)}: request control has no effect, there are no requests"
+
+
+def _changed_levels(spec: Spec) -> bool:
+    options: Any = spec.policy.options
+    return isinstance(options, OrderedOptions) and options.levels != type(options)().levels
+
+
+def _classes(scenario: Scenario, job: Job) -> Iterator[str]:
+    """Yield the SLO classes that no request has: probably a slip in a name."""
+    there = Counter(request.slo_class for request in job.requests)
+    vain = [name for name in scenario.slo.classes if name not in there]
+    if vain and there:
+        has = ", ".join(f"{name} {count}" for name, count in there.most_common())
+        told = ", ".join(f"slo.classes.{name}" for name in vain)
+        yield f"{told}: no effect, no request is of that class (there are: {has})"
