@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from controller.units import NS_PER_S
 from testbed.job import Job, UnitShape
 from testbed.models.gpus import compute_s
-from testbed.models.sizes import kv_bytes_per_token, kv_copies, score_flops
+from testbed.models.sizes import kv_bytes_per_token, score_flops_of_layers, state_bytes_per_request
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.idle_network import Traffic
 from testbed.serving.plans.kv_moves import ways
@@ -19,7 +19,7 @@ def compute_ns(job: Job, item: Assigned, unit: str, token_ns: float) -> float:
     """
     request = item.request
     prefix = request.prompt_tokens - item.new_tokens
-    flops = job.model.layers * score_flops(job.model, new_tokens=item.new_tokens, prefix_tokens=prefix)
+    flops = score_flops_of_layers(job.model, new_tokens=item.new_tokens, prefix_tokens=prefix)
     ranks = len(job.placement.replicas[unit][item.replica])
     return item.new_tokens * token_ns + compute_s(job.gpu, flops / ranks) * NS_PER_S
 
@@ -49,13 +49,16 @@ def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
     """All S1 bytes of `item` between nodes, spread evenly over the shards of a replica."""
     placement = job.placement
     home = placement.replicas[unit][item.replica]
+    token_bytes, state = kv_bytes_per_token(job.model), state_bytes_per_request(job.model)
     traffic: Traffic = {}
     for fetch in (*item.fetches, *item.under_way):
         holder = placement.replicas[fetch.unit][fetch.replica]
-        kv_bytes = fetch.blocks * item.request.block_tokens * (kv_bytes_per_token(job.model) / len(holder))
+        size = fetch.blocks * item.request.block_tokens * (token_bytes / len(holder))
+        if fetch.ends_prefix:
+            size += state / len(holder)
         for src, dst, share in ways(placement.shapes[fetch.unit], placement.shapes[unit]):
             pair = placement.node_of(holder[src]), placement.node_of(home[dst])
-            traffic[pair] = traffic.get(pair, 0.0) + kv_bytes * share
+            traffic[pair] = traffic.get(pair, 0.0) + size * share
     return traffic
 
 
@@ -65,10 +68,10 @@ def delivery_traffic(
     """All S3 bytes of a request between nodes, spread evenly over the shards of its replica."""
     placement = job.placement
     ranks = placement.replicas[unit][replica]
-    tokens = prompt_tokens * kv_copies(job.model, placement.decode_tp)
-    kv_bytes = tokens * kv_bytes_per_token(job.model) / len(ranks)
+    kv_bytes = prompt_tokens * kv_bytes_per_token(job.model, placement.decode_tp)
+    size = (kv_bytes + state_bytes_per_request(job.model)) / len(ranks)
     traffic: Traffic = {}
     for src, dst, share in ways(placement.shapes[unit], UnitShape(tp=placement.decode_tp)):
         pair = placement.node_of(ranks[src]), placement.node_of(decode_ranks[dst])
-        traffic[pair] = traffic.get(pair, 0.0) + kv_bytes * share
+        traffic[pair] = traffic.get(pair, 0.0) + size * share
     return traffic
