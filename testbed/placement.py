@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from testbed.job import Placement, RankSpec, Role, UnitShape
+from testbed.models.mixers import kv_source
 from testbed.models.shape import ModelShape
 from testbed.topology import Topology
 from testbed.unit_shape import PlacementError, Pool, check_decode_workers, checked_shape
@@ -77,6 +78,8 @@ def place(
     """
     first = Pool(units=prefill_units, ranks=ranks_per_unit, tp=tp, ep=ep, sp=sp, pp=pp)
     pools = [(pool, checked_shape(pool, model, sequence)) for pool in (first, *more)]
+    for pool, _ in pools:
+        _check_sharing(pool, model)
     check_decode_workers(decode_ranks, decode_tp, model)
     total = sum(pool.units * pool.ranks for pool, _ in pools) + decode_ranks
     attached = _attached(topology, _servers(total, len(topology.servers), ranks_per_server, layout))
@@ -206,6 +209,17 @@ def _replicas(stages: Sequence[tuple[int, ...]], size: int) -> tuple[tuple[int, 
 def _sequence_groups(members: tuple[int, ...], sp: int, tp: int) -> tuple[tuple[int, ...], ...]:
     """For every replica in every stage, the groups of ranks that have the same heads."""
     return tuple(shared[head::tp] for shared in _chunks(members, sp * tp) for head in range(tp))
+
+
+def _check_sharing(pool: Pool, model: ModelShape) -> None:
+    """Raise `PlacementError` if a layer uses the KV of a layer in another pipeline stage."""
+    for layer in range(model.layers):
+        source = kv_source(model, layer)
+        if stage_of(source, model.layers, pool.pp) != stage_of(layer, model.layers, pool.pp):
+            raise PlacementError(
+                f"{pool.section}.pp",
+                f"layer {layer} of {model.name} uses the KV of layer {source}, which is in another stage",
+            )
 
 
 def _servers(total: int, servers: int, ranks_per_server: int | None, layout: Layout) -> tuple[int, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import msgspec
 
 from testbed.job import UnitShape
-from testbed.models.shape import ModelShape
+from testbed.models.mixers import mixers
+from testbed.models.shape import ModelShape, Recurrent
 from testbed.models.sizes import is_moe
 from workers.plan import CollectiveKind
 
@@ -53,12 +54,7 @@ def checked_shape(pool: Pool, model: ModelShape, sequence: CollectiveKind) -> Un
         tp = _tensor_parallel(pool, per_stage, model)
     with _null_is(pool, "ep", pool.ep, f"{_whose(pool)} {per_stage} ranks"):
         ep = _expert_parallel(pool, per_stage, model)
-    if sequence is CollectiveKind.ALL_TO_ALL and model.q_heads % (pool.sp * tp):
-        raise _refused(
-            pool,
-            "sp",
-            f"the {model.q_heads} query heads of {model.name} do not divide by {pool.sp} parts x {tp}",
-        )
+    _check_parts(pool, tp, sequence, model)
     return UnitShape(tp=tp, sp=pool.sp, pp=pool.pp, ep=ep)
 
 
@@ -70,7 +66,9 @@ def check_decode_workers(ranks: int, tp: int, model: ModelShape) -> None:
         raise PlacementError("units.decode_tp", f"must be at least 1, is {tp}")
     if ranks % tp:
         raise PlacementError("units.decode_tp", f"{ranks} decode ranks do not divide into workers of {tp}")
-    _check_heads("units.decode_tp", tp, model)
+    if reason := _undivided(model, tp):
+        fit = ", ".join(map(str, _fitting(ranks, model)))
+        raise PlacementError("units.decode_tp", f"{reason}; decode_tp can be {fit}")
 
 
 def _refused(pool: Pool, key: str, reason: str) -> PlacementError:
@@ -113,21 +111,51 @@ def _tensor_parallel(pool: Pool, per_stage: int, model: ModelShape) -> int:
         tp = 1 if is_moe(model) else per_stage // sp
     if tp < 1:
         raise _refused(pool, "tp", f"must be at least 1, is {tp}")
+    reason = _undivided(model, tp)
     if per_stage % (sp * tp):
         of = f"{tp}" if sp == 1 else f"{sp} parts x {tp}"
-        raise _refused(pool, "tp", f"{whose} {per_stage} ranks do not divide into replicas of {of}")
-    _check_heads(f"{pool.section}.tp", tp, model)
+        reason = f"{whose} {per_stage} ranks do not divide into replicas of {of}"
+    if reason:
+        fit = ", ".join(map(str, _fitting(per_stage // sp, model)))
+        raise _refused(pool, "tp", f"{reason}; tp can be {fit}")
     return tp
 
 
-def _check_heads(key: str, tp: int, model: ModelShape) -> None:
-    if model.q_heads % tp:
-        raise PlacementError(key, f"the {model.q_heads} query heads of {model.name} do not divide by {tp}")
-    # More ranks than KV heads have copies of them; the latent of MLA has no heads to divide.
-    if model.latent is None and model.kv_heads % tp and tp % model.kv_heads:
-        raise PlacementError(
-            key, f"the {model.kv_heads} KV heads of {model.name} do not divide by {tp}, nor it by them"
-        )
+def _fitting(ranks: int, model: ModelShape) -> list[int]:
+    """By how many of `ranks` ranks the heads of all layers can be divided."""
+    return [tp for tp in range(1, ranks + 1) if ranks % tp == 0 and not _undivided(model, tp)]
+
+
+def _undivided(model: ModelShape, tp: int) -> str:
+    """Why the heads of the layers do not divide by `tp`; empty if they do."""
+    for mixer in mixers(model):
+        if isinstance(mixer, Recurrent):
+            if mixer.heads % tp:
+                return f"the {mixer.heads} heads of {mixer.kind} of {model.name} do not divide by {tp}"
+            continue
+        if mixer.q_heads % tp:
+            return f"the {mixer.q_heads} query heads of {model.name} do not divide by {tp}"
+        # More ranks than KV heads have copies of them; the latent of MLA has no heads to divide.
+        if mixer.latent is None and mixer.kv_heads % tp and tp % mixer.kv_heads:
+            return f"the {mixer.kv_heads} KV heads of {model.name} do not divide by {tp}, nor it by them"
+    return ""
+
+
+def _check_parts(pool: Pool, tp: int, sequence: CollectiveKind, model: ModelShape) -> None:
+    """Raise `PlacementError` if the layers cannot work on the parts of a sequence."""
+    for mixer in mixers(model) if pool.sp > 1 else ():
+        if isinstance(mixer, Recurrent):
+            raise _refused(
+                pool,
+                "sp",
+                f"parts of a sequence are not modelled for the layers with {mixer.kind} of {model.name}",
+            )
+        if sequence is CollectiveKind.ALL_TO_ALL and mixer.q_heads % (pool.sp * tp):
+            raise _refused(
+                pool,
+                "sp",
+                f"the {mixer.q_heads} query heads of {model.name} do not divide by {pool.sp} parts x {tp}",
+            )
 
 
 def _expert_parallel(pool: Pool, per_stage: int, model: ModelShape) -> int:

@@ -41,25 +41,30 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def attention_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
-    """Return the kernels of attention in one layer: its products and its scores."""
+    """Return the kernels of attention in one layer: its products and its scores.
+
+    If layers differ, this is the attention that the fields of `model` state. What chooses tokens in sparse
+    attention is left out.
+    """
 
     def product(label: str, inner: int, columns: int) -> Kernel:
         return Kernel(label=label, tokens=tokens, inner=inner, columns=columns)
 
     heads, latent = model.q_heads, model.latent
     if latent is None:
-        width = model.head_dim
+        width, v_dim = model.head_dim, model.attention.v_dim
+        gate = heads * v_dim if model.output_gate else 0
         return [
-            product("qkv", model.hidden, (heads + 2 * model.kv_heads) * width),
+            product("qkv", model.hidden, (heads + model.kv_heads) * width + model.kv_heads * v_dim + gate),
             Kernel(
                 label="scores",
                 tokens=tokens,
                 heads=heads,
                 kv_heads=model.kv_heads,
                 key_dim=width,
-                value_dim=width,
+                value_dim=v_dim,
             ),
-            product("output", heads * width, model.hidden),
+            product("output", heads * v_dim, model.hidden),
         ]
     key_dim = latent.nope_dim + latent.rope_dim
     queries = [product("q", model.hidden, heads * key_dim)]
@@ -91,7 +96,13 @@ def layer_kernels(model: ModelShape, tokens: int) -> list[Kernel]:
     if not is_moe(model):
         return kernels + _feed_forward("mlp", model, model.ffn, tokens)
     kernels.append(Kernel(label="gate", tokens=tokens, inner=model.hidden, columns=model.experts))
-    kernels += _feed_forward("expert", model, model.ffn, tokens, times=model.top_k)
+    expert_hidden = model.expert_hidden or model.hidden
+    if model.expert_hidden:
+        kernels += [
+            Kernel(label="narrow", tokens=tokens, inner=model.hidden, columns=expert_hidden),
+            Kernel(label="widen", tokens=tokens, inner=expert_hidden, columns=model.hidden),
+        ]
+    kernels += _feed_forward("expert", model, model.ffn, tokens, times=model.top_k, hidden=expert_hidden)
     if model.shared_ffn:
         kernels += _feed_forward("shared", model, model.shared_ffn, tokens)
     return kernels
@@ -114,14 +125,20 @@ def narrowed(model: ModelShape, share: int) -> ModelShape:
         ffn=part(model.ffn),
         dense_ffn=model.dense_ffn // share,
         shared_ffn=model.shared_ffn // share,
+        expert_hidden=model.expert_hidden // share,
         latent=latent,
+        index=None,
+        other_layers=(),
     )
 
 
-def _feed_forward(label: str, model: ModelShape, width: int, tokens: int, times: int = 1) -> list[Kernel]:
-    """With a gate, the first two products are one kernel."""
+def _feed_forward(
+    label: str, model: ModelShape, width: int, tokens: int, times: int = 1, hidden: int = 0
+) -> list[Kernel]:
+    """With a gate, the first two products are one kernel. `hidden` is 0 for the model's own."""
+    hidden = hidden or model.hidden
     up = (2 if model.gated else 1) * width
     return [
-        Kernel(label=f"{label}-up", tokens=tokens, times=times, inner=model.hidden, columns=up),
-        Kernel(label=f"{label}-down", tokens=tokens, times=times, inner=width, columns=model.hidden),
+        Kernel(label=f"{label}-up", tokens=tokens, times=times, inner=hidden, columns=up),
+        Kernel(label=f"{label}-down", tokens=tokens, times=times, inner=width, columns=hidden),
     ]

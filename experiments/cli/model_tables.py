@@ -1,12 +1,14 @@
 """`mfs models`: tables of what follows from the shapes of models."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.table import Table
 
 from testbed.models import sizes as models
-from testbed.models.shape import ModelShape
+from testbed.models.mixers import mixer_of
+from testbed.models.shape import ModelShape, Recurrent
 
 _BILLION = 1e9
 _TEN_THOUSAND_TOKENS = 10_000
@@ -40,29 +42,40 @@ def details(shape: ModelShape) -> Table:
     return table
 
 
+def notes(shape: ModelShape) -> str:
+    """Return what the numbers of a model leave out or assume, one sentence a line; empty: nothing."""
+    return "\n".join(f"note: {note}" for note in shape.notes)
+
+
 def numbers(shape: ModelShape) -> dict[str, Any]:
     """Return the numbers of `details`, by name.
 
     Unless the name says otherwise, FLOPs are per token and layer, and weights per layer.
     """
-    kinds = [
-        f"{len(layers)} {'sparse' if models.is_sparse(shape, layers[0]) else 'dense'}"
-        for layers in models.layer_kinds(shape)
-    ]
-    scores = models.score_flops(shape, new_tokens=_TEN_THOUSAND_TOKENS, prefix_tokens=0)
+    kinds = [f"{len(layers)} {_kind(shape, layers[0])}" for layers in models.layer_kinds(shape)]
+
+    def of_layers(value: Callable[[int], int]) -> int | str:
+        return _of_layers(shape, value)
+
     found: dict[str, Any] = {
-        "layers": ", ".join(kinds),
+        "layers": ("\n" if shape.other_layers else ", ").join(kinds),
         "parameters, without embeddings": models.total_parameters(shape),
         "parameters a token passes": models.active_parameters(shape),
         "bytes of these": models.active_parameter_bytes(shape),
         "window": shape.window or "none",
         "KV of a token, B": models.kv_bytes_per_token(shape),
-        "KV of a token in a layer, B": models.kv_bytes_per_token_layer(shape),
+        "KV of a token in a layer, B": of_layers(lambda n: models.kv_bytes_per_token_layer(shape, n)),
         "hidden state of a token, B": models.activation_bytes_per_token(shape),
-        "projections, FLOPs": models.projection_flops_per_token(shape),
-        "scores of a prompt of 10,000 tokens, FLOPs": scores,
-        "attention weights, B": models.attention_weight_bytes(shape),
+        "projections, FLOPs": of_layers(lambda n: models.projection_flops_per_token(shape, n)),
+        "scores of a prompt of 10,000 tokens, FLOPs": of_layers(
+            lambda n: models.score_flops(shape, n, new_tokens=_TEN_THOUSAND_TOKENS, prefix_tokens=0)
+        ),
+        "attention weights, B": of_layers(lambda n: models.attention_weight_bytes(shape, n)),
     }
+    if shape.other_layers:
+        del found["window"]  # `layers` says which have one
+    if state := models.state_bytes_per_request(shape):
+        found["recurrent states of a request, B"] = state
     if not models.is_moe(shape) or shape.dense_layers:
         found["MLP of a dense layer, FLOPs"] = models.mlp_flops_per_token(shape)
         found["MLP weights, B"] = models.mlp_weight_bytes(shape)
@@ -72,10 +85,36 @@ def numbers(shape: ModelShape) -> dict[str, Any]:
         found["gate, FLOPs"] = models.gate_flops_per_token(shape)
         found["visit of an expert, FLOPs"] = models.expert_flops_per_visit(shape)
         found["expert weights, B"] = models.expert_weight_bytes(shape)
-        if shape.shared_ffn:
+        if shape.expert_hidden:
+            found["hidden state of routed experts, B"] = shape.expert_hidden * shape.bytes_per_element
+        if shape.shared_ffn or shape.expert_hidden:
             found["shared expert, FLOPs"] = models.shared_flops_per_token(shape)
             found["shared expert weights, B"] = models.shared_weight_bytes(shape)
     return found
+
+
+def _kind(shape: ModelShape, layer: int) -> str:
+    """What a layer is: sparse or dense, and what it has if layers differ in it."""
+    feeding = "sparse" if models.is_sparse(shape, layer) else "dense"
+    if not models.has_feed_forward(shape, layer):
+        feeding = "without feed-forward"
+    if not shape.other_layers:
+        return feeding
+    mixer = mixer_of(shape, layer)
+    if isinstance(mixer, Recurrent):
+        return f"{feeding}, {mixer.kind}"
+    window = "" if mixer.window is None else f", window of {mixer.window}"
+    return f"{feeding}{window}{', shared KV' if mixer.shares_kv else ''}"
+
+
+def _of_layers(shape: ModelShape, value: Callable[[int], int]) -> int | str:
+    """The value of a layer; if layers differ in it, each value with the number of layers that have it."""
+    counts: Counter[int] = Counter()
+    for layers in models.layer_kinds(shape):
+        counts[value(layers[0])] += len(layers)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "\n".join(f"{number:,} in {count} layers" for number, count in counts.items())
 
 
 def _table(first: str, *headings: str) -> Table:

@@ -24,7 +24,7 @@ def models(
     with told_to_the_user():
         import msgspec
 
-        from experiments.cli.model_tables import details, overview
+        from experiments.cli.model_tables import details, notes, overview
         from experiments.scenario.model_file import model_from_option
         from testbed.models.known_models import MODELS
 
@@ -34,6 +34,8 @@ def models(
                 print(json.dumps(msgspec.to_builtins(shape), indent=2))
             else:
                 stdout().print(details(shape))
+                if said := notes(shape):
+                    stdout().print(said, soft_wrap=True, highlight=False)
         elif as_json:
             print(json.dumps([msgspec.to_builtins(shape) for shape in MODELS.values()], indent=2))
         else:

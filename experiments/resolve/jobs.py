@@ -11,6 +11,7 @@ from experiments.resolve.no_effect import without_effect
 from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
     answer_notes,
+    model_notes,
     reuse_notes,
     scheduler_options,
     serving_options,
@@ -67,6 +68,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
         base = msgspec.structs.replace(base, simulation=simulation)
     warnings = (
+        *model_notes(base),
         *without_effect(scenario, base),
         *left_out(scenario, base),
         *doubts(base),

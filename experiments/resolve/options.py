@@ -80,6 +80,11 @@ def reuse_notes(job: Job) -> tuple[str, ...]:
     )
 
 
+def model_notes(job: Job) -> tuple[str, ...]:
+    """Say what the numbers of the model leave out or assume."""
+    return tuple(f"model {job.model.name}: {note}" for note in job.model.notes) if job.requests else ()
+
+
 def answer_notes(job: Job) -> tuple[str, ...]:
     """Say what the turns of conversations wait for, if there are any."""
     if all(request.after is None for request in job.requests):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from experiments.scenario.gpu_profile import as_gpu_path
-from experiments.scenario.model_file import as_model_path, config_file
+from experiments.scenario.model_file import as_model_path, model_files
 from experiments.scenario.scenario import Scenario
 from testbed.topology import TopologyKind
 
@@ -17,5 +17,5 @@ def files_of(scenario: Scenario) -> list[Path]:
         as_gpu_path(scenario.gpu, Path.cwd()),
     ]
     model = as_model_path(scenario.model, Path.cwd())
-    described = [] if model is None else [config_file(Path(model))]
+    described = [] if model is None else model_files(Path(model))
     return [Path(name) for name in named if name is not None] + described

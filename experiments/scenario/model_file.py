@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import UserError
 from experiments.nearest import nearest
@@ -12,6 +13,7 @@ from testbed.models.known_models import MODELS
 from testbed.models.shape import ModelShape
 
 _CONFIG = "config.json"
+_QUANTIZATION = "hf_quant_config.json"
 
 
 def model_named(name: str) -> ModelShape:
@@ -42,18 +44,12 @@ def read_model(path: Path) -> ModelShape:
     file = config_file(path)
     if not file.is_file():
         raise UserError(f"{path}: there is no {_CONFIG} in it" if path.is_dir() else f"{file}: no such file")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from None
-    except RecursionError:
-        raise UserError(f"{file}: not JSON that can be read: nested too deeply") from None
+    config = _json(file)
     if not isinstance(config, dict):
         raise UserError(f"{file}: not a model: a mapping of keys to values is needed")
+    beside = quantization_file(file)
+    if beside is not None:
+        config = config | {"hf_quant_config.json": _quantization(beside)}
     try:
         return shape_from_config(config, _name_of(file))
     except ConfigError as error:
@@ -63,6 +59,23 @@ def read_model(path: Path) -> ModelShape:
 def config_file(path: Path) -> Path:
     """Return the file that describes the model at `path`, which may be a directory."""
     return path / _CONFIG if path.is_dir() else path
+
+
+def quantization_file(config: Path) -> Path | None:
+    """Return the `hf_quant_config.json` beside a `config.json`, which says how the model was quantised.
+
+    Beside `X_config.json`, this is `X_hf_quant_config.json`. None if there is none.
+    """
+    own = config.name.removesuffix(_CONFIG) if config.name.endswith(_CONFIG) else ""
+    file = config.with_name(own + _QUANTIZATION)
+    return file if file.is_file() else None
+
+
+def model_files(path: Path) -> list[Path]:
+    """Return the files that the model at `path` is read from."""
+    config = config_file(path)
+    beside = quantization_file(config)
+    return [config] if beside is None else [config, beside]
 
 
 def as_model_path(name: str, directory: Path) -> str | None:
@@ -75,6 +88,28 @@ def as_model_path(name: str, directory: Path) -> str | None:
 
 
 MODEL_FILES = CheckedFiles(read_model)
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not a text file (UTF-8)") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise UserError(f"{file}: not JSON that can be read: nested too deeply") from None
+
+
+def _quantization(file: Path) -> dict[str, Any]:
+    """The part of an `hf_quant_config.json` that says how weights and the KV cache are quantised."""
+    content = _json(file)
+    inner = content.get("quantization") if isinstance(content, dict) else None
+    if not isinstance(inner, dict):
+        raise UserError(f"{file}: a mapping under the key quantization is needed")
+    return inner
 
 
 def _name_of(file: Path) -> str:

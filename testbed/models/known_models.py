@@ -1,5 +1,6 @@
 """Shapes of published models by name, as their configurations state them."""
 
+from testbed.models.hf_harmless import PREDICTING
 from testbed.models.shape import LatentAttention, ModelShape
 
 
@@ -45,6 +46,7 @@ _DEEPSEEK_V3 = ModelShape(
     shared_ffn=2048,
     latent=LatentAttention(q_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128),
     weight_bytes=1.0,  # FP8, as published
+    notes=(f"num_nextn_predict_layers: {PREDICTING}",),
 )
 
 MODELS: dict[str, ModelShape] = {

@@ -9,8 +9,21 @@ biases, activations and rotary embedding are left out, because they are negligib
 """
 
 import math
+from collections.abc import Callable, Iterator
 
-from testbed.models.shape import ModelShape
+from testbed.models.mixers import (
+    copies,
+    kept_bytes,
+    mixer_flops_per_token,
+    mixer_numbers,
+    mixer_of,
+    mixer_score_flops,
+    mixer_weights,
+    mixers,
+    read_bytes,
+    state_bytes,
+)
+from testbed.models.shape import Mixer, ModelShape
 
 
 def is_moe(model: ModelShape) -> bool:
@@ -19,39 +32,56 @@ def is_moe(model: ModelShape) -> bool:
 
 def is_sparse(model: ModelShape, layer: int) -> bool:
     """Whether `layer` has routed experts, and so a gate and an all-to-all."""
-    return is_moe(model) and layer not in model.dense_layers
+    return is_moe(model) and layer not in model.dense_layers and layer not in model.bare_layers
+
+
+def has_feed_forward(model: ModelShape, layer: int) -> bool:
+    """Whether `layer` has experts or an MLP."""
+    return layer not in model.bare_layers
 
 
 def layer_kinds(model: ModelShape) -> tuple[tuple[int, ...], ...]:
-    """The layers by kind (sparse or dense), each ascending, the kind of layer 0 first."""
-    sparse = tuple(layer for layer in range(model.layers) if is_sparse(model, layer))
-    dense = tuple(layer for layer in range(model.layers) if not is_sparse(model, layer))
-    return tuple(sorted(filter(None, (sparse, dense))))
+    """The layers by kind, each ascending, the kind of layer 0 first.
 
-
-def kv_bytes_per_token_layer(model: ModelShape) -> int:
-    """Bytes of KV of one token in one layer, over all KV heads.
-
-    With latent attention: the latent, and the part of the keys with a position, which all heads share.
+    Layers of a kind have the same attention or state, and are all sparse, all dense or all bare.
     """
-    if model.latent is not None:
-        elements = model.latent.kv_rank + model.latent.rope_dim
-    else:
-        elements = 2 * model.kv_heads * model.head_dim
-    return math.ceil(elements * model.kv_element_bytes)
+    numbers = mixer_numbers(model)
+    kinds: dict[tuple[int, bool, bool], list[int]] = {}
+    for layer in range(model.layers):
+        kind = numbers[layer], is_sparse(model, layer), has_feed_forward(model, layer)
+        kinds.setdefault(kind, []).append(layer)
+    return tuple(tuple(layers) for layers in kinds.values())
 
 
-def kv_bytes_per_token(model: ModelShape) -> int:
-    """Bytes of KV of one token in all layers."""
-    return model.layers * kv_bytes_per_token_layer(model)
+def kv_bytes_per_token_layer(model: ModelShape, layer: int) -> int:
+    """Bytes of KV of one token that `layer` keeps, over all KV heads (`mixers.kept_bytes`)."""
+    return kept_bytes(model, mixer_of(model, layer))
 
 
-def kv_copies(model: ModelShape, tp: int) -> int:
-    """How often `tp` tensor-parallel ranks together keep the KV of a token.
+def kv_bytes_per_token(model: ModelShape, tp: int = 1) -> int:
+    """Bytes of KV of one token in all layers, as `tp` tensor-parallel ranks keep it, with their copies."""
+    return sum(_by_layers(model, lambda mixer: kept_bytes(model, mixer) * copies(mixer, tp)))
 
-    With more ranks than KV heads, several have the same head, and every rank has the whole latent of MLA.
+
+def context_read_bytes(model: ModelShape, tokens: int, tp: int = 1) -> int:
+    """Bytes of KV and states that one more token after `tokens` reads in all layers.
+
+    Each of `tp` tensor-parallel ranks reads all that it keeps, so copies count.
     """
-    return tp if model.latent is not None else max(1, tp // model.kv_heads)
+    return sum(_by_layers(model, lambda mixer: read_bytes(model, mixer, tokens) * copies(mixer, tp)))
+
+
+def state_bytes_per_request(model: ModelShape) -> int:
+    """Bytes of the states of one request in all layers; 0 if all layers have KV."""
+    return sum(_by_layers(model, state_bytes))
+
+
+def _by_layers(model: ModelShape, value: Callable[[Mixer], int]) -> Iterator[int]:
+    """The value of each kind of mixer, times its layers."""
+    numbers = mixer_numbers(model)
+    for number, mixer in enumerate(mixers(model)):
+        if count := numbers.count(number):
+            yield count * value(mixer)
 
 
 def activation_bytes_per_token(model: ModelShape) -> int:
@@ -65,24 +95,21 @@ def all_to_all_bytes_per_token(model: ModelShape) -> int:
     This is an upper bound: two chosen experts on one rank could share a copy, which is not modelled. Zero
     for a dense model.
     """
-    return model.top_k * activation_bytes_per_token(model)
-
-
-def _attention_weights(model: ModelShape) -> int:
-    """Number of weights of the Q, K, V and output projections of one layer (with MLA, down and up)."""
-    latent = model.latent
-    if latent is None:
-        return 2 * model.hidden * model.head_dim * (model.q_heads + model.kv_heads)
-    queries = model.q_heads * (latent.nope_dim + latent.rope_dim)
-    q = latent.q_rank * (model.hidden + queries) if latent.q_rank else model.hidden * queries
-    kv_down = model.hidden * (latent.kv_rank + latent.rope_dim)
-    kv_up = latent.kv_rank * model.q_heads * (latent.nope_dim + latent.v_dim)
-    output = model.q_heads * latent.v_dim * model.hidden
-    return q + kv_down + kv_up + output
+    return model.top_k * (model.expert_hidden or model.hidden) * model.bytes_per_element
 
 
 def _feed_forward_weights(model: ModelShape, width: int) -> int:
     return (3 if model.gated else 2) * model.hidden * width
+
+
+def _expert_weights(model: ModelShape) -> int:
+    """Weights of a routed expert, or of the MLP of a dense model."""
+    return (3 if model.gated else 2) * (model.expert_hidden or model.hidden) * model.ffn
+
+
+def _shared_weights(model: ModelShape) -> int:
+    """Weights of what every token passes in a sparse layer beside its routed experts."""
+    return _feed_forward_weights(model, model.shared_ffn) + 2 * model.hidden * model.expert_hidden
 
 
 def _mlp_weights(model: ModelShape) -> int:
@@ -93,31 +120,23 @@ def _gate_weights(model: ModelShape) -> int:
     return model.hidden * model.experts
 
 
-def projection_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of the projections of attention (with MLA, down and up), per token and layer."""
-    return 2 * _attention_weights(model)
+def projection_flops_per_token(model: ModelShape, layer: int) -> int:
+    """FLOPs per token of the projections of `layer` (with MLA, down and up), and of updating a state."""
+    return mixer_flops_per_token(model, mixer_of(model, layer))
 
 
-def score_flops(model: ModelShape, *, new_tokens: int, prefix_tokens: int) -> int:
-    """FLOPs of causal attention in one layer for `new_tokens` after `prefix_tokens` cached ones.
-
-    A token at position c, counted from one, looks at c keys, or at min(c, w) with a window of w. Per key
-    and head this takes 2 FLOPs per element of a key for Q K^T, and 2 per element of a value for the
-    weighted sum of V. The sum of c over positions p+1 .. p+n is n p + n (n + 1) / 2. So a reused prefix
-    costs no projections, but new tokens still attend to it.
-    """
-    width = 2 * model.head_dim
-    if model.latent is not None:
-        width = model.latent.nope_dim + model.latent.rope_dim + model.latent.v_dim
-    return 2 * model.q_heads * width * _keys(model.window, new_tokens, prefix_tokens)
+def score_flops(model: ModelShape, layer: int, *, new_tokens: int, prefix_tokens: int) -> int:
+    """FLOPs of causal attention in `layer`, as in `mixers.mixer_score_flops`."""
+    return mixer_score_flops(mixer_of(model, layer), new_tokens=new_tokens, prefix_tokens=prefix_tokens)
 
 
-def _keys(window: int | None, new_tokens: int, prefix_tokens: int) -> int:
-    """The sum of min(c, window) over positions c = prefix + 1 .. prefix + new."""
-    if window is None:
-        window = prefix_tokens + new_tokens
-    growing = min(max(window - prefix_tokens, 0), new_tokens)
-    return growing * prefix_tokens + growing * (growing + 1) // 2 + (new_tokens - growing) * window
+def score_flops_of_layers(model: ModelShape, *, new_tokens: int, prefix_tokens: int) -> int:
+    """FLOPs of causal attention in all layers."""
+
+    def of(mixer: Mixer) -> int:
+        return mixer_score_flops(mixer, new_tokens=new_tokens, prefix_tokens=prefix_tokens)
+
+    return sum(_by_layers(model, of))
 
 
 def gate_flops_per_token(model: ModelShape) -> int:
@@ -127,7 +146,7 @@ def gate_flops_per_token(model: ModelShape) -> int:
 
 def expert_flops_per_visit(model: ModelShape) -> int:
     """FLOPs of one token in one routed expert of one layer, or in the MLP of a dense model."""
-    return 2 * _feed_forward_weights(model, model.ffn)
+    return 2 * _expert_weights(model)
 
 
 def mlp_flops_per_token(model: ModelShape) -> int:
@@ -136,8 +155,9 @@ def mlp_flops_per_token(model: ModelShape) -> int:
 
 
 def shared_flops_per_token(model: ModelShape) -> int:
-    """FLOPs of one token in the shared expert of a sparse layer; zero without one."""
-    return 2 * _feed_forward_weights(model, model.shared_ffn)
+    """FLOPs of one token in the shared expert of a sparse layer, and in projections to and from a narrower
+    hidden state; zero without these."""
+    return 2 * _shared_weights(model)
 
 
 def ffn_flops_per_token(model: ModelShape) -> int:
@@ -151,9 +171,9 @@ def ffn_flops_per_token(model: ModelShape) -> int:
     return visits + shared_flops_per_token(model) + gate_flops_per_token(model)
 
 
-def attention_weight_bytes(model: ModelShape) -> int:
-    """Bytes of the weights of the attention projections of one layer."""
-    return _stored(model, _attention_weights(model))
+def attention_weight_bytes(model: ModelShape, layer: int) -> int:
+    """Bytes of the weights of the projections of attention in `layer`, or of a layer with a state."""
+    return _stored(model, mixer_weights(model, mixer_of(model, layer)))
 
 
 def mlp_weight_bytes(model: ModelShape) -> int:
@@ -163,12 +183,13 @@ def mlp_weight_bytes(model: ModelShape) -> int:
 
 def expert_weight_bytes(model: ModelShape) -> int:
     """Bytes of one routed expert of one sparse layer; zero for a dense model."""
-    return _stored(model, _feed_forward_weights(model, model.ffn)) if is_moe(model) else 0
+    return math.ceil(_expert_weights(model) * _expert_bytes(model)) if is_moe(model) else 0
 
 
 def shared_weight_bytes(model: ModelShape) -> int:
-    """Bytes of the shared expert of one sparse layer; zero without one."""
-    return _stored(model, _feed_forward_weights(model, model.shared_ffn))
+    """Bytes of the shared expert of one sparse layer, and of projections to and from a narrower hidden
+    state; zero without these."""
+    return _stored(model, _shared_weights(model))
 
 
 def gate_weight_bytes(model: ModelShape) -> int:
@@ -188,19 +209,28 @@ def active_parameters(model: ModelShape) -> int:
 
 def active_parameter_bytes(model: ModelShape) -> int:
     """Bytes of the weights that one token passes in all layers, without embeddings."""
-    return _stored(model, active_parameters(model))
+    routed = _sparse_layers(model) * model.top_k * _expert_weights(model)
+    return math.ceil((active_parameters(model) - routed) * model.weight_bytes + routed * _expert_bytes(model))
 
 
 def _parameters(model: ModelShape, experts: int) -> int:
     """Number of weights in all layers, with `experts` routed experts in each sparse one."""
-    sparse = sum(is_sparse(model, layer) for layer in range(model.layers))
-    routed = experts * _feed_forward_weights(model, model.ffn)
-    shared = _feed_forward_weights(model, model.shared_ffn)
+    sparse = _sparse_layers(model)
+    routed = experts * _expert_weights(model)
+    shared = _shared_weights(model)
     return (
-        model.layers * _attention_weights(model)
+        sum(_by_layers(model, lambda mixer: mixer_weights(model, mixer)))
         + sparse * (routed + shared + _gate_weights(model))
-        + (model.layers - sparse) * _mlp_weights(model)
+        + (model.layers - sparse - len(model.bare_layers)) * _mlp_weights(model)
     )
+
+
+def _sparse_layers(model: ModelShape) -> int:
+    return model.layers - len(model.dense_layers) - len(model.bare_layers) if is_moe(model) else 0
+
+
+def _expert_bytes(model: ModelShape) -> float:
+    return model.weight_bytes if model.expert_bytes is None else model.expert_bytes
 
 
 def _stored(model: ModelShape, weights: int) -> int:

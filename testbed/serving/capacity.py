@@ -11,8 +11,8 @@ import msgspec
 from controller.flow import PortId
 from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed, compute_s
+from testbed.models.mixers import copies, kept_bytes, mixer_of, mixer_score_flops, mixers, state_bytes
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import kv_bytes_per_token, kv_copies, score_flops
 from testbed.placement import kinds_of_units, layers_of, stage_ranks, stage_shards
 from testbed.serving.plans.idle_network import layer_s, merged, port_loads, port_seconds, scaled, step_traffic
 from testbed.serving.plans.kv_moves import ways
@@ -102,17 +102,14 @@ def demand_of(
     mean_prompt = sum(r.prompt_tokens for r in requests) / count
     mean_reuse = sum(reuse.values()) / count
     mean_new = mean_prompt - mean_reuse
-    mean_scores = (
+    mean_scores = [
         sum(
-            score_flops(
-                model,
-                new_tokens=r.prompt_tokens - reuse[r.id],
-                prefix_tokens=reuse[r.id],
-            )
+            mixer_score_flops(mixer, new_tokens=r.prompt_tokens - reuse[r.id], prefix_tokens=reuse[r.id])
             for r in requests
         )
         / count
-    )
+        for mixer in mixers(model)
+    ]
     kinds = [
         _Kind.of(units, placement, model, gpu, topology, max_batch_tokens, options, mean_new, mean_scores)
         for units in kinds_of_units(placement, topology).values()
@@ -126,14 +123,15 @@ def demand_of(
         for alike in kind.batches
         for group in alike
     )
-    reuse_bytes = mean_reuse * kv_bytes_per_token(model)
-    delivery_bytes = mean_prompt * kv_bytes_per_token(model)
+    fetching = sum(tokens > 0 for tokens in reuse.values()) / count
+    fetched = _Sent(mean_reuse, fetching, 1, model)
+    delivered = _Sent(mean_prompt, 1.0, placement.decode_tp, model)
     served = [(kind.units, share) for kind, share in zip(kinds, shares, strict=True)]
     load = merged(
         (
             port_loads(collectives, topology),
-            *_reuse_loads(reuse_bytes, served, placement, model, topology),
-            *_delivery_loads(delivery_bytes, served, placement, model, topology),
+            *_reuse_loads(fetched, served, placement, topology),
+            *_delivery_loads(delivered, served, placement, topology),
         )
     )
     ports_s = port_seconds(load, topology)
@@ -168,24 +166,40 @@ class _Kind(NamedTuple):
         max_batch_tokens: int,
         options: StepOptions,
         mean_new: float,
-        mean_scores: float,
+        mean_scores: Sequence[float],
     ) -> "_Kind":
         first = units[0]
         replicas = len(placement.replicas[first])
         share = max(1, max_batch_tokens // replicas)
         tokens = share * replicas
-        work = [ReplicaWork(new_tokens=share, score_flops=0)] * replicas
+        work = [ReplicaWork(new_tokens=share)] * replicas
         batches = [
             unit_steps(work, unit=unit, placement=placement, model=model, gpu=gpu, options=options)
             for unit in units
         ]
-        scores_s = compute_s(gpu, mean_scores / (len(placement.units[first]) // placement.shapes[first].pp))
+        ranks = len(placement.units[first]) // placement.shapes[first].pp
+        scores_s = [compute_s(gpu, scores / ranks) for scores in mean_scores]
 
         def takes_s(group: AlikeLayers) -> float:
             token_s = layer_s(group.steps, placement, topology) / tokens
-            return len(group.layers) * (mean_new * token_s + scores_s)
+            return len(group.layers) * (mean_new * token_s + scores_s[group.mixer])
 
         return cls(units, batches, tokens, slowest_stage(batches[0], takes_s))
+
+
+class _Sent(NamedTuple):
+    """What the mean request sends: KV of `tokens`, with the copies of `tp` ranks, and `states` states."""
+
+    tokens: float
+    states: float
+    tp: int
+    model: ModelShape
+
+    def of_stage(self, stage: int, pp: int) -> float:
+        """Bytes in the layers that one of `pp` pipeline stages has."""
+        own = [mixer_of(self.model, layer) for layer in layers_of(stage, self.model.layers, pp)]
+        token_bytes = sum(kept_bytes(self.model, mixer) * copies(mixer, self.tp) for mixer in own)
+        return self.tokens * token_bytes + self.states * sum(map(state_bytes, own))
 
 
 Served = Sequence[tuple[Sequence[str], float]]
@@ -193,18 +207,18 @@ Served = Sequence[tuple[Sequence[str], float]]
 
 
 def _reuse_loads(
-    kv_bytes: float, served: Served, placement: Placement, model: ModelShape, topology: Topology
+    sent: _Sent, served: Served, placement: Placement, topology: Topology
 ) -> list[dict[PortId, float]]:
     """S1, from any replica to any replica, itself included."""
     loads: list[dict[PortId, float]] = []
     for (units, share), (others, their_share) in product(served, served):
-        each = kv_bytes * share * their_share
+        both_share = share * their_share
         if units == others:
-            loads += _reuse_loads_among(each, units, placement, model, topology)
+            loads += _reuse_loads_among(sent, both_share, units, placement, topology)
             continue
         senders, receivers = _replicas(units, placement), _replicas(others, placement)
         for src, dst, of_sender in ways(placement.shapes[units[0]], placement.shapes[others[0]]):
-            size = each * of_sender / len(senders[0])
+            size = sent.of_stage(0, 1) * both_share * of_sender / len(senders[0])
             nodes = [
                 Counter(placement.node_of(r[i]) for r in of) for of, i in ((senders, src), (receivers, dst))
             ]
@@ -213,7 +227,7 @@ def _reuse_loads(
 
 
 def _reuse_loads_among(
-    kv_bytes: float, units: Sequence[str], placement: Placement, model: ModelShape, topology: Topology
+    sent: _Sent, share: float, units: Sequence[str], placement: Placement, topology: Topology
 ) -> list[dict[PortId, float]]:
     """S1 among units of one size, shard by shard: shard k of a replica goes to shard k of another."""
     loads: list[dict[PortId, float]] = []
@@ -224,10 +238,10 @@ def _reuse_loads_among(
             for unit in units
             for number in range(len(placement.replicas[unit]))
         ]
-        share = _share_of(stage, pp, model) / len(replicas[0])
+        shard_bytes = sent.of_stage(stage, pp) * share / len(replicas[0])
         for shard in zip(*replicas, strict=True):
             nodes = Counter(map(placement.node_of, shard))
-            loads.append(topology.even_loads(nodes, nodes, kv_bytes * share))
+            loads.append(topology.even_loads(nodes, nodes, shard_bytes))
     return loads
 
 
@@ -236,33 +250,27 @@ def _replicas(units: Sequence[str], placement: Placement) -> list[tuple[int, ...
 
 
 def _delivery_loads(
-    kv_bytes: float, served: Served, placement: Placement, model: ModelShape, topology: Topology
+    sent: _Sent, served: Served, placement: Placement, topology: Topology
 ) -> list[dict[PortId, float]]:
     """S3, from any rank of a pipeline stage to any rank of a decode worker that shares heads with it.
 
     Both sides divide the heads. The greatest number of equal parts in which they agree is their greatest
     common divisor. Inside such a part, each rank counts as sending to each one evenly.
     """
-    kv_bytes *= kv_copies(model, placement.decode_tp)
     loads: list[dict[PortId, float]] = []
     for units, served_share in served:
         shape = placement.shapes[units[0]]
         parts = gcd(shape.tp, placement.decode_tp)
         for stage in range(shape.pp):
             ranks = [rank for unit in units for rank in stage_ranks(placement, unit, stage)]
-            share = _share_of(stage, shape.pp, model) / parts
+            part_bytes = sent.of_stage(stage, shape.pp) * served_share / parts
             for part in range(parts):
                 senders = _nodes(placement, ranks, shape.tp, part, parts)
                 receivers = _nodes(placement, placement.decode, placement.decode_tp, part, parts)
-                loads.append(topology.even_loads(senders, receivers, kv_bytes * served_share * share))
+                loads.append(topology.even_loads(senders, receivers, part_bytes))
     return loads
 
 
 def _nodes(placement: Placement, ranks: Sequence[int], tp: int, part: int, parts: int) -> Counter[str]:
     """The nodes of the ranks that have part `part` of `parts` of the heads; `ranks` are rows of `tp`."""
     return Counter(placement.node_of(rank) for i, rank in enumerate(ranks) if i % tp * parts // tp == part)
-
-
-def _share_of(stage: int, pp: int, model: ModelShape) -> float:
-    """The share of the layers, and so of the KV, that one of `pp` pipeline stages has."""
-    return len(layers_of(stage, model.layers, pp)) / model.layers

@@ -16,6 +16,8 @@ from controller.flow import Stage, Transfer
 from controller.units import NS_PER_S
 from testbed.job import Job
 from testbed.models.gpus import GpuSpeed, step_s
+from testbed.models.mixers import copies, mixer_of, mixer_score_flops
+from testbed.models.mixers import read_bytes as mixer_read_bytes
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import (
     all_to_all_bytes_per_token,
@@ -23,14 +25,12 @@ from testbed.models.sizes import (
     expert_weight_bytes,
     ffn_flops_per_token,
     gate_weight_bytes,
+    has_feed_forward,
     is_sparse,
-    kv_bytes_per_token_layer,
-    kv_copies,
     layer_kinds,
     mlp_flops_per_token,
     mlp_weight_bytes,
     projection_flops_per_token,
-    score_flops,
     shared_weight_bytes,
 )
 from testbed.record import RequestRow
@@ -56,21 +56,23 @@ def batch_step_s(model: ModelShape, gpu: GpuSpeed, contexts: Sequence[int], tp: 
     if not contexts:
         return 0.0
     tokens = len(contexts)
-    # The scores include one more key than the KV that is read: that of the new token itself.
-    scores = sum(score_flops(model, new_tokens=1, prefix_tokens=context) for context in contexts)
-    kv_tokens = sum(context if model.window is None else min(context, model.window) for context in contexts)
     flops = read_bytes = 0.0
     for kind in layer_kinds(model):
         sparse = is_sparse(model, kind[0])
-        per_token = projection_flops_per_token(model) + (
-            ffn_flops_per_token(model) if sparse else mlp_flops_per_token(model)
-        )
-        weights = attention_weight_bytes(model) + (
-            _sparse_weight_bytes(model, tokens) if sparse else mlp_weight_bytes(model)
-        )
+        mixer = mixer_of(model, kind[0])
+        # The scores include one more key than the KV that is read: that of the new token itself.
+        scores = sum(mixer_score_flops(mixer, new_tokens=1, prefix_tokens=context) for context in contexts)
+        kept = sum(mixer_read_bytes(model, mixer, context) for context in contexts)
+        per_token = projection_flops_per_token(model, kind[0])
+        weights: float = attention_weight_bytes(model, kind[0])
+        if sparse:
+            per_token += ffn_flops_per_token(model)
+            weights += _sparse_weight_bytes(model, tokens)
+        elif has_feed_forward(model, kind[0]):
+            per_token += mlp_flops_per_token(model)
+            weights += mlp_weight_bytes(model)
         flops += len(kind) * (tokens * per_token + scores)
-        kv_bytes = kv_tokens * kv_bytes_per_token_layer(model) * kv_copies(model, tp)
-        read_bytes += len(kind) * (weights + kv_bytes)
+        read_bytes += len(kind) * (weights + kept * copies(mixer, tp))
     return step_s(gpu, flops=flops / tp, read_bytes=read_bytes / tp)
 
 

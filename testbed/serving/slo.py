@@ -15,15 +15,15 @@ import msgspec
 from controller.units import NS_PER_S
 from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed
+from testbed.models.mixers import kept_bytes, mixer_numbers, mixers, state_bytes
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import score_flops
 from testbed.placement import kinds_of_units, layers_of, stage_of, stage_shards
 from testbed.serving.cache.assignment import cacheable_blocks, reusable_blocks
 from testbed.serving.plans.build import decode_step_s
 from testbed.serving.plans.idle_network import Traffic, drain_s, layer_s, merged, scaled, step_traffic
-from testbed.serving.plans.kv_moves import delivered, fetched
+from testbed.serving.plans.kv_moves import delivered, fetched, state_pieces
 from testbed.serving.plans.resharding import Piece
-from testbed.serving.plans.steps import PLAIN, ReplicaWork, StepOptions, unit_steps
+from testbed.serving.plans.steps import PLAIN, ReplicaWork, StepOptions, unit_steps, work_of
 from testbed.topology import Topology
 
 DEFAULT_CLASS = "default"
@@ -113,12 +113,12 @@ class _Home:
     def ttft_ns(self, prompt_tokens: int, reused_tokens: int) -> int:
         """TTFT, in ns, of a request here.
 
-        Let c be the time of a layer's compute and collectives, and s1 and s3 the ideal transfer times of a
-        layer. With all times before layer 0 at 0,
+        Let c_l be the time of the compute and collectives of layer l, and s1_l and s3_l the ideal times of
+        its transfers. With all times before layer 0 at 0,
 
-            S1 of layer l has arrived at   a_l = sum of s1 from layer f to l   (posted at once, in order)
-            layer l has ended at           t_l = max(t_{l-1}, a_l) + c
-            S3 of layer l has arrived at   d_l = max(d_{l-1}, t_l) + s3
+            S1 of layer l has arrived at   a_l = s1_f + ... + s1_l       (posted at once, in order)
+            layer l has ended at           t_l = max(t_{l-1}, a_l) + c_l
+            S3 of layer l has arrived at   d_l = max(d_{l-1}, t_l) + s3_l
             TTFT = max(d_last, b) + decode step
 
         where f is the first layer of the pipeline stage of layer l, whose ranks have an S1 of their own, and
@@ -128,12 +128,8 @@ class _Home:
         cluster, shape, placement = self._cluster, self._shape, self._placement
         model, gpu, topology = cluster.model, cluster.gpu, cluster.topology
         new_tokens = prompt_tokens - reused_tokens
-        alone = ReplicaWork(
-            new_tokens=new_tokens,
-            score_flops=score_flops(model, new_tokens=new_tokens, prefix_tokens=reused_tokens),
-            cached_tokens=reused_tokens,
-        )
-        idle = ReplicaWork(new_tokens=0, score_flops=0)
+        alone = work_of(model, [(new_tokens, reused_tokens)])
+        idle = ReplicaWork(new_tokens=0)
         alike = unit_steps(
             [alone, *[idle] * (len(self._replicas) - 1)],
             unit=self._unit,
@@ -147,10 +143,11 @@ class _Home:
             step_s |= dict.fromkeys(each.layers, layer_s(each.steps, placement, topology))
         ways = [self._way(layer) for layer in range(model.layers)]
         reuse = {way: self._reuse_traffic(reused_tokens, way) for way in dict.fromkeys(ways)}
-        delivery = [self._delivery_traffic(prompt_tokens, stage) for stage in range(shape.pp)]
+        kinds = dict.fromkeys(each.kind for each in alike)
+        delivery = {kind: self._delivery_traffic(prompt_tokens, *kind) for kind in kinds}
         s1_s = {way: drain_s(traffic, topology) for way, traffic in reuse.items()}
         s1_latency_s = max(map(topology.latency_s, reuse.values()))
-        s3_s = [drain_s(traffic, topology) for traffic in delivery]
+        s3_s = {kind: drain_s(traffic, topology) for kind, traffic in delivery.items()}
 
         through_s = arrived_s = 0.0
         come: Counter[_Way] = Counter()
@@ -158,9 +155,11 @@ class _Home:
             if layer == layers_of(way.home, model.layers, shape.pp)[0]:
                 come.clear()
             come[way] += 1
-            fetched_s = sum(count * s1_s[each] for each, count in come.items()) + s1_latency_s
+            fetched_s = sum(count * s1_s[each] for each, count in come.items())
+            if any(reuse[each] for each in come):
+                fetched_s += s1_latency_s
             through_s = max(through_s, fetched_s) + step_s[layer]
-            arrived_s = max(arrived_s, through_s) + s3_s[way.home]
+            arrived_s = max(arrived_s, through_s) + s3_s[way.home, way.mixer]
         whole = merged(
             merged(
                 (
@@ -169,37 +168,48 @@ class _Home:
                         for way, count in Counter(ways[layer] for layer in each.layers).items()
                     ),
                     scaled(step_traffic(each.steps, placement), len(each.layers)),
-                    scaled(delivery[each.stage], len(each.layers)),
+                    scaled(delivery[each.kind], len(each.layers)),
                 )
             )
             for each in alike
         )
         busiest_s = drain_s(whole, topology)
-        arrived_s += max(map(topology.latency_s, delivery))
+        arrived_s += max(map(topology.latency_s, delivery.values()))
         ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens, placement.decode_tp)
         return round(ttft_s * NS_PER_S)
 
     def _way(self, layer: int) -> "_Way":
-        """Between which pipeline stages the S1 of a layer goes."""
+        """Between which pipeline stages the S1 of a layer goes, and what it has."""
         layers = self._cluster.model.layers
+        mixer = mixer_numbers(self._cluster.model)[layer]
         home = stage_of(layer, layers, self._shape.pp)
         if self._source is None:
-            return _Way(home, home)
-        return _Way(home, stage_of(layer, layers, self._placement.shapes[self._source[0]].pp))
+            return _Way(home, home, mixer)
+        return _Way(home, stage_of(layer, layers, self._placement.shapes[self._source[0]].pp), mixer)
 
     def _reuse_traffic(self, reused_tokens: int, way: "_Way") -> Traffic:
         """S1 of one layer."""
         if self._source is None or not reused_tokens:
             return {}
         unit, replica = self._source
-        pieces = fetched(reused_tokens, self._placement.shapes[unit], self._shape, self._cluster.model)
+        model, there, here = self._cluster.model, self._placement.shapes[unit], self._shape
+        mixer = mixers(model)[way.mixer]
+        if kept_bytes(model, mixer):
+            pieces = fetched(reused_tokens, there, here, model, mixer)
+        else:
+            pieces = state_pieces(there.tp, here.tp, mixer) if state_bytes(mixer) else ()
         sources = stage_shards(self._placement, unit, replica, way.source)
         home = stage_shards(self._placement, self._unit, 0, way.home)
         return self._traffic(sources, home, pieces)
 
-    def _delivery_traffic(self, prompt_tokens: int, stage: int) -> Traffic:
-        """S3 of one layer of a pipeline stage."""
-        pieces = delivered(prompt_tokens, self._shape, self._placement.decode_tp, self._cluster.model)
+    def _delivery_traffic(self, prompt_tokens: int, stage: int, number: int) -> Traffic:
+        """S3 of one layer of a pipeline stage that has the mixer of that number."""
+        model, shape, decode_tp = self._cluster.model, self._shape, self._placement.decode_tp
+        mixer = mixers(model)[number]
+        if kept_bytes(model, mixer):
+            pieces = delivered(prompt_tokens, shape, decode_tp, model, mixer)
+        else:
+            pieces = state_pieces(shape.tp, decode_tp, mixer) if state_bytes(mixer) else ()
         return self._traffic(stage_shards(self._placement, self._unit, 0, stage), self._decode, pieces)
 
     def _traffic(self, senders: Sequence[int], receivers: Sequence[int], pieces: Iterable[Piece]) -> Traffic:
@@ -229,10 +239,14 @@ class _Home:
 
 
 class _Way(NamedTuple):
-    """The pipeline stages between which the S1 of a layer goes: here, and in the unit of its source."""
+    """The pipeline stages between which the S1 of a layer goes: here, and in the unit of its source.
+
+    `mixer` is which of the model's `mixers` the layer has.
+    """
 
     home: int
     source: int
+    mixer: int
 
 
 def with_slos(

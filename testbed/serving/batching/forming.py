@@ -62,7 +62,7 @@ def token_ns(job: Job, unit: str) -> float:
     """
     replicas = job.placement.replicas[unit]
     share = max(1, job.serving.max_batch_tokens // len(replicas))
-    work = [ReplicaWork(new_tokens=share, score_flops=0)] * len(replicas)
+    work = [ReplicaWork(new_tokens=share)] * len(replicas)
     alike = unit_steps(
         work,
         unit=unit,

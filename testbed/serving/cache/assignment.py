@@ -34,11 +34,16 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fetch(msgspec.Struct, frozen=True, kw_only=True):
-    """`blocks` blocks that come from replica number `replica` of `unit`."""
+    """`blocks` blocks that come from replica number `replica` of `unit`.
+
+    If the last block that the request reuses is one of them, `ends_prefix` is set. Layers with a state need
+    the state after that block.
+    """
 
     unit: str
     replica: int
     blocks: int
+    ends_prefix: bool = False
 
 
 class Assigned(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,14 +278,18 @@ def _sources(
     The first `beyond` blocks are left out.
     """
     fetched: Counter[int] = Counter()
+    last_owner: int | None = None
     for i, owner in enumerate(owners(reuse.holders, lambda replica: turns.last((reuse.unit, replica)))):
         if i >= beyond and (i >= len(local) or replica not in local[i]):
             fetched[owner] += 1
+            if i == len(reuse.holders) - 1:
+                last_owner = owner
     return Assigned(
         request=request,
         replica=replica,
         local_blocks=max(0, len(reuse.holders) - beyond) - fetched.total(),
         fetches=tuple(
-            Fetch(unit=reuse.unit, replica=owner, blocks=blocks) for owner, blocks in sorted(fetched.items())
+            Fetch(unit=reuse.unit, replica=owner, blocks=blocks, ends_prefix=owner == last_owner)
+            for owner, blocks in sorted(fetched.items())
         ),
     )

@@ -2,7 +2,7 @@
 
 from testbed.job import Job
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import kv_bytes_per_token, kv_copies
+from testbed.models.sizes import kv_bytes_per_token
 from testbed.record import CacheRow
 from testbed.serving.cache.assignment import Assigned, reusable_blocks
 
@@ -24,9 +24,9 @@ def cache_capacity_blocks(job: Job) -> int | None:
 def replica_bytes_per_token(model: ModelShape, tp: int) -> float:
     """KV bytes per token that a replica of `tp` tensor-parallel ranks keeps, on all its ranks together.
 
-    This is more than the token's KV if ranks keep copies.
+    This is more than the token's KV if ranks keep copies. States are left out: they do not grow with tokens.
     """
-    return kv_bytes_per_token(model) * kv_copies(model, tp)
+    return kv_bytes_per_token(model, tp)
 
 
 def use_of(unit: str, item: Assigned) -> CacheRow:

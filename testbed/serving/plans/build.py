@@ -7,17 +7,14 @@ from typing import NamedTuple
 from controller.flow import Stage, Transfer
 from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed, memory_s
-from testbed.models.shape import ModelShape
-from testbed.models.sizes import (
-    active_parameter_bytes,
-    kv_bytes_per_token,
-    kv_copies,
-    score_flops,
-)
+from testbed.models.mixers import kept_bytes, layers_that_send, mixer_numbers, mixers, state_bytes
+from testbed.models.shape import Mixer, ModelShape
+from testbed.models.sizes import active_parameter_bytes, context_read_bytes
 from testbed.placement import stage_of, stage_shards
 from testbed.serving.cache.assignment import Assigned
-from testbed.serving.plans.kv_moves import delivered, fetched
+from testbed.serving.plans.kv_moves import delivered, fetched, state_pieces
 from testbed.serving.plans.outlook import downstream, s3_seconds
+from testbed.serving.plans.resharding import Piece
 from testbed.serving.plans.steps import (
     PLAIN,
     ReplicaWork,
@@ -25,6 +22,7 @@ from testbed.serving.plans.steps import (
     in_layer,
     slowest_compute_s,
     unit_steps,
+    work_of,
 )
 from testbed.topology import Topology
 from workers.plan import BatchPlan, LayerPlan, RequestPlan
@@ -49,7 +47,8 @@ def build_plan(
     for the holders of a reused prefix. Each layer waits for the S1 transfers from each holder, and posts the
     S3 transfers of new and reused tokens alike (`plans.kv_moves` says who sends what to whom). They are due
     at the request's deadline. If a prompt is split, each batch delivers the KV of its own part, and the first
-    one also the reused KV.
+    one also the reused KV. A layer that uses the KV of another one has neither. A layer with a state fetches
+    it from the holder of the last reused block, and delivers it with the last part.
     """
     alike = unit_steps(
         replica_work(assigned, len(placement.replicas[unit]), model),
@@ -62,15 +61,18 @@ def build_plan(
     groups = {layer: group for group in alike for layer in group.layers}
     shape = placement.shapes[unit]
     fetches = _Fetches(unit, assigned, placement, model)
-    deliveries = [
-        _deliveries(unit, assigned, stage, decode_ranks, placement, model) for stage in range(shape.pp)
-    ]
+    of_kind = mixers(model)
+    deliveries = {
+        (stage, number): _deliveries(unit, assigned, stage, of_kind[number], decode_ranks, placement, model)
+        for stage, number in dict.fromkeys(group.kind for group in alike)
+    }
     decode_s = {
         item.request.id: decode_step_s(model, gpu, item.request.prompt_tokens, placement.decode_tp)
         for item in assigned
     }
-    at_decode = Counter(piece.dst for piece in delivered(0, shape, placement.decode_tp, model))
-    s3_s = [s3_seconds(decode_s, moves, placement, topology) for moves in deliveries]
+    # Who sends to whom depends on the ranks only, so any layer tells how many flows a decode rank gets.
+    at_decode = Counter(piece.dst for piece in delivered(0, shape, placement.decode_tp, model, of_kind[0]))
+    s3_s = {kind: s3_seconds(decode_s, moves, placement, topology) for kind, moves in deliveries.items()}
     after = downstream(alike, s3_s, decode_s, placement, topology)
 
     def layer_plan(layer: int) -> LayerPlan:
@@ -80,7 +82,7 @@ def build_plan(
             wait=tuple(move.transfer(batch, layer, later.s1_ns) for move in fetches.of(layer)),
             steps=in_layer(group.steps, batch, layer, later.steps_ns),
             post=tuple(
-                move.transfer(batch, layer, later.s3_ns[move.request]) for move in deliveries[group.stage]
+                move.transfer(batch, layer, later.s3_ns[move.request]) for move in deliveries[group.kind]
             ),
         )
 
@@ -97,7 +99,7 @@ def build_plan(
                 local_tokens=item.local_tokens,
                 remote_tokens=item.remote_tokens,
                 p2d_flows=tuple(
-                    (item.earlier_parts + 1) * model.layers * at_decode[number]
+                    _delivering_layers(item, model) * at_decode[number]
                     for number in range(placement.decode_tp)
                 ),
                 decode_step_s=decode_s[item.request.id],
@@ -117,34 +119,31 @@ def build_plan(
 
 def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape) -> list[ReplicaWork]:
     """What each replica has to compute per layer for its requests."""
-    tokens, scores, cached = [0] * replicas, [0] * replicas, [0] * replicas
+    requests: list[list[tuple[int, int]]] = [[] for _ in range(replicas)]
     for item in assigned:
-        tokens[item.replica] += item.new_tokens
-        cached[item.replica] += item.prefix_tokens
-        scores[item.replica] += score_flops(
-            model,
-            new_tokens=item.new_tokens,
-            prefix_tokens=item.prefix_tokens,
-        )
-    return [
-        ReplicaWork(new_tokens=t, score_flops=s, cached_tokens=c)
-        for t, s, c in zip(tokens, scores, cached, strict=True)
-    ]
+        requests[item.replica].append((item.new_tokens, item.prefix_tokens))
+    return [work_of(model, own) for own in requests]
+
+
+def _delivering_layers(item: Assigned, model: ModelShape) -> int:
+    """Layers with S3 in all parts of the request so far: of KV in every part, of states in the last one."""
+    of_kv, of_state = layers_that_send(model)
+    return of_kv * (item.earlier_parts + 1) + (of_state if item.last else 0)
 
 
 def decode_step_s(model: ModelShape, gpu: GpuSpeed, prompt_tokens: int, tp: int = 1) -> float:
-    """Seconds of the first decode step on `tp` ranks, which reads active weights and the prompt's KV once.
+    """Seconds of the first decode step on `tp` ranks, which reads the prompt's KV and states once.
 
-    Each rank reads its share of the weights, and all KV that it keeps. Assumes that the step is memory-bound
-    and that no other request shares it (and so the cost of reading the weights). Its all-reduces are left
-    out: with a vector per layer, they are small.
+    Each rank also reads its share of the active weights, and of KV it reads all that it keeps. Assumes that
+    the step is memory-bound and that no other request shares it (and so the cost of reading the weights).
+    Its all-reduces are left out: with a vector per layer, they are small.
     """
-    kv_bytes = prompt_tokens * kv_bytes_per_token(model) * kv_copies(model, tp)
-    return memory_s(gpu, (active_parameter_bytes(model) + kv_bytes) / tp)
+    read_bytes = active_parameter_bytes(model) + context_read_bytes(model, prompt_tokens, tp)
+    return memory_s(gpu, read_bytes / tp)
 
 
 class _Move(NamedTuple):
-    """A shard of a request's KV, which goes from rank to rank in every layer of a pipeline stage.
+    """A shard of a request's KV or state, which goes from rank to rank in all layers of a kind.
 
     `name` is the end of the ids of its transfers, such as `"s3.<src>-<dst>"`.
     """
@@ -176,7 +175,7 @@ class _Fetches:
     """S1 of a batch on `unit`, layer by layer.
 
     Units may have different numbers of pipeline stages. Layers that are in the same stage of each unit have
-    the same moves.
+    the same moves if they also have the same mixer.
     """
 
     def __init__(
@@ -187,23 +186,32 @@ class _Fetches:
         self._model = model
         self._fetches = [(item, fetch) for item in assigned for fetch in item.fetches]
         self._units = tuple(dict.fromkeys((unit, *(fetch.unit for _, fetch in self._fetches))))
-        self._known: dict[tuple[int, ...], list[_Move]] = {}
+        self._known: dict[tuple[int, tuple[int, ...]], list[_Move]] = {}
 
     def of(self, layer: int) -> list[_Move]:
         shapes, layers = self._placement.shapes, self._model.layers
         stages = tuple(stage_of(layer, layers, shapes[unit].pp) for unit in self._units)
-        if stages not in self._known:
-            self._known[stages] = self._moves(dict(zip(self._units, stages, strict=True)))
-        return self._known[stages]
+        number = mixer_numbers(self._model)[layer]
+        key = number, stages
+        if key not in self._known:
+            of_unit = dict(zip(self._units, stages, strict=True))
+            self._known[key] = self._moves(of_unit, mixers(self._model)[number])
+        return self._known[key]
 
-    def _moves(self, stages: Mapping[str, int]) -> list[_Move]:
+    def _moves(self, stages: Mapping[str, int], mixer: Mixer) -> list[_Move]:
         placement, shapes = self._placement, self._placement.shapes
         moves: list[_Move] = []
         for item, fetch in self._fetches:
             senders = stage_shards(placement, fetch.unit, fetch.replica, stages[fetch.unit])
             receivers = stage_shards(placement, self._unit, item.replica, stages[self._unit])
+            there, here = shapes[fetch.unit], shapes[self._unit]
             tokens = fetch.blocks * item.request.block_tokens
-            for piece in fetched(tokens, shapes[fetch.unit], shapes[self._unit], self._model):
+            pieces: tuple[Piece, ...] = ()
+            if kept_bytes(self._model, mixer):
+                pieces = fetched(tokens, there, here, self._model, mixer)
+            elif state_bytes(mixer) and fetch.ends_prefix:
+                pieces = state_pieces(there.tp, here.tp, mixer)
+            for piece in pieces:
                 src, dst = senders[piece.src], receivers[piece.dst]
                 moves.append(_Move(Stage.KV_REUSE, f"s1.{src}-{dst}", item.request.id, src, dst, piece.size))
         return moves
@@ -213,18 +221,24 @@ def _deliveries(
     unit: str,
     assigned: Sequence[Assigned],
     stage: int,
+    mixer: Mixer,
     decode_ranks: Mapping[int, tuple[int, ...]],
     placement: Placement,
     model: ModelShape,
 ) -> list[_Move]:
-    """S3 in each layer of pipeline stage `stage`."""
+    """S3 in each layer of pipeline stage `stage` that has `mixer`."""
     shape = placement.shapes[unit]
     moves: list[_Move] = []
     for item in assigned:
         request = item.request
         senders = stage_shards(placement, unit, item.replica, stage)
         receivers = decode_ranks[request.id]
-        for piece in delivered(item.delivered_tokens, shape, placement.decode_tp, model):
+        pieces: tuple[Piece, ...] = ()
+        if kept_bytes(model, mixer):
+            pieces = delivered(item.delivered_tokens, shape, placement.decode_tp, model, mixer)
+        elif state_bytes(mixer) and item.last:
+            pieces = state_pieces(shape.tp, placement.decode_tp, mixer)
+        for piece in pieces:
             src, dst = senders[piece.src], receivers[piece.dst]
             name = f"s3.{src}-{dst}"
             moves.append(_Move(Stage.P2D, name, request.id, src, dst, piece.size, request.deadline_ns))

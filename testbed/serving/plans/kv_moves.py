@@ -2,24 +2,29 @@
 
 KV is sharded by sequence part and head. The tokens are dealt out to the parts of a sequence in turn. Ranks
 are counted within their side: part by part at a replica, and by their share of the heads in a part.
+
+Layers may differ in their heads, so each function has the mixer of the layer. A layer with a state sends that
+instead of KV, and has no sequence parts.
 """
 
 from functools import cache
 from math import gcd, lcm
 
 from testbed.job import UnitShape
-from testbed.models.shape import ModelShape
-from testbed.models.sizes import kv_bytes_per_token_layer, kv_copies
+from testbed.models.mixers import copies, kept_bytes, state_bytes
+from testbed.models.shape import Mixer, ModelShape
 from testbed.serving.plans.resharding import Piece, pairs, resharded, share_of_sender
 
 
-def fetched(tokens: int, src: UnitShape, dst: UnitShape, model: ModelShape) -> tuple[Piece, ...]:
+def fetched(
+    tokens: int, src: UnitShape, dst: UnitShape, model: ModelShape, mixer: Mixer
+) -> tuple[Piece, ...]:
     """What the ranks of a replica of a unit like `src` send those of one like `dst`: KV of `tokens`.
 
     A token's KV crosses the network once: ranks with copies of a head, or of the latent of MLA, each send
     or receive a share of it.
     """
-    token_bytes = kv_bytes_per_token_layer(model)
+    token_bytes = kept_bytes(model, mixer)
     return tuple(
         Piece(src=a * src.tp + piece.src, dst=b * dst.tp + piece.dst, size=piece.size)
         for a, b, shared in _shared_tokens(tokens, src.sp, dst.sp)
@@ -27,17 +32,27 @@ def fetched(tokens: int, src: UnitShape, dst: UnitShape, model: ModelShape) -> t
     )
 
 
-def delivered(tokens: int, src: UnitShape, decode_tp: int, model: ModelShape) -> tuple[Piece, ...]:
+def delivered(
+    tokens: int, src: UnitShape, decode_tp: int, model: ModelShape, mixer: Mixer
+) -> tuple[Piece, ...]:
     """What the ranks of a replica of a unit like `src` send those of a decode worker: KV of `tokens`.
 
     Every decode rank gets all KV that it keeps, so every copy of a head crosses the network.
     """
-    token_bytes = kv_bytes_per_token_layer(model) * kv_copies(model, decode_tp)
+    token_bytes = kept_bytes(model, mixer) * copies(mixer, decode_tp)
     return tuple(
         Piece(src=a * src.tp + piece.src, dst=piece.dst, size=piece.size)
         for a, _, shared in _shared_tokens(tokens, src.sp, 1)
         for piece in resharded(shared * token_bytes, src.tp, decode_tp)
     )
+
+
+def state_pieces(src_tp: int, dst_tp: int, mixer: Mixer) -> tuple[Piece, ...]:
+    """What `src_tp` ranks of a replica send `dst_tp` ranks of another, or of a decode worker: a state.
+
+    Both sides divide its heads, and no rank has a copy.
+    """
+    return resharded(state_bytes(mixer), src_tp, dst_tp)
 
 
 @cache

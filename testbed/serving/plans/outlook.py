@@ -35,15 +35,15 @@ class Downstream(NamedTuple):
 
 def downstream(
     alike: Iterable[AlikeLayers],
-    s3_s: Sequence[Mapping[int, float]],
+    s3_s: Mapping[tuple[int, int], Mapping[int, float]],
     decode_s: Mapping[int, float],
     placement: Placement,
     topology: Topology,
 ) -> dict[int, Downstream]:
     """What comes after the flows of a batch, by layer.
 
-    `s3_s[i]` are the seconds of each request's S3 of a layer in pipeline stage i (`s3_seconds`), and
-    `decode_s` those of its first decode step. Let t_l be the time of the steps of layer l on idle links,
+    `s3_s[kind]` are the seconds of each request's S3 of a layer of that kind (`s3_seconds`, `AlikeLayers`),
+    and `decode_s` those of its first decode step. Let t_l be the time of the steps of layer l on idle links,
     and s3_l the time of a request's S3 of it:
 
         collective of layer l    the later steps of layer l + t of all later layers
@@ -51,11 +51,11 @@ def downstream(
         S3 of layer l            s3 of all later layers + decode step
     """
     steps_s: dict[int, tuple[float, list[float]]] = {}
-    stages: dict[int, int] = {}
+    kinds: dict[int, tuple[int, int]] = {}
     for group in alike:
         whole_s, *rest_s = layers_s([group.steps, *_after_each(group.steps)], placement, topology)
         steps_s |= dict.fromkeys(group.layers, (whole_s, rest_s))
-        stages |= dict.fromkeys(group.layers, group.stage)
+        kinds |= dict.fromkeys(group.layers, group.kind)
     steps_later: Counter[float] = Counter()
     s3_later: dict[int, Counter[float]] = {request: Counter() for request in decode_s}
     found: dict[int, Downstream] = {}
@@ -67,7 +67,7 @@ def downstream(
             steps_ns=tuple(_ns(rest + after_s) for rest in rest_s),
             s3_ns={request: _ns(_sum_s(later) + decode_s[request]) for request, later in s3_later.items()},
         )
-        for request, seconds in s3_s[stages[layer]].items():
+        for request, seconds in s3_s[kinds[layer]].items():
             s3_later[request][seconds] += 1
     return found
 

@@ -8,22 +8,61 @@ import msgspec
 
 from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed, step_s
+from testbed.models.mixers import (
+    attended_bytes,
+    mixer_numbers,
+    mixer_of,
+    mixer_score_flops,
+    mixers,
+    prefix_bytes,
+    share_bytes,
+)
 from testbed.models.shape import ModelShape
-from testbed.models.sizes import kv_bytes_per_token_layer
 from testbed.placement import GroupKind, group_name, stage_ranks
 from workers.plan import CollectiveKind, Compute
 from workers.rounds import split
 
 
 class ReplicaWork(msgspec.Struct, frozen=True, kw_only=True):
-    """What one replica computes per layer: new tokens, and FLOPs of attention scores.
+    """What one replica computes per layer: new tokens, with `cached_tokens` before them.
 
-    `cached_tokens` come before the new ones, and their KV is read.
+    Layers differ in what they compute and read for these: `score_flops[i]` are the FLOPs of attention scores
+    in a layer with mixer i of the model (`testbed.models.mixers.mixers`), and `read_bytes[i]` the bytes of
+    cached KV, over all heads, or of states that such a layer reads. Empty: none.
     """
 
     new_tokens: int
-    score_flops: int
+    score_flops: tuple[int, ...] = ()
     cached_tokens: int = 0
+    read_bytes: tuple[int, ...] = ()
+
+    def scores(self, model: ModelShape, layer: int) -> int:
+        """FLOPs of attention scores in `layer`."""
+        return self.score_flops[mixer_numbers(model)[layer]] if self.score_flops else 0
+
+    def reads(self, model: ModelShape, layer: int) -> int:
+        """Bytes of cached KV or of states that `layer` reads."""
+        return self.read_bytes[mixer_numbers(model)[layer]] if self.read_bytes else 0
+
+
+def work_of(model: ModelShape, requests: Sequence[tuple[int, int]]) -> ReplicaWork:
+    """The work of one replica for `requests`, each with its new tokens and the cached ones before them.
+
+    New tokens read the cached tokens that their windows reach. A layer with a state reads one for each
+    request that goes on after a prefix.
+    """
+    kinds = mixers(model)
+    return ReplicaWork(
+        new_tokens=sum(new for new, _ in requests),
+        cached_tokens=sum(cached for _, cached in requests),
+        score_flops=tuple(
+            sum(mixer_score_flops(mixer, new_tokens=new, prefix_tokens=cached) for new, cached in requests)
+            for mixer in kinds
+        ),
+        read_bytes=tuple(
+            sum(prefix_bytes(model, mixer, cached) for new, cached in requests if new) for mixer in kinds
+        ),
+    )
 
 
 class StepOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,16 +153,18 @@ class StageWork:
     def seconds(self, need: Need) -> float:
         return step_s(self.gpu, flops=need.flops, read_bytes=need.read_bytes)
 
-    def kv_bytes(self, tokens: int, ways: int) -> int:
-        """Bytes of one layer's KV of `tokens` that a rank works with, if the heads are divided by `ways`.
+    def kv_bytes(self, layer: int, tokens: int, ways: int) -> int:
+        """Bytes of the KV of `tokens` that a rank works with in `layer`, if the heads are divided by `ways`.
 
         A rank has at least one head: if there are more ranks than KV heads, they have copies. Every rank
         has the whole latent of MLA.
         """
-        whole = tokens * kv_bytes_per_token_layer(self.model)
-        if self.model.latent is not None:
-            return whole
-        return whole // min(ways, self.model.kv_heads)
+        mixer = mixer_of(self.model, layer)
+        return share_bytes(mixer, tokens * attended_bytes(self.model, mixer), ways)
+
+    def read_bytes(self, layer: int, work: ReplicaWork, ways: int) -> int:
+        """Bytes of cached KV or of states that a rank reads in `layer` for `work`, divided as `kv_bytes`."""
+        return share_bytes(mixer_of(self.model, layer), work.reads(self.model, layer), ways)
 
     def _by_rank(self, tokens: Sequence[int]) -> list[int]:
         return [part for of_replica in tokens for part in split(of_replica, self.sp) for _ in range(self.tp)]

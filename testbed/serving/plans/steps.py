@@ -16,9 +16,11 @@ import msgspec
 
 from testbed.job import Job, Placement
 from testbed.models.gpus import GpuSpeed
+from testbed.models.mixers import mixer_numbers
 from testbed.models.shape import ModelShape
 from testbed.models.sizes import (
     activation_bytes_per_token,
+    has_feed_forward,
     is_sparse,
     layer_kinds,
     mlp_flops_per_token,
@@ -27,7 +29,15 @@ from testbed.models.sizes import (
 from testbed.placement import GroupKind, group_name, layers_of, stage_of
 from testbed.serving.plans.attention_steps import attention_steps
 from testbed.serving.plans.expert_steps import expert_steps
-from testbed.serving.plans.stage_work import NOTHING, PLAIN, Need, ReplicaWork, StageWork, StepOptions
+from testbed.serving.plans.stage_work import (
+    NOTHING,
+    PLAIN,
+    Need,
+    ReplicaWork,
+    StageWork,
+    StepOptions,
+    work_of,
+)
 from workers.plan import Collective, CollectiveKind, Compute, Step
 
 __all__ = [
@@ -43,6 +53,7 @@ __all__ = [
     "slowest_stage",
     "step_options",
     "unit_steps",
+    "work_of",
 ]
 
 
@@ -58,11 +69,20 @@ def step_options(job: Job) -> StepOptions:
 
 
 class AlikeLayers(msgspec.Struct, frozen=True, kw_only=True):
-    """Layers of one pipeline stage that have the same steps, and these steps."""
+    """Layers of one pipeline stage that have the same steps, and these steps.
+
+    `mixer` is which of the model's `mixers` they have, so they also have the same S1 and S3.
+    """
 
     stage: int
+    mixer: int
     layers: tuple[int, ...]
     steps: tuple[Step, ...]
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """What the S1 and S3 of a layer depend on: its stage and its mixer."""
+        return self.stage, self.mixer
 
 
 def unit_steps(
@@ -87,7 +107,14 @@ def unit_steps(
             gpu=gpu,
             options=options,
         )
-        alike.append(AlikeLayers(stage=stage_of(layers[0], model.layers, pp), layers=layers, steps=steps))
+        alike.append(
+            AlikeLayers(
+                stage=stage_of(layers[0], model.layers, pp),
+                mixer=mixer_numbers(model)[layers[0]],
+                layers=layers,
+                steps=steps,
+            )
+        )
     return tuple(alike)
 
 
@@ -143,7 +170,7 @@ def layer_steps(
     steps += _all_reduces("attention-reduce", options.all_reduce, stage)
     if is_sparse(model, layer):
         steps += expert_steps(stage, layer, options)
-    else:
+    elif has_feed_forward(model, layer):
         steps.append(_mlp(stage))
         steps += _all_reduces("mlp-reduce", options.all_reduce, stage)
     return tuple(steps)

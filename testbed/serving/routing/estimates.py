@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from controller.units import NS_PER_S
 from testbed.job import Job, UnitShape
-from testbed.models.sizes import kv_bytes_per_token, kv_copies
+from testbed.models.sizes import kv_bytes_per_token, state_bytes_per_request
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.idle_network import Traffic
 from testbed.serving.plans.kv_moves import ways
@@ -63,19 +63,23 @@ def fetch_traffic(job: Job, item: Assigned, unit: str) -> Traffic:
     """All S1 bytes of `item` between nodes, spread evenly over the shards of a replica."""
     placement = job.placement
     home = placement.replicas[unit][item.replica]
+    token_bytes, state = kv_bytes_per_token(job.model), state_bytes_per_request(job.model)
     traffic: Traffic = {}
     for fetch in (*item.fetches, *item.under_way):
         holder = placement.replicas[fetch.unit][fetch.replica]
-        kv_bytes = fetch.blocks * item.request.block_tokens * (kv_bytes_per_token(job.model) / len(holder))
+        size = fetch.blocks * item.request.block_tokens * (token_bytes / len(holder))
+        if fetch.ends_prefix:
+            size += state / len(holder)
         for src, dst, share in ways(placement.shapes[fetch.unit], placement.shapes[unit]):
             pair = placement.node_of(holder[src]), placement.node_of(home[dst])
-            traffic[pair] = traffic.get(pair, 0.0) + kv_bytes * share
+            traffic[pair] = traffic.get(pair, 0.0) + size * share
     return traffic
 
 
 def delivery_bytes(job: Job, prompt_tokens: int) -> float:
-    """All S3 bytes of a request: every copy of a head that the decode ranks keep."""
-    return prompt_tokens * kv_copies(job.model, job.placement.decode_tp) * kv_bytes_per_token(job.model)
+    """All S3 bytes of a request: every copy of a head that the decode ranks keep, and its states."""
+    kv_bytes = prompt_tokens * kv_bytes_per_token(job.model, job.placement.decode_tp)
+    return kv_bytes + state_bytes_per_request(job.model)
 
 
 def delivery_traffic(
@@ -84,9 +88,9 @@ def delivery_traffic(
     """All S3 bytes of a request between nodes, spread evenly over the shards of its replica."""
     placement = job.placement
     ranks = placement.replicas[unit][replica]
-    kv_bytes = delivery_bytes(job, prompt_tokens) / len(ranks)
+    size = delivery_bytes(job, prompt_tokens) / len(ranks)
     traffic: Traffic = {}
     for src, dst, share in ways(placement.shapes[unit], UnitShape(tp=placement.decode_tp)):
         pair = placement.node_of(ranks[src]), placement.node_of(decode_ranks[dst])
-        traffic[pair] = traffic.get(pair, 0.0) + kv_bytes * share
+        traffic[pair] = traffic.get(pair, 0.0) + size * share
     return traffic

@@ -88,7 +88,7 @@ def test_the_groups_of_unit_1_are_not_those_of_unit_10() -> None:
 @pytest.mark.parametrize(
     ("model", "given", "key", "reason"),
     [
-        (MOE, {"tp": 3}, "units.tp", "4 ranks do not divide into replicas of 3"),
+        (MOE, {"tp": 3}, "units.tp", "4 ranks do not divide into replicas of 3; tp can be 1, 2"),
         (DENSE, {"tp": 4}, "units.tp", "2 query heads of tiny-dense do not divide by 4"),
         (MOE, {"ep": 3}, "units.ep", "4 ranks do not divide into groups of 3"),
         (DENSE, {"tp": 2, "ep": 2}, "units.ep", "tiny-dense has no experts"),

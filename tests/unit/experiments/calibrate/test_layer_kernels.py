@@ -1,5 +1,7 @@
 """The kernels of a layer do all its work."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -14,8 +16,19 @@ def test_the_kernels_of_a_layer_do_all_its_work(name: str) -> None:
     """100 tokens: projections, scores among these tokens, and experts with their gate or the MLP."""
     model = MODELS[name]
     flops = sum(kernel.times * kernel.flops for kernel in layer_kernels(model, 100))
-    per_token = projection_flops_per_token(model) + ffn_flops_per_token(model)
-    assert flops == 100 * per_token + score_flops(model, new_tokens=100, prefix_tokens=0)
+    per_token = projection_flops_per_token(model, 0) + ffn_flops_per_token(model)
+    assert flops == 100 * per_token + score_flops(model, 0, new_tokens=100, prefix_tokens=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"v_dim": 64}, {"output_gate": True}, {"expert_hidden": 1024}, {"v_dim": 64, "output_gate": True}],
+)
+def test_so_do_those_of_a_layer_with_other_widths(changes: dict[str, Any]) -> None:
+    model = msgspec.structs.replace(MODELS["mixtral-8x7b"], **changes)
+    flops = sum(kernel.times * kernel.flops for kernel in layer_kernels(model, 100))
+    per_token = projection_flops_per_token(model, 0) + ffn_flops_per_token(model)
+    assert flops == 100 * per_token + score_flops(model, 0, new_tokens=100, prefix_tokens=0)
 
 
 def test_a_feed_forward_without_a_gate_is_two_products() -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
-from experiments.scenario.model_file import model_named
+from experiments.scenario.model_file import model_files, model_named, read_model
 from experiments.scenario.reading import load_scenario, override
 from testbed.models.known_models import MODELS
+from testbed.models.sizes import kv_bytes_per_token
 
 
 @pytest.mark.parametrize("name", ["llama-3-8b/config.json", "./llama-3-8b", "llama-3-8b/"])
@@ -61,3 +62,36 @@ def test_a_file_that_is_no_model_is_named_with_the_key_that_leads_to_it(
     with pytest.raises(UserError) as error:
         load_scenario(str(tmp_path / "m.yaml"))
     assert told.format(folder=tmp_path) in str(error.value)
+
+
+def test_how_a_model_was_quantised_may_be_in_a_file_beside_it(llama: Path) -> None:
+    """32 layers with 8 KV heads of 128: 2 x 8 x 128 x 32 = 65_536 elements of KV."""
+    beside = llama / "hf_quant_config.json"
+    beside.write_text('{"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"}}')
+    shape = read_model(llama)
+    assert (kv_bytes_per_token(shape), shape.weight_bytes) == (65_536, 0.5)
+    assert model_files(llama) == [llama / "config.json", beside]
+
+
+def test_the_file_beside_a_named_one_has_its_name(llama: Path) -> None:
+    named = llama / "nv--llama_config.json"
+    (llama / "config.json").rename(named)
+    assert read_model(named).weight_bytes == 2.0
+    (llama / "nv--llama_hf_quant_config.json").write_text('{"quantization": {"quant_algo": "FP8"}}')
+    assert read_model(named).weight_bytes == 1.0
+
+
+def test_a_quantisation_that_cannot_be_read_is_refused(llama: Path) -> None:
+    (llama / "hf_quant_config.json").write_text('{"producer": {}}')
+    with pytest.raises(UserError, match="a mapping under the key quantization is needed"):
+        read_model(llama)
+
+
+def test_what_a_model_leaves_out_is_a_note_of_the_run(llama: Path, tmp_path: Path) -> None:
+    config = llama / "config.json"
+    config.write_text(config.read_text().replace("{", '{"num_nextn_predict_layers": 1, ', 1))
+    (tmp_path / "s.yaml").write_text("model: llama-3-8b/config.json\nworkload: {requests: 1}\n")
+    [note] = [
+        note for note in resolve(load_scenario(str(tmp_path / "s.yaml"))).notes if note.startswith("model ")
+    ]
+    assert note.startswith("model llama-3-8b: num_nextn_predict_layers: layers that predict further tokens")

@@ -47,7 +47,7 @@ from testbed.models.sizes import (
     ],
 )
 def test_kv_bytes_are_two_vectors_per_kv_head(name: str, per_layer: int, in_all: int) -> None:
-    assert kv_bytes_per_token_layer(MODELS[name]) == per_layer
+    assert kv_bytes_per_token_layer(MODELS[name], 0) == per_layer
     assert kv_bytes_per_token(MODELS[name]) == in_all
 
 
@@ -88,7 +88,7 @@ def test_a_token_is_dispatched_once_per_chosen_expert(name: str, size: int) -> N
 )
 def test_projections_cost_two_flops_per_weight(name: str, flops: int) -> None:
     """Q and output: hidden x q_heads x head_dim each; K and V: hidden x kv_heads x head_dim each."""
-    assert projection_flops_per_token(MODELS[name]) == flops
+    assert projection_flops_per_token(MODELS[name], 0) == flops
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_parameters_are_those_published(
 def test_latent_attention_keeps_one_vector_per_token_for_all_heads() -> None:
     """512 elements of the latent and 64 with a position, 2 B each; not 2 x 128 heads x 128 x 2 B."""
     model = MODELS["deepseek-v3"]
-    assert kv_bytes_per_token_layer(model) == 1152
+    assert kv_bytes_per_token_layer(model, 0) == 1152
     assert kv_bytes_per_token(model) == 70_272  # x 61
 
 
@@ -186,8 +186,8 @@ def test_latent_attention_projects_down_and_up_again() -> None:
     model = MODELS["deepseek-v3"]
     weights = 11_010_048 + 37_748_736 + 4_128_768 + 16_777_216 + 117_440_512
     assert weights == 187_105_280
-    assert projection_flops_per_token(model) == 2 * weights
-    assert attention_weight_bytes(model) == weights  # FP8
+    assert projection_flops_per_token(model, 0) == 2 * weights
+    assert attention_weight_bytes(model, 0) == weights  # FP8
 
 
 def test_latent_queries_may_come_straight_from_the_hidden_state() -> None:
@@ -196,12 +196,12 @@ def test_latent_queries_may_come_straight_from_the_hidden_state() -> None:
     assert model.latent is not None
     straight = msgspec.structs.replace(model, latent=msgspec.structs.replace(model.latent, q_rank=0))
     weights = 176_160_768 + 4_128_768 + 16_777_216 + 117_440_512
-    assert projection_flops_per_token(straight) == 2 * weights
+    assert projection_flops_per_token(straight, 0) == 2 * weights
 
 
 def test_latent_scores_have_wider_keys_than_values() -> None:
     """3 new tokens after 10 look at 36 keys; 2 x 128 x (192 + 128) FLOPs each."""
-    assert score_flops(MODELS["deepseek-v3"], new_tokens=3, prefix_tokens=10) == 36 * 81_920
+    assert score_flops(MODELS["deepseek-v3"], 0, new_tokens=3, prefix_tokens=10) == 36 * 81_920
 
 
 def test_the_first_layers_of_deepseek_are_dense() -> None:
@@ -239,7 +239,7 @@ def test_weights_of_16_bits_take_as_many_bytes_as_a_token_takes_flops(
 ) -> None:
     """2 B and 2 FLOPs per weight, so the numbers are those of the tests above."""
     model = MODELS[name]
-    assert attention_weight_bytes(model) == attention
+    assert attention_weight_bytes(model, 0) == attention
     assert mlp_weight_bytes(model) == mlp_flops_per_token(model) == mlp
     assert expert_weight_bytes(model) == expert
     assert gate_weight_bytes(model) == gate
@@ -261,7 +261,7 @@ def test_an_ungated_feed_forward_has_two_matrices(mixtral: ModelShape) -> None:
 
 def test_kv_may_be_kept_in_fewer_bits(mixtral: ModelShape) -> None:
     model = msgspec.structs.replace(mixtral, kv_element_bytes=1.0)
-    assert kv_bytes_per_token_layer(model) == 2048
+    assert kv_bytes_per_token_layer(model, 0) == 2048
     assert activation_bytes_per_token(model) == 8192
 
 
@@ -281,21 +281,21 @@ def test_a_token_looks_no_further_back_than_the_window(
 ) -> None:
     model = msgspec.structs.replace(mixtral, window=16)
     assert keys == sum(min(c, 16) for c in range(prefix + 1, prefix + new + 1))
-    assert score_flops(model, new_tokens=new, prefix_tokens=prefix) == keys * 16_384
+    assert score_flops(model, 0, new_tokens=new, prefix_tokens=prefix) == keys * 16_384
 
 
 def test_attention_scores_grow_with_the_context(mixtral: ModelShape) -> None:
     """3 new tokens after 10 cached ones look at 11 + 12 + 13 = 36 keys; 4 x 32 x 128 FLOPs each."""
-    flops = score_flops(mixtral, new_tokens=3, prefix_tokens=10)
+    flops = score_flops(mixtral, 0, new_tokens=3, prefix_tokens=10)
     assert flops == 36 * 16_384
 
 
 def test_a_reused_prefix_saves_scores_but_stays_attended_to(mixtral: ModelShape) -> None:
     """All 13 tokens look at 1 + .. + 13 = 91 keys; the 55 keys of the 10 cached tokens are saved."""
-    whole = score_flops(mixtral, new_tokens=13, prefix_tokens=0)
-    cached = score_flops(mixtral, new_tokens=10, prefix_tokens=0)
+    whole = score_flops(mixtral, 0, new_tokens=13, prefix_tokens=0)
+    cached = score_flops(mixtral, 0, new_tokens=10, prefix_tokens=0)
     assert whole == 91 * 16_384
-    assert whole - cached == score_flops(mixtral, new_tokens=3, prefix_tokens=10)
+    assert whole - cached == score_flops(mixtral, 0, new_tokens=3, prefix_tokens=10)
 
 
 def test_every_model_is_filed_under_its_own_name() -> None:

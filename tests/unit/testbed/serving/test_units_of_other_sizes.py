@@ -121,17 +121,16 @@ def test_a_shape_that_cannot_be_is_refused_by_its_own_key(pool: Pool, key: str) 
 def test_a_replica_gets_reused_kv_from_those_who_have_its_tokens_and_heads(
     src: UnitShape, dst: UnitShape, tokens: int, pieces: dict[tuple[int, int], int]
 ) -> None:
-    assert {(p.src, p.dst): p.size for p in fetched(tokens, src, dst, MODEL)} == pieces
+    assert {(p.src, p.dst): p.size for p in fetched(tokens, src, dst, MODEL, MODEL.attention)} == pieces
 
 
 def test_a_copy_of_a_head_sends_and_receives_a_share_of_it() -> None:
     """8 ranks for 4 heads: each of two copies has half of a head's 80 B to send, or to receive."""
     model = msgspec.structs.replace(MODEL, q_heads=8)
-    sent = fetched(10, UnitShape(tp=8), UnitShape(tp=4), model)
+    sent = fetched(10, UnitShape(tp=8), UnitShape(tp=4), model, model.attention)
     assert {(p.src, p.dst): p.size for p in sent} == {(i, i // 2): 40 for i in range(8)}
-    assert {(p.dst, p.src): p.size for p in fetched(10, UnitShape(tp=4), UnitShape(tp=8), model)} == {
-        (p.src, p.dst): p.size for p in sent
-    }
+    back = fetched(10, UnitShape(tp=4), UnitShape(tp=8), model, model.attention)
+    assert {(p.dst, p.src): p.size for p in back} == {(p.src, p.dst): p.size for p in sent}
 
 
 def test_every_layer_comes_from_the_stage_that_has_it() -> None:

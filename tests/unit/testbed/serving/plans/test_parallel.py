@@ -10,14 +10,13 @@ import msgspec
 import pytest
 from serving_world import DENSE, GPU, MOE, job, placed, prompt
 
-from testbed.job import Placement, UnitShape
+from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import LatentAttention, ModelShape
 from testbed.serving.batching.forming import token_ns
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import estimated_capacity_rps
 from testbed.serving.plans.build import build_plan
-from testbed.serving.plans.kv_moves import fetched
 from testbed.serving.plans.stage_work import PLAIN, StepOptions
 from testbed.serving.slo import IdleCluster
 from testbed.topology import star
@@ -244,21 +243,6 @@ def test_what_comes_after_a_flow_of_a_pipeline_is_in_all_later_stages() -> None:
 
 
 # --- KV --------------------------------------------------------------------------------------------
-
-
-def test_kv_is_shared_by_part_and_head() -> None:
-    """7 tokens: 4 x 16 = 64 B on part 0, 3 x 16 = 48 B on part 1, half of it on each of two ranks."""
-    shape = UnitShape(tp=2, sp=2)
-    pieces = fetched(7, shape, shape, DENSE)
-    assert pieces == ((0, 0, 32), (1, 1, 32), (2, 2, 24), (3, 3, 24))
-
-
-def test_the_shares_of_a_latent_are_as_even_as_whole_bytes() -> None:
-    """7 tokens x 10 B = 70 B on 4 ranks."""
-    latent = LatentAttention(q_rank=0, kv_rank=3, nope_dim=2, rope_dim=2, v_dim=3)
-    model = msgspec.structs.replace(DENSE, q_heads=4, latent=latent)
-    shape = UnitShape(tp=4)
-    assert [piece.size for piece in fetched(7, shape, shape, model)] == [18, 18, 17, 17]
 
 
 def test_reused_and_delivered_kv_goes_shard_by_shard() -> None:
