@@ -1,6 +1,5 @@
 """`mfs plot` and `mfs table`: figures and tables for papers."""
 
-import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,26 +7,10 @@ import typer
 
 from experiments.cli.endings import told_to_the_user
 from experiments.errors import UserError
+from experiments.figures.formats import FigureFormat, TableFormat, Width
 
 if TYPE_CHECKING:
     from experiments.figures.curves import Curve
-
-
-class Format(enum.StrEnum):
-    PDF = "pdf"
-    SVG = "svg"
-    PNG = "png"
-
-
-class Width(enum.StrEnum):
-    COLUMN = "column"
-    PAGE = "page"
-
-
-class Form(enum.StrEnum):
-    LATEX = "latex"
-    MARKDOWN = "markdown"
-    CSV = "csv"
 
 
 Directories = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Sweep directories.")]
@@ -51,8 +34,8 @@ def plot(
     where: Where = None,
     ci: Annotated[bool, typer.Option("--ci", help="Draw the 95 % intervals of means over seeds.")] = False,
     form: Annotated[
-        Format, typer.Option("--format", help="The format, unless --out names one.")
-    ] = Format.PDF,
+        FigureFormat, typer.Option("--format", help="The format, unless --out names one.")
+    ] = FigureFormat.PDF,
     width: Annotated[Width, typer.Option(help="A column of a page, or its whole width.")] = Width.COLUMN,
     out: Annotated[
         Path | None, typer.Option(help="The file; default: MEASURE.pdf, or ttft.pdf, in the first DIR.")
@@ -60,7 +43,7 @@ def plot(
 ) -> None:
     """Draw a figure for a paper: a measure of sweeps against a swept key, or the TTFT of runs."""
     with told_to_the_user():
-        formats = [one.value for one in Format]
+        formats = [one.value for one in FigureFormat]
         if out is not None and out.suffix.removeprefix(".") not in formats:
             raise UserError(f"--out {out}: name a file that ends in .{', .'.join(formats)}")
         runs = [path for path in directories if (path / "summary.json").is_file()]
@@ -73,7 +56,7 @@ def plot(
 
         key, curves = _curves(directories, x, y, where)
         path = out or directories[0] / f"{y}.{form.value}"
-        draw_sweep(curves, path, x=key, y=y, intervals=ci, width=width.value)
+        draw_sweep(curves, path, x=key, y=y, intervals=ci, width=width)
         print(path)
 
 
@@ -82,14 +65,16 @@ def table(
     x: XKey = None,
     y: YMeasure = "slo_attainment",
     where: Where = None,
-    form: Annotated[Form, typer.Option("--format", help="How the table is written.")] = Form.MARKDOWN,
+    form: Annotated[
+        TableFormat, typer.Option("--format", help="How the table is written.")
+    ] = TableFormat.MARKDOWN,
 ) -> None:
     """Print a table for a paper: a measure of sweeps, a line per policy, a column per value of a key."""
     with told_to_the_user():
-        from experiments.figures.tables import TableFormat, table_text
+        from experiments.figures.tables import table_text
 
         key, curves = _curves(directories, x, y, where)
-        print(table_text(curves, x=key, y=y, form=TableFormat(form.value)), end="")
+        print(table_text(curves, x=key, y=y, form=form), end="")
 
 
 def _curves(paths: list[Path], x: str | None, y: str, where: list[str] | None) -> tuple[str, "list[Curve]"]:
@@ -122,5 +107,5 @@ def _plot_runs(paths: list[Path], out: Path, width: Width) -> Path:
         )
         for side in sides_of(paths)
     ]
-    draw_ttft(runs, out, width=width.value)
+    draw_ttft(runs, out, width=width)
     return out

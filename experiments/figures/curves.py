@@ -10,6 +10,7 @@ import msgspec
 from experiments.compare.replicates import read_sweep
 from experiments.errors import UserError
 from experiments.results.paired import Difference, over_replicates
+from experiments.sweep.plan import as_text
 
 MEASURES: Final = {
     "slo_attainment": ("SLO met (%)", 100.0),
@@ -61,7 +62,7 @@ def read_curves(paths: Sequence[Path], *, x: str | None, y: str, where: Mapping[
         for cell in sweep["cells"]:
             if cell["error"] is not None or cell[y] is None:
                 continue
-            if any(_text(cell.get(key)) != value for key, value in where.items()):
+            if any(as_text(cell.get(key)) != value for key, value in where.items()):
                 continue
             policy = cell["policy"]
             label = f"{policy} ({path.resolve().name})" if policies.count(policy) > 1 else policy
@@ -78,14 +79,10 @@ def _refuse_mixed(sweeps: Sequence[tuple[Path, Mapping[str, Any]]], told: set[st
     for path, sweep in sweeps:
         for key, values in sweep["over"].items():
             if key not in told and len(values) > 1:
-                choices = ", ".join(map(_text, values))
+                choices = ", ".join(map(as_text, values))
                 raise UserError(
                     f"{path}: {key} was swept, too; choose one with --where {key}=VALUE: {choices}"
                 )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _curve(label: str, by_x: Mapping[str, Sequence[tuple[Any, float]]]) -> Curve:

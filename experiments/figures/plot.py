@@ -12,10 +12,11 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.atomic_file import replacing
 from experiments.figures.curves import MEASURES, Curve
+from experiments.figures.formats import Width
 from experiments.report.chart import COLOURS
 
-WIDTHS: Final = {"column": 3.33, "page": 7.0}
-"""Inches: a column and the text of a two-column page, as of ACM and USENIX."""
+_INCHES: Final = {Width.COLUMN: 3.33, Width.PAGE: 7.0}
+"""As of ACM and USENIX."""
 
 _HEIGHT: Final = 2.1
 _ASIDE: Final = 0.008
@@ -49,7 +50,7 @@ _paper_style: Final = mpl.rc_context(_STYLE)
 
 @_paper_style
 def draw_sweep(
-    curves: Sequence[Curve], out: Path, *, x: str, y: str, intervals: bool, width: str = "column"
+    curves: Sequence[Curve], out: Path, *, x: str, y: str, intervals: bool, width: Width = Width.COLUMN
 ) -> None:
     """Draw `curves` into `out`, whose suffix is the format. Raises `OSError` if it cannot be written."""
     figure, axes = _panel(width)
@@ -82,7 +83,9 @@ def draw_sweep(
 
 
 @_paper_style
-def draw_ttft(runs: Sequence[tuple[str, Sequence[float], int]], out: Path, *, width: str = "column") -> None:
+def draw_ttft(
+    runs: Sequence[tuple[str, Sequence[float], int]], out: Path, *, width: Width = Width.COLUMN
+) -> None:
     """Draw the share of requests with a TTFT of at most x.
 
     `runs` are labels, TTFTs in seconds, and the number of requests.
@@ -107,8 +110,8 @@ def _look(i: int) -> dict[str, Any]:
     }
 
 
-def _panel(width: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTHS[width], _HEIGHT), layout="constrained")
+def _panel(width: Width) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_INCHES[width], _HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.yaxis.set_major_locator(MaxNLocator(5))

@@ -1,12 +1,12 @@
 """Tables for papers: LaTeX, Markdown or CSV."""
 
 import csv
-import enum
 import io
 from collections.abc import Sequence
 from typing import Final
 
 from experiments.figures.curves import MEASURES, Curve
+from experiments.figures.formats import TableFormat
 from experiments.results.paired import Difference
 
 _LATEX: Final = {
@@ -21,12 +21,6 @@ _LATEX: Final = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
 }
-
-
-class TableFormat(enum.StrEnum):
-    LATEX = "latex"
-    MARKDOWN = "markdown"
-    CSV = "csv"
 
 
 def table_text(curves: Sequence[Curve], *, x: str, y: str, form: TableFormat) -> str:

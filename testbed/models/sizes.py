@@ -130,15 +130,6 @@ def score_flops(model: ModelShape, layer: int, *, new_tokens: int, prefix_tokens
     return mixer_score_flops(mixer_of(model, layer), new_tokens=new_tokens, prefix_tokens=prefix_tokens)
 
 
-def score_flops_of_layers(model: ModelShape, *, new_tokens: int, prefix_tokens: int) -> int:
-    """FLOPs of causal attention in all layers."""
-
-    def of(mixer: Mixer) -> int:
-        return mixer_score_flops(mixer, new_tokens=new_tokens, prefix_tokens=prefix_tokens)
-
-    return sum(_by_layers(model, of))
-
-
 def gate_flops_per_token(model: ModelShape) -> int:
     """FLOPs of the gate, per token and sparse layer; zero for a dense model."""
     return 2 * _gate_weights(model)

@@ -55,31 +55,6 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
         return 1.0 / max(self.units_s, self.port_s)
 
 
-def estimated_capacity_rps(
-    requests: Sequence[Request],
-    *,
-    placement: Placement,
-    model: ModelShape,
-    gpu: GpuSpeed,
-    topology: Topology,
-    max_batch_tokens: int,
-    options: StepOptions = PLAIN,
-) -> float:
-    """Requests/s that the cluster can sustain (`Demand.capacity_rps`); `workload.load` is a share of it.
-
-    Raises `ValueError` without requests.
-    """
-    return demand_of(
-        requests,
-        placement=placement,
-        model=model,
-        gpu=gpu,
-        topology=topology,
-        max_batch_tokens=max_batch_tokens,
-        options=options,
-    ).capacity_rps
-
-
 def demand_of(
     requests: Sequence[Request],
     *,

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 LLAMA_3_8B = {
     "hidden_size": 4096,
@@ -11,6 +12,8 @@ LLAMA_3_8B = {
     "num_hidden_layers": 32,
     "num_key_value_heads": 8,
 }
+LLAMA: dict[str, Any] = LLAMA_3_8B | {"hidden_act": "silu", "num_hidden_layers": 8}
+"""Eight layers of it, with the activation named."""
 
 
 def write_config(file: Path, **changes: object) -> Path:

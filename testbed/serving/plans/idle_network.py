@@ -69,13 +69,8 @@ def port_seconds(load: Mapping[PortId, float], topology: Topology) -> dict[PortI
     return {port: size * 8 / topology.link(port).bps for port, size in load.items()}
 
 
-def collective_traffic(collective: Collective, placement: Placement) -> Traffic:
-    """Bytes between nodes for one collective, over all its rounds (`workers.rounds`)."""
-    return step_traffic([collective], placement)
-
-
 def step_traffic(steps: Iterable[Step], placement: Placement) -> Traffic:
-    """Bytes between nodes of all collectives among `steps`."""
+    """Bytes between nodes of all collectives among `steps`, over all their rounds (`workers.rounds`)."""
     traffic: Traffic = {}
     for step in steps:
         if isinstance(step, Collective):

@@ -12,7 +12,8 @@ from toy_fabric import Mfs
 from experiments.compare.replicates import MEASURES as COMPARED
 from experiments.errors import UserError
 from experiments.figures.curves import Curve, named_once, read_curves
-from experiments.figures.tables import TableFormat, table_text
+from experiments.figures.formats import TableFormat
+from experiments.figures.tables import table_text
 from experiments.results.paired import over_replicates
 from experiments.results.writing import write_run
 from testbed.job import MODEL_SCALE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from toy_fabric import Mfs
+from toy_fabric import Mfs, ToyFabric
 
 from experiments.resolve.jobs import resolve
 from experiments.results.gap import Ceiling, Reached, gap_lines, gaps
@@ -112,8 +112,12 @@ def test_a_run_with_a_ceiling_has_the_same_results_otherwise(mfs: Mfs, tmp_path:
     assert with_ceiling | {"ceiling": None} == plain
 
 
-@pytest.mark.parametrize(("scenario", "fabric", "reason"), [("two-flows", "sim", "single flows")])
+@pytest.mark.parametrize(
+    ("scenario", "fabric", "reason"),
+    [("two-flows", "sim", "single flows"), ("quickstart", "toy", "use --fabric sim")],
+)
 def test_where_there_is_no_ceiling(mfs: Mfs, tmp_path: Path, scenario: str, fabric: str, reason: str) -> None:
+    mfs.fabric(ToyFabric())
     assert mfs("run", scenario, "--fabric", fabric, "--ceiling", "--out", str(tmp_path / "out")) == 2
     assert reason in mfs.err
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from config_files import LLAMA
 
 from testbed.models.hf_config import ConfigError, shape_from_config
 from testbed.models.mixers import kv_source, mixer_of
@@ -14,15 +15,6 @@ from testbed.models.sizes import (
     total_parameters,
 )
 
-LLAMA: dict[str, Any] = {
-    "hidden_act": "silu",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "model_type": "llama",
-    "num_attention_heads": 32,
-    "num_hidden_layers": 8,
-    "num_key_value_heads": 8,
-}
 GEMMA_4: dict[str, Any] = {
     "global_head_dim": 512,
     "head_dim": 256,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from config_files import LLAMA
 
 from testbed.models.hf_config import ConfigError, shape_from_config
 from testbed.models.mixers import mixer_of
@@ -15,15 +16,6 @@ from testbed.models.sizes import (
     total_parameters,
 )
 
-LLAMA: dict[str, Any] = {
-    "hidden_act": "silu",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "model_type": "llama",
-    "num_attention_heads": 32,
-    "num_hidden_layers": 8,
-    "num_key_value_heads": 8,
-}
 QWEN3_NEXT: dict[str, Any] = {
     "full_attention_interval": 4,
     "head_dim": 256,

@@ -8,8 +8,8 @@ from serving_world import DENSE, GPU, MOE, placed, prompt
 
 from testbed.job import Placement, Request
 from testbed.models.shape import ModelShape
-from testbed.serving.capacity import estimated_capacity_rps
-from testbed.serving.plans.idle_network import collective_traffic, drain_s
+from testbed.serving.capacity import demand_of
+from testbed.serving.plans.idle_network import drain_s, step_traffic
 from testbed.serving.slo import IdleCluster, SloTarget, ideal_reuse_tokens, with_slos
 from testbed.topology import Topology, leaf_spine, star
 from workers.plan import Collective, CollectiveKind
@@ -177,7 +177,7 @@ def test_a_ring_all_reduce_sends_its_vector_twice_less_one_part() -> None:
     """4 ranks on 4 servers, 80 B: 2 x 3 / 4 x 80 = 120 B from each to the next."""
     _, placement = placed(units=1, per_unit=4, servers=5)
     ring = Collective(id="x", group="p0.ep0", kind=CollectiveKind.ALL_REDUCE, sizes=((80,),), label="x")
-    assert collective_traffic(ring, placement) == pytest.approx(
+    assert step_traffic([ring], placement) == pytest.approx(
         {("h1", "h2"): 120.0, ("h2", "h3"): 120.0, ("h3", "h4"): 120.0, ("h4", "h1"): 120.0}
     )
 
@@ -210,11 +210,11 @@ def _unloaded(
 
 
 def _capacity(requests: Sequence[Request], topology: Topology, placement: Placement) -> float:
-    return estimated_capacity_rps(
+    return demand_of(
         requests,
         placement=placement,
         model=MOE,
         gpu=GPU,
         topology=topology,
         max_batch_tokens=8,
-    )
+    ).capacity_rps

@@ -13,7 +13,7 @@ from serving_world import BLOCK_TOKENS, DENSE, GPU, job, prompt
 from testbed.job import Placement, UnitShape
 from testbed.placement import Layout, kinds_of_units, place
 from testbed.serving.cache.assignment import Assigned, Fetch
-from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.capacity import demand_of
 from testbed.serving.plans.batch_time import BatchTimes
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.kv_moves import fetched, ways
@@ -178,28 +178,28 @@ def test_the_capacity_is_that_of_all_units_together() -> None:
     2 x 2 x 2 = 32 FLOPs a key, 55 keys, 2 layers: 3,520. At 500 FLOP/s and rank 24.96 s, on 4 ranks 6.24 s.
     """
     topology, placement = placed(Pool(units=2, ranks=4))
-    rate = estimated_capacity_rps(
+    rate = demand_of(
         [prompt(0, 10)],
         placement=placement,
         model=MODEL,
         gpu=msgspec.structs.replace(GPU, memory_bytes_per_s=1e15),
         topology=topology,
         max_batch_tokens=1000,
-    )
+    ).capacity_rps
     assert rate == pytest.approx(1 / 24.96 + 2 / 6.24)
 
 
 def test_ports_carry_the_kv_of_all_units() -> None:
     """At 1 B/s, all 10 x 64 B of a request's KV go through the port of the decode worker, from any unit."""
     topology, placement = placed(Pool(units=1, ranks=4), nic_bps=8)
-    rate = estimated_capacity_rps(
+    rate = demand_of(
         [prompt(0, 10)],
         placement=placement,
         model=MODEL,
         gpu=GPU,
         topology=topology,
         max_batch_tokens=1000,
-    )
+    ).capacity_rps
     assert rate == pytest.approx(1 / 640)
 
 

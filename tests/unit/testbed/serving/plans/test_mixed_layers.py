@@ -12,7 +12,7 @@ from controller.flow import Stage
 from testbed.job import Job, Placement
 from testbed.models.shape import Attention, ModelShape, OtherLayers, Recurrent
 from testbed.serving.cache.assignment import Assigned, Fetch
-from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.capacity import demand_of
 from testbed.serving.plans.build import build_plan, decode_step_s
 from testbed.serving.routing.estimates import delivery_traffic, fetch_traffic
 from testbed.serving.slo import IdleCluster
@@ -229,9 +229,9 @@ def test_the_capacity_counts_states() -> None:
     """A network of 1 B/s and requests of one token: S3 of 16 + 40 B from two units to one decode worker."""
     model = mixed(STATE)
     topology, placement = placed(per_unit=1, servers=3, model=model, nic_bps=8)
-    rate = estimated_capacity_rps(
+    rate = demand_of(
         [prompt(0, 1)], placement=placement, model=model, gpu=GPU, topology=topology, max_batch_tokens=8
-    )
+    ).capacity_rps
     assert rate == pytest.approx(1 / 56)
 
 

@@ -15,7 +15,7 @@ from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import LatentAttention, ModelShape
 from testbed.serving.batching.forming import token_ns
 from testbed.serving.cache.assignment import Assigned, Fetch
-from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.capacity import demand_of
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.stage_work import PLAIN, StepOptions
 from testbed.serving.slo import IdleCluster
@@ -215,9 +215,9 @@ def test_the_slowest_stage_sets_the_pace_of_a_pipeline() -> None:
     topology, placement = placed(units=1, pp=2, tp=1, model=DENSE)
     world = job(topology, placement, model=DENSE, max_batch_tokens=8)
     assert token_ns(world, "p0") == pytest.approx(5.76e9 / 8)
-    capacity = estimated_capacity_rps(
+    capacity = demand_of(
         [prompt(0, 8)], placement=placement, model=DENSE, gpu=GPU, topology=topology, max_batch_tokens=8
-    )
+    ).capacity_rps
     assert capacity == pytest.approx(1 / 6.912)
 
 

@@ -12,7 +12,7 @@ from serving_world import DENSE, GPU, job, placed, prompt
 
 from testbed.models.shape import LatentAttention, ModelShape
 from testbed.serving.cache.assignment import Assigned
-from testbed.serving.capacity import estimated_capacity_rps
+from testbed.serving.capacity import demand_of
 from testbed.serving.decoding import batch_step_s, step_traffic
 from testbed.serving.plans.build import build_plan, decode_step_s
 from testbed.serving.plans.resharding import pairs, resharded, share_of_sender
@@ -227,9 +227,9 @@ def test_the_routers_and_the_capacity_see_the_same_bytes() -> None:
 
     # With links so slow that nothing else counts, S2 and S3 of a NIC set the pace: 2 layers x 240 + 320 B.
     slow = star(servers=12, nic_bps=8)
-    rate = estimated_capacity_rps(
+    rate = demand_of(
         [prompt(0, 10)], placement=placement, model=model, gpu=GPU, topology=slow, max_batch_tokens=10
-    )
+    ).capacity_rps
     assert rate == pytest.approx(1 / 800)
 
 

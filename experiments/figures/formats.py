@@ -1,0 +1,22 @@
+"""The forms of figures and tables. Light to import, because the help of the command names them."""
+
+import enum
+
+
+class FigureFormat(enum.StrEnum):
+    PDF = "pdf"
+    SVG = "svg"
+    PNG = "png"
+
+
+class Width(enum.StrEnum):
+    """A column of a page of two columns, or its whole width."""
+
+    COLUMN = "column"
+    PAGE = "page"
+
+
+class TableFormat(enum.StrEnum):
+    LATEX = "latex"
+    MARKDOWN = "markdown"
+    CSV = "csv"
