@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,6 +21,9 @@ from experiments.cli.options import (
 )
 from experiments.cli.streams import standard_output_kept_clean, stdout
 
+if TYPE_CHECKING:
+    from experiments.results.trace_window import Window
+
 
 def run(
     scenario: ScenarioName,
@@ -35,6 +38,15 @@ def run(
         bool,
         typer.Option("--ceiling", help="Run the requests without a network, too: what no policy can exceed."),
     ] = False,
+    trace_window: Annotated[
+        str | None,
+        typer.Option(
+            "--trace-window",
+            metavar="A:B",
+            help="Show this part of the run in the traces, in model seconds. Default: the part with"
+            " most of the requests that missed their SLO, if the whole run has too many events.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -44,6 +56,7 @@ def run(
     with told_to_the_user():
         from experiments.scenario.reading import Override, load_scenario
 
+        window = _window(trace_window)
         overrides = overrides_of(settings, policy, seed)
         if fabric is not None:
             overrides.append(Override("fabric", json.dumps(fabric), f"--fabric {fabric}"))
@@ -66,6 +79,7 @@ def run(
                 notes=choice.notes,
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
+                trace_window=window,
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))
@@ -73,6 +87,18 @@ def run(
             print(f"results: {directory}", file=sys.stderr)
         else:
             _show_results(directory, summary)
+
+
+def _window(text: str | None) -> "Window | None":
+    from experiments.errors import UserError
+    from experiments.results.trace_window import Window
+
+    if text is None:
+        return None
+    try:
+        return Window.read(text)
+    except ValueError as error:
+        raise UserError(f"--trace-window {text}: {error}") from None
 
 
 def _show_results(directory: Path, summary: dict[str, Any]) -> None:
