@@ -87,6 +87,7 @@ def _requests(scenario: Scenario, job: Job, most: int | None) -> Work:
         gpu=job.gpu,
         topology=job.topology,
         options=step_options(job),
+        reference=scenario.slo.reference,
     )
     return Work(requests=tuple(promised), notes=workload.notes)
 
