@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli.completion import measures_like
 from experiments.cli.endings import told_to_the_user
 from experiments.figures.formats import FigureFormat, TableFormat, Width
 
@@ -12,7 +13,10 @@ Directories = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Sweep
 XKey = Annotated[
     str | None, typer.Option("--x", metavar="KEY", help="The swept key; default: the first that was swept.")
 ]
-YMeasure = Annotated[str, typer.Option("--y", metavar="MEASURE", help="A measure, as in sweep.csv.")]
+YMeasure = Annotated[
+    str,
+    typer.Option("--y", metavar="MEASURE", help="A measure, as in sweep.csv.", autocompletion=measures_like),
+]
 Where = Annotated[
     list[str] | None,
     typer.Option("--where", metavar="KEY=VALUE", help="Fix another swept key; repeatable."),

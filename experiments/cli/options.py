@@ -7,13 +7,26 @@ from typing import Annotated
 
 import typer
 
-ScenarioName = Annotated[str, typer.Argument(help="A scenario by name, or a YAML file.")]
+from experiments.cli.completion import keys_like, policy_names_like, scenario_names_like
+
+ScenarioName = Annotated[
+    str,
+    typer.Argument(help="A scenario by name, or a YAML file.", autocompletion=scenario_names_like),
+]
 Policies = Annotated[
-    list[str] | None, typer.Option(help="A policy to run, instead of the scenario's; repeatable.")
+    list[str] | None,
+    typer.Option(
+        help="A policy to run, instead of the scenario's; repeatable.", autocompletion=policy_names_like
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the scenario; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a key of the scenario; repeatable.",
+        autocompletion=keys_like,
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
 NewDirectory = Annotated[Path | None, typer.Option(help="Directory for the results; new or empty.")]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from experiments.cli.completion import fabric_names_like
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.fabric_choice import chosen_fabric
 from experiments.cli.options import (
@@ -24,7 +25,11 @@ from experiments.cli.streams import standard_output_kept_clean, stdout
 def run(
     scenario: ScenarioName,
     fabric: Annotated[
-        str | None, typer.Option(help="The fabric: mininet, sim, or auto for mininet if it can run here.")
+        str | None,
+        typer.Option(
+            help="The fabric: mininet, sim, or auto for mininet if it can run here.",
+            autocompletion=fabric_names_like,
+        ),
     ] = None,
     policy: Policies = None,
     settings: Settings = None,
