@@ -159,7 +159,7 @@ def levels_by_flow(said: list[Assignment]) -> dict[str, list[Level]]:
     return levels
 
 
-@pytest.mark.parametrize("spec", ["mfs", "mfs(levels=2)", "mfs(s3_skips_p2=on)", "mfs(demand=own,rho=off)"])
+@pytest.mark.parametrize("spec", ["mfs", "mfs(levels=2)", "mfs(s3_levels=0)", "mfs(demand=own,rho=off)"])
 @settings(max_examples=60, deadline=None)
 @given(sequence=moves)
 def test_mfs_only_ever_promotes(spec: str, sequence: list[Move]) -> None:
