@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from controller.flow import Level, PortId, Stage
 from controller.parts.pressure import Demand, Gauge, Late, Rho, SharedDeadline, SharedDeadlines, Worst
@@ -29,15 +30,17 @@ _AFTER_EARLY = 2.0**53
 class MfsOptions:
     """Raises `ValueError` for values out of range."""
 
-    levels: Annotated[int, "K: levels of the queue, 2 to 6"] = 6
+    levels: Annotated[int, "K: levels of the queue", Meta(ge=2, le=6)] = 6
     s3_levels: Annotated[
         int | S3Levels, "lowest levels for S3 alone, 0 to K-2; 0: S3 climbs among S1, S2"
     ] = S3Levels.AUTO
-    mlu_top: Annotated[float, "U: from this MLU on, S3 goes to the reserved level P1"] = 0.5
-    mlu_base: Annotated[float, "E: each MLU threshold is the one above it divided by this"] = 4.0
-    recheck_ns: Annotated[int, "how often S3 without layer boundaries is reviewed, model ns"] = 5_000_000
+    mlu_top: Annotated[float, "U: from this MLU on, S3 goes to the reserved level P1", Meta(gt=0)] = 0.5
+    mlu_base: Annotated[float, "E: each MLU threshold is the one above it divided by this", Meta(gt=1)] = 4.0
+    recheck_ns: Annotated[int, "how often S3 without layer boundaries is reviewed, model ns", Meta(gt=0)] = (
+        5_000_000
+    )
     rho: Annotated[float | Rho, "share of a port S1 and S2 take: measured, off, 0 to 0.95"] = Rho.MEASURED
-    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms"] = 500.0
+    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms", Meta(ge=0.001)] = 500.0
     demand: Annotated[Demand, "bytes in MLU: port (all S3 due no later) or own"] = Demand.PORT
     late: Annotated[Late, "level of S3 whose deadline has passed: lowest or top"] = Late.LOWEST
     rli: Annotated[bool, "off: all S1 on P3, whatever layer needs it"] = True

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from experiments.cli.completion import fabric_names_like
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.fabric_choice import chosen_fabric
 from experiments.cli.options import (
@@ -17,7 +18,6 @@ from experiments.cli.options import (
     Seed,
     Settings,
     command_line,
-    overrides_of,
 )
 from experiments.cli.streams import standard_output_kept_clean, stdout
 
@@ -25,7 +25,11 @@ from experiments.cli.streams import standard_output_kept_clean, stdout
 def run(
     scenario: ScenarioName,
     fabric: Annotated[
-        str | None, typer.Option(help="The fabric: mininet, sim, or auto for mininet if it can run here.")
+        str | None,
+        typer.Option(
+            help="The fabric: mininet, sim, or auto for mininet if it can run here.",
+            autocompletion=fabric_names_like,
+        ),
     ] = None,
     policy: Policies = None,
     settings: Settings = None,
@@ -42,12 +46,10 @@ def run(
 ) -> None:
     """Run a scenario: every policy on the same requests. Ends with a table and a report."""
     with told_to_the_user():
-        from experiments.scenario.reading import Override, load_scenario
+        from experiments.scenario.overrides import overrides_of
+        from experiments.scenario.reading import load_scenario
 
-        overrides = overrides_of(settings, policy, seed)
-        if fabric is not None:
-            overrides.append(Override("fabric", json.dumps(fabric), f"--fabric {fabric}"))
-        chosen = load_scenario(scenario, overrides)
+        chosen = load_scenario(scenario, overrides_of(settings or (), policy or (), seed, fabric))
 
         # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import display_for
@@ -63,7 +65,7 @@ def run(
                 out=out,
                 progress=display.update,
                 command=command_line(),
-                notes=choice.notes,
+                notes=[] if choice.note is None else [choice.note],
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
             )
