@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from experiments.cli.options import (
     command_line,
 )
 from experiments.cli.streams import standard_output_kept_clean, stdout
+
+if TYPE_CHECKING:
+    from experiments.results.trace_window import Window
 
 
 def run(
@@ -39,6 +42,15 @@ def run(
         bool,
         typer.Option("--ceiling", help="Run the requests without a network, too: what no policy can exceed."),
     ] = False,
+    trace_window: Annotated[
+        str | None,
+        typer.Option(
+            "--trace-window",
+            metavar="A:B",
+            help="Show this part of the run in the traces, in model seconds. Default: the part with"
+            " most of the requests that missed their SLO, if the whole run has too many events.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -49,6 +61,7 @@ def run(
         from experiments.scenario.overrides import overrides_of
         from experiments.scenario.reading import load_scenario
 
+        window = _window(trace_window)
         chosen = load_scenario(scenario, overrides_of(settings or (), policy or (), seed, fabric))
 
         # These take long to import, so they come after the options have been checked.
@@ -68,6 +81,7 @@ def run(
                 notes=[] if choice.note is None else [choice.note],
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
+                trace_window=window,
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))
@@ -75,6 +89,18 @@ def run(
             print(f"results: {directory}", file=sys.stderr)
         else:
             _show_results(directory, summary)
+
+
+def _window(text: str | None) -> "Window | None":
+    from experiments.errors import UserError
+    from experiments.results.trace_window import Window
+
+    if text is None:
+        return None
+    try:
+        return Window.read(text)
+    except ValueError as error:
+        raise UserError(f"--trace-window {text}: {error}") from None
 
 
 def _show_results(directory: Path, summary: dict[str, Any]) -> None:
