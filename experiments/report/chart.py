@@ -41,6 +41,17 @@ LEVEL_COLOURS: Final = {
     Level.SCAVENGER: "#9a9a9a",
 }
 
+PART_COLOURS: Final = {
+    "queue_s": "#8a8f98",
+    "s1_wait_s": "#d9822b",
+    "compute_s": "#2e9e77",
+    "collective_s": "#2f7fc1",
+    "other_s": "#c9ccd1",
+    "p2d_tail_s": "#b8609e",
+    "decode_s": "#6a6fc0",
+}
+"""Colours of the parts of a TTFT, by their names in `experiments.results.limits.TtftParts`."""
+
 _IMAGE_DPI: Final = 150
 """The resolution of heat maps and of points that are not drawn one by one."""
 
