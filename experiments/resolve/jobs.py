@@ -72,7 +72,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         *without_effect(scenario, base),
         *left_out(scenario, base),
         *doubts(base),
-        *offered_notes(scenario.workload, base),
+        *offered_notes(scenario.workload, base, work.rate_rps),
     )
     return Resolved(
         jobs=tuple(
