@@ -66,12 +66,17 @@ def run(
 
         # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import display_for
+        from experiments.cli.reading_display import reading_shown
         from experiments.run.run import run_scenario
         from testbed.fabrics import FABRICS
 
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
-        with standard_output_kept_clean(), display_for(Console(stderr=True)) as display:
+        with (
+            standard_output_kept_clean(),
+            display_for(Console(stderr=True)) as display,
+            reading_shown(display),
+        ):
             directory, summary = run_scenario(
                 chosen,
                 fabric=FABRICS[choice.name](),
