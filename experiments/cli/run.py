@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from experiments.cli.completion import fabric_names_like
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.fabric_choice import chosen_fabric
 from experiments.cli.options import (
@@ -17,7 +18,6 @@ from experiments.cli.options import (
     Seed,
     Settings,
     command_line,
-    overrides_of,
 )
 from experiments.cli.streams import standard_output_kept_clean, stdout
 
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 def run(
     scenario: ScenarioName,
     fabric: Annotated[
-        str | None, typer.Option(help="The fabric: mininet, sim, or auto for mininet if it can run here.")
+        str | None,
+        typer.Option(
+            help="The fabric: mininet, sim, or auto for mininet if it can run here.",
+            autocompletion=fabric_names_like,
+        ),
     ] = None,
     policy: Policies = None,
     settings: Settings = None,
@@ -54,29 +58,32 @@ def run(
 ) -> None:
     """Run a scenario: every policy on the same requests. Ends with a table and a report."""
     with told_to_the_user():
-        from experiments.scenario.reading import Override, load_scenario
+        from experiments.scenario.overrides import overrides_of
+        from experiments.scenario.reading import load_scenario
 
         window = _window(trace_window)
-        overrides = overrides_of(settings, policy, seed)
-        if fabric is not None:
-            overrides.append(Override("fabric", json.dumps(fabric), f"--fabric {fabric}"))
-        chosen = load_scenario(scenario, overrides)
+        chosen = load_scenario(scenario, overrides_of(settings or (), policy or (), seed, fabric))
 
         # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import display_for
+        from experiments.cli.reading_display import reading_shown
         from experiments.run.run import run_scenario
         from testbed.fabrics import FABRICS
 
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
-        with standard_output_kept_clean(), display_for(Console(stderr=True)) as display:
+        with (
+            standard_output_kept_clean(),
+            display_for(Console(stderr=True)) as display,
+            reading_shown(display),
+        ):
             directory, summary = run_scenario(
                 chosen,
                 fabric=FABRICS[choice.name](),
                 out=out,
                 progress=display.update,
                 command=command_line(),
-                notes=choice.notes,
+                notes=[] if choice.note is None else [choice.note],
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
                 trace_window=window,
