@@ -112,6 +112,7 @@ def run_scenario(
             live.update(policy, state)
             progress(policy, state)
 
+        live.update(first.policy, RunProgress(phase="starting"))
         records: list[RunRecord] = []
         reached = None
         try:
