@@ -1,10 +1,11 @@
 """`mfs top`: how a run that is under way is, again and again."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.live import Live
@@ -15,6 +16,9 @@ from experiments.errors import UserError
 
 if TYPE_CHECKING:
     from experiments.live.live_file import LiveRun
+
+_NICE: Final = 10
+"""The processes of an emulated run go first: a late permit makes it unfaithful."""
 
 
 def top(
@@ -39,6 +43,7 @@ def top(
                 f"no run is under way in {directory or 'runs/'}: start one with `mfs run`, or name another"
                 " directory"
             )
+        os.nice(_NICE)
         console = stdout()
         if once:
             console.print(rendered(first))

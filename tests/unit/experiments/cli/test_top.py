@@ -10,13 +10,24 @@ from experiments.run.directory import results_directory
 from testbed.fabric import RunProgress
 
 
-def test_it_shows_the_newest_run_and_ends_if_asked_to_look_once(mfs: Mfs, tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def niced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The priorities that the command asked for, which is run in the process of these tests."""
+    asked: list[int] = []
+    monkeypatch.setattr("os.nice", asked.append)
+    return asked
+
+
+def test_it_shows_the_newest_run_and_ends_if_asked_to_look_once(
+    mfs: Mfs, tmp_path: Path, niced: list[int]
+) -> None:
     with (
         results_directory(tmp_path / "runs" / "20260101-a", "a") as directory,
         LiveFile(directory, scenario="a", fabric="sim", policies=("fair",)) as live,
     ):
         live.update("fair", RunProgress(phase="running", done=1, total=2, wall_s=3))
         assert mfs("top", "--once") == 0
+        assert niced == [10]
         assert mfs.out.split("\n")[:2] == ["a on sim: fair", "running 1/2, 3 s"]
 
 
