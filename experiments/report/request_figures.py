@@ -128,8 +128,11 @@ def left_out(life: RequestLife) -> str:
 
 def looks(rates: Mapping[str, LinkRate]) -> str:
     """Say over how long the rates of links are means; empty without rates."""
-    steps = [int(np.diff(rate.time_ns).min()) for rate in rates.values()]
-    return f" The rates of links are means over {duration(min(steps) / NS_PER_S)}." if steps else ""
+    if not rates:
+        return ""
+    most = max(rates.values(), key=lambda rate: len(rate.time_ns))
+    step = float(np.median(np.diff(most.time_ns)))
+    return f" The rates of links are means over {duration(step / NS_PER_S)}."
 
 
 def _ms(row: RequestRow, time_ns: float) -> float:

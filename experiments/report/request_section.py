@@ -66,7 +66,7 @@ def _drawn(one: Series, chosen: Mapping[str, RequestRow], *, captioned: bool, to
             title = f"request {life.request.request}, {name}: TTFT / SLO {ratio:.2f}"
             parts.append(Markup(f"<h3>{one.named}, {html(title)}</h3>"))
         parts.append(_timeline(one, life, decisions, rates, captioned=captioned))
-        story = Markup(f"<div class=scroll><pre>{html(_story(one, life))}</pre></div>")
+        story = Markup(f"<div class=scroll><pre class=story>{html(_story(one, life))}</pre></div>")
         parts.append(story if told else folded("its story in words", story, printed=False))
         captioned = False
     return Markup("".join(parts))

@@ -85,12 +85,21 @@ def read_over(text: str) -> Over:
     key = key.strip()
     if not equals or not key or not values.strip():
         raise UserError(f"--over {text}: write it as KEY=V1,V2,... or KEY=START:STOP:STEP")
-    if key in _OWN_OPTION:
-        raise UserError(f"--over {text}: {key!r} cannot be swept; use {_OWN_OPTION[key]}")
     source = f"--over {text}"
     # YAML's flow style, so that values in quotes or brackets may contain commas.
     listed = _range(values, source) or f"[{values}]"
-    found = yaml_file.parse(listed, source).data
+    return checked_over(key, yaml_file.parse(listed, source).data, source)
+
+
+def checked_over(key: str, found: Sequence[Any], source: str) -> Over:
+    """Return the swept key with the values `found`. `source` names the option in messages.
+
+    Raises `UserError` for no values, a value given twice, and a key with an option of its own.
+    """
+    if key in _OWN_OPTION:
+        raise UserError(f"{source}: {key!r} cannot be swept; use {_OWN_OPTION[key]}")
+    if not found:
+        raise UserError(f"{source}: there are no values")
     texts = [as_text(value) for value in found]
     twice = next((one for i, one in enumerate(texts) if one in texts[:i]), None)
     if twice is not None:

@@ -139,7 +139,7 @@ def test_stage_order_puts_each_stage_on_its_own_level() -> None:
 
 def test_mfs_moves_a_permitted_flow_when_its_layer_comes_nearer() -> None:
     """S1 of layer 3: RLI 3 is P5; when layer 1 begins RLI 2 is P4, at layer 3 RLI 0 is P2."""
-    world = World("mfs")
+    world = World("mfs(s3_levels=1)")
     world.lane("lane", stage=Stage.KV_REUSE)
     world.dispatcher.batch_started(0, Batch(id="b", layers=8, requests=due(10**9)), (0,))
     asked = world.submit("f", stage=Stage.KV_REUSE, batch="b", layer=3)
@@ -179,7 +179,7 @@ def test_a_lane_cannot_be_registered_twice() -> None:
 
 def test_a_batch_is_where_its_slowest_rank_is() -> None:
     """Two ranks; S1 of layer 3 is at RLI 3 (P5) until both are at layer 1, where RLI is 2 (P4)."""
-    world = World("mfs")
+    world = World("mfs(s3_levels=1)")
     world.lane("lane", stage=Stage.KV_REUSE)
     world.dispatcher.batch_started(0, Batch(id="b", layers=8, requests=due(10**9)), (0, 1))
     for rank in (0, 1):
