@@ -23,9 +23,9 @@ TIME_PARTS: Final = (
     ("queue_ns", "queue", "#8a8f98"),
     ("s1_wait_ns", "S1 wait", "#d9822b"),
     ("compute_ns", "compute", "#2e9e77"),
-    ("collective_ns", "collective", "#2f7fc1"),
+    ("collective_ns", "S2", "#2f7fc1"),
     ("other_ns", "other", "#c9ccd1"),
-    ("p2d_tail_ns", "P2D tail", "#b8609e"),
+    ("p2d_tail_ns", "S3 tail", "#b8609e"),
     ("decode_ns", "decode step", "#6a6fc0"),
 )
 

@@ -1,6 +1,6 @@
 """A run as a Chrome trace (JSON), for ui.perfetto.dev or chrome://tracing.
 
-The trace has a process "requests" (one row per request: queue, prefill, P2D tail, decode step, and an
+The trace has a process "requests" (one row per request: queue, prefill, S3 tail, decode step, and an
 instant at the deadline), a process "ranks" (one thread per rank, more if spans overlap), and one process
 per link (a slice per level period of each flow that crosses it, and a counter of the rate at each level).
 `ts` and `dur` are microseconds of model time.
@@ -138,7 +138,7 @@ def _request_events(rows: Sequence[RequestRow]) -> Iterator[Event]:
         marks = [
             ("queue", row.arrival_ns),
             ("prefill", row.start_ns),
-            ("P2D tail", row.prefill_end_ns),
+            ("S3 tail", row.prefill_end_ns),
             ("decode step", _p2d_done(row)),
             ("", row.first_token_ns),
         ]

@@ -120,7 +120,7 @@ def test_a_link_counts_the_rate_of_the_levels_it_used_and_ends_at_zero(micro: li
 def test_a_request_shows_its_phases_and_its_deadline(serving: list[Event]) -> None:
     mine = [e for e in serving if e.get("id") == "request-0"]
     names = [e["name"] for e in mine if e["ph"] == "b"]
-    assert names == ["request 0", "queue", "prefill", "P2D tail", "decode step"]
+    assert names == ["request 0", "queue", "prefill", "S3 tail", "decode step"]
     (deadline,) = [e for e in mine if e["ph"] == "n"]
     assert deadline["ts"] == 240 * MS / 1000
 
