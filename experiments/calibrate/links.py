@@ -12,7 +12,7 @@ from rich.text import Text
 from experiments.calibrate.fit import Port, TooFewSamples, fit_collectives, fit_links
 from experiments.calibrate.micro_jobs import MEMBERS, Experiment, collective_job, transfer_job
 from experiments.resolve.calibration import Calibration, Parameter
-from experiments.run.run import RunListener, run_job
+from experiments.run.all_jobs import RunListener, run_job
 from experiments.scenario.simulation import OverheadsSection
 from testbed.fabric import Fabric, FabricUnavailable, RunFailed
 from testbed.fabrics import missing_of

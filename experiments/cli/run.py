@@ -1,6 +1,7 @@
 """`mfs run`: a scenario under each of its policies."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,10 @@ def run(
         bool,
         typer.Option("--ceiling", help="Run the requests without a network, too: what no policy can exceed."),
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Policies simulated at once; default: the number of cores."),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -53,10 +58,13 @@ def run(
         from experiments.cli.progress_display import display_for
         from experiments.cli.reading_display import reading_shown
         from experiments.run.run import run_scenario
+        from testbed.fabric import FabricName
         from testbed.fabrics import FABRICS
 
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
+        made = FABRICS[choice.name]()
+        cores = len(os.sched_getaffinity(0)) if made.name == FabricName.SIM else 1
         with (
             standard_output_kept_clean(),
             display_for(Console(stderr=True)) as display,
@@ -64,13 +72,15 @@ def run(
         ):
             directory, summary = run_scenario(
                 chosen,
-                fabric=FABRICS[choice.name](),
+                fabric=made,
                 out=out,
                 progress=display.update,
                 command=command_line(),
                 notes=choice.notes,
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
+                jobs=jobs or cores,
+                words=["mfs", *sys.argv[1:]],
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))
