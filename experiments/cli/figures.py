@@ -32,7 +32,9 @@ def plot(
     x: XKey = None,
     y: YMeasure = "slo_attainment",
     where: Where = None,
-    ci: Annotated[bool, typer.Option("--ci", help="Draw the 95 % intervals of means over seeds.")] = False,
+    ci: Annotated[
+        bool, typer.Option("--ci", help="Draw the 95 % intervals of means over replicates.")
+    ] = False,
     form: Annotated[
         FigureFormat, typer.Option("--format", help="The format, unless --out names one.")
     ] = FigureFormat.PDF,
@@ -80,10 +82,11 @@ def table(
 def _curves(paths: list[Path], x: str | None, y: str, where: list[str] | None) -> tuple[str, "list[Curve]"]:
     from experiments.compare.replicates import read_sweep
     from experiments.figures.curves import named_once, read_curves
+    from experiments.results.paired import REPLICATES
 
     fixed = dict(_pair(text) for text in where or ())
     curves = named_once(read_curves(paths, x=x, y=y, where=fixed))
-    key = x or next(key for key in read_sweep(paths[0])["over"] if key != "seed")
+    key = x or next(key for key in read_sweep(paths[0])["over"] if key not in REPLICATES)
     return key, curves
 
 

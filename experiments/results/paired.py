@@ -14,6 +14,11 @@ import numpy as np
 from experiments.results.statistics import FloatArray
 
 CONFIDENCE: Final = 0.95
+SEED: Final = "seed"
+WINDOW: Final = "window"
+REPLICATES: Final = (SEED, WINDOW)
+"""What a sweep can have replicates over: seeds, or windows of a trace."""
+
 _RESAMPLES: Final = 9_999
 _FEWEST_REQUESTS: Final = 20
 

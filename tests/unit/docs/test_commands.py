@@ -9,6 +9,7 @@ from doc_pages import PAGES, commands, name_of, yaml_files
 
 from experiments.cli.app import app
 from experiments.cli.options import overrides_of
+from experiments.results.paired import WINDOW
 from experiments.scenario.gpu_profile import profile_text
 from experiments.scenario.keys import field_at
 from experiments.scenario.reading import builtin_scenarios, load_scenario
@@ -90,6 +91,8 @@ def check_scenario(options: dict[str, object]) -> None:
         load_scenario(str(scenario), overrides_of(settings, policies, None))
     for text in strings(options.get("over")):
         over = read_over(text)
+        if over.key == WINDOW:  # no key of a scenario, and pages name traces that are not here
+            continue
         for value in over.values:
             load_scenario(str(scenario), overrides_of([*settings, f"{over.key}={as_text(value)}"], [], None))
 
