@@ -15,6 +15,7 @@ import typer
 
 from experiments.cli.bench import bench
 from experiments.cli.calibrate import calibrate
+from experiments.cli.capacity import capacity
 from experiments.cli.compare import compare
 from experiments.cli.doctor import doctor
 from experiments.cli.endings import told_to_the_user
@@ -42,6 +43,7 @@ app = typer.Typer(
 for command in (
     run,
     sweep,
+    capacity,
     compare,
     plot,
     table,
