@@ -34,7 +34,7 @@ def top(
     """Watch a run that is under way. Ctrl-C ends the watching, not the run."""
     with told_to_the_user():
         from experiments.live.live_file import newest_run, read_live
-        from experiments.live.view import plain_line, rendered
+        from experiments.live.view import plain_lines, rendered
 
         chosen = directory or newest_run(Path("runs"))
         first = None if chosen is None else read_live(chosen)
@@ -55,7 +55,7 @@ def top(
                         screen.update(rendered(run), refresh=True)
             else:
                 for run in _looks(chosen, every):
-                    print(plain_line(run), flush=True)
+                    print("\n".join(plain_lines(run)), flush=True)
         except KeyboardInterrupt:
             return  # this is how watching ends; the run goes on
         print(f"the run in {chosen} has ended", file=sys.stderr)

@@ -24,13 +24,12 @@ _WRITE_EVERY_S: Final = 1.0
 
 
 class LiveRun(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run is: `policy` of `policies` is under way. `written_s` is the time of day (Unix)."""
+    """How a run is. `states` has the policies that have begun. `written_s` is the time of day (Unix)."""
 
     scenario: str
     fabric: str
     policies: tuple[str, ...]
-    policy: str
-    progress: RunProgress
+    states: dict[str, RunProgress]
     written_s: float
 
 
@@ -54,8 +53,8 @@ class LiveFile:
         self._fabric = fabric
         self._policies = tuple(policies)
         self._clock = clock
-        self._last: LiveRun | None = None
-        self._phases: dict[str, str] = {}  # policies can run at once
+        self._states: dict[str, RunProgress] = {}
+        self._written_s: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -74,22 +73,22 @@ class LiveFile:
             self._path.unlink(missing_ok=True)
 
     def update(self, policy: str, progress: RunProgress) -> None:
-        """Write how the run of `policy` is, unless the same phase was written within a second."""
-        now_s, last = self._clock(), self._last
-        known = self._phases.get(policy) == progress.phase
-        if known and last is not None and now_s - last.written_s < _WRITE_EVERY_S:
+        """Write how the run of `policy` is, unless its phase is known and the file is not a second old."""
+        now_s, before = self._clock(), self._states.get(policy)
+        self._states[policy] = progress
+        same = before is not None and before.phase == progress.phase
+        if same and self._written_s is not None and now_s - self._written_s < _WRITE_EVERY_S:
             return
-        self._phases[policy] = progress.phase
-        self._last = LiveRun(
+        self._written_s = now_s
+        run = LiveRun(
             scenario=self._scenario,
             fabric=self._fabric,
             policies=self._policies,
-            policy=policy,
-            progress=progress,
+            states=self._states,
             written_s=now_s,
         )
         with contextlib.suppress(OSError), replacing(self._path) as temporary:
-            temporary.write_bytes(msgspec.json.encode(self._last))
+            temporary.write_bytes(msgspec.json.encode(run))
 
 
 def under_way(directory: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What `mfs top` shows of a run: a few lines and two tables that fit into 50 columns, or one plain line."""
+"""What `mfs top` shows of a run: a few lines and two tables that fit into 50 columns, or plain lines."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,8 @@ from controller.flow import Level
 from controller.units import NS_PER_S
 from experiments.live.live_file import LiveRun
 from experiments.results.readable_numbers import duration, share
-from testbed.live import FlowsNow, PortNow, RequestsNow
+from testbed.fabric import RunProgress
+from testbed.live import FlowsNow, LiveState, PortNow, RequestsNow
 
 _BAR = 6
 _NONE_YET = "none decided yet"
@@ -19,25 +20,35 @@ _NONE_YET = "none decided yet"
 
 def rendered(run: LiveRun) -> Group:
     """Return lines and tables for a terminal."""
-    parts: list[RenderableType] = [Text(_heading(run), "bold"), Text(_progress(run))]
-    live = run.progress.live
-    if live is None:
-        return Group(*parts)
+    parts: list[RenderableType] = [Text(_heading(run), "bold")]
+    for policy, state in run.states.items():
+        parts += [Text(""), Text(f"{policy}: {_progress(state)}", "bold")]
+        if state.live is not None:
+            parts += _details(state.live)
+    return Group(*parts)
+
+
+def _details(live: LiveState) -> list[RenderableType]:
+    parts: list[RenderableType] = []
     if live.requests is not None:
-        parts += [Text(""), *(Text(line) for line in _request_lines(live.requests))]
+        parts += [Text(line) for line in _request_lines(live.requests)]
     if live.flows is not None:
         parts += [Text(f"permits   {_permits(live.flows)}"), Text(""), _levels_table(live.flows)]
     if live.ports:
         parts += [Text(""), _ports_table(live.ports)]
         if len(live.ports) < live.ports_in_all:
             parts.append(Text(f"the busiest {len(live.ports)} of {live.ports_in_all} ports", "dim"))
-    return Group(*parts)
+    return parts
 
 
-def plain_line(run: LiveRun) -> str:
-    """Return one line, for an output that is no terminal."""
-    parts = [f"{run.policy}: {_progress(run)}"]
-    live = run.progress.live
+def plain_lines(run: LiveRun) -> list[str]:
+    """Return a line for each policy that has begun, for an output that is no terminal."""
+    return [_plain_line(policy, state) for policy, state in run.states.items()]
+
+
+def _plain_line(policy: str, state: RunProgress) -> str:
+    parts = [f"{policy}: {_progress(state)}"]
+    live = state.live
     if live is not None and live.requests is not None:
         now = live.requests
         parts += [
@@ -52,13 +63,11 @@ def plain_line(run: LiveRun) -> str:
 
 
 def _heading(run: LiveRun) -> str:
-    number = run.policies.index(run.policy) + 1 if run.policy in run.policies else 0
-    which = f", policy {number} of {len(run.policies)}" if number and len(run.policies) > 1 else ""
-    return f"{run.scenario} on {run.fabric}: {run.policy}{which}"
+    to_come = [policy for policy in run.policies if policy not in run.states]
+    return f"{run.scenario} on {run.fabric}" + (f"; to come: {', '.join(to_come)}" if to_come else "")
 
 
-def _progress(run: LiveRun) -> str:
-    state = run.progress
+def _progress(state: RunProgress) -> str:
     done = f" {state.done}/{state.total}" if state.total else ""
     at = f", model time {duration(state.live.time_ns / NS_PER_S)}" if state.live is not None else ""
     return f"{state.phase}{done}, {state.wall_s:.0f} s{at}"

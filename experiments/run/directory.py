@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.live.live_file import LIVE_FILE
 
 
 def _never(directory: Path) -> bool:
@@ -45,7 +46,8 @@ def results_directory(
             made = False
             raise UserError(f"--out {directory}: in use by another run") from None
         # Only now: another run may just have finished in it.
-        if any(directory.iterdir()) and not can_go_on(directory):
+        filled = any(path.name != LIVE_FILE for path in directory.iterdir())  # a killed run leaves that file
+        if filled and not can_go_on(directory):
             raise UserError(f"--out {directory}: is not empty; name a directory that is new or empty")
         yield directory
     except OSError as error:

@@ -28,7 +28,7 @@ def test_it_shows_the_newest_run_and_ends_if_asked_to_look_once(
         live.update("fair", RunProgress(phase="running", done=1, total=2, wall_s=3))
         assert mfs("top", "--once") == 0
         assert niced == [10]
-        assert mfs.out.split("\n")[:2] == ["a on sim: fair", "running 1/2, 3 s"]
+        assert mfs.out.split("\n")[:3] == ["a on sim", "", "fair: running 1/2, 3 s"]
 
 
 def test_without_a_terminal_it_prints_lines_until_the_run_has_ended(

@@ -32,29 +32,29 @@ def test_a_watcher_reads_what_the_run_wrote_last(tmp_path: Path) -> None:
         live.update("mfs", progress(3))
         read = read_live(directory)
         assert read is not None
-        assert (read.policy, read.policies, read.progress) == ("mfs", ("fair", "mfs"), progress(3))
+        assert (read.policies, read.states) == (("fair", "mfs"), {"mfs": progress(3)})
 
 
 def test_it_is_written_once_a_second_and_when_the_phase_or_the_policy_changes(tmp_path: Path) -> None:
     clock = Clock()
     with results_directory(tmp_path / "r", "s") as directory, live_file(directory, clock) as live:
 
-        def shown() -> tuple[str, str, int]:
+        def shown() -> list[tuple[str, str, int]]:
             read = read_live(directory)
             assert read is not None
-            return read.policy, read.progress.phase, read.progress.done
+            return [(policy, state.phase, state.done) for policy, state in read.states.items()]
 
         live.update("fair", progress(1))
         clock.now_s += 0.9
         live.update("fair", progress(2))
-        assert shown() == ("fair", "running", 1)
+        assert shown() == [("fair", "running", 1)]
         clock.now_s += 0.1
         live.update("fair", progress(3))
-        assert shown() == ("fair", "running", 3)
+        assert shown() == [("fair", "running", 3)]
         live.update("fair", progress(4, "ending"))
-        assert shown() == ("fair", "ending", 4)
+        assert shown() == [("fair", "ending", 4)]
         live.update("mfs", progress(0, "ending"))
-        assert shown() == ("mfs", "ending", 0)
+        assert shown() == [("fair", "ending", 4), ("mfs", "ending", 0)]
 
 
 def test_nothing_is_left_when_the_run_has_ended(tmp_path: Path) -> None:
@@ -73,6 +73,8 @@ def test_a_file_that_a_killed_run_left_is_not_a_run_under_way(tmp_path: Path) ->
     assert not under_way(tmp_path / "r")
     assert read_live(tmp_path / "r") is None
     assert newest_run(tmp_path) is None
+    with results_directory(tmp_path / "r", "s"):  # nor does it keep another run out
+        pass
 
 
 def test_the_newest_run_is_the_one_whose_name_comes_last(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from controller.flow import Level
 from experiments.live.live_file import LiveRun
-from experiments.live.view import plain_line, rendered
+from experiments.live.view import plain_lines, rendered
 from testbed.fabric import RunProgress
 from testbed.live import FlowsNow, LiveState, PortNow, RequestsNow
 
@@ -34,9 +34,11 @@ def run_of(live: LiveState | None) -> LiveRun:
     return LiveRun(
         scenario="quickstart",
         fabric="mininet",
-        policies=("fair", "mfs"),
-        policy="mfs",
-        progress=RunProgress(phase="running", done=14, total=48, wall_s=83, live=live),
+        policies=("fair", "mfs", "edf"),
+        states={
+            "fair": RunProgress(phase="done", done=48, total=48, wall_s=70),
+            "mfs": RunProgress(phase="running", done=14, total=48, wall_s=83, live=live),
+        },
         written_s=0,
     )
 
@@ -53,9 +55,11 @@ def shown(run: LiveRun, width: int) -> list[str]:
 @pytest.mark.parametrize("width", [50, 80])
 def test_every_number_of_a_run_has_its_place_and_no_line_is_broken(width: int) -> None:
     assert shown(WHOLE, width) == [
-        "quickstart on mininet: mfs, policy 2 of 2",
-        "running 14/48, 83 s, model time 1.23 s",
+        "quickstart on mininet; to come: edf",
         "",
+        "fair: done 48/48, 70 s",
+        "",
+        "mfs: running 14/48, 83 s, model time 1.23 s",
         "requests  3 queued, 4 in prefill, 2 to decode,",
         "          14 done, 25 to come",
         "SLO       12 of 15 met (80.0 %)",
@@ -75,7 +79,13 @@ def test_every_number_of_a_run_has_its_place_and_no_line_is_broken(width: int) -
 
 
 def test_what_is_not_known_is_not_shown() -> None:
-    assert shown(run_of(None), 80) == ["quickstart on mininet: mfs, policy 2 of 2", "running 14/48, 83 s"]
+    assert shown(run_of(None), 80) == [
+        "quickstart on mininet; to come: edf",
+        "",
+        "fair: done 48/48, 70 s",
+        "",
+        "mfs: running 14/48, 83 s",
+    ]
     simulated = run_of(LiveState(time_ns=0, requests=REQUESTS))
     assert shown(simulated, 80)[-1] == "SLO       12 of 15 met (80.0 %)"
 
@@ -85,8 +95,10 @@ def test_before_a_request_is_decided_nothing_is_said_of_the_slo() -> None:
     assert shown(run_of(LiveState(time_ns=0, requests=early)), 80)[-1] == "SLO       none decided yet"
 
 
-def test_without_a_terminal_it_is_one_line() -> None:
-    assert plain_line(WHOLE) == (
+def test_without_a_terminal_each_policy_has_a_line() -> None:
+    done, line = plain_lines(WHOLE)
+    assert done == "fair: done 48/48, 70 s"
+    assert line == (
         "mfs: running 14/48, 83 s, model time 1.23 s; 3 queued, 4 in prefill, 2 to decode; SLO 12 of 15 met"
         " (80.0 %); 12 flows sending; permits 1234; last p50 50.0 ms, p99 99.0 ms; busiest port"
         " leaf1->spine2.3 101%"
