@@ -128,17 +128,30 @@ def svg(figure: Figure, label: str) -> str:
 
 
 def draw_cdf(
-    axes: Axes, values: Sequence[float], *, label: str, colour: str, total: int | None = None
+    axes: Axes,
+    values: Sequence[float],
+    *,
+    label: str,
+    colour: str,
+    total: int | None = None,
+    **line: Any,
 ) -> None:
     """Draw the share of `total` (default: the number of values) that is at most x.
 
-    With a larger `total` the curve ends below 1.
+    With a larger `total` the curve ends below 1. `line` are properties of the line, for matplotlib.
     """
-    draw_curve(axes, curve(values), label=label, colour=colour, total=total)
+    draw_curve(axes, curve(values), label=label, colour=colour, total=total, **line)
 
 
 def draw_curve(
-    axes: Axes, found: Curve, *, label: str, colour: str, unit: float = 1.0, total: int | None = None
+    axes: Axes,
+    found: Curve,
+    *,
+    label: str,
+    colour: str,
+    unit: float = 1.0,
+    total: int | None = None,
+    **line: Any,
 ) -> None:
     """Draw a curve as `draw_cdf` does, with x in multiples of `unit`."""
     if not found.values:
@@ -146,7 +159,8 @@ def draw_curve(
     ordered = np.asarray(found.values) / unit
     x = np.concatenate((ordered[:1], ordered))
     y = np.concatenate(([0.0], found.shares(total)))
-    axes.step(x, y, where="post", color=colour, linewidth=1.6, label=label)
+    look: dict[str, Any] = {"color": colour, "linewidth": 1.6, **line}
+    axes.step(x, y, where="post", label=label, **look)
     axes.set_ylim(0, 1.02)
 
 
