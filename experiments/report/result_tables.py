@@ -36,7 +36,7 @@ def summary(series: Sequence[Series]) -> Markup:
         for name, found in run.get("classes", {}).items():
             rows.append(_class_row(name, found))
     headings = ["policy", "done", "TTFT mean", "p50", "p90", "p99", "SLO met", "mean CCT"]
-    headings += ["S1 exposed", "P2D earliness", "P2D lateness", "promotions", "faithful"]
+    headings += ["exposed S1", "S3 earliness", "S3 lateness", "promotions", "faithful"]
     return table(headings, rows, text_columns=1)
 
 
