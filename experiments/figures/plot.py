@@ -132,7 +132,7 @@ def draw_request(timeline: Timeline, out: Path, *, width: Width = Width.PAGE) ->
     figure, axes = _panel(width, timeline.height + 0.5)
     axes.yaxis.set_major_locator(AutoLocator())
     draw_timeline(axes, timeline)
-    keys = [key for row in timeline_keys(timeline.life) for key in row]
+    keys = [key for row in timeline_keys(timeline) for key in row]
     patches = [Patch(color=colour, label=name) for colour, name in keys]
     columns = 6 if width is Width.PAGE else 3
     figure.legend(handles=patches, loc="outside upper left", ncols=columns, columnspacing=1.2)

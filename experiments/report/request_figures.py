@@ -24,6 +24,7 @@ from experiments.results.levels import level_periods
 from experiments.results.limit_words import TTFT_PARTS
 from experiments.results.link_rates import LinkRate
 from experiments.results.readable_numbers import duration
+from experiments.results.requests import batches_of
 from experiments.results.statistics import FloatArray
 from testbed.record import FlowRow, RequestRow, SpanRow
 from workers.spans import SpanKind
@@ -46,6 +47,11 @@ _BELOW: Final = 0.5
 
 _APART: Final = 0.22
 """The least distance between the numbers of two layers."""
+_LETTER: Final = 0.06
+"""The width of a letter."""
+_MOST_NAMED: Final = 3
+"""Most batches of a request that are named."""
+_ON_BARS: Final = "#1c2128"
 _MOST_SLO: Final = 1.25
 """An SLO is drawn up to this multiple of the TTFT."""
 
@@ -114,8 +120,9 @@ def draw_timeline(axes: Axes, timeline: Timeline) -> None:
     end = 1.01 * max(_ms(row, row.first_token_ns), _slo_shown(row))
     figure = axes.get_figure(root=True)
     assert figure is not None
-    _draw_phases(axes, panel, row)
-    _draw_ranks(axes, panel, timeline, apart=end * _APART / figure.get_figwidth())
+    inch = end / figure.get_figwidth()
+    _draw_phases(axes, panel, row, end=end, letter=_LETTER * inch)
+    _draw_ranks(axes, panel, timeline, apart=_APART * inch)
     _draw_flows(axes, panel, timeline)
     _draw_links(axes, panel, timeline.links)
     axes.set_yticks([y for y, _ in panel.names], [name for _, name in panel.names], fontsize=7)
@@ -124,16 +131,20 @@ def draw_timeline(axes: Axes, timeline: Timeline) -> None:
     axes.set(xlabel="ms since the arrival", xlim=(0, end), ylim=(panel.bottom + _GAP, -_GAP / 2))
 
 
-def timeline_legend(life: RequestLife) -> Markup:
+def timeline_legend(timeline: Timeline) -> Markup:
     """Return the colours of the figure with their names."""
-    said = ["".join(f"<span>{keyed(*key)}</span>" for key in row) for row in timeline_keys(life)]
+    said = ["".join(f"<span>{keyed(*key)}</span>" for key in row) for row in timeline_keys(timeline)]
     return Markup(f"<p class=legend>{'<br>'.join(said)}</p>")
 
 
-def timeline_keys(life: RequestLife) -> list[list[tuple[str, str]]]:
+def timeline_keys(timeline: Timeline) -> list[list[tuple[str, str]]]:
     """Return the colours of the figure and their names: of what ranks did, and of flows and links."""
     parts = [(PART_COLOURS[key], name) for key, name in TTFT_PARTS.items() if key != "other_s"]
-    levels = {level for flow in (*life.flows, *life.shares) for level in (flow.level_first, flow.level_last)}
+    levels = {
+        period.level
+        for flow in _lines(timeline.life)
+        for period in level_periods(flow, timeline.decisions.get(flow.id, ()))
+    }
     of_flows = [(LEVEL_COLOURS[level], level.name) for level in sorted(levels)]
     return [parts, [*of_flows, (FULL_LOAD, "a full link")]]
 
@@ -171,7 +182,8 @@ def _slo_shown(row: RequestRow) -> float:
     return row.slo_ns / NS_PER_MS if row.slo_ns <= _MOST_SLO * (row.ttft_ns or 0) else 0.0
 
 
-def _draw_phases(axes: Axes, panel: _Panel, row: RequestRow) -> None:
+def _draw_phases(axes: Axes, panel: _Panel, row: RequestRow, *, end: float, letter: float) -> None:
+    """Draw the phases, with the batches of the prefill. A letter is about `letter` ms wide."""
     assert row.start_ns is not None
     assert row.prefill_end_ns is not None
     assert row.first_token_ns is not None
@@ -179,11 +191,15 @@ def _draw_phases(axes: Axes, panel: _Panel, row: RequestRow) -> None:
     arrived = max(row.prefill_end_ns, row.p2d_end_ns or row.prefill_end_ns)
     marks = [row.arrival_ns, row.start_ns, row.prefill_end_ns, arrived, row.first_token_ns]
     colours = [PART_COLOURS[key] for key in ("queue_s", "other_s", "p2d_tail_s", "decode_s")]
-    for begin, end, colour in zip(marks[:-1], marks[1:], colours, strict=True):
-        _draw_bars(axes, [(_ms(row, begin), _ms(row, end), y)], colour)
-    batches = ", ".join((*row.earlier_batches, *filter(None, [row.batch])))
+    for begin, until, colour in zip(marks[:-1], marks[1:], colours, strict=True):
+        _draw_bars(axes, [(_ms(row, begin), _ms(row, until), y)], colour)
+    batches = batches_of(row)
+    named = f"{batches[0]} to {batches[-1]}" if len(batches) > _MOST_NAMED else ", ".join(batches)
+    text = f"prefill: {named}"
+    half = letter * len(text) / 2
     middle = (_ms(row, row.start_ns) + _ms(row, row.prefill_end_ns)) / 2
-    axes.text(middle, y, f"prefill: {batches}", ha="center", va="center", fontsize=6.5, color="#1c2128")
+    place = min(max(middle, half), end - half)
+    axes.text(place, y, text, ha="center", va="center", fontsize=6.5, color=_ON_BARS)
     slo = _slo_shown(row)
     if slo:
         ink = mpl.rcParams["text.color"]

@@ -89,7 +89,7 @@ def _timeline(timeline: Timeline, *, captioned: bool) -> Markup:
     if not drawn:
         return paragraphs(["It has no first token, so there is no timeline of it."])
     said = f"{_CAPTION if captioned else ''}{left_out(timeline.life)}{looks(timeline.rates)}"
-    return figure(drawn, said, timeline_legend(timeline.life))
+    return figure(drawn, said, timeline_legend(timeline))
 
 
 def _story(one: Series, life: RequestLife) -> str:

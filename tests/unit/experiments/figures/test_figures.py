@@ -167,7 +167,7 @@ def test_the_parts_of_the_ttft_are_drawn_as_in_the_report(mfs: Mfs, tmp_path: Pa
     run = run_directory(tmp_path / "run")
     assert mfs("plot", str(run), "--show", "parts", "--format", "svg") == 0
     drawn = (run / "parts.svg").read_text()
-    assert all(f">{word}<" in drawn for word in ("fair", "mfs", "collectives", "P2D tail"))
+    assert all(f">{word}<" in drawn for word in ("fair", "mfs", "S2", "S3 tail"))
     assert all(colour in drawn for colour in (PART_COLOURS["compute_s"], PART_COLOURS["decode_s"]))
 
 

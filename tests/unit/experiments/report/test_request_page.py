@@ -1,9 +1,11 @@
 """The page of one request: its timeline and its story under each policy, by its number."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+import msgspec
 import numpy as np
 import pytest
 from record_factory import RESOURCES, serving_record
@@ -124,9 +126,18 @@ def test_a_flow_is_drawn_at_each_of_its_levels() -> None:
     assert "#5b62b3" in drawn  # P6
     assert "#c0392b" in drawn  # P1
     assert "#3a8fb5" not in drawn  # P5
-    legend = timeline_legend(a_life())
+    legend = timeline_legend(drawn_from(a_life(), decisions))
     assert "P6" in legend
+    assert "P1" in legend
     assert "P5" not in legend
+
+
+def test_a_prompt_in_many_parts_names_its_first_and_its_last_batch() -> None:
+    life = a_life()
+    earlier = tuple(f"b{i}" for i in range(16))
+    split = msgspec.structs.replace(life.request, earlier_batches=earlier, batch="b16")
+    assert ">prefill: b0<" in timeline_figure(drawn_from(life))
+    assert ">prefill: b0 to b16<" in timeline_figure(drawn_from(replace(life, request=split)))
 
 
 def test_the_slowest_ranks_and_flows_and_the_busiest_links_are_shown_and_others_are_named() -> None:
