@@ -55,6 +55,9 @@ PART_COLOURS: Final = {
 _IMAGE_DPI: Final = 150
 """The resolution of heat maps and of points that are not drawn one by one."""
 
+_MOST_DECADES: Final = 2.7
+"""Powers of ten that an axis spans at most if it has labels between them."""
+
 TIME_BINS: Final = 240
 """Number of time bins of a figure over time."""
 
@@ -201,9 +204,12 @@ def draw_stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:
 
 
 def log_axis(axes: Axes) -> None:
-    """Make the x axis logarithmic, with plain numbers at 1, 2 and 5 times each power of ten."""
+    """Make the x axis logarithmic, with plain numbers at each power of ten; between them at 2 and 5 times, if
+    what has been drawn leaves space for their labels."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axes.get_xlim()
+    between = (2.0, 5.0) if high / low < 10**_MOST_DECADES else ()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, *between)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
