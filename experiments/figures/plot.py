@@ -50,10 +50,10 @@ _STYLE: Final[dict[Any, Any]] = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
 }
-_paper_style: Final = mpl.rc_context(_STYLE)
+paper_style: Final = mpl.rc_context(_STYLE)
 
 
-@_paper_style
+@paper_style
 def draw_sweep(
     curves: Sequence[Curve], out: Path, *, x: str, y: str, intervals: bool, width: Width = Width.COLUMN
 ) -> Figure:
@@ -61,7 +61,7 @@ def draw_sweep(
 
     Raises `OSError` if the file cannot be written.
     """
-    figure, axes = _panel(width)
+    figure, axes = panel(width)
     label, factor = MEASURES[y]
     numeric = all(isinstance(at, int | float) and not isinstance(at, bool) for one in curves for at in one.x)
     places = list(dict.fromkeys(at for one in curves for at in one.x))
@@ -80,17 +80,17 @@ def draw_sweep(
             label=one.label,
             elinewidth=0.8,
             capsize=1.8,
-            **_look(i),
+            **look(i),
         )
     if not numeric or len(places) <= _MOST_TICKS:
         axes.set_xticks(ticks, [str(at) for at in places])
     axes.set_xlabel(x)
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0, top=102 if factor == 100.0 else None)
-    return _save(figure, axes, out)
+    return save(figure, axes, out)
 
 
-@_paper_style
+@paper_style
 def draw_ttft(
     runs: Sequence[tuple[str, Sequence[float], int]], out: Path, *, width: Width = Width.COLUMN
 ) -> Figure:
@@ -98,38 +98,38 @@ def draw_ttft(
 
     `runs` are labels, TTFTs in seconds, and the number of requests.
     """
-    figure, axes = _panel(width)
+    figure, axes = panel(width)
     for i, (label, seconds, total) in enumerate(runs):
-        look = _look(i)
+        style = look(i)
         draw_cdf(
             axes,
             [1e3 * one for one in seconds],
             label=label,
-            colour=look["color"],
+            colour=style["color"],
             total=total,
-            linestyle=look["linestyle"],
+            linestyle=style["linestyle"],
             linewidth=mpl.rcParams["lines.linewidth"],
         )
     axes.set_xlabel("TTFT (ms)")
     axes.set_ylabel("share of requests")
-    return _save(figure, axes, out)
+    return save(figure, axes, out)
 
 
-@_paper_style
+@paper_style
 def draw_ttft_parts(
     runs: Sequence[tuple[str, Mapping[str, float]]], out: Path, *, width: Width = Width.COLUMN
 ) -> Figure:
     """Draw the mean TTFT of runs by its parts, as the report does. `runs` are labels and parts in seconds."""
-    figure, axes = _panel(width, _PART_ROW * len(runs) + 1.0)
+    figure, axes = panel(width, _PART_ROW * len(runs) + 1.0)
     draw_parts(axes, runs)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    return _save(figure, axes, out, columns=4 if width is Width.PAGE else 3)
+    return save(figure, axes, out, columns=4 if width is Width.PAGE else 3)
 
 
-@_paper_style
+@paper_style
 def draw_request(timeline: Timeline, out: Path, *, width: Width = Width.PAGE) -> Figure:
     """Draw the timeline of a request that has a first token, as the report does."""
-    figure, axes = _panel(width, timeline.height + 0.5)
+    figure, axes = panel(width, timeline.height + 0.5)
     axes.yaxis.set_major_locator(AutoLocator())
     draw_timeline(axes, timeline)
     keys = [key for row in timeline_keys(timeline) for key in row]
@@ -139,7 +139,7 @@ def draw_request(timeline: Timeline, out: Path, *, width: Width = Width.PAGE) ->
     return _written(figure, out)
 
 
-def _look(i: int) -> dict[str, Any]:
+def look(i: int) -> dict[str, Any]:
     return {
         "color": COLOURS[i % len(COLOURS)],
         "marker": _MARKERS[i % len(_MARKERS)],
@@ -147,7 +147,7 @@ def _look(i: int) -> dict[str, Any]:
     }
 
 
-def _panel(width: Width, height: float = _HEIGHT) -> tuple[Figure, Axes]:
+def panel(width: Width, height: float = _HEIGHT) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_INCHES[width], height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -155,7 +155,7 @@ def _panel(width: Width, height: float = _HEIGHT) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _save(figure: Figure, axes: Axes, out: Path, *, columns: int | None = None) -> Figure:
+def save(figure: Figure, axes: Axes, out: Path, *, columns: int | None = None) -> Figure:
     fitting = 1 if len(axes.get_legend_handles_labels()[0]) > 4 else 2
     figure.legend(loc="outside upper left", ncols=columns or fitting, handlelength=2.6, columnspacing=1.2)
     return _written(figure, out)
