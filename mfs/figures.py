@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.figures.drawing import Drawn, draw, tabulate
-from experiments.figures.formats import FigureFormat, TableFormat, Width
+from experiments.figures.formats import FigureFormat, RunFigure, TableFormat, Width
 from mfs.results import Run, Source, Sweep, directory_of
 from mfs.settings import as_text
 
@@ -35,9 +35,12 @@ def plot(
     ci: bool = False,
     format: Literal["pdf", "svg", "png"] = "pdf",
     width: Literal["column", "page"] = "column",
+    show: Literal["ttft", "parts"] = "ttft",
+    request: int | None = None,
+    policy: str | None = None,
     out: Source | None = None,
 ) -> Plot:
-    """Draw a measure of sweeps against a swept key, or the TTFT of runs, into a file.
+    """Draw a measure of sweeps against a swept key, or what runs or a request did, into a file.
 
     Args:
         x: The swept key to draw against; by default the first that was swept. Not for runs.
@@ -45,6 +48,8 @@ def plot(
         where: Values of the other swept keys.
         ci: Draw the 95 % intervals of means over seeds.
         width: A column of a page, or its whole width.
+        show: Of runs, the TTFT of their requests, or the parts of its mean. Not for sweeps.
+        request: Of a run, the timeline of this request, under `policy`. Not for sweeps.
         out: The file, whose suffix is the format; by default `y.pdf`, or `ttft.pdf`, in the first directory.
 
     Raises:
@@ -61,6 +66,9 @@ def plot(
             form=FigureFormat(format),
             width=Width(width),
             out=None if out is None else Path(out),
+            show=RunFigure(show),
+            request=request,
+            policy=policy,
         )
     )
 

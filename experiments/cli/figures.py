@@ -7,7 +7,7 @@ import typer
 
 from experiments.cli.completion import measures_like
 from experiments.cli.endings import told_to_the_user
-from experiments.figures.formats import FigureFormat, TableFormat, Width
+from experiments.figures.formats import FigureFormat, RunFigure, TableFormat, Width
 
 Directories = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Sweep directories.")]
 XKey = Annotated[
@@ -38,11 +38,20 @@ def plot(
         FigureFormat, typer.Option("--format", help="The format, unless --out names one.")
     ] = FigureFormat.PDF,
     width: Annotated[Width, typer.Option(help="A column of a page, or its whole width.")] = Width.COLUMN,
+    show: Annotated[
+        RunFigure, typer.Option(help="Of runs: the TTFT of their requests, or the parts of its mean.")
+    ] = RunFigure.TTFT,
+    request: Annotated[
+        int | None, typer.Option(metavar="N", help="Of a run: the timeline of this request.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="With --request: under which policy.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The file; default: MEASURE.pdf, or ttft.pdf, in the first DIR.")
     ] = None,
 ) -> None:
-    """Draw a figure for a paper: a measure of sweeps against a swept key, or the TTFT of runs."""
+    """Draw a figure for a paper: a measure of sweeps against a swept key, or what runs or requests did."""
     with told_to_the_user():
         from experiments.figures.drawing import draw, where_of
 
@@ -55,6 +64,9 @@ def plot(
             form=form,
             width=width,
             out=out,
+            show=show,
+            request=request,
+            policy=policy,
         )
         print(drawn.path)
 

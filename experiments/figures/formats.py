@@ -9,6 +9,13 @@ class FigureFormat(enum.StrEnum):
     PNG = "png"
 
 
+class RunFigure(enum.StrEnum):
+    """What is drawn of runs: the share of requests with at most some TTFT, or the parts of the mean TTFT."""
+
+    TTFT = "ttft"
+    PARTS = "parts"
+
+
 class Width(enum.StrEnum):
     """A column of a page of two columns, or its whole width."""
 

@@ -1,6 +1,6 @@
 """Figures at the width of a column, readable in grey: colours, markers and line styles differ."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,17 +8,21 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Patch
+from matplotlib.ticker import AutoLocator, MaxNLocator
 
 from experiments.atomic_file import replacing
 from experiments.figures.curves import MEASURES, Curve
 from experiments.figures.formats import Width
-from experiments.report.chart import COLOURS
+from experiments.report.chart import COLOURS, draw_cdf
+from experiments.report.request_figures import Timeline, draw_timeline, timeline_keys
+from experiments.report.stage_figures import draw_parts
 
 _INCHES: Final = {Width.COLUMN: 3.33, Width.PAGE: 7.0}
 """As of ACM and USENIX."""
 
 _HEIGHT: Final = 2.1
+_PART_ROW: Final = 0.22
 _ASIDE: Final = 0.008
 """How far beside each other intervals at one x stand, as a share of the x axis."""
 _MOST_TICKS: Final = 8
@@ -26,6 +30,7 @@ _MARKERS: Final = "osD^vPX*"
 _DASHES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 _STYLE: Final[dict[Any, Any]] = {
+    "axes.axisbelow": True,
     "axes.grid": True,
     "axes.labelsize": 8,
     "axes.linewidth": 0.6,
@@ -95,14 +100,43 @@ def draw_ttft(
     """
     figure, axes = panel(width)
     for i, (label, seconds, total) in enumerate(runs):
-        values = sorted(1e3 * one for one in seconds)
-        shares = [(n + 1) / total for n in range(len(values))]
-        style = look(i) | {"marker": "none"}
-        axes.step([*values[:1], *values], [0.0, *shares], where="post", label=label, **style)
+        style = look(i)
+        draw_cdf(
+            axes,
+            [1e3 * one for one in seconds],
+            label=label,
+            colour=style["color"],
+            total=total,
+            linestyle=style["linestyle"],
+            linewidth=mpl.rcParams["lines.linewidth"],
+        )
     axes.set_xlabel("TTFT (ms)")
     axes.set_ylabel("share of requests")
-    axes.set_ylim(0, 1.02)
     return save(figure, axes, out)
+
+
+@paper_style
+def draw_ttft_parts(
+    runs: Sequence[tuple[str, Mapping[str, float]]], out: Path, *, width: Width = Width.COLUMN
+) -> Figure:
+    """Draw the mean TTFT of runs by its parts, as the report does. `runs` are labels and parts in seconds."""
+    figure, axes = panel(width, _PART_ROW * len(runs) + 1.0)
+    draw_parts(axes, runs)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    return save(figure, axes, out, columns=4 if width is Width.PAGE else 3)
+
+
+@paper_style
+def draw_request(timeline: Timeline, out: Path, *, width: Width = Width.PAGE) -> Figure:
+    """Draw the timeline of a request that has a first token, as the report does."""
+    figure, axes = panel(width, timeline.height + 0.5)
+    axes.yaxis.set_major_locator(AutoLocator())
+    draw_timeline(axes, timeline)
+    keys = [key for row in timeline_keys(timeline) for key in row]
+    patches = [Patch(color=colour, label=name) for colour, name in keys]
+    columns = 6 if width is Width.PAGE else 3
+    figure.legend(handles=patches, loc="outside upper left", ncols=columns, columnspacing=1.2)
+    return _written(figure, out)
 
 
 def look(i: int) -> dict[str, Any]:
@@ -113,17 +147,21 @@ def look(i: int) -> dict[str, Any]:
     }
 
 
-def panel(width: Width) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_INCHES[width], _HEIGHT), layout="constrained")
+def panel(width: Width, height: float = _HEIGHT) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_INCHES[width], height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.yaxis.set_major_locator(MaxNLocator(5))
     return figure, axes
 
 
-def save(figure: Figure, axes: Axes, out: Path) -> Figure:
-    columns = 1 if len(axes.get_legend_handles_labels()[0]) > 4 else 2
-    figure.legend(loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.2)
+def save(figure: Figure, axes: Axes, out: Path, *, columns: int | None = None) -> Figure:
+    fitting = 1 if len(axes.get_legend_handles_labels()[0]) > 4 else 2
+    figure.legend(loc="outside upper left", ncols=columns or fitting, handlelength=2.6, columnspacing=1.2)
+    return _written(figure, out)
+
+
+def _written(figure: Figure, out: Path) -> Figure:
     kind = out.suffix.removeprefix(".")
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
     with replacing(out) as temporary:

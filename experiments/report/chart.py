@@ -55,6 +55,9 @@ PART_COLOURS: Final = {
 _IMAGE_DPI: Final = 150
 """The resolution of heat maps and of points that are not drawn one by one."""
 
+_MOST_DECADES: Final = 2.7
+"""Powers of ten that an axis spans at most if it has labels between them."""
+
 TIME_BINS: Final = 240
 """Number of time bins of a figure over time."""
 
@@ -128,17 +131,30 @@ def svg(figure: Figure, label: str) -> str:
 
 
 def draw_cdf(
-    axes: Axes, values: Sequence[float], *, label: str, colour: str, total: int | None = None
+    axes: Axes,
+    values: Sequence[float],
+    *,
+    label: str,
+    colour: str,
+    total: int | None = None,
+    **line: Any,
 ) -> None:
     """Draw the share of `total` (default: the number of values) that is at most x.
 
-    With a larger `total` the curve ends below 1.
+    With a larger `total` the curve ends below 1. `line` are properties of the line, for matplotlib.
     """
-    draw_curve(axes, curve(values), label=label, colour=colour, total=total)
+    draw_curve(axes, curve(values), label=label, colour=colour, total=total, **line)
 
 
 def draw_curve(
-    axes: Axes, found: Curve, *, label: str, colour: str, unit: float = 1.0, total: int | None = None
+    axes: Axes,
+    found: Curve,
+    *,
+    label: str,
+    colour: str,
+    unit: float = 1.0,
+    total: int | None = None,
+    **line: Any,
 ) -> None:
     """Draw a curve as `draw_cdf` does, with x in multiples of `unit`."""
     if not found.values:
@@ -146,7 +162,8 @@ def draw_curve(
     ordered = np.asarray(found.values) / unit
     x = np.concatenate((ordered[:1], ordered))
     y = np.concatenate(([0.0], found.shares(total)))
-    axes.step(x, y, where="post", color=colour, linewidth=1.6, label=label)
+    look: dict[str, Any] = {"color": colour, "linewidth": 1.6, **line}
+    axes.step(x, y, where="post", label=label, **look)
     axes.set_ylim(0, 1.02)
 
 
@@ -187,9 +204,12 @@ def draw_stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:
 
 
 def log_axis(axes: Axes) -> None:
-    """Make the x axis logarithmic, with plain numbers at 1, 2 and 5 times each power of ten."""
+    """Make the x axis logarithmic, with plain numbers at each power of ten; between them at 2 and 5 times, if
+    what has been drawn leaves space for their labels."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axes.get_xlim()
+    between = (2.0, 5.0) if high / low < 10**_MOST_DECADES else ()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, *between)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 

@@ -5,8 +5,10 @@ All rows are in one panel, because each panel costs as much time as all bars tog
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch
@@ -22,6 +24,7 @@ from experiments.results.levels import level_periods
 from experiments.results.limit_words import TTFT_PARTS
 from experiments.results.link_rates import LinkRate
 from experiments.results.readable_numbers import duration
+from experiments.results.requests import batches_of
 from experiments.results.statistics import FloatArray
 from testbed.record import FlowRow, RequestRow, SpanRow
 from workers.spans import SpanKind
@@ -42,10 +45,40 @@ _FLOWS: Final = 1.7
 _GAP: Final = 0.12
 _BELOW: Final = 0.5
 
-_APART: Final = 0.025
-"""The least distance between the numbers of two layers, as a share of the x axis."""
+_APART: Final = 0.22
+"""The least distance between the numbers of two layers."""
+_LETTER: Final = 0.06
+"""The width of a letter."""
+_MOST_NAMED: Final = 3
+"""Most batches of a request that are named."""
+_ON_BARS: Final = "#1c2128"
 _MOST_SLO: Final = 1.25
 """An SLO is drawn up to this multiple of the TTFT."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """What a timeline is drawn from: a life, the decisions on its flows, the rates of links, and their
+    nominal rates in model Gb/s."""
+
+    life: RequestLife
+    decisions: Mapping[str, Sequence[Decision]]
+    rates: Mapping[str, LinkRate]
+    link_gbps: Mapping[str, float]
+
+    @property
+    def ranks(self) -> list[int]:
+        return _slowest_ranks(self.life.spans)
+
+    @property
+    def links(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        return _busiest(self.life, self.rates, self.link_gbps)
+
+    @property
+    def height(self) -> float:
+        """The height of the figure in inches."""
+        return (2 + len(self.ranks) + len(self.links)) * _ROW + _FLOWS + 4 * _GAP + _BELOW
+
 
 Bar = tuple[float, float, float]
 """From, to (milliseconds since the arrival), and the place on the y axis."""
@@ -70,45 +103,50 @@ class _Panel:
 
 
 @figure_style
-def timeline_figure(
-    life: RequestLife,
-    decisions: Mapping[str, Sequence[Decision]],
-    rates: Mapping[str, LinkRate],
-    rate_of: Mapping[str, float],
-) -> str:
-    """Draw the life of a request from its arrival to its first token; empty if it has none.
-
-    `decisions` are those on its flows. `rates` are the rates of links, and `rate_of` their nominal rates in
-    model Gb/s.
-    """
-    row = life.request
-    if row.first_token_ns is None or row.start_ns is None or row.prefill_end_ns is None:
+def timeline_figure(timeline: Timeline) -> str:
+    """Draw the life of a request from its arrival to its first token; empty if it has none."""
+    if timeline.life.request.first_token_ns is None:
         return ""
-    ranks = _slowest_ranks(life.spans)
-    links = _busiest(life, rates, rate_of)
-    rows = 2 + len(ranks) + len(links)
-    figure, (axes,) = new_figure(1, 1, height=rows * _ROW + _FLOWS + 4 * _GAP + _BELOW)
+    figure, (axes,) = new_figure(1, 1, height=timeline.height)
+    draw_timeline(axes, timeline)
+    return svg(figure, f"Timeline of request {timeline.life.request.request}")
+
+
+def draw_timeline(axes: Axes, timeline: Timeline) -> None:
+    """Draw the life of a request that has a first token."""
+    row = timeline.life.request
+    assert row.first_token_ns is not None
     panel = _Panel()
     end = 1.01 * max(_ms(row, row.first_token_ns), _slo_shown(row))
-    _draw_phases(axes, panel, row)
-    _draw_ranks(axes, panel, row, life.spans, ranks, apart=_APART * end)
-    _draw_flows(axes, panel, life, decisions)
-    _draw_links(axes, panel, links)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    inch = end / figure.get_figwidth()
+    _draw_phases(axes, panel, row, end=end, letter=_LETTER * inch)
+    _draw_ranks(axes, panel, timeline, apart=_APART * inch)
+    _draw_flows(axes, panel, timeline)
+    _draw_links(axes, panel, timeline.links)
     axes.set_yticks([y for y, _ in panel.names], [name for _, name in panel.names], fontsize=7)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="ms since the arrival", xlim=(0, end), ylim=(panel.bottom + _GAP, -_GAP / 2))
-    return svg(figure, f"Timeline of request {row.request}")
 
 
-def timeline_legend(life: RequestLife) -> Markup:
+def timeline_legend(timeline: Timeline) -> Markup:
     """Return the colours of the figure with their names."""
-    parts = [keyed(PART_COLOURS[key], name) for key, name in TTFT_PARTS.items() if key != "other_s"]
-    levels = {level for flow in (*life.flows, *life.shares) for level in (flow.level_first, flow.level_last)}
-    of_flows = [keyed(LEVEL_COLOURS[level], level.name) for level in sorted(levels)]
-    of_links = [keyed(FULL_LOAD, "a link that is busy all the time")]
-    said = ["".join(f"<span>{one}</span>" for one in row) for row in (parts, [*of_flows, *of_links])]
+    said = ["".join(f"<span>{keyed(*key)}</span>" for key in row) for row in timeline_keys(timeline)]
     return Markup(f"<p class=legend>{'<br>'.join(said)}</p>")
+
+
+def timeline_keys(timeline: Timeline) -> list[list[tuple[str, str]]]:
+    """Return the colours of the figure and their names: of what ranks did, and of flows and links."""
+    parts = [(PART_COLOURS[key], name) for key, name in TTFT_PARTS.items() if key != "other_s"]
+    levels = {
+        period.level
+        for flow in _lines(timeline.life)
+        for period in level_periods(flow, timeline.decisions.get(flow.id, ()))
+    }
+    of_flows = [(LEVEL_COLOURS[level], level.name) for level in sorted(levels)]
+    return [parts, [*of_flows, (FULL_LOAD, "a full link")]]
 
 
 def left_out(life: RequestLife) -> str:
@@ -144,7 +182,8 @@ def _slo_shown(row: RequestRow) -> float:
     return row.slo_ns / NS_PER_MS if row.slo_ns <= _MOST_SLO * (row.ttft_ns or 0) else 0.0
 
 
-def _draw_phases(axes: Axes, panel: _Panel, row: RequestRow) -> None:
+def _draw_phases(axes: Axes, panel: _Panel, row: RequestRow, *, end: float, letter: float) -> None:
+    """Draw the phases, with the batches of the prefill. A letter is about `letter` ms wide."""
     assert row.start_ns is not None
     assert row.prefill_end_ns is not None
     assert row.first_token_ns is not None
@@ -152,35 +191,33 @@ def _draw_phases(axes: Axes, panel: _Panel, row: RequestRow) -> None:
     arrived = max(row.prefill_end_ns, row.p2d_end_ns or row.prefill_end_ns)
     marks = [row.arrival_ns, row.start_ns, row.prefill_end_ns, arrived, row.first_token_ns]
     colours = [PART_COLOURS[key] for key in ("queue_s", "other_s", "p2d_tail_s", "decode_s")]
-    for begin, end, colour in zip(marks[:-1], marks[1:], colours, strict=True):
-        _draw_bars(axes, [(_ms(row, begin), _ms(row, end), y)], colour)
-    batches = ", ".join((*row.earlier_batches, *filter(None, [row.batch])))
+    for begin, until, colour in zip(marks[:-1], marks[1:], colours, strict=True):
+        _draw_bars(axes, [(_ms(row, begin), _ms(row, until), y)], colour)
+    batches = batches_of(row)
+    named = f"{batches[0]} to {batches[-1]}" if len(batches) > _MOST_NAMED else ", ".join(batches)
+    text = f"prefill: {named}"
+    half = letter * len(text) / 2
     middle = (_ms(row, row.start_ns) + _ms(row, row.prefill_end_ns)) / 2
-    axes.text(middle, y, f"prefill: {batches}", ha="center", va="center", fontsize=6.5, color="#1c2128")
+    place = min(max(middle, half), end - half)
+    axes.text(place, y, text, ha="center", va="center", fontsize=6.5, color=_ON_BARS)
     slo = _slo_shown(row)
     if slo:
-        axes.plot([slo, slo], [y - _ROW / 2, y + _ROW / 2], linewidth=1.4)
+        ink = mpl.rcParams["text.color"]
+        axes.plot([slo, slo], [y - _ROW / 2, y + _ROW / 2], linewidth=1.4, color=ink)
         axes.text(slo, y, " SLO", va="center", fontsize=6.5)
     panel.gap()
 
 
-def _draw_ranks(
-    axes: Axes,
-    panel: _Panel,
-    row: RequestRow,
-    spans: Sequence[SpanRow],
-    ranks: Sequence[int],
-    *,
-    apart: float,
-) -> None:
+def _draw_ranks(axes: Axes, panel: _Panel, timeline: Timeline, *, apart: float) -> None:
     """Draw a row per rank, below the numbers of the layers, of which two are at least `apart` ms apart."""
+    row, ranks = timeline.life.request, timeline.ranks
     if not ranks:
         return
     top = panel.row("layer")
     place = {rank: panel.row(f"rank {rank}") for rank in ranks}
     bars: dict[SpanKind, list[Bar]] = defaultdict(list)
     begun: dict[int, int] = {}
-    for span in spans:
+    for span in timeline.life.spans:
         kind = SpanKind(span.kind)
         if kind in _KINDS and span.rank in place:
             bars[kind].append((_ms(row, span.start_ns), _ms(row, span.end_ns), place[span.rank]))
@@ -206,11 +243,10 @@ def _slowest_ranks(spans: Iterable[SpanRow]) -> list[int]:
     return sorted(held, key=lambda rank: (-held[rank], rank))[:MOST_RANKS]
 
 
-def _draw_flows(
-    axes: Axes, panel: _Panel, life: RequestLife, decisions: Mapping[str, Sequence[Decision]]
-) -> None:
+def _draw_flows(axes: Axes, panel: _Panel, timeline: Timeline) -> None:
     """Draw a line per flow, and one per collective for its last share: grey until its permit, then in the
     colour of its level."""
+    life = timeline.life
     lines = _lines(life)
     if not lines:
         return
@@ -224,7 +260,7 @@ def _draw_flows(
         for i, flow in enumerate(of_stage):
             y = top + height * (i + 0.5)
             waits.append((_ms(life.request, flow.submit_ns), _ms(life.request, flow.permit_ns), y))
-            for period in level_periods(flow, decisions.get(flow.id, ())):
+            for period in level_periods(flow, timeline.decisions.get(flow.id, ())):
                 ends = _ms(life.request, period.start_ns), _ms(life.request, period.end_ns)
                 bars[period.level].append((*ends, y))
         panel.gap()

@@ -23,13 +23,21 @@ def write_request_page(dirs: Sequence[Path], request: int, out: Path, policy: st
     Raises `UserError` for a directory that holds no finished run, and if no run has this policy or request.
     """
     directories = [read_run(path) for path in dirs]
+    write_text(out, _rendered(directories, requests_of(directories, request, policy), request))
+    return out
+
+
+def requests_of(
+    directories: Sequence[RunDirectory], request: int, policy: str | None
+) -> list[tuple[Series, RequestRow]]:
+    """Return `request` under `policy`, or under each policy of `directories`. Raises `UserError` if there is
+    no such policy or request."""
     chosen = _under(series_of(directories), policy)
     found = [(one, row) for one in chosen for row in one.tables.requests if row.request == request]
     if not found:
         numbers = sorted({row.request for one in chosen for row in one.tables.requests})
         raise UserError(no_request(numbers, [one.label for one in chosen], request))
-    write_text(out, _rendered(directories, found, request))
-    return out
+    return found
 
 
 def _rendered(

@@ -3,12 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from controller.flow import Decision
 from experiments.explain.request_life import RequestLife, decisions_on, lives
 from experiments.explain.request_story import request_story
 from experiments.report.markup import Markup, html
 from experiments.report.page import figure, folded, paragraphs
-from experiments.report.request_figures import left_out, looks, timeline_figure, timeline_legend
+from experiments.report.request_figures import (
+    Timeline,
+    left_out,
+    looks,
+    timeline_figure,
+    timeline_legend,
+)
 from experiments.report.series import Series
 from experiments.results.link_rates import COUNTER_COLUMNS, LinkRate, counters_in_table, link_rates
 from testbed.record import RequestRow
@@ -55,37 +60,36 @@ def _chosen(requests: Sequence[RequestRow]) -> dict[str, RequestRow]:
     return {"the median": done[(len(done) - 1) // 2], "the worst": done[-1]}
 
 
-def _drawn(one: Series, chosen: Mapping[str, RequestRow], *, captioned: bool, told: bool = False) -> Markup:
-    found = lives(one.tables, list(chosen.values()))
+def timelines(one: Series, requests: Sequence[RequestRow]) -> list[Timeline]:
+    """Return what the timelines of `requests` are drawn from. Each table is read once."""
+    found = lives(one.tables, requests)
     decisions = decisions_on(one.tables, found)
     rates = _rates(one, found)
+    return [Timeline(life=life, decisions=decisions, rates=rates, link_gbps=one.link_gbps) for life in found]
+
+
+def _drawn(one: Series, chosen: Mapping[str, RequestRow], *, captioned: bool, told: bool = False) -> Markup:
     parts = []
-    for name, life in zip(chosen, found, strict=True):
+    found = timelines(one, list(chosen.values()))
+    for name, timeline in zip(chosen, found, strict=True):
+        row = timeline.life.request
         if name:
-            ratio = (life.request.ttft_ns or 0) / (life.request.slo_ns or 1)
-            title = f"request {life.request.request}, {name}: TTFT / SLO {ratio:.2f}"
+            ratio = (row.ttft_ns or 0) / (row.slo_ns or 1)
+            title = f"request {row.request}, {name}: TTFT / SLO {ratio:.2f}"
             parts.append(Markup(f"<h3>{one.named}, {html(title)}</h3>"))
-        parts.append(_timeline(one, life, decisions, rates, captioned=captioned))
-        story = Markup(f"<div class=scroll><pre class=story>{html(_story(one, life))}</pre></div>")
+        parts.append(_timeline(timeline, captioned=captioned))
+        story = Markup(f"<div class=scroll><pre class=story>{html(_story(one, timeline.life))}</pre></div>")
         parts.append(story if told else folded("its story in words", story, printed=False))
         captioned = False
     return Markup("".join(parts))
 
 
-def _timeline(
-    one: Series,
-    life: RequestLife,
-    decisions: Mapping[str, Sequence[Decision]],
-    rates: Mapping[str, LinkRate],
-    *,
-    captioned: bool,
-) -> Markup:
-    drawn = timeline_figure(life, decisions, rates, one.link_gbps)
+def _timeline(timeline: Timeline, *, captioned: bool) -> Markup:
+    drawn = timeline_figure(timeline)
     if not drawn:
         return paragraphs(["It has no first token, so there is no timeline of it."])
-    return figure(
-        drawn, f"{_CAPTION if captioned else ''}{left_out(life)}{looks(rates)}", timeline_legend(life)
-    )
+    said = f"{_CAPTION if captioned else ''}{left_out(timeline.life)}{looks(timeline.rates)}"
+    return figure(drawn, said, timeline_legend(timeline))
 
 
 def _story(one: Series, life: RequestLife) -> str:

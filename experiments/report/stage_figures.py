@@ -1,6 +1,9 @@
 """Where the time to first token goes under each policy, by stage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
 
 from experiments.report.chart import PART_COLOURS, figure_style, legend_above, new_figure, svg
 from experiments.report.markup import Markup, table
@@ -14,10 +17,23 @@ _MS_PER_S = 1e3
 @figure_style
 def parts_figure(series: Sequence[Series]) -> str:
     """Draw the mean TTFT of each series as a bar of its parts; empty if no parts are known."""
-    told = [(one, parts) for one in series if (parts := (one.run.get("limits") or {}).get("ttft"))]
+    told = [(one.label, parts) for one in series if (parts := ttft_parts(one.run))]
     if not told:
         return ""
     figure, (axes,) = new_figure(1, 1, height=0.85 + 0.3 * len(told))
+    draw_parts(axes, told)
+    legend_above(figure, axes)
+    return svg(figure, "Parts of the mean time to first token per policy")
+
+
+def ttft_parts(run: Mapping[str, Any]) -> Mapping[str, float] | None:
+    """The parts of the mean TTFT of a run in a summary, as in `TtftParts`; None if they are not known."""
+    parts: Mapping[str, float] | None = (run.get("limits") or {}).get("ttft")
+    return parts
+
+
+def draw_parts(axes: Axes, told: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+    """Draw a bar for each label and its parts of a TTFT in seconds."""
     begins = [0.0] * len(told)
     for key, name in TTFT_PARTS.items():
         widths = [_MS_PER_S * parts[key] for _, parts in told]
@@ -25,12 +41,10 @@ def parts_figure(series: Sequence[Series]) -> str:
             colour = PART_COLOURS[key]
             axes.barh(range(len(told)), widths, left=begins, height=0.62, color=colour, label=name)
         begins = [begin + width for begin, width in zip(begins, widths, strict=True)]
-    axes.set_yticks(range(len(told)), [one.label for one, _ in told])
+    axes.set_yticks(range(len(told)), [label for label, _ in told])
     axes.set_ylim(len(told) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="mean TTFT (ms)", xlim=(0, 1.02 * max(begins)))
-    legend_above(figure, axes)
-    return svg(figure, "Parts of the mean time to first token per policy")
 
 
 def stage_table(series: Sequence[Series]) -> Markup:

@@ -10,8 +10,11 @@ import typer
 import mfs
 from experiments.cli.app import app
 
-CALLED = {"policy": "policies", "form": "format"}
+CALLED = {"form": "format"}
 """Options whose arguments have another name."""
+
+SEVERAL = {"policy": "policies"}
+"""The same, where an option can be repeated."""
 
 NOT_IN_PYTHON = {"as_json"}
 """A result has its numbers anyway."""
@@ -24,7 +27,7 @@ NOT_IN_A_COMMAND = {"progress"}
 def test_a_function_has_the_options_of_its_command(function: Callable[..., Any]) -> None:
     command = typer.main.get_command(app).commands[function.__name__]  # type: ignore[attr-defined]
     options = {
-        CALLED.get(one.name, one.name)
+        (CALLED | SEVERAL if one.multiple else CALLED).get(one.name, one.name)
         for one in command.params
         if one.name not in {"directories", "help", *NOT_IN_PYTHON}
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from record_factory import serving_record
+from record_factory import RESOURCES, serving_record
 from toy_fabric import Mfs
 
 from experiments.compare.replicates import MEASURES as COMPARED
@@ -14,6 +14,7 @@ from experiments.errors import UserError
 from experiments.figures.curves import Curve, named_once, read_curves
 from experiments.figures.formats import TableFormat
 from experiments.figures.tables import table_text
+from experiments.report.chart import PART_COLOURS
 from experiments.results.paired import over_replicates
 from experiments.results.writing import write_run
 from testbed.job import MODEL_SCALE
@@ -143,3 +144,51 @@ def test_what_cannot_be_drawn_is_told(mfs: Mfs, tmp_path: Path, words: list[str]
 def test_a_directory_without_a_sweep_is_told(mfs: Mfs, tmp_path: Path) -> None:
     assert mfs("table", str(tmp_path)) == 2
     assert "cannot be read as a sweep" in mfs.err
+
+
+def run_directory(out: Path) -> Path:
+    """Eight requests of which the last fails, under two policies."""
+    write_run(
+        out,
+        scenario="small",
+        fabric="sim",
+        seed=1,
+        scale=MODEL_SCALE,
+        resolved_yaml="",
+        notes=[],
+        records=[serving_record(policy, requests=8, layers=3) for policy in ("fair", "mfs")],
+        placement_text=[],
+        resources=RESOURCES,
+    )
+    return out
+
+
+def test_the_parts_of_the_ttft_are_drawn_as_in_the_report(mfs: Mfs, tmp_path: Path) -> None:
+    run = run_directory(tmp_path / "run")
+    assert mfs("plot", str(run), "--show", "parts", "--format", "svg") == 0
+    drawn = (run / "parts.svg").read_text()
+    assert all(f">{word}<" in drawn for word in ("fair", "mfs", "S2", "S3 tail"))
+    assert all(colour in drawn for colour in (PART_COLOURS["compute_s"], PART_COLOURS["decode_s"]))
+
+
+def test_a_request_is_drawn_as_in_the_report(mfs: Mfs, tmp_path: Path) -> None:
+    run = run_directory(tmp_path / "run")
+    assert mfs("plot", str(run), "--request", "2", "--policy", "mfs", "--format", "svg") == 0
+    drawn = (run / "request-2.svg").read_text()
+    assert all(f">{word}<" in drawn for word in ("prefill: b1", "layer", "rank 4", "S3"))
+    assert "rank 0" not in drawn  # batch b1 runs on the other unit
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--request", "2"), "name one of its policies with --policy: fair, mfs"),
+        (("--request", "7", "--policy", "mfs"), "no first token under mfs"),
+        (("--request", "99", "--policy", "mfs"), "no request 99 under mfs; there are 0 to 7"),
+    ],
+)
+def test_a_request_that_cannot_be_drawn_is_refused(
+    mfs: Mfs, tmp_path: Path, options: tuple[str, ...], why: str
+) -> None:
+    assert mfs("plot", str(run_directory(tmp_path / "run")), *options) == 2
+    assert why in mfs.err

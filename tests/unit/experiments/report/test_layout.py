@@ -138,3 +138,14 @@ def test_a_legend_of_long_names_takes_the_rows_that_it_needs() -> None:
     assert box.x1 <= figure.bbox.x1
     assert panel is not None
     assert panel.y1 <= box.y0
+
+
+def test_a_logarithmic_axis_of_many_decades_has_labels_at_powers_of_ten_only() -> None:
+    labels = []
+    for most in (100, 10_000):
+        _, (axes,) = new_figure(1, 1, height=2.0)
+        axes.plot([1.0, most], [0, 1])
+        log_axis(axes)
+        axes.set_xlim(1, most)
+        labels.append([at for at in axes.get_xticks() if 1 <= at <= most])
+    assert labels == [[1, 2, 5, 10, 20, 50, 100], [1, 10, 100, 1_000, 10_000]]

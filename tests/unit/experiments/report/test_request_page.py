@@ -1,7 +1,11 @@
 """The page of one request: its timeline and its story under each policy, by its number."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
+import msgspec
 import numpy as np
 import pytest
 from record_factory import RESOURCES, serving_record
@@ -10,7 +14,7 @@ from result_rows import MS, flow_row, request_row, span_row
 from controller.flow import Decision, Level, Stage
 from experiments.errors import UserError
 from experiments.explain.request_life import RequestLife
-from experiments.report.request_figures import left_out, timeline_figure, timeline_legend
+from experiments.report.request_figures import Timeline, left_out, timeline_figure, timeline_legend
 from experiments.report.request_page import write_request_page
 from experiments.results.link_rates import LinkRate
 from experiments.results.writing import write_run
@@ -101,6 +105,15 @@ def a_life(*, flows: int = 1, ranks: int = 1) -> RequestLife:
     )
 
 
+def drawn_from(
+    life: RequestLife,
+    decisions: Mapping[str, Sequence[Decision]] = MappingProxyType({}),
+    rates: Mapping[str, LinkRate] = MappingProxyType({}),
+    link_gbps: Mapping[str, float] = MappingProxyType({}),
+) -> Timeline:
+    return Timeline(life=life, decisions=decisions, rates=rates, link_gbps=link_gbps)
+
+
 def test_a_flow_is_drawn_at_each_of_its_levels() -> None:
     """It was on P6 from 40 to 60 ms, then on P1: a bar of each colour, and a grey one before the permit."""
     decisions = {
@@ -109,18 +122,27 @@ def test_a_flow_is_drawn_at_each_of_its_levels() -> None:
             Decision(time_ns=60 * MS, flow="f0", level_from=Level.P6, level_to=Level.P1, reason=""),
         ]
     }
-    drawn = timeline_figure(a_life(), decisions, {}, {})
+    drawn = timeline_figure(drawn_from(a_life(), decisions))
     assert "#5b62b3" in drawn  # P6
     assert "#c0392b" in drawn  # P1
     assert "#3a8fb5" not in drawn  # P5
-    legend = timeline_legend(a_life())
+    legend = timeline_legend(drawn_from(a_life(), decisions))
     assert "P6" in legend
+    assert "P1" in legend
     assert "P5" not in legend
+
+
+def test_a_prompt_in_many_parts_names_its_first_and_its_last_batch() -> None:
+    life = a_life()
+    earlier = tuple(f"b{i}" for i in range(16))
+    split = msgspec.structs.replace(life.request, earlier_batches=earlier, batch="b16")
+    assert ">prefill: b0<" in timeline_figure(drawn_from(life))
+    assert ">prefill: b0 to b16<" in timeline_figure(drawn_from(replace(life, request=split)))
 
 
 def test_the_slowest_ranks_and_flows_and_the_busiest_links_are_shown_and_others_are_named() -> None:
     assert left_out(a_life()) == ""
-    drawn = timeline_figure(a_life(ranks=6, flows=300), {}, {}, {})
+    drawn = timeline_figure(drawn_from(a_life(ranks=6, flows=300)))
     assert "rank 3" in drawn
     assert "rank 4" not in drawn
     said = left_out(a_life(ranks=6, flows=300))
@@ -129,6 +151,6 @@ def test_the_slowest_ranks_and_flows_and_the_busiest_links_are_shown_and_others_
 
 def test_links_without_a_known_rate_are_left_out() -> None:
     rate = LinkRate(np.array([0, 200 * MS]), np.full((1, 8), 1e9))
-    drawn = timeline_figure(a_life(), {}, {"a": rate, "b": rate}, {"a": 10.0})
+    drawn = timeline_figure(drawn_from(a_life(), rates={"a": rate, "b": rate}, link_gbps={"a": 10.0}))
     assert ">a<" in drawn
     assert ">b<" not in drawn
