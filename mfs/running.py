@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from experiments.cli.progress_display import display_for, sweep_display_for
+from experiments.results.trace_window import asked_window
 from experiments.run.run import run_scenario
 from experiments.scenario.overrides import overrides_of
 from experiments.scenario.reading import load_scenario
@@ -30,6 +31,7 @@ def run(
     fabric: str | None = None,
     out: Source | None = None,
     ceiling: bool = False,
+    trace_window: str | None = None,
     progress: bool = False,
 ) -> Run:
     """Run a scenario, every policy on the same requests, and return the results.
@@ -42,6 +44,7 @@ def run(
         fabric: `mininet`, `sim`, or `auto` for `mininet` if it can run here; by default the scenario's.
         out: Directory for the results, new or empty; by default a new one in `runs/`.
         ceiling: Run the requests without a network, too: what no policy can exceed.
+        trace_window: The part of the run that the traces show, `"A:B"` in model seconds.
         progress: Show the progress on standard error.
 
     What makes the results say less than they seem to is a warning (`UserWarning`).
@@ -54,20 +57,24 @@ def run(
     """
     texts, name = settings_texts(settings), os.fspath(scenario)
     options = _options(policies=policies, settings=texts)
+    window = asked_window(trace_window)
     checked = load_scenario(name, overrides_of(texts, policies, seed, fabric))
     choice = _warned(chosen(checked.fabric))
     words = ["mfs", "run", name, *options, "--fabric", choice.name]
     words += [] if seed is None else ["--seed", str(seed)]
+    words += ["--ceiling"] if ceiling else []
+    words += [] if trace_window is None else ["--trace-window", trace_window]
     with _safe_children(), _shown(progress) as console, display_for(console) as display:
         directory, _ = run_scenario(
             checked.model_copy(update={"fabric": choice.name}),
             fabric=FABRICS[choice.name](),
             out=None if out is None else Path(out),
             progress=display.update,
-            command=shlex.join([*words, *(["--ceiling"] if ceiling else [])]),
+            command=shlex.join(words),
             notes=[] if choice.note is None else [choice.note],
             warn=lambda text: warnings.warn(text, stacklevel=4),
             ceiling=ceiling,
+            trace_window=window,
         )
     return Run(directory)
 

@@ -39,6 +39,15 @@ def run(
         bool,
         typer.Option("--ceiling", help="Run the requests without a network, too: what no policy can exceed."),
     ] = False,
+    trace_window: Annotated[
+        str | None,
+        typer.Option(
+            "--trace-window",
+            metavar="A:B",
+            help="Show this part of the run in the traces, in model seconds. Default: the part with"
+            " most of the requests that missed their SLO, if the whole run has too many events.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -46,19 +55,26 @@ def run(
 ) -> None:
     """Run a scenario: every policy on the same requests. Ends with a table and a report."""
     with told_to_the_user():
+        from experiments.results.trace_window import asked_window
         from experiments.scenario.overrides import overrides_of
         from experiments.scenario.reading import load_scenario
 
+        window = asked_window(trace_window)
         chosen = load_scenario(scenario, overrides_of(settings or (), policy or (), seed, fabric))
 
         # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import display_for
+        from experiments.cli.reading_display import reading_shown
         from experiments.run.run import run_scenario
         from testbed.fabrics import FABRICS
 
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
-        with standard_output_kept_clean(), display_for(Console(stderr=True)) as display:
+        with (
+            standard_output_kept_clean(),
+            display_for(Console(stderr=True)) as display,
+            reading_shown(display),
+        ):
             directory, summary = run_scenario(
                 chosen,
                 fabric=FABRICS[choice.name](),
@@ -68,6 +84,7 @@ def run(
                 notes=[] if choice.note is None else [choice.note],
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
+                trace_window=window,
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))

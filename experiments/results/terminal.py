@@ -171,12 +171,20 @@ def render_summary(summary: Summary) -> Group:
             *lateness_lines(summary),
             *tpot_lines(summary),
             *pruned_lines(summary),
+            *trace_lines(summary),
         )
     ]
     if summary["faithful"]:
         parts.append(Text("faithful: every check is within its bounds", "green"))
     parts += [Text(line, "red") for line in fidelity_lines(summary)]
     return Group(*parts)
+
+
+def trace_lines(summary: Summary) -> Iterator[str]:
+    """Say what the traces show, for each policy whose trace does not show the whole run."""
+    for run in summary["runs"]:
+        if run.get("trace_shows"):
+            yield f"the trace of {run['policy']} shows only {run['trace_shows']}"
 
 
 _ORDERS = {FlowOrder.LEVELS: "priority levels", FlowOrder.EXACT: "exact order"}

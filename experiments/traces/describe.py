@@ -10,7 +10,8 @@ from rich.text import Text
 from controller.units import NS_PER_S
 from experiments.json_text import json_text
 from experiments.results.readable_numbers import NOTHING
-from experiments.traces.columns import ArrivalStatistics, Columns, LengthStatistics, arrivals_of, lengths_of
+from experiments.traces.columns import ArrivalStatistics, Columns, arrivals_of
+from experiments.traces.lengths import LengthStatistics, lengths_of
 from experiments.traces.reuse import DistanceQuantiles, HitCurve, Prefix, Reuse, reuse_of
 
 

@@ -14,17 +14,8 @@ from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job, MicroFlow
-from testbed.serving.conductor import (
-    Action,
-    Announce,
-    AtLayer,
-    Conductor,
-    Expect,
-    GoOn,
-    Post,
-    PostTimed,
-    Run,
-)
+from testbed.serving.actions import Action, Announce, AtLayer, Expect, GoOn, Post, PostTimed, Run
+from testbed.serving.conductor import Conductor
 from testbed.serving.plans.fetching import by_sender
 from workers.first_tokens import FirstSteps
 from workers.plan import BatchPlan, FetchPlan, Resume

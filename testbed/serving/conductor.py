@@ -9,14 +9,15 @@ import heapq
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
-from controller.flow import Batch, Transfer
+from controller.flow import Transfer
 from controller.pace import Pace
-from testbed.job import Job, MicroFlow, Request
+from testbed.job import Job, Request
 from testbed.record import CacheRow, RequestRow
+from testbed.serving.actions import Action, Actions, Announce, AtLayer, Expect, GoOn, Post, Run
 from testbed.serving.answers import Answers
 from testbed.serving.decoding import BackgroundSteps, with_last_tokens
 from testbed.serving.plans.fetching import SendAhead, announced_fetch
@@ -25,63 +26,6 @@ from testbed.serving.replay import PlannedBatches
 from testbed.serving.story import RequestStory, request_row
 from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan, FetchPlan, Resume
-
-
-class Announce(NamedTuple):
-    """Announce `batch` to the scheduler, and call `known(batch.id)` once it has taken the batch in.
-
-    So no rank submits a flow of a batch that the scheduler does not know. `ranks` will report the layers of
-    the batch; if there are none, `AtLayer` does. With `fetch`, the batch stands for a fetch plan, for which
-    no rank computes.
-    """
-
-    batch: Batch
-    ranks: tuple[int, ...]
-    fetch: bool = False
-
-
-class Expect(NamedTuple):
-    """Let the receivers of the plan's flows expect them, before any is sent."""
-
-    plan: BatchPlan | FetchPlan
-
-
-class Post(NamedTuple):
-    """Let each sender post its own of these transfers now."""
-
-    transfers: tuple[Transfer, ...]
-
-
-class PostTimed(NamedTuple):
-    """Let each sender post its own of these flows, each at its start."""
-
-    flows: tuple[MicroFlow, ...]
-
-
-class Run(NamedTuple):
-    """Let the plan's ranks begin the batch, or queue it behind those they have."""
-
-    plan: BatchPlan
-
-
-class GoOn(NamedTuple):
-    """Let the plan's ranks, which have paused, go on with the batch."""
-
-    plan: BatchPlan
-
-
-class AtLayer(NamedTuple):
-    """The batches are at `layer` now, because their slowest rank is.
-
-    The fabric reports this to the scheduler, unless the ranks of the batches report their layers to it.
-    """
-
-    batches: tuple[str, ...]
-    layer: int
-
-
-Action = Announce | Expect | Post | PostTimed | Run | GoOn | AtLayer
-Actions = Sequence[Action]
 
 
 class Conductor(abc.ABC):

@@ -6,18 +6,8 @@ from typing import assert_never
 
 from testbed.fabric import RunFailed
 from testbed.job import Job
-from testbed.serving.conductor import (
-    Action,
-    Actions,
-    Announce,
-    AtLayer,
-    Conductor,
-    Expect,
-    GoOn,
-    Post,
-    PostTimed,
-    Run,
-)
+from testbed.serving.actions import Action, Actions, Announce, AtLayer, Expect, GoOn, Post, PostTimed, Run
+from testbed.serving.conductor import Conductor
 from testbed.simulation._core import Core
 from workers.plan import BatchPlan
 
