@@ -27,6 +27,7 @@ from experiments.cli.report import report
 from experiments.cli.run import run
 from experiments.cli.scenarios import scenarios
 from experiments.cli.sweep import sweep
+from experiments.cli.top import top
 from experiments.cli.validate import validate
 from experiments.cli.workload import workload
 
@@ -43,6 +44,7 @@ app = typer.Typer(
 # The help lists commands in this order, and then the groups.
 for command in (
     run,
+    top,
     sweep,
     compare,
     plot,

@@ -8,7 +8,7 @@ import typer
 
 from experiments.cli.completion import policy_names_like
 from experiments.cli.endings import told_to_the_user
-from experiments.cli.listing import aligned
+from experiments.cli.listing import aligned, list_width, wrapped
 from experiments.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,13 +42,14 @@ def policies(
         if as_json:
             print(json.dumps(_about(chosen, summaries[chosen]), indent=2))
         else:
-            print("\n".join(_shown(chosen, summaries[chosen])))
+            width = list_width()
+            print("\n".join(wrapped(line, width, 8) for line in _shown(chosen, summaries[chosen])))
 
 
 def _listed(summaries: dict[str, str]) -> list[str]:
-    lines = []
-    for line, name in zip(aligned(summaries), summaries, strict=True):
-        lines += [line, *(f"    {option.line}" for option in _options_or_none(name))]
+    lines, width = [], list_width()
+    for line, name in zip(aligned(summaries, width), summaries, strict=True):
+        lines += [line, *(wrapped(f"    {option.line}", width, 8) for option in _options_or_none(name))]
     return lines
 
 

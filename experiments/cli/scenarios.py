@@ -7,7 +7,7 @@ import typer
 
 from experiments.cli.completion import scenario_names_like
 from experiments.cli.endings import told_to_the_user
-from experiments.cli.listing import aligned
+from experiments.cli.listing import aligned, list_width
 
 
 def scenarios(
@@ -38,4 +38,4 @@ def scenarios(
             told = [{"name": known, "description": text} for known, text in descriptions.items()]
             print(json.dumps(told, indent=2))
         else:
-            print("\n".join(aligned(descriptions)))
+            print("\n".join(aligned(descriptions, list_width())))

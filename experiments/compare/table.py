@@ -9,6 +9,7 @@ from rich.text import Text
 from experiments.compare.comparison import OverReplicates, OverRequests
 from experiments.compare.replicates import MEASURES, ReplicateDifference
 from experiments.compare.runs import means, words
+from experiments.fitted_table import FittedTable
 from experiments.results.readable_numbers import duration, share
 
 
@@ -66,7 +67,7 @@ def _replicates_lines(found: OverReplicates) -> Iterator[str]:
 
 
 def _table(headings: Sequence[str], *, left: int = 1) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0))
+    table = FittedTable(keys=left)
     for i, heading in enumerate(headings):
         table.add_column(heading, justify="left" if i < left else "right", overflow="fold")
     return table

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from experiments.report.markup import Markup, html
 from experiments.results.parquet import TABLES
 from experiments.results.reading import RunDirectory
+from experiments.results.trace_window import TRACE_FILE
 
 
 def file_links(directories: Sequence[RunDirectory], page: Path) -> Markup:
@@ -17,7 +18,7 @@ def file_links(directories: Sequence[RunDirectory], page: Path) -> Markup:
 
 def _links_of(directory: RunDirectory, page: Path, *, many: bool) -> Markup:
     tables = [f"{name}.parquet" for name in TABLES.values()]
-    traces = [f"{run['folder']}/trace.json" for run in directory.summary["runs"]]
+    traces = [f"{run['folder']}/{TRACE_FILE}" for run in directory.summary["runs"]]
     groups = (
         ("numbers", ["summary.json"]),
         ("tables", tables),

@@ -1,4 +1,4 @@
-"""Which part of a run its Chrome trace shows: a window of model time."""
+"""The name of a Chrome trace, and which part of a run it shows: a window of model time."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +10,9 @@ from controller.units import NS_PER_S
 from experiments.errors import UserError
 
 IntArray = npt.NDArray[np.int64]
+
+TRACE_FILE: Final = "trace.json.gz"
+"""The Chrome trace of a policy, in its folder. Perfetto opens it as it is."""
 
 _BINS: Final = 65_536
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -25,12 +25,9 @@ from experiments.results.parquet import write_tables
 from experiments.results.perfetto import trace_events, write_timeline
 from experiments.results.provenance import timing, versions
 from experiments.results.summary import Summary, summarise
-from experiments.results.trace_window import Window
+from experiments.results.trace_window import TRACE_FILE, Window
 from testbed.job import Scale
 from testbed.record import RunRecord
-
-TRACE: Final = "trace.json.gz"
-"""The Chrome trace of a policy, in its folder. Perfetto opens it as it is."""
 
 
 def write_run(
@@ -84,11 +81,11 @@ def write_run(
         _write_json(folder / "fidelity.json", msgspec.to_builtins(record.fidelity))
         write_distributions(folder / "distributions.json", distributions(found))
         shown = excerpt(record, scale, trace_window)
-        with replacing(folder / TRACE) as temporary:
+        with replacing(folder / TRACE_FILE) as temporary:
             title = f"{scenario}: {record.policy}"
             write_timeline(temporary, trace_events(shown), title=title, only=shown.only)
         if shown.only is not None:
-            told.append(f"{TRACE} of {record.policy} shows only {shown.only}")
+            told.append(f"{TRACE_FILE} of {record.policy} shows only {shown.only}")
             partial[record.policy] = shown.only
     summary = summarise(
         scenario=scenario,

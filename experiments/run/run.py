@@ -9,6 +9,7 @@ from typing import Any
 
 from controller.policies.fault import policy_fault
 from experiments.errors import UserError
+from experiments.live.live_file import LiveFile
 from experiments.resolve.jobs import resolve
 from experiments.results.code import code_version, file_digests
 from experiments.results.gap import Ceiling
@@ -102,14 +103,22 @@ def run_scenario(
     if warn is not None:
         for warning in resolved.warnings:
             warn(warning)
-    with results_directory(out, scenario.name) as directory:
+    with (
+        results_directory(out, scenario.name) as directory,
+        LiveFile(directory, scenario=scenario.name, fabric=fabric.name, policies=scenario.policies) as live,
+    ):
+
+        def heard(policy: str, state: RunProgress) -> None:
+            live.update(policy, state)
+            progress(policy, state)
+
         records: list[RunRecord] = []
         reached = None
         try:
             for job in resolved.jobs:
-                records.append(run_job(fabric, job, partial(progress, job.policy)))
+                records.append(run_job(fabric, job, partial(heard, job.policy)))
             if ceiling:
-                reached = ceilings(resolved.jobs, records, partial(run_job, fabric), progress)
+                reached = ceilings(resolved.jobs, records, partial(run_job, fabric), heard)
         except BaseException as error:
             if records:
                 unfinished = scenario.policies[len(records) :]

@@ -12,6 +12,7 @@ import zmq
 from controller.flow import Batch
 from controller.openflow import Wiring
 from controller.protocol import (
+    AskFlows,
     AskLog,
     AskStatus,
     BatchStarted,
@@ -119,6 +120,10 @@ class ControllerProcess:
 
     def layer_advanced(self, batch: str, layer: int) -> None:
         self._send(LayerAdvanced(batch=batch, rank=_OURSELVES, layer=layer))
+
+    def ask_flows(self) -> None:
+        """Ask what flows do. The controller answers with `FlowCounts` on the inbox."""
+        self._send(AskFlows())
 
     def receive(self) -> Down:
         """Return the next message; block until there is one. Raises `RunFailed` if it reports trouble."""

@@ -16,10 +16,12 @@ import msgspec
 from controller.flow import Transfer
 from controller.pace import Pace
 from testbed.job import Job, Request
+from testbed.live import RequestsNow
 from testbed.record import CacheRow, RequestRow
 from testbed.serving.actions import Action, Actions, Announce, AtLayer, Expect, GoOn, Post, Run
 from testbed.serving.answers import Answers
 from testbed.serving.decoding import BackgroundSteps, with_last_tokens
+from testbed.serving.in_flight import InFlight
 from testbed.serving.plans.fetching import SendAhead, announced_fetch
 from testbed.serving.plans.outlook import announced
 from testbed.serving.replay import PlannedBatches
@@ -100,6 +102,10 @@ class Conductor(abc.ABC):
     def describe(self) -> str:
         """What is still to come, for a run that has stalled."""
 
+    def requests_at(self, now_ns: int) -> RequestsNow | None:
+        """Where the requests are, for people who watch; None if there are none."""
+        return None
+
     def request_rows(
         self, pruned: Mapping[str, int], ended_pruned: Collection[str]
     ) -> tuple[RequestRow, ...]:
@@ -164,6 +170,7 @@ class ServingConductor(Conductor):
         self._running: dict[str, _Running] = {}
         self._stories: dict[int, RequestStory] = defaultdict(RequestStory)
         self._first_tokens = 0
+        self._in_flight = InFlight(len(job.requests))
         self._answers = Answers(job)
         self._requests = {request.id: request for request in job.requests}
         self._held: dict[int, list[Request]] = defaultdict(list)
@@ -208,6 +215,9 @@ class ServingConductor(Conductor):
     def caches(self) -> tuple[CacheRow, ...]:
         return self._system.caches()
 
+    def requests_at(self, now_ns: int) -> RequestsNow:
+        return self._in_flight.at(now_ns, self._stories, self._running)
+
     def describe(self) -> str:
         waiting = [f"{id} waits for ranks {sorted(b.missing)}" for id, b in self._running.items()]
         batches = ", ".join(waiting) or "no batch is running"
@@ -233,6 +243,7 @@ class ServingConductor(Conductor):
             self.steps += 1
             self._arrived += 1
             _, _, request = heapq.heappop(self._arrivals)
+            self._in_flight.arrived(request)
             actions += self._start(self._system.arrive(now_ns, request))
         step_ns = self._background.due_ns
         if self.done < self.total and step_ns is not None and step_ns <= now_ns:
@@ -291,6 +302,7 @@ class ServingConductor(Conductor):
         story = self._stories[request]
         story.p2d_end_ns, story.first_token_ns = p2d_end_ns, now_ns
         self._first_tokens += 1
+        self._in_flight.first_token(request, now_ns)
         self.steps += 1
         self._system.first_token(now_ns, request)
         assert story.plan is not None  # a batch had the request

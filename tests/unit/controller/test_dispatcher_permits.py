@@ -204,3 +204,18 @@ def test_a_layer_from_a_rank_that_does_not_run_the_batch_is_refused() -> None:
     world.dispatcher.batch_started(0, Batch(id="b", layers=2, requests=due(10**9)), (0, 1))
     with pytest.raises(DispatchError, match="rank 2 reports a layer of batch 'b'"):
         world.dispatcher.layer_advanced(1, "b", 2, 0)
+
+
+def test_flows_are_counted_by_what_they_do_and_by_level() -> None:
+    """One lane: the first flow's level is on its way, then it sends. The others wait at what they want."""
+    world = World(Scripted({"first": Level.P5, "second": Level.P5, "third": Level.P6}))
+    world.lane("lane")
+    asked = world.submit("first")
+    assert world.dispatcher.on_lanes() == ((0,) * 8, 1)
+    world.confirm(asked)
+    world.submit("second")
+    world.submit("third")
+    assert world.dispatcher.on_lanes() == ((0, 0, 0, 0, 0, 1, 0, 0), 0)
+    assert world.dispatcher.waiting() == (0, 0, 0, 0, 0, 1, 1, 0)
+    world.confirm(world.completed("first"))
+    assert world.dispatcher.waiting() == (0, 0, 0, 0, 0, 0, 1, 0)

@@ -1,5 +1,6 @@
 """`import mfs` beside folders of the user that have the names of our packages."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,10 @@ TRY = f"import sys; sys.path.append({str(ROOT)!r}); import mfs; print(mfs.run.__
 def imported(folder: Path) -> subprocess.CompletedProcess[str]:
     """What a script in `folder` gets, where our packages come after those of the folder."""
     (folder / "own.py").write_text(TRY)
-    return subprocess.run([sys.executable, folder / "own.py"], capture_output=True, text=True, cwd=folder)
+    # Tests that ran `mfs` in this process have left the variable that it sets for its own children.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    command = [sys.executable, folder / "own.py"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
 
 
 @pytest.mark.parametrize("hidden", ["workers.py", "experiments/__init__.py"])

@@ -95,3 +95,19 @@ def test_the_doctor_names_a_package_of_the_user_that_hides_one_of_ours(mfs: Mfs,
         f"in this folder: {tmp_path / name} hides our package {room!r} from Python there: rename it"
         for name, room in (("workers.py", "workers"), ("testbed", "testbed"))
     ]
+
+
+def test_a_list_is_broken_between_words_where_the_terminal_ends(
+    mfs: Mfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    for command in ("scenarios", "policies"):
+        assert mfs(command) == 0
+        assert max(map(len, mfs.out.splitlines())) <= 50
+    assert "fair       every flow on one level; the fabric\n           shares each link fairly\n" in mfs.out
+
+
+def test_a_list_in_a_file_has_a_line_for_each_entry(mfs: Mfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert mfs("scenarios") == 0
+    assert len(mfs.out.splitlines()) == 8

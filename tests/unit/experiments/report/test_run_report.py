@@ -99,7 +99,7 @@ def page(run: Path) -> Page:
 def test_the_page_is_well_formed_and_links_only_to_files_of_its_run(run: Path, page: Page) -> None:
     assert page.open == []
     outside = [address for address in page.addresses if not address.startswith(("#", "data:"))]
-    assert {"summary.json", "flows.parquet", "fair/trace.json", "mfs/trace.json"} <= set(outside)
+    assert {"summary.json", "flows.parquet", "fair/trace.json.gz", "mfs/trace.json.gz"} <= set(outside)
     assert all((run / address).is_file() for address in outside)
 
 
