@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from experiments.cli.progress_display import display_for, sweep_display_for
-from experiments.results.trace_window import asked_window
+from experiments.results.trace_window import Window
 from experiments.run.run import run_scenario
 from experiments.scenario.overrides import overrides_of
 from experiments.scenario.reading import load_scenario
@@ -31,7 +31,8 @@ def run(
     fabric: str | None = None,
     out: Source | None = None,
     ceiling: bool = False,
-    trace_window: str | None = None,
+    trace_window: tuple[float, float | None] | None = None,
+    jobs: int = 1,
     progress: bool = False,
 ) -> Run:
     """Run a scenario, every policy on the same requests, and return the results.
@@ -44,7 +45,9 @@ def run(
         fabric: `mininet`, `sim`, or `auto` for `mininet` if it can run here; by default the scenario's.
         out: Directory for the results, new or empty; by default a new one in `runs/`.
         ceiling: Run the requests without a network, too: what no policy can exceed.
-        trace_window: The part of the run that the traces show, `"A:B"` in model seconds.
+        trace_window: The part of the run that the traces show, from and to in model seconds (None: to the
+            end); by default the part that the command shows.
+        jobs: Policies simulated at once, each in a process of its own if there are several.
         progress: Show the progress on standard error.
 
     What makes the results say less than they seem to is a warning (`UserWarning`).
@@ -54,27 +57,32 @@ def run(
         FabricUnavailable: If the machine lacks what the fabric needs.
         JobRefused: If the job is too large for the machine.
         RunFailed: If the run ended and its numbers would be worthless.
+        ValueError: For a `trace_window` that ends before it begins.
     """
     texts, name = settings_texts(settings), os.fspath(scenario)
     options = _options(policies=policies, settings=texts)
-    window = asked_window(trace_window)
     checked = load_scenario(name, overrides_of(texts, policies, seed, fabric))
     choice = _warned(chosen(checked.fabric))
     words = ["mfs", "run", name, *options, "--fabric", choice.name]
     words += [] if seed is None else ["--seed", str(seed)]
-    words += ["--ceiling"] if ceiling else []
-    words += [] if trace_window is None else ["--trace-window", trace_window]
+    window = None
+    if trace_window is not None:
+        start_s, end_s = trace_window
+        text = f"{start_s}:{'' if end_s is None else end_s}"
+        window = Window.read(text)
+        words += ["--trace-window", text]
     with _safe_children(), _shown(progress) as console, display_for(console) as display:
         directory, _ = run_scenario(
             checked.model_copy(update={"fabric": choice.name}),
             fabric=FABRICS[choice.name](),
             out=None if out is None else Path(out),
             progress=display.update,
-            command=shlex.join(words),
+            command=shlex.join([*words, *(["--ceiling"] if ceiling else [])]),
             notes=[] if choice.note is None else [choice.note],
             warn=lambda text: warnings.warn(text, stacklevel=4),
             ceiling=ceiling,
             trace_window=window,
+            jobs=jobs,
         )
     return Run(directory)
 
@@ -96,6 +104,7 @@ def sweep(
 
     Args:
         over: The values of each swept key: `{"workload.load": [0.4, 0.8], "seed": range(1, 9)}`.
+            `{"window": range(8)}` takes eight windows of a trace.
         out: Directory for the results; new, empty, or this sweep's, to continue it.
         jobs: Cells to run at once; by default as many as there are cores.
         backend: joblib's engine: `loky` for this machine, `ray` or `dask` for a cluster.

@@ -15,6 +15,7 @@ import typer
 
 from experiments.cli.bench import bench
 from experiments.cli.calibrate import calibrate
+from experiments.cli.capacity import capacity
 from experiments.cli.compare import compare
 from experiments.cli.completion import completion, prepare
 from experiments.cli.doctor import doctor
@@ -46,6 +47,7 @@ for command in (
     run,
     top,
     sweep,
+    capacity,
     compare,
     plot,
     table,

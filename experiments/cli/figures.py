@@ -31,7 +31,9 @@ def plot(
     x: XKey = None,
     y: YMeasure = "slo_attainment",
     where: Where = None,
-    ci: Annotated[bool, typer.Option("--ci", help="Draw the 95 % intervals of means over seeds.")] = False,
+    ci: Annotated[
+        bool, typer.Option("--ci", help="Draw the 95 % intervals of means over replicates.")
+    ] = False,
     form: Annotated[
         FigureFormat, typer.Option("--format", help="The format, unless --out names one.")
     ] = FigureFormat.PDF,

@@ -1,9 +1,10 @@
 """`mfs run`: a scenario under each of its policies."""
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,6 +21,9 @@ from experiments.cli.options import (
     command_line,
 )
 from experiments.cli.streams import standard_output_kept_clean, stdout
+
+if TYPE_CHECKING:
+    from experiments.results.trace_window import Window
 
 
 def run(
@@ -48,6 +52,10 @@ def run(
             " most of the requests that missed their SLO, if the whole run has too many events.",
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Policies simulated at once; default: the number of cores."),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -55,21 +63,23 @@ def run(
 ) -> None:
     """Run a scenario: every policy on the same requests. Ends with a table and a report."""
     with told_to_the_user():
-        from experiments.results.trace_window import asked_window
         from experiments.scenario.overrides import overrides_of
         from experiments.scenario.reading import load_scenario
 
-        window = asked_window(trace_window)
+        window = _window(trace_window)
         chosen = load_scenario(scenario, overrides_of(settings or (), policy or (), seed, fabric))
 
         # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import display_for
         from experiments.cli.reading_display import reading_shown
         from experiments.run.run import run_scenario
+        from testbed.fabric import FabricName
         from testbed.fabrics import FABRICS
 
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
+        made = FABRICS[choice.name]()
+        cores = len(os.sched_getaffinity(0)) if made.name == FabricName.SIM else 1
         with (
             standard_output_kept_clean(),
             display_for(Console(stderr=True)) as display,
@@ -77,7 +87,7 @@ def run(
         ):
             directory, summary = run_scenario(
                 chosen,
-                fabric=FABRICS[choice.name](),
+                fabric=made,
                 out=out,
                 progress=display.update,
                 command=command_line(),
@@ -85,6 +95,8 @@ def run(
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
                 trace_window=window,
+                jobs=jobs or cores,
+                words=["mfs", *sys.argv[1:]],
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))
@@ -92,6 +104,18 @@ def run(
             print(f"results: {directory}", file=sys.stderr)
         else:
             _show_results(directory, summary)
+
+
+def _window(text: str | None) -> "Window | None":
+    from experiments.errors import UserError
+    from experiments.results.trace_window import Window
+
+    if text is None:
+        return None
+    try:
+        return Window.read(text)
+    except ValueError as error:
+        raise UserError(f"--trace-window {text}: {error}") from None
 
 
 def _show_results(directory: Path, summary: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def sweep(
         typer.Option(
             metavar="KEY=VALUES",
             help="A key and its values: V1,V2,... or START:STOP:STEP, with STOP if a step ends there; "
-            "repeatable, for every combination.",
+            "repeatable, for every combination. window=N: N windows of a trace.",
             autocompletion=keys_like,
         ),
     ] = None,
@@ -69,6 +69,10 @@ def sweep(
         named = chosen_fabric(fabric).name
         plan = make_plan(scenario, over=ranges, settings=settings or [], policies=policy or [], fabric=named)
 
+        from experiments.sweep.results import plan_warnings
+
+        for text in plan_warnings(plan):
+            print(f"mfs: {text}", file=sys.stderr)
         # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import sweep_display_for
         from experiments.sweep.run import run_sweep

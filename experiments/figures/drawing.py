@@ -13,6 +13,7 @@ from experiments.errors import UserError
 from experiments.figures.curves import Curve, named_once, read_curves
 from experiments.figures.formats import FigureFormat, TableFormat, Width
 from experiments.figures.tables import table_text
+from experiments.results.paired import REPLICATES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +84,7 @@ def _curves(
 ) -> tuple[str, list[Curve]]:
     """Return the key that is drawn against, and the curves."""
     curves = named_once(read_curves(paths, x=x, y=y, where=where))
-    return x or next(key for key in read_sweep(paths[0])["over"] if key != "seed"), curves
+    return x or next(key for key in read_sweep(paths[0])["over"] if key not in REPLICATES), curves
 
 
 def _ttft_of_runs(paths: Sequence[Path]) -> list[tuple[str, list[float], int]]:

@@ -117,8 +117,8 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             "Where the time goes",
             figure(
                 stage_figures.parts_figure(series),
-                "The mean TTFT of each policy by its parts. S2 is collectives, exposed S1 is the wait for "
-                "reused KV that compute did not hide, and the S3 tail is S3 after the end of prefill.",
+                "The mean TTFT of each policy by its parts. S2 is the time in collectives, exposed S1 is the "
+                "wait for reused KV that compute did not hide, and the S3 tail is S3 after prefill.",
             ),
             folded("what limits each run, and the parts as shares", result_tables.limits(series)),
         ),

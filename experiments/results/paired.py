@@ -15,6 +15,11 @@ import numpy as np
 from experiments.results.statistics import FloatArray
 
 CONFIDENCE: Final = 0.95
+SEED: Final = "seed"
+WINDOW: Final = "window"
+REPLICATES: Final = (SEED, WINDOW)
+"""What a sweep can have replicates over: seeds, or windows of a trace."""
+
 _RESAMPLES: Final = 9_999
 _AT_ONCE: Final = 1_000_000
 """How many values of resamples are in memory at a time."""
@@ -54,6 +59,23 @@ def over_replicates(differences: Sequence[float]) -> Difference:
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
     mean = float(values.mean())
     return Difference(mean=mean, low=mean - half, high=mean + half, count=len(values))
+
+
+def jackknife(whole: float, without_each: Sequence[float]) -> Difference:
+    """Student's t interval for a statistic of independent replicates that is no mean, such as a crossing.
+
+    `whole` is the statistic of all replicates, `without_each` that of all but one, for each. Pseudo-values
+    of the jackknife, n whole - (n - 1) without, stand for the replicates (Tukey, 1958). Raises `ValueError`
+    for fewer than two replicates.
+    """
+    count = len(without_each)
+    if count < 2:
+        raise ValueError("a jackknife needs two replicates or more")
+    found = over_replicates([count * whole - (count - 1) * one for one in without_each])
+    assert found.low is not None
+    assert found.high is not None
+    half = (found.high - found.low) / 2
+    return Difference(mean=whole, low=whole - half, high=whole + half, count=count)
 
 
 def over_requests(differences: Sequence[float]) -> Difference:

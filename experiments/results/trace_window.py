@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from controller.units import NS_PER_S
-from experiments.errors import UserError
 
 IntArray = npt.NDArray[np.int64]
 
@@ -46,16 +45,6 @@ class Window:
         """
         under_way = np.maximum(ends_ns, starts_ns + 1) > self.from_ns
         return under_way if self.until_ns is None else under_way & (starts_ns < self.until_ns)
-
-
-def asked_window(text: str | None) -> Window | None:
-    """Return what `--trace-window` asks for; None without it. Raises `UserError` for a wrong text."""
-    if text is None:
-        return None
-    try:
-        return Window.read(text)
-    except ValueError as error:
-        raise UserError(f"--trace-window {text}: {error}") from None
 
 
 def _ns(text: str) -> int:

@@ -53,9 +53,10 @@ def render_page(
 ) -> str:
     replicates = replicates_of(plan, rows)
     spread = (
-        f" Means over {plan.seeds} seeds, with their 95 % intervals. The seeds are the same for all policies,"
-        " so compare policies by the table of differences, not by whether their intervals overlap."
-        if plan.seeds > 1
+        f" Means over {plan.replicates} {plan.replicates_are}, with their 95 % intervals. They are the same"
+        " for all policies, so compare policies by the table of differences, not by whether their"
+        " intervals overlap."
+        if plan.replicates > 1
         else ""
     )
     sections = []
@@ -95,12 +96,12 @@ def _results(plan: Plan, replicates: Sequence[Replicates]) -> Markup:
     if not replicates:
         return Markup("<p>No cell has finished.</p>")
     return table(
-        [*keys, "policy", "seeds", *(TITLES[measure] for measure in measures)],
+        [*keys, "policy", plan.replicates_are, *(TITLES[measure] for measure in measures)],
         [
             (
                 *(as_text(one.values[key]) for key in keys),
                 one.policy,
-                str(one.seeds),
+                str(one.count),
                 *(_spread(name, one.spreads.get(name)) for name in measures),
             )
             for one in replicates
@@ -155,7 +156,7 @@ def _axis_key(plan: Plan) -> str | None:
 
 
 def _rows(plan: Plan) -> list[dict[str, Any]]:
-    """The combinations of the swept keys other than the first and the seed. Each has a row of panels."""
+    """The combinations of the swept keys other than the first and replicates. Each has a row of panels."""
     rows: list[dict[str, Any]] = [{}]
     for one in plan.over:
         if one.key in plan.keys[1:]:

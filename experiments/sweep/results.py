@@ -10,8 +10,10 @@ from typing import Any
 
 from experiments.atomic_file import write_text
 from experiments.json_text import json_text
+from experiments.results.paired import SEED, WINDOW
 from experiments.sweep.cell import cell_directory, outcomes
-from experiments.sweep.plan import SEED, Plan, as_text
+from experiments.sweep.plan import Plan, as_text
+from experiments.sweep.windows import seed_warning
 
 CellRow = dict[str, Any]
 """The row of a cell, by column: the swept keys, then the columns that `read_rows` lists."""
@@ -127,16 +129,30 @@ def measures_of_run(run: Mapping[str, Any]) -> CellRow:
 
 
 def seed_notes(plan: Plan, rows: Sequence[CellRow]) -> list[str]:
-    """Say so if all seeds gave the same results, which must not pass for results without spread."""
+    """Say so if seeds gave the same results, or are no replicates: neither must pass for a small spread."""
+    if plan.replicates < 2 or plan.replicates_are != "seeds":
+        return []
+    warned = plan_warnings(plan)
     found: dict[str, list[list[Any]]] = {}
     for row in rows:
         if row["error"] is None:
             alike = json.dumps([[row[key] for key in plan.keys], row["policy"]])
             found.setdefault(alike, []).append([row[name] for name in Measure])
     several = [measured for measured in found.values() if len(measured) > 1]
-    if plan.seeds < 2 or not several or any(one != each[0] for each in several for one in each):
+    if not several or any(one != each[0] for each in several for one in each):
+        return warned
+    return [
+        *warned,
+        f"the seed makes no difference: under each policy, all {plan.replicates} gave the same results",
+    ]
+
+
+def plan_warnings(plan: Plan) -> list[str]:
+    """Return what makes the results of `plan` say less than they seem to."""
+    if plan.replicates_are != "seeds":
         return []
-    return [f"the seed makes no difference: under each policy, all {plan.seeds} gave the same results"]
+    found = (seed_warning(cell.scenario, plan.replicates) for cell in plan.cells)
+    return list(dict.fromkeys(text for text in found if text))
 
 
 def write_results(
@@ -152,7 +168,8 @@ def write_results(
     `differences` are those of the policies (`experiments.sweep.differences.as_rows`).
     """
     keys = plan.keys
-    columns = [*keys, "policy", SEED, *Measure, "wall_s", "error", "cell"]
+    windows = [WINDOW] if plan.replicates_are == "windows" else []
+    columns = [*keys, "policy", *windows, SEED, *Measure, "wall_s", "error", "cell"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

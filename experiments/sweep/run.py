@@ -17,12 +17,12 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.run.directory import new_directory
+from experiments.run.identity import Identity
 from experiments.scenario.scenario import Scenario
 from experiments.sweep.cell import cell_directory, outcomes, run_cell
 from experiments.sweep.differences import differences_of, write_differences
 from experiments.sweep.directory import taken
 from experiments.sweep.engine import Engine, engine
-from experiments.sweep.identity import Identity
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.progress import SweepListener
 from experiments.sweep.results import CellRow, read_rows, write_results
@@ -50,16 +50,16 @@ def run_sweep(
 
     Before anything runs, raises `UserError` for a point that cannot be resolved, a backend that is not
     available or a directory that does not belong to this sweep, and `FabricUnavailable` for a fabric that
-    cannot run. Raises what `_run_cells` raises, after writing the results of the cells that have finished.
+    cannot run. Raises what `run_cells` raises, after writing the results of the cells that have finished.
     """
-    jobs = _jobs_for(plan.fabric, jobs=jobs, backend=backend)
-    _check_points(plan)
+    jobs = jobs_for(plan.fabric, jobs=jobs, backend=backend)
+    check_points(plan)
     command = shlex.join(words)
     with engine(backend):
         directory = new_directory(f"{plan.scenario}-sweep") if out is None else out
         with taken(directory, plan, tables, command) as made_with:
             try:
-                _run_cells(plan, directory, made_with, tables=tables, jobs=jobs, progress=progress)
+                run_cells(plan, directory, made_with, tables=tables, jobs=jobs, progress=progress)
             except BaseException as error:
                 rows = read_rows(directory, plan)
                 finished = sum(row["error"] is None for row in rows)
@@ -83,7 +83,7 @@ def _write(
     return write_results(directory, plan, rows, command=command, differences=differences)
 
 
-def _check_points(plan: Plan) -> None:
+def check_points(plan: Plan) -> None:
     """Resolve every point with little work, once for all its seeds.
 
     Ranks that cannot be placed, and traces that are missing or too short, are thus found before anything
@@ -115,7 +115,7 @@ def _with_little_work(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"workload": workload, "seed": 0, "policies": scenario.policies[:1]})
 
 
-def _jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
+def jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
     """Return how many cells run at once, in joblib's terms (-1: as many as there are cores).
 
     Raises `UserError` if the emulated fabric would run several cells at once or on another machine, and
@@ -135,7 +135,7 @@ def _jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
     return 1
 
 
-def _run_cells(
+def run_cells(
     plan: Plan, directory: Path, made_with: Identity, *, tables: bool, jobs: int, progress: SweepListener
 ) -> None:
     """Run every cell that has not finished. If one fails, that is recorded and the others go on.

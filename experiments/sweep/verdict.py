@@ -76,10 +76,14 @@ def _results(
         return told
     if unfaithful:
         told.append("No difference is stated, because cells are not faithful.")
-    elif plan.seeds == 1:
-        told.append("With one seed, it is not known whether a difference is more than chance.")
+    elif plan.replicates < 2:
+        one = plan.replicates_are.removesuffix("s")
+        told.append(f"With one {one}, it is not known whether a difference is more than chance.")
     else:
-        note = "Brackets and counts rest on 95 % intervals of the paired differences over the seeds."
+        note = (
+            "Brackets and counts rest on 95 % intervals of the paired differences over the"
+            f" {plan.replicates_are}."
+        )
         told.append(Markup(f"<small>{note}</small>"))
     return told
 

@@ -10,6 +10,7 @@ from doc_pages import PAGES, ROOT, commands, name_of, yaml_files
 
 from controller.policies import registry
 from experiments.cli.app import app
+from experiments.results.paired import WINDOW
 from experiments.scenario.gpu_profile import profile_text
 from experiments.scenario.keys import field_at
 from experiments.scenario.overrides import overrides_of
@@ -100,6 +101,8 @@ def check_scenario(options: dict[str, object]) -> None:
         load_scenario(str(scenario), overrides_of(settings, policies, None))
     for text in strings(options.get("over")):
         over = read_over(text)
+        if over.key == WINDOW:  # no key of a scenario, and pages name traces that are not here
+            continue
         for value in over.values:
             load_scenario(str(scenario), overrides_of([*settings, f"{over.key}={as_text(value)}"], [], None))
 
