@@ -4,7 +4,8 @@ It is readable offline, on a phone, in dark mode and on paper. The page's templa
 `templates/report.html`, its style `templates/report.css`; figures are inline SVG.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from experiments.atomic_file import write_text
@@ -16,18 +17,23 @@ from experiments.report.page import figure, page, section
 from experiments.report.series import MOST_FLOWS, Series, series_of
 from experiments.report.trust import checks, verdict
 from experiments.results.reading import RunDirectory, read_run
+from experiments.side_by_side import all_of
+
+Maker = Callable[[], Markup]
+"""Makes a section. Drawing its figures takes most of the time of a report."""
 
 
-def write_report(dirs: list[Path], out: Path) -> Path:
-    """Write a page that compares the runs of all `dirs` to `out`, and return `out`.
+def write_report(dirs: list[Path], out: Path, *, jobs: int = 1) -> Path:
+    """Write a page that compares the runs of all `dirs` to `out`, and return `out`. With several `jobs`, as
+    many processes make its sections.
 
     Raises `UserError` for a directory that holds no finished run, `OSError` if `out` cannot be written.
     """
-    write_text(out, render_report([read_run(path) for path in dirs]))
+    write_text(out, render_report([read_run(path) for path in dirs], jobs=jobs))
     return out
 
 
-def render_report(directories: Sequence[RunDirectory]) -> str:
+def render_report(directories: Sequence[RunDirectory], *, jobs: int = 1) -> str:
     """Return the page as text. Raises `UserError` if there is no run to show."""
     series = series_of(directories)
     if not series:
@@ -35,8 +41,9 @@ def render_report(directories: Sequence[RunDirectory]) -> str:
     serving = [one for one in series if not one.is_micro]
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
-    sections = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
-    sections.append(section("How far to trust it", checks(series)))
+    makers = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
+    named = {str(number): make for number, make in enumerate(makers)}
+    sections = [*all_of(named, jobs=jobs).values(), section("How far to trust it", checks(series))]
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
         sections.append(section(f"What was run{name}", facts(directory)))
@@ -56,17 +63,17 @@ def _subtitle(directories: Sequence[RunDirectory], series: Sequence[Series]) -> 
     return f"{policies} on the fabric {fabrics}, seed {seeds}"
 
 
-def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Markup]:
+def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Maker]:
     if not series:
         return []
     promoted = [one for one in series if one.run["promotions"]]
     return [
-        section(
+        lambda: section(
             "What limits the runs",
             result_tables.limits(series),
             result_tables.made_no_difference(directories),
         ),
-        section(
+        lambda: section(
             "Results",
             result_tables.summary(series),
             result_tables.ceiling(directories),
@@ -74,7 +81,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             result_tables.tpot(series),
             result_tables.pruned(series),
         ),
-        section(
+        lambda: section(
             "Time to first token",
             figure(
                 serving_figures.ttft_figure(series),
@@ -91,7 +98,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             Markup("<h3>Prefix cache</h3>"),
             result_tables.caches(series),
         ),
-        section(
+        lambda: section(
             "Stages",
             figure(
                 serving_figures.stages_figure(series),
@@ -104,7 +111,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
                 "an S3 flow finished; far to the right, another flow could have used its bandwidth.",
             ),
         ),
-        section(
+        lambda: section(
             "Levels",
             figure(
                 serving_figures.levels_figure(series),
@@ -114,7 +121,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             Markup("<h3>Flows that were promoted</h3>"),
             example_tables.promoted_examples(promoted or series),
         ),
-        _links_section(series),
+        partial(_links_section, series),
     ]
 
 
@@ -133,11 +140,11 @@ def _links_section(series: Sequence[Series]) -> Markup:
     )
 
 
-def _coflow_sections(series: Sequence[Series]) -> list[Markup]:
+def _coflow_sections(series: Sequence[Series]) -> list[Maker]:
     if not series:
         return []
     return [
-        section(
+        lambda: section(
             "Coflows",
             result_tables.coflows(series),
             figure(
@@ -147,15 +154,15 @@ def _coflow_sections(series: Sequence[Series]) -> list[Markup]:
             Markup("<h3>Flows that were promoted</h3>"),
             example_tables.promoted_examples(series),
         ),
-        _links_section(series),
+        partial(_links_section, series),
     ]
 
 
-def _micro_sections(series: Sequence[Series]) -> list[Markup]:
+def _micro_sections(series: Sequence[Series]) -> list[Maker]:
     if not series:
         return []
     return [
-        section(
+        lambda: section(
             "Flows",
             result_tables.micro_flows(series),
             figure(
@@ -170,5 +177,5 @@ def _micro_sections(series: Sequence[Series]) -> list[Markup]:
             Markup("<h3>Flows that were promoted</h3>"),
             example_tables.promoted_examples(series),
         ),
-        _links_section(series),
+        partial(_links_section, series),
     ]

@@ -5,8 +5,9 @@ written after everything that it sums up, so a directory that has one has comple
 made from the directory afterwards (`experiments.report.run_report`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,11 +21,12 @@ from experiments.results.excerpt import excerpt
 from experiments.results.folder_names import folder_names
 from experiments.results.gap import Ceiling
 from experiments.results.limits import Resources
-from experiments.results.measures import measure
+from experiments.results.measures import Measures, measure
 from experiments.results.parquet import write_tables
 from experiments.results.perfetto import trace_events, write_timeline
 from experiments.results.provenance import timing, versions
 from experiments.results.summary import Summary, summarise
+from experiments.side_by_side import all_of
 from testbed.job import Scale
 from testbed.record import RunRecord
 
@@ -47,6 +49,7 @@ def write_run(
     unfinished: Sequence[str] = (),
     unused: Sequence[str] = (),
     ceiling: Ceiling | None = None,
+    jobs: int = 1,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
@@ -54,7 +57,8 @@ def write_run(
     digests of the files that the scenario names, by path. `command` is the command line of the run, and
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
     finished. `ceiling` is what would be reached without a network. `unused` says what no request or
-    flow used (`unused.unused_parts`).
+    flow used (`unused.unused_parts`). With several `jobs`, as many processes write timelines, while this one
+    writes the tables.
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -69,19 +73,25 @@ def write_run(
     write_text(out / "scenario.yaml", resolved_yaml)
     _write_json(out / "versions.json", versions(records, files))
     _write_json(out / "timing.json", timing(records, command=command, started=started))
-    write_tables(out, records)
-    measured = [measure(record, resources) for record in records]
-    told = list(notes)
-    for record, folder, found in zip(records, folders, measured, strict=True):
-        _write_json(folder / "queues.json", record.queues)
-        _write_json(folder / "fidelity.json", msgspec.to_builtins(record.fidelity))
-        write_distributions(folder / "distributions.json", distributions(found))
-        shown = excerpt(record, scale)
-        with replacing(folder / "trace.json") as temporary:
-            title = f"{scenario}: {record.policy}"
-            write_timeline(temporary, trace_events(shown), title=title, only=shown.only)
-        if shown.only is not None:
-            told.append(f"trace.json of {record.policy} shows only {shown.only}")
+    measured: list[Measures] = []
+
+    def write_the_rest() -> None:
+        write_tables(out, records)
+        measured.extend(measure(record, resources) for record in records)
+        for record, folder, found in zip(records, folders, measured, strict=True):
+            _write_json(folder / "queues.json", record.queues)
+            _write_json(folder / "fidelity.json", msgspec.to_builtins(record.fidelity))
+            write_distributions(folder / "distributions.json", distributions(found))
+
+    timelines: dict[str, Callable[[], str | None]] = {
+        record.policy: partial(_write_trace, folder / "trace.json", record, scale, scenario)
+        for record, folder in zip(records, folders, strict=True)
+    }
+    only = all_of(timelines, jobs=jobs, meanwhile=write_the_rest)
+    told = [
+        *notes,
+        *(f"trace.json of {policy} shows only {what}" for policy, what in only.items() if what is not None),
+    ]
     summary = summarise(
         scenario=scenario,
         fabric=fabric,
@@ -98,6 +108,15 @@ def write_run(
     )
     _write_json(out / "summary.json", summary)
     return summary
+
+
+def _write_trace(path: Path, record: RunRecord, scale: Scale, scenario: str) -> str | None:
+    """Write the timeline of `record`, and return in words what it shows, or None if that is all."""
+    shown = excerpt(record, scale)
+    with replacing(path) as temporary:
+        title = f"{scenario}: {record.policy}"
+        write_timeline(temporary, trace_events(shown), title=title, only=shown.only)
+    return shown.only
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -98,8 +98,9 @@ def run_scenario(
             unfinished=unfinished,
             unused=unused_parts(records, first.placement, first.topology),
             ceiling=reached,
+            jobs=at_once,
         )
-        write_report([directory], directory / "report.html")
+        write_report([directory], directory / "report.html", jobs=at_once)
         return summary
 
     if warn is not None:
