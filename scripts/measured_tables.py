@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from experiments.results.paired import REPLICATES
 from experiments.results.readable_numbers import NOTHING, duration, share
-from experiments.sweep.plan import SEED, as_text
+from experiments.sweep.plan import as_text
 from experiments.sweep.results import Measure
 
 SWEEP = ["mfs", "sweep"]
@@ -99,10 +100,10 @@ def _block(match: re.Match[str]) -> Block:
 
 
 def _swept(command: Sequence[str]) -> list[str]:
-    """The keys of `--over` but the seed, in the order given."""
+    """The keys of `--over` but the seed and the window, in the order given."""
     values = [value for option, value in itertools.pairwise(command) if option == "--over"]
     values += [word.removeprefix("--over=") for word in command if word.startswith("--over=")]
-    return [key for key in (value.partition("=")[0].strip() for value in values) if key != SEED]
+    return [key for key in (value.partition("=")[0].strip() for value in values) if key not in REPLICATES]
 
 
 def rows(content: dict[str, Any], block: Block) -> list[str]:
@@ -115,7 +116,7 @@ def rows(content: dict[str, Any], block: Block) -> list[str]:
         raise Refused("not every cell of the sweep has finished")
     if POLICY not in block.labels and len(content["policies"]) > 1:
         raise Refused(f"{len(content['policies'])} policies, and no column {POLICY!r}")
-    keys = [key for key in content["over"] if key != SEED]
+    keys = [key for key in content["over"] if key not in REPLICATES]
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for cell in content["cells"]:
         values = iter(as_text(cell[key]) for key in keys)

@@ -9,7 +9,7 @@ import msgspec
 
 from experiments.errors import UserError
 from experiments.results.difference_words import Unit, difference_words
-from experiments.results.paired import Difference, over_replicates
+from experiments.results.paired import REPLICATES, SEED, WINDOW, Difference, over_replicates
 from experiments.results.reading import read_run
 
 MEASURES: Final = {
@@ -95,7 +95,7 @@ def of_cells(rows: Iterable[Mapping[str, Any]], keys: Sequence[str], among: str 
         Replicate(
             side=f"{row['policy']} ({among})" if among else row["policy"],
             values={key: row[key] for key in keys},
-            work=f"seed {row['seed']}",
+            work=_work(row),
             faithful=row["faithful"],
             offered=(row["requests"], row.get("arrival_rps")),
             measures={name: row[name] for name in MEASURES},
@@ -103,6 +103,11 @@ def of_cells(rows: Iterable[Mapping[str, Any]], keys: Sequence[str], among: str 
         for row in rows
         if row["error"] is None
     ]
+
+
+def _work(row: Mapping[str, Any]) -> str:
+    seed = f"seed {row[SEED]}"
+    return f"window {row[WINDOW]}, {seed}" if WINDOW in row else seed
 
 
 def of_sweeps(paths: Sequence[Path]) -> list[Replicate]:
@@ -113,7 +118,7 @@ def of_sweeps(paths: Sequence[Path]) -> list[Replicate]:
     found = []
     for path in paths:
         content = read_sweep(path)
-        keys = [key for key in content["over"] if key != "seed"]
+        keys = [key for key in content["over"] if key not in REPLICATES]
         found += of_cells(content["cells"], keys, path.resolve().name if len(paths) > 1 else "")
     return found
 

@@ -9,7 +9,7 @@ import msgspec
 
 from experiments.compare.replicates import read_sweep
 from experiments.errors import UserError
-from experiments.results.paired import Difference, over_replicates
+from experiments.results.paired import REPLICATES, Difference, over_replicates
 from experiments.sweep.plan import as_text
 
 MEASURES: Final = {
@@ -32,7 +32,7 @@ _ALIKE: Final = 1e-3
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """A measure of one policy at each value of the x key: its mean over seeds, with an interval."""
+    """A measure of one policy at each value of the x key: its mean over replicates, with an interval."""
 
     label: str
     x: tuple[Any, ...]
@@ -49,9 +49,9 @@ def read_curves(paths: Sequence[Path], *, x: str | None, y: str, where: Mapping[
     if y not in MEASURES:
         raise UserError(f"--y {y}: there is no such measure; there are {', '.join(MEASURES)}")
     sweeps = [(path, read_sweep(path)) for path in paths]
-    keys = list(dict.fromkeys(key for _, sweep in sweeps for key in sweep["over"] if key != "seed"))
+    keys = list(dict.fromkeys(key for _, sweep in sweeps for key in sweep["over"] if key not in REPLICATES))
     if not keys:
-        raise UserError("nothing to draw against: only the seed was swept")
+        raise UserError("nothing to draw against: only replicates, the seed or the window, were swept")
     against = x or keys[0]
     for key in (against, *where):
         if key not in keys:
@@ -68,7 +68,7 @@ def read_curves(paths: Sequence[Path], *, x: str | None, y: str, where: Mapping[
             label = f"{policy} ({path.resolve().name})" if policies.count(policy) > 1 else policy
             at = found.setdefault(label, {}).setdefault(json.dumps(cell.get(against)), [])
             at.append((cell.get(against), cell[y]))
-    _refuse_mixed(sweeps, {against, "seed", *where})
+    _refuse_mixed(sweeps, {against, *REPLICATES, *where})
     if not found:
         raise UserError(f"no finished cell has {y}" + (" there" if where else ""))
     return [_curve(label, by_x) for label, by_x in found.items()]

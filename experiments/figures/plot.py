@@ -45,15 +45,18 @@ _STYLE: Final[dict[Any, Any]] = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
 }
-_paper_style: Final = mpl.rc_context(_STYLE)
+paper_style: Final = mpl.rc_context(_STYLE)
 
 
-@_paper_style
+@paper_style
 def draw_sweep(
     curves: Sequence[Curve], out: Path, *, x: str, y: str, intervals: bool, width: Width = Width.COLUMN
-) -> None:
-    """Draw `curves` into `out`, whose suffix is the format. Raises `OSError` if it cannot be written."""
-    figure, axes = _panel(width)
+) -> Figure:
+    """Draw `curves` into `out`, whose suffix is the format, and return the figure.
+
+    Raises `OSError` if the file cannot be written.
+    """
+    figure, axes = panel(width)
     label, factor = MEASURES[y]
     numeric = all(isinstance(at, int | float) and not isinstance(at, bool) for one in curves for at in one.x)
     places = list(dict.fromkeys(at for one in curves for at in one.x))
@@ -72,37 +75,37 @@ def draw_sweep(
             label=one.label,
             elinewidth=0.8,
             capsize=1.8,
-            **_look(i),
+            **look(i),
         )
     if not numeric or len(places) <= _MOST_TICKS:
         axes.set_xticks(ticks, [str(at) for at in places])
     axes.set_xlabel(x)
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0, top=102 if factor == 100.0 else None)
-    _save(figure, axes, out)
+    return save(figure, axes, out)
 
 
-@_paper_style
+@paper_style
 def draw_ttft(
     runs: Sequence[tuple[str, Sequence[float], int]], out: Path, *, width: Width = Width.COLUMN
-) -> None:
+) -> Figure:
     """Draw the share of requests with a TTFT of at most x.
 
     `runs` are labels, TTFTs in seconds, and the number of requests.
     """
-    figure, axes = _panel(width)
+    figure, axes = panel(width)
     for i, (label, seconds, total) in enumerate(runs):
         values = sorted(1e3 * one for one in seconds)
         shares = [(n + 1) / total for n in range(len(values))]
-        look = _look(i) | {"marker": "none"}
-        axes.step([*values[:1], *values], [0.0, *shares], where="post", label=label, **look)
+        style = look(i) | {"marker": "none"}
+        axes.step([*values[:1], *values], [0.0, *shares], where="post", label=label, **style)
     axes.set_xlabel("TTFT (ms)")
     axes.set_ylabel("share of requests")
     axes.set_ylim(0, 1.02)
-    _save(figure, axes, out)
+    return save(figure, axes, out)
 
 
-def _look(i: int) -> dict[str, Any]:
+def look(i: int) -> dict[str, Any]:
     return {
         "color": COLOURS[i % len(COLOURS)],
         "marker": _MARKERS[i % len(_MARKERS)],
@@ -110,7 +113,7 @@ def _look(i: int) -> dict[str, Any]:
     }
 
 
-def _panel(width: Width) -> tuple[Figure, Axes]:
+def panel(width: Width) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_INCHES[width], _HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -118,10 +121,11 @@ def _panel(width: Width) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _save(figure: Figure, axes: Axes, out: Path) -> None:
+def save(figure: Figure, axes: Axes, out: Path) -> Figure:
     columns = 1 if len(axes.get_legend_handles_labels()[0]) > 4 else 2
     figure.legend(loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.2)
     kind = out.suffix.removeprefix(".")
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
     with replacing(out) as temporary:
         figure.savefig(temporary, format=kind, dpi=300, metadata=metadata)
+    return figure

@@ -6,7 +6,7 @@ from typing import Any
 from experiments.report.markup import Markup, html, table
 from experiments.report.series import MOST_FLOWS, Series
 from experiments.results.gap import percent_closed
-from experiments.results.limit_words import TTFT_PARTS, alike_lines, limit_name, parts_of_ttft, percent
+from experiments.results.limit_words import TTFT_PARTS, limit_name, parts_of_ttft, percent
 from experiments.results.readable_numbers import NOTHING, duration, pruned_in_words, share
 from experiments.results.reading import RunDirectory
 
@@ -36,7 +36,7 @@ def summary(series: Sequence[Series]) -> Markup:
         for name, found in run.get("classes", {}).items():
             rows.append(_class_row(name, found))
     headings = ["policy", "done", "TTFT mean", "p50", "p90", "p99", "SLO met", "mean CCT"]
-    headings += ["S1 exposed", "P2D earliness", "P2D lateness", "promotions", "faithful"]
+    headings += ["exposed S1", "S3 earliness", "S3 lateness", "promotions", "faithful"]
     return table(headings, rows, text_columns=1)
 
 
@@ -107,12 +107,6 @@ def _reached(reached: dict[str, float | None] | None) -> tuple[str, str]:
     if reached is None:
         return NOTHING, NOTHING
     return share(reached["slo_attainment"]), duration(reached["ttft_mean_s"])
-
-
-def made_no_difference(directories: Sequence[RunDirectory]) -> Markup:
-    """A sentence for each group of policies under which requests had the same TTFT."""
-    lines = [line.partition(": ") for directory in directories for line in alike_lines(directory.summary)]
-    return Markup("".join(f"<p><b>{html(first)}</b>: {html(rest)}</p>" for first, _, rest in lines))
 
 
 def _of_second(busy: dict[str, float] | None) -> object:
@@ -252,4 +246,9 @@ def _against(value: float | None, reference: float | None) -> Markup:
     text = html(duration(value))
     if value is None or not reference or value == reference:
         return text
-    return Markup(f"{text}<small>{100 * (value / reference - 1):+.0f} %</small>")
+    return Markup(f"{text}<small>{_signed(100 * (value / reference - 1))} %</small>")
+
+
+def _signed(percents: float) -> str:
+    """Return whole per cent with their sign: "+12", "-3", or "0" for less than half of one."""
+    return f"{round(percents):+d}" if round(percents) else "0"

@@ -4,22 +4,33 @@ It is readable offline, on a phone, in dark mode and on paper. The page's templa
 `templates/report.html`, its style `templates/report.css`; figures are inline SVG.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
-from experiments.report import example_tables, link_figures, micro_figures, result_tables, serving_figures
+from experiments.report import (
+    example_tables,
+    link_figures,
+    micro_figures,
+    result_tables,
+    serving_figures,
+    stage_figures,
+)
 from experiments.report.facts import facts
-from experiments.report.markup import Markup
-from experiments.report.page import figure, page, section
+from experiments.report.files_section import file_links
+from experiments.report.page import Section, figure, folded, page, section
+from experiments.report.request_section import median_and_worst
 from experiments.report.series import MOST_FLOWS, Series, series_of
-from experiments.report.trust import checks, verdict
+from experiments.report.trust import checks
+from experiments.report.verdict import verdict
 from experiments.results.reading import RunDirectory, read_run
 from experiments.side_by_side import all_of
 
-Maker = Callable[[], Markup]
+Maker = Callable[[], Section]
 """Makes a section. Drawing its figures takes most of the time of a report."""
 
 
@@ -29,12 +40,29 @@ def write_report(dirs: list[Path], out: Path, *, jobs: int = 1) -> Path:
 
     Raises `UserError` for a directory that holds no finished run, `OSError` if `out` cannot be written.
     """
-    write_text(out, render_report([read_run(path) for path in dirs], jobs=jobs))
+    directories = [read_run(path) for path in dirs]
+    with _no_search_for_garbage():
+        text = render_report(directories, out, jobs=jobs)
+    write_text(out, text)
     return out
 
 
-def render_report(directories: Sequence[RunDirectory], *, jobs: int = 1) -> str:
-    """Return the page as text. Raises `UserError` if there is no run to show."""
+@contextlib.contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """Matplotlib makes very many objects that live until their figure is drawn. Searching them for garbage
+    again and again takes a fifth of the time of a report."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def render_report(directories: Sequence[RunDirectory], out: Path, *, jobs: int = 1) -> str:
+    """Return the page as text, with links as from the file `out`. Raises `UserError` if there is no run to
+    show."""
     series = series_of(directories)
     if not series:
         raise UserError("nothing to report: no run in the given directories")
@@ -42,16 +70,17 @@ def render_report(directories: Sequence[RunDirectory], *, jobs: int = 1) -> str:
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
     makers = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
-    named = {str(number): make for number, make in enumerate(makers)}
-    sections = [*all_of(named, jobs=jobs).values(), section("How far to trust it", checks(series))]
+    sections = list(all_of({str(i): make for i, make in enumerate(makers)}, jobs=jobs).values())
+    sections.append(section("How far to trust it", folded("all checks, with their bounds", checks(series))))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
         sections.append(section(f"What was run{name}", facts(directory)))
+    sections.append(section("Tables and traces", file_links(directories, out)))
     titles = list(dict.fromkeys(d.summary["scenario"] for d in directories))
     return page(
         title=", ".join(titles),
         subtitle=_subtitle(directories, series),
-        verdict=verdict(directories),
+        verdict=verdict(directories, series),
         sections=sections,
     )
 
@@ -68,11 +97,6 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
         return []
     promoted = [one for one in series if one.run["promotions"]]
     return [
-        lambda: section(
-            "What limits the runs",
-            result_tables.limits(series),
-            result_tables.made_no_difference(directories),
-        ),
         lambda: section(
             "Results",
             result_tables.summary(series),
@@ -93,10 +117,17 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
                 "Each request at its arrival. Above the dashed line it missed its SLO; a cross is a "
                 "request without a first token.",
             ),
-            Markup("<h3>Furthest from their SLO</h3>"),
-            example_tables.slowest(series),
-            Markup("<h3>Prefix cache</h3>"),
-            result_tables.caches(series),
+            folded("furthest from their SLO, and where their time went", example_tables.slowest(series)),
+            folded("prefix cache", result_tables.caches(series)),
+        ),
+        lambda: section(
+            "Where the time goes",
+            figure(
+                stage_figures.parts_figure(series),
+                "The mean TTFT of each policy by its parts. S2 is the time in collectives, exposed S1 is the "
+                "wait for reused KV that compute did not hide, and the S3 tail is S3 after prefill.",
+            ),
+            folded("what limits each run, and the parts as shares", result_tables.limits(series)),
         ),
         lambda: section(
             "Stages",
@@ -110,7 +141,9 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
                 "the last member is ready to the end of the last one. Right: how long before its deadline "
                 "an S3 flow finished; far to the right, another flow could have used its bandwidth.",
             ),
+            folded("flows of each stage", stage_figures.stage_table(series)),
         ),
+        lambda: section("One request", median_and_worst(series)),
         lambda: section(
             "Levels",
             figure(
@@ -118,14 +151,13 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
                 "Flows in flight by level, the most urgent at the bottom."
                 f"{serving_figures.sampled_text(series)}",
             ),
-            Markup("<h3>Flows that were promoted</h3>"),
-            example_tables.promoted_examples(promoted or series),
+            folded("flows that were promoted", example_tables.promoted_examples(promoted or series)),
         ),
         partial(_links_section, series),
     ]
 
 
-def _links_section(series: Sequence[Series]) -> Markup:
+def _links_section(series: Sequence[Series]) -> Section:
     loads = link_figures.link_loads(series)
     return section(
         "Links",
@@ -151,8 +183,7 @@ def _coflow_sections(series: Sequence[Series]) -> list[Maker]:
                 micro_figures.coflows_figure(series),
                 "Coflow completion time: from the first submit to the last byte of the last flow.",
             ),
-            Markup("<h3>Flows that were promoted</h3>"),
-            example_tables.promoted_examples(series),
+            folded("flows that were promoted", example_tables.promoted_examples(series)),
         ),
         partial(_links_section, series),
     ]
@@ -174,8 +205,7 @@ def _micro_sections(series: Sequence[Series]) -> list[Maker]:
                 micro_figures.received_figure(series),
                 "Bytes that have arrived at the receiver.",
             ),
-            Markup("<h3>Flows that were promoted</h3>"),
-            example_tables.promoted_examples(series),
+            folded("flows that were promoted", example_tables.promoted_examples(series)),
         ),
         partial(_links_section, series),
     ]

@@ -4,27 +4,26 @@ from collections.abc import Sequence
 
 from controller.flow import PortId
 from controller.units import NS_PER_S
-from experiments.resolve.work import demand
+from experiments.resolve.work_demand import demand
 from experiments.scenario.workload import WorkloadKind, WorkloadSection
 from experiments.workloads.arrivals import own_rate_rps
 from experiments.workloads.workload import Workload
 from testbed.job import Job, MicroFlow, Placement
-from testbed.serving.capacity import Demand
 from testbed.topology import Topology
 
 _FEWEST = 10
 """Arrivals below which a mean rate says little."""
 
 
-def offered_notes(section: WorkloadSection, job: Job) -> tuple[str, ...]:
+def offered_notes(section: WorkloadSection, job: Job, rate_rps: float | None = None) -> tuple[str, ...]:
     """Say by how much the work of `job` is more than its ports or its units can do, if it is, and which key
-    changes that."""
+    changes that. `rate_rps` is the rate that `workload.load` came to."""
     if job.flows:
         return _flows_notes(section, job)
     if not job.requests or sum(request.after is None for request in job.requests) < _FEWEST:
         return ()
     each = demand(job, job.requests)
-    rate_rps = _rate_rps(section, job, each)
+    rate_rps = _rate_rps(section, job, rate_rps)
     if rate_rps is None:
         return ()
     over: list[str] = []
@@ -36,6 +35,12 @@ def offered_notes(section: WorkloadSection, job: Job) -> tuple[str, ...]:
         )
     if rate_rps * each.units_s > 1:
         over.append(f"the prefill units would have to do {rate_rps * each.units_s:.2f} s of work per second")
+    if not over and section.load is not None and section.load > 1:
+        return (
+            f"more arrives than the cluster can do: workload.load is {section.load:g}, and 1 is what an "
+            "overloaded run gets done, so TTFT grows for as long as the run lasts: "
+            + _knob(section, section.load),
+        )
     if not over:
         return ()
     return (
@@ -44,11 +49,11 @@ def offered_notes(section: WorkloadSection, job: Job) -> tuple[str, ...]:
     )
 
 
-def _rate_rps(section: WorkloadSection, job: Job, each: Demand) -> float | None:
+def _rate_rps(section: WorkloadSection, job: Job, of_load_rps: float | None) -> float | None:
     """Return the mean rate of the arrivals: that of the trace as it runs, or the one they are drawn with."""
     if not section.arrives_at_random:
         return own_rate_rps(Workload(requests=job.requests))
-    return section.rate if section.load is None else section.load * each.capacity_rps
+    return section.rate if section.load is None else of_load_rps
 
 
 def _knob(section: WorkloadSection, too_much: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from controller.units import NS_PER_S
 from experiments.resolve.cluster import fastest_nic_bps
 from experiments.resolve.offered import flows_port_seconds
-from experiments.resolve.work import capacity_rps
+from experiments.resolve.work_demand import demand
 from experiments.scenario.scenario import Scenario
 from testbed.fabric import FabricName
 from testbed.job import MODEL_SCALE, Job, MicroFlow, Placement, Request, Scale
@@ -21,7 +21,7 @@ from testbed.topology import Topology
 LAYER_WALL_S = 0.03
 """A layer of a median request alone should last at least this long: some fifty permit latencies."""
 
-_ATTAINABLE = 0.6  # share of the estimated capacity that uneven batches reach
+_ATTAINABLE = 0.6  # share of what full, even batches could do; uneven ones reach less
 
 
 def resolve_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
@@ -46,7 +46,7 @@ def machine_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]
         dilation = _serving_dilation(
             job.requests,
             layers=job.model.layers,
-            capacity_rps=capacity_rps(job, job.requests),
+            ideal_rps=demand(job, job.requests).capacity_rps,
             wall_s=section.wall_s,
         )
     nic = fastest_nic_bps(scenario.topology)
@@ -59,12 +59,10 @@ def machine_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]
     )
 
 
-def _serving_dilation(
-    requests: Sequence[Request], *, layers: int, capacity_rps: float, wall_s: float
-) -> float:
+def _serving_dilation(requests: Sequence[Request], *, layers: int, ideal_rps: float, wall_s: float) -> float:
     """Return wall seconds per model second for `requests`, which have their unloaded TTFT."""
     last_s = max(r.arrival_ns for r in requests) / NS_PER_S
-    busy_s = len(requests) / (_ATTAINABLE * capacity_rps)
+    busy_s = len(requests) / (_ATTAINABLE * ideal_rps)
     unloaded_s = statistics.median(r.unloaded_ns for r in requests) / NS_PER_S
     duration_s = max(last_s + 2 * unloaded_s, busy_s)
     return _rounded_up(max(wall_s / duration_s, LAYER_WALL_S * layers / unloaded_s))

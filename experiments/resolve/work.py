@@ -1,11 +1,13 @@
 """The work of a run: requests with their SLOs, or flows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from experiments.errors import UserError
+from experiments.resolve.capacity import Capacity, estimated_capacity
+from experiments.resolve.work_demand import demand
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.workload import WorkloadKind, WorkloadSection
 from experiments.workloads import coflow_benchmark
@@ -13,23 +15,24 @@ from experiments.workloads.micro import micro_flows
 from experiments.workloads.source import make_workload
 from testbed.job import Job, MicroFlow, Placement, Request
 from testbed.serving.cache.size_and_use import cache_capacity_blocks
-from testbed.serving.capacity import Demand, demand_of
 from testbed.serving.plans.steps import step_options
 from testbed.serving.slo import DEFAULT_CLASS, SloTarget, with_slos
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests or flows, and notes on how they were made."""
+    """Requests or flows, and notes on how they were made. `rate_rps` is what arrives if `load` sets it."""
 
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()
     notes: tuple[str, ...]
+    rate_rps: float | None = None
 
 
 def resolve_work(scenario: Scenario, job: Job, *, most_requests: int | None = None) -> Work:
     """Make the work of `job`, which has none yet. Reads the trace, if the scenario names one.
 
-    With `most_requests`, capacity and SLOs are worked out for that many requests, and the others left out.
+    With `most_requests`, SLOs are worked out for that many requests, and the others left out. The capacity is
+    then a rough one, for which nothing is simulated.
 
     Raises `UserError` for a malformed trace, naming the line, and for a prefix cache without room for a
     block of the prompts.
@@ -39,24 +42,6 @@ def resolve_work(scenario: Scenario, job: Job, *, most_requests: int | None = No
     work = _requests(scenario, job, most_requests)
     _check_cache(scenario, msgspec.structs.replace(job, requests=work.requests))
     return work
-
-
-def capacity_rps(job: Job, requests: Sequence[Request]) -> float:
-    """Estimate how many requests/s like these the cluster of `job` can sustain."""
-    return demand(job, requests).capacity_rps
-
-
-def demand(job: Job, requests: Sequence[Request]) -> Demand:
-    """Estimate what the mean of these requests takes of the cluster of `job`."""
-    return demand_of(
-        requests,
-        placement=job.placement,
-        model=job.model,
-        gpu=job.gpu,
-        topology=job.topology,
-        max_batch_tokens=job.serving.max_batch_tokens,
-        options=step_options(job),
-    )
 
 
 def _flows(section: WorkloadSection, placement: Placement) -> Work:
@@ -74,11 +59,18 @@ def _flows(section: WorkloadSection, placement: Placement) -> Work:
 
 
 def _requests(scenario: Scenario, job: Job, most: int | None) -> Work:
-    workload = make_workload(
-        scenario.workload,
-        seed=scenario.seed,
-        capacity_rps=lambda requests: capacity_rps(job, requests[:most]),
-    )
+    known: list[Capacity] = []
+
+    def capacity(requests: tuple[Request, ...]) -> Capacity:
+        _check_cache(scenario, msgspec.structs.replace(job, requests=requests))
+        if most is not None:
+            found = Capacity(rps=demand(job, requests[:most]).capacity_rps, words="not simulated")
+        else:
+            found = estimated_capacity(job, requests)
+        known.append(found)
+        return found
+
+    workload = make_workload(scenario.workload, seed=scenario.seed, capacity=capacity)
     promised = with_slos(
         workload.requests[:most],
         targets=_targets(scenario),
@@ -87,8 +79,14 @@ def _requests(scenario: Scenario, job: Job, most: int | None) -> Work:
         gpu=job.gpu,
         topology=job.topology,
         options=step_options(job),
+        reference=scenario.slo.reference,
     )
-    return Work(requests=tuple(promised), notes=workload.notes)
+    load = scenario.workload.load
+    return Work(
+        requests=tuple(promised),
+        notes=workload.notes,
+        rate_rps=load * known[0].rps if load is not None and known else None,
+    )
 
 
 def _targets(scenario: Scenario) -> Mapping[str, SloTarget]:

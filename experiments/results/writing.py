@@ -5,7 +5,7 @@ written after everything that it sums up, so a directory that has one has comple
 made from the directory afterwards (`experiments.report.run_report`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from experiments.results.parquet import write_tables
 from experiments.results.perfetto import trace_events, write_timeline
 from experiments.results.provenance import timing, versions
 from experiments.results.summary import Summary, summarise
+from experiments.results.trace_window import TRACE_FILE, Window
 from experiments.side_by_side import all_of
 from testbed.job import Scale
 from testbed.record import RunRecord
@@ -50,6 +51,7 @@ def write_run(
     unused: Sequence[str] = (),
     ceiling: Ceiling | None = None,
     jobs: int = 1,
+    trace_window: Window | None = None,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
@@ -57,8 +59,9 @@ def write_run(
     digests of the files that the scenario names, by path. `command` is the command line of the run, and
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
     finished. `ceiling` is what would be reached without a network. `unused` says what no request or
-    flow used (`unused.unused_parts`). With several `jobs`, as many processes write timelines, while this one
-    writes the tables.
+    flow used (`unused.unused_parts`). `trace_window` is the part of the run that the traces show;
+    None for the one that shows most of the requests that missed their SLO. With several `jobs`, as many
+    processes write timelines, while this one writes the tables.
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -83,15 +86,13 @@ def write_run(
             _write_json(folder / "fidelity.json", msgspec.to_builtins(record.fidelity))
             write_distributions(folder / "distributions.json", distributions(found))
 
-    timelines: dict[str, Callable[[], str | None]] = {
-        record.policy: partial(_write_trace, folder / "trace.json", record, scale, scenario)
+    traces = {
+        record.policy: partial(_write_trace, folder / TRACE_FILE, record, scale, scenario, trace_window)
         for record, folder in zip(records, folders, strict=True)
     }
-    only = all_of(timelines, jobs=jobs, meanwhile=write_the_rest)
-    told = [
-        *notes,
-        *(f"trace.json of {policy} shows only {what}" for policy, what in only.items() if what is not None),
-    ]
+    only = all_of(traces, jobs=jobs, meanwhile=write_the_rest)
+    shown = {policy: what for policy, what in only.items() if what is not None}
+    told = [*notes, *(f"{TRACE_FILE} of {policy} shows only {what}" for policy, what in shown.items())]
     summary = summarise(
         scenario=scenario,
         fabric=fabric,
@@ -106,13 +107,17 @@ def write_run(
         unused=unused,
         ceiling=ceiling,
     )
+    for run in summary["runs"]:
+        run["trace_shows"] = only[run["policy"]]
     _write_json(out / "summary.json", summary)
     return summary
 
 
-def _write_trace(path: Path, record: RunRecord, scale: Scale, scenario: str) -> str | None:
+def _write_trace(
+    path: Path, record: RunRecord, scale: Scale, scenario: str, window: Window | None
+) -> str | None:
     """Write the timeline of `record`, and return in words what it shows, or None if that is all."""
-    shown = excerpt(record, scale)
+    shown = excerpt(record, scale, window)
     with replacing(path) as temporary:
         title = f"{scenario}: {record.policy}"
         write_timeline(temporary, trace_events(shown), title=title, only=shown.only)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.live.live_file import LiveFile
 from experiments.resolve.jobs import resolve
 from experiments.results.code import code_version
 from experiments.results.gap import Ceiling
+from experiments.results.trace_window import Window
 from experiments.run.all_jobs import RunListener, run_jobs
 from experiments.run.ceiling import ceilings
 from experiments.run.directory import results_directory
@@ -21,7 +23,7 @@ from experiments.run.kept import Kept, can_go_on
 from experiments.run.placement_text import placement_text
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
-from testbed.fabric import Fabric, FabricName, FabricUnavailable
+from testbed.fabric import Fabric, FabricName, FabricUnavailable, RunProgress
 from testbed.fabrics import missing_of
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -37,6 +39,7 @@ def run_scenario(
     notes: Sequence[str] = (),
     warn: Callable[[str], None] | None = None,
     ceiling: bool = False,
+    trace_window: Window | None = None,
     jobs: int = 1,
     words: Sequence[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
@@ -45,9 +48,10 @@ def run_scenario(
     `out` defaults to `runs/<date>-<time>-<scenario>`. `command` is the command line of the run, for the
     results. `notes` come before the notes on how the work was made. `warn` is called, before the first policy
     runs, with what makes the results say less than they seem to. With `ceiling`, the requests are run without
-    a network, too (`experiments.run.ceiling`); only the simulated fabric can do that. `jobs` is how many
-    policies run at once, which only the simulated fabric can do, too. Nothing starts before the scenario is
-    resolved, the fabric has what it needs, and the directory can be written.
+    a network, too (`experiments.run.ceiling`); only the simulated fabric can do that. `trace_window` is what
+    part of the run the traces show. `jobs` is how many policies run at once, which only the simulated fabric
+    can do, too. Nothing starts before the scenario is resolved, the fabric has what it needs, and the
+    directory can be written.
 
     Each policy that is through is kept (`experiments.run.kept`). If `out` has some that an earlier run of the
     same scenario by the same code has kept, only the others run.
@@ -99,6 +103,7 @@ def run_scenario(
             unused=unused_parts(records, first.placement, first.topology),
             ceiling=reached,
             jobs=at_once,
+            trace_window=trace_window,
         )
         write_report([directory], directory / "report.html", jobs=at_once)
         return summary
@@ -107,7 +112,15 @@ def run_scenario(
         for warning in resolved.warnings:
             warn(warning)
     goes_on = partial(can_go_on, scenario=scenario, made_with=made_with)
-    with results_directory(out, scenario.name, goes_on) as directory:
+    with (
+        results_directory(out, scenario.name, goes_on) as directory,
+        LiveFile(directory, scenario=scenario.name, fabric=fabric.name, policies=scenario.policies) as live,
+    ):
+
+        def heard(policy: str, state: RunProgress) -> None:
+            live.update(policy, state)
+            progress(policy, state)
+
         kept = None
         if ceiling or len(resolved.jobs) > 1:
             kept = Kept(directory)
@@ -115,7 +128,7 @@ def run_scenario(
         done: dict[str, RunRecord] = {}
         reached = None
         run = partial(
-            run_jobs, fabric=fabric, kept=kept, at_once=at_once, progress=progress, meanwhile=_load_report
+            run_jobs, fabric=fabric, kept=kept, at_once=at_once, progress=heard, meanwhile=_load_report
         )
 
         def simulate(named: Mapping[str, Job]) -> Mapping[str, RunRecord]:

@@ -12,10 +12,11 @@ from typing import Any
 from experiments import yaml_file
 from experiments.errors import UserError
 from experiments.results.folder_names import folder_names
-from experiments.scenario.reading import Override, override, read_scenario
+from experiments.results.paired import REPLICATES, SEED, WINDOW
+from experiments.scenario.reading import Override, ScenarioFile, override, read_scenario
 from experiments.scenario.scenario import Scenario
+from experiments.sweep.windows import skip_to
 
-SEED = "seed"
 MOST_CELLS = 100_000
 _MOST_NAME = 80
 
@@ -66,17 +67,22 @@ class Plan:
 
     @property
     def keys(self) -> list[str]:
-        """The swept keys without the seed, in the order given."""
-        return [one.key for one in self.over if one.key != SEED]
+        """The swept keys without the seed and the window, in the order given."""
+        return [one.key for one in self.over if one.key not in REPLICATES]
 
     @property
-    def seeds(self) -> int:
-        """Seeds per point; 0 if the seed is not swept."""
-        return next((len(one.values) for one in self.over if one.key == SEED), 0)
+    def replicates(self) -> int:
+        """Seeds or windows per point; 0 if neither is swept."""
+        return next((len(one.values) for one in self.over if one.key in REPLICATES), 0)
+
+    @property
+    def replicates_are(self) -> str:
+        """What the replicates are, in the plural."""
+        return "windows" if any(one.key == WINDOW for one in self.over) else "seeds"
 
 
 def read_over(text: str) -> Over:
-    """Read `KEY=V1,V2,...` or, for numbers, `KEY=START:STOP:STEP`.
+    """Read `KEY=V1,V2,...` or, for numbers, `KEY=START:STOP:STEP`. `window=N` has the values 0 to N - 1.
 
     STEP is 1 if left out; STOP is included if a step ends there. Raises `UserError` for a text of another
     form, a range that never ends or is too long, a value given twice, and a key with an option of its own.
@@ -85,17 +91,34 @@ def read_over(text: str) -> Over:
     key = key.strip()
     if not equals or not key or not values.strip():
         raise UserError(f"--over {text}: write it as KEY=V1,V2,... or KEY=START:STOP:STEP")
-    if key in _OWN_OPTION:
-        raise UserError(f"--over {text}: {key!r} cannot be swept; use {_OWN_OPTION[key]}")
     source = f"--over {text}"
+    if key == WINDOW:
+        return Over(key, tuple(range(_windows(values.strip(), source))))
     # YAML's flow style, so that values in quotes or brackets may contain commas.
     listed = _range(values, source) or f"[{values}]"
-    found = yaml_file.parse(listed, source).data
+    return checked_over(key, yaml_file.parse(listed, source).data, source)
+
+
+def checked_over(key: str, found: Sequence[Any], source: str) -> Over:
+    """Return the swept key with the values `found`. `source` names the option in messages.
+
+    Raises `UserError` for no values, a value given twice, and a key with an option of its own.
+    """
+    if key in _OWN_OPTION:
+        raise UserError(f"{source}: {key!r} cannot be swept; use {_OWN_OPTION[key]}")
+    if not found:
+        raise UserError(f"{source}: there are no values")
     texts = [as_text(value) for value in found]
     twice = next((one for i, one in enumerate(texts) if one in texts[:i]), None)
     if twice is not None:
         raise UserError(f"{source}: {twice} is given twice")
     return Over(key, tuple(found))
+
+
+def _windows(text: str, source: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= MOST_CELLS:
+        raise UserError(f"{source}: give the number of windows, as in --over {WINDOW}=8")
+    return int(text)
 
 
 def as_text(value: Any) -> str:
@@ -122,6 +145,11 @@ def make_plan(
     twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
     if twice is not None:
         raise UserError(f"--over {twice}=...: is given twice; give all its values in one option")
+    if set(REPLICATES).issubset(keys):
+        raise UserError(
+            f"--over {SEED}=...: cannot be swept together with {WINDOW}: replicates are either, and several"
+            " seeds of one window are not independent"
+        )
     fixed = [override(text) for text in settings]
     both = next((item for item in fixed if item.key in keys), None)
     if both is not None:
@@ -131,7 +159,7 @@ def make_plan(
         asked = " ".join(f"--policy {policy}" for policy in policies)
         fixed.append(Override("policies", json.dumps(list(policies)), asked))
     source = read_scenario(name_or_path)
-    first = source.scenario([*fixed, *(one.set_to(one.values[0]) for one in over)])
+    first = _point(source, fixed, [(one, one.values[0]) for one in over])
     count = len(first.policies)
     for one in over:
         count *= len(one.values)
@@ -142,20 +170,35 @@ def make_plan(
         base += ["--set", text]
     cells: list[Cell] = []
     for values in itertools.product(*(one.values for one in over)):
-        chosen = {one.key: value for one, value in zip(over, values, strict=True)}
-        scenario = source.scenario([*fixed, *(one.set_to(chosen[one.key]) for one in over)])
-        cells += _cells(scenario, chosen, base)
+        chosen = list(zip(over, values, strict=True))
+        scenario = _point(source, fixed, chosen)
+        cells += _cells(scenario, {one.key: value for one, value in chosen}, base)
     _refuse_equal(cells)
     return Plan(
         scenario=first.name, fabric=fabric, over=tuple(over), policies=first.policies, cells=tuple(cells)
     )
 
 
+def _point(source: ScenarioFile, fixed: Sequence[Override], chosen: Sequence[tuple[Over, Any]]) -> Scenario:
+    overrides = [*fixed, *(one.set_to(value) for one, value in chosen if one.key != WINDOW)]
+    window = next(((one, value) for one, value in chosen if one.key == WINDOW), None)
+    if window is None:
+        return source.scenario(overrides)
+    # Which rows a window begins with depends on the other values.
+    one, number = window
+    skip = skip_to(source.scenario(overrides), number, len(one.values))
+    return source.scenario([*(item for item in overrides if item.key != skip.key), skip])
+
+
 def _cells(scenario: Scenario, values: dict[str, Any], base: Sequence[str]) -> list[Cell]:
     alone = scenario.model_dump(mode="json", by_alias=True, exclude={"policies"})
     point = _digest(alone)
     texts = {key: as_text(value) for key, value in values.items()}
-    settings = [word for key, text in texts.items() for word in ("--set", f"{key}={text}")]
+    # The window is no key of a scenario.
+    told = {key: text for key, text in texts.items() if key != WINDOW}
+    if WINDOW in texts:
+        told["workload.skip"] = str(scenario.workload.skip)
+    settings = [word for key, text in told.items() for word in ("--set", f"{key}={text}")]
     readable = [f"{key.rpartition('.')[2]}={text}" for key, text in texts.items()]
     cells = []
     for policy in scenario.policies:

@@ -1,4 +1,4 @@
-"""The means over seeds that the table and the page of a sweep show."""
+"""The means over replicates (seeds, or windows of a trace) that the table and the page of a sweep show."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _IF_ANY = {Measure.PRUNED}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Mean, least and most of a measure over the seeds of replicates, and the 95 % interval of the mean.
+    """Mean, least and most of a measure over replicates, and the 95 % interval of the mean.
 
     `low` and `high` are None for a single replicate.
     """
@@ -44,16 +44,16 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicates:
-    """Finished cells that differ only in their seed. `spreads` omits measures that none of them has."""
+    """Finished cells that differ only in their seed or window. `spreads` omits measures that none has."""
 
     values: dict[str, Any]
     policy: str
-    seeds: int
+    count: int
     spreads: dict[Measure, Spread]
 
 
 def replicates_of(plan: Plan, rows: Sequence[CellRow]) -> list[Replicates]:
-    """Group the finished cells that differ only in their seed, in the order of the plan."""
+    """Group the finished cells that differ only in their seed or window, in the order of the plan."""
     found: dict[str, list[CellRow]] = {}
     for row in rows:
         if row["error"] is None:
@@ -63,7 +63,7 @@ def replicates_of(plan: Plan, rows: Sequence[CellRow]) -> list[Replicates]:
         Replicates(
             values={key: alike[0][key] for key in plan.keys},
             policy=alike[0]["policy"],
-            seeds=len(alike),
+            count=len(alike),
             spreads={
                 name: _spread(values)
                 for name in TITLES

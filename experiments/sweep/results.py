@@ -4,14 +4,16 @@ import csv
 import enum
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.atomic_file import write_text
 from experiments.json_text import json_text
+from experiments.results.paired import SEED, WINDOW
 from experiments.sweep.cell import cell_directory, outcomes
-from experiments.sweep.plan import SEED, Plan, as_text
+from experiments.sweep.plan import Plan, as_text
+from experiments.sweep.windows import seed_warning
 
 CellRow = dict[str, Any]
 """The row of a cell, by column: the swept keys, then the columns that `read_rows` lists."""
@@ -60,7 +62,8 @@ def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
         measures: CellRow = dict.fromkeys(Measure)
         if outcome.error is None:
             path = cell_directory(directory, cell) / "summary.json"
-            measures = _measures(json.loads(path.read_text(encoding="utf-8")))
+            (run,) = json.loads(path.read_text(encoding="utf-8"))["runs"]
+            measures = measures_of_run(run)
         rows.append(
             {
                 **cell.values,
@@ -90,8 +93,8 @@ def _mean(busy: dict[str, float] | None) -> float | None:
     return busy["mean"] if busy else None
 
 
-def _measures(summary: dict[str, Any]) -> CellRow:
-    (run,) = summary["runs"]
+def measures_of_run(run: Mapping[str, Any]) -> CellRow:
+    """Return the measures of one policy, whose part of a `summary.json` is `run`."""
     ttft, cct, coflow = run["ttft_s"], run["cct_s"], run.get("coflow_completion_s", {})
     limits = run.get("limits") or {}
     counts, cache = run.get("counts", {}), run.get("cache", {}).get("total", {})
@@ -121,21 +124,35 @@ def _measures(summary: dict[str, Any]) -> CellRow:
         Measure.GPUS_COMPUTING: _mean(limits.get("computing")),
         Measure.PORT_BUSY: _mean(limits.get("port_busy")),
         Measure.DURATION_S: run["duration_s"],
-        Measure.FAITHFUL: summary["faithful"],
+        Measure.FAITHFUL: run["fidelity"]["faithful"],
     }
 
 
 def seed_notes(plan: Plan, rows: Sequence[CellRow]) -> list[str]:
-    """Say so if all seeds gave the same results, which must not pass for results without spread."""
+    """Say so if seeds gave the same results, or are no replicates: neither must pass for a small spread."""
+    if plan.replicates < 2 or plan.replicates_are != "seeds":
+        return []
+    warned = plan_warnings(plan)
     found: dict[str, list[list[Any]]] = {}
     for row in rows:
         if row["error"] is None:
             alike = json.dumps([[row[key] for key in plan.keys], row["policy"]])
             found.setdefault(alike, []).append([row[name] for name in Measure])
     several = [measured for measured in found.values() if len(measured) > 1]
-    if plan.seeds < 2 or not several or any(one != each[0] for each in several for one in each):
+    if not several or any(one != each[0] for each in several for one in each):
+        return warned
+    return [
+        *warned,
+        f"the seed makes no difference: under each policy, all {plan.replicates} gave the same results",
+    ]
+
+
+def plan_warnings(plan: Plan) -> list[str]:
+    """Return what makes the results of `plan` say less than they seem to."""
+    if plan.replicates_are != "seeds":
         return []
-    return [f"the seed makes no difference: under each policy, all {plan.seeds} gave the same results"]
+    found = (seed_warning(cell.scenario, plan.replicates) for cell in plan.cells)
+    return list(dict.fromkeys(text for text in found if text))
 
 
 def write_results(
@@ -151,7 +168,8 @@ def write_results(
     `differences` are those of the policies (`experiments.sweep.differences.as_rows`).
     """
     keys = plan.keys
-    columns = [*keys, "policy", SEED, *Measure, "wall_s", "error", "cell"]
+    windows = [WINDOW] if plan.replicates_are == "windows" else []
+    columns = [*keys, "policy", *windows, SEED, *Measure, "wall_s", "error", "cell"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -50,16 +50,16 @@ def run_sweep(
 
     Before anything runs, raises `UserError` for a point that cannot be resolved, a backend that is not
     available or a directory that does not belong to this sweep, and `FabricUnavailable` for a fabric that
-    cannot run. Raises what `_run_cells` raises, after writing the results of the cells that have finished.
+    cannot run. Raises what `run_cells` raises, after writing the results of the cells that have finished.
     """
-    jobs = _jobs_for(plan.fabric, jobs=jobs, backend=backend)
-    _check_points(plan)
+    jobs = jobs_for(plan.fabric, jobs=jobs, backend=backend)
+    check_points(plan)
     command = shlex.join(words)
     with engine(backend):
         directory = new_directory(f"{plan.scenario}-sweep") if out is None else out
         with taken(directory, plan, tables, command) as made_with:
             try:
-                _run_cells(plan, directory, made_with, tables=tables, jobs=jobs, progress=progress)
+                run_cells(plan, directory, made_with, tables=tables, jobs=jobs, progress=progress)
             except BaseException as error:
                 rows = read_rows(directory, plan)
                 finished = sum(row["error"] is None for row in rows)
@@ -83,7 +83,7 @@ def _write(
     return write_results(directory, plan, rows, command=command, differences=differences)
 
 
-def _check_points(plan: Plan) -> None:
+def check_points(plan: Plan) -> None:
     """Resolve every point with little work, once for all its seeds.
 
     Ranks that cannot be placed, and traces that are missing or too short, are thus found before anything
@@ -115,7 +115,7 @@ def _with_little_work(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"workload": workload, "seed": 0, "policies": scenario.policies[:1]})
 
 
-def _jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
+def jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
     """Return how many cells run at once, in joblib's terms (-1: as many as there are cores).
 
     Raises `UserError` if the emulated fabric would run several cells at once or on another machine, and
@@ -135,7 +135,7 @@ def _jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
     return 1
 
 
-def _run_cells(
+def run_cells(
     plan: Plan, directory: Path, made_with: Identity, *, tables: bool, jobs: int, progress: SweepListener
 ) -> None:
     """Run every cell that has not finished. If one fails, that is recorded and the others go on.
@@ -143,6 +143,8 @@ def _run_cells(
     Raises `RunFailed` if a worker process dies, `OSError` for a full disk. On any exception, Ctrl-C
     included, the workers are stopped; the results of finished cells stay.
     """
+    # A worker that is left from an earlier sweep of this process may be in another working directory.
+    directory = directory.absolute()
     before = outcomes(directory, plan)
     todo = [cell for cell in plan.cells if cell.name not in before or before[cell.name].error is not None]
     for cell in todo:  # a failed cell must not count as over

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from experiments.compare.replicates import MEASURES
+from experiments.fitted_table import FittedTable
 from experiments.results.readable_numbers import NOTHING
 from experiments.sweep.differences import words_of
 from experiments.sweep.plan import Plan, as_text
@@ -26,12 +26,12 @@ _IN_TABLE = (
 
 
 def results_table(plan: Plan, replicates: Sequence[Replicates]) -> RenderableType:
-    """Return a row per point and policy: the mean over seeds, and below it the least and the most."""
-    seeds = plan.seeds or 1
+    """Return a row per point and policy: the mean over replicates, and below it the least and the most."""
+    count, are = plan.replicates or 1, plan.replicates_are
     title = f"{plan.scenario} on {plan.fabric}"
-    if seeds > 1:
-        title += f"; mean over {seeds} seeds, least .. most below"
-    table = Table(box=None, padding=(0, 1, 0, 0))
+    if count > 1:
+        title += f"; mean over {count} {are}, least .. most below"
+    table = FittedTable(keys=len(plan.keys) + 1)
     for key in plan.keys:
         table.add_column(key.rpartition(".")[2].replace("_", "_\n"))
     table.add_column("policy", overflow="fold")
@@ -40,7 +40,7 @@ def results_table(plan: Plan, replicates: Sequence[Replicates]) -> RenderableTyp
         table.add_column(TITLES[name].replace(" ", "\n"), justify="right", no_wrap=True)
     for one in replicates:
         texts = [as_text(one.values[key]) for key in plan.keys]
-        policy = one.policy if one.seeds == seeds else f"{one.policy} ({one.seeds} of {seeds} seeds)"
+        policy = one.policy if one.count == count else f"{one.policy} ({one.count} of {count} {are})"
         table.add_row(
             *map(Text, texts), Text(policy), *(_cell(name, one.spreads.get(name)) for name in measures)
         )
@@ -56,12 +56,14 @@ def differences_table(plan: Plan, differences: Sequence[dict[str, Any]]) -> Rend
         return Group()
     against = plan.policies[0]
     if all(row["replicates"] < 2 for row in differences):
-        return Text(f"One replicate cannot show a difference from {against}; --over seed=1:8 makes eight.")
-    table = Table(box=None, padding=(0, 1, 0, 0))
+        from_trace = plan.cells[0].scenario.workload.path is not None
+        eight = "window=8 takes eight windows of the trace" if from_trace else "seed=1:8 makes eight"
+        return Text(f"One replicate cannot show a difference from {against}; --over {eight}.")
+    table = FittedTable(keys=len(plan.keys) + 1)
     for key in plan.keys:
         table.add_column(key.rpartition(".")[2].replace("_", "_\n"))
     table.add_column("policy", overflow="fold")
-    told = {row["measure"] for row in differences}
+    told, over = {row["measure"] for row in differences}, plan.replicates_are
     measures = [name for name in MEASURES if name in told and name in _IN_TABLE]
     for name in measures:
         table.add_column(MEASURES[name][0], justify="right")
@@ -72,7 +74,8 @@ def differences_table(plan: Plan, differences: Sequence[dict[str, Any]]) -> Rend
     for place, cells in by_place.items():
         table.add_row(*map(Text, place), *(Text(cells.get(name, NOTHING)) for name in measures))
     return Group(
-        Text(f"against {against}, on the same work: mean difference, 95% interval over seeds"), table
+        Text(f"against {against}, on the same work: mean difference, 95% interval over {over}"),
+        table,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -11,17 +12,28 @@ from experiments.workloads.synthetic import GENERATORS
 from experiments.workloads.workload import Workload
 from testbed.job import Request
 
-Capacity = Callable[[tuple[Request, ...]], float]
-"""Estimates how many requests/s like these the cluster can sustain."""
+
+class Estimate(Protocol):
+    """How many requests/s the cluster can sustain, and in words what sets that."""
+
+    @property
+    def rps(self) -> float: ...
+
+    @property
+    def words(self) -> str: ...
 
 
-def make_workload(section: WorkloadSection, *, seed: int, capacity_rps: Capacity) -> Workload:
+CapacityOf = Callable[[tuple[Request, ...]], Estimate]
+"""Estimates the capacity of the cluster for requests like these."""
+
+
+def make_workload(section: WorkloadSection, *, seed: int, capacity: CapacityOf) -> Workload:
     """Return the requests that `section` asks for, in order of arrival.
 
     Raises `UserError` for a malformed trace, and for one that cannot be stretched to the rate.
     """
     workload = _prompts(section, seed)
-    rate_rps, wanted = _rate(section, workload, capacity_rps)
+    rate_rps, wanted = _rate(section, workload, capacity)
     if section.arrives_at_random:
         assert rate_rps is not None  # a valid section has a rate or a load for this
         if section.arrivals is Arrivals.BURSTY:
@@ -91,12 +103,14 @@ def _prompts(section: WorkloadSection, seed: int) -> Workload:
     )
 
 
-def _rate(section: WorkloadSection, workload: Workload, capacity_rps: Capacity) -> tuple[float | None, str]:
+def _rate(section: WorkloadSection, workload: Workload, capacity: CapacityOf) -> tuple[float | None, str]:
     """Return the mean rate that `section` asks for, in requests/s, and the same in words."""
     if section.rate is not None:
         return section.rate, f"{section.rate:.3g} requests/s"
     if section.load is None:
         return None, ""
-    capacity = capacity_rps(workload.requests)
-    rate = section.load * capacity
-    return rate, (f"{rate:.3g} requests/s, {section.load:g} of an estimated capacity of {capacity:.3g}")
+    found = capacity(workload.requests)
+    rate = section.load * found.rps
+    return rate, (
+        f"{rate:.3g} requests/s, {section.load:g} of an estimated capacity of {found.rps:.3g} ({found.words})"
+    )

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import msgspec
 
 from controller.flow import PortId
-from testbed.job import Placement, Request
+from testbed.job import Job, Placement, Request
 from testbed.models.gpus import GpuSpeed, compute_s
 from testbed.models.mixers import copies, kept_bytes, mixer_of, mixer_score_flops, mixers, state_bytes
 from testbed.models.shape import ModelShape
 from testbed.placement import kinds_of_units, layers_of, stage_ranks, stage_shards
+from testbed.serving.decoding import batch_step_s
 from testbed.serving.plans.idle_network import layer_s, merged, port_loads, port_seconds, scaled, step_traffic
 from testbed.serving.plans.kv_moves import ways
 from testbed.serving.plans.steps import (
@@ -50,7 +51,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     def capacity_rps(self) -> float:
         """Requests/s that the cluster can sustain: what units or ports allow, whichever is less.
 
-        This is an upper estimate: uneven batches, waiting and contention cost some of it.
+        This is what full, even batches could do. Uneven batches, waiting and contention can cost most of it;
+        `experiments.resolve.capacity` measures how much.
         """
         return 1.0 / max(self.units_s, self.port_s)
 
@@ -116,6 +118,27 @@ def demand_of(
         port=port,
         port_s=0.0 if port is None else ports_s[port],
     )
+
+
+def decode_rps(job: Job, requests: Sequence[Request]) -> float | None:
+    """Return the requests/s that the decode workers of `job` can answer in full steps; None if that is no
+    limit, because decoding is not modelled or each answer is a single token.
+
+    A full step has `decode_batch` requests of the mean context, which on average have half of their answer.
+    """
+    most = job.serving.decode_batch
+    # The first token comes from a step of its own (`plans.build.decode_step_s`).
+    later = sum(max(0, request.output_tokens - 1) for request in requests)
+    if most is None or not later:
+        return None
+    steps = later / len(requests)
+    # Requests weigh by their steps: a long answer is in more of them.
+    context = sum(
+        max(0, one.output_tokens - 1) * (one.prompt_tokens + one.output_tokens / 2) for one in requests
+    )
+    each = round(context / later)
+    step_s = batch_step_s(job.model, job.gpu, [each] * most, job.placement.decode_tp)
+    return len(job.placement.decode_workers) * most / (steps * step_s)
 
 
 class _Kind(NamedTuple):

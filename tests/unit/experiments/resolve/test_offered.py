@@ -8,7 +8,7 @@ import pytest
 from toy_fabric import Mfs
 
 from experiments.resolve.jobs import Resolved, resolve
-from experiments.resolve.work import capacity_rps
+from experiments.resolve.work_demand import demand
 from experiments.scenario.reading import load_scenario, override
 
 
@@ -36,7 +36,7 @@ def test_a_trace_at_its_own_rate_names_the_time_scale_that_it_takes(tmp_path: Pa
     """Requests arrive every 10 ms, which is 100/s. The capacity C makes it 100 / C times too much."""
     path = trace(tmp_path, 10)
     made = resolved("quickstart", *keys(path, "workload.time_scale=1"))
-    too_much = 100 / capacity_rps(made.jobs[0], made.jobs[0].requests)
+    too_much = 100 / demand(made.jobs[0], made.jobs[0].requests).capacity_rps
     assert too_much > 1
 
     [told] = overloads(made)
@@ -63,7 +63,7 @@ def test_a_load_above_one_is_told_and_one_below_is_not() -> None:
     """How many of 48 requests happen to arrive early makes no difference: 1.5 is 1.5 for every seed."""
     for seed in (1, 2, 3):
         [told] = overloads(resolved("quickstart", "workload.load=1.5", f"seed={seed}"))
-        assert "do 1.50 s of work per second" in told
+        assert "workload.load is 1.5" in told
     assert told.endswith("workload.load below 1, or a lower workload.rate, makes arrivals rarer")
     assert overloads(resolved("quickstart", "workload.load=0.7")) == []
 

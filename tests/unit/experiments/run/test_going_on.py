@@ -38,7 +38,7 @@ def test_only_what_is_left_runs_and_the_results_are_those_of_a_run_in_one_go(
     assert [policy for policy, _ in fabric.ran] == ["mfs"]
     assert "fair: kept from before" in mfs.err
     assert mfs(*TWO[:-1], "whole") == 0
-    for name in ("summary.json", "flows.parquet", "fair/trace.json", "versions.json"):
+    for name in ("summary.json", "flows.parquet", "fair/trace.json.gz", "versions.json"):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not (tmp_path / "there" / "unfinished").exists()
 

@@ -32,7 +32,7 @@ def test_means_are_over_seeds_with_the_least_the_most_and_an_interval() -> None:
     assert three == Replicates(
         values={"topology.servers": 3},
         policy="fair",
-        seeds=3,
+        count=3,
         spreads={
             "slo_attainment": Spread(
                 mean=pytest.approx(0.8),

@@ -10,6 +10,7 @@ import pytest
 from burstiness import index_of_dispersion
 
 from experiments.errors import UserError
+from experiments.resolve.capacity import Capacity
 from experiments.scenario.workload import WorkloadSection
 from experiments.traces.columns import dispersion
 from experiments.workloads import arrivals
@@ -56,7 +57,7 @@ def section(**keys: object) -> WorkloadSection:
 
 
 def made(keys: WorkloadSection, capacity_rps: float = 10.0) -> Workload:
-    return make_workload(keys, seed=1, capacity_rps=lambda requests: capacity_rps)
+    return make_workload(keys, seed=1, capacity=lambda requests: Capacity(rps=capacity_rps, words="a test"))
 
 
 def test_stretching_multiplies_every_arrival() -> None:

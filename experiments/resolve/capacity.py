@@ -1,0 +1,209 @@
+"""The capacity that `workload.load` is a share of: what an overloaded run under `fair` gets done.
+
+Full, even batches on a network without contention (`testbed.serving.capacity`) can be several times more
+than a run ever reaches: replicas wait for the one with the most tokens, and transfers share links. So the
+cluster is simulated with more requests than it can do, and the rate at which it prefills them is measured. To
+keep that cheap, only some batches per unit are simulated, and only a few of the layers where all layers are
+alike: compute, S1, S2 and S3 of a batch are proportional to the number of layers.
+
+The capacity is that with the usual rules: a router, a batching rule or an option of the simulator does not
+change it. So a load means the same arrivals for all of them.
+"""
+
+import hashlib
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from controller.units import NS_PER_S
+from experiments.resolve.work_demand import demand
+from experiments.results.limits import Limit, Limits, Resources, limits
+from experiments.results.readable_numbers import share
+from testbed.job import Collect, Job, Request, ReuseRule, ServingOptions, SimulationOptions
+from testbed.models.shape import ModelShape
+from testbed.record import RequestRow
+from testbed.serving.capacity import decode_rps
+from testbed.serving.slo import ideal_reuse_tokens
+from testbed.simulation.fabric_sim import SimulatedFabric
+
+_LAYERS: Final = 4
+_BATCHES: Final = 8
+"""Full batches of each unit that are simulated, unless that takes more than `_PASSES` of the requests."""
+
+_FEWEST_BATCHES: Final = 4
+_PASSES: Final = 2
+_REQUESTS: Final = 96
+"""The requests that are simulated at least, if the workload has them: their sizes differ."""
+
+_OVERLOAD: Final = 2.0
+"""Arrivals, in multiples of what full, even batches could do."""
+
+_ROUTER: Final = "least-queued-tokens"
+_DECODE_CHOICE: Final = "round-robin"
+_NO_SLO_NS: Final = 10**15
+_KNOWN: Final = 64
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests/s that the cluster can sustain, and in words what sets it."""
+
+    rps: float
+    words: str
+
+
+_known: OrderedDict[bytes, Capacity] = OrderedDict()
+"""By the overloaded job. The points of a sweep that differ in their load or their rules share one."""
+
+
+def estimated_capacity(job: Job, requests: Sequence[Request]) -> Capacity:
+    """Estimate the capacity of the cluster of `job` for `requests`, of which only the order matters.
+
+    Raises `ValueError` without requests.
+    """
+    overloaded, layers_share = _overloaded(job, requests)
+    key = hashlib.sha256(msgspec.msgpack.encode(overloaded)).digest()
+    if key not in _known:
+        _known[key] = _simulated(job, requests, overloaded, layers_share)
+        if len(_known) > _KNOWN:
+            _known.popitem(last=False)
+    return _known[key]
+
+
+def _simulated(job: Job, requests: Sequence[Request], overloaded: Job, layers_share: float) -> Capacity:
+    record = SimulatedFabric().run(overloaded, lambda state: None)
+    # The sample can have shorter prompts, or less reuse, than all requests.
+    sample = demand(job, overloaded.requests).capacity_rps
+    ideal = demand(job, requests).capacity_rps
+    prefill_rps = prefill_rate_rps(record.requests) * layers_share * ideal / sample
+    decoding_rps = decode_rps(job, requests)
+    if decoding_rps is not None and decoding_rps < prefill_rps:
+        return Capacity(
+            rps=decoding_rps,
+            words=f"the decode workers set it, with {job.serving.decode_batch} requests in a step; prefill"
+            f" alone could do {prefill_rps:.3g}",
+        )
+    found = limits(record, Resources.of(overloaded))
+    what = "" if found is None else f"{_limit_words(found)}; "
+    return Capacity(
+        rps=prefill_rps,
+        words=f"{what}an overloaded run under fair reaches {share(prefill_rps / ideal)} of what full, even"
+        f" batches could do",
+    )
+
+
+def _limit_words(found: Limits) -> str:
+    busy = f"prefill GPUs are {share(found.occupied.mean)} busy ({share(found.computing.mean)} computing)"
+    if found.port is not None and found.port_busy is not None:
+        busy += f", the busiest port {found.port} {share(found.port_busy.mean)}"
+    return f"the network sets it: {busy}" if found.limit is Limit.NETWORK else busy
+
+
+def prefill_rate_rps(rows: Sequence[RequestRow]) -> float:
+    """Return the requests/s that units prefill while they have a queue: the sum of the rates of the units.
+
+    A unit's rate is that from the end of one of its batches to the end of a later one. The first eighth of
+    its batches, at least one, is left out, because they may not be full, and so is the last eighth.
+    """
+    units: dict[str | None, Counter[int]] = {}
+    for row in rows:
+        if row.prefill_end_ns is not None:
+            units.setdefault(row.unit, Counter())[row.prefill_end_ns] += 1
+    total = 0.0
+    for ended in units.values():
+        ends = sorted(ended)
+        left_out = max(1, len(ends) // 8)
+        first, last = left_out - 1, len(ends) - 1 - left_out
+        if last > first:
+            done = sum(ended[end] for end in ends[first + 1 : last + 1])
+            total += done * NS_PER_S / (ends[last] - ends[first])
+        else:
+            total += sum(ended.values()) * NS_PER_S / ends[-1]
+    return total
+
+
+def _overloaded(job: Job, requests: Sequence[Request]) -> tuple[Job, float]:
+    """Return `job` with more requests like these than it can do, on few layers; and the share of layers."""
+    model, layers_share = _few_layers(job.model, job.placement.most_stages)
+    sample, waiting = _sample(job, requests)
+    # Fewer layers take less time, so requests arrive more often.
+    gap_ns = NS_PER_S * layers_share / (_OVERLOAD * demand(job, sample).capacity_rps)
+    arriving = tuple(
+        msgspec.structs.replace(request, arrival_ns=round(max(0, i - waiting) * gap_ns))
+        for i, request in enumerate(sample)
+    )
+    return (
+        msgspec.structs.replace(
+            job,
+            policy="fair",
+            control=None,
+            model=model,
+            requests=arriving,
+            simulation=SimulationOptions(),
+            serving=_usual_rules(job.serving),
+            collect=Collect.SUMMARY,
+        ),
+        layers_share,
+    )
+
+
+def _usual_rules(serving: ServingOptions) -> ServingOptions:
+    """Return these options with the usual rules, and without decode steps, which prefill does not notice."""
+    return msgspec.structs.replace(
+        serving,
+        router=_ROUTER,
+        decode_choice=_DECODE_CHOICE,
+        batching=None,
+        preempt_layers=None,
+        reuse=ReuseRule.FETCH,
+        fetch_early=False,
+        fetch_ahead=None,
+        decode_batch=None,
+    )
+
+
+def _few_layers(model: ModelShape, stages: int) -> tuple[ModelShape, float]:
+    """Return `model` with few of its layers, and their share; itself if layers differ, or in a pipeline.
+
+    What one pipeline stage sends to the next one does not depend on its layers.
+    """
+    differ = model.dense_layers or model.bare_layers or model.other_layers
+    if differ or stages > 1 or model.layers <= _LAYERS:
+        return model, 1.0
+    return msgspec.structs.replace(model, layers=_LAYERS), _LAYERS / model.layers
+
+
+def _sample(job: Job, requests: Sequence[Request]) -> tuple[list[Request], int]:
+    """Return requests like these, enough for some batches of each unit, and how many of them fill one each.
+
+    If there are too few, they come again, as other prompts of the same sizes that share what these share. No
+    request waits for an answer: sessions would keep the cluster from being overloaded.
+    """
+    reuse = ideal_reuse_tokens(requests)
+    new_tokens = sum(request.prompt_tokens for request in requests) - sum(reuse.values())
+    batch_tokens = job.serving.chunk_tokens or job.serving.max_batch_tokens
+    # A prompt that is larger than a batch is one by itself.
+    batch = max(1.0, batch_tokens * len(requests) / max(1, new_tokens))
+    a_round = batch * len(job.placement.units)
+    most = max(_PASSES * len(requests), math.ceil(_FEWEST_BATCHES * a_round))
+    count = min(max(math.ceil(_BATCHES * a_round), min(len(requests), _REQUESTS)), most)
+    other_blocks = 1 + max((max(request.blocks) for request in requests if request.blocks), default=0)
+    sample = []
+    for i in range(count):
+        again, place = divmod(i, len(requests))
+        request = requests[place]
+        sample.append(
+            msgspec.structs.replace(
+                request,
+                id=i,
+                blocks=tuple(block + again * other_blocks for block in request.blocks),
+                after=None,
+                pause_ns=0,
+                warmup=False,
+                unloaded_ns=0,
+                slo_ns=_NO_SLO_NS,
+            )
+        )
+    return sample, math.ceil(a_round)
