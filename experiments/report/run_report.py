@@ -6,7 +6,8 @@ It is readable offline, on a phone, in dark mode and on paper. The page's templa
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from experiments.atomic_file import write_text
@@ -27,16 +28,21 @@ from experiments.report.series import MOST_FLOWS, Series, series_of
 from experiments.report.trust import checks
 from experiments.report.verdict import verdict
 from experiments.results.reading import RunDirectory, read_run
+from experiments.side_by_side import all_of
+
+Maker = Callable[[], Section]
+"""Makes a section. Drawing its figures takes most of the time of a report."""
 
 
-def write_report(dirs: list[Path], out: Path) -> Path:
-    """Write a page that compares the runs of all `dirs` to `out`, and return `out`.
+def write_report(dirs: list[Path], out: Path, *, jobs: int = 1) -> Path:
+    """Write a page that compares the runs of all `dirs` to `out`, and return `out`. With several `jobs`, as
+    many processes make its sections.
 
     Raises `UserError` for a directory that holds no finished run, `OSError` if `out` cannot be written.
     """
     directories = [read_run(path) for path in dirs]
     with _no_search_for_garbage():
-        text = render_report(directories, out)
+        text = render_report(directories, out, jobs=jobs)
     write_text(out, text)
     return out
 
@@ -54,7 +60,7 @@ def _no_search_for_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def render_report(directories: Sequence[RunDirectory], out: Path) -> str:
+def render_report(directories: Sequence[RunDirectory], out: Path, *, jobs: int = 1) -> str:
     """Return the page as text, with links as from the file `out`. Raises `UserError` if there is no run to
     show."""
     series = series_of(directories)
@@ -63,7 +69,8 @@ def render_report(directories: Sequence[RunDirectory], out: Path) -> str:
     serving = [one for one in series if not one.is_micro]
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
-    sections = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
+    makers = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
+    sections = list(all_of({str(i): make for i, make in enumerate(makers)}, jobs=jobs).values())
     sections.append(section("How far to trust it", folded("all checks, with their bounds", checks(series))))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
@@ -85,12 +92,12 @@ def _subtitle(directories: Sequence[RunDirectory], series: Sequence[Series]) -> 
     return f"{policies} on the fabric {fabrics}, seed {seeds}"
 
 
-def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Section]:
+def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Maker]:
     if not series:
         return []
     promoted = [one for one in series if one.run["promotions"]]
     return [
-        section(
+        lambda: section(
             "Results",
             result_tables.summary(series),
             result_tables.ceiling(directories),
@@ -98,7 +105,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             result_tables.tpot(series),
             result_tables.pruned(series),
         ),
-        section(
+        lambda: section(
             "Time to first token",
             figure(
                 serving_figures.ttft_figure(series),
@@ -113,7 +120,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             folded("furthest from their SLO, and where their time went", example_tables.slowest(series)),
             folded("prefix cache", result_tables.caches(series)),
         ),
-        section(
+        lambda: section(
             "Where the time goes",
             figure(
                 stage_figures.parts_figure(series),
@@ -122,7 +129,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             ),
             folded("what limits each run, and the parts as shares", result_tables.limits(series)),
         ),
-        section(
+        lambda: section(
             "Stages",
             figure(
                 serving_figures.stages_figure(series),
@@ -136,8 +143,8 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             ),
             folded("flows of each stage", stage_figures.stage_table(series)),
         ),
-        section("One request", median_and_worst(series)),
-        section(
+        lambda: section("One request", median_and_worst(series)),
+        lambda: section(
             "Levels",
             figure(
                 serving_figures.levels_figure(series),
@@ -146,7 +153,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             ),
             folded("flows that were promoted", example_tables.promoted_examples(promoted or series)),
         ),
-        _links_section(series),
+        partial(_links_section, series),
     ]
 
 
@@ -165,11 +172,11 @@ def _links_section(series: Sequence[Series]) -> Section:
     )
 
 
-def _coflow_sections(series: Sequence[Series]) -> list[Section]:
+def _coflow_sections(series: Sequence[Series]) -> list[Maker]:
     if not series:
         return []
     return [
-        section(
+        lambda: section(
             "Coflows",
             result_tables.coflows(series),
             figure(
@@ -178,15 +185,15 @@ def _coflow_sections(series: Sequence[Series]) -> list[Section]:
             ),
             folded("flows that were promoted", example_tables.promoted_examples(series)),
         ),
-        _links_section(series),
+        partial(_links_section, series),
     ]
 
 
-def _micro_sections(series: Sequence[Series]) -> list[Section]:
+def _micro_sections(series: Sequence[Series]) -> list[Maker]:
     if not series:
         return []
     return [
-        section(
+        lambda: section(
             "Flows",
             result_tables.micro_flows(series),
             figure(
@@ -200,5 +207,5 @@ def _micro_sections(series: Sequence[Series]) -> list[Section]:
             ),
             folded("flows that were promoted", example_tables.promoted_examples(series)),
         ),
-        _links_section(series),
+        partial(_links_section, series),
     ]

@@ -7,6 +7,7 @@ made from the directory afterwards (`experiments.report.run_report`).
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,12 +21,13 @@ from experiments.results.excerpt import excerpt
 from experiments.results.folder_names import folder_names
 from experiments.results.gap import Ceiling
 from experiments.results.limits import Resources
-from experiments.results.measures import measure
+from experiments.results.measures import Measures, measure
 from experiments.results.parquet import write_tables
 from experiments.results.perfetto import trace_events, write_timeline
 from experiments.results.provenance import timing, versions
 from experiments.results.summary import Summary, summarise
 from experiments.results.trace_window import TRACE_FILE, Window
+from experiments.side_by_side import all_of
 from testbed.job import Scale
 from testbed.record import RunRecord
 
@@ -48,6 +50,7 @@ def write_run(
     unfinished: Sequence[str] = (),
     unused: Sequence[str] = (),
     ceiling: Ceiling | None = None,
+    jobs: int = 1,
     trace_window: Window | None = None,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
@@ -57,7 +60,8 @@ def write_run(
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
     finished. `ceiling` is what would be reached without a network. `unused` says what no request or
     flow used (`unused.unused_parts`). `trace_window` is the part of the run that the traces show;
-    None for the one that shows most of the requests that missed their SLO.
+    None for the one that shows most of the requests that missed their SLO. With several `jobs`, as many
+    processes write timelines, while this one writes the tables.
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -72,21 +76,23 @@ def write_run(
     write_text(out / "scenario.yaml", resolved_yaml)
     _write_json(out / "versions.json", versions(records, files))
     _write_json(out / "timing.json", timing(records, command=command, started=started))
-    write_tables(out, records)
-    measured = [measure(record, resources) for record in records]
-    told = list(notes)
-    partial: dict[str, str] = {}
-    for record, folder, found in zip(records, folders, measured, strict=True):
-        _write_json(folder / "queues.json", record.queues)
-        _write_json(folder / "fidelity.json", msgspec.to_builtins(record.fidelity))
-        write_distributions(folder / "distributions.json", distributions(found))
-        shown = excerpt(record, scale, trace_window)
-        with replacing(folder / TRACE_FILE) as temporary:
-            title = f"{scenario}: {record.policy}"
-            write_timeline(temporary, trace_events(shown), title=title, only=shown.only)
-        if shown.only is not None:
-            told.append(f"{TRACE_FILE} of {record.policy} shows only {shown.only}")
-            partial[record.policy] = shown.only
+    measured: list[Measures] = []
+
+    def write_the_rest() -> None:
+        write_tables(out, records)
+        measured.extend(measure(record, resources) for record in records)
+        for record, folder, found in zip(records, folders, measured, strict=True):
+            _write_json(folder / "queues.json", record.queues)
+            _write_json(folder / "fidelity.json", msgspec.to_builtins(record.fidelity))
+            write_distributions(folder / "distributions.json", distributions(found))
+
+    traces = {
+        record.policy: partial(_write_trace, folder / TRACE_FILE, record, scale, scenario, trace_window)
+        for record, folder in zip(records, folders, strict=True)
+    }
+    only = all_of(traces, jobs=jobs, meanwhile=write_the_rest)
+    shown = {policy: what for policy, what in only.items() if what is not None}
+    told = [*notes, *(f"{TRACE_FILE} of {policy} shows only {what}" for policy, what in shown.items())]
     summary = summarise(
         scenario=scenario,
         fabric=fabric,
@@ -102,9 +108,20 @@ def write_run(
         ceiling=ceiling,
     )
     for run in summary["runs"]:
-        run["trace_shows"] = partial.get(run["policy"])
+        run["trace_shows"] = only[run["policy"]]
     _write_json(out / "summary.json", summary)
     return summary
+
+
+def _write_trace(
+    path: Path, record: RunRecord, scale: Scale, scenario: str, window: Window | None
+) -> str | None:
+    """Write the timeline of `record`, and return in words what it shows, or None if that is all."""
+    shown = excerpt(record, scale, window)
+    with replacing(path) as temporary:
+        title = f"{scenario}: {record.policy}"
+        write_timeline(temporary, trace_events(shown), title=title, only=shown.only)
+    return shown.only
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -5,7 +5,7 @@ from functools import partial
 
 from controller.policies.fault import policy_fault
 from experiments.run.kept import Kept
-from experiments.run.side_by_side import Work, run_side_by_side
+from experiments.side_by_side import Work, run_side_by_side
 from testbed.fabric import Fabric, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -46,7 +46,7 @@ def run_jobs(
     if kept is not None and at_once > 1 and len(left) > 1:
         work = [(name, _work_of(fabric, name, job, kept)) for name, job in left.items()]
 
-        def through(name: str) -> None:
+        def through(name: str, _: object) -> None:
             record = kept.find(name)
             assert record is not None  # its process has kept it
             done[name] = record

@@ -102,9 +102,10 @@ def run_scenario(
             unfinished=unfinished,
             unused=unused_parts(records, first.placement, first.topology),
             ceiling=reached,
+            jobs=at_once,
             trace_window=trace_window,
         )
-        write_report([directory], directory / "report.html")
+        write_report([directory], directory / "report.html", jobs=at_once)
         return summary
 
     if warn is not None:

@@ -195,6 +195,15 @@ def test_several_directories_are_compared_and_told_apart(tmp_path: Path) -> None
     assert "What was run (second)" in text
 
 
+def test_sections_that_are_made_in_processes_are_the_same_bytes(tmp_path: Path) -> None:
+    run = tmp_path / "m"
+    write(run, micro_record())
+
+    beside = write_report([run], run / "beside.html", jobs=2).read_text()
+
+    assert beside == write_report([run], run / "beside.html").read_text()
+
+
 def test_names_from_a_run_cannot_become_markup(tmp_path: Path) -> None:
     evil = "<img src=x onerror=1>$\\frac$"
     out = write(tmp_path / "r", micro_record(evil), note="</style><script>alert(1)</script>")

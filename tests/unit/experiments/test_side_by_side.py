@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from experiments.errors import UserError
-from experiments.run.side_by_side import Work, run_side_by_side
+from experiments.side_by_side import Work, run_side_by_side
 from testbed.fabric import FabricUnavailable, RunFailed, RunProgress
 
 Tell = Callable[[RunProgress], None]
@@ -24,14 +24,14 @@ def run(*work: Work, jobs: int = 2) -> tuple[list[str], list[tuple[str, str]]]:
         list(zip("abcdef", work, strict=False)),
         jobs=jobs,
         progress=lambda name, state: told.append((name, state.phase)),
-        through=ended.append,
+        through=lambda name, _: ended.append(name),
         meanwhile=lambda: None,
     )
     return ended, told
 
 
 def leaving(path: Path) -> Work:
-    return lambda tell: path.write_text(str(os.getpid())) and None
+    return lambda tell: path.write_text(str(os.getpid()))
 
 
 def failing(error: BaseException) -> Work:
@@ -77,10 +77,24 @@ def test_what_is_to_be_done_meanwhile_is_done_once_while_they_run(tmp_path: Path
         (tmp_path / "go").touch()
 
     work = [("a", waiting(tmp_path / "go")), ("b", waiting(tmp_path / "go"))]
-    run_side_by_side(work, jobs=2, progress=lambda *_: None, through=lambda _: None, meanwhile=meanwhile)
+    run_side_by_side(work, jobs=2, progress=lambda *_: None, through=lambda *_: None, meanwhile=meanwhile)
 
     assert len(done) == 1
     assert done[0] >= 2
+
+
+def test_what_is_returned_comes_back() -> None:
+    found: dict[str, object] = {}
+
+    run_side_by_side(
+        [("a", lambda tell: {"x": 1}), ("b", lambda tell: "y" * 1_000_000)],
+        jobs=2,
+        progress=lambda *_: None,
+        through=found.__setitem__,
+        meanwhile=lambda: None,
+    )
+
+    assert found == {"a": {"x": 1}, "b": "y" * 1_000_000}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Jobs in processes beside each other. A process leaves its record in the directory of the run.
+"""Work in processes beside each other.
 
-The processes are forks of this one, so they begin at once with all that it has resolved. They end with it,
+The processes are forks of this one, so they begin at once with all that it has in memory. They end with it,
 even if it is killed, and do not hear Ctrl-C, after which it ends them.
 """
 
@@ -11,20 +11,29 @@ import os
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
 from testbed.fabric import RunFailed, RunProgress
 
-Work = Callable[[Callable[[RunProgress], None]], None]
-"""Does a job and leaves its result behind, telling how far it is."""
+Work = Callable[[Callable[[RunProgress], None]], Any]
+"""Does its work, telling how far it is, and returns something that can be pickled."""
+
+Made = TypeVar("Made")
 
 _PR_SET_PDEATHSIG: Final = 1
 _FORK: Final = multiprocessing.get_context("fork")
+
+
+class _Done(msgspec.Struct, frozen=True):
+    """What the work of a process has returned."""
+
+    found: Any
 
 
 class _Failed(msgspec.Struct, frozen=True):
@@ -43,13 +52,14 @@ def run_side_by_side(
     *,
     jobs: int,
     progress: Callable[[str, RunProgress], None],
-    through: Callable[[str], None],
-    meanwhile: Callable[[], None],
+    through: Callable[[str, Any], None],
+    meanwhile: Callable[[], object],
 ) -> None:
-    """Do all of `work`, at most `jobs` at a time. `through` is called with the name of each that is done.
+    """Do all of `work`, at most `jobs` at a time. `through` is called with the name of each that is done, and
+    what it has returned.
 
-    `meanwhile` is called once the first ones have begun. Raises the first exception of any, after the others
-    have been ended, and `RunFailed` for a process that died.
+    `meanwhile` is called in this process once the first ones have begun. Raises the first exception of any,
+    after the others have been ended, and `RunFailed` for a process that died.
     """
     left = list(work)
     running: dict[Connection, tuple[str, BaseProcess]] = {}  # by the connection on which each tells
@@ -77,12 +87,37 @@ def run_side_by_side(
                 process.join()
                 ready.close()
                 del running[ready]
-                through(name)
+                through(name, told.found)
     finally:
         for reader, (_, process) in running.items():
             process.kill()
             process.join()
             reader.close()
+
+
+def all_of(
+    makers: Mapping[str, Callable[[], Made]], *, jobs: int, meanwhile: Callable[[], object] = lambda: None
+) -> dict[str, Made]:
+    """Return what `makers` make, by name, in their order: with several `jobs`, in as many processes.
+
+    `meanwhile` is called in this process. Raises what they raise.
+    """
+    if jobs == 1:
+        meanwhile()
+        return {name: make() for name, make in makers.items()}
+    made: dict[str, Made] = {}
+    run_side_by_side(
+        [(name, partial(_made, make)) for name, make in makers.items()],
+        jobs=jobs,
+        progress=lambda *_: None,
+        through=made.__setitem__,
+        meanwhile=meanwhile,
+    )
+    return {name: made[name] for name in makers}
+
+
+def _made(make: Callable[[], Made], _: object) -> Made:
+    return make()
 
 
 def _nothing() -> None:
@@ -111,11 +146,10 @@ def _work(work: Work, writer: Connection, owner: int) -> None:
         os._exit(1)
     gc.freeze()  # what the owner has made is shared with it as long as nobody writes to it
     try:
-        work(writer.send)
+        told: _Done | _Failed = _Done(work(writer.send))
     except BaseException as error:
-        writer.send(_Failed(_pickled(error), traceback.format_exc()))
-    else:
-        writer.send(None)
+        told = _Failed(_pickled(error), traceback.format_exc())
+    writer.send(told)
 
 
 def _pickled(error: BaseException) -> bytes:
