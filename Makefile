@@ -19,7 +19,8 @@ demo: setup
 	@$(BIN)/mfs run quickstart
 
 # Unit tests run in parallel. Tests that measure real traffic run after them, alone.
-test: setup
+test:
+	@scripts/bootstrap --tests
 	@status=0; \
 	$(BIN)/pytest --numprocesses auto --dist loadscope tests/unit || status=1; \
 	$(BIN)/pytest tests/emulation tests/gpu || status=1; \

@@ -106,6 +106,26 @@ class Dispatcher:
     def groups(self) -> int:
         return len(self._groups)
 
+    def waiting(self) -> tuple[int, ...]:
+        """How many flows wait for a lane, by the level that they want."""
+        counts = [0] * len(Level)
+        for pool in self._pools.values():
+            for claim in pool.waiting:
+                counts[claim.wanted] += 1
+        return tuple(counts)
+
+    def on_lanes(self) -> tuple[tuple[int, ...], int]:
+        """How many flows send, by level, and how many have a lane whose level is not in force yet."""
+        counts, changing = [0] * len(Level), 0
+        for lane in self._lanes.values():
+            if lane.claim is None:
+                continue
+            if lane.claim.permitted:
+                counts[lane.level if lane.level is not None else lane.claim.wanted] += 1
+            else:
+                changing += 1
+        return tuple(counts), changing
+
     # --- set-up ---------------------------------------------------------------------------------
 
     def lane_up(self, message: LaneUp) -> list[FlowMod]:

@@ -80,7 +80,7 @@ def load() -> OpenFlow:
     if wanted and wanted not in names:
         raise ImportError(f"{CHOICE_VARIABLE} asks for {wanted!r}; installed: {', '.join(names) or 'none'}")
     if not names:
-        raise ImportError("neither ryu nor os-ken is installed: run `make setup`")
+        raise ImportError("neither ryu nor os-ken is installed: `mfs doctor` says how to get one")
     name = wanted or names[0]
     if name == "ryu":
         import eventlet

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from msgspec import Meta
+
 from controller.flow import Batch, Flow, PortId, Stage
 from controller.ports import left_on
 from controller.urgency import loose_deadline, transfer_ns
@@ -26,7 +28,9 @@ class RequestControl:
 
     order: Annotated[QueueOrder, "prefill queue: red (by deadline) or fcfs (by arrival)"] = QueueOrder.RED
     prune: Annotated[bool, "off: no request is put behind the others for being too late"] = True
-    drop_budget: Annotated[float, "largest share of requests to give up for the others, 0 to 1"] = 0.3
+    drop_budget: Annotated[float, "largest share of requests to give up for the others", Meta(ge=0, le=1)] = (
+        0.3
+    )
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.drop_budget <= 1.0:

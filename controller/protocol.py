@@ -132,6 +132,10 @@ class AskLog(msgspec.Struct, frozen=True, kw_only=True, tag="ask_log"):
     """The coordinator asks for the `Log` at the end of a run."""
 
 
+class AskFlows(msgspec.Struct, frozen=True, kw_only=True, tag="ask_flows"):
+    """The coordinator asks for the `FlowCounts` of this moment."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """How far the set-up is: switches that have their base rules, lanes, and ranks' sides of groups.
 
@@ -144,6 +148,20 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     lanes: int
     groups: int
     implementation: str
+
+
+class FlowCounts(msgspec.Struct, frozen=True, kw_only=True, tag="flows"):
+    """What flows do now, for people who watch the run; nothing depends on it.
+
+    By level: flows that wait for a lane, and those that send. `changing` have a lane whose level is on its
+    way to the switches. `permits` were given so far; `latencies_wall_ms` are those since the last answer.
+    """
+
+    waiting: tuple[int, ...]
+    changing: int
+    sending: tuple[int, ...]
+    permits: int
+    latencies_wall_ms: tuple[float, ...]
 
 
 class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,8 +204,9 @@ Up = (
     | Completion
     | AskStatus
     | AskLog
+    | AskFlows
 )
-Down = Permit | BatchKnown | Status | Log | Trouble
+Down = Permit | BatchKnown | Status | FlowCounts | Log | Trouble
 
 encode = msgspec.msgpack.Encoder().encode
 decode_up = msgspec.msgpack.Decoder(Up).decode

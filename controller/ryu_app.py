@@ -21,8 +21,10 @@ from controller import ofcompat
 from controller.dispatcher import Action, Dispatcher, Enforce, Grant
 from controller.openflow import RuleBook, Wiring
 from controller.overload import Prunings
+from controller.permit_meter import PermitMeter
 from controller.policies.fault import policy_fault
 from controller.protocol import (
+    AskFlows,
     AskLog,
     AskStatus,
     BatchKnown,
@@ -30,6 +32,7 @@ from controller.protocol import (
     ClockStart,
     Completion,
     Down,
+    FlowCounts,
     FlowProgress,
     GroupUp,
     LaneUp,
@@ -80,6 +83,7 @@ class _Shell:
         rules = RuleBook(config.wiring)
         spec = read_spec(config.policy, **config.policy_defaults)
         self._prunings = Prunings()
+        self._permits = PermitMeter()
         scheduler = spec.scheduler(config.wiring.port_bps, self._prunings.changed)
         self._of = of
         self._dispatcher = Dispatcher(scheduler, rules)
@@ -162,8 +166,10 @@ class _Shell:
         dispatcher = self._dispatcher
         match message:
             case Submit():
+                self._permits.submitted(message.transfer.id, message.sent_wall_ns)
                 self._carry_out(dispatcher.submit(now_ns, message))
             case SubmitShare():
+                self._permits.submitted(message.share.id, message.sent_wall_ns)
                 self._carry_out(dispatcher.submit_share(now_ns, message))
             case Completion():
                 self._carry_out(dispatcher.completed(now_ns, wall_ns, message.flow))
@@ -185,6 +191,8 @@ class _Shell:
                 self._dilation = message.time_dilation
             case AskLog():
                 self.tell(COORDINATOR, self._log())
+            case AskFlows():
+                self.tell(COORDINATOR, self._flows())
             case AskStatus():
                 self.tell(COORDINATOR, self._status())
 
@@ -199,6 +207,7 @@ class _Shell:
                 case Enforce(lane=lane, level=level, mods=mods):
                     self.switches.send(list(mods), (lane, level))
                 case Grant(rank=rank, permit=permit):
+                    self._permits.permitted(permit.flow, permit.lane_wait_wall_ns, time.monotonic_ns())
                     self.tell(str(rank), permit)
 
     def _status(self) -> Status:
@@ -208,6 +217,16 @@ class _Shell:
             lanes=self._dispatcher.lanes,
             groups=self._dispatcher.groups,
             implementation=f"{self._of.name} {self._of.version}",
+        )
+
+    def _flows(self) -> FlowCounts:
+        sending, changing = self._dispatcher.on_lanes()
+        return FlowCounts(
+            waiting=self._dispatcher.waiting(),
+            changing=changing,
+            sending=sending,
+            permits=self._permits.permits,
+            latencies_wall_ms=self._permits.taken_ms(),
         )
 
     def _log(self) -> Log:

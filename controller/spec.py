@@ -10,7 +10,8 @@ from typing import cast
 
 from controller.flow import PortId
 from controller.overload import RequestControl
-from controller.policies.registry import Owner, lines_of, make_options, make_policy, parse
+from controller.policies.option_help import OptionHelp, options_of
+from controller.policies.registry import Owner, make_options, make_policy, parse
 from controller.policy import Policy, PolicyError
 from controller.scheduler import Scheduler
 
@@ -46,9 +47,9 @@ def read_spec(text: str, **defaults: int | float | str | bool) -> Spec:
     return Spec(policy=policy, control=None if parts is None else _control(parts[2]))
 
 
-def control_option_lines() -> list[str]:
-    """The options of `+requests`, one line each: name, default, what it does."""
-    return lines_of(RequestControl)
+def control_options() -> list[OptionHelp]:
+    """The options of `+requests`."""
+    return options_of(RequestControl)
 
 
 def _control(text: str) -> RequestControl:

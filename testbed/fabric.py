@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from testbed.live import LiveState
+
 if TYPE_CHECKING:  # The `mfs` command needs the names of fabrics for its help, and neither of these.
     from testbed.job import Job
     from testbed.record import RunRecord
@@ -32,12 +34,16 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """Progress of a run: its phase in words, `done` of `total` requests (or flows), wall seconds so far."""
+    """Progress of a run: its phase in words, `done` of `total` requests (or flows), wall seconds so far.
+
+    `live` is more about it, for those who watch; None if the fabric has nothing new to say.
+    """
 
     phase: str
     done: int = 0
     total: int = 0
     wall_s: float = 0.0
+    live: LiveState | None = None
 
 
 class FabricUnavailable(Exception):

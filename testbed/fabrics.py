@@ -49,6 +49,11 @@ def choose() -> Chosen:
     )
 
 
+def chosen(name: str) -> Chosen:
+    """Return the fabric `name`; for `auto`, the one that suits this machine."""
+    return choose() if name == AUTO else Chosen(name=name)
+
+
 def missing_of(fabric: Fabric) -> list[Requirement]:
     """Return what `fabric` needs and this machine lacks."""
     return [need for need in fabric.requirements() if need.needed and not need.ok]

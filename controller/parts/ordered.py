@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from msgspec import Meta
+
 from controller.flow import RMLQ_LEVELS, Level
 from controller.parts.bands import Bands
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
@@ -16,7 +18,7 @@ from controller.view import ActiveFlow, View
 class OrderedOptions:
     """Raises `ValueError` for values out of range."""
 
-    levels: Annotated[int, "K: levels to use if the fabric keeps no exact order, 2 to 6"] = 6
+    levels: Annotated[int, "K: levels to use if the fabric keeps no exact order", Meta(ge=2, le=6)] = 6
 
     def __post_init__(self) -> None:
         if not 2 <= self.levels <= len(RMLQ_LEVELS):
@@ -27,7 +29,7 @@ class OrderedOptions:
 class AgeingOptions(OrderedOptions):
     """Raises `ValueError` for values out of range."""
 
-    recheck_ns: Annotated[int, "how often active flows are reviewed, model ns"] = 5_000_000
+    recheck_ns: Annotated[int, "how often active flows are reviewed, model ns", Meta(gt=0)] = 5_000_000
 
     def __post_init__(self) -> None:
         OrderedOptions.__post_init__(self)  # `super()` does not survive `slots=True` in 3.11

@@ -21,8 +21,9 @@ from controller.policies import (
 from controller.policies.registry import (
     describe,
     make_policy,
-    option_lines,
+    policy_home,
     policy_names,
+    policy_options,
     register,
 )
 from controller.policy import Policy, PolicyError
@@ -40,9 +41,10 @@ __all__ = [
     "llf",
     "make_policy",
     "mfs",
-    "option_lines",
     "pias",
+    "policy_home",
     "policy_names",
+    "policy_options",
     "register",
     "reverse",
     "sebf",

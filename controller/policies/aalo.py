@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from msgspec import Meta
+
 from controller.flow import Flow, PortId
 from controller.parts.coflows import Coflow, Coflows
 from controller.parts.mlfq import Mlfq
@@ -23,9 +25,11 @@ from controller.view import ActiveFlow, FlowGroup, View
 class AaloOptions:
     """Raises `ValueError` for values out of range."""
 
-    levels: Annotated[int, "K: levels of the queue, 2 to 6"] = 6
-    first_bytes: Annotated[int, "a coflow leaves P1 once it has sent this, model bytes"] = 10_000_000
-    factor: Annotated[float, "each threshold is this times the one before"] = 10.0
+    levels: Annotated[int, "K: levels of the queue", Meta(ge=2, le=6)] = 6
+    first_bytes: Annotated[int, "a coflow leaves P1 once it has sent this, model bytes", Meta(ge=1)] = (
+        10_000_000
+    )
+    factor: Annotated[float, "each threshold is this times the one before", Meta(gt=1)] = 10.0
 
     def __post_init__(self) -> None:
         self.mlfq()

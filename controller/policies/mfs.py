@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from controller.flow import Level, PortId, Stage
 from controller.parts.pressure import Demand, Gauge, Late, Rho, SharedDeadline, SharedDeadlines, Worst
-from controller.parts.rmlq import Rmlq
+from controller.parts.rmlq import Rmlq, S3Levels
 from controller.policies.registry import register
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.ports import RHO_CAP
@@ -29,12 +30,17 @@ _AFTER_EARLY = 2.0**53
 class MfsOptions:
     """Raises `ValueError` for values out of range."""
 
-    levels: Annotated[int, "K: levels of the queue, 2 to 6"] = 6
-    mlu_top: Annotated[float, "U: from this MLU on, S3 goes to the reserved level P1"] = 0.5
-    mlu_base: Annotated[float, "E: each MLU threshold is the one above it divided by this"] = 4.0
-    recheck_ns: Annotated[int, "how often S3 without layer boundaries is reviewed, model ns"] = 5_000_000
+    levels: Annotated[int, "K: levels of the queue", Meta(ge=2, le=6)] = 6
+    s3_levels: Annotated[
+        int | S3Levels, "lowest levels for S3 alone, 0 to K-2; 0: S3 climbs among S1, S2"
+    ] = S3Levels.AUTO
+    mlu_top: Annotated[float, "U: from this MLU on, S3 goes to the reserved level P1", Meta(gt=0)] = 0.5
+    mlu_base: Annotated[float, "E: each MLU threshold is the one above it divided by this", Meta(gt=1)] = 4.0
+    recheck_ns: Annotated[int, "how often S3 without layer boundaries is reviewed, model ns", Meta(gt=0)] = (
+        5_000_000
+    )
     rho: Annotated[float | Rho, "share of a port S1 and S2 take: measured, off, 0 to 0.95"] = Rho.MEASURED
-    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms"] = 500.0
+    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms", Meta(ge=0.001)] = 500.0
     demand: Annotated[Demand, "bytes in MLU: port (all S3 due no later) or own"] = Demand.PORT
     late: Annotated[Late, "level of S3 whose deadline has passed: lowest or top"] = Late.LOWEST
     rli: Annotated[bool, "off: all S1 on P3, whatever layer needs it"] = True
@@ -42,7 +48,6 @@ class MfsOptions:
     red: Annotated[bool, "off: no tie-break between batches"] = True
     monotonic: Annotated[bool, "off: flows are also demoted when their urgency falls"] = True
     layer_boundary: Annotated[bool, "off: S3 is reviewed at every recheck and progress report"] = True
-    s3_skips_p2: Annotated[bool, "on: S3 never shares P2 with what blocks compute"] = False
 
     def __post_init__(self) -> None:
         self.rmlq()
@@ -59,14 +64,14 @@ class MfsOptions:
             mlu_top=self.mlu_top,
             mlu_base=self.mlu_base,
             monotonic=self.monotonic,
-            s3_skips_p2=self.s3_skips_p2,
+            s3_levels=self.s3_levels,
         )
 
 
 @register
 class Mfs(Policy):
     name = "mfs"
-    summary = "RMLQ: S2, then S1 by layers ahead; S3 deferred and promoted by deadline pressure"
+    summary = "RMLQ: S2, then S1 by layers ahead, then S3, which deadline pressure promotes to the top"
     Options = MfsOptions
 
     def __init__(self, options: MfsOptions) -> None:
@@ -150,11 +155,11 @@ class Mfs(Policy):
         reason = f"RLI {layers_ahead}"
         if view.exact:
             return Verdict(level, reason, self._arbitration(flow.batch, layers_ahead))
-        if self._options.red and level < self._queue.lowest:
+        if self._options.red and level < self._queue.lowest_early:
             rival = self._earlier_rival(flow, layers_ahead, view)
             if rival is not None:
                 return Verdict(
-                    self._queue.lower(level),
+                    self._queue.below_early(level),
                     f"{reason}, one level lower: the RED of batch {rival} is smaller",
                 )
         return Verdict(level, reason)
@@ -183,13 +188,13 @@ class Mfs(Policy):
         return layers_ahead * _RLI_STEP + (last_ns if red_ns is None else min(red_ns, last_ns))
 
     def _review_s1(self, batch: ActiveBatch, view: View) -> dict[str, Verdict]:
-        """Verdicts on the batch's S1 flows. With `monotonic`, layers on the lowest level are skipped."""
+        """Verdicts on the batch's S1 flows. With `monotonic`, layers that cannot rise are skipped."""
         if view.exact:
             return self._reorder_s1(batch, view)
         verdicts: dict[str, Verdict] = {}
         for layer, flows in self._s1.get(batch.batch.id, {}).items():
             by_rli = self._queue.for_rli(rli(layer, batch.layer))
-            if self._queue.monotonic and by_rli == self._queue.lowest:
+            if self._queue.monotonic and by_rli == self._queue.lowest_early:
                 continue
             by_path: dict[tuple[PortId, ...], Verdict] = {}
             for name, flow in flows.items():

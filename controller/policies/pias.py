@@ -6,6 +6,8 @@ The rule, and why these thresholds: docs/policies/pias.md.
 from dataclasses import dataclass
 from typing import Annotated
 
+from msgspec import Meta
+
 from controller.parts.mlfq import Mlfq
 from controller.policies.registry import register
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
@@ -16,9 +18,9 @@ from controller.view import ActiveFlow, View
 class PiasOptions:
     """Raises `ValueError` for values out of range."""
 
-    levels: Annotated[int, "K: levels of the queue, 2 to 6"] = 6
-    first_bytes: Annotated[int, "a flow leaves P1 once it has sent this, model bytes"] = 200_000
-    factor: Annotated[float, "each threshold is this times the one before"] = 4.0
+    levels: Annotated[int, "K: levels of the queue", Meta(ge=2, le=6)] = 6
+    first_bytes: Annotated[int, "a flow leaves P1 once it has sent this, model bytes", Meta(ge=1)] = 200_000
+    factor: Annotated[float, "each threshold is this times the one before", Meta(gt=1)] = 4.0
 
     def __post_init__(self) -> None:
         self.mlfq()

@@ -1,16 +1,17 @@
 """Finds a policy by name, and makes it from a spec like `mfs(rho=0, rli=off)`."""
 
-import dataclasses
 import difflib
-import enum
 import importlib.metadata
+import inspect
 import re
+import sys
 import typing
 from collections.abc import Mapping
 from types import MappingProxyType
 
 import msgspec
 
+from controller.policies.option_help import OptionHelp, kind_in_words, options_of
 from controller.policy import Policy, PolicyError
 
 ENTRY_POINT_GROUP = "mfs.policies"
@@ -46,19 +47,20 @@ def describe() -> dict[str, str]:
     return lines
 
 
-def option_lines(name: str) -> list[str]:
-    """The options of policy `name`, one line each: name, default, what it does."""
-    return lines_of(_policy_class(name).Options)
+def policy_options(name: str) -> list[OptionHelp]:
+    """The options of policy `name`. Raises `PolicyError` if there is no such policy."""
+    return options_of(_policy_class(name).Options)
 
 
-def lines_of(options: type) -> list[str]:
-    """The fields of the dataclass `options`, one line each: name, default, what it does."""
-    hints = typing.get_type_hints(options, include_extras=True)
-    lines = []
-    for option in dataclasses.fields(options):
-        words = " ".join(getattr(hints[option.name], "__metadata__", ()))
-        lines.append(f"{option.name}={_written(option.default)}  {words}".rstrip())
-    return lines
+def policy_home(name: str) -> tuple[str, str | None]:
+    """The text that policy `name`'s module begins with, and its package if that is not this one.
+
+    Raises `PolicyError` if there is no such policy.
+    """
+    policy = _policy_class(name)
+    module = sys.modules.get(policy.__module__)
+    told = inspect.cleandoc((module.__doc__ if module else None) or "")
+    return told, None if name in _POLICIES else policy.__module__
 
 
 def make_policy(spec: str, **defaults: int | float | str | bool) -> Policy:
@@ -164,28 +166,13 @@ def _typed(owner: Owner, key: str, value: object, kind: object) -> object:
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise PolicyError(_refusal(owner, f"cannot take {key}={value}; it wants {_wanted(kind)}")) from error
-
-
-def _wanted(kind: object) -> str:
-    if kind is bool:
-        return "on or off"
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return " or ".join(str(member.value) for member in kind)
-    names = {int: "a whole number", float: "a number", str: "a word"}
-    parts = typing.get_args(kind)
-    return " or ".join(map(_wanted, parts)) if parts else names.get(kind, str(kind))  # type: ignore[call-overload]
+        raise PolicyError(
+            _refusal(owner, f"cannot take {key}={value}; it wants {kind_in_words(kind)}")
+        ) from error
 
 
 def _refusal(owner: Owner, what: str, key: str = "", options: list[str] | None = None) -> str:
     near = difflib.get_close_matches(key, options or [], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    lines = lines_of(owner.options)
-    valid = "".join(f"\n  {line}" for line in lines) if lines else " none"
+    valid = "".join(f"\n  {one.line}" for one in options_of(owner.options)) or " none"
     return f"{owner.called} {what}{hint}\noptions of {owner.name} with their defaults:{valid}"
-
-
-def _written(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value.value) if isinstance(value, enum.Enum) else str(value)

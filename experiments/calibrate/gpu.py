@@ -12,6 +12,7 @@ from rich.table import Table
 
 from experiments.calibrate.layer_kernels import Kernel, attention_kernels, layer_kernels, narrowed
 from experiments.errors import UserError
+from experiments.fitted_table import FittedTable
 from testbed.models.gpus import GPUS, GpuSpeed, step_s
 from testbed.models.shape import ModelShape
 
@@ -179,7 +180,7 @@ def comments(measured: MeasuredLayer, command: str) -> str:
 def profile_table(measured: MeasuredLayer) -> Table:
     """Return the kernels as a table for the terminal."""
     head, *rows = kernel_rows(measured)
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = FittedTable(gap=2)
     for heading in head:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from experiments.calibrate.fit import Port, TooFewSamples, fit_collectives, fit_links
 from experiments.calibrate.micro_jobs import MEMBERS, Experiment, collective_job, transfer_job
+from experiments.fitted_table import FittedTable
 from experiments.resolve.calibration import Calibration, Parameter
 from experiments.run.run import RunListener, run_job
 from experiments.scenario.simulation import OverheadsSection
@@ -84,7 +85,7 @@ def members_for(largest_group: int) -> int:
 def calibration_table(calibration: Calibration) -> Table:
     """Return a table with a line per overhead: value and spread, in wall time or bytes on the wire."""
     title = f"overheads on {calibration.link_mbps:g} Mb/s links, groups of {calibration.members}"
-    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = FittedTable(title=Text(title), gap=2)
     table.add_column("simulation.overheads", no_wrap=True)
     for heading in ("value", "p10", "p90", "samples"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""The capacities of policies, over replicates, and their ratios, with intervals (decision 0026).
+"""The capacities of policies, over replicates, and their ratios, with intervals (decision 0027).
 
 What is estimated is the rate at which the mean attainment over all replicates falls to the one asked for.
 """

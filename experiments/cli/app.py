@@ -17,6 +17,7 @@ from experiments.cli.bench import bench
 from experiments.cli.calibrate import calibrate
 from experiments.cli.capacity import capacity
 from experiments.cli.compare import compare
+from experiments.cli.completion import completion, prepare
 from experiments.cli.doctor import doctor
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.explain import explain
@@ -27,6 +28,7 @@ from experiments.cli.report import report
 from experiments.cli.run import run
 from experiments.cli.scenarios import scenarios
 from experiments.cli.sweep import sweep
+from experiments.cli.top import top
 from experiments.cli.validate import validate
 from experiments.cli.workload import workload
 
@@ -36,12 +38,14 @@ app = typer.Typer(
     name="mfs",
     help="A testbed for multi-stage flow scheduling in LLM serving.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=False,  # `mfs completion` prints the script
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 # The help lists commands in this order, and then the groups.
 for command in (
     run,
+    top,
     sweep,
     capacity,
     compare,
@@ -54,6 +58,7 @@ for command in (
     policies,
     report,
     explain,
+    completion,
 ):
     app.command()(command)
 app.add_typer(bench, name="bench")
@@ -68,6 +73,7 @@ def main() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
     # Rows and results are not in cycles, so a collection finds next to nothing, and it looks at all of them.
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION, 50, 100)
+    prepare()
     with told_to_the_user():
         app()
 

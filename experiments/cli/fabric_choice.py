@@ -1,27 +1,20 @@
 """The fabric that `--fabric` or a scenario stands for on this machine."""
 
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from testbed.fabrics import Chosen
 
 
-class FabricChoice(NamedTuple):
-    """The name of a fabric. `notes` explain the choice, for the results."""
-
-    name: str
-    notes: list[str]
-
-
-def chosen_fabric(name: str) -> FabricChoice:
+def chosen_fabric(name: str) -> "Chosen":
     """Return the fabric `name`; for `auto`, the one that suits this machine.
 
     If `auto` is not the emulated fabric, the reason is also printed on standard error.
     """
-    from testbed.fabrics import AUTO, choose
+    from testbed.fabrics import chosen
 
-    if name != AUTO:
-        return FabricChoice(name, [])
-    chosen = choose()
-    if chosen.note is None:
-        return FabricChoice(chosen.name, [])
-    print(f"mfs: {chosen.note}", file=sys.stderr)
-    return FabricChoice(chosen.name, [chosen.note])
+    choice = chosen(name)
+    if choice.note is not None:
+        print(f"mfs: {choice.note}", file=sys.stderr)
+    return choice

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from experiments.fitted_table import FittedTable
 from testbed.fabric import FabricUnavailable, Requirement
 
 
@@ -16,9 +16,9 @@ def works(requirements: Iterable[Requirement]) -> bool:
 
 def needs_table(fabrics: Mapping[str, Sequence[Requirement]]) -> RenderableType:
     """Return a table with one row per requirement of each fabric."""
-    table = Table(title="What the fabrics need on this machine", title_justify="left")
+    table = FittedTable(title="What the fabrics need on this machine", keys=2)
     for heading in ("fabric", "needs", "", "found"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold" if heading == "found" else "ellipsis")
     for name, requirements in fabrics.items():
         for i, need in enumerate(requirements):
             table.add_row(name if i == 0 else "", need.name, _state(need), Text(need.detail))

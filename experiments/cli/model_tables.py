@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from experiments.fitted_table import FittedTable
 from testbed.models import sizes as models
 from testbed.models.mixers import mixer_of
 from testbed.models.shape import ModelShape, Recurrent
@@ -118,7 +119,7 @@ def _of_layers(shape: ModelShape, value: Callable[[int], int]) -> int | str:
 
 
 def _table(first: str, *headings: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = FittedTable(gap=2)
     table.add_column(first, no_wrap=True)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)

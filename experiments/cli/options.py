@@ -1,41 +1,35 @@
-"""Options that several commands of `mfs` have, and what they change in a scenario."""
+"""Options that several commands of `mfs` have."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from experiments.scenario.reading import Override
+from experiments.cli.completion import keys_like, policy_names_like, scenario_names_like
 
-ScenarioName = Annotated[str, typer.Argument(help="A scenario by name, or a YAML file.")]
+ScenarioName = Annotated[
+    str,
+    typer.Argument(help="A scenario by name, or a YAML file.", autocompletion=scenario_names_like),
+]
 Policies = Annotated[
-    list[str] | None, typer.Option(help="A policy to run, instead of the scenario's; repeatable.")
+    list[str] | None,
+    typer.Option(
+        help="A policy to run, instead of the scenario's; repeatable.", autocompletion=policy_names_like
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the scenario; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a key of the scenario; repeatable.",
+        autocompletion=keys_like,
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
 NewDirectory = Annotated[Path | None, typer.Option(help="Directory for the results; new or empty.")]
-
-
-def overrides_of(
-    settings: list[str] | None, policies: list[str] | None, seed: int | None
-) -> "list[Override]":
-    """Return what these options change in a scenario. Raises `UserError` for a malformed setting."""
-    from experiments.scenario.reading import Override, override
-
-    overrides = [override(text) for text in settings or []]
-    if policies:
-        written = " ".join(f"--policy {policy}" for policy in policies)
-        overrides.append(Override("policies", json.dumps(policies), written))
-    if seed is not None:
-        overrides.append(Override("seed", str(seed), f"--seed {seed}"))
-    return overrides
 
 
 def command_line() -> str:

@@ -3,11 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from experiments.cli.completion import fabric_names_like
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.fabric_choice import chosen_fabric
 from experiments.cli.options import (
@@ -17,15 +18,21 @@ from experiments.cli.options import (
     Seed,
     Settings,
     command_line,
-    overrides_of,
 )
 from experiments.cli.streams import standard_output_kept_clean, stdout
+
+if TYPE_CHECKING:
+    from experiments.results.trace_window import Window
 
 
 def run(
     scenario: ScenarioName,
     fabric: Annotated[
-        str | None, typer.Option(help="The fabric: mininet, sim, or auto for mininet if it can run here.")
+        str | None,
+        typer.Option(
+            help="The fabric: mininet, sim, or auto for mininet if it can run here.",
+            autocompletion=fabric_names_like,
+        ),
     ] = None,
     policy: Policies = None,
     settings: Settings = None,
@@ -35,6 +42,15 @@ def run(
         bool,
         typer.Option("--ceiling", help="Run the requests without a network, too: what no policy can exceed."),
     ] = False,
+    trace_window: Annotated[
+        str | None,
+        typer.Option(
+            "--trace-window",
+            metavar="A:B",
+            help="Show this part of the run in the traces, in model seconds. Default: the part with"
+            " most of the requests that missed their SLO, if the whole run has too many events.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -42,30 +58,35 @@ def run(
 ) -> None:
     """Run a scenario: every policy on the same requests. Ends with a table and a report."""
     with told_to_the_user():
-        from experiments.scenario.reading import Override, load_scenario
+        from experiments.scenario.overrides import overrides_of
+        from experiments.scenario.reading import load_scenario
 
-        overrides = overrides_of(settings, policy, seed)
-        if fabric is not None:
-            overrides.append(Override("fabric", json.dumps(fabric), f"--fabric {fabric}"))
-        chosen = load_scenario(scenario, overrides)
+        window = _window(trace_window)
+        chosen = load_scenario(scenario, overrides_of(settings or (), policy or (), seed, fabric))
 
         # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import display_for
+        from experiments.cli.reading_display import reading_shown
         from experiments.run.run import run_scenario
         from testbed.fabrics import FABRICS
 
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
-        with standard_output_kept_clean(), display_for(Console(stderr=True)) as display:
+        with (
+            standard_output_kept_clean(),
+            display_for(Console(stderr=True)) as display,
+            reading_shown(display),
+        ):
             directory, summary = run_scenario(
                 chosen,
                 fabric=FABRICS[choice.name](),
                 out=out,
                 progress=display.update,
                 command=command_line(),
-                notes=choice.notes,
+                notes=[] if choice.note is None else [choice.note],
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
+                trace_window=window,
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))
@@ -73,6 +94,18 @@ def run(
             print(f"results: {directory}", file=sys.stderr)
         else:
             _show_results(directory, summary)
+
+
+def _window(text: str | None) -> "Window | None":
+    from experiments.errors import UserError
+    from experiments.results.trace_window import Window
+
+    if text is None:
+        return None
+    try:
+        return Window.read(text)
+    except ValueError as error:
+        raise UserError(f"--trace-window {text}: {error}") from None
 
 
 def _show_results(directory: Path, summary: dict[str, Any]) -> None:

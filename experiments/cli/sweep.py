@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from experiments.cli.completion import fabric_names_like, keys_like
 from experiments.cli.endings import EXIT_FAILED, told_to_the_user
 from experiments.cli.fabric_choice import chosen_fabric
 from experiments.cli.options import Policies, ScenarioName, Settings
@@ -33,11 +34,15 @@ def sweep(
             metavar="KEY=VALUES",
             help="A key and its values: V1,V2,... or START:STOP:STEP, with STOP if a step ends there; "
             "repeatable, for every combination. window=N: N windows of a trace.",
+            autocompletion=keys_like,
         ),
     ] = None,
     policy: Policies = None,
     settings: Settings = None,
-    fabric: Annotated[str, typer.Option(help="The fabric; mininet runs one cell at a time.")] = "sim",
+    fabric: Annotated[
+        str,
+        typer.Option(help="The fabric; mininet runs one cell at a time.", autocompletion=fabric_names_like),
+    ] = "sim",
     out: Annotated[
         Path | None,
         typer.Option(help="Directory for the results; new, empty, or this sweep's, to continue it."),

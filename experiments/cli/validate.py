@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from experiments.cli.endings import EXIT_FAILED, told_to_the_user
-from experiments.cli.options import NewDirectory, Policies, Seed, Settings, command_line, overrides_of
+from experiments.cli.options import NewDirectory, Policies, Seed, Settings, command_line
 from experiments.cli.streams import standard_output_kept_clean, stdout
 from experiments.errors import UserError
 from testbed.fabric import FabricName
@@ -46,6 +46,7 @@ def validate(
 ) -> None:
     """Compare a scenario on the emulated and the simulated fabric. Exit with 1 if they differ too much."""
     with told_to_the_user():
+        from experiments.scenario.overrides import overrides_of
         from experiments.scenario.reading import Override, load_scenario
 
         if (scenario is None) == (emulated is None):
@@ -54,7 +55,7 @@ def validate(
             raise UserError("give either --calibration or --calibrate")
         if emulated is not None and (settings or seed is not None):
             raise UserError("--emulated: the run is in the directory; --set and --seed cannot change it")
-        overrides = overrides_of(settings, policy, seed)
+        overrides = overrides_of(settings or (), policy or (), seed)
         if calibration is not None:
             path = json.dumps(str(calibration.absolute()))
             overrides.append(Override("simulation.calibration", path, f"--calibration {calibration}"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.cli.endings import told_to_the_user
+from experiments.cli.reading_display import reading_shown
 from experiments.cli.streams import stdout
 from experiments.errors import UserError
 
@@ -35,13 +36,14 @@ def workload_describe(
 ) -> None:
     """Describe a trace: its arrivals, its lengths, and how much of its prompts can be reused."""
     with told_to_the_user():
-        from experiments.traces.columns import read_columns
         from experiments.traces.describe import as_json, describe, description_table
+        from experiments.traces.reading import read_columns
 
         if out is not None and out.exists() and not out.is_dir():
             raise UserError(f"--out {out}: is a file; name a directory")
         format = _format_of(file, kind)
-        columns = read_columns(file, format, skip=skip, requests=requests, spread_ticks=not as_stamped)
+        with reading_shown():
+            columns = read_columns(file, format, skip=skip, requests=requests, spread_ticks=not as_stamped)
         found = describe(columns)
         page = None
         if out is not None:
@@ -75,7 +77,8 @@ def workload_convert(
             raise UserError(f"--out {out}: there is no directory {out.parent}")
         if out.exists() and out.samefile(file):
             raise UserError(f"--out {out}: this is the trace that is read")
-        written = convert(file, _format_of(file, kind), out, sort=sort)
+        with reading_shown():
+            written = convert(file, _format_of(file, kind), out, sort=sort)
         for note in written.notes:
             print(note)
         print(f"trace: {out}, {written.requests:,} requests")
@@ -157,8 +160,8 @@ def workload_synth(
 
         from experiments.trace_formats.formats import TraceFormat, detect_format
         from experiments.traces import synth
-        from experiments.traces.columns import read_columns
         from experiments.traces.describe import describe, description_table
+        from experiments.traces.reading import read_columns
 
         if not out.absolute().parent.is_dir():
             raise UserError(f"--out {out}: there is no directory {out.parent}")
@@ -171,7 +174,8 @@ def workload_synth(
             reuse=0.5,
         )
         if like is not None:
-            model = describe(read_columns(like, detect_format(like)))
+            with reading_shown():
+                model = describe(read_columns(like, detect_format(like)))
             wanted = synth.like(model, rate_rps=rate)
         bursts = {} if dispersion is None else {"dispersion": dispersion, "burst_s": None}
         given = {

@@ -1,7 +1,8 @@
 """What is compared: the runs in directories, each under one policy, on the same requests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -26,7 +27,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 def sides_of(paths: Sequence[Path]) -> list[Side]:
     """Read the runs in `paths`. Raises `UserError` for a directory or a run that cannot be compared."""
     directories = [read_run(path) for path in paths]
-    sides = [_side(directory, run) for directory in directories for run in directory.summary["runs"]]
+    sides = [side_of(directory, run) for directory in directories for run in directory.summary["runs"]]
     policies = [side.policy for side in sides]
     return [
         msgspec.structs.replace(side, label=f"{side.policy} ({side.path.resolve().name})")
@@ -36,7 +37,8 @@ def sides_of(paths: Sequence[Path]) -> list[Side]:
     ]
 
 
-def _side(directory: RunDirectory, run: dict[str, object]) -> Side:
+def side_of(directory: RunDirectory, run: Mapping[str, Any]) -> Side:
+    """Return one run of a directory, labelled with its policy. Raises `UserError` if it has no requests."""
     policy = str(run["policy"])
     rows = tuple(counted(directory.tables[policy].requests))
     if not rows:
@@ -45,7 +47,7 @@ def _side(directory: RunDirectory, run: dict[str, object]) -> Side:
         label=policy,
         path=directory.path,
         policy=policy,
-        faithful=bool(run["fidelity"]["faithful"]),  # type: ignore[index]
+        faithful=bool(run["fidelity"]["faithful"]),
         scale=directory.summary["scale"],
         fabric=directory.summary["fabric"],
         requests=rows,

@@ -8,9 +8,9 @@ import contextlib
 import difflib
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -18,13 +18,12 @@ import pyarrow as pa
 from controller.flow import Decision, Stage
 from experiments.errors import UserError
 from experiments.explain.flow_story import flow_story, no_flow
+from experiments.explain.request_life import lives
 from experiments.explain.request_story import no_request, request_story
 from experiments.nearest import nearest
 from experiments.results.parquet import TABLES, TableRows
 from experiments.results.requests import batches_of
-from experiments.results.spans import spans_by_batch
-from experiments.results.ttft_parts import time_spent
-from testbed.record import FlowRow, RequestRow, SpanRow
+from testbed.record import FlowRow, RequestRow
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 
@@ -89,14 +88,8 @@ def _flow_story(run: "_Run", policy: str, flow: FlowRow) -> str:
 
 
 def _request_story(run: "_Run", policy: str, request: RequestRow) -> str:
-    flows = run.rows(FlowRow, policy, request=request.request)
-    batches = batches_of(request)
-    spans = [span for batch in batches for span in run.rows(SpanRow, policy, batch=batch)]
-    shares: Sequence[FlowRow] = ()
-    if request.batch is not None:
-        shares = run.rows(FlowRow, policy, batch=request.batch, stage=Stage.COLLECTIVE.value)
-    spent = time_spent(request, spans_by_batch(spans))
-    return request_story(run.path, policy, request, spent, flows, shares)
+    (life,) = lives(_OfPolicy(run, policy), [request])
+    return request_story(run.path, policy, life)
 
 
 def _nearest_ids(flow: str, ids: Iterable[str]) -> tuple[str, ...]:
@@ -142,7 +135,10 @@ class _Run:
 
     def rows(self, row: type[Row], policy: str, **equal: object) -> tuple[Row, ...]:
         """Return the rows of one policy whose columns have the values in `equal`."""
-        among = {column: (value,) for column, value in equal.items()}
+        return self.among(row, policy, {column: (value,) for column, value in equal.items()})
+
+    def among(self, row: type[Row], policy: str, among: Mapping[str, Collection[Any]]) -> tuple[Row, ...]:
+        """Return the rows of one policy that have, in each column, one of the values given for it."""
         with self._reading(row):
             return tuple(TableRows(self.path, row, policy).where(**among))
 
@@ -155,3 +151,13 @@ class _Run:
             raise UserError(f"{self.path} is not the directory of a finished run: no {name}") from None
         except (pa.ArrowException, msgspec.ValidationError, OSError) as error:
             raise UserError(f"{self.path / name} cannot be read: {error}") from None
+
+
+class _OfPolicy:
+    """The rows of one policy, as `experiments.explain.request_life` reads them."""
+
+    def __init__(self, run: _Run, policy: str) -> None:
+        self._run, self._policy = run, policy
+
+    def rows(self, row: type[Row], **among: Collection[Any]) -> Sequence[Row]:
+        return self._run.among(row, self._policy, among)

@@ -4,27 +4,23 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.explain.request_life import RequestLife
 from experiments.explain.words import against_deadline, enumerated, lasting, moment, number_of, outcome, size
 from experiments.results.requests import batches_of
 from experiments.results.ttft_parts import TimeSpent
 from testbed.record import FlowRow, RequestRow
 
 
-def request_story(
-    run: Path,
-    policy: str,
-    request: RequestRow,
-    spent: TimeSpent | None,
-    flows: Sequence[FlowRow],
-    shares: Sequence[FlowRow],
-) -> str:
-    """Tell where the TTFT of `request` went, and list its `flows`, worst first.
+def request_story(run: Path, policy: str, life: RequestLife) -> str:
+    """Tell where the TTFT of a request went, and list its flows, worst first.
 
     Late flows come first, the latest first; then the others, the slowest from submit to finish first.
-    `shares` are the shares (S2) of its batch.
     """
+    request, flows, shares = life.request, life.flows, life.last_shares
     lines = [f"Request {request.request} under {policy}", f"  {_arrival(request)}", f"  {outcome(request)}"]
-    lines += [f"  {line}" for line in (*_reused(request), *_pruned(request), *_where_it_went(request, spent))]
+    lines += [
+        f"  {line}" for line in (*_reused(request), *_pruned(request), *_where_it_went(request, life.spent))
+    ]
     if flows:
         lines.append(f"  {'Its flow' if len(flows) == 1 else f'Its {len(flows)} flows, worst first'}:")
         lines += [f"    {_line(flow)}" for flow in sorted(flows, key=_badness)]

@@ -51,8 +51,11 @@ paper_style: Final = mpl.rc_context(_STYLE)
 @paper_style
 def draw_sweep(
     curves: Sequence[Curve], out: Path, *, x: str, y: str, intervals: bool, width: Width = Width.COLUMN
-) -> None:
-    """Draw `curves` into `out`, whose suffix is the format. Raises `OSError` if it cannot be written."""
+) -> Figure:
+    """Draw `curves` into `out`, whose suffix is the format, and return the figure.
+
+    Raises `OSError` if the file cannot be written.
+    """
     figure, axes = panel(width)
     label, factor = MEASURES[y]
     numeric = all(isinstance(at, int | float) and not isinstance(at, bool) for one in curves for at in one.x)
@@ -79,13 +82,13 @@ def draw_sweep(
     axes.set_xlabel(x)
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0, top=102 if factor == 100.0 else None)
-    save(figure, axes, out)
+    return save(figure, axes, out)
 
 
 @paper_style
 def draw_ttft(
     runs: Sequence[tuple[str, Sequence[float], int]], out: Path, *, width: Width = Width.COLUMN
-) -> None:
+) -> Figure:
     """Draw the share of requests with a TTFT of at most x.
 
     `runs` are labels, TTFTs in seconds, and the number of requests.
@@ -99,7 +102,7 @@ def draw_ttft(
     axes.set_xlabel("TTFT (ms)")
     axes.set_ylabel("share of requests")
     axes.set_ylim(0, 1.02)
-    save(figure, axes, out)
+    return save(figure, axes, out)
 
 
 def look(i: int) -> dict[str, Any]:
@@ -118,10 +121,11 @@ def panel(width: Width) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def save(figure: Figure, axes: Axes, out: Path) -> None:
+def save(figure: Figure, axes: Axes, out: Path) -> Figure:
     columns = 1 if len(axes.get_legend_handles_labels()[0]) > 4 else 2
     figure.legend(loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.2)
     kind = out.suffix.removeprefix(".")
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
     with replacing(out) as temporary:
         figure.savefig(temporary, format=kind, dpi=300, metadata=metadata)
+    return figure

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, StepPatch
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from controller.flow import Level, Stage
-from experiments.report.layout import LEGEND_COLUMNS, draw_grids, lay_out
+from experiments.report.layout import draw_grids, lay_out, legend_columns
 from experiments.results.distributions import Curve, curve
 from experiments.results.statistics import FloatArray
 
@@ -40,6 +40,17 @@ LEVEL_COLOURS: Final = {
     Level.P6: "#5b62b3",
     Level.SCAVENGER: "#9a9a9a",
 }
+
+PART_COLOURS: Final = {
+    "queue_s": "#8a8f98",
+    "s1_wait_s": "#d9822b",
+    "compute_s": "#2e9e77",
+    "collective_s": "#2f7fc1",
+    "other_s": "#c9ccd1",
+    "p2d_tail_s": "#b8609e",
+    "decode_s": "#6a6fc0",
+}
+"""Colours of the parts of a TTFT, by their names in `experiments.results.limits.TtftParts`."""
 
 _IMAGE_DPI: Final = 150
 """The resolution of heat maps and of points that are not drawn one by one."""
@@ -187,11 +198,17 @@ def legend_above(figure: Figure, axes: Axes) -> None:
     """Draw one legend for all panels, in a row above them, from the labels in `axes`."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="upper left", ncols=LEGEND_COLUMNS)
+        figure.legend(handles, labels, loc="upper left", ncols=_columns(figure, labels))
 
 
 def level_legend_above(figure: Figure, levels: Iterable[Level]) -> None:
     """Draw a legend of `levels` above all panels."""
-    patches = [Patch(color=LEVEL_COLOURS[level], label=level.name) for level in sorted(levels)]
-    if patches:
-        figure.legend(handles=patches, loc="upper left", ncols=LEGEND_COLUMNS)
+    shown = sorted(levels)
+    if shown:
+        patches = [Patch(color=LEVEL_COLOURS[level]) for level in shown]
+        names = [level.name for level in shown]
+        figure.legend(patches, names, loc="upper left", ncols=_columns(figure, names))
+
+
+def _columns(figure: Figure, labels: Sequence[str]) -> int:
+    return legend_columns(labels, 72 * figure.get_size_inches()[0])

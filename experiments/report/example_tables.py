@@ -8,9 +8,11 @@ import pyarrow.compute as pc
 
 from controller.flow import Decision
 from controller.units import NS_PER_S
+from experiments.report.chart import PART_COLOURS
 from experiments.report.markup import Markup, html, keyed, table
 from experiments.report.series import Series
 from experiments.results.levels import decisions_by_flow
+from experiments.results.limit_words import TTFT_PARTS
 from experiments.results.readable_numbers import NOTHING, duration
 from experiments.results.requests import batches_of
 from experiments.results.spans import spans_by_batch
@@ -19,15 +21,10 @@ from testbed.record import FlowRow, RequestRow
 
 SLOWEST: Final = 6
 EXAMPLES_PER_STAGE: Final = 2
-TIME_PARTS: Final = (
-    ("queue_ns", "queue", "#8a8f98"),
-    ("s1_wait_ns", "S1 wait", "#d9822b"),
-    ("compute_ns", "compute", "#2e9e77"),
-    ("collective_ns", "collective", "#2f7fc1"),
-    ("other_ns", "other", "#c9ccd1"),
-    ("p2d_tail_ns", "P2D tail", "#b8609e"),
-    ("decode_ns", "decode step", "#6a6fc0"),
+_PARTS: Final = tuple(
+    (key.removesuffix("_s") + "_ns", name, PART_COLOURS[key]) for key, name in TTFT_PARTS.items()
 )
+"""The parts of a TTFT: their names in `TimeSpent`, in words, and their colours."""
 
 
 def slowest(series: Sequence[Series]) -> Markup:
@@ -42,9 +39,7 @@ def slowest(series: Sequence[Series]) -> Markup:
         longest = max((r.ttft_ns or 0 for r in done), default=1)
         for row in worst:
             split = time_spent(row, spans)
-            parts = (
-                [(getattr(split, field), name, colour) for field, name, colour in TIME_PARTS] if split else []
-            )
+            parts = [(getattr(split, field), name, colour) for field, name, colour in _PARTS] if split else []
             rows.append(
                 (
                     one.named,
@@ -62,13 +57,13 @@ def slowest(series: Sequence[Series]) -> Markup:
                 row.status,
                 NOTHING,
                 NOTHING,
-                *[NOTHING] * len(TIME_PARTS),
+                *[NOTHING] * len(_PARTS),
             )
             for row in one.requests
             if row.ttft_ns is None
         ][:SLOWEST]
     headings = ["policy", "request", "where the time went", "TTFT", "/ SLO"]
-    keys = [keyed(colour, name) for _, name, colour in TIME_PARTS]
+    keys = [keyed(colour, name) for _, name, colour in _PARTS]
     return table([*headings, *keys], rows, text_columns=3)
 
 

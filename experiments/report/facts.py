@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from experiments.report.markup import Markup, html
+from experiments.report.page import folded
 from experiments.results.reading import RunDirectory
 from experiments.results.summary import FlowOrder
 
@@ -43,8 +44,12 @@ def facts(directory: RunDirectory) -> Markup:
         rows.append(("started", f"{timing['started']}; on the wall clock {took}"))
     items = "".join(f"<dt>{html(name)}</dt><dd>{html(value)}</dd>" for name, value in rows)
     return Markup(
-        f"<dl>{items}</dl><details><summary>the whole resolved scenario</summary>"
-        f"<div class=scroll><pre>{html(directory.scenario_yaml)}</pre></div></details>"
+        f"<dl>{items}</dl>"
+        + folded(
+            "the whole resolved scenario",
+            Markup(f"<div class=scroll><pre>{html(directory.scenario_yaml)}</pre></div>"),
+            printed=False,
+        )
     )
 
 

@@ -6,6 +6,7 @@ the drawing itself. Here only the texts beside the panels are measured, once.
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -19,8 +20,8 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.transforms import ScaledTranslation, Transform
 
-LEGEND_COLUMNS: Final = 8
-"""Entries in a row of a legend above the panels."""
+_MOST_COLUMNS: Final = 8
+"""Most entries in a row of a legend above the panels."""
 
 # All lengths are points, of which an inch has 72. Heights of text are multiples of its size.
 _INCH: Final = 72.0
@@ -34,6 +35,8 @@ _TICK_PAD: Final = 3.5
 _LINE: Final = 1.2
 _LEGEND_ROW: Final = 1.7
 _LEGEND_PAD: Final = 1.0
+_LEGEND_BESIDE: Final = 4.8
+"""The line of an entry, and matplotlib's spaces around it and after its text."""
 
 
 def lay_out(figure: Figure) -> None:
@@ -53,7 +56,10 @@ def lay_out(figure: Figure) -> None:
         bottom[row] = max(bottom[row], _space_beside(axes.xaxis, figure))
         top[row] = max(top[row], _space_above(axes))
     right = (1 - figure.subplotpars.right) * width
-    legends = sum(_height_of_legend(len(legend.get_texts())) for legend in figure.legends)
+    legends = sum(
+        _height_of_legend([text.get_text() for text in legend.get_texts()], width)
+        for legend in figure.legends
+    )
     wide = max(_LEAST, (width - sum(left.values())) / len(left) - right)
     high = max(_LEAST, (height - legends - sum(top.values()) - sum(bottom.values())) / len(top))
     for axes in panels:
@@ -122,9 +128,17 @@ def _space_above(axes: Axes) -> float:
     return padded + _line(axes.set_title(title, loc="left", y=1.0, pad=padded))
 
 
-def _height_of_legend(entries: int) -> float:
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """Return how many entries of a legend fit beside each other into `width` points."""
     size = FontProperties().get_size_in_points()
-    return size * (_LEGEND_PAD + _LEGEND_ROW * math.ceil(entries / LEGEND_COLUMNS))
+    widest = size * (_LEGEND_BESIDE + max(map(_width_of_line, labels), default=0.0))
+    return max(1, min(_MOST_COLUMNS, len(labels), int(width / widest)))
+
+
+def _height_of_legend(labels: Sequence[str], width: float) -> float:
+    size = FontProperties().get_size_in_points()
+    rows = math.ceil(len(labels) / legend_columns(labels, width)) if labels else 0
+    return size * (_LEGEND_PAD + _LEGEND_ROW * rows)
 
 
 def _line(text: Text) -> float:

@@ -21,6 +21,7 @@ BUSIEST: Final = 3
 
 # From transparent to opaque, so that an idle link has the colour of the page, light or dark.
 _LOAD: Final = LinearSegmentedColormap.from_list("load", [(0.18, 0.5, 0.76, 0.0), (0.18, 0.5, 0.76, 1.0)])
+FULL_LOAD: Final = "#2e80c2"
 _RIGHT_OF_LOADS: Final = 0.91
 """Where panels end that have the scale of the colours on their right."""
 
@@ -68,7 +69,8 @@ def links_figure(loads: Sequence[LinkLoad]) -> str:
                 for port in ports
             ]
         )
-        _draw_load(axes, image, peak, (0, edges[-1], len(ports) - 0.5, -0.5))
+        draw_load(axes, image, peak, (0, edges[-1], len(ports) - 0.5, -0.5))
+        axes.grid(False)
         axes.set_yticks(range(len(ports)), ports, fontsize=6)
         axes.set_title(one.label)
     _draw_scale(panels[0], peak, "utilisation" if nominal else "Gb/s")
@@ -98,17 +100,17 @@ def busiest_links_figure(loads: Sequence[LinkLoad]) -> str:
     return svg(figure, "Rate of the busiest links by level over time")
 
 
-def _draw_load(axes: Axes, image: FloatArray, peak: float, extent: tuple[float, float, float, float]) -> None:
+def draw_load(axes: Axes, image: FloatArray, peak: float, extent: tuple[float, float, float, float]) -> None:
     """Draw `image` with colours from 0 to `peak`. A browser enlarges its pixels; matplotlib need not."""
     axes.imshow(image, aspect="auto", interpolation="none", cmap=_LOAD, vmin=0, vmax=peak, extent=extent)
-    axes.grid(False)
 
 
 def _draw_scale(axes: Axes, peak: float, label: str) -> None:
     """Draw the scale of all panels on the right of `axes`, as one image: a colour bar has 256 areas."""
     scale = axes.inset_axes((1.01, 0, 0.016, 1))
     steps = np.linspace(peak, 0, _LOAD.N)[:, None]
-    _draw_load(scale, steps, peak, (0, 1, 0, peak))
+    draw_load(scale, steps, peak, (0, 1, 0, peak))
+    scale.grid(False)
     scale.set_xticks([])
     scale.yaxis.tick_right()
     scale.yaxis.set_label_position("right")

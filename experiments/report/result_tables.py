@@ -6,7 +6,7 @@ from typing import Any
 from experiments.report.markup import Markup, html, table
 from experiments.report.series import MOST_FLOWS, Series
 from experiments.results.gap import percent_closed
-from experiments.results.limit_words import TTFT_PARTS, alike_lines, limit_name, parts_of_ttft, percent
+from experiments.results.limit_words import TTFT_PARTS, limit_name, parts_of_ttft, percent
 from experiments.results.readable_numbers import NOTHING, duration, pruned_in_words, share
 from experiments.results.reading import RunDirectory
 
@@ -107,12 +107,6 @@ def _reached(reached: dict[str, float | None] | None) -> tuple[str, str]:
     if reached is None:
         return NOTHING, NOTHING
     return share(reached["slo_attainment"]), duration(reached["ttft_mean_s"])
-
-
-def made_no_difference(directories: Sequence[RunDirectory]) -> Markup:
-    """A sentence for each group of policies under which requests had the same TTFT."""
-    lines = [line.partition(": ") for directory in directories for line in alike_lines(directory.summary)]
-    return Markup("".join(f"<p><b>{html(first)}</b>: {html(rest)}</p>" for first, _, rest in lines))
 
 
 def _of_second(busy: dict[str, float] | None) -> object:

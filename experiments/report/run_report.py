@@ -9,12 +9,21 @@ from pathlib import Path
 
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
-from experiments.report import example_tables, link_figures, micro_figures, result_tables, serving_figures
+from experiments.report import (
+    example_tables,
+    link_figures,
+    micro_figures,
+    result_tables,
+    serving_figures,
+    stage_figures,
+)
 from experiments.report.facts import facts
-from experiments.report.markup import Markup
-from experiments.report.page import figure, page, section
+from experiments.report.files_section import file_links
+from experiments.report.page import Section, figure, folded, page, section
+from experiments.report.request_section import median_and_worst
 from experiments.report.series import MOST_FLOWS, Series, series_of
-from experiments.report.trust import checks, verdict
+from experiments.report.trust import checks
+from experiments.report.verdict import verdict
 from experiments.results.reading import RunDirectory, read_run
 
 
@@ -23,12 +32,13 @@ def write_report(dirs: list[Path], out: Path) -> Path:
 
     Raises `UserError` for a directory that holds no finished run, `OSError` if `out` cannot be written.
     """
-    write_text(out, render_report([read_run(path) for path in dirs]))
+    write_text(out, render_report([read_run(path) for path in dirs], out))
     return out
 
 
-def render_report(directories: Sequence[RunDirectory]) -> str:
-    """Return the page as text. Raises `UserError` if there is no run to show."""
+def render_report(directories: Sequence[RunDirectory], out: Path) -> str:
+    """Return the page as text, with links as from the file `out`. Raises `UserError` if there is no run to
+    show."""
     series = series_of(directories)
     if not series:
         raise UserError("nothing to report: no run in the given directories")
@@ -36,15 +46,16 @@ def render_report(directories: Sequence[RunDirectory]) -> str:
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
     sections = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
-    sections.append(section("How far to trust it", checks(series)))
+    sections.append(section("How far to trust it", folded("all checks, with their bounds", checks(series))))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
         sections.append(section(f"What was run{name}", facts(directory)))
+    sections.append(section("Tables and traces", file_links(directories, out)))
     titles = list(dict.fromkeys(d.summary["scenario"] for d in directories))
     return page(
         title=", ".join(titles),
         subtitle=_subtitle(directories, series),
-        verdict=verdict(directories),
+        verdict=verdict(directories, series),
         sections=sections,
     )
 
@@ -56,16 +67,11 @@ def _subtitle(directories: Sequence[RunDirectory], series: Sequence[Series]) -> 
     return f"{policies} on the fabric {fabrics}, seed {seeds}"
 
 
-def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Markup]:
+def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Section]:
     if not series:
         return []
     promoted = [one for one in series if one.run["promotions"]]
     return [
-        section(
-            "What limits the runs",
-            result_tables.limits(series),
-            result_tables.made_no_difference(directories),
-        ),
         section(
             "Results",
             result_tables.summary(series),
@@ -86,10 +92,17 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
                 "Each request at its arrival. Above the dashed line it missed its SLO; a cross is a "
                 "request without a first token.",
             ),
-            Markup("<h3>Furthest from their SLO</h3>"),
-            example_tables.slowest(series),
-            Markup("<h3>Prefix cache</h3>"),
-            result_tables.caches(series),
+            folded("furthest from their SLO, and where their time went", example_tables.slowest(series)),
+            folded("prefix cache", result_tables.caches(series)),
+        ),
+        section(
+            "Where the time goes",
+            figure(
+                stage_figures.parts_figure(series),
+                "The mean TTFT of each policy by its parts. Collectives are S2, exposed S1 is the wait for "
+                "reused KV that compute did not hide, and the P2D tail is S3 after the end of prefill.",
+            ),
+            folded("what limits each run, and the parts as shares", result_tables.limits(series)),
         ),
         section(
             "Stages",
@@ -103,7 +116,9 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
                 "the last member is ready to the end of the last one. Right: how long before its deadline "
                 "an S3 flow finished; far to the right, another flow could have used its bandwidth.",
             ),
+            folded("flows of each stage", stage_figures.stage_table(series)),
         ),
+        section("One request", median_and_worst(series)),
         section(
             "Levels",
             figure(
@@ -111,14 +126,13 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
                 "Flows in flight by level, the most urgent at the bottom."
                 f"{serving_figures.sampled_text(series)}",
             ),
-            Markup("<h3>Flows that were promoted</h3>"),
-            example_tables.promoted_examples(promoted or series),
+            folded("flows that were promoted", example_tables.promoted_examples(promoted or series)),
         ),
         _links_section(series),
     ]
 
 
-def _links_section(series: Sequence[Series]) -> Markup:
+def _links_section(series: Sequence[Series]) -> Section:
     loads = link_figures.link_loads(series)
     return section(
         "Links",
@@ -133,7 +147,7 @@ def _links_section(series: Sequence[Series]) -> Markup:
     )
 
 
-def _coflow_sections(series: Sequence[Series]) -> list[Markup]:
+def _coflow_sections(series: Sequence[Series]) -> list[Section]:
     if not series:
         return []
     return [
@@ -144,14 +158,13 @@ def _coflow_sections(series: Sequence[Series]) -> list[Markup]:
                 micro_figures.coflows_figure(series),
                 "Coflow completion time: from the first submit to the last byte of the last flow.",
             ),
-            Markup("<h3>Flows that were promoted</h3>"),
-            example_tables.promoted_examples(series),
+            folded("flows that were promoted", example_tables.promoted_examples(series)),
         ),
         _links_section(series),
     ]
 
 
-def _micro_sections(series: Sequence[Series]) -> list[Markup]:
+def _micro_sections(series: Sequence[Series]) -> list[Section]:
     if not series:
         return []
     return [
@@ -167,8 +180,7 @@ def _micro_sections(series: Sequence[Series]) -> list[Markup]:
                 micro_figures.received_figure(series),
                 "Bytes that have arrived at the receiver.",
             ),
-            Markup("<h3>Flows that were promoted</h3>"),
-            example_tables.promoted_examples(series),
+            folded("flows that were promoted", example_tables.promoted_examples(series)),
         ),
         _links_section(series),
     ]

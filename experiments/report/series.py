@@ -22,11 +22,27 @@ class Series:
 
     label: str
     colour: str
+    directory: RunDirectory
     run: dict[str, Any]
-    tables: Tables
-    distributions: Distributions
-    bytes_scale: float
-    link_gbps: dict[str, float]
+
+    @property
+    def tables(self) -> Tables:
+        return self.directory.tables[self.run["policy"]]
+
+    @property
+    def distributions(self) -> Distributions:
+        return self.directory.distributions[self.run["policy"]]
+
+    @property
+    def bytes_scale(self) -> float:
+        scale: float = self.directory.summary["scale"]["bytes_scale"]
+        return scale
+
+    @property
+    def link_gbps(self) -> dict[str, float]:
+        """The nominal model rates of links; empty in the results of an older run."""
+        rates: dict[str, float] = self.directory.summary.get("link_gbps", {})
+        return rates
 
     @property
     def named(self) -> Markup:
@@ -66,11 +82,8 @@ def series_of(directories: Sequence[RunDirectory]) -> list[Series]:
         Series(
             label=label,
             colour=COLOURS[i % len(COLOURS)],
+            directory=directory,
             run=run,
-            tables=directory.tables[run["policy"]],
-            distributions=directory.distributions[run["policy"]],
-            bytes_scale=directory.summary["scale"]["bytes_scale"],
-            link_gbps=directory.summary.get("link_gbps", {}),
         )
         for i, ((directory, run), label) in enumerate(zip(found, labels, strict=True))
     ]

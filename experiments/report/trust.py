@@ -1,4 +1,4 @@
-"""Whether to trust the numbers of a report: the banner at the top, and all checks with their bounds."""
+"""Whether to trust the numbers of a report: the verdict on fidelity, and all checks with their bounds."""
 
 from collections.abc import Sequence
 
@@ -8,28 +8,25 @@ from experiments.results.readable_numbers import check_value
 from experiments.results.reading import RunDirectory
 
 
-def verdict(directories: Sequence[RunDirectory]) -> Markup:
-    """Return the banner: whether the numbers can be trusted, and if not, why and what to change."""
-    failed = [
-        (run["policy"], check)
-        for directory in directories
-        for run in directory.summary["runs"]
-        for check in run["fidelity"]["checks"]
-        if not check["ok"]
-    ]
+def trust(directories: Sequence[RunDirectory]) -> Markup:
+    """Say whether the numbers can be trusted, and if not, why and what to change: each failed check once,
+    with the policies that failed it."""
     if all(directory.summary["faithful"] for directory in directories):
-        return Markup(
-            "<div class='verdict ok'><b>Faithful.</b> Every fidelity check of every run is within "
-            "its bounds; the checks are listed at the end.</div>"
-        )
+        return Markup("<p><b>Faithful.</b> Every fidelity check of every run is within its bounds.</p>")
+    failed: dict[tuple[str, str, str], list[str]] = {}
+    for directory in directories:
+        for run in directory.summary["runs"]:
+            for check in run["fidelity"]["checks"]:
+                if not check["ok"]:
+                    key = check["name"], check["bound"], check["advice"]
+                    failed.setdefault(key, []).append(f"{check_value(check)} under {run['policy']}")
     items = "".join(
-        f"<li><b>{html(policy)}</b>: {html(check['name'])} is {html(check_value(check))}, wanted "
-        f"{html(check['bound'])}. {html(check['advice'])}</li>"
-        for policy, check in failed
+        f"<li><b>{html(name)}</b> is {html(', '.join(values))}, wanted {html(bound)}. {html(advice)}</li>"
+        for (name, bound, advice), values in failed.items()
     )
     return Markup(
-        "<div class='verdict bad'><b>Not faithful.</b> A run is outside the bounds within which its "
-        f"numbers stand for the model. Draw no conclusions from them.<ul>{items}</ul></div>"
+        "<p><b class=no>Not faithful.</b> A run is outside the bounds within which its numbers stand for the "
+        f"model. Draw no conclusions from them.</p>{f'<ul>{items}</ul>' if items else ''}"
     )
 
 

@@ -18,6 +18,7 @@ from experiments.resolve.options import (
     simulation_options,
     worker_options,
 )
+from experiments.resolve.same_batches import batches_note, with_batches_of
 from experiments.resolve.scale import machine_scale, resolve_scale
 from experiments.resolve.work import resolve_work
 from experiments.scenario.scenario import Scenario
@@ -67,6 +68,9 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         overheads = overheads_of(scenario.simulation, machine_scale(scenario, base)[0])
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
         base = msgspec.structs.replace(base, simulation=simulation)
+    of = scenario.serving.batches_of
+    if of is not None and base.requests and most_requests is None:
+        base = with_batches_of(of, base, scenario.policies)
     warnings = (
         *model_notes(base),
         *without_effect(scenario, base),
@@ -81,6 +85,13 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
             )
             for policy in scenario.policies
         ),
-        notes=(*work.notes, *warnings, *answer_notes(base), *reuse_notes(base), *scale_notes),
+        notes=(
+            *work.notes,
+            *warnings,
+            *answer_notes(base),
+            *reuse_notes(base),
+            *([batches_note(of)] if of is not None and base.plans else ()),
+            *scale_notes,
+        ),
         warnings=warnings,
     )

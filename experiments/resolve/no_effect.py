@@ -80,6 +80,9 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
         yield ["workload.skip", "workload.spread_ticks"], "the requests are generated, not read from a trace"
     elif workload.arrivals is not Arrivals.TRACE:
         yield ["workload.spread_ticks"], "random arrivals replace those of the trace"
+    multiples = [scenario.slo.multiple, *(one.multiple for one in scenario.slo.classes.values())]
+    if not any(multiples):
+        yield ["slo.reference"], "no SLO is a multiple of the unloaded TTFT"
     yield from _serving_rules(scenario, job)
 
 

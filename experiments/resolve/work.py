@@ -79,6 +79,7 @@ def _requests(scenario: Scenario, job: Job, most: int | None) -> Work:
         gpu=job.gpu,
         topology=job.topology,
         options=step_options(job),
+        reference=scenario.slo.reference,
     )
     load = scenario.workload.load
     return Work(

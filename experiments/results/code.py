@@ -14,7 +14,8 @@ from controller.policies.registry import ENTRY_POINT_GROUP as POLICIES
 from testbed.simulation.paths import ENTRY_POINT_GROUP as PATH_CHOICES
 
 _PACKAGES = ("controller", "workers", "testbed", "experiments")
-_ROOT = Path(__file__).parents[2]
+CODE_ROOT = Path(__file__).parents[2]
+"""The folder that our packages are in."""
 _SOURCES = (".py", ".cpp", ".hpp", ".yaml", ".html", ".css")
 
 
@@ -40,8 +41,8 @@ class CodeVersion(msgspec.Struct, frozen=True, kw_only=True):
 @cache
 def code_version() -> CodeVersion:
     """Return the version of the code that this process runs. It is read once, because files may change."""
-    commit, changed = checkout_state(_ROOT)
-    return CodeVersion(source=source_digest(_ROOT), commit=commit, changed=changed, plugins=_plugins())
+    commit, changed = checkout_state(CODE_ROOT)
+    return CodeVersion(source=source_digest(CODE_ROOT), commit=commit, changed=changed, plugins=_plugins())
 
 
 def source_digest(root: Path) -> str:

@@ -33,15 +33,15 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
 
         It is relative to `total`, by default to `count`.
         """
-        return (_kept(self.count) + 1) / (total or self.count)
+        return (kept_ranks(self.count) + 1) / (total or self.count)
 
 
 def curve(values: Sequence[float] | npt.NDArray[np.generic]) -> Curve:
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    return Curve(count=len(ordered), values=ordered[_kept(len(ordered))].tolist())
+    return Curve(count=len(ordered), values=ordered[kept_ranks(len(ordered))].tolist())
 
 
-def _kept(count: int) -> npt.NDArray[np.int64]:
+def kept_ranks(count: int) -> npt.NDArray[np.int64]:
     """Return the ranks to keep of `count` values."""
     if count <= POINTS:
         return np.arange(count)

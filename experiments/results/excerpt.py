@@ -1,11 +1,11 @@
-"""The rows that the Chrome trace of a run shows: all of them, or those at the beginning of a long run.
+"""The rows that the Chrome trace of a run shows: all of them, or those of a window of a long run.
 
 A viewer in a browser can show some hundred thousand events. A run on thousands of GPUs has millions.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -16,8 +16,10 @@ from controller.flow import Decision, PortId
 from controller.units import NS_PER_S
 from experiments.results.levels import decisions_by_flow
 from experiments.results.link_rates import Counters, LinkRate, counters, link_rates
+from experiments.results.requests import end_of, meets_slo
+from experiments.results.trace_window import Density, Window
 from testbed.arrow_rows import rows_of
-from testbed.columns import batches_of, codes, numbers
+from testbed.columns import batches_of, codes, numbers, present
 from testbed.job import Scale
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 
@@ -29,7 +31,7 @@ MOST_EVENTS: Final = 100_000
 demotions as promotions, plus one if it ended lower, so the trace of a policy that only demotes may have
 more."""
 
-_EVENTS_OF_A_REQUEST: Final = 11
+_EVENTS_OF_A_REQUEST: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,8 @@ class Excerpt:
     """The rows that a trace shows, each kind in the order of the record.
 
     `decisions` are the first assignments and level changes of each flow, by flow, in order of time. `rates`
-    are by port. `only` says in words what the rows are; it is None if they are all rows of the run.
+    are by port. `window` is what part of the run it is. `only` says in words what the rows are; it is None if
+    they are all rows of the run.
     """
 
     requests: Sequence[RequestRow]
@@ -45,48 +48,35 @@ class Excerpt:
     spans: Sequence[SpanRow]
     decisions: Mapping[str, Sequence[Decision]]
     rates: Mapping[PortId, LinkRate]
+    window: Window
     only: str | None
 
 
-def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt:
-    """Return the rows of `record` that fit into `most` events: all, or those that began before some moment.
+def excerpt(
+    record: RunRecord, scale: Scale, window: Window | None = None, most: int = MOST_EVENTS
+) -> Excerpt:
+    """Return the rows of `record` that are under way in `window` and fit into `most` events.
 
-    If links have more samples than a quarter of `most`, only the rates of the links that carried most are
-    shown. What is shown is chosen by columns, and only rows that are shown are made.
+    Without a window, it is the one that holds most of the requests that missed their SLO, if not everything
+    fits. If a window has more than `most` events, it ends earlier. If links have more samples in it than a
+    quarter of `most`, only the rates of the links that carried most are shown. What is shown is chosen by
+    columns, and only rows that are shown are made.
     """
     links = counters(record.links)
-    fitting = _ports_that_fit(links, most // 4)
-    earliest = _Earliest(most - min(len(links.ports), most // 4))
-    arrivals = np.array([request.arrival_ns for request in record.requests], dtype=np.int64)
-    earliest.offer(arrivals, np.full(len(arrivals), _EVENTS_OF_A_REQUEST))
-    for batch in batches_of(record.flows, ["submit_ns", "promotions", "level_first", "level_last", "path"]):
-        earliest.offer(numbers(batch, "submit_ns"), _events_of_flows(batch))
-    for batch in batches_of(record.spans, ["start_ns"]):
-        earliest.offer(numbers(batch, "start_ns"), np.ones(batch.num_rows, dtype=np.int64))
-    until_ns = earliest.until_ns()
-    requests = [row for row in record.requests if until_ns is None or row.arrival_ns < until_ns]
-    flows = [
-        row for batch in batches_of(record.flows) for row in _before(FlowRow, batch, "submit_ns", until_ns)
-    ]
-    spans = [
-        row for batch in batches_of(record.spans) for row in _before(SpanRow, batch, "start_ns", until_ns)
-    ]
-    links = links.where(fitting[links.ports])
+    rows_most = most - min(len(links.ports), most // 4)
+    asked = window is not None
+    chosen = _best_window(record, rows_most) if window is None else window
+    if asked or chosen != Window():
+        chosen = _cut(record, chosen, rows_most)
+    requests = [row for row in record.requests if _is_in(chosen, row)]
+    flows = [row for part in _flows(record) for row in _rows(FlowRow, part, chosen)]
+    spans = [row for part in _spans(record) for row in _rows(SpanRow, part, chosen)]
     parts = []
-    if until_ns is not None:
-        links = _up_to(links, until_ns)
-        shown: dict[str, tuple[Sized, Sized]] = {
-            "requests": (requests, record.requests),
-            "flows": (flows, record.flows),
-            "spans": (spans, record.spans),
-        }
-        counts = [
-            f"{len(some)} of {len(every)} {name}" for name, (some, every) in shown.items() if len(every)
-        ]
-        parts.append(
-            f"what began in the first {until_ns / NS_PER_S:.6g} s of {record.duration_ns / NS_PER_S:.6g} s:"
-            f" {', '.join(counts)}"
-        )
+    if chosen != Window():
+        links = _around(links, chosen)
+        parts.append(_what_is_shown(record, chosen, requests, flows, spans))
+    fitting = _ports_that_fit(links, most // 4)
+    links = links.where(fitting[links.ports])
     if not fitting.all():
         parts.append(f"the rates of the {fitting.sum()} of {len(fitting)} links that carried most")
     return Excerpt(
@@ -94,25 +84,123 @@ def excerpt(record: RunRecord, scale: Scale, most: int = MOST_EVENTS) -> Excerpt
         flows=flows,
         spans=spans,
         decisions=decisions_by_flow(_decisions(record, {flow.id for flow in flows})),
-        rates=link_rates(links, scale.bytes_scale),
+        rates={port: _clipped(rate, chosen) for port, rate in link_rates(links, scale.bytes_scale).items()},
+        window=chosen,
         only=" and ".join(parts) or None,
     )
 
 
+class _Part(NamedTuple):
+    """Rows in columns, when they begin and end, and how many events each has (at least one)."""
+
+    batch: pa.RecordBatch
+    starts_ns: IntArray
+    ends_ns: IntArray
+    events: IntArray
+
+
+_FLOW_COLUMNS: Final = (
+    "submit_ns", "finish_ns", "promotions", "level_first", "level_last", "path", "request",
+)  # fmt: skip
+
+
+def _flows(record: RunRecord, columns: Sequence[str] | None = None) -> Iterator[_Part]:
+    for batch in batches_of(record.flows, columns):
+        yield _Part(batch, numbers(batch, "submit_ns"), numbers(batch, "finish_ns"), _events_of_flows(batch))
+
+
+def _spans(record: RunRecord, columns: Sequence[str] | None = None) -> Iterator[_Part]:
+    for batch in batches_of(record.spans, columns):
+        one_each = np.ones(batch.num_rows, dtype=np.int64)
+        yield _Part(batch, numbers(batch, "start_ns"), numbers(batch, "end_ns"), one_each)
+
+
+def _all_rows(record: RunRecord) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
+    """Yield when rows begin and end, and their events, without making them."""
+    starts_ns, ends_ns = _times(record.requests)
+    yield starts_ns, ends_ns, np.full(len(starts_ns), _EVENTS_OF_A_REQUEST)
+    for part in _flows(record, _FLOW_COLUMNS):
+        yield part[1:]
+    for part in _spans(record, ("start_ns", "end_ns")):
+        yield part[1:]
+
+
+def _times(rows: Iterable[RequestRow]) -> tuple[IntArray, IntArray]:
+    times = np.array([(row.arrival_ns, end_of(row)) for row in rows], dtype=np.int64).reshape(-1, 2)
+    return times[:, 0], times[:, 1]
+
+
+def _best_window(record: RunRecord, most: int) -> Window:
+    """Return where a window of `most` events begins best. It is the whole run if that fits."""
+    density = Density(record.duration_ns)
+    for starts_ns, ends_ns, events in _all_rows(record):
+        density.offer(starts_ns, ends_ns, events)
+    if density.events <= most:
+        return Window()
+    missed = _times(row for row in record.requests if not meets_slo(row))
+    return Window(density.start_for(*missed, most), record.duration_ns + 1)
+
+
+def _cut(record: RunRecord, window: Window, most: int) -> Window:
+    """Let `window` end where it has `most` events."""
+    earliest = _Earliest(most)
+    for starts_ns, ends_ns, events in _all_rows(record):
+        shown = window.has(starts_ns, ends_ns)
+        earliest.offer(np.maximum(starts_ns[shown], window.from_ns), events[shown])
+    until_ns = earliest.until_ns()
+    return window if until_ns is None else Window(window.from_ns, until_ns)
+
+
+def _is_in(window: Window, row: RequestRow) -> bool:
+    starts_ns, ends_ns = _times((row,))
+    return bool(window.has(starts_ns, ends_ns)[0])
+
+
+def _rows(row: type[Row], part: _Part, window: Window) -> list[Row]:
+    """Make the rows of `part` that are under way in `window`."""
+    shown = window.has(part.starts_ns, part.ends_ns)
+    return rows_of(row, part.batch if shown.all() else part.batch.filter(pa.array(shown)))
+
+
+def _what_is_shown(
+    record: RunRecord,
+    window: Window,
+    requests: Sequence[RequestRow],
+    flows: Sequence[FlowRow],
+    spans: Sequence[SpanRow],
+) -> str:
+    """Say what the window is, how much of the run it shows, and how many requests that missed it holds."""
+    until_ns = record.duration_ns if window.until_ns is None else min(window.until_ns, record.duration_ns)
+    shown: dict[str, tuple[Sized, Sized]] = {
+        "requests": (requests, record.requests),
+        "flows": (flows, record.flows),
+        "spans": (spans, record.spans),
+    }
+    counts = [f"{len(some)} of {len(every)} {name}" for name, (some, every) in shown.items() if len(every)]
+    told = (
+        f"what was under way from {window.from_ns / NS_PER_S:.6g} s to {until_ns / NS_PER_S:.6g} s of"
+        f" {record.duration_ns / NS_PER_S:.6g} s: {', '.join(counts)}"
+    )
+    missed = [row for row in record.requests if not meets_slo(row)]
+    if not missed:
+        return told
+    under_way = [row for row in requests if not meets_slo(row)]
+    whole = sum(row.arrival_ns >= window.from_ns and end_of(row) <= until_ns for row in under_way)
+    return (
+        f"{told}; of the {len(missed)} requests that missed their SLO, it holds {whole} from arrival to first"
+        f" token and {len(under_way) - whole} in part"
+    )
+
+
 def _events_of_flows(flows: pa.RecordBatch) -> IntArray:
-    """Return the events of each flow: a pair for each of its links and for each period at a level."""
+    """Return the events of each flow: one for each of its links and for each period at a level, and the
+    arrows from its request, over its links, to a rank."""
     paths = flows.column("path")
     links = paths.dictionary.value_lengths().to_numpy()[paths.indices.to_numpy()]
     lower = numbers(flows, "level_last") > numbers(flows, "level_first")
-    events: IntArray = np.maximum(1, 2 * links * (1 + 2 * numbers(flows, "promotions") + lower))
+    periods = 1 + 2 * numbers(flows, "promotions") + lower
+    events: IntArray = np.maximum(1, links * periods + present(flows, "request") * (links + 2))
     return events
-
-
-def _before(row: type[Row], batch: pa.RecordBatch, start: str, until_ns: int | None) -> list[Row]:
-    """Make the rows of `batch` that start before `until_ns` (None: all)."""
-    if until_ns is not None:
-        batch = batch.filter(pa.array(numbers(batch, start) < until_ns))
-    return rows_of(row, batch)
 
 
 def _decisions(record: RunRecord, flows: Collection[str]) -> Iterator[Decision]:
@@ -167,8 +255,12 @@ class _Earliest:
 def _ports_that_fit(links: Counters, most: int) -> npt.NDArray[np.bool_]:
     """Return which ports are among those that sent most and have up to `most` samples together."""
     counts = np.bincount(links.ports, minlength=len(links.names))
-    sent = np.zeros(len(links.names), dtype=np.int64)
-    np.maximum.at(sent, links.ports, links.sent_bytes.sum(axis=1))
+    first = np.full(len(links.names), np.iinfo(np.int64).max)
+    last = np.zeros(len(links.names), dtype=np.int64)
+    total = links.sent_bytes.sum(axis=1)
+    np.minimum.at(first, links.ports, total)
+    np.maximum.at(last, links.ports, total)
+    sent = np.where(counts > 0, last - first, 0)
     fitting = np.zeros(len(links.names), dtype=np.bool_)
     for port in sorted(range(len(links.names)), key=lambda port: (-sent[port], links.names[port])):
         most -= int(counts[port])
@@ -178,22 +270,17 @@ def _ports_that_fit(links: Counters, most: int) -> npt.NDArray[np.bool_]:
     return fitting
 
 
-def _up_to(links: Counters, until_ns: int) -> Counters:
-    """Return the samples up to `until_ns`, with one at the last of their moments for ports that sent nothing
-    around it: such a port may have its next sample only later."""
-    kept = links.time_ns <= until_ns
-    if kept.all() or not kept.any():
-        return links.where(kept)
-    last_ns = links.time_ns[kept].max()
+def _around(links: Counters, window: Window) -> Counters:
+    """Return the samples between which some part of the window is."""
     order = np.lexsort((links.time_ns, links.ports))
     now, after = order[:-1], order[1:]
-    spans_it = (
-        (links.ports[now] == links.ports[after]) & kept[now] & ~kept[after] & (links.time_ns[now] < last_ns)
-    )
-    still = now[spans_it & (links.sent_bytes[now] == links.sent_bytes[after]).all(axis=1)]
-    chosen = np.concatenate((np.flatnonzero(kept), still))
-    times = links.time_ns[chosen]
-    times[np.count_nonzero(kept) :] = last_ns
-    return Counters(
-        names=links.names, ports=links.ports[chosen], time_ns=times, sent_bytes=links.sent_bytes[chosen]
-    )
+    between = (links.ports[now] == links.ports[after]) & window.has(links.time_ns[now], links.time_ns[after])
+    kept = np.zeros(len(order), dtype=np.bool_)
+    kept[now[between]] = True
+    kept[after[between]] = True
+    return links.where(kept)
+
+
+def _clipped(rate: LinkRate, window: Window) -> LinkRate:
+    """Return a rate whose first and last interval end with the window: it is constant between samples."""
+    return LinkRate(np.clip(rate.time_ns, window.from_ns, window.until_ns), rate.bps)

@@ -73,6 +73,27 @@ def limit_lines(summary: Mapping[str, Any]) -> Iterator[str]:
             yield f"  of the mean TTFT: {parts_words(limits)}"
 
 
+def limits_in_one(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what limits the runs that have limits: one line for all of them if it is the same, with ranges,
+    else a line for each."""
+    told = [(str(run["policy"]), run["limits"]) for run in runs if run.get("limits")]
+    if len({limits["limit"] for _, limits in told}) != 1 or len(told) == 1:
+        return [f"{policy} is {limit_words(limits)}" for policy, limits in told]
+    found = [limits for _, limits in told]
+    busy, computing = (
+        _range([limits[name]["mean"] for limits in found]) for name in ("occupied", "computing")
+    )
+    ports = [limits["port_busy"]["mean"] for limits in found if limits["port"] is not None]
+    port = f", the busiest port {_range(ports)}" if ports else ""
+    return [f"All are {limit_name(found[0])}: GPUs {busy} busy ({computing} computing){port}"]
+
+
+def _range(shares: Sequence[float]) -> str:
+    """Return "74% to 76%", or "75%" if both ends are the same."""
+    low, high = percent(min(shares)), percent(max(shares))
+    return low if low == high else f"{low} to {high}"
+
+
 def alike_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     """For each group of policies that made no difference: say so, why, and what to change."""
     by_policy = {run["policy"]: run for run in summary["runs"]}

@@ -381,6 +381,11 @@ class Tables:
     links: TableRows[LinkSample]
     progress: TableRows[ProgressRow]
 
+    def rows(self, row: type[Row], **among: Collection[Any]) -> tuple[Row, ...]:
+        """Return the rows of this type that `TableRows.where` yields."""
+        table: TableRows[Row] = getattr(self, TABLES[row])
+        return tuple(table.where(**among))
+
 
 def read_tables(out: Path, policy: str) -> Tables:
     """Read back the rows of one policy. Raises what `TableRows` raises."""

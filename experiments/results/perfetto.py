@@ -1,16 +1,20 @@
 """A run as a Chrome trace (JSON), for ui.perfetto.dev or chrome://tracing.
 
-The trace has a process "requests" (one row per request: queue, prefill, P2D tail, decode step, and an
-instant at the deadline), a process "ranks" (one thread per rank, more if spans overlap), and one process
-per link (a slice per level period of each flow that crosses it, and a counter of the rate at each level).
+The trace has four processes: "requests" (a thread per request, with its queue time, prefill, P2D tail, decode
+step, and an instant at its deadline), "ranks" (a thread per rank, more if spans overlap), "links" (a thread
+per link, more if flows overlap, with a slice per period of a flow at a level), and "rates of links" (a
+counter per link, with the rate at each level). Arrows lead from a request over its flows to a rank.
 `ts` and `dur` are microseconds of model time.
 
 Reference: "Trace Event Format", Google, the de facto description of this JSON.
 """
 
+import gzip
+import heapq
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +26,7 @@ from experiments.results.excerpt import Excerpt
 from experiments.results.levels import level_periods
 from experiments.results.link_rates import LinkRate
 from experiments.results.requests import meets_slo
+from experiments.results.trace_arrows import Slice, Slices, arrow_events
 from testbed.record import FlowRow, RequestRow, SpanRow
 from workers.spans import SpanKind
 
@@ -29,12 +34,23 @@ Event = dict[str, Any]
 
 REQUESTS_PID: Final = 1
 RANKS_PID: Final = 2
-FIRST_LINK_PID: Final = 10
+LINKS_PID: Final = 3
+RATES_PID: Final = 4
+_PROCESSES: Final = {
+    REQUESTS_PID: "requests",
+    RANKS_PID: "ranks",
+    LINKS_PID: "links",
+    RATES_PID: "rates of links",
+}
+_FIRST_TID: Final = 10
+"""Above the numbers of processes: a thread with the number of its process would be its main thread."""
 
 _BETWEEN: Final = b",\n"
 _WRITTEN_AT_ONCE: Final = 4096
-_PLACE: Final = b'"id":0,"pid":0,"tid":0'
+_PLACE: Final = b'"pid":0,"tid":0'
 """Stands in the slices of a flow for their place, which differs on each of its links."""
+_LEVEL_OF_COMPRESSION: Final = 1
+"""The trace becomes about a tenth. At level 6 it would be a third smaller, and take several times as long."""
 _JSON: Final = msgspec.json.Encoder()
 
 # Perfetto ignores `cname` and colours a slice by its name without digits, so the names have words beside
@@ -74,20 +90,27 @@ SPAN_COLOURS: Final[dict[str, str]] = {
 def trace_events(shown: Excerpt) -> Iterator[bytes]:
     """Yield all events of an excerpt as JSON: one at a time, or several with `_BETWEEN` between them.
 
-    Slices are `X` (ranks) or pairs of `b` and `e` (requests, links).
+    Arrows come last. Viewers sort events by time and keep the order of those of one moment, so a slice is
+    open when an arrow of its first moment comes.
     """
-    yield from map(_JSON.encode, _request_events(shown.requests))
-    yield from map(_JSON.encode, _rank_events(shown.spans, _servers(shown.flows)))
-    yield from _link_events(shown)
+    tids, slices = count(_FIRST_TID), Slices()
+    yield from map(_JSON.encode, _request_events(shown.requests, tids, slices))
+    yield from map(_JSON.encode, _rank_events(shown.spans, _servers(shown.flows), tids, slices))
+    yield from _link_events(shown, tids, slices)
+    yield from map(_JSON.encode, _rate_events(shown))
+    yield from map(_JSON.encode, arrow_events(shown.flows, slices))
 
 
 def write_timeline(path: Path, events: Iterable[bytes], *, title: str, only: str | None = None) -> None:
-    """Write the trace, one event per line: a trace can have 100,000, and `grep` should work on it."""
+    """Write the trace, compressed, one event per line: `zgrep` should work on it.
+
+    The same events give the same bytes, so the file has no time and no name in its head.
+    """
     about = {"title": title, "time": "model time"}
     if only is not None:
         about["only"] = only
     left = iter(events)
-    with path.open("wb") as file:
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", _LEVEL_OF_COMPRESSION, raw, mtime=0) as file:
         head = json.dumps(about)
         file.write(f'{{"displayTimeUnit": "ms", "otherData": {head}, "traceEvents": ['.encode())
         separator = b"\n"
@@ -101,40 +124,25 @@ def _us(time_ns: int) -> float:
     return time_ns / 1000
 
 
-def _process(pid: int, name: str, order: int) -> Iterator[Event]:
-    yield {"ph": "M", "pid": pid, "tid": pid, "name": "process_name", "args": {"name": name}}
-    yield {
-        "ph": "M",
-        "pid": pid,
-        "tid": pid,
-        "name": "process_sort_index",
-        "args": {"sort_index": order},
-    }
+def _process(pid: int) -> Iterator[Event]:
+    common = {"ph": "M", "pid": pid, "tid": pid}
+    yield {**common, "name": "process_name", "args": {"name": _PROCESSES[pid]}}
+    yield {**common, "name": "process_sort_index", "args": {"sort_index": pid}}
 
 
-def _slice(
-    *,
-    pid: int,
-    id: str,
-    category: str,
-    name: str,
-    start_ns: int,
-    end_ns: int,
-    args: dict[str, Any] | None = None,
-) -> tuple[Event, Event]:
-    """Return the begin and the end of an asynchronous slice. Only slices of the same id have to nest."""
-    common = {"cat": category, "id": id, "pid": pid, "tid": pid, "name": name}
-    begin: Event = {**common, "ph": "b", "ts": _us(start_ns)}
-    if args:
-        begin["args"] = args
-    return begin, {**common, "ph": "e", "ts": _us(end_ns)}
+def _thread(pid: int, tid: int, name: str) -> Iterator[Event]:
+    common = {"ph": "M", "pid": pid, "tid": tid}
+    yield {**common, "name": "thread_name", "args": {"name": name}}
+    yield {**common, "name": "thread_sort_index", "args": {"sort_index": tid}}
 
 
-def _request_events(rows: Sequence[RequestRow]) -> Iterator[Event]:
+def _request_events(rows: Sequence[RequestRow], tids: Iterator[int], slices: Slices) -> Iterator[Event]:
     if not rows:
         return
-    yield from _process(REQUESTS_PID, "requests", 0)
-    for row in rows:
+    yield from _process(REQUESTS_PID)
+    for row, tid in zip(rows, tids, strict=False):
+        name = f"request {row.request}" + ("" if meets_slo(row) else " (SLO missed)")
+        yield from _thread(REQUESTS_PID, tid, name)
         marks = [
             ("queue", row.arrival_ns),
             ("prefill", row.start_ns),
@@ -143,37 +151,41 @@ def _request_events(rows: Sequence[RequestRow]) -> Iterator[Event]:
             ("", row.first_token_ns),
         ]
         reached = [(name, time) for name, time in marks if time is not None]
-        id = f"request-{row.request}"
-        begin, end = _slice(
-            pid=REQUESTS_PID,
-            id=id,
-            category="request",
-            name=f"request {row.request}" + ("" if meets_slo(row) else " (SLO missed)"),
-            start_ns=row.arrival_ns,
-            end_ns=reached[-1][1],
-            args={
+        whole = Slice(REQUESTS_PID, tid, row.arrival_ns, reached[-1][1])
+        slices.note_request(row, whole)
+        yield {
+            **_slice(whole, "request", name),
+            "args": {
                 "status": row.status,
                 "slo_class": row.slo_class,
                 "prompt_tokens": row.prompt_tokens,
                 "unit": row.unit,
                 "batch": row.batch,
             },
-        )
-        yield begin
-        for (name, since), (_, until) in pairwise(reached):
-            yield from _slice(
-                pid=REQUESTS_PID, id=id, category="request", name=name, start_ns=since, end_ns=until
-            )
-        yield end
+        }
+        for (phase, since), (_, until) in pairwise(reached):
+            yield _slice(Slice(REQUESTS_PID, tid, since, until), "request", phase)
         yield {
-            "ph": "n",
+            "ph": "i",
+            "s": "t",
             "cat": "request",
-            "id": id,
             "pid": REQUESTS_PID,
-            "tid": REQUESTS_PID,
+            "tid": tid,
             "name": "deadline",
             "ts": _us(row.arrival_ns + row.slo_ns),
         }
+
+
+def _slice(at: Slice, category: str, name: str) -> Event:
+    return {
+        "ph": "X",
+        "cat": category,
+        "pid": at.pid,
+        "tid": at.tid,
+        "name": name,
+        "ts": _us(at.start_ns),
+        "dur": _us(at.end_ns - at.start_ns),
+    }
 
 
 def _p2d_done(row: RequestRow) -> int | None:
@@ -191,48 +203,35 @@ def _servers(flows: Sequence[FlowRow]) -> dict[int, str]:
     return servers
 
 
-def _rank_events(spans: Sequence[SpanRow], servers: dict[int, str]) -> Iterator[Event]:
+def _rank_events(
+    spans: Sequence[SpanRow], servers: dict[int, str], tids: Iterator[int], slices: Slices
+) -> Iterator[Event]:
     if not spans:
         return
-    yield from _process(RANKS_PID, "ranks", 1)
+    yield from _process(RANKS_PID)
     by_rank: dict[int, list[SpanRow]] = {}
     for span in spans:
         by_rank.setdefault(span.rank, []).append(span)
-    tid = 0
     for rank in sorted(by_rank):
+        name = f"rank {rank}" + (f" on {servers[rank]}" if rank in servers else "")
         for i, lane in enumerate(nesting_lanes(by_rank[rank])):
-            tid += 1
-            name = f"rank {rank}" + (f" on {servers[rank]}" if rank in servers else "")
-            yield {
-                "ph": "M",
-                "pid": RANKS_PID,
-                "tid": tid,
-                "name": "thread_name",
-                "args": {"name": name + (f" ({i + 1})" if i else "")},
-            }
-            yield {
-                "ph": "M",
-                "pid": RANKS_PID,
-                "tid": tid,
-                "name": "thread_sort_index",
-                "args": {"sort_index": tid},
-            }
+            tid = next(tids)
+            yield from _thread(RANKS_PID, tid, _numbered(name, i))
             for span in lane:
-                yield _span_event(span, tid)
+                at = Slice(RANKS_PID, tid, span.start_ns, span.end_ns)
+                slices.note_span(span, at)
+                yield _span_event(span, at)
 
 
-def _span_event(span: SpanRow, tid: int) -> Event:
+def _numbered(name: str, i: int) -> str:
+    """Return the name of the thread `i`, counted from 0, of those that stand for one thing."""
+    return f"{name} ({i + 1})" if i else name
+
+
+def _span_event(span: SpanRow, at: Slice) -> Event:
     name = SPAN_NAMES.get(span.kind, span.kind)
-    event: Event = {
-        "ph": "X",
-        "cat": span.kind,
-        "pid": RANKS_PID,
-        "tid": tid,
-        "name": f"{name}: {span.label}" if span.label else name,
-        "ts": _us(span.start_ns),
-        "dur": _us(span.end_ns - span.start_ns),
-        "args": {"batch": span.batch, "layer": span.layer},
-    }
+    event = _slice(at, span.kind, f"{name}: {span.label}" if span.label else name)
+    event["args"] = {"batch": span.batch, "layer": span.layer}
     if span.kind in SPAN_COLOURS:
         event["cname"] = SPAN_COLOURS[span.kind]
     return event
@@ -259,42 +258,63 @@ def nesting_lanes(spans: Iterable[SpanRow]) -> list[list[SpanRow]]:
     return lanes
 
 
-def _link_events(shown: Excerpt) -> Iterator[bytes]:
-    crossing: dict[str, list[int]] = {}
-    for number, flow in enumerate(shown.flows):
-        for port in flow.path:
-            crossing.setdefault(port, []).append(number)
-    slices = [_flow_slices(flow, shown.decisions.get(flow.id, ())) for flow in shown.flows]
-    ports = sorted(crossing.keys() | shown.rates.keys())
-    for pid, port in enumerate(ports, start=FIRST_LINK_PID):
-        yield from map(_JSON.encode, _process(pid, f"link {port}", pid))
-        for i, number in enumerate(crossing.get(port, ())):
-            place = b'"id":"%d.%d","pid":%d,"tid":%d' % (pid, i, pid, pid)
-            if slices[number]:
-                yield slices[number].replace(_PLACE, place)
-        if port in shown.rates:
-            yield from map(_JSON.encode, _counter_events(pid, shown.rates[port]))
+def _link_events(shown: Excerpt, tids: Iterator[int], slices: Slices) -> Iterator[bytes]:
+    crossing: dict[str, list[tuple[FlowRow, bytes]]] = {}
+    for flow in sorted(shown.flows, key=attrgetter("permit_ns", "id")):
+        if made := _flow_slices(flow, shown.decisions.get(flow.id, ())):
+            for port in flow.path:
+                crossing.setdefault(port, []).append((flow, made))
+    if crossing:
+        yield from map(_JSON.encode, _process(LINKS_PID))
+    for port in sorted(crossing):
+        flows = crossing[port]
+        lanes = _lanes([(flow.permit_ns, flow.finish_ns) for flow, _ in flows])
+        of_port = [next(tids) for _ in range(max(lanes) + 1)]
+        for i, tid in enumerate(of_port):
+            yield from map(_JSON.encode, _thread(LINKS_PID, tid, _numbered(port, i)))
+        places = [b'"pid":%d,"tid":%d' % (LINKS_PID, tid) for tid in of_port]
+        for (flow, _), lane in zip(flows, lanes, strict=True):
+            if flow.request is not None:
+                slices.note_link(flow, Slice(LINKS_PID, of_port[lane], flow.permit_ns, flow.finish_ns))
+        yield _BETWEEN.join(
+            made.replace(_PLACE, places[lane]) for (_, made), lane in zip(flows, lanes, strict=True)
+        )
+
+
+def _lanes(times: Sequence[tuple[int, int]]) -> list[int]:
+    """Return a lane for each (start, end), which are sorted, so that those of a lane follow each other.
+
+    It is always the first lane that is free.
+    """
+    busy: list[tuple[int, int]] = []
+    free: list[int] = []
+    lanes = []
+    for start, end in times:
+        while busy and busy[0][0] <= start:
+            heapq.heappush(free, heapq.heappop(busy)[1])
+        lane = heapq.heappop(free) if free else len(busy)
+        heapq.heappush(busy, (end, lane))
+        lanes.append(lane)
+    return lanes
 
 
 def _flow_slices(flow: FlowRow, decisions: Sequence[Decision]) -> bytes:
-    """Return the begin and the end of each period of a flow, which is empty without periods.
+    """Return a slice for each period of a flow, which is empty without periods.
 
     They are at `_PLACE`. No text in them can look like it, because JSON escapes its quotation marks.
     """
-    before = b'{"cat":%b,%b,' % (_JSON.encode(flow.stage.value), _PLACE)
-    events = []
-    for period in level_periods(flow, decisions):
-        name = f"{flow.stage.value} {LEVEL_NAMES[period.level]}"
-        begin = {
-            "name": name,
-            "ph": "b",
+    before = b'{"ph":"X","cat":%b,%b,' % (_JSON.encode(flow.stage.value), _PLACE)
+    events = [
+        {
+            "name": f"{flow.stage.value} {LEVEL_NAMES[period.level]}",
             "ts": _us(period.start_ns),
+            "dur": _us(period.end_ns - period.start_ns),
             "args": _flow_args(flow, period.reason),
             "cname": LEVEL_COLOURS[period.level],
         }
-        end = {"name": name, "ph": "e", "ts": _us(period.end_ns)}
-        events += [before + _JSON.encode(event)[1:] for event in (begin, end)]
-    return _BETWEEN.join(events)
+        for period in level_periods(flow, decisions)
+    ]
+    return _BETWEEN.join(before + _JSON.encode(event)[1:] for event in events)
 
 
 def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:
@@ -308,24 +328,33 @@ def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:
     return {name: value for name, value in args.items() if value not in (None, "")}
 
 
-def _counter_events(pid: int, rate: LinkRate) -> Iterator[Event]:
+def _rate_events(shown: Excerpt) -> Iterator[Event]:
+    if shown.rates:
+        yield from _process(RATES_PID)
+    for port in sorted(shown.rates):
+        yield from _counter_events(port, shown.rates[port])
+
+
+def _counter_events(port: str, rate: LinkRate) -> Iterator[Event]:
     if not np.isfinite(rate.bps).all():
         raise ValueError("a link has a rate that is not a number")  # JSON has none
-    used = [level for level in Level if rate.bps[:, level].any()]
-    names = [level.name for level in used]
+    used = np.flatnonzero(rate.bps.any(axis=0)).tolist()
+    if not used:
+        return
+    names = [Level(level).name for level in used]
     *times, last_ns = rate.time_ns.tolist()
     for time_ns, gbps in zip(times, (rate.bps[:, used] / 1e9).tolist(), strict=True):
-        yield _counter(pid, time_ns, dict(zip(names, gbps, strict=True)))
+        yield _counter(port, time_ns, dict(zip(names, gbps, strict=True)))
     # A counter keeps its last value, so without this the link would look busy for ever.
-    yield _counter(pid, last_ns, dict.fromkeys(names, 0.0))
+    yield _counter(port, last_ns, dict.fromkeys(names, 0.0))
 
 
-def _counter(pid: int, time_ns: int, gbps: dict[str, float]) -> Event:
+def _counter(port: str, time_ns: int, gbps: dict[str, float]) -> Event:
     return {
         "ph": "C",
-        "pid": pid,
-        "tid": pid,
-        "name": "Gb/s",
+        "pid": RATES_PID,
+        "tid": RATES_PID,
+        "name": f"{port} Gb/s",
         "ts": _us(time_ns),
         "args": {name: round(value, 6) for name, value in gbps.items()},
     }

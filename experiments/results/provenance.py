@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from experiments.results.code import code_version
+from experiments.results.code import CODE_ROOT, code_version
 from testbed.record import RunRecord
 
 FABRIC_VERSIONS = ("openflow", "open_vswitch", "torch")
@@ -38,7 +38,7 @@ def versions(records: Sequence[RunRecord], files: Mapping[str, str]) -> dict[str
     the OpenFlow library that was used. `files` has the digest of each file that the run read, by path.
     """
     found: dict[str, Any] = {
-        "code": msgspec.to_builtins(code_version()),
+        "code": {"path": str(CODE_ROOT), **msgspec.to_builtins(code_version())},
         "files": dict(files),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -10,6 +10,12 @@ def meets_slo(row: RequestRow) -> bool:
     return row.status is RequestStatus.COMPLETED and row.ttft_ns is not None and row.ttft_ns <= row.slo_ns
 
 
+def end_of(row: RequestRow) -> int:
+    """Return when the last thing that is known of a request happened: its first token, if it has one."""
+    marks = (row.first_token_ns, row.p2d_end_ns, row.prefill_end_ns, row.start_ns, row.arrival_ns)
+    return max(time for time in marks if time is not None)
+
+
 def slo_attainment(rows: Sequence[RequestRow]) -> float | None:
     """Return the share of *arrived* requests that meet their SLO; None without requests.
 

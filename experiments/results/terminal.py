@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from experiments.fitted_table import FittedTable
 from experiments.results.gap import gap_lines
 from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
@@ -68,11 +69,12 @@ def flows_table(summary: Summary) -> Table | None:
     if not any("flows" in run for run in summary["runs"]):
         return None
     table = _table(summary, gap=2)
-    table.add_column("policy", no_wrap=True)
-    table.add_column("flow", no_wrap=True)
+    table.keys = 2
+    table.add_column("policy", overflow="fold")
+    table.add_column("flow", overflow="fold")
     table.add_column("stage")
     for heading in ("start", "finish", "took", "late", "level", "promotions"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for run in summary["runs"]:
         for flow in run.get("flows", ()):
             first, last = flow["level_first"], flow["level_last"]
@@ -171,12 +173,20 @@ def render_summary(summary: Summary) -> Group:
             *lateness_lines(summary),
             *tpot_lines(summary),
             *pruned_lines(summary),
+            *trace_lines(summary),
         )
     ]
     if summary["faithful"]:
         parts.append(Text("faithful: every check is within its bounds", "green"))
     parts += [Text(line, "red") for line in fidelity_lines(summary)]
     return Group(*parts)
+
+
+def trace_lines(summary: Summary) -> Iterator[str]:
+    """Say what the traces show, for each policy whose trace does not show the whole run."""
+    for run in summary["runs"]:
+        if run.get("trace_shows"):
+            yield f"the trace of {run['policy']} shows only {run['trace_shows']}"
 
 
 _ORDERS = {FlowOrder.LEVELS: "priority levels", FlowOrder.EXACT: "exact order"}
@@ -187,9 +197,9 @@ def _orders(summary: Summary) -> str:
     return " and ".join(_ORDERS[order] for order in sorted(orders))
 
 
-def _table(summary: Summary, *, gap: int) -> Table:
+def _table(summary: Summary, *, gap: int) -> FittedTable:
     scale = summary["scale"]
     title = f"{summary['scenario']} on {summary['fabric']} in {_orders(summary)}, seed {summary['seed']}"
     if set(scale.values()) != {1.0}:
         title += f", time x{scale['time_dilation']:g}, bytes x{scale['bytes_scale']:g}"
-    return Table(title=Text(title), title_justify="left", box=None, padding=(0, gap, 0, 0))
+    return FittedTable(title=Text(title), gap=gap)

@@ -25,6 +25,7 @@ from experiments.results.parquet import write_tables
 from experiments.results.perfetto import trace_events, write_timeline
 from experiments.results.provenance import timing, versions
 from experiments.results.summary import Summary, summarise
+from experiments.results.trace_window import TRACE_FILE, Window
 from testbed.job import Scale
 from testbed.record import RunRecord
 
@@ -47,6 +48,7 @@ def write_run(
     unfinished: Sequence[str] = (),
     unused: Sequence[str] = (),
     ceiling: Ceiling | None = None,
+    trace_window: Window | None = None,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
@@ -54,7 +56,8 @@ def write_run(
     digests of the files that the scenario names, by path. `command` is the command line of the run, and
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
     finished. `ceiling` is what would be reached without a network. `unused` says what no request or
-    flow used (`unused.unused_parts`).
+    flow used (`unused.unused_parts`). `trace_window` is the part of the run that the traces show;
+    None for the one that shows most of the requests that missed their SLO.
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -72,16 +75,18 @@ def write_run(
     write_tables(out, records)
     measured = [measure(record, resources) for record in records]
     told = list(notes)
+    partial: dict[str, str] = {}
     for record, folder, found in zip(records, folders, measured, strict=True):
         _write_json(folder / "queues.json", record.queues)
         _write_json(folder / "fidelity.json", msgspec.to_builtins(record.fidelity))
         write_distributions(folder / "distributions.json", distributions(found))
-        shown = excerpt(record, scale)
-        with replacing(folder / "trace.json") as temporary:
+        shown = excerpt(record, scale, trace_window)
+        with replacing(folder / TRACE_FILE) as temporary:
             title = f"{scenario}: {record.policy}"
             write_timeline(temporary, trace_events(shown), title=title, only=shown.only)
         if shown.only is not None:
-            told.append(f"trace.json of {record.policy} shows only {shown.only}")
+            told.append(f"{TRACE_FILE} of {record.policy} shows only {shown.only}")
+            partial[record.policy] = shown.only
     summary = summarise(
         scenario=scenario,
         fabric=fabric,
@@ -96,6 +101,8 @@ def write_run(
         unused=unused,
         ceiling=ceiling,
     )
+    for run in summary["runs"]:
+        run["trace_shows"] = partial.get(run["policy"])
     _write_json(out / "summary.json", summary)
     return summary
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from controller.policies.fault import policy_fault
 from experiments.errors import UserError
+from experiments.live.live_file import LiveFile
 from experiments.resolve.jobs import resolve
 from experiments.results.code import code_version, file_digests
 from experiments.results.gap import Ceiling
+from experiments.results.trace_window import Window
 from experiments.run.ceiling import ceilings
 from experiments.run.directory import results_directory
 from experiments.run.held_signal import HeldSignal
@@ -38,14 +40,16 @@ def run_scenario(
     notes: Sequence[str] = (),
     warn: Callable[[str], None] | None = None,
     ceiling: bool = False,
+    trace_window: Window | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Run every policy of `scenario` on `fabric`. Returns the run directory and its summary.
 
     `out` defaults to `runs/<date>-<time>-<scenario>`. `command` is the command line of the run, for the
     results. `notes` come before the notes on how the work was made. `warn` is called, before the first policy
     runs, with what makes the results say less than they seem to. With `ceiling`, the requests are run without
-    a network, too (`experiments.run.ceiling`); only the simulated fabric can do that. Nothing starts before
-    the scenario is resolved, the fabric has what it needs, and the directory can be written.
+    a network, too (`experiments.run.ceiling`); only the simulated fabric can do that. `trace_window` is what
+    part of the run the traces show. Nothing starts before the scenario is resolved, the fabric has what it
+    needs, and the directory can be written.
 
     Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_job` raises. If
     some policies have finished by then, their results are written, marked as not complete, and the
@@ -91,6 +95,7 @@ def run_scenario(
             unfinished=unfinished,
             unused=unused_parts(records, first.placement, first.topology),
             ceiling=reached,
+            trace_window=trace_window,
         )
         write_report([directory], directory / "report.html")
         return summary
@@ -98,14 +103,22 @@ def run_scenario(
     if warn is not None:
         for warning in resolved.warnings:
             warn(warning)
-    with results_directory(out, scenario.name) as directory:
+    with (
+        results_directory(out, scenario.name) as directory,
+        LiveFile(directory, scenario=scenario.name, fabric=fabric.name, policies=scenario.policies) as live,
+    ):
+
+        def heard(policy: str, state: RunProgress) -> None:
+            live.update(policy, state)
+            progress(policy, state)
+
         records: list[RunRecord] = []
         reached = None
         try:
             for job in resolved.jobs:
-                records.append(run_job(fabric, job, partial(progress, job.policy)))
+                records.append(run_job(fabric, job, partial(heard, job.policy)))
             if ceiling:
-                reached = ceilings(resolved.jobs, records, partial(run_job, fabric), progress)
+                reached = ceilings(resolved.jobs, records, partial(run_job, fabric), heard)
         except BaseException as error:
             if records:
                 unfinished = scenario.policies[len(records) :]

@@ -66,6 +66,13 @@ def field_at(path: KeyPath) -> FieldInfo | None:
     return field
 
 
+def settable_keys() -> list[str]:
+    """Return every key that has a value of its own, with its sections: `topology.nic_gbps`."""
+    keys = [key for _, key in _dotted_keys(Scenario, "")]
+    fields = {key: field_at(tuple(key.split("."))) for key in keys}
+    return [key for key, field in fields.items() if field is not None and section_of(field) is None]
+
+
 def suggestion(path: KeyPath) -> str | None:
     """Return the full key that is closest to an unknown one; None if none is close."""
     *parents, last = (str(part) for part in path)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from experiments.scenario.known_names import known_batching, known_decode_choice, known_router
+from experiments.scenario.known_names import known_batching, known_decode_choice, known_policy, known_router
 from experiments.scenario.section import Section, refusal
 from testbed.job import ReuseRule
 
@@ -91,6 +91,10 @@ class ServingSection(Section):
         ge=0,
         le=10_000,
         description="how many layers ahead of the batch reused KV is fetched; null: all layers at once",
+    )
+    batches_of: Annotated[str, AfterValidator(known_policy)] | None = Field(
+        default=None,
+        description="a policy: all policies run the batches that it forms; null: each forms its own",
     )
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from experiments.scenario.micro_flows import FlowSpec
 from experiments.scenario.section import ProblemKind, Section, refusal
 from experiments.trace_formats.formats import TraceFormat
-from testbed.serving.slo import DEFAULT_CLASS
+from testbed.serving.slo import DEFAULT_CLASS, Reference
 
 
 class WorkloadKind(enum.StrEnum):
@@ -215,6 +215,10 @@ class SloSection(Section):
     )
     absolute_s: float | None = Field(
         default=None, gt=0, le=1e6, description="TTFT allowed, seconds (only one of multiple, absolute_s)"
+    )
+    reference: Reference = Field(
+        default=Reference.REQUEST,
+        description="which unloaded TTFT a multiple multiplies: that of the request, or the mean of all",
     )
     classes: dict[Annotated[str, StringConstraints(min_length=1)], SloClass] = Field(
         default={}, description="other SLOs by class, e.g. {interactive: {absolute_s: 1.5}}"

@@ -11,14 +11,21 @@ from experiments.atomic_file import write_text
 from experiments.compare.replicates import MEASURES
 from experiments.report.chart import COLOURS, figure_style, legend_above, new_figure, svg
 from experiments.report.markup import Markup, html, table
-from experiments.report.page import figure, page, section
+from experiments.report.page import figure, folded, page, section
 from experiments.results.readable_numbers import NOTHING
 from experiments.sweep.differences import words_of
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.replicates import TITLES, Replicates, Spread, measures_of, replicates_of, written
 from experiments.sweep.results import CellRow, Measure
+from experiments.sweep.verdict import verdict
 
 MOST_ROWS: Final = 12
+_MOST_OPEN: Final = 24
+"""Rows of a table that is not folded."""
+_FILES: Final = Markup(
+    "<p>Tables: <a href='sweep.csv'>sweep.csv</a>, <a href='sweep.json'>sweep.json</a>, "
+    "<a href='differences.csv'>differences.csv</a>. Each cell: <a href='cells/'>cells</a>.</p>"
+)
 _NOT_DRAWN: Final = Measure.TTFT_P99_S
 _MOST_TICKS: Final = 8
 _PERCENT: Final = 100.0
@@ -52,42 +59,36 @@ def render_page(
         if plan.replicates > 1
         else ""
     )
-    sections = [
-        section("Results", _results(plan, replicates)),
-        section(f"Against {plan.policies[0]}", _differences(plan, differences)),
-    ]
+    sections = []
     if replicates:
         first = _axis_key(plan) or "policy"
         caption = f"Against {first}.{spread}" + (
             f" Only {MOST_ROWS} combinations of the other keys." if len(_rows(plan)) > MOST_ROWS else ""
         )
         drawn = figure(_measures_figure(plan, replicates), caption)
-        sections.insert(0, section("Against what was swept", drawn))
+        sections.append(section("Against what was swept", drawn))
+    sections += [
+        section(
+            f"Differences from {plan.policies[0]}",
+            _folded_if_long("all differences", _differences(plan, differences), len(differences)),
+        ),
+        section("Results", _folded_if_long("all results", _results(plan, replicates), len(replicates))),
+    ]
     failed = [row for row in rows if row["error"] is not None]
     sections.append(section("Cells that failed", _failures(failed)))
-    sections.append(section("What was run", Markup(f"<p><code>{escape(command)}</code></p>")))
+    sections.append(section("What was run", Markup(f"<p><code>{escape(command)}</code></p>"), _FILES))
     over = "; ".join(f"{one.key} = {', '.join(map(as_text, one.values))}" for one in plan.over)
     return page(
         title=f"{plan.scenario}: sweep",
         subtitle=f"{', '.join(plan.policies)} on the fabric {plan.fabric}"
         + (f", over {over}" if over else ""),
-        verdict=_verdict(plan, rows),
+        verdict=verdict(plan, rows, differences),
         sections=sections,
     )
 
 
-def _verdict(plan: Plan, rows: Sequence[CellRow]) -> Markup:
-    finished = [row for row in rows if row["error"] is None]
-    unfaithful = sum(not row["faithful"] for row in finished)
-    missing = len(plan.cells) - len(finished)
-    if not missing and not unfaithful:
-        return Markup("<div class='verdict ok'><b>Complete and faithful.</b> Every cell finished.</div>")
-    said = []
-    if missing:
-        said.append(f"{missing} of {len(plan.cells)} cells have no result.")
-    if unfaithful:
-        said.append(f"{unfaithful} of {len(plan.cells)} cells not faithful: draw no conclusions from them.")
-    return Markup(f"<div class='verdict bad'>{' '.join(said)}</div>")
+def _folded_if_long(summary: str, content: Markup, rows: int) -> Markup:
+    return folded(f"{summary}: {rows} rows", content) if rows > _MOST_OPEN else content
 
 
 def _results(plan: Plan, replicates: Sequence[Replicates]) -> Markup:
@@ -222,8 +223,9 @@ def _draw(axes: Any, points: Sequence[tuple[float, Spread]], name: Measure, poli
     x = [place for place, _ in points]
     mean = [spread.mean * factor for _, spread in points]
     axes.plot(x, mean, color=colour, linewidth=1.6, marker="o", ms=3.5, label=policy)
+    most = _PERCENT if name is Measure.SLO_ATTAINMENT else np.inf  # no share is above 100 %
     low = [(spread.mean if spread.low is None else spread.low) * factor for _, spread in points]
-    high = [(spread.mean if spread.high is None else spread.high) * factor for _, spread in points]
+    high = [min(most, (spread.mean if spread.high is None else spread.high) * factor) for _, spread in points]
     beyond = [np.subtract(mean, low), np.subtract(high, mean)]
     if np.any(beyond):
         axes.errorbar(x, mean, yerr=beyond, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2.5)

@@ -4,7 +4,7 @@ import csv
 import enum
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
         measures: CellRow = dict.fromkeys(Measure)
         if outcome.error is None:
             path = cell_directory(directory, cell) / "summary.json"
-            measures = _measures(json.loads(path.read_text(encoding="utf-8")))
+            (run,) = json.loads(path.read_text(encoding="utf-8"))["runs"]
+            measures = measures_of_run(run)
         rows.append(
             {
                 **cell.values,
@@ -92,8 +93,8 @@ def _mean(busy: dict[str, float] | None) -> float | None:
     return busy["mean"] if busy else None
 
 
-def _measures(summary: dict[str, Any]) -> CellRow:
-    (run,) = summary["runs"]
+def measures_of_run(run: Mapping[str, Any]) -> CellRow:
+    """Return the measures of one policy, whose part of a `summary.json` is `run`."""
     ttft, cct, coflow = run["ttft_s"], run["cct_s"], run.get("coflow_completion_s", {})
     limits = run.get("limits") or {}
     counts, cache = run.get("counts", {}), run.get("cache", {}).get("total", {})
@@ -123,7 +124,7 @@ def _measures(summary: dict[str, Any]) -> CellRow:
         Measure.GPUS_COMPUTING: _mean(limits.get("computing")),
         Measure.PORT_BUSY: _mean(limits.get("port_busy")),
         Measure.DURATION_S: run["duration_s"],
-        Measure.FAITHFUL: summary["faithful"],
+        Measure.FAITHFUL: run["fidelity"]["faithful"],
     }
 
 

@@ -143,6 +143,8 @@ def run_cells(
     Raises `RunFailed` if a worker process dies, `OSError` for a full disk. On any exception, Ctrl-C
     included, the workers are stopped; the results of finished cells stay.
     """
+    # A worker that is left from an earlier sweep of this process may be in another working directory.
+    directory = directory.absolute()
     before = outcomes(directory, plan)
     todo = [cell for cell in plan.cells if cell.name not in before or before[cell.name].error is not None]
     for cell in todo:  # a failed cell must not count as over

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from experiments.compare.replicates import MEASURES
+from experiments.fitted_table import FittedTable
 from experiments.results.readable_numbers import NOTHING
 from experiments.sweep.differences import words_of
 from experiments.sweep.plan import Plan, as_text
@@ -31,7 +31,7 @@ def results_table(plan: Plan, replicates: Sequence[Replicates]) -> RenderableTyp
     title = f"{plan.scenario} on {plan.fabric}"
     if count > 1:
         title += f"; mean over {count} {are}, least .. most below"
-    table = Table(box=None, padding=(0, 1, 0, 0))
+    table = FittedTable(keys=len(plan.keys) + 1)
     for key in plan.keys:
         table.add_column(key.rpartition(".")[2].replace("_", "_\n"))
     table.add_column("policy", overflow="fold")
@@ -59,7 +59,7 @@ def differences_table(plan: Plan, differences: Sequence[dict[str, Any]]) -> Rend
         from_trace = plan.cells[0].scenario.workload.path is not None
         eight = "window=8 takes eight windows of the trace" if from_trace else "seed=1:8 makes eight"
         return Text(f"One replicate cannot show a difference from {against}; --over {eight}.")
-    table = Table(box=None, padding=(0, 1, 0, 0))
+    table = FittedTable(keys=len(plan.keys) + 1)
     for key in plan.keys:
         table.add_column(key.rpartition(".")[2].replace("_", "_\n"))
     table.add_column("policy", overflow="fold")

@@ -13,6 +13,7 @@ from typing import Any
 from controller.units import NS_PER_S
 from experiments.errors import UserError
 from experiments.trace_formats.lines import cell_rows
+from experiments.trace_formats.pieces import Cells, pieces_of, plain_utc
 from experiments.trace_formats.rows import BLOCK_TOKENS, Reader, TraceRow
 from experiments.trace_formats.values import text_count
 
@@ -42,9 +43,14 @@ def _time_ns(text: str, where: str) -> int:
     return int(whole.timestamp()) * NS_PER_S + int((fraction or "0").ljust(9, "0"))
 
 
+_CELLS = Cells(
+    header=HEADER, rows_of=_rows, time=HEADER[0], time_ns=plain_utc, prompt=HEADER[1], output=HEADER[2]
+)
+
 READER = Reader(
     placed=lambda path: cell_rows(path, HEADER, _rows),
     time="TIMESTAMP",
     keys=HEADER,
     block_tokens=BLOCK_TOKENS,
+    pieces=lambda path: pieces_of(path, _CELLS),
 )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments.trace_formats.lines import cell_rows
+from experiments.trace_formats.pieces import Cells, pieces_of, plain_seconds
 from experiments.trace_formats.rows import BLOCK_TOKENS, Reader, TraceRow
 from experiments.trace_formats.values import text_count, text_time_ns
 
@@ -36,6 +37,16 @@ def _rows(cells: dict[str, Any], where: str) -> Iterator[TraceRow]:
         )
 
 
+_CELLS = Cells(
+    header=COLUMNS,
+    rows_of=_rows,
+    time="Timestamp",
+    time_ns=plain_seconds,
+    prompt="Request tokens",
+    output="Response tokens",
+    failed_without_output=True,
+)
+
 READER = Reader(
     placed=lambda path: cell_rows(path, COLUMNS, _rows),
     time="Timestamp",
@@ -43,4 +54,5 @@ READER = Reader(
     block_tokens=BLOCK_TOKENS,
     labels=LABELS,
     note="requests that failed (0 response tokens) are left out",
+    pieces=lambda path: pieces_of(path, _CELLS),
 )

@@ -72,14 +72,26 @@ def _pieces(path: Path) -> Iterator[str]:
 
 def cell_rows(path: Path, header: tuple[str, ...], rows_of: RowsOf) -> Iterator[PlacedRow]:
     """Yield the rows of a file of cells whose first line names the columns `header`, and perhaps others."""
-    columns: tuple[str, ...] = ()
-    for number, line in enumerate(lines_of(path), start=1):
-        where = f"{path}, line {number}"
-        if number == 1:
-            columns = columns_of(line)
-            if not set(header) <= set(columns):
-                raise UserError(f"{where}: the header must have {','.join(header)}")
-        elif line.strip():
+    lines = lines_of(path)
+    columns = header_columns(path, next(lines), header)
+    return rows_of_cells(path, lines, 2, columns, rows_of)
+
+
+def header_columns(path: Path, line: str, header: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns that the first line names. Raises `UserError` unless all of `header` are there."""
+    columns = columns_of(line)
+    if not set(header) <= set(columns):
+        raise UserError(f"{path}, line 1: the header must have {','.join(header)}")
+    return columns
+
+
+def rows_of_cells(
+    path: Path, lines: Iterable[str], first: int, columns: tuple[str, ...], rows_of: RowsOf
+) -> Iterator[PlacedRow]:
+    """Yield the rows of `lines`, of which the first has the number `first` in the file."""
+    for number, line in enumerate(lines, first):
+        if line.strip():
+            where = f"{path}, line {number}"
             cells = columns_of(line)
             if len(cells) != len(columns):
                 raise UserError(f"{where}: {len(cells)} values, expected {len(columns)}")

@@ -23,7 +23,7 @@ from typing import Any
 from experiments.atomic_file import replacing
 from experiments.errors import UserError
 from experiments.trace_formats.lines import json_rows
-from experiments.trace_formats.rows import Guess, Reader, TraceRow
+from experiments.trace_formats.rows import Guess, Reader, RowColumns, TraceRow
 from experiments.trace_formats.text_file import lines_of
 from experiments.trace_formats.values import (
     json_block_ids,
@@ -119,7 +119,7 @@ def _guesses(names: object, where: str) -> tuple[Guess, ...]:
     return tuple(_GUESSES[name] for name in names)
 
 
-def write_requests(path: Path, rows: Iterable[TraceRow], reader: Reader) -> int:
+def write_requests(path: Path, rows: Iterable[RowColumns | TraceRow], reader: Reader) -> int:
     """Write `rows`, which `reader` has read, as a trace, the first arrival at 0, and return their number.
 
     Ids of blocks are given anew, from 0 in order of first use.
@@ -138,11 +138,23 @@ def write_requests(path: Path, rows: Iterable[TraceRow], reader: Reader) -> int:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(header) + "\n")
         for row in rows:
+            if isinstance(row, RowColumns):
+                if row.count:
+                    zero_ns = int(row.time_ns[0]) if zero_ns is None else zero_ns
+                    file.writelines(_lines_of(row, zero_ns))
+                    count += row.count
+                continue
             if zero_ns is None:
                 zero_ns = row.time_ns
             file.write(json.dumps(_written(row, zero_ns or 0, numbers)) + "\n")
             count += 1
     return count
+
+
+def _lines_of(rows: RowColumns, zero_ns: int) -> Iterator[str]:
+    columns = (rows.time_ns - zero_ns, rows.prompt_tokens, rows.output_tokens)
+    for time, prompt, output in zip(*(column.tolist() for column in columns), strict=True):
+        yield f'{{"arrival_ns": {time}, "prompt_tokens": {prompt}, "output_tokens": {output}}}\n'
 
 
 def _written(row: TraceRow, zero_ns: int, numbers: dict[int, int]) -> dict[str, Any]:

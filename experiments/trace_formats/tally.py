@@ -33,6 +33,11 @@ class Tally:
             self._shorter += row.prompt_tokens < before
         self._prompts[row.session] = row.prompt_tokens
 
+    def see_columns(self, rows: int) -> None:
+        """Count so many rows that came in columns."""
+        self._rows += rows
+        self._without_blocks += rows
+
     def notes(self, reader: Reader) -> list[str]:
         """Return the notes on the rows seen, with the reader's own."""
         notes = []

@@ -1,7 +1,12 @@
 """The lines of a trace file, and the messages for files that cannot be read."""
 
-from collections.abc import Iterator
+import contextlib
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Final
 
 from experiments.errors import UserError
 
@@ -18,6 +23,43 @@ _BINARY = {
 }
 """What kinds of binary files begin with, and what to do with them."""
 
+_TOLD_EVERY_LINES: Final = 1 << 14
+_TOLD_EVERY_S: Final = 1.0
+
+ReadingListener = Callable[[Path, int, int, float], None]
+"""Called with a file, how many of its bytes have been read, how many it has, and seconds since the start."""
+
+_tell: ContextVar[Callable[[Path, int], None] | None] = ContextVar("_tell", default=None)
+
+
+@contextlib.contextmanager
+def reading_told(listener: ReadingListener) -> Iterator[None]:
+    """Inside, call `listener` every second while a trace is read.
+
+    Every format reads its files in its own way, so the listener is not an argument of each.
+    """
+    began = told = time.monotonic()
+
+    def tell(path: Path, done: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _TOLD_EVERY_S:
+            told = now
+            listener(path, done, path.stat().st_size, now - began)
+
+    token = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
+
+
+def tell_reading(path: Path, done: int) -> None:
+    """Tell whoever listens that `done` bytes of the file at `path` have been read."""
+    tell = _tell.get()
+    if tell is not None:
+        tell(path, done)
+
 
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file without their ends. Raises as `lines_of` does."""
@@ -32,18 +74,20 @@ def lines_of(path: Path) -> Iterator[str]:
     """
     empty = True
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open("rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as file:
             for number, line in enumerate(file):
                 if number == 0:
                     _check_fetched(line, path)
                 empty = empty and not line.strip()
+                if number % _TOLD_EVERY_LINES == 0:
+                    tell_reading(path, raw.tell())
                 yield line.removesuffix("\n")
     except IsADirectoryError:
         raise UserError(f"{path}: this is a directory; workload.path names one trace file") from None
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such trace file (workload.path)") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: {_what_it_is(path)}") from None
+        raise not_text(path) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if empty:
@@ -59,6 +103,11 @@ def _check_fetched(first: str, path: Path) -> None:
         raise UserError(
             f"{path}: a pointer of git-annex, not the trace: fetch it in its repository with git annex get"
         )
+
+
+def not_text(path: Path) -> UserError:
+    """Return the error for a file that is not text."""
+    return UserError(f"{path}: {_what_it_is(path)}")
 
 
 def _what_it_is(path: Path) -> str:

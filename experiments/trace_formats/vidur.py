@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments.trace_formats.lines import cell_rows
+from experiments.trace_formats.pieces import Cells, pieces_of, plain_seconds
 from experiments.trace_formats.rows import BLOCK_TOKENS, Reader, TraceRow
 from experiments.trace_formats.values import text_count, text_time_ns
 
@@ -26,9 +27,19 @@ def _rows(cells: dict[str, Any], where: str) -> Iterator[TraceRow]:
     )
 
 
+_CELLS = Cells(
+    header=COLUMNS,
+    rows_of=_rows,
+    time=_TIME,
+    time_ns=plain_seconds,
+    prompt=COLUMNS[0],
+    output=COLUMNS[1],
+)
+
 READER = Reader(
     placed=lambda path: cell_rows(path, COLUMNS, _rows),
     time=_TIME,
     keys=(_TIME, *COLUMNS, *_DERIVED),
     block_tokens=BLOCK_TOKENS,
+    pieces=lambda path: pieces_of(path, _CELLS),
 )

@@ -7,7 +7,7 @@ import msgspec
 
 from experiments.trace_formats.formats import TraceFormat, reader_of
 from experiments.trace_formats.native import write_requests
-from experiments.trace_formats.rows import TraceRow, by_time, in_order
+from experiments.trace_formats.rows import Order, RowColumns, TraceRow, by_time
 from experiments.trace_formats.tally import Tally
 
 
@@ -24,14 +24,22 @@ def convert(path: Path, format: TraceFormat, out: Path, *, sort: bool) -> Conver
     Raises `UserError` for an invalid row, which leaves `out` as it was.
     """
     reader = reader_of(path, format)
-    placed = reader.placed(path)
-    rows = in_order(by_time(placed) if sort else placed, reader.time, path)
+    rows: Iterator[RowColumns | TraceRow]
+    if sort:
+        rows = Order(reader.time, path).rows(by_time(reader.placed(path)))
+    elif reader.labels:  # which columns do not have
+        rows = reader.rows(path)
+    else:
+        rows = reader.in_columns(path)
     tally = Tally()
     written = write_requests(out, _seen(rows, tally), reader)
     return Converted(requests=written, notes=tuple(tally.notes(reader)))
 
 
-def _seen(rows: Iterator[TraceRow], tally: Tally) -> Iterator[TraceRow]:
+def _seen(rows: Iterator[RowColumns | TraceRow], tally: Tally) -> Iterator[RowColumns | TraceRow]:
     for row in rows:
-        tally.see(row)
+        if isinstance(row, RowColumns):
+            tally.see_columns(row.count)
+        else:
+            tally.see(row)
         yield row

@@ -8,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.units import NS_PER_S
+from experiments.fitted_table import FittedTable
 from experiments.json_text import json_text
 from experiments.results.readable_numbers import NOTHING
-from experiments.traces.columns import ArrivalStatistics, Columns, LengthStatistics, arrivals_of, lengths_of
+from experiments.traces.columns import ArrivalStatistics, Columns, arrivals_of
+from experiments.traces.lengths import LengthStatistics, lengths_of
 from experiments.traces.reuse import DistanceQuantiles, HitCurve, Prefix, Reuse, reuse_of
 
 
@@ -118,7 +120,7 @@ def _prefix(one: Prefix, requests: int) -> str:
 def description_table(title: str, columns: Sequence[tuple[str, Description]]) -> Table:
     """Return a table with a column per description. A row that not all of them have has gaps."""
     named = any(heading for heading, _ in columns)
-    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=named)
+    table = FittedTable(title=Text(title), gap=2, show_header=named)
     table.add_column("", no_wrap=False)
     for heading, _ in columns:
         table.add_column(heading)

@@ -1,10 +1,20 @@
 """The figures of the page on a trace. Each is one `<svg>`, or the empty string without data."""
 
+import numpy as np
 from matplotlib.ticker import EngFormatter
 
-from experiments.report.chart import COLOURS, draw_cdf, figure_style, legend_above, log_axis, new_figure, svg
+from experiments.report.chart import (
+    COLOURS,
+    draw_curve,
+    figure_style,
+    legend_above,
+    log_axis,
+    new_figure,
+    svg,
+)
+from experiments.results.distributions import Curve, kept_ranks
 from experiments.results.statistics import FloatArray
-from experiments.traces.columns import Longs
+from experiments.traces.lengths import Lengths
 from experiments.traces.reuse import HitCurve
 
 _FIRST, _SECOND = COLOURS[1], COLOURS[2]
@@ -21,12 +31,15 @@ def rate_figure(edges: FloatArray, rates: FloatArray) -> str:
 
 
 @figure_style
-def lengths_figure(prompt_tokens: Longs, output_tokens: Longs) -> str:
+def lengths_figure(prompt_tokens: Lengths, output_tokens: Lengths) -> str:
     """Draw the distributions of prompt and output lengths."""
     figure, (axes,) = new_figure(1, 1, height=2.6)
     for tokens, label, colour in ((prompt_tokens, "prompt", _FIRST), (output_tokens, "output", _SECOND)):
+        ranks = kept_ranks(int(tokens.counts.sum()))
         # A logarithmic axis has no 0: lengths of 0 are drawn at 1, where the curve begins.
-        draw_cdf(axes, [max(1, int(count)) for count in tokens], label=label, colour=colour)
+        drawn = np.maximum(1, tokens.at_ranks(ranks)).astype(np.float64)
+        found = Curve(count=int(tokens.counts.sum()), values=drawn.tolist())
+        draw_curve(axes, found, label=label, colour=colour)
     log_axis(axes)
     axes.set(xlabel="tokens", ylabel="share of requests")
     legend_above(figure, axes)

@@ -10,7 +10,7 @@ from experiments.atomic_file import write_text
 from experiments.report.markup import Markup, html, table
 from experiments.report.page import figure, page, section
 from experiments.results.statistics import FloatArray
-from experiments.traces.columns import Columns, Longs
+from experiments.traces.columns import Columns, parts_of
 from experiments.traces.describe import Description, as_json, rows_of
 from experiments.traces.figures import hits_figure, lengths_figure, rate_figure
 
@@ -62,5 +62,5 @@ def rate_over_time(columns: Columns) -> tuple[FloatArray, FloatArray]:
     """Return the edges of `RATE_BINS` intervals in seconds, and the mean rate in each in requests/s."""
     end_s = max(float(columns.time_ns[-1]) / NS_PER_S, 1e-9)
     edges: FloatArray = np.linspace(0.0, end_s, RATE_BINS + 1)
-    counts: Longs = np.histogram(columns.time_ns / NS_PER_S, edges)[0]
+    counts = sum(np.histogram(part / NS_PER_S, edges)[0] for part in parts_of(columns.time_ns))
     return edges, counts / np.diff(edges)

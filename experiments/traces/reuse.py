@@ -17,7 +17,8 @@ import numpy as np
 
 from experiments.results.statistics import FloatArray, percentile
 from experiments.traces import _core
-from experiments.traces.columns import Columns, Longs
+from experiments.traces.columns import Columns
+from experiments.traces.lengths import Longs
 
 TOP_PREFIXES = 5
 
@@ -66,12 +67,26 @@ class HitCurve(msgspec.Struct, frozen=True, kw_only=True):
     hit_rate: list[float]
 
 
+_NOTHING = Reuse(
+    token_share=0.0,
+    request_share=0.0,
+    distance_requests=DistanceQuantiles(p50=None, p90=None),
+    distance_blocks=DistanceQuantiles(p50=None, p90=None),
+    distinct_blocks=0,
+    prefixes=0,
+    zipf=None,
+    most_shared=(),
+)
+
+
 def reuse_of(columns: Columns) -> tuple[Reuse, HitCurve]:
+    if not len(columns.blocks):
+        return _NOTHING, HitCurve(cache_tokens=[], hit_rate=[])
     prefixes = _Prefixes(columns)
     distances, since, hit = _core.distances(columns.blocks, columns.starts, prefixes.distinct)
     reused = distances[hit]
     reusing = np.append(0, np.cumsum(hit))[columns.starts]
-    tokens = int(columns.prompt_tokens.sum())
+    tokens = columns.prompt_tokens.total
     found = Reuse(
         token_share=len(reused) * columns.block_tokens / tokens,
         request_share=float(np.mean(np.diff(reusing) > 0)),
@@ -120,7 +135,7 @@ class _Prefixes:
 
     def __init__(self, columns: Columns) -> None:
         self._block_tokens = columns.block_tokens
-        self.distinct = int(columns.blocks.max()) + 1 if len(columns.blocks) else 0
+        self.distinct = int(columns.blocks.max()) + 1
         self._uses = np.bincount(columns.blocks, minlength=self.distinct)
         lengths = np.diff(columns.starts)
         inside = np.arange(len(columns.blocks)) - np.repeat(columns.starts[:-1], lengths)

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from controller.flow import Stage
+from experiments.fitted_table import FittedTable
 from experiments.results.readable_numbers import NOTHING, duration, share
 from experiments.validate.compare import Comparison, Pair
 from experiments.validate.ranking import RankedBy
@@ -92,7 +92,7 @@ def render_table(result: Validation) -> Group:
         f"{result.scenario}, seed {result.seed}, time x{scale.time_dilation:g}, bytes x{scale.bytes_scale:g}:"
         " emulated and simulated"
     )
-    table = Table(title=Text(title), title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table = FittedTable(title=Text(title), keys=2)
     for i, heading in _NARROW.items():
         table.add_column(heading, justify="left" if i < 2 else "right", overflow="fold", no_wrap=i > 0)
     for row in rows_of(result.policies):

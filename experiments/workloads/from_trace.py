@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from experiments.errors import UserError
 from experiments.trace_formats import ticks
 from experiments.trace_formats.formats import TraceFormat, reader_of
-from experiments.trace_formats.rows import Reader, TraceRow
+from experiments.trace_formats.rows import Longs, Reader, RowColumns, TraceRow
 from experiments.trace_formats.tally import Tally
 from experiments.workloads.workload import Workload
 from testbed.job import Request
@@ -57,12 +59,12 @@ def load(
         classes = [
             _class_of(row, class_from, f"{path}, request {n}") for n, row in enumerate(taken.rows, skip + 1)
         ]
-    stamped = taken.times.tolist()
+    stamped = np.frombuffer(taken.times, dtype=np.int64)
     clock = ticks.clock_of(stamped) if times_needed else None
     if clock is not None:
         notes.append(clock.note(spread_ticks))
         if spread_ticks:
-            stamped = ticks.spread(stamped, clock.tick_ns, seed)
+            ticks.spread(stamped, clock.tick_ns, seed)
     if class_from is not None:
         found = ", ".join(f"{name} {count}" for name, count in Counter(classes).most_common())
         notes.append(f"SLO classes are those of {class_from}: {found}")
@@ -85,8 +87,12 @@ class _Taken:
         begun: set[str] = set()
         left_out: set[str] = set()
         seen = 0
-        for number, row in enumerate(reader.rows(path)):
-            seen += 1
+        for row in reader.in_columns(path, single=range(skip, skip + requests)):
+            if isinstance(row, RowColumns):
+                self.times.frombytes(row.time_ns.tobytes())
+                seen += row.count
+                continue
+            number, seen = seen, seen + 1
             later = row.session is not None and row.session in begun
             place = -1
             if not later and row.time_ns is not None:
@@ -112,10 +118,10 @@ class _Taken:
             raise UserError(f"{path}: workload.requests is {requests}{after}, but the file has {has}{most}")
 
 
-def _requests(taken: _Taken, stamped: list[int], classes: list[str], block_tokens: int) -> Iterator[Request]:
+def _requests(taken: _Taken, stamped: Longs, classes: list[str], block_tokens: int) -> Iterator[Request]:
     """Yield the requests. Blocks that the trace says nothing of get ids beyond those of the others."""
     next_block = 1 + max((max(row.blocks) for row in taken.rows if row.blocks), default=-1)
-    zero_ns = stamped[taken.places[0]] if stamped else 0
+    zero_ns = int(stamped[taken.places[0]]) if len(stamped) else 0
     last_turn: dict[str, Request] = {}
     for i, (row, place, slo_class) in enumerate(zip(taken.rows, taken.places, classes, strict=True)):
         blocks = row.blocks
@@ -124,7 +130,7 @@ def _requests(taken: _Taken, stamped: list[int], classes: list[str], block_token
             blocks = tuple(range(next_block, next_block + count))
             next_block += count
         before = None if row.session is None else last_turn.get(row.session)
-        arrival_ns = stamped[place] - zero_ns if place >= 0 else 0
+        arrival_ns = int(stamped[place]) - zero_ns if place >= 0 else 0
         if before is not None:
             own_ns = 0 if row.time_ns is None else row.time_ns - zero_ns
             arrival_ns = max(own_ns, before.arrival_ns + row.pause_ns)

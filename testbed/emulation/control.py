@@ -1,7 +1,6 @@
 """The coordinator's side of the controller: starts its process, queries it, and reports its failures."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import zmq
 from controller.flow import Batch
 from controller.openflow import Wiring
 from controller.protocol import (
+    AskFlows,
     AskLog,
     AskStatus,
     BatchStarted,
@@ -27,6 +27,7 @@ from controller.protocol import (
     encode,
 )
 from controller.ryu_app import COORDINATOR, ShellConfig
+from testbed.emulation.children import python_module
 from testbed.emulation.endpoints import Endpoints
 from testbed.emulation.network import OPENFLOW_PORT
 from testbed.fabric import RunFailed
@@ -61,7 +62,7 @@ class ControllerProcess:
         with (directory / "controller.log").open("wb") as log:
             # Every permit waits for this process, so it runs at a higher priority than the workers.
             self._process = subprocess.Popen(
-                ["nice", "-n", "-10", sys.executable, "-m", "controller.ryu_app", str(path)],
+                ["nice", "-n", "-10", *python_module("controller.ryu_app", str(path))],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -119,6 +120,10 @@ class ControllerProcess:
 
     def layer_advanced(self, batch: str, layer: int) -> None:
         self._send(LayerAdvanced(batch=batch, rank=_OURSELVES, layer=layer))
+
+    def ask_flows(self) -> None:
+        """Ask what flows do. The controller answers with `FlowCounts` on the inbox."""
+        self._send(AskFlows())
 
     def receive(self) -> Down:
         """Return the next message; block until there is one. Raises `RunFailed` if it reports trouble."""

@@ -10,6 +10,7 @@ from controller.units import NS_PER_S
 from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
 from testbed.fabric import RunFailed
+from testbed.live import PortNow
 
 INTERVAL_S = 0.25
 _SHOT_S = 0.006
@@ -33,6 +34,25 @@ class BusyShot(msgspec.Struct, frozen=True, kw_only=True):
     port: PortId
     sent_bytes: int
     line_bytes: float
+
+
+def port_now(
+    port: PortId,
+    before: PortCounters,
+    after: PortCounters,
+    *,
+    line_bytes: float,
+    seconds: float,
+    time_dilation: float,
+) -> PortNow:
+    """Return what `port` sent between two readings, in which its line could send `line_bytes`."""
+    sent = (now - then for then, now in zip(before.sent_bytes, after.sent_bytes, strict=True))
+    backlog_wall_s = sum(after.backlog_bytes) / line_bytes * seconds
+    return PortNow(
+        port=port,
+        shares=tuple(round(level / line_bytes, 4) for level in sent),
+        backlog_ns=round(backlog_wall_s / time_dilation * NS_PER_S),
+    )
 
 
 class LinkMonitor:
@@ -63,6 +83,26 @@ class LinkMonitor:
         if self._failure is not None:
             what = f"{type(self._failure).__name__}: {self._failure}"
             raise RunFailed(f"the queues can no longer be sampled: {what}") from self._failure
+
+    def now(self) -> tuple[PortNow, ...]:
+        """Return what each port sent between the last two samples, the busiest first. Empty before them."""
+        newest = self._samples[-2:]
+        if len(newest) < 2:
+            return ()
+        before, last = newest
+        seconds = (last.wall_ns - before.wall_ns) / NS_PER_S
+        ports = [
+            port_now(
+                port,
+                before.ports[port],
+                last.ports[port],
+                line_bytes=self._net.trees[port].line_bps / 8 * seconds,
+                seconds=seconds,
+                time_dilation=self._dilation,
+            )
+            for port in self._ports
+        ]
+        return tuple(sorted(ports, key=lambda port: (-port.busy, port.port)))
 
     def stop(self) -> list[Sample]:
         """Take a last sample and return all samples. Raises `RunFailed` if the queues could not be read."""

@@ -5,26 +5,19 @@ import time
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
+import msgspec
 import zmq
 
 from controller.flow import Transfer
-from controller.protocol import BatchKnown
+from controller.protocol import BatchKnown, FlowCounts
 from controller.units import NS_PER_S
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job, MicroFlow
-from testbed.serving.conductor import (
-    Action,
-    Announce,
-    AtLayer,
-    Conductor,
-    Expect,
-    GoOn,
-    Post,
-    PostTimed,
-    Run,
-)
+from testbed.live import FlowsNow, LiveState, PortNow
+from testbed.serving.actions import Action, Announce, AtLayer, Expect, GoOn, Post, PostTimed, Run
+from testbed.serving.conductor import Conductor
 from testbed.serving.plans.fetching import by_sender
 from workers.first_tokens import FirstSteps
 from workers.plan import BatchPlan, FetchPlan, Resume
@@ -43,6 +36,7 @@ from workers.protocol import (
 
 _STALL_S = 60.0
 _REPORT_S = 0.5
+_PORTS_SHOWN = 8
 
 
 def _longest_s(job: Job) -> float:
@@ -68,12 +62,15 @@ class Player:
         controller: ControllerProcess,
         ranks: RankProcesses,
         progress: Callable[[RunProgress], None],
+        ports: Callable[[], tuple[PortNow, ...]] = tuple,
     ) -> None:
         self._job = job
         self._conductor = conductor
         self._controller = controller
         self._ranks = ranks
         self._progress = progress
+        self._ports = ports
+        self._flows: FlowsNow | None = None
         self._zero_wall_ns = 0
         self._patience_s = _STALL_S + _longest_s(job) * job.scale.time_dilation
         self._last_start_ns = 0
@@ -101,6 +98,8 @@ class Player:
                 message = self._controller.receive()
                 if isinstance(message, BatchKnown):
                     self._do(self._conductor.known(message.batch))
+                elif isinstance(message, FlowCounts):
+                    self._flows = msgspec.convert(message, FlowsNow, from_attributes=True)
             if self._ranks.inbox in ready:
                 report = self._ranks.receive(0.0)
                 if report is not None:
@@ -113,12 +112,25 @@ class Player:
                 reported = now
                 alive()
                 self._ranks.check()
-                done, total = self._conductor.done, self._conductor.total
-                self._progress(RunProgress(phase="running", done=done, total=total))
+                self._report()
             if now - moved > self._patience_s:
                 raise RunFailed(
                     f"nothing has moved for {self._patience_s:.0f} s: {self._conductor.describe()}"
                 )
+
+    def _report(self) -> None:
+        """Report the progress, with what flows did at the last report, and ask what they do now."""
+        done, total, now_ns = self._conductor.done, self._conductor.total, self._now_ns()
+        ports = self._ports()
+        live = LiveState(
+            time_ns=now_ns,
+            requests=self._conductor.requests_at(now_ns),
+            flows=self._flows,
+            ports=ports[:_PORTS_SHOWN],
+            ports_in_all=len(ports),
+        )
+        self._progress(RunProgress(phase="running", done=done, total=total, live=live))
+        self._controller.ask_flows()
 
     # --- when -----------------------------------------------------------------------------------
 

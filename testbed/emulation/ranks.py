@@ -4,7 +4,6 @@ import importlib.metadata
 import itertools
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 import zmq
 
 from controller.lanes import lane_name
+from testbed.emulation.children import python_module
 from testbed.emulation.endpoints import Endpoints
 from testbed.emulation.network import Network
 from testbed.fabric import RunFailed
@@ -103,7 +103,7 @@ class RankProcesses:
         self.torch_version = importlib.metadata.version("torch")
         with (directory / "ranks.log").open("wb") as log:
             self._zygote = subprocess.Popen(
-                [sys.executable, "-m", "workers.zygote"],
+                python_module("workers.zygote"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

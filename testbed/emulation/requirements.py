@@ -10,6 +10,7 @@ from pathlib import Path
 
 from controller._core import SOURCES
 from controller.compiled import digest_of
+from testbed.advice import install, set_up_again
 from testbed.emulation import ovs
 from testbed.fabric import Requirement
 
@@ -55,7 +56,7 @@ def _compiled_core() -> Requirement:
         name="compiled core",
         ok=ok,
         detail="built from the sources here" if ok else "built from other sources than those here",
-        fix="" if ok else "make setup",
+        fix="" if ok else set_up_again(),
     )
 
 
@@ -111,7 +112,7 @@ def _package(name: str) -> Requirement:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Requirement(name=f"Python package {name}", ok=False, detail="missing", fix="make setup")
+        return Requirement(name=f"Python package {name}", ok=False, detail="missing", fix=install(name))
     return Requirement(name=f"Python package {name}", ok=True, detail=version)
 
 
@@ -123,7 +124,7 @@ def _openflow() -> Requirement:
         name="OpenFlow controller",
         ok=bool(found),
         detail=", ".join(f"{n} {importlib.metadata.version(n)}" for n in found) or "no ryu, no os-ken",
-        fix="" if found else "make setup",
+        fix="" if found else install("os-ken", "os-ken>=4"),
     )
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from controller.units import NS_PER_S
@@ -64,7 +65,7 @@ class EmulatedRun:
         monitor.start(zero_wall_ns, job.scale.time_dilation)
         cpu.start()
         conductor = conductor_of(job)
-        player = Player(job, conductor, controller, ranks, self._tell)
+        player = Player(job, conductor, controller, ranks, self._tell, monitor.now)
         player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu))
         cpu.stop()
         samples = monitor.stop()
@@ -137,11 +138,4 @@ class EmulatedRun:
         self._tell(RunProgress(phase=phase))
 
     def _tell(self, progress: RunProgress) -> None:
-        self._progress(
-            RunProgress(
-                phase=progress.phase,
-                done=progress.done,
-                total=progress.total,
-                wall_s=time.monotonic() - self._begun,
-            )
-        )
+        self._progress(msgspec.structs.replace(progress, wall_s=time.monotonic() - self._begun))

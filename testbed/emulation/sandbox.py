@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import IO
 
 import msgspec
 
+from testbed.emulation.children import WORKING_DIRECTORY, environment, python_module
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -91,7 +91,9 @@ def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunReco
     # Output goes to a file without a name, which cannot be left behind and cannot block.
     with tempfile.TemporaryFile() as errors, os.fdopen(read_fd, "rb") as reports:
         process = subprocess.Popen(
-            [*COMMAND, sys.executable, "-m", "testbed.emulation.inside", str(write_fd)],
+            [*COMMAND, *python_module("testbed.emulation.inside", str(write_fd))],
+            cwd=WORKING_DIRECTORY,
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=errors,
             stderr=errors,

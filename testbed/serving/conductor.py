@@ -9,79 +9,25 @@ import heapq
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
-from controller.flow import Batch, Transfer
+from controller.flow import Transfer
 from controller.pace import Pace
-from testbed.job import Job, MicroFlow, Request
+from testbed.job import Job, Request
+from testbed.live import RequestsNow
 from testbed.record import CacheRow, RequestRow
+from testbed.serving.actions import Action, Actions, Announce, AtLayer, Expect, GoOn, Post, Run
 from testbed.serving.answers import Answers
 from testbed.serving.decoding import BackgroundSteps, with_last_tokens
+from testbed.serving.in_flight import InFlight
 from testbed.serving.plans.fetching import SendAhead, announced_fetch
 from testbed.serving.plans.outlook import announced
 from testbed.serving.replay import PlannedBatches
 from testbed.serving.story import RequestStory, request_row
 from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan, FetchPlan, Resume
-
-
-class Announce(NamedTuple):
-    """Announce `batch` to the scheduler, and call `known(batch.id)` once it has taken the batch in.
-
-    So no rank submits a flow of a batch that the scheduler does not know. `ranks` will report the layers of
-    the batch; if there are none, `AtLayer` does. With `fetch`, the batch stands for a fetch plan, for which
-    no rank computes.
-    """
-
-    batch: Batch
-    ranks: tuple[int, ...]
-    fetch: bool = False
-
-
-class Expect(NamedTuple):
-    """Let the receivers of the plan's flows expect them, before any is sent."""
-
-    plan: BatchPlan | FetchPlan
-
-
-class Post(NamedTuple):
-    """Let each sender post its own of these transfers now."""
-
-    transfers: tuple[Transfer, ...]
-
-
-class PostTimed(NamedTuple):
-    """Let each sender post its own of these flows, each at its start."""
-
-    flows: tuple[MicroFlow, ...]
-
-
-class Run(NamedTuple):
-    """Let the plan's ranks begin the batch, or queue it behind those they have."""
-
-    plan: BatchPlan
-
-
-class GoOn(NamedTuple):
-    """Let the plan's ranks, which have paused, go on with the batch."""
-
-    plan: BatchPlan
-
-
-class AtLayer(NamedTuple):
-    """The batches are at `layer` now, because their slowest rank is.
-
-    The fabric reports this to the scheduler, unless the ranks of the batches report their layers to it.
-    """
-
-    batches: tuple[str, ...]
-    layer: int
-
-
-Action = Announce | Expect | Post | PostTimed | Run | GoOn | AtLayer
-Actions = Sequence[Action]
 
 
 class Conductor(abc.ABC):
@@ -156,6 +102,10 @@ class Conductor(abc.ABC):
     def describe(self) -> str:
         """What is still to come, for a run that has stalled."""
 
+    def requests_at(self, now_ns: int) -> RequestsNow | None:
+        """Where the requests are, for people who watch; None if there are none."""
+        return None
+
     def request_rows(
         self, pruned: Mapping[str, int], ended_pruned: Collection[str]
     ) -> tuple[RequestRow, ...]:
@@ -220,6 +170,7 @@ class ServingConductor(Conductor):
         self._running: dict[str, _Running] = {}
         self._stories: dict[int, RequestStory] = defaultdict(RequestStory)
         self._first_tokens = 0
+        self._in_flight = InFlight(len(job.requests))
         self._answers = Answers(job)
         self._requests = {request.id: request for request in job.requests}
         self._held: dict[int, list[Request]] = defaultdict(list)
@@ -264,6 +215,9 @@ class ServingConductor(Conductor):
     def caches(self) -> tuple[CacheRow, ...]:
         return self._system.caches()
 
+    def requests_at(self, now_ns: int) -> RequestsNow:
+        return self._in_flight.at(now_ns, self._stories, self._running)
+
     def describe(self) -> str:
         waiting = [f"{id} waits for ranks {sorted(b.missing)}" for id, b in self._running.items()]
         batches = ", ".join(waiting) or "no batch is running"
@@ -289,6 +243,7 @@ class ServingConductor(Conductor):
             self.steps += 1
             self._arrived += 1
             _, _, request = heapq.heappop(self._arrivals)
+            self._in_flight.arrived(request)
             actions += self._start(self._system.arrive(now_ns, request))
         step_ns = self._background.due_ns
         if self.done < self.total and step_ns is not None and step_ns <= now_ns:
@@ -347,6 +302,7 @@ class ServingConductor(Conductor):
         story = self._stories[request]
         story.p2d_end_ns, story.first_token_ns = p2d_end_ns, now_ns
         self._first_tokens += 1
+        self._in_flight.first_token(request, now_ns)
         self.steps += 1
         self._system.first_token(now_ns, request)
         assert story.plan is not None  # a batch had the request

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from controller.flow import Batch, BatchRequest, Stage, Transfer
 from testbed.job import Job
-from testbed.serving.conductor import Actions, Announce, AtLayer, Conductor, PostTimed
+from testbed.serving.actions import Actions, Announce, AtLayer, PostTimed
+from testbed.serving.conductor import Conductor
 
 
 class MicroBatches:

@@ -4,6 +4,8 @@ An SLO must not depend on the policy under test. So it rests on an idle cluster 
 workload itself offers, not on what a run happened to have in its caches.
 """
 
+import enum
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,13 @@ from testbed.topology import Topology
 DEFAULT_CLASS = "default"
 
 
+class Reference(enum.StrEnum):
+    """Of which unloaded TTFT a relative SLO is a multiple."""
+
+    REQUEST = "request"  # that of the request itself
+    MEAN = "mean"  # the mean over all requests of the workload
+
+
 class SloTarget(msgspec.Struct, frozen=True, kw_only=True):
     """The TTFT promised to a class: a multiple of the unloaded TTFT, or absolute seconds.
 
@@ -45,10 +54,10 @@ class SloTarget(msgspec.Struct, frozen=True, kw_only=True):
         if given[0] <= 0:
             raise ValueError(f"an SLO must be positive, not {given[0]}")
 
-    def slo_ns(self, unloaded_ns: int) -> int:
-        """The SLO, in ns, of a request whose unloaded TTFT is `unloaded_ns`."""
+    def slo_ns(self, reference_ns: float) -> int:
+        """The SLO in ns. A multiple is one of `reference_ns`."""
         if self.multiple is not None:
-            return round(self.multiple * unloaded_ns)
+            return round(self.multiple * reference_ns)
         return round((self.absolute_s or 0.0) * NS_PER_S)
 
 
@@ -258,6 +267,7 @@ def with_slos(
     gpu: GpuSpeed,
     topology: Topology,
     options: StepOptions = PLAIN,
+    reference: Reference = Reference.REQUEST,
 ) -> list[Request]:
     """Return the same requests, in the same order, with `unloaded_ns` and `slo_ns` set.
 
@@ -270,15 +280,18 @@ def with_slos(
     cluster = IdleCluster(placement=placement, model=model, gpu=gpu, topology=topology, options=options)
     # Many requests of a trace have the same shape, and the steps of a large unit take long to work out.
     unloaded: dict[tuple[int, int], int] = {}
-    promised: list[Request] = []
+    alone: list[int] = []
     for request in requests:
         shape = (request.prompt_tokens, reuse[request.id])
         if shape not in unloaded:
             unloaded[shape] = cluster.unloaded_ttft_ns(*shape)
+        alone.append(unloaded[shape])
+    bases: Sequence[float] = alone
+    if reference is Reference.MEAN and alone:
+        bases = [statistics.fmean(alone)] * len(alone)
+    promised: list[Request] = []
+    for request, unloaded_ns, base_ns in zip(requests, alone, bases, strict=True):
         target = targets.get(request.slo_class, targets[DEFAULT_CLASS])
-        promised.append(
-            msgspec.structs.replace(
-                request, unloaded_ns=unloaded[shape], slo_ns=target.slo_ns(unloaded[shape])
-            )
-        )
+        slo_ns = target.slo_ns(base_ns)
+        promised.append(msgspec.structs.replace(request, unloaded_ns=unloaded_ns, slo_ns=slo_ns))
     return promised

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from controller.compiled import digest_of
 from controller.verdict_checks import SchedulerError
+from testbed.advice import set_up_again
 from testbed.fabric import FabricName, FabricUnavailable, Requirement, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -35,7 +36,7 @@ class SimulatedFabric:
                 name="compiled core",
                 ok=built,
                 detail="built from the sources here" if built else "built from other sources than those here",
-                fix="" if built else "make setup",
+                fix="" if built else set_up_again(),
             ),
         ]
 

@@ -4,20 +4,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import assert_never
 
-from testbed.fabric import RunFailed
+from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
-from testbed.serving.conductor import (
-    Action,
-    Actions,
-    Announce,
-    AtLayer,
-    Conductor,
-    Expect,
-    GoOn,
-    Post,
-    PostTimed,
-    Run,
-)
+from testbed.live import LiveState
+from testbed.serving.actions import Action, Actions, Announce, AtLayer, Expect, GoOn, Post, PostTimed, Run
+from testbed.serving.conductor import Conductor
 from testbed.simulation._core import Core
 from workers.plan import BatchPlan
 
@@ -28,7 +19,7 @@ class Player:
     `told` is called with the progress of the run, but not often.
     """
 
-    def __init__(self, job: Job, conductor: Conductor, told: Callable[[int, int], None]) -> None:
+    def __init__(self, job: Job, conductor: Conductor, told: Callable[[RunProgress], None]) -> None:
         self._conductor = conductor
         self._told = told
         self._batch_ns = job.simulation.overheads.batch_ns
@@ -68,7 +59,11 @@ class Player:
         return self._conductor.finished
 
     def report(self) -> None:
-        self._told(self._conductor.done, self._conductor.total)
+        now_ns = self._core.now_ns
+        live = LiveState(time_ns=now_ns, requests=self._conductor.requests_at(now_ns))
+        self._told(
+            RunProgress(phase="running", done=self._conductor.done, total=self._conductor.total, live=live)
+        )
 
     def stuck(self) -> None:
         """Raise `RunFailed`: the run has not finished, and nothing will ever happen."""

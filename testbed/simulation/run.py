@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from controller.overload import Prunings
 from controller.spec import read_spec
 from testbed.fabric import FabricName, RunProgress
@@ -57,9 +59,8 @@ class SimulatedRun:
         self.core.flush()
         return self._record()
 
-    def _report(self, done: int, total: int) -> None:
-        wall_s = time.monotonic() - self._begun
-        self._progress(RunProgress(phase="running", done=done, total=total, wall_s=wall_s))
+    def _report(self, progress: RunProgress) -> None:
+        self._progress(msgspec.structs.replace(progress, wall_s=time.monotonic() - self._begun))
 
     def _facts(self) -> dict[str, str | int | float]:
         """How large the run was.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import testbed
+
 MFS = str(Path(sys.executable).with_name("mfs"))
 UNPRIVILEGED = ("unshare", "--user")  # a user namespace without mapped users: uid 65534, no capabilities
 PROGRAMS = ("mnexec", "tc", "ethtool", "unshare", "setpriv", "ip", "mount", "nice")
@@ -56,6 +58,22 @@ def test_run_json_prints_the_summary_with_the_timing_and_nothing_else(tmp_path: 
     assert json.loads((tmp_path / "results" / "summary.json").read_text()) == summary
     assert json.loads((tmp_path / "results" / "timing.json").read_text()) == timing
     assert "running" in done.stderr
+
+
+def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
+    """A run is root, and Python looks there first for a module that it starts."""
+    for name in ("zmq", "queue", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    for name in ("testbed", "controller", "workers"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    command = ["run", "two-flows", "--fabric", "mininet", "--policy", "stage", "--out", "results"]
+
+    done = _mfs(*command, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    ran = json.loads((tmp_path / "results" / "versions.json").read_text())["code"]["path"]
+    assert ran == str(Path(testbed.__file__).parents[1])
 
 
 def test_doctor_is_content_with_this_machine(tmp_path: Path) -> None:

@@ -101,9 +101,8 @@ PAIRS = range(ROUNDS * RECEIVERS)
 def promotions() -> RunRecord:
     """Two receivers, each four times with an S2 flow on P2 that starves an S3 flow until its MLU is 0.5.
 
-    The S3 flow needs the link for 0.4 s and is due 1.3 s after its start: MLU 0.31, level P3. Starved, it
-    reaches MLU 0.5 about half a second later, and goes straight to P1. It skips P2, where it would share
-    the link.
+    The S3 flow needs the link for 0.4 s and is due 1.3 s after its start: MLU 0.31, level P5. Starved, it
+    reaches MLU 0.5 about half a second later, and goes to P1.
     """
     flows = []
     for i in PAIRS:
@@ -125,7 +124,7 @@ def promotions() -> RunRecord:
         *flows,
         servers=3 * RECEIVERS,
         mbps=MBPS,
-        policy="mfs(rho=0,s3_skips_p2=true)",
+        policy="mfs(rho=0)",
         chunk_bytes=8192,
         recheck_ns=2 * MS,
     )
@@ -135,7 +134,7 @@ def promotions() -> RunRecord:
 def test_a_starved_flow_is_promoted_to_the_reserved_level(promotions: RunRecord) -> None:
     for i in PAIRS:
         levels = [d.level_to for d in promotions.decisions if d.flow == f"s3.{i}"]
-        assert levels == [Level.P3, Level.P1]
+        assert levels == [Level.P5, Level.P1]
         assert "MLU 0.5" in _promotion(promotions, i).reason
 
 

@@ -7,6 +7,7 @@ import pytest
 from controller import _core as controller
 from controller.compiled import digest_of
 from experiments.traces import _core as traces
+from testbed.advice import set_up_again
 from testbed.emulation import requirements as emulation
 from testbed.fabric import FabricUnavailable
 from testbed.fabrics import FABRICS
@@ -57,7 +58,7 @@ def test_no_run_is_simulated_by_a_core_that_was_built_from_other_sources(
     monkeypatch.setattr(fabric_sim, "SOURCES", "0" * 64)
     with pytest.raises(FabricUnavailable) as raised:
         FABRICS["sim"]().run(None, lambda progress: None)  # type: ignore[arg-type]
-    assert [(need.name, need.fix) for need in raised.value.missing] == [("compiled core", "make setup")]
+    assert [(need.name, need.fix) for need in raised.value.missing] == [("compiled core", set_up_again())]
 
 
 def test_no_run_is_emulated_under_a_scheduler_that_was_built_from_other_sources(
@@ -65,4 +66,4 @@ def test_no_run_is_emulated_under_a_scheduler_that_was_built_from_other_sources(
 ) -> None:
     monkeypatch.setattr(emulation, "SOURCES", "0" * 64)
     unmet = [need for need in emulation.requirements.__wrapped__() if not need.ok]
-    assert ("compiled core", "make setup") in [(need.name, need.fix) for need in unmet]
+    assert ("compiled core", set_up_again()) in [(need.name, need.fix) for need in unmet]

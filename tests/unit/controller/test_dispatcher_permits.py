@@ -139,7 +139,7 @@ def test_stage_order_puts_each_stage_on_its_own_level() -> None:
 
 def test_mfs_moves_a_permitted_flow_when_its_layer_comes_nearer() -> None:
     """S1 of layer 3: RLI 3 is P5; when layer 1 begins RLI 2 is P4, at layer 3 RLI 0 is P2."""
-    world = World("mfs")
+    world = World("mfs(s3_levels=1)")
     world.lane("lane", stage=Stage.KV_REUSE)
     world.dispatcher.batch_started(0, Batch(id="b", layers=8, requests=due(10**9)), (0,))
     asked = world.submit("f", stage=Stage.KV_REUSE, batch="b", layer=3)
@@ -179,7 +179,7 @@ def test_a_lane_cannot_be_registered_twice() -> None:
 
 def test_a_batch_is_where_its_slowest_rank_is() -> None:
     """Two ranks; S1 of layer 3 is at RLI 3 (P5) until both are at layer 1, where RLI is 2 (P4)."""
-    world = World("mfs")
+    world = World("mfs(s3_levels=1)")
     world.lane("lane", stage=Stage.KV_REUSE)
     world.dispatcher.batch_started(0, Batch(id="b", layers=8, requests=due(10**9)), (0, 1))
     for rank in (0, 1):
@@ -204,3 +204,18 @@ def test_a_layer_from_a_rank_that_does_not_run_the_batch_is_refused() -> None:
     world.dispatcher.batch_started(0, Batch(id="b", layers=2, requests=due(10**9)), (0, 1))
     with pytest.raises(DispatchError, match="rank 2 reports a layer of batch 'b'"):
         world.dispatcher.layer_advanced(1, "b", 2, 0)
+
+
+def test_flows_are_counted_by_what_they_do_and_by_level() -> None:
+    """One lane: the first flow's level is on its way, then it sends. The others wait at what they want."""
+    world = World(Scripted({"first": Level.P5, "second": Level.P5, "third": Level.P6}))
+    world.lane("lane")
+    asked = world.submit("first")
+    assert world.dispatcher.on_lanes() == ((0,) * 8, 1)
+    world.confirm(asked)
+    world.submit("second")
+    world.submit("third")
+    assert world.dispatcher.on_lanes() == ((0, 0, 0, 0, 0, 1, 0, 0), 0)
+    assert world.dispatcher.waiting() == (0, 0, 0, 0, 0, 1, 1, 0)
+    world.confirm(world.completed("first"))
+    assert world.dispatcher.waiting() == (0, 0, 0, 0, 0, 0, 1, 0)

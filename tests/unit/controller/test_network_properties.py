@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scheduling_world import in_force
 
 from controller.flow import Batch, BatchRequest, Flow, Level, PortId, Stage
-from controller.policies import make_policy, option_lines, policy_names
+from controller.policies import make_policy, policy_names, policy_options
 from controller.scheduler import Scheduler
 
 MS = 1_000_000
@@ -39,7 +39,7 @@ def variants() -> list[Played]:
     few = [
         f"{name}(levels=2)"
         for name in policy_names()
-        if any(line.startswith("levels=") for line in option_lines(name))
+        if any(one.name == "levels" for one in policy_options(name))
     ]
     parts = ["mfs(monotonic=off,layer_boundary=off)", *OWN_ONLY]
     both = [(name, exact) for name in policy_names() for exact in (False, True)]

@@ -35,7 +35,7 @@ def test_one_of_them_is_installed_here() -> None:
 def test_without_either_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch)
     monkeypatch.delenv(ofcompat.CHOICE_VARIABLE, raising=False)
-    with pytest.raises(ImportError, match="neither ryu nor os-ken is installed: run `make setup`"):
+    with pytest.raises(ImportError, match="neither ryu nor os-ken is installed: `mfs doctor` says how"):
         ofcompat.load()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from controller.flow import RMLQ_LEVELS, Assignment, Batch, BatchRequest, Flow, Level, Stage
 from controller.overload import RequestControl
-from controller.policies import make_policy, option_lines, policy_names
+from controller.policies import make_policy, policy_names, policy_options
 from controller.policy import Verdict
 from controller.scheduler import Scheduler
 
@@ -20,7 +20,9 @@ LAYERS = 4
 
 SPECS = [*policy_names(), "mfs(monotonic=off,layer_boundary=off)", "mfs(levels=2)"]
 WITH_LEVELS = [
-    name for name in policy_names() if any(one.startswith("levels=") for one in option_lines(name))
+    name
+    for name in policy_names()
+    if any(one.startswith("levels=") for one in [one.line for one in policy_options(name)])
 ]
 exactness = pytest.mark.parametrize("exact", [False, True], ids=["levels", "exact"])
 
@@ -157,7 +159,7 @@ def levels_by_flow(said: list[Assignment]) -> dict[str, list[Level]]:
     return levels
 
 
-@pytest.mark.parametrize("spec", ["mfs", "mfs(levels=2)", "mfs(s3_skips_p2=on)", "mfs(demand=own,rho=off)"])
+@pytest.mark.parametrize("spec", ["mfs", "mfs(levels=2)", "mfs(s3_levels=0)", "mfs(demand=own,rho=off)"])
 @settings(max_examples=60, deadline=None)
 @given(sequence=moves)
 def test_mfs_only_ever_promotes(spec: str, sequence: list[Move]) -> None:

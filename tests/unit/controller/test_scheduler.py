@@ -64,8 +64,8 @@ def test_a_batch_without_flows_departs_with_the_end_of_its_compute() -> None:
 
 
 def test_the_s3_flow_of_a_slow_rank_may_come_after_its_batch_has_departed() -> None:
-    """10 Mbit of the 100 Mbit that fit into 1 ms: MLU 0.1, P3."""
-    core = scheduler("mfs(rho=off)")
+    """10 Mbit of the 100 Mbit that fit into 1 ms: MLU 0.1, P3 among S1 and S2."""
+    core = scheduler("mfs(rho=off,s3_levels=0)")
     core.batch_started(0, batch(layers=1))
     core.layer_advanced(1, "b", 1)
     late = flow("f", Stage.P2D, 1_250_000, batch="b", layer=0, deadline_ns=1 + MS)
@@ -75,7 +75,7 @@ def test_the_s3_flow_of_a_slow_rank_may_come_after_its_batch_has_departed() -> N
 
 def test_reports_of_slower_ranks_change_nothing() -> None:
     """S1 of layer 3: RLI 3 is P5, RLI 1 is P3 once layer 2 has begun, and layer 1 comes too late."""
-    core = scheduler()
+    core = scheduler("mfs(s3_levels=0)")
     core.batch_started(0, batch())
     assert core.submit(0, flow("f", Stage.KV_REUSE, batch="b", layer=3))[0].level is Level.P5
     assert [said.level for said in core.layer_advanced(1, "b", 2)] == [Level.P3]
@@ -86,7 +86,7 @@ def test_reports_of_slower_ranks_change_nothing() -> None:
 
 def test_progress_that_comes_late_does_not_bring_bytes_back() -> None:
     """With 125 of 1,250,000 bytes left and 1 ms to go MLU is 0.00001, and the late report is old."""
-    core = scheduler("mfs(rho=off,layer_boundary=off,monotonic=off)")
+    core = scheduler("mfs(rho=off,layer_boundary=off,monotonic=off,s3_levels=0)")
     core.submit(0, flow("f", Stage.P2D, 1_250_000, deadline_ns=MS))
     assert in_force(core, "f") is Level.P3
     assert [said.level for said in core.progress(0, "f", 125)] == [Level.P6]

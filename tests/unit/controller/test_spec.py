@@ -9,7 +9,7 @@ from controller.overload import QueueOrder, RequestControl
 from controller.policies import PolicyError
 from controller.policies.fair import Fair
 from controller.policies.mfs import Mfs, MfsOptions
-from controller.spec import control_option_lines, read_spec
+from controller.spec import control_options, read_spec
 from experiments.cli.app import app
 from experiments.resolve.jobs import resolve
 from experiments.scenario.scenario import Scenario
@@ -72,7 +72,7 @@ def test_an_unknown_option_is_answered_with_the_valid_ones_and_their_defaults() 
     message = str(refused.value)
     assert "did you mean 'drop_budget'?" in message
     assert "options of requests with their defaults:" in message
-    assert all(line in message for line in control_option_lines())
+    assert all(line in message for line in [one.line for one in control_options()])
     assert "order=red" in message
 
 
@@ -83,7 +83,7 @@ def test_every_option_of_request_control_is_on_its_page_and_in_the_list(
     app(["policies"], standalone_mode=False)
     listed = capsys.readouterr().out
     assert "\n+requests " in listed
-    for line in control_option_lines():
+    for line in [one.line for one in control_options()]:
         assert f"| `{line.split('=')[0]}` |" in page
         assert f"    {line}\n" in listed
 

@@ -12,7 +12,7 @@ from doc_pages import PAGES, ROOT, name_of, spans
 from experiments.scenario.keys import field_at
 
 _ROOMS = "controller|workers|testbed|experiments|tests|docs|scripts|.ci"
-_FILE = re.compile(rf"((?:{_ROOMS})/[\w./*-]*)(?:: (\w[\w.]*))?")
+_FILE = re.compile(rf"((?:{_ROOMS}|mfs)/[\w./*-]*)(?:: (\w[\w.]*))?")
 _MODULE = re.compile(r"(?:controller|workers|testbed|experiments)(?:\.\w+)+")
 _PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b")
 

@@ -8,10 +8,10 @@ import typer
 from doc_pages import PAGES, commands, name_of, yaml_files
 
 from experiments.cli.app import app
-from experiments.cli.options import overrides_of
 from experiments.results.paired import WINDOW
 from experiments.scenario.gpu_profile import profile_text
 from experiments.scenario.keys import field_at
+from experiments.scenario.overrides import overrides_of
 from experiments.scenario.reading import builtin_scenarios, load_scenario
 from experiments.sweep.plan import as_text, read_over
 from testbed.models.gpus import GPUS

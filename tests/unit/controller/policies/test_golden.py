@@ -207,20 +207,20 @@ def test_mfs_lets_an_urgent_s3_flow_pass_the_collective() -> None:
 
 
 def test_mfs_promotes_a_waiting_s3_flow_in_time() -> None:
-    """S2 keeps the port busy for 20 ms at P2. S3: 12.5 MB due at 20 ms, no batch, looked at every
-    5 ms. MLU 100 Mbit / 2000 = 0.05 (P3), 0.067, 0.1, and at 15 ms 100 / 500 = 0.2: P2. There it
-    gets half the port, 6.25 MB/ms, and ends at 17 ms. S2 ends with the port's last byte at 21 ms."""
+    """S2 keeps the port busy for 20 ms at P2. S3: 12.5 MB due at 16.5 ms, no batch, looked at every
+    5 ms. MLU 100 Mbit / 1650 = 0.06 (P6), 0.087, at 10 ms 100 / 650 = 0.154 (P5), at 15 ms 0.67: P1.
+    There it has the port, 12.5 MB/ms, and ends at 16 ms. S2 ends with the port's last byte at 21 ms."""
     outcome = play(
         "mfs(rho=off)",
         {LINK: 100 * GBPS},
         [
             BatchStart(0, Batch(id="b", layers=1, requests=due(S))),
             Arrival(0, on_link("s2", 250 * MB, Stage.COLLECTIVE, batch="b")),
-            Arrival(0, on_link("s3", 12_500_000, deadline_ns=20 * MS)),
+            Arrival(0, on_link("s3", 12_500_000, deadline_ns=16_500_000)),
         ],
     )
-    assert outcome.levels("s3") == [Level.P3, Level.P2]
-    assert outcome.finish_ns == {"s3": 17 * MS, "s2": 21 * MS}
+    assert outcome.levels("s3") == [Level.P6, Level.P5, Level.P1]
+    assert outcome.finish_ns == {"s3": 16 * MS, "s2": 21 * MS}
 
 
 def test_kv_reuse_for_the_next_layer_goes_before_that_for_a_later_one() -> None:
@@ -236,4 +236,4 @@ def test_kv_reuse_for_the_next_layer_goes_before_that_for_a_later_one() -> None:
         ],
     )
     assert outcome.finish_ns == {"for 1": 1 * MS, "for 3": 2 * MS}
-    assert outcome.levels("for 3") == [Level.P5, Level.P4]  # RLI 3, then 2
+    assert outcome.levels("for 3") == [Level.P4]  # RLI 3, then 2, and no level lower for S1

@@ -8,7 +8,7 @@ from fluid import Arrival, Happening, Outcome, run
 from scheduling_world import in_force
 
 from controller.flow import Assignment, Flow, Level, PortId, Stage
-from controller.policies import PolicyError, make_policy, option_lines
+from controller.policies import PolicyError, make_policy, policy_options
 from controller.scheduler import Scheduler
 
 LINK = "h1->s1"
@@ -50,7 +50,7 @@ def said_of(outcome: Outcome, name: str) -> list[Assignment]:
 @pytest.mark.parametrize("name", ["karuna", "pias"])
 def test_every_option_is_on_the_page(name: str) -> None:
     page = (Path(__file__).parents[4] / "docs" / "policies" / f"{name}.md").read_text()
-    for line in option_lines(name):
+    for line in [one.line for one in policy_options(name)]:
         assert f"| `{line.split('=')[0]}` |" in page
 
 

@@ -65,13 +65,13 @@ def test_kv_reuse_starts_as_far_down_as_its_layer_is_away() -> None:
     assert said == [
         (Level.P2, "RLI 0"),
         (Level.P3, "RLI 1"),
-        (Level.P6, "RLI 4"),
-        (Level.P6, "RLI 7"),
+        (Level.P4, "RLI 4"),
+        (Level.P4, "RLI 7"),
     ]
 
 
 def test_kv_reuse_moves_up_one_step_per_layer_boundary() -> None:
-    world = World("mfs")
+    world = World("mfs(s3_levels=1)")
     world.submit("f", S1, layer=3)
     said = [one for layer in (1, 2, 3, 4) for one in world.core.layer_advanced(layer, "a", layer)]
     steps = [(one.previous, one.level) for one in said]
@@ -98,8 +98,8 @@ def test_at_equal_rli_the_batch_with_the_smaller_red_comes_first() -> None:
         ({"batch": "b"}, {"batch": "a"}, Level.P2),  # the smaller RED itself
         ({"batch": "a", "ports": (OTHER,)}, {"batch": "b"}, Level.P2),  # no port in common
         ({"batch": "a", "layer": 2}, {"batch": "b"}, Level.P2),  # RLI 2 against 0
-        ({"batch": "a", "layer": 2}, {"batch": "b", "layer": 2}, Level.P5),  # P4, less one
-        ({"batch": "a", "layer": 6}, {"batch": "b", "layer": 6}, Level.P6),  # nothing is lower
+        ({"batch": "a", "layer": 1}, {"batch": "b", "layer": 1}, Level.P4),  # P3, less one
+        ({"batch": "a", "layer": 6}, {"batch": "b", "layer": 6}, Level.P4),  # lower is only S3
     ],
 )
 def test_red_decides_nothing_but_a_tie(
@@ -121,13 +121,13 @@ def test_a_batch_that_arrives_later_can_have_the_smaller_red() -> None:
 
 
 def test_a_rival_counts_by_the_layer_that_it_has_come_to() -> None:
-    """A fetch of `b` is 2 layers ahead. That of `a`, for layer 3, is as far ahead once `a` is at layer 1."""
+    """A fetch of `b` is 1 layer ahead. That of `a`, for layer 2, is as far ahead once `a` is at layer 1."""
     world = World("mfs")
-    world.submit("rival", S1, batch="a", layer=3)
-    assert world.submit("f", S1, batch="b", layer=2) == (Level.P4, "RLI 2")
+    world.submit("rival", S1, batch="a", layer=2)
+    assert world.submit("f", S1, batch="b", layer=1) == (Level.P3, "RLI 1")
     world.core.layer_advanced(0, "a", 1)
-    level, reason = world.submit("g", S1, batch="b", layer=2)
-    assert (level, reason) == (Level.P5, "RLI 2, one level lower: the RED of batch a is smaller")
+    level, reason = world.submit("g", S1, batch="b", layer=1)
+    assert (level, reason) == (Level.P4, "RLI 1, one level lower: the RED of batch a is smaller")
 
 
 def test_a_collective_never_gives_way_to_a_smaller_red() -> None:
@@ -164,7 +164,7 @@ def test_the_port_with_the_highest_mlu_decides() -> None:
     world = World("mfs(rho=off)")
     world.submit("ahead", S3, 40 * MB, due_ms=10, ports=(DOWN,))
     said = world.submit("f", S3, 5 * MB, due_ms=10, ports=(UP, DOWN))
-    assert said == (Level.P2, "MLU 0.36 >= 0.125 on s1->h2 (2 flows, 45 MB due)")
+    assert said == (Level.P5, "MLU 0.36 >= 0.125 on s1->h2 (2 flows, 45 MB due)")
 
 
 def test_with_its_own_demand_a_flow_does_not_see_the_others() -> None:
@@ -172,13 +172,13 @@ def test_with_its_own_demand_a_flow_does_not_see_the_others() -> None:
     world = World("mfs(rho=off,demand=own)")
     world.submit("ahead", S3, 40 * MB, due_ms=10, ports=(DOWN,))
     said = world.submit("f", S3, 5 * MB, due_ms=10, ports=(UP, DOWN))
-    assert said == (Level.P3, "MLU 0.04 >= 0.0312 on h3->s1 (1 flow, 5 MB due)")
+    assert said == (Level.P6, "MLU 0.04 < 0.125 on h3->s1 (1 flow, 5 MB due)")
 
 
 def test_rho_given_as_a_number_scales_mlu() -> None:
     """5 MB in 10 ms: 0.04; a tenth of the port is left: 0.4."""
     said = World("mfs(rho=0.9)").submit("f", S3, 5 * MB, due_ms=10)
-    assert said == (Level.P2, "MLU 0.40 >= 0.125 on h3->s1 (1 flow, 5 MB due, rho 0.90)")
+    assert said == (Level.P5, "MLU 0.40 >= 0.125 on h3->s1 (1 flow, 5 MB due, rho 0.90)")
 
 
 def test_measured_rho_sees_the_early_traffic_ahead_on_the_port() -> None:
@@ -191,12 +191,12 @@ def test_measured_rho_sees_the_early_traffic_ahead_on_the_port() -> None:
 
 
 def test_s3_waits_for_a_layer_boundary_of_its_batch() -> None:
-    """10 MB due in 20 ms: 80 / 2000 = 0.04, P3. After 15 ms 5 are left: 0.16, P2; after 19.2 ms
+    """10 MB due in 20 ms: 80 / 2000 = 0.04, P6. After 15 ms 5 are left: 0.16, P5; after 19.2 ms
     0.8: 80 / 80 = 1, P1. Progress in between changes nothing: 5 MB are still to go, MLU 0.5."""
     world = World("mfs(rho=off)")
-    assert world.submit("f", S3, 10 * MB, due_ms=20)[0] is Level.P3
+    assert world.submit("f", S3, 10 * MB, due_ms=20)[0] is Level.P6
     said = world.core.layer_advanced(15 * MS, "a", 1)
-    assert [(one.previous, one.level) for one in said] == [(Level.P3, Level.P2)]
+    assert [(one.previous, one.level) for one in said] == [(Level.P6, Level.P5)]
     assert said[0].reason == "MLU 0.16 >= 0.125 on h3->s1 (1 flow, 10 MB due)"
     assert world.core.progress(round(19.2 * MS), "f", 5 * MB) == []
     assert world.core.tick(round(19.2 * MS)) == []
@@ -204,22 +204,22 @@ def test_s3_waits_for_a_layer_boundary_of_its_batch() -> None:
 
 
 def test_s3_is_looked_at_periodically_once_its_batch_has_no_compute_left() -> None:
-    """10 MB due in 20 ms: 0.04, P3. Compute over at 1 ms, looks at 6 (80 / 1400 = 0.06), 11 (80 /
-    900 = 0.09), 16 (80 / 400 = 0.2, P2)."""
+    """10 MB due in 20 ms: 0.04, P6. Compute over at 1 ms, looks at 6 (80 / 1400 = 0.06), 11 (80 /
+    900 = 0.09), 16 (80 / 400 = 0.2, P5)."""
     world = World("mfs(rho=off)")
     world.submit("f", S3, 10 * MB, due_ms=20)
     assert world.core.layer_advanced(1 * MS, "a", 8) == []
     heard = []
     while (due := world.core.next_tick_ns()) is not None and due < 20 * MS:
         heard += [(said.time_ns // MS, said.level) for said in world.core.tick(due)]
-    assert heard == [(16, Level.P2)]
+    assert heard == [(16, Level.P5)]
 
 
 def test_a_promoted_flow_stays_up_when_its_urgency_falls() -> None:
-    """10 MB due in 10 ms with 36 MB due before it: 368 / 1000 = 0.37, P2. Without them 0.08."""
+    """10 MB due in 10 ms with 36 MB due before it: 368 / 1000 = 0.37, P5. Without them 0.08."""
     world = World("mfs(rho=off)")
     world.submit("ahead", S3, 36 * MB, due_ms=9)
-    assert world.submit("f", S3, 10 * MB, due_ms=10)[0] is Level.P2
+    assert world.submit("f", S3, 10 * MB, due_ms=10)[0] is Level.P5
     world.core.completion(0, "ahead")
     assert world.core.layer_advanced(0, "a", 1) == []
 
@@ -236,25 +236,44 @@ def test_late_s3_can_be_given_the_top_level_instead() -> None:
 
 
 def test_s3_that_was_on_its_way_up_keeps_its_level_when_its_deadline_passes() -> None:
-    """20 MB due in 10 ms: 160 / 1000 = 0.16, P2. At 11 ms it is late, but promotions are never undone."""
+    """20 MB due in 10 ms: 160 / 1000 = 0.16, P5. At 11 ms it is late, but promotions are never undone."""
     world = World("mfs(rho=off)")
-    assert world.submit("f", S3, 20 * MB, due_ms=10)[0] is Level.P2
+    assert world.submit("f", S3, 20 * MB, due_ms=10)[0] is Level.P5
     assert world.core.layer_advanced(11 * MS, "a", 1) == []
-    assert in_force(world.core, "f") is Level.P2
+    assert in_force(world.core, "f") is Level.P5
+
+
+def test_the_most_urgent_s3_passes_a_collective_and_all_other_s3_waits_for_the_last_kv_reuse() -> None:
+    """75 MB due in 12 ms are MLU 0.5, and 74 MB are 0.493."""
+    world = World("mfs(rho=off,demand=own)")
+    collective, reuse = world.submit("s2", S2)[0], world.submit("s1", S1, layer=7)[0]
+    assert world.submit("urgent", S3, 75 * MB, due_ms=12)[0] < collective
+    assert world.submit("waits", S3, 74 * MB, due_ms=12)[0] > reuse > collective
+
+
+def test_s3_can_climb_among_kv_reuse_and_collectives() -> None:
+    """5 MB due in 20 ms: 40 / 2000 = 0.02, P4. At 16 ms 40 / 400 = 0.1, P3; at 18 ms 0.2, P2."""
+    world = World("mfs(rho=off,s3_levels=0)")
+    assert world.submit("f", S3, 5 * MB, due_ms=20)[0] is Level.P4
+    heard = [world.core.layer_advanced(ms * MS, "a", i)[0].level for i, ms in ((1, 16), (2, 18))]
+    assert heard == [Level.P3, Level.P2]
 
 
 # --- arbitration where a fabric keeps an exact order --------------------------------------------
 
 
-def test_inside_a_level_an_exact_order_goes_by_rli_then_red_and_s3_comes_last() -> None:
-    """S1 of layers 4 and 5 and S3 without pressure are all on P6. Batch `a` has the smaller RED."""
-    world = World("mfs", exact=True)
+@pytest.mark.parametrize("spec", ["mfs", "mfs(s3_levels=0)"])
+def test_an_exact_order_goes_by_rli_then_red_and_s3_comes_last(spec: str) -> None:
+    """S1 of layers 4 and 5 is on one level, with S3 or above it. Batch `a` has the smaller RED."""
+    world = World(spec, exact=True)
     for name, batch, layer in (("b5", "b", 5), ("a5", "a", 5), ("b4", "b", 4), ("a4", "a", 4)):
         world.submit(name, S1, batch=batch, layer=layer)
     world.submit("s3", S3, due_ms=None)
     flows = world.core.view.flows
-    assert {flow.level for flow in flows.values()} == {Level.P6}
-    assert sorted(flows, key=lambda name: flows[name].order) == ["a4", "b4", "a5", "b5", "s3"]
+    assert flows["s3"].level is Level.P6
+    assert len({flow.level for name, flow in flows.items() if name != "s3"}) == 1
+    served = sorted(flows, key=lambda name: (flows[name].level, flows[name].order))
+    assert served == ["a4", "b4", "a5", "b5", "s3"]
 
 
 def test_the_exact_order_of_s1_follows_the_layers_of_its_batch() -> None:
@@ -297,13 +316,13 @@ def test_red_off_breaks_no_tie() -> None:
 
 
 def test_monotonic_off_lets_a_flow_fall() -> None:
-    """As in the test above, 0.37 becomes 0.08: P3."""
+    """As in the test above, 0.37 becomes 0.08: P6."""
     world = World("mfs(rho=off,monotonic=off)")
     world.submit("ahead", S3, 36 * MB, due_ms=9)
     world.submit("f", S3, 10 * MB, due_ms=10)
     world.core.completion(0, "ahead")
     (said,) = world.core.layer_advanced(0, "a", 1)
-    assert (said.previous, said.level) == (Level.P2, Level.P3)
+    assert (said.previous, said.level) == (Level.P5, Level.P6)
 
 
 def test_monotonic_off_lets_a_smaller_red_push_kv_reuse_down() -> None:
@@ -321,5 +340,5 @@ def test_layer_boundary_off_looks_at_s3_of_a_computing_batch_too() -> None:
     world = World("mfs(rho=off,layer_boundary=off)")
     world.submit("f", S3, 10 * MB, due_ms=20)
     assert world.core.next_tick_ns() == 5 * MS
-    assert [said.level for said in world.core.tick(15 * MS)] == [Level.P2]
+    assert [said.level for said in world.core.tick(15 * MS)] == [Level.P5]
     assert [said.level for said in world.core.progress(round(19.2 * MS), "f", 5 * MB)] == [Level.P1]

@@ -10,7 +10,7 @@ from keyed_world import MS, early, first, order_of, s3, scheduler, with_batch
 from scheduling_world import in_force
 
 from controller.flow import Level, Stage
-from controller.policies import PolicyError, make_policy, option_lines
+from controller.policies import PolicyError, make_policy, policy_options
 
 KEYED = ("edf", "edf-all", "fifo", "llf", "reverse", "sjf")
 
@@ -204,4 +204,4 @@ def test_options_out_of_range_are_refused(spec: str, complaint: str) -> None:
 @pytest.mark.parametrize("name", KEYED)
 def test_every_option_is_on_the_page(name: str) -> None:
     page = (Path(__file__).parents[4] / "docs" / "policies" / f"{name}.md").read_text()
-    assert all(f"| `{line.split('=')[0]}` |" in page for line in option_lines(name))
+    assert all(f"| `{line.split('=')[0]}` |" in page for line in [one.line for one in policy_options(name)])

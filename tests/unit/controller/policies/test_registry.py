@@ -13,12 +13,13 @@ from controller.policies import (
     PolicyError,
     describe,
     make_policy,
-    option_lines,
     policy_names,
+    policy_options,
     register,
 )
 from controller.policies.fair import Fair
 from controller.policies.mfs import Demand, MfsOptions, Rho
+from controller.policies.option_help import OptionHelp
 from controller.policy import Verdict
 from controller.scheduler import Scheduler
 from controller.verdict_checks import SchedulerError
@@ -50,8 +51,33 @@ def test_every_option_of_a_policy_is_on_its_page() -> None:
     pages = Path(__file__).parents[4] / "docs" / "policies"
     for name in policy_names():
         page = (pages / f"{name}.md").read_text()
-        for line in option_lines(name):
-            assert f"| `{line.split('=')[0]}` |" in page
+        for option in policy_options(name):
+            assert f"| `{option.name}` |" in page
+
+
+def just_outside(option: OptionHelp, bound: float, *, up: bool) -> str:
+    step = 1 if option.kind == "a whole number" else 1e-4
+    return f"{bound + (step if up else -step):.10g}"
+
+
+def test_options_are_refused_just_outside_the_bounds_that_are_told_and_taken_at_them() -> None:
+    """The bounds are written beside the checks, so they could drift apart."""
+    bounded = [(name, one) for name in policy_names() for one in policy_options(name) if one.bounds]
+    assert len(bounded) > 20
+    for name, one in bounded:
+        refused = []
+        if one.least is not None:
+            make_policy(f"{name}({one.name}={one.least:g})")
+            refused.append(just_outside(one, one.least, up=False))
+        if one.most is not None:
+            make_policy(f"{name}({one.name}={one.most:g})")
+            refused.append(just_outside(one, one.most, up=True))
+        if one.above is not None:
+            make_policy(f"{name}({one.name}={just_outside(one, one.above, up=True)})")
+            refused.append(f"{one.above:g}")
+        for value in refused:
+            with pytest.raises(PolicyError, match="cannot be made"):
+                make_policy(f"{name}({one.name}={value})")
 
 
 def test_fair_puts_every_stage_on_one_level() -> None:
@@ -92,7 +118,7 @@ def test_an_unknown_option_is_answered_with_the_valid_ones_and_their_defaults() 
         make_policy("mfs(roh=0)")
     message = str(refused.value)
     assert "policy 'mfs' has no option 'roh'; did you mean 'rho'?" in message
-    assert all(line in message for line in option_lines("mfs"))
+    assert all(line in message for line in [one.line for one in policy_options("mfs")])
     assert "rho=measured" in message
     assert "monotonic=on" in message
 

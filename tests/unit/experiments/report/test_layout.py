@@ -120,3 +120,21 @@ def test_a_panel_above_another_has_its_grid_without_its_ticks() -> None:
         [tick.tick1line.get_visible() for tick in axes.xaxis.get_major_ticks(1)] for axes in (above, below)
     ]
     assert shown == [[False], [True]]
+
+
+@figure_style
+def test_a_legend_of_long_names_takes_the_rows_that_it_needs() -> None:
+    figure, panels = new_figure(1, 1, height=3.0)
+    figure.dpi = 72
+    names = [f"mfs(levels={i}, layer_boundary=off, recheck_ms=2.5)" for i in range(8)]
+    for name in names:
+        panels[0].plot([0, 1], [0, 1], label=name)
+    legend_above(figure, panels[0])
+    lay_out(figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.legends[0].get_window_extent(canvas.get_renderer())
+    panel = panels[0].get_tightbbox(canvas.get_renderer())
+    assert box.x1 <= figure.bbox.x1
+    assert panel is not None
+    assert panel.y1 <= box.y0

@@ -22,6 +22,13 @@ from experiments.results.writing import write_run
 from testbed.job import Scale
 from testbed.record import RunRecord
 
+REQUESTS = (
+    ("fair", "6, the median"),
+    ("fair", "4, the worst"),
+    ("mfs", "0, the median"),
+    ("mfs", "2, the worst"),
+)
+"""Of seven requests with a first token and equal SLOs: the fourth and the seventh by TTFT."""
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
@@ -89,10 +96,26 @@ def page(run: Path) -> Page:
     return Page((run / "report.html").read_text())
 
 
-def test_the_page_is_well_formed_and_refers_to_nothing_outside_itself(page: Page) -> None:
+def test_the_page_is_well_formed_and_links_only_to_files_of_its_run(run: Path, page: Page) -> None:
     assert page.open == []
-    assert page.addresses
-    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    outside = [address for address in page.addresses if not address.startswith(("#", "data:"))]
+    assert {"summary.json", "flows.parquet", "fair/trace.json.gz", "mfs/trace.json.gz"} <= set(outside)
+    assert all((run / address).is_file() for address in outside)
+
+
+def test_a_report_elsewhere_links_to_the_files_of_its_run(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    out = write_report([run], tmp_path / "pages" / "both.html")
+    outside = [address for address in Page(out.read_text()).addresses if "parquet" in address]
+    assert len(outside) == 6
+    assert all((out.parent / address).is_file() for address in outside)
+
+
+def test_every_section_is_in_the_contents(run: Path) -> None:
+    source = (run / "report.html").read_text()
+    anchors = re.findall(r"<li><a href='#([^']+)'>", source)
+    assert len(anchors) == 10
+    assert anchors == re.findall(r"<section id='([^']+)'>", source)
 
 
 def test_the_page_loads_no_script_style_or_font(run: Path) -> None:
@@ -101,17 +124,10 @@ def test_the_page_loads_no_script_style_or_font(run: Path) -> None:
 
 
 def test_the_sections_of_a_serving_report_are_there(page: Page) -> None:
-    wanted = ["small", "What limits the runs", "Results", "Time to first token", "Furthest from their SLO"]
-    wanted += [
-        "Prefix cache",
-        "Stages",
-        "Levels",
-        "Flows that were promoted",
-        "Links",
-        "How far to trust it",
-        "What was run",
-    ]
-    assert page.headings == wanted
+    wanted = ["small", "Results", "Time to first token", "Where the time goes", "Stages", "One request"]
+    wanted += [f"{policy}, request {which}" for policy, which in REQUESTS]
+    wanted += ["Levels", "Links", "How far to trust it", "What was run", "Tables and traces"]
+    assert [heading.rpartition(":")[0] or heading for heading in page.headings] == wanted
 
 
 def test_the_prefix_caches_are_there_by_unit_and_in_all(page: Page) -> None:
@@ -131,7 +147,7 @@ def test_facts_notes_and_command_are_on_the_page(page: Page) -> None:
 
 def test_figures_follow_the_colours_of_the_page(run: Path) -> None:
     source = (run / "report.html").read_text()
-    assert source.count("<svg") == 7
+    assert source.count("<svg") == 7 + 1 + 4  # the parts of the TTFT, and four requests
     assert "var(--ink)" in source
     assert "#123457" not in source
 
@@ -160,7 +176,14 @@ def test_an_unfaithful_run_is_announced_with_what_to_change(tmp_path: Path) -> N
     record = msgspec.structs.replace(micro_record(), fidelity=unfaithful())
     text = Page((write(tmp_path / "r", record) / "report.html").read_text()).text
     assert "Not faithful." in text
-    assert "CPU headroom is 0.04, wanted >= 0.10. Raise scale.time_dilation." in text
+    assert "CPU headroom is 0.04 under mfs, wanted >= 0.10. Raise scale.time_dilation." in text
+
+
+def test_advice_is_given_once_for_all_policies(tmp_path: Path) -> None:
+    records = [msgspec.structs.replace(micro_record(name), fidelity=unfaithful()) for name in ("fair", "mfs")]
+    text = Page((write(tmp_path / "r", *records) / "report.html").read_text()).text
+    assert "CPU headroom is 0.04 under fair, 0.04 under mfs, wanted >= 0.10." in text
+    assert text.count("Raise scale.time_dilation.") == 1
 
 
 def test_several_directories_are_compared_and_told_apart(tmp_path: Path) -> None:
@@ -183,7 +206,8 @@ def test_names_from_a_run_cannot_become_markup(tmp_path: Path) -> None:
 
 def test_a_micro_report_shows_each_flow_and_its_promotion(tmp_path: Path) -> None:
     page = Page((write(tmp_path / "m", micro_record()) / "report.html").read_text())
-    assert page.headings[:3] == ["small", "Flows", "Flows that were promoted"]
+    assert page.headings[:3] == ["small", "Flows", "Links"]
+    assert "flows that were promoted" in page.text
     assert "100 ms P1 MLU 0.53 >= 0.50" in page.text
     assert "Time to first token" not in page.headings
 
@@ -217,7 +241,7 @@ def test_a_serving_run_in_which_every_request_failed_still_makes_a_page(tmp_path
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     run = write(tmp_path / "r", micro_record())
-    again = write_report([run], tmp_path / "again.html")
+    again = write_report([run], run / "again.html")
     assert again.read_text() == (run / "report.html").read_text()
 
 

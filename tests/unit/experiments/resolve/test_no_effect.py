@@ -74,6 +74,14 @@ def test_a_key_without_effect_is_named_with_the_reason(
         assert in_vain(scenario, *settings, with_effect) == []
 
 
+def test_the_reference_of_a_multiple_means_nothing_to_absolute_slos() -> None:
+    absolute = ["slo.multiple=null", "slo.absolute_s=1", "slo.reference=mean"]
+    assert in_vain("quickstart", *absolute) == [
+        "slo.reference: no effect, no SLO is a multiple of the unloaded TTFT"
+    ]
+    assert in_vain("quickstart", "slo.reference=mean") == []
+
+
 def test_keys_with_one_reason_share_a_line() -> None:
     assert in_vain("quickstart", "topology.spines=4", "topology.k=8", "topology.oversubscription=2") == [
         "topology.spines, topology.k, topology.oversubscription: no effect, in a star topology"

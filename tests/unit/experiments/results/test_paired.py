@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from experiments.results.difference_words import Unit, difference_words
 from experiments.results.paired import Difference, over_replicates, over_requests
@@ -45,6 +46,28 @@ def test_the_interval_over_requests_is_near_the_normal_one_for_many() -> None:
     assert found.low == pytest.approx(values.mean() - half, abs=0.01)
     assert found.high == pytest.approx(values.mean() + half, abs=0.01)
     assert found == over_requests(list(values))
+
+
+@pytest.mark.parametrize("count", [20, 48, 700])
+def test_the_interval_over_requests_is_that_of_scipy(count: int) -> None:
+    """Also for differences of attainment, of which there are three, and for more than are drawn at once."""
+    draw = np.random.default_rng(count)
+    for values in (draw.exponential(1.0, count), draw.choice([-1.0, 0.0, 1.0], count, p=[0.1, 0.6, 0.3])):
+        wanted = stats.bootstrap(
+            (values,), np.mean, n_resamples=9_999, method="BCa", rng=np.random.default_rng(0)
+        ).confidence_interval
+        found = over_requests(list(values))
+        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-9)
+
+
+def test_the_interval_does_not_jump_where_resampling_ends() -> None:
+    """For exponential values, that of 10,000 and that of one more differ by less than 3 % of its width."""
+    values = list(np.random.default_rng(7).exponential(1.0, 10_001))
+    resampled, normal = over_requests(values[:-1]), over_requests(values)
+    assert resampled.low is not None
+    assert resampled.high is not None
+    width = resampled.high - resampled.low
+    assert (normal.low, normal.high) == pytest.approx((resampled.low, resampled.high), abs=0.03 * width)
 
 
 def test_about_95_of_100_intervals_over_four_replicates_hold_the_mean() -> None:

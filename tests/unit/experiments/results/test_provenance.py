@@ -1,5 +1,7 @@
 """The provenance of a run."""
 
+from pathlib import Path
+
 from record_factory import serving_record
 
 from experiments.results.provenance import versions
@@ -20,4 +22,5 @@ def test_versions_name_python_ours_and_what_the_fabric_reported() -> None:
 def test_versions_name_the_code_and_the_files_that_were_read() -> None:
     found = versions(RECORDS, {"trace.jsonl": "abc"})
     assert found["files"] == {"trace.jsonl": "abc"}
-    assert set(found["code"]) == {"source", "commit", "changed", "plugins"}
+    assert set(found["code"]) == {"path", "source", "commit", "changed", "plugins"}
+    assert Path(found["code"]["path"], "testbed").is_dir()

@@ -33,7 +33,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_summary_and_tables_of_two_runs_are_the_same_bytes(runs: list[Path]) -> None:
     one, two = runs
     names = ["summary.json", "scenario.yaml", "versions.json", *(path.name for path in one.glob("*.parquet"))]
-    names += [f"{policy}/{file}.json" for policy in ("fair", "mfs") for file in ("trace", "distributions")]
+    names += [
+        f"{policy}/{file}" for policy in ("fair", "mfs") for file in ("trace.json.gz", "distributions.json")
+    ]
     assert len(names) == 13
     for name in names:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name

@@ -59,7 +59,7 @@ def test_every_file_but_the_report_is_there_and_nothing_temporary(run: RunDirect
     assert top == tables | texts | {"fair", "mfs-U=0.3"}
     for folder in ("fair", "mfs-U=0.3"):
         names = {path.name for path in (run.path / folder).iterdir()}
-        assert names == {"queues.json", "fidelity.json", "distributions.json", "trace.json"}
+        assert names == {"queues.json", "fidelity.json", "distributions.json", "trace.json.gz"}
 
 
 def test_the_rows_of_each_policy_come_back_as_they_were(run: RunDirectory) -> None:

@@ -25,6 +25,6 @@ def test_the_report_comes_after_everything_that_it_is_made_from(
 
     run_scenario(scenario, fabric=ToyFabric(), out=tmp_path, progress=lambda policy, state: None)
 
-    texts = {"scenario.yaml", "versions.json", "timing.json", "summary.json", "fair"}
+    texts = {"scenario.yaml", "versions.json", "timing.json", "summary.json", "fair", "live.json"}
     tables = {"requests", "flows", "decisions", "spans", "links", "progress"}
     assert there == texts | {f"{table}.parquet" for table in tables}

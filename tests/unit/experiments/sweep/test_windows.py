@@ -55,7 +55,9 @@ def test_a_trace_that_is_too_short_says_how_many_windows_fit(trace: Path) -> Non
             "kind flows",
         ),
         (["window=1:3"], (), "give the number of windows"),
-        (["window=0"], (), "give the number of windows"),
+        (["window=2,3"], (), "give the number of windows"),
+        (["window=1.5"], (), "give the number of windows"),
+        (["window=-1"], (), "give the number of windows"),
         (["window=2", "seed=1:2"], (), "cannot be swept together"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from toy_fabric import Mfs
-from trace_files import bailian, load, mooncake, trace
+from trace_files import AZURE, bailian, load, mooncake, trace
 
 from experiments.errors import UserError
 from experiments.trace_formats.formats import TraceFormat, detect_format
@@ -87,6 +87,24 @@ def test_a_converted_trace_makes_the_same_requests(tmp_path: Path) -> None:
         for one in (before, after)
     ]
     assert strip[0] == strip[1]
+
+
+def test_rows_that_come_in_columns_are_written_as_they_are_one_by_one(tmp_path: Path) -> None:
+    plain = ("2024-05-10 00:00:01+00:00,300,4", "2024-05-10 00:00:01.5+00:00,30,0")
+    path = trace(tmp_path, AZURE, *plain)
+    odd = tmp_path / "odd"
+    odd.write_text("\n".join([AZURE, *(line.replace(",", " ,") for line in plain)]))
+    together, one_by_one = tmp_path / "together", tmp_path / "one_by_one"
+
+    written = [
+        convert(one, TraceFormat.AZURE, out, sort=False) for one, out in ((path, together), (odd, one_by_one))
+    ]
+
+    assert written[0] == written[1]
+    assert written[0].requests == 2
+    assert together.read_text() == one_by_one.read_text()
+    last = json.loads(together.read_text().splitlines()[-1])
+    assert last == {"arrival_ns": 500 * MS, "prompt_tokens": 30, "output_tokens": 0}
 
 
 def test_labels_are_kept(tmp_path: Path) -> None:

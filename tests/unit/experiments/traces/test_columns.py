@@ -8,9 +8,13 @@ import pytest
 from trace_columns import columns
 from trace_files import mooncake, trace
 
+from experiments.errors import UserError
+from experiments.trace_formats import pieces
 from experiments.trace_formats.formats import TraceFormat
-from experiments.traces.columns import arrivals_of, lengths_of, read_columns
+from experiments.traces.columns import arrivals_of
 from experiments.traces.describe import describe, rows_of
+from experiments.traces.lengths import LengthCounter, Lengths, lengths_of
+from experiments.traces.reading import read_columns
 
 
 def test_arrivals_are_told_by_hand() -> None:
@@ -32,10 +36,54 @@ def test_requests_that_all_arrive_at_once_have_no_rate() -> None:
 
 def test_lengths_are_told_by_hand() -> None:
     """100 and 300: the mean is 200, the deviation 100. The p90 is at rank 0.9 between them."""
-    found = lengths_of(np.array([100, 300]))
+    found = lengths_of(Lengths.of(np.array([100, 300])))
 
     assert (found.mean, found.cv, found.p50, found.max) == (200, 0.5, 200, 300)
     assert found.p90 == pytest.approx(280)
+
+
+def test_lengths_that_are_counted_are_those_of_the_numbers_themselves() -> None:
+    """0 to 8 once each and 100: the p50 is at rank 4.5, the p90 at 8.1, of which 0.1 is to 100."""
+    counter = LengthCounter()
+    counter.add_all(np.array([3, 4, 5, 6, 7, 8, 100]))
+    for tokens in (0, 2, 1):
+        counter.add(tokens)
+
+    found = lengths_of(counter.lengths())
+
+    assert (found.mean, found.p50, found.max) == (13.6, 4.5, 100)
+    assert found.p90 == pytest.approx(8 + 0.1 * 92)
+    assert counter.lengths().total == 136
+
+
+def test_rows_in_columns_are_taken_from_the_first_wanted_to_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row i arrives at second i with i + 1 tokens. Pieces have two rows."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 12)
+    path = tmp_path / "trace"
+    rows = "".join(f"{i},{i + 1},5\n" for i in range(9))
+    path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows)
+
+    found = read_columns(path, TraceFormat.VIDUR, skip=3, requests=4)
+
+    assert found.time_ns.tolist() == [0, 10**9, 2 * 10**9, 3 * 10**9]
+    assert found.prompt_tokens.values.tolist() == [4, 5, 6, 7]
+    assert (found.output_tokens.values.tolist(), found.output_tokens.counts.tolist()) == ([5], [4])
+    with pytest.raises(UserError, match="--skip 9: the file has 9 requests"):
+        read_columns(path, TraceFormat.VIDUR, skip=9)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+def test_arrivals_that_are_worked_on_in_parts_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    made = columns(*[()] * 13, times_s=(0, 0.5, 2, 2.5, 4, 4.5, 6, 6.5, 8, 8.5, 10, 10.5, 12))
+    whole = arrivals_of(made)
+
+    monkeypatch.setattr("experiments.traces.columns._CHUNK", chunk)
+
+    assert arrivals_of(made) == whole
 
 
 def test_turns_are_where_they_would_be_if_answers_took_no_time(tmp_path: Path) -> None:
@@ -52,7 +100,7 @@ def test_turns_are_where_they_would_be_if_answers_took_no_time(tmp_path: Path) -
     found = read_columns(path, TraceFormat.MOONCAKE)
 
     assert found.time_ns.tolist() == [0, 20_000_000, 50_000_000]
-    assert found.output_tokens.tolist() == [1, 3, 2]
+    assert found.output_tokens.values.tolist() == [1, 2, 3]
     assert (found.blocks.tolist(), found.starts.tolist()) == ([0, 1, 2, 0, 3], [0, 1, 3, 5])
 
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from experiments.cli.app import app
 from experiments.errors import UserError
 from experiments.trace_formats.formats import TraceFormat
-from experiments.traces.columns import read_columns
 from experiments.traces.describe import as_json, cache_for, describe, rows_of
+from experiments.traces.reading import read_columns
 from experiments.traces.reuse import HitCurve, Prefix
 
 SHARED = Path(__file__).parents[5] / "shared" / "traces"

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from experiments.cli.app import app
 from experiments.errors import UserError
 from experiments.trace_formats.formats import TraceFormat
-from experiments.traces.columns import read_columns
 from experiments.traces.describe import Description, describe
+from experiments.traces.reading import read_columns
 from experiments.traces.synth import (
     LogNormal,
     Wanted,

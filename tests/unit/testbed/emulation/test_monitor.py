@@ -1,4 +1,4 @@
-"""If sampling fails during a run, the next check of the run raises the failure."""
+"""If sampling fails during a run, the next check raises the failure. Watchers hear what ports send."""
 
 import time
 from collections.abc import Callable
@@ -12,9 +12,10 @@ from serving_world import job, placed
 
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.fidelity import CpuMeter, judge
-from testbed.emulation.monitor import LinkMonitor
+from testbed.emulation.monitor import LinkMonitor, port_now
 from testbed.emulation.network import Network
 from testbed.emulation.ovs import OpenVSwitch
+from testbed.emulation.queues import PortCounters
 from testbed.emulation.run import EmulatedRun
 from testbed.fabric import RunFailed
 from testbed.topology import star
@@ -31,6 +32,32 @@ def watched(device: str) -> LinkMonitor:
         net=None,
     )
     return LinkMonitor(net)
+
+
+def test_what_a_port_sends_now_is_a_share_of_its_line_by_level() -> None:
+    """In half a wall second, a line of 8 Mb/s can send 500,000 bytes: 125,000 are a quarter. Its backlog of
+    50,000 bytes takes 50 ms, which is 5 ms of a model that is ten times slower."""
+
+    def counters(p2: int, p6: int, backlog: int) -> PortCounters:
+        sent = (0, 0, p2, 0, 0, 0, p6, 0)
+        none = (0,) * 8
+        return PortCounters(sent_bytes=sent, backlog_bytes=(backlog, *none[1:]), drops=none, packets=none)
+
+    now = port_now(
+        "h1->s1",
+        counters(1_000, 0, 7),
+        counters(126_000, 300_000, 50_000),
+        line_bytes=500_000,
+        seconds=0.5,
+        time_dilation=10,
+    )
+    assert now.shares == (0, 0, 0.25, 0, 0, 0, 0.6, 0)
+    assert now.busy == pytest.approx(0.85)
+    assert now.backlog_ns == 5_000_000
+
+
+def test_before_two_samples_no_port_is_told() -> None:
+    assert watched("nothing").now() == ()
 
 
 def broken_meter(monkeypatch: pytest.MonkeyPatch) -> CpuMeter:

@@ -15,8 +15,9 @@ from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job, Request
 from testbed.record import RunRecord
+from testbed.serving.actions import Announce
 from testbed.serving.answers import Answers
-from testbed.serving.conductor import Announce, ServingConductor
+from testbed.serving.conductor import ServingConductor
 from testbed.serving.decoding import DecodeWorker, Decoding, last_tokens_ns
 from testbed.serving.replay import plans_of
 

@@ -11,17 +11,8 @@ from serving_world import job, placed, prompt
 
 from controller.flow import Stage, Transfer
 from testbed.job import Job, MicroFlow, Request
-from testbed.serving.conductor import (
-    Action,
-    Announce,
-    AtLayer,
-    Expect,
-    GoOn,
-    Post,
-    PostTimed,
-    Run,
-    ServingConductor,
-)
+from testbed.serving.actions import Action, Announce, AtLayer, Expect, GoOn, Post, PostTimed, Run
+from testbed.serving.conductor import ServingConductor
 from testbed.serving.micro import MicroConductor
 from workers.plan import BatchPlan
 

@@ -10,7 +10,7 @@ from testbed.job import Placement, Request
 from testbed.models.shape import ModelShape
 from testbed.serving.capacity import demand_of
 from testbed.serving.plans.idle_network import drain_s, step_traffic
-from testbed.serving.slo import IdleCluster, SloTarget, ideal_reuse_tokens, with_slos
+from testbed.serving.slo import IdleCluster, Reference, SloTarget, ideal_reuse_tokens, with_slos
 from testbed.topology import Topology, leaf_spine, star
 from workers.plan import Collective, CollectiveKind
 
@@ -118,6 +118,22 @@ def test_the_reuse_that_a_workload_offers_is_in_its_slos() -> None:
         topology=topology,
     )
     assert (first.slo_ns, second.slo_ns) == (18_752_000_000, 11_840_000_000)
+
+
+def test_a_multiple_can_be_one_of_the_mean_over_all_requests() -> None:
+    """Alone 18.752 s and 11.84 s (above): 15.296 s on average."""
+    topology, placement = placed()
+    promised = with_slos(
+        [prompt(0, 8, (1, 2)), prompt(1, 8, (1, 2), arrival_ns=1, slo_class="strict")],
+        targets={"default": SloTarget(multiple=2.0), "strict": SloTarget(multiple=1.5)},
+        placement=placement,
+        model=MOE,
+        gpu=GPU,
+        topology=topology,
+        reference=Reference.MEAN,
+    )
+    assert [r.unloaded_ns for r in promised] == [18_752_000_000, 11_840_000_000]
+    assert [r.slo_ns for r in promised] == [30_592_000_000, 22_944_000_000]
 
 
 def test_slos_without_a_default_are_refused() -> None:

@@ -1,0 +1,281 @@
+"""The timeline of one request: what its ranks did, its flows at their levels, and the links these crossed.
+
+All rows are in one panel, because each panel costs as much time as all bars together.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+
+from controller.flow import Decision, Level
+from controller.units import NS_PER_MS
+from experiments.explain.request_life import RequestLife
+from experiments.report.chart import LEVEL_COLOURS, PART_COLOURS, TIME_BINS, figure_style, new_figure, svg
+from experiments.report.link_figures import FULL_LOAD, draw_load
+from experiments.report.markup import Markup, keyed
+from experiments.results.levels import level_periods
+from experiments.results.limit_words import TTFT_PARTS
+from experiments.results.link_rates import LinkRate
+from experiments.results.statistics import FloatArray
+from testbed.record import FlowRow, RequestRow, SpanRow
+from workers.spans import SpanKind
+
+MOST_RANKS: Final = 4
+MOST_FLOWS: Final = 240
+MOST_LINKS: Final = 8
+
+_KINDS: Final = {
+    SpanKind.S1_WAIT: "s1_wait_s",
+    SpanKind.COMPUTE: "compute_s",
+    SpanKind.COLLECTIVE: "collective_s",
+}
+# Heights in inches.
+_ROW: Final = 0.2
+_BAR: Final = 0.14
+_FLOWS: Final = 1.7
+_GAP: Final = 0.12
+_BELOW: Final = 0.5
+
+_APART: Final = 0.025
+"""The least distance between the numbers of two layers, as a share of the x axis."""
+_MOST_SLO: Final = 1.25
+"""An SLO is drawn up to this multiple of the TTFT."""
+
+Bar = tuple[float, float, float]
+"""From, to (milliseconds since the arrival), and the place on the y axis."""
+
+
+class _Panel:
+    """Rows from the top down. The y axis is in inches, and its ticks are the names of the rows."""
+
+    def __init__(self) -> None:
+        self.bottom = 0.0
+        self.names: list[tuple[float, str]] = []
+
+    def row(self, name: str, height: float = _ROW) -> float:
+        """Add a row and return its middle."""
+        middle = self.bottom + height / 2
+        self.bottom += height
+        self.names.append((middle, name))
+        return middle
+
+    def gap(self) -> None:
+        self.bottom += _GAP
+
+
+@figure_style
+def timeline_figure(
+    life: RequestLife,
+    decisions: Mapping[str, Sequence[Decision]],
+    rates: Mapping[str, LinkRate],
+    rate_of: Mapping[str, float],
+) -> str:
+    """Draw the life of a request from its arrival to its first token; empty if it has none.
+
+    `decisions` are those on its flows. `rates` are the rates of links, and `rate_of` their nominal rates in
+    model Gb/s.
+    """
+    row = life.request
+    if row.first_token_ns is None or row.start_ns is None or row.prefill_end_ns is None:
+        return ""
+    ranks = _slowest_ranks(life.spans)
+    links = _busiest(life, rates, rate_of)
+    rows = 2 + len(ranks) + len(links)
+    figure, (axes,) = new_figure(1, 1, height=rows * _ROW + _FLOWS + 4 * _GAP + _BELOW)
+    panel = _Panel()
+    end = 1.01 * max(_ms(row, row.first_token_ns), _slo_shown(row))
+    _draw_phases(axes, panel, row)
+    _draw_ranks(axes, panel, row, life.spans, ranks, apart=_APART * end)
+    _draw_flows(axes, panel, life, decisions)
+    _draw_links(axes, panel, links)
+    axes.set_yticks([y for y, _ in panel.names], [name for _, name in panel.names], fontsize=7)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="ms since the arrival", xlim=(0, end), ylim=(panel.bottom + _GAP, -_GAP / 2))
+    return svg(figure, f"Timeline of request {row.request}")
+
+
+def timeline_legend(life: RequestLife) -> Markup:
+    """Return the colours of the figure with their names."""
+    parts = [keyed(PART_COLOURS[key], name) for key, name in TTFT_PARTS.items() if key != "other_s"]
+    levels = {level for flow in (*life.flows, *life.shares) for level in (flow.level_first, flow.level_last)}
+    of_flows = [keyed(LEVEL_COLOURS[level], level.name) for level in sorted(levels)]
+    of_links = [keyed(FULL_LOAD, "a link that is busy all the time")]
+    said = ["".join(f"<span>{one}</span>" for one in row) for row in (parts, [*of_flows, *of_links])]
+    return Markup(f"<p class=legend>{'<br>'.join(said)}</p>")
+
+
+def left_out(life: RequestLife) -> str:
+    """Say what the figure does not show; empty if it shows all."""
+    said = []
+    ranks = len({span.rank for span in life.spans if span.kind in _KINDS})
+    if ranks > MOST_RANKS:
+        said.append(f"the {MOST_RANKS} slowest of {ranks} ranks")
+    flows = len(life.flows) + len({share.coflow for share in life.shares})
+    if flows > MOST_FLOWS:
+        said.append(f"the slowest {MOST_FLOWS} of {flows:,} flows and collectives")
+    links = len({port for flow in (*life.flows, *life.shares) for port in flow.path})
+    if links > MOST_LINKS:
+        said.append(f"the busiest {MOST_LINKS} of {links} links")
+    return f" Only {', '.join(said)} are shown." if said else ""
+
+
+def _ms(row: RequestRow, time_ns: float) -> float:
+    return (time_ns - row.arrival_ns) / NS_PER_MS
+
+
+def _slo_shown(row: RequestRow) -> float:
+    """The SLO in ms, or 0 if it is so far beyond the first token that the rest would be small beside it."""
+    return row.slo_ns / NS_PER_MS if row.slo_ns <= _MOST_SLO * (row.ttft_ns or 0) else 0.0
+
+
+def _draw_phases(axes: Axes, panel: _Panel, row: RequestRow) -> None:
+    assert row.start_ns is not None
+    assert row.prefill_end_ns is not None
+    assert row.first_token_ns is not None
+    y = panel.row("request")
+    arrived = max(row.prefill_end_ns, row.p2d_end_ns or row.prefill_end_ns)
+    marks = [row.arrival_ns, row.start_ns, row.prefill_end_ns, arrived, row.first_token_ns]
+    colours = [PART_COLOURS[key] for key in ("queue_s", "other_s", "p2d_tail_s", "decode_s")]
+    for begin, end, colour in zip(marks[:-1], marks[1:], colours, strict=True):
+        _draw_bars(axes, [(_ms(row, begin), _ms(row, end), y)], colour)
+    batches = ", ".join((*row.earlier_batches, *filter(None, [row.batch])))
+    middle = (_ms(row, row.start_ns) + _ms(row, row.prefill_end_ns)) / 2
+    axes.text(middle, y, f"prefill: {batches}", ha="center", va="center", fontsize=6.5, color="#1c2128")
+    slo = _slo_shown(row)
+    if slo:
+        axes.plot([slo, slo], [y - _ROW / 2, y + _ROW / 2], linewidth=1.4)
+        axes.text(slo, y, " SLO", va="center", fontsize=6.5)
+    panel.gap()
+
+
+def _draw_ranks(
+    axes: Axes,
+    panel: _Panel,
+    row: RequestRow,
+    spans: Sequence[SpanRow],
+    ranks: Sequence[int],
+    *,
+    apart: float,
+) -> None:
+    """Draw a row per rank, below the numbers of the layers, of which two are at least `apart` ms apart."""
+    if not ranks:
+        return
+    top = panel.row("layer")
+    place = {rank: panel.row(f"rank {rank}") for rank in ranks}
+    bars: dict[SpanKind, list[Bar]] = defaultdict(list)
+    begun: dict[int, int] = {}
+    for span in spans:
+        kind = SpanKind(span.kind)
+        if kind in _KINDS and span.rank in place:
+            bars[kind].append((_ms(row, span.start_ns), _ms(row, span.end_ns), place[span.rank]))
+            if span.layer is not None and span.rank == ranks[0]:
+                begun[span.layer] = min(span.start_ns, begun.get(span.layer, span.start_ns))
+    for kind, key in _KINDS.items():
+        _draw_bars(axes, bars[kind], PART_COLOURS[key])
+    free = -np.inf
+    for layer, begin in sorted(begun.items()):
+        if _ms(row, begin) >= free:
+            free = _ms(row, begin) + apart
+            axes.text(_ms(row, begin), top, str(layer), va="center", fontsize=6)
+    panel.gap()
+
+
+def _slowest_ranks(spans: Iterable[SpanRow]) -> list[int]:
+    """The ranks that worked on the request, at most `MOST_RANKS`: first those that computed and waited for S1
+    longest, because the others wait for them in collectives."""
+    held: dict[int, int] = defaultdict(int)
+    for span in spans:
+        if span.kind in _KINDS:
+            held[span.rank] += 0 if span.kind == SpanKind.COLLECTIVE else span.end_ns - span.start_ns
+    return sorted(held, key=lambda rank: (-held[rank], rank))[:MOST_RANKS]
+
+
+def _draw_flows(
+    axes: Axes, panel: _Panel, life: RequestLife, decisions: Mapping[str, Sequence[Decision]]
+) -> None:
+    """Draw a line per flow, and one per collective for its last share: grey until its permit, then in the
+    colour of its level."""
+    lines = _lines(life)
+    if not lines:
+        return
+    height = min(_BAR, _FLOWS / len(lines))
+    waits: list[Bar] = []
+    bars: dict[Level, list[Bar]] = defaultdict(list)
+    for stage in sorted({flow.stage.value for flow in lines}):
+        of_stage = [flow for flow in lines if flow.stage.value == stage]
+        top = panel.bottom
+        panel.row(stage, height * len(of_stage))
+        for i, flow in enumerate(of_stage):
+            y = top + height * (i + 0.5)
+            waits.append((_ms(life.request, flow.submit_ns), _ms(life.request, flow.permit_ns), y))
+            for period in level_periods(flow, decisions.get(flow.id, ())):
+                ends = _ms(life.request, period.start_ns), _ms(life.request, period.end_ns)
+                bars[period.level].append((*ends, y))
+        panel.gap()
+    _draw_bars(axes, waits, PART_COLOURS["other_s"], height=height / 2)
+    for level, found in sorted(bars.items()):
+        _draw_bars(axes, found, LEVEL_COLOURS[level], height=height)
+
+
+def _lines(life: RequestLife) -> list[FlowRow]:
+    """The flows to draw by submit: of a collective, the share that ended last. If there are too many, those
+    that took longest."""
+    last: dict[str, FlowRow] = {}
+    for share in life.shares:
+        known = last.get(share.coflow or share.id)
+        if known is None or share.finish_ns > known.finish_ns:
+            last[share.coflow or share.id] = share
+    flows = [*life.flows, *last.values()]
+    flows = sorted(flows, key=lambda flow: (flow.submit_ns - flow.finish_ns, flow.id))[:MOST_FLOWS]
+    return sorted(flows, key=lambda flow: (flow.submit_ns, flow.id))
+
+
+def _busiest(
+    life: RequestLife, rates: Mapping[str, LinkRate], rate_of: Mapping[str, float]
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Edges of time bins in ms, and the utilisation in each, of the links that the flows crossed: the
+    busiest `MOST_LINKS` from arrival to first token."""
+    row = life.request
+    assert row.first_token_ns is not None
+    edges = np.linspace(row.arrival_ns, row.first_token_ns, TIME_BINS + 1)
+    found = {}
+    for port in sorted({port for flow in (*life.flows, *life.shares) for port in flow.path}):
+        rate = rates.get(port)
+        if rate is None or not rate_of.get(port):
+            continue
+        bits = np.concatenate(([0.0], np.cumsum(rate.bps.sum(axis=1) * np.diff(rate.time_ns))))
+        used = np.diff(np.interp(edges, rate.time_ns, bits)) / np.diff(edges) / (rate_of[port] * 1e9)
+        found[port] = ((edges - row.arrival_ns) / NS_PER_MS, used)
+    kept = sorted(found, key=lambda port: (-float(found[port][1].sum()), port))[:MOST_LINKS]
+    return {port: found[port] for port in kept}
+
+
+def _draw_links(axes: Axes, panel: _Panel, links: Mapping[str, tuple[FloatArray, FloatArray]]) -> None:
+    if not links:
+        return
+    top = panel.bottom
+    for port in links:
+        panel.row(port)
+    edges = next(iter(links.values()))[0]
+    image = np.array([used for _, used in links.values()])
+    draw_load(axes, image, 1.0, (edges[0], edges[-1], panel.bottom, top))
+
+
+def _draw_bars(axes: Axes, bars: Sequence[Bar], colour: str, *, height: float = _BAR) -> None:
+    """Draw bars of one colour as one path: an element for each would make a page many times as large."""
+    bars = [bar for bar in bars if bar[1] > bar[0]]
+    if not bars:
+        return
+    begin, end, middle = np.array(bars).T
+    low, high = middle - height / 2, middle + height / 2
+    corners = [(begin, low), (end, low), (end, high), (begin, high), (begin, low)]
+    places = np.stack([np.stack(corner, axis=1) for corner in corners], axis=1).reshape(-1, 2)
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    path = Path(places, np.tile(np.array(codes, dtype=Path.code_type), len(bars)))
+    axes.add_artist(PathPatch(path, facecolor=colour, linewidth=0))
