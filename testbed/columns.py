@@ -26,6 +26,12 @@ BLOCK_ROWS: Final = 8_192
 _WRITING = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
+class BlockFile(Protocol):
+    """Where the blocks of a spool are read from."""
+
+    def read(self, offset: int, size: int) -> bytes: ...
+
+
 class ColumnSpool(Sequence[Row], Generic[Row]):
     """A sequence of structs of type `row` that can be appended to and keeps few rows in memory.
 
@@ -42,7 +48,8 @@ class ColumnSpool(Sequence[Row], Generic[Row]):
         self._row = row
         self._schema = schema_of(row)
         self._block_rows = block_rows
-        self._file: TemporaryFile | None = None
+        self._own: TemporaryFile | None = None
+        self._file: BlockFile | None = None  # `_own`, or one that was given
         self._blocks: list[tuple[int, int]] = []  # offset, bytes
         self._ends: list[int] = []  # number of rows up to the end of each block
         self._newest: list[Row] = []
@@ -81,11 +88,34 @@ class ColumnSpool(Sequence[Row], Generic[Row]):
         if newest:
             yield batch_of_rows(self._row, newest).select(names)
 
+    def blocks(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the rows in blocks, each as bytes and its number of rows. `of_blocks` takes them."""
+        begin = 0
+        for place, end in zip(self._blocks, self._ends, strict=True):
+            assert self._file is not None  # there are blocks in it
+            yield self._file.read(*place), end - begin
+            begin = end
+        if self._newest:
+            yield _encoded(batch_of_rows(self._row, self._newest)), len(self._newest)
+
+    @classmethod
+    def of_blocks(
+        cls, row: type[Row], file: "BlockFile", blocks: Iterable[tuple[int, int, int]]
+    ) -> "ColumnSpool[Row]":
+        """Return the rows whose blocks are in `file`, each at an offset, with a size in bytes and a number of
+        rows. More rows cannot be appended."""
+        spool = cls(row)
+        spool._file = file
+        for offset, size, rows in blocks:
+            spool._blocks.append((offset, size))
+            spool._ends.append(spool._begin_of(len(spool._ends)) + rows)
+        return spool
+
     def close(self) -> None:
         """Drop the rows and delete the file. This also happens when the spool is no longer referenced."""
-        if self._file is not None:
-            self._file.close()
-        self._file, self._read = None, None
+        if self._own is not None:
+            self._own.close()
+        self._own, self._file, self._read = None, None, None
         self._blocks, self._ends, self._newest = [], [], []
 
     def __len__(self) -> int:
@@ -163,13 +193,19 @@ class ColumnSpool(Sequence[Row], Generic[Row]):
         if not batch.num_rows:
             return
         if self._file is None:
-            self._file = TemporaryFile()
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self._schema, options=_WRITING) as stream:
-            stream.write_batch(batch)
-        content = memoryview(sink.getvalue())
-        self._blocks.append((self._file.append(content), len(content)))
+            self._file = self._own = TemporaryFile()
+        if self._own is None:
+            raise ValueError("the rows of this spool are in a file that only others write")
+        content = _encoded(batch)
+        self._blocks.append((self._own.append(content), len(content)))
         self._ends.append(self._begin_of(len(self._ends)) + batch.num_rows)
+
+
+def _encoded(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=_WRITING) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ _VERDICTS = {
 @register
 class StageOrder(Policy):
     name = "stage"
-    summary = "static: collectives over KV reuse over prefill-to-decode"
+    summary = "static: S2 over S1 over S3, without deadlines"
     reads_ports = False
     reads_progress = False
 

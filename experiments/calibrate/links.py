@@ -13,7 +13,7 @@ from experiments.calibrate.fit import Port, TooFewSamples, fit_collectives, fit_
 from experiments.calibrate.micro_jobs import MEMBERS, Experiment, collective_job, transfer_job
 from experiments.fitted_table import FittedTable
 from experiments.resolve.calibration import Calibration, Parameter
-from experiments.run.run import RunListener, run_job
+from experiments.run.all_jobs import RunListener, run_job
 from experiments.scenario.simulation import OverheadsSection
 from testbed.fabric import Fabric, FabricUnavailable, RunFailed
 from testbed.fabrics import missing_of

@@ -16,9 +16,9 @@ from experiments.capacity.question import RATE, Question, replicate_of
 from experiments.capacity.results import content_of, write_answer
 from experiments.capacity.search import bracket, grid, rounded
 from experiments.run.directory import new_directory
+from experiments.run.identity import Identity
 from experiments.sweep.directory import taken
 from experiments.sweep.engine import Engine, engine
-from experiments.sweep.identity import Identity
 from experiments.sweep.plan import Cell, Plan
 from experiments.sweep.progress import SweepListener
 from experiments.sweep.results import CellRow, read_rows

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from experiments.run.all_jobs import DONE, KEPT
 from experiments.sweep.progress import SweepProgress
 from testbed.fabric import RunProgress
 
@@ -88,8 +89,6 @@ class BarDisplay(_OnBars):
 
     def update(self, policy: str, state: RunProgress) -> None:
         if policy not in self._tasks:
-            for earlier in self._tasks.values():
-                self._bars.stop_task(earlier)
             self._tasks[policy] = self._bars.add_task(state.phase, policy=policy, total=None)
         self._bars.update(
             self._tasks[policy],
@@ -97,22 +96,24 @@ class BarDisplay(_OnBars):
             completed=state.done,
             total=state.total or None,
         )
+        if state.phase in (DONE, KEPT):
+            self._bars.stop_task(self._tasks[policy])
 
 
 class LineDisplay(_OnLines):
-    """Writes a line when the phase changes, and every few seconds in between."""
+    """Writes a line when the phase of a policy changes, and every few seconds in between."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
-        self._last: tuple[str, str] | None = None
-        self._written_s = 0.0
+        self._written: dict[str, tuple[str, float]] = {}  # the last phase of each policy, and when
 
     def update(self, policy: str, state: RunProgress) -> None:
         now_s = self._clock()
-        if (policy, state.phase) == self._last and now_s - self._written_s < _LINE_EVERY_S:
+        phase, written_s = self._written.get(policy, ("", 0.0))
+        if phase == state.phase and now_s - written_s < _LINE_EVERY_S:
             return
-        self._last, self._written_s = (policy, state.phase), now_s
+        self._written[policy] = state.phase, now_s
         count = f" {state.done}/{state.total}" if state.total else ""
         self._write(f"{policy}: {state.phase}{count} ({state.wall_s:.0f} s)")
 

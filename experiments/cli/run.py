@@ -1,6 +1,7 @@
 """`mfs run`: a scenario under each of its policies."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +52,10 @@ def run(
             " most of the requests that missed their SLO, if the whole run has too many events.",
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Policies simulated at once; default: the number of cores."),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -68,10 +73,13 @@ def run(
         from experiments.cli.progress_display import display_for
         from experiments.cli.reading_display import reading_shown
         from experiments.run.run import run_scenario
+        from testbed.fabric import FabricName
         from testbed.fabrics import FABRICS
 
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
+        made = FABRICS[choice.name]()
+        cores = len(os.sched_getaffinity(0)) if made.name == FabricName.SIM else 1
         with (
             standard_output_kept_clean(),
             display_for(Console(stderr=True)) as display,
@@ -79,7 +87,7 @@ def run(
         ):
             directory, summary = run_scenario(
                 chosen,
-                fabric=FABRICS[choice.name](),
+                fabric=made,
                 out=out,
                 progress=display.update,
                 command=command_line(),
@@ -87,6 +95,8 @@ def run(
                 warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
                 ceiling=ceiling,
                 trace_window=window,
+                jobs=jobs or cores,
+                words=["mfs", *sys.argv[1:]],
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))

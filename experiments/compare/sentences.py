@@ -21,7 +21,8 @@ def result_sentences(sides: Sequence[Side]) -> list[str]:
     against = objections(sides) if len(sides) > 1 else []
     if against or len(sides) == 1:
         told = [f"{_met(side)}." for side in sides]
-        more = f" (and {len(against) - 1} more reasons)" if len(against) > 1 else ""
+        others = len(against) - 1
+        more = f" (and {others} more {'reason' if others == 1 else 'reasons'})" if others > 0 else ""
         return told + [f"No difference is stated: {against[0]}{more}." for _ in against[:1]]
     found = run_differences(sides)
     told = [f"{_met(side)}{_difference(one, first)}" for side, one in zip(sides[1:], found, strict=True)]

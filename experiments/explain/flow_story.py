@@ -10,9 +10,9 @@ from experiments.results.requests import meets_slo
 from testbed.record import FlowRow, RequestRow
 
 STAGES = {
-    Stage.KV_REUSE: "S1 (KV reuse)",
+    Stage.KV_REUSE: "S1 (reused KV)",
     Stage.COLLECTIVE: "S2 (collective)",
-    Stage.P2D: "S3 (prefill to decode)",
+    Stage.P2D: "S3 (P2D)",
 }
 
 

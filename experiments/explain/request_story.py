@@ -79,7 +79,7 @@ def _where_it_went(request: RequestRow, spent: TimeSpent | None) -> list[str]:
     alone = f"alone on an idle cluster its TTFT would be {lasting(request.unloaded_ttft_ns)}"
     return [
         f"Where its TTFT went: {lasting(spent.queue_ns)} in the queue, {lasting(prefill_ns)} in prefill,"
-        f" {lasting(spent.p2d_tail_ns)} in the P2D tail, {lasting(spent.decode_ns)} in the decode step;"
+        f" {lasting(spent.p2d_tail_ns)} in the S3 tail, {lasting(spent.decode_ns)} in the decode step;"
         f" {alone}.",
         f"In prefill, a rank spent on average {lasting(spent.s1_wait_ns)} waiting for S1,"
         f" {lasting(spent.compute_ns)} computing, {lasting(spent.collective_ns)} in collectives,"

@@ -55,6 +55,7 @@ class LiveFile:
         self._policies = tuple(policies)
         self._clock = clock
         self._last: LiveRun | None = None
+        self._phases: dict[str, str] = {}  # policies can run at once
 
     def __enter__(self) -> Self:
         return self
@@ -75,12 +76,10 @@ class LiveFile:
     def update(self, policy: str, progress: RunProgress) -> None:
         """Write how the run of `policy` is, unless the same phase was written within a second."""
         now_s, last = self._clock(), self._last
-        if (
-            last is not None
-            and (last.policy, last.progress.phase) == (policy, progress.phase)
-            and now_s - last.written_s < _WRITE_EVERY_S
-        ):
+        known = self._phases.get(policy) == progress.phase
+        if known and last is not None and now_s - last.written_s < _WRITE_EVERY_S:
             return
+        self._phases[policy] = progress.phase
         self._last = LiveRun(
             scenario=self._scenario,
             fabric=self._fabric,

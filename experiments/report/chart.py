@@ -59,8 +59,8 @@ TIME_BINS: Final = 240
 """Number of time bins of a figure over time."""
 
 STAGE_TITLES: Final = {
-    Stage.KV_REUSE: "S1 KV reuse",
-    Stage.COLLECTIVE: "S2 collective",
+    Stage.KV_REUSE: "S1 reused KV",
+    Stage.COLLECTIVE: "S2 collectives",
     Stage.P2D: "S3 P2D",
 }
 

@@ -13,7 +13,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from controller.flow import Decision, Level
-from controller.units import NS_PER_MS
+from controller.units import NS_PER_MS, NS_PER_S
 from experiments.explain.request_life import RequestLife
 from experiments.report.chart import LEVEL_COLOURS, PART_COLOURS, TIME_BINS, figure_style, new_figure, svg
 from experiments.report.link_figures import FULL_LOAD, draw_load
@@ -21,6 +21,7 @@ from experiments.report.markup import Markup, keyed
 from experiments.results.levels import level_periods
 from experiments.results.limit_words import TTFT_PARTS
 from experiments.results.link_rates import LinkRate
+from experiments.results.readable_numbers import duration
 from experiments.results.statistics import FloatArray
 from testbed.record import FlowRow, RequestRow, SpanRow
 from workers.spans import SpanKind
@@ -123,6 +124,15 @@ def left_out(life: RequestLife) -> str:
     if links > MOST_LINKS:
         said.append(f"the busiest {MOST_LINKS} of {links} links")
     return f" Only {', '.join(said)} are shown." if said else ""
+
+
+def looks(rates: Mapping[str, LinkRate]) -> str:
+    """Say over how long the rates of links are means; empty without rates."""
+    if not rates:
+        return ""
+    most = max(rates.values(), key=lambda rate: len(rate.time_ns))
+    step = float(np.median(np.diff(most.time_ns)))
+    return f" The rates of links are means over {duration(step / NS_PER_S)}."
 
 
 def _ms(row: RequestRow, time_ns: float) -> float:

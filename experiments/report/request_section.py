@@ -8,7 +8,7 @@ from experiments.explain.request_life import RequestLife, decisions_on, lives
 from experiments.explain.request_story import request_story
 from experiments.report.markup import Markup, html
 from experiments.report.page import figure, folded, paragraphs
-from experiments.report.request_figures import left_out, timeline_figure, timeline_legend
+from experiments.report.request_figures import left_out, looks, timeline_figure, timeline_legend
 from experiments.report.series import Series
 from experiments.results.link_rates import COUNTER_COLUMNS, LinkRate, counters_in_table, link_rates
 from testbed.record import RequestRow
@@ -66,7 +66,7 @@ def _drawn(one: Series, chosen: Mapping[str, RequestRow], *, captioned: bool, to
             title = f"request {life.request.request}, {name}: TTFT / SLO {ratio:.2f}"
             parts.append(Markup(f"<h3>{one.named}, {html(title)}</h3>"))
         parts.append(_timeline(one, life, decisions, rates, captioned=captioned))
-        story = Markup(f"<div class=scroll><pre>{html(_story(one, life))}</pre></div>")
+        story = Markup(f"<div class=scroll><pre class=story>{html(_story(one, life))}</pre></div>")
         parts.append(story if told else folded("its story in words", story, printed=False))
         captioned = False
     return Markup("".join(parts))
@@ -83,7 +83,9 @@ def _timeline(
     drawn = timeline_figure(life, decisions, rates, one.link_gbps)
     if not drawn:
         return paragraphs(["It has no first token, so there is no timeline of it."])
-    return figure(drawn, (_CAPTION if captioned else "") + left_out(life), timeline_legend(life))
+    return figure(
+        drawn, f"{_CAPTION if captioned else ''}{left_out(life)}{looks(rates)}", timeline_legend(life)
+    )
 
 
 def _story(one: Series, life: RequestLife) -> str:

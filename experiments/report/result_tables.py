@@ -36,7 +36,7 @@ def summary(series: Sequence[Series]) -> Markup:
         for name, found in run.get("classes", {}).items():
             rows.append(_class_row(name, found))
     headings = ["policy", "done", "TTFT mean", "p50", "p90", "p99", "SLO met", "mean CCT"]
-    headings += ["S1 exposed", "P2D earliness", "P2D lateness", "promotions", "faithful"]
+    headings += ["exposed S1", "S3 earliness", "S3 lateness", "promotions", "faithful"]
     return table(headings, rows, text_columns=1)
 
 
@@ -246,4 +246,9 @@ def _against(value: float | None, reference: float | None) -> Markup:
     text = html(duration(value))
     if value is None or not reference or value == reference:
         return text
-    return Markup(f"{text}<small>{100 * (value / reference - 1):+.0f} %</small>")
+    return Markup(f"{text}<small>{_signed(100 * (value / reference - 1))} %</small>")
+
+
+def _signed(percents: float) -> str:
+    """Return whole per cent with their sign: "+12", "-3", or "0" for less than half of one."""
+    return f"{round(percents):+d}" if round(percents) else "0"

@@ -109,10 +109,10 @@ def waits_figure(series: Sequence[Series]) -> str:
     exposed.set(title="Exposed S1 wait by layer", xlabel="layer", ylabel="mean over batches (ms)")
     exposed.set_ylim(bottom=0)
     cct.set(title="Collective completion", xlabel="ms", ylabel="share of collectives")
-    early.set(title="P2D: deadline - finish", xlabel="ms (left of 0: late)", ylabel="share of flows")
+    early.set(title="S3: deadline - finish", xlabel="ms (left of 0: late)", ylabel="share of flows")
     draw_mark(early, 0.0, "deadline")
     legend_above(figure, exposed)
-    return svg(figure, "Exposed S1 wait, collective completion time and P2D earliness per policy")
+    return svg(figure, "Exposed S1 wait, collective completion time and S3 earliness per policy")
 
 
 @figure_style

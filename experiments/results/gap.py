@@ -109,4 +109,4 @@ def _reached(reached: Mapping[str, Any]) -> str:
 
 def percent_closed(closed: float | None) -> str:
     """Return the share of a gap that is closed, or a dash if there is no gap."""
-    return NOTHING if closed is None else f"{100 * closed:.0f}%"
+    return NOTHING if closed is None else f"{round(100 * closed)}%"

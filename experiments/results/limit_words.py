@@ -9,9 +9,9 @@ from experiments.results.readable_numbers import NOTHING
 TTFT_PARTS: Final = {
     "queue_s": "queue",
     "compute_s": "compute",
-    "collective_s": "collectives",
+    "collective_s": "S2",
     "s1_wait_s": "exposed S1",
-    "p2d_tail_s": "P2D tail",
+    "p2d_tail_s": "S3 tail",
     "decode_s": "decode step",
     "other_s": "other",
 }

@@ -1,6 +1,6 @@
 """A run as a Chrome trace (JSON), for ui.perfetto.dev or chrome://tracing.
 
-The trace has four processes: "requests" (a thread per request, with its queue time, prefill, P2D tail, decode
+The trace has four processes: "requests" (a thread per request, with its queue time, prefill, S3 tail, decode
 step, and an instant at its deadline), "ranks" (a thread per rank, more if spans overlap), "links" (a thread
 per link, more if flows overlap, with a slice per period of a flow at a level), and "rates of links" (a
 counter per link, with the rate at each level). Arrows lead from a request over its flows to a rank.
@@ -146,7 +146,7 @@ def _request_events(rows: Sequence[RequestRow], tids: Iterator[int], slices: Sli
         marks = [
             ("queue", row.arrival_ns),
             ("prefill", row.start_ns),
-            ("P2D tail", row.prefill_end_ns),
+            ("S3 tail", row.prefill_end_ns),
             ("decode step", _p2d_done(row)),
             ("", row.first_token_ns),
         ]

@@ -19,7 +19,7 @@ def summary_table(summary: Summary) -> Table:
     table = _table(summary, gap=1)
     table.add_column("policy", overflow="fold")  # long names wrap, so that numbers are never cut
     headings = ["reqs\ndone", "TTFT\nmean", "TTFT\np50", "TTFT\np90", "TTFT\np99", "SLO\nmet"]
-    for heading in [*headings, "mean\nCCT", "P2D\nearly", "promo-\ntions", "faith-\nful"]:
+    for heading in [*headings, "mean\nCCT", "S3\nearly", "promo-\ntions", "faith-\nful"]:
         table.add_column(heading, justify="right", no_wrap=True)
     for run in summary["runs"]:
         ttft = run["ttft_s"]

@@ -30,7 +30,7 @@ def time_spent(row: RequestRow, spans: Mapping[str, Sequence[SpanRow]]) -> TimeS
     """Split the TTFT of a request into its parts; `None` if it has no first token.
 
     `spans` has spans by batch, at least those of `batches_of(row)`. Inside prefill, each part is the mean
-    over the ranks that worked on these batches. The P2D tail is the time that S3 took after the end of
+    over the ranks that worked on these batches. The S3 tail is the time that S3 took after the end of
     prefill, which compute could not hide. The decode step follows it.
     """
     if row.start_ns is None or row.prefill_end_ns is None or row.first_token_ns is None:

@@ -5,14 +5,12 @@ much too, and a policy that ends batches sooner forms others. So there are two c
 own batches, and for each policy one with the batches that it had.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from experiments.results.gap import CEILING, Ceiling, ceiling_of
-from testbed.fabric import RunProgress
 from testbed.job import Collect, Job, Overheads
 from testbed.record import RunRecord
 from testbed.serving.replay import NotReplayable, plans_of
@@ -44,22 +42,26 @@ def without_network(job: Job) -> Job:
 def ceilings(
     jobs: Sequence[Job],
     records: Sequence[RunRecord],
-    simulate: Callable[[Job, Callable[[RunProgress], None]], RunRecord],
-    progress: Callable[[str, RunProgress], None],
+    simulate: Callable[[Mapping[str, Job]], Mapping[str, RunRecord]],
 ) -> Ceiling:
-    """Simulate the ceilings of `jobs`, whose runs are `records`. Raises what `simulate` raises."""
-    own = simulate(without_network(jobs[0]), partial(progress, CEILING))
+    """Simulate the ceilings of `jobs`, whose runs are `records`.
+
+    `simulate` gets jobs by what they are called, and returns their records. Raises what it raises.
+    """
+    named = {CEILING: without_network(jobs[0])}
     if jobs[0].plans:  # of all policies the same
+        own = simulate(named)[CEILING]
         return ceiling_of(own, {job.policy: own for job in jobs}, {})
-    same: dict[str, RunRecord] = {}
+    names: dict[str, str] = {}
     reasons: dict[str, str] = {}
     for job, record in zip(jobs, records, strict=True):
-        name = f"{CEILING}, batches of {job.policy}"
         try:
             plans = plans_of(job, record.requests)
         except NotReplayable as error:
             reasons[job.policy] = str(error)
             continue
-        replay = msgspec.structs.replace(without_network(job), plans=plans)
-        same[job.policy] = simulate(replay, partial(progress, name))
-    return ceiling_of(own, same, reasons)
+        names[job.policy] = f"{CEILING}, batches of {job.policy}"
+        named[names[job.policy]] = msgspec.structs.replace(without_network(job), plans=plans)
+    found = simulate(named)
+    same = {policy: found[name] for policy, name in names.items()}
+    return ceiling_of(found[CEILING], same, reasons)

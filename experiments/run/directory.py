@@ -6,17 +6,24 @@ import fcntl
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 from experiments.errors import UserError
 
 
+def _never(directory: Path) -> bool:
+    return False
+
+
 @contextlib.contextmanager
-def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
+def results_directory(
+    out: Path | None, scenario: str, can_go_on: Callable[[Path], bool] = _never
+) -> Iterator[Path]:
     """Yield an empty, writable directory, locked against other runs: `out`, or a new one in `runs/`.
 
+    It need not be empty if `can_go_on` says that what is in it is an unfinished run of the same kind.
     A directory that did not exist before is removed again if the run leaves it empty. Raises `UserError`
     for a directory that cannot be used. An `OSError` for a full disk always names a path. If it has none,
     because writing to an open file failed, it gets the path of the directory.
@@ -37,7 +44,8 @@ def results_directory(out: Path | None, scenario: str) -> Iterator[Path]:
         except BlockingIOError:
             made = False
             raise UserError(f"--out {directory}: in use by another run") from None
-        if any(directory.iterdir()):  # only now: another run may just have finished in it
+        # Only now: another run may just have finished in it.
+        if any(directory.iterdir()) and not can_go_on(directory):
             raise UserError(f"--out {directory}: is not empty; name a directory that is new or empty")
         yield directory
     except OSError as error:

@@ -1,33 +1,32 @@
 """From a checked scenario to a directory of results: resolve, run every policy, write results and report."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from controller.policies.fault import policy_fault
 from experiments.errors import UserError
 from experiments.live.live_file import LiveFile
 from experiments.resolve.jobs import resolve
-from experiments.results.code import code_version, file_digests
+from experiments.results.code import code_version
 from experiments.results.gap import Ceiling
 from experiments.results.trace_window import Window
+from experiments.run.all_jobs import RunListener, run_jobs
 from experiments.run.ceiling import ceilings
 from experiments.run.directory import results_directory
 from experiments.run.held_signal import HeldSignal
+from experiments.run.identity import identity_of
+from experiments.run.kept import Kept, can_go_on
 from experiments.run.placement_text import placement_text
-from experiments.scenario.files import files_of
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
-from testbed.fabric import Fabric, FabricName, FabricUnavailable, RunFailed, RunProgress
+from testbed.fabric import Fabric, FabricName, FabricUnavailable, RunProgress
 from testbed.fabrics import missing_of
 from testbed.job import Job
 from testbed.record import RunRecord
-
-RunListener = Callable[[str, RunProgress], None]
-"""Called with the policy that runs and its progress."""
 
 
 def run_scenario(
@@ -41,6 +40,8 @@ def run_scenario(
     warn: Callable[[str], None] | None = None,
     ceiling: bool = False,
     trace_window: Window | None = None,
+    jobs: int = 1,
+    words: Sequence[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
     """Run every policy of `scenario` on `fabric`. Returns the run directory and its summary.
 
@@ -48,29 +49,29 @@ def run_scenario(
     results. `notes` come before the notes on how the work was made. `warn` is called, before the first policy
     runs, with what makes the results say less than they seem to. With `ceiling`, the requests are run without
     a network, too (`experiments.run.ceiling`); only the simulated fabric can do that. `trace_window` is what
-    part of the run the traces show. Nothing starts before the scenario is resolved, the fabric has what it
-    needs, and the directory can be written.
+    part of the run the traces show. `jobs` is how many policies run at once, which only the simulated fabric
+    can do, too. Nothing starts before the scenario is resolved, the fabric has what it needs, and the
+    directory can be written.
 
-    Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_job` raises. If
+    Each policy that is through is kept (`experiments.run.kept`). If `out` has some that an earlier run of the
+    same scenario by the same code has kept, only the others run.
+
+    Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_jobs` raises. If
     some policies have finished by then, their results are written, marked as not complete, and the
-    exception has a note that says so. While results are written, the first Ctrl-C or SIGTERM is held
-    until they are (`HeldSignal`).
+    exception has a note that says so; with `words`, the command line, it also gives the command that goes on.
+    While results are written, the first Ctrl-C or SIGTERM is held until they are (`HeldSignal`).
     """
     started = datetime.now(UTC)
     code_version()  # read before anything runs, because the files may change during the run
     resolved = resolve(scenario)
-    files = file_digests(files_of(scenario))
+    made_with = identity_of([scenario])
     first = resolved.jobs[0]
+    at_once = _at_once(fabric, jobs)
     if ceiling:
         _check_ceiling(fabric, first)
     missing = missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
-    # Imported late: the report loads matplotlib, which takes long, and above a run may still be refused.
-    from experiments.report.run_report import write_report
-    from experiments.results.limits import Resources
-    from experiments.results.unused import unused_parts
-    from experiments.results.writing import write_run
 
     def write(
         directory: Path,
@@ -78,6 +79,12 @@ def run_scenario(
         unfinished: Sequence[str] = (),
         reached: Ceiling | None = None,
     ) -> dict[str, Any]:
+        # Imported late: the report loads matplotlib, which takes long.
+        from experiments.report.run_report import write_report
+        from experiments.results.limits import Resources
+        from experiments.results.unused import unused_parts
+        from experiments.results.writing import write_run
+
         summary = write_run(
             directory,
             scenario=scenario.name,
@@ -89,7 +96,7 @@ def run_scenario(
             records=records,
             placement_text=placement_text(first.placement),
             resources=Resources.of(first),
-            files=files,
+            files=made_with.files,
             command=command,
             started=started,
             unfinished=unfinished,
@@ -103,8 +110,9 @@ def run_scenario(
     if warn is not None:
         for warning in resolved.warnings:
             warn(warning)
+    goes_on = partial(can_go_on, scenario=scenario, made_with=made_with)
     with (
-        results_directory(out, scenario.name) as directory,
+        results_directory(out, scenario.name, goes_on) as directory,
         LiveFile(directory, scenario=scenario.name, fabric=fabric.name, policies=scenario.policies) as live,
     ):
 
@@ -112,25 +120,62 @@ def run_scenario(
             live.update(policy, state)
             progress(policy, state)
 
-        records: list[RunRecord] = []
+        kept = None
+        if ceiling or len(resolved.jobs) > 1:
+            kept = Kept(directory)
+            kept.begin(scenario, made_with)
+        done: dict[str, RunRecord] = {}
         reached = None
+        run = partial(
+            run_jobs, fabric=fabric, kept=kept, at_once=at_once, progress=heard, meanwhile=_load_report
+        )
+
+        def simulate(named: Mapping[str, Job]) -> Mapping[str, RunRecord]:
+            found: dict[str, RunRecord] = {}
+            run(named, found)
+            return found
+
         try:
-            for job in resolved.jobs:
-                records.append(run_job(fabric, job, partial(heard, job.policy)))
+            run({job.policy: job for job in resolved.jobs}, done)
             if ceiling:
-                reached = ceilings(resolved.jobs, records, partial(run_job, fabric), heard)
+                reached = ceilings(resolved.jobs, [done[job.policy] for job in resolved.jobs], simulate)
         except BaseException as error:
-            if records:
-                unfinished = scenario.policies[len(records) :]
+            if kept is not None:  # a policy may be through that nobody has heard of yet
+                done = kept.all_of(scenario.policies) | done
+            through = [policy for policy in scenario.policies if policy in done]
+            unfinished = [policy for policy in scenario.policies if policy not in done]
+            if through:
                 # A full disk, for instance, must not hide what ended the run. Nor does a held signal.
                 with contextlib.suppress(OSError), HeldSignal(directory):
-                    write(directory, records, unfinished)
-                    error.add_note(_where_results_are(directory, scenario.policies, len(records)))
+                    write(directory, [done[policy] for policy in through], unfinished)
+                    error.add_note(_where_results_are(directory, through, unfinished))
+                    if kept is not None and words:
+                        again = [*words, *([] if out else ["--out", str(directory)])]
+                        error.add_note(f"to go on: {shlex.join(again)}")
+            elif kept is not None:
+                kept.drop()
             raise
         with HeldSignal(directory) as held:
-            summary = write(directory, records, reached=reached)
+            summary = write(directory, [done[job.policy] for job in resolved.jobs], reached=reached)
+            if kept is not None:
+                kept.drop()
         held.deliver(f"the results are in {directory}")
     return directory, summary
+
+
+def _load_report() -> None:
+    """Load what the report needs, which takes long, while policies run in other processes."""
+    import experiments.report.run_report
+    import experiments.results.writing  # noqa: F401
+
+
+def _at_once(fabric: Fabric, jobs: int) -> int:
+    if jobs > 1 and fabric.name != FabricName.SIM:
+        raise UserError(
+            f"--jobs: the fabric {fabric.name} runs one policy at a time, or results would be wrong;"
+            " leave out --jobs, or use --fabric sim"
+        )
+    return jobs
 
 
 def _check_ceiling(fabric: Fabric, job: Job) -> None:
@@ -140,27 +185,6 @@ def _check_ceiling(fabric: Fabric, job: Job) -> None:
         raise UserError("--ceiling: single flows are nothing but network; use it with requests")
 
 
-def _where_results_are(directory: Path, policies: Sequence[str], finished: int) -> str:
-    text = f"results of {', '.join(policies[:finished])} are in {directory}"
-    unfinished = ", ".join(policies[finished:])
-    return f"{text}; {unfinished} did not finish" if unfinished else text
-
-
-def run_job(fabric: Fabric, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
-    """Run `job` on `fabric`. Raises what `fabric.run` raises.
-
-    An exception in a hook of another package's policy becomes a `RunFailed` that names the policy.
-    `RunFailed` is also raised if requests were lost: every request that arrived must be accounted for.
-    """
-    try:
-        record = fabric.run(job, progress)
-    except Exception as error:
-        fault = policy_fault(error)
-        if fault is None:
-            raise
-        raise RunFailed(fault) from error
-    if len(record.requests) != len(job.requests):
-        raise RunFailed(
-            f"{job.policy}: {len(job.requests)} requests arrived, {len(record.requests)} were accounted for"
-        )
-    return record
+def _where_results_are(directory: Path, through: Sequence[str], unfinished: Sequence[str]) -> str:
+    text = f"results of {', '.join(through)} are in {directory}"
+    return f"{text}; {', '.join(unfinished)} did not finish" if unfinished else text

@@ -22,8 +22,10 @@ from experiments.resolve.jobs import Resolved, resolve
 from experiments.results.limits import Resources
 from experiments.results.measures import measure
 from experiments.results.summary import Summary, summarise
-from experiments.run.run import run_job, run_scenario
-from experiments.sweep.identity import Identity, check_identity
+from experiments.run.all_jobs import run_job
+from experiments.run.identity import Identity
+from experiments.run.run import run_scenario
+from experiments.sweep.identity import check_identity
 from experiments.sweep.plan import Cell, Plan
 from experiments.sweep.workers import end_with
 from testbed.fabric import JobRefused, RunFailed

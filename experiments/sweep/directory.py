@@ -13,7 +13,7 @@ import msgspec
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
 from experiments.results.code import code_version
-from experiments.sweep.identity import Identity, identity_of
+from experiments.run.identity import Identity, identity_of
 from experiments.sweep.plan import Plan
 
 
@@ -26,7 +26,7 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[I
     The same sweep has the same cells, made by the same code from the same files. Raises `UserError` for any
     other directory, for one that another `mfs sweep` has locked, and for one that cannot be written.
     """
-    made_with = identity_of(plan.cells)
+    made_with = identity_of(cell.scenario for cell in plan.cells)
     identity = msgspec.to_builtins(made_with) | {
         "tables": tables,
         "cells": [cell.name for cell in plan.cells],

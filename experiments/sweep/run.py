@@ -17,12 +17,12 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.run.directory import new_directory
+from experiments.run.identity import Identity
 from experiments.scenario.scenario import Scenario
 from experiments.sweep.cell import cell_directory, outcomes, run_cell
 from experiments.sweep.differences import differences_of, write_differences
 from experiments.sweep.directory import taken
 from experiments.sweep.engine import Engine, engine
-from experiments.sweep.identity import Identity
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.progress import SweepListener
 from experiments.sweep.results import CellRow, read_rows, write_results

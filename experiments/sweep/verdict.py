@@ -76,15 +76,13 @@ def _results(
         return told
     if unfaithful:
         told.append("No difference is stated, because cells are not faithful.")
-    elif plan.replicates == 1:
-        told.append(
-            f"With one {plan.replicates_are[:-1]}, it is not known whether a difference is more than chance."
-        )
+    elif plan.replicates < 2:
+        one = plan.replicates_are.removesuffix("s")
+        told.append(f"With one {one}, it is not known whether a difference is more than chance.")
     else:
         note = (
-            "Brackets and counts rest on 95 % intervals of the paired differences over the "
-            + plan.replicates_are
-            + "."
+            "Brackets and counts rest on 95 % intervals of the paired differences over the"
+            f" {plan.replicates_are}."
         )
         told.append(Markup(f"<small>{note}</small>"))
     return told

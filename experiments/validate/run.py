@@ -14,8 +14,9 @@ from experiments.atomic_file import write_text
 from experiments.calibrate.links import calibrate, members_for
 from experiments.resolve.calibration import Calibration, write_calibration
 from experiments.resolve.jobs import resolve
+from experiments.run.all_jobs import RunListener, run_job
 from experiments.run.directory import results_directory
-from experiments.run.run import RunListener, run_job, run_scenario
+from experiments.run.run import run_scenario
 from experiments.scenario.scenario import Scenario
 from experiments.validate.compare import RunTimes, compare, matched_flows, run_times
 from experiments.validate.emulated import Emulated, Rows, check_same_work, read_emulated

@@ -1,12 +1,14 @@
 """The command line takes every `mfs` command on a page, with its scenario, keys and policies."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from doc_pages import PAGES, commands, name_of, yaml_files
+from doc_pages import PAGES, ROOT, commands, name_of, yaml_files
 
+from controller.policies import registry
 from experiments.cli.app import app
 from experiments.results.paired import WINDOW
 from experiments.scenario.gpu_profile import profile_text
@@ -25,9 +27,6 @@ PLACEHOLDERS = {
 } | dict.fromkeys(("N", "R", "D", "S", "SEED"), "2")
 """What a page writes for something the reader fills in, and a value that stands for it."""
 
-OTHERS_POLICIES = ("small-first",)
-"""Policies that a page writes itself (tested with the page)."""
-
 READERS_FILES = {
     "conversation_trace.jsonl": '{"timestamp": 0, "input_length": 9, "output_length": 5, "hash_ids": [0]}\n',
     "qwen_traceA_blksz_16.jsonl": (
@@ -37,6 +36,7 @@ READERS_FILES = {
     "FB2010-1Hr-150-0.txt": "150 1\n1 0 1 1 1 2:1.0\n",
     "network.csv": "from,to,gbps\nh1,s1,9\nh2,s1,9\nh3,s1,9\n",
     "twice.jsonl": '{"timestamp": 0, "input_length": 9, "output_length": 1, "hash_ids": [0]}\n' * 2,
+    "trace.csv": "TIMESTAMP,ContextTokens,GeneratedTokens\n2026-01-05 09:00:00.1,500,252\n",
     "gpu.yaml": profile_text(GPUS["h100"], ""),
 }
 """What pages let the reader have or make, and what is in it."""
@@ -51,6 +51,16 @@ def _readers_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, content in yaml_files(page.read_text(encoding="utf-8")).items():
             (tmp_path / name).write_text(content, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _readers_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy that a page lets the reader write."""
+    page = (ROOT / "docs/policies/adding-a-policy.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```python\n# small_first\.py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"__name__": "small_first"}
+    exec(text, names)
+    monkeypatch.setitem(registry._POLICIES, "small-first", names["SmallFirst"])
 
 
 SHOWN = {
@@ -86,7 +96,7 @@ def fill(word: str) -> str:
 def check_scenario(options: dict[str, object]) -> None:
     scenario = options.get("scenario") or options.get("name") or "quickstart"
     settings = [text for text in strings(options.get("settings")) if not is_placeholder(text)]
-    policies = [spec for spec in strings(options.get("policy")) if not spec.startswith(OTHERS_POLICIES)]
+    policies = strings(options.get("policy"))
     if "scenario" in options or "settings" in options:
         load_scenario(str(scenario), overrides_of(settings, policies, None))
     for text in strings(options.get("over")):

@@ -100,7 +100,7 @@ def test_policies_that_were_through_keep_their_results(
     assert ended == code
     assert [run["policy"] for run in summary["runs"]] == ["fair"]
     assert (summary["complete"], summary["unfinished"]) == (False, ["mfs"])
-    assert mfs.err.splitlines()[-1] == "results of fair are in there; mfs did not finish"
+    assert mfs.err.splitlines()[-2] == "results of fair are in there; mfs did not finish"
     assert mfs("report", "there") == 0
 
 

@@ -114,8 +114,7 @@ def test_a_flow_is_told_from_submit_to_its_requests_outcome(tmp_path: Path) -> N
 
     assert story.splitlines() == [
         f"{P2D} under mfs",
-        "  It was S3 (prefill to decode), 8.4 MB from rank 0 on h1 to rank 8 on h9, of layer 4, request 12,"
-        " batch b3.",
+        "  It was S3 (P2D), 8.4 MB from rank 0 on h1 to rank 8 on h9, of layer 4, request 12, batch b3.",
         "  It crossed h1->s1, s1->h9.",
         "  It was submitted at 100.000 ms, with a deadline 200.0 ms later (300.000 ms).",
         "  It was permitted at 103.000 ms, 3.00 ms later: it waited 2.00 ms for a free lane and 1.00 ms for"
@@ -213,7 +212,7 @@ def test_a_request_is_told_with_where_its_ttft_went(tmp_path: Path) -> None:
     )
     story = explain_request(written(tmp_path / "run", mfs=rows), 12)
     assert (
-        "Where its TTFT went: 30.00 ms in the queue, 100.0 ms in prefill, 110.0 ms in the P2D tail,"
+        "Where its TTFT went: 30.00 ms in the queue, 100.0 ms in prefill, 110.0 ms in the S3 tail,"
         " 12.50 ms in the decode step; alone on an idle cluster its TTFT would be 40.00 ms." in story
     )
     assert (

@@ -98,7 +98,7 @@ def test_a_request_shows_its_phases_and_its_deadline() -> None:
         ("request 0", 0),
         ("queue", 1),
         ("prefill", 1),
-        ("P2D tail", 1),
+        ("S3 tail", 1),
         ("decode step", 1),
     ]
     deadlines = [e["ts"] for e in events if e["ph"] == "i" and e["name"] == "deadline"]

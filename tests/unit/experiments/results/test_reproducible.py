@@ -1,4 +1,7 @@
-"""A simulated run has the same summary each time, byte for byte; what depends on wall time is elsewhere."""
+"""A simulated run has the same results each time, byte for byte, also if its policies run at once.
+
+What depends on wall time is elsewhere.
+"""
 
 import json
 from pathlib import Path
@@ -25,13 +28,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
                 out=tmp_path_factory.mktemp("runs") / name,
                 progress=lambda policy, state: None,
                 command=f"mfs run quickstart --out {name}",
+                jobs=jobs,
             )[0]
-            for name in ("one", "two")
+            for name, jobs in (("one", 1), ("two", 1), ("at-once", 2))
         ]
 
 
-def test_summary_and_tables_of_two_runs_are_the_same_bytes(runs: list[Path]) -> None:
-    one, two = runs
+@pytest.mark.parametrize("other", [1, 2])
+def test_summary_and_tables_of_two_runs_are_the_same_bytes(runs: list[Path], other: int) -> None:
+    one, two = runs[0], runs[other]
     names = ["summary.json", "scenario.yaml", "versions.json", *(path.name for path in one.glob("*.parquet"))]
     names += [
         f"{policy}/{file}" for policy in ("fair", "mfs") for file in ("trace.json.gz", "distributions.json")
@@ -39,6 +44,7 @@ def test_summary_and_tables_of_two_runs_are_the_same_bytes(runs: list[Path]) -> 
     assert len(names) == 13
     for name in names:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    assert not (two / "unfinished").exists()
 
 
 def test_what_varies_stands_in_the_timing(runs: list[Path]) -> None:

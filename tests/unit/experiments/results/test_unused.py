@@ -6,7 +6,8 @@ import msgspec
 
 from experiments.resolve.jobs import resolve
 from experiments.results.unused import unused_parts
-from experiments.run.run import run_job, run_scenario
+from experiments.run.all_jobs import run_job
+from experiments.run.run import run_scenario
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job

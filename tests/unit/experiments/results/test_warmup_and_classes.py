@@ -12,7 +12,8 @@ from controller.flow import Stage
 from experiments.results.measures import Measures, measure
 from experiments.results.summary import summarise_run
 from experiments.results.terminal import render_summary
-from experiments.run.run import run_job, run_scenario
+from experiments.run.all_jobs import run_job
+from experiments.run.run import run_scenario
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabric import RunFailed
 from testbed.fabrics import FABRICS

@@ -53,9 +53,7 @@ def test_without_a_network_there_is_no_latency_of_it() -> None:
 def test_a_ceiling_is_above_what_its_policy_reached() -> None:
     made = jobs()
     records = [played(job) for job in made]
-    found = ceilings(
-        made, records, lambda job, progress: FABRICS["sim"]().run(job, progress), lambda *_: None
-    )
+    found = ceilings(made, records, lambda named: {name: played(job) for name, job in named.items()})
     own = found.own_batches.ttft_mean_s
     assert own is not None
     for record in records:

@@ -74,7 +74,7 @@ def test_a_signal_while_finished_policies_are_written_does_not_hide_what_ended_t
     assert mfs(*TWO_POLICIES) == code
 
     assert WAITING in mfs.err.splitlines()
-    assert mfs.err.splitlines()[-1] == "results of fair are in there; mfs did not finish"
+    assert mfs.err.splitlines()[-2] == "results of fair are in there; mfs did not finish"
     assert json.loads((tmp_path / "there" / "summary.json").read_text())["unfinished"] == ["mfs"]
 
 

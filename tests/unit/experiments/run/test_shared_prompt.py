@@ -11,7 +11,7 @@ import pytest
 from trace_files import mooncake
 
 from experiments.resolve.jobs import resolve
-from experiments.run.run import run_job
+from experiments.run.all_jobs import run_job
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.record import RequestRow

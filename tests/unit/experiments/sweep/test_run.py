@@ -13,7 +13,8 @@ from trace_files import mooncake, trace
 
 from experiments.errors import UserError
 from experiments.results.code import code_version
-from experiments.sweep.identity import check_identity, identity_of
+from experiments.run.identity import identity_of
+from experiments.sweep.identity import check_identity
 from experiments.sweep.plan import make_plan
 from testbed.fabric import RunFailed
 from testbed.fabrics import FABRICS
@@ -186,7 +187,7 @@ def test_cells_of_other_code_are_not_mixed_with_new_ones(
 
     other = msgspec.structs.replace(code_version(), source="0" * 64, commit="f" * 40, changed=False)
     monkeypatch.setattr("experiments.sweep.directory.code_version", lambda: other)
-    monkeypatch.setattr("experiments.sweep.identity.code_version", lambda: other)
+    monkeypatch.setattr("experiments.run.identity.code_version", lambda: other)
     assert mfs(*TOY, "--over", "seed=1", "--out", "s") == 2
     assert "mfs: --out s: this sweep began with other code or packages (" in mfs.err
     assert f"now commit {'f' * 12})" in mfs.err
@@ -235,7 +236,7 @@ def test_a_cell_is_not_made_by_another_process_with_something_else(
     here: dict[str, Any], told: str | None
 ) -> None:
     (cell,) = make_plan("two-flows", over=[], policies=["fair"], fabric="sim").cells
-    planned = msgspec.structs.replace(identity_of([cell]), **here)
+    planned = msgspec.structs.replace(identity_of([cell.scenario]), **here)
     if told is None:
         check_identity(cell, planned)
         return

@@ -9,7 +9,8 @@ from controller.flow import Stage
 from experiments.resolve.jobs import resolve
 from experiments.results.measures import measure
 from experiments.results.readable_numbers import duration
-from experiments.run.run import run_job, run_scenario
+from experiments.run.all_jobs import run_job
+from experiments.run.run import run_scenario
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job

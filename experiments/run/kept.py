@@ -1,0 +1,110 @@
+"""What a run keeps of the policies that are through, so that a run of the same scenario can go on from there.
+
+It is in the folder `unfinished` of the run's directory: `run.json` says what is run, and by which code, and
+each record has a file. The folder goes when the results are complete.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from experiments.atomic_file import write_text
+from experiments.errors import UserError
+from experiments.results.code import code_version
+from experiments.results.folder_names import folder_names
+from experiments.run.identity import Identity
+from experiments.scenario.scenario import Scenario
+from experiments.scenario.text import to_yaml
+from testbed.record import RunRecord
+from testbed.record_file import read_record, write_record
+
+FOLDER: Final = "unfinished"
+_PLAN: Final = "run.json"
+_LONGEST: Final = 60
+
+
+class Kept:
+    """The records that a run in `directory` keeps."""
+
+    def __init__(self, directory: Path) -> None:
+        self._folder = directory / FOLDER
+
+    def begin(self, scenario: Scenario, made_with: Identity) -> None:
+        """Write down what is run, unless that was done when it began."""
+        if not (self._folder / _PLAN).exists():
+            self._folder.mkdir(exist_ok=True)
+            plan = _plan_of(scenario, made_with) | {"code": str(code_version())}
+            write_text(self._folder / _PLAN, json.dumps(plan, indent=2) + "\n")
+
+    def keep(self, name: str, record: RunRecord) -> None:
+        """Keep `record` under `name`. Raises `OSError` if the disk is full."""
+        path = self._path(name)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        try:
+            write_record(temporary, record)
+            temporary.replace(path)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                error.filename = error.filename or str(self._folder)
+            raise
+
+    def find(self, name: str) -> RunRecord | None:
+        """Return the record under `name`; None if there is none, or if its file is damaged."""
+        try:
+            return read_record(self._path(name))
+        except (OSError, ValueError, msgspec.MsgspecError):
+            return None
+
+    def all_of(self, names: Iterable[str]) -> dict[str, RunRecord]:
+        """Return the records under `names` that there are."""
+        found = {name: self.find(name) for name in names}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def drop(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        (safe,) = folder_names([name])
+        # Two names may be alike but for what a file name cannot have.
+        return self._folder / f"{safe[:_LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.record"
+
+
+def can_go_on(directory: Path, scenario: Scenario, made_with: Identity) -> bool:
+    """Return whether `directory` holds an unfinished run, which then is of `scenario`.
+
+    Raises `UserError` if it is one of another scenario, or was begun by other code or with other files.
+    """
+    path = directory / FOLDER / _PLAN
+    if not path.exists():
+        return False
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--out {directory}: {FOLDER}/{_PLAN} cannot be read: {error}") from None
+    wanted = _plan_of(scenario, made_with)
+    different = [key for key in wanted if known.get(key) != wanted[key]]
+    if not different:
+        return True
+    where = f"--out {directory}: holds an unfinished run"
+    if "scenario" in different:
+        raise UserError(f"{where} of another scenario, or with other settings; name another directory")
+    if different == ["files"]:
+        now, then = wanted["files"], known["files"]
+        changed = ", ".join(path for path in now if then.get(path) != now[path])
+        raise UserError(f"{where}, and {changed} has changed since it began; name another directory")
+    raise UserError(
+        f"{where} by other code or packages ({known.get('code', 'unknown')}; now {code_version()});"
+        " name another directory"
+    )
+
+
+def _plan_of(scenario: Scenario, made_with: Identity) -> dict[str, Any]:
+    plan: dict[str, Any] = msgspec.to_builtins(made_with)
+    return plan | {"scenario": to_yaml(scenario)}

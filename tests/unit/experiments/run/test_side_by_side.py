@@ -1,0 +1,110 @@
+"""Work in processes beside each other: it comes back, so do its errors, and nothing outlives its owner."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from experiments.errors import UserError
+from experiments.run.side_by_side import Work, run_side_by_side
+from testbed.fabric import FabricUnavailable, RunFailed, RunProgress
+
+Tell = Callable[[RunProgress], None]
+
+
+def run(*work: Work, jobs: int = 2) -> tuple[list[str], list[tuple[str, str]]]:
+    """Run `work`, called a, b, c ..., and return the names in order of their ends, and what they told."""
+    ended: list[str] = []
+    told: list[tuple[str, str]] = []
+    run_side_by_side(
+        list(zip("abcdef", work, strict=False)),
+        jobs=jobs,
+        progress=lambda name, state: told.append((name, state.phase)),
+        through=ended.append,
+        meanwhile=lambda: None,
+    )
+    return ended, told
+
+
+def leaving(path: Path) -> Work:
+    return lambda tell: path.write_text(str(os.getpid())) and None
+
+
+def failing(error: BaseException) -> Work:
+    def work(tell: Tell) -> None:
+        raise error
+
+    return work
+
+
+def waiting(path: Path, *, most_s: float = 20) -> Work:
+    """Waits until `path` is there."""
+
+    def work(tell: Tell) -> None:
+        deadline = time.monotonic() + most_s
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        tell(RunProgress(phase="seen" if path.exists() else "missed"))
+
+    return work
+
+
+def test_work_is_done_in_other_processes_and_tells_how_far_it_is(tmp_path: Path) -> None:
+    ended, told = run(leaving(tmp_path / "a"), lambda tell: tell(RunProgress(phase="half")), jobs=1)
+
+    assert (ended, told) == (["a", "b"], [("b", "half")])
+    assert (tmp_path / "a").read_text() != str(os.getpid())
+
+
+def test_as_many_as_are_asked_for_run_at_once(tmp_path: Path) -> None:
+    """The first waits for what the second leaves, so they run at once. The third begins after one of them."""
+    ended, told = run(waiting(tmp_path / "b"), leaving(tmp_path / "b"), lambda tell: None)
+
+    assert sorted(ended) == ["a", "b", "c"]
+    assert told == [("a", "seen")]
+    assert run(waiting(tmp_path / "d", most_s=0.2), leaving(tmp_path / "d"), jobs=1)[1] == [("a", "missed")]
+
+
+def test_what_is_to_be_done_meanwhile_is_done_once_while_they_run(tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def meanwhile() -> None:
+        done.append(len(psutil.Process().children()))
+        (tmp_path / "go").touch()
+
+    work = [("a", waiting(tmp_path / "go")), ("b", waiting(tmp_path / "go"))]
+    run_side_by_side(work, jobs=2, progress=lambda *_: None, through=lambda _: None, meanwhile=meanwhile)
+
+    assert len(done) == 1
+    assert done[0] >= 2
+
+
+@pytest.mark.parametrize(
+    "error", [UserError("wrong key"), RunFailed("rank 3 died"), OSError(28, "No space left", "there")]
+)
+def test_an_error_comes_back_as_it_was_and_ends_the_others(tmp_path: Path, error: Exception) -> None:
+    before = psutil.Process().children()
+
+    with pytest.raises(type(error)) as caught:
+        run(failing(error), waiting(tmp_path / "never", most_s=600))
+
+    assert str(caught.value) == str(error)
+    assert "in work" in str(caught.value.__cause__)  # the traceback in the process
+    assert psutil.Process().children() == before
+
+
+def test_an_error_that_cannot_be_sent_is_told_in_words() -> None:
+    with pytest.raises(RuntimeError, match="FabricUnavailable: the fabric 'toy' cannot run here"):
+        run(failing(FabricUnavailable("toy", [])), lambda tell: None)
+
+
+def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
+    def killed(tell: Tell) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(RunFailed, match=r"the process of b was killed by SIGKILL; .*use fewer --jobs"):
+        run(lambda tell: None, killed)
