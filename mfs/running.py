@@ -12,6 +12,7 @@ from rich.console import Console
 
 from experiments.cli.progress_display import display_for, sweep_display_for
 from experiments.results.paired import WINDOW
+from experiments.results.trace_window import Window
 from experiments.run.run import run_scenario
 from experiments.scenario.overrides import overrides_of
 from experiments.scenario.reading import load_scenario
@@ -31,6 +32,8 @@ def run(
     fabric: str | None = None,
     out: Source | None = None,
     ceiling: bool = False,
+    trace_window: tuple[float, float | None] | None = None,
+    jobs: int = 1,
     progress: bool = False,
 ) -> Run:
     """Run a scenario, every policy on the same requests, and return the results.
@@ -43,6 +46,9 @@ def run(
         fabric: `mininet`, `sim`, or `auto` for `mininet` if it can run here; by default the scenario's.
         out: Directory for the results, new or empty; by default a new one in `runs/`.
         ceiling: Run the requests without a network, too: what no policy can exceed.
+        trace_window: The part of the run that the traces show, from and to in model seconds (None: to the
+            end); by default the part that the command shows.
+        jobs: Policies simulated at once, each in a process of its own if there are several.
         progress: Show the progress on standard error.
 
     What makes the results say less than they seem to is a warning (`UserWarning`).
@@ -52,6 +58,7 @@ def run(
         FabricUnavailable: If the machine lacks what the fabric needs.
         JobRefused: If the job is too large for the machine.
         RunFailed: If the run ended and its numbers would be worthless.
+        ValueError: For a `trace_window` that ends before it begins.
     """
     texts, name = settings_texts(settings), os.fspath(scenario)
     options = _options(policies=policies, settings=texts)
@@ -59,6 +66,12 @@ def run(
     choice = _warned(chosen(checked.fabric))
     words = ["mfs", "run", name, *options, "--fabric", choice.name]
     words += [] if seed is None else ["--seed", str(seed)]
+    window = None
+    if trace_window is not None:
+        start_s, end_s = trace_window
+        text = f"{start_s}:{'' if end_s is None else end_s}"
+        window = Window.read(text)
+        words += ["--trace-window", text]
     with _safe_children(), _shown(progress) as console, display_for(console) as display:
         directory, _ = run_scenario(
             checked.model_copy(update={"fabric": choice.name}),
@@ -69,6 +82,8 @@ def run(
             notes=[] if choice.note is None else [choice.note],
             warn=lambda text: warnings.warn(text, stacklevel=4),
             ceiling=ceiling,
+            trace_window=window,
+            jobs=jobs,
         )
     return Run(directory)
 
@@ -89,8 +104,8 @@ def sweep(
     """Run a scenario at every combination of values, in parallel, and return the results.
 
     Args:
-        over: The values of each swept key: `{"workload.load": [0.4, 0.8], "seed": range(1, 9)}`;
-            `{"window": [8]}` takes eight windows of a trace.
+        over: The values of each swept key: `{"workload.load": [0.4, 0.8], "seed": range(1, 9)}`.
+            `{"window": range(8)}` takes eight windows of a trace.
         out: Directory for the results; new, empty, or this sweep's, to continue it.
         jobs: Cells to run at once; by default as many as there are cores.
         backend: joblib's engine: `loky` for this machine, `ray` or `dask` for a cluster.

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from toy_fabric import Mfs
 
-OVERLOADED = ("--policy", "fair + requests", "--set", "workload.requests=24", "--set", "workload.load=1.5")
+OVERLOADED = ("--policy", "fair + requests", "--set", "workload.requests=24", "--set", "workload.load=3.5")
 
 
 def rows_of(run: Path) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from testbed.models.sizes import kv_bytes_per_token
 from testbed.record import RunRecord
 from testbed.serving.replay import NotReplayable, plans_of
 
-FEW = ("fabric=sim", "workload.requests=10", "workload.load=2", "slo.multiple=2")
+FEW = ("fabric=sim", "workload.requests=10", "workload.load=null", "workload.rate=150", "slo.multiple=2")
 
 
 def job(policy: str, *settings: str) -> Job:

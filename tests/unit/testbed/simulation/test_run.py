@@ -126,7 +126,7 @@ def test_paced_flows_arrive_at_their_deadline_and_not_a_hair_later() -> None:
 
 def test_requests_that_were_pruned_are_told_from_those_that_were_not() -> None:
     """Decisions have the reason of every move to SCAVENGER, so they tell which requests were pruned."""
-    record = played("quickstart", "fair + requests", "workload.load=1.5", "workload.requests=40")
+    record = played("quickstart", "fair + requests", "workload.load=3.5", "workload.requests=40")
     of_request = {row.id: row.request for row in record.flows if row.request is not None}
     moved = {
         of_request[row.flow]
