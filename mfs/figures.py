@@ -46,7 +46,7 @@ def plot(
         x: The swept key to draw against; by default the first that was swept. Not for runs.
         y: A measure, as in `sweep.csv`. Not for runs.
         where: Values of the other swept keys.
-        ci: Draw the 95 % intervals of means over seeds.
+        ci: Draw the 95 % intervals of means over replicates: seeds or windows.
         width: A column of a page, or its whole width.
         show: Of runs, the TTFT of their requests, or the parts of its mean. Not for sweeps.
         request: Of a run, the timeline of this request, under `policy`. Not for sweeps.

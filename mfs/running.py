@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from experiments.cli.progress_display import display_for, sweep_display_for
+from experiments.results.paired import WINDOW
 from experiments.results.trace_window import Window
 from experiments.run.run import run_scenario
 from experiments.scenario.overrides import overrides_of
@@ -121,7 +122,7 @@ def sweep(
         raise ValueError(f"keep={keep!r}: 'summary' or 'tables'")
     texts, name = settings_texts(settings), os.fspath(scenario)
     swept = [_over(key, values) for key, values in over.items()]
-    ranges = [f"{one.key}={','.join(map(as_listed, one.values))}" for one in swept]
+    ranges = [f"{one.key}={_listed(one)}" for one in swept]
     words = ["mfs", "sweep", name, *_options(policies=policies, settings=texts, over=ranges)]
     choice = _warned(chosen(fabric))
     plan = make_plan(name, over=swept, settings=texts, policies=policies, fabric=choice.name)
@@ -145,6 +146,10 @@ def sweep(
             stacklevel=2,
         )
     return found
+
+
+def _listed(over: Over) -> str:
+    return str(len(over.values)) if over.key == WINDOW else ",".join(map(as_listed, over.values))
 
 
 def _over(key: str, values: Iterable[Any]) -> Over:

@@ -92,8 +92,6 @@ def read_over(text: str) -> Over:
     if not equals or not key or not values.strip():
         raise UserError(f"--over {text}: write it as KEY=V1,V2,... or KEY=START:STOP:STEP")
     source = f"--over {text}"
-    if key == WINDOW:
-        return Over(key, tuple(range(_windows(values.strip(), source))))
     # YAML's flow style, so that values in quotes or brackets may contain commas.
     listed = _range(values, source) or f"[{values}]"
     return checked_over(key, yaml_file.parse(listed, source).data, source)
@@ -102,8 +100,11 @@ def read_over(text: str) -> Over:
 def checked_over(key: str, found: Sequence[Any], source: str) -> Over:
     """Return the swept key with the values `found`. `source` names the option in messages.
 
-    Raises `UserError` for no values, a value given twice, and a key with an option of its own.
+    Windows of a trace are given by their number, or all in order. Raises `UserError` for no values, a value
+    given twice, and a key with an option of its own.
     """
+    if key == WINDOW:
+        return Over(key, _windows(found, source))
     if key in _OWN_OPTION:
         raise UserError(f"{source}: {key!r} cannot be swept; use {_OWN_OPTION[key]}")
     if not found:
@@ -115,10 +116,13 @@ def checked_over(key: str, found: Sequence[Any], source: str) -> Over:
     return Over(key, tuple(found))
 
 
-def _windows(text: str, source: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= MOST_CELLS:
-        raise UserError(f"{source}: give the number of windows, as in --over {WINDOW}=8")
-    return int(text)
+def _windows(found: Sequence[Any], source: str) -> tuple[int, ...]:
+    count = found[0] if len(found) == 1 else len(found)
+    if type(count) is int and 0 < count <= MOST_CELLS:
+        windows = tuple(range(count))
+        if list(found) in ([count], list(windows)):
+            return windows
+    raise UserError(f"{source}: give the number of windows, as in --over {WINDOW}=8")
 
 
 def as_text(value: Any) -> str:

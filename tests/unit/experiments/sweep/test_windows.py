@@ -7,7 +7,7 @@ import pytest
 
 from experiments.compare.replicates import of_cells
 from experiments.errors import UserError
-from experiments.sweep.plan import Plan, make_plan, read_over
+from experiments.sweep.plan import Plan, checked_over, make_plan, read_over
 from experiments.sweep.results import plan_warnings
 
 
@@ -55,7 +55,9 @@ def test_a_trace_that_is_too_short_says_how_many_windows_fit(trace: Path) -> Non
             "kind flows",
         ),
         (["window=1:3"], (), "give the number of windows"),
-        (["window=0"], (), "give the number of windows"),
+        (["window=2,3"], (), "give the number of windows"),
+        (["window=1.5"], (), "give the number of windows"),
+        (["window=-1"], (), "give the number of windows"),
         (["window=2", "seed=1:2"], (), "cannot be swept together"),
     ],
 )
@@ -91,3 +93,13 @@ def test_seeds_of_a_trace_that_keeps_its_arrivals_are_no_replicates(trace: Path)
     assert plan_warnings(plan_of(["seed=1"], *requests)) == []
     assert plan_warnings(plan_of(["window=3"], *requests)) == []
     assert plan_warnings(plan_of(["seed=1:3"])) == []
+
+
+@pytest.mark.parametrize("values", [[3], [0, 1, 2]])
+def test_a_program_gives_the_number_of_windows_or_all_of_them(values: list[int]) -> None:
+    assert checked_over("window", values, "over").values == (0, 1, 2)
+
+
+def test_some_windows_of_many_are_refused() -> None:
+    with pytest.raises(UserError, match="give the number of windows"):
+        checked_over("window", [1, 2], "over")
