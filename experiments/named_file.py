@@ -4,10 +4,11 @@ A pipe or a device may never end, and a file of gigabytes under the wrong name w
 anything could say that it is the wrong one.
 """
 
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from experiments.errors import UserError
 
@@ -46,7 +47,7 @@ def named_bytes(path: Path, *, most_bytes: int, source: str = "") -> bytes:
         raise UserError(f"{source}: cannot be read: {error.strerror}") from None
 
 
-def open_ordinary(path: Path, source: str = "") -> BinaryIO:
+def open_ordinary(path: Path, source: str = "") -> io.BufferedReader:
     """Open the file at `path` to read bytes.
 
     Raises `UserError` unless it is an ordinary file, and `OSError`.
