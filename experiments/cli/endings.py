@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from experiments.atomic_file import CANNOT_WRITE
+from experiments.cli.streams import printable
 from experiments.errors import UserError
 
 EXIT_FAILED = 1
@@ -96,5 +97,5 @@ def _standard_output_is_gone() -> None:
 
 
 def _stop(error: BaseException, message: str, code: int) -> None:
-    print("\n".join([f"mfs: {message}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+    print(printable("\n".join([f"mfs: {message}", *getattr(error, "__notes__", ())])), file=sys.stderr)
     raise SystemExit(code)

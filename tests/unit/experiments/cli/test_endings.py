@@ -97,6 +97,15 @@ def test_a_directory_that_is_gone_is_told(mfs: Mfs, tmp_path: Path, monkeypatch:
         assert mfs.err == "mfs: the working directory does not exist any more: go to another one\n"
 
 
+def test_no_message_makes_a_terminal_do_anything(mfs: Mfs) -> None:
+    assert mfs("run", "\x1b[31mred\x9b1m.yaml") == 2
+    assert mfs.err.startswith("mfs: no scenario ")
+    assert "\x1b" not in mfs.err
+    assert "\x9b" not in mfs.err
+    assert mfs("report", "\x1b]0;title\x07") == 2
+    assert mfs.err == "mfs: \\x1b]0;title\\x07: not a run directory: it has no summary.json\n"
+
+
 def test_an_option_that_does_not_exist_is_refused_with_code_2(mfs: Mfs) -> None:
     assert mfs("run", "quickstart", "--sed", "1") == 2
 
