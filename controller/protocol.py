@@ -7,6 +7,7 @@ machine, which all processes of an emulated run share; plain `*_ns` is model tim
 import msgspec
 
 from controller.flow import Batch, Decision, Level, Stage, Transfer
+from controller.pulse import Pause
 
 
 class TcpConnection(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +176,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
     """What the controller did in a run.
 
     `pruned` is how often each request was pruned. Requests in `ended_pruned` were not freed again.
+    `longest_pause` is the longest one of the controller since the clock started.
     """
 
     decisions: tuple[Decision, ...]
@@ -183,6 +185,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
     ended_pruned: tuple[str, ...]
     flow_mods: int
     barriers: int
+    longest_pause: Pause
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):

@@ -47,6 +47,7 @@ from controller.protocol import (
     decode_up,
     encode,
 )
+from controller.pulse import Pulse, keep_beating
 from controller.spec import read_spec
 from controller.switches import Switches
 from controller.units import NS_PER_S
@@ -90,6 +91,7 @@ class _Shell:
         self._expected = len(config.wiring.bridges)
         self.switches = Switches(of, rules)
         self.lock = threading.RLock()
+        self.pulse = Pulse(time.monotonic_ns())
         self._zero_wall_ns: int | None = None
         self._dilation = 1.0
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
@@ -187,6 +189,7 @@ class _Shell:
             case GroupUp():
                 self.switches.send(dispatcher.group_up(message), None)
             case ClockStart():
+                self.pulse.restart(wall_ns)
                 self._zero_wall_ns = message.zero_wall_ns
                 self._dilation = message.time_dilation
             case AskLog():
@@ -237,6 +240,7 @@ class _Shell:
             ended_pruned=tuple(sorted(self._prunings.at_their_end)),
             flow_mods=self.switches.flow_mods,
             barriers=self.switches.barriers,
+            longest_pause=self.pulse.longest(time.monotonic_ns()),
         )
 
 
@@ -299,6 +303,7 @@ def main(path: str) -> None:
     manager.applications_cls[application.__name__] = application
     services = manager.instantiate_apps(**manager.create_contexts())
     services.append(of.hub.spawn(shell.serve))
+    services.append(of.hub.spawn(keep_beating, shell.pulse, of.hub.sleep))
     of.hub.joinall(services)
 
 
