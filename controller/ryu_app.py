@@ -204,6 +204,13 @@ class _Shell:
             for lane, level in self.switches.replied(datapath, xid):
                 self._carry_out(self._dispatcher.confirmed(lane, level))
 
+    def rule_removed(self, datapath: Any, table: int) -> None:
+        with self.lock:
+            if name := self.switches.removed(datapath):
+                self.trouble(
+                    f"a rule of bridge {name} (table {table}) was deleted, and not by the controller"
+                )
+
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
@@ -245,7 +252,7 @@ class _Shell:
 
 
 def _application(of: ofcompat.OpenFlow, shell: _Shell) -> Any:
-    """The Ryu application class: four handlers that pass events to `shell`."""
+    """The Ryu application class: five handlers that pass events to `shell`."""
     events, up = of.events, [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER]
 
     def handles(event: Any, states: Any) -> Callable[[Handler], Handler]:
@@ -278,6 +285,10 @@ def _application(of: ofcompat.OpenFlow, shell: _Shell) -> Any:
         @handles(events.EventOFPBarrierReply, up)
         def on_barrier(self, event: Any) -> None:
             shell.barrier_replied(event.msg.datapath, event.msg.xid)
+
+        @handles(events.EventOFPFlowRemoved, up)
+        def on_removed(self, event: Any) -> None:
+            shell.rule_removed(event.msg.datapath, event.msg.table_id)
 
         @handles(events.EventOFPErrorMsg, up)
         def on_error(self, event: Any) -> None:
