@@ -165,11 +165,21 @@ class FlowCounts(msgspec.Struct, frozen=True, kw_only=True, tag="flows"):
     latencies_wall_ms: tuple[float, ...]
 
 
+class AskSending(msgspec.Struct, frozen=True, kw_only=True, tag="ask_sending"):
+    """The coordinator asks for `Sending`: the run has stalled."""
+
+
 class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
     """The ports that a flow crossed."""
 
     flow: str
     ports: tuple[str, ...]
+
+
+class Sending(msgspec.Struct, frozen=True, kw_only=True, tag="sending"):
+    """The flows that have their permits and have not arrived, with the ports that they cross."""
+
+    flows: tuple[LoggedPath, ...]
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
@@ -208,8 +218,9 @@ Up = (
     | AskStatus
     | AskLog
     | AskFlows
+    | AskSending
 )
-Down = Permit | BatchKnown | Status | FlowCounts | Log | Trouble
+Down = Permit | BatchKnown | Status | FlowCounts | Sending | Log | Trouble
 
 encode = msgspec.msgpack.Encoder().encode
 decode_up = msgspec.msgpack.Decoder(Up).decode

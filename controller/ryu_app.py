@@ -26,6 +26,7 @@ from controller.policies.fault import policy_fault
 from controller.protocol import (
     AskFlows,
     AskLog,
+    AskSending,
     AskStatus,
     BatchKnown,
     BatchStarted,
@@ -39,6 +40,7 @@ from controller.protocol import (
     LayerAdvanced,
     Log,
     ProbeUp,
+    Sending,
     Status,
     Submit,
     SubmitShare,
@@ -196,6 +198,8 @@ class _Shell:
                 self.tell(COORDINATOR, self._log())
             case AskFlows():
                 self.tell(COORDINATOR, self._flows())
+            case AskSending():
+                self.tell(COORDINATOR, Sending(flows=tuple(self._dispatcher.sending())))
             case AskStatus():
                 self.tell(COORDINATOR, self._status())
 

@@ -17,7 +17,7 @@ from testbed.emulation.monitor import Sample
 from testbed.record import Check, FlowRow
 from workers.protocol import Records
 
-PAUSE_BOUND_MS = 300.0
+PAUSE_BOUND_MS = 500.0
 SILENCE_BOUND_MS = 1000.0
 SLOWEST_MS = 500.0
 

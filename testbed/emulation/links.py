@@ -101,6 +101,10 @@ class Outages:
             longest.setdefault(outage.link, outage)
         return list(longest.values())
 
+    def forget(self) -> None:
+        """Forget the outages that have ended."""
+        self._ended.clear()
+
     def lasting(self, wall_ns: int) -> list[str]:
         """The links that have been down for longer than `PATIENCE_S`."""
         return [
@@ -123,7 +127,10 @@ def links_of(net: Network) -> dict[str, str]:
 
 
 class LinkWatch:
-    """Hears of every change of the fabric's links, in a thread, from `start` to `stop`."""
+    """Hears of every change of the fabric's links, in a thread, from `start` to `stop`.
+
+    It starts when the network is there. Only outages that end after `start_clock` are returned.
+    """
 
     def __init__(self, net: Network) -> None:
         self._outages = Outages(links_of(net))
@@ -142,6 +149,10 @@ class LinkWatch:
             up = {"UP", "LOWER_UP"} <= set(device["flags"])
             self._outages.changed(Change(device=device["ifname"], up=up), time.monotonic_ns())
         self._thread.start()
+
+    def start_clock(self) -> None:
+        with self._lock:
+            self._outages.forget()
 
     def check(self) -> None:
         """Raise `RunFailed` if a link has been down for `PATIENCE_S`, or if changes cannot be heard."""

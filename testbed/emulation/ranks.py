@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ import zmq
 from controller.lanes import lane_name
 from testbed.emulation.children import python_module
 from testbed.emulation.endpoints import Endpoints
+from testbed.emulation.memory import MemoryKills
 from testbed.emulation.network import Network
 from testbed.emulation.processes import stopped
 from testbed.emulation.silence import PATIENCE_S, Silences
@@ -106,9 +108,10 @@ class RankProcesses:
         self._endpoints = Endpoints(directory)
         self._lanes = lanes_of(job)
         self._probes = probes_of(job)
-        self._early: list[Probed] = []
+        self._memory = MemoryKills()
         self._steps = dict.fromkeys((r.rank for r in job.placement.ranks), 0)
         self._silences: Silences | None = None
+        self._checks: tuple[Callable[[], None], ...] = ()
         self.device = ""
         self.backend = ""
         self.torch_version = importlib.metadata.version("torch")
@@ -139,8 +142,12 @@ class RankProcesses:
     def group_ends(self) -> int:
         return sum(len(members) for members in self._job.placement.groups.values())
 
-    def start(self, net: Network) -> None:
-        """Fork the ranks into their servers' network namespaces."""
+    def start(self, net: Network, checks: Sequence[Callable[[], None]]) -> None:
+        """Fork the ranks into their servers' network namespaces.
+
+        Until the clock starts, `checks` are made with each `check`: they raise `RunFailed` if something that
+        ranks connect through does not work.
+        """
         assert self._zygote.stdin is not None
         assert self._zygote.stdout is not None
         if not select.select([self._zygote.stdout], [], [], _IMPORT_S)[0]:
@@ -151,6 +158,7 @@ class RankProcesses:
         raw = msgspec.msgpack.encode([self._config(net, r.rank) for r in self._job.placement.ranks])
         self._zygote.stdin.write(len(raw).to_bytes(8, "big") + raw)
         self._zygote.stdin.flush()
+        self._checks = tuple(checks)
         self._silences = Silences(map(_name, self._steps), time.monotonic())
 
     def _config(self, net: Network, rank: int) -> RankConfig:
@@ -230,9 +238,13 @@ class RankProcesses:
         assert self._zygote.stdout is not None
         word = self._zygote.stdout.read()
         if word:
-            raise RunFailed(word.decode(errors="replace").strip())
+            raise RunFailed(word.decode(errors="replace").strip() + self._memory.note())
         if self._zygote.poll() is not None:
-            raise RunFailed(f"the workers' parent process ended ({self._zygote.returncode})")
+            raise RunFailed(
+                f"the workers' parent process ended ({self._zygote.returncode}){self._memory.note()}"
+            )
+        for check in self._checks:
+            check()
         if self._silences is not None:
             self._silences.look(time.monotonic())
             if silent := self._silences.too_long():
@@ -298,6 +310,7 @@ class RankProcesses:
         return results
 
     def start_clock(self, zero_wall_ns: int) -> None:
+        self._checks = ()
         self.send_all(Start(zero_wall_ns=zero_wall_ns))
 
     def finish(self) -> list[Records]:

@@ -16,6 +16,7 @@ from testbed.emulation.control import ControllerProcess
 from testbed.emulation.disturbances import WallClock, disturbances
 from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.links import LinkWatch
+from testbed.emulation.memory import MemoryKills
 from testbed.emulation.monitor import LinkMonitor
 from testbed.emulation.player import Player
 from testbed.emulation.ranks import RankProcesses
@@ -57,10 +58,12 @@ class EmulatedRun:
         self._say("building the fabric")
         kernel = ovs.kernel_datapath_available()
         net = network.build(job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory)
+        links = LinkWatch(net)
+        links.start()
         controller = ControllerProcess(job, net.wiring, directory)
         controller.wait_for_switches()
         self._say("connecting lanes")
-        ranks.start(net)
+        ranks.start(net, [links.check, controller.check_idle])
         ranks.wait_until_ready()
         controller.wait_for_registrations(lanes=ranks.lanes, groups=ranks.group_ends)
 
@@ -70,20 +73,28 @@ class EmulatedRun:
         probes = ranks.probe(net)
         monitor = LinkMonitor(net)
         cpu = CpuMeter()
-        links = LinkWatch(net)
         daemons = switch.pulses()
         own = Pulse(time.monotonic_ns())
         zero_wall_ns = time.monotonic_ns() + round(_START_MARGIN_S * NS_PER_S)
         controller.start_clock(zero_wall_ns, job.scale.time_dilation)
+        links.start_clock()
         ranks.start_clock(zero_wall_ns)
-        links.start()
         monitor.start(zero_wall_ns, job.scale.time_dilation)
         cpu.start()
         start_beating(own)
         for daemon in daemons:
             daemon.start()
         conductor = conductor_of(job)
-        player = Player(job, conductor, controller, ranks, self._tell, monitor.now)
+        player = Player(
+            job,
+            conductor,
+            controller,
+            ranks,
+            self._tell,
+            monitor.now,
+            monitor.delivered_bytes,
+            monitor.silent_ports,
+        )
         player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu, links, *daemons))
         pauses = {"process 1": own.longest(time.monotonic_ns()), **{d.name: d.stop() for d in daemons}}
         outages = links.stop()
@@ -130,9 +141,11 @@ class EmulatedRun:
 
     @staticmethod
     def _alive(switch: ovs.OpenVSwitch, *parts: _Part) -> Callable[[], None]:
+        memory = MemoryKills()
+
         def check() -> None:
             if not switch.alive():
-                raise RunFailed(f"Open vSwitch died during the run: {switch.log_tail()}")
+                raise RunFailed(f"Open vSwitch died during the run{memory.note()}: {switch.log_tail()}")
             for part in parts:
                 part.check()
 

@@ -22,6 +22,7 @@ import msgspec
 import psutil
 
 from testbed.emulation.children import WORKING_DIRECTORY, environment, python_module
+from testbed.emulation.memory import MemoryKills
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -117,6 +118,7 @@ def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunReco
 
     Raises `RunFailed`. The sandbox is killed before any exception propagates, Ctrl-C included.
     """
+    memory = MemoryKills()
     read_fd, write_fd = os.pipe()
     # Output goes to a file without a name, which cannot be left behind and cannot block.
     with tempfile.TemporaryFile() as errors, os.fdopen(read_fd, "rb", buffering=0) as reports:
@@ -134,7 +136,7 @@ def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunReco
         try:
             # In a thread: a job is larger than a pipe, and the process may be stopped before it reads it.
             threading.Thread(target=_hand_over, args=(process, job), daemon=True).start()
-            return _follow(process, reports.fileno(), errors, progress)
+            return _follow(process, reports.fileno(), errors, progress, memory)
         finally:
             kill(process)
 
@@ -154,6 +156,7 @@ def _follow(
     reports: int,
     errors: IO[bytes],
     progress: Callable[[RunProgress], None],
+    memory: MemoryKills,
 ) -> RunRecord:
     while True:
         try:
@@ -161,7 +164,7 @@ def _follow(
         except _BrokenOff as end:
             process.wait()
             what = ", ".join(filter(None, (_how(process.returncode), end.inside)))
-            raise RunFailed(f"the sandbox ended early ({what}):\n{_tail(errors)}") from None
+            raise RunFailed(f"the sandbox ended early ({what}){memory.note()}:\n{_tail(errors)}") from None
         except _Silent:
             what = f"the sandbox has said nothing for {_PATIENCE_S:.0f} s: {_who_is_silent(process.pid)}"
             raise RunFailed(f"{what}\n{_tail(errors)}".rstrip()) from None

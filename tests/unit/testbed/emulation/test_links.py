@@ -60,6 +60,12 @@ def test_a_link_that_stays_down_is_down_until_now() -> None:
     assert made.lasting(11 * S + 1) == ["link h2-s1"]
 
 
+def test_outages_that_have_ended_can_be_forgotten() -> None:
+    made = outages((1.0, "nh2-eth2", False), (2.0, "nh2-eth2", True), (3.0, "nh1-eth2", False))
+    made.forget()
+    assert made.until(5 * S) == [Down(link="link h1-s1", begin_wall_ns=3 * S, wall_ns=2 * S)]
+
+
 def test_a_message_that_repeats_a_state_changes_nothing() -> None:
     made = outages((1.0, "nh1-eth2", True), (2.0, "nh1-eth2", False), (2.5, "nh1-eth2", False))
     assert made.until(3 * S) == [Down(link="link h1-s1", begin_wall_ns=2 * S, wall_ns=S)]
