@@ -17,6 +17,7 @@ from controller.policies import (
     sebf,
     sjf,
     stage,
+    static,
 )
 from controller.policies.registry import (
     describe,
@@ -50,4 +51,5 @@ __all__ = [
     "sebf",
     "sjf",
     "stage",
+    "static",
 ]

@@ -28,6 +28,7 @@ SPECS = (
     "sebf",
     "aalo",
     "stage",
+    "static(s1=2, s2=3, s3=1)",
     "llf",
     "mfs",
     "reverse",
