@@ -20,6 +20,7 @@ from testbed.job import Job
 SPECS = (
     "fair",
     "fifo",
+    "hermod",
     "sjf",
     "edf",
     "edf-all",

@@ -184,6 +184,11 @@ def test_static_serves_the_stages_of_table_1_in_the_order_of_its_options(
     assert finishes_s(play(spec, {LINK: 8 * MB}, table_1(), exact=exact)) == finish_s
 
 
+def test_hermod_serves_table_1_in_the_order_of_its_batches() -> None:
+    """A's batch is formed before B's, and C has none: 2, then 4, then 3."""
+    assert finishes_s(play("hermod", {LINK: 8 * MB}, table_1(), exact=True)) == {"A": 2, "B": 6, "C": 9}
+
+
 def test_eight_senders_share_one_receiver_until_all_end_together() -> None:
     """8 x 20 MB = 1,280 Mbit into one 100 Gb/s port: every sender takes 12.8 ms."""
     senders = [f"h{i}" for i in range(1, 9)]
