@@ -58,6 +58,15 @@ class Switches:
             del self._connected[name]
             self._ready.discard(name)
 
+    def removed(self, datapath: Any) -> str:
+        """A switch has deleted a rule. Return the switch's name if the controller has not asked for that.
+
+        It asks when a switch connects: until the switch has confirmed its rules, the old ones go.
+        """
+        name = self._names[datapath.id]
+        ours = self._connected.get(name) is not datapath or name not in self._ready
+        return "" if ours else name
+
     def send(self, mods: list[FlowMod], token: tuple[str, Level] | None) -> None:
         """Send changes, with one barrier per switch. A switch that is away gets them when it connects."""
         for name, changes in per_switch(mods).items():
@@ -135,6 +144,7 @@ class Switches:
             datapath=datapath,
             table_id=mod.table,
             priority=mod.priority,
+            flags=ofp.OFPFF_SEND_FLOW_REM,  # nobody else may delete rules: hear of it
             match=_match(parser, mod.match),
             instructions=instructions,
         )

@@ -243,6 +243,20 @@ def test_what_a_run_cannot_survive_is_told_to_the_coordinator(controller: Contro
     assert controller.process.poll() is None
 
 
+def test_a_rule_that_somebody_deletes_is_told_with_the_bridge(controller: Controller) -> None:
+    """Rules that go because the controller empties a switch that connects are no trouble."""
+    for name in controller.wiring.bridges:
+        switch = controller.connect(name)
+        switch.lose_a_rule(0)
+        _, barrier = switch.changes()
+        switch.reply(barrier)
+    controller.wait_for_status(lambda status: status.ready)
+    controller.switches["s1"].lose_a_rule(1)
+    said = controller.hear(COORDINATOR)
+    assert isinstance(said, Trouble)
+    assert said.message == "a rule of bridge s1 (table 1) was deleted, and not by the controller"
+
+
 def test_what_goes_wrong_in_a_handler_of_switch_events_is_told_too(controller: Controller) -> None:
     """Ryu catches what its handlers raise. Otherwise it would only be in a log, and the run would hang."""
     controller.connect_all()
