@@ -16,6 +16,9 @@ from experiments.errors import UserError
 KeyPath = tuple[str | int, ...]
 """The place of a value in a document: keys of mappings and indices of lists."""
 
+MOST_BYTES = 2 * 2**20
+"""How large a file may be: reading takes some 6 s per MiB, so a larger one would seem to hang."""
+
 MOST_REPEATED = 100_000
 """How many values the aliases of a document may repeat. A few lines of aliases can expand to billions."""
 

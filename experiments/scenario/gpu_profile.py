@@ -8,11 +8,13 @@ from pydantic import Field, ValidationError
 
 from experiments import yaml_file
 from experiments.errors import UserError
+from experiments.named_file import named_text
 from experiments.nearest import nearest
 from experiments.scenario.checked_files import CheckedFiles
 from experiments.scenario.section import PydanticKind, Section
 from testbed.models.gpus import GPUS, GpuSpeed
 
+_MOST_BYTES = 64 * 2**10
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -52,15 +54,7 @@ def read_profile(path: Path) -> GpuSpeed:
 
     Raises `UserError` for a profile that cannot be used. The message names the file, the line and the key.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    document = yaml_file.parse(text, str(path))
+    document = yaml_file.parse(named_text(path, most_bytes=_MOST_BYTES), str(path))
     if not isinstance(document.data, dict):
         raise UserError(f"{path}: not a GPU profile with the keys {', '.join(GpuProfile.model_fields)}")
     try:

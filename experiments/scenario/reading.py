@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from experiments import yaml_file
 from experiments.errors import UserError
+from experiments.named_file import named_text
 from experiments.nearest import nearest
 from experiments.scenario.gpu_profile import as_gpu_path
 from experiments.scenario.model_file import as_model_path
@@ -107,10 +108,10 @@ def _locate(name: str, relative_to: Path, asked_by: str) -> tuple[Path, str]:
     if name in builtin:
         return builtin[name], f"scenario {name}"
     path = relative_to / os.path.expanduser(name)
-    if os.path.isfile(path):
-        return path, name
     if os.path.isdir(path):
         raise UserError(f"{asked_by}{name}: this is a directory; a scenario is a YAML file")
+    if os.path.exists(path):
+        return path, name
     guess = nearest(name, builtin)
     hint = f"; did you mean {guess!r}?" if guess else ""
     raise UserError(
@@ -121,12 +122,7 @@ def _locate(name: str, relative_to: Path, asked_by: str) -> tuple[Path, str]:
 
 def _layers(path: Path, source: str, seen: tuple[Path, ...]) -> list[Layer]:
     """Return the layers of a file and of all that it extends, the most basic first."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{source}: not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read: {error.strerror}") from None
+    text = named_text(path, most_bytes=yaml_file.MOST_BYTES, source=source)
     document = yaml_file.parse(text, source)
     data = {} if document.data is None else document.data
     if not isinstance(data, dict):

@@ -10,8 +10,9 @@ from typing import Any
 
 from experiments.atomic_file import write_text
 from experiments.json_text import json_text
+from experiments.results.checksums import sealed
 from experiments.results.paired import SEED, WINDOW
-from experiments.sweep.cell import cell_directory, outcomes
+from experiments.sweep.cell import cell_directory, outcomes, summary_of
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.windows import seed_warning
 
@@ -61,8 +62,7 @@ def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
             continue
         measures: CellRow = dict.fromkeys(Measure)
         if outcome.error is None:
-            path = cell_directory(directory, cell) / "summary.json"
-            (run,) = json.loads(path.read_text(encoding="utf-8"))["runs"]
+            (run,) = summary_of(cell_directory(directory, cell), outcome)["runs"]
             measures = measures_of_run(run)
         rows.append(
             {
@@ -83,8 +83,7 @@ def common_notes(directory: Path, plan: Plan) -> list[str]:
     common: list[str] | None = None
     for name, outcome in outcomes(directory, plan).items():
         if outcome.error is None:
-            text = (directory / "cells" / name / "summary.json").read_text(encoding="utf-8")
-            notes: list[str] = json.loads(text)["notes"]
+            notes: list[str] = summary_of(directory / "cells" / name, outcome)["notes"]
             common = notes if common is None else [note for note in common if note in notes]
     return common or []
 
@@ -188,5 +187,5 @@ def write_results(
         "differences": list(differences),
         "cells": list(rows),
     }
-    write_text(directory / "sweep.json", json_text(content))
+    write_text(directory / "sweep.json", json_text(sealed(content)))
     return content

@@ -89,6 +89,28 @@ def test_stage_order_is_collectives_then_reuse_then_p2d_below_the_reserved_level
     assert levels == [Level.P2, Level.P3, Level.P4]
 
 
+def test_static_puts_each_stage_on_the_level_that_its_option_says() -> None:
+    levels = [first_level("static(s1=6, s2=1, s3=6)", stage) for stage in Stage]
+    assert dict(zip(Stage, levels, strict=True)) == {
+        Stage.KV_REUSE: Level.P6,
+        Stage.COLLECTIVE: Level.P1,
+        Stage.P2D: Level.P6,
+    }
+
+
+def test_static_without_options_has_the_levels_of_stage() -> None:
+    for stage in Stage:
+        assert first_level("static", stage) == first_level("stage", stage)
+
+
+def test_a_policy_that_only_replaces_the_options_of_another_keeps_its_standing_verdicts() -> None:
+    view = Scheduler(make_policy("stage"), ports={UP: 10**9}).view
+    verdict = make_policy("stage").standing(Stage.COLLECTIVE, None, view)
+    assert verdict is not None
+    assert verdict.level is Level.P2
+    assert not make_policy("stage").reads_progress
+
+
 def test_a_spec_sets_options_of_every_type() -> None:
     options = options_of(" mfs( rho = 0.3, rli=off, demand=own, levels=4 ) ")
     assert (options.rho, options.rli, options.demand, options.levels) == (0.3, False, Demand.OWN, 4)
