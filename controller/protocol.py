@@ -177,9 +177,13 @@ class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sending(msgspec.Struct, frozen=True, kw_only=True, tag="sending"):
-    """The flows that have their permits and have not arrived, with the ports that they cross."""
+    """The flows that have their permits and have not arrived, with the ports that they cross.
+
+    `away` are the bridges that are not connected, or have not confirmed their rules.
+    """
 
     flows: tuple[LoggedPath, ...]
+    away: tuple[str, ...] = ()
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):

@@ -199,7 +199,8 @@ class _Shell:
             case AskFlows():
                 self.tell(COORDINATOR, self._flows())
             case AskSending():
-                self.tell(COORDINATOR, Sending(flows=tuple(self._dispatcher.sending())))
+                sending = Sending(flows=tuple(self._dispatcher.sending()), away=self.switches.away)
+                self.tell(COORDINATOR, sending)
             case AskStatus():
                 self.tell(COORDINATOR, self._status())
 

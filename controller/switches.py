@@ -34,6 +34,11 @@ class Switches:
         return len(self._ready)
 
     @property
+    def away(self) -> tuple[str, ...]:
+        """The switches that are not connected, or have not confirmed the rules that they should have."""
+        return tuple(name for name in self._rules.wiring.bridges if name not in self._ready)
+
+    @property
     def waiting(self) -> bool:
         """Whether a level is on its way to a switch, so that a flow may be waiting for the answer."""
         return bool(self._open)

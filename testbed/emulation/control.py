@@ -21,7 +21,6 @@ from controller.protocol import (
     Down,
     LayerAdvanced,
     Log,
-    LoggedPath,
     Sending,
     Status,
     Trouble,
@@ -140,10 +139,10 @@ class ControllerProcess:
         """Ask what flows do. The controller answers with `FlowCounts` on the inbox."""
         self._send(AskFlows())
 
-    def sending(self) -> tuple[LoggedPath, ...]:
-        """Return the flows that have their permits and have not arrived. Drops other answers on the inbox."""
+    def sending(self) -> Sending:
+        """Return which flows have their permits and have not arrived. Drops other answers on the inbox."""
         self._send(AskSending())
-        return self._answer(Sending).flows
+        return self._answer(Sending)
 
     def receive(self) -> Down:
         """Return the next message; block until there is one. Raises `RunFailed` if it reports trouble."""

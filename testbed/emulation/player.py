@@ -145,7 +145,10 @@ class Player:
 
     def _where_it_hangs(self, moved_wall_ns: int) -> str:
         """The flows that should be moving, and the first port on the path of each that sends nothing."""
-        sending = self._controller.sending()
+        answer = self._controller.sending()
+        if answer.away:
+            return f"bridges that are not connected: {', '.join(answer.away)}"
+        sending = answer.flows
         if not sending:
             return "no flow has a permit that has not arrived"
         silent = self._silent_ports(moved_wall_ns)

@@ -159,7 +159,6 @@ class RankProcesses:
         self._zygote.stdin.write(len(raw).to_bytes(8, "big") + raw)
         self._zygote.stdin.flush()
         self._checks = tuple(checks)
-        self._silences = Silences(map(_name, self._steps), time.monotonic())
 
     def _config(self, net: Network, rank: int) -> RankConfig:
         job = self._job
@@ -311,6 +310,8 @@ class RankProcesses:
 
     def start_clock(self, zero_wall_ns: int) -> None:
         self._checks = ()
+        # Not before: to set up a GPU may hold up a rank for longer than a rank may be silent.
+        self._silences = Silences(map(_name, self._steps), time.monotonic())
         self.send_all(Start(zero_wall_ns=zero_wall_ns))
 
     def finish(self) -> list[Records]:

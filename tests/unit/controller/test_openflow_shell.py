@@ -19,6 +19,7 @@ from controller.flow import Batch, BatchRequest, Level, Stage, Transfer
 from controller.openflow import RuleBook
 from controller.protocol import (
     AskLog,
+    AskSending,
     AskStatus,
     BatchKnown,
     BatchStarted,
@@ -28,6 +29,7 @@ from controller.protocol import (
     LayerAdvanced,
     Log,
     Permit,
+    Sending,
     Status,
     Submit,
     Trouble,
@@ -220,6 +222,8 @@ def test_while_a_switch_is_away_the_fabric_is_not_ready_and_rules_wait_for_it(
     controller.lane("lane")
     controller.switches["nh1"].close()
     assert controller.wait_for_status(lambda status: not status.ready).switches == 2
+    controller.say(AskSending())
+    assert controller.hear(COORDINATOR) == Sending(flows=(), away=("nh1",))
     controller.submit("f")
     controller.rules.set_level(["lane"], Level.P3)
     assert controller.hear("0", timeout_ms=200) is None

@@ -12,7 +12,7 @@ import zmq
 from serving_world import job, placed
 
 from controller.flow import Stage, Transfer
-from controller.protocol import LoggedPath
+from controller.protocol import LoggedPath, Sending
 from testbed.emulation import player
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
@@ -45,12 +45,14 @@ class StandIn:
         return Arrived(flow="f")
 
     steps = 0
+    away: tuple[str, ...] = ()
 
     def check(self) -> None:
         pass
 
-    def sending(self) -> tuple[LoggedPath, ...]:
-        return (LoggedPath(flow="f", ports=("h1->s1", "s1->h2")),)
+    def sending(self) -> Sending:
+        flow = LoggedPath(flow="f", ports=("h1->s1", "s1->h2"))
+        return Sending(flows=(flow,), away=self.away)
 
     def ask_flows(self) -> None:
         pass
@@ -118,6 +120,14 @@ def test_a_flow_that_does_not_arrive_ends_the_run(
         "nothing has moved for 0 s: 0 of 1 done; still on their way: f;"
         " permitted and not arrived: f (s1->h2 sends nothing)"
     )
+
+
+def test_a_switch_that_is_away_is_what_a_run_that_stands_still_waits_for(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StandIn, "away", ("s1",))
+    with pytest.raises(RunFailed, match=r"on their way: f; bridges that are not connected: s1$"):
+        play(context, monkeypatch, start_s=0.05, arrives_s=None)
 
 
 def test_a_flow_whose_bytes_are_delivered_is_waited_for(
