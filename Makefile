@@ -2,13 +2,14 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format tables clean
+.PHONY: help setup demo test lint format tables reproduce clean
 
 help:
 	@echo "make demo   set up, run the quickstart (emulated where that can run, else simulated), print a table and a report"
 	@echo "make test   set up, run every test"
 	@echo "make lint   ruff and mypy"
 	@echo "make tables run the sweeps behind the tables in docs/ again (minutes; docs/measured/README.md)"
+	@echo "make reproduce  run the experiments of the paper that are here (minutes; experiments/paper/README.md)"
 	@echo "make setup  only install what is missing"
 	@echo "make clean  remove the virtual environment and caches (not your runs)"
 
@@ -37,6 +38,9 @@ format: setup
 
 tables: setup
 	@$(BIN)/python scripts/remake
+
+reproduce: setup
+	@for run in experiments/paper/*/run; do echo "$$run"; "$$run" || exit 1; done
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
