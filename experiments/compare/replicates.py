@@ -10,6 +10,7 @@ import msgspec
 from experiments.compare.directories import directory_names
 from experiments.errors import UserError
 from experiments.results.difference_words import Unit, difference_words
+from experiments.results.ended_early import not_finished
 from experiments.results.paired import REPLICATES, SEED, WINDOW, Difference, over_replicates
 from experiments.results.reading import read_run
 
@@ -135,6 +136,9 @@ def read_sweep(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
         missing = {"over", "cells"} - content.keys()
     except (OSError, ValueError, AttributeError) as error:
+        if isinstance(error, FileNotFoundError):
+            reason = not_finished(path) or f"{path}: not the directory of a sweep: it holds no sweep.json"
+            raise UserError(reason) from error
         raise UserError(f"{path}: cannot be read as a sweep: {error}") from error
     if missing:
         raise UserError(f"{path / 'sweep.json'} lacks {', '.join(sorted(missing))}: not a sweep of ours")

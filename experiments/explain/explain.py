@@ -21,6 +21,7 @@ from experiments.explain.flow_story import flow_story, no_flow
 from experiments.explain.request_life import lives
 from experiments.explain.request_story import no_request, request_story
 from experiments.nearest import nearest
+from experiments.results.ended_early import not_finished
 from experiments.results.parquet import TABLES, TableRows
 from experiments.results.requests import batches_of
 from testbed.record import FlowRow, RequestRow
@@ -111,7 +112,8 @@ class _Run:
             summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
             self._policies = [str(run["policy"]) for run in summary["runs"]]
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: not a run directory: it has no valid summary.json") from None
+            reason = not_finished(path) or f"{path}: not a run directory: it has no valid summary.json"
+            raise UserError(reason) from None
 
     def chosen(self, policy: str | None) -> list[str]:
         if policy is None:

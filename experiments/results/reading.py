@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from experiments.errors import UserError
 from experiments.results.distributions import Distributions, read_distributions
+from experiments.results.ended_early import not_finished
 from experiments.results.parquet import Tables, read_tables
 from experiments.results.summary import Summary
 
@@ -45,6 +46,8 @@ def read_run(path: Path) -> RunDirectory:
             },
         )
     except FileNotFoundError as error:
+        if told := not_finished(path):
+            raise UserError(told) from error
         missing = Path(error.filename).name if error.filename else str(error)
         raise UserError(f"{path} is not the directory of a finished run: it holds no {missing}") from error
     except KeyError as error:

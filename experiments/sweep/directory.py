@@ -13,6 +13,7 @@ import msgspec
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
 from experiments.results.code import code_version
+from experiments.results.ended_early import PLAN
 from experiments.run.identity import Identity, identity_of
 from experiments.sweep.plan import Plan
 
@@ -50,7 +51,7 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[I
             _refuse_another(directory, known, identity)
         if known is None:
             told = {"code": str(code_version()), "command": command}
-            write_text(directory / "plan.json", json.dumps(identity | told, indent=2) + "\n")
+            write_text(directory / PLAN, json.dumps(identity | told, indent=2) + "\n")
         yield made_with
     finally:
         os.close(lock)
@@ -80,7 +81,7 @@ def _refuse_another(directory: Path, known: dict[str, Any], identity: dict[str, 
 
 def _known_plan(directory: Path) -> dict[str, Any] | None:
     try:
-        plan = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
+        plan = json.loads((directory / PLAN).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
