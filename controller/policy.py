@@ -81,7 +81,7 @@ class Policy(abc.ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         # What a class says of its methods does not hold for a subclass that has methods of its own.
-        if any(callable(member) and not name.startswith("__") for name, member in vars(cls).items()):
+        if any(_is_method(name, member) for name, member in vars(cls).items()):
             if "standing" not in vars(cls):
                 cls.standing = Policy.standing  # type: ignore[method-assign]
             if "reads_progress" not in vars(cls):
@@ -129,3 +129,8 @@ class Policy(abc.ABC):
     def on_tick(self, now_ns: int, view: View) -> Verdicts:
         """`recheck_ns` has passed since the last tick, or since ticks were first wanted."""
         return UNCHANGED
+
+
+def _is_method(name: str, member: object) -> bool:
+    """Whether `member` of a class is a method, other than of Python's own. `Options`, a class, is none."""
+    return callable(member) and not isinstance(member, type) and not name.startswith("__")

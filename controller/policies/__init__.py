@@ -9,6 +9,7 @@ from controller.policies import (
     edf_all,
     fair,
     fifo,
+    hermod,
     karuna,
     llf,
     mfs,
@@ -17,6 +18,7 @@ from controller.policies import (
     sebf,
     sjf,
     stage,
+    static,
 )
 from controller.policies.registry import (
     describe,
@@ -37,6 +39,7 @@ __all__ = [
     "edf_all",
     "fair",
     "fifo",
+    "hermod",
     "karuna",
     "llf",
     "make_policy",
@@ -50,4 +53,5 @@ __all__ = [
     "sebf",
     "sjf",
     "stage",
+    "static",
 ]

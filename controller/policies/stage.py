@@ -1,27 +1,23 @@
-"""Static priority by stage: what blocks compute sooner goes first."""
+"""Static priority by stage: what blocks compute sooner goes first. The usual order of `static`."""
 
 from controller.flow import Level, Stage
 from controller.policies.registry import register
-from controller.policy import Policy, Verdict
-from controller.view import ActiveBatch, ActiveFlow, View
-
-# P1 stays free, as mfs reserves it for urgent S3. A level then means the same in plots of both policies.
-_VERDICTS = {
-    Stage.COLLECTIVE: Verdict(Level.P2, "S2 blocks compute at once"),
-    Stage.KV_REUSE: Verdict(Level.P3, "S1 blocks compute of its layer"),
-    Stage.P2D: Verdict(Level.P4, "S3 blocks no compute"),
-}
+from controller.policies.static import Static, StaticOptions
+from controller.policy import NoOptions, Verdict
 
 
 @register
-class StageOrder(Policy):
+class StageOrder(Static):
     name = "stage"
     summary = "static: S2 over S1 over S3, without deadlines"
-    reads_ports = False
-    reads_progress = False
+    Options = NoOptions
 
-    def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict:
-        return _VERDICTS[stage]
-
-    def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
-        return _VERDICTS[flow.flow.stage]
+    def __init__(self, options: NoOptions) -> None:
+        # P1 stays free, as mfs reserves it for urgent S3. A level then means the same in plots of both.
+        super().__init__(StaticOptions(s2=2, s1=3, s3=4))
+        self.options = options
+        self._verdicts = {
+            Stage.COLLECTIVE: Verdict(Level.P2, "S2 blocks compute at once"),
+            Stage.KV_REUSE: Verdict(Level.P3, "S1 blocks compute of its layer"),
+            Stage.P2D: Verdict(Level.P4, "S3 blocks no compute"),
+        }

@@ -9,6 +9,7 @@ import msgspec
 
 from experiments.compare.directories import directory_names
 from experiments.errors import UserError
+from experiments.results.checksums import check_seal, read_json
 from experiments.results.difference_words import Unit, difference_words
 from experiments.results.ended_early import not_finished
 from experiments.results.paired import REPLICATES, SEED, WINDOW, Difference, over_replicates
@@ -132,16 +133,18 @@ def of_sweeps(paths: Sequence[Path]) -> list[Replicate]:
 
 def read_sweep(path: Path) -> dict[str, Any]:
     """Return the content of `sweep.json`. Raises `UserError` for a directory that holds no sweep."""
+    if not (path / "sweep.json").exists():
+        raise UserError(not_finished(path) or f"{path}: not the directory of a sweep: it holds no sweep.json")
     try:
-        content: dict[str, Any] = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
-        missing = {"over", "cells"} - content.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        if isinstance(error, FileNotFoundError):
-            reason = not_finished(path) or f"{path}: not the directory of a sweep: it holds no sweep.json"
-            raise UserError(reason) from error
-        raise UserError(f"{path}: cannot be read as a sweep: {error}") from error
+        content = read_json(path / "sweep.json")
+    except UserError as error:
+        raise UserError(f"{path}: cannot be read as a sweep: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path / 'sweep.json'}: cannot be read as a sweep: not a JSON object")
+    missing = {"over", "cells"} - content.keys()
     if missing:
         raise UserError(f"{path / 'sweep.json'} lacks {', '.join(sorted(missing))}: not a sweep of ours")
+    check_seal(path / "sweep.json", content)
     return content
 
 

@@ -20,6 +20,7 @@ from testbed.job import Job
 SPECS = (
     "fair",
     "fifo",
+    "hermod",
     "sjf",
     "edf",
     "edf-all",
@@ -28,6 +29,7 @@ SPECS = (
     "sebf",
     "aalo",
     "stage",
+    "static(s1=2, s2=3, s3=1)",
     "llf",
     "mfs",
     "reverse",

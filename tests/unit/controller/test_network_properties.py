@@ -142,6 +142,7 @@ BANDS = "a flow is ranked among those submitted before it"
 ORDER_MATTERS = {
     ("edf", False): BANDS,
     ("edf-all", False): BANDS,
+    ("hermod", False): BANDS,
     ("karuna", False): BANDS + ", if it has no deadline",
     ("llf", False): BANDS,
     ("mfs", False): "MLU counts what is due at the port when the flow is submitted",
@@ -198,10 +199,12 @@ def first_levels(variant: Played, flows: list[Flow]) -> dict[str, Level]:
 def test_where_the_order_of_submission_may_matter_it_does(variant: Played) -> None:
     """A large flow that is due soon and a small one that is not. Bands know nothing when the first of
     them arrives: it gets the middle level, whichever it is. MLU of the small one, on 10 Gb/s until 60 ms:
-    0.25 MB of 75 MB is P5 (0.003), and P2 (0.14) with the 10 MB that are due before it."""
+    0.25 MB of 75 MB is P5 (0.003), and P2 (0.14) with the 10 MB that are due before it. For `hermod`, which
+    looks at neither, the small one is a collective."""
     tight, loose = BATCH.requests
     stage = Stage.KV_REUSE if variant[0] == "karuna" else Stage.P2D
-    large, small = one_flow("large", 40, stage, tight), one_flow("small", 1, stage, loose)
+    other = Stage.COLLECTIVE if variant[0] == "hermod" else stage
+    large, small = one_flow("large", 40, stage, tight), one_flow("small", 1, other, loose)
     assert first_levels(variant, [large, small]) != first_levels(variant, [small, large])
 
 

@@ -165,6 +165,30 @@ def test_strict_priority_serves_the_high_class_first() -> None:
     assert outcome.finish_ns == {"high": 196_608_000, "low": 393_216_000}
 
 
+@pytest.mark.parametrize(
+    ("spec", "finish_s"),
+    [
+        ("static(s1=1, s2=2, s3=3)", {"A": 6, "B": 4, "C": 9}),
+        ("static(s1=2, s2=3, s3=1)", {"A": 9, "B": 7, "C": 3}),
+        ("static(s1=4, s2=4, s3=2)", {"A": 7, "B": 9, "C": 3}),
+        ("static(s1=5, s2=5, s3=5)", {"A": 6, "B": 9, "C": 8}),
+        ("stage", {"A": 2, "B": 6, "C": 9}),
+    ],
+)
+@pytest.mark.parametrize("exact", [False, True])
+def test_static_serves_the_stages_of_table_1_in_the_order_of_its_options(
+    spec: str, finish_s: dict[str, int], exact: bool
+) -> None:
+    """A (S2, 2), B (S1, 4) and C (S3, 3), one after the other by level. Third row: C until 3, then A and B
+    in halves, so A ends at 3 + 4 = 7 and B has 2 left. With equal numbers it is `fair`."""
+    assert finishes_s(play(spec, {LINK: 8 * MB}, table_1(), exact=exact)) == finish_s
+
+
+def test_hermod_serves_table_1_in_the_order_of_its_batches() -> None:
+    """A's batch is formed before B's, and C has none: 2, then 4, then 3."""
+    assert finishes_s(play("hermod", {LINK: 8 * MB}, table_1(), exact=True)) == {"A": 2, "B": 6, "C": 9}
+
+
 def test_eight_senders_share_one_receiver_until_all_end_together() -> None:
     """8 x 20 MB = 1,280 Mbit into one 100 Gb/s port: every sender takes 12.8 ms."""
     senders = [f"h{i}" for i in range(1, 9)]

@@ -57,7 +57,7 @@ def test_every_option_of_a_policy_is_on_its_page() -> None:
 
 def just_outside(option: OptionHelp, bound: float, *, up: bool) -> str:
     step = 1 if option.kind == "a whole number" else 1e-4
-    return f"{bound + (step if up else -step):.10g}"
+    return f"{bound + (step if up else -step):.12g}"
 
 
 def test_options_are_refused_just_outside_the_bounds_that_are_told_and_taken_at_them() -> None:
@@ -87,6 +87,28 @@ def test_fair_puts_every_stage_on_one_level() -> None:
 def test_stage_order_is_collectives_then_reuse_then_p2d_below_the_reserved_level() -> None:
     levels = [first_level("stage", stage) for stage in (Stage.COLLECTIVE, Stage.KV_REUSE, Stage.P2D)]
     assert levels == [Level.P2, Level.P3, Level.P4]
+
+
+def test_static_puts_each_stage_on_the_level_that_its_option_says() -> None:
+    levels = [first_level("static(s1=6, s2=1, s3=6)", stage) for stage in Stage]
+    assert dict(zip(Stage, levels, strict=True)) == {
+        Stage.KV_REUSE: Level.P6,
+        Stage.COLLECTIVE: Level.P1,
+        Stage.P2D: Level.P6,
+    }
+
+
+def test_static_without_options_has_the_levels_of_stage() -> None:
+    for stage in Stage:
+        assert first_level("static", stage) == first_level("stage", stage)
+
+
+def test_a_policy_that_only_replaces_the_options_of_another_keeps_its_standing_verdicts() -> None:
+    view = Scheduler(make_policy("stage"), ports={UP: 10**9}).view
+    verdict = make_policy("stage").standing(Stage.COLLECTIVE, None, view)
+    assert verdict is not None
+    assert verdict.level is Level.P2
+    assert not make_policy("stage").reads_progress
 
 
 def test_a_spec_sets_options_of_every_type() -> None:
@@ -133,8 +155,13 @@ def test_an_unknown_option_is_answered_with_the_valid_ones_and_their_defaults() 
         ("mfs(rho=1)", "rho must be 0 to 0.95, not 1.0"),
         ("mfs(rho=nan)", "rho must be 0 to 0.95, not nan"),
         ("mfs(levels=9)", "levels must be 2 to 6, not 9"),
-        ("mfs(recheck_ns=0)", "recheck_ns must be above 0"),
-        ("mfs(rho_window_ms=inf)", "rho_window_ms must be at least 0.001"),
+        ("mfs(recheck_ns=0)", "recheck_ns must be 1000 to 1e15"),
+        ("mfs(recheck_ns=999)", "recheck_ns must be 1000 to 1e15, not 999"),
+        ("mfs(rho_window_ms=1e300)", "rho_window_ms must be 0.001 to 1e6, not 1e+300"),
+        ("mfs(mlu_top=inf)", "mlu_top and mlu_base must be at most 1e6, not inf, 4.0"),
+        ("mfs(mlu_base=inf)", "mlu_top and mlu_base must be at most 1e6, not 0.5, inf"),
+        ("mfs(mlu_top=nan)", "mlu_top must be above 0, not nan"),
+        ("mfs(rho_window_ms=inf)", "rho_window_ms must be 0.001 to 1e6, not inf"),
         ("mfs(rho)", "'rho' is not option=value"),
         ("mfs(rho=0,rho=1)", "'rho' is there twice"),
         ("mfs(rho=0", "is not a policy; write name or name"),
