@@ -30,6 +30,7 @@ def report(
             raise UserError("--policy: it goes with --request; a report is on all policies of its runs")
         from experiments.report.request_page import write_request_page
         from experiments.report.run_report import write_report
+        from experiments.results.ended_early import not_finished
 
         for directory in directories:
             for name, what in (("sweep.html", "a sweep"), ("validate.json", "a validation")):
@@ -37,7 +38,8 @@ def report(
                     shown = directory / ("report.html" if name.endswith("json") else name)
                     raise UserError(f"{directory}: the directory of {what}; its page is {shown}")
             if not (directory / "summary.json").is_file():
-                raise UserError(f"{directory}: not a run directory: it has no summary.json")
+                reason = f"{directory}: not a run directory: it has no summary.json"
+                raise UserError(not_finished(directory) or reason)
         if request is None:
             print(write_report(directories, out or directories[0] / "report.html"))
         else:

@@ -11,6 +11,7 @@ from experiments.compare.directories import directory_names
 from experiments.errors import UserError
 from experiments.results.checksums import check_seal, read_json
 from experiments.results.difference_words import Unit, difference_words
+from experiments.results.ended_early import not_finished
 from experiments.results.paired import REPLICATES, SEED, WINDOW, Difference, over_replicates
 from experiments.results.reading import read_run
 
@@ -132,6 +133,8 @@ def of_sweeps(paths: Sequence[Path]) -> list[Replicate]:
 
 def read_sweep(path: Path) -> dict[str, Any]:
     """Return the content of `sweep.json`. Raises `UserError` for a directory that holds no sweep."""
+    if not (path / "sweep.json").exists():
+        raise UserError(not_finished(path) or f"{path}: not the directory of a sweep: it holds no sweep.json")
     try:
         content = read_json(path / "sweep.json")
     except UserError as error:

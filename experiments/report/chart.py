@@ -109,6 +109,12 @@ def new_figure(rows: int, columns: int, *, height: float, sharex: bool = False) 
     return figure, list(axes.flat)
 
 
+def say_empty(axes: Axes, text: str) -> None:
+    """Write `text` into a panel that has nothing to draw, in place of a scale that means nothing."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center")
+    axes.set(xticks=[], yticks=[])
+
+
 def svg(figure: Figure, label: str) -> str:
     """Return the figure as an `<svg>` element, with `label` as its text for screen readers."""
     buffer = io.StringIO()

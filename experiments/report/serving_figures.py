@@ -20,6 +20,7 @@ from experiments.report.chart import (
     level_legend_above,
     log_axis,
     new_figure,
+    say_empty,
     svg,
 )
 from experiments.report.series import Series
@@ -90,6 +91,8 @@ def stages_figure(series: Sequence[Series]) -> str:
         axes.set(xlabel="submit to finish (ms)", title=STAGE_TITLES[stage])
         if axes.lines:
             log_axis(axes)
+        else:
+            say_empty(axes, f"no {stage.value} flow")
     panels[0].set_ylabel("share of flows")
     legend_above(figure, next((axes for axes in panels if axes.lines), panels[0]))
     return svg(figure, "Distribution of flow completion times per stage and policy")
@@ -110,7 +113,14 @@ def waits_figure(series: Sequence[Series]) -> str:
     exposed.set_ylim(bottom=0)
     cct.set(title="Collective completion", xlabel="ms", ylabel="share of collectives")
     early.set(title="S3: deadline - finish", xlabel="ms (left of 0: late)", ylabel="share of flows")
-    draw_mark(early, 0.0, "deadline")
+    if not any(one.distributions.exposed_s1_ns for one in series):
+        say_empty(exposed, "no wait for reused KV")
+    if not cct.lines:
+        say_empty(cct, "no collective")
+    if early.lines:
+        draw_mark(early, 0.0, "deadline")
+    else:
+        say_empty(early, "no S3 flow")
     legend_above(figure, exposed)
     return svg(figure, "Exposed S1 wait, collective completion time and S3 earliness per policy")
 

@@ -13,6 +13,7 @@ from experiments.errors import UserError
 from experiments.json_text import finite
 from experiments.named_file import named_text, open_ordinary
 from experiments.results.code import file_digests
+from experiments.results.ended_early import not_finished
 
 MOST_BYTES: Final = 256 * 2**20
 """How large a JSON file of a run may be. Tables may be larger than memory."""
@@ -45,7 +46,8 @@ def check_files(directory: Path, names: Iterable[str]) -> None:
     names = list(names)
     missing = [name for name in (*names, VERSIONS) if not (directory / name).exists()]
     if missing and not (missing == [VERSIONS] and (directory / CELL).exists()):
-        raise UserError(f"{directory} is not the directory of a finished run: it holds no {missing[0]}")
+        reason = f"{directory} is not the directory of a finished run: it holds no {missing[0]}"
+        raise UserError((missing[0] == SUMMARY and not_finished(directory)) or reason)
     known = _known(directory)
     for name in names:
         path = directory / name

@@ -85,7 +85,9 @@ def limits_in_one(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     )
     ports = [limits["port_busy"]["mean"] for limits in found if limits["port"] is not None]
     port = f", the busiest port {_range(ports)}" if ports else ""
-    return [f"All are {limit_name(found[0])}: GPUs {busy} busy ({computing} computing){port}"]
+    name = limit_name(found[0])
+    subject = "None is saturated" if name == _WORDS[Limit.NONE] else f"All are {name}"
+    return [f"{subject}: GPUs {busy} busy ({computing} computing){port}"]
 
 
 def _range(shares: Sequence[float]) -> str:
@@ -107,8 +109,11 @@ def alike_lines(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _why(limits: Mapping[str, Any] | None) -> str:
+    port = limits["port"] if limits is not None else None
+    inside = port is not None and any(end.endswith(".nvs") for end in port.split("->"))
+    rate = "topology.nvlink_gbps or topology.nic_gbps" if inside else "topology.nic_gbps"
     more = (
-        "For more load on the network, lower topology.nic_gbps, raise workload.load (or lower the"
+        f"For more load on the network, lower {rate}, raise workload.load (or lower the"
         " workload.time_scale of a trace), or let prompts be longer or reuse more KV."
     )
     if limits is None or limits["port"] is None or not limits["ttft"]:

@@ -18,6 +18,7 @@ from experiments.atomic_file import write_text
 from experiments.errors import UserError
 from experiments.results.checksums import read_json
 from experiments.results.code import code_version
+from experiments.results.ended_early import UNFINISHED
 from experiments.results.folder_names import folder_names
 from experiments.run.identity import Identity
 from experiments.scenario.scenario import Scenario
@@ -25,7 +26,7 @@ from experiments.scenario.text import to_yaml
 from testbed.record import RunRecord
 from testbed.record_file import read_record, write_record
 
-FOLDER: Final = "unfinished"
+FOLDER: Final = UNFINISHED
 _PLAN: Final = "run.json"
 _LONGEST: Final = 60
 

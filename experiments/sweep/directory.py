@@ -14,6 +14,7 @@ from experiments.atomic_file import write_text
 from experiments.errors import UserError
 from experiments.results.checksums import read_json
 from experiments.results.code import code_version
+from experiments.results.ended_early import PLAN
 from experiments.run.identity import Identity, identity_of
 from experiments.sweep.plan import Plan
 
@@ -51,7 +52,7 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[I
             _refuse_another(directory, known, identity)
         if known is None:
             told = {"code": str(code_version()), "command": command}
-            write_text(directory / "plan.json", json.dumps(identity | told, indent=2) + "\n")
+            write_text(directory / PLAN, json.dumps(identity | told, indent=2) + "\n")
         yield made_with
     finally:
         os.close(lock)
@@ -81,7 +82,7 @@ def _refuse_another(directory: Path, known: dict[str, Any], identity: dict[str, 
 
 def _known_plan(directory: Path) -> dict[str, Any] | None:
     try:
-        plan = read_json(directory / "plan.json") if (directory / "plan.json").exists() else None
+        plan = read_json(directory / PLAN) if (directory / PLAN).exists() else None
     except UserError as error:
         raise UserError(f"--out {directory}: plan.json cannot be read: {error}") from None
     return plan if plan is None or isinstance(plan, dict) else {}

@@ -53,9 +53,9 @@ def render_page(
 ) -> str:
     replicates = replicates_of(plan, rows)
     spread = (
-        f" Means over {plan.replicates} {plan.replicates_are}, with their 95 % intervals. They are the same"
-        " for all policies, so compare policies by the table of differences, not by whether their"
-        " intervals overlap."
+        f" Means over {plan.replicates} {plan.replicates_are}, with their 95 % intervals. All"
+        f" policies have the same {plan.replicates_are}, so compare them by the table of differences, not by"
+        " whether their intervals overlap."
         if plan.replicates > 1
         else ""
     )

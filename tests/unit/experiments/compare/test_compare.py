@@ -165,6 +165,17 @@ def test_a_directory_is_not_compared_with_itself(mfs: Mfs, tmp_path: Path) -> No
         assert "named twice" in mfs.err
 
 
+@pytest.mark.parametrize("command", ["compare", "plot", "report"])
+def test_what_has_not_finished_is_told_with_how_to_go_on(mfs: Mfs, tmp_path: Path, command: str) -> None:
+    run, begun = tmp_path / "run", tmp_path / "begun"
+    (run / "unfinished").mkdir(parents=True)
+    begun.mkdir()
+    (begun / "plan.json").write_text("{}")
+    for path, what in ((run, "this run"), (begun, "this sweep or search")):
+        assert mfs(command, str(path)) == 2
+        assert f"{path}: {what} has not finished; the same command with --out {path} goes on" in mfs.err
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

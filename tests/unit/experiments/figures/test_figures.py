@@ -162,7 +162,7 @@ def test_a_full_disk_is_told(mfs: Mfs, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_directory_without_a_sweep_is_told(mfs: Mfs, tmp_path: Path) -> None:
     assert mfs("table", str(tmp_path)) == 2
-    assert "cannot be read as a sweep" in mfs.err
+    assert "not the directory of a sweep: it holds no sweep.json" in mfs.err
 
 
 def run_directory(out: Path) -> Path:

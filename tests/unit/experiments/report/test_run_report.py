@@ -10,7 +10,7 @@ import pytest
 from record_factory import RESOURCES, micro_record, serving_record, unfaithful
 from result_rows import flow_row
 
-from controller.flow import Level
+from controller.flow import Level, Stage
 from experiments.errors import UserError
 from experiments.report import serving_figures
 from experiments.report.chart import draw_cdf, new_figure
@@ -21,6 +21,7 @@ from experiments.results.reading import read_run
 from experiments.results.writing import write_run
 from testbed.job import Scale
 from testbed.record import RunRecord
+from workers.spans import SpanKind
 
 REQUESTS = (
     ("fair", "6, the median"),
@@ -246,6 +247,19 @@ def test_a_serving_run_in_which_every_request_failed_still_makes_a_page(tmp_path
     )
     lost = msgspec.structs.replace(record, requests=failed, flows=(), links=(), spans=())
     assert "0/2" in Page((write(tmp_path / "lost", lost) / "report.html").read_text()).text
+
+
+def test_panels_without_data_say_so(tmp_path: Path, page: Page) -> None:
+    record = serving_record(requests=4, layers=2)
+    flows = tuple(row for row in record.flows if row.stage is not Stage.KV_REUSE)
+    waits = tuple(span for span in record.spans if span.kind != SpanKind.S1_WAIT)
+    bare = msgspec.structs.replace(record, flows=flows, spans=waits)
+    text = Page((write(tmp_path / "bare", bare) / "report.html").read_text()).text
+    assert "no S1 flow" in text
+    assert "no wait for reused KV" in text
+    assert "no S2 flow" not in text
+    assert "no S1 flow" not in page.text
+    assert "no wait for reused KV" not in page.text
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:

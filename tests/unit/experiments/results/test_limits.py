@@ -7,7 +7,7 @@ from record_factory import RESOURCES, serving_record
 
 from controller.units import NS_PER_S
 from experiments.resolve.jobs import resolve
-from experiments.results.limit_words import alike_lines, limit_lines
+from experiments.results.limit_words import alike_lines, limit_lines, limits_in_one
 from experiments.results.limits import Limit, Limits, Resources, alike, limits
 from experiments.results.spans import spans_by_batch
 from experiments.results.summary import summarise
@@ -215,6 +215,38 @@ def test_the_words_name_the_limit_its_evidence_and_what_to_change() -> None:
     assert line.startswith("fair and mfs made no difference")
     assert "a, is 21% busy" in line
     assert "topology.nic_gbps" in line
+
+
+@pytest.mark.parametrize(
+    ("port", "rate"),
+    [
+        ("h3.gpu5->h3.nvs", "lower topology.nvlink_gbps or topology.nic_gbps,"),
+        ("h1->s1", "lower topology.nic_gbps,"),
+    ],
+)
+def test_the_advice_names_the_rate_of_the_busiest_port(port: str, rate: str) -> None:
+    links = [sample(port, 0, 0), sample(port, 2, 210)]
+    spans = [span(rank, SpanKind.COMPUTE, 0, 1.66) for rank in (0, 1)]
+    runs = [
+        record([request(0, arrival=0, start=0, end=2, token=2)], spans, links, policy)
+        for policy in ("fair", "mfs")
+    ]
+    resources = Resources(prefill_gpus=2, link_bps={port: 8_000}, bytes_scale=0.5)
+    summary = summarise(
+        scenario="s", fabric="sim", seed=1, scale=MODEL_SCALE, records=runs, resources=resources
+    )
+    (line,) = alike_lines(summary)
+    assert rate in line
+
+
+@pytest.mark.parametrize(
+    ("limit", "subject"), [("none", "None is saturated: "), ("network", "All are network-limited: ")]
+)
+def test_one_line_tells_what_limits_all(limit: str, subject: str) -> None:
+    shares = {"mean": 0.5}
+    limits = {"limit": limit, "occupied": shares, "computing": shares, "port": None}
+    (line,) = limits_in_one([{"policy": policy, "limits": limits} for policy in ("fair", "mfs")])
+    assert line == f"{subject}GPUs 50% busy (50% computing)"
 
 
 def test_a_record_with_all_stages_has_limits() -> None:
