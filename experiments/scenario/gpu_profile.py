@@ -24,9 +24,9 @@ class GpuProfile(Section):
     name: str = Field(min_length=1, description="name of this GPU in results")
     peak_flops: float = Field(ge=1e6, le=1e18, description="dense 16-bit peak, FLOP/s")
     memory_bytes_per_s: float = Field(ge=1e6, le=1e16, description="peak bandwidth of its memory, B/s")
-    efficiency: float = Field(gt=0, le=1, description="share of the peak that prefill reaches")
+    efficiency: float = Field(ge=1e-6, le=1, description="share of the peak that prefill reaches")
     memory_efficiency: float = Field(
-        default=1.0, gt=0, le=1, description="share of the bandwidth that reading weights and KV reaches"
+        default=1.0, ge=1e-6, le=1, description="share of the bandwidth that reading weights and KV reaches"
     )
     launch_s: float = Field(
         default=0.0, ge=0, le=1, description="seconds that a step takes in addition to its work"

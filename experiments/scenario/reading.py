@@ -40,6 +40,9 @@ _FILES = (("workload", "path"), ("simulation", "calibration"), ("topology", "pat
 _NAMES_OR_FILES = {"model": as_model_path, "gpu": as_gpu_path}
 """Keys that name something known or a file."""
 
+_MOST_PARTS = 16
+_MOST_EXTENDED = 32
+
 _KIND_OF_FORMAT = {format: kind for kind, format in TRACES.items()}
 
 
@@ -66,8 +69,17 @@ def override(text: str) -> Override:
     """Read `key.path=value` as given to `--set`. Raises `UserError` for text of another form."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set {text}: write it as key.path=value, e.g. --set topology.servers=12")
-    return Override(key.strip(), value, f"--set {text}")
+        raise UserError(
+            f"--set {shortened(text)}: write it as key.path=value, e.g. --set topology.servers=12"
+        )
+    if key.count(".") >= _MOST_PARTS:
+        raise UserError(f"--set {shortened(key)}: has more than {_MOST_PARTS} parts; no key has so many")
+    return Override(key.strip(), value, f"--set {shortened(text)}")
+
+
+def shortened(text: str) -> str:
+    """Return an option for a message, which nobody reads to the end of if it has thousands of characters."""
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def load_scenario(name_or_path: str, overrides: list[Override] | None = None) -> Scenario:
@@ -137,6 +149,8 @@ def _layers(path: Path, source: str, seen: tuple[Path, ...]) -> list[Layer]:
         chain = (*seen, path.resolve())
         if base_path.resolve() in chain:
             raise UserError(f"{where}{base} extends this one in turn")
+        if len(chain) > _MOST_EXTENDED:
+            raise UserError(f"{where}{base}: a chain of more than {_MOST_EXTENDED} files; put some together")
         below = _layers(base_path, base_source, chain)
     data.setdefault("name", _name_from(path))
     document.lines.pop(("extends",), None)

@@ -5,7 +5,6 @@ once the file is there, and has finished if the file holds no error. So a worker
 and a killed sweep loses only the cells that were running.
 """
 
-import errno
 import hashlib
 import shutil
 import time
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from experiments.atomic_file import write_text
+from experiments.atomic_file import CANNOT_WRITE, write_text
 from experiments.errors import UserError
 from experiments.json_text import json_text
 from experiments.named_file import named_bytes
@@ -118,7 +117,7 @@ def run_cell(cell: Cell, directory: Path, tables: bool, owner: int, made_with: I
     except (UserError, JobRefused, RunFailed) as known:
         error = str(known)
     except Exception as unknown:
-        if isinstance(unknown, OSError) and unknown.errno == errno.ENOSPC:
+        if isinstance(unknown, OSError) and unknown.errno in CANNOT_WRITE:
             raise
         error = "".join(traceback.format_exception_only(unknown)).strip()
         trace = traceback.format_exc()

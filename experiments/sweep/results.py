@@ -1,14 +1,13 @@
 """The results of a sweep: a row per cell, in `sweep.csv` and `sweep.json`."""
 
-import csv
 import enum
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.atomic_file import write_text
+from experiments.csv_text import csv_text
 from experiments.json_text import json_text
 from experiments.results.checksums import sealed
 from experiments.results.paired import SEED, WINDOW
@@ -169,13 +168,14 @@ def write_results(
     keys = plan.keys
     windows = [WINDOW] if plan.replicates_are == "windows" else []
     columns = [*keys, "policy", *windows, SEED, *Measure, "wall_s", "error", "cell"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        swept = ["" if row[key] is None else as_text(row[key]) for key in keys]
-        writer.writerow([*swept, *("" if row[name] is None else row[name] for name in columns[len(keys) :])])
-    write_text(directory / "sweep.csv", text.getvalue())
+    lines = [
+        [
+            *(None if row[key] is None else as_text(row[key]) for key in keys),
+            *map(row.get, columns[len(keys) :]),
+        ]
+        for row in rows
+    ]
+    write_text(directory / "sweep.csv", csv_text([columns, *lines]))
     content = {
         "scenario": plan.scenario,
         "fabric": plan.fabric,

@@ -1,6 +1,7 @@
 """The command line takes every `mfs` command on a page, with its scenario, keys and policies."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def _readers_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for page in PAGES:
         for name, content in yaml_files(page.read_text(encoding="utf-8")).items():
             (tmp_path / name).write_text(content, encoding="utf-8")
+    shutil.copytree(ROOT / "experiments" / "paper", tmp_path / "experiments" / "paper")
     monkeypatch.chdir(tmp_path)
 
 
