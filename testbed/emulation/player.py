@@ -155,7 +155,8 @@ class Player:
         stuck = []
         for flow in sending[:_FLOWS_NAMED]:
             quiet = [f"{port} sends nothing" for port in flow.ports if port in silent]
-            stuck.append(f"{flow.flow} ({quiet[0] if quiet else 'all its ports send'})")
+            lost = f"{', '.join(flow.ports) or 'no port'} send, and nothing arrives"
+            stuck.append(f"{flow.flow} ({quiet[0] if quiet else lost})")
         more = len(sending) - len(stuck)
         return "permitted and not arrived: " + ", ".join(stuck) + (f" and {more} more" if more else "")
 

@@ -90,7 +90,7 @@ def test_a_port_that_drops_everything_is_named() -> None:
     """It is up, and no process is stopped. Senders repeat their packets in vain."""
     message = end_of(micro(), blackhole("nh3-eth1"))
     assert message.startswith("nothing has moved for 10 s: ")
-    assert "permitted and not arrived: f0" in message
+    assert "f0 (h1->s1, s1->h3 send, and nothing arrives)" in message
 
 
 DYING_RANK = """
