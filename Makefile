@@ -2,11 +2,12 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format tables reproduce clean
+.PHONY: help setup demo test test-faults lint format tables reproduce clean
 
 help:
 	@echo "make demo   set up, run the quickstart (emulated where that can run, else simulated), print a table and a report"
-	@echo "make test   set up, run every test"
+	@echo "make test   set up, run every test, but of tests/faults a short set only"
+	@echo "make test-faults  set up, injure emulated runs in every way that the tests know (ten minutes or more)"
 	@echo "make lint   ruff and mypy"
 	@echo "make tables run the sweeps behind the tables in docs/ again (minutes; docs/measured/README.md)"
 	@echo "make reproduce  run the experiments of the paper that are here (minutes; experiments/paper/README.md)"
@@ -25,7 +26,12 @@ test:
 	@status=0; \
 	$(BIN)/pytest --numprocesses auto --dist loadscope tests/unit || status=1; \
 	$(BIN)/pytest tests/emulation tests/gpu || status=1; \
+	$(BIN)/pytest tests/faults -m 'not slow' || status=1; \
 	exit $$status
+
+test-faults:
+	@scripts/bootstrap --tests
+	@$(BIN)/pytest tests/faults
 
 lint: setup
 	@$(BIN)/ruff check .

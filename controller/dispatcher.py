@@ -5,6 +5,7 @@ force on a lane's connections, then call `confirmed`) and `Grant` (send this per
 only when it has a lane (`controller.lanes`) *and* its level is confirmed on the lane's connections.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -125,6 +126,18 @@ class Dispatcher:
             else:
                 changing += 1
         return tuple(counts), changing
+
+    def sending(self) -> list[LoggedPath]:
+        """The flows that have their permits and have not arrived, with the ports that they cross."""
+        shares = {group.lane.name: group.peer_ports.values() for group in self._groups.values()}
+        return [
+            LoggedPath(
+                flow=lane.claim.id,
+                ports=tuple(dict.fromkeys(itertools.chain(lane.ports, *shares.get(name, ())))),
+            )
+            for name, lane in self._lanes.items()
+            if lane.claim is not None and lane.claim.permitted
+        ]
 
     # --- set-up ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ machine, which all processes of an emulated run share; plain `*_ns` is model tim
 import msgspec
 
 from controller.flow import Batch, Decision, Level, Stage, Transfer
+from controller.pulse import Pause
 
 
 class TcpConnection(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +165,10 @@ class FlowCounts(msgspec.Struct, frozen=True, kw_only=True, tag="flows"):
     latencies_wall_ms: tuple[float, ...]
 
 
+class AskSending(msgspec.Struct, frozen=True, kw_only=True, tag="ask_sending"):
+    """The coordinator asks for `Sending`: the run has stalled."""
+
+
 class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
     """The ports that a flow crossed."""
 
@@ -171,10 +176,21 @@ class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[str, ...]
 
 
+class Sending(msgspec.Struct, frozen=True, kw_only=True, tag="sending"):
+    """The flows that have their permits and have not arrived, with the ports that they cross.
+
+    `away` are the bridges that are not connected, or have not confirmed their rules.
+    """
+
+    flows: tuple[LoggedPath, ...]
+    away: tuple[str, ...] = ()
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
     """What the controller did in a run.
 
     `pruned` is how often each request was pruned. Requests in `ended_pruned` were not freed again.
+    `longest_pause` is the longest one of the controller since the clock started.
     """
 
     decisions: tuple[Decision, ...]
@@ -183,6 +199,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
     ended_pruned: tuple[str, ...]
     flow_mods: int
     barriers: int
+    longest_pause: Pause
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
@@ -205,8 +222,9 @@ Up = (
     | AskStatus
     | AskLog
     | AskFlows
+    | AskSending
 )
-Down = Permit | BatchKnown | Status | FlowCounts | Log | Trouble
+Down = Permit | BatchKnown | Status | FlowCounts | Sending | Log | Trouble
 
 encode = msgspec.msgpack.Encoder().encode
 decode_up = msgspec.msgpack.Decoder(Up).decode

@@ -26,6 +26,7 @@ from controller.policies.fault import policy_fault
 from controller.protocol import (
     AskFlows,
     AskLog,
+    AskSending,
     AskStatus,
     BatchKnown,
     BatchStarted,
@@ -39,6 +40,7 @@ from controller.protocol import (
     LayerAdvanced,
     Log,
     ProbeUp,
+    Sending,
     Status,
     Submit,
     SubmitShare,
@@ -47,6 +49,7 @@ from controller.protocol import (
     decode_up,
     encode,
 )
+from controller.pulse import Pulse, keep_beating
 from controller.spec import read_spec
 from controller.switches import Switches
 from controller.units import NS_PER_S
@@ -90,6 +93,7 @@ class _Shell:
         self._expected = len(config.wiring.bridges)
         self.switches = Switches(of, rules)
         self.lock = threading.RLock()
+        self.pulse = Pulse(time.monotonic_ns())
         self._zero_wall_ns: int | None = None
         self._dilation = 1.0
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
@@ -187,12 +191,16 @@ class _Shell:
             case GroupUp():
                 self.switches.send(dispatcher.group_up(message), None)
             case ClockStart():
+                self.pulse.restart(wall_ns)
                 self._zero_wall_ns = message.zero_wall_ns
                 self._dilation = message.time_dilation
             case AskLog():
                 self.tell(COORDINATOR, self._log())
             case AskFlows():
                 self.tell(COORDINATOR, self._flows())
+            case AskSending():
+                sending = Sending(flows=tuple(self._dispatcher.sending()), away=self.switches.away)
+                self.tell(COORDINATOR, sending)
             case AskStatus():
                 self.tell(COORDINATOR, self._status())
 
@@ -200,6 +208,13 @@ class _Shell:
         with self.lock:
             for lane, level in self.switches.replied(datapath, xid):
                 self._carry_out(self._dispatcher.confirmed(lane, level))
+
+    def rule_removed(self, datapath: Any, table: int) -> None:
+        with self.lock:
+            if name := self.switches.removed(datapath):
+                self.trouble(
+                    f"a rule of bridge {name} (table {table}) was deleted, and not by the controller"
+                )
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -237,11 +252,12 @@ class _Shell:
             ended_pruned=tuple(sorted(self._prunings.at_their_end)),
             flow_mods=self.switches.flow_mods,
             barriers=self.switches.barriers,
+            longest_pause=self.pulse.longest(time.monotonic_ns()),
         )
 
 
 def _application(of: ofcompat.OpenFlow, shell: _Shell) -> Any:
-    """The Ryu application class: four handlers that pass events to `shell`."""
+    """The Ryu application class: five handlers that pass events to `shell`."""
     events, up = of.events, [of.handler.CONFIG_DISPATCHER, of.handler.MAIN_DISPATCHER]
 
     def handles(event: Any, states: Any) -> Callable[[Handler], Handler]:
@@ -275,6 +291,10 @@ def _application(of: ofcompat.OpenFlow, shell: _Shell) -> Any:
         def on_barrier(self, event: Any) -> None:
             shell.barrier_replied(event.msg.datapath, event.msg.xid)
 
+        @handles(events.EventOFPFlowRemoved, up)
+        def on_removed(self, event: Any) -> None:
+            shell.rule_removed(event.msg.datapath, event.msg.table_id)
+
         @handles(events.EventOFPErrorMsg, up)
         def on_error(self, event: Any) -> None:
             shell.trouble(
@@ -299,6 +319,7 @@ def main(path: str) -> None:
     manager.applications_cls[application.__name__] = application
     services = manager.instantiate_apps(**manager.create_contexts())
     services.append(of.hub.spawn(shell.serve))
+    services.append(of.hub.spawn(keep_beating, shell.pulse, of.hub.sleep))
     of.hub.joinall(services)
 
 

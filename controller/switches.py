@@ -34,6 +34,11 @@ class Switches:
         return len(self._ready)
 
     @property
+    def away(self) -> tuple[str, ...]:
+        """The switches that are not connected, or have not confirmed the rules that they should have."""
+        return tuple(name for name in self._rules.wiring.bridges if name not in self._ready)
+
+    @property
     def waiting(self) -> bool:
         """Whether a level is on its way to a switch, so that a flow may be waiting for the answer."""
         return bool(self._open)
@@ -57,6 +62,15 @@ class Switches:
         if name is not None and self._connected.get(name) is datapath:
             del self._connected[name]
             self._ready.discard(name)
+
+    def removed(self, datapath: Any) -> str:
+        """A switch has deleted a rule. Return the switch's name if the controller has not asked for that.
+
+        It asks when a switch connects: until the switch has confirmed its rules, the old ones go.
+        """
+        name = self._names[datapath.id]
+        ours = self._connected.get(name) is not datapath or name not in self._ready
+        return "" if ours else name
 
     def send(self, mods: list[FlowMod], token: tuple[str, Level] | None) -> None:
         """Send changes, with one barrier per switch. A switch that is away gets them when it connects."""
@@ -135,6 +149,7 @@ class Switches:
             datapath=datapath,
             table_id=mod.table,
             priority=mod.priority,
+            flags=ofp.OFPFF_SEND_FLOW_REM,  # nobody else may delete rules: hear of it
             match=_match(parser, mod.match),
             instructions=instructions,
         )

@@ -2,46 +2,63 @@
 
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+CANNOT_WRITE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+"""What a file system answers that takes no more: full, over a quota, too large a file, a broken disk."""
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write. It replaces `path` when the block ends without an exception.
 
     On an exception (a full disk is an `OSError`), the temporary file is removed and `path` is left as it
-    was. If `path` is a symbolic link, the file it points to is replaced. Raises `OSError` if `path` exists
-    and is not an ordinary file: replacing a device, for instance, would destroy it. An `OSError` about the
-    temporary file, or about a full disk, names `path`, or the folder of `path` if that is missing.
+    was. Its content is on the disk before it appears (`durable`), so that a machine that loses its power
+    leaves no empty file under the name.
+
+    Raises `OSError` if `path` exists and is not an ordinary file: replacing a device, for instance, would
+    destroy it, and in a folder of others a symbolic link may point anywhere. An `OSError` about the temporary
+    file, or about a disk that takes no more, names `path`, or the folder of `path` if that is missing.
     """
-    asked, path = path, path.resolve()
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "a symbolic link is not written to: name the file it points to", str(path))
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    name = str(temporary)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # The mode is that of any new file of this process: the umask decides who may read results.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     except OSError as error:
-        error.filename = str(asked if path.parent.is_dir() else asked.parent)
+        error.filename = str(path if path.parent.is_dir() else path.parent)
         raise
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes private files, but whoever can read the folder may read the results.
-        temporary.chmod(0o644)
+        if durable:
+            _flush(temporary)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and _is_about(error, name):
-            error.filename = str(asked)
+            error.filename = str(path)
         raise
 
 
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _is_about(error: OSError, name: str) -> bool:
-    """Whether `error` is about the file `name`: a write to a full disk names no file."""
-    return error.errno == errno.ENOSPC if error.filename is None else str(error.filename) == name
+    """Whether `error` is about the file `name`: a write that fails names no file."""
+    return error.errno in CANNOT_WRITE if error.filename is None else str(error.filename) == name
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,8 +16,13 @@ from experiments.errors import UserError
 KeyPath = tuple[str | int, ...]
 """The place of a value in a document: keys of mappings and indices of lists."""
 
+MOST_BYTES = 2 * 2**20
+"""How large a file may be: reading takes some 6 s per MiB, so a larger one would seem to hang."""
+
 MOST_REPEATED = 100_000
 """How many values the aliases of a document may repeat. A few lines of aliases can expand to billions."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -147,4 +152,18 @@ def _plain(
     if node.style is None and _EXPONENT.fullmatch(node.value):
         number = float(node.value)
         return int(number) if number.is_integer() else number
-    return loader.construct_object(node)
+    try:
+        value = loader.construct_object(node)
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML leaves it to chance what a text that does not fit its tag raises: `!!bool maybe` a KeyError.
+        told = error.problem if isinstance(error, yaml.MarkedYAMLError) else _short(node.value)
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        raise UserError(f"{where}: not YAML: not a value of {tag}: {told}") from None
+    if isinstance(value, str) and _CONTROL.search(value):
+        # A terminal would obey it, wherever the text is shown.
+        raise UserError(f"{where}: {_short(value)} has a control character")
+    return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

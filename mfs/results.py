@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 
 from experiments.compare.replicates import read_sweep
 from experiments.errors import UserError
+from experiments.results.checksums import SUMMARY, check_files, read_json
 from experiments.results.gap import gap_lines
 from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.terminal import fidelity_lines, render_summary
@@ -42,7 +43,7 @@ class Run(_Directory):
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`."""
-        return _json(self.path / "summary.json")
+        return _summary(self.path)
 
     @property
     def policies(self) -> list[str]:
@@ -114,6 +115,7 @@ class Run(_Directory):
         file = self.path / f"{name}.parquet"
         if not file.is_file():
             raise UserError(f"{self.path}: has no table {name!r}: it keeps summaries only")
+        check_files(self.path, [file.name])
         return pq.read_table(file)
 
 
@@ -204,13 +206,12 @@ def _column(values: Sequence[Any]) -> pa.Array:
     return pa.array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values])
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent}: holds no finished run or sweep") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+def _summary(directory: Path) -> dict[str, Any]:
+    path = directory / SUMMARY
+    if not path.exists():
+        raise UserError(f"{directory}: holds no finished run or sweep")
+    check_files(directory, [SUMMARY])
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a summary of ours")
     return content

@@ -6,6 +6,7 @@ They are sent over ZeroMQ as msgpack frames. `*_wall_ns` is CLOCK_MONOTONIC; oth
 import msgspec
 
 from controller.flow import Stage, Transfer
+from controller.pulse import Pause
 from workers.options import ComputeMode, Device
 from workers.plan import BatchPlan, Resume
 from workers.spans import SpanKind
@@ -209,8 +210,18 @@ class ProgressMark(msgspec.Struct, frozen=True, kw_only=True):
     received_bytes: int
 
 
+class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
+    """The rank runs. `steps` is how much it has recorded so far: it grows while the rank gets on."""
+
+    rank: int
+    steps: int
+
+
 class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
-    """All that a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms."""
+    """All that a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms.
+
+    `longest_pause` is the longest one of the rank's process since the clock started.
+    """
 
     rank: int
     sent: tuple[SentFlow, ...]
@@ -218,6 +229,7 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     spans: tuple[Span, ...]
     progress: tuple[ProgressMark, ...]
     late_wakeups_ms: tuple[float, ...]
+    longest_pause: Pause
 
 
 class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble"):
@@ -228,7 +240,9 @@ class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble")
 
 
 ToRank = Start | Plan | Resume | Transfers | Flows | RunProbe | Finish | Leave
-FromRank = Ready | Probed | LayerBegun | Paused | BatchDone | FirstToken | Arrived | Records | RankTrouble
+FromRank = (
+    Ready | Probed | Beat | LayerBegun | Paused | BatchDone | FirstToken | Arrived | Records | RankTrouble
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_rank = msgspec.msgpack.Decoder(ToRank).decode

@@ -18,6 +18,7 @@ from workers.collectives import CollectiveGroup
 from workers.compute import make_compute
 from workers.connecting import Connected, Connector
 from workers.decode import DecodeDesk
+from workers.heart import Heart
 from workers.options import Device
 from workers.payload import Payloads, sampled
 from workers.plan import BatchPlan, Collective, Compute, Resume
@@ -57,6 +58,7 @@ class Rank:
         self._recorder = Recorder()
         self._controller = Outbox(config.to_controller)
         self._coordinator = Outbox(config.to_coordinator)
+        self._heart = Heart(config.rank, self._recorder, self._coordinator)
         self._sender = Sender(self._clock, self._controller, self._recorder, config.bytes_scale)
         self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
         self._payloads = Payloads(config.seed, self._device)
@@ -121,7 +123,8 @@ class Rank:
         )
 
     def _finish(self) -> None:
-        records = self._recorder.records(self._config.rank, self._clock.late_ms)
+        pause = self._heart.pulse.longest(time.monotonic_ns())
+        records = self._recorder.records(self._config.rank, self._clock.late_ms, pause)
         report = encode_report(records)
         self._finished = True  # first, because peers may leave as soon as all records are in
         self._coordinator.send(report)
@@ -141,6 +144,7 @@ class Rank:
     def _on_order(self, message: ToRank) -> None:
         match message:
             case Start():
+                self._heart.pulse.restart(time.monotonic_ns())
                 self._clock.start(message.zero_wall_ns)
             case Plan(plan=plan):
                 self._take_plan(plan)

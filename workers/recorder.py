@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from controller.pulse import Pause
 from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span
 
 
@@ -12,7 +13,12 @@ class Recorder:
     spans: list[Span] = field(default_factory=list)
     progress: list[ProgressMark] = field(default_factory=list)
 
-    def records(self, rank: int, late_wakeups_ms: list[float]) -> Records:
+    @property
+    def steps(self) -> int:
+        """How many rows there are."""
+        return len(self.sent) + len(self.received) + len(self.spans) + len(self.progress)
+
+    def records(self, rank: int, late_wakeups_ms: list[float], longest_pause: Pause) -> Records:
         return Records(
             rank=rank,
             sent=tuple(self.sent),
@@ -20,4 +26,5 @@ class Recorder:
             spans=tuple(self.spans),
             progress=tuple(self.progress),
             late_wakeups_ms=tuple(late_wakeups_ms),
+            longest_pause=longest_pause,
         )

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from controller.flow import RMLQ_LEVELS, Level
 from controller.parts.bands import Bands
+from controller.parts.recheck import RECHECK_NS, check_recheck
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.view import ActiveFlow, View
 
@@ -29,12 +30,11 @@ class OrderedOptions:
 class AgeingOptions(OrderedOptions):
     """Raises `ValueError` for values out of range."""
 
-    recheck_ns: Annotated[int, "how often active flows are reviewed, model ns", Meta(gt=0)] = 5_000_000
+    recheck_ns: Annotated[int, "how often active flows are reviewed, model ns", RECHECK_NS] = 5_000_000
 
     def __post_init__(self) -> None:
         OrderedOptions.__post_init__(self)  # `super()` does not survive `slots=True` in 3.11
-        if self.recheck_ns <= 0:
-            raise ValueError(f"recheck_ns must be above 0, not {self.recheck_ns}")
+        check_recheck(self.recheck_ns)
 
 
 class Ordered(Policy):

@@ -3,7 +3,6 @@
 Rules, formulas, and our choices where the paper leaves one: docs/policies/mfs.md.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,6 +12,7 @@ from msgspec import Meta
 
 from controller.flow import Level, PortId, Stage
 from controller.parts.pressure import Demand, Gauge, Late, Rho, SharedDeadline, SharedDeadlines, Worst
+from controller.parts.recheck import RECHECK_NS, check_recheck
 from controller.parts.rmlq import Rmlq, S3Levels
 from controller.policies.registry import register
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
@@ -25,6 +25,10 @@ from controller.view import ActiveBatch, ActiveFlow, View
 _RLI_STEP = 2**45
 _AFTER_EARLY = 2.0**53
 
+_MLU_TOP = Meta(gt=0, le=1e6)
+_MLU_BASE = Meta(gt=1, le=1e6)
+_WINDOW_MS = Meta(ge=0.001, le=1e6)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MfsOptions:
@@ -34,13 +38,13 @@ class MfsOptions:
     s3_levels: Annotated[
         int | S3Levels, "lowest levels for S3 alone, 0 to K-2; 0: S3 climbs among S1, S2"
     ] = S3Levels.AUTO
-    mlu_top: Annotated[float, "U: from this MLU on, S3 goes to the reserved level P1", Meta(gt=0)] = 0.5
-    mlu_base: Annotated[float, "E: each MLU threshold is the one above it divided by this", Meta(gt=1)] = 4.0
-    recheck_ns: Annotated[int, "how often S3 without layer boundaries is reviewed, model ns", Meta(gt=0)] = (
+    mlu_top: Annotated[float, "U: from this MLU on, S3 goes to the reserved level P1", _MLU_TOP] = 0.5
+    mlu_base: Annotated[float, "E: each MLU threshold is the one above it divided by this", _MLU_BASE] = 4.0
+    recheck_ns: Annotated[int, "how often S3 without layer boundaries is reviewed, model ns", RECHECK_NS] = (
         5_000_000
     )
     rho: Annotated[float | Rho, "share of a port S1 and S2 take: measured, off, 0 to 0.95"] = Rho.MEASURED
-    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms", Meta(ge=0.001)] = 500.0
+    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms", _WINDOW_MS] = 500.0
     demand: Annotated[Demand, "bytes in MLU: port (all S3 due no later) or own"] = Demand.PORT
     late: Annotated[Late, "level of S3 whose deadline has passed: lowest or top"] = Late.LOWEST
     rli: Annotated[bool, "off: all S1 on P3, whatever layer needs it"] = True
@@ -53,10 +57,11 @@ class MfsOptions:
         self.rmlq()
         if not isinstance(self.rho, Rho) and not 0.0 <= self.rho <= RHO_CAP:
             raise ValueError(f"rho must be 0 to {RHO_CAP}, not {self.rho}")
-        if self.recheck_ns <= 0:
-            raise ValueError(f"recheck_ns must be above 0, not {self.recheck_ns}")
-        if not 1e-3 <= self.rho_window_ms < math.inf:
-            raise ValueError(f"rho_window_ms must be at least 0.001, not {self.rho_window_ms}")
+        check_recheck(self.recheck_ns)
+        if not 1e-3 <= self.rho_window_ms <= 1e6:
+            raise ValueError(f"rho_window_ms must be 0.001 to 1e6, not {self.rho_window_ms}")
+        if not max(self.mlu_top, self.mlu_base) <= 1e6:
+            raise ValueError(f"mlu_top and mlu_base must be at most 1e6, not {self.mlu_top}, {self.mlu_base}")
 
     def rmlq(self) -> Rmlq:
         return Rmlq(

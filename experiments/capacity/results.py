@@ -1,7 +1,5 @@
 """The files of a search: `capacity.json`, `capacity.csv`, `curve.csv` and `cells.csv`."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +8,7 @@ from experiments.atomic_file import write_text
 from experiments.capacity.answer import Attained, PolicyCapacity, capacities, curve_of, mean_curve
 from experiments.capacity.question import RATE, Question
 from experiments.capacity.words import sentences
+from experiments.csv_text import csv_text
 from experiments.json_text import json_text
 from experiments.resolve.capacity import Capacity
 from experiments.results.paired import REPLICATES
@@ -116,9 +115,4 @@ def write_answer(directory: Path, content: Mapping[str, Any]) -> None:
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow("" if row[name] is None else row[name] for name in columns)
-    return text.getvalue()
+    return csv_text([columns, *([row[name] for name in columns] for row in rows)])

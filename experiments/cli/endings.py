@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from experiments.atomic_file import CANNOT_WRITE
+from experiments.cli.streams import printable
 from experiments.errors import UserError
 
 EXIT_FAILED = 1
@@ -53,18 +55,32 @@ def told_to_the_user() -> Iterator[None]:
             # A bug, so it needs a traceback. Typer would end silently on a plain `BrokenPipeError`.
             raise RuntimeError("a pipe broke that is not an output of this command") from error
         _standard_output_is_gone()
+    except MemoryError as error:
+        _stop(error, "out of memory: run less at once (--jobs), or something smaller", EXIT_FAILED)
     except OSError as error:
-        if error.errno == errno.ENOSPC and error.filename is None:
+        if error.errno in CANNOT_WRITE and error.filename is None:
             # Code that writes results names the path, so this was standard output.
             _standard_output_is_gone()
             _stop(error, f"standard output cannot be written: {error.strerror}", EXIT_FAILED)
         if error.errno == errno.ENOSPC:
             _stop(error, f"the disk is full: {error.filename}", EXIT_FAILED)
+        if error.errno in CANNOT_WRITE:
+            _stop(error, f"{error.filename}: cannot be written: {error.strerror}", EXIT_FAILED)
+        if error.errno == errno.ENOENT and error.filename is None and _directory_is_gone():
+            _stop(error, "the working directory does not exist any more: go to another one", EXIT_REFUSED)
         if error.filename is None:
             raise  # not about a file that the user named: a bug, which needs a traceback
         _stop(error, f"{error.filename}: {error.strerror}", EXIT_REFUSED)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _directory_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _a_reader_left() -> bool:
@@ -81,5 +97,5 @@ def _standard_output_is_gone() -> None:
 
 
 def _stop(error: BaseException, message: str, code: int) -> None:
-    print("\n".join([f"mfs: {message}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+    print(printable("\n".join([f"mfs: {message}", *getattr(error, "__notes__", ())])), file=sys.stderr)
     raise SystemExit(code)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.endings import told_to_the_user
+from experiments.cli.streams import printable
 from experiments.errors import UserError
 
 
@@ -23,8 +24,8 @@ def explain(
 
         match flow, request:
             case str(), None:
-                print(explain_flow(run, flow, policy))
+                print(printable(explain_flow(run, flow, policy)))
             case None, int():
-                print(explain_request(run, request, policy))
+                print(printable(explain_request(run, request, policy)))
             case _:
                 raise UserError("give either --flow ID or --request N")

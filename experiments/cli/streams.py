@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 
 from rich.console import Console
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def stdout(least_width: int = 0) -> Console:
@@ -17,6 +20,14 @@ def stdout(least_width: int = 0) -> Console:
     if console.width < least_width:
         console = Console(file=sys.stdout, highlight=False, width=least_width)
     return console
+
+
+def printable(text: str) -> str:
+    """Return `text` without what a terminal would obey: control characters are shown as `\\x1b`.
+
+    File names, and the ids in a trace or in a run of others, may have any.
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,10 @@ class OverRequests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OverReplicates(msgspec.Struct, frozen=True, kw_only=True):
-    """How policies differ from `reference` over replicates. `notes` are the objections that were waived."""
+    """How policies differ from `reference` over replicates.
+
+    `notes` are the objections that were waived, and what is left out because nothing can be paired with it.
+    """
 
     reference: str
     differences: tuple[ReplicateDifference, ...]
@@ -71,6 +74,7 @@ def _over_replicates(
     found = of_replicates.replicate_differences(known, reference)
     if not found:
         raise UserError(f"no other policy has a replicate in common with {reference}")
+    notes = (*notes, *of_replicates.left_out(known, reference))
     return OverReplicates(reference=reference, differences=tuple(found), notes=notes)
 
 

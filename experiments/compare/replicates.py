@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
+from experiments.compare.directories import directory_names
 from experiments.errors import UserError
+from experiments.results.checksums import check_seal, read_json
 from experiments.results.difference_words import Unit, difference_words
 from experiments.results.paired import REPLICATES, SEED, WINDOW, Difference, over_replicates
 from experiments.results.reading import read_run
@@ -62,7 +64,11 @@ class ReplicateDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_runs(paths: Sequence[Path]) -> list[Replicate]:
-    """Return the runs in `paths`, each directory as a replicate of its policies."""
+    """Return the runs in `paths`, each directory as a replicate of its policies.
+
+    Raises `UserError` for a directory that cannot be read or is named twice.
+    """
+    directory_names(paths)
     found = []
     for path in paths:
         summary = read_run(path).summary
@@ -113,25 +119,29 @@ def _work(row: Mapping[str, Any]) -> str:
 def of_sweeps(paths: Sequence[Path]) -> list[Replicate]:
     """Return the finished cells of sweeps. With several, sides are named after the directory too.
 
-    Raises `UserError` for a directory that holds no sweep.
+    Raises `UserError` for a directory that holds no sweep, or is named twice.
     """
+    names = directory_names(paths)
     found = []
     for path in paths:
         content = read_sweep(path)
         keys = [key for key in content["over"] if key not in REPLICATES]
-        found += of_cells(content["cells"], keys, path.resolve().name if len(paths) > 1 else "")
+        found += of_cells(content["cells"], keys, names[path] if len(paths) > 1 else "")
     return found
 
 
 def read_sweep(path: Path) -> dict[str, Any]:
     """Return the content of `sweep.json`. Raises `UserError` for a directory that holds no sweep."""
     try:
-        content: dict[str, Any] = json.loads((path / "sweep.json").read_text(encoding="utf-8"))
-        missing = {"over", "cells"} - content.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read as a sweep: {error}") from error
+        content = read_json(path / "sweep.json")
+    except UserError as error:
+        raise UserError(f"{path}: cannot be read as a sweep: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path / 'sweep.json'}: cannot be read as a sweep: not a JSON object")
+    missing = {"over", "cells"} - content.keys()
     if missing:
         raise UserError(f"{path / 'sweep.json'} lacks {', '.join(sorted(missing))}: not a sweep of ours")
+    check_seal(path / "sweep.json", content)
     return content
 
 
@@ -143,6 +153,27 @@ def objections(replicates: Sequence[Replicate], against: str) -> list[str]:
         other = reference.get((one.point, one.work))
         if other is not None and other.offered != one.offered:
             found.append(f"{one.side} and {against}, {one.where}: not the same requests arrived")
+    return found
+
+
+def left_out(replicates: Sequence[Replicate], against: str) -> list[str]:
+    """Say for each side where it has no work in common with `against`, so that no difference is known."""
+    work: dict[tuple[str, str], set[str]] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for one in replicates:
+        work.setdefault((one.side, one.point), set()).add(one.work)
+        values[one.point] = one.values
+    found = []
+    for side in dict.fromkeys(one.side for one in replicates):
+        points = [point for name, point in work if name == side]
+        alone = [point for point in points if not work[side, point] & work.get((against, point), set())]
+        if side == against or not alone:
+            continue
+        if len(alone) == len(points):
+            found.append(f"{side} is left out: no replicate in common with {against} for the same values")
+        else:
+            where = "; ".join(", ".join(f"{key}={one}" for key, one in values[at].items()) for at in alone)
+            found.append(f"{side} is left out at {where}: no replicate in common with {against}")
     return found
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from experiments.compare.directories import directory_names
 from experiments.errors import UserError
 from experiments.results.reading import RunDirectory, read_run
 from experiments.results.requests import counted
@@ -26,11 +27,12 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
 def sides_of(paths: Sequence[Path]) -> list[Side]:
     """Read the runs in `paths`. Raises `UserError` for a directory or a run that cannot be compared."""
+    names = directory_names(paths)
     directories = [read_run(path) for path in paths]
     sides = [side_of(directory, run) for directory in directories for run in directory.summary["runs"]]
     policies = [side.policy for side in sides]
     return [
-        msgspec.structs.replace(side, label=f"{side.policy} ({side.path.resolve().name})")
+        msgspec.structs.replace(side, label=f"{side.policy} ({names[side.path]})")
         if policies.count(side.policy) > 1
         else side
         for side in sides

@@ -7,7 +7,6 @@ Tables are filtered as they are read, so that only the rows asked for are kept. 
 import contextlib
 import difflib
 import heapq
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from experiments.explain.flow_story import flow_story, no_flow
 from experiments.explain.request_life import lives
 from experiments.explain.request_story import no_request, request_story
 from experiments.nearest import nearest
+from experiments.results.checksums import SUMMARY, check_files, read_json
 from experiments.results.parquet import TABLES, TableRows
 from experiments.results.requests import batches_of
 from testbed.record import FlowRow, RequestRow
@@ -108,10 +108,11 @@ class _Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-            self._policies = [str(run["policy"]) for run in summary["runs"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: not a run directory: it has no valid summary.json") from None
+            check_files(path, [SUMMARY])
+            self._policies = [str(run["policy"]) for run in read_json(path / SUMMARY)["runs"]]
+        except (KeyError, TypeError):
+            raise UserError(f"{path}: not a run directory: it has no valid {SUMMARY}") from None
+        self._checked: set[str] = set()
 
     def chosen(self, policy: str | None) -> list[str]:
         if policy is None:
@@ -145,10 +146,11 @@ class _Run:
     @contextlib.contextmanager
     def _reading(self, row: type[msgspec.Struct]) -> Iterator[None]:
         name = f"{TABLES[row]}.parquet"
+        if name not in self._checked:
+            check_files(self.path, [name])
+            self._checked.add(name)
         try:
             yield
-        except FileNotFoundError:
-            raise UserError(f"{self.path} is not the directory of a finished run: no {name}") from None
         except (pa.ArrowException, msgspec.ValidationError, OSError) as error:
             raise UserError(f"{self.path / name} cannot be read: {error}") from None
 

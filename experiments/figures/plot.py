@@ -1,6 +1,7 @@
 """Figures at the width of a column, readable in grey: colours, markers and line styles differ."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -164,6 +165,9 @@ def save(figure: Figure, axes: Axes, out: Path, *, columns: int | None = None) -
 def _written(figure: Figure, out: Path) -> Figure:
     kind = out.suffix.removeprefix(".")
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    # In memory first: on a full disk, the PDF writer hides the `OSError` behind an error of its own.
+    drawn = BytesIO()
+    figure.savefig(drawn, format=kind, dpi=300, metadata=metadata)
     with replacing(out) as temporary:
-        figure.savefig(temporary, format=kind, dpi=300, metadata=metadata)
+        temporary.write_bytes(drawn.getvalue())
     return figure

@@ -1,10 +1,9 @@
 """Tables for papers: LaTeX, Markdown or CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Final
 
+from experiments.csv_text import csv_text
 from experiments.figures.curves import MEASURES, Curve
 from experiments.figures.formats import TableFormat
 from experiments.results.paired import Difference
@@ -34,9 +33,7 @@ def table_text(curves: Sequence[Curve], *, x: str, y: str, form: TableFormat) ->
         at = dict(zip(one.x, one.y, strict=True))
         rows.append([one.label, *(_cell(at.get(place), factor) for place in places)])
     if form is TableFormat.CSV:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([heads, *rows])
-        return text.getvalue()
+        return csv_text([heads, *rows])
     if form is TableFormat.MARKDOWN:
         lines = [heads, ["---", *["---:"] * len(places)], *rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{title}\n"

@@ -87,7 +87,7 @@ class LiveFile:
             states=self._states,
             written_s=now_s,
         )
-        with contextlib.suppress(OSError), replacing(self._path) as temporary:
+        with contextlib.suppress(OSError), replacing(self._path, durable=False) as temporary:
             temporary.write_bytes(msgspec.json.encode(run))
 
 

@@ -4,16 +4,22 @@ Measured overheads are in wall time and bytes on the wire, those of a job in mod
 Their names are the keys of `simulation.overheads`. In `testbed.job.Overheads`, `_ns` replaces `_us`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 
 from controller.units import NS_PER_US
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
+from experiments.named_file import named_bytes
+from experiments.scenario.problems import problem_line
 from experiments.scenario.simulation import OverheadsSection, SimulationSection
 from testbed.job import Overheads, Scale
+
+_MOST_BYTES = 2**20
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,12 +54,12 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read a calibration. Raises `UserError` if the file is missing or `mfs calibrate` did not write it."""
+    """Read a calibration. Raises `UserError` if the file is missing, if `mfs calibrate` did not write it,
+    or if a value is out of the range of its key in `simulation.overheads`."""
+    raw = named_bytes(path, most_bytes=_MOST_BYTES, source=f"simulation.calibration: {path}")
     try:
-        calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
-    except OSError as error:
-        raise UserError(f"simulation.calibration: {path}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        calibration = msgspec.json.decode(raw, type=Calibration)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"simulation.calibration: {path} is not a file of `mfs calibrate`: {error}") from None
     unknown = calibration.parameters.keys() - OverheadsSection.model_fields.keys()
     if unknown:
@@ -61,7 +67,20 @@ def read_calibration(path: Path) -> Calibration:
             f"simulation.calibration: {path} has {sorted(unknown)[0]!r}, which is not a known overhead"
             f" (known: {', '.join(OverheadsSection.model_fields)})"
         )
+    _check_ranges(calibration.parameters, path)
     return calibration
+
+
+def _check_ranges(parameters: Mapping[str, Parameter], path: Path) -> None:
+    """Raise `UserError` for values that the same keys of a scenario refuse: they are checked as those are."""
+    values = {name: parameter.value for name, parameter in parameters.items()}
+    try:
+        OverheadsSection.model_validate(values, strict=True)
+    except ValidationError as error:
+        above = ("simulation", "overheads")
+        found = [problem | {"loc": (*above, *problem["loc"])} for problem in error.errors()]
+        place = f"simulation.calibration: {path}"
+        raise UserError("\n".join(problem_line(problem, {}, place) for problem in found)) from None
 
 
 def adds_overheads(section: SimulationSection) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from controller.policies.registry import ENTRY_POINT_GROUP as POLICIES
+from experiments.named_file import open_ordinary
 from testbed.simulation.paths import ENTRY_POINT_GROUP as PATH_CHOICES
 
 _PACKAGES = ("controller", "workers", "testbed", "experiments")
@@ -69,10 +70,13 @@ def checkout_state(root: Path) -> tuple[str | None, bool]:
 
 
 def file_digests(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file, by its path. Raises `OSError` for a file that cannot be read."""
+    """Return the SHA-256 of each file, by its path.
+
+    Raises `OSError` for a file that cannot be read, and `UserError` for one that is not an ordinary file.
+    """
     found = {}
     for path in dict.fromkeys(paths):
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 

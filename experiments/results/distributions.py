@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from controller.flow import Stage
 from experiments.atomic_file import write_text
+from experiments.named_file import named_bytes
 from experiments.results.measures import ExposedS1, Measures
 
 POINTS: Final = 400
@@ -77,10 +78,13 @@ def _mean_by_layer(exposed: ExposedS1) -> dict[int, float]:
     return {int(layer): float(np.mean(exposed.wait_ns[exposed.layer == layer])) for layer in layers}
 
 
+_MOST_BYTES: Final = 64 * 2**20
+
+
 def write_distributions(path: Path, found: Distributions) -> None:
     write_text(path, msgspec.json.encode(found).decode() + "\n")
 
 
 def read_distributions(path: Path) -> Distributions:
-    """Read distributions. Raises `OSError` for a missing file, `msgspec.DecodeError` for a bad one."""
-    return msgspec.json.decode(path.read_bytes(), type=Distributions)
+    """Read distributions. Raises `UserError` for a missing file, `msgspec.DecodeError` for a bad one."""
+    return msgspec.json.decode(named_bytes(path, most_bytes=_MOST_BYTES), type=Distributions)

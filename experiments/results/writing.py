@@ -1,28 +1,31 @@
 """Writing a run directory, which `experiments.results.reading` reads.
 
 `docs/reference/results.md` describes every file. Each file is replaced atomically, and `summary.json` is
-written after everything that it sums up, so a directory that has one has complete tables. The report is
+written after everything that it sums up, so a directory that has one has complete tables. Before it comes
+`versions.json`, with the digests of all (`experiments.results.checksums`). The report is
 made from the directory afterwards (`experiments.report.run_report`).
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from experiments.atomic_file import replacing, write_text
 from experiments.json_text import json_text
+from experiments.results.checksums import RESULTS, SUMMARY, VERSIONS, digests_in
 from experiments.results.distributions import distributions, write_distributions
 from experiments.results.excerpt import excerpt
 from experiments.results.folder_names import folder_names
 from experiments.results.gap import Ceiling
 from experiments.results.limits import Resources
 from experiments.results.measures import Measures, measure
-from experiments.results.parquet import write_tables
+from experiments.results.parquet import TABLES, write_tables
 from experiments.results.perfetto import trace_events, write_timeline
 from experiments.results.provenance import timing, versions
 from experiments.results.summary import Summary, summarise
@@ -30,6 +33,12 @@ from experiments.results.trace_window import TRACE_FILE, Window
 from experiments.side_by_side import all_of
 from testbed.job import Scale
 from testbed.record import RunRecord
+
+_QUEUES: Final = "queues.json"
+_FIDELITY: Final = "fidelity.json"
+_CURVES: Final = "distributions.json"
+_FILES: Final = (_QUEUES, _FIDELITY, _CURVES, TRACE_FILE)
+"""The files of each policy."""
 
 
 def write_run(
@@ -74,7 +83,6 @@ def write_run(
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     write_text(out / "scenario.yaml", resolved_yaml)
-    _write_json(out / "versions.json", versions(records, files))
     _write_json(out / "timing.json", timing(records, command=command, started=started))
     measured: list[Measures] = []
 
@@ -82,9 +90,9 @@ def write_run(
         write_tables(out, records)
         measured.extend(measure(record, resources) for record in records)
         for record, folder, found in zip(records, folders, measured, strict=True):
-            _write_json(folder / "queues.json", record.queues)
-            _write_json(folder / "fidelity.json", msgspec.to_builtins(record.fidelity))
-            write_distributions(folder / "distributions.json", distributions(found))
+            _write_json(folder / _QUEUES, record.queues)
+            _write_json(folder / _FIDELITY, msgspec.to_builtins(record.fidelity))
+            write_distributions(folder / _CURVES, distributions(found))
 
     traces = {
         record.policy: partial(_write_trace, folder / TRACE_FILE, record, scale, scenario, trace_window)
@@ -109,7 +117,12 @@ def write_run(
     )
     for run in summary["runs"]:
         run["trace_shows"] = only[run["policy"]]
-    _write_json(out / "summary.json", summary)
+    text = json_text(summary)
+    written = ["scenario.yaml", *(f"{name}.parquet" for name in TABLES.values())]
+    written += [str(path.relative_to(out)) for folder in folders for path in map(folder.__truediv__, _FILES)]
+    digests = digests_in(out, written) | {SUMMARY: hashlib.sha256(text.encode()).hexdigest()}
+    _write_json(out / VERSIONS, versions(records, files) | {RESULTS: digests})
+    write_text(out / SUMMARY, text)
     return summary
 
 

@@ -1,7 +1,6 @@
 """The directory for a run's results: new or empty, writable, and used by one run at a time."""
 
 import contextlib
-import errno
 import fcntl
 import itertools
 import os
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+from experiments.atomic_file import CANNOT_WRITE
 from experiments.errors import UserError
 from experiments.live.live_file import LIVE_FILE
 
@@ -51,7 +51,7 @@ def results_directory(
             raise UserError(f"--out {directory}: is not empty; name a directory that is new or empty")
         yield directory
     except OSError as error:
-        if error.errno == errno.ENOSPC and error.filename is None:
+        if error.errno in CANNOT_WRITE and error.filename is None:
             error.filename = str(directory)
         raise
     finally:

@@ -16,6 +16,7 @@ import msgspec
 
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
+from experiments.results.checksums import read_json
 from experiments.results.code import code_version
 from experiments.results.folder_names import folder_names
 from experiments.run.identity import Identity
@@ -85,8 +86,10 @@ def can_go_on(directory: Path, scenario: Scenario, made_with: Identity) -> bool:
     if not path.exists():
         return False
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        known = read_json(path)
+        if not isinstance(known, dict):
+            raise UserError("not a JSON object")
+    except UserError as error:
         raise UserError(f"--out {directory}: {FOLDER}/{_PLAN} cannot be read: {error}") from None
     wanted = _plan_of(scenario, made_with)
     different = [key for key in wanted if known.get(key) != wanted[key]]
@@ -96,8 +99,8 @@ def can_go_on(directory: Path, scenario: Scenario, made_with: Identity) -> bool:
     if "scenario" in different:
         raise UserError(f"{where} of another scenario, or with other settings; name another directory")
     if different == ["files"]:
-        now, then = wanted["files"], known["files"]
-        changed = ", ".join(path for path in now if then.get(path) != now[path])
+        now, then = wanted["files"], known.get("files")
+        changed = ", ".join(path for path in now if not isinstance(then, dict) or then.get(path) != now[path])
         raise UserError(f"{where}, and {changed} has changed since it began; name another directory")
     raise UserError(
         f"{where} by other code or packages ({known.get('code', 'unknown')}; now {code_version()});"

@@ -8,11 +8,13 @@ from pydantic import Field, ValidationError
 
 from experiments import yaml_file
 from experiments.errors import UserError
+from experiments.named_file import named_text
 from experiments.nearest import nearest
 from experiments.scenario.checked_files import CheckedFiles
 from experiments.scenario.section import PydanticKind, Section
 from testbed.models.gpus import GPUS, GpuSpeed
 
+_MOST_BYTES = 64 * 2**10
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -22,9 +24,9 @@ class GpuProfile(Section):
     name: str = Field(min_length=1, description="name of this GPU in results")
     peak_flops: float = Field(ge=1e6, le=1e18, description="dense 16-bit peak, FLOP/s")
     memory_bytes_per_s: float = Field(ge=1e6, le=1e16, description="peak bandwidth of its memory, B/s")
-    efficiency: float = Field(gt=0, le=1, description="share of the peak that prefill reaches")
+    efficiency: float = Field(ge=1e-6, le=1, description="share of the peak that prefill reaches")
     memory_efficiency: float = Field(
-        default=1.0, gt=0, le=1, description="share of the bandwidth that reading weights and KV reaches"
+        default=1.0, ge=1e-6, le=1, description="share of the bandwidth that reading weights and KV reaches"
     )
     launch_s: float = Field(
         default=0.0, ge=0, le=1, description="seconds that a step takes in addition to its work"
@@ -52,15 +54,7 @@ def read_profile(path: Path) -> GpuSpeed:
 
     Raises `UserError` for a profile that cannot be used. The message names the file, the line and the key.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    document = yaml_file.parse(text, str(path))
+    document = yaml_file.parse(named_text(path, most_bytes=_MOST_BYTES), str(path))
     if not isinstance(document.data, dict):
         raise UserError(f"{path}: not a GPU profile with the keys {', '.join(GpuProfile.model_fields)}")
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.named_file import named_text
 from experiments.nearest import nearest
 from experiments.scenario.checked_files import CheckedFiles
 from testbed.models.hf_config import ConfigError, shape_from_config
@@ -13,6 +14,7 @@ from testbed.models.known_models import MODELS
 from testbed.models.shape import ModelShape
 
 _CONFIG = "config.json"
+_MOST_BYTES = 8 * 2**20
 _QUANTIZATION = "hf_quant_config.json"
 
 
@@ -42,8 +44,8 @@ def read_model(path: Path) -> ModelShape:
     Raises `UserError`, naming the file and the key, if there is no such file or it describes no model.
     """
     file = config_file(path)
-    if not file.is_file():
-        raise UserError(f"{path}: there is no {_CONFIG} in it" if path.is_dir() else f"{file}: no such file")
+    if path.is_dir() and not file.exists():
+        raise UserError(f"{path}: there is no {_CONFIG} in it")
     config = _json(file)
     if not isinstance(config, dict):
         raise UserError(f"{file}: not a model: a mapping of keys to values is needed")
@@ -91,16 +93,15 @@ MODEL_FILES = CheckedFiles(read_model)
 
 
 def _json(file: Path) -> Any:
+    text = named_text(file, most_bytes=_MOST_BYTES)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from None
     except RecursionError:
         raise UserError(f"{file}: not JSON that can be read: nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{file}: not JSON that can be read: {error}") from None
 
 
 def _quantization(file: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from experiments import yaml_file
 from experiments.errors import UserError
+from experiments.named_file import named_text
 from experiments.nearest import nearest
 from experiments.scenario.gpu_profile import as_gpu_path
 from experiments.scenario.model_file import as_model_path
@@ -38,6 +39,9 @@ _FILES = (("workload", "path"), ("simulation", "calibration"), ("topology", "pat
 
 _NAMES_OR_FILES = {"model": as_model_path, "gpu": as_gpu_path}
 """Keys that name something known or a file."""
+
+_MOST_PARTS = 16
+_MOST_EXTENDED = 32
 
 _KIND_OF_FORMAT = {format: kind for kind, format in TRACES.items()}
 
@@ -65,8 +69,17 @@ def override(text: str) -> Override:
     """Read `key.path=value` as given to `--set`. Raises `UserError` for text of another form."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set {text}: write it as key.path=value, e.g. --set topology.servers=12")
-    return Override(key.strip(), value, f"--set {text}")
+        raise UserError(
+            f"--set {shortened(text)}: write it as key.path=value, e.g. --set topology.servers=12"
+        )
+    if key.count(".") >= _MOST_PARTS:
+        raise UserError(f"--set {shortened(key)}: has more than {_MOST_PARTS} parts; no key has so many")
+    return Override(key.strip(), value, f"--set {shortened(text)}")
+
+
+def shortened(text: str) -> str:
+    """Return an option for a message, which nobody reads to the end of if it has thousands of characters."""
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def load_scenario(name_or_path: str, overrides: list[Override] | None = None) -> Scenario:
@@ -107,10 +120,10 @@ def _locate(name: str, relative_to: Path, asked_by: str) -> tuple[Path, str]:
     if name in builtin:
         return builtin[name], f"scenario {name}"
     path = relative_to / os.path.expanduser(name)
-    if os.path.isfile(path):
-        return path, name
     if os.path.isdir(path):
         raise UserError(f"{asked_by}{name}: this is a directory; a scenario is a YAML file")
+    if os.path.exists(path):
+        return path, name
     guess = nearest(name, builtin)
     hint = f"; did you mean {guess!r}?" if guess else ""
     raise UserError(
@@ -121,12 +134,7 @@ def _locate(name: str, relative_to: Path, asked_by: str) -> tuple[Path, str]:
 
 def _layers(path: Path, source: str, seen: tuple[Path, ...]) -> list[Layer]:
     """Return the layers of a file and of all that it extends, the most basic first."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{source}: not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read: {error.strerror}") from None
+    text = named_text(path, most_bytes=yaml_file.MOST_BYTES, source=source)
     document = yaml_file.parse(text, source)
     data = {} if document.data is None else document.data
     if not isinstance(data, dict):
@@ -141,6 +149,8 @@ def _layers(path: Path, source: str, seen: tuple[Path, ...]) -> list[Layer]:
         chain = (*seen, path.resolve())
         if base_path.resolve() in chain:
             raise UserError(f"{where}{base} extends this one in turn")
+        if len(chain) > _MOST_EXTENDED:
+            raise UserError(f"{where}{base}: a chain of more than {_MOST_EXTENDED} files; put some together")
         below = _layers(base_path, base_source, chain)
     data.setdefault("name", _name_from(path))
     document.lines.pop(("extends",), None)

@@ -82,7 +82,7 @@ class WorkloadSection(Section):
     )
     dispersion: float | None = Field(
         default=None,
-        gt=1,
+        ge=1.001,  # closer to 1, bursts are so short that a gap between requests has millions of them
         le=1e6,
         description="arrivals bursty: variance of the number of arrivals in long windows, divided by its "
         "mean; 1 would be poisson",

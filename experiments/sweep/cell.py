@@ -5,20 +5,21 @@ once the file is there, and has finished if the file holds no error. So a worker
 and a killed sweep loses only the cells that were running.
 """
 
-import contextlib
-import errno
+import hashlib
 import shutil
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from experiments.atomic_file import write_text
+from experiments.atomic_file import CANNOT_WRITE, write_text
 from experiments.errors import UserError
 from experiments.json_text import json_text
+from experiments.named_file import named_bytes
 from experiments.resolve.jobs import Resolved, resolve
+from experiments.results.checksums import CELL, MOST_BYTES, SUMMARY, digests_in
 from experiments.results.limits import Resources
 from experiments.results.measures import measure
 from experiments.results.summary import Summary, summarise
@@ -32,9 +33,14 @@ from testbed.fabric import JobRefused, RunFailed
 from testbed.fabrics import FABRICS
 from testbed.job import Collect
 
+_MOST_BYTES: Final = 2**20
+
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a cell ended, as in `cell.json`. `error` is None if it finished; `wall_s` is how long it took."""
+    """How a cell ended, as in `cell.json`. `error` is None if it finished; `wall_s` is how long it took.
+
+    `summary_digest` is the SHA-256 of the summary of a cell that finished.
+    """
 
     policy: str
     values: dict[str, Any]
@@ -43,13 +49,40 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     traceback: str | None
     wall_s: float
+    summary_digest: str | None = None
 
 
-def outcome_of(directory: Path) -> Outcome | None:
-    """Return how the cell in `directory` ended; None if it has not, or if its `cell.json` is damaged."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
-        return msgspec.json.decode((directory / "cell.json").read_bytes(), type=Outcome)
-    return None
+def outcome_of(directory: Path, cell: Cell) -> Outcome | None:
+    """Return how `cell`, whose files are in `directory`, ended.
+
+    None if it has not ended, and if its files are damaged or are those of another cell: it then runs again.
+    """
+    try:
+        raw = named_bytes(directory / CELL, most_bytes=_MOST_BYTES)
+        outcome = msgspec.json.decode(raw, type=Outcome)
+        if (outcome.policy, outcome.seed, outcome.values) != (cell.policy, cell.scenario.seed, _plain(cell)):
+            return None
+        if outcome.error is None:
+            summary_of(directory, outcome)
+    except (UserError, ValueError, RecursionError):
+        return None
+    return outcome
+
+
+def summary_of(directory: Path, outcome: Outcome) -> Summary:
+    """Return the summary of a cell that has finished. Raises `UserError` if the cell did not write it."""
+    path = directory / SUMMARY
+    raw = named_bytes(path, most_bytes=MOST_BYTES)
+    if hashlib.sha256(raw).hexdigest() != outcome.summary_digest:
+        raise UserError(f"{path}: not as the cell wrote it: damaged, or the summary of another cell")
+    summary: Summary = msgspec.json.decode(raw)
+    return summary
+
+
+def _plain(cell: Cell) -> dict[str, Any]:
+    """Return the values of a cell as they come back from JSON."""
+    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(cell.values))
+    return values
 
 
 def cell_directory(directory: Path, cell: Cell) -> Path:
@@ -58,7 +91,7 @@ def cell_directory(directory: Path, cell: Cell) -> Path:
 
 def outcomes(directory: Path, plan: Plan) -> dict[str, Outcome]:
     """Return the outcomes of the cells that have ended, by cell name, in the order of the plan."""
-    found = {cell.name: outcome_of(cell_directory(directory, cell)) for cell in plan.cells}
+    found = {cell.name: outcome_of(cell_directory(directory, cell), cell) for cell in plan.cells}
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
 
@@ -80,11 +113,11 @@ def run_cell(cell: Cell, directory: Path, tables: bool, owner: int, made_with: I
             _with_tables(cell, directory)
         else:
             summary = _summary(cell)
-            write_text(directory / "summary.json", json_text(summary))
+            write_text(directory / SUMMARY, json_text(summary))
     except (UserError, JobRefused, RunFailed) as known:
         error = str(known)
     except Exception as unknown:
-        if isinstance(unknown, OSError) and unknown.errno == errno.ENOSPC:
+        if isinstance(unknown, OSError) and unknown.errno in CANNOT_WRITE:
             raise
         error = "".join(traceback.format_exception_only(unknown)).strip()
         trace = traceback.format_exc()
@@ -96,8 +129,9 @@ def run_cell(cell: Cell, directory: Path, tables: bool, owner: int, made_with: I
         error=error,
         traceback=trace,
         wall_s=time.monotonic() - began,
+        summary_digest=digests_in(directory, [SUMMARY])[SUMMARY] if error is None else None,
     )
-    write_text(directory / "cell.json", msgspec.json.format(msgspec.json.encode(outcome)).decode() + "\n")
+    write_text(directory / CELL, msgspec.json.format(msgspec.json.encode(outcome)).decode() + "\n")
 
 
 def _with_tables(cell: Cell, directory: Path) -> None:
@@ -129,13 +163,14 @@ def _summary(cell: Cell) -> Summary:
     )
 
 
-_last: tuple[str, Resolved] | None = None
-"""The last point that this process resolved: the cells of its policies share one workload."""
+_last: tuple[tuple[str, tuple[str, ...]], Resolved] | None = None
+"""The last point that this process resolved, for these policies: its cells share one workload."""
 
 
 def _resolved(cell: Cell) -> Resolved:
     global _last
-    if _last is None or _last[0] != cell.point:
+    key = (cell.point, cell.scenario.policies)
+    if _last is None or _last[0] != key:
         _last = None  # before the next is made, so that memory holds one at a time
-        _last = (cell.point, resolve(cell.scenario))
+        _last = (key, resolve(cell.scenario))
     return _last[1]

@@ -1,13 +1,12 @@
 """How the policies of a sweep differ from its first one, in `sweep.json`, `differences.csv` and tables."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.atomic_file import write_text
 from experiments.compare.replicates import MEASURES, of_cells, replicate_differences
+from experiments.csv_text import csv_text
 from experiments.results.difference_words import difference_words
 from experiments.results.paired import Difference
 from experiments.sweep.plan import Plan, as_text
@@ -49,10 +48,8 @@ def words_of(row: Mapping[str, Any]) -> tuple[str, str]:
 
 def write_differences(directory: Path, plan: Plan, rows: Sequence[dict[str, Any]]) -> None:
     """Write `rows` to `differences.csv`, with empty fields for None."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plan.keys, *_COLUMNS])
-    for row in rows:
-        swept = ["" if row[key] is None else as_text(row[key]) for key in plan.keys]
-        writer.writerow([*swept, *("" if row[name] is None else row[name] for name in _COLUMNS)])
-    write_text(directory / "differences.csv", text.getvalue())
+    lines = [
+        [*(None if row[key] is None else as_text(row[key]) for key in plan.keys), *map(row.get, _COLUMNS)]
+        for row in rows
+    ]
+    write_text(directory / "differences.csv", csv_text([[*plan.keys, *_COLUMNS], *lines]))

@@ -12,6 +12,7 @@ import msgspec
 
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
+from experiments.results.checksums import read_json
 from experiments.results.code import code_version
 from experiments.run.identity import Identity, identity_of
 from experiments.sweep.plan import Plan
@@ -68,8 +69,8 @@ def _refuse_another(directory: Path, known: dict[str, Any], identity: dict[str, 
             " options; otherwise name another directory"
         )
     if different == ["files"]:
-        then, now = known.get("files") or {}, identity["files"]
-        changed = ", ".join(path for path in now if then.get(path) != now[path])
+        then, now = known.get("files"), identity["files"]
+        changed = ", ".join(path for path in now if not isinstance(then, dict) or then.get(path) != now[path])
         raise UserError(f"{where}: {changed} has changed since this sweep began; name another directory")
     raise UserError(
         f"{where}: this sweep began with other code or packages"
@@ -80,9 +81,7 @@ def _refuse_another(directory: Path, known: dict[str, Any], identity: dict[str, 
 
 def _known_plan(directory: Path) -> dict[str, Any] | None:
     try:
-        plan = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
+        plan = read_json(directory / "plan.json") if (directory / "plan.json").exists() else None
+    except UserError as error:
         raise UserError(f"--out {directory}: plan.json cannot be read: {error}") from None
-    return plan if isinstance(plan, dict) else {}
+    return plan if plan is None or isinstance(plan, dict) else {}

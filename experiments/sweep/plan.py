@@ -13,12 +13,13 @@ from experiments import yaml_file
 from experiments.errors import UserError
 from experiments.results.folder_names import folder_names
 from experiments.results.paired import REPLICATES, SEED, WINDOW
-from experiments.scenario.reading import Override, ScenarioFile, override, read_scenario
+from experiments.scenario.reading import Override, ScenarioFile, override, read_scenario, shortened
 from experiments.scenario.scenario import Scenario
 from experiments.sweep.windows import skip_to
 
 MOST_CELLS = 100_000
 _MOST_NAME = 80
+_MOST_DIGITS = 30
 
 _OWN_OPTION = {
     "policies": "--policy SPEC, repeated",
@@ -35,7 +36,7 @@ class Over:
     values: tuple[Any, ...]
 
     def set_to(self, value: Any) -> Override:
-        return Override(self.key, json.dumps(value), f"--over {self.key}={as_text(value)}")
+        return Override(self.key, json.dumps(value), shortened(f"--over {self.key}={as_text(value)}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +91,8 @@ def read_over(text: str) -> Over:
     key, equals, values = text.partition("=")
     key = key.strip()
     if not equals or not key or not values.strip():
-        raise UserError(f"--over {text}: write it as KEY=V1,V2,... or KEY=START:STOP:STEP")
-    source = f"--over {text}"
+        raise UserError(f"--over {shortened(text)}: write it as KEY=V1,V2,... or KEY=START:STOP:STEP")
+    source = f"--over {shortened(text)}"
     # YAML's flow style, so that values in quotes or brackets may contain commas.
     listed = _range(values, source) or f"[{values}]"
     return checked_over(key, yaml_file.parse(listed, source).data, source)
@@ -109,10 +110,13 @@ def checked_over(key: str, found: Sequence[Any], source: str) -> Over:
         raise UserError(f"{source}: {key!r} cannot be swept; use {_OWN_OPTION[key]}")
     if not found:
         raise UserError(f"{source}: there are no values")
-    texts = [as_text(value) for value in found]
-    twice = next((one for i, one in enumerate(texts) if one in texts[:i]), None)
-    if twice is not None:
-        raise UserError(f"{source}: {twice} is given twice")
+    if len(found) > MOST_CELLS:
+        raise UserError(f"{source}: {len(found)} values; a sweep has at most {MOST_CELLS} cells")
+    seen: set[str] = set()
+    for text in map(as_text, found):
+        if text in seen:
+            raise UserError(f"{source}: {shortened(text)} is given twice")
+        seen.add(text)
     return Over(key, tuple(found))
 
 
@@ -229,7 +233,7 @@ def _refuse_equal(cells: Sequence[Cell]) -> None:
     first: dict[str, Cell] = {}
     for cell in cells:
         other = first.setdefault(cell.point, cell)
-        if _said(other) != _said(cell):
+        if other.values is not cell.values and _said(other) != _said(cell):
             raise UserError(f"--over: {_said(other)} and {_said(cell)} are the same scenario")
 
 
@@ -247,8 +251,10 @@ def _range(values: str, source: str) -> str | None:
     if len(rest) > 1:
         return None
     step = rest[0] if rest else Decimal(1)
-    if not all(number.is_finite() for number in (start, stop, step)) or step == 0:
-        raise UserError(f"{source}: a range needs finite numbers and a STEP that is not 0")
+    if not all(one.is_finite() and abs(one.adjusted()) <= _MOST_DIGITS for one in (start, stop, step)):
+        raise UserError(f"{source}: a range needs numbers of at most {_MOST_DIGITS} digits")
+    if step == 0:
+        raise UserError(f"{source}: a range needs a STEP that is not 0")
     if (stop - start) * step < 0:
         raise UserError(f"{source}: from {start} in steps of {step}, the range never reaches {stop}")
     count = int((stop - start) / step) + 1

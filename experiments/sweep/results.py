@@ -1,17 +1,17 @@
 """The results of a sweep: a row per cell, in `sweep.csv` and `sweep.json`."""
 
-import csv
 import enum
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.atomic_file import write_text
+from experiments.csv_text import csv_text
 from experiments.json_text import json_text
+from experiments.results.checksums import sealed
 from experiments.results.paired import SEED, WINDOW
-from experiments.sweep.cell import cell_directory, outcomes
+from experiments.sweep.cell import cell_directory, outcomes, summary_of
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.windows import seed_warning
 
@@ -61,8 +61,7 @@ def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
             continue
         measures: CellRow = dict.fromkeys(Measure)
         if outcome.error is None:
-            path = cell_directory(directory, cell) / "summary.json"
-            (run,) = json.loads(path.read_text(encoding="utf-8"))["runs"]
+            (run,) = summary_of(cell_directory(directory, cell), outcome)["runs"]
             measures = measures_of_run(run)
         rows.append(
             {
@@ -83,8 +82,7 @@ def common_notes(directory: Path, plan: Plan) -> list[str]:
     common: list[str] | None = None
     for name, outcome in outcomes(directory, plan).items():
         if outcome.error is None:
-            text = (directory / "cells" / name / "summary.json").read_text(encoding="utf-8")
-            notes: list[str] = json.loads(text)["notes"]
+            notes: list[str] = summary_of(directory / "cells" / name, outcome)["notes"]
             common = notes if common is None else [note for note in common if note in notes]
     return common or []
 
@@ -170,13 +168,14 @@ def write_results(
     keys = plan.keys
     windows = [WINDOW] if plan.replicates_are == "windows" else []
     columns = [*keys, "policy", *windows, SEED, *Measure, "wall_s", "error", "cell"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        swept = ["" if row[key] is None else as_text(row[key]) for key in keys]
-        writer.writerow([*swept, *("" if row[name] is None else row[name] for name in columns[len(keys) :])])
-    write_text(directory / "sweep.csv", text.getvalue())
+    lines = [
+        [
+            *(None if row[key] is None else as_text(row[key]) for key in keys),
+            *map(row.get, columns[len(keys) :]),
+        ]
+        for row in rows
+    ]
+    write_text(directory / "sweep.csv", csv_text([columns, *lines]))
     content = {
         "scenario": plan.scenario,
         "fabric": plan.fabric,
@@ -188,5 +187,5 @@ def write_results(
         "differences": list(differences),
         "cells": list(rows),
     }
-    write_text(directory / "sweep.json", json_text(content))
+    write_text(directory / "sweep.json", json_text(sealed(content)))
     return content

@@ -36,7 +36,7 @@ def _watch(
         last_look = ended.is_set()
         still: list[Cell] = []
         for cell in running:
-            outcome = outcome_of(cell_directory(directory, cell))
+            outcome = outcome_of(cell_directory(directory, cell), cell)
             if outcome is None:
                 still.append(cell)
             else:

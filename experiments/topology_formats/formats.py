@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.named_file import named_text
 from experiments.topology_formats.links import read_links
 from experiments.topology_formats.matrix import read_matrix
 from experiments.topology_formats.network import Network
@@ -31,16 +31,7 @@ MOST_BYTES = 64 * 2**20
 
 def file_text(path: Path) -> str:
     """Return the text of a file. Raises `UserError` for a file that cannot be read."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path}: larger than {MOST_BYTES // 2**20} MiB, too large for a network")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file (UTF-8)") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return named_text(path, most_bytes=MOST_BYTES, encoding="utf-8-sig")
 
 
 @lru_cache(maxsize=8)

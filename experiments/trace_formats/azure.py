@@ -15,7 +15,7 @@ from experiments.errors import UserError
 from experiments.trace_formats.lines import cell_rows
 from experiments.trace_formats.pieces import Cells, pieces_of, plain_utc
 from experiments.trace_formats.rows import BLOCK_TOKENS, Reader, TraceRow
-from experiments.trace_formats.values import text_count
+from experiments.trace_formats.values import MAX_S, text_count
 
 HEADER = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)?")
@@ -40,7 +40,10 @@ def _time_ns(text: str, where: str) -> int:
         whole = datetime.fromisoformat(f"{day} {time}").replace(tzinfo=UTC)
     except ValueError as error:
         raise UserError(f"{where}: TIMESTAMP is {text!r}: {error}") from None
-    return int(whole.timestamp()) * NS_PER_S + int((fraction or "0").ljust(9, "0"))
+    seconds = int(whole.timestamp())
+    if not 0 <= seconds <= MAX_S:
+        raise UserError(f"{where}: TIMESTAMP is {text!r}; allowed are the years 1970 to 2254")
+    return seconds * NS_PER_S + int((fraction or "0").ljust(9, "0"))
 
 
 _CELLS = Cells(

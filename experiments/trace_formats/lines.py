@@ -14,6 +14,7 @@ RowsOf = Callable[[dict[str, Any], str], Iterable[TraceRow]]
 """Makes the rows of the trace from one decoded row, given its place in the file. Most make exactly one."""
 
 _ENOUGH = 1 << 20
+_LARGEST_ITEM = 16 << 20
 
 
 def json_rows(path: Path, rows_of: RowsOf, *, skip_lines: int = 0) -> Iterator[PlacedRow]:
@@ -44,14 +45,20 @@ def _items(path: Path) -> Iterator[Any]:
         text = text.lstrip().removeprefix(",").lstrip()
         try:
             item, end = decode(text)
-        except (ValueError, RecursionError):
-            more = next(pieces, None)
+        except RecursionError:
+            raise UserError(f"{path}: after item {count}: nested too deeply") from None
+        except ValueError:
+            # Each try decodes the item from its beginning.
+            more = next(pieces, None) if len(text) < _LARGEST_ITEM else None
             if more is not None:
                 text += more
                 continue
             if text.strip() == "]":
                 return
-            raise UserError(f"{path}: after item {count}: not JSON, or the array does not end") from None
+            size = f", or larger than {_LARGEST_ITEM:,} characters" if len(text) >= _LARGEST_ITEM else ""
+            raise UserError(
+                f"{path}: after item {count}: not JSON{size}, or the array does not end"
+            ) from None
         count += 1
         yield item
         text = text[end:]

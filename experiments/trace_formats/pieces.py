@@ -18,9 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from experiments.errors import UserError
 from experiments.trace_formats.lines import RowsOf, cell_rows, header_columns, rows_of_cells
 from experiments.trace_formats.rows import Longs, Piece, PlacedRow, RowColumns
-from experiments.trace_formats.text_file import lines_of, not_text, tell_reading
+from experiments.trace_formats.text_file import (
+    MOST_LINE_CHARACTERS,
+    lines_of,
+    not_text,
+    open_trace,
+    tell_reading,
+)
 from experiments.trace_formats.values import MAX_TOKENS
 
 PIECE_BYTES: Final = 8 << 20
@@ -56,8 +63,8 @@ def pieces_of(path: Path, cells: Cells) -> Iterator[Piece]:
     """Yield the pieces of the file at `path`. Raises `UserError` for an invalid header, and for a file that
     is not text."""
     columns = header_columns(path, next(lines_of(path)), cells.header)
-    with path.open("rb") as file:
-        head = file.readline()
+    with open_trace(path) as file:
+        head = file.readline(MOST_LINE_CHARACTERS)
         if b"\r" in head.removesuffix(b"\n").removesuffix(b"\r"):  # here, lines end without \n
             yield Piece(rows=partial(cell_rows, path, cells.header, cells.rows_of))
             return
@@ -66,6 +73,8 @@ def pieces_of(path: Path, cells: Cells) -> Iterator[Piece]:
         while chunk := file.read(PIECE_BYTES):
             whole, cut, begun = (rest + chunk).rpartition(b"\n")
             rest = begun
+            if len(rest) > MOST_LINE_CHARACTERS:
+                raise UserError(f"{path}: a line is longer than {MOST_LINE_CHARACTERS:,} characters")
             if cut:
                 yield _piece(path, whole + cut, number, columns, cells, known)
                 number += whole.count(b"\n") + 1

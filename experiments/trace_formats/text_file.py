@@ -2,13 +2,16 @@
 
 import contextlib
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from experiments.errors import UserError
+from experiments.named_file import open_ordinary
 
 _POINTER = "version https://git-lfs.github.com/spec/v1"
 """The first line of the file that Git LFS leaves in place of one that it has not fetched."""
@@ -22,6 +25,9 @@ _BINARY = {
     b"PAR1": "a Parquet file: traces are text, so write it as JSON lines first",
 }
 """What kinds of binary files begin with, and what to do with them."""
+
+MOST_LINE_CHARACTERS: Final = 64 * 2**20
+"""A trace may be larger than memory, but not a line of it."""
 
 _TOLD_EVERY_LINES: Final = 1 << 14
 _TOLD_EVERY_S: Final = 1.0
@@ -61,6 +67,16 @@ def tell_reading(path: Path, done: int) -> None:
         tell(path, done)
 
 
+def open_trace(path: Path) -> BinaryIO:
+    """Open a trace to read bytes. Raises `UserError` unless it is an ordinary file, and `OSError`."""
+    file = open_ordinary(path)
+    # Files of the kernel say that they are empty, and some of them never end.
+    if os.fstat(file.fileno()).st_size == 0:
+        file.close()
+        raise UserError(f"{path}: the trace file is empty")
+    return file
+
+
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file without their ends. Raises as `lines_of` does."""
     return list(lines_of(path))
@@ -74,16 +90,16 @@ def lines_of(path: Path) -> Iterator[str]:
     """
     empty = True
     try:
-        with path.open("rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file):
+        with open_trace(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as file:
+            for number, line in enumerate(iter(partial(file.readline, MOST_LINE_CHARACTERS), "")):
                 if number == 0:
                     _check_fetched(line, path)
+                if len(line) == MOST_LINE_CHARACTERS:
+                    raise UserError(f"{path}, line {number + 1}: longer than {len(line):,} characters")
                 empty = empty and not line.strip()
                 if number % _TOLD_EVERY_LINES == 0:
                     tell_reading(path, raw.tell())
                 yield line.removesuffix("\n")
-    except IsADirectoryError:
-        raise UserError(f"{path}: this is a directory; workload.path names one trace file") from None
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such trace file (workload.path)") from None
     except UnicodeDecodeError:

@@ -13,8 +13,9 @@ from experiments.errors import UserError
 MAX_TOKENS = 16_777_216
 """More than any model's context: a larger count in a trace is an error, not a prompt."""
 
-MAX_S = 10**10
-"""More than three hundred years: a later time in a trace is an error too."""
+MAX_S = 9 * 10**9
+"""Two hundred and eighty-five years, about what 64 bits of nanoseconds hold: a later time in a trace is an
+error too."""
 
 BYTES_PER_TOKEN = 4
 """A rule of thumb for English text."""

@@ -1,6 +1,5 @@
 """Reading the emulated runs that simulations are compared with."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +8,8 @@ import msgspec
 import pyarrow as pa
 
 from experiments.errors import UserError
-from experiments.results.parquet import read_tables
+from experiments.results.checksums import SUMMARY, check_files, read_json
+from experiments.results.parquet import TABLES, read_tables
 from testbed.fabric import FabricName
 from testbed.job import Job, Scale
 from testbed.record import FlowRow, RequestRow
@@ -40,7 +40,8 @@ def read_emulated(path: Path) -> Emulated:
     Raises `UserError` if it is not the directory of a finished run on the emulated fabric.
     """
     try:
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        check_files(path, [SUMMARY, *(f"{name}.parquet" for name in TABLES.values())])
+        summary = read_json(path / SUMMARY)
         if summary["fabric"] != FabricName.MININET:
             raise UserError(f"--emulated {path}: this is a run of the fabric {summary['fabric']!r}")
         runs = summary["runs"]

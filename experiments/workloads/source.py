@@ -6,7 +6,10 @@ from typing import Protocol
 
 import msgspec
 
+from controller.units import NS_PER_S
+from experiments.errors import UserError
 from experiments.scenario.workload import TRACES, Arrivals, WorkloadSection
+from experiments.trace_formats.values import MAX_S
 from experiments.workloads import arrivals, from_trace
 from experiments.workloads.synthetic import GENERATORS
 from experiments.workloads.workload import Workload
@@ -62,6 +65,12 @@ def make_workload(section: WorkloadSection, *, seed: int, capacity: CapacityOf) 
     if section.warmup:
         warm = f"the first {section.warmup} of {section.requests} requests warm up and count in no measure"
         notes.append(warm)
+    latest_ns = max((request.arrival_ns for request in placed.requests), default=0)
+    if latest_ns > MAX_S * NS_PER_S:
+        raise UserError(
+            f"workload: the last request would arrive after {latest_ns / NS_PER_S:.3g} s; allowed are"
+            f" {MAX_S:.3g} s: use a higher rate or load, or a smaller time_scale"
+        )
     return msgspec.structs.replace(
         placed, requests=_with_warmup(placed.requests, section.warmup), notes=(*placed.notes, *notes)
     )

@@ -14,12 +14,14 @@ from controller.openflow import Wiring
 from controller.protocol import (
     AskFlows,
     AskLog,
+    AskSending,
     AskStatus,
     BatchStarted,
     ClockStart,
     Down,
     LayerAdvanced,
     Log,
+    Sending,
     Status,
     Trouble,
     Up,
@@ -29,6 +31,7 @@ from controller.protocol import (
 from controller.ryu_app import COORDINATOR, ShellConfig
 from testbed.emulation.children import python_module
 from testbed.emulation.endpoints import Endpoints
+from testbed.emulation.memory import MemoryKills
 from testbed.emulation.network import OPENFLOW_PORT
 from testbed.fabric import RunFailed
 from testbed.job import Job
@@ -67,6 +70,7 @@ class ControllerProcess:
                 stdout=log,
                 stderr=log,
             )
+        self._memory = MemoryKills()
         self._bridges = len(wiring.bridges)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._out = context.socket(zmq.PUSH)
@@ -80,7 +84,17 @@ class ControllerProcess:
     def check(self) -> None:
         """Raise `RunFailed` if the controller has died."""
         if self._process.poll() is not None:
-            raise RunFailed(f"the controller ended with exit code {self._process.returncode}")
+            how = f"exit code {self._process.returncode}{self._memory.note()}"
+            raise RunFailed(f"the controller ended with {how}")
+
+    def check_idle(self) -> None:
+        """Raise `RunFailed` if the controller has died or has reported trouble.
+
+        Only for times in which no answer is due: it drops answers.
+        """
+        self.check()
+        while self.inbox.poll(0):
+            self.receive()
 
     def wait_for_switches(self) -> None:
         """Return once every switch is connected and has its rules. Raises `RunFailed` after 30 s."""
@@ -124,6 +138,11 @@ class ControllerProcess:
     def ask_flows(self) -> None:
         """Ask what flows do. The controller answers with `FlowCounts` on the inbox."""
         self._send(AskFlows())
+
+    def sending(self) -> Sending:
+        """Return which flows have their permits and have not arrived. Drops other answers on the inbox."""
+        self._send(AskSending())
+        return self._answer(Sending)
 
     def receive(self) -> Down:
         """Return the next message; block until there is one. Raises `RunFailed` if it reports trouble."""

@@ -5,41 +5,79 @@ standard input. When this process ends, the kernel ends everything else in the s
 """
 
 import os
+import queue
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from pathlib import Path
+from typing import IO, NoReturn
 
 import msgspec
 
+from testbed.emulation.processes import StopWatch
 from testbed.emulation.run import EmulatedRun
-from testbed.emulation.sandbox import SCRATCH, Ended, Failed, Moved, write_frame
+from testbed.emulation.sandbox import SCRATCH, Alive, Ended, Failed, Moved, Report, write_frame
 from testbed.emulation.timeslice import take_short_turns
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 
+_ALIVE_S = 1.0
+
+
+class Reporter:
+    """Writes reports to `mfs`, and says every second that this process runs.
+
+    A thread writes: if `mfs` is stopped, its pipe fills, and the run must not wait for that.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._queue: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="reporter", daemon=True).start()
+
+    def write(self, report: Report) -> None:
+        self._queue.put(report)
+
+    def end(self, report: Failed | Ended) -> NoReturn:
+        """Write the last report, and end this process and with it the sandbox, whatever other threads do."""
+        self.write(report)
+        while True:
+            time.sleep(_ALIVE_S)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                report = self._queue.get(timeout=_ALIVE_S)
+            except queue.Empty:
+                report = Alive()
+            write_frame(self._stream, report)
+            if isinstance(report, Failed | Ended):
+                os._exit(0)
+
 
 def main() -> None:
-    with os.fdopen(int(sys.argv[1]), "wb") as reports:
-        directory = Path(SCRATCH) / "run"
-        try:
-            job = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Job)
-            _own_ground(directory)
-            take_short_turns()  # inherited by every process of the run
+    reporter = Reporter(os.fdopen(int(sys.argv[1]), "wb"))
+    reporter.write(Alive())
+    directory = Path(SCRATCH) / "run"
+    try:
+        job = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Job)
+        _own_ground(directory)
+        take_short_turns()  # inherited by every process of the run
+        StopWatch(lambda what: reporter.end(Failed(message=what, log=_logs(directory)))).start()
 
-            def progress(step: RunProgress) -> None:
-                write_frame(reports, Moved(progress=step))
+        def progress(step: RunProgress) -> None:
+            reporter.write(Moved(progress=step))
 
-            record = EmulatedRun(job, directory, progress).run()
-        except RunFailed as failure:
-            write_frame(reports, Failed(message=str(failure), log=_logs(directory)))
-        except BaseException as error:
-            traceback.print_exc()
-            message = f"{type(error).__name__}: {error}"
-            write_frame(reports, Failed(message=message, log=_logs(directory)))
-        else:
-            write_frame(reports, Ended(record=record))
-    os._exit(0)
+        record = EmulatedRun(job, directory, progress).run()
+    except RunFailed as failure:
+        reporter.end(Failed(message=str(failure), log=_logs(directory)))
+    except BaseException as error:
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {error}"
+        reporter.end(Failed(message=message, log=_logs(directory)))
+    reporter.end(Ended(record=record))
 
 
 def _own_ground(directory: Path) -> None:

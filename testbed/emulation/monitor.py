@@ -5,7 +5,7 @@ import time
 
 import msgspec
 
-from controller.flow import PortId
+from controller.flow import Level, PortId
 from controller.units import NS_PER_S
 from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
@@ -55,12 +55,18 @@ def port_now(
     )
 
 
+def _flow_bytes(counters: PortCounters) -> int:
+    """What a port has sent on the levels of flows: everything but acknowledgements."""
+    return sum(counters.sent_bytes) - counters.sent_bytes[Level.CONTROL]
+
+
 class LinkMonitor:
     """Samples queues in a thread, and reads TCP retransmissions per server before and after the run."""
 
     def __init__(self, net: Network) -> None:
         self._net = net
         self._ports = tuple(net.devices)
+        self._into_servers = tuple(port for port in self._ports if port.split("->")[1] in net.wiring.hosts)
         self._sampler = Sampler([net.devices[port] for port in self._ports])
         self._samples: list[Sample] = []
         self.busy: list[BusyShot] = []
@@ -103,6 +109,21 @@ class LinkMonitor:
             for port in self._ports
         ]
         return tuple(sorted(ports, key=lambda port: (-port.busy, port.port)))
+
+    def delivered_bytes(self) -> int:
+        """Bytes of flows that have left the last port before a server, as of the last sample."""
+        if not self._samples:
+            return 0
+        counters = self._samples[-1].ports
+        return sum(_flow_bytes(counters[port]) for port in self._into_servers)
+
+    def silent_ports(self, since_wall_ns: int) -> set[PortId]:
+        """The ports that have sent no byte of a flow since then."""
+        samples = [sample for sample in self._samples if sample.wall_ns >= since_wall_ns]
+        if len(samples) < 2:
+            return set()
+        first, last = samples[0].ports, samples[-1].ports
+        return {port for port in self._ports if _flow_bytes(first[port]) == _flow_bytes(last[port])}
 
     def stop(self) -> list[Sample]:
         """Take a last sample and return all samples. Raises `RunFailed` if the queues could not be read."""

@@ -41,8 +41,9 @@ _HOST_SYSCTLS = {
 class Network:
     """The running network.
 
-    `devices` and `trees` are by port: the device with its queues, and those queues. `host_pids` and
-    `host_devices` are by server: a process in its network namespace, and its interface there.
+    `devices` and `trees` are by port: the device with its queues, and those queues. The others are by server:
+    `host_pids` has a process in its network namespace, `host_devices` its interface there, and `nic_devices`
+    the other end of that interface, at the NIC bridge.
     """
 
     wiring: Wiring
@@ -50,6 +51,7 @@ class Network:
     trees: dict[PortId, queues.QueueTree]
     host_pids: dict[str, int]
     host_devices: dict[str, str]
+    nic_devices: dict[str, str]
     datapath: str
     net: Any = field(repr=False)
 
@@ -95,8 +97,10 @@ def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch:
     devices: dict[PortId, str] = {}
     ports: dict[str, dict[str, int]] = {s.name: {} for s in (*switches.values(), *nics.values())}
 
+    nic_devices: dict[str, str] = {}
     for name, host in hosts.items():
         link = net.addLink(host, nics[name])
+        nic_devices[name] = link.intf2.name
         ports[nics[name].name][name] = nics[name].ports[link.intf2]
     for edge in topology.links:
         if edge.src > edge.dst and f"{edge.dst}->{edge.src}" in devices:
@@ -148,6 +152,7 @@ def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch:
         trees=trees,
         host_pids={name: host.pid for name, host in hosts.items()},
         host_devices={name: str(host.defaultIntf()) for name, host in hosts.items()},
+        nic_devices=nic_devices,
         datapath=datapath,
         net=net,
     )

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from testbed.emulation.daemons import DaemonPulse
+
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 _PIDFD_GETFD = 438  # the same number on every architecture
@@ -78,6 +80,15 @@ class OpenVSwitch:
                     f"Open vSwitch did not start ({path.name} missing): {self.log_tail()}"
                 )
             time.sleep(0.02)
+
+    def pulses(self) -> list[DaemonPulse]:
+        """What asks each daemon whether it runs. `start` has to have returned."""
+        daemons = {"ovs-vswitchd": self._switch, "ovsdb-server": self._database}
+        return [
+            DaemonPulse(name, self.directory / f"{name}.{process.pid}.ctl")
+            for name, process in daemons.items()
+            if process is not None
+        ]
 
     def alive(self) -> bool:
         daemons = (self._database, self._switch)

@@ -8,11 +8,12 @@ from typing import assert_never
 import msgspec
 import zmq
 
-from controller.flow import Transfer
+from controller.flow import PortId, Transfer
 from controller.protocol import BatchKnown, FlowCounts
 from controller.units import NS_PER_S
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
+from testbed.emulation.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job, MicroFlow
 from testbed.live import FlowsNow, LiveState, PortNow
@@ -20,7 +21,8 @@ from testbed.serving.actions import Action, Announce, AtLayer, Expect, GoOn, Pos
 from testbed.serving.conductor import Conductor
 from testbed.serving.plans.fetching import by_sender
 from workers.first_tokens import FirstSteps
-from workers.plan import BatchPlan, FetchPlan, Resume
+from workers.options import ComputeMode
+from workers.plan import BatchPlan, Collective, Compute, FetchPlan, Resume
 from workers.protocol import (
     Arrived,
     BatchDone,
@@ -34,22 +36,31 @@ from workers.protocol import (
     Transfers,
 )
 
-_STALL_S = 60.0
+_STALL_S = 12.0
 _REPORT_S = 0.5
 _PORTS_SHOWN = 8
+_FLOWS_NAMED = 5
 
 
-def _longest_s(job: Job) -> float:
-    """Model seconds for which a healthy run may have nothing to report.
+def longest_silence_s(plan: BatchPlan) -> float:
+    """Model seconds for which nothing may move while ranks run `plan`: its longest compute or decode step.
 
-    A batch may report only at its end. It holds at most `max_batch_tokens` or one longer prompt, so a
-    multiple of the longest unloaded TTFT covers it. Micro flows report when they arrive, and all of them
-    may have to share the slowest link.
+    Everything else moves: ranks record each step and each chunk, and links carry bytes.
     """
-    if job.flows:
-        slowest_bps = min(link.bps for link in job.topology.links)
-        return sum(flow.transfer.size_bytes for flow in job.flows) * 8 / slowest_bps
-    return 20 * max((r.unloaded_ns for r in job.requests), default=0) / NS_PER_S
+    steps = [step for layer in plan.layers for step in layer.steps]
+    return max(
+        (
+            *(max(step.seconds) for step in steps if isinstance(step, Compute)),
+            *(max(own) for step in steps if isinstance(step, Collective) for own in step.round_seconds),
+            *(request.decode_step_s for request in plan.requests),
+        ),
+        default=0.0,
+    )
+
+
+def _crowd(job: Job) -> float:
+    """How many times longer real compute may take than modelled: ranks may share one core."""
+    return len(job.placement.ranks) if job.workers.compute is ComputeMode.MATMUL else 1
 
 
 class Player:
@@ -63,6 +74,8 @@ class Player:
         ranks: RankProcesses,
         progress: Callable[[RunProgress], None],
         ports: Callable[[], tuple[PortNow, ...]] = tuple,
+        delivered: Callable[[], int] = int,
+        silent_ports: Callable[[int], set[PortId]] = lambda _: set(),
     ) -> None:
         self._job = job
         self._conductor = conductor
@@ -70,9 +83,12 @@ class Player:
         self._ranks = ranks
         self._progress = progress
         self._ports = ports
+        self._delivered = delivered
+        self._silent_ports = silent_ports
         self._flows: FlowsNow | None = None
         self._zero_wall_ns = 0
-        self._patience_s = _STALL_S + _longest_s(job) * job.scale.time_dilation
+        self._patience_s = _STALL_S
+        self._controller_silence = Silences(["the controller"], 0.0)
         self._last_start_ns = 0
         self._without_ranks: set[str] = set()
         self._first_steps = FirstSteps()
@@ -80,15 +96,18 @@ class Player:
     def play(self, zero_wall_ns: int, alive: Callable[[], None]) -> None:
         """Return when all work is done. `alive` is called twice a second and may raise `RunFailed`.
 
-        Raises `RunFailed` if a rank or the controller reports trouble, or if nothing has moved for a minute
-        longer than the work can explain.
+        Raises `RunFailed` if a rank or the controller reports trouble, if the controller is silent, or if
+        nothing has moved for `_STALL_S` longer than the work can explain. What moves are requests, what ranks
+        record, and bytes on their way into servers.
         """
         self._zero_wall_ns = zero_wall_ns
         poller = zmq.Poller()
         poller.register(self._ranks.inbox, zmq.POLLIN)
         poller.register(self._controller.inbox, zmq.POLLIN)
         moved = reported = time.monotonic()
-        steps = 0
+        steps: tuple[int, ...] = ()
+        self._controller_silence.look(moved)
+        self._controller_silence.heard("the controller")
         self._do(self._conductor.begin())
         while not self._conductor.finished:
             due_ns = self._due_ns()
@@ -99,6 +118,7 @@ class Player:
                 if isinstance(message, BatchKnown):
                     self._do(self._conductor.known(message.batch))
                 elif isinstance(message, FlowCounts):
+                    self._controller_silence.heard("the controller")
                     self._flows = msgspec.convert(message, FlowsNow, from_attributes=True)
             if self._ranks.inbox in ready:
                 report = self._ranks.receive(0.0)
@@ -106,17 +126,38 @@ class Player:
                     self._hear(report)
             self._act_if_due(self._now_ns())
             now = time.monotonic()
-            if self._conductor.steps != steps or self._only_waits():
-                moved, steps = now, self._conductor.steps
+            reached = (self._conductor.steps, self._ranks.steps, self._delivered())
+            if reached != steps or self._only_waits():
+                moved, steps = now, reached
             if now - reported >= _REPORT_S:
                 reported = now
                 alive()
                 self._ranks.check()
+                self._controller_silence.look(now)
+                if self._controller_silence.too_long():
+                    raise RunFailed(f"the controller has not answered for {PATIENCE_S:.0f} s")
                 self._report()
             if now - moved > self._patience_s:
                 raise RunFailed(
-                    f"nothing has moved for {self._patience_s:.0f} s: {self._conductor.describe()}"
+                    f"nothing has moved for {self._patience_s:.0f} s: {self._conductor.describe()};"
+                    f" {self._where_it_hangs(round(moved * NS_PER_S))}"
                 )
+
+    def _where_it_hangs(self, moved_wall_ns: int) -> str:
+        """The flows that should be moving, and the first port on the path of each that sends nothing."""
+        answer = self._controller.sending()
+        if answer.away:
+            return f"bridges that are not connected: {', '.join(answer.away)}"
+        sending = answer.flows
+        if not sending:
+            return "no flow has a permit that has not arrived"
+        silent = self._silent_ports(moved_wall_ns)
+        stuck = []
+        for flow in sending[:_FLOWS_NAMED]:
+            quiet = [f"{port} sends nothing" for port in flow.ports if port in silent]
+            stuck.append(f"{flow.flow} ({quiet[0] if quiet else 'all its ports send'})")
+        more = len(sending) - len(stuck)
+        return "permitted and not arrived: " + ", ".join(stuck) + (f" and {more} more" if more else "")
 
     def _report(self) -> None:
         """Report the progress, with what flows did at the last report, and ask what they do now."""
@@ -173,6 +214,8 @@ class Player:
                 case PostTimed(flows=flows):
                     self._post_timed(flows)
                 case Run(plan=plan):
+                    longest_s = longest_silence_s(plan) * _crowd(self._job) * self._job.scale.time_dilation
+                    self._patience_s = max(self._patience_s, _STALL_S + longest_s)
                     for rank in plan.ranks:
                         self._ranks.send(rank, Plan(plan=plan))
                 case GoOn(plan=plan):

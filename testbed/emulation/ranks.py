@@ -3,8 +3,10 @@
 import importlib.metadata
 import itertools
 import os
+import select
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,11 +15,15 @@ import zmq
 from controller.lanes import lane_name
 from testbed.emulation.children import python_module
 from testbed.emulation.endpoints import Endpoints
+from testbed.emulation.memory import MemoryKills
 from testbed.emulation.network import Network
+from testbed.emulation.processes import stopped
+from testbed.emulation.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts
 from workers.protocol import (
+    Beat,
     Finish,
     FromRank,
     LaneSpec,
@@ -36,6 +42,7 @@ from workers.protocol import (
 )
 
 _STORE_PORT = 29500
+_IMPORT_S = 120.0
 _READY_S = 120.0
 _PROBE_S = 30.0
 _FINISH_S = 60.0
@@ -61,6 +68,10 @@ def _round(a: int, b: int, ranks: int) -> int:
     if teams in (a, b):
         return (2 * min(a, b)) % teams if teams else 0
     return (a + b) % teams if teams else 0
+
+
+def _name(rank: int) -> str:
+    return f"rank {rank}"
 
 
 def probes_of(job: Job) -> tuple[ProbeSpec, ...]:
@@ -97,7 +108,10 @@ class RankProcesses:
         self._endpoints = Endpoints(directory)
         self._lanes = lanes_of(job)
         self._probes = probes_of(job)
-        self._early: list[Probed] = []
+        self._memory = MemoryKills()
+        self._steps = dict.fromkeys((r.rank for r in job.placement.ranks), 0)
+        self._silences: Silences | None = None
+        self._checks: tuple[Callable[[], None], ...] = ()
         self.device = ""
         self.backend = ""
         self.torch_version = importlib.metadata.version("torch")
@@ -128,16 +142,23 @@ class RankProcesses:
     def group_ends(self) -> int:
         return sum(len(members) for members in self._job.placement.groups.values())
 
-    def start(self, net: Network) -> None:
-        """Fork the ranks into their servers' network namespaces."""
+    def start(self, net: Network, checks: Sequence[Callable[[], None]]) -> None:
+        """Fork the ranks into their servers' network namespaces.
+
+        Until the clock starts, `checks` are made with each `check`: they raise `RunFailed` if something that
+        ranks connect through does not work.
+        """
         assert self._zygote.stdin is not None
         assert self._zygote.stdout is not None
+        if not select.select([self._zygote.stdout], [], [], _IMPORT_S)[0]:
+            raise RunFailed(f"the workers' parent process has not imported torch within {_IMPORT_S:.0f} s")
         if self._zygote.stdout.readline().strip() != b"ready":
             raise RunFailed("the workers' parent process could not import torch")
         os.set_blocking(self._zygote.stdout.fileno(), False)
         raw = msgspec.msgpack.encode([self._config(net, r.rank) for r in self._job.placement.ranks])
         self._zygote.stdin.write(len(raw).to_bytes(8, "big") + raw)
         self._zygote.stdin.flush()
+        self._checks = tuple(checks)
 
     def _config(self, net: Network, rank: int) -> RankConfig:
         job = self._job
@@ -177,14 +198,28 @@ class RankProcesses:
             self.send(rank, message)
 
     def receive(self, timeout_s: float) -> FromRank | None:
-        """Return the next message, or None after `timeout_s`. Raises `RunFailed` if a rank has trouble."""
+        """Return the next message, or None after `timeout_s` or a heartbeat.
+
+        Raises `RunFailed` if a rank has trouble.
+        """
         if not self.inbox.poll(max(0, round(timeout_s * 1000))):
             self.check()
             return None
         message: FromRank = decode_from_rank(self.inbox.recv())
         if isinstance(message, RankTrouble):
             raise self._failure(message)
+        if isinstance(message, Beat):
+            self._steps[message.rank] = message.steps
+            if self._silences is not None:
+                self._silences.heard(_name(message.rank))
+            self.check()  # beats come so often that there may never be a timeout
+            return None
         return message
+
+    @property
+    def steps(self) -> int:
+        """How much the ranks have recorded, as of their last heartbeats. It grows while they get on."""
+        return sum(self._steps.values())
 
     def _failure(self, trouble: RankTrouble) -> RunFailed:
         """The failure to raise for `trouble`: the death of a rank if there is one, since it is the cause."""
@@ -198,13 +233,23 @@ class RankProcesses:
         return RunFailed(f"rank {trouble.rank}: {trouble.message}")
 
     def check(self) -> None:
-        """Raise `RunFailed` if a rank or the zygote has died."""
+        """Raise `RunFailed` if a rank or the zygote has died, or if a rank is silent."""
         assert self._zygote.stdout is not None
         word = self._zygote.stdout.read()
         if word:
-            raise RunFailed(word.decode(errors="replace").strip())
+            raise RunFailed(word.decode(errors="replace").strip() + self._memory.note())
         if self._zygote.poll() is not None:
-            raise RunFailed(f"the workers' parent process ended ({self._zygote.returncode})")
+            raise RunFailed(
+                f"the workers' parent process ended ({self._zygote.returncode}){self._memory.note()}"
+            )
+        for check in self._checks:
+            check()
+        if self._silences is not None:
+            self._silences.look(time.monotonic())
+            if silent := self._silences.too_long():
+                asleep = stopped().values()
+                who = ", ".join(f"{rank} (stopped)" if rank in asleep else rank for rank in silent)
+                raise RunFailed(f"nothing has been heard of {who} for {PATIENCE_S:.0f} s")
 
     def wait_until_ready(self) -> None:
         """Return when every rank has connected all its lanes and groups."""
@@ -264,6 +309,9 @@ class RankProcesses:
         return results
 
     def start_clock(self, zero_wall_ns: int) -> None:
+        self._checks = ()
+        # Not before: to set up a GPU may hold up a rank for longer than a rank may be silent.
+        self._silences = Silences(map(_name, self._steps), time.monotonic())
         self.send_all(Start(zero_wall_ns=zero_wall_ns))
 
     def finish(self) -> list[Records]:

@@ -3,15 +3,20 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import psutil
 
+from controller.pulse import Pulse, start_beating
 from controller.units import NS_PER_S
 from testbed.emulation import network, ovs
 from testbed.emulation.collect import collect, flow_rows
 from testbed.emulation.control import ControllerProcess
+from testbed.emulation.disturbances import WallClock, disturbances
 from testbed.emulation.fidelity import CpuMeter, judge
+from testbed.emulation.links import LinkWatch
+from testbed.emulation.memory import MemoryKills
 from testbed.emulation.monitor import LinkMonitor
 from testbed.emulation.player import Player
 from testbed.emulation.ranks import RankProcesses
@@ -22,6 +27,13 @@ from testbed.record import FASTER_THAN_LINE, RunRecord
 from testbed.serving.conductors import conductor_of
 
 _START_MARGIN_S = 0.2
+
+
+class _Part(Protocol):
+    """Something that runs beside the player."""
+
+    def check(self) -> None:
+        """Raise `RunFailed` if it no longer works."""
 
 
 class EmulatedRun:
@@ -46,10 +58,12 @@ class EmulatedRun:
         self._say("building the fabric")
         kernel = ovs.kernel_datapath_available()
         net = network.build(job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory)
+        links = LinkWatch(net)
+        links.start()
         controller = ControllerProcess(job, net.wiring, directory)
         controller.wait_for_switches()
         self._say("connecting lanes")
-        ranks.start(net)
+        ranks.start(net, [links.check, controller.check_idle])
         ranks.wait_until_ready()
         controller.wait_for_registrations(lanes=ranks.lanes, groups=ranks.group_ends)
 
@@ -59,20 +73,39 @@ class EmulatedRun:
         probes = ranks.probe(net)
         monitor = LinkMonitor(net)
         cpu = CpuMeter()
+        daemons = switch.pulses()
+        own = Pulse(time.monotonic_ns())
         zero_wall_ns = time.monotonic_ns() + round(_START_MARGIN_S * NS_PER_S)
         controller.start_clock(zero_wall_ns, job.scale.time_dilation)
+        links.start_clock()
         ranks.start_clock(zero_wall_ns)
         monitor.start(zero_wall_ns, job.scale.time_dilation)
         cpu.start()
+        start_beating(own)
+        for daemon in daemons:
+            daemon.start()
         conductor = conductor_of(job)
-        player = Player(job, conductor, controller, ranks, self._tell, monitor.now)
-        player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu))
+        player = Player(
+            job,
+            conductor,
+            controller,
+            ranks,
+            self._tell,
+            monitor.now,
+            monitor.delivered_bytes,
+            monitor.silent_ports,
+        )
+        player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu, links, *daemons))
+        pauses = {"process 1": own.longest(time.monotonic_ns()), **{d.name: d.stop() for d in daemons}}
+        outages = links.stop()
         cpu.stop()
         samples = monitor.stop()
         records = ranks.finish()
         log = controller.log()
         flows = flow_rows(job, records, log)
         speeds = speeds_of(flows, job)
+        pauses |= {f"rank {record.rank}": record.longest_pause for record in records}
+        pauses["the controller"] = log.longest_pause
         permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
         fidelity = judge(
             probes=probes,
@@ -83,6 +116,14 @@ class EmulatedRun:
             late_ms=[late for record in records for late in record.late_wakeups_ms],
             segments=monitor.segments(),
             fastest=speeds.fastest,
+            disturbances=disturbances(
+                pauses=pauses,
+                outages=outages,
+                records=records,
+                flows=flows,
+                samples=samples,
+                clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+            ),
         )
         return collect(
             job=job,
@@ -98,15 +139,15 @@ class EmulatedRun:
             wall_s=time.monotonic() - self._begun,
         )
 
-    def _alive(
-        self, switch: ovs.OpenVSwitch, controller: ControllerProcess, monitor: LinkMonitor, cpu: CpuMeter
-    ) -> Callable[[], None]:
+    @staticmethod
+    def _alive(switch: ovs.OpenVSwitch, *parts: _Part) -> Callable[[], None]:
+        memory = MemoryKills()
+
         def check() -> None:
             if not switch.alive():
-                raise RunFailed(f"Open vSwitch died during the run: {switch.log_tail()}")
-            controller.check()
-            monitor.check()
-            cpu.check()
+                raise RunFailed(f"Open vSwitch died during the run{memory.note()}: {switch.log_tail()}")
+            for part in parts:
+                part.check()
 
         return check
 

@@ -9,16 +9,20 @@ sandbox changes, so nothing has to be restored.
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 import msgspec
+import psutil
 
 from testbed.emulation.children import WORKING_DIRECTORY, environment, python_module
+from testbed.emulation.memory import MemoryKills
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -27,11 +31,21 @@ SCRATCH = Path("/dev/shm")
 """Where the sandbox mounts its own tmpfs, over that of the machine. Every Linux has this directory."""
 
 
+_PATIENCE_S = 12.0
+"""Longer than the sandbox waits for its own processes: what it says about them is better."""
+
+_MOST_AT_ONCE = 2**20
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """The run failed. `log` holds the last lines of every log, which may show why."""
 
     message: str
     log: str
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
+    """The sandbox's first process runs. It says so every second, whatever else it does."""
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
@@ -42,7 +56,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     record: RunRecord
 
 
-Report = Failed | Moved | Ended
+Report = Failed | Alive | Moved | Ended
 
 _decode = msgspec.msgpack.Decoder(Report).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -61,12 +75,16 @@ class _BrokenOff(Exception):
         self.inside = inside
 
 
-def _read_frame(stream: IO[bytes]) -> Report:
-    head = stream.read(8)
+class _Silent(Exception):
+    """Nothing came for `_PATIENCE_S`."""
+
+
+def _read_frame(fd: int) -> Report:
+    head = _read(fd, 8)
     if not head:
         raise _BrokenOff
     size = int.from_bytes(head, "big")
-    raw = stream.read(size) if len(head) == 8 else b""
+    raw = _read(fd, size) if len(head) == 8 else b""
     if len(head) < 8 or len(raw) < size:
         raise _BrokenOff("its last report breaks off")
     try:
@@ -74,6 +92,19 @@ def _read_frame(stream: IO[bytes]) -> Report:
     except msgspec.MsgspecError as error:
         raise _BrokenOff(f"its last report cannot be read: {error}") from None
     return report
+
+
+def _read(fd: int, size: int) -> bytes:
+    """Return `size` bytes, or fewer if the stream ends before. Raises `_Silent`."""
+    parts = bytearray()
+    while len(parts) < size:
+        if not select.select([fd], [], [], _PATIENCE_S)[0]:
+            raise _Silent
+        part = os.read(fd, min(size - len(parts), _MOST_AT_ONCE))
+        if not part:
+            break
+        parts += part
+    return bytes(parts)
 
 
 COMMAND = (
@@ -87,9 +118,10 @@ def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunReco
 
     Raises `RunFailed`. The sandbox is killed before any exception propagates, Ctrl-C included.
     """
+    memory = MemoryKills()
     read_fd, write_fd = os.pipe()
     # Output goes to a file without a name, which cannot be left behind and cannot block.
-    with tempfile.TemporaryFile() as errors, os.fdopen(read_fd, "rb") as reports:
+    with tempfile.TemporaryFile() as errors, os.fdopen(read_fd, "rb", buffering=0) as reports:
         process = subprocess.Popen(
             [*COMMAND, *python_module("testbed.emulation.inside", str(write_fd))],
             cwd=WORKING_DIRECTORY,
@@ -102,8 +134,9 @@ def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunReco
         )
         os.close(write_fd)
         try:
-            _hand_over(process, job)
-            return _follow(process, reports, errors, progress)
+            # In a thread: a job is larger than a pipe, and the process may be stopped before it reads it.
+            threading.Thread(target=_hand_over, args=(process, job), daemon=True).start()
+            return _follow(process, reports.fileno(), errors, progress, memory)
         finally:
             kill(process)
 
@@ -120,9 +153,10 @@ def _hand_over(process: "subprocess.Popen[bytes]", job: Job) -> None:
 
 def _follow(
     process: "subprocess.Popen[bytes]",
-    reports: IO[bytes],
+    reports: int,
     errors: IO[bytes],
     progress: Callable[[RunProgress], None],
+    memory: MemoryKills,
 ) -> RunRecord:
     while True:
         try:
@@ -130,14 +164,31 @@ def _follow(
         except _BrokenOff as end:
             process.wait()
             what = ", ".join(filter(None, (_how(process.returncode), end.inside)))
-            raise RunFailed(f"the sandbox ended early ({what}):\n{_tail(errors)}") from None
+            raise RunFailed(f"the sandbox ended early ({what}){memory.note()}:\n{_tail(errors)}") from None
+        except _Silent:
+            what = f"the sandbox has said nothing for {_PATIENCE_S:.0f} s: {_who_is_silent(process.pid)}"
+            raise RunFailed(f"{what}\n{_tail(errors)}".rstrip()) from None
         match report:
+            case Alive():
+                pass
             case Moved():
                 progress(report.progress)
             case Ended():
                 return report.record
             case Failed():
                 raise RunFailed(report.message + (f"\n{report.log}" if report.log else ""))
+
+
+def _who_is_silent(pid: int) -> str:
+    """The process that should report, and what it does: `unshare`, or its child, process 1."""
+    try:
+        launcher = psutil.Process(pid)
+        first = next(iter(launcher.children()), None)
+        silent = launcher if first is None or launcher.status() == psutil.STATUS_STOPPED else first
+        name = "its launcher" if silent is launcher else "its process 1"
+        return f"{name} (process {silent.pid} of this machine) is {silent.status()}"
+    except psutil.NoSuchProcess:
+        return "it is ending"
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:

@@ -14,6 +14,7 @@ from controller.openflow import Command, FlowMod, Match
 
 _VERSION = 4
 _HELLO, _ERROR, _ECHO_REQUEST, _ECHO_REPLY, _FEATURES_REQUEST, _FEATURES_REPLY = 0, 1, 2, 3, 5, 6
+_FLOW_REMOVED = 11
 _FLOW_MOD, _MULTIPART_REQUEST, _MULTIPART_REPLY, _BARRIER_REQUEST, _BARRIER_REPLY = 14, 18, 19, 20, 21
 
 _ADD, _DELETE = 0, 3
@@ -56,6 +57,12 @@ class FakeSwitch:
     def refuse(self, kind: int, code: int) -> None:
         """Send an error message, as a switch that cannot take a rule does."""
         self._send(_ERROR, 1, struct.pack("!HH", kind, code) + bytes(64))
+
+    def lose_a_rule(self, table: int) -> None:
+        """Tell that somebody has deleted a rule of `table`."""
+        reason_delete, match = 2, struct.pack("!HHI", 1, 4, 0)
+        removed = struct.pack("!QHBBIIHHQQ", 0, 1, reason_delete, table, 0, 0, 0, 0, 0, 0)
+        self._send(_FLOW_REMOVED, 0, removed + match)
 
     def close(self) -> None:
         self._sock.close()

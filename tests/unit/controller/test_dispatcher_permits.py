@@ -219,3 +219,16 @@ def test_flows_are_counted_by_what_they_do_and_by_level() -> None:
     assert world.dispatcher.waiting() == (0, 0, 0, 0, 0, 1, 1, 0)
     world.confirm(world.completed("first"))
     assert world.dispatcher.waiting() == (0, 0, 0, 0, 0, 0, 1, 0)
+
+
+def test_flows_on_their_way_are_listed_with_the_ports_that_they_cross() -> None:
+    """One has arrived, and one has no permit yet."""
+    world = World("fair")
+    for name in ("one", "two", "three"):
+        world.lane(name)
+    for flow in ("arrived", "sending"):
+        world.confirm(world.submit(flow))
+    world.submit("changing")
+    world.completed("arrived")
+    listed = world.dispatcher.sending()
+    assert [(flow.flow, flow.ports) for flow in listed] == [("sending", ("h1->s1", "s1->h2"))]

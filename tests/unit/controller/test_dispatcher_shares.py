@@ -132,3 +132,11 @@ def test_a_probe_is_put_on_the_level_of_ordinary_data_and_is_no_flow() -> None:
     assert [(mod.switch, mod.dscp) for mod in world.dispatcher.probe_up(message)] == [("nh1", 32)]
     assert world.dispatcher.lanes == 0
     assert dict(world.scheduler.view.flows) == {}
+
+
+def test_a_share_on_its_way_is_listed_with_the_ports_to_all_its_peers() -> None:
+    world = World("stage")
+    group_up(world)
+    world.confirm(share(world, "c.0", r1=10, r2=20, r3=30))
+    (listed,) = world.dispatcher.sending()
+    assert (listed.flow, listed.ports) == ("c.0", ("h1->s1", "s1->h2", "s1->h3"))

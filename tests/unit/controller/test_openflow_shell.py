@@ -19,6 +19,7 @@ from controller.flow import Batch, BatchRequest, Level, Stage, Transfer
 from controller.openflow import RuleBook
 from controller.protocol import (
     AskLog,
+    AskSending,
     AskStatus,
     BatchKnown,
     BatchStarted,
@@ -28,6 +29,7 @@ from controller.protocol import (
     LayerAdvanced,
     Log,
     Permit,
+    Sending,
     Status,
     Submit,
     Trouble,
@@ -220,6 +222,8 @@ def test_while_a_switch_is_away_the_fabric_is_not_ready_and_rules_wait_for_it(
     controller.lane("lane")
     controller.switches["nh1"].close()
     assert controller.wait_for_status(lambda status: not status.ready).switches == 2
+    controller.say(AskSending())
+    assert controller.hear(COORDINATOR) == Sending(flows=(), away=("nh1",))
     controller.submit("f")
     controller.rules.set_level(["lane"], Level.P3)
     assert controller.hear("0", timeout_ms=200) is None
@@ -241,6 +245,20 @@ def test_what_a_run_cannot_survive_is_told_to_the_coordinator(controller: Contro
     dpid = controller.wiring.bridges["s1"].dpid
     assert said.message == f"switch {dpid:#x} refused a message: type 5, code 1"
     assert controller.process.poll() is None
+
+
+def test_a_rule_that_somebody_deletes_is_told_with_the_bridge(controller: Controller) -> None:
+    """Rules that go because the controller empties a switch that connects are no trouble."""
+    for name in controller.wiring.bridges:
+        switch = controller.connect(name)
+        switch.lose_a_rule(0)
+        _, barrier = switch.changes()
+        switch.reply(barrier)
+    controller.wait_for_status(lambda status: status.ready)
+    controller.switches["s1"].lose_a_rule(1)
+    said = controller.hear(COORDINATOR)
+    assert isinstance(said, Trouble)
+    assert said.message == "a rule of bridge s1 (table 1) was deleted, and not by the controller"
 
 
 def test_what_goes_wrong_in_a_handler_of_switch_events_is_told_too(controller: Controller) -> None:

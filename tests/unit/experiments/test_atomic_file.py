@@ -1,11 +1,13 @@
 """`replacing`: a file appears whole or not at all."""
 
+import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from experiments.atomic_file import replacing
+from experiments.atomic_file import replacing, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
@@ -50,14 +52,43 @@ def test_an_error_about_the_temporary_file_names_the_file_that_it_was_for(tmp_pa
     assert refused.value.filename == str(target)
 
 
-def test_a_device_is_not_replaced_and_a_link_is_followed(tmp_path: Path) -> None:
+def test_a_device_is_not_replaced_and_a_link_is_not_followed(tmp_path: Path) -> None:
     pipe, target, link = tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
     os.mkfifo(pipe)
     link.symlink_to(target)
     with pytest.raises(OSError, match="not an ordinary file"), replacing(pipe):
         pass
-    with replacing(link) as temporary:
-        temporary.write_text("new")
+    target.write_text("old")
+    with pytest.raises(OSError, match="a symbolic link is not written to"), replacing(link):
+        pass
     assert pipe.is_fifo()
     assert link.is_symlink()
-    assert target.read_text() == "new"
+    assert target.read_text() == "old"
+
+
+def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+    for mask, mode in ((0o077, 0o600), (0o027, 0o640), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            write_text(tmp_path / "a", "text")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+
+
+def test_the_content_is_on_the_disk_before_the_file_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appeared: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: appeared.append((tmp_path / "a").exists()))
+    write_text(tmp_path / "a", "text")
+    with replacing(tmp_path / "b", durable=False):
+        pass
+    assert appeared == [False]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_a_write_that_fails_names_the_file(tmp_path: Path, code: int) -> None:
+    with pytest.raises(OSError, match=re.escape(os.strerror(code))) as refused, replacing(tmp_path / "a"):
+        raise OSError(code, os.strerror(code))
+    assert refused.value.filename == str(tmp_path / "a")

@@ -7,9 +7,11 @@ from typing import cast
 import pytest
 import torch
 
+from controller.pulse import Pulse
 from workers.clock import Clock
 from workers.collectives import CollectiveGroup
 from workers.compute import MatmulCompute, TimedCompute, make_compute
+from workers.heart import Heart
 from workers.options import ComputeMode, Device
 from workers.payload import Payloads
 from workers.plan import Collective, CollectiveKind
@@ -104,6 +106,7 @@ def test_a_rank_that_cannot_send_its_records_says_so() -> None:
     rank._clock = cast(Clock, SimpleNamespace(late_ms=[]))
     rank._coordinator = cast(Outbox, SimpleNamespace(send=sent.append))
     rank._recorder = cast(Recorder, SimpleNamespace())
+    rank._heart = cast(Heart, SimpleNamespace(pulse=Pulse(time.monotonic_ns())))
     rank._finished = False
     with pytest.raises(AttributeError) as raised:
         rank._finish()

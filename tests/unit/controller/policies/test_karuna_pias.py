@@ -111,7 +111,7 @@ def test_pias_gives_its_reason_in_bytes() -> None:
         ("pias(first_bytes=0)", "first_bytes must be at least 1, not 0"),
         ("pias(factor=1)", "factor must be above 1 and finite, not 1.0"),
         ("karuna(levels=1)", "levels must be 2 to 6, not 1"),
-        ("karuna(recheck_ns=0)", "recheck_ns must be above 0, not 0"),
+        ("karuna(recheck_ns=0)", "recheck_ns must be 1000 to 1e15, not 0"),
     ],
 )
 def test_a_wrong_option_is_refused_in_words(spec: str, complaint: str) -> None:

@@ -183,7 +183,7 @@ def test_a_reason_says_when_a_neighbour_decided() -> None:
 
 @pytest.mark.parametrize("spec", KEYED)
 def test_the_scenario_sets_how_many_levels_there_are(spec: str) -> None:
-    assert make_policy(spec, levels=3, recheck_ns=7).options.levels == 3  # type: ignore[attr-defined]
+    assert make_policy(spec, levels=3, recheck_ns=7_000).options.levels == 3  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_scenario_sets_how_many_levels_there_are(spec: str) -> None:
     [
         ("sjf(levels=7)", "levels must be 2 to 6, not 7"),
         ("edf(levels=1)", "levels must be 2 to 6, not 1"),
-        ("fifo(recheck_ns=0)", "recheck_ns must be above 0, not 0"),
+        ("fifo(recheck_ns=0)", "recheck_ns must be 1000 to 1e15, not 0"),
         ("llf(stall=never)", "cannot take stall=never; it wants on or off"),
     ],
 )

@@ -57,7 +57,7 @@ def test_every_option_of_a_policy_is_on_its_page() -> None:
 
 def just_outside(option: OptionHelp, bound: float, *, up: bool) -> str:
     step = 1 if option.kind == "a whole number" else 1e-4
-    return f"{bound + (step if up else -step):.10g}"
+    return f"{bound + (step if up else -step):.12g}"
 
 
 def test_options_are_refused_just_outside_the_bounds_that_are_told_and_taken_at_them() -> None:
@@ -155,8 +155,13 @@ def test_an_unknown_option_is_answered_with_the_valid_ones_and_their_defaults() 
         ("mfs(rho=1)", "rho must be 0 to 0.95, not 1.0"),
         ("mfs(rho=nan)", "rho must be 0 to 0.95, not nan"),
         ("mfs(levels=9)", "levels must be 2 to 6, not 9"),
-        ("mfs(recheck_ns=0)", "recheck_ns must be above 0"),
-        ("mfs(rho_window_ms=inf)", "rho_window_ms must be at least 0.001"),
+        ("mfs(recheck_ns=0)", "recheck_ns must be 1000 to 1e15"),
+        ("mfs(recheck_ns=999)", "recheck_ns must be 1000 to 1e15, not 999"),
+        ("mfs(rho_window_ms=1e300)", "rho_window_ms must be 0.001 to 1e6, not 1e+300"),
+        ("mfs(mlu_top=inf)", "mlu_top and mlu_base must be at most 1e6, not inf, 4.0"),
+        ("mfs(mlu_base=inf)", "mlu_top and mlu_base must be at most 1e6, not 0.5, inf"),
+        ("mfs(mlu_top=nan)", "mlu_top must be above 0, not nan"),
+        ("mfs(rho_window_ms=inf)", "rho_window_ms must be 0.001 to 1e6, not inf"),
         ("mfs(rho)", "'rho' is not option=value"),
         ("mfs(rho=0,rho=1)", "'rho' is there twice"),
         ("mfs(rho=0", "is not a policy; write name or name"),

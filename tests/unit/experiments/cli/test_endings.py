@@ -23,6 +23,10 @@ from testbed.fabric import JobRefused, RunFailed
         (RunFailed("rank 3 died"), 1, "mfs: the run failed: rank 3 died"),
         (KeyboardInterrupt(), 130, "mfs: interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "mfs: the disk is full: x"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "x"), 1, "mfs: x: cannot be written: Disk quota"),
+        (OSError(errno.EFBIG, "File too large"), 1, "mfs: there: cannot be written: File too large"),
+        (OSError(errno.EIO, "Input/output error"), 1, "mfs: there: cannot be written: Input/output error"),
+        (MemoryError(), 1, "mfs: out of memory"),
     ],
 )
 def test_a_run_that_does_not_end_well_is_one_message_and_no_directory(
@@ -48,6 +52,20 @@ def test_a_run_that_does_not_end_well_is_one_message_and_no_directory(
         (("run", "quickstart", "--set", "a.b=1"), "--set a.b=1: unknown key 'a'"),
         (("scenarios", "nowhere.yaml"), "no scenario 'nowhere.yaml'"),
         (("report", "nowhere"), "nowhere"),
+        (("run", "quickstart", "--set", f"seed={'9' * 5000}"), "not a value of !!int: '999"),
+        (
+            ("run", "quickstart", "--set", "name=!!bool maybe"),
+            "line 1: not YAML: not a value of !!bool: 'maybe'",
+        ),
+        (("run", "quickstart", "--set", "name=!!int ''"), "not a value of !!int: ''"),
+        (("run", "quickstart", "--set", "name=!!timestamp x"), "not a value of !!timestamp: 'x'"),
+        (("run", "quickstart", "--set", ".".join(["a"] * 1000) + "=1"), "has more than 16 parts"),
+        (("run", "quickstart", "--set", f"name={'[' * 5000}"), "nested too deeply"),
+        (("run", "quickstart", "--set", r'description="\e[31m"'), "has a control character"),
+        (("run", "quickstart", "--set", "workload.dispersion=1.0000000001"), "1.001 .. 1000000"),
+        (("run", "quickstart", "--policy", "mfs(rho_window_ms=1e300)"), "rho_window_ms must be 0.001 to 1e6"),
+        (("sweep", "quickstart", "--over", "seed=0:1e999999"), "numbers of at most 30 digits"),
+        (("sweep", "quickstart", "--over", "seed=1:2:1e-999999"), "numbers of at most 30 digits"),
     ],
 )
 def test_a_slip_is_answered_in_one_message_with_code_2(
@@ -58,6 +76,34 @@ def test_a_slip_is_answered_in_one_message_with_code_2(
     assert mfs.err.startswith("mfs: ")
     assert told in mfs.err
     assert "Traceback" not in mfs.err
+
+
+def test_a_long_chain_of_extends_is_refused(mfs: Mfs, tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"c{number}.yaml").write_text(f"extends: c{number + 1}.yaml\n")
+    assert mfs("run", "c0.yaml") == 2
+    assert (
+        mfs.err
+        == "mfs: c32.yaml, line 1: extends: c33.yaml: a chain of more than 32 files; put some together\n"
+    )
+
+
+def test_a_directory_that_is_gone_is_told(mfs: Mfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for command in (("run", "two-flows"), ("scenarios",), ("sweep", "two-flows", "--over", "seed=1:2")):
+        assert mfs(*command) == 2
+        assert mfs.err == "mfs: the working directory does not exist any more: go to another one\n"
+
+
+def test_no_message_makes_a_terminal_do_anything(mfs: Mfs) -> None:
+    assert mfs("run", "\x1b[31mred\x9b1m.yaml") == 2
+    assert mfs.err.startswith("mfs: no scenario ")
+    assert "\x1b" not in mfs.err
+    assert "\x9b" not in mfs.err
+    assert mfs("report", "\x1b]0;title\x07") == 2
+    assert mfs.err == "mfs: \\x1b]0;title\\x07: not a run directory: it has no summary.json\n"
 
 
 def test_an_option_that_does_not_exist_is_refused_with_code_2(mfs: Mfs) -> None:

@@ -119,6 +119,52 @@ def test_a_sweep_can_be_compared_with_any_of_its_policies(mfs: Mfs, tmp_path: Pa
     assert ours == pytest.approx(-theirs)
 
 
+def sweep(out: Path, rows: list[tuple[str, float, int, float]], *, window: bool = False) -> str:
+    """A sweep over loads and seeds, or windows. Rows have policy, load, replicate and mean TTFT in s."""
+    cells = [
+        {"policy": policy, "workload.load": load, "seed": 1 if window else number}
+        | ({"window": number} if window else {})
+        | {"error": None, "faithful": True, "requests": 9, "arrival_rps": load, "slo_attainment": 0.5}
+        | {"ttft_mean_s": ttft, "ttft_p99_s": None, "cct_mean_s": None, "coflow_mean_s": None}
+        for policy, load, number, ttft in rows
+    ]
+    over = {"workload.load": [0.4], "window" if window else "seed": [1]}
+    out.mkdir(parents=True)
+    (out / "sweep.json").write_text(json.dumps({"over": over, "cells": cells}))
+    return str(out)
+
+
+def test_what_nothing_can_be_paired_with_is_named(mfs: Mfs, tmp_path: Path) -> None:
+    """The seeds of b are no windows of a, and a load of 0.8 is only in c."""
+    a = sweep(tmp_path / "a", [("fair", 0.4, 0, 1.0), ("mfs", 0.4, 0, 1.5)], window=True)
+    b = sweep(tmp_path / "b", [("fair", 0.4, 1, 2.0)])
+    c = sweep(tmp_path / "c", [("fair", 0.4, 0, 1.0), ("fair", 0.8, 0, 1.0)], window=True)
+    assert mfs("compare", a, b, c) == 0
+    told = " ".join(mfs.out.split())
+    assert "fair (b) is left out: no replicate in common with fair (a) for the same values" in told
+    assert "fair (c) is left out at workload.load=0.8: no replicate in common with fair (a)" in told
+    assert "mfs (a) is left out" not in told
+
+
+def test_sweeps_of_one_name_are_told_apart(mfs: Mfs, tmp_path: Path) -> None:
+    """Both are called s. Their differences from the first fair are 0.5 and 2 s: neither hides the other."""
+    a = sweep(tmp_path / "a" / "s", [("fair", 0.4, 1, 1.0), ("mfs", 0.4, 1, 1.5)])
+    b = sweep(tmp_path / "b" / "s", [("mfs", 0.4, 1, 3.0)])
+    assert mfs("compare", a, b, "--json") == 0
+    found = {
+        one["side"]: one["difference"]["mean"] for one in json.loads(mfs.out) if "ttft" in one["measure"]
+    }
+    assert found == {f"mfs ({a})": 0.5, f"mfs ({b})": 2.0}
+
+
+def test_a_directory_is_not_compared_with_itself(mfs: Mfs, tmp_path: Path) -> None:
+    run = write(tmp_path / "run", FAIR, later(FAIR, 3 * MS, "slow"))
+    again = str(tmp_path / "run" / ".." / "run")
+    for option in ((), ("--replicates",)):
+        assert mfs("compare", str(run), again, *option) == 2
+        assert "named twice" in mfs.err
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

@@ -55,6 +55,7 @@ def written(out: Path, **policies: Rows) -> Path:
     write_tables(out, [record(name, rows) for name, rows in policies.items()])
     summary = {"runs": [{"policy": name} for name in policies]}
     (out / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    (out / "versions.json").write_text("{}", encoding="utf-8")  # as a run from before there were digests
     return out
 
 
@@ -324,5 +325,5 @@ def test_a_slip_ends_with_code_2_and_one_message(
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a run directory"):
+    with pytest.raises(UserError, match=r"not the directory of a finished run: it holds no summary\.json"):
         explain_flow(tmp_path, P2D)

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,23 @@ def test_the_ttft_of_runs_is_drawn(mfs: Mfs, tmp_path: Path) -> None:
 def test_what_cannot_be_drawn_is_told(mfs: Mfs, tmp_path: Path, words: list[str], reason: str) -> None:
     assert mfs("plot", str(sweep(tmp_path / "s")), *words) == 2
     assert reason in mfs.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a full disk")
+@pytest.mark.parametrize("suffix", ["pdf", "svg", "png"])
+def test_a_full_disk_is_told(mfs: Mfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    @contextmanager
+    def full(path: Path) -> Iterator[Path]:
+        try:
+            yield Path("/dev/full")
+        except OSError as error:
+            error.filename = str(path)
+            raise
+
+    monkeypatch.setattr("experiments.figures.plot.replacing", full)
+    assert mfs("plot", str(sweep(tmp_path / "s")), "--format", suffix) == 1
+    assert "the disk is full" in mfs.err
+    assert "Traceback" not in mfs.err
 
 
 def test_a_directory_without_a_sweep_is_told(mfs: Mfs, tmp_path: Path) -> None:

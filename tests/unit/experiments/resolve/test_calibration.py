@@ -80,7 +80,7 @@ def test_the_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "No such file"),
+        (None, "no such file"),
         ("{}", "is not a file of `mfs calibrate`"),
         ("not json", "is not a file of `mfs calibrate`"),
     ],
@@ -91,6 +91,33 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, content: str |
         path.write_text(content)
     with pytest.raises(UserError, match=message):
         read_calibration(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("goodput", 2, "above 0, to 1"),
+        ("goodput", 0, "above 0, to 1"),
+        ("goodput", -1, "above 0, to 1"),
+        ("permit_us", -1, "0 .. 1000000000"),
+        ("burst_bytes", 1e12, "0 .. 1000000000"),
+        ("level_share", 0.5, "0 .. 0.125"),
+    ],
+)
+def test_a_value_has_the_same_range_in_a_calibration_and_in_a_setting(
+    tmp_path: Path, name: str, value: float, allowed: str
+) -> None:
+    path = tmp_path / "calibration.json"
+    write_calibration(path, calibration(**{name: value}))
+    with pytest.raises(UserError) as measured:
+        overheads(f"simulation.calibration={path}")
+    with pytest.raises(UserError) as named:
+        overheads(f"simulation.overheads.{name}={value!r}")
+
+    assert str(path) in str(measured.value)
+    assert f": simulation.overheads.{name}: {float(value)!r} is out of range: " in str(measured.value)
+    assert str(measured.value).endswith(f"allowed is {allowed} | null")
+    assert str(named.value).endswith(f"allowed is {allowed} | null")
 
 
 def test_an_overhead_that_is_not_known_is_refused(tmp_path: Path) -> None:

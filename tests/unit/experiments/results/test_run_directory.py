@@ -1,6 +1,8 @@
 """A run directory has all files, and reads back as it was written."""
 
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -123,9 +125,71 @@ def test_a_run_that_lost_a_table_says_which(tmp_path: Path) -> None:
         read_run(tmp_path / "lost")
 
 
-def test_a_damaged_table_is_named_as_the_directory_it_is_in(tmp_path: Path) -> None:
-    out = tmp_path / "damaged"
+def test_the_digests_are_those_of_the_files(run: RunDirectory) -> None:
+    digests = json.loads((run.path / "versions.json").read_text())["results"]
+    files = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    assert digests.keys() == files - {"versions.json", "timing.json"}
+    for name, digest in digests.items():
+        assert hashlib.sha256((run.path / name).read_bytes()).hexdigest() == digest
+
+
+def _emptied(path: Path) -> None:
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _of_another_run(path: Path) -> None:
+    path.write_text(path.read_text().replace('"small"', '"large"').replace("small\n", "large\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *((f"{name}.parquet", _emptied) for name in SCHEMAS),
+        ("flows.parquet", _cut),
+        ("summary.json", _cut),
+        ("summary.json", _of_another_run),
+        ("scenario.yaml", _of_another_run),
+        ("mfs/distributions.json", _cut),
+    ],
+)
+def test_a_file_that_is_not_as_the_run_wrote_it_is_refused_by_name(
+    tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    out = tmp_path / "run"
     write(out, [micro_record()])
-    (out / "flows.parquet").write_bytes(b"not parquet")
-    with pytest.raises(UserError, match="damaged cannot be read as a run directory"):
+    assert read_run(out).summary["scenario"] == "small"
+    damage(out / name)
+    with pytest.raises(UserError, match=f"{name}: not as the run wrote it"):
         read_run(out)
+
+
+def test_a_run_from_before_there_were_digests_is_read_and_damage_is_told(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "old"
+    write(out, [micro_record()])
+    (out / "versions.json").write_text("{}")
+    assert read_run(out).summary["scenario"] == "small"
+    (out / "flows.parquet").write_bytes(b"not parquet")
+    with pytest.raises(UserError, match="old cannot be read as a run directory"):
+        read_run(out)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"results": 3}', "[" * 100_000])
+def test_digests_that_are_damaged_are_no_digests(tmp_path: Path, content: str) -> None:
+    write(tmp_path / "run", [micro_record()])
+    (tmp_path / "run" / "versions.json").write_text(content)
+    with pytest.raises(UserError, match=r"versions\.json"):
+        read_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"wall_s": {"mfs": "long"}}', '{"command": 3}'])
+def test_a_damaged_timing_is_refused(tmp_path: Path, content: str) -> None:
+    write(tmp_path / "run", [micro_record()])
+    (tmp_path / "run" / "timing.json").write_text(content)
+    with pytest.raises(UserError, match="run"):
+        read_run(tmp_path / "run")

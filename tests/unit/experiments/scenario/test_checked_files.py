@@ -1,11 +1,12 @@
 """The model and GPU files of a scenario are read once, when the scenario is checked."""
 
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import pytest
 from config_files import write_config
 
+from experiments import named_file
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
@@ -22,15 +23,15 @@ def files(folder: Path, *, layers: int = 32) -> list[str]:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that are read as text, in order."""
+    """The names of the files that are opened, in order."""
     names: list[str] = []
-    read_text = Path.read_text
+    opened = named_file.open_ordinary
 
-    def counted(path: Path, *arguments: Any, **keys: Any) -> str:
+    def counted(path: Path, source: str) -> BinaryIO:
         names.append(path.name)
-        return read_text(path, *arguments, **keys)
+        return opened(path, source)
 
-    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(named_file, "open_ordinary", counted)
     return names
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,71 @@ def test_what_has_finished_is_not_run_again_and_what_failed_is(
     toy.ran.clear()
     assert mfs(*TOY, *GRID, "--out", "s") == 0
     assert toy.ran == []
+
+
+def _removed(path: Path, other: Path) -> None:
+    path.unlink()
+
+
+def _cut(path: Path, other: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _an_empty_object(path: Path, other: Path) -> None:
+    path.write_text("{}")
+
+
+def _that_of_another_cell(path: Path, other: Path) -> None:
+    path.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("damage", [_removed, _cut, _an_empty_object, _that_of_another_cell])
+@pytest.mark.parametrize("name", ["summary.json", "cell.json"])
+def test_a_cell_whose_files_are_damaged_runs_again_and_no_other(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path, name: str, damage: Callable[[Path, Path], None]
+) -> None:
+    command = (*TOY, "--over", "seed=1:2", "--policy", "fair", "--out", "s")
+    assert mfs(*command) == 0
+    whole = rows(tmp_path / "s")
+    first, second = (tmp_path / "s" / row["cell"] / name for row in whole)
+    damage(first, second)
+    toy.ran.clear()
+
+    assert mfs(*command) == 0
+
+    assert toy.ran == [("fair", 1)]
+    assert "2/2 cells" in mfs.err
+    assert [(row["seed"], row["duration_s"]) for row in rows(tmp_path / "s")] == [("1", "1.0"), ("2", "1.0")]
+
+
+def test_a_cell_whose_whole_directory_is_that_of_another_runs_again(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path
+) -> None:
+    command = (*TOY, "--over", "topology.servers=3,4", "--policy", "fair", "--out", "s")
+    assert mfs(*command) == 0
+    first, second = (tmp_path / "s" / row["cell"] for row in rows(tmp_path / "s"))
+    for path in first.iterdir():
+        path.write_bytes((second / path.name).read_bytes())
+    toy.ran.clear()
+
+    assert mfs(*command) == 0
+    assert len(toy.ran) == 1
+    assert [row["topology.servers"] for row in rows(tmp_path / "s")] == ["3", "4"]
+
+
+@pytest.mark.parametrize("change", ['"slo_attainment": null', '"faithful": true'])
+def test_a_sweep_that_is_not_as_it_was_written_is_not_compared(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path, change: str
+) -> None:
+    assert mfs(*TOY, "--over", "seed=1:2", "--policy", "fair", "--policy", "mfs", "--out", "s") == 0, mfs.err
+    path = tmp_path / "s" / "sweep.json"
+    text = path.read_text()
+    assert text.count(change) > 0
+    path.write_text(text.replace(change, change.partition(":")[0] + ": 0.5", 1))
+
+    for command in ("compare", "table", "plot"):
+        assert mfs(command, "s") == 2
+        assert "sweep.json: not as it was written, by the digest in it" in mfs.err
 
 
 def test_interrupted_it_says_how_to_go_on_and_does(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:

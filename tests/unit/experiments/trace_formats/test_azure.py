@@ -38,6 +38,12 @@ def test_no_two_azure_prompts_share_a_block_and_a_note_says_so(tmp_path: Path) -
     [
         ("2023-11-16 18:15:46.5,10", "2 values, expected 3"),
         ("yesterday,10,1", "TIMESTAMP is 'yesterday'"),
+        (
+            "1969-12-31 23:59:59,10,1",
+            "TIMESTAMP is '1969-12-31 23:59:59'; allowed are the years 1970 to 2254",
+        ),
+        ("0001-01-01 00:00:00,10,1", "TIMESTAMP is '0001-01-01 00:00:00'; allowed are"),
+        ("9999-12-31 23:59:59,10,1", "TIMESTAMP is '9999-12-31 23:59:59'; allowed are"),
         ("2023-13-16 18:15:46,10,1", "TIMESTAMP is '2023-13-16 18:15:46': month must be in 1..12"),
         ("2023-11-16 18:15:46,1.5,1", "ContextTokens is '1.5', not a whole number"),
         ("2023-11-16 18:15:46,0,1", "ContextTokens is 0; allowed is 1 .."),

@@ -10,6 +10,7 @@ from serving_world import job, placed, prompt
 
 from controller.flow import Decision, Level, Stage, Transfer
 from controller.protocol import Log, LoggedPath
+from controller.pulse import Pause
 from experiments.results.requests import fates
 from testbed.emulation.collect import collect, flow_rows
 from testbed.emulation.monitor import Sample
@@ -22,6 +23,7 @@ from testbed.serving.conductor import Conductor, ServingConductor
 from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span
 
 ZERO = (0,) * 8
+NO_PAUSE = Pause(begin_wall_ns=0, wall_ns=0)
 FAITHFUL = Fidelity(faithful=True, checks=())
 
 
@@ -65,6 +67,7 @@ def records(
         spans=spans,
         progress=progress,
         late_wakeups_ms=(),
+        longest_pause=NO_PAUSE,
     )
 
 
@@ -79,7 +82,13 @@ def log(**levels: list[Level]) -> Log:
     ]
     paths = [LoggedPath(flow=flow, ports=("h1->s1", "s1->h5")) for flow in levels]
     return Log(
-        decisions=tuple(decisions), paths=tuple(paths), pruned={}, ended_pruned=(), flow_mods=3, barriers=2
+        decisions=tuple(decisions),
+        paths=tuple(paths),
+        pruned={},
+        ended_pruned=(),
+        flow_mods=3,
+        barriers=2,
+        longest_pause=NO_PAUSE,
     )
 
 
@@ -99,6 +108,7 @@ def collected(
         trees={},
         host_pids={},
         host_devices={},
+        nic_devices={},
         datapath="user",
         net=None,
     )

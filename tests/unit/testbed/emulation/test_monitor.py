@@ -28,6 +28,7 @@ def watched(device: str) -> LinkMonitor:
         trees={},
         host_pids={},
         host_devices={},
+        nic_devices={},
         datapath="user",
         net=None,
     )

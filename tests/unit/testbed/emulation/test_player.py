@@ -1,8 +1,9 @@
 """The player against stand-ins for controller and ranks: when a run has stalled and when it only waits."""
 
+import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import msgspec
@@ -11,12 +12,14 @@ import zmq
 from serving_world import job, placed
 
 from controller.flow import Stage, Transfer
+from controller.protocol import LoggedPath, Sending
 from testbed.emulation import player
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import RunFailed
 from testbed.job import Job, MicroFlow
 from testbed.serving.micro import MicroConductor
+from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan
 from workers.protocol import Arrived, Flows, FromRank, ToRank
 
 STALL_S = 0.5
@@ -41,8 +44,15 @@ class StandIn:
         self.inbox.recv()
         return Arrived(flow="f")
 
+    steps = 0
+    away: tuple[str, ...] = ()
+
     def check(self) -> None:
         pass
+
+    def sending(self) -> Sending:
+        flow = LoggedPath(flow="f", ports=("h1->s1", "s1->h2"))
+        return Sending(flows=(flow,), away=self.away)
 
     def ask_flows(self) -> None:
         pass
@@ -64,6 +74,7 @@ def play(
     *,
     start_s: float,
     arrives_s: float | None,
+    delivered: Callable[[], int] = int,
 ) -> None:
     """Play a job of one flow of a byte, a model second per wall second."""
     monkeypatch.setattr(player, "_STALL_S", STALL_S)
@@ -77,6 +88,8 @@ def play(
             cast(ControllerProcess, controller),
             cast(RankProcesses, ranks),
             lambda progress: None,
+            delivered=delivered,
+            silent_ports=lambda since_wall_ns: {"s1->h2", "s1->h3"},
         ).play(time.monotonic_ns(), lambda: None)
     finally:
         ranks.close()
@@ -101,5 +114,60 @@ def test_a_flow_that_starts_late_is_waited_for(
 def test_a_flow_that_does_not_arrive_ends_the_run(
     context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RunFailed, match=r"nothing has moved for [01] s: 0 of 1 done; still on their way: f"):
+    with pytest.raises(RunFailed) as caught:
         play(context, monkeypatch, start_s=0.05, arrives_s=None)
+    assert str(caught.value) == (
+        "nothing has moved for 0 s: 0 of 1 done; still on their way: f;"
+        " permitted and not arrived: f (s1->h2 sends nothing)"
+    )
+
+
+def test_a_switch_that_is_away_is_what_a_run_that_stands_still_waits_for(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StandIn, "away", ("s1",))
+    with pytest.raises(RunFailed, match=r"on their way: f; bridges that are not connected: s1$"):
+        play(context, monkeypatch, start_s=0.05, arrives_s=None)
+
+
+def test_a_flow_whose_bytes_are_delivered_is_waited_for(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte arrives with each look, for three times as long as a run may stand still."""
+    play(context, monkeypatch, start_s=0.05, arrives_s=3 * STALL_S, delivered=itertools.count().__next__)
+
+
+def test_a_batch_may_be_silent_for_its_longest_compute_or_decode_step() -> None:
+    def plan(*layers: LayerPlan, decode_s: float = 0.0) -> BatchPlan:
+        request = RequestPlan(
+            request=0,
+            replica=(0,),
+            decode_ranks=(9,),
+            new_tokens=1,
+            local_tokens=0,
+            remote_tokens=0,
+            p2d_flows=(1,),
+            decode_step_s=decode_s,
+            deadline_ns=0,
+        )
+        return BatchPlan(
+            id="b", unit="p0", ranks=(0, 1), layers=layers, requests=(request,), compute_s=0.0, formed_ns=0
+        )
+
+    def layer(*steps: Compute | Collective) -> LayerPlan:
+        return LayerPlan(index=0, wait=(), steps=steps, post=())
+
+    attention = Compute(label="attention", seconds=(0.1, 0.7), flops=(0, 0))
+    mlp = Compute(label="mlp", seconds=(0.4, 0.2), flops=(0, 0))
+    ring = Collective(
+        id="c",
+        group="sp",
+        kind=CollectiveKind.RING_ATTENTION,
+        sizes=((1,),),
+        label="",
+        round_seconds=((0.1, 0.2), (0.9, 0.1)),
+    )
+    assert player.longest_silence_s(plan(layer(attention, mlp), layer(mlp))) == 0.7
+    assert player.longest_silence_s(plan(layer(attention, ring))) == 0.9
+    assert player.longest_silence_s(plan(layer(mlp), decode_s=2.0)) == 2.0
+    assert player.longest_silence_s(plan()) == 0.0

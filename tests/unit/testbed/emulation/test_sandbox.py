@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from serving_world import job, placed
 
+from testbed.emulation import sandbox
 from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import RunFailed
 
@@ -55,3 +56,30 @@ def test_a_report_that_breaks_off_is_a_failed_run(
     message = failure()
     assert message.startswith(f"the sandbox ended early (exit code 7, {told}")
     assert message.endswith("killed")
+
+
+ALIVE = r"\0\0\0\0\0\0\0\14\201\244type\245alive"
+
+
+def test_a_sandbox_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sandbox, "_PATIENCE_S", 0.5)
+    plays(monkeypatch, tmp_path, f"cat >/dev/null; printf '{ALIVE}' >&$fd; kill -STOP $$")
+    message = failure()
+    assert message.startswith("the sandbox has said nothing for 0 s: its launcher (process ")
+    assert message.endswith(" of this machine) is stopped")
+
+
+def test_a_sandbox_that_says_now_and_then_that_it_runs_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It says so five times, 0.3 s apart, and then ends."""
+    monkeypatch.setattr(sandbox, "_PATIENCE_S", 1.0)
+    says = f"for i in 1 2 3 4 5; do sleep 0.3; printf '{ALIVE}' >&$fd; done"
+    plays(monkeypatch, tmp_path, f"cat >/dev/null; {says}; exit 7")
+    assert failure().startswith("the sandbox ended early (exit code 7)")
+
+
+def test_a_job_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sandbox, "_PATIENCE_S", 0.5)
+    plays(monkeypatch, tmp_path, "kill -STOP $$")
+    assert failure().startswith("the sandbox has said nothing for 0 s: its launcher")

@@ -1,0 +1,71 @@
+"""The processes of a sandbox: their names in words, and which of them are stopped."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from testbed.emulation.silence import PATIENCE_S
+
+_LOOK_S = 0.5
+_MODULES = {
+    b"controller.ryu_app": "the controller",
+    b"workers.zygote": "the workers' parent process",
+}
+
+
+def stopped(proc: Path = Path("/proc")) -> dict[int, str]:
+    """The names of the processes that a signal or a debugger has stopped, by their numbers.
+
+    In a sandbox, `/proc` has the sandbox's processes only.
+    """
+    found = {}
+    for entry in os.listdir(proc):
+        if not entry.isdigit():
+            continue
+        try:
+            # The name is in brackets, and may have brackets and blanks itself.
+            head, _, tail = (proc / entry / "stat").read_text(errors="replace").rpartition(")")
+            if tail.split()[0] in ("T", "t"):
+                found[int(entry)] = _name(head.partition("(")[2], proc / entry)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended
+    return found
+
+
+def _name(short: str, process: Path) -> str:
+    if short.startswith("rank "):
+        return short  # as ranks call themselves
+    words = (process / "cmdline").read_bytes().split(b"\0")
+    return next((name for module, name in _MODULES.items() if module in words), short)
+
+
+class StopWatch:
+    """Calls `give_up`, once, when a process of the sandbox has been stopped for `PATIENCE_S`.
+
+    It needs nobody's help: whoever waits for the stopped process may not look at anything else.
+    """
+
+    def __init__(self, give_up: Callable[[str], None]) -> None:
+        self._give_up = give_up
+        self._stopped_s: dict[int, float] = {}
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="stop watch", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_LOOK_S)
+            if culprit := self.look(stopped()):
+                self._give_up(culprit)
+                return
+
+    def look(self, now_stopped: dict[int, str]) -> str:
+        """Take in which processes are stopped, `_LOOK_S` after the last look. Return what is wrong."""
+        self._stopped_s = {pid: self._stopped_s.get(pid, 0.0) + _LOOK_S for pid in now_stopped}
+        for pid, seconds in self._stopped_s.items():
+            if seconds > PATIENCE_S:
+                who = f"{now_stopped[pid]} (process {pid} of the sandbox)"
+                return f"{who} has been stopped for {PATIENCE_S:.0f} s"
+        return ""

@@ -1,0 +1,86 @@
+"""A fault that passes: the run goes on to its end, is not faithful, and says whose fault it was."""
+
+import emulated_world as world
+import pytest
+from fault_injection import Deed, Injector, micro, serving, stop, take_down, the
+
+from testbed.job import Job
+from testbed.record import Check
+
+PAUSE = "longest pause of a process"
+DOWN = "longest time a link was down"
+
+
+def failed(job: Job, deed: Deed, *, after_s: float = 0.5) -> dict[str, Check]:
+    """The checks that failed in a run in which the deed was done, by their names."""
+    injector = Injector(deed, after_s=after_s)
+    record = world.run(job, injector)
+    injector.finish()
+    assert not record.fidelity.faithful
+    return {check.name: check for check in record.fidelity.checks if not check.ok}
+
+
+@pytest.mark.slow
+def test_without_a_fault_these_checks_are_green() -> None:
+    """Others may be red on a busy machine."""
+    record = world.run(serving())
+    last_five = {check.name: (check.value, check.ok) for check in record.fidelity.checks[-5:]}
+    assert [name for name, (_, ok) in last_five.items() if not ok] == [], last_five
+    assert last_five[DOWN] == (0.0, True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ovs-vswitchd",
+        pytest.param("rank 2", marks=pytest.mark.slow),
+        pytest.param("rank 0", marks=pytest.mark.slow),
+        pytest.param("ovsdb-server", marks=pytest.mark.slow),
+        pytest.param("the controller", marks=pytest.mark.slow),
+        pytest.param("process 1", marks=pytest.mark.slow),
+    ],
+)
+def test_a_process_that_pauses_is_named(name: str) -> None:
+    """Rank 2 receives all flows, rank 0 sends some."""
+    check = failed(micro(), stop(the(name), 1.0))[PAUSE]
+    assert check.value is not None
+    assert 800 < check.value < 5000
+    assert check.advice.startswith(f"{name} did not run for ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.0, 1.2, 2.0])
+@pytest.mark.parametrize("name", ["rank 0", "ovs-vswitchd", "the controller"])
+def test_at_any_moment_of_a_serving_run_too(name: str, after_s: float) -> None:
+    check = failed(serving(), stop(the(name), 2.5), after_s=after_s)[PAUSE]
+    assert check.value is not None
+    assert check.value > 2000
+    assert check.advice.startswith(f"{name} did not run for ")
+
+
+LINKS = {
+    "nh1-eth2": "link h1-s1 (nh1-eth2, s1-eth1)",  # a NIC's uplink, at the NIC
+    "s1-eth3": "link h3-s1 (nh3-eth2, s1-eth3)",  # at the switch
+    "nh3-eth1": "link of h3 to its NIC bridge (h3-eth0, nh3-eth1)",
+}
+
+
+@pytest.mark.parametrize(
+    "device", ["nh1-eth2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("s1-eth3", "nh3-eth1"))]
+)
+def test_a_link_that_is_down_for_a_while_is_named(device: str) -> None:
+    check = failed(micro(), take_down(device, 1.0))[DOWN]
+    assert check.value is not None
+    assert 800 < check.value < 5000
+    assert check.advice.startswith(f"{LINKS[device]} was down for ")
+
+
+@pytest.mark.slow
+def test_a_link_that_is_down_for_a_moment_is_named() -> None:
+    assert failed(micro(), take_down("s1-eth1", 0.0))[DOWN].advice.startswith("link h1-s1 ")
+
+
+@pytest.mark.slow
+def test_a_device_inside_a_server_that_goes_down_is_named() -> None:
+    check = failed(micro(), take_down("h1-eth0", 1.0, server="h1"))[DOWN]
+    assert check.advice.startswith("link of h1 to its NIC bridge (h1-eth0, nh1-eth1) was down for ")

@@ -1,0 +1,163 @@
+"""What disturbed a run: each check, its value in wall milliseconds, and whom it names.
+
+A model second takes ten wall seconds here, and model time 0 is wall second 100.
+"""
+
+from collections.abc import Sequence
+
+from controller.flow import Level, Stage, Transfer
+from controller.lanes import LevelTrail
+from controller.pulse import Pause
+from testbed.emulation.disturbances import WallClock, disturbances
+from testbed.emulation.links import Down
+from testbed.emulation.monitor import Sample
+from testbed.emulation.queues import PortCounters
+from testbed.record import Check, FlowRow
+from workers.protocol import Records, SentFlow
+
+S = 1_000_000_000
+MS = 1_000_000
+PAUSE = "longest pause of a process"
+DOWN = "longest time a link was down"
+SILENT = "longest time without delivery while a flow was due"
+PERMIT = "permit latency max"
+LATE = "late wake-ups of timed compute max"
+NONE = (0,) * 8
+
+
+def pause(begin_s: float, seconds: float) -> Pause:
+    return Pause(begin_wall_ns=round(begin_s * S), wall_ns=round(seconds * S))
+
+
+def sent(flow: str, rank: int, submit_s: float, latency_ms: float) -> SentFlow:
+    return SentFlow(
+        transfer=Transfer(id=flow, stage=Stage.P2D, src=rank, dst=9, size_bytes=1),
+        submit_ns=round(submit_s * S),
+        permit_ns=round(submit_s * S),
+        lane_wait_ns=0,
+        permit_latency_wall_ns=round(latency_ms * MS),
+    )
+
+
+def records(rank: int, *flows: SentFlow, late_ms: tuple[float, ...] = ()) -> Records:
+    return Records(
+        rank=rank,
+        sent=flows,
+        received=(),
+        spans=(),
+        progress=(),
+        late_wakeups_ms=late_ms,
+        longest_pause=pause(100, 0),
+    )
+
+
+def flow(id_: str, permit_s: float, finish_s: float, *path: str, stage: Stage = Stage.P2D) -> FlowRow:
+    trail = LevelTrail()
+    trail.moved_to(Level.P3)
+    return FlowRow.of(
+        Transfer(id=id_, stage=stage, src=0, dst=1, size_bytes=1),
+        {0: "h1", 1: "h2"}.__getitem__,
+        submit_ns=round(permit_s * S),
+        permit_ns=round(permit_s * S),
+        lane_wait_ns=0,
+        finish_ns=round(finish_s * S),
+        trail=trail,
+        path=path,
+        verified=None,
+    )
+
+
+def sample(time_s: float, **sent_bytes: int) -> Sample:
+    """Bytes that ports `a`, `b`, ... have sent so far."""
+    ports = {
+        port: PortCounters(sent_bytes=(0, sent, *NONE[2:]), backlog_bytes=NONE, drops=NONE, packets=NONE)
+        for port, sent in sent_bytes.items()
+    }
+    return Sample(wall_ns=0, time_ns=round(time_s * S), ports=ports)
+
+
+def check(
+    name: str,
+    *,
+    pauses: dict[str, Pause] | None = None,
+    outages: Sequence[Down] = (),
+    ranks: Sequence[Records] = (),
+    flows: Sequence[FlowRow] = (),
+    samples: Sequence[Sample] = (),
+) -> Check:
+    clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
+    checks = disturbances(
+        pauses=pauses or {}, outages=outages, records=ranks, flows=flows, samples=samples, clock=clock
+    )
+    (found,) = (one for one in checks if one.name == name)
+    return found
+
+
+def test_every_measure_states_its_bound() -> None:
+    bounds = [(name, check(name).bound) for name in (PAUSE, DOWN, SILENT, PERMIT, LATE)]
+    assert bounds == [
+        (PAUSE, "<= 500"), (DOWN, "<= 0"), (SILENT, "<= 1000"), (PERMIT, "<= 500"), (LATE, "<= 500"),
+    ]  # fmt: skip
+
+
+def test_a_process_that_paused_is_named_with_the_moment() -> None:
+    """It began 5 s after the start, half a model second."""
+    judged = check(PAUSE, pauses={"rank 0": pause(101, 0.02), "rank 1": pause(105, 2.0)})
+    assert (judged.value, judged.ok) == (2000.0, False)
+    assert judged.advice.startswith(
+        "rank 1 did not run for 2.00 s of wall time from 0.500 s of model time on"
+    )
+    assert "rank 0" not in judged.advice
+
+
+def test_short_pauses_are_no_fault() -> None:
+    judged = check(PAUSE, pauses={"rank 0": pause(101, 0.5), "ovs-vswitchd": pause(105, 0.1)})
+    assert (judged.value, judged.ok, judged.advice) == (500.0, True, "")
+
+
+def test_any_outage_of_a_link_is_a_fault() -> None:
+    assert (check(DOWN).value, check(DOWN).ok) == (0.0, True)
+    outage = Down(link="link h1-s1", begin_wall_ns=110 * S, wall_ns=S // 1000)
+    judged = check(DOWN, outages=[outage])
+    assert (judged.value, judged.ok) == (1.0, False)
+    assert judged.advice.startswith("link h1-s1 was down for 0.00 s of wall time from 1.000 s of model time")
+
+
+SIX = tuple(sample(i / 10, a=100 * min(i, 2), b=0) for i in range(6))
+"""Six samples, 0.1 model seconds apart. Port a sends until 0.2 s, port b sends nothing."""
+
+
+def test_a_flow_that_is_due_while_its_whole_path_is_silent_counts() -> None:
+    """Between the samples at 0.2 and 0.5 model seconds, 3 wall seconds pass and nothing is sent."""
+    judged = check(SILENT, samples=SIX, flows=[flow("f", 0.05, 0.55, "a", "b")])
+    assert (judged.value, judged.ok) == (3000.0, False)
+    assert judged.advice.startswith("flow f on a, b from 0.200 s of model time on: nothing")
+
+
+def test_silence_counts_only_while_the_flow_is_under_way() -> None:
+    """From its permit to the end: the samples at 0.3 and 0.4 s, a wall second, which is the bound."""
+    judged = check(SILENT, samples=SIX, flows=[flow("f", 0.25, 0.45, "a")])
+    assert (judged.value, judged.ok) == (1000.0, True)
+
+
+def test_what_need_not_cross_a_link_or_waits_for_others_is_never_silent() -> None:
+    inside = flow("inside", 0.0, 0.5)
+    share = flow("share", 0.0, 0.5, "b", stage=Stage.COLLECTIVE)
+    assert check(SILENT, samples=SIX, flows=[inside, share]).value == 0.0
+
+
+def test_the_slowest_permit_names_its_flow() -> None:
+    ranks = [
+        records(0, sent("quick", 0, 0.1, 1.0)),
+        records(1, sent("slow", 1, 0.25, 501.0), sent("next", 1, 0.3, 400.0)),
+    ]
+    judged = check(PERMIT, ranks=ranks)
+    assert (judged.value, judged.ok) == (501.0, False)
+    assert judged.advice.startswith("flow slow of rank 1 waited, submitted at 0.250 s of model time.")
+    assert check(PERMIT, ranks=[records(0, sent("f", 0, 0.1, 500.0))]).ok
+
+
+def test_the_latest_wake_up_names_its_rank() -> None:
+    judged = check(LATE, ranks=[records(0, late_ms=(1.0, 2.0)), records(3, late_ms=(0.5, 700.0))])
+    assert (judged.value, judged.ok) == (700.0, False)
+    assert judged.advice.startswith("rank 3 woke up late.")

@@ -1,0 +1,34 @@
+"""The heartbeat of a rank: it measures pauses of the process, and tells the coordinator that it runs."""
+
+import threading
+import time
+
+import zmq
+
+from controller.pulse import BEAT_S, Pulse
+from workers.protocol import Beat, encode
+from workers.recorder import Recorder
+from workers.wire import Outbox
+
+_BEATS_PER_REPORT = 20  # a second: silence is judged in tens of seconds
+
+
+class Heart:
+    """Beats in a thread of its own, from its making on."""
+
+    def __init__(self, rank: int, recorder: Recorder, coordinator: Outbox) -> None:
+        self.pulse = Pulse(time.monotonic_ns())
+        self._rank = rank
+        self._recorder = recorder
+        self._coordinator = coordinator
+        threading.Thread(target=self._run, name="heart", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._coordinator.send(encode(Beat(rank=self._rank, steps=self._recorder.steps)))
+            except zmq.ZMQError:
+                return  # the rank leaves, and has closed the socket
+            for _ in range(_BEATS_PER_REPORT):
+                time.sleep(BEAT_S)
+                self.pulse.beat(time.monotonic_ns())
