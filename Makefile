@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-faults lint format tables reproduce clean
+.PHONY: help setup demo test test-faults lint format tables fuzz reproduce clean
 
 help:
 	@echo "make demo   set up, run the quickstart (emulated where that can run, else simulated), print a table and a report"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-faults  set up, injure emulated runs in every way that the tests know (ten minutes or more)"
 	@echo "make lint   ruff and mypy"
 	@echo "make tables run the sweeps behind the tables in docs/ again (minutes; docs/measured/README.md)"
+	@echo "make fuzz   give mfs damaged files for an hour (SECONDS=3600 SEED=1)"
 	@echo "make reproduce  run the experiments of the paper that are here (minutes; experiments/paper/README.md)"
 	@echo "make setup  only install what is missing"
 	@echo "make clean  remove the virtual environment and caches (not your runs)"
@@ -44,6 +45,10 @@ format: setup
 
 tables: setup
 	@$(BIN)/python scripts/remake
+
+# Prints each input that ends in a traceback, hangs, floods the memory or is refused without a name.
+fuzz: setup
+	@$(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),3600) --seed $(or $(SEED),1)
 
 reproduce: setup
 	@for run in experiments/paper/*/run; do echo "$$run"; "$$run" || exit 1; done

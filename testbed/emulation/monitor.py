@@ -66,17 +66,18 @@ class LinkMonitor:
     def __init__(self, net: Network) -> None:
         self._net = net
         self._ports = tuple(net.devices)
-        self._into_servers = tuple(port for port in self._ports if port.split("->")[1] in net.wiring.hosts)
         self._sampler = Sampler([net.devices[port] for port in self._ports])
         self._samples: list[Sample] = []
         self.busy: list[BusyShot] = []
+        self.received_segments = 0
+        """Segments that TCP has received on all servers, as of the last sample. Lost ones do not count."""
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="link monitor", daemon=True)
         self._zero_wall_ns = 0
         self._dilation = 1.0
-        self._before: dict[str, tuple[int, int]] = {}
-        self._after: dict[str, tuple[int, int]] = {}
+        self._before: dict[str, tuple[int, int, int]] = {}
+        self._after: dict[str, tuple[int, int, int]] = {}
 
     def start(self, zero_wall_ns: int, time_dilation: float) -> None:
         self._zero_wall_ns = zero_wall_ns
@@ -110,13 +111,6 @@ class LinkMonitor:
         ]
         return tuple(sorted(ports, key=lambda port: (-port.busy, port.port)))
 
-    def delivered_bytes(self) -> int:
-        """Bytes of flows that have left the last port before a server, as of the last sample."""
-        if not self._samples:
-            return 0
-        counters = self._samples[-1].ports
-        return sum(_flow_bytes(counters[port]) for port in self._into_servers)
-
     def silent_ports(self, since_wall_ns: int) -> set[PortId]:
         """The ports that have sent no byte of a flow since then."""
         samples = [sample for sample in self._samples if sample.wall_ns >= since_wall_ns]
@@ -137,7 +131,7 @@ class LinkMonitor:
         """Return the TCP segments sent during the run, and those retransmitted, by server."""
         return {
             server: (sent - self._before[server][0], again - self._before[server][1])
-            for server, (sent, again) in self._after.items()
+            for server, (sent, again, _) in self._after.items()
         }
 
     def _run(self) -> None:
@@ -145,6 +139,7 @@ class LinkMonitor:
             while True:
                 last = self._stop.is_set()
                 self._samples.append(self._sample())
+                self.received_segments = sum(received for *_, received in self._read_segments().values())
                 if last:
                     return
                 self._look_closely(self._samples[-1])
@@ -187,14 +182,14 @@ class LinkMonitor:
             ports={port: counters[self._net.devices[port]] for port in self._ports},
         )
 
-    def _read_segments(self) -> dict[str, tuple[int, int]]:
-        """`OutSegs` and `RetransSegs` of TCP in each server's namespace, read through a process in it."""
+    def _read_segments(self) -> dict[str, tuple[int, int, int]]:
+        """`OutSegs`, `RetransSegs` and `InSegs` of TCP in each server's namespace."""
         counts = {}
         for server, pid in self._net.host_pids.items():
             with open(f"/proc/{pid}/net/snmp") as file:
                 names, values = [line.split() for line in file if line.startswith("Tcp:")]
-            counts[server] = (
-                int(values[names.index("OutSegs")]),
-                int(values[names.index("RetransSegs")]),
+            sent, again, received = (
+                int(values[names.index(name)]) for name in ("OutSegs", "RetransSegs", "InSegs")
             )
+            counts[server] = sent, again, received
         return counts

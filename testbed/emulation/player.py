@@ -36,7 +36,7 @@ from workers.protocol import (
     Transfers,
 )
 
-_STALL_S = 12.0
+_STALL_S = 10.0
 _REPORT_S = 0.5
 _PORTS_SHOWN = 8
 _FLOWS_NAMED = 5
@@ -45,7 +45,7 @@ _FLOWS_NAMED = 5
 def longest_silence_s(plan: BatchPlan) -> float:
     """Model seconds for which nothing may move while ranks run `plan`: its longest compute or decode step.
 
-    Everything else moves: ranks record each step and each chunk, and links carry bytes.
+    Everything else moves: ranks record each step and each chunk, and servers receive segments.
     """
     steps = [step for layer in plan.layers for step in layer.steps]
     return max(
@@ -74,7 +74,7 @@ class Player:
         ranks: RankProcesses,
         progress: Callable[[RunProgress], None],
         ports: Callable[[], tuple[PortNow, ...]] = tuple,
-        delivered: Callable[[], int] = int,
+        received: Callable[[], int] = int,
         silent_ports: Callable[[int], set[PortId]] = lambda _: set(),
     ) -> None:
         self._job = job
@@ -83,7 +83,7 @@ class Player:
         self._ranks = ranks
         self._progress = progress
         self._ports = ports
-        self._delivered = delivered
+        self._received = received
         self._silent_ports = silent_ports
         self._flows: FlowsNow | None = None
         self._zero_wall_ns = 0
@@ -98,7 +98,7 @@ class Player:
 
         Raises `RunFailed` if a rank or the controller reports trouble, if the controller is silent, or if
         nothing has moved for `_STALL_S` longer than the work can explain. What moves are requests, what ranks
-        record, and bytes on their way into servers.
+        record, and what `received` counts.
         """
         self._zero_wall_ns = zero_wall_ns
         poller = zmq.Poller()
@@ -126,7 +126,7 @@ class Player:
                     self._hear(report)
             self._act_if_due(self._now_ns())
             now = time.monotonic()
-            reached = (self._conductor.steps, self._ranks.steps, self._delivered())
+            reached = (self._conductor.steps, self._ranks.steps, self._received())
             if reached != steps or self._only_waits():
                 moved, steps = now, reached
             if now - reported >= _REPORT_S:

@@ -92,7 +92,7 @@ class EmulatedRun:
             ranks,
             self._tell,
             monitor.now,
-            monitor.delivered_bytes,
+            lambda: monitor.received_segments,
             monitor.silent_ports,
         )
         player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu, links, *daemons))

@@ -89,7 +89,7 @@ def test_a_link_that_stays_down_is_named(phase: str) -> None:
 def test_a_port_that_drops_everything_is_named() -> None:
     """It is up, and no process is stopped. Senders repeat their packets in vain."""
     message = end_of(micro(), blackhole("nh3-eth1"))
-    assert message.startswith("nothing has moved for 12 s: ")
+    assert message.startswith("nothing has moved for 10 s: ")
     assert "permitted and not arrived: f0" in message
 
 

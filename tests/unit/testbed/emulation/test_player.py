@@ -74,7 +74,7 @@ def play(
     *,
     start_s: float,
     arrives_s: float | None,
-    delivered: Callable[[], int] = int,
+    received: Callable[[], int] = int,
 ) -> None:
     """Play a job of one flow of a byte, a model second per wall second."""
     monkeypatch.setattr(player, "_STALL_S", STALL_S)
@@ -88,7 +88,7 @@ def play(
             cast(ControllerProcess, controller),
             cast(RankProcesses, ranks),
             lambda progress: None,
-            delivered=delivered,
+            received=received,
             silent_ports=lambda since_wall_ns: {"s1->h2", "s1->h3"},
         ).play(time.monotonic_ns(), lambda: None)
     finally:
@@ -130,11 +130,11 @@ def test_a_switch_that_is_away_is_what_a_run_that_stands_still_waits_for(
         play(context, monkeypatch, start_s=0.05, arrives_s=None)
 
 
-def test_a_flow_whose_bytes_are_delivered_is_waited_for(
+def test_a_flow_whose_segments_are_received_is_waited_for(
     context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A byte arrives with each look, for three times as long as a run may stand still."""
-    play(context, monkeypatch, start_s=0.05, arrives_s=3 * STALL_S, delivered=itertools.count().__next__)
+    """A segment arrives with each look, for three times as long as a run may stand still."""
+    play(context, monkeypatch, start_s=0.05, arrives_s=3 * STALL_S, received=itertools.count().__next__)
 
 
 def test_a_batch_may_be_silent_for_its_longest_compute_or_decode_step() -> None:
