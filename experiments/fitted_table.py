@@ -88,18 +88,22 @@ class FittedTable(Table):
             show_header=self.show_header,
         )
         spare = max_width - self._total([widths[i].least for i in chosen])
+        given: dict[int, int] = {}
+        # A long spec reads well on two lines, a number with its interval does not: it gets its room first.
+        for i in sorted(chosen, key=lambda i: self.columns[i].overflow == "fold"):
+            least, most = widths[i]
+            given[i] = least + max(0, min(spare, most - least))
+            spare -= given[i] - least
         cells = []
         for i in chosen:
-            column, (least, most) = self.columns[i], widths[i]
-            given = least + max(0, min(spare, most - least))
-            spare -= given - least
+            column = self.columns[i]
             part.add_column(
                 column.header,
                 justify=column.justify,
                 overflow="fold",
                 no_wrap=column.no_wrap,
                 style=column.style,
-                width=given,
+                width=given[i],
             )
             cells.append(list(column.cells))
         for r, row in enumerate(self.rows):

@@ -48,7 +48,7 @@ def _replicates_table(found: OverReplicates) -> Table:
     keys = list(dict.fromkeys(key for one in found.differences for key in one.values))
     table = _table([*(key.rpartition(".")[2] for key in keys), "policy", "n"], left=len(keys) + 1)
     for name in measures:
-        table.add_column(MEASURES[name][0], justify="right")
+        table.add_column(MEASURES[name][0], justify="right", no_wrap=True)
     by_side: dict[tuple[str, ...], dict[str, ReplicateDifference]] = {}
     for one in found.differences:
         place = (*(str(one.values.get(key, "-")) for key in keys), one.side)

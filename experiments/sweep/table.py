@@ -66,7 +66,7 @@ def differences_table(plan: Plan, differences: Sequence[dict[str, Any]]) -> Rend
     told, over = {row["measure"] for row in differences}, plan.replicates_are
     measures = [name for name in MEASURES if name in told and name in _IN_TABLE]
     for name in measures:
-        table.add_column(MEASURES[name][0], justify="right")
+        table.add_column(MEASURES[name][0], justify="right", no_wrap=True)
     by_place: dict[tuple[str, ...], dict[str, str]] = {}
     for row in differences:
         place = (*(as_text(row[key]) for key in plan.keys), row["policy"])
