@@ -9,7 +9,7 @@ import msgspec
 
 from controller.units import NS_PER_S
 
-BEAT_S: Final = 0.05
+BEAT_S: Final = 0.1
 """Wall seconds between two beats: short next to a pause that matters, and next to nothing for the CPU."""
 
 _BEAT_NS = round(BEAT_S * NS_PER_S)

@@ -10,7 +10,7 @@ from workers.protocol import Beat, encode
 from workers.recorder import Recorder
 from workers.wire import Outbox
 
-_BEATS_PER_REPORT = 20  # a second: silence is judged in tens of seconds
+_BEATS_PER_REPORT = 10  # a second: silence is judged in tens of seconds
 
 
 class Heart:

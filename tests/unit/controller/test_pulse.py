@@ -1,4 +1,4 @@
-"""The longest pause between beats, which are due every 50 ms."""
+"""The longest pause between beats, which are due every 100 ms."""
 
 from controller.pulse import Pause, Pulse
 
@@ -13,19 +13,19 @@ def after(*beats_ms: int, until_ms: int) -> Pause:
 
 
 def test_beats_in_time_are_no_pause() -> None:
-    assert after(50, 100, 150, until_ms=180) == Pause(begin_wall_ns=0, wall_ns=0)
+    assert after(100, 200, 300, until_ms=360) == Pause(begin_wall_ns=0, wall_ns=0)
 
 
 def test_a_pause_is_by_how_much_a_beat_is_late() -> None:
-    """After the beat at 100 ms, the next one is due at 150 ms and comes at 2,150 ms."""
-    late = Pause(begin_wall_ns=100 * MS, wall_ns=2000 * MS)
-    assert after(50, 100, 2150, until_ms=2160) == late
-    assert after(50, 100, 2150, 2500, until_ms=2510) == late  # a shorter one follows: 300 ms
+    """After the beat at 200 ms, the next one is due at 300 ms and comes at 2,300 ms."""
+    late = Pause(begin_wall_ns=200 * MS, wall_ns=2000 * MS)
+    assert after(100, 200, 2300, until_ms=2310) == late
+    assert after(100, 200, 2300, 2700, until_ms=2710) == late  # a shorter one follows: 300 ms
 
 
 def test_a_pause_that_has_not_ended_counts() -> None:
     """The message that asks can be read before the next beat."""
-    assert after(50, 100, until_ms=950) == Pause(begin_wall_ns=100 * MS, wall_ns=800 * MS)
+    assert after(100, 200, until_ms=1100) == Pause(begin_wall_ns=200 * MS, wall_ns=800 * MS)
 
 
 def test_a_restart_forgets_the_pauses_before_it() -> None:
@@ -33,5 +33,5 @@ def test_a_restart_forgets_the_pauses_before_it() -> None:
     pulse.beat(5000 * MS)
     pulse.restart(6000 * MS)
     assert pulse.longest(6040 * MS) == Pause(begin_wall_ns=6000 * MS, wall_ns=0)
-    pulse.beat(6150 * MS)
-    assert pulse.longest(6150 * MS) == Pause(begin_wall_ns=6000 * MS, wall_ns=100 * MS)
+    pulse.beat(6200 * MS)
+    assert pulse.longest(6200 * MS) == Pause(begin_wall_ns=6000 * MS, wall_ns=100 * MS)
