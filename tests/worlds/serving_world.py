@@ -8,16 +8,21 @@ hidden state 8 B, so 16 B/token all-to-all. `DENSE` is the same without experts.
 The GPU computes 1000 x 0.5 = 500 FLOP/s and reads 1000 B/s; a NIC of 800 bit/s carries 100 B/s.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from testbed.job import Job, Placement, Request, Scale, SchedulerOptions, ServingOptions, WorkerOptions
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
 from testbed.placement import Layout, place
+from testbed.serving.cache.assignment import Assigned
+from testbed.serving.plans.build import build_plan
+from testbed.serving.plans.steps import PLAIN, StepOptions
 from testbed.serving.system import ServingSystem
 from testbed.topology import Topology, star
 from workers.options import ComputeMode, Device
-from workers.plan import CollectiveKind
+from workers.plan import BatchPlan, CollectiveKind
 
 MOE = ModelShape(
     name="tiny-moe",
@@ -90,6 +95,32 @@ def prompt(
         block_tokens=BLOCK_TOKENS,
         slo_ns=slo_ns,
         slo_class=slo_class,
+    )
+
+
+def planned(
+    items: Sequence[Assigned],
+    topology: Topology,
+    placement: Placement,
+    *,
+    model: ModelShape = MOE,
+    gpu: GpuSpeed = GPU,
+    batch: str = "p0.b0",
+    formed_ns: int = 0,
+    options: StepOptions = PLAIN,
+) -> BatchPlan:
+    """The plan of a batch of `items` on unit p0, all of which the first decode worker takes."""
+    return build_plan(
+        batch=batch,
+        unit="p0",
+        assigned=items,
+        decode_ranks={item.request.id: placement.decode_workers[0] for item in items},
+        topology=topology,
+        placement=placement,
+        model=model,
+        gpu=gpu,
+        formed_ns=formed_ns,
+        options=options,
     )
 
 

@@ -8,14 +8,13 @@ from collections import Counter
 
 import msgspec
 import pytest
-from serving_world import BLOCK_TOKENS, DENSE, GPU, job, prompt
+from serving_world import BLOCK_TOKENS, DENSE, GPU, job, planned, prompt
 
 from testbed.job import Placement, UnitShape
 from testbed.placement import Layout, kinds_of_units, place
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import demand_of
 from testbed.serving.plans.batch_time import BatchTimes
-from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.kv_moves import fetched, ways
 from testbed.serving.routing.estimates import fetch_traffic
 from testbed.serving.routing.traffic_ahead import TrafficAhead
@@ -316,17 +315,7 @@ def _item(placement: Placement, fetches: tuple[Fetch, ...]) -> Assigned:
 
 
 def _plan(topology: Topology, placement: Placement, fetches: tuple[Fetch, ...]) -> BatchPlan:
-    return build_plan(
-        batch="p0.b0",
-        unit="p0",
-        assigned=[_item(placement, fetches)],
-        decode_ranks={0: placement.decode_workers[0]},
-        topology=topology,
-        placement=placement,
-        model=MODEL,
-        gpu=GPU,
-        formed_ns=0,
-    )
+    return planned([_item(placement, fetches)], topology, placement, model=MODEL)
 
 
 def _unit_of(system: ServingSystem, number: int) -> str:

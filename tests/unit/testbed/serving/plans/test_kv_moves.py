@@ -6,7 +6,7 @@ has one KV head of 8 B. In `STATE`, it has a state of 40 B, whose 4 heads the ra
 
 import msgspec
 import pytest
-from serving_world import DENSE, GPU, job, prompt
+from serving_world import DENSE, GPU, job, planned, prompt
 
 from testbed.job import Placement, UnitShape
 from testbed.models.shape import Attention, LatentAttention, Mixer, ModelShape, OtherLayers, Recurrent
@@ -14,7 +14,7 @@ from testbed.placement import Layout, place
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import demand_of
 from testbed.serving.decoding import batch_step_s
-from testbed.serving.plans.build import build_plan, decode_step_s
+from testbed.serving.plans.build import decode_step_s
 from testbed.serving.plans.kv_moves import fetched
 from testbed.serving.routing.estimates import delivery_traffic, fetch_traffic
 from testbed.serving.slo import IdleCluster
@@ -57,17 +57,7 @@ def item_of(tokens: int, fetches: tuple[Fetch, ...] = ()) -> Assigned:
 
 
 def plan_of(topology: Topology, placement: Placement, model: ModelShape, item: Assigned) -> BatchPlan:
-    return build_plan(
-        batch="b",
-        unit="p0",
-        assigned=[item],
-        decode_ranks={0: placement.decode_workers[0]},
-        topology=topology,
-        placement=placement,
-        model=model,
-        gpu=GPU,
-        formed_ns=0,
-    )
+    return planned([item], topology, placement, model=model)
 
 
 def test_kv_is_shared_by_part_and_head() -> None:

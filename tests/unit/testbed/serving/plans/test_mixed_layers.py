@@ -6,14 +6,14 @@ The models are made of `DENSE` of `serving_world`: per token and layer 16 B of K
 
 import msgspec
 import pytest
-from serving_world import DENSE, GPU, job, placed, prompt
+from serving_world import DENSE, GPU, job, placed, planned, prompt
 
 from controller.flow import Stage
 from testbed.job import Job, Placement
 from testbed.models.shape import Attention, ModelShape, OtherLayers, Recurrent
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import demand_of
-from testbed.serving.plans.build import build_plan, decode_step_s
+from testbed.serving.plans.build import decode_step_s
 from testbed.serving.routing.estimates import delivery_traffic, fetch_traffic
 from testbed.serving.slo import IdleCluster
 from testbed.topology import star
@@ -38,17 +38,7 @@ def plan_of(
     model: ModelShape, *assigned: Assigned, per_unit: int = 1, tp: int = 1, sp: int = 1, pp: int = 1
 ) -> BatchPlan:
     _, placement = placed(per_unit=per_unit, tp=tp, sp=sp, pp=pp, model=model, servers=9)
-    return build_plan(
-        batch="b",
-        unit="p0",
-        assigned=assigned,
-        decode_ranks={item.request.id: placement.decode_workers[0] for item in assigned},
-        topology=star(servers=9, nic_bps=800),
-        placement=placement,
-        model=model,
-        gpu=GPU,
-        formed_ns=0,
-    )
+    return planned(assigned, star(servers=9, nic_bps=800), placement, model=model)
 
 
 def whole(tokens: int, *, cached: int = 0, fetches: tuple[Fetch, ...] = ()) -> Assigned:
@@ -99,17 +89,7 @@ def test_a_layer_reads_only_the_keys_in_its_window() -> None:
     model = mixed(WINDOWED)
     _, placement = placed(per_unit=1, model=model)
     item = whole(5, cached=1)
-    plan = build_plan(
-        batch="b",
-        unit="p0",
-        assigned=[item],
-        decode_ranks={0: placement.decode_workers[0]},
-        topology=star(servers=5, nic_bps=800),
-        placement=placement,
-        model=model,
-        gpu=quick,
-        formed_ns=0,
-    )
+    plan = planned([item], star(servers=5, nic_bps=800), placement, model=model, gpu=quick)
     attention = [layer.steps[0] for layer in plan.layers]
     assert [step.seconds for step in attention if isinstance(step, Compute)] == [(0.192,), (0.352,)]
 

@@ -2,11 +2,10 @@
 
 import msgspec
 import pytest
-from serving_world import GPU, MOE, job, placed, prompt
+from serving_world import job, placed, planned, prompt
 
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.plans.batch_time import BatchTimes
-from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.outlook import announced
 from workers.plan import BatchPlan, Collective
 
@@ -23,17 +22,7 @@ def plan(fetches: tuple[Fetch, ...] = ()) -> BatchPlan:
     S3: 8 tokens x 16 B = 128 B, 1.28 s.
     """
     item = Assigned(request=prompt(0, 8, (1,)), replica=0, local_blocks=0 if fetches else 1, fetches=fetches)
-    return build_plan(
-        batch="p0.b0",
-        unit="p0",
-        assigned=[item],
-        decode_ranks={0: PLACEMENT.decode_workers[0]},
-        topology=TOPOLOGY,
-        placement=PLACEMENT,
-        model=MOE,
-        gpu=GPU,
-        formed_ns=0,
-    )
+    return planned([item], TOPOLOGY, PLACEMENT)
 
 
 def test_a_batch_takes_its_layers_one_after_the_other() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from serving_world import DENSE, GPU, MOE, job, placed, prompt
+from serving_world import DENSE, GPU, MOE, job, placed, planned, prompt
 
 from testbed.job import Placement
 from testbed.models.gpus import GpuSpeed
@@ -16,7 +16,6 @@ from testbed.models.shape import LatentAttention, ModelShape
 from testbed.serving.batching.forming import token_ns
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import demand_of
-from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.stage_work import PLAIN, StepOptions
 from testbed.serving.slo import IdleCluster
 from testbed.topology import star
@@ -368,16 +367,13 @@ def _plan(
     gpu: GpuSpeed = GPU,
 ) -> BatchPlan:
     servers = {spec.server for spec in placement.ranks}
-    return build_plan(
-        batch="p0.b7",
-        unit="p0",
-        assigned=items,
-        decode_ranks={item.request.id: placement.decode_workers[0] for item in items},
-        topology=star(servers=max(5, len(servers)), nic_bps=800),
-        placement=placement,
+    return planned(
+        items,
+        star(servers=max(5, len(servers)), nic_bps=800),
+        placement,
         model=model,
         gpu=gpu,
-        formed_ns=0,
+        batch="p0.b7",
         options=options,
     )
 

@@ -3,13 +3,12 @@
 from itertools import pairwise
 
 import pytest
-from serving_world import DENSE, GPU, MOE, placed, prompt
+from serving_world import DENSE, MOE, placed, planned, prompt
 
 from controller.flow import Stage
 from testbed.job import Placement
 from testbed.models.shape import ModelShape
 from testbed.serving.cache.assignment import Assigned, Fetch
-from testbed.serving.plans.build import build_plan
 from testbed.topology import star
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute
 
@@ -189,14 +188,4 @@ def _moe_plan() -> BatchPlan:
 
 
 def _plan(assigned: list[Assigned], placement: Placement, model: ModelShape) -> BatchPlan:
-    return build_plan(
-        batch="p0.b7",
-        unit="p0",
-        assigned=assigned,
-        decode_ranks={item.request.id: placement.decode_workers[0] for item in assigned},
-        topology=star(servers=9, nic_bps=800),
-        placement=placement,
-        model=model,
-        gpu=GPU,
-        formed_ns=5,
-    )
+    return planned(assigned, star(servers=9, nic_bps=800), placement, model=model, batch="p0.b7", formed_ns=5)

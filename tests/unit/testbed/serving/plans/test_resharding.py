@@ -8,13 +8,13 @@ from itertools import product
 
 import msgspec
 import pytest
-from serving_world import DENSE, GPU, job, placed, prompt
+from serving_world import DENSE, GPU, job, placed, planned, prompt
 
 from testbed.models.shape import LatentAttention, ModelShape
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.capacity import demand_of
 from testbed.serving.decoding import batch_step_s, step_traffic
-from testbed.serving.plans.build import build_plan, decode_step_s
+from testbed.serving.plans.build import decode_step_s
 from testbed.serving.plans.resharding import pairs, resharded, share_of_sender
 from testbed.serving.routing.estimates import delivery_traffic
 from testbed.serving.slo import IdleCluster
@@ -51,17 +51,7 @@ def plan_of(
         model=model,
     )
     item = Assigned(request=prompt(0, tokens), replica=0, local_blocks=0, fetches=())
-    return build_plan(
-        batch="p0.b0",
-        unit="p0",
-        assigned=[item],
-        decode_ranks={0: placement.decode_workers[0]},
-        topology=topology,
-        placement=placement,
-        model=model,
-        gpu=GPU,
-        formed_ns=0,
-    )
+    return planned([item], topology, placement, model=model)
 
 
 def sent(plan: BatchPlan, layer: int = 0) -> dict[tuple[int, int], int]:

@@ -2,11 +2,10 @@
 
 import msgspec
 import pytest
-from serving_world import GPU, MOE, placed, prompt
+from serving_world import placed, planned, prompt
 
 from testbed.job import Placement
 from testbed.serving.cache.assignment import Assigned
-from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.expert_steps import member_shares
 from testbed.serving.plans.outlook import announced
 from testbed.serving.plans.steps import StepOptions
@@ -111,15 +110,9 @@ def _plan(placement: Placement, *, skew: float) -> BatchPlan:
         Assigned(request=prompt(0, 4), replica=0, local_blocks=0, fetches=()),
         Assigned(request=prompt(1, 6), replica=1, local_blocks=0, fetches=()),
     ]
-    return build_plan(
-        batch="p0.b0",
-        unit="p0",
-        assigned=items,
-        decode_ranks={0: (2,), 1: (2,)},
-        topology=star(servers=5, nic_bps=800),
-        placement=placement,
-        model=MOE,
-        gpu=GPU,
-        formed_ns=0,
+    return planned(
+        items,
+        star(servers=5, nic_bps=800),
+        placement,
         options=StepOptions(expert_skew=skew, seed=7),
     )
