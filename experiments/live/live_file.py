@@ -10,8 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
@@ -34,7 +33,7 @@ class LiveRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveFile:
-    """Writes `live.json` into `directory` inside its `with` block.
+    """Writes `live.json` into `directory` until it is closed, as by `contextlib.closing`.
 
     A file that cannot be written must not end a run, so errors are ignored.
     """
@@ -55,17 +54,6 @@ class LiveFile:
         self._clock = clock
         self._states: dict[str, RunProgress] = {}
         self._written_s: float | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Remove the file: the run has ended."""

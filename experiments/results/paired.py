@@ -2,7 +2,7 @@
 
 Two policies are compared on the same work, so what counts is the difference for each piece of it: for each
 replicate (a seed, or a window of a trace), or for each request of a run. Decision 0023 says why the two have
-different intervals. scipy takes a second to import, so it is imported only for intervals over replicates.
+different intervals. scipy takes a second to import, so it is imported only where an interval is needed.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ REPLICATES: Final = (SEED, WINDOW)
 
 _RESAMPLES: Final = 9_999
 _AT_ONCE: Final = 1_000_000
-"""How many values of resamples are in memory at a time."""
+"""How many drawn values are in memory at a time."""
 _MOST_RESAMPLED: Final = 10_000
 """Of more differences, the mean is so close to normal that no resamples are needed (decision 0023)."""
 _NORMAL: Final = NormalDist()
@@ -95,35 +95,18 @@ def over_requests(differences: Sequence[float]) -> Difference:
     if len(values) > _MOST_RESAMPLED:
         half = _NORMAL.inv_cdf((1 + CONFIDENCE) / 2) * float(values.std(ddof=1)) / len(values) ** 0.5
         return Difference(mean=mean, low=mean - half, high=mean + half, count=len(values))
-    low, high = _bca(values)
-    return Difference(mean=mean, low=low, high=high, count=len(values))
+    from scipy import stats
 
-
-def _bca(values: FloatArray) -> tuple[float, float]:
-    """The bias-corrected and accelerated bootstrap interval of the mean (Efron, 1987; Efron and Tibshirani,
-    An Introduction to the Bootstrap, section 14.3)."""
-    count = len(values)
-    draw = np.random.default_rng(0)
-    rows = max(1, _AT_ONCE // count)
-    means = np.concatenate(
-        [
-            values[draw.integers(0, count, (min(rows, _RESAMPLES - done), count))].mean(axis=1)
-            for done in range(0, _RESAMPLES, rows)
-        ]
-    )
-    mean = values.mean()
-    below = ((means < mean).sum() + (means <= mean).sum()) / (2 * _RESAMPLES)
-    bias = _NORMAL.inv_cdf(float(below))
-    # How the mean changes if one value is left out.
-    left_out = (values.sum() - values) / (count - 1)
-    apart = left_out.mean() - left_out
-    speed = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
-    ends = []
-    for share in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2):
-        at = bias + _NORMAL.inv_cdf(share)
-        ends.append(_NORMAL.cdf(bias + at / (1 - speed * at)))
-    low, high = np.quantile(means, ends)
-    return float(low), float(high)
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="BCa",
+        batch=max(1, _AT_ONCE // len(values)),
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Difference(mean=mean, low=float(found.low), high=float(found.high), count=len(values))
 
 
 def _values(differences: Sequence[float]) -> FloatArray:

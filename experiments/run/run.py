@@ -114,7 +114,9 @@ def run_scenario(
     goes_on = partial(can_go_on, scenario=scenario, made_with=made_with)
     with (
         results_directory(out, scenario.name, goes_on) as directory,
-        LiveFile(directory, scenario=scenario.name, fabric=fabric.name, policies=scenario.policies) as live,
+        contextlib.closing(
+            LiveFile(directory, scenario=scenario.name, fabric=fabric.name, policies=scenario.policies)
+        ) as live,
     ):
 
         def heard(policy: str, state: RunProgress) -> None:

@@ -1,5 +1,6 @@
 """`mfs top` looks at a run from outside and leaves it alone."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_it_shows_the_newest_run_and_ends_if_asked_to_look_once(
 ) -> None:
     with (
         results_directory(tmp_path / "runs" / "20260101-a", "a") as directory,
-        LiveFile(directory, scenario="a", fabric="sim", policies=("fair",)) as live,
+        closing(LiveFile(directory, scenario="a", fabric="sim", policies=("fair",))) as live,
     ):
         live.update("fair", RunProgress(phase="running", done=1, total=2, wall_s=3))
         assert mfs("top", "--once") == 0
@@ -36,7 +37,7 @@ def test_without_a_terminal_it_prints_lines_until_the_run_has_ended(
 ) -> None:
     with (
         results_directory(tmp_path / "r", "a") as directory,
-        LiveFile(directory, scenario="a", fabric="sim", policies=("fair",)) as live,
+        closing(LiveFile(directory, scenario="a", fabric="sim", policies=("fair",))) as live,
     ):
         live.update("fair", RunProgress(phase="running", done=1, total=2))
         steps = iter((lambda: None, lambda: live.update("fair", RunProgress(phase="ending")), live.close))
@@ -54,7 +55,7 @@ def test_ctrl_c_ends_the_watching_and_nothing_else(
 
     with (
         results_directory(tmp_path / "r", "a") as directory,
-        LiveFile(directory, scenario="a", fabric="sim", policies=("fair",)) as live,
+        closing(LiveFile(directory, scenario="a", fabric="sim", policies=("fair",))) as live,
     ):
         live.update("fair", RunProgress(phase="running"))
         monkeypatch.setattr("time.sleep", interrupted)

@@ -1,5 +1,6 @@
 """A run says how it is in a file that is there while it is under way, and only then."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def live_file(directory: Path, clock: Clock) -> LiveFile:
 
 
 def test_a_watcher_reads_what_the_run_wrote_last(tmp_path: Path) -> None:
-    with results_directory(tmp_path / "r", "s") as directory, live_file(directory, Clock()) as live:
+    with results_directory(tmp_path / "r", "s") as directory, closing(live_file(directory, Clock())) as live:
         assert read_live(directory) is None
         live.update("mfs", progress(3))
         read = read_live(directory)
@@ -37,7 +38,7 @@ def test_a_watcher_reads_what_the_run_wrote_last(tmp_path: Path) -> None:
 
 def test_it_is_written_once_a_second_and_when_the_phase_or_the_policy_changes(tmp_path: Path) -> None:
     clock = Clock()
-    with results_directory(tmp_path / "r", "s") as directory, live_file(directory, clock) as live:
+    with results_directory(tmp_path / "r", "s") as directory, closing(live_file(directory, clock)) as live:
 
         def shown() -> list[tuple[str, str, int]]:
             read = read_live(directory)
@@ -58,14 +59,14 @@ def test_it_is_written_once_a_second_and_when_the_phase_or_the_policy_changes(tm
 
 
 def test_nothing_is_left_when_the_run_has_ended(tmp_path: Path) -> None:
-    with results_directory(tmp_path / "r", "s") as directory, live_file(directory, Clock()) as live:
+    with results_directory(tmp_path / "r", "s") as directory, closing(live_file(directory, Clock())) as live:
         live.update("mfs", progress(3))
         assert [path.name for path in directory.iterdir()] == [LIVE_FILE]
     assert not (tmp_path / "r").exists()  # it was made for the run, and left empty
 
 
 def test_a_file_that_a_killed_run_left_is_not_a_run_under_way(tmp_path: Path) -> None:
-    with results_directory(tmp_path / "r", "s") as directory, live_file(directory, Clock()) as live:
+    with results_directory(tmp_path / "r", "s") as directory, closing(live_file(directory, Clock())) as live:
         live.update("mfs", progress(3))
         left = (directory / LIVE_FILE).read_bytes()
     (tmp_path / "r").mkdir()
@@ -81,8 +82,8 @@ def test_the_newest_run_is_the_one_whose_name_comes_last(tmp_path: Path) -> None
     with (
         results_directory(tmp_path / "20260102-a", "s") as older,
         results_directory(tmp_path / "20260103-a", "s") as newer,
-        live_file(older, Clock()) as first,
-        live_file(newer, Clock()) as second,
+        closing(live_file(older, Clock())) as first,
+        closing(live_file(newer, Clock())) as second,
     ):
         first.update("mfs", progress(1))
         assert newest_run(tmp_path) == older  # the newer one has said nothing yet
@@ -99,6 +100,6 @@ def test_a_file_of_another_version_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:
-    with live_file(tmp_path / "missing", Clock()) as live:
+    with closing(live_file(tmp_path / "missing", Clock())) as live:
         live.update("mfs", progress(1))
     assert not (tmp_path / "missing").exists()
