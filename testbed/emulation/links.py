@@ -164,6 +164,11 @@ class LinkWatch:
         if down:
             raise RunFailed(f"{', '.join(down)} has been down for {PATIENCE_S:.0f} s")
 
+    def outages(self) -> list[Down]:
+        """Return the longest outage of each link so far, the longest first."""
+        with self._lock:
+            return self._outages.until(time.monotonic_ns())
+
     def stop(self) -> list[Down]:
         """Return the longest outage of each link, the longest first. Raises as `check` does."""
         self._stop.set()

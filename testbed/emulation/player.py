@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
 import msgspec
@@ -12,6 +12,7 @@ from controller.flow import PortId, Transfer
 from controller.protocol import BatchKnown, FlowCounts
 from controller.units import NS_PER_S
 from testbed.emulation.control import ControllerProcess
+from testbed.emulation.links import Down
 from testbed.emulation.ranks import RankProcesses
 from testbed.emulation.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed, RunProgress
@@ -76,6 +77,7 @@ class Player:
         ports: Callable[[], tuple[PortNow, ...]] = tuple,
         received: Callable[[], int] = int,
         silent_ports: Callable[[int], set[PortId]] = lambda _: set(),
+        outages: Callable[[], Sequence[Down]] = tuple,
     ) -> None:
         self._job = job
         self._conductor = conductor
@@ -85,6 +87,7 @@ class Player:
         self._ports = ports
         self._received = received
         self._silent_ports = silent_ports
+        self._outages = outages
         self._flows: FlowsNow | None = None
         self._zero_wall_ns = 0
         self._patience_s = _STALL_S
@@ -140,7 +143,7 @@ class Player:
             if now - moved > self._patience_s:
                 raise RunFailed(
                     f"nothing has moved for {self._patience_s:.0f} s: {self._conductor.describe()};"
-                    f" {self._where_it_hangs(round(moved * NS_PER_S))}"
+                    f" {self._where_it_hangs(round(moved * NS_PER_S))}{self._what_was_down()}"
                 )
 
     def _where_it_hangs(self, moved_wall_ns: int) -> str:
@@ -159,6 +162,10 @@ class Player:
             stuck.append(f"{flow.flow} ({quiet[0] if quiet else lost})")
         more = len(sending) - len(stuck)
         return "permitted and not arrived: " + ", ".join(stuck) + (f" and {more} more" if more else "")
+
+    def _what_was_down(self) -> str:
+        """The links that were down before, even if they are up again: what they cut off may not come back."""
+        return "".join(f"; {one.link} was down for {one.wall_ns / NS_PER_S:.1f} s" for one in self._outages())
 
     def _report(self) -> None:
         """Report the progress, with what flows did at the last report, and ask what they do now."""

@@ -94,6 +94,7 @@ class EmulatedRun:
             monitor.now,
             lambda: monitor.received_segments,
             monitor.silent_ports,
+            links.outages,
         )
         player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu, links, *daemons))
         pauses = {"process 1": own.longest(time.monotonic_ns()), **{d.name: d.stop() for d in daemons}}

@@ -93,6 +93,14 @@ def test_a_port_that_drops_everything_is_named() -> None:
     assert "f0 (h1->s1, s1->h3 send, and nothing arrives)" in message
 
 
+@pytest.mark.slow
+def test_a_server_whose_device_was_down_is_named() -> None:
+    """The device comes back, but the kernel has forgotten its neighbours: the server stays cut off."""
+    message = end_of(micro(), take_down("h1-eth0", 1.0, server="h1"))
+    assert "(h1->s1 sends nothing)" in message
+    assert "link of h1 to its NIC bridge (h1-eth0, nh1-eth1) was down for 1." in message
+
+
 DYING_RANK = """
 import os
 import signal

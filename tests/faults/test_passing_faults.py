@@ -49,9 +49,10 @@ def test_a_process_that_pauses_is_named(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after_s", [0.0, 1.2, 2.0])
+@pytest.mark.parametrize("after_s", [0.0, 0.8, 1.6])
 @pytest.mark.parametrize("name", ["rank 0", "ovs-vswitchd", "the controller"])
 def test_at_any_moment_of_a_serving_run_too(name: str, after_s: float) -> None:
+    """Undisturbed, the run takes 2 s, and its last requests arrive after 1.6 s."""
     check = failed(serving(), stop(the(name), 2.5), after_s=after_s)[PAUSE]
     assert check.value is not None
     assert check.value > 1200
@@ -78,9 +79,3 @@ def test_a_link_that_is_down_for_a_while_is_named(device: str) -> None:
 @pytest.mark.slow
 def test_a_link_that_is_down_for_a_moment_is_named() -> None:
     assert failed(micro(), take_down("s1-eth1", 0.0))[DOWN].advice.startswith("link h1-s1 ")
-
-
-@pytest.mark.slow
-def test_a_device_inside_a_server_that_goes_down_is_named() -> None:
-    check = failed(micro(), take_down("h1-eth0", 1.0, server="h1"))[DOWN]
-    assert check.advice.startswith("link of h1 to its NIC bridge (h1-eth0, nh1-eth1) was down for ")

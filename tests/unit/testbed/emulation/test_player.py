@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import msgspec
@@ -15,6 +15,7 @@ from controller.flow import Stage, Transfer
 from controller.protocol import LoggedPath, Sending
 from testbed.emulation import player
 from testbed.emulation.control import ControllerProcess
+from testbed.emulation.links import Down
 from testbed.emulation.ranks import RankProcesses
 from testbed.fabric import RunFailed
 from testbed.job import Job, MicroFlow
@@ -75,6 +76,7 @@ def play(
     start_s: float,
     arrives_s: float | None,
     received: Callable[[], int] = int,
+    outages: Sequence[Down] = (),
 ) -> None:
     """Play a job of one flow of a byte, a model second per wall second."""
     monkeypatch.setattr(player, "_STALL_S", STALL_S)
@@ -90,6 +92,7 @@ def play(
             lambda progress: None,
             received=received,
             silent_ports=lambda since_wall_ns: {"s1->h2", "s1->h3"},
+            outages=lambda: outages,
         ).play(time.monotonic_ns(), lambda: None)
     finally:
         ranks.close()
@@ -120,6 +123,14 @@ def test_a_flow_that_does_not_arrive_ends_the_run(
         "nothing has moved for 0 s: 0 of 1 done; still on their way: f;"
         " permitted and not arrived: f (s1->h2 sends nothing)"
     )
+
+
+def test_a_link_that_was_down_is_named_where_nothing_moves_any_more(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = Down(link="link h1-s1", begin_wall_ns=0, wall_ns=1_230_000_000)
+    with pytest.raises(RunFailed, match=r"\(s1->h2 sends nothing\); link h1-s1 was down for 1\.2 s$"):
+        play(context, monkeypatch, start_s=0.05, arrives_s=None, outages=(down,))
 
 
 def test_a_switch_that_is_away_is_what_a_run_that_stands_still_waits_for(
