@@ -10,6 +10,7 @@ import msgspec
 
 from controller.flow import Transfer
 from controller.overload import RequestControl
+from testbed.faults import Fault
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
 from testbed.topology import Topology
@@ -275,7 +276,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `policy` is the spec as the user wrote it; `control` is its request control, if any. If there are
     `plans`, the units form no batches: each runs its own plans, in this order (`testbed.serving.replay`).
-    `collect` says which rows the record has; it changes nothing else in it.
+    `faults` happen during the run. `collect` says which rows the record has; it changes nothing else in it.
     """
 
     scenario: str
@@ -294,4 +295,5 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()
     plans: tuple[BatchPlan, ...] = ()
+    faults: tuple[Fault, ...] = ()
     collect: Collect = Collect.ALL

@@ -12,6 +12,7 @@ import msgspec
 
 from controller.flow import ALL_PEERS, Decision, Level, PortId, Stage, Transfer
 from controller.lanes import LevelTrail
+from testbed.faults import Fault
 from workers.spans import SpanKind
 
 
@@ -242,7 +243,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended. A batch that is preempted has no collective open meanwhile.
 
     `exact_order` says that the fabric kept the policy's exact order of flows; otherwise the policy had its
-    levels only. `caches` has a row per unit, none if the run replayed given batches.
+    levels only. `caches` has a row per unit, none if the run replayed given batches. `faults` are those that
+    the job asked for, also if the run ended before their time.
     """
 
     policy: str
@@ -262,3 +264,4 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     exact_order: bool = False
     batches_at_once: int = 1
     caches: tuple[CacheRow, ...] = ()
+    faults: tuple[Fault, ...] = ()

@@ -14,6 +14,7 @@ import msgspec
 
 from controller.flow import Decision
 from testbed.columns import ColumnSpool
+from testbed.faults import Fault
 from testbed.record import (
     CacheRow,
     Fidelity,
@@ -53,6 +54,7 @@ class _Index(msgspec.Struct, frozen=True, kw_only=True):
     exact_order: bool
     batches_at_once: int
     caches: tuple[CacheRow, ...]
+    faults: tuple[Fault, ...]
 
 
 def write_record(path: Path, record: RunRecord) -> None:

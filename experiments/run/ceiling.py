@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from experiments.results.gap import CEILING, Ceiling, ceiling_of
+from testbed.faults import LinkFault
 from testbed.job import Collect, Job, Overheads
 from testbed.record import RunRecord
 from testbed.serving.replay import NotReplayable, plans_of
@@ -22,7 +23,8 @@ _FASTER: Final = 1_000_000
 def without_network(job: Job) -> Job:
     """Return `job` on links on which even its largest transfers take next to no time, under `fair`.
 
-    What a machine adds to compute stays; what it adds to transfers goes.
+    What a machine adds to compute stays, and so do faults of ranks; what it adds to transfers goes, and so do
+    faults of links.
     """
     links = tuple(
         msgspec.structs.replace(link, bps=link.bps * _FASTER, latency_ns=0) for link in job.topology.links
@@ -35,6 +37,7 @@ def without_network(job: Job) -> Job:
         control=None,
         topology=msgspec.structs.replace(job.topology, links=links),
         simulation=msgspec.structs.replace(job.simulation, overheads=overheads),
+        faults=tuple(fault for fault in job.faults if not isinstance(fault, LinkFault)),
         collect=Collect.SUMMARY,
     )
 

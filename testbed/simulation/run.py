@@ -13,6 +13,7 @@ from testbed.record import RunRecord
 from testbed.serving.conductors import conductor_of
 from testbed.simulation._core import Core, Options
 from testbed.simulation.connections import ports_of_network
+from testbed.simulation.faults import plan_faults
 from testbed.simulation.host import STAGES, Host
 from testbed.simulation.invariants import judge
 from testbed.simulation.player import Player
@@ -52,6 +53,7 @@ class SimulatedRun:
             self.core.add_group(name, list(ranks))
         for side in (host, self._rows, self._watch):
             side.serve(self.core)
+        plan_faults(self.core, job)
 
     def run(self) -> RunRecord:
         self._player.begin(self.core)
@@ -108,6 +110,7 @@ class SimulatedRun:
             exact_order=job.simulation.exact,
             batches_at_once=job.placement.most_stages,
             caches=self._conductor.caches(),
+            faults=job.faults,
         )
 
 

@@ -193,8 +193,9 @@ struct Exchange final : Joined {
     void compute(int index, int number) {
         record_wait(index);
         const Ns now = world().now();
-        const Ns takes = world().takes_ns(step.round_seconds[index][number]);
-        world().at(now + takes, Does::COMPUTED, this, index, now);
+        const int rank = all.groups_[step.group].ranks[index];
+        const Ns ends = world().ends_ns(rank, now, step.round_seconds[index][number]);
+        world().at(ends, Does::COMPUTED, this, index, now);
     }
 
     void computed(int index, Ns began) {

@@ -185,7 +185,12 @@ void Ranks::check_delivery(Delivery& expected) {
         const auto at = deliveries_.find(expected.request);
         Delivery* done = at->second.release();
         deliveries_.erase(at);
-        world_.at(world_.now() + world_.takes_ns(done->decode_step_s), Does::FIRST_TOKEN, done);
+        done->begun = world_.now();
+        Ns last = done->begun;
+        for (const int rank : done->decode_ranks) {
+            last = std::max(last, world_.ends_ns(rank, done->begun, done->decode_step_s));
+        }
+        world_.at(last, Does::FIRST_TOKEN, done);
     }
 }
 
@@ -193,7 +198,8 @@ void Ranks::first_token(void* what) {
     const std::unique_ptr<Delivery> done(static_cast<Delivery*>(what));
     const int label = world_.names.number("request " + std::to_string(done->request));
     for (const int rank : done->decode_ranks) {
-        world_.span(rank, SpanKind::DECODE_STEP, label, done->batch, NO_NAME, done->end);
+        const Ns end = world_.ends_ns(rank, done->begun, done->decode_step_s);
+        world_.span_until(end, rank, SpanKind::DECODE_STEP, label, done->batch, NO_NAME, done->end);
     }
     world_.told = true;
     world_.host.first_token(done->request, done->end);
@@ -310,7 +316,7 @@ bool Ranks::go_through_steps(RankRun& run) {
         Step& step = layer.steps[run.step];
         run.since = world_.now();
         if (!step.seconds.empty()) {
-            const Ns ends = run.since + world_.takes_ns(step.seconds[run.place]);
+            const Ns ends = world_.ends_ns(run.rank, run.since, step.seconds[run.place]);
             if (ends > run.since) {
                 run.at = RankRun::At::JOINED;
                 run.in_compute = true;
