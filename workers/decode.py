@@ -55,7 +55,7 @@ class DecodeDesk:
     def _first_step(self, delivered: Delivered) -> None:
         try:
             plan, p2d_end_ns = delivered.plan, delivered.p2d_end_ns
-            self._clock.wait_for(plan.decode_step_s)
+            self._clock.wait_for(self._clock.compute_s(plan.decode_step_s))
             now_ns = self._clock.now_ns()
             self._recorder.spans.append(
                 Span(

@@ -9,6 +9,7 @@ from controller.flow import Stage, Transfer
 from controller.pulse import Pause
 from workers.options import ComputeMode, Device
 from workers.plan import BatchPlan, Resume
+from workers.slowdown import Slowdown
 from workers.spans import SpanKind
 
 
@@ -56,6 +57,7 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     device: Device
     compute: ComputeMode
+    slowdowns: tuple[Slowdown, ...]
     to_controller: str
     from_controller: str
     to_coordinator: str

@@ -54,7 +54,7 @@ class Rank:
 
     def __init__(self, config: RankConfig) -> None:
         self._config = config
-        self._clock = Clock(config.time_dilation)
+        self._clock = Clock(config.time_dilation, config.slowdowns)
         self._recorder = Recorder()
         self._controller = Outbox(config.to_controller)
         self._coordinator = Outbox(config.to_coordinator)
@@ -236,7 +236,7 @@ class Rank:
     def _run_compute(self, step: Compute, place: int, batch: str, layer: int) -> None:
         start_ns = self._clock.now_ns()
         if step.seconds[place] > 0:
-            self._compute.run(step.seconds[place])
+            self._compute.run(self._clock.compute_s(step.seconds[place]))
         self._span(SpanKind.COMPUTE, step.label, batch, layer, start_ns)
 
     def _run_collective(self, step: Collective, batch: str, layer: int) -> None:
@@ -268,7 +268,7 @@ class Rank:
             self._span(SpanKind.COLLECTIVE, step.label, batch, layer, waiting_since_ns)
             begun_ns = self._clock.now_ns()
             if step.round_seconds[index][number] > 0:
-                self._compute.run(step.round_seconds[index][number])
+                self._compute.run(self._clock.compute_s(step.round_seconds[index][number]))
             self._span(SpanKind.COMPUTE, step.label, batch, layer, begun_ns)
             waiting_since_ns = self._clock.now_ns()
 

@@ -9,17 +9,20 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from controller.flow import Stage
+from controller.flow import PortId, Stage
 from controller.pulse import Pause
 from controller.units import NS_PER_S
+from testbed.emulation.asked import Asked
 from testbed.emulation.links import Down
 from testbed.emulation.monitor import Sample
+from testbed.faults import LinkFault
 from testbed.record import Check, FlowRow
 from workers.protocol import Records
 
 PAUSE_BOUND_MS = 500.0
 SILENCE_BOUND_MS = 1000.0
 SLOWEST_MS = 500.0
+FAULT_LATE_MS = 250.0
 
 _RUN_AGAIN = "Run it again with nothing else on the machine."
 _MOST_NAMED = 3
@@ -50,16 +53,26 @@ def disturbances(
     flows: Sequence[FlowRow],
     samples: Sequence[Sample],
     clock: WallClock,
+    asked: Sequence[Asked] = (),
+    fault_late_ms: float | None = None,
 ) -> list[Check]:
     """The checks. `pauses` has the longest pause of each process by its name, `outages` the longest of each
-    link, the longest first."""
-    return [
+    link, the longest first.
+
+    `asked` are the faults that the scenario asked for: what they explain is no disturbance, and `outages` is
+    without them. With faults, there is a check more, on `fault_late_ms`: by how much one began or ended late.
+    """
+    checks = [
         _pauses(pauses, clock),
         _outages(outages, clock),
-        _silence(flows, samples, clock),
+        _silence(flows, samples, clock, asked),
         _slowest_permit(records, clock),
         _latest_wakeup(records),
     ]
+    if fault_late_ms is not None:
+        advice = f"the machine was too busy to make faults in time. {_RUN_AGAIN}"
+        checks.append(_at_most("fault that came latest", fault_late_ms, FAULT_LATE_MS, advice))
+    return checks
 
 
 def _pauses(pauses: Mapping[str, Pause], clock: WallClock) -> Check:
@@ -81,14 +94,19 @@ def _outages(outages: Sequence[Down], clock: WallClock) -> Check:
     return _at_most("longest time a link was down", longest_ms, 0.0, advice)
 
 
-def _silence(flows: Sequence[FlowRow], samples: Sequence[Sample], clock: WallClock) -> Check:
+def _silence(
+    flows: Sequence[FlowRow], samples: Sequence[Sample], clock: WallClock, asked: Sequence[Asked]
+) -> Check:
     """The longest time in which a permitted flow was not done and no port on its path sent a byte.
+
+    While a link on its path is upset because the scenario asked for it, that is no silence.
 
     While a flow waits behind others, some port on its path sends those. Shares of collectives wait for the
     other ranks, too, so they do not count. A pause counts from sample to sample.
     """
     times = [sample.time_ns for sample in samples]
     longest_ns, culprit = 0, ""
+    upset = _upset(samples, asked)
     for flow in flows:
         if flow.stage is Stage.COLLECTIVE or not flow.path:
             continue
@@ -97,7 +115,8 @@ def _silence(flows: Sequence[FlowRow], samples: Sequence[Sample], clock: WallClo
         quiet_since = first
         for i in range(first + 1, last + 1):
             before, after = samples[i - 1].ports, samples[i].ports
-            if any(before[port].sent_bytes != after[port].sent_bytes for port in flow.path):
+            moved = any(before[port].sent_bytes != after[port].sent_bytes for port in flow.path)
+            if moved or not upset[i].isdisjoint(flow.path):
                 quiet_since = i
             elif times[i] - times[quiet_since] > longest_ns:
                 longest_ns = times[i] - times[quiet_since]
@@ -106,6 +125,17 @@ def _silence(flows: Sequence[FlowRow], samples: Sequence[Sample], clock: WallClo
     advice = f"{culprit}: nothing on its path sent a byte, though it had its permit. {_RUN_AGAIN}"
     value = clock.wall_ms(longest_ns) if len(samples) > 1 else None
     return _at_most("longest time without delivery while a flow was due", value, SILENCE_BOUND_MS, advice)
+
+
+def _upset(samples: Sequence[Sample], asked: Sequence[Asked]) -> list[set[PortId]]:
+    """The ports that were upset at some time between each sample and the one before it."""
+    found: list[set[PortId]] = [set() for _ in samples]
+    for one in asked:
+        for i in range(1, len(samples)):
+            begin_ns, end_ns = samples[i - 1].wall_ns, samples[i].wall_ns
+            if isinstance(one.fault, LinkFault) and one.upset and one.upset.overlaps(begin_ns, end_ns):
+                found[i] |= set(one.fault.ports)
+    return found
 
 
 def _slowest_permit(records: Sequence[Records], clock: WallClock) -> Check:

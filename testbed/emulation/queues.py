@@ -61,6 +61,21 @@ def set_up(trees: Iterable[QueueTree]) -> None:
     _tc_batch([line for tree in trees for line in _commands(tree)])
 
 
+def change_rates(trees: Iterable[QueueTree]) -> None:
+    """Give the queues that are there the rates of `trees`. What waits in them stays.
+
+    Raises `RuntimeError` with the message of tc.
+    """
+    _tc_batch(
+        [
+            line.replace("class add", "class change", 1)
+            for tree in trees
+            for line in _commands(tree)
+            if line.startswith("class add")
+        ]
+    )
+
+
 def _commands(tree: QueueTree) -> list[str]:
     packet = tree.mtu + _HEADER_BYTES
     # What a line may catch up with after it was idle. Messages on the wire are tens of kilobytes, so with a

@@ -20,6 +20,7 @@ from testbed.emulation.network import Network
 from testbed.emulation.processes import stopped
 from testbed.emulation.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed
+from testbed.faults import slowdowns_of
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts
 from workers.protocol import (
@@ -182,6 +183,7 @@ class RankProcesses:
             seed=job.seed,
             device=options.device,
             compute=options.compute,
+            slowdowns=slowdowns_of(job.faults, rank),
             to_controller=self._endpoints.to_controller,
             from_controller=self._endpoints.from_controller(str(rank)),
             to_coordinator=self._endpoints.to_coordinator,

@@ -14,6 +14,7 @@ from testbed.emulation import network, ovs
 from testbed.emulation.collect import collect, flow_rows
 from testbed.emulation.control import ControllerProcess
 from testbed.emulation.disturbances import WallClock, disturbances
+from testbed.emulation.faults import FaultInjector
 from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.links import LinkWatch
 from testbed.emulation.memory import MemoryKills
@@ -58,7 +59,8 @@ class EmulatedRun:
         self._say("building the fabric")
         kernel = ovs.kernel_datapath_available()
         net = network.build(job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory)
-        links = LinkWatch(net)
+        faults = FaultInjector(job, net)
+        links = LinkWatch(net, faults.outages)
         links.start()
         controller = ControllerProcess(job, net.wiring, directory)
         controller.wait_for_switches()
@@ -81,6 +83,7 @@ class EmulatedRun:
         ranks.start_clock(zero_wall_ns)
         monitor.start(zero_wall_ns, job.scale.time_dilation)
         cpu.start()
+        faults.start(zero_wall_ns)
         start_beating(own)
         for daemon in daemons:
             daemon.start()
@@ -95,8 +98,12 @@ class EmulatedRun:
             lambda: monitor.received_segments,
             monitor.silent_ports,
             links.outages,
+            faults,
         )
-        player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu, links, *daemons))
+        player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu, links, faults, *daemons))
+        faults.stop()
+        asked = faults.asked()
+        upset = [one.upset for one in asked if one.upset is not None]
         pauses = {"process 1": own.longest(time.monotonic_ns()), **{d.name: d.stop() for d in daemons}}
         outages = links.stop()
         cpu.stop()
@@ -115,7 +122,7 @@ class EmulatedRun:
             cpu=cpu,
             permit_ms=permits,
             late_ms=[late for record in records for late in record.late_wakeups_ms],
-            segments=monitor.segments(),
+            segments=monitor.segments(upset),
             fastest=speeds.fastest,
             disturbances=disturbances(
                 pauses=pauses,
@@ -124,7 +131,10 @@ class EmulatedRun:
                 flows=flows,
                 samples=samples,
                 clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+                asked=asked,
+                fault_late_ms=faults.latest_ms if asked else None,
             ),
+            upset=upset,
         )
         return collect(
             job=job,

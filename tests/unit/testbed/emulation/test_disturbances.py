@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from controller.flow import Level, Stage, Transfer
 from controller.lanes import LevelTrail
 from controller.pulse import Pause
+from testbed.emulation.asked import Asked, Window
 from testbed.emulation.disturbances import WallClock, disturbances
 from testbed.emulation.links import Down
 from testbed.emulation.monitor import Sample
 from testbed.emulation.queues import PortCounters
+from testbed.faults import LinkFault
 from testbed.record import Check, FlowRow
 from workers.protocol import Records, SentFlow
 
@@ -73,7 +75,7 @@ def sample(time_s: float, **sent_bytes: int) -> Sample:
         port: PortCounters(sent_bytes=(0, sent, *NONE[2:]), backlog_bytes=NONE, drops=NONE, packets=NONE)
         for port, sent in sent_bytes.items()
     }
-    return Sample(wall_ns=0, time_ns=round(time_s * S), ports=ports)
+    return Sample(wall_ns=round((100 + 10 * time_s) * S), time_ns=round(time_s * S), ports=ports)
 
 
 def check(
@@ -84,10 +86,19 @@ def check(
     ranks: Sequence[Records] = (),
     flows: Sequence[FlowRow] = (),
     samples: Sequence[Sample] = (),
+    asked: Sequence[Asked] = (),
+    fault_late_ms: float | None = None,
 ) -> Check:
     clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
     checks = disturbances(
-        pauses=pauses or {}, outages=outages, records=ranks, flows=flows, samples=samples, clock=clock
+        pauses=pauses or {},
+        outages=outages,
+        records=ranks,
+        flows=flows,
+        samples=samples,
+        clock=clock,
+        asked=asked,
+        fault_late_ms=fault_late_ms,
     )
     (found,) = (one for one in checks if one.name == name)
     return found
@@ -138,6 +149,32 @@ def test_silence_counts_only_while_the_flow_is_under_way() -> None:
     """From its permit to the end: the samples at 0.3 and 0.4 s, a wall second, which is the bound."""
     judged = check(SILENT, samples=SIX, flows=[flow("f", 0.25, 0.45, "a")])
     assert (judged.value, judged.ok) == (1000.0, True)
+
+
+def down(port: str, begin_s: float, end_s: float | None) -> Asked:
+    """A link that was asked to be down, in model seconds."""
+    fault = LinkFault(link="h1-s1", ports=(port,), share=0.0, from_ns=0, to_ns=None)
+    begin_ns, end_ns = (None if s is None else round((100 + 10 * s) * S) for s in (begin_s, end_s))
+    assert begin_ns is not None
+    return Asked(fault=fault, window=Window(begin_ns=begin_ns, end_ns=end_ns))
+
+
+def test_silence_that_the_scenario_asked_for_is_none() -> None:
+    """Port b is down until 0.25 s, and TCP may take 1.5 wall seconds to notice: until 0.4 s. Then it is
+    silent for a wall second. That port c is down explains nothing."""
+    flows = [flow("f", 0.05, 0.55, "a", "b")]
+    judged = check(SILENT, samples=SIX, flows=flows, asked=[down("b", 0.0, 0.25)])
+    assert (judged.value, judged.ok) == (1000.0, True)
+    assert check(SILENT, samples=SIX, flows=flows, asked=[down("c", 0.0, 0.25)]).value == 3000.0
+    assert check(SILENT, samples=SIX, flows=flows, asked=[down("b", 0.3, None)]).value == 1000.0
+
+
+def test_a_fault_that_came_late_is_one() -> None:
+    late = "fault that came latest"
+    assert check(late, fault_late_ms=250.0).ok
+    judged = check(late, fault_late_ms=251.0)
+    assert (judged.value, judged.ok) == (251.0, False)
+    assert judged.advice.startswith("the machine was too busy to make faults in time")
 
 
 def test_what_need_not_cross_a_link_or_waits_for_others_is_never_silent() -> None:

@@ -160,7 +160,7 @@ def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
     check_of_a_run(cpu=meter)()
     meter.stop()
     judged = judge(
-        probes=(), samples=(), busy=(), cpu=meter, permit_ms=(), late_ms=(), segments={}, fastest=None
+        probes=(), samples=(), busy=(), cpu=meter, permit_ms=(), late_ms=(), segments=(0, 0), fastest=None
     )
     assert [(check.name, check.value) for check in judged.checks if not check.ok] == [("CPU headroom", 0.02)]
     assert not judged.faithful
