@@ -21,6 +21,7 @@ from experiments.report import (
     stage_figures,
 )
 from experiments.report.facts import facts
+from experiments.report.faults import fault_paragraphs, shaded_text
 from experiments.report.files_section import file_links
 from experiments.report.page import Section, figure, folded, page, section
 from experiments.report.request_section import median_and_worst
@@ -69,7 +70,8 @@ def render_report(directories: Sequence[RunDirectory], out: Path, *, jobs: int =
     serving = [one for one in series if not one.is_micro]
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
-    makers = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
+    makers = _serving_sections(serving, directories) + _coflow_sections(coflows, directories)
+    makers += _micro_sections(micro, directories)
     sections = list(all_of({str(i): make for i, make in enumerate(makers)}, jobs=jobs).values())
     sections.append(section("How far to trust it", folded("all checks, with their bounds", checks(series))))
     for directory in directories:
@@ -104,6 +106,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             result_tables.left_out(series),
             result_tables.tpot(series),
             result_tables.pruned(series),
+            fault_paragraphs(directories),
         ),
         lambda: section(
             "Time to first token",
@@ -115,7 +118,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             figure(
                 serving_figures.arrivals_figure(series),
                 "Each request at its arrival. Above the dashed line it missed its SLO; a cross is a "
-                "request without a first token.",
+                f"request without a first token.{shaded_text(series)}",
             ),
             folded("furthest from their SLO, and where their time went", example_tables.slowest(series)),
             folded("prefix cache", result_tables.caches(series)),
@@ -149,7 +152,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             figure(
                 serving_figures.levels_figure(series),
                 "Flows in flight by level, the most urgent at the bottom."
-                f"{serving_figures.sampled_text(series)}",
+                f"{serving_figures.sampled_text(series)}{shaded_text(series)}",
             ),
             folded("flows that were promoted", example_tables.promoted_examples(promoted or series)),
         ),
@@ -167,18 +170,20 @@ def _links_section(series: Sequence[Series]) -> Section:
         ),
         figure(
             link_figures.busiest_links_figure(loads),
-            "The links that carried most, by level. Rates are model rates and include framing.",
+            "The links that carried most, by level. Rates are model rates and include framing."
+            f"{shaded_text([one for one in series if any(fault.ports for fault in one.faults)])}",
         ),
     )
 
 
-def _coflow_sections(series: Sequence[Series]) -> list[Maker]:
+def _coflow_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Maker]:
     if not series:
         return []
     return [
         lambda: section(
             "Coflows",
             result_tables.coflows(series),
+            fault_paragraphs(directories),
             figure(
                 micro_figures.coflows_figure(series),
                 "Coflow completion time: from the first submit to the last byte of the last flow.",
@@ -189,13 +194,14 @@ def _coflow_sections(series: Sequence[Series]) -> list[Maker]:
     ]
 
 
-def _micro_sections(series: Sequence[Series]) -> list[Maker]:
+def _micro_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Maker]:
     if not series:
         return []
     return [
         lambda: section(
             "Flows",
             result_tables.micro_flows(series),
+            fault_paragraphs(directories),
             figure(
                 micro_figures.timeline_figure(series),
                 "From permit to last byte, coloured by level; | is the deadline. At most the first "

@@ -1,0 +1,168 @@
+"""Which requests and flows met the faults of a run, as `summary.json` has it and as words tell it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from controller.units import NS_PER_S
+from experiments.results.requests import batches_of, meets_slo
+from testbed import columns
+from testbed.columns import codes, numbers
+from testbed.faults import Fault, LinkFault, Straggler, meets, when
+from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
+from workers.spans import SpanKind
+
+_COMPUTES: Final = (SpanKind.COMPUTE, SpanKind.DECODE_STEP)
+
+
+class FaultEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault of a run in `summary.json`.
+
+    `began` is false if the run ended before its time. `requests` are those that count and met it: it was in
+    force while one of their flows, or of their batch's collectives, had been submitted and had not finished,
+    and was to cross the link; or while the rank computed for them. `missed` of them missed their SLO. `flows`
+    met it in the same way, shares of collectives included; 0 for a fault of a rank.
+    """
+
+    fault: str
+    when: str
+    from_s: float
+    to_s: float | None
+    began: bool
+    requests: int
+    missed: int
+    flows: int
+    ports: tuple[str, ...] = ()
+    rank: int | None = None
+
+    @property
+    def words(self) -> str:
+        return f"{self.fault} {self.when}"
+
+    def lasts(self, start_ns: int, end_ns: int) -> bool:
+        """Whether it was in force at some time between two moments."""
+        return self.from_s * NS_PER_S < end_ns and (self.to_s is None or start_ns < self.to_s * NS_PER_S)
+
+    def meets_flow(self, flow: FlowRow) -> bool:
+        crosses = not set(self.ports).isdisjoint(flow.path)
+        return crosses and self.lasts(flow.submit_ns, flow.finish_ns)
+
+    def meets_span(self, span: SpanRow) -> bool:
+        return span.rank == self.rank and self.lasts(span.start_ns, span.end_ns)
+
+
+def fault_entries(record: RunRecord, rows: Sequence[RequestRow]) -> list[FaultEntry]:
+    """Return an entry for each fault of a run. `rows` are the requests that count."""
+    if not record.faults:
+        return []
+    of_batch: dict[str, list[int]] = {}
+    for row in rows:
+        for batch in batches_of(row):
+            of_batch.setdefault(batch, []).append(row.request)
+    in_time = {row.request: meets_slo(row) for row in rows}
+    met: list[set[int]] = [set() for _ in record.faults]
+    flows = [0] * len(record.faults)
+    if any(isinstance(fault, LinkFault) for fault in record.faults):
+        _meet_on_links(record, of_batch, met, flows)
+    if any(isinstance(fault, Straggler) for fault in record.faults):
+        _meet_on_ranks(record, of_batch, met)
+    return [
+        FaultEntry(
+            fault=fault.words,
+            when=when(fault),
+            from_s=fault.from_ns / NS_PER_S,
+            to_s=None if fault.to_ns is None else fault.to_ns / NS_PER_S,
+            began=fault.from_ns <= record.duration_ns,
+            requests=len(met[i] & in_time.keys()),
+            missed=sum(not in_time[request] for request in met[i] & in_time.keys()),
+            flows=flows[i],
+            ports=fault.ports if isinstance(fault, LinkFault) else (),
+            rank=fault.rank if isinstance(fault, Straggler) else None,
+        )
+        for i, fault in enumerate(record.faults)
+    ]
+
+
+def _meet_on_links(
+    record: RunRecord, of_batch: Mapping[str, Sequence[int]], met: list[set[int]], flows: list[int]
+) -> None:
+    for part in columns.batches_of(record.flows, ["batch", "request", "path", "submit_ns", "finish_ns"]):
+        path, paths = codes(part, "path")
+        batch, batches = codes(part, "batch")
+        request = numbers(part, "request", absent=-1)
+        submit, finish = numbers(part, "submit_ns"), numbers(part, "finish_ns")
+        for i, fault in enumerate(record.faults):
+            if not isinstance(fault, LinkFault):
+                continue
+            crossing = [code for code, ports in enumerate(paths) if not set(ports).isdisjoint(fault.ports)]
+            end_ns = np.iinfo(np.int64).max if fault.to_ns is None else fault.to_ns
+            here = np.isin(path, crossing) & (finish > fault.from_ns) & (submit < end_ns)
+            flows[i] += int(np.count_nonzero(here))
+            met[i].update(np.unique(request[here & (request >= 0)]).tolist())
+            for code in np.unique(batch[here & (request < 0) & (batch >= 0)]).tolist():
+                met[i].update(of_batch.get(batches[code], ()))
+
+
+def _meet_on_ranks(record: RunRecord, of_batch: Mapping[str, Sequence[int]], met: list[set[int]]) -> None:
+    for span in _computing(record.spans, record.faults):
+        for i, fault in enumerate(record.faults):
+            if not (isinstance(fault, Straggler) and fault.rank == span.rank):
+                continue
+            if meets(fault, span.start_ns, span.end_ns):
+                met[i].update(_served_by(span, of_batch))
+
+
+def _computing(spans: Iterable[SpanRow], faults: Sequence[Fault]) -> Iterator[SpanRow]:
+    ranks = {fault.rank for fault in faults if isinstance(fault, Straggler)}
+    return (span for span in spans if span.rank in ranks and span.kind in _COMPUTES)
+
+
+def _served_by(span: SpanRow, of_batch: Mapping[str, Sequence[int]]) -> Sequence[int]:
+    if span.kind == SpanKind.DECODE_STEP:
+        return [int(span.label.removeprefix("request "))]
+    return () if span.batch is None else of_batch.get(span.batch, ())
+
+
+# --- reading a summary back -----------------------------------------------------------------------------
+
+
+def entries_of(run: Mapping[str, Any]) -> list[FaultEntry]:
+    """Return the faults of an entry of `runs[]`; none in the results of an older run."""
+    return msgspec.convert(run.get("faults", []), list[FaultEntry])
+
+
+def fault_lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each fault: when it was in force, and how many requests met it under each policy."""
+    runs = [(run["policy"], entries_of(run)) for run in summary["runs"]]
+    for i in range(max((len(entries) for _, entries in runs), default=0)):
+        told = [(policy, entries[i]) for policy, entries in runs if i < len(entries)]
+        yield f"fault: {told[0][1].words}: {'; '.join(_met(policy, entry) for policy, entry in told)}"
+
+
+def _met(policy: str, entry: FaultEntry) -> str:
+    if not entry.began:
+        return f"{policy} had ended before"
+    if not entry.requests:
+        return f"{policy} {entry.flows:,} flows met it" if entry.flows else f"{policy} nothing met it"
+    met = "1 request" if entry.requests == 1 else f"{entry.requests} requests"
+    slo = "its SLO" if entry.missed == 1 else "their SLO"
+    missed = f"{entry.missed} of which missed {slo}" if entry.missed else "none of which missed its SLO"
+    return f"{policy} {met} met it, {missed}"
+
+
+def met_by(
+    entries: Iterable[FaultEntry],
+    row: RequestRow,
+    flows: Iterable[FlowRow],
+    spans: Iterable[SpanRow],
+) -> list[FaultEntry]:
+    """Return the faults that a request met. `flows` are its own and those of its batches, `spans` those of
+    its batches and of its first decode step."""
+    flows, spans = list(flows), [span for span in spans if span.kind in _COMPUTES]
+    label = f"request {row.request}"
+    spans = [span for span in spans if span.kind != SpanKind.DECODE_STEP or span.label == label]
+    return [
+        entry for entry in entries if any(map(entry.meets_flow, flows)) or any(map(entry.meets_span, spans))
+    ]
