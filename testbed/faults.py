@@ -4,6 +4,7 @@ Times are model nanoseconds from the start of the run. `to_ns` is None for a fau
 docs/concepts/faults.md says what each does to requests and flows.
 """
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -40,15 +41,60 @@ class Straggler(msgspec.Struct, frozen=True, kw_only=True, tag="straggler"):
         return f"rank {self.rank} computing {self.factor:.4g} times as long"
 
 
-Fault = LinkFault | Straggler
+class RankPause(msgspec.Struct, frozen=True, kw_only=True, tag="pause"):
+    """`rank` does nothing. A pause ends, so `to_ns` is not None."""
+
+    rank: int
+    from_ns: int
+    to_ns: int
+
+    @property
+    def words(self) -> str:
+        return f"rank {self.rank} paused"
+
+
+class UnitLoss(msgspec.Struct, frozen=True, kw_only=True, tag="unit"):
+    """The prefill unit `unit` is lost, with its KV."""
+
+    unit: str
+    from_ns: int
+    to_ns: int | None
+
+    @property
+    def words(self) -> str:
+        return f"unit {self.unit} lost"
+
+
+class DecodeLoss(msgspec.Struct, frozen=True, kw_only=True, tag="decode"):
+    """A decode worker, by its number from 0, is lost."""
+
+    worker: int
+    from_ns: int
+    to_ns: int | None
+
+    @property
+    def words(self) -> str:
+        return f"decode worker {self.worker} lost"
+
+
+Loss = UnitLoss | DecodeLoss
+Fault = LinkFault | Straggler | RankPause | UnitLoss | DecodeLoss
+
+
+def losses_of(faults: Iterable[Fault]) -> tuple[Loss, ...]:
+    return tuple(fault for fault in faults if isinstance(fault, UnitLoss | DecodeLoss))
 
 
 def slowdowns_of(faults: Iterable[Fault], rank: int) -> tuple[Slowdown, ...]:
     """The slowdowns of a rank in order of time, as `workers.slowdown.ends_ns` takes them."""
     found = [
-        Slowdown(from_ns=fault.from_ns, to_ns=fault.to_ns, factor=fault.factor)
+        Slowdown(
+            from_ns=fault.from_ns,
+            to_ns=fault.to_ns,
+            factor=fault.factor if isinstance(fault, Straggler) else math.inf,
+        )
         for fault in faults
-        if isinstance(fault, Straggler) and fault.rank == rank
+        if isinstance(fault, Straggler | RankPause) and fault.rank == rank
     ]
     return tuple(sorted(found, key=lambda slow: slow.from_ns))
 

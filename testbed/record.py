@@ -32,6 +32,9 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     request control pruned the request; `ended_pruned` says that it was not freed after the last time.
     `warmup` requests are not measured.
 
+    A request that failed because a unit or a decode worker was lost has that loss in `lost_to`, in words. In
+    `moved_by` are the losses of units that it left for another one while it was queued.
+
     `recomputed_tokens` of `new_tokens` were cached on other replicas, but not fetched. `fetch_estimate_ns`
     and `recompute_estimate_ns` are what decided between the two: the estimated time from the forming of the
     batch to the end of its compute. None if nothing was to be decided.
@@ -64,6 +67,8 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     recomputed_tokens: int = 0
     fetch_estimate_ns: int | None = None
     recompute_estimate_ns: int | None = None
+    lost_to: str | None = None
+    moved_by: tuple[str, ...] = ()
 
     @property
     def tpot_ns(self) -> float | None:

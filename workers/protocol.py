@@ -222,7 +222,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
 class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     """All that a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms.
 
-    `longest_pause` is the longest one of the rank's process since the clock started.
+    `pauses` are the longest ones of the rank's process since the clock started, at least one.
     """
 
     rank: int
@@ -231,7 +231,7 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     spans: tuple[Span, ...]
     progress: tuple[ProgressMark, ...]
     late_wakeups_ms: tuple[float, ...]
-    longest_pause: Pause
+    pauses: tuple[Pause, ...]
 
 
 class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble"):

@@ -123,8 +123,8 @@ class Rank:
         )
 
     def _finish(self) -> None:
-        pause = self._heart.pulse.longest(time.monotonic_ns())
-        records = self._recorder.records(self._config.rank, self._clock.late_ms, pause)
+        pauses = self._heart.pulse.longest_ones(time.monotonic_ns())
+        records = self._recorder.records(self._config.rank, self._clock.late_ms, pauses)
         report = encode_report(records)
         self._finished = True  # first, because peers may leave as soon as all records are in
         self._coordinator.send(report)

@@ -18,7 +18,7 @@ class Recorder:
         """How many rows there are."""
         return len(self.sent) + len(self.received) + len(self.spans) + len(self.progress)
 
-    def records(self, rank: int, late_wakeups_ms: list[float], longest_pause: Pause) -> Records:
+    def records(self, rank: int, late_wakeups_ms: list[float], pauses: tuple[Pause, ...]) -> Records:
         return Records(
             rank=rank,
             sent=tuple(self.sent),
@@ -26,5 +26,5 @@ class Recorder:
             spans=tuple(self.spans),
             progress=tuple(self.progress),
             late_wakeups_ms=tuple(late_wakeups_ms),
-            longest_pause=longest_pause,
+            pauses=pauses,
         )

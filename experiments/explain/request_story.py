@@ -80,9 +80,11 @@ def _pruned(request: RequestRow) -> list[str]:
 
 
 def _faults(life: RequestLife, faults: Sequence[FaultEntry]) -> list[str]:
-    """Name the faults that the request met."""
+    """Name the faults that the request met, and say where it moved because of one."""
     flows = (*life.flows, *life.shares)
-    return [f"It met a fault: {entry.words}." for entry in met_by(faults, life.request, flows, life.spans)]
+    moved = [f"It left a unit for another one: {loss}." for loss in life.request.moved_by]
+    met = met_by(faults, life.request, flows, life.spans)
+    return moved + [f"It met a fault: {entry.words}." for entry in met]
 
 
 def _where_it_went(request: RequestRow, spent: TimeSpent | None) -> list[str]:

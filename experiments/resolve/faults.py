@@ -8,7 +8,7 @@ from experiments.errors import UserError
 from experiments.nearest import nearest
 from experiments.scenario.faults import FaultKind, FaultSpec
 from experiments.scenario.scenario import Scenario
-from testbed.faults import Fault, LinkFault, Straggler, meets
+from testbed.faults import DecodeLoss, Fault, LinkFault, RankPause, Straggler, UnitLoss, meets
 from testbed.job import Placement, Role
 from testbed.topology import Topology
 
@@ -43,6 +43,24 @@ def _fault(spec: FaultSpec, topology: Topology, placement: Placement) -> Fault:
             return Straggler(
                 rank=_computing(spec.rank, placement), factor=spec.factor, from_ns=from_ns, to_ns=to_ns
             )
+        case FaultKind.PAUSE:
+            assert spec.rank is not None
+            assert to_ns is not None
+            return RankPause(rank=_computing(spec.rank, placement), from_ns=from_ns, to_ns=to_ns)
+        case FaultKind.UNIT_LOST:
+            assert spec.unit is not None
+            if spec.unit not in placement.units:
+                names = ", ".join(placement.units) or "none in a workload of flows"
+                raise ValueError(f"unit: there is no unit {spec.unit!r} (units: {names})")
+            return UnitLoss(unit=spec.unit, from_ns=from_ns, to_ns=to_ns)
+        case FaultKind.DECODE_LOST:
+            assert spec.worker is not None
+            workers = len(placement.decode_workers)
+            if spec.worker >= workers:
+                raise ValueError(
+                    f"worker: there is no decode worker {spec.worker}; there are {workers}, from 0"
+                )
+            return DecodeLoss(worker=spec.worker, from_ns=from_ns, to_ns=to_ns)
 
 
 def _ports(name: str, topology: Topology, *, one_way: bool) -> tuple[PortId, ...]:
@@ -82,8 +100,12 @@ def _things(fault: Fault) -> Iterator[Hashable]:
     match fault:
         case LinkFault(ports=ports):
             yield from ports
-        case Straggler(rank=rank):
+        case Straggler(rank=rank) | RankPause(rank=rank):
             yield "rank", rank
+        case UnitLoss(unit=unit):
+            yield "unit", unit
+        case DecodeLoss(worker=worker):
+            yield "worker", worker
 
 
 def _check_alone(fault: Fault, others: list[Fault]) -> None:

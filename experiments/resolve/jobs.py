@@ -8,6 +8,7 @@ from experiments.resolve.cluster import resolve_cluster
 from experiments.resolve.doubts import doubts
 from experiments.resolve.faults import resolve_faults
 from experiments.resolve.left_out import left_out
+from experiments.resolve.losses import check_losses
 from experiments.resolve.no_effect import without_effect
 from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
@@ -73,6 +74,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         overheads = overheads_of(scenario.simulation, machine_scale(scenario, base)[0])
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
         base = msgspec.structs.replace(base, simulation=simulation)
+    check_losses(scenario, base)
     of = scenario.serving.batches_of
     if of is not None and base.requests and most_requests is None:
         base = with_batches_of(of, base, scenario.policies)

@@ -10,11 +10,11 @@ from controller.units import NS_PER_S
 from experiments.results.requests import batches_of, meets_slo
 from testbed import columns
 from testbed.columns import codes, numbers
-from testbed.faults import Fault, LinkFault, Straggler, meets, when
+from testbed.faults import DecodeLoss, Fault, LinkFault, RankPause, Straggler, UnitLoss, meets, when
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 from workers.spans import SpanKind
 
-_COMPUTES: Final = (SpanKind.COMPUTE, SpanKind.DECODE_STEP)
+_WORKS: Final = (SpanKind.S1_WAIT, SpanKind.COMPUTE, SpanKind.COLLECTIVE, SpanKind.DECODE_STEP)
 
 
 class FaultEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,8 +22,10 @@ class FaultEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     `began` is false if the run ended before its time. `requests` are those that count and met it: it was in
     force while one of their flows, or of their batch's collectives, had been submitted and had not finished,
-    and was to cross the link; or while the rank computed for them. `missed` of them missed their SLO. `flows`
-    met it in the same way, shares of collectives included; 0 for a fault of a rank.
+    and was to cross the link; or while the rank was at work on them. `missed` of them missed their SLO.
+    `flows` met it in the same way, shares of collectives included; 0 for other faults. A loss of a unit or of
+    a decode worker is met by the requests that `failed` because of it, and by those that `moved` to another
+    unit.
     """
 
     fault: str
@@ -36,6 +38,9 @@ class FaultEntry(msgspec.Struct, frozen=True, kw_only=True):
     flows: int
     ports: tuple[str, ...] = ()
     rank: int | None = None
+    failed: int = 0
+    moved: int = 0
+    is_loss: bool = False
 
     @property
     def words(self) -> str:
@@ -66,8 +71,9 @@ def fault_entries(record: RunRecord, rows: Sequence[RequestRow]) -> list[FaultEn
     flows = [0] * len(record.faults)
     if any(isinstance(fault, LinkFault) for fault in record.faults):
         _meet_on_links(record, of_batch, met, flows)
-    if any(isinstance(fault, Straggler) for fault in record.faults):
+    if any(isinstance(fault, Straggler | RankPause) for fault in record.faults):
         _meet_on_ranks(record, of_batch, met)
+    failed, moved = _meet_losses(record.faults, rows, met)
     return [
         FaultEntry(
             fault=fault.words,
@@ -79,10 +85,29 @@ def fault_entries(record: RunRecord, rows: Sequence[RequestRow]) -> list[FaultEn
             missed=sum(not in_time[request] for request in met[i] & in_time.keys()),
             flows=flows[i],
             ports=fault.ports if isinstance(fault, LinkFault) else (),
-            rank=fault.rank if isinstance(fault, Straggler) else None,
+            rank=fault.rank if isinstance(fault, Straggler | RankPause) else None,
+            failed=failed[i],
+            moved=moved[i],
+            is_loss=isinstance(fault, UnitLoss | DecodeLoss),
         )
         for i, fault in enumerate(record.faults)
     ]
+
+
+def _meet_losses(
+    faults: Sequence[Fault], rows: Sequence[RequestRow], met: list[set[int]]
+) -> tuple[list[int], list[int]]:
+    """How many requests failed because of each fault, and how many moved."""
+    number = {f"{fault.words} {when(fault)}": i for i, fault in enumerate(faults)}
+    failed, moved = [0] * len(faults), [0] * len(faults)
+    for row in rows:
+        if row.lost_to is not None:
+            met[number[row.lost_to]].add(row.request)
+            failed[number[row.lost_to]] += 1
+        for loss in row.moved_by:
+            met[number[loss]].add(row.request)
+            moved[number[loss]] += 1
+    return failed, moved
 
 
 def _meet_on_links(
@@ -108,15 +133,15 @@ def _meet_on_links(
 def _meet_on_ranks(record: RunRecord, of_batch: Mapping[str, Sequence[int]], met: list[set[int]]) -> None:
     for span in _computing(record.spans, record.faults):
         for i, fault in enumerate(record.faults):
-            if not (isinstance(fault, Straggler) and fault.rank == span.rank):
+            if not (isinstance(fault, Straggler | RankPause) and fault.rank == span.rank):
                 continue
             if meets(fault, span.start_ns, span.end_ns):
                 met[i].update(_served_by(span, of_batch))
 
 
 def _computing(spans: Iterable[SpanRow], faults: Sequence[Fault]) -> Iterator[SpanRow]:
-    ranks = {fault.rank for fault in faults if isinstance(fault, Straggler)}
-    return (span for span in spans if span.rank in ranks and span.kind in _COMPUTES)
+    ranks = {fault.rank for fault in faults if isinstance(fault, Straggler | RankPause)}
+    return (span for span in spans if span.rank in ranks and span.kind in _WORKS)
 
 
 def _served_by(span: SpanRow, of_batch: Mapping[str, Sequence[int]]) -> Sequence[int]:
@@ -144,6 +169,8 @@ def fault_lines(summary: Mapping[str, Any]) -> Iterator[str]:
 def _met(policy: str, entry: FaultEntry) -> str:
     if not entry.began:
         return f"{policy} had ended before"
+    if entry.is_loss:
+        return f"{policy} {entry.failed} failed, {entry.moved} moved to another unit"
     if not entry.requests:
         return f"{policy} {entry.flows:,} flows met it" if entry.flows else f"{policy} nothing met it"
     met = "1 request" if entry.requests == 1 else f"{entry.requests} requests"
@@ -160,9 +187,12 @@ def met_by(
 ) -> list[FaultEntry]:
     """Return the faults that a request met. `flows` are its own and those of its batches, `spans` those of
     its batches and of its first decode step."""
-    flows, spans = list(flows), [span for span in spans if span.kind in _COMPUTES]
+    flows, spans = list(flows), [span for span in spans if span.kind in _WORKS]
     label = f"request {row.request}"
     spans = [span for span in spans if span.kind != SpanKind.DECODE_STEP or span.label == label]
+    losses = {row.lost_to, *row.moved_by}
     return [
-        entry for entry in entries if any(map(entry.meets_flow, flows)) or any(map(entry.meets_span, spans))
+        entry
+        for entry in entries
+        if entry.words in losses or any(map(entry.meets_flow, flows)) or any(map(entry.meets_span, spans))
     ]

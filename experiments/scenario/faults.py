@@ -11,14 +11,20 @@ class FaultKind(enum.StrEnum):
     LINK_DOWN = "link-down"
     LINK_RATE = "link-rate"
     STRAGGLER = "straggler"
+    PAUSE = "pause"
+    UNIT_LOST = "unit-lost"
+    DECODE_LOST = "decode-lost"
 
 
 _KEYS: Final = {
     FaultKind.LINK_DOWN: ("link",),
     FaultKind.LINK_RATE: ("link", "share"),
     FaultKind.STRAGGLER: ("rank", "factor"),
+    FaultKind.PAUSE: ("rank", "to_s"),
+    FaultKind.UNIT_LOST: ("unit",),
+    FaultKind.DECODE_LOST: ("worker",),
 }
-"""The keys that a kind needs besides `from_s`. It takes no others but `to_s`."""
+"""The keys that a kind needs. It takes no others but `from_s` and `to_s`."""
 
 
 class FaultSpec(BaseModel):
@@ -31,6 +37,8 @@ class FaultSpec(BaseModel):
     share: float | None = Field(default=None, ge=0.001, lt=1)
     rank: int | None = Field(default=None, ge=0)
     factor: float | None = Field(default=None, gt=1, le=1000)
+    unit: str | None = None
+    worker: int | None = Field(default=None, ge=0)
     from_s: float = Field(default=0.0, ge=0, le=1e6)
     to_s: float | None = Field(default=None, gt=0, le=1e6)
 
@@ -49,7 +57,7 @@ def _problems(key: str, fault: FaultSpec) -> Iterator[tuple[str, str]]:
     needed = _KEYS[fault.kind]
     for name in sorted({name for names in _KEYS.values() for name in names}):
         given = getattr(fault, name) is not None
-        if given and name not in needed:
+        if given and name not in (*needed, "to_s"):
             yield f"{key}.{name}", f"a fault of kind {fault.kind} has no {name}"
         if not given and name in needed:
             yield f"{key}.{name}", f"a fault of kind {fault.kind} needs it"

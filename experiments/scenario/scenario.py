@@ -67,7 +67,8 @@ class Scenario(Section):
     )
     faults: tuple[FaultSpec, ...] = Field(
         default=(),
-        description="what goes wrong, and when: a list of {kind: link-down | link-rate | straggler, ...}",
+        description="what goes wrong, and when: a list of {kind: ...}, with kind link-down, link-rate, "
+        "straggler, pause, unit-lost or decode-lost",
     )
     policies: tuple[Annotated[str, AfterValidator(known_policy)], ...] = Field(
         default=("fair", "mfs"),

@@ -11,7 +11,7 @@ _RETRY_S = 1.0
 """TCP repeats a lost segment after a time that doubles with each try, up to this long
 (`testbed.emulation.network`)."""
 
-_SETTLE_S = 0.5
+SETTLE_S = 0.5
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +44,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(self.fault, LinkFault):
             return None
         if self.fault.share == 0:
-            return self.window.wider(0.0, _RETRY_S + _SETTLE_S)
+            return self.window.wider(0.0, _RETRY_S + SETTLE_S)
         begin_ns = self.window.begin_ns
-        return Window(begin_ns=begin_ns, end_ns=begin_ns + round((_RETRY_S + _SETTLE_S) * NS_PER_S))
+        return Window(begin_ns=begin_ns, end_ns=begin_ns + round((_RETRY_S + SETTLE_S) * NS_PER_S))
 
 
 def longest_outside(begin_ns: int, end_ns: int, windows: Iterable[Window]) -> tuple[int, int]:

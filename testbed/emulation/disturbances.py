@@ -12,12 +12,12 @@ import msgspec
 from controller.flow import PortId, Stage
 from controller.pulse import Pause
 from controller.units import NS_PER_S
-from testbed.emulation.asked import Asked
+from testbed.emulation.asked import SETTLE_S, Asked, Window, longest_outside
 from testbed.emulation.links import Down
 from testbed.emulation.monitor import Sample
-from testbed.faults import LinkFault
+from testbed.faults import LinkFault, RankPause
 from testbed.record import Check, FlowRow
-from workers.protocol import Records
+from workers.protocol import Records, SentFlow
 
 PAUSE_BOUND_MS = 500.0
 SILENCE_BOUND_MS = 1000.0
@@ -106,7 +106,7 @@ def _silence(
     """
     times = [sample.time_ns for sample in samples]
     longest_ns, culprit = 0, ""
-    upset = _upset(samples, asked)
+    upset, held = _upset(samples, asked), _held(samples, asked)
     for flow in flows:
         if flow.stage is Stage.COLLECTIVE or not flow.path:
             continue
@@ -116,7 +116,7 @@ def _silence(
         for i in range(first + 1, last + 1):
             before, after = samples[i - 1].ports, samples[i].ports
             moved = any(before[port].sent_bytes != after[port].sent_bytes for port in flow.path)
-            if moved or not upset[i].isdisjoint(flow.path):
+            if moved or not upset[i].isdisjoint(flow.path) or not held[i].isdisjoint((flow.src, flow.dst)):
                 quiet_since = i
             elif times[i] - times[quiet_since] > longest_ns:
                 longest_ns = times[i] - times[quiet_since]
@@ -136,6 +136,54 @@ def _upset(samples: Sequence[Sample], asked: Sequence[Asked]) -> list[set[PortId
             if isinstance(one.fault, LinkFault) and one.upset and one.upset.overlaps(begin_ns, end_ns):
                 found[i] |= set(one.fault.ports)
     return found
+
+
+def _held(samples: Sequence[Sample], asked: Sequence[Asked]) -> list[set[int]]:
+    """The ranks that were paused between each sample and the one before it, or until just before."""
+    found: list[set[int]] = [set() for _ in samples]
+    for one in asked:
+        for i in range(1, len(samples)):
+            window = one.window.wider(0.0, SETTLE_S)
+            if isinstance(one.fault, RankPause) and window.overlaps(
+                samples[i - 1].wall_ns, samples[i].wall_ns
+            ):
+                found[i].add(one.fault.rank)
+    return found
+
+
+def pauses_of(rank: int, asked: Sequence[Asked]) -> list[Window]:
+    """When a rank was paused because the scenario asked for it, with some slack."""
+    return [
+        one.window.wider(SETTLE_S, SETTLE_S)
+        for one in asked
+        if isinstance(one.fault, RankPause) and one.fault.rank == rank
+    ]
+
+
+def unasked_pause(record: Records, asked: Sequence[Asked]) -> Pause:
+    """The longest pause of a rank, or part of one, that nobody asked for."""
+    windows = pauses_of(record.rank, asked)
+    parts = [
+        longest_outside(pause.begin_wall_ns, pause.begin_wall_ns + pause.wall_ns, windows)
+        for pause in record.pauses
+    ]
+    begin_ns, wall_ns = max(parts, key=lambda part: part[1])
+    return Pause(begin_wall_ns=begin_ns, wall_ns=wall_ns)
+
+
+def with_undisturbed(record: Records, asked: Sequence[Asked], clock: WallClock) -> Records:
+    """The record of a rank without the flows whose permits came while it was paused, as asked for."""
+    windows = pauses_of(record.rank, asked)
+    if not windows:
+        return record
+
+    def waited(sent: SentFlow) -> tuple[int, int]:
+        begin_ns = clock.zero_wall_ns + round(sent.submit_ns * clock.time_dilation)
+        lane_ns = round(sent.lane_wait_ns * clock.time_dilation)
+        return begin_ns, begin_ns + lane_ns + sent.permit_latency_wall_ns
+
+    kept = [sent for sent in record.sent if not any(window.overlaps(*waited(sent)) for window in windows)]
+    return msgspec.structs.replace(record, sent=tuple(kept))
 
 
 def _slowest_permit(records: Sequence[Records], clock: WallClock) -> Check:

@@ -1,8 +1,11 @@
 """Does to a running fabric what its scenario asks for: takes links down, and slows them."""
 
+import os
+import signal
 import subprocess
 import threading
 import time
+from functools import partial
 from typing import TypeGuard
 
 import msgspec
@@ -12,8 +15,9 @@ from testbed.emulation import queues
 from testbed.emulation.asked import Asked, Window
 from testbed.emulation.links import links_of
 from testbed.emulation.network import Network
+from testbed.emulation.processes import number_of
 from testbed.fabric import RunFailed
-from testbed.faults import Fault, LinkFault
+from testbed.faults import Fault, LinkFault, RankPause
 from testbed.job import Job
 
 _LATER_S = 2.0
@@ -34,13 +38,14 @@ class _Step(msgspec.Struct, frozen=True, kw_only=True):
 class FaultInjector:
     """A thread that begins and ends the faults of a job, each at its model time.
 
-    Stragglers are not its business: their ranks know when they are slow.
+    Stragglers are not its business: their ranks know when they are slow. A paused rank knows when it was,
+    too, so that the compute it was at does not go on meanwhile.
     """
 
     def __init__(self, job: Job, net: Network) -> None:
         self._net = net
         self._dilation = job.scale.time_dilation
-        self._faults = [fault for fault in job.faults if isinstance(fault, LinkFault)]
+        self._faults = [fault for fault in job.faults if isinstance(fault, LinkFault | RankPause)]
         self._trees = dict(net.trees)
         self._links = links_of(net)
         self._windows: dict[int, Window] = {}
@@ -63,9 +68,11 @@ class FaultInjector:
             raise RunFailed(f"a fault of the scenario could not be made: {what}") from self._failure
 
     def stop(self) -> None:
-        """Do no more. What is in force stays so. Raises as `check` does."""
+        """Do no more. Links stay as they are, and ranks go on. Raises as `check` does."""
         self._stop.set()
         self._thread.join()
+        for name in self.paused():
+            os.kill(number_of(name), signal.SIGCONT)
         self.check()
 
     # --- what was asked for ---------------------------------------------------------------------
@@ -83,6 +90,14 @@ class FaultInjector:
             if _is_down(fault) and self._links[self._net.devices[fault.ports[0]]] == link:
                 found.append(one.window.wider(_DOWN_SLACK_S, _DOWN_SLACK_S))
         return found
+
+    def paused(self) -> list[str]:
+        """The ranks that are paused now, by the names of their processes."""
+        return [
+            f"rank {one.fault.rank}"
+            for one in self.asked()
+            if isinstance(one.fault, RankPause) and one.window.end_ns is None
+        ]
 
     def holds_up(self) -> bool:
         """Whether a fault that ends may be why nothing moves now."""
@@ -119,17 +134,23 @@ class FaultInjector:
         ]
         return sorted([*begins, *ends], key=lambda step: (step.time_ns, step.begins, step.number))
 
-    def _do(self, step: _Step, fault: LinkFault) -> None:
-        change = self._take_down if fault.share == 0 else self._set_rates
+    def _do(self, step: _Step, fault: LinkFault | RankPause) -> None:
+        change = partial(_pause, fault) if isinstance(fault, RankPause) else partial(self._change_link, fault)
         if step.begins:
             with self._lock:
                 self._windows[step.number] = Window(begin_ns=time.monotonic_ns())
-            change(fault, True)
+            change(True)
         else:
-            change(fault, False)
+            change(False)
             with self._lock:
                 begun = self._windows[step.number]
                 self._windows[step.number] = msgspec.structs.replace(begun, end_ns=time.monotonic_ns())
+
+    def _change_link(self, fault: LinkFault, begins: bool) -> None:
+        if fault.share == 0:
+            self._take_down(fault, begins)
+        else:
+            self._set_rates(fault, begins)
 
     def _take_down(self, fault: LinkFault, begins: bool) -> None:
         """Take a link down, or up again. What is in its queues is lost."""
@@ -145,6 +166,10 @@ class FaultInjector:
         queues.change_rates(trees)
         queues.read_back(trees)
         self._net.trees.update(zip(fault.ports, trees, strict=True))
+
+
+def _pause(fault: RankPause, begins: bool) -> None:
+    os.kill(number_of(f"rank {fault.rank}"), signal.SIGSTOP if begins else signal.SIGCONT)
 
 
 def _is_down(fault: Fault) -> TypeGuard[LinkFault]:

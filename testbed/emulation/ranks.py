@@ -6,7 +6,7 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -102,6 +102,9 @@ class RankProcesses:
 
     Ranks are forked from a zygote, which starts at once because it takes seconds to import torch.
     """
+
+    excused: Callable[[], Collection[str]] = tuple
+    """The names of ranks that are stopped because the scenario asks for it."""
 
     def __init__(self, job: Job, directory: Path) -> None:
         self._job = job
@@ -247,6 +250,8 @@ class RankProcesses:
         for check in self._checks:
             check()
         if self._silences is not None:
+            for rank in self.excused():
+                self._silences.heard(rank)
             self._silences.look(time.monotonic())
             if silent := self._silences.too_long():
                 asleep = stopped().values()

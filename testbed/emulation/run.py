@@ -13,13 +13,14 @@ from controller.units import NS_PER_S
 from testbed.emulation import network, ovs
 from testbed.emulation.collect import collect, flow_rows
 from testbed.emulation.control import ControllerProcess
-from testbed.emulation.disturbances import WallClock, disturbances
+from testbed.emulation.disturbances import WallClock, disturbances, unasked_pause, with_undisturbed
 from testbed.emulation.faults import FaultInjector
 from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.links import LinkWatch
 from testbed.emulation.memory import MemoryKills
 from testbed.emulation.monitor import LinkMonitor
 from testbed.emulation.player import Player
+from testbed.emulation.processes import StopWatch
 from testbed.emulation.ranks import RankProcesses
 from testbed.emulation.speeds import speeds_of
 from testbed.fabric import RunFailed, RunProgress
@@ -38,9 +39,13 @@ class _Part(Protocol):
 
 
 class EmulatedRun:
-    """Runs `job` inside a sandbox. `directory` is on the sandbox's own tmpfs."""
+    """Runs `job` inside a sandbox. `directory` is on the sandbox's own tmpfs. `watch` gives processes up that
+    stay stopped, but for those that a fault stops."""
 
-    def __init__(self, job: Job, directory: Path, progress: Callable[[RunProgress], None]) -> None:
+    def __init__(
+        self, job: Job, directory: Path, progress: Callable[[RunProgress], None], watch: StopWatch
+    ) -> None:
+        self._watch = watch
         self._job = job
         self._directory = directory
         self._progress = progress
@@ -60,6 +65,7 @@ class EmulatedRun:
         kernel = ovs.kernel_datapath_available()
         net = network.build(job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory)
         faults = FaultInjector(job, net)
+        self._watch.excused = ranks.excused = faults.paused
         links = LinkWatch(net, faults.outages)
         links.start()
         controller = ControllerProcess(job, net.wiring, directory)
@@ -87,6 +93,7 @@ class EmulatedRun:
         start_beating(own)
         for daemon in daemons:
             daemon.start()
+        clock = WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation)
         conductor = conductor_of(job)
         player = Player(
             job,
@@ -112,9 +119,10 @@ class EmulatedRun:
         log = controller.log()
         flows = flow_rows(job, records, log)
         speeds = speeds_of(flows, job)
-        pauses |= {f"rank {record.rank}": record.longest_pause for record in records}
+        pauses |= {f"rank {record.rank}": unasked_pause(record, asked) for record in records}
         pauses["the controller"] = log.longest_pause
-        permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
+        judged = [with_undisturbed(record, asked, clock) for record in records]
+        permits = [sent.permit_latency_wall_ns / 1e6 for record in judged for sent in record.sent]
         fidelity = judge(
             probes=probes,
             samples=samples,
@@ -127,10 +135,10 @@ class EmulatedRun:
             disturbances=disturbances(
                 pauses=pauses,
                 outages=outages,
-                records=records,
+                records=judged,
                 flows=flows,
                 samples=samples,
-                clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+                clock=clock,
                 asked=asked,
                 fault_late_ms=faults.latest_ms if asked else None,
             ),

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from testbed.faults import LinkFault, Straggler, slowdowns_of
+from testbed.faults import LinkFault, RankPause, Straggler, slowdowns_of
 from testbed.job import Job
 from testbed.simulation._core import Core
 
@@ -22,6 +22,6 @@ def plan_faults(core: Core, job: Job) -> None:
             core.at(fault.from_ns, partial(core.set_share, port, fault.share))
             if fault.to_ns is not None:
                 core.at(fault.to_ns, partial(core.set_share, port, 1.0))
-    for rank in sorted({fault.rank for fault in job.faults if isinstance(fault, Straggler)}):
+    for rank in sorted({fault.rank for fault in job.faults if isinstance(fault, Straggler | RankPause)}):
         for slow in slowdowns_of(job.faults, rank):
             core.slow_down(rank, slow.from_ns, slow.to_ns, slow.factor)

@@ -83,7 +83,7 @@ class SimulatedRun:
         job, core = self._job, self.core
         core.settle()
         requests = self._conductor.request_rows(self._prunings.times, self._prunings.at_their_end)
-        answered = sum(row.first_token_ns is not None for row in requests)
+        answered = sum(row.first_token_ns is not None or row.lost_to is not None for row in requests)
         fidelity = judge(
             core,
             arrived=len(job.flows or job.requests),

@@ -115,6 +115,9 @@ void Core::perform(const Act& act) {
         case Does::RESUME:
             ranks.advance(*static_cast<RankRun*>(act.what));
             break;
+        case Does::ENTER:
+            exchanges.enter(act.what, act.more[0], act.more[1]);
+            break;
         case Does::COMPUTED:
             exchanges.computed(act.what, act.more[0], act.more[1]);
             break;

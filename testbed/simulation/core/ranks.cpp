@@ -143,6 +143,12 @@ std::int64_t Ranks::fetch_of(nb::handle transfer) {
 // --- transfers --------------------------------------------------------------------------------------
 
 void Ranks::post(nb::handle transfer) {
+    const Ns until = world_.slowdowns.empty() ? 0 : world_.paused_until(nb::cast<int>(get<"src">(transfer)));
+    if (until > world_.now()) {
+        transfer.inc_ref();
+        world_.at(until, Does::POST, transfer.ptr());
+        return;
+    }
     void* for_what = &CONDUCTOR;
     if (!get<"request">(transfer).is_none()) {
         for_what = world_.stage(get<"stage">(transfer)) == S3 ? &REQUEST : &LAYER;
@@ -214,8 +220,13 @@ void Ranks::set_busy(int rank, bool busy) {
     busy_[rank] = busy;
 }
 
-// Goes on with a rank's batch. A rank runs its batches strictly in the order in which it got them.
+// Goes on with a rank's batch, after its pause if it is paused. A rank runs its batches strictly in the order in which it got them.
 void Ranks::advance(RankRun& run) {
+    const Ns until = world_.paused_until(run.rank);
+    if (until > world_.now()) {
+        world_.at(until, Does::RESUME, &run);
+        return;
+    }
     if (!work(run)) {
         return;
     }

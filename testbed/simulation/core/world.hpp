@@ -132,7 +132,8 @@ struct Faults {
     std::int64_t past_act = -1;   // the first act for now, from this one on, is planned for 1 ns earlier
 };
 
-// `workers.slowdown.Slowdown`: compute takes `factor` times as long. `to` is NEVER if it lasts to the end.
+// `workers.slowdown.Slowdown`: compute takes `factor` times as long. `to` is NEVER if it lasts to the end. With an
+// infinite factor the rank is paused, and begins nothing.
 struct Slowdown {
     Ns from, to;
     double factor;
@@ -235,6 +236,19 @@ struct World {
         const Ns takes = takes_ns(seconds);
         const auto known = slowdowns.find(rank);
         return known == slowdowns.end() ? start + takes : ends_slowed(known->second, start, takes);
+    }
+
+    // When a rank may go on that would do so now: later if it is paused.
+    Ns paused_until(int rank) const {
+        const auto known = slowdowns.find(rank);
+        if (known != slowdowns.end()) {
+            for (const Slowdown& slow : known->second) {
+                if (std::isinf(slow.factor) && slow.from <= now() && now() < slow.to) {
+                    return slow.to;
+                }
+            }
+        }
+        return now();
     }
 
     // Lets a port carry this share of its rate; 0: nothing passes.

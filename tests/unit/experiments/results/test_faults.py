@@ -6,7 +6,7 @@ from result_rows import MS, flow_row, request_row
 
 from controller.flow import Stage
 from experiments.results.faults import FaultEntry, entries_of, fault_entries, fault_lines, met_by
-from testbed.faults import Fault, LinkFault, Straggler
+from testbed.faults import Fault, LinkFault, Straggler, UnitLoss
 from testbed.record import RequestRow, RunRecord, SpanRow
 from workers.spans import SpanKind
 
@@ -60,7 +60,8 @@ def test_what_a_slow_rank_computes_meets_it() -> None:
     slow = Straggler(rank=3, factor=2.0, from_ns=100 * MS, to_ns=None)
     assert entry(slow, spans=(span(3, 50, 101),)).requests == 2
     assert entry(slow, spans=(span(3, 50, 100), span(4, 50, 300))).requests == 0
-    assert entry(slow, spans=(span(3, 200, 300, SpanKind.COLLECTIVE),)).requests == 0
+    assert entry(slow, spans=(span(3, 200, 300, SpanKind.PAUSED),)).requests == 0
+    assert entry(slow, spans=(span(3, 200, 300, SpanKind.COLLECTIVE),)).requests == 2
     assert entry(slow, spans=(span(3, 200, 300, SpanKind.DECODE_STEP, "request 2"),)).requests == 1
 
 
@@ -81,6 +82,22 @@ def test_the_lines_tell_every_policy() -> None:
         " mfs nothing met it; stage had ended before"
     ]
     assert list(fault_lines({"runs": [{"policy": "fair"}]})) == []
+
+
+def test_a_loss_is_met_by_those_that_failed_and_by_those_that_moved() -> None:
+    lost = UnitLoss(unit="p0", from_ns=S, to_ns=2 * S)
+    words = "unit p0 lost from 1 s to 2 s"
+    rows = [
+        request_row(request=0, lost_to=words, status="failed", ttft_ns=None, first_token_ns=None),
+        request_row(request=1, moved_by=(words,)),
+        request_row(request=2),
+    ]
+    (found,) = fault_entries(record(lost), rows)
+    assert (found.failed, found.moved, found.requests, found.missed) == (1, 1, 2, 1)
+    runs = [{"policy": "mfs", "faults": msgspec.to_builtins([found])}]
+    assert list(fault_lines({"runs": runs})) == [f"fault: {words}: mfs 1 failed, 1 moved to another unit"]
+    assert met_by([found], rows[1], [], []) == [found]
+    assert met_by([found], rows[2], [], []) == []
 
 
 def life(row: RequestRow, *spans: SpanRow, **flow: object) -> list[FaultEntry]:

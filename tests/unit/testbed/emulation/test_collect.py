@@ -67,7 +67,7 @@ def records(
         spans=spans,
         progress=progress,
         late_wakeups_ms=(),
-        longest_pause=NO_PAUSE,
+        pauses=(NO_PAUSE,),
     )
 
 
@@ -88,7 +88,7 @@ def log(**levels: list[Level]) -> Log:
         ended_pruned=(),
         flow_mods=3,
         barriers=2,
-        longest_pause=NO_PAUSE,
+        pauses=(NO_PAUSE,),
     )
 
 

@@ -5,15 +5,17 @@ A model second takes ten wall seconds here, and model time 0 is wall second 100.
 
 from collections.abc import Sequence
 
+import msgspec
+
 from controller.flow import Level, Stage, Transfer
 from controller.lanes import LevelTrail
 from controller.pulse import Pause
 from testbed.emulation.asked import Asked, Window
-from testbed.emulation.disturbances import WallClock, disturbances
+from testbed.emulation.disturbances import WallClock, disturbances, unasked_pause, with_undisturbed
 from testbed.emulation.links import Down
 from testbed.emulation.monitor import Sample
 from testbed.emulation.queues import PortCounters
-from testbed.faults import LinkFault
+from testbed.faults import LinkFault, RankPause
 from testbed.record import Check, FlowRow
 from workers.protocol import Records, SentFlow
 
@@ -49,7 +51,7 @@ def records(rank: int, *flows: SentFlow, late_ms: tuple[float, ...] = ()) -> Rec
         spans=(),
         progress=(),
         late_wakeups_ms=late_ms,
-        longest_pause=pause(100, 0),
+        pauses=(pause(100, 0),),
     )
 
 
@@ -167,6 +169,39 @@ def test_silence_that_the_scenario_asked_for_is_none() -> None:
     assert (judged.value, judged.ok) == (1000.0, True)
     assert check(SILENT, samples=SIX, flows=flows, asked=[down("c", 0.0, 0.25)]).value == 3000.0
     assert check(SILENT, samples=SIX, flows=flows, asked=[down("b", 0.3, None)]).value == 1000.0
+
+
+def paused(rank: int, begin_s: float, end_s: float) -> Asked:
+    """A rank that was asked to pause, in wall seconds."""
+    fault = RankPause(rank=rank, from_ns=0, to_ns=1)
+    return Asked(fault=fault, window=Window(begin_ns=round(begin_s * S), end_ns=round(end_s * S)))
+
+
+def test_a_pause_that_the_scenario_asked_for_is_none_and_another_one_is_seen() -> None:
+    """Asked for from 105 to 108 s, with half a second before and after it. The one from 111 s on was not."""
+    record = msgspec.structs.replace(records(1), pauses=(pause(105.0, 3.1), pause(111.0, 0.7), pause(100, 0)))
+    assert unasked_pause(record, [paused(1, 105, 108)]) == pause(111.0, 0.7)
+    assert unasked_pause(record, [paused(2, 105, 108)]) == pause(105.0, 3.1)
+    longer = msgspec.structs.replace(record, pauses=(pause(105.0, 5.0),))
+    assert unasked_pause(longer, [paused(1, 105, 108)]) == pause(108.5, 1.5)
+
+
+def test_a_permit_that_came_in_an_asked_pause_does_not_count() -> None:
+    """Both are submitted at 110 s of wall time, 1 model second; the pause is from 112 to 115 s."""
+    record = records(1, sent("quick", 1, 1.0, 1.0), sent("late", 1, 1.0, 4000.0))
+    clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
+    kept = with_undisturbed(record, [paused(1, 112, 115)], clock)
+    assert [one.transfer.id for one in kept.sent] == ["quick"]
+    assert with_undisturbed(record, [paused(0, 112, 115)], clock) == record
+
+
+def test_silence_of_a_flow_whose_receiver_is_paused_is_none() -> None:
+    """Rank 1 receives. Its pause, with half a second more, is over at 104.1 s: after the sample at 104 s."""
+    flows = [flow("f", -0.05, 0.55, "b")]
+    judged = check(SILENT, samples=SIX, flows=flows, asked=[paused(1, 100, 103.6)])
+    assert (judged.value, judged.ok) == (0.0, True)
+    assert check(SILENT, samples=SIX, flows=flows, asked=[paused(1, 100, 103.5)]).value == 1000.0
+    assert check(SILENT, samples=SIX, flows=flows, asked=[paused(5, 100, 103.5)]).value == 5000.0
 
 
 def test_a_fault_that_came_late_is_one() -> None:

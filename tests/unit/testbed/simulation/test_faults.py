@@ -9,7 +9,7 @@ from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabric import RunFailed
 from testbed.fabrics import FABRICS
-from testbed.faults import Fault, LinkFault, Straggler
+from testbed.faults import DecodeLoss, Fault, LinkFault, RankPause, Straggler, UnitLoss
 from testbed.job import Job
 from testbed.record import RequestRow, RunRecord
 from workers.spans import SpanKind
@@ -203,3 +203,77 @@ def test_the_other_ranks_of_a_unit_wait_for_a_straggler_in_collectives() -> None
     assert spent(slow, ranks[0], SpanKind.COMPUTE) == 2 * spent(plain, ranks[0], SpanKind.COMPUTE)
     assert spent(slow, ranks[1], SpanKind.COMPUTE) == spent(plain, ranks[1], SpanKind.COMPUTE)
     assert spent(slow, ranks[1], SpanKind.COLLECTIVE) > spent(plain, ranks[1], SpanKind.COLLECTIVE)
+
+
+# --- pauses -----------------------------------------------------------------------------------------
+
+
+def test_a_rank_that_is_paused_in_the_middle_of_its_prefill_ends_it_that_much_later() -> None:
+    before = only_request()
+    assert before.start_ns is not None
+    begin = before.start_ns + 10 * MS
+    row = only_request(RankPause(rank=0, from_ns=begin, to_ns=begin + 70 * MS))
+    assert took(row) == (took(before)[0] + 70 * MS, took(before)[1])
+
+
+def test_a_paused_rank_begins_nothing() -> None:
+    """Its request is there at once, and its batch begins when the pause is over."""
+    before = only_request()
+    row = only_request(RankPause(rank=0, from_ns=0, to_ns=before.arrival_ns + 500 * MS))
+    assert before.start_ns is not None
+    assert row.start_ns == before.arrival_ns + 500 * MS
+    assert took(row) == took(before)
+
+
+def test_the_first_decode_step_waits_for_the_end_of_a_pause() -> None:
+    before = only_request()
+    assert before.p2d_end_ns is not None
+    end = before.p2d_end_ns + 300 * MS
+    row = only_request(RankPause(rank=1, from_ns=0, to_ns=end))
+    assert row.p2d_end_ns == before.p2d_end_ns
+    assert row.first_token_ns == end + took(before)[1]
+
+
+def test_a_paused_rank_holds_its_unit_up_in_the_middle_of_its_collectives() -> None:
+    """The other three wait for it in the next collective: the whole unit loses the pause."""
+    texts = ["fabric=sim", "policies=[fair]", "workload.requests=1", "workload.rate=1"]
+    a_job = resolve(load_scenario("quickstart", [override(text) for text in texts])).jobs[0]
+    (plain,) = run(a_job).requests
+    assert plain.start_ns is not None
+    assert plain.prefill_end_ns is not None
+    record = run(a_job)
+    rank = next(span.rank for span in record.spans if span.kind is SpanKind.COLLECTIVE)
+    middle = (plain.start_ns + plain.prefill_end_ns) // 2
+    (held,) = run(a_job, RankPause(rank=rank, from_ns=middle, to_ns=middle + 200 * MS)).requests
+    assert held.prefill_end_ns is not None
+    later = held.prefill_end_ns - plain.prefill_end_ns
+    assert 198 * MS <= later <= 202 * MS
+
+
+# --- losses -----------------------------------------------------------------------------------------
+
+
+def quickstart() -> Job:
+    texts = ["fabric=sim", "policies=[mfs]", "workload.requests=24", "workload.rate=24"]
+    return resolve(load_scenario("quickstart", [override(text) for text in texts])).jobs[0]
+
+
+@pytest.mark.parametrize("lost", ["unit", "worker"])
+def test_no_request_of_a_run_with_a_loss_is_without_an_end(lost: str) -> None:
+    """`run` looks at the invariants: flows of the lost complete, and the run waits for them."""
+    begin = 700 * MS
+    fault: Fault = UnitLoss(unit="p0", from_ns=begin, to_ns=None)
+    if lost == "worker":
+        fault = DecodeLoss(worker=0, from_ns=begin, to_ns=None)
+    record = run(quickstart(), fault)
+    failed = [row for row in record.requests if row.lost_to is not None]
+    served = [row for row in record.requests if row.first_token_ns is not None]
+    assert failed
+    assert len(failed) + len(served) == 24
+    if lost == "unit":
+        assert {row.unit for row in record.requests if (row.start_ns or 0) > begin} == {"p1"}
+        assert {row.unit for row in failed} == {"p0"}
+    else:
+        ranks = {row.decode_rank for row in failed}
+        assert len(ranks) == 1
+        assert not ranks & {row.decode_rank for row in served if (row.start_ns or 0) > begin}
