@@ -6,8 +6,8 @@ from typing import Any, Final
 from experiments.clairvoyant.question import Question
 from experiments.results.gap import CEILING, REFERENCE
 from experiments.results.paired import over_replicates
+from experiments.sweep.notes import plan_warnings
 from experiments.sweep.plan import Plan
-from experiments.sweep.results import plan_warnings
 
 FOUND: Final = "best found"
 _LEAST_GAP: Final = 0.01
