@@ -241,6 +241,10 @@ FORWARDED = "forwarded_when_faster"
 """The fact that says which share of its rate the slowest path delivered, with faster links
 (`Job.probe_faster`)."""
 
+CPU_WAIT_MS = "cpu_wait_ms"
+"""The fact that says how long a process waited for each of its turns on a CPU: the mean in wall milliseconds,
+of the process for which it is longest."""
+
 LATE_P99_MS = "late_wakeups_p99_ms"
 """The fact that says how late timed waits ended, in wall milliseconds."""
 

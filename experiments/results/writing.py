@@ -24,6 +24,7 @@ from experiments.results.excerpt import excerpt
 from experiments.results.folder_names import folder_names
 from experiments.results.gap import Ceiling
 from experiments.results.limits import Resources
+from experiments.results.machine import Machine
 from experiments.results.measures import Measures, measure
 from experiments.results.parquet import TABLES, write_tables
 from experiments.results.perfetto import trace_events, write_timeline
@@ -61,6 +62,8 @@ def write_run(
     ceiling: Ceiling | None = None,
     jobs: int = 1,
     trace_window: Window | None = None,
+    scale_notes: Sequence[str] = (),
+    machine: Machine | None = None,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
@@ -69,7 +72,8 @@ def write_run(
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
     finished. `ceiling` is what would be reached without a network. `unused` says what no request or
     flow used (`unused.unused_parts`). `trace_window` is the part of the run that the traces show;
-    None for the one that shows most of the requests that missed their SLO. With several `jobs`, as many
+    None for the one that shows most of the requests that missed their SLO. `scale_notes` say how `scale` was
+    chosen, and `machine` is what was measured for that. With several `jobs`, as many
     processes write timelines, while this one writes the tables.
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
@@ -114,6 +118,8 @@ def write_run(
         unfinished=unfinished,
         unused=unused,
         ceiling=ceiling,
+        scale_notes=scale_notes,
+        machine=machine,
     )
     for run in summary["runs"]:
         run["trace_shows"] = only[run["policy"]]
@@ -121,7 +127,7 @@ def write_run(
     written = ["scenario.yaml", *(f"{name}.parquet" for name in TABLES.values())]
     written += [str(path.relative_to(out)) for folder in folders for path in map(folder.__truediv__, _FILES)]
     digests = digests_in(out, written) | {SUMMARY: hashlib.sha256(text.encode()).hexdigest()}
-    _write_json(out / VERSIONS, versions(records, files) | {RESULTS: digests})
+    _write_json(out / VERSIONS, versions(records, files, machine) | {RESULTS: digests})
     write_text(out / SUMMARY, text)
     return summary
 

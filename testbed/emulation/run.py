@@ -26,7 +26,7 @@ from testbed.emulation.ranks import RankProcesses
 from testbed.emulation.speeds import speeds_of
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
-from testbed.record import FASTER_THAN_LINE, FORWARDED, LATE_P99_MS, RunRecord
+from testbed.record import CPU_WAIT_MS, FASTER_THAN_LINE, FORWARDED, LATE_P99_MS, RunRecord
 from testbed.serving.conductors import conductor_of
 from testbed.serving.yardsticks import yardsticks
 
@@ -151,7 +151,7 @@ class EmulatedRun:
             fidelity=fidelity,
             facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers)
             | {FASTER_THAN_LINE: round(speeds.faster_than_line or 0.0, 4)}
-            | ({} if cpu_wait is None else {"cpu_wait_ms": round(cpu_wait.mean_ms, 4)})
+            | ({} if cpu_wait is None else {CPU_WAIT_MS: round(cpu_wait.mean_ms, 4)})
             | {LATE_P99_MS: round(percentile(late_ms, 99) or 0.0, 4)}
             | ({} if forwarded is None else {FORWARDED: round(forwarded, 4)}),
             wall_s=time.monotonic() - self._begun,
