@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -42,6 +42,16 @@ _FILES: Final = (_QUEUES, _FIDELITY, _CURVES, TRACE_FILE)
 """The files of each policy."""
 
 
+class Say(Protocol):
+    """Hears what goes on, and how much of it is done."""
+
+    def __call__(self, phase: str, done: int = 0, total: int = 0) -> None: ...
+
+
+def _unheard(phase: str, done: int = 0, total: int = 0) -> None:
+    """Nobody wants to know."""
+
+
 def write_run(
     out: Path,
     *,
@@ -64,6 +74,7 @@ def write_run(
     trace_window: Window | None = None,
     scale_notes: Sequence[str] = (),
     machine: Machine | None = None,
+    say: Say = _unheard,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
@@ -75,6 +86,8 @@ def write_run(
     None for the one that shows most of the requests that missed their SLO. `scale_notes` say how `scale` was
     chosen, and `machine` is what was measured for that. With several `jobs`, as many
     processes write timelines, while this one writes the tables.
+
+    `say` is called with what is done, and how far that is.
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -91,18 +104,24 @@ def write_run(
     measured: list[Measures] = []
 
     def write_the_rest() -> None:
-        write_tables(out, records)
-        measured.extend(measure(record, resources) for record in records)
+        write_tables(out, records, partial(say, "writing tables", total=len(TABLES)))
+        for number, record in enumerate(records):
+            say("measuring", number, len(records))
+            measured.append(measure(record, resources))
         for record, folder, found in zip(records, folders, measured, strict=True):
             _write_json(folder / _QUEUES, record.queues)
             _write_json(folder / _FIDELITY, msgspec.to_builtins(record.fidelity))
             write_distributions(folder / _CURVES, distributions(found))
+        say("writing traces", 0, len(records))
 
+    say("writing tables", 0, len(TABLES))
     traces = {
         record.policy: partial(_write_trace, folder / TRACE_FILE, record, scale, scenario, trace_window)
         for record, folder in zip(records, folders, strict=True)
     }
-    only = all_of(traces, jobs=jobs, meanwhile=write_the_rest)
+    drawn = partial(say, "writing traces", total=len(records))
+    only = all_of(traces, jobs=jobs, meanwhile=write_the_rest, so_far=drawn)
+    say("summing up")
     shown = {policy: what for policy, what in only.items() if what is not None}
     told = [*notes, *(f"{TRACE_FILE} of {policy} shows only {what}" for policy, what in shown.items())]
     summary = summarise(

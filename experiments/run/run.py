@@ -14,7 +14,7 @@ from experiments.resolve.jobs import resolve
 from experiments.results.code import code_version
 from experiments.results.gap import Ceiling
 from experiments.results.trace_window import Window
-from experiments.run.all_jobs import RunListener, run_jobs
+from experiments.run.all_jobs import DONE, RunListener, run_jobs
 from experiments.run.ceiling import ceilings
 from experiments.run.directory import results_directory
 from experiments.run.held_signal import HeldSignal
@@ -23,6 +23,7 @@ from experiments.run.kept import Kept, can_go_on
 from experiments.run.placement_text import placement_text
 from experiments.run.rehearse import AnotherTry, chosen_scale, watch
 from experiments.run.scale_choice import ScaleChoice
+from experiments.run.telling import RESULTS, Telling
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
 from testbed.fabric import Fabric, FabricName, FabricUnavailable, RunProgress
@@ -92,6 +93,18 @@ def run_scenario(
         unfinished: Sequence[str] = (),
         reached: Ceiling | None = None,
     ) -> dict[str, Any]:
+        with Telling(partial(progress, RESULTS)) as say:
+            summary = write_all(directory, records, unfinished, reached, say)
+            say.end(DONE)
+        return summary
+
+    def write_all(
+        directory: Path,
+        records: list[RunRecord],
+        unfinished: Sequence[str],
+        reached: Ceiling | None,
+        say: Telling,
+    ) -> dict[str, Any]:
         # Imported late: the report loads matplotlib, which takes long.
         from experiments.report.run_report import write_report
         from experiments.results.limits import Resources
@@ -119,8 +132,15 @@ def run_scenario(
             ceiling=reached,
             jobs=at_once,
             trace_window=trace_window,
+            say=say,
         )
-        write_report([directory], directory / "report.html", jobs=at_once)
+        say("making the report")
+        write_report(
+            [directory],
+            directory / "report.html",
+            jobs=at_once,
+            so_far=partial(say, "making the report"),
+        )
         return summary
 
     if warn is not None:
