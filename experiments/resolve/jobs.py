@@ -20,6 +20,7 @@ from experiments.resolve.options import (
 )
 from experiments.resolve.same_batches import batches_note, with_batches_of
 from experiments.resolve.scale import machine_scale, resolve_scale
+from experiments.resolve.shared_links import shared_links_notes
 from experiments.resolve.work import resolve_work
 from experiments.scenario.scenario import Scenario
 from testbed.job import MODEL_SCALE, Job, Scale
@@ -87,6 +88,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         *without_effect(scenario, base),
         *left_out(scenario, base),
         *doubts(base),
+        *shared_links_notes(base),
         *offered_notes(scenario.workload, base, work.rate_rps),
     )
     return Resolved(

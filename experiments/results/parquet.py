@@ -148,20 +148,16 @@ _BY_LEVEL: Final = {
 """The fields of a sample that have a value for each level, and their columns in `links`."""
 
 
-def write_tables(
-    out: Path, records: Sequence[RunRecord], so_far: Callable[[int], object] = lambda _: None
-) -> None:
-    """Write `out/<table>.parquet` for all six tables. A row group has rows of one policy only. `so_far` is
-    called with how many there are.
+def write_tables(out: Path, records: Sequence[RunRecord], so_far: Callable[[int], object] = int) -> None:
+    """Write `out/<table>.parquet` for all six tables. A row group has rows of one policy only.
 
-    The rows of `records` are read once, in columns. Raises `OSError` if the disk is full.
+    The rows of `records` are read once, in columns. `so_far` hears how many tables are done. Raises
+    `OSError` if the disk is full.
     """
-    # Arrow compresses without holding the interpreter, so two tables are written in little more than the
-    # time of one.
+    # Arrow compresses without holding the interpreter: two tables take little longer than one.
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
-        tables = [pool.submit(_write_table, out, row, records) for row in TABLES]
-        for count, written in enumerate(tables, 1):
-            written.result()
+        for count, done in enumerate([pool.submit(_write_table, out, row, records) for row in TABLES], 1):
+            done.result()
             so_far(count)
 
 

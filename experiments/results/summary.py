@@ -17,7 +17,7 @@ from experiments.results.gap import Ceiling, gaps
 from experiments.results.limits import Resources, alike
 from experiments.results.machine import Machine
 from experiments.results.measures import Measures, measure
-from experiments.results.requests import counted, fates, slo_attainment
+from experiments.results.requests import arrival_rps, counted, fates, slo_attainment
 from experiments.results.statistics import FloatArray, Numbers, mean, percentile
 from testbed.job import Scale
 from testbed.record import FASTER_THAN_LINE, CacheRow, FlowRow, RequestRow, RequestStatus, RunRecord
@@ -54,13 +54,6 @@ def _speed_notes(records: Sequence[RunRecord]) -> list[str]:
     return [
         f"an idle port passes two packets at once, so short S1 and S3 flows beat the line: {', '.join(told)}"
     ]
-
-
-def _arrival_rps(rows: Sequence[RequestRow]) -> float | None:
-    """Return the rate at which requests arrived, from the first to the last; None for a single moment."""
-    arrivals = [row.arrival_ns for row in rows]
-    took_ns = max(arrivals) - min(arrivals) if arrivals else 0
-    return (len(arrivals) - 1) * NS_PER_S / took_ns if took_ns else None
 
 
 def _micro_flow(flow: FlowRow) -> dict[str, Any]:
@@ -120,7 +113,7 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "policy": record.policy,
         "order": (FlowOrder.EXACT if record.exact_order else FlowOrder.LEVELS).value,
         **_of_requests(requests),
-        "arrival_rps": _arrival_rps(requests),
+        "arrival_rps": arrival_rps(requests),
         "limits": msgspec.to_builtins(measured.limits),
         "counts": fates(record.requests) | {"warmup": len(record.requests) - len(requests)},
         "classes": _classes(requests),

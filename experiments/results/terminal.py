@@ -200,10 +200,14 @@ def render_summary(summary: Summary, words: Sequence[str] = ()) -> Group:
 
 
 def trace_lines(summary: Summary) -> Iterator[str]:
-    """Say what the traces show, for each policy whose trace does not show the whole run."""
-    for run in summary["runs"]:
-        if run.get("trace_shows"):
-            yield f"the trace of {run['policy']} shows only {run['trace_shows']}"
+    """Say, once for all policies, whose trace does not show the whole run."""
+    cut = [run["policy"] for run in summary["runs"] if run.get("trace_shows")]
+    if cut:
+        whose = "each" if 1 < len(cut) == len(summary["runs"]) else ", ".join(cut)
+        yield (
+            f"the trace of {whose} shows a part of the run, which the report names; --trace-window A:B"
+            " chooses another"
+        )
 
 
 _ORDERS = {FlowOrder.LEVELS: "priority levels", FlowOrder.EXACT: "exact order"}

@@ -122,8 +122,7 @@ def write_run(
     drawn = partial(say, "writing traces", total=len(records))
     only = all_of(traces, jobs=jobs, meanwhile=write_the_rest, so_far=drawn)
     say("summing up")
-    shown = {policy: what for policy, what in only.items() if what is not None}
-    told = [*notes, *(f"{TRACE_FILE} of {policy} shows only {what}" for policy, what in shown.items())]
+    told = [*notes, *_trace_notes(only)]
     summary = summarise(
         scenario=scenario,
         fabric=fabric,
@@ -149,6 +148,16 @@ def write_run(
     _write_json(out / VERSIONS, versions(records, files, machine) | {RESULTS: digests})
     write_text(out / SUMMARY, text)
     return summary
+
+
+def _trace_notes(only: Mapping[str, str | None]) -> list[str]:
+    """Say in one note what the traces show that do not show the whole run. `only` is by policy."""
+    policies: dict[str, list[str]] = {}
+    for policy, what in only.items():
+        if what is not None:
+            policies.setdefault(what, []).append(policy)
+    parts = [f"of {', '.join(whose)}, {what}" for what, whose in policies.items()]
+    return [f"{TRACE_FILE} shows only a part of the run: {'. '.join(parts)}"] if parts else []
 
 
 def _write_trace(
