@@ -17,6 +17,9 @@ from workers.spans import SpanKind
 _WORKS: Final = (SpanKind.S1_WAIT, SpanKind.COMPUTE, SpanKind.COLLECTIVE, SpanKind.DECODE_STEP)
 
 
+_MOST_NAMED: Final = 4
+
+
 class FaultEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A fault of a run in `summary.json`.
 
@@ -164,6 +167,17 @@ def fault_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     for i in range(max((len(entries) for _, entries in runs), default=0)):
         told = [(policy, entries[i]) for policy, entries in runs if i < len(entries)]
         yield f"fault: {told[0][1].words}: {'; '.join(_met(policy, entry) for policy, entry in told)}"
+
+
+def in_force(summary: Mapping[str, Any]) -> list[str]:
+    """Return a sentence that names the faults that a run had; none without faults."""
+    began = [entry for run in summary["runs"] for entry in entries_of(run) if entry.began]
+    names = list(dict.fromkeys(entry.fault for entry in began))
+    if not names:
+        return []
+    more = len(names) - _MOST_NAMED
+    told = ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return [f"The scenario has faults: {told}"]
 
 
 def _met(policy: str, entry: FaultEntry) -> str:

@@ -5,7 +5,7 @@ from record_factory import serving_record
 from result_rows import MS, flow_row, request_row
 
 from controller.flow import Stage
-from experiments.results.faults import FaultEntry, entries_of, fault_entries, fault_lines, met_by
+from experiments.results.faults import FaultEntry, entries_of, fault_entries, fault_lines, in_force, met_by
 from testbed.faults import Fault, LinkFault, Straggler, UnitLoss
 from testbed.record import RequestRow, RunRecord, SpanRow
 from workers.spans import SpanKind
@@ -82,6 +82,17 @@ def test_the_lines_tell_every_policy() -> None:
         " mfs nothing met it; stage had ended before"
     ]
     assert list(fault_lines({"runs": [{"policy": "fair"}]})) == []
+
+
+def test_one_sentence_names_the_faults_that_a_run_had() -> None:
+    slow = Straggler(rank=3, factor=2.0, from_ns=0, to_ns=None)
+    late = Straggler(rank=4, factor=2.0, from_ns=2 * S, to_ns=None)
+    entries = msgspec.to_builtins(fault_entries(record(UPLINK, UPLINK, slow, late), REQUESTS))
+    runs = [{"policy": policy, "faults": entries} for policy in ("fair", "mfs")]
+    assert in_force({"runs": runs}) == [
+        "The scenario has faults: link h1->s1 down, rank 3 computing 2 times as long"
+    ]
+    assert in_force({"runs": [{"policy": "fair"}]}) == []
 
 
 def test_a_loss_is_met_by_those_that_failed_and_by_those_that_moved() -> None:
