@@ -88,7 +88,7 @@ def log(**levels: list[Level]) -> Log:
         ended_pruned=(),
         flow_mods=3,
         barriers=2,
-        pauses=(NO_PAUSE,),
+        longest_pause=NO_PAUSE,
     )
 
 

@@ -235,7 +235,8 @@ def test_the_first_decode_step_waits_for_the_end_of_a_pause() -> None:
 
 
 def test_a_paused_rank_holds_its_unit_up_in_the_middle_of_its_collectives() -> None:
-    """The other three wait for it in the next collective: the whole unit loses the pause."""
+    """The other three wait for it in the next collective. The unit loses the pause, but for the little that
+    the rank would have waited itself, and for S3 that is out of the way of collectives afterwards."""
     texts = ["fabric=sim", "policies=[fair]", "workload.requests=1", "workload.rate=1"]
     a_job = resolve(load_scenario("quickstart", [override(text) for text in texts])).jobs[0]
     (plain,) = run(a_job).requests
@@ -247,7 +248,7 @@ def test_a_paused_rank_holds_its_unit_up_in_the_middle_of_its_collectives() -> N
     (held,) = run(a_job, RankPause(rank=rank, from_ns=middle, to_ns=middle + 200 * MS)).requests
     assert held.prefill_end_ns is not None
     later = held.prefill_end_ns - plain.prefill_end_ns
-    assert 198 * MS <= later <= 202 * MS
+    assert 190 * MS <= later <= 202 * MS
 
 
 # --- losses -----------------------------------------------------------------------------------------
