@@ -3,6 +3,9 @@
 If a scenario leaves them open, they are chosen for its work. Bytes are scaled so that the fastest NIC runs
 at `link_mbps` on the machine. Time is stretched so that the work takes about `wall_s`, and at least so much
 that the control plane can follow the layers of a batch.
+
+The bytes of real layers are not scaled, because real tensors cross the links. Time is then stretched until
+the fastest NIC runs at `link_mbps` or slower.
 """
 
 import math
@@ -17,6 +20,7 @@ from experiments.scenario.scenario import Scenario
 from testbed.fabric import FabricName
 from testbed.job import MODEL_SCALE, Job, MicroFlow, Placement, Request, Scale
 from testbed.topology import Topology
+from workers.options import ComputeMode
 
 LAYER_WALL_S = 0.03
 """A layer of a median request alone should last at least this long: some fifty permit latencies."""
@@ -50,7 +54,12 @@ def machine_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]
             wall_s=section.wall_s,
         )
     nic = fastest_nic_bps(scenario.topology)
-    scale = _scale_for(dilation, bytes_scale=section.bytes_scale, nic_bps=nic, link_mbps=section.link_mbps)
+    bytes_scale = section.bytes_scale
+    if scenario.workers.compute is ComputeMode.MODEL and job.requests and bytes_scale is None:
+        bytes_scale = 1.0
+        if section.time_dilation is None:
+            dilation = max(dilation, _rounded_up(nic / (section.link_mbps * 1e6)))
+    scale = _scale_for(dilation, bytes_scale=bytes_scale, nic_bps=nic, link_mbps=section.link_mbps)
     if section.time_dilation is not None and section.bytes_scale is not None:
         return scale, ()
     return scale, (

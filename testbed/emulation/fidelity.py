@@ -81,13 +81,13 @@ def judge(
     late_ms: Sequence[float],
     segments: dict[str, tuple[int, int]],
     fastest: float | None,
-    disturbances: Sequence[Check] = (),
+    more: Sequence[Check] = (),
 ) -> Fidelity:
     """Check a run. It is faithful if every measure that could be taken is within its bound.
 
     `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest` is the highest speed
     of a flow beyond the burst of an idle port, over its line rate (`testbed.emulation.speeds`).
-    `disturbances` are the checks of `testbed.emulation.disturbances`.
+    `more` are checks that were made elsewhere.
     """
     slower = (
         "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), give the"
@@ -131,7 +131,7 @@ def judge(
         ),
         _latency("late wake-ups of timed compute p99", late_ms, 99, LATE_P99_MS, slower),
         _at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
-        *disturbances,
+        *more,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
 

@@ -20,7 +20,9 @@ from testbed.emulation.memory import MemoryKills
 from testbed.emulation.monitor import LinkMonitor
 from testbed.emulation.player import Player
 from testbed.emulation.ranks import RankProcesses
+from testbed.emulation.real_model import is_real
 from testbed.emulation.speeds import speeds_of
+from testbed.emulation.token_checks import checks
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import FASTER_THAN_LINE, RunRecord
@@ -108,6 +110,7 @@ class EmulatedRun:
         pauses |= {f"rank {record.rank}": record.longest_pause for record in records}
         pauses["the controller"] = log.longest_pause
         permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
+        tokens = [check for record in records for check in record.tokens]
         fidelity = judge(
             probes=probes,
             samples=samples,
@@ -117,13 +120,16 @@ class EmulatedRun:
             late_ms=[late for record in records for late in record.late_wakeups_ms],
             segments=monitor.segments(),
             fastest=speeds.fastest,
-            disturbances=disturbances(
-                pauses=pauses,
-                outages=outages,
-                records=records,
-                flows=flows,
-                samples=samples,
-                clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+            more=(
+                *disturbances(
+                    pauses=pauses,
+                    outages=outages,
+                    records=records,
+                    flows=flows,
+                    samples=samples,
+                    clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+                ),
+                *(checks(tokens, len(job.requests)) if is_real(job) else ()),
             ),
         )
         return collect(
