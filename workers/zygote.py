@@ -43,7 +43,8 @@ def call_this_process(name: str) -> None:
 def _child(config: RankConfig) -> None:
     try:
         call_this_process(f"rank {config.rank}")
-        enter_network_of(config.namespace_pid)
+        if config.namespace_pid is not None:
+            enter_network_of(config.namespace_pid)
         torch.set_num_threads(1)
         # A permit must not wait 5 ms (Python's default) because another thread of the rank is busy.
         sys.setswitchinterval(0.0005)

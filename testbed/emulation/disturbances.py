@@ -12,7 +12,7 @@ import msgspec
 from controller.flow import Stage
 from controller.pulse import Pause
 from controller.units import NS_PER_S
-from testbed.emulation.links import Down
+from testbed.coordinator.outages import Down
 from testbed.emulation.monitor import Sample
 from testbed.record import Check, FlowRow
 from workers.protocol import Records

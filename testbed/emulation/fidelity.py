@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import msgspec
 import psutil
 
+from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.network import MTU
-from testbed.emulation.ranks import ProbeResult
 from testbed.fabric import RunFailed
 from testbed.record import Check, Fidelity
 

@@ -10,18 +10,19 @@ import psutil
 
 from controller.pulse import Pulse, start_beating
 from controller.units import NS_PER_S
-from testbed.emulation import network, ovs
-from testbed.emulation.collect import collect, flow_rows
-from testbed.emulation.control import ControllerProcess
+from testbed.coordinator.collect import collect, flow_rows
+from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.memory import MemoryKills
+from testbed.coordinator.player import Player
+from testbed.emulation import network, ovs, queues
+from testbed.emulation.control import start_controller
 from testbed.emulation.disturbances import WallClock, disturbances
 from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.links import LinkWatch
-from testbed.emulation.memory import MemoryKills
-from testbed.emulation.monitor import LinkMonitor
-from testbed.emulation.player import Player
+from testbed.emulation.monitor import LinkMonitor, link_samples
 from testbed.emulation.ranks import RankProcesses
 from testbed.emulation.speeds import speeds_of
-from testbed.fabric import RunFailed, RunProgress
+from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import FASTER_THAN_LINE, RunRecord
 from testbed.serving.conductors import conductor_of
@@ -60,7 +61,7 @@ class EmulatedRun:
         net = network.build(job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory)
         links = LinkWatch(net)
         links.start()
-        controller = ControllerProcess(job, net.wiring, directory)
+        controller = start_controller(job, net.wiring, directory)
         controller.wait_for_switches()
         self._say("connecting lanes")
         ranks.start(net, [links.check, controller.check_idle])
@@ -70,7 +71,7 @@ class EmulatedRun:
         if not kernel:
             switch.enlarge_packet_buffers()
         self._say("probing the links")
-        probes = ranks.probe(net)
+        probes = ranks.probe(net.wiring.paths, net.wiring.port_bps)
         monitor = LinkMonitor(net)
         cpu = CpuMeter()
         daemons = switch.pulses()
@@ -128,12 +129,13 @@ class EmulatedRun:
         )
         return collect(
             job=job,
-            net=net,
+            fabric=FabricName.MININET,
             conductor=conductor,
             records=records,
             flows=flows,
             log=log,
-            samples=samples,
+            links=link_samples(samples),
+            queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
             fidelity=fidelity,
             facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers)
             | {FASTER_THAN_LINE: round(speeds.faster_than_line or 0.0, 4)},

@@ -2,10 +2,10 @@
 
 import pytest
 
+from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.fidelity import PAYLOAD_SHARE, judge
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.queues import PortCounters
-from testbed.emulation.ranks import ProbeResult
 from testbed.record import Check, Fidelity
 
 PROBES = "delivered rate, all links probed at once"
