@@ -11,7 +11,8 @@ from controller.gate import bind
 class TcpHub:
     """Peers that connect to `endpoint` (`controller.curve.connect`): a `controller.wire.Hub`.
 
-    Messages to a peer that has not said `HELLO` wait for it. Messages to one whose connection is lost are
+    Messages to a peer that has not said anything, such as `HELLO`, wait for it. Messages to one whose
+    connection is lost are
     lost, too: whoever counts on the peer notices its silence. One thread uses a hub.
     """
 
@@ -36,11 +37,12 @@ class TcpHub:
         while True:
             identity, frame = self.socket.recv_multipart(zmq.NOBLOCK)
             name = "" if identity.startswith(b"\0") else identity.decode(errors="replace")
+            if name and name not in self._here:
+                self._here.add(name)
+                for waiting in self._waiting.pop(name, ()):
+                    self._send(name, waiting)
             if frame != HELLO:
                 return name, frame
-            self._here.add(name)
-            for waiting in self._waiting.pop(name, ()):
-                self._send(name, waiting)
 
     def drain(self) -> Iterator[tuple[str, bytes]]:
         """Yield the messages that have arrived, with the names of their senders."""

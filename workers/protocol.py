@@ -39,10 +39,10 @@ class Remote(msgspec.Struct, frozen=True, kw_only=True):
     `clock_offset_ns` is by how much the server's CLOCK_MONOTONIC is ahead of the coordinator's. The rank
     uses GPU `gpu` of its server, if there is any, and gloo for collectives. It marks the packets of its
     connections with `control_dscp`, and then as it is told (`controller.protocol.Mark`); None: it marks
-    nothing.
+    nothing. Its agent adds the `keys`, which the coordinator does not have.
     """
 
-    keys: ClientKeys
+    keys: ClientKeys | None = None
     clock_offset_ns: int
     gpu: int
     control_dscp: int | None

@@ -27,10 +27,14 @@ _ATTAINABLE = 0.6  # share of what full, even batches could do; uneven ones reac
 def resolve_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
     """Return the scale that the scenario gives, or one that fits the work, with a note if it was chosen.
 
-    On the simulated fabric it is 1, because simulated time and bytes are those of the model.
+    On the simulated fabric it is 1, because simulated time and bytes are those of the model. On real servers
+    it is what the scenario gives, and by default 1: their links have the rates that they have.
     """
     if scenario.fabric == FabricName.SIM:
         return MODEL_SCALE, ()
+    if scenario.fabric == FabricName.CLUSTER:
+        given = scenario.scale
+        return Scale(time_dilation=given.time_dilation or 1.0, bytes_scale=given.bytes_scale or 1.0), ()
     return machine_scale(scenario, job)
 
 

@@ -8,9 +8,19 @@ import statistics
 import threading
 from collections.abc import Sequence
 
-import msgspec
 import psutil
 
+from testbed.coordinator.checks import (
+    IDLE_BOUND,
+    LATE_P99_MS,
+    PERMIT_P50_MS,
+    PERMIT_P99_MS,
+    PROBE_BOUND,
+    RETRANSMIT_BOUND,
+    at_least,
+    at_most,
+    latency,
+)
 from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.network import MTU
@@ -20,18 +30,11 @@ from testbed.record import Check, Fidelity
 PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
 """Payload of a full packet over its bytes at the queue: with Ethernet, IP and TCP headers, timestamps."""
 
-PROBE_BOUND = 0.90
 BUSY_BOUND = 0.90
-IDLE_BOUND = 0.05
-PERMIT_P50_MS = 2.0
-PERMIT_P99_MS = 10.0
 DROP_BOUND = 1e-4
-RETRANSMIT_BOUND = 0.03  # after a promotion packets overtake queued ones, and TCP resends some
-LATE_P99_MS = 10.0
 FASTEST_BOUND = 1.1  # clocks are read, and timers fire, a little late
 
 _BUSY_SHOTS = 8  # fewer are not judged
-_LATENCIES = 20  # fewer are not judged: the first permits of a run find every cache cold
 
 
 class CpuMeter:
@@ -98,39 +101,39 @@ def judge(
     sent = sum(out for out, _ in segments.values())
     again = sum(repeated for _, repeated in segments.values())
     checks = [
-        _at_least(
+        at_least(
             "delivered rate, all links probed at once",
             min((p.delivered_bps / p.nominal_bps / PAYLOAD_SHARE for p in probes), default=None),
             PROBE_BOUND,
             "of nominal",
             slower,
         ),
-        _at_least(
+        at_least(
             "delivered rate while a queue was busy",
             _busy_delivery(busy),
             BUSY_BOUND,
             "of nominal",
             slower,
         ),
-        _at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower),
-        _latency("permit latency p50", permit_ms, 50, PERMIT_P50_MS, slower),
-        _latency("permit latency p99", permit_ms, 99, PERMIT_P99_MS, slower),
-        _at_most(
+        at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower),
+        latency("permit latency p50", permit_ms, 50, PERMIT_P50_MS, slower),
+        latency("permit latency p99", permit_ms, 99, PERMIT_P99_MS, slower),
+        at_most(
             "packets dropped",
             drops / packets if packets else None,
             DROP_BOUND,
             "of packets",
             "lower workers.lanes_s1 and workers.lanes_s3, so that fewer connections fill the queues",
         ),
-        _at_most(
+        at_most(
             "TCP retransmits",
             again / sent if sent else None,
             RETRANSMIT_BOUND,
             "of segments",
             slower,
         ),
-        _latency("late wake-ups of timed compute p99", late_ms, 99, LATE_P99_MS, slower),
-        _at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
+        latency("late wake-ups of timed compute p99", late_ms, 99, LATE_P99_MS, slower),
+        at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
         *disturbances,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
@@ -155,33 +158,3 @@ def _drops(samples: Sequence[Sample]) -> tuple[int, int]:
     drops = sum(sum(last[p].drops) - sum(first[p].drops) for p in last)
     packets = sum(sum(last[p].packets) - sum(first[p].packets) for p in last)
     return drops, packets
-
-
-def _percentile(values: Sequence[float], q: float) -> float | None:
-    """Percentile `q`, interpolated linearly between the closest values as numpy does by default."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * q / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
-def _latency(name: str, values_ms: Sequence[float], q: float, bound: float, advice: str) -> Check:
-    """Check of a percentile in milliseconds. With too few values it is shown, but not judged."""
-    check = _at_most(name, _percentile(values_ms, q), bound, "ms", advice)
-    if len(values_ms) >= _LATENCIES:
-        return check
-    bound_text = f"{check.bound}, not judged on {len(values_ms)} values"
-    return msgspec.structs.replace(check, ok=True, advice="", bound=bound_text)
-
-
-def _at_least(name: str, value: float | None, bound: float, unit: str, advice: str) -> Check:
-    ok = value is None or value >= bound
-    return Check(name=name, value=value, bound=f">= {bound:g}", unit=unit, ok=ok, advice="" if ok else advice)
-
-
-def _at_most(name: str, value: float | None, bound: float, unit: str, advice: str) -> Check:
-    ok = value is None or value <= bound
-    return Check(name=name, value=value, bound=f"<= {bound:g}", unit=unit, ok=ok, advice="" if ok else advice)

@@ -12,11 +12,12 @@ from controller.pulse import Pulse, start_beating
 from controller.units import NS_PER_S
 from testbed.coordinator.collect import collect, flow_rows
 from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.memory import MemoryKills
 from testbed.coordinator.player import Player
 from testbed.emulation import network, ovs, queues
 from testbed.emulation.control import start_controller
-from testbed.emulation.disturbances import WallClock, disturbances
+from testbed.emulation.disturbances import disturbances
 from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.links import LinkWatch
 from testbed.emulation.monitor import LinkMonitor, link_samples
