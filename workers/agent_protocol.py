@@ -68,6 +68,49 @@ class AgentLeft(msgspec.Struct, frozen=True, kw_only=True, tag="left"):
     why: str
 
 
+class PairSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """What one server has got from another: the DSCP that datagrams of each mark arrived with, and the bytes
+    of a TCP connection with the wall seconds that they took."""
+
+    dscps: dict[int, int]
+    bytes: int
+    seconds: float
+
+
+class PairListening(msgspec.Struct, frozen=True, kw_only=True, tag="pair_listening"):
+    """The receiver of pair `number` listens."""
+
+    number: int
+    port: int
+
+
+class PairResult(msgspec.Struct, frozen=True, kw_only=True, tag="pair_result"):
+    """An end of pair `number` is through. The receiver has `seen` something; `trouble` is what went wrong."""
+
+    number: int
+    seen: PairSeen | None
+    trouble: str = ""
+
+
+class ReceivePair(msgspec.Struct, frozen=True, kw_only=True, tag="receive_pair"):
+    """Listen at `address` for the sender of pair `number`, which sends for `seconds`."""
+
+    number: int
+    address: str
+    seconds: float
+
+
+class SendPair(msgspec.Struct, frozen=True, kw_only=True, tag="send_pair"):
+    """Send from `own` to the receiver of pair `number`: datagrams with each of `dscps`, then bytes."""
+
+    number: int
+    own: str
+    address: str
+    port: int
+    dscps: tuple[int, ...]
+    seconds: float
+
+
 class Ping(msgspec.Struct, frozen=True, kw_only=True, tag="ping"):
     number: int
 
@@ -98,8 +141,8 @@ class Dismissed(msgspec.Struct, frozen=True, kw_only=True, tag="dismissed"):
     failed: bool
 
 
-FromAgent = Here | Pong | RankEnded | AgentLeft
-ToAgent = Ping | Beat | Refused | RunRank | StopRank | Dismissed
+FromAgent = Here | Pong | RankEnded | AgentLeft | PairListening | PairResult
+ToAgent = Ping | Beat | Refused | RunRank | StopRank | ReceivePair | SendPair | Dismissed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_agent = msgspec.msgpack.Decoder(FromAgent).decode

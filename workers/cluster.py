@@ -12,9 +12,11 @@ wait for the coordinator, by default 600).
 import importlib.metadata
 import os
 import platform
+import queue
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,16 +40,21 @@ from workers.agent_protocol import (
     Here,
     Load,
     Machine,
+    PairListening,
+    PairResult,
     Ping,
     Pong,
     RankEnded,
+    ReceivePair,
     Refused,
     RunRank,
+    SendPair,
     StopRank,
     decode_to_agent,
     encode,
 )
 from workers.forked import become_rank, how_it_ended
+from workers.pair_probe import receive, send
 from workers.process import die_with_parent
 from workers.protocol import RankConfig
 
@@ -99,6 +106,7 @@ class Agent:
         self._socket.send(HELLO)
         self._child: int | None = None
         self._rank = -1
+        self._found: queue.SimpleQueue[FromAgent] = queue.SimpleQueue()
         self._heard_s = time.monotonic()
         self._patience_s = settings.wait_s
 
@@ -115,6 +123,8 @@ class Agent:
                     if code is not None:
                         return code
                 self._look_after_child()
+                while not self._found.empty():
+                    self._say(self._found.get())
                 if time.monotonic() - self._heard_s > self._patience_s:
                     where = self._settings.coordinator
                     return _fail(f"nothing has been heard of {where} for {self._patience_s:.0f} s")
@@ -143,11 +153,14 @@ class Agent:
         now_ns = time.monotonic_ns()
         self._heard_s = time.monotonic()
         self._patience_s = PATIENCE_S
-        match decode_to_agent(frame):
+        order = decode_to_agent(frame)
+        match order:
             case Ping(number=number):
                 self._say(Pong(number=number, wall_ns=now_ns))
             case Beat():
                 pass
+            case ReceivePair() | SendPair():
+                self._in_thread(order)
             case RunRank(config=config):
                 self._start(config)
             case StopRank():
@@ -157,6 +170,25 @@ class Agent:
             case Refused(reason=reason):
                 return _fail(f"the coordinator at {self._settings.coordinator} refuses this agent: {reason}")
         return None
+
+    def _in_thread(self, order: ReceivePair | SendPair) -> None:
+        """Carry out an order that takes a while. What it finds is said by the thread that has the socket."""
+        threading.Thread(target=self._probe, args=(order,), daemon=True).start()
+
+    def _probe(self, order: ReceivePair | SendPair) -> None:
+        number = order.number
+        try:
+            if isinstance(order, SendPair):
+                send(order.own, order.address, order.port, order.dscps, order.seconds)
+                return
+
+            def listening(port: int) -> None:
+                self._found.put(PairListening(number=number, port=port))
+
+            seen = receive(order.address, order.seconds, listening)
+            self._found.put(PairResult(number=number, seen=seen))
+        except OSError as error:
+            self._found.put(PairResult(number=number, seen=None, trouble=f"{self._host}: {error}"))
 
     def _start(self, config: RankConfig) -> None:
         self._kill_child()

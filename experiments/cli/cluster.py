@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli.endings import told_to_the_user
+from experiments.cli.endings import EXIT_FAILED, told_to_the_user
 from experiments.cli.options import NewDirectory, Policies, ScenarioName, Seed, Settings
 from experiments.errors import UserError
 
@@ -162,3 +162,35 @@ def cluster_rehearse(
         )
     if code:
         raise typer.Exit(code)
+
+
+@cluster.command("doctor")
+def cluster_doctor(
+    scenario: ScenarioName,
+    inventory: InventoryFile,
+    policy: Policies = None,
+    settings: Settings = None,
+    seed: Seed = None,
+) -> None:
+    """Examine the servers of a scenario: versions, GPUs, clocks, marks on the way, bandwidth of each pair.
+
+    Agents have to be started as for a run. They leave afterwards.
+    """
+    with told_to_the_user():
+        from experiments.inventory.doctor_text import examined_text
+        from experiments.inventory.fabric import cluster_of
+        from experiments.resolve.jobs import resolve
+        from experiments.scenario.overrides import overrides_of
+        from experiments.scenario.reading import load_scenario
+        from testbed.fabric import FabricName
+
+        chosen = load_scenario(scenario, overrides_of(settings or (), policy or (), seed, FabricName.CLUSTER))
+
+        def say(text: str) -> None:
+            print(f"mfs: {text}", file=sys.stderr)
+
+        with cluster_of(chosen, inventory, say) as fabric:
+            examined = fabric.examine(resolve(chosen).jobs[0], say)
+        print(examined_text(examined))
+    if examined.wrong:
+        raise typer.Exit(EXIT_FAILED)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.errors import UserError
 from experiments.inventory.job_digest import job_digest
@@ -10,6 +11,9 @@ from experiments.inventory.reading import read_inventory
 from experiments.scenario.scenario import Scenario
 from testbed.fabric import Fabric, FabricName
 from testbed.fabrics import FABRICS
+
+if TYPE_CHECKING:
+    from testbed.cluster.fabric_cluster import ClusterFabric
 
 
 @contextlib.contextmanager
@@ -26,6 +30,13 @@ def made_fabric(scenario: Scenario, inventory: Path | None, log: Callable[[str],
         return
     if inventory is None:
         raise UserError("--fabric cluster: name its servers with --inventory cluster.yaml")
+    with cluster_of(scenario, inventory, log) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def cluster_of(scenario: Scenario, inventory: Path, log: Callable[[str], None]) -> "Iterator[ClusterFabric]":
+    """The servers of an inventory, for a scenario. At the end, the agents are dismissed."""
     from testbed.cluster.fabric_cluster import ClusterFabric
 
     found = read_inventory(inventory)

@@ -23,11 +23,15 @@ from workers.agent_protocol import (
     Beat,
     Dismissed,
     Here,
+    PairListening,
+    PairResult,
     Ping,
     Pong,
     RankEnded,
+    ReceivePair,
     Refused,
     RunRank,
+    SendPair,
     StopRank,
     ToAgent,
     decode_from_agent,
@@ -63,6 +67,7 @@ class AgentDesk:
         self._heard_s: dict[str, float] = {}
         self._turned_away: dict[str, str] = {}
         self._trouble: list[str] = []
+        self._pairs: dict[int, list[PairListening | PairResult]] = {}
         self._trips: dict[str, list[RoundTrip]] = {}
         self._out: queue.SimpleQueue[tuple[str, ToAgent]] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -144,6 +149,14 @@ class AgentDesk:
             found[name] = read(trips)
         return found
 
+    def ask(self, name: str, order: ReceivePair | SendPair) -> None:
+        self._out.put((name, order))
+
+    def answers(self, number: int) -> list[PairListening | PairResult]:
+        """What agents have said of pair `number` so far."""
+        with self._lock:
+            return list(self._pairs.get(number, ()))
+
     # --- the thread -------------------------------------------------------------------------------
 
     def _serve(self) -> None:
@@ -202,6 +215,9 @@ class AgentDesk:
             case RankEnded(rank=rank, how=how):
                 if how:
                     self._note(f"rank {rank} ({name}) ended with {how}")
+            case PairListening(number=number) | PairResult(number=number):
+                with self._lock:
+                    self._pairs.setdefault(number, []).append(message)
             case AgentLeft(why=why):
                 with self._lock:
                     self._here.pop(name, None)

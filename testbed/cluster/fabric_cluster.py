@@ -10,8 +10,9 @@ import zmq
 from controller.curve_files import coordinator_keys
 from controller.gate import let_in
 from controller.sources import CODE_ROOT, source_digest
-from testbed.cluster.agents import AgentDesk, Expected
+from testbed.cluster.agents import AgentDesk, Expected, agent_name
 from testbed.cluster.assignment import assign
+from testbed.cluster.examination import Examined, examine
 from testbed.cluster.inventory import Inventory
 from testbed.cluster.run import Cluster, ClusterRun
 from testbed.fabric import FabricName, FabricUnavailable, Requirement, RunFailed, RunProgress
@@ -95,6 +96,20 @@ class ClusterFabric:
             record = ClusterRun(job, assigned, cluster, Path(directory), progress).run()
         self._failed = False
         return record
+
+    def examine(self, job: Job, say: Callable[[str], None]) -> Examined:
+        """Examine the servers of `job` instead of running it. Raises what `run` does."""
+        missing = [requirement for requirement in self.requirements() if not requirement.ok]
+        if missing or self._inventory is None:
+            raise FabricUnavailable(self.name, missing)
+        assigned = assign(job, self._inventory)
+        desk = self._opened(self._inventory).desk
+        names = {agent_name(place) for place in assigned.places.values()}
+        say(f"waiting for the agents {', '.join(sorted(names))}")
+        desk.wait_for(names, self._wait_s, lambda missing: None)
+        examined = examine(desk, job, assigned, self._inventory, say)
+        self._failed = False
+        return examined
 
     def close(self) -> None:
         """Dismiss the agents, if they were waited for."""
