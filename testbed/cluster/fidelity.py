@@ -11,20 +11,12 @@ import msgspec
 from controller.flow import Decision
 from controller.pulse import Pause
 from testbed.cluster.clocks import Drift
-from testbed.coordinator.checks import (
-    IDLE_BOUND,
-    LATE_P99_MS,
-    PERMIT_P50_MS,
-    PERMIT_P99_MS,
-    PROBE_BOUND,
-    RETRANSMIT_BOUND,
-    at_least,
-    at_most,
-    latency,
-)
+from testbed.coordinator.checks import IDLE_BOUND, PROBE_BOUND, RETRANSMIT_BOUND, at_least, at_most
+from testbed.coordinator.delays import WallYardstick, permit_checks, wakeup_check
 from testbed.coordinator.lapses import WallClock, latest_wakeup, pauses_check, slowest_permit
 from testbed.coordinator.ranks import ProbeResult
 from testbed.record import Check, Fidelity
+from testbed.serving.yardsticks import Yardstick, Yardsticks
 from workers.protocol import Records
 
 FASTER_BOUND = 1.1
@@ -62,8 +54,14 @@ def judge(
     drifts: Mapping[str, Drift],
     decisions: Sequence[Decision],
     enforced: bool,
+    yardsticks: Yardsticks,
 ) -> Fidelity:
-    """Check a run. `drifts` are by agent. It is faithful if every measure is within its bound."""
+    """Check a run. `drifts` are by agent, `yardsticks` those of the job. It is faithful if every measure is
+    within its bound."""
+
+    def against(of: Yardstick | None) -> WallYardstick:
+        return WallYardstick(of=of, time_dilation=clock.time_dilation)
+
     carried = [p.delivered_bps / p.nominal_bps / payload_share(servers.mtu) for p in probes]
     permit_ms = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
     late_ms = [late for record in records for late in record.late_wakeups_ms]
@@ -92,8 +90,7 @@ def judge(
             "idle",
             f"{busiest}: {_BUSY}",
         ),
-        latency("permit latency p50", permit_ms, 50, PERMIT_P50_MS, _BUSY),
-        latency("permit latency p99", permit_ms, 99, PERMIT_P99_MS, _BUSY),
+        *permit_checks(permit_ms, against(yardsticks.transfer)),
         at_most(
             "TCP retransmits",
             again / sent if sent else None,
@@ -101,12 +98,12 @@ def judge(
             "of segments",
             "find the losses",
         ),
-        latency("late wake-ups of timed compute p99", late_ms, 99, LATE_P99_MS, _BUSY),
+        wakeup_check(late_ms, against(yardsticks.compute)),
         *_clock_checks(drifts),
         _levels(decisions, enforced),
-        pauses_check(pauses, clock),
-        slowest_permit(records, clock),
-        latest_wakeup(records),
+        pauses_check(pauses, clock, against(yardsticks.whole)),
+        slowest_permit(records, against(yardsticks.whole)),
+        latest_wakeup(records, against(yardsticks.whole)),
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
 

@@ -30,6 +30,7 @@ from testbed.job import Job
 from testbed.record import Fidelity, RunRecord
 from testbed.serving.conductor import Conductor
 from testbed.serving.conductors import conductor_of
+from testbed.serving.yardsticks import yardsticks
 from workers.agent_protocol import Here
 from workers.protocol import Records
 
@@ -163,6 +164,7 @@ class ClusterRun:
             drifts=drifts,
             decisions=played.log.decisions,
             enforced=inventory.dscps is not None,
+            yardsticks=yardsticks(job),
         )
         some = next(iter(self._here().values()))
         return collect(

@@ -1,4 +1,4 @@
-"""Moments in which something did not run: each check names its culprit, and is in wall milliseconds. Pure."""
+"""Moments in which something did not run: each check names its culprit. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,11 +6,11 @@ import msgspec
 
 from controller.pulse import Pause
 from controller.units import NS_PER_S
+from testbed.coordinator.delays import MOMENT_BOUND, WallYardstick
 from testbed.record import Check
 from workers.protocol import Records
 
-PAUSE_BOUND_MS = 500.0
-SLOWEST_MS = 500.0
+_WHY = "one such moment may lengthen what it meets by a fifth"
 
 RUN_AGAIN = "Run it again with nothing else on the machine."
 _MOST_NAMED = 3
@@ -33,49 +33,48 @@ class WallClock(msgspec.Struct, frozen=True, kw_only=True):
         return f"for {wall_ns / NS_PER_S:.2f} s of wall time from {begin_s:.3f} s of model time on"
 
 
-def pauses_check(pauses: Mapping[str, Pause], clock: WallClock) -> Check:
+def pauses_check(pauses: Mapping[str, Pause], clock: WallClock, against: WallYardstick) -> Check:
     ranked = sorted(pauses.items(), key=lambda named: -named[1].wall_ns)
+
+    def check(wall_ns: int | None, advice: str) -> Check:
+        delay_ms = None if wall_ns is None else wall_ns / 1e6
+        return against.check("longest pause of a process", delay_ms, MOMENT_BOUND, why=_WHY, advice=advice)
+
     over = [
         f"{who} did not run {clock.lasted(pause.begin_wall_ns, pause.wall_ns)}"
         for who, pause in ranked
-        if pause.wall_ns / 1e6 > PAUSE_BOUND_MS
+        if not check(pause.wall_ns, "").ok
     ]
-    longest_ms = ranked[0][1].wall_ns / 1e6 if ranked else None
     advice = f"{named(over)}: stopped, or without CPU time. {RUN_AGAIN}"
-    return at_most_ms("longest pause of a process", longest_ms, PAUSE_BOUND_MS, advice)
+    return check(ranked[0][1].wall_ns if ranked else None, advice)
 
 
-def slowest_permit(records: Sequence[Records], clock: WallClock) -> Check:
+def slowest_permit(records: Sequence[Records], against: WallYardstick) -> Check:
+    name = "permit latency max"
     slowest = max(
         (sent for record in records for sent in record.sent),
         key=lambda sent: sent.permit_latency_wall_ns,
         default=None,
     )
     if slowest is None:
-        return at_most_ms("permit latency max", None, SLOWEST_MS, "")
+        return against.check(name, None, MOMENT_BOUND, why=_WHY, advice="")
     at_s = slowest.submit_ns / NS_PER_S
     advice = (
         f"flow {slowest.transfer.id} of rank {slowest.transfer.src} waited, submitted at {at_s:.3f} s of"
         f" model time. {RUN_AGAIN}"
     )
-    return at_most_ms("permit latency max", slowest.permit_latency_wall_ns / 1e6, SLOWEST_MS, advice)
+    slowest_ms = slowest.permit_latency_wall_ns / 1e6
+    return against.check(name, slowest_ms, MOMENT_BOUND, why=_WHY, advice=advice)
 
 
-def latest_wakeup(records: Sequence[Records]) -> Check:
+def latest_wakeup(records: Sequence[Records], against: WallYardstick) -> Check:
     late = {record.rank: max(record.late_wakeups_ms, default=0.0) for record in records}
     rank = max(late, key=late.__getitem__, default=None)
     value = None if rank is None else late[rank]
     advice = f"rank {rank} woke up late. {RUN_AGAIN}"
-    return at_most_ms("late wake-ups of timed compute max", value, SLOWEST_MS, advice)
+    return against.check("late wake-ups of timed compute max", value, MOMENT_BOUND, why=_WHY, advice=advice)
 
 
 def named(culprits: Sequence[str]) -> str:
     more = len(culprits) - _MOST_NAMED
     return "; ".join(culprits[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
-
-
-def at_most_ms(name: str, value_ms: float | None, bound_ms: float, advice: str) -> Check:
-    ok = value_ms is None or value_ms <= bound_ms
-    return Check(
-        name=name, value=value_ms, bound=f"<= {bound_ms:g}", unit="ms", ok=ok, advice="" if ok else advice
-    )

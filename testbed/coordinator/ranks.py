@@ -194,11 +194,15 @@ class Ranks(ABC):
                 raise RunFailed(f"ranks {sorted(waiting)} did not connect within {_READY_S:.0f} s")
 
     def probe(
-        self, paths: Mapping[str, tuple[tuple[str, ...], ...]], port_bps: Mapping[PortId, int]
+        self,
+        paths: Mapping[str, tuple[tuple[str, ...], ...]],
+        port_bps: Mapping[PortId, int],
+        faster: float = 1.0,
     ) -> list[ProbeResult]:
         """Load the NICs of all servers with ranks at once, in both directions, and measure what arrives.
 
-        `paths` are those of `controller.openflow.Wiring`, `port_bps` are model bits/s.
+        `paths` are those of `controller.openflow.Wiring`, `port_bps` are model bits/s. The links run at
+        `faster` times their rates.
         """
         job = self._job
         routes = {
@@ -211,7 +215,7 @@ class Ranks(ABC):
                 crossing[hop] = crossing.get(hop, 0) + 1
         nominal = {
             id_: min(
-                job.scale.wire_bps(port_bps[f"{a}->{b}"]) / crossing[a, b]
+                faster * job.scale.wire_bps(port_bps[f"{a}->{b}"]) / crossing[a, b]
                 for a, b in itertools.pairwise(route)
             )
             for id_, route in routes.items()

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from controller.flow import Stage
 from controller.pulse import Pause
 from controller.units import NS_PER_S
+from testbed.coordinator.delays import WallYardstick
 from testbed.coordinator.lapses import (
     RUN_AGAIN,
     WallClock,
-    at_most_ms,
     latest_wakeup,
     named,
     pauses_check,
@@ -22,9 +22,11 @@ from testbed.coordinator.lapses import (
 from testbed.coordinator.outages import Down
 from testbed.emulation.monitor import Sample
 from testbed.record import Check, FlowRow
+from testbed.serving.yardsticks import Yardstick
 from workers.protocol import Records
 
 SILENCE_BOUND_MS = 1000.0
+"""Not relative: the samples that it is measured with are 250 ms apart, whatever the scale."""
 
 
 def disturbances(
@@ -35,15 +37,17 @@ def disturbances(
     flows: Sequence[FlowRow],
     samples: Sequence[Sample],
     clock: WallClock,
+    whole: Yardstick | None,
 ) -> list[Check]:
     """The checks. `pauses` has the longest pause of each process by its name, `outages` the longest of each
-    link, the longest first."""
+    link, the longest first. `whole` is what a single moment delays."""
+    against = WallYardstick(of=whole, time_dilation=clock.time_dilation)
     return [
-        pauses_check(pauses, clock),
+        pauses_check(pauses, clock, against),
         _outages(outages, clock),
         _silence(flows, samples, clock),
-        slowest_permit(records, clock),
-        latest_wakeup(records),
+        slowest_permit(records, against),
+        latest_wakeup(records, against),
     ]
 
 
@@ -51,7 +55,7 @@ def _outages(outages: Sequence[Down], clock: WallClock) -> Check:
     down = [f"{one.link} was down {clock.lasted(one.begin_wall_ns, one.wall_ns)}" for one in outages]
     longest_ms = outages[0].wall_ns / 1e6 if outages else 0.0
     advice = f"{named(down)}. A run takes no link down: find out what did."
-    return at_most_ms("longest time a link was down", longest_ms, 0.0, advice)
+    return _at_most("longest time a link was down", longest_ms, 0.0, advice)
 
 
 def _silence(flows: Sequence[FlowRow], samples: Sequence[Sample], clock: WallClock) -> Check:
@@ -78,4 +82,11 @@ def _silence(flows: Sequence[FlowRow], samples: Sequence[Sample], clock: WallClo
                 culprit = f"flow {flow.id} on {', '.join(flow.path)} from {since_s:.3f} s of model time on"
     advice = f"{culprit}: nothing on its path sent a byte, though it had its permit. {RUN_AGAIN}"
     value = clock.wall_ms(longest_ns) if len(samples) > 1 else None
-    return at_most_ms("longest time without delivery while a flow was due", value, SILENCE_BOUND_MS, advice)
+    return _at_most("longest time without delivery while a flow was due", value, SILENCE_BOUND_MS, advice)
+
+
+def _at_most(name: str, value_ms: float | None, bound_ms: float, advice: str) -> Check:
+    ok = value_ms is None or value_ms <= bound_ms
+    return Check(
+        name=name, value=value_ms, bound=f"<= {bound_ms:g}", unit="ms", ok=ok, advice="" if ok else advice
+    )

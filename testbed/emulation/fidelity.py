@@ -10,22 +10,15 @@ from collections.abc import Sequence
 
 import psutil
 
-from testbed.coordinator.checks import (
-    IDLE_BOUND,
-    LATE_P99_MS,
-    PERMIT_P50_MS,
-    PERMIT_P99_MS,
-    PROBE_BOUND,
-    RETRANSMIT_BOUND,
-    at_least,
-    at_most,
-    latency,
-)
+from testbed.coordinator.checks import IDLE_BOUND, PROBE_BOUND, RETRANSMIT_BOUND, at_least, at_most
+from testbed.coordinator.cpu_wait import CpuWait
+from testbed.coordinator.delays import WallYardstick, cpu_check, permit_checks, wakeup_check
 from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.network import MTU
 from testbed.fabric import RunFailed
 from testbed.record import Check, Fidelity
+from testbed.serving.yardsticks import Yardsticks
 
 PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
 """Payload of a full packet over its bytes at the queue: with Ethernet, IP and TCP headers, timestamps."""
@@ -35,6 +28,7 @@ DROP_BOUND = 1e-4
 FASTEST_BOUND = 1.1  # clocks are read, and timers fire, a little late
 
 _BUSY_SHOTS = 8  # fewer are not judged
+_HEADROOM_SLOWER = 2.0  # what links that are half as fast leave to the CPU was not measured; it is enough
 
 
 class CpuMeter:
@@ -80,44 +74,55 @@ def judge(
     samples: Sequence[Sample],
     busy: Sequence[BusyShot],
     cpu: CpuMeter,
+    cpu_wait: CpuWait | None,
     permit_ms: Sequence[float],
     late_ms: Sequence[float],
     segments: dict[str, tuple[int, int]],
     fastest: float | None,
+    yardsticks: Yardsticks,
+    time_dilation: float,
     disturbances: Sequence[Check] = (),
 ) -> Fidelity:
     """Check a run. It is faithful if every measure that could be taken is within its bound.
 
-    `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest` is the highest speed
-    of a flow beyond the burst of an idle port, over its line rate (`testbed.emulation.speeds`).
-    `disturbances` are the checks of `testbed.emulation.disturbances`.
+    `cpu_wait` is the longest mean wait of a process for the CPU. If the kernel does not count waits, idle CPU
+    time stands for it. `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest`
+    is the highest speed of a flow beyond the burst of an idle port, over its line rate
+    (`testbed.emulation.speeds`).
+    `yardsticks` are those of the job. `disturbances` are the checks of `testbed.emulation.disturbances`.
     """
     slower = (
-        "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), give the"
-        " run more time (a higher scale.wall_s, or scale.time_dilation), use fewer servers, or free up the"
-        " machine"
+        "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), use fewer"
+        " servers, or free up the machine"
     )
+    transfer = WallYardstick(of=yardsticks.transfer, time_dilation=time_dilation)
+    compute = WallYardstick(of=yardsticks.compute, time_dilation=time_dilation)
+    delivered = delivered_share(probes)
+    while_busy = _busy_delivery(busy)
     drops, packets = _drops(samples)
     sent = sum(out for out, _ in segments.values())
     again = sum(repeated for _, repeated in segments.values())
     checks = [
         at_least(
             "delivered rate, all links probed at once",
-            min((p.delivered_bps / p.nominal_bps / PAYLOAD_SHARE for p in probes), default=None),
+            delivered,
             PROBE_BOUND,
             "of nominal",
             slower,
+            _rate_factor(delivered, PROBE_BOUND),
         ),
         at_least(
             "delivered rate while a queue was busy",
-            _busy_delivery(busy),
+            while_busy,
             BUSY_BOUND,
             "of nominal",
             slower,
+            _rate_factor(while_busy, BUSY_BOUND),
         ),
-        at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower),
-        latency("permit latency p50", permit_ms, 50, PERMIT_P50_MS, slower),
-        latency("permit latency p99", permit_ms, 99, PERMIT_P99_MS, slower),
+        cpu_check(cpu_wait, transfer)
+        if cpu_wait is not None
+        else at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower, _HEADROOM_SLOWER),
+        *permit_checks(permit_ms, transfer),
         at_most(
             "packets dropped",
             drops / packets if packets else None,
@@ -132,11 +137,16 @@ def judge(
             "of segments",
             slower,
         ),
-        latency("late wake-ups of timed compute p99", late_ms, 99, LATE_P99_MS, slower),
+        wakeup_check(late_ms, compute),
         at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
         *disturbances,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
+
+
+def delivered_share(probes: Sequence[ProbeResult]) -> float | None:
+    """The share of its part of the line rate that the slowest probed path delivered; None without probes."""
+    return min((p.delivered_bps / p.nominal_bps / PAYLOAD_SHARE for p in probes), default=None)
 
 
 def _busy_delivery(busy: Sequence[BusyShot]) -> float | None:
@@ -158,3 +168,8 @@ def _drops(samples: Sequence[Sample]) -> tuple[int, int]:
     drops = sum(sum(last[p].drops) - sum(first[p].drops) for p in last)
     packets = sum(sum(last[p].packets) - sum(first[p].packets) for p in last)
     return drops, packets
+
+
+def _rate_factor(share: float | None, bound: float) -> float:
+    """By how much links would have to be slower for what was delivered to be `bound` of their rate."""
+    return bound / share if share else 1.0

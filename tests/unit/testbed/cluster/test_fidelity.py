@@ -11,8 +11,10 @@ from testbed.cluster.fidelity import Servers, judge, payload_share
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.ranks import ProbeResult
 from testbed.record import Fidelity
+from testbed.serving.yardsticks import Yardstick, Yardsticks
 
 MS = 1_000_000
+LONE = Yardstick(short="a lone flow", name="the median flow alone", seconds=1.0)
 
 
 def reading(ahead_ns: int, error_ns: int = 0) -> Reading:
@@ -38,6 +40,7 @@ def judged(**changes: Any) -> Fidelity:
         "drifts": {"a/0": Drift(before=reading(5, 1000), after=reading(900 * 1000, 1000))},
         "decisions": decided(Level.P1, Level.P3),
         "enforced": True,
+        "yardsticks": Yardsticks(transfer=None, compute=None, whole=LONE),
     }
     return judge(**(calm | changes))
 
@@ -111,5 +114,5 @@ def test_levels_that_nobody_marks_spoil_a_run_that_has_several(
 def test_lost_packets_and_long_pauses_spoil_a_run() -> None:
     servers = Servers(idle={"a": 0.5}, segments={"a": (100, 3), "b": (100, 4)}, mtu=1500)
     assert wrong(judged(servers=servers)) == ["TCP retransmits"]
-    pauses = {"rank 1 (b/0)": Pause(begin_wall_ns=0, wall_ns=600 * MS)}
+    pauses = {"rank 1 (b/0)": Pause(begin_wall_ns=0, wall_ns=210 * MS)}  # a fifth of a lone flow is 200 ms
     assert wrong(judged(pauses=pauses)) == ["longest pause of a process"]
