@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from controller.units import NS_PER_S
+from testbed.coordinator.outages import Down
+from testbed.coordinator.silence import PATIENCE_S
 from testbed.emulation.asked import Window, longest_outside
 from testbed.emulation.network import Network
-from testbed.emulation.silence import PATIENCE_S
 from testbed.fabric import RunFailed
 
 _GROUP_LINK = 1
@@ -59,14 +60,6 @@ def _name(attributes: bytes) -> str:
 
 def _padded(length: int) -> int:
     return -(-length // 4) * 4
-
-
-class Down(msgspec.Struct, frozen=True, kw_only=True):
-    """`link` was down for `wall_ns` from CLOCK_MONOTONIC `begin_wall_ns` on."""
-
-    link: str
-    begin_wall_ns: int
-    wall_ns: int
 
 
 AskedFor = Callable[[str], Sequence[Window]]

@@ -14,6 +14,7 @@ from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
 from testbed.fabric import RunFailed
 from testbed.live import PortNow
+from testbed.record import LinkSample
 
 INTERVAL_S = 0.25
 _SHOT_S = 0.006
@@ -199,3 +200,21 @@ class LinkMonitor:
             counts.append([int(values[names.index(name)]) for name in ("OutSegs", "RetransSegs", "InSegs")])
         sent, again, self.received_segments = [sum(one) for one in zip(*counts, strict=True)] or [0, 0, 0]
         self._segments.append((time.monotonic_ns(), sent, again))
+
+
+def link_samples(samples: Sequence[Sample]) -> tuple[LinkSample, ...]:
+    """Samples with counters relative to the first one: what was sent before it does not count."""
+    if not samples:
+        return ()
+    zero = samples[0].ports
+    return tuple(
+        LinkSample(
+            time_ns=sample.time_ns,
+            port=port,
+            sent_bytes=tuple(n - z for n, z in zip(now.sent_bytes, zero[port].sent_bytes, strict=True)),
+            backlog_bytes=now.backlog_bytes,
+            drops=tuple(n - z for n, z in zip(now.drops, zero[port].drops, strict=True)),
+        )
+        for sample in samples
+        for port, now in sample.ports.items()
+    )

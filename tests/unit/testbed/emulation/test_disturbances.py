@@ -11,9 +11,10 @@ import msgspec
 from controller.flow import Level, Stage, Transfer
 from controller.lanes import LevelTrail
 from controller.pulse import Pause
+from testbed.coordinator.lapses import WallClock
+from testbed.coordinator.outages import Down
 from testbed.emulation.asked import Asked, Window
-from testbed.emulation.disturbances import WallClock, disturbances, unasked_pause, with_undisturbed
-from testbed.emulation.links import Down
+from testbed.emulation.disturbances import disturbances, unasked_pause, with_undisturbed
 from testbed.emulation.monitor import Sample
 from testbed.emulation.queues import PortCounters
 from testbed.faults import LinkFault, RankPause
@@ -54,7 +55,7 @@ def records(rank: int, *flows: SentFlow, late_ms: tuple[float, ...] = ()) -> Rec
         spans=(),
         progress=(),
         late_wakeups_ms=late_ms,
-        pauses=(pause(100, 0),),
+        longest_pause=pause(100, 0),
     )
 
 
