@@ -57,9 +57,7 @@ def _fault(spec: FaultSpec, topology: Topology, placement: Placement) -> Fault:
             assert spec.worker is not None
             workers = len(placement.decode_workers)
             if spec.worker >= workers:
-                raise ValueError(
-                    f"worker: there is no decode worker {spec.worker}; there are {workers}, from 0"
-                )
+                raise ValueError(f"worker: there is no decode worker {spec.worker}, only 0 to {workers - 1}")
             return DecodeLoss(worker=spec.worker, from_ns=from_ns, to_ns=to_ns)
 
 
