@@ -15,7 +15,13 @@ from controller.flow import Assignment, Batch, Flow, GroupAssignment, Level, Por
 from controller.overload import Overload, RequestControl
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.ports import PortLoads, UnreadPortLoads
-from controller.verdict_checks import GIVEN, SchedulerError, are_verdicts, check_verdict, wrong_return
+from controller.verdict_checks import (
+    SchedulerError,
+    are_verdicts,
+    check_verdict,
+    levels_given,
+    wrong_return,
+)
 from controller.view import ActiveBatch, ActiveFlow, FlowGroup, View
 
 _Standing = tuple[Level, float, int | None]
@@ -41,6 +47,8 @@ class Scheduler:
     request is pruned, `pruned(request, False)` when it is freed.
 
     `view` is what the policy sees. Do not change it.
+
+    Raises `controller.policy.PolicyError` for a policy whose weights of levels no fabric can carry out.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class Scheduler:
         pruned: Callable[[str, bool], None] = lambda request, pruned: None,
     ) -> None:
         self._policy = policy
+        self._given = levels_given(policy)
         kept = PortLoads if policy.reads_ports else UnreadPortLoads
         self._loads = kept(ports, rho_window_ns=policy.rho_window_ns)
         self._overload = Overload(control, ports, pruned)
@@ -120,7 +129,7 @@ class Scheduler:
             return None
         if not isinstance(verdict, Verdict):
             raise wrong_return(self._policy.name, "standing", verdict, "which is no Verdict")
-        check_verdict(self._policy.name, f"{stage.value} flows", verdict)
+        check_verdict(self._policy.name, f"{stage.value} flows", verdict, self._given)
         return verdict if self.view.exact else msgspec.structs.replace(verdict, order=0.0, rate_bps=None)
 
     @property
@@ -337,7 +346,7 @@ class Scheduler:
         return assignments
 
     def _for_group(self, group: FlowGroup, verdict: Verdict) -> GroupAssignment:
-        check_verdict(self._policy.name, group.name, verdict)
+        check_verdict(self._policy.name, group.name, verdict, self._given)
         return GroupAssignment(
             group=group.name,
             level=verdict.level,
@@ -353,8 +362,8 @@ class Scheduler:
 
     def _take(self, flow: ActiveFlow, verdict: Verdict) -> None:
         """Note the policy's verdict. It does not take effect while the flow's request is pruned."""
-        if verdict.level not in GIVEN or verdict.rate_bps is not None or verdict.order != verdict.order:
-            check_verdict(self._policy.name, f"flow {flow.flow.id!r}", verdict)
+        if verdict.level not in self._given or verdict.rate_bps is not None or verdict.order != verdict.order:
+            check_verdict(self._policy.name, f"flow {flow.flow.id!r}", verdict, self._given)
         flow.level = verdict.level
         if self.view.exact:
             flow.order, flow.rate_bps = verdict.order, verdict.rate_bps

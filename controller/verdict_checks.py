@@ -1,15 +1,23 @@
 """What the scheduler refuses of what a policy returns."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from controller.flow import Level
-from controller.policy import Verdict
+from controller.policy import Policy, Verdict, weights_of
 
 _LEVELS = frozenset(Level)
 
-GIVEN = _LEVELS - {Level.CONTROL}
-"""The levels that a policy may give."""
+_GIVEN = _LEVELS - {Level.CONTROL}
+
+
+def levels_given(policy: Policy) -> Collection[Level]:
+    """The levels that `policy` may give: if it has weights, only those with one, and SCAVENGER.
+
+    Raises `PolicyError` for weights that no fabric can carry out.
+    """
+    weights = weights_of(policy)
+    return _GIVEN & {*weights, Level.SCAVENGER} if weights else _GIVEN
 
 
 class SchedulerError(ValueError):
@@ -27,14 +35,19 @@ def wrong_return(policy: str, hook: str, what: object, wrong: str) -> SchedulerE
     return SchedulerError(f"policy {policy!r} returned {what!r} from {hook}, {wrong}")
 
 
-def check_verdict(policy: str, about: str, verdict: Verdict) -> None:
-    """Raises `SchedulerError` for a level, order or rate that a policy may not give."""
+def check_verdict(policy: str, about: str, verdict: Verdict, given: Collection[Level]) -> None:
+    """Raises `SchedulerError` for a level (not in `given`), order or rate that a policy may not give."""
     if verdict.level is Level.CONTROL:
         raise SchedulerError(f"policy {policy!r} put {about} on the control level")
     if verdict.level not in _LEVELS or math.isnan(verdict.order):
         raise SchedulerError(
             f"policy {policy!r} gave {about} the level {verdict.level!r} and the"
             f" order {verdict.order!r}; levels are {', '.join(level.name for level in Level)}"
+        )
+    if verdict.level not in given:
+        raise SchedulerError(
+            f"policy {policy!r} put {about} on {verdict.level.name}, which has no weight; the levels with one"
+            f" are {', '.join(level.name for level in sorted(given) if level is not Level.SCAVENGER)}"
         )
     if verdict.rate_bps is not None and verdict.rate_bps <= 0:
         raise SchedulerError(f"policy {policy!r} gave {about} a rate of {verdict.rate_bps} bits/s")

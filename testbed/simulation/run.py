@@ -6,6 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from controller.overload import Prunings
+from controller.policy import weights_of
 from controller.spec import read_spec
 from testbed.fabric import FabricName, RunProgress
 from testbed.job import Collect, Job
@@ -15,6 +16,7 @@ from testbed.simulation._core import Core, Options
 from testbed.simulation.connections import ports_of_network
 from testbed.simulation.host import STAGES, Host
 from testbed.simulation.invariants import judge
+from testbed.simulation.links.network import weight_list
 from testbed.simulation.player import Player
 from testbed.simulation.rows import Rows
 from testbed.simulation.watch import LinkWatch
@@ -45,6 +47,7 @@ class SimulatedRun:
         host = Host(job, scheduler, self._player, self._rows, self._watch)
         capacity = [bps * overheads.goodput / 8e9 for bps in ports.values()]
         options = _options(job, host)
+        options.level_weights = weight_list(weights_of(spec.policy))
         options.counts_bytes = scheduler.hand_over_bytes()
         self.core = Core(capacity, overheads.level_share, links, options, host, scheduler.loads)
         self.core.set_enums(list(STAGES), list(CollectiveKind))

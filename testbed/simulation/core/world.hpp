@@ -90,6 +90,7 @@ struct Options {
     bool groups = false;     // the policy places groups of flows; needs `bundled`
     bool invariants = true;
     bool decisions = true;  // keep them
+    std::vector<double> level_weights;  // of `Links`
 };
 
 // The path of a connection. `ports` are its ports in the network, `path` the links of the topology that they
@@ -197,7 +198,7 @@ struct World {
           const Options& chosen, nb::handle python)
         : options(chosen),
           host(python),
-          links(capacity, guarantee, chosen.bundled),
+          links(capacity, guarantee, chosen.bundled, chosen.level_weights),
           link_names(std::move(names_of_links)),
           network_ports(static_cast<int>(capacity.size())),
           strict(guarantee <= 0.0) {}

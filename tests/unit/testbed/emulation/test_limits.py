@@ -54,6 +54,15 @@ def test_a_job_that_fits_is_started(run: Run) -> None:
     assert run(sized()) == "started"
 
 
+def test_weights_that_leave_a_level_too_little(run: Run) -> None:
+    def weighted(weights: str) -> Job:
+        return msgspec.structs.replace(sized(), policy=f"static(s1=2, s2=1, s3=2, weights={weights})")
+
+    assert run(weighted("99:1")) == "started"
+    with pytest.raises(JobRefused, match=r"^policies: .*leaves P2 0\.50% of a port; .*at least 0\.9%"):
+        run(weighted("199:1"))
+
+
 def test_too_many_servers(run: Run) -> None:
     assert run(sized(servers=64, nic_bps=10 * MBPS)) == "started"
     with pytest.raises(JobRefused, match=r"^topology: 65 servers are too many .*\(at most 64\)$"):

@@ -85,6 +85,16 @@ def test_stages_with_links_of_their_own_are_in_nobody_elses_way() -> None:
     assert ends_ms(job(rows, "fair")) == {"p2d1": 120, "p2d2": 120, "reuse": 120}
 
 
+def test_stages_share_a_downlink_by_the_weights_of_their_levels() -> None:
+    """3 : 1 of 1.25 MB/ms into h3. S2 has sent 75 MB at 80 ms, S3 25 MB by then; its other 50 take 40 ms."""
+    rows = [
+        {"id": "s2", "src": "h1", "dst": "h3", "mb": 75, "stage": "S2"},
+        {"id": "s3", "src": "h2", "dst": "h3", "mb": 75, "stage": "S3"},
+    ]
+    assert ends_ms(job(rows, "static(s1=2, s2=1, s3=2, weights=3:1)")) == {"s2": 80, "s3": 120}
+    assert ends_ms(job(rows, "static(s1=2, s2=1, s3=2)")) == {"s2": 60, "s3": 120}
+
+
 # --- priority ---------------------------------------------------------------------------------------
 
 
