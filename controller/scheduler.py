@@ -15,13 +15,7 @@ from controller.flow import Assignment, Batch, Flow, GroupAssignment, Level, Por
 from controller.overload import Overload, RequestControl
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.ports import PortLoads, UnreadPortLoads
-from controller.verdict_checks import (
-    SchedulerError,
-    are_verdicts,
-    check_verdict,
-    levels_given,
-    wrong_return,
-)
+from controller.verdict_checks import SchedulerError, VerdictChecks
 from controller.view import ActiveBatch, ActiveFlow, FlowGroup, View
 
 _Standing = tuple[Level, float, int | None]
@@ -39,7 +33,8 @@ class Scheduler:
     if it changes something. Memory is bounded by the active flows and batches.
 
     `exact` says that the fabric can serve the flows of a level in an exact order and pace them.
-    Assignments then carry `order` and `rate_bps`. Without it a policy has levels only.
+    Assignments then carry `order` and `rate_bps`. Without it a policy has levels only. `hybrid` says that
+    only hosts can do this, and other ports know levels.
 
     `control` prunes requests, whatever the policy, when a batch arrives or departs. The flows of a pruned
     request are in SCAVENGER until a later review frees them. The policy continues to decide meanwhile
@@ -57,11 +52,12 @@ class Scheduler:
         *,
         ports: Mapping[PortId, int],
         exact: bool = False,
+        hybrid: bool = False,
         control: RequestControl | None = None,
         pruned: Callable[[str, bool], None] = lambda request, pruned: None,
     ) -> None:
         self._policy = policy
-        self._given = levels_given(policy)
+        self._checks = VerdictChecks(policy)
         kept = PortLoads if policy.reads_ports else UnreadPortLoads
         self._loads = kept(ports, rho_window_ns=policy.rho_window_ns)
         self._overload = Overload(control, ports, pruned)
@@ -75,6 +71,7 @@ class Scheduler:
             unpaced=MappingProxyType(self._unpaced),
             ports=self._loads,
             exact=exact,
+            levels=hybrid or not exact,
             left_on_ports=self._left_on_ports,
         )
         self._fabric_left: Callable[[str], Mapping[PortId, int]] | None = None
@@ -128,8 +125,8 @@ class Scheduler:
         if verdict is None:
             return None
         if not isinstance(verdict, Verdict):
-            raise wrong_return(self._policy.name, "standing", verdict, "which is no Verdict")
-        check_verdict(self._policy.name, f"{stage.value} flows", verdict, self._given)
+            raise self._checks.wrong_return("standing", verdict, "which is no Verdict")
+        self._checks.check(f"{stage.value} flows", verdict)
         return verdict if self.view.exact else msgspec.structs.replace(verdict, order=0.0, rate_bps=None)
 
     @property
@@ -175,7 +172,7 @@ class Scheduler:
             self._loads.submitted(flow)
         verdict = self._policy.on_submit(self._now_ns, active, self.view)
         if not isinstance(verdict, Verdict):
-            raise wrong_return(self._policy.name, "on_submit", verdict, "which is no Verdict")
+            raise self._checks.wrong_return("on_submit", verdict, "which is no Verdict")
         self._schedule_tick()
         self._take(active, verdict)
         pruned = self._overload.reason(active) if self._overload.controls else None
@@ -323,9 +320,7 @@ class Scheduler:
 
     def _apply(self, hook: str, verdicts: Verdicts) -> list[Assignment]:
         """Carry out what `hook` of the policy returned."""
-        if verdicts is not UNCHANGED and not are_verdicts(verdicts):
-            wrong = "which does not map flow ids to Verdicts"
-            raise wrong_return(self._policy.name, hook, verdicts, wrong)
+        self._checks.check_mapping(hook, verdicts)
         self._schedule_tick()
         assignments: list[Assignment] = []
         if verdicts is UNCHANGED:
@@ -346,7 +341,7 @@ class Scheduler:
         return assignments
 
     def _for_group(self, group: FlowGroup, verdict: Verdict) -> GroupAssignment:
-        check_verdict(self._policy.name, group.name, verdict, self._given)
+        self._checks.check(group.name, verdict)
         return GroupAssignment(
             group=group.name,
             level=verdict.level,
@@ -362,8 +357,12 @@ class Scheduler:
 
     def _take(self, flow: ActiveFlow, verdict: Verdict) -> None:
         """Note the policy's verdict. It does not take effect while the flow's request is pruned."""
-        if verdict.level not in self._given or verdict.rate_bps is not None or verdict.order != verdict.order:
-            check_verdict(self._policy.name, f"flow {flow.flow.id!r}", verdict, self._given)
+        if (
+            verdict.level not in self._checks.given
+            or verdict.rate_bps is not None
+            or verdict.order != verdict.order
+        ):
+            self._checks.check(f"flow {flow.flow.id!r}", verdict)
         flow.level = verdict.level
         if self.view.exact:
             flow.order, flow.rate_bps = verdict.order, verdict.rate_bps

@@ -240,7 +240,7 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True):
 class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the simulated fabric.
 
-    - `exact`: policies get their exact order.
+    - `exact`: policies get their exact order; with `hybrid`, only on the ports of servers.
     - `lanes`: flows wait for lanes.
     - `progress_ns`: how often the scheduler learns how far flows are.
     - `paths`: how one of several equal-cost paths is chosen (`simulation/paths.py`).
@@ -251,6 +251,7 @@ class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     exact: bool = False
+    hybrid: bool = False
     lanes: bool = True
     progress_ns: int = 1_000_000
     paths: str = "hash"

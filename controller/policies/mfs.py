@@ -158,16 +158,16 @@ class Mfs(Policy):
         layers_ahead = _rli(flow)
         level = self._queue.for_rli(layers_ahead)
         reason = f"RLI {layers_ahead}"
-        if view.exact:
-            return Verdict(level, reason, self._arbitration(flow.batch, layers_ahead))
-        if self._options.red and level < self._queue.lowest_early:
+        order = self._arbitration(flow.batch, layers_ahead)
+        if view.levels and self._options.red and level < self._queue.lowest_early:
             rival = self._earlier_rival(flow, layers_ahead, view)
             if rival is not None:
                 return Verdict(
                     self._queue.below_early(level),
                     f"{reason}, one level lower: the RED of batch {rival} is smaller",
+                    order,
                 )
-        return Verdict(level, reason)
+        return Verdict(level, reason, order)
 
     def _s2(self, batch: ActiveBatch | None) -> Verdict:
         return Verdict(self._queue.for_rli(0), "S2 blocks compute", self._arbitration(batch, 0))

@@ -58,9 +58,10 @@ def worker_options(scenario: Scenario) -> WorkerOptions:
 
 
 def simulation_options(scenario: Scenario) -> SimulationOptions:
-    exact = scenario.simulation.order is SimulatedOrder.EXACT
+    exact = scenario.simulation.order is not SimulatedOrder.LEVELS
     return SimulationOptions(
         exact=exact,
+        hybrid=scenario.simulation.order is SimulatedOrder.HYBRID,
         lanes=not exact if scenario.simulation.lanes is None else scenario.simulation.lanes,
         progress_ns=round(scenario.simulation.progress_ms * NS_PER_MS),
         paths=scenario.simulation.paths,

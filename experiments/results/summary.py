@@ -1,6 +1,5 @@
 """The summary of a run: plain JSON data without NaN, for `summary.json` and `--json`."""
 
-import enum
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,13 +20,6 @@ from testbed.job import Scale
 from testbed.record import FASTER_THAN_LINE, CacheRow, FlowRow, RequestRow, RequestStatus, RunRecord
 
 Summary = dict[str, Any]
-
-
-class FlowOrder(enum.StrEnum):
-    """The order in which flows were sent: by the levels of the policy, or in its exact order."""
-
-    LEVELS = "levels"
-    EXACT = "exact"
 
 
 def _seconds(values_ns: npt.ArrayLike) -> FloatArray:
@@ -116,7 +108,7 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
     coflow_s = _seconds(list(flows.coflow_ns.values()))
     run: dict[str, Any] = {
         "policy": record.policy,
-        "order": (FlowOrder.EXACT if record.exact_order else FlowOrder.LEVELS).value,
+        "order": record.order.value,
         **_of_requests(requests),
         "arrival_rps": _arrival_rps(requests),
         "limits": msgspec.to_builtins(measured.limits),

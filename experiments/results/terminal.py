@@ -11,7 +11,8 @@ from experiments.fitted_table import FittedTable
 from experiments.results.gap import gap_lines
 from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
-from experiments.results.summary import FlowOrder, Summary
+from experiments.results.summary import Summary
+from testbed.record import FlowOrder
 
 
 def summary_table(summary: Summary) -> Table:
@@ -189,7 +190,11 @@ def trace_lines(summary: Summary) -> Iterator[str]:
             yield f"the trace of {run['policy']} shows only {run['trace_shows']}"
 
 
-_ORDERS = {FlowOrder.LEVELS: "priority levels", FlowOrder.EXACT: "exact order"}
+_ORDERS = {
+    FlowOrder.LEVELS: "priority levels",
+    FlowOrder.EXACT: "exact order",
+    FlowOrder.HYBRID: "exact order at hosts",
+}
 
 
 def _orders(summary: Summary) -> str:

@@ -14,6 +14,7 @@ from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requirement, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
+from testbed.serving.routing.decode_choices import reads_ports_now
 from testbed.topology import Topology, TopologyKind
 from workers.options import Device
 
@@ -91,6 +92,16 @@ def _refuse_small_weights(job: Job) -> None:
 def _refuse_what_cannot_fit(job: Job) -> None:
     """Raise `JobRefused`, naming the key to change, if the job does not fit this machine."""
     _refuse_small_weights(job)
+    if job.simulation.hybrid:
+        raise JobRefused(
+            "simulation.order: hybrid needs servers that keep an exact order; on the emulated fabric, all"
+            " ports have levels"
+        )
+    if job.requests and not job.plans and reads_ports_now(job.serving.decode_choice):
+        raise JobRefused(
+            f"serving.decode: {job.serving.decode_choice} has to know what flows have left on ports now;"
+            " only the simulated fabric does"
+        )
     _refuse_servers_with_parts(job.topology)
     _refuse_names(job.topology)
     _refuse_latency(job.topology)

@@ -25,6 +25,7 @@ from testbed.serving.in_flight import InFlight
 from testbed.serving.plans.fetching import SendAhead, announced_fetch
 from testbed.serving.plans.outlook import announced
 from testbed.serving.replay import PlannedBatches
+from testbed.serving.routing.decode_workers import Busy
 from testbed.serving.story import RequestStory, request_row
 from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan, FetchPlan, Resume
@@ -137,10 +138,10 @@ class Serving(Protocol):
     def describe(self) -> str: ...
 
 
-def _serving(job: Job) -> Serving:
+def _serving(job: Job, busy: Busy | None) -> Serving:
     """Return what forms the batches of `job`, or what runs its `plans` if it has any."""
     at_once = {unit: shape.pp for unit, shape in job.placement.shapes.items()}
-    return PlannedBatches(job.plans, at_once=at_once) if job.plans else ServingSystem(job)
+    return PlannedBatches(job.plans, at_once=at_once) if job.plans else ServingSystem(job, busy=busy)
 
 
 @dataclass(slots=True)
@@ -158,12 +159,12 @@ class ServingConductor(Conductor):
     """Requests arrive, the serving system makes batch plans, and ranks carry them out.
 
     A later turn of a conversation is held back until the answer to the turn before is complete. Then it
-    gets its arrival, and with it its deadline.
+    gets its arrival, and with it its deadline. `busy` is that of `ServingSystem`.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, busy: Busy | None = None) -> None:
         self._job = job
-        self._system = _serving(job)
+        self._system = _serving(job, busy)
         self._background = BackgroundSteps(job)
         self._send_ahead = SendAhead(job.serving.fetch_ahead)
         self._announced: dict[str, BatchPlan | FetchPlan] = {}

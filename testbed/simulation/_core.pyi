@@ -25,6 +25,7 @@ class Links:
         guarantee: float,
         bundled: bool = False,
         level_weights: Sequence[float] = (),
+        ordered_ports: Sequence[int] = (),
     ) -> None: ...
     def __len__(self) -> int:
         """The number of streams."""
@@ -106,7 +107,7 @@ class Links:
 
     @property
     def unsettled(self) -> int:
-        """How often the rates of levels with weights did not settle. They are wrong if this is not 0."""
+        """How often the rates of weighted levels, or of ordered ports, did not settle: 0 if all are right."""
 
     def rows(self) -> int:
         """The largest id that any stream has had, plus 1."""
@@ -137,6 +138,7 @@ class Options:
     invariants: bool
     decisions: bool
     level_weights: Sequence[float]
+    ordered_ports: Sequence[int]
 
 class Faults:
     """What to break in a run, so that tests can see the invariants fail (`core/world.hpp`)."""
@@ -261,7 +263,7 @@ class Core:
     def slow_streams(self) -> int:
         """Streams slower than max-min fairness would have them, over all samples.
 
-        Each moment at which the rates of levels with weights did not settle counts as one.
+        Each moment at which the rates of weighted levels, or of ordered ports, did not settle counts as one.
         """
 
     @property

@@ -19,6 +19,18 @@ def ports_of_network(job: Job) -> dict[PortId, int]:
     return {separate(stage, link.id): link.bps for stage in Stage for link in job.topology.links}
 
 
+def ordered_ports(job: Job) -> list[int]:
+    """Whether each port of the network keeps an exact order (1) or not (0). Empty without `hybrid`.
+
+    The ports of a server are all whose sender is in it: its NICs, and what is inside of it.
+    """
+    if not job.simulation.hybrid:
+        return []
+    switches = set(job.topology.switches)
+    ordered = [int(link.src not in switches) for link in job.topology.links]
+    return ordered * (len(Stage) if job.simulation.separate else 1)
+
+
 def separate(stage: Stage, port: PortId) -> PortId:
     """The name of a port that only this stage uses."""
     return f"{stage.value} {port}"

@@ -149,6 +149,7 @@ void bind_core(nb::module_& module) {
         .def_rw("groups", &Options::groups)
         .def_rw("invariants", &Options::invariants)
         .def_rw("level_weights", &Options::level_weights)
+        .def_rw("ordered_ports", &Options::ordered_ports)
         .def_rw("decisions", &Options::decisions);
 
     nb::class_<Faults>(module, "Faults")

@@ -22,8 +22,12 @@ Ns rounded_up(double ns) {
 
 }  // namespace
 
-Links::Links(std::vector<double> capacity, double guarantee, bool bundled, const std::vector<double>& level_weights)
-    : guarantee_(guarantee), bundled_(bundled) {
+Links::Links(std::vector<double> capacity, double guarantee, bool bundled, const std::vector<double>& level_weights,
+             std::vector<int> ordered_ports)
+    : guarantee_(guarantee), bundled_(bundled), ordered_ports_(std::move(ordered_ports)) {
+    if (!ordered_ports_.empty() && ordered_ports_.size() != capacity.size()) {
+        throw std::invalid_argument("every port needs to be ordered or not");
+    }
     if (!level_weights.empty() && level_weights.size() != LEVELS) {
         throw std::invalid_argument("every level needs a weight, which may be 0");
     }

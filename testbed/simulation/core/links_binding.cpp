@@ -80,8 +80,9 @@ Sent sent_bytes(Links& links, Ns now) {
 
 void bind_links(nb::module_& module) {
     nb::class_<Links>(module, "Links")
-        .def(nb::init<std::vector<double>, double, bool, const std::vector<double>&>(), "capacity"_a, "guarantee"_a,
-             "bundled"_a = false, "level_weights"_a = std::vector<double>())
+        .def(nb::init<std::vector<double>, double, bool, const std::vector<double>&, std::vector<int>>(), "capacity"_a,
+             "guarantee"_a, "bundled"_a = false, "level_weights"_a = std::vector<double>(),
+             "ordered_ports"_a = std::vector<int>())
         .def("__len__", &Links::size)
         .def("capacity", [](const Links& links, int port) { return links.capacity(existing_port(links, port)); },
              "port"_a)

@@ -59,7 +59,7 @@ double Links::fullest_now() const {
 
 // Every stream that moves below its cap must have a bottleneck: a port that is full with streams of the same or
 // smaller places, on which no stream of the same place is faster (Bertsekas and Gallager, Data Networks, 6.5.2).
-// For a weighted level, the port is full with the levels down to the last weighted one, none of which uses more for
+// Order counts on ordered ports only, if there are any. For a weighted level, the port is full with the levels down to the last weighted one, none of which uses more for
 // its weight, and the level sends nothing there but streams of the same or smaller places.
 // This is worked out from the lists of streams, not from what the sharing algorithm keeps.
 int Links::held_back(double tolerance) const {
@@ -68,10 +68,12 @@ int Links::held_back(double tolerance) const {
         held.push_back(stream.level != NONE && stream.rate < stream.cap * (1 - tolerance));
     }
     std::vector<Guest> guests;
+    bool ordered = true;
     const auto before = [&](const Guest& a, const Guest& b) {
-        return order_of(a.stream) < order_of(b.stream);
+        return ordered && order_of(a.stream) < order_of(b.stream);
     };
     for (const Port& port : ports_) {
+        ordered = ordered_ports_.empty() || ordered_ports_[&port - ports_.data()];
         double used = 0.0, of_level[LEVELS], most = 0.0;
         const double to_last_weighted = heaviest(port, of_level, &most);
         for (int level = 0; level < LEVELS; ++level) {

@@ -142,6 +142,7 @@ void Links::open_port(Port& port, int level) const {
 }
 
 void Links::share_by_order(const std::vector<int>& streams, int level) {
+    if (!ordered_ports_.empty()) return share_at_hosts(streams);
     by_order_.clear();
     for (const int number : streams) {
         // A port's streams of later orders must not look unsettled while an earlier order is worked out.

@@ -6,7 +6,7 @@ in bytes, rates in bytes per nanosecond (binary floating point), and times in wh
 end is rounded up.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
 from controller.flow import Level, PortId
@@ -39,6 +39,9 @@ class FluidNetwork(Links):
     weight's part of it, and what a level does not use goes to the others by their weights
     (`core/weighted.cpp`). No level between two of them may be without a weight, if it has streams.
 
+    With `ordered_ports`, the order inside a level counts on these ports only; the others share fairly among
+    the streams of a level (`core/at_hosts.cpp`).
+
     With `bundled`, streams over the same ports with the same place and cap are worked out as one. Use it
     where many streams are alike. Rates and bytes are the same but for rounding; there are no weights.
     """
@@ -50,10 +53,12 @@ class FluidNetwork(Links):
         guarantee: float = 0.0,
         bundled: bool = False,
         level_weights: Mapping[Level, float] = MappingProxyType({}),
+        ordered_ports: Collection[PortId] = (),
     ) -> None:
         """Raises `ValueError` for a port whose rate is not above 0, or a weight that is not."""
         capacity = [rate / 8e9 for rate in bps.values()]
-        super().__init__(capacity, guarantee, bundled, weight_list(level_weights))
+        ordered = [port in ordered_ports for port in bps] if ordered_ports else []
+        super().__init__(capacity, guarantee, bundled, weight_list(level_weights), ordered)
         self.guarantee = guarantee
         self.names = tuple(bps)
         self._numbers = {port: number for number, port in enumerate(bps)}

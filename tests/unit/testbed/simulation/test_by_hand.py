@@ -133,6 +133,23 @@ def test_in_exact_order_a_flow_due_later_gets_its_pace_and_no_more() -> None:
     assert ends["due"] <= 400
 
 
+def test_in_a_hybrid_hosts_keep_the_order_and_switches_know_levels() -> None:
+    """`fifo` on three flows of one level: `a` is 10 ms older than `b`, which h1 sends too, and 20 than `c`.
+
+    At h1, `a` goes before `b`. Into h3, `a` and `c` share from 20 ms on. So `c` has sent its 40 MB at 84 ms,
+    and `a` 65 of 100 by then; its other 35 take 28 ms. Meanwhile `b` had what `a` left of h1: 40 of its 50 MB
+    from 20 to 84 ms, and nothing until 112 ms. In exact order everywhere, `a` has 80 ms to itself, and then
+    `c` and `b` follow.
+    """
+    rows = [
+        {"id": "a", "src": "h1", "dst": "h3", "mb": 100},
+        {"id": "b", "src": "h1", "dst": "h4", "mb": 50, "at_ms": 10},
+        {"id": "c", "src": "h2", "dst": "h3", "mb": 40, "at_ms": 20},
+    ]
+    assert ends_ms(job(rows, "fifo", "simulation.order=hybrid")) == {"a": 112, "b": 120, "c": 84}
+    assert ends_ms(job(rows, "fifo", "simulation.order=exact")) == {"a": 80, "b": 120, "c": 112}
+
+
 # --- paths ------------------------------------------------------------------------------------------
 
 

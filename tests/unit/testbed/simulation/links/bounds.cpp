@@ -11,14 +11,17 @@ int main() {
     const auto below = [&](int end) { return static_cast<int>(random() % end); };
     const auto level = [&] { return below(4) ? mfs::LEVELS - 1 : below(mfs::LEVELS); };  // nothing is below it
     const auto cap = [&] { return below(3) ? std::numeric_limits<double>::infinity() : 0.1 * (1 + below(9)); };
-    for (int run = 0; run < 8; ++run) {
+    for (int run = 0; run < 16; ++run) {
         const double guarantee = run % 2 ? 0.02 : 0.0;
         const bool bundled = run % 4 >= 2;
         const std::vector<double> level_weights = {0, 1, 2, 3, 4, 5, 99, 0};
         const int ports = 2 + below(3);
         std::vector<double> capacity;
         for (int port = 0; port < ports; ++port) capacity.push_back(1.0 + below(2));
-        mfs::Links links(capacity, guarantee, bundled, run >= 4 ? level_weights : std::vector<double>());
+        std::vector<int> ordered_ports;
+        for (int port = 0; run >= 8 && port < ports; ++port) ordered_ports.push_back(port % 2);
+        mfs::Links links(capacity, guarantee, bundled, run / 4 % 2 ? level_weights : std::vector<double>(),
+                         ordered_ports);
         std::vector<int> alive;
         std::vector<int> finished;
         mfs::Ns now = 0;

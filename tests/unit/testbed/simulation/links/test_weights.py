@@ -151,7 +151,7 @@ def test_a_level_without_a_weight_between_levels_with_one_is_refused() -> None:
 def test_groups_have_no_weights() -> None:
     network = FluidNetwork({"a": BYTE_PER_NS}, level_weights={Level.P1: 3, Level.P2: 1}, bundled=True)
     network.add((0,), 1e9, (1, 0.0), group=network.add_group(0.0))
-    with pytest.raises(ValueError, match="no groups"):
+    with pytest.raises(ValueError, match="no groups with weights"):
         network.settle(0)
 
 
