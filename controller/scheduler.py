@@ -168,7 +168,7 @@ class Scheduler:
             batch.flows[flow.id] = active
         if batch is None or batch.compute_over:
             self._unpaced[flow.id] = active
-        if self._counts_bytes:
+        if self._counts_bytes and flow.stage is not Stage.BACKGROUND:
             self._loads.submitted(flow)
         verdict = self._policy.on_submit(self._now_ns, active, self.view)
         if not isinstance(verdict, Verdict):
@@ -210,7 +210,8 @@ class Scheduler:
             )
         if bytes_left >= flow.bytes_left:
             return []
-        self._loads.moved(self._now_ns, flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
+        if flow.flow.stage is not Stage.BACKGROUND:
+            self._loads.moved(self._now_ns, flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
         self._overload.moved(flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
         flow.bytes_left = bytes_left
         return self._apply("on_progress", self._policy.on_progress(self._now_ns, flow, self.view))
@@ -219,7 +220,7 @@ class Scheduler:
         """The last byte of the flow is at its receiver; the flow is forgotten."""
         self._advance(now_ns)
         flow = self._flow(flow_id)
-        if self._counts_bytes:
+        if self._counts_bytes and flow.flow.stage is not Stage.BACKGROUND:
             self._loads.finished(self._now_ns, flow.flow, before_bytes=flow.bytes_left)
         if self._overload.controls:
             self._overload.moved(flow.flow, before_bytes=flow.bytes_left, after_bytes=0)

@@ -150,6 +150,23 @@ class ReuseRule(enum.StrEnum):
     CHEAPER = "cheaper"
 
 
+class Background(msgspec.Struct, frozen=True, kw_only=True):
+    """Background transfers (docs/concepts/workloads.md#background-transfers).
+
+    Rank `src` sends `size_bytes` to rank `dst` for each of `pairs`, and begins again after `period_ns` or
+    when they have arrived, whichever is later.
+    """
+
+    pairs: tuple[tuple[int, int], ...]
+    size_bytes: int
+    period_ns: int
+
+    @property
+    def asked_bps(self) -> float:
+        """What all pairs together send if nothing delays them."""
+        return len(self.pairs) * self.size_bytes * 8e9 / self.period_ns
+
+
 class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the serving system.
 
@@ -276,6 +293,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `policy` is the spec as the user wrote it; `control` is its request control, if any. If there are
     `plans`, the units form no batches: each runs its own plans, in this order (`testbed.serving.replay`).
+    `background` are transfers beside those of requests.
     `collect` says which rows the record has; it changes nothing else in it.
     """
 
@@ -295,4 +313,5 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()
     plans: tuple[BatchPlan, ...] = ()
+    background: Background | None = None
     collect: Collect = Collect.ALL

@@ -22,6 +22,7 @@ class StaticOptions:
     s1: Annotated[int, "level of S1: 1 for P1; equal numbers share a level", Meta(ge=1, le=6)] = 3
     s2: Annotated[int, "level of S2", Meta(ge=1, le=6)] = 2
     s3: Annotated[int, "level of S3", Meta(ge=1, le=6)] = 4
+    background: Annotated[int, "level of background transfers; 7 for SCAVENGER", Meta(ge=1, le=7)] = 7
     weights: Annotated[str, "strict, or the weights of the levels in use, P1 first, as in 99:1"] = "strict"
 
     def __post_init__(self) -> None:
@@ -29,6 +30,8 @@ class StaticOptions:
             level = getattr(self, name)
             if not 1 <= level <= len(RMLQ_LEVELS):
                 raise ValueError(f"{name} must be 1 to {len(RMLQ_LEVELS)}, not {level}")
+        if not 1 <= self.background <= Level.SCAVENGER:
+            raise ValueError(f"background must be 1 to {int(Level.SCAVENGER)}, not {self.background}")
         _ = self.level_weights
 
     @property
@@ -36,7 +39,8 @@ class StaticOptions:
         """The weight of each level in use; None: strict. Raises `ValueError` if they do not fit."""
         if self.weights == STRICT:
             return None
-        levels = sorted({Level(self.s1), Level(self.s2), Level(self.s3)})
+        in_use = {Level(self.s1), Level(self.s2), Level(self.s3), Level(self.background)}
+        levels = sorted(in_use - {Level.SCAVENGER})
         try:
             weights = [float(number) for number in self.weights.split(":")]
         except ValueError:
@@ -60,15 +64,23 @@ class Static(Policy):
     def __init__(self, options: StaticOptions) -> None:
         super().__init__(options)
         self.level_weights = options.level_weights
-        numbers = {Stage.KV_REUSE: options.s1, Stage.COLLECTIVE: options.s2, Stage.P2D: options.s3}
+        numbers = {
+            Stage.KV_REUSE: options.s1,
+            Stage.COLLECTIVE: options.s2,
+            Stage.P2D: options.s3,
+            Stage.BACKGROUND: options.background,
+        }
         self._verdicts = {
-            stage: Verdict(Level(number), f"{stage.value} is on P{number}{self._weighing(Level(number))}")
+            stage: Verdict(
+                Level(number), f"{stage.value} is on {Level(number).name}{self._weighing(Level(number))}"
+            )
             for stage, number in numbers.items()
         }
 
     def _weighing(self, level: Level) -> str:
         """The weight of `level`, in words."""
-        return "" if self.level_weights is None else f", of weight {self.level_weights[level]:g}"
+        weights = self.level_weights or {}
+        return f", of weight {weights[level]:g}" if level in weights else ""
 
     def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict:
         return self._verdicts[stage]

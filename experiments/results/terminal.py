@@ -60,6 +60,17 @@ def tpot_lines(summary: Summary) -> Iterator[str]:
             yield f"{run['policy']}: time per output token after the first {told}"
 
 
+def background_lines(summary: Summary) -> Iterator[str]:
+    """Give what background transfers carried under each policy, if there were any."""
+    for run in summary["runs"]:
+        if "background" in run:
+            carried, took_s = run["background"], run["background"]["took_s"]
+            yield (
+                f"{run['policy']}: background {carried['bps'] / 1e9:.3g} Gb/s in {carried['transfers']}"
+                f" transfers of {duration(took_s['mean'])} on average, p99 {duration(took_s['p99'])}"
+            )
+
+
 def _tight(text: str) -> str:
     """Remove the space before the unit, because eleven columns have to fit into 80 characters."""
     return text.replace(" ", "")
@@ -173,6 +184,7 @@ def render_summary(summary: Summary) -> Group:
             *warmup_lines(summary),
             *lateness_lines(summary),
             *tpot_lines(summary),
+            *background_lines(summary),
             *pruned_lines(summary),
             *trace_lines(summary),
         )

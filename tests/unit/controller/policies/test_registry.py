@@ -95,6 +95,7 @@ def test_static_puts_each_stage_on_the_level_that_its_option_says() -> None:
         Stage.KV_REUSE: Level.P6,
         Stage.COLLECTIVE: Level.P1,
         Stage.P2D: Level.P6,
+        Stage.BACKGROUND: Level.SCAVENGER,
     }
 
 
