@@ -34,6 +34,7 @@ def run(
     ceiling: bool = False,
     trace_window: tuple[float, float | None] | None = None,
     jobs: int = 1,
+    retry: int = 0,
     progress: bool = False,
 ) -> Run:
     """Run a scenario, every policy on the same requests, and return the results.
@@ -49,6 +50,8 @@ def run(
         trace_window: The part of the run that the traces show, from and to in model seconds (None: to the
             end); by default the part that the command shows.
         jobs: Policies simulated at once, each in a process of its own if there are several.
+        retry: How often an emulated run begins again while it is not faithful and another scale would make
+            it so.
         progress: Show the progress on standard error.
 
     What makes the results say less than they seem to is a warning (`UserWarning`).
@@ -84,6 +87,7 @@ def run(
             ceiling=ceiling,
             trace_window=window,
             jobs=jobs,
+            retries=retry,
         )
     return Run(directory)
 

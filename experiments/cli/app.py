@@ -16,6 +16,7 @@ import typer
 from experiments.cli.bench import bench
 from experiments.cli.calibrate import calibrate
 from experiments.cli.capacity import capacity
+from experiments.cli.clairvoyant import clairvoyant
 from experiments.cli.compare import compare
 from experiments.cli.completion import completion, prepare
 from experiments.cli.doctor import doctor
@@ -48,6 +49,7 @@ for command in (
     top,
     sweep,
     capacity,
+    clairvoyant,
     compare,
     plot,
     table,

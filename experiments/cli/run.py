@@ -56,6 +56,16 @@ def run(
         int | None,
         typer.Option(min=1, help="Policies simulated at once; default: the number of cores."),
     ] = None,
+    retry: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=9,
+            metavar="N",
+            help="Begin an emulated run again, up to N times, while it is not faithful and another scale"
+            " would make it so.",
+        ),
+    ] = 0,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -97,6 +107,8 @@ def run(
                 trace_window=window,
                 jobs=jobs or cores,
                 words=["mfs", *sys.argv[1:]],
+                tell=lambda text: print(f"mfs: {text}", file=sys.stderr),
+                retries=retry,
             )
         if as_json:
             timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))
@@ -121,5 +133,5 @@ def _window(text: str | None) -> "Window | None":
 def _show_results(directory: Path, summary: dict[str, Any]) -> None:
     from experiments.results.terminal import render_summary
 
-    stdout().print(render_summary(summary))
+    stdout().print(render_summary(summary, ["mfs", *sys.argv[1:]]))
     print(f"report: {directory / 'report.html'}")

@@ -69,7 +69,7 @@ def sweep(
         named = chosen_fabric(fabric).name
         plan = make_plan(scenario, over=ranges, settings=settings or [], policies=policy or [], fabric=named)
 
-        from experiments.sweep.results import plan_warnings
+        from experiments.sweep.notes import plan_warnings
 
         for text in plan_warnings(plan):
             print(f"mfs: {text}", file=sys.stderr)

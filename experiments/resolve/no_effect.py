@@ -66,7 +66,7 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
     if scenario.fabric == FabricName.MININET:
         yield ["simulation"], "on the emulated fabric"
         if scenario.scale.time_dilation is not None:
-            yield ["scale.wall_s"], "scale.time_dilation is given"
+            yield ["scale.wall_s", "scale.most_wall_s"], "scale.time_dilation is given"
         if scenario.scale.bytes_scale is not None:
             yield ["scale.link_mbps"], "scale.bytes_scale is given"
     elif topology.kind is TopologyKind.STAR and job.topology.shape.nics_of_a_gpu == 1:

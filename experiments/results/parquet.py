@@ -5,7 +5,7 @@ fields of the row structs in `testbed.record`, with stages as "S1" and levels as
 it has one row per sample *and level*. `docs/reference/results.md` explains every column.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -148,16 +148,17 @@ _BY_LEVEL: Final = {
 """The fields of a sample that have a value for each level, and their columns in `links`."""
 
 
-def write_tables(out: Path, records: Sequence[RunRecord]) -> None:
+def write_tables(out: Path, records: Sequence[RunRecord], so_far: Callable[[int], object] = int) -> None:
     """Write `out/<table>.parquet` for all six tables. A row group has rows of one policy only.
 
-    The rows of `records` are read once, in columns. Raises `OSError` if the disk is full.
+    The rows of `records` are read once, in columns. `so_far` hears how many tables are done. Raises
+    `OSError` if the disk is full.
     """
-    # Arrow compresses without holding the interpreter, so two tables are written in little more than the
-    # time of one.
+    # Arrow compresses without holding the interpreter: two tables take little longer than one.
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
-        for written in [pool.submit(_write_table, out, row, records) for row in TABLES]:
-            written.result()
+        for count, done in enumerate([pool.submit(_write_table, out, row, records) for row in TABLES], 1):
+            done.result()
+            so_far(count)
 
 
 def _write_table(out: Path, row: type[msgspec.Struct], records: Sequence[RunRecord]) -> None:

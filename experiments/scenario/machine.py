@@ -25,11 +25,21 @@ class ScaleSection(Section):
         le=86400,
         description="wall seconds that the work of one policy should take if time_dilation is null",
     )
-    link_mbps: float = Field(
-        default=15.0,
+    most_wall_s: float | None = Field(
+        default=None,
+        ge=0.1,
+        le=86400,
+        description="wall seconds that a slow machine may make of wall_s; null: four times wall_s",
+    )
+    link_mbps: float | None = Field(
+        default=None,
         ge=0.1,
         le=10000,
-        description="rate of a NIC on the machine if bytes_scale is null, Mb/s",
+        description="Mb/s of a NIC on the machine if bytes_scale is null; null: 15, or less where it is slow",
+    )
+    rehearse: bool = Field(
+        default=True,
+        description="measure this machine before an emulated run, to choose what is null here",
     )
 
 

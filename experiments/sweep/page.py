@@ -11,7 +11,7 @@ from experiments.atomic_file import write_text
 from experiments.compare.replicates import MEASURES
 from experiments.report.chart import COLOURS, figure_style, legend_above, new_figure, svg
 from experiments.report.markup import Markup, html, table
-from experiments.report.page import figure, folded, page, section
+from experiments.report.page import figure, folded, page, paragraphs, section
 from experiments.results.readable_numbers import NOTHING
 from experiments.sweep.differences import words_of
 from experiments.sweep.plan import Plan, as_text
@@ -26,7 +26,7 @@ _FILES: Final = Markup(
     "<p>Tables: <a href='sweep.csv'>sweep.csv</a>, <a href='sweep.json'>sweep.json</a>, "
     "<a href='differences.csv'>differences.csv</a>. Each cell: <a href='cells/'>cells</a>.</p>"
 )
-_NOT_DRAWN: Final = Measure.TTFT_P99_S
+_NOT_DRAWN: Final = (Measure.TTFT_P99_S, Measure.ARRIVAL_RPS)
 _MOST_TICKS: Final = 8
 _PERCENT: Final = 100.0
 _MS_PER_S: Final = 1e3
@@ -41,15 +41,21 @@ def write_page(
     *,
     command: str,
     differences: Sequence[dict[str, Any]],
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write `sweep.html` into `directory` and return its path. Raises `OSError` if it cannot be written."""
     path = directory / "sweep.html"
-    write_text(path, render_page(plan, rows, command=command, differences=differences))
+    write_text(path, render_page(plan, rows, command=command, differences=differences, notes=notes))
     return path
 
 
 def render_page(
-    plan: Plan, rows: Sequence[CellRow], *, command: str, differences: Sequence[dict[str, Any]] = ()
+    plan: Plan,
+    rows: Sequence[CellRow],
+    *,
+    command: str,
+    differences: Sequence[dict[str, Any]] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     replicates = replicates_of(plan, rows)
     spread = (
@@ -74,6 +80,7 @@ def render_page(
         ),
         section("Results", _folded_if_long("all results", _results(plan, replicates), len(replicates))),
     ]
+    sections.append(section("Notes", paragraphs(notes)))
     failed = [row for row in rows if row["error"] is not None]
     sections.append(section("Cells that failed", _failures(failed)))
     sections.append(section("What was run", Markup(f"<p><code>{escape(command)}</code></p>"), _FILES))

@@ -1,7 +1,6 @@
 """The results of a sweep: a row per cell, in `sweep.csv` and `sweep.json`."""
 
 import enum
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from experiments.results.checksums import sealed
 from experiments.results.paired import SEED, WINDOW
 from experiments.sweep.cell import cell_directory, outcomes, summary_of
 from experiments.sweep.plan import Plan, as_text
-from experiments.sweep.windows import seed_warning
 
 CellRow = dict[str, Any]
 """The row of a cell, by column: the swept keys, then the columns that `read_rows` lists."""
@@ -78,16 +76,6 @@ def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
     return rows
 
 
-def common_notes(directory: Path, plan: Plan) -> list[str]:
-    """Return the notes that all finished cells have, in their order there."""
-    common: list[str] | None = None
-    for name, outcome in outcomes(directory, plan).items():
-        if outcome.error is None:
-            notes: list[str] = summary_of(directory / "cells" / name, outcome)["notes"]
-            common = notes if common is None else [note for note in common if note in notes]
-    return common or []
-
-
 def _mean(busy: dict[str, float] | None) -> float | None:
     return busy["mean"] if busy else None
 
@@ -128,33 +116,6 @@ def measures_of_run(run: Mapping[str, Any]) -> CellRow:
     }
 
 
-def seed_notes(plan: Plan, rows: Sequence[CellRow]) -> list[str]:
-    """Say so if seeds gave the same results, or are no replicates: neither must pass for a small spread."""
-    if plan.replicates < 2 or plan.replicates_are != "seeds":
-        return []
-    warned = plan_warnings(plan)
-    found: dict[str, list[list[Any]]] = {}
-    for row in rows:
-        if row["error"] is None:
-            alike = json.dumps([[row[key] for key in plan.keys], row["policy"]])
-            found.setdefault(alike, []).append([row[name] for name in Measure])
-    several = [measured for measured in found.values() if len(measured) > 1]
-    if not several or any(one != each[0] for each in several for one in each):
-        return warned
-    return [
-        *warned,
-        f"the seed makes no difference: under each policy, all {plan.replicates} gave the same results",
-    ]
-
-
-def plan_warnings(plan: Plan) -> list[str]:
-    """Return what makes the results of `plan` say less than they seem to."""
-    if plan.replicates_are != "seeds":
-        return []
-    found = (seed_warning(cell.scenario, plan.replicates) for cell in plan.cells)
-    return list(dict.fromkeys(text for text in found if text))
-
-
 def write_results(
     directory: Path,
     plan: Plan,
@@ -162,10 +123,11 @@ def write_results(
     *,
     command: str,
     differences: Sequence[dict[str, Any]],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """Write `sweep.csv` and `sweep.json`; return the content of `sweep.json`.
 
-    `differences` are those of the policies (`experiments.sweep.differences.as_rows`).
+    `differences` are those of the policies (`experiments.sweep.differences.differences_of`).
     """
     keys = plan.keys
     windows = [WINDOW] if plan.replicates_are == "windows" else []
@@ -185,7 +147,7 @@ def write_results(
         "policies": list(plan.policies),
         "complete": len(rows) == len(plan.cells) and all(row["error"] is None for row in rows),
         "command": command,
-        "notes": [*common_notes(directory, plan), *seed_notes(plan, rows)],
+        "notes": list(notes),
         "differences": list(differences),
         "cells": list(rows),
     }

@@ -7,6 +7,7 @@ joblib spreads the cells over this machine's cores (its backend `loky`) or over 
 import contextlib
 import os
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
+from experiments.results.checksums import CELL
 from experiments.run.directory import new_directory
 from experiments.run.identity import Identity
 from experiments.scenario.scenario import Scenario
@@ -23,7 +25,8 @@ from experiments.sweep.cell import cell_directory, outcomes, run_cell
 from experiments.sweep.differences import differences_of, write_differences
 from experiments.sweep.directory import taken
 from experiments.sweep.engine import Engine, engine
-from experiments.sweep.plan import Plan, as_text
+from experiments.sweep.notes import notes_of
+from experiments.sweep.plan import Cell, Plan, as_text
 from experiments.sweep.progress import SweepListener
 from experiments.sweep.results import CellRow, read_rows, write_results
 from experiments.sweep.watching import watching
@@ -74,13 +77,13 @@ def run_sweep(
 def _write(
     directory: Path, plan: Plan, rows: Sequence[CellRow], command: str, *, page: bool = False
 ) -> dict[str, Any]:
-    differences = differences_of(plan, rows)
+    differences, notes = differences_of(plan, rows), notes_of(directory, plan, rows)
     if page:
         from experiments.sweep.page import write_page  # only now: it loads matplotlib
 
-        write_page(directory, plan, rows, command=command, differences=differences)
+        write_page(directory, plan, rows, command=command, differences=differences, notes=notes)
     write_differences(directory, plan, differences)
-    return write_results(directory, plan, rows, command=command, differences=differences)
+    return write_results(directory, plan, rows, command=command, differences=differences, notes=notes)
 
 
 def check_points(plan: Plan) -> None:
@@ -147,8 +150,8 @@ def run_cells(
     directory = directory.absolute()
     before = outcomes(directory, plan)
     todo = [cell for cell in plan.cells if cell.name not in before or before[cell.name].error is not None]
-    for cell in todo:  # a failed cell must not count as over
-        (cell_directory(directory, cell) / "cell.json").unlink(missing_ok=True)
+    for cell in todo:  # a failed cell must not count as over, nor one that ended early as running
+        shutil.rmtree(cell_directory(directory, cell), ignore_errors=True)
     with watching(plan, directory, todo, progress):
         try:
             joblib.Parallel(n_jobs=jobs, batch_size=1, max_nbytes=None)(
@@ -159,8 +162,19 @@ def run_cells(
             )
         except BrokenProcessPool as error:
             raise RunFailed(
-                "a worker process died; if it was killed for lack of memory, use fewer --jobs"
+                f"a worker process died{_while_running(directory, todo)}; if it was killed for lack of"
+                " memory, use fewer --jobs"
             ) from error
         except OSError as error:
             error.filename = error.filename or str(directory)
             raise
+
+
+def _while_running(directory: Path, todo: Sequence[Cell]) -> str:
+    """Name the cells that had begun and not ended, in one of which a worker died."""
+    begun = [cell for cell in todo if cell_directory(directory, cell).is_dir()]
+    running = [cell.name for cell in begun if not (cell_directory(directory, cell) / CELL).exists()]
+    if not running:
+        return ""
+    more = f" and {len(running) - _FEW} more" if len(running) > _FEW else ""
+    return f" while these cells ran: {', '.join(running[:_FEW])}{more}"

@@ -15,6 +15,7 @@ from experiments.sweep.replicates import TITLES, Replicates, Spread, measures_of
 from experiments.sweep.results import Measure
 
 _IN_TABLE = (
+    Measure.ARRIVAL_RPS,
     Measure.SLO_ATTAINMENT,
     Measure.TTFT_MEAN_S,
     Measure.CCT_MEAN_S,
@@ -37,7 +38,7 @@ def results_table(plan: Plan, replicates: Sequence[Replicates]) -> RenderableTyp
     table.add_column("policy", overflow="fold")
     measures = [name for name in measures_of(replicates) if name in _IN_TABLE]
     for name in measures:
-        table.add_column(TITLES[name].replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(_broken(TITLES[name]), justify="right", no_wrap=True)
     for one in replicates:
         texts = [as_text(one.values[key]) for key in plan.keys]
         policy = one.policy if one.count == count else f"{one.policy} ({one.count} of {count} {are})"
@@ -77,6 +78,10 @@ def differences_table(plan: Plan, differences: Sequence[dict[str, Any]]) -> Rend
         Text(f"against {against}, on the same work: mean difference, 95% interval over {over}"),
         table,
     )
+
+
+def _broken(title: str) -> str:
+    return title.replace(" ", "\n").replace("/", "\n/")
 
 
 def _cell(measure: Measure, spread: Spread | None) -> str:

@@ -81,6 +81,10 @@ class ControllerProcess:
         self.inbox.bind(endpoints.from_controller(COORDINATOR))
         self.implementation = ""
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def check(self) -> None:
         """Raise `RunFailed` if the controller has died."""
         if self._process.poll() is not None:

@@ -12,14 +12,17 @@ import msgspec
 from controller.flow import Stage
 from controller.pulse import Pause
 from controller.units import NS_PER_S
+from testbed.emulation.delays import MOMENT_BOUND, WallYardstick
 from testbed.emulation.links import Down
 from testbed.emulation.monitor import Sample
 from testbed.record import Check, FlowRow
+from testbed.serving.yardsticks import Yardstick
 from workers.protocol import Records
 
-PAUSE_BOUND_MS = 500.0
 SILENCE_BOUND_MS = 1000.0
-SLOWEST_MS = 500.0
+"""Not relative: the samples that it is measured with are 250 ms apart, whatever the scale."""
+
+_WHY = "one such moment may lengthen what it meets by a fifth"
 
 _RUN_AGAIN = "Run it again with nothing else on the machine."
 _MOST_NAMED = 3
@@ -50,28 +53,34 @@ def disturbances(
     flows: Sequence[FlowRow],
     samples: Sequence[Sample],
     clock: WallClock,
+    whole: Yardstick | None,
 ) -> list[Check]:
     """The checks. `pauses` has the longest pause of each process by its name, `outages` the longest of each
-    link, the longest first."""
+    link, the longest first. `whole` is what a single moment delays."""
+    against = WallYardstick(of=whole, time_dilation=clock.time_dilation)
     return [
-        _pauses(pauses, clock),
+        _pauses(pauses, clock, against),
         _outages(outages, clock),
         _silence(flows, samples, clock),
-        _slowest_permit(records, clock),
-        _latest_wakeup(records),
+        _slowest_permit(records, against),
+        _latest_wakeup(records, against),
     ]
 
 
-def _pauses(pauses: Mapping[str, Pause], clock: WallClock) -> Check:
+def _pauses(pauses: Mapping[str, Pause], clock: WallClock, against: WallYardstick) -> Check:
     ranked = sorted(pauses.items(), key=lambda named: -named[1].wall_ns)
+
+    def check(wall_ns: int | None, advice: str) -> Check:
+        delay_ms = None if wall_ns is None else wall_ns / 1e6
+        return against.check("longest pause of a process", delay_ms, MOMENT_BOUND, why=_WHY, advice=advice)
+
     over = [
         f"{who} did not run {clock.lasted(pause.begin_wall_ns, pause.wall_ns)}"
         for who, pause in ranked
-        if pause.wall_ns / 1e6 > PAUSE_BOUND_MS
+        if not check(pause.wall_ns, "").ok
     ]
-    longest_ms = ranked[0][1].wall_ns / 1e6 if ranked else None
     advice = f"{_named(over)}: stopped, or without CPU time. {_RUN_AGAIN}"
-    return _at_most("longest pause of a process", longest_ms, PAUSE_BOUND_MS, advice)
+    return check(ranked[0][1].wall_ns if ranked else None, advice)
 
 
 def _outages(outages: Sequence[Down], clock: WallClock) -> Check:
@@ -108,28 +117,30 @@ def _silence(flows: Sequence[FlowRow], samples: Sequence[Sample], clock: WallClo
     return _at_most("longest time without delivery while a flow was due", value, SILENCE_BOUND_MS, advice)
 
 
-def _slowest_permit(records: Sequence[Records], clock: WallClock) -> Check:
+def _slowest_permit(records: Sequence[Records], against: WallYardstick) -> Check:
+    name = "permit latency max"
     slowest = max(
         (sent for record in records for sent in record.sent),
         key=lambda sent: sent.permit_latency_wall_ns,
         default=None,
     )
     if slowest is None:
-        return _at_most("permit latency max", None, SLOWEST_MS, "")
+        return against.check(name, None, MOMENT_BOUND, why=_WHY, advice="")
     at_s = slowest.submit_ns / NS_PER_S
     advice = (
         f"flow {slowest.transfer.id} of rank {slowest.transfer.src} waited, submitted at {at_s:.3f} s of"
         f" model time. {_RUN_AGAIN}"
     )
-    return _at_most("permit latency max", slowest.permit_latency_wall_ns / 1e6, SLOWEST_MS, advice)
+    slowest_ms = slowest.permit_latency_wall_ns / 1e6
+    return against.check(name, slowest_ms, MOMENT_BOUND, why=_WHY, advice=advice)
 
 
-def _latest_wakeup(records: Sequence[Records]) -> Check:
+def _latest_wakeup(records: Sequence[Records], against: WallYardstick) -> Check:
     late = {record.rank: max(record.late_wakeups_ms, default=0.0) for record in records}
     rank = max(late, key=late.__getitem__, default=None)
     value = None if rank is None else late[rank]
     advice = f"rank {rank} woke up late. {_RUN_AGAIN}"
-    return _at_most("late wake-ups of timed compute max", value, SLOWEST_MS, advice)
+    return against.check("late wake-ups of timed compute max", value, MOMENT_BOUND, why=_WHY, advice=advice)
 
 
 def _named(culprits: Sequence[str]) -> str:

@@ -263,8 +263,11 @@ class RankProcesses:
             if time.monotonic() > deadline:
                 raise RunFailed(f"ranks {sorted(waiting)} did not connect within {_READY_S:.0f} s")
 
-    def probe(self, net: Network) -> list[ProbeResult]:
-        """Load the NICs of all servers with ranks at once, in both directions, and measure what arrives."""
+    def probe(self, net: Network, faster: float = 1.0) -> list[ProbeResult]:
+        """Load the NICs of all servers with ranks at once, in both directions, and measure what arrives.
+
+        The links run at `faster` times their rates.
+        """
         job = self._job
         routes = {
             p.id: net.wiring.paths[f"{job.placement.server_of(p.src)} {job.placement.server_of(p.dst)}"][0]
@@ -276,7 +279,7 @@ class RankProcesses:
                 crossing[hop] = crossing.get(hop, 0) + 1
         nominal = {
             id_: min(
-                job.scale.wire_bps(net.wiring.port_bps[f"{a}->{b}"]) / crossing[a, b]
+                faster * job.scale.wire_bps(net.wiring.port_bps[f"{a}->{b}"]) / crossing[a, b]
                 for a, b in itertools.pairwise(route)
             )
             for id_, route in routes.items()
