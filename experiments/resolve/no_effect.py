@@ -69,11 +69,14 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
             yield ["scale.wall_s", "scale.most_wall_s"], "scale.time_dilation is given"
         if scenario.scale.bytes_scale is not None:
             yield ["scale.link_mbps"], "scale.bytes_scale is given"
-    elif topology.kind is TopologyKind.STAR and job.topology.shape.nics_of_a_gpu == 1:
-        yield ["simulation.paths"], "in a star there is one path"
+    else:
+        if not workload.is_micro:
+            yield ["workers.compute"], "ranks of the simulated fabric compute nothing"
+        if topology.kind is TopologyKind.STAR and job.topology.shape.nics_of_a_gpu == 1:
+            yield ["simulation.paths"], "in a star there is one path"
     if workload.is_micro:
         in_vain = [*_REQUESTS, *(_OF_A_TRACE if workload.kind is WorkloadKind.FLOWS else ())]
-        keys = [*_SERVING, *(f"workload.{key}" for key in in_vain)]
+        keys = [*_SERVING, "workers.compute", *(f"workload.{key}" for key in in_vain)]
         yield keys, f"kind {workload.kind} has no requests and no serving system"
         return
     if workload.path is None:

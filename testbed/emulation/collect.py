@@ -8,6 +8,7 @@ from controller.protocol import Log
 from testbed.emulation import queues
 from testbed.emulation.monitor import Sample
 from testbed.emulation.network import Network
+from testbed.emulation.token_checks import with_tokens
 from testbed.fabric import FabricName, RunFailed
 from testbed.job import Job
 from testbed.record import Fidelity, FlowRow, LinkSample, ProgressRow, RunRecord, SpanRow
@@ -29,7 +30,8 @@ def collect(
     wall_s: float,
 ) -> RunRecord:
     """Return the record of a run. `flows` are its `flow_rows`."""
-    requests = conductor.request_rows(log.pruned, log.ended_pruned)
+    tokens = [check for record in records for check in record.tokens]
+    requests = with_tokens(conductor.request_rows(log.pruned, log.ended_pruned), tokens)
     ends = [flow.finish_ns for flow in flows]
     ends += [r.first_token_ns for r in requests if r.first_token_ns is not None]
     return RunRecord(

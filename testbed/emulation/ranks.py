@@ -18,10 +18,12 @@ from testbed.emulation.endpoints import Endpoints
 from testbed.emulation.memory import MemoryKills
 from testbed.emulation.network import Network
 from testbed.emulation.processes import stopped
+from testbed.emulation.real_model import real_model
 from testbed.emulation.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts
+from workers.options import Device
 from workers.protocol import (
     Beat,
     Finish,
@@ -46,6 +48,7 @@ _IMPORT_S = 120.0
 _READY_S = 120.0
 _PROBE_S = 30.0
 _FINISH_S = 60.0
+_CHECK_S = 180.0
 _PROBE_LENGTH_S = 0.6
 _OBITUARY_S = 0.5
 
@@ -107,6 +110,7 @@ class RankProcesses:
         self._directory = directory
         self._endpoints = Endpoints(directory)
         self._lanes = lanes_of(job)
+        self._model = real_model(job)
         self._probes = probes_of(job)
         self._memory = MemoryKills()
         self._steps = dict.fromkeys((r.rank for r in job.placement.ranks), 0)
@@ -180,8 +184,9 @@ class RankProcesses:
             chunk_bytes=options.chunk_bytes,
             verify_share=options.verify_share,
             seed=job.seed,
-            device=options.device,
+            device=options.device if self._model is None else Device.CPU,
             compute=options.compute,
+            model=self._model,
             to_controller=self._endpoints.to_controller,
             from_controller=self._endpoints.from_controller(str(rank)),
             to_coordinator=self._endpoints.to_coordinator,
@@ -325,13 +330,14 @@ class RankProcesses:
         """
         self.send_all(Finish())
         records: dict[int, Records] = {}
-        deadline = time.monotonic() + _FINISH_S
+        patience_s = _FINISH_S if self._model is None else _FINISH_S + _CHECK_S
+        deadline = time.monotonic() + patience_s
         while len(records) < len(self._out):
             message = self.receive(0.5)
             if isinstance(message, Records):
                 records[message.rank] = message
             if time.monotonic() > deadline:
                 missing = sorted(self._out.keys() - records.keys())
-                raise RunFailed(f"ranks {missing} have not sent their records within {_FINISH_S:.0f} s")
+                raise RunFailed(f"ranks {missing} have not sent their records within {patience_s:.0f} s")
         self.send_all(Leave())
         return [records[rank] for rank in sorted(records)]

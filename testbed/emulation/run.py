@@ -25,7 +25,9 @@ from testbed.emulation.memory import MemoryKills
 from testbed.emulation.monitor import LinkMonitor
 from testbed.emulation.player import Player
 from testbed.emulation.ranks import RankProcesses
+from testbed.emulation.real_model import is_real
 from testbed.emulation.speeds import speeds_of
+from testbed.emulation.token_checks import checks
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import CPU_WAIT_MS, FASTER_THAN_LINE, FORWARDED, LATE_P99_MS, RunRecord
@@ -123,6 +125,7 @@ class EmulatedRun:
         against = yardsticks(job)
         late_ms = [late for record in records for late in record.late_wakeups_ms]
         permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
+        tokens = [check for record in records for check in record.tokens]
         fidelity = judge(
             probes=probes,
             samples=samples,
@@ -135,14 +138,17 @@ class EmulatedRun:
             fastest=speeds.fastest,
             yardsticks=against,
             time_dilation=job.scale.time_dilation,
-            disturbances=disturbances(
-                pauses=pauses,
-                outages=outages,
-                records=records,
-                flows=flows,
-                samples=samples,
-                clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
-                whole=against.whole,
+            more=(
+                *disturbances(
+                    pauses=pauses,
+                    outages=outages,
+                    records=records,
+                    flows=flows,
+                    samples=samples,
+                    clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+                    whole=against.whole,
+                ),
+                *(checks(tokens, len(job.requests)) if is_real(job) else ()),
             ),
         )
         return collect(
