@@ -44,7 +44,7 @@ SERVING_STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D)
 
 @_plain_members
 class Level(enum.IntEnum):
-    """The eight strict-priority queues of a port; a smaller number is served first.
+    """The eight queues of a port; a smaller number is served first, unless a policy gives them weights.
 
     `CONTROL` carries acknowledgements and rendezvous and is never assigned to a flow. `P1` .. `P6`
     are the levels of the Reverse Multi-Level Queue. `SCAVENGER` is served when nothing else wants
