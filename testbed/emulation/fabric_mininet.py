@@ -7,15 +7,15 @@ import psutil
 
 from controller.policy import weights_of
 from controller.spec import read_spec
+from testbed.coordinator.ranks import lanes_of
+from testbed.coordinator.real_model import real_model
+from testbed.coordinator.refusals import refuse_simulated_only
 from testbed.emulation.queues import LEAST_PART, part_of
-from testbed.emulation.ranks import lanes_of
-from testbed.emulation.real_model import real_model
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requirement, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
-from testbed.serving.routing.decode_choices import reads_ports_now
 from testbed.topology import Topology, TopologyKind
 from workers.options import Device
 
@@ -93,16 +93,7 @@ def _refuse_small_weights(job: Job) -> None:
 def _refuse_what_cannot_fit(job: Job) -> None:
     """Raise `JobRefused`, naming the key to change, if the job does not fit this machine."""
     _refuse_small_weights(job)
-    if job.simulation.hybrid:
-        raise JobRefused(
-            "simulation.order: hybrid needs servers that keep an exact order; on the emulated fabric, all"
-            " ports have levels"
-        )
-    if job.requests and not job.plans and reads_ports_now(job.serving.decode_choice):
-        raise JobRefused(
-            f"serving.decode: {job.serving.decode_choice} has to know what flows have left on ports now;"
-            " only the simulated fabric does"
-        )
+    refuse_simulated_only(job)
     _refuse_servers_with_parts(job.topology)
     _refuse_names(job.topology)
     _refuse_latency(job.topology)

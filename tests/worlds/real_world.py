@@ -10,7 +10,7 @@ import serving_world as world
 import torch
 from worker_groups import connected, side_by_side
 
-from testbed.emulation.real_model import real_model
+from testbed.coordinator.real_model import real_model
 from testbed.job import Job, Placement, Request
 from testbed.models.shape import ModelShape
 from testbed.serving.system import ServingSystem

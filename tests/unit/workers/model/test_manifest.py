@@ -5,7 +5,7 @@ import pytest
 from real_world import DENSE, real_job, request
 
 from controller.flow import Stage, Transfer
-from testbed.emulation.real_model import real_model
+from testbed.coordinator.real_model import real_model
 from testbed.serving.system import ServingSystem
 from workers.model.manifest import KvPiece, piece_of, pieces_of
 from workers.model.setup import RealModel, WrongSize

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from real_world import DENSE, MOE, real_job, request
 
-from testbed.emulation.real_model import real_model
+from testbed.coordinator.real_model import real_model
 from testbed.fabric import JobRefused
 from testbed.job import Job
 from testbed.models.shape import Attention, LatentAttention, OtherLayers, Recurrent, TokenIndex
