@@ -96,21 +96,33 @@ def run_side_by_side(
 
 
 def all_of(
-    makers: Mapping[str, Callable[[], Made]], *, jobs: int, meanwhile: Callable[[], object] = lambda: None
+    makers: Mapping[str, Callable[[], Made]],
+    *,
+    jobs: int,
+    meanwhile: Callable[[], object] = lambda: None,
+    so_far: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Made]:
     """Return what `makers` make, by name, in their order: with several `jobs`, in as many processes.
 
-    `meanwhile` is called in this process. Raises what they raise.
+    `meanwhile` is called in this process, and `so_far` with how many there are whenever one more is made.
+    Raises what they raise.
     """
+    made: dict[str, Made] = {}
+
+    def take(name: str, one: Made) -> None:
+        made[name] = one
+        so_far(len(made))
+
     if jobs == 1:
         meanwhile()
-        return {name: make() for name, make in makers.items()}
-    made: dict[str, Made] = {}
+        for name, make in makers.items():
+            take(name, make())
+        return made
     run_side_by_side(
         [(name, partial(_made, make)) for name, make in makers.items()],
         jobs=jobs,
         progress=lambda *_: None,
-        through=made.__setitem__,
+        through=take,
         meanwhile=meanwhile,
     )
     return {name: made[name] for name in makers}

@@ -275,7 +275,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `policy` is the spec as the user wrote it; `control` is its request control, if any. If there are
     `plans`, the units form no batches: each runs its own plans, in this order (`testbed.serving.replay`).
-    `collect` says which rows the record has; it changes nothing else in it.
+    `collect` says which rows the record has; it changes nothing else in it. With `probe_faster`, an emulated
+    run first probes its links at so many times their rates, too, and says in its facts what arrived.
     """
 
     scenario: str
@@ -295,3 +296,4 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     flows: tuple[MicroFlow, ...] = ()
     plans: tuple[BatchPlan, ...] = ()
     collect: Collect = Collect.ALL
+    probe_faster: float | None = None

@@ -23,18 +23,29 @@ from experiments.resolve.scale import machine_scale, resolve_scale
 from experiments.resolve.shared_links import shared_links_notes
 from experiments.resolve.work import resolve_work
 from experiments.scenario.scenario import Scenario
-from testbed.job import MODEL_SCALE, Job
+from testbed.job import MODEL_SCALE, Job, Scale
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """A job per policy, and notes on how the work was made. Jobs differ only in `policy` and `control`.
 
-    `warnings` are those notes that a user should read before the run.
+    `warnings` are those notes that a user should read before the run, and `scale_notes` those on the scale.
     """
 
     jobs: tuple[Job, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    scale_notes: tuple[str, ...] = ()
+
+    def at(self, scale: Scale, scale_notes: tuple[str, ...]) -> "Resolved":
+        """Return the same jobs at another scale."""
+        notes = [note for note in self.notes if note not in self.scale_notes]
+        return msgspec.structs.replace(
+            self,
+            jobs=tuple(msgspec.structs.replace(job, scale=scale) for job in self.jobs),
+            notes=(*notes, *scale_notes),
+            scale_notes=scale_notes,
+        )
 
 
 def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved:
@@ -96,4 +107,5 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
             *scale_notes,
         ),
         warnings=warnings,
+        scale_notes=scale_notes,
     )

@@ -11,10 +11,13 @@ import numpy.typing as npt
 from controller.flow import Stage
 from controller.units import NS_PER_S
 from experiments.json_text import finite
+from experiments.results.cure import cure_of, settings_of
 from experiments.results.folder_names import folder_names
 from experiments.results.gap import Ceiling, gaps
 from experiments.results.limits import Resources, alike
+from experiments.results.machine import Machine
 from experiments.results.measures import Measures, measure
+from experiments.results.real_layers import real_layers
 from experiments.results.requests import arrival_rps, counted, fates, slo_attainment
 from experiments.results.statistics import FloatArray, Numbers, mean, percentile
 from testbed.job import Scale
@@ -130,6 +133,7 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "flows_by_stage": {stage.value: len(flows.stage_ns[stage]) for stage in Stage},
         "promotions": flows.promotions,
         "permit_latency_ms": _statistics(record.permit_latency_ms, "p50", "p99"),
+        "real_layers": real_layers(record.requests),
         "verified": {"checked": flows.checked, "failed": flows.failed},
         "cache": _cache(record.caches),
         "fidelity": msgspec.to_builtins(record.fidelity),
@@ -139,6 +143,13 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
     if not record.requests and record.flows and not flows.coflow_ns:
         run["flows"] = [_micro_flow(flow) for flow in record.flows]
     return run
+
+
+def _faithful_with(records: Sequence[RunRecord], scale: Scale) -> list[str]:
+    """The settings with which all runs would have been faithful. Empty if they were, or if none would do."""
+    checks = [check for record in records for check in record.fidelity.checks]
+    cure = cure_of(checks, scale)
+    return [] if cure is None else settings_of(cure)
 
 
 def summarise(
@@ -155,6 +166,8 @@ def summarise(
     unfinished: Sequence[str] = (),
     unused: Sequence[str] = (),
     ceiling: Ceiling | None = None,
+    scale_notes: Sequence[str] = (),
+    machine: Machine | None = None,
 ) -> Summary:
     """Return the whole summary. `faithful` is true if all runs are, and false without runs.
 
@@ -162,7 +175,8 @@ def summarise(
     `measured` are the measures of each record, if they are known already. With `resources`, it says what
     limits each run. `unfinished` are the policies without a record, because the run ended before they
     finished. `ceiling` is what would be reached without a network. `unused` are sentences on
-    parts of the cluster that nothing used; they are among the notes, too.
+    parts of the cluster that nothing used; they are among the notes, too. `scale_notes` say how `scale` was
+    chosen, and are among the notes, too; `machine` is what was measured for that.
     """
     found = [measure(record, resources) for record in records] if measured is None else measured
     runs = [summarise_run(record, one) for record, one in zip(records, found, strict=True)]
@@ -178,6 +192,9 @@ def summarise(
         "unfinished": list(unfinished),
         "scale": msgspec.to_builtins(scale),
         "notes": [*notes, *unused, *_speed_notes(records)],
+        "scale_notes": list(scale_notes),
+        "machine": None if machine is None else msgspec.to_builtins(machine),
+        "faithful_with": _faithful_with(records, scale),
         "unused": list(unused),
         "alike": msgspec.to_builtins(alike(records)),
         "ceiling": None if ceiling is None else gaps(ceiling, runs),

@@ -1,7 +1,7 @@
 """What a run keeps of the policies that are through, so that a run of the same scenario can go on from there.
 
-It is in the folder `unfinished` of the run's directory: `run.json` says what is run, and by which code, and
-each record has a file. The folder goes when the results are complete.
+It is in the folder `unfinished` of the run's directory: `run.json` says what is run, and by which code,
+`scale.json` at which scale, and each record has a file. The folder goes when the results are complete.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from experiments.results.ended_early import UNFINISHED
 from experiments.results.folder_names import folder_names
 from experiments.results.reading import SCENARIO
 from experiments.run.identity import Identity
+from experiments.run.scale_choice import ScaleChoice
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
 from testbed.record import RunRecord
@@ -31,6 +32,7 @@ from testbed.record_file import read_record, write_record
 
 FOLDER: Final = UNFINISHED
 _PLAN: Final = "run.json"
+_SCALE: Final = "scale.json"
 _LONGEST: Final = 60
 
 
@@ -46,6 +48,21 @@ class Kept:
             self._folder.mkdir(exist_ok=True)
             plan = _plan_of(scenario, made_with) | {"code": str(code_version())}
             write_text(self._folder / _PLAN, json.dumps(plan, indent=2) + "\n")
+
+    @property
+    def choice(self) -> ScaleChoice | None:
+        """The scale of what is kept; None before the first policy ran."""
+        try:
+            return msgspec.json.decode((self._folder / _SCALE).read_bytes(), type=ScaleChoice)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def begin_at(self, choice: ScaleChoice) -> None:
+        """Write the scale of all that will be kept. What is there of another scale goes."""
+        if self.choice != choice:
+            for path in self._folder.glob("*.record"):
+                path.unlink()
+            write_text(self._folder / _SCALE, msgspec.json.encode(choice).decode() + "\n")
 
     def keep(self, name: str, record: RunRecord) -> None:
         """Keep `record` under `name`. Raises `OSError` if the disk is full."""

@@ -29,6 +29,7 @@ BURST_PACKETS = 2
 PACKETS = 3000
 """Length of each leaf queue. It holds all that capped TCP windows have in flight, so nothing is dropped."""
 
+_ADD_CLASS = "class add "
 _HEADER_BYTES = 14  # Ethernet header, counted by HTB
 _ROUNDING = 0.002  # tc prints rates in three or more digits
 
@@ -61,6 +62,12 @@ def set_up(trees: Iterable[QueueTree]) -> None:
     _tc_batch([line for tree in trees for line in _commands(tree)])
 
 
+def change_rates(trees: Iterable[QueueTree]) -> None:
+    """Give the queues of `trees`, which exist, the rates that they have there. Raises as `set_up`."""
+    changes = [line for tree in trees for line in _commands(tree) if line.startswith(_ADD_CLASS)]
+    _tc_batch([line.replace(_ADD_CLASS, "class change ", 1) for line in changes])
+
+
 def _commands(tree: QueueTree) -> list[str]:
     packet = tree.mtu + _HEADER_BYTES
     # What a line may catch up with after it was idle. Messages on the wire are tens of kilobytes, so with a
@@ -70,13 +77,13 @@ def _commands(tree: QueueTree) -> list[str]:
     line = round(tree.line_bps)
     commands = [
         f"qdisc add {dev} root handle 1: htb default {_minor(Level.CONTROL)}",
-        f"class add {dev} parent 1: classid 1:1 htb rate {line}bit ceil {line}bit"
+        f"{_ADD_CLASS}{dev} parent 1: classid 1:1 htb rate {line}bit ceil {line}bit"
         f" burst {burst} cburst {burst} quantum {packet}",
     ]
     for level in Level:
         minor = _minor(level)
         commands += [
-            f"class add {dev} parent 1:1 classid 1:{minor} htb rate {round(tree.guarantee_bps)}bit"
+            f"{_ADD_CLASS}{dev} parent 1:1 classid 1:{minor} htb rate {round(tree.guarantee_bps)}bit"
             f" ceil {line}bit prio {int(level)} burst {packet} cburst {burst} quantum {packet}",
             f"qdisc add {dev} parent 1:{minor} handle {minor}: pfifo limit {PACKETS}",
             f"filter add {dev} parent 1: protocol ip prio 1 u32"

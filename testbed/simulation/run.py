@@ -6,7 +6,8 @@ from collections.abc import Callable
 import msgspec
 
 from controller.overload import Prunings
-from controller.spec import read_spec
+from controller.policy import Policy
+from controller.spec import Spec, read_spec
 from testbed.fabric import FabricName, RunProgress
 from testbed.job import Collect, Job
 from testbed.record import RunRecord
@@ -22,13 +23,21 @@ from workers.plan import CollectiveKind
 
 
 class SimulatedRun:
-    """Runs `job` to its end. The event loop is compiled (`core/core.hpp`)."""
+    """Runs `job` to its end, under `policy` instead of the policy of the job if it is given.
 
-    def __init__(self, job: Job, progress: Callable[[RunProgress], None]) -> None:
+    The event loop is compiled (`core/core.hpp`).
+    """
+
+    def __init__(
+        self, job: Job, progress: Callable[[RunProgress], None], policy: Policy | None = None
+    ) -> None:
         self._job = job
         self._progress = progress
         self._begun = time.monotonic()
-        spec = read_spec(job.policy, **job.scheduler.defaults())
+        if policy is None:
+            spec = read_spec(job.policy, **job.scheduler.defaults())
+        else:
+            spec = Spec(policy=policy, control=None)
         links = [link.id for link in job.topology.links]
         ports = ports_of_network(job)
         overheads = job.simulation.overheads

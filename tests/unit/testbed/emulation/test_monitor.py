@@ -10,7 +10,7 @@ import pytest
 from flow_table import wiring_of
 from serving_world import job, placed
 
-from testbed.emulation.control import ControllerProcess
+from testbed.coordinator.controller import ControllerProcess
 from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.monitor import LinkMonitor, port_now
 from testbed.emulation.network import Network
@@ -18,6 +18,7 @@ from testbed.emulation.ovs import OpenVSwitch
 from testbed.emulation.queues import PortCounters
 from testbed.emulation.run import EmulatedRun
 from testbed.fabric import RunFailed
+from testbed.serving.yardsticks import Yardsticks
 from testbed.topology import star
 
 
@@ -160,7 +161,17 @@ def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
     check_of_a_run(cpu=meter)()
     meter.stop()
     judged = judge(
-        probes=(), samples=(), busy=(), cpu=meter, permit_ms=(), late_ms=(), segments={}, fastest=None
+        probes=(),
+        samples=(),
+        busy=(),
+        cpu=meter,
+        cpu_wait=None,
+        permit_ms=(),
+        late_ms=(),
+        segments={},
+        fastest=None,
+        yardsticks=Yardsticks(transfer=None, compute=None, whole=None),
+        time_dilation=1.0,
     )
     assert [(check.name, check.value) for check in judged.checks if not check.ok] == [("CPU headroom", 0.02)]
     assert not judged.faithful

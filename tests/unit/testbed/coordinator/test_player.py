@@ -13,10 +13,10 @@ from serving_world import job, placed
 
 from controller.flow import Stage, Transfer
 from controller.protocol import LoggedPath, Sending
-from testbed.emulation import player
-from testbed.emulation.control import ControllerProcess
-from testbed.emulation.links import Down
-from testbed.emulation.ranks import RankProcesses
+from testbed.coordinator import player
+from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.outages import Down
+from testbed.coordinator.ranks import Ranks
 from testbed.fabric import RunFailed
 from testbed.job import Job, MicroFlow
 from testbed.serving.micro import MicroConductor
@@ -88,7 +88,7 @@ def play(
             made,
             MicroConductor(made),
             cast(ControllerProcess, controller),
-            cast(RankProcesses, ranks),
+            cast(Ranks, ranks),
             lambda progress: None,
             received=received,
             silent_ports=lambda since_wall_ns: {"s1->h2", "s1->h3"},
