@@ -218,7 +218,7 @@ def trace_lines(summary: Summary) -> Iterator[str]:
     """Say, once for all policies, whose trace does not show the whole run."""
     cut = [run["policy"] for run in summary["runs"] if run.get("trace_shows")]
     if cut:
-        whose = "each" if 1 < len(cut) == len(summary["runs"]) else ", ".join(cut)
+        whose = "every policy" if 1 < len(cut) == len(summary["runs"]) else ", ".join(cut)
         yield (
             f"the trace of {whose} shows a part of the run, which the report names; --trace-window A:B"
             " chooses another"
