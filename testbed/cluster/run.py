@@ -129,7 +129,12 @@ class ClusterRun:
         def received() -> int:
             return sum(count for *_, count in segments(self._here()).values())
 
-        Player(job, conductor, controller, ranks, self._tell, received=received).play(zero_wall_ns, alive)
+        player = Player(job, conductor, controller, ranks, self._tell, received=received)
+        try:
+            player.play(zero_wall_ns, alive)
+        except RunFailed as failure:
+            told, left = str(failure), conductor.describe()
+            raise RunFailed(told if left in told else f"{told}; {left}") from failure
         load.take(self._here())
         return _Played(
             conductor=conductor,

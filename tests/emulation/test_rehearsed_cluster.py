@@ -174,6 +174,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_its_name(under_way: UnderWay) -
     os.kill(under_way.rank(1).pid, signal.SIGKILL)
     assert under_way.ends_within(60.0) == 1
     assert "rank 1 (h2/0) ended with signal 9" in under_way.errors()
+    assert "of 2 done; still on their way: " in under_way.errors()
 
 
 def test_ctrl_c_leaves_nothing_behind(under_way: UnderWay) -> None:
