@@ -191,6 +191,7 @@ class ClusterRun:
                 "torch": some.machine.torch,
                 "mtu": played.servers.mtu,
                 "marks": played.log.flow_mods,
+                "clock_ahead_s": round(max((d.before.ahead_ns for d in drifts.values()), key=abs) / 1e9, 3),
                 "clock_error_us": round(max(d.before.error_ns for d in drifts.values()) / 1e3, 1),
                 "clock_drift_us": round(max(abs(d.total_ns) for d in drifts.values()) / 1e3, 1),
             },
