@@ -42,6 +42,18 @@ class Clock:
         """Wait for `seconds` of model time."""
         self._wait_until_wall(self.wall_ns() + round(seconds * self._dilation * NS_PER_S))
 
+    def wait_out(self, begun_wall_ns: int, seconds: float) -> None:
+        """Wait until `seconds` of model time have passed since `begun_wall_ns`.
+
+        If they have passed already, what was done since then took too long, and counts as a late end.
+        """
+        end_wall_ns = begun_wall_ns + round(seconds * self._dilation * NS_PER_S)
+        late_ns = time.monotonic_ns() - end_wall_ns
+        if late_ns > 0:
+            self.late_ms.append(late_ns / 1e6)
+        else:
+            self._wait_until_wall(end_wall_ns)
+
     def wait_until(self, model_ns: int) -> None:
         """Wait until model time `model_ns`; return at once if it has passed.
 

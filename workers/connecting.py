@@ -34,7 +34,10 @@ class Connected:
 
 
 class Connector:
-    """Opens what `config` lists for this rank. `failed` is called with what goes wrong on a lane later."""
+    """Opens what `config` lists for this rank. `failed` is called with what goes wrong on a lane later.
+
+    `keep` takes real payloads, as in `ReceiveLane`.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Connector:
         controller: Outbox,
         coordinator: Outbox,
         failed: Callable[[BaseException], None],
+        keep: Callable[[str, torch.Tensor], None] | None = None,
     ) -> None:
         self._config = config
         self._device = device
@@ -62,6 +66,7 @@ class Connector:
         self._controller = controller
         self._coordinator = coordinator
         self._failed = failed
+        self._keep = keep
 
     def connect(self) -> Connected:
         """Open probes, lanes and groups, in the same order on all ranks.
@@ -156,6 +161,7 @@ class Connector:
             progressed=self._arrivals.progressed,
             arrived=partial(self._arrivals.arrived, lane.stage),
             failed=self._failed,
+            keep=self._keep,
         )
 
     def _group(self, opened: ProcessGroups, name: str, members: tuple[int, ...]) -> CollectiveGroup:

@@ -1,7 +1,10 @@
 """Submit, wait for the permit, send: the sending side of every flow of a rank."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
 
 from controller.flow import Transfer
 from controller.protocol import Completion, Permit, Submit, SubmitShare, encode
@@ -28,13 +31,24 @@ class _Submitted:
 
 
 class Sender:
-    """Turns transfers into submissions, and permits into bytes. Thread-safe."""
+    """Turns transfers into submissions, and permits into bytes. Thread-safe.
 
-    def __init__(self, clock: Clock, controller: Outbox, recorder: Recorder, bytes_scale: float) -> None:
+    `load`, if given, returns the bytes of a transfer; its lane calls it when it is about to send them.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        controller: Outbox,
+        recorder: Recorder,
+        bytes_scale: float,
+        load: Callable[[Transfer], torch.Tensor] | None = None,
+    ) -> None:
         self._clock = clock
         self._controller = controller
         self._recorder = recorder
         self._bytes_scale = bytes_scale
+        self._load = load
         self._lanes: dict[str, SendLane] = {}
         self._submitted: dict[str, _Submitted] = {}
 
@@ -88,7 +102,8 @@ class Sender:
                 size_bytes=transfer.size_bytes,
                 wire_bytes=wire_bytes(transfer.size_bytes, self._bytes_scale),
                 request=transfer.request,
-            )
+            ),
+            None if self._load is None else partial(self._load, transfer),
         )
 
 

@@ -74,11 +74,14 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
     elif scenario.fabric == FabricName.CLUSTER:
         yield ["simulation"], "on real servers"
         yield ["scale.wall_s", "scale.link_mbps"], "on real servers, whose links and time are as they are"
-    elif topology.kind is TopologyKind.STAR and job.topology.shape.nics_of_a_gpu == 1:
-        yield ["simulation.paths"], "in a star there is one path"
+    else:
+        if not workload.is_micro:
+            yield ["workers.compute"], "ranks of the simulated fabric compute nothing"
+        if topology.kind is TopologyKind.STAR and job.topology.shape.nics_of_a_gpu == 1:
+            yield ["simulation.paths"], "in a star there is one path"
     if workload.is_micro:
         in_vain = [*_REQUESTS, *(_OF_A_TRACE if workload.kind is WorkloadKind.FLOWS else ())]
-        keys = [*_SERVING, *(f"workload.{key}" for key in in_vain)]
+        keys = [*_SERVING, "workers.compute", *(f"workload.{key}" for key in in_vain)]
         yield keys, f"kind {workload.kind} has no requests and no serving system"
         return
     if workload.path is None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from controller.lanes import LevelTrail
 from controller.protocol import Log
+from testbed.coordinator.token_checks import with_tokens
 from testbed.fabric import FabricName, RunFailed
 from testbed.job import Job
 from testbed.record import Fidelity, FlowRow, LinkSample, ProgressRow, RunRecord, SpanRow
@@ -27,7 +28,8 @@ def collect(
     wall_s: float,
 ) -> RunRecord:
     """Return the record of a run. `flows` are its `flow_rows`; `links` and `queues` may be empty."""
-    requests = conductor.request_rows(log.pruned, log.ended_pruned)
+    tokens = [check for record in records for check in record.tokens]
+    requests = with_tokens(conductor.request_rows(log.pruned, log.ended_pruned), tokens)
     ends = [flow.finish_ns for flow in flows]
     ends += [r.first_token_ns for r in requests if r.first_token_ns is not None]
     return RunRecord(

@@ -14,6 +14,7 @@ from controller.units import NS_PER_S
 from testbed.coordinator.controller import ControllerProcess
 from testbed.coordinator.outages import Down
 from testbed.coordinator.ranks import Ranks
+from testbed.coordinator.real_model import is_real
 from testbed.coordinator.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job, MicroFlow
@@ -61,7 +62,7 @@ def longest_silence_s(plan: BatchPlan) -> float:
 
 def _crowd(job: Job) -> float:
     """How many times longer real compute may take than modelled: ranks may share one core."""
-    return len(job.placement.ranks) if job.workers.compute is ComputeMode.MATMUL else 1
+    return len(job.placement.ranks) if job.workers.compute is not ComputeMode.TIMED else 1
 
 
 class Player:
@@ -94,6 +95,8 @@ class Player:
         self._controller_silence = Silences(["the controller"], 0.0)
         self._last_start_ns = 0
         self._without_ranks: set[str] = set()
+        self._real = is_real(job)
+        self._plans: dict[str, BatchPlan] = {}
         self._first_steps = FirstSteps()
 
     def play(self, zero_wall_ns: int, alive: Callable[[], None]) -> None:
@@ -239,13 +242,19 @@ class Player:
     def _expect(self, plan: BatchPlan | FetchPlan) -> None:
         """Send a batch plan to its decode workers before the first flow of a request can arrive."""
         if isinstance(plan, BatchPlan):
+            if self._real:
+                self._plans[plan.id] = plan
             decoding = {rank for request in plan.requests for rank in request.decode_ranks}
             for rank in sorted(decoding - set(plan.ranks)):
                 self._ranks.send(rank, Plan(plan=plan))
 
     def _post(self, transfers: tuple[Transfer, ...]) -> None:
+        """Let ranks send. With real layers, they need to know which tokens of which request."""
         for rank, own in by_sender(transfers).items():
-            self._ranks.send(rank, Transfers(transfers=own))
+            wanted = {transfer.request for transfer in own}
+            plans = [self._plans[batch] for batch in {t.batch: None for t in own} if batch in self._plans]
+            requests = tuple(one for plan in plans for one in plan.requests if one.request in wanted)
+            self._ranks.send(rank, Transfers(transfers=own, requests=requests))
 
     def _post_timed(self, flows: tuple[MicroFlow, ...]) -> None:
         by_source: dict[int, list[TimedTransfer]] = {}

@@ -11,10 +11,12 @@ import zmq
 from controller.flow import PortId
 from controller.lanes import lane_name
 from controller.wire import Hub
+from testbed.coordinator.real_model import real_model
 from testbed.coordinator.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts
+from workers.options import Device
 from workers.protocol import (
     Beat,
     Finish,
@@ -36,6 +38,7 @@ from workers.protocol import (
 _READY_S = 120.0
 _PROBE_S = 30.0
 _FINISH_S = 60.0
+_CHECK_S = 180.0
 _PROBE_LENGTH_S = 0.6
 _OBITUARY_S = 0.5
 
@@ -83,17 +86,26 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ranks(ABC):
-    """Exchanges messages with the ranks of `job` over `hub`. A fabric says whether their processes live."""
+    """Exchanges messages with the ranks of `job` over `hub`. A fabric says whether their processes live.
+
+    Raises `JobRefused` for real layers that cannot be computed (`real_model`).
+    """
 
     def __init__(self, job: Job, hub: Hub) -> None:
         self._job = job
         self._hub = hub
         self._lanes = lanes_of(job)
         self._probes = probes_of(job)
+        self._model = real_model(job)
         self._steps = dict.fromkeys((r.rank for r in job.placement.ranks), 0)
         self._silences: Silences | None = None
         self.device = ""
         self.backend = ""
+
+    @property
+    def _computes_on(self) -> Device:
+        """Real layers are computed on the CPU."""
+        return self._job.workers.device if self._model is None else Device.CPU
 
     # --- what a fabric knows of the processes -----------------------------------------------------
 
@@ -260,13 +272,14 @@ class Ranks(ABC):
         """
         self.send_all(Finish())
         records: dict[int, Records] = {}
-        deadline = time.monotonic() + _FINISH_S
+        patience_s = _FINISH_S + _CHECK_S if self._model is not None else _FINISH_S
+        deadline = time.monotonic() + patience_s
         while len(records) < len(self._steps):
             message = self.receive(0.5)
             if isinstance(message, Records):
                 records[message.rank] = message
             if time.monotonic() > deadline:
                 missing = sorted(self._steps.keys() - records.keys())
-                raise RunFailed(f"ranks {missing} have not sent their records within {_FINISH_S:.0f} s")
+                raise RunFailed(f"ranks {missing} have not sent their records within {patience_s:.0f} s")
         self.send_all(Leave())
         return [records[rank] for rank in sorted(records)]

@@ -81,7 +81,7 @@ def judge(
     fastest: float | None,
     yardsticks: Yardsticks,
     time_dilation: float,
-    disturbances: Sequence[Check] = (),
+    more: Sequence[Check] = (),
 ) -> Fidelity:
     """Check a run. It is faithful if every measure that could be taken is within its bound.
 
@@ -89,7 +89,7 @@ def judge(
     time stands for it. `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest`
     is the highest speed of a flow beyond the burst of an idle port, over its line rate
     (`testbed.emulation.speeds`).
-    `yardsticks` are those of the job. `disturbances` are the checks of `testbed.emulation.disturbances`.
+    `yardsticks` are those of the job. `more` are checks that were made elsewhere.
     """
     slower = (
         "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), use fewer"
@@ -139,7 +139,7 @@ def judge(
         ),
         wakeup_check(late_ms, compute),
         at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
-        *disturbances,
+        *more,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
 

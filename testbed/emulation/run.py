@@ -18,6 +18,8 @@ from testbed.coordinator.delays import percentile
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.memory import MemoryKills
 from testbed.coordinator.player import Player
+from testbed.coordinator.real_model import is_real
+from testbed.coordinator.token_checks import checks
 from testbed.emulation import network, ovs, queues
 from testbed.emulation.control import start_controller
 from testbed.emulation.disturbances import disturbances
@@ -120,6 +122,7 @@ class EmulatedRun:
         against = yardsticks(job)
         late_ms = [late for record in records for late in record.late_wakeups_ms]
         permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
+        tokens = [check for record in records for check in record.tokens]
         fidelity = judge(
             probes=probes,
             samples=samples,
@@ -132,14 +135,17 @@ class EmulatedRun:
             fastest=speeds.fastest,
             yardsticks=against,
             time_dilation=job.scale.time_dilation,
-            disturbances=disturbances(
-                pauses=pauses,
-                outages=outages,
-                records=records,
-                flows=flows,
-                samples=samples,
-                clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
-                whole=against.whole,
+            more=(
+                *disturbances(
+                    pauses=pauses,
+                    outages=outages,
+                    records=records,
+                    flows=flows,
+                    samples=samples,
+                    clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+                    whole=against.whole,
+                ),
+                *(checks(tokens, len(job.requests)) if is_real(job) else ()),
             ),
         )
         return collect(

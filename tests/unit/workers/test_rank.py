@@ -107,6 +107,7 @@ def test_a_rank_that_cannot_send_its_records_says_so() -> None:
     rank._coordinator = cast(Outbox, SimpleNamespace(send=sent.append))
     rank._recorder = cast(Recorder, SimpleNamespace())
     rank._heart = cast(Heart, SimpleNamespace(pulse=Pulse(time.monotonic_ns())))
+    rank._model = None
     rank._finished = False
     with pytest.raises(AttributeError) as raised:
         rank._finish()
