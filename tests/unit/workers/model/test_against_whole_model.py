@@ -8,6 +8,8 @@ from real_world import DENSE, MOE, Cluster, real_job, request
 
 from testbed.job import Job, Request
 from testbed.models.shape import ModelShape
+from testbed.placement import Layout, place
+from testbed.unit_shape import Pool
 from workers.plan import CollectiveKind
 from workers.protocol import TokenCheck
 
@@ -93,6 +95,44 @@ def test_a_prompt_may_be_divided_among_ranks_and_batches() -> None:
     serving = msgspec.structs.replace(job.serving, chunk_tokens=20)
     _, checks = results(msgspec.structs.replace(job, serving=serving))
     assert_right(checks, *REQUESTS)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Pool(units=1, ranks=4, tp=4),
+        Pool(units=1, ranks=4, tp=2, sp=2),
+        Pool(units=1, ranks=4, tp=1, sp=4),
+        Pool(units=1, ranks=8, tp=2, sp=2, pp=2),
+    ],
+    ids=["more heads", "parts of a sequence", "four parts", "pipeline of parts"],
+)
+def test_kv_moves_between_units_that_divide_the_model_differently(other: Pool) -> None:
+    """The first unit has two tensor-parallel ranks. Each unit fetches what the other one has computed."""
+    requests = (
+        FIRST,
+        request(1, 48, FIRST.blocks[:4]),
+        request(2, 64, (*request(1, 48, FIRST.blocks[:4]).blocks,)),
+        request(3, 64, FIRST.blocks),
+    )
+    job = real_job(DENSE, requests, units=1, per_unit=2)
+    topology = job.topology
+    placement = place(
+        topology,
+        prefill_units=1,
+        ranks_per_unit=2,
+        decode_ranks=1,
+        ranks_per_server=None,
+        tp=2,
+        ep=None,
+        layout=Layout.SPREAD,
+        model=DENSE,
+        more=[other],
+    )
+    cluster, checks = results(msgspec.structs.replace(job, placement=placement))
+    assert_right(checks, *requests)
+    plans = [one for plan in cluster.plans for one in plan.requests]
+    assert [(one.local_tokens, one.remote_tokens) for one in plans] == [(0, 0), (0, 32), (32, 16), (32, 16)]
 
 
 def test_trees_reduce_to_the_same() -> None:
