@@ -58,11 +58,11 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     device: Device
     compute: ComputeMode
-    model: RealModel | None
     to_controller: str
     from_controller: str
     to_coordinator: str
     from_coordinator: str
+    model: RealModel | None = None
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -228,8 +228,8 @@ class TokenCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The first token of a request, computed from KV that has arrived, against that of the whole model.
 
     `gap` is how far the logit of `token` is below that of `expected_token` in the whole model. `logit_error`
-    and `kv_error` are the largest differences to the whole model: of a logit, and of an element of the
-    `kv_bytes` of KV. They are infinite if anything is missing.
+    and `kv_error` are the largest differences to the whole model: of a logit, from the decode worker or from
+    the prefill unit, and of an element of the `kv_bytes` of KV. They are infinite if anything is missing.
     """
 
     request: int

@@ -110,7 +110,7 @@ class RankProcesses:
         self._directory = directory
         self._endpoints = Endpoints(directory)
         self._lanes = lanes_of(job)
-        self._model = real_model(job)
+        self._model = real_model(job, directory)
         self._probes = probes_of(job)
         self._memory = MemoryKills()
         self._steps = dict.fromkeys((r.rank for r in job.placement.ranks), 0)

@@ -4,6 +4,8 @@ Collectives go over gloo. What transfers carry is handed over in memory, as lane
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import serving_world as world
@@ -74,9 +76,12 @@ class Cluster:
     """The ranks of a job. `spoil`, if given, may change the bytes of a transfer on their way."""
 
     def __init__(
-        self, job: Job, spoil: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, content: content
+        self,
+        job: Job,
+        spoil: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, content: content,
     ) -> None:
-        made = real_model(job)
+        self._files = TemporaryDirectory()
+        made = real_model(job, Path(self._files.name))
         assert made is not None
         self.model: RealModel = made
         self.placement: Placement = job.placement

@@ -1,6 +1,7 @@
 """A rank's part in one batch: the steps of the plan, carried out on real hidden states and KV."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -31,6 +32,11 @@ def positions_of(computed: Sequence[Segment], shard: Shard) -> torch.Tensor:
     return torch.tensor(
         [place for each in computed for place in shard.places(each.begin, each.end)], dtype=torch.int64
     )
+
+
+def logits_file(model: RealModel, request: int) -> Path:
+    """Where a prefill unit leaves the logits of a request's first token."""
+    return Path(model.directory) / f"logits.{request}"
 
 
 class PrefillWork:
@@ -92,9 +98,26 @@ class PrefillWork:
         return torch.empty(0, self._decoder.hidden)
 
     def ended(self) -> None:
-        """The batch is over on this rank: later requests can reuse its KV."""
+        """The batch is over on this rank: later requests can reuse its KV.
+
+        The rank with the last token of a prompt leaves the logits of the token after it to the decode worker.
+        Nothing else shows whether the last collectives were right: no KV comes after them.
+        """
+        lasts = {each.request for each in self._plan.requests if each.last}
+        first = 0
         for each in self._mine:
-            self._store.cache(each.request, self._model.prompts[each.request], each.end)
+            prompt = self._model.prompts[each.request]
+            self._store.cache(each.request, prompt, each.end)
+            places = self._shard.places(each.begin, each.end)
+            first += len(places)
+            if each.request in lasts and prompt.tokens - 1 in places and self._speaks:
+                logits = parts.logits(self._weights, self._hidden[first - 1])
+                torch.save(logits, logits_file(self._model, each.request))
+
+    @property
+    def _speaks(self) -> bool:
+        """Whether the rank is in the last pipeline stage, and the first of its tensor-parallel ranks."""
+        return self._shard.end_layer == self._decoder.layers and self._shard.tp_index == 0
 
     # --- compute --------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -9,7 +10,7 @@ from controller.flow import Stage, Transfer
 from workers.model.checks import TokenChecks
 from workers.model.kv import KvStore
 from workers.model.manifest import KvPiece, piece_of, pieces_of
-from workers.model.prefill import PrefillWork
+from workers.model.prefill import PrefillWork, logits_file
 from workers.model.setup import RealModel
 from workers.model.weights import Weights
 from workers.plan import BatchPlan, RequestPlan
@@ -33,11 +34,13 @@ class RankModel:
         self._arrived: dict[str, torch.Tensor] = {}
         self._checks = TokenChecks(model.decoder)
         self._lock = threading.Lock()
+        self._worker = next((worker for worker in model.workers if rank in worker), ())
+        self._to_join: list[int] = []
         # Before the clock starts: random numbers take longer than a layer.
-        if rank in model.decode:
-            self._checks.prepare()
-        else:
+        if not self._worker:
             self._weights.prepare()
+        elif rank == self._worker[0]:
+            self._checks.prepare()
 
     # --- what transfers carry -------------------------------------------------------------------
 
@@ -84,14 +87,37 @@ class RankModel:
         return PrefillWork(plan, self._rank, self._model, self._weights, self._store)
 
     def first_token(self, request: RequestPlan) -> None:
-        """Compute the first token of a request, all of whose KV has arrived at this decode rank."""
+        """Compute the first token of a request, all of whose KV for this decode rank has arrived.
+
+        If a worker has several ranks, each has some of the heads. All of them but the first leave their KV to
+        the first one, which computes the token after the run (`checks`).
+        """
         number, prompt = request.request, self._model.prompts[request.request]
         with self._lock:
             flows = self._delivered.pop(number)
         self._store.open(number, prompt.tokens)
         self.take(flows)
-        self._checks.first_token(number, prompt, self._store.all_of(number))
+        if len(self._worker) == 1:
+            self._checks.first_token(number, prompt, self._store.all_of(number))
+        elif self._rank == self._worker[0]:
+            with self._lock:
+                self._to_join.append(number)
+        else:
+            torch.save(self._store.all_of(number), self._left_by(self._rank, number))
 
     def checks(self) -> tuple[TokenCheck, ...]:
-        """Compare the first tokens of this rank with the whole model."""
-        return self._checks.results()
+        """Compare the first tokens of this rank with the whole model.
+
+        All ranks of its worker have to have taken the first decode steps of all its requests, and the prefill
+        units have to have ended all batches.
+        """
+        for number in self._to_join:
+            others = [torch.load(self._left_by(rank, number)) for rank in self._worker[1:]]
+            kv = torch.cat([self._store.all_of(number), *others], dim=2)
+            self._checks.first_token(number, self._model.prompts[number], kv)
+        self._to_join.clear()
+        return self._checks.results(lambda request: torch.load(logits_file(self._model, request)))
+
+    def _left_by(self, rank: int, request: int) -> Path:
+        """The file with the KV of a request that a decode rank has."""
+        return Path(self._model.directory) / f"kv.{rank}.{request}"
