@@ -10,8 +10,10 @@ import torch.distributed as dist
 
 from controller.protocol import GroupUp, LaneUp, ProbeUp, encode
 from workers.arrivals import Arrivals
+from workers.clock import Clock
 from workers.collectives import CollectiveGroup
 from workers.lanes import ReceiveLane, SendLane
+from workers.marking import Marker
 from workers.payload import Payloads
 from workers.probe import ProbeEnd
 from workers.process_groups import ProcessGroups, by_peer
@@ -46,6 +48,8 @@ class Connector:
         payloads: Payloads,
         sender: Sender,
         arrivals: Arrivals,
+        clock: Clock,
+        marker: Marker | None,
         controller: Outbox,
         coordinator: Outbox,
         failed: Callable[[BaseException], None],
@@ -57,6 +61,8 @@ class Connector:
         self._payloads = payloads
         self._sender = sender
         self._arrivals = arrivals
+        self._clock = clock
+        self._marker = marker
         self._controller = controller
         self._coordinator = coordinator
         self._failed = failed
@@ -81,6 +87,7 @@ class Connector:
             interface=config.interface,
             device=self._device,
             nccl=self._nccl,
+            opened=None if self._marker is None else self._marker.take,
         )
         probes = {
             probe.id: self._probe(opened, probe)
@@ -108,13 +115,21 @@ class Connector:
                 encode(
                     ProbeUp(
                         name=probe.id,
+                        src=probe.src,
                         src_server=config.servers[probe.src],
                         dst_server=config.servers[probe.dst],
                         connections=connections,
                     )
                 )
             )
-        return ProbeEnd(probe, group, sends=sends, coordinator=self._coordinator, failed=self._failed)
+        return ProbeEnd(
+            probe,
+            group,
+            sends=sends,
+            clock=self._clock,
+            coordinator=self._coordinator,
+            failed=self._failed,
+        )
 
     def _send_lane(self, opened: ProcessGroups, lane: LaneSpec) -> None:
         config = self._config

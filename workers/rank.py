@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from controller.protocol import Down, LayerAdvanced, Permit, decode_down
+from controller.protocol import Down, LayerAdvanced, Mark, Marked, Permit, decode_down
 from controller.protocol import encode as encode_up
 from workers.arrivals import Arrivals
 from workers.clock import Clock
@@ -20,6 +20,7 @@ from workers.compute import make_compute
 from workers.connecting import Connected, Connector
 from workers.decode import DecodeDesk
 from workers.heart import Heart
+from workers.marking import Marker
 from workers.model.prefill import PrefillWork
 from workers.model.rank_model import RankModel
 from workers.options import Device
@@ -27,6 +28,7 @@ from workers.payload import Payloads, sampled
 from workers.plan import BatchPlan, Collective, Compute, Resume
 from workers.protocol import (
     BatchDone,
+    Evidence,
     Finish,
     Flows,
     LayerBegun,
@@ -57,12 +59,16 @@ class Rank:
 
     def __init__(self, config: RankConfig) -> None:
         self._config = config
-        self._clock = Clock(config.time_dilation)
+        remote = config.remote
+        self._keys = None if remote is None else remote.keys
+        self._clock = Clock(config.time_dilation, 0 if remote is None else remote.clock_offset_ns)
         self._recorder = Recorder()
-        self._controller = Outbox(config.to_controller)
-        self._coordinator = Outbox(config.to_coordinator)
-        self._heart = Heart(config.rank, self._recorder, self._coordinator)
-        self._model = None if config.model is None else RankModel(config.model, config.rank)
+        self._controller = Outbox(config.to_controller, self._keys)
+        self._coordinator = Outbox(config.to_coordinator, self._keys)
+        self._heart = Heart(config.rank, self._clock, self._recorder, self._coordinator)
+        self._model = (
+            None if config.model is None else RankModel(config.model, config.rank, self._leave_to_checks)
+        )
         self._sender = Sender(
             self._clock,
             self._controller,
@@ -70,7 +76,12 @@ class Rank:
             config.bytes_scale,
             None if self._model is None else self._model.load,
         )
-        self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
+        if remote is None:
+            self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
+        else:
+            # NCCL fixes the class of a connection when it makes it, so no level could be changed.
+            self._device, self._nccl = choose_device(config.device, remote.gpu, 0)[0], False
+        self._marker = None if remote is None or remote.control_dscp is None else Marker(remote.control_dscp)
         self._payloads = Payloads(config.seed, self._device)
         self._compute = make_compute(config.compute, self._clock, self._device, config.time_dilation)
         self._decode = DecodeDesk(
@@ -93,7 +104,10 @@ class Rank:
     def main(self) -> None:
         """Connect, report `Ready`, and run plans until `Leave` ends the process."""
         config = self._config
-        Inbox(config.from_controller, decode_down, self._on_permit, self.failed).start()
+        name = str(config.rank)
+        Inbox(
+            config.from_controller, decode_down, self._on_down, self.failed, keys=self._keys, name=name
+        ).start()
         self._connected = Connector(
             config,
             device=self._device,
@@ -101,12 +115,16 @@ class Rank:
             payloads=self._payloads,
             sender=self._sender,
             arrivals=self._arrivals,
+            clock=self._clock,
+            marker=self._marker,
             controller=self._controller,
             coordinator=self._coordinator,
             failed=self.failed,
             keep=None if self._model is None else self._model.keep,
         ).connect()
-        Inbox(config.from_coordinator, decode_to_rank, self._on_order, self.failed).start()
+        Inbox(
+            config.from_coordinator, decode_to_rank, self._on_order, self.failed, keys=self._keys, name=name
+        ).start()
         self._coordinator.send(
             encode_report(
                 Ready(
@@ -140,9 +158,12 @@ class Rank:
             )
         )
 
-    def _finish(self) -> None:
-        pause = self._heart.pulse.longest(time.monotonic_ns())
-        tokens = () if self._model is None else self._model.checks()
+    def _leave_to_checks(self, evidence: Evidence) -> None:
+        self._coordinator.send(encode_report(evidence))
+
+    def _finish(self, evidence: tuple[Evidence, ...] = ()) -> None:
+        pause = self._heart.pulse.longest(self._clock.wall_ns())
+        tokens = () if self._model is None else self._model.checks(evidence)
         records = self._recorder.records(self._config.rank, self._clock.late_ms, pause, tokens)
         report = encode_report(records)
         self._finished = True  # first, because peers may leave as soon as all records are in
@@ -155,15 +176,21 @@ class Rank:
 
     # --- messages -------------------------------------------------------------------------------
 
-    def _on_permit(self, message: Down) -> None:
-        if not isinstance(message, Permit):
-            raise TypeError(f"a rank is sent permits only, not {type(message).__name__}")
-        self._sender.permitted(message)
+    def _on_down(self, message: Down) -> None:
+        match message:
+            case Permit():
+                self._sender.permitted(message)
+            case Mark() if self._marker is not None:
+                self._marker.mark(message.connections, message.dscp)
+                if message.lane:
+                    self._controller.send(encode_up(Marked(lane=message.lane, level=message.level)))
+            case _:
+                raise TypeError(f"the controller sends no {type(message).__name__} to this rank")
 
     def _on_order(self, message: ToRank) -> None:
         match message:
             case Start():
-                self._heart.pulse.restart(time.monotonic_ns())
+                self._heart.pulse.restart(self._clock.wall_ns())
                 self._clock.start(message.zero_wall_ns)
             case Plan(plan=plan):
                 self._take_plan(plan)
@@ -178,8 +205,8 @@ class Rank:
                 threading.Thread(target=self._post_timed, args=(flows,), daemon=True).start()
             case RunProbe():
                 self._connected.probes[message.probe].run(message.wire_bytes, message.at_wall_ns)
-            case Finish():
-                self._finish()
+            case Finish(evidence=evidence):
+                self._finish(evidence)
             case Leave():
                 self._leave()
 
@@ -220,8 +247,8 @@ class Rank:
                 if transfer.src == self._config.rank:
                     self._sender.post(transfer)
         self._advance(plan, len(plan.layers))
-        if work is not None:
-            work.ended()
+        if self._model is not None and work is not None:
+            self._model.ended(work)
         self._coordinator.send(
             encode_report(
                 BatchDone(

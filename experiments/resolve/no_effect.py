@@ -34,6 +34,8 @@ _REUSE = (
     "serving.cache_gib",
 )
 
+_ON_MACHINES = (FabricName.MININET, FabricName.CLUSTER)
+
 _OPTION_OF = {"recheck_ms": "recheck_ns"}
 """Keys of `scheduler` whose option of a policy has another name."""
 
@@ -69,6 +71,9 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
             yield ["scale.wall_s", "scale.most_wall_s"], "scale.time_dilation is given"
         if scenario.scale.bytes_scale is not None:
             yield ["scale.link_mbps"], "scale.bytes_scale is given"
+    elif scenario.fabric == FabricName.CLUSTER:
+        yield ["simulation"], "on real servers"
+        yield ["scale.wall_s", "scale.link_mbps"], "on real servers, whose links and time are as they are"
     else:
         if not workload.is_micro:
             yield ["workers.compute"], "ranks of the simulated fabric compute nothing"
@@ -120,7 +125,7 @@ def _policy_options(scenario: Scenario, job: Job) -> Iterator[str]:
         option = _OPTION_OF.get(key, key)
         if not any(hasattr(spec.policy.options, option) for spec in specs):
             yield f"scheduler.{key}: no effect, none of the policies has this option"
-    exact = scenario.simulation.order is SimulatedOrder.EXACT and scenario.fabric != FabricName.MININET
+    exact = scenario.simulation.order is SimulatedOrder.EXACT and scenario.fabric not in _ON_MACHINES
     if exact and any(_changed_levels(spec) for spec in specs):
         names = ", ".join(spec.policy.name for spec in specs if _changed_levels(spec))
         yield f"levels of {names}: no effect, in exact order (simulation.order)"

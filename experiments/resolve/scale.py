@@ -22,7 +22,7 @@ from experiments.results.machine import Machine
 from experiments.results.readable_numbers import rounded_down, rounded_up
 from experiments.scenario.machine import ScaleSection
 from experiments.scenario.scenario import Scenario
-from testbed.emulation.delays import CPU_WAIT_BOUND, LATE_P99_BOUND, PERMIT_P50_BOUND, PERMIT_P99_BOUND
+from testbed.coordinator.delays import CPU_WAIT_BOUND, LATE_P99_BOUND, PERMIT_P50_BOUND, PERMIT_P99_BOUND
 from testbed.fabric import FabricName
 from testbed.job import MODEL_SCALE, Job, Scale
 from testbed.serving.yardsticks import Yardstick, yardsticks
@@ -54,10 +54,14 @@ def is_open(section: ScaleSection) -> bool:
 def resolve_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
     """Return the scale that the scenario gives, or one that fits the work, with a note if it was chosen.
 
-    On the simulated fabric it is 1, because simulated time and bytes are those of the model.
+    On the simulated fabric it is 1, because simulated time and bytes are those of the model. On real servers
+    it is what the scenario gives, and by default 1: their links have the rates that they have.
     """
     if scenario.fabric == FabricName.SIM:
         return MODEL_SCALE, ()
+    if scenario.fabric == FabricName.CLUSTER:
+        given = scenario.scale
+        return Scale(time_dilation=given.time_dilation or 1.0, bytes_scale=given.bytes_scale or 1.0), ()
     return machine_scale(scenario, job)
 
 

@@ -295,7 +295,6 @@ class Tables:
 
 def read_tables(out: Path, policy: str) -> Tables:
     """Read back the rows of one policy. Raises what `TableRows` raises."""
-
     return Tables(
         requests=tuple(TableRows(out, RequestRow, policy)),
         flows=TableRows(out, FlowRow, policy),

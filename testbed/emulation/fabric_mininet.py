@@ -5,8 +5,8 @@ from pathlib import Path
 
 import psutil
 
-from testbed.emulation.ranks import lanes_of
-from testbed.emulation.real_model import refuse
+from testbed.coordinator.ranks import lanes_of
+from testbed.coordinator.real_model import refuse
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requirement, RunProgress

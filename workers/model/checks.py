@@ -1,6 +1,6 @@
 """The first tokens of a decode rank, and their comparison with the whole model."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -41,12 +41,12 @@ class TokenChecks:
         logits = self._model.next_logits(last, prompt.tokens - 1, kv)
         self._computed.append(_Computed(request, prompt, kv, logits))
 
-    def results(self, of_prefill: Callable[[int], torch.Tensor]) -> tuple[TokenCheck, ...]:
+    def results(self, of_prefill: Mapping[int, torch.Tensor]) -> tuple[TokenCheck, ...]:
         """Compare each token, its logits and the KV it was computed from with those of the whole model.
 
-        `of_prefill` gives the logits that the prefill unit of a request has computed for the same token.
+        `of_prefill` has, by request, the logits that its prefill unit has computed for the same token.
         """
-        return tuple(self._compared(done, of_prefill(done.request)) for done in self._computed)
+        return tuple(self._compared(done, of_prefill[done.request]) for done in self._computed)
 
     def _compared(self, done: _Computed, of_prefill: torch.Tensor) -> TokenCheck:
         right = self._model.prefill(token_ids(done.request, done.prompt))

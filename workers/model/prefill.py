@@ -1,7 +1,6 @@
 """A rank's part in one batch: the steps of the plan, carried out on real hidden states and KV."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 
@@ -32,11 +31,6 @@ def positions_of(computed: Sequence[Segment], shard: Shard) -> torch.Tensor:
     return torch.tensor(
         [place for each in computed for place in shard.places(each.begin, each.end)], dtype=torch.int64
     )
-
-
-def logits_file(model: RealModel, request: int) -> Path:
-    """Where a prefill unit leaves the logits of a request's first token."""
-    return Path(model.directory) / f"logits.{request}"
 
 
 class PrefillWork:
@@ -97,13 +91,14 @@ class PrefillWork:
     def _no_hidden(self) -> torch.Tensor:
         return torch.empty(0, self._decoder.hidden)
 
-    def ended(self) -> None:
+    def ended(self) -> list[tuple[RequestPlan, torch.Tensor]]:
         """The batch is over on this rank: later requests can reuse its KV.
 
-        The rank with the last token of a prompt leaves the logits of the token after it to the decode worker.
-        Nothing else shows whether the last collectives were right: no KV comes after them.
+        Returns the logits of the token after each prompt whose last token was computed here. Nothing else
+        shows whether the last collectives were right: no KV comes after them.
         """
-        lasts = {each.request for each in self._plan.requests if each.last}
+        lasts = {each.request: each for each in self._plan.requests if each.last}
+        found: list[tuple[RequestPlan, torch.Tensor]] = []
         first = 0
         for each in self._mine:
             prompt = self._model.prompts[each.request]
@@ -112,7 +107,8 @@ class PrefillWork:
             first += len(places)
             if each.request in lasts and prompt.tokens - 1 in places and self._speaks:
                 logits = parts.logits(self._weights, self._hidden[first - 1])
-                torch.save(logits, logits_file(self._model, each.request))
+                found.append((lasts[each.request], logits))
+        return found
 
     @property
     def _speaks(self) -> bool:

@@ -96,11 +96,10 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 class RealModel(msgspec.Struct, frozen=True, kw_only=True):
     """The model, what each rank has of it, and the prompt of each request.
 
-    `workers` are the ranks of each decode worker. All ranks share files in `directory`.
+    `workers` are the ranks of each decode worker.
     """
 
     decoder: Decoder
     shards: dict[int, Shard]
     workers: tuple[tuple[int, ...], ...]
-    directory: str
     prompts: dict[int, Prompt]

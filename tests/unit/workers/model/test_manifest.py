@@ -1,13 +1,11 @@
 """Which KV a transfer carries: worked out by hand for ranks that divide heads and layers differently."""
 
-from pathlib import Path
-
 import msgspec
 import pytest
 from real_world import DENSE, real_job, request
 
 from controller.flow import Stage, Transfer
-from testbed.emulation.real_model import real_model
+from testbed.coordinator.real_model import real_model
 from testbed.serving.system import ServingSystem
 from workers.model.manifest import KvPiece, piece_of, pieces_of
 from workers.model.setup import RealModel, WrongSize
@@ -29,7 +27,7 @@ PLAN = RequestPlan(
 
 def model() -> RealModel:
     """Two units of two tensor-parallel ranks, and decode rank 4. A head has 64 B per token."""
-    made = real_model(real_job(DENSE, [request(7, 34, ())], units=2, per_unit=2), Path())
+    made = real_model(real_job(DENSE, [request(7, 34, ())], units=2, per_unit=2))
     assert made is not None
     return made
 
@@ -66,7 +64,7 @@ def test_a_planned_size_that_is_not_that_of_the_tensors_is_an_error() -> None:
 
 def test_a_rank_finds_its_own_transfers_in_a_plan() -> None:
     job = real_job(DENSE, [request(0, 20, ())], units=2, per_unit=2)
-    made = real_model(job, Path())
+    made = real_model(job)
     assert made is not None
     (plan,) = ServingSystem(job).arrive(0, job.requests[0])
     assert isinstance(plan, BatchPlan)

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from flow_table import wiring_of
 from result_rows import request_row
 from serving_world import job, placed, prompt
 
@@ -12,11 +11,10 @@ from controller.flow import Decision, Level, Stage, Transfer
 from controller.protocol import Log, LoggedPath
 from controller.pulse import Pause
 from experiments.results.requests import fates
-from testbed.emulation.collect import collect, flow_rows
-from testbed.emulation.monitor import Sample
-from testbed.emulation.network import Network
+from testbed.coordinator.collect import collect, flow_rows
+from testbed.emulation.monitor import Sample, link_samples
 from testbed.emulation.queues import PortCounters
-from testbed.fabric import RunFailed
+from testbed.fabric import FabricName, RunFailed
 from testbed.job import Job
 from testbed.record import Fidelity, RequestRow, RunRecord
 from testbed.serving.conductor import Conductor, ServingConductor
@@ -102,19 +100,9 @@ def collected(
 ) -> RunRecord:
     """The record of a run. Without a `conductor`, its requests are `requests`."""
     made = made or job(*placed())
-    net = Network(
-        wiring=wiring_of(made.topology),
-        devices={},
-        trees={},
-        host_pids={},
-        host_devices={},
-        nic_devices={},
-        datapath="user",
-        net=None,
-    )
     return collect(
         job=made,
-        net=net,
+        fabric=FabricName.MININET,
         conductor=conductor
         or SimpleNamespace(  # type: ignore[arg-type]
             request_rows=lambda pruned, ended: requests, caches=lambda: ()
@@ -122,7 +110,8 @@ def collected(
         records=ranks,
         flows=flow_rows(made, ranks, log),
         log=log,
-        samples=samples,
+        links=link_samples(samples),
+        queues={},
         fidelity=FAITHFUL,
         facts={"mtu": 4200},
         wall_s=12.0,

@@ -1,13 +1,12 @@
 """What ranks are told of the model that they compute, and what is refused by name."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 import pytest
 from real_world import DENSE, MOE, real_job, request
 
-from testbed.emulation.real_model import real_model, refuse
+from testbed.coordinator.real_model import real_model, refuse
 from testbed.fabric import JobRefused
 from testbed.job import Job
 from testbed.models.shape import Attention, LatentAttention, OtherLayers, Recurrent, TokenIndex
@@ -20,7 +19,7 @@ PROMPT = request(0, 24, ())
 
 
 def made(job: Job) -> RealModel:
-    found = real_model(job, Path())
+    found = real_model(job)
     assert found is not None
     return found
 
@@ -65,8 +64,8 @@ def test_ranks_of_a_group_divide_the_experts_in_order() -> None:
 
 def test_without_real_layers_or_without_requests_there_is_no_model() -> None:
     job = real_job(DENSE, [PROMPT], units=1, per_unit=2)
-    assert real_model(with_options(job, "workers", compute=ComputeMode.TIMED), Path()) is None
-    assert real_model(msgspec.structs.replace(job, requests=()), Path()) is None
+    assert real_model(with_options(job, "workers", compute=ComputeMode.TIMED)) is None
+    assert real_model(msgspec.structs.replace(job, requests=())) is None
 
 
 # --- what is refused ----------------------------------------------------------------------------

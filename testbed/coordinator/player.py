@@ -11,11 +11,11 @@ import zmq
 from controller.flow import PortId, Transfer
 from controller.protocol import BatchKnown, FlowCounts
 from controller.units import NS_PER_S
-from testbed.emulation.control import ControllerProcess
-from testbed.emulation.links import Down
-from testbed.emulation.ranks import RankProcesses
-from testbed.emulation.real_model import is_real
-from testbed.emulation.silence import PATIENCE_S, Silences
+from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.outages import Down
+from testbed.coordinator.ranks import Ranks
+from testbed.coordinator.real_model import is_real
+from testbed.coordinator.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job, MicroFlow
 from testbed.live import FlowsNow, LiveState, PortNow
@@ -73,7 +73,7 @@ class Player:
         job: Job,
         conductor: Conductor,
         controller: ControllerProcess,
-        ranks: RankProcesses,
+        ranks: Ranks,
         progress: Callable[[RunProgress], None],
         ports: Callable[[], tuple[PortNow, ...]] = tuple,
         received: Callable[[], int] = int,

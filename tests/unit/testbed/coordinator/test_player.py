@@ -15,10 +15,10 @@ from serving_world import job, placed
 
 from controller.flow import Stage, Transfer
 from controller.protocol import LoggedPath, Sending
-from testbed.emulation import player
-from testbed.emulation.control import ControllerProcess
-from testbed.emulation.links import Down
-from testbed.emulation.ranks import RankProcesses
+from testbed.coordinator import player
+from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.outages import Down
+from testbed.coordinator.ranks import Ranks
 from testbed.fabric import RunFailed
 from testbed.job import Job, MicroFlow
 from testbed.serving.actions import Expect, Post
@@ -94,7 +94,7 @@ def play(
             made,
             MicroConductor(made),
             cast(ControllerProcess, controller),
-            cast(RankProcesses, ranks),
+            cast(Ranks, ranks),
             lambda progress: None,
             received=received,
             silent_ports=lambda since_wall_ns: {"s1->h2", "s1->h3"},
@@ -207,7 +207,7 @@ def test_holders_of_real_kv_are_told_for_which_request_they_send_it(compute: Com
     sent: list[tuple[int, ToRank]] = []
     ranks = SimpleNamespace(send=lambda rank, message: sent.append((rank, message)))
     playing = player.Player(
-        real, cast(Conductor, None), cast(ControllerProcess, None), cast(RankProcesses, ranks), print
+        real, cast(Conductor, None), cast(ControllerProcess, None), cast(Ranks, ranks), print
     )
     fetched = tuple(transfer for layer in plan.layers for transfer in layer.wait)
     playing._do([Expect(plan), Post(fetched)])

@@ -8,7 +8,7 @@ import pytest
 from serving_world import job, placed
 
 from controller.flow import Stage, Transfer
-from testbed.emulation.ranks import lanes_of, probes_of
+from testbed.coordinator.ranks import lanes_of, probes_of
 from testbed.job import Job, MicroFlow
 
 

@@ -3,7 +3,7 @@
 import msgspec
 from result_rows import request_row
 
-from testbed.emulation.token_checks import checks, with_tokens
+from testbed.coordinator.token_checks import checks, with_tokens
 from workers.protocol import TokenCheck
 
 RIGHT = TokenCheck(

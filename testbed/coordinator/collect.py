@@ -1,14 +1,11 @@
-"""Combines what the ranks, the controller and the monitor recorded into the record of a run."""
+"""Combines what the ranks and the controller recorded into the record of a run."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 
 from controller.lanes import LevelTrail
 from controller.protocol import Log
-from testbed.emulation import queues
-from testbed.emulation.monitor import Sample
-from testbed.emulation.network import Network
-from testbed.emulation.token_checks import with_tokens
+from testbed.coordinator.token_checks import with_tokens
 from testbed.fabric import FabricName, RunFailed
 from testbed.job import Job
 from testbed.record import Fidelity, FlowRow, LinkSample, ProgressRow, RunRecord, SpanRow
@@ -19,29 +16,30 @@ from workers.protocol import Records
 def collect(
     *,
     job: Job,
-    net: Network,
+    fabric: FabricName,
     conductor: Conductor,
     records: Sequence[Records],
     flows: Sequence[FlowRow],
     log: Log,
-    samples: Sequence[Sample],
+    links: Sequence[LinkSample],
+    queues: dict[str, list[dict[str, str | int | float]]],
     fidelity: Fidelity,
     facts: dict[str, str | int | float],
     wall_s: float,
 ) -> RunRecord:
-    """Return the record of a run. `flows` are its `flow_rows`."""
+    """Return the record of a run. `flows` are its `flow_rows`; `links` and `queues` may be empty."""
     tokens = [check for record in records for check in record.tokens]
     requests = with_tokens(conductor.request_rows(log.pruned, log.ended_pruned), tokens)
     ends = [flow.finish_ns for flow in flows]
     ends += [r.first_token_ns for r in requests if r.first_token_ns is not None]
     return RunRecord(
         policy=job.policy,
-        fabric=FabricName.MININET,
+        fabric=fabric,
         requests=requests,
         flows=tuple(flows),
         decisions=log.decisions,
         spans=_spans(records),
-        links=_links(samples),
+        links=links,
         progress=tuple(
             ProgressRow(time_ns=mark.time_ns, flow=mark.flow, received_bytes=mark.received_bytes)
             for record in records
@@ -52,7 +50,7 @@ def collect(
         ),
         fidelity=fidelity,
         facts=facts,
-        queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
+        queues=queues,
         duration_ns=max(ends, default=0),
         wall_s=wall_s,
         batches_at_once=job.placement.most_stages,
@@ -109,21 +107,3 @@ def _spans(records: Sequence[Records]) -> list[SpanRow]:
         for span in record.spans
     ]
     return sorted(rows, key=lambda row: (row.end_ns, row.rank))
-
-
-def _links(samples: Sequence[Sample]) -> tuple[LinkSample, ...]:
-    """Samples with counters relative to the first one: what was sent before it does not count."""
-    if not samples:
-        return ()
-    zero = samples[0].ports
-    return tuple(
-        LinkSample(
-            time_ns=sample.time_ns,
-            port=port,
-            sent_bytes=tuple(n - z for n, z in zip(now.sent_bytes, zero[port].sent_bytes, strict=True)),
-            backlog_bytes=now.backlog_bytes,
-            drops=tuple(n - z for n, z in zip(now.drops, zero[port].drops, strict=True)),
-        )
-        for sample in samples
-        for port, now in sample.ports.items()
-    )

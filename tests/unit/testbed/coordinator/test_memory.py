@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from testbed.emulation.memory import MemoryKills
+from testbed.coordinator.memory import MemoryKills
 
 
 def test_a_kill_since_the_run_began_is_noted(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from math import gcd, lcm
-from pathlib import Path
 
 from testbed.fabric import JobRefused
 from testbed.job import Job
@@ -24,8 +23,8 @@ def is_real(job: Job) -> bool:
     return job.workers.compute is ComputeMode.MODEL and bool(job.requests)
 
 
-def real_model(job: Job, directory: Path) -> RealModel | None:
-    """What the ranks of `job` compute; None if they compute no model. They share files in `directory`.
+def real_model(job: Job) -> RealModel | None:
+    """What the ranks of `job` compute; None if they compute no model.
 
     Raises `JobRefused`, naming the key to change, for what real layers do not have.
     """
@@ -47,7 +46,6 @@ def real_model(job: Job, directory: Path) -> RealModel | None:
         decoder=_decoder(job),
         shards=shards,
         workers=placement.decode_workers,
-        directory=str(directory),
         prompts={
             request.id: Prompt(
                 tokens=request.prompt_tokens, blocks=request.blocks, block_tokens=request.block_tokens

@@ -1,6 +1,6 @@
 """Who has said nothing for more than ten seconds, as someone sees it who may have been stopped himself."""
 
-from testbed.emulation.silence import Silences
+from testbed.coordinator.silence import Silences
 
 
 def looks(silences: Silences, *seconds: float) -> list[str]:

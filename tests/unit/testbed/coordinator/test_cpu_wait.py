@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.emulation.cpu_wait import CpuWait, CpuWaits
+from testbed.coordinator.cpu_wait import CpuWait, CpuWaits
 
 
 def put(proc: Path, pid: int, *threads: tuple[float, int], name: str = "rank 2") -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from testbed.emulation.cpu_wait import CpuWait
+from testbed.coordinator.cpu_wait import CpuWait
 from testbed.record import Check
 from testbed.serving.yardsticks import Yardstick
 
