@@ -8,7 +8,7 @@ import psutil
 from controller.policy import weights_of
 from controller.spec import read_spec
 from testbed.coordinator.ranks import lanes_of
-from testbed.coordinator.real_model import real_model
+from testbed.coordinator.real_model import refuse
 from testbed.coordinator.refusals import refuse_simulated_only
 from testbed.emulation.queues import LEAST_PART, part_of
 from testbed.emulation.requirements import requirements
@@ -97,7 +97,7 @@ def _refuse_what_cannot_fit(job: Job) -> None:
     _refuse_servers_with_parts(job.topology)
     _refuse_names(job.topology)
     _refuse_latency(job.topology)
-    real_model(job)
+    refuse(job)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
         raise JobRefused(
