@@ -34,6 +34,10 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     `recomputed_tokens` of `new_tokens` were cached on other replicas, but not fetched. `fetch_estimate_ns`
     and `recompute_estimate_ns` are what decided between the two: the estimated time from the forming of the
     batch to the end of its compute. None if nothing was to be decided.
+
+    With real layers, `token` is the first token that the decode worker computed, and `expected_token` that of
+    the whole model, where the logit of `token` is `token_gap` lower. `logit_error` and `kv_error` are the
+    largest differences to the whole model, of a logit and of an element of the `kv_bytes` of KV that arrived.
     """
 
     request: int
@@ -63,6 +67,12 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     recomputed_tokens: int = 0
     fetch_estimate_ns: int | None = None
     recompute_estimate_ns: int | None = None
+    token: int | None = None
+    expected_token: int | None = None
+    token_gap: float | None = None
+    logit_error: float | None = None
+    kv_error: float | None = None
+    kv_bytes: int | None = None
 
     @property
     def tpot_ns(self) -> float | None:

@@ -9,7 +9,7 @@ import msgspec
 from controller.units import NS_PER_S
 from experiments.resolve.scale import FORWARDING, work_s
 from experiments.results.machine import Machine
-from testbed.emulation.delays import percentile
+from testbed.coordinator.delays import percentile
 from testbed.job import Job, MicroFlow, Request
 from testbed.record import CPU_WAIT_MS, FORWARDED, LATE_P99_MS, RunRecord
 from testbed.serving.yardsticks import yardsticks

@@ -17,6 +17,7 @@ from experiments.results.gap import Ceiling, gaps
 from experiments.results.limits import Resources, alike
 from experiments.results.machine import Machine
 from experiments.results.measures import Measures, measure
+from experiments.results.real_layers import real_layers
 from experiments.results.requests import arrival_rps, counted, fates, slo_attainment
 from experiments.results.statistics import FloatArray, Numbers, mean, percentile
 from testbed.job import Scale
@@ -132,6 +133,7 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "flows_by_stage": {stage.value: len(flows.stage_ns[stage]) for stage in Stage},
         "promotions": flows.promotions,
         "permit_latency_ms": _statistics(record.permit_latency_ms, "p50", "p99"),
+        "real_layers": real_layers(record.requests),
         "verified": {"checked": flows.checked, "failed": flows.failed},
         "cache": _cache(record.caches),
         "fidelity": msgspec.to_builtins(record.fidelity),

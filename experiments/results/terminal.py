@@ -12,6 +12,7 @@ from experiments.results.cure import command_at
 from experiments.results.gap import gap_lines
 from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
+from experiments.results.real_layers import real_layer_lines
 from experiments.results.summary import FlowOrder, Summary
 
 
@@ -189,6 +190,7 @@ def render_summary(summary: Summary, words: Sequence[str] = ()) -> Group:
             *lateness_lines(summary),
             *tpot_lines(summary),
             *pruned_lines(summary),
+            *real_layer_lines(summary),
             *trace_lines(summary),
         )
     ]

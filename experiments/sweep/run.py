@@ -126,6 +126,11 @@ def jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
     """
     made = FABRICS[fabric]()
     missing = missing_of(made)
+    if fabric == FabricName.CLUSTER:
+        raise UserError(
+            "--fabric cluster: agents are started for one scenario, and the cells of a sweep are many; run"
+            " each with `mfs run`, or use --fabric sim"
+        )
     if missing and backend == Engine.LOKY:
         raise FabricUnavailable(made.name, missing)
     if fabric != FabricName.MININET:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import psutil
 
-from testbed.emulation.ranks import lanes_of
+from testbed.coordinator.ranks import lanes_of
+from testbed.coordinator.real_model import real_model
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requirement, RunProgress
@@ -80,6 +81,7 @@ def _refuse_what_cannot_fit(job: Job) -> None:
     _refuse_servers_with_parts(job.topology)
     _refuse_names(job.topology)
     _refuse_latency(job.topology)
+    real_model(job)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
         raise JobRefused(

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import psutil
 
-from testbed.emulation.cpu_wait import CpuWait
-from testbed.emulation.delays import WallYardstick, cpu_check, permit_checks, wakeup_check
+from testbed.coordinator.checks import IDLE_BOUND, PROBE_BOUND, RETRANSMIT_BOUND, at_least, at_most
+from testbed.coordinator.cpu_wait import CpuWait
+from testbed.coordinator.delays import WallYardstick, cpu_check, permit_checks, wakeup_check
+from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.network import MTU
-from testbed.emulation.ranks import ProbeResult
 from testbed.fabric import RunFailed
 from testbed.record import Check, Fidelity
 from testbed.serving.yardsticks import Yardsticks
@@ -22,11 +23,8 @@ from testbed.serving.yardsticks import Yardsticks
 PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
 """Payload of a full packet over its bytes at the queue: with Ethernet, IP and TCP headers, timestamps."""
 
-PROBE_BOUND = 0.90
 BUSY_BOUND = 0.90
-IDLE_BOUND = 0.05
 DROP_BOUND = 1e-4
-RETRANSMIT_BOUND = 0.03  # after a promotion packets overtake queued ones, and TCP resends some
 FASTEST_BOUND = 1.1  # clocks are read, and timers fire, a little late
 
 _BUSY_SHOTS = 8  # fewer are not judged
@@ -83,7 +81,7 @@ def judge(
     fastest: float | None,
     yardsticks: Yardsticks,
     time_dilation: float,
-    disturbances: Sequence[Check] = (),
+    more: Sequence[Check] = (),
 ) -> Fidelity:
     """Check a run. It is faithful if every measure that could be taken is within its bound.
 
@@ -91,7 +89,7 @@ def judge(
     time stands for it. `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest`
     is the highest speed of a flow beyond the burst of an idle port, over its line rate
     (`testbed.emulation.speeds`).
-    `yardsticks` are those of the job. `disturbances` are the checks of `testbed.emulation.disturbances`.
+    `yardsticks` are those of the job. `more` are checks that were made elsewhere.
     """
     slower = (
         "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), use fewer"
@@ -105,7 +103,7 @@ def judge(
     sent = sum(out for out, _ in segments.values())
     again = sum(repeated for _, repeated in segments.values())
     checks = [
-        _at_least(
+        at_least(
             "delivered rate, all links probed at once",
             delivered,
             PROBE_BOUND,
@@ -113,7 +111,7 @@ def judge(
             slower,
             _rate_factor(delivered, PROBE_BOUND),
         ),
-        _at_least(
+        at_least(
             "delivered rate while a queue was busy",
             while_busy,
             BUSY_BOUND,
@@ -123,16 +121,16 @@ def judge(
         ),
         cpu_check(cpu_wait, transfer)
         if cpu_wait is not None
-        else _at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower, _HEADROOM_SLOWER),
+        else at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower, _HEADROOM_SLOWER),
         *permit_checks(permit_ms, transfer),
-        _at_most(
+        at_most(
             "packets dropped",
             drops / packets if packets else None,
             DROP_BOUND,
             "of packets",
             "lower workers.lanes_s1 and workers.lanes_s3, so that fewer connections fill the queues",
         ),
-        _at_most(
+        at_most(
             "TCP retransmits",
             again / sent if sent else None,
             RETRANSMIT_BOUND,
@@ -140,8 +138,8 @@ def judge(
             slower,
         ),
         wakeup_check(late_ms, compute),
-        _at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
-        *disturbances,
+        at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
+        *more,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
 
@@ -175,23 +173,3 @@ def _drops(samples: Sequence[Sample]) -> tuple[int, int]:
 def _rate_factor(share: float | None, bound: float) -> float:
     """By how much links would have to be slower for what was delivered to be `bound` of their rate."""
     return bound / share if share else 1.0
-
-
-def _at_least(
-    name: str, value: float | None, bound: float, unit: str, advice: str, slower: float | None = None
-) -> Check:
-    ok = value is None or value >= bound
-    return Check(
-        name=name,
-        value=value,
-        bound=f">= {bound:g}",
-        unit=unit,
-        ok=ok,
-        advice="" if ok else advice,
-        slower=None if ok else slower,
-    )
-
-
-def _at_most(name: str, value: float | None, bound: float, unit: str, advice: str) -> Check:
-    ok = value is None or value <= bound
-    return Check(name=name, value=value, bound=f"<= {bound:g}", unit=unit, ok=ok, advice="" if ok else advice)

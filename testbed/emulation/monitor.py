@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
 from testbed.fabric import RunFailed
 from testbed.live import PortNow
+from testbed.record import LinkSample
 
 INTERVAL_S = 0.25
 _SHOT_S = 0.006
@@ -214,3 +216,21 @@ class LinkMonitor:
     def _read_segments(self) -> dict[str, Segments]:
         """The segments of each server's namespace."""
         return {server: segments_in(Path(f"/proc/{pid}/net")) for server, pid in self._net.host_pids.items()}
+
+
+def link_samples(samples: Sequence[Sample]) -> tuple[LinkSample, ...]:
+    """Samples with counters relative to the first one: what was sent before it does not count."""
+    if not samples:
+        return ()
+    zero = samples[0].ports
+    return tuple(
+        LinkSample(
+            time_ns=sample.time_ns,
+            port=port,
+            sent_bytes=tuple(n - z for n, z in zip(now.sent_bytes, zero[port].sent_bytes, strict=True)),
+            backlog_bytes=now.backlog_bytes,
+            drops=tuple(n - z for n, z in zip(now.drops, zero[port].drops, strict=True)),
+        )
+        for sample in samples
+        for port, now in sample.ports.items()
+    )

@@ -11,20 +11,24 @@ import psutil
 
 from controller.pulse import Pulse, start_beating
 from controller.units import NS_PER_S
+from testbed.coordinator.collect import collect, flow_rows
+from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.cpu_wait import CpuWaits
+from testbed.coordinator.delays import percentile
+from testbed.coordinator.lapses import WallClock
+from testbed.coordinator.memory import MemoryKills
+from testbed.coordinator.player import Player
+from testbed.coordinator.real_model import is_real
+from testbed.coordinator.token_checks import checks
 from testbed.emulation import network, ovs, queues
-from testbed.emulation.collect import collect, flow_rows
-from testbed.emulation.control import ControllerProcess
-from testbed.emulation.cpu_wait import CpuWaits
-from testbed.emulation.delays import percentile
-from testbed.emulation.disturbances import WallClock, disturbances
+from testbed.emulation.control import start_controller
+from testbed.emulation.disturbances import disturbances
 from testbed.emulation.fidelity import CpuMeter, delivered_share, judge
 from testbed.emulation.links import LinkWatch
-from testbed.emulation.memory import MemoryKills
-from testbed.emulation.monitor import LinkMonitor
-from testbed.emulation.player import Player
+from testbed.emulation.monitor import LinkMonitor, link_samples
 from testbed.emulation.ranks import RankProcesses
 from testbed.emulation.speeds import speeds_of
-from testbed.fabric import RunFailed, RunProgress
+from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import CPU_WAIT_MS, FASTER_THAN_LINE, FORWARDED, LATE_P99_MS, RunRecord
 from testbed.serving.conductors import conductor_of
@@ -64,7 +68,7 @@ class EmulatedRun:
         net = network.build(job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory)
         links = LinkWatch(net)
         links.start()
-        controller = ControllerProcess(job, net.wiring, directory)
+        controller = start_controller(job, net.wiring, directory)
         controller.wait_for_switches()
         self._say("connecting lanes")
         ranks.start(net, [links.check, controller.check_idle])
@@ -75,7 +79,7 @@ class EmulatedRun:
             switch.enlarge_packet_buffers()
         self._say("probing the links")
         forwarded = self._forwarded(net, ranks)
-        probes = ranks.probe(net)
+        probes = ranks.probe(net.wiring.paths, net.wiring.port_bps)
         monitor = LinkMonitor(net)
         cpu = CpuMeter()
         waits = CpuWaits({os.getpid(): "process 1", controller.pid: "the controller"})
@@ -118,6 +122,7 @@ class EmulatedRun:
         against = yardsticks(job)
         late_ms = [late for record in records for late in record.late_wakeups_ms]
         permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
+        tokens = [check for record in records for check in record.tokens]
         fidelity = judge(
             probes=probes,
             samples=samples,
@@ -130,24 +135,28 @@ class EmulatedRun:
             fastest=speeds.fastest,
             yardsticks=against,
             time_dilation=job.scale.time_dilation,
-            disturbances=disturbances(
-                pauses=pauses,
-                outages=outages,
-                records=records,
-                flows=flows,
-                samples=samples,
-                clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
-                whole=against.whole,
+            more=(
+                *disturbances(
+                    pauses=pauses,
+                    outages=outages,
+                    records=records,
+                    flows=flows,
+                    samples=samples,
+                    clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+                    whole=against.whole,
+                ),
+                *(checks(tokens, len(job.requests)) if is_real(job) else ()),
             ),
         )
         return collect(
             job=job,
-            net=net,
+            fabric=FabricName.MININET,
             conductor=conductor,
             records=records,
             flows=flows,
             log=log,
-            samples=samples,
+            links=link_samples(samples),
+            queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
             fidelity=fidelity,
             facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers)
             | {FASTER_THAN_LINE: round(speeds.faster_than_line or 0.0, 4)}
@@ -167,7 +176,7 @@ class EmulatedRun:
             return None
         own = list(net.trees.values())
         queues.change_rates(msgspec.structs.replace(tree, line_bps=faster * tree.line_bps) for tree in own)
-        arrived = ranks.probe(net, faster)
+        arrived = ranks.probe(net.wiring.paths, net.wiring.port_bps, faster)
         queues.change_rates(own)
         return delivered_share(arrived)
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from controller.flow import Level, Stage, Transfer
 from controller.lanes import LevelTrail
 from controller.pulse import Pause
-from testbed.emulation.disturbances import WallClock, disturbances
-from testbed.emulation.links import Down
+from testbed.coordinator.lapses import WallClock
+from testbed.coordinator.outages import Down
+from testbed.emulation.disturbances import disturbances
 from testbed.emulation.monitor import Sample
 from testbed.emulation.queues import PortCounters
 from testbed.record import Check, FlowRow

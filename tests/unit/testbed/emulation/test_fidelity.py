@@ -2,11 +2,11 @@
 
 import pytest
 
-from testbed.emulation.cpu_wait import CpuWait
+from testbed.coordinator.cpu_wait import CpuWait
+from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.fidelity import PAYLOAD_SHARE, judge
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.queues import PortCounters
-from testbed.emulation.ranks import ProbeResult
 from testbed.record import Check, Fidelity
 from testbed.serving.yardsticks import Yardstick, Yardsticks
 

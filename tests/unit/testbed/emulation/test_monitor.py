@@ -10,7 +10,7 @@ import pytest
 from flow_table import wiring_of
 from serving_world import job, placed
 
-from testbed.emulation.control import ControllerProcess
+from testbed.coordinator.controller import ControllerProcess
 from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.monitor import LinkMonitor, port_now, segments_in
 from testbed.emulation.network import Network
