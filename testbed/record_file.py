@@ -18,6 +18,7 @@ from testbed.faults import Fault
 from testbed.record import (
     CacheRow,
     Fidelity,
+    FlowOrder,
     FlowRow,
     LinkSample,
     ProgressRow,
@@ -51,7 +52,7 @@ class _Index(msgspec.Struct, frozen=True, kw_only=True):
     queues: dict[str, list[dict[str, str | int | float]]]
     duration_ns: int
     wall_s: float
-    exact_order: bool
+    order: FlowOrder
     batches_at_once: int
     caches: tuple[CacheRow, ...]
     faults: tuple[Fault, ...]

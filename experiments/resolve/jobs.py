@@ -13,6 +13,8 @@ from experiments.resolve.no_effect import without_effect
 from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
     answer_notes,
+    background_notes,
+    background_of,
     model_notes,
     reuse_notes,
     scheduler_options,
@@ -79,7 +81,11 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
     )
     faults = resolve_faults(scenario, cluster.topology, cluster.placement)
     work = resolve_work(scenario, base, most_requests=most_requests)
-    base = msgspec.structs.replace(base, requests=work.requests, flows=work.flows, faults=faults)
+    # From here on: a load and an unloaded TTFT are those of a network without background transfers or faults.
+    background = background_of(scenario, base.placement) if work.requests else None
+    base = msgspec.structs.replace(
+        base, requests=work.requests, flows=work.flows, background=background, faults=faults
+    )
     scale, scale_notes = resolve_scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
     if adds_overheads(scenario.simulation):
@@ -110,6 +116,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
             *warnings,
             *answer_notes(base),
             *reuse_notes(base),
+            *background_notes(base),
             *([batches_note(of)] if of is not None and base.plans else ()),
             *scale_notes,
         ),

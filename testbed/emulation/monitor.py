@@ -4,6 +4,8 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -40,6 +42,32 @@ class BusyShot(msgspec.Struct, frozen=True, kw_only=True):
     line_bytes: float
 
 
+class Segments(NamedTuple):
+    """TCP segments of a server so far: sent, of those retransmitted, and received for the first time."""
+
+    sent: int
+    again: int
+    received: int
+
+
+def segments_in(net: Path) -> Segments:
+    """Read the counters of TCP in `net`, a folder as `/proc/PID/net`.
+
+    A segment that is received again does not count: while its acknowledgement is lost, a sender repeats it
+    for ever, and nothing gets on.
+    """
+    usual, more = _counters(net / "snmp", "Tcp"), _counters(net / "netstat", "TcpExt")
+    copies = more.get("DelayedACKLost", 0)  # segments all of whose bytes were there before
+    return Segments(usual["OutSegs"], usual["RetransSegs"], usual["InSegs"] - copies)
+
+
+def _counters(path: Path, name: str) -> dict[str, int]:
+    """The counters of a protocol: a line of names, and a line of values."""
+    lines = [line.split() for line in path.read_text().splitlines() if line.startswith(f"{name}:")]
+    names, values = lines
+    return dict(zip(names[1:], map(int, values[1:]), strict=True))
+
+
 def port_now(
     port: PortId,
     before: PortCounters,
@@ -74,7 +102,8 @@ class LinkMonitor:
         self._samples: list[Sample] = []
         self.busy: list[BusyShot] = []
         self.received_segments = 0
-        """Segments that TCP has received on all servers, as of the last sample. Lost ones do not count."""
+        """Segments that TCP has received on all servers, as of the last sample. Neither lost ones nor copies
+        of what was there already count."""
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="link monitor", daemon=True)
@@ -192,13 +221,10 @@ class LinkMonitor:
         )
 
     def _note_segments(self) -> None:
-        """Read `OutSegs`, `RetransSegs` and `InSegs` of TCP in all servers' namespaces; keep their sums."""
-        counts = []
-        for pid in self._net.host_pids.values():
-            with open(f"/proc/{pid}/net/snmp") as file:
-                names, values = [line.split() for line in file if line.startswith("Tcp:")]
-            counts.append([int(values[names.index(name)]) for name in ("OutSegs", "RetransSegs", "InSegs")])
-        sent, again, self.received_segments = [sum(one) for one in zip(*counts, strict=True)] or [0, 0, 0]
+        """Read the segments of all servers' namespaces, and keep their sums."""
+        counts = [segments_in(Path(f"/proc/{pid}/net")) for pid in self._net.host_pids.values()]
+        self.received_segments = sum(one.received for one in counts)
+        sent, again = sum(one.sent for one in counts), sum(one.again for one in counts)
         self._segments.append((time.monotonic_ns(), sent, again))
 
 

@@ -15,6 +15,7 @@ from testbed.faults import DecodeLoss, UnitLoss, losses_of, when
 from testbed.job import Job
 from testbed.serving.cache.prefix_index import PrefixIndex
 from testbed.serving.cache.size_and_use import cache_capacity_blocks
+from testbed.serving.routing.decode_workers import Busy
 from testbed.serving.system import ServingSystem
 from testbed.serving.unit import Phase
 from workers.plan import BatchPlan, FetchPlan
@@ -36,8 +37,8 @@ class LossyServing(ServingSystem):
     (`experiments.resolve.losses`).
     """
 
-    def __init__(self, job: Job) -> None:
-        super().__init__(job)
+    def __init__(self, job: Job, *, busy: Busy | None = None) -> None:
+        super().__init__(job, busy=busy)
         self._lost: set[str] = set()
         self._gone: set[int] = set()
         self._ghosts: set[str] = set()
