@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from controller.units import NS_PER_S
-from testbed.faults import Fault, LinkFault
+from testbed.faults import Fault, LinkFault, RankPause
 
 _RETRY_S = 1.0
 """TCP repeats a lost segment after a time that doubles with each try, up to this long
@@ -36,11 +36,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def upset(self) -> Window | None:
-        """The time in which TCP may lose or repeat segments because of it; None if it does not touch links.
+        """The time in which TCP may lose or repeat segments because of it; None if it touches no flow.
 
         A link that is down loses what is on its way, and what is repeated meanwhile. A link that gets slower
-        makes round trips longer than TCP has known them.
+        makes round trips longer than TCP has known them. What is sent to a rank that is paused is not taken,
+        and is sent again.
         """
+        if isinstance(self.fault, RankPause):
+            return self.window.wider(0.0, _RETRY_S + SETTLE_S)
         if not isinstance(self.fault, LinkFault):
             return None
         if self.fault.share == 0:

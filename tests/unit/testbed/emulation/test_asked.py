@@ -4,7 +4,7 @@ import pytest
 
 from testbed.emulation.asked import Asked, Window, longest_outside
 from testbed.emulation.links import Change, Down, Outages
-from testbed.faults import LinkFault
+from testbed.faults import LinkFault, RankPause
 
 S = 1_000_000_000
 
@@ -79,3 +79,8 @@ def test_tcp_is_upset_until_it_has_tried_again_after_an_outage() -> None:
 
 def test_tcp_is_upset_by_a_slower_link_until_it_knows_its_round_trips() -> None:
     assert link(0.5).upset == window(5, 6.5)
+
+
+def test_tcp_is_upset_by_a_pause_until_it_has_tried_again_after_it() -> None:
+    pause = Asked(fault=RankPause(rank=0, from_ns=0, to_ns=1), window=window(5, 9))
+    assert pause.upset == window(5, 10.5)
