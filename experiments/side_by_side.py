@@ -11,7 +11,7 @@ import os
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -100,24 +100,53 @@ def all_of(
 ) -> dict[str, Made]:
     """Return what `makers` make, by name, in their order: with several `jobs`, in as many processes.
 
-    `meanwhile` is called in this process. Raises what they raise.
+    A process that is through with one takes the next that nobody has taken. A process for each would take
+    longer, because a process copies the memory that it writes to. `meanwhile` is called in this process.
+    Raises what they raise.
     """
-    if jobs == 1:
+    count = min(jobs, len(makers))
+    if count <= 1:
         meanwhile()
         return {name: make() for name, make in makers.items()}
+    names = list(makers)
     made: dict[str, Made] = {}
-    run_side_by_side(
-        [(name, partial(_made, make)) for name, make in makers.items()],
-        jobs=jobs,
-        progress=lambda *_: None,
-        through=made.__setitem__,
-        meanwhile=meanwhile,
-    )
-    return {name: made[name] for name in makers}
+    left = _Left(len(names))
+    share = partial(_made, makers, left)
+    try:
+        run_side_by_side(
+            [(f"{', '.join(names)} ({i + 1} of {count})", share) for i in range(count)],
+            jobs=count,
+            progress=lambda *_: None,
+            through=lambda _, found: made.update(found),
+            meanwhile=meanwhile,
+        )
+    finally:
+        left.close()
+    return {name: made[name] for name in names}
 
 
-def _made(make: Callable[[], Made], _: object) -> Made:
-    return make()
+class _Left:
+    """The numbers from 0 to `count` - 1, each of which one of several processes takes."""
+
+    _SIZE: Final = 4
+
+    def __init__(self, count: int) -> None:
+        self._reader, writer = os.pipe()
+        # All are in the pipe before anyone reads, so nobody gets a part of one.
+        os.write(writer, b"".join(i.to_bytes(self._SIZE, "big") for i in range(count)))
+        os.close(writer)
+
+    def __iter__(self) -> Iterator[int]:
+        while number := os.read(self._reader, self._SIZE):
+            yield int.from_bytes(number, "big")
+
+    def close(self) -> None:
+        os.close(self._reader)
+
+
+def _made(makers: Mapping[str, Callable[[], Made]], left: _Left, _: object) -> dict[str, Made]:
+    names = list(makers)
+    return {names[i]: makers[names[i]]() for i in left}
 
 
 def _nothing() -> None:

@@ -31,7 +31,7 @@ from experiments.results.reading import RunDirectory, read_run
 from experiments.side_by_side import all_of
 
 Maker = Callable[[], Section]
-"""Makes a section. Drawing its figures takes most of the time of a report."""
+"""Makes a section, or the verdict as one. Drawing figures takes most of the time of a report."""
 
 
 def write_report(dirs: list[Path], out: Path, *, jobs: int = 1) -> Path:
@@ -69,8 +69,10 @@ def render_report(directories: Sequence[RunDirectory], out: Path, *, jobs: int =
     serving = [one for one in series if not one.is_micro]
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
-    makers = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
-    sections = list(all_of({str(i): make for i, make in enumerate(makers)}, jobs=jobs).values())
+    # The verdict may import scipy for its intervals, which takes longer than a section, so it begins first.
+    makers: list[Maker] = [lambda: section("", verdict(directories, series))]
+    makers += _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
+    told, *sections = all_of({f"part {i + 1}": make for i, make in enumerate(makers)}, jobs=jobs).values()
     sections.append(section("How far to trust it", folded("all checks, with their bounds", checks(series))))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
@@ -80,7 +82,7 @@ def render_report(directories: Sequence[RunDirectory], out: Path, *, jobs: int =
     return page(
         title=", ".join(titles),
         subtitle=_subtitle(directories, series),
-        verdict=verdict(directories, series),
+        verdict=told.body,
         sections=sections,
     )
 
