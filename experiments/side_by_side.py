@@ -6,6 +6,7 @@ even if it is killed, and do not hear Ctrl-C, after which it ends them.
 
 import ctypes
 import gc
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -96,33 +97,44 @@ def run_side_by_side(
 
 
 def all_of(
-    makers: Mapping[str, Callable[[], Made]], *, jobs: int, meanwhile: Callable[[], object] = lambda: None
+    makers: Mapping[str, Callable[[], Made]],
+    *,
+    jobs: int,
+    meanwhile: Callable[[], object] = lambda: None,
+    so_far: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Made]:
     """Return what `makers` make, by name, in their order: with several `jobs`, in as many processes.
 
     A process that is through with one takes the next that nobody has taken. A process for each would take
-    longer, because a process copies the memory that it writes to. `meanwhile` is called in this process.
-    Raises what they raise.
+    longer, because a process copies the memory that it writes to. `meanwhile` is called in this process, and
+    `so_far` with how many there are whenever one more is made. Raises what they raise.
     """
     count = min(jobs, len(makers))
+    made: dict[str, Made] = {}
     if count <= 1:
         meanwhile()
-        return {name: make() for name, make in makers.items()}
-    names = list(makers)
-    made: dict[str, Made] = {}
-    left = _Left(len(names))
+        for name, make in makers.items():
+            made[name] = make()
+            so_far(len(made))
+        return made
+    numbers = itertools.count(1)
+
+    def one_more(*_: object) -> None:
+        so_far(next(numbers))
+
+    left = _Left(len(makers))
     share = partial(_made, makers, left)
     try:
         run_side_by_side(
-            [(f"{', '.join(names)} ({i + 1} of {count})", share) for i in range(count)],
+            [(f"{', '.join(makers)} ({i + 1} of {count})", share) for i in range(count)],
             jobs=count,
-            progress=lambda *_: None,
+            progress=one_more,
             through=lambda _, found: made.update(found),
             meanwhile=meanwhile,
         )
     finally:
         left.close()
-    return {name: made[name] for name in names}
+    return {name: made[name] for name in makers}
 
 
 class _Left:
@@ -144,9 +156,16 @@ class _Left:
         os.close(self._reader)
 
 
-def _made(makers: Mapping[str, Callable[[], Made]], left: _Left, _: object) -> dict[str, Made]:
+def _made(
+    makers: Mapping[str, Callable[[], Made]], left: _Left, tell: Callable[[RunProgress], None]
+) -> dict[str, Made]:
+    """What a process of `all_of` does. It tells of each that it has made."""
     names = list(makers)
-    return {names[i]: makers[names[i]]() for i in left}
+    made: dict[str, Made] = {}
+    for i in left:
+        made[names[i]] = makers[names[i]]()
+        tell(RunProgress(phase="made", done=len(made)))
+    return made
 
 
 def _nothing() -> None:

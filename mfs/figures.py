@@ -43,7 +43,7 @@ def plot(
     """Draw a measure of sweeps against a swept key, or what runs or a request did, into a file.
 
     Args:
-        x: The swept key to draw against; by default the first that was swept. Not for runs.
+        x: The swept key to draw against, or `policy`; by default the first key that was swept. Not for runs.
         y: A measure, as in `sweep.csv`. Not for runs.
         where: Values of the other swept keys.
         ci: Draw the 95 % intervals of means over replicates: seeds or windows.

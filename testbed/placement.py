@@ -213,13 +213,25 @@ def _sequence_groups(members: tuple[int, ...], sp: int, tp: int) -> tuple[tuple[
 
 def _check_sharing(pool: Pool, model: ModelShape) -> None:
     """Raise `PlacementError` if a layer uses the KV of a layer in another pipeline stage."""
+    layer = _apart(model, pool.pp)
+    if layer is None:
+        return
+    source = kv_source(model, layer)
+    fit = [pp for pp in range(1, pool.ranks + 1) if pool.ranks % pp == 0 and _apart(model, pp) is None]
+    raise PlacementError(
+        f"{pool.section}.pp",
+        f"layer {layer} of {model.name} uses the KV of layer {source}, which is in another stage; "
+        f"pp can be {', '.join(map(str, fit))}",
+    )
+
+
+def _apart(model: ModelShape, pp: int) -> int | None:
+    """The first layer that uses the KV of a layer in another of `pp` stages, or None."""
     for layer in range(model.layers):
-        source = kv_source(model, layer)
-        if stage_of(source, model.layers, pool.pp) != stage_of(layer, model.layers, pool.pp):
-            raise PlacementError(
-                f"{pool.section}.pp",
-                f"layer {layer} of {model.name} uses the KV of layer {source}, which is in another stage",
-            )
+        stages = {stage_of(one, model.layers, pp) for one in (layer, kv_source(model, layer))}
+        if len(stages) > 1:
+            return layer
+    return None
 
 
 def _servers(total: int, servers: int, ranks_per_server: int | None, layout: Layout) -> tuple[int, ...]:
@@ -229,7 +241,8 @@ def _servers(total: int, servers: int, ranks_per_server: int | None, layout: Lay
     if ranks_per_server * servers < total:
         raise PlacementError(
             "units.ranks_per_server",
-            f"{total} ranks do not fit on {servers} servers of {ranks_per_server}",
+            f"{total} ranks do not fit on {servers} servers of {ranks_per_server}; it takes at least "
+            f"{-(-total // servers)} on each",
         )
     if layout is Layout.SPREAD:
         return tuple(rank % servers for rank in range(total))
@@ -247,7 +260,8 @@ def _attached(topology: Topology, server_index: Sequence[int]) -> list[tuple[str
         if gpus is not None and gpu >= gpus:
             raise PlacementError(
                 "topology.gpus_per_server",
-                f"{server_index.count(index)} ranks are to be on {server}, which has {gpus} GPUs",
+                f"{server_index.count(index)} ranks are to be on {server}, which has {gpus} GPUs: "
+                f"{len(server_index)} ranks in all, and {gpus * len(topology.servers)} GPUs",
             )
         attached.append((server, topology.endpoint(server, gpu)))
     return attached

@@ -22,6 +22,17 @@ class RequestStatus(enum.StrEnum):
     FAILED = "failed"
 
 
+class FlowOrder(enum.StrEnum):
+    """The order in which flows were sent: by the levels of the policy, or in its exact order.
+
+    In a hybrid, the ports of servers keep the exact order, and those of switches know levels.
+    """
+
+    LEVELS = "levels"
+    EXACT = "exact"
+    HYBRID = "hybrid"
+
+
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One request. `ttft_ns` is the time from its arrival to its first token.
 
@@ -34,6 +45,10 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     `recomputed_tokens` of `new_tokens` were cached on other replicas, but not fetched. `fetch_estimate_ns`
     and `recompute_estimate_ns` are what decided between the two: the estimated time from the forming of the
     batch to the end of its compute. None if nothing was to be decided.
+
+    With real layers, `token` is the first token that the decode worker computed, and `expected_token` that of
+    the whole model, where the logit of `token` is `token_gap` lower. `logit_error` and `kv_error` are the
+    largest differences to the whole model, of a logit and of an element of the `kv_bytes` of KV that arrived.
     """
 
     request: int
@@ -63,6 +78,12 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     recomputed_tokens: int = 0
     fetch_estimate_ns: int | None = None
     recompute_estimate_ns: int | None = None
+    token: int | None = None
+    expected_token: int | None = None
+    token_gap: float | None = None
+    logit_error: float | None = None
+    kv_error: float | None = None
+    kv_bytes: int | None = None
 
     @property
     def tpot_ns(self) -> float | None:
@@ -210,7 +231,12 @@ class CacheRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One fidelity measure with its bound. `advice` says what to change when it is not met."""
+    """One fidelity measure with its bound. `advice` says what to change when it is not met.
+
+    `reason` says what the value was made from, and why the bound is where it is. If the bound is not met,
+    `dilation` is by how much the time dilation would have to grow for the same delays to be within it, and
+    `slower` by how much the links would have to be slower; None where that does not help.
+    """
 
     name: str
     value: float | None
@@ -218,6 +244,9 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     ok: bool
     advice: str
+    reason: str = ""
+    dilation: float | None = None
+    slower: float | None = None
 
 
 class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,6 +256,18 @@ class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
 
 FASTER_THAN_LINE = "faster_than_line"
 """The fact that says which share of the S1 and S3 flows of an emulated run was faster than the line rate."""
+
+
+FORWARDED = "forwarded_when_faster"
+"""The fact that says which share of its rate the slowest path delivered, with faster links
+(`Job.probe_faster`)."""
+
+CPU_WAIT_MS = "cpu_wait_ms"
+"""The fact that says how long a process waited for each of its turns on a CPU: the mean in wall milliseconds,
+of the process for which it is longest."""
+
+LATE_P99_MS = "late_wakeups_p99_ms"
+"""The fact that says how late timed waits ended, in wall milliseconds."""
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,8 +282,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     stages, at most `batches_at_once`), they come before those of every batch that starts after this one has
     ended. A batch that is preempted has no collective open meanwhile.
 
-    `exact_order` says that the fabric kept the policy's exact order of flows; otherwise the policy had its
-    levels only. `caches` has a row per unit, none if the run replayed given batches.
+    `order` says which order of flows the fabric kept. `caches` has a row per unit, none if the run replayed
+    given batches.
     """
 
     policy: str
@@ -259,6 +300,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     queues: dict[str, list[dict[str, str | int | float]]]
     duration_ns: int
     wall_s: float
-    exact_order: bool = False
+    order: FlowOrder = FlowOrder.LEVELS
     batches_at_once: int = 1
     caches: tuple[CacheRow, ...] = ()

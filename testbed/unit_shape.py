@@ -1,7 +1,7 @@
 """How the ranks of a prefill unit divide a model among them, and which divisions are possible."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -51,10 +51,11 @@ def checked_shape(pool: Pool, model: ModelShape, sequence: CollectiveKind) -> Un
     with _null_is(
         pool, "tp", pool.tp, f"{_whose(pool)} {per_stage} ranks divided by {pool.section}.sp, {pool.sp}"
     ):
-        tp = _tensor_parallel(pool, per_stage, model)
+        tp = _tensor_parallel(pool, per_stage, model, sequence)
     with _null_is(pool, "ep", pool.ep, f"{_whose(pool)} {per_stage} ranks"):
         ep = _expert_parallel(pool, per_stage, model)
-    _check_parts(pool, tp, sequence, model)
+    if reason := _unparted(pool.sp, tp, sequence, model):
+        raise _unfit(pool, "sp", reason, _fitting_parts(pool, per_stage, model, sequence))
     return UnitShape(tp=tp, sp=pool.sp, pp=pool.pp, ep=ep)
 
 
@@ -64,15 +65,29 @@ def check_decode_workers(ranks: int, tp: int, model: ModelShape) -> None:
         raise PlacementError("units.decode_ranks", f"must be at least 1, is {ranks}")
     if tp < 1:
         raise PlacementError("units.decode_tp", f"must be at least 1, is {tp}")
-    if ranks % tp:
-        raise PlacementError("units.decode_tp", f"{ranks} decode ranks do not divide into workers of {tp}")
-    if reason := _undivided(model, tp):
-        fit = ", ".join(map(str, _fitting(ranks, model)))
-        raise PlacementError("units.decode_tp", f"{reason}; decode_tp can be {fit}")
+    reason = (
+        f"{ranks} decode ranks do not divide into workers of {tp}" if ranks % tp else _undivided(model, tp)
+    )
+    if reason:
+        fit = _in_words("decode_tp", _fitting(ranks, model))
+        raise PlacementError("units.decode_tp", f"{reason}; {fit}")
 
 
 def _refused(pool: Pool, key: str, reason: str) -> PlacementError:
     return PlacementError(f"{pool.section}.{key}", reason)
+
+
+def _unfit(pool: Pool, key: str, reason: str, fit: Iterable[int]) -> PlacementError:
+    """The refusal of a value that does not fit; `fit` are those that do."""
+    return _refused(pool, key, f"{reason}; {_in_words(key, fit)}")
+
+
+def _in_words(key: str, fit: Iterable[int]) -> str:
+    return f"{key} can be {', '.join(map(str, fit))}"
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
 def _whose(pool: Pool) -> str:
@@ -94,21 +109,22 @@ def _stage_ranks(pool: Pool, model: ModelShape) -> int:
     pp, ranks = pool.pp, pool.ranks
     if pp < 1:
         raise _refused(pool, "pp", f"must be at least 1, is {pp}")
+    fit = [stages for stages in _divisors(ranks) if stages <= model.layers]
     if pp > model.layers:
-        raise _refused(pool, "pp", f"{model.name} has {model.layers} layers, too few for {pp} stages")
+        raise _unfit(pool, "pp", f"{model.name} has {model.layers} layers, too few for {pp} stages", fit)
     if ranks % pp:
-        raise _refused(pool, "pp", f"a unit's {ranks} ranks do not divide into {pp} stages")
+        raise _unfit(pool, "pp", f"a unit's {ranks} ranks do not divide into {pp} stages", fit)
     return ranks // pp
 
 
-def _tensor_parallel(pool: Pool, per_stage: int, model: ModelShape) -> int:
-    tp, sp, whose = pool.tp, pool.sp, _whose(pool)
+def _tensor_parallel(pool: Pool, per_stage: int, model: ModelShape, sequence: CollectiveKind) -> int:
+    sp, whose = pool.sp, _whose(pool)
     if sp < 1:
         raise _refused(pool, "sp", f"must be at least 1, is {sp}")
     if per_stage % sp:
-        raise _refused(pool, "sp", f"{whose} {per_stage} ranks do not divide into {sp} parts")
-    if tp is None:
-        tp = 1 if is_moe(model) else per_stage // sp
+        reason = f"{whose} {per_stage} ranks do not divide into {sp} parts"
+        raise _unfit(pool, "sp", reason, _fitting_parts(pool, per_stage, model, sequence))
+    tp = _tp_of(pool, per_stage // sp, model)
     if tp < 1:
         raise _refused(pool, "tp", f"must be at least 1, is {tp}")
     reason = _undivided(model, tp)
@@ -116,14 +132,13 @@ def _tensor_parallel(pool: Pool, per_stage: int, model: ModelShape) -> int:
         of = f"{tp}" if sp == 1 else f"{sp} parts x {tp}"
         reason = f"{whose} {per_stage} ranks do not divide into replicas of {of}"
     if reason:
-        fit = ", ".join(map(str, _fitting(per_stage // sp, model)))
-        raise _refused(pool, "tp", f"{reason}; tp can be {fit}")
+        raise _unfit(pool, "tp", reason, _fitting(per_stage // sp, model))
     return tp
 
 
 def _fitting(ranks: int, model: ModelShape) -> list[int]:
     """By how many of `ranks` ranks the heads of all layers can be divided."""
-    return [tp for tp in range(1, ranks + 1) if ranks % tp == 0 and not _undivided(model, tp)]
+    return [tp for tp in _divisors(ranks) if not _undivided(model, tp)]
 
 
 def _undivided(model: ModelShape, tp: int) -> str:
@@ -141,21 +156,32 @@ def _undivided(model: ModelShape, tp: int) -> str:
     return ""
 
 
-def _check_parts(pool: Pool, tp: int, sequence: CollectiveKind, model: ModelShape) -> None:
-    """Raise `PlacementError` if the layers cannot work on the parts of a sequence."""
-    for mixer in mixers(model) if pool.sp > 1 else ():
+def _tp_of(pool: Pool, per_part: int, model: ModelShape) -> int:
+    """`pool.tp`, with `None` decided for `per_part` ranks that share a part of a sequence."""
+    if pool.tp is not None:
+        return pool.tp
+    return 1 if is_moe(model) else per_part
+
+
+def _fitting_parts(pool: Pool, per_stage: int, model: ModelShape, sequence: CollectiveKind) -> list[int]:
+    """Into how many parts a sequence can be split, with the `tp` of `pool`; 1 if `tp` fits none."""
+    fit = []
+    for sp in _divisors(per_stage):
+        tp = _tp_of(pool, per_stage // sp, model)
+        divided = per_stage % (sp * tp) == 0 and not _undivided(model, tp)
+        if divided and not _unparted(sp, tp, sequence, model):
+            fit.append(sp)
+    return fit or [1]
+
+
+def _unparted(sp: int, tp: int, sequence: CollectiveKind, model: ModelShape) -> str:
+    """Why the layers cannot work on `sp` parts of a sequence; empty if they can."""
+    for mixer in mixers(model) if sp > 1 else ():
         if isinstance(mixer, Recurrent):
-            raise _refused(
-                pool,
-                "sp",
-                f"parts of a sequence are not modelled for the layers with {mixer.kind} of {model.name}",
-            )
-        if sequence is CollectiveKind.ALL_TO_ALL and mixer.q_heads % (pool.sp * tp):
-            raise _refused(
-                pool,
-                "sp",
-                f"the {mixer.q_heads} query heads of {model.name} do not divide by {pool.sp} parts x {tp}",
-            )
+            return f"parts of a sequence are not modelled for the layers with {mixer.kind} of {model.name}"
+        if sequence is CollectiveKind.ALL_TO_ALL and mixer.q_heads % (sp * tp):
+            return f"the {mixer.q_heads} query heads of {model.name} do not divide by {sp} parts x {tp}"
+    return ""
 
 
 def _expert_parallel(pool: Pool, per_stage: int, model: ModelShape) -> int:
@@ -168,8 +194,12 @@ def _expert_parallel(pool: Pool, per_stage: int, model: ModelShape) -> int:
         if ep > 1:
             raise _refused(pool, "ep", f"{model.name} has no experts, so ep must be 1")
         return ep
+    reason = ""
     if per_stage % ep:
-        raise _refused(pool, "ep", f"{whose} {per_stage} ranks do not divide into groups of {ep}")
-    if model.experts % ep:
-        raise _refused(pool, "ep", f"the {model.experts} experts of {model.name} do not divide by {ep}")
+        reason = f"{whose} {per_stage} ranks do not divide into groups of {ep}"
+    elif model.experts % ep:
+        reason = f"the {model.experts} experts of {model.name} do not divide by {ep}"
+    if reason:
+        fit = [size for size in _divisors(per_stage) if model.experts % size == 0]
+        raise _unfit(pool, "ep", reason, fit)
     return ep

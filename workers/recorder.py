@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from controller.pulse import Pause
-from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span
+from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span, TokenCheck
 
 
 @dataclass(slots=True)
@@ -18,7 +18,13 @@ class Recorder:
         """How many rows there are."""
         return len(self.sent) + len(self.received) + len(self.spans) + len(self.progress)
 
-    def records(self, rank: int, late_wakeups_ms: list[float], longest_pause: Pause) -> Records:
+    def records(
+        self,
+        rank: int,
+        late_wakeups_ms: list[float],
+        longest_pause: Pause,
+        tokens: tuple[TokenCheck, ...] = (),
+    ) -> Records:
         return Records(
             rank=rank,
             sent=tuple(self.sent),
@@ -27,4 +33,5 @@ class Recorder:
             progress=tuple(self.progress),
             late_wakeups_ms=tuple(late_wakeups_ms),
             longest_pause=longest_pause,
+            tokens=tokens,
         )

@@ -28,12 +28,14 @@ class PolicyCapacity(msgspec.Struct, frozen=True, kw_only=True):
     """What one policy carries, in requests/s, and as a multiple of what the first policy does.
 
     `bracket` is where the search on the mean attainment ended. `rate_rps` is interpolated in it; None if it
-    has not two ends. `ratio` is None for the first policy, and where one of the two rates is.
+    has not two ends. `tried_rps` are the lowest and the highest rate that were tried: beyond, an interval
+    rests on no run. `ratio` is None for the first policy, and where one of the two rates is.
     """
 
     policy: str
     replicates: int
     bracket: Bracket
+    tried_rps: tuple[float, float] | None
     rate_rps: Interval | None
     ratio: Interval | None = None
 
@@ -68,14 +70,15 @@ def capacities(attained: Mapping[str, Attained], attain: float) -> list[PolicyCa
     first = next(iter(attained.values()), {})
     found = []
     for policy, of_policy in attained.items():
-        ratio = None
+        ratio, curve = None, mean_curve(of_policy)
         if of_policy is not first:
             ratio = _interval(of_policy, _log_ratio(of_policy, first, attain))
         found.append(
             PolicyCapacity(
                 policy=policy,
                 replicates=len(of_policy),
-                bracket=bracket(mean_curve(of_policy), attain),
+                bracket=bracket(curve, attain),
+                tried_rps=(min(curve), max(curve)) if curve else None,
                 rate_rps=_interval(of_policy, _log_rate(of_policy, attain)),
                 ratio=ratio,
             )

@@ -12,8 +12,9 @@ from experiments.csv_text import csv_text
 from experiments.json_text import json_text
 from experiments.resolve.capacity import Capacity
 from experiments.results.paired import REPLICATES
+from experiments.sweep.notes import plan_warnings
 from experiments.sweep.plan import Plan
-from experiments.sweep.results import CellRow, plan_warnings
+from experiments.sweep.results import CellRow
 
 _CAPACITY: Final = (
     "policy",
@@ -25,6 +26,8 @@ _CAPACITY: Final = (
     "holds_rps",
     "fails_rps",
     "holds_again_rps",
+    "lowest_tried_rps",
+    "highest_tried_rps",
     "replicates",
     "ratio",
     "ratio_low",
@@ -76,6 +79,7 @@ def content_of(
 
 def _capacity(one: PolicyCapacity, estimated_rps: float) -> dict[str, Any]:
     rate, ratio = one.rate_rps, one.ratio
+    lowest, highest = one.tried_rps or (None, None)
     return {
         "policy": one.policy,
         "outcome": one.bracket.outcome,
@@ -86,6 +90,8 @@ def _capacity(one: PolicyCapacity, estimated_rps: float) -> dict[str, Any]:
         "holds_rps": one.bracket.holds,
         "fails_rps": one.bracket.fails,
         "holds_again_rps": one.bracket.again,
+        "lowest_tried_rps": lowest,
+        "highest_tried_rps": highest,
         "replicates": one.replicates,
         "ratio": None if ratio is None else ratio.value,
         "ratio_low": None if ratio is None else ratio.low,

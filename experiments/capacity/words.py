@@ -29,6 +29,7 @@ def sentences(found: Sequence[PolicyCapacity], question: Question) -> Iterator[s
             )
         elif one.replicates > 1 and one.rate_rps is not None and one.rate_rps.low is None:
             yield f"{one.policy}: no interval, because without one of the replicates {kept} is not bracketed"
+        yield from _beyond(one)
         if held.again is not None:
             yield (
                 f"{one.policy}: {kept} does not hold at {held.fails:.4g} requests/s, but again at"
@@ -37,6 +38,24 @@ def sentences(found: Sequence[PolicyCapacity], question: Question) -> Iterator[s
             )
     if found and all(one.replicates < 2 for one in found):
         yield "one replicate has no interval: --over seed=1:8, or --over window=8 for a trace"
+
+
+def _beyond(one: PolicyCapacity) -> Iterator[str]:
+    """Say where the interval of a rate goes on beyond all rates that were tried."""
+    rate, tried = one.rate_rps, one.tried_rps
+    if rate is None or rate.low is None or rate.high is None or tried is None:
+        return
+    ends = []
+    if rate.low < tried[0]:
+        ends.append(f"below {tried[0]:.4g}, the lowest rate that was tried")
+    if rate.high > tried[1]:
+        ends.append(f"above {tried[1]:.4g}, the highest rate that was tried")
+    if ends:
+        yield (
+            f"{one.policy}: the interval [{rate.low:.3g}, {rate.high:.3g}] requests/s goes on"
+            f" {', and '.join(ends)}: there it rests on no run; more replicates make it narrower, and --load"
+            " moves the ends of the search"
+        )
 
 
 def _ratio(one: PolicyCapacity, against: str, kept: str) -> Iterator[str]:

@@ -11,7 +11,10 @@ from experiments.figures.formats import FigureFormat, RunFigure, TableFormat, Wi
 
 Directories = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Sweep directories.")]
 XKey = Annotated[
-    str | None, typer.Option("--x", metavar="KEY", help="The swept key; default: the first that was swept.")
+    str | None,
+    typer.Option(
+        "--x", metavar="KEY", help="The swept key, or policy; default: the first key that was swept."
+    ),
 ]
 YMeasure = Annotated[
     str,

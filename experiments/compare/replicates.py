@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from experiments.compare.directories import directory_names
+from experiments.compare.sides import SAME_RATE
 from experiments.errors import UserError
 from experiments.results.checksums import check_seal, read_json
 from experiments.results.difference_words import Unit, difference_words
@@ -155,8 +156,15 @@ def objections(replicates: Sequence[Replicate], against: str) -> list[str]:
     for one in replicates:
         other = reference.get((one.point, one.work))
         if other is not None and other.offered != one.offered:
-            found.append(f"{one.side} and {against}, {one.where}: not the same requests arrived")
+            found.append(f"{one.side} and {against}, {one.where}: {_other_work(one, other)}")
     return found
+
+
+def _other_work(one: Replicate, other: Replicate) -> str:
+    (count, rps), (others, other_rps) = one.offered, other.offered
+    if count != others or rps is None or other_rps is None:
+        return "not the same requests arrived"
+    return f"{rps:.4g} and {other_rps:.4g} requests/s arrived: {SAME_RATE}"
 
 
 def left_out(replicates: Sequence[Replicate], against: str) -> list[str]:

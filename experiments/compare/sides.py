@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from experiments.compare.directories import directory_names
 from experiments.errors import UserError
 from experiments.results.reading import RunDirectory, read_run
-from experiments.results.requests import counted
+from experiments.results.requests import arrival_rps, counted
 from testbed.record import RequestRow
+
+SAME_RATE: Final = "workload.load is a share of each cluster's own capacity, workload.rate is the same on all"
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,17 +74,32 @@ def objections(sides: Sequence[Side]) -> list[str]:
 
 
 def _different_work(first: Side, other: Side) -> str | None:
-    ours = {row.request: _work(row) for row in first.requests}
-    theirs = {row.request: _work(row) for row in other.requests}
+    ours = {row.request: row for row in first.requests}
+    theirs = {row.request: row for row in other.requests}
     if ours.keys() != theirs.keys():
         return (
             f"{first.label} measures {len(ours)} requests, {other.label} {len(theirs)}; not all are the same"
         )
-    for number, work in ours.items():
-        if theirs[number] != work:
-            return f"request {number} is another one in {other.label} than in {first.label}"
-    return None
+    pairs = [(row, theirs[number]) for number, row in ours.items()]
+    for mine, its in pairs:
+        if (mine.prompt_tokens, mine.slo_class) != (its.prompt_tokens, its.slo_class):
+            return f"request {mine.request} is another one in {other.label} than in {first.label}"
+    found = []
+    if any(mine.arrival_ns != its.arrival_ns for mine, its in pairs):
+        found.append(_other_arrivals(first, other))
+    if any(mine.slo_ns != its.slo_ns for mine, its in pairs):
+        found.append(
+            f"their SLOs differ in {first.label} and {other.label}: slo.multiple is of the unloaded TTFT on"
+            " each cluster, slo.absolute_s is the same on all"
+        )
+    return "; ".join(found) or None
 
 
-def _work(row: RequestRow) -> tuple[int, int, int, str]:
-    return row.arrival_ns, row.prompt_tokens, row.slo_ns, row.slo_class
+def _other_arrivals(first: Side, other: Side) -> str:
+    rates = [arrival_rps(side.requests) for side in (first, other)]
+    if None in rates or f"{rates[0]:.3g}" == f"{rates[1]:.3g}":
+        return f"the requests arrive at other moments in {other.label} than in {first.label}"
+    return (
+        f"the requests arrive at {rates[0]:.3g}/s in {first.label} and at {rates[1]:.3g}/s in {other.label}: "
+        f"{SAME_RATE}"
+    )

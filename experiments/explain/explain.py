@@ -17,7 +17,7 @@ import pyarrow as pa
 from controller.flow import Decision, Stage
 from experiments.errors import UserError
 from experiments.explain.flow_story import flow_story, no_flow
-from experiments.explain.request_life import lives
+from experiments.explain.request_life import decisions_on, lives
 from experiments.explain.request_story import no_request, request_story
 from experiments.nearest import nearest
 from experiments.results.checksums import SUMMARY, check_files, read_json
@@ -88,8 +88,9 @@ def _flow_story(run: "_Run", policy: str, flow: FlowRow) -> str:
 
 
 def _request_story(run: "_Run", policy: str, request: RequestRow) -> str:
-    (life,) = lives(_OfPolicy(run, policy), [request])
-    return request_story(run.path, policy, life)
+    tables = _OfPolicy(run, policy)
+    (life,) = lives(tables, [request])
+    return request_story(run.path, policy, life, decisions_on(tables, [life]))
 
 
 def _nearest_ids(flow: str, ids: Iterable[str]) -> tuple[str, ...]:

@@ -1,20 +1,27 @@
 """The story of a request: where its TTFT went, and its flows, worst first."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from controller.flow import Decision, Level
 from experiments.explain.request_life import RequestLife
 from experiments.explain.words import against_deadline, enumerated, lasting, moment, number_of, outcome, size
+from experiments.results.natural_order import natural
 from experiments.results.requests import batches_of
 from experiments.results.ttft_parts import TimeSpent
 from testbed.record import FlowRow, RequestRow
 
 
-def request_story(run: Path, policy: str, life: RequestLife) -> str:
+def request_story(
+    run: Path, policy: str, life: RequestLife, decisions: Mapping[str, Sequence[Decision]]
+) -> str:
     """Tell where the TTFT of a request went, and list its flows, worst first.
 
-    Late flows come first, the latest first; then the others, the slowest from submit to finish first.
+    Late flows come first, the latest first; then the others, the slowest from submit to finish first. Flows
+    that are alike have one line: those of one stage, size, pair of servers and history of levels, if both are
+    late or neither is.
+    `decisions` are those on its flows, by flow and in order of time.
     """
     request, flows, shares = life.request, life.flows, life.last_shares
     lines = [f"Request {request.request} under {policy}", f"  {_arrival(request)}", f"  {outcome(request)}"]
@@ -23,14 +30,14 @@ def request_story(run: Path, policy: str, life: RequestLife) -> str:
     ]
     if flows:
         lines.append(f"  {'Its flow' if len(flows) == 1 else f'Its {len(flows)} flows, worst first'}:")
-        lines += [f"    {_line(flow)}" for flow in sorted(flows, key=_badness)]
+        lines += [f"    {_line(alike, decisions)}" for alike in _alike(flows, decisions)]
     else:
         lines.append("  It has no flow of its own in this run.")
     if shares:
         worst = max(shares, key=lambda share: share.finish_ns - share.submit_ns)
         lines.append(
             f"  The collectives of its batch {request.batch} belong to no single request:"
-            f" {number_of(len(shares), 'share')}, the longest {_line(worst)}"
+            f" {number_of(len(shares), 'share')}, the longest {_line([worst], decisions)}"
         )
     named = sorted(flows, key=_badness)[:1] or list(shares[:1])
     if named:
@@ -87,20 +94,60 @@ def _where_it_went(request: RequestRow, spent: TimeSpent | None) -> list[str]:
     ]
 
 
-def _badness(flow: FlowRow) -> tuple[int, int, str]:
-    late_ns = 0 if flow.deadline_ns is None else max(0, flow.finish_ns - flow.deadline_ns)
-    return -late_ns, flow.submit_ns - flow.finish_ns, flow.id
+def _late_ns(flow: FlowRow) -> int:
+    return 0 if flow.deadline_ns is None else max(0, flow.finish_ns - flow.deadline_ns)
 
 
-def _line(flow: FlowRow) -> str:
-    first, last = flow.level_first, flow.level_last
-    level = f"on {first.name}" if first is last else f"from {first.name} to {last.name}"
-    deadline = against_deadline(flow).removeprefix(" and")
-    took = lasting(flow.finish_ns - flow.submit_ns)
-    return (
-        f"{flow.id}: {flow.stage.value}, {size(flow.size_bytes)}, took {took} {level}"
-        f"{',' if deadline else ''}{deadline}."
-    )
+def _badness(flow: FlowRow) -> tuple[object, ...]:
+    return -_late_ns(flow), flow.submit_ns - flow.finish_ns, natural(flow.id)
+
+
+def _levels(flow: FlowRow, decisions: Mapping[str, Sequence[Decision]]) -> tuple[Level, ...]:
+    """The levels of a flow in order; the first and the last one where decisions were not recorded."""
+    levels = [decision.level_to for decision in decisions.get(flow.id, ())]
+    return tuple(levels) or tuple(dict.fromkeys((flow.level_first, flow.level_last)))
+
+
+def _alike(
+    flows: Sequence[FlowRow], decisions: Mapping[str, Sequence[Decision]]
+) -> Iterable[Sequence[FlowRow]]:
+    """Group flows that differ in their layer and their times only, worst first."""
+    groups: dict[tuple[object, ...], list[FlowRow]] = {}
+    for flow in sorted(flows, key=_badness):
+        pair = flow.src_server, flow.dst_server
+        due = flow.deadline_ns is None, _late_ns(flow) > 0
+        like = (flow.stage, flow.size_bytes, pair, due, _levels(flow, decisions))
+        groups.setdefault(like, []).append(flow)
+    return groups.values()
+
+
+def _line(alike: Sequence[FlowRow], decisions: Mapping[str, Sequence[Decision]]) -> str:
+    first = alike[0]
+    levels = [level.name for level in _levels(first, decisions)]
+    level = f"on {levels[0]}" if len(levels) == 1 else f"from {' to '.join(levels)}"
+    took = _range([flow.finish_ns - flow.submit_ns for flow in alike])
+    if len(alike) == 1:
+        deadline = against_deadline(first).removeprefix(" and")
+        what = f"{first.id}: {first.stage.value}, {size(first.size_bytes)}"
+    else:
+        deadline = _against_deadlines(alike)
+        what = (
+            f"{first.id} and {len(alike) - 1} alike: {first.stage.value}, {size(first.size_bytes)} each from"
+            f" {first.src_server} to {first.dst_server}"
+        )
+    return f"{what}, took {took} {level}{',' if deadline else ''}{deadline}."
+
+
+def _against_deadlines(alike: Sequence[FlowRow]) -> str:
+    spare_ns = [flow.deadline_ns - flow.finish_ns for flow in alike if flow.deadline_ns is not None]
+    if not spare_ns:
+        return ""
+    return f" {_range(list(map(abs, spare_ns)))} {'after' if spare_ns[0] < 0 else 'before'} the deadline"
+
+
+def _range(durations_ns: Sequence[int]) -> str:
+    least, most = lasting(min(durations_ns)), lasting(max(durations_ns))
+    return least if least == most else f"{least} to {most}"
 
 
 def no_request(known: Sequence[int], policies: Sequence[str], request: int) -> str:

@@ -27,6 +27,9 @@ MEASURES: Final = {
 }
 """The measures that can be drawn: their columns in `sweep.csv`, with axis labels and factors."""
 
+POLICY: Final = "policy"
+"""What a figure is against that has a point per policy."""
+
 _ALIKE: Final = 1e-3
 """Curves are one if they differ by less than this share of the largest value anywhere."""
 
@@ -39,23 +42,22 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     y: tuple[Difference, ...]
 
 
-def read_curves(paths: Sequence[Path], *, x: str | None, y: str, where: Mapping[str, str]) -> list[Curve]:
-    """Read the curves of `y` against `x` (default: the first swept key) from sweeps.
+def read_curves(
+    paths: Sequence[Path], *, x: str | None, y: str, where: Mapping[str, str]
+) -> tuple[str, list[Curve]]:
+    """Read the curves of `y` against `x` from sweeps, and return what they are against, and the curves.
 
-    `where` fixes other swept keys, by their values as text. With several sweeps, a policy that occurs in more
-    than one is named after the directory too. Raises `UserError` for a directory, a key or a measure that
-    cannot be drawn, and for a key that is swept but neither drawn nor fixed.
+    `x` is a swept key, or `POLICY` for a point per policy; the default is the first swept key, and `POLICY`
+    if only replicates were swept. `where` fixes other swept keys, by their values as text. With several
+    sweeps, a policy that occurs in more than one is named after the directory too. Raises `UserError` for a
+    directory, a key or a measure that cannot be drawn, and for a swept key that is neither drawn nor fixed.
     """
     if y not in MEASURES:
         raise UserError(f"--y {y}: there is no such measure; there are {', '.join(MEASURES)}")
     sweeps = [(path, read_sweep(path)) for path in paths]
     keys = list(dict.fromkeys(key for _, sweep in sweeps for key in sweep["over"] if key not in REPLICATES))
-    if not keys:
-        raise UserError("nothing to draw against: only replicates, the seed or the window, were swept")
-    against = x or keys[0]
-    for key in (against, *where):
-        if key not in keys:
-            raise UserError(f"{key}: was not swept; swept are {', '.join(keys)}")
+    against = x or next(iter(keys), POLICY)
+    _check_keys(against, where, keys)
     policies = [policy for _, sweep in sweeps for policy in sweep["policies"]]
     found: dict[str, dict[str, list[tuple[Any, float]]]] = {}
     for path, sweep in sweeps:
@@ -66,12 +68,26 @@ def read_curves(paths: Sequence[Path], *, x: str | None, y: str, where: Mapping[
                 continue
             policy = cell["policy"]
             label = f"{policy} ({path.resolve().name})" if policies.count(policy) > 1 else policy
-            at = found.setdefault(label, {}).setdefault(json.dumps(cell.get(against)), [])
-            at.append((cell.get(against), cell[y]))
+            place = label if against == POLICY else cell.get(against)
+            at = found.setdefault(label, {}).setdefault(json.dumps(place), [])
+            at.append((place, cell[y]))
     _refuse_mixed(sweeps, {against, *REPLICATES, *where})
     if not found:
         raise UserError(f"no finished cell has {y}" + (" there" if where else ""))
-    return [_curve(label, by_x) for label, by_x in found.items()]
+    return against, [_curve(label, by_x) for label, by_x in found.items()]
+
+
+def _check_keys(against: str, where: Mapping[str, str], keys: Sequence[str]) -> None:
+    """Raise `UserError` unless `against` can be drawn against, and the keys of `where` can be fixed."""
+    if against in REPLICATES:
+        raise UserError(
+            f"--x {against}: a figure has the mean over replicates, and --ci their spread; leave out --x for"
+            f" {keys[0] if keys else 'a point per policy'}, or read each {against} in sweep.csv"
+        )
+    swept = f"swept are {', '.join(keys)}" if keys else f"only {' or '.join(REPLICATES)} was swept"
+    for key in ({against} - {POLICY}) | set(where):
+        if key not in keys:
+            raise UserError(f"{key}: was not swept; {swept}")
 
 
 def _refuse_mixed(sweeps: Sequence[tuple[Path, Mapping[str, Any]]], told: set[str]) -> None:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from controller.units import NS_PER_S
-from experiments.compare.replicates import read_sweep
 from experiments.compare.sides import sides_of
 from experiments.errors import UserError
 from experiments.figures.curves import Curve, named_once, read_curves
 from experiments.figures.formats import FigureFormat, RunFigure, TableFormat, Width
 from experiments.figures.tables import table_text
-from experiments.results.paired import REPLICATES
 from experiments.results.reading import read_run
 
 if TYPE_CHECKING:
@@ -96,9 +94,9 @@ def where_of(texts: Sequence[str]) -> dict[str, str]:
 def _curves(
     paths: Sequence[Path], x: str | None, y: str, where: Mapping[str, str]
 ) -> tuple[str, list[Curve]]:
-    """Return the key that is drawn against, and the curves."""
-    curves = named_once(read_curves(paths, x=x, y=y, where=where))
-    return x or next(key for key in read_sweep(paths[0])["over"] if key not in REPLICATES), curves
+    """Return what is drawn against, and the curves."""
+    against, curves = read_curves(paths, x=x, y=y, where=where)
+    return against, named_once(curves)
 
 
 def _ttft_of_runs(paths: Sequence[Path]) -> list[tuple[str, list[float], int]]:

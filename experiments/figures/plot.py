@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import AutoLocator, MaxNLocator
 
 from experiments.atomic_file import replacing
-from experiments.figures.curves import MEASURES, Curve
+from experiments.figures.curves import MEASURES, POLICY, Curve
 from experiments.figures.formats import Width
 from experiments.report.chart import COLOURS, draw_cdf
 from experiments.report.request_figures import Timeline, draw_timeline, timeline_keys
@@ -83,12 +83,15 @@ def draw_sweep(
             capsize=1.8,
             **look(i),
         )
-    if not numeric or len(places) <= _MOST_TICKS:
+    if x == POLICY:  # the ticks name the policies, and a legend would name them again
+        axes.set_xticks(ticks, places, rotation=20, ha="right")
+        axes.margins(x=0.1)
+    elif not numeric or len(places) <= _MOST_TICKS:
         axes.set_xticks(ticks, [str(at) for at in places])
     axes.set_xlabel(x)
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0, top=102 if factor == 100.0 else None)
-    return save(figure, axes, out)
+    return _written(figure, out) if x == POLICY else save(figure, axes, out)
 
 
 @paper_style

@@ -1,10 +1,10 @@
 """Tables for papers: LaTeX, Markdown or CSV."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from experiments.csv_text import csv_text
-from experiments.figures.curves import MEASURES, Curve
+from experiments.figures.curves import MEASURES, POLICY, Curve
 from experiments.figures.formats import TableFormat
 from experiments.results.paired import Difference
 
@@ -23,15 +23,23 @@ _LATEX: Final = {
 
 
 def table_text(curves: Sequence[Curve], *, x: str, y: str, form: TableFormat) -> str:
-    """Return a table with a line per policy and a column per value of `x`: means, with half their 95 %
-    intervals after "±" where there are replicates. LaTeX needs the package booktabs."""
-    places = list(dict.fromkeys(at for one in curves for at in one.x))
+    """Return a table with a line per policy and a column per value of `x`, or one column if `x` is `POLICY`.
+
+    It has means, with half their 95 % intervals after "±" where there are replicates. LaTeX needs the package
+    booktabs.
+    """
     title, factor = MEASURES[y]
-    heads = ["policy", *(f"{x} = {at}" for at in places)]
-    rows = []
-    for one in curves:
-        at = dict(zip(one.x, one.y, strict=True))
-        rows.append([one.label, *(_cell(at.get(place), factor) for place in places)])
+    if x == POLICY:
+        places: list[Any] = [title]
+        heads = [POLICY, title]
+        rows = [[one.label, _cell(one.y[0], factor)] for one in curves]
+    else:
+        places = list(dict.fromkeys(at for one in curves for at in one.x))
+        heads = [POLICY, *(f"{x} = {at}" for at in places)]
+        rows = []
+        for one in curves:
+            at = dict(zip(one.x, one.y, strict=True))
+            rows.append([one.label, *(_cell(at.get(place), factor) for place in places)])
     if form is TableFormat.CSV:
         return csv_text([heads, *rows])
     if form is TableFormat.MARKDOWN:

@@ -14,6 +14,7 @@ from controller.units import NS_PER_S
 from experiments.report.chart import TIME_BINS, draw_stack, figure_style, level_legend_above, new_figure, svg
 from experiments.report.series import Series
 from experiments.results.link_rates import COUNTER_COLUMNS, counters_in_table, link_rates
+from experiments.results.natural_order import natural
 from experiments.results.statistics import FloatArray
 
 MAX_LINKS: Final = 40
@@ -54,7 +55,7 @@ def links_figure(loads: Sequence[LinkLoad]) -> str:
     of a link is not known."""
     if not loads:
         return ""
-    ports = sorted(loads[0].gbps, key=_natural)
+    ports = sorted(loads[0].gbps, key=natural)
     binned = [(load.series, load.edges, load.gbps) for load in loads]
     figure, panels = new_figure(len(binned), 1, height=0.6 + 0.125 * len(ports), sharex=True)
     figure.subplots_adjust(right=_RIGHT_OF_LOADS)
@@ -145,9 +146,3 @@ def _link_load(one: Series, ports: Sequence[str]) -> LinkLoad:
 
 def _busiest(rates: dict[str, FloatArray]) -> list[str]:
     return sorted(rates, key=lambda port: (-float(rates[port].sum()), port))
-
-
-def _natural(port: str) -> list[tuple[str, int]]:
-    """Sort key: ports of servers before ports of switches, and h2 before h10."""
-    ends = port.split("->")
-    return [(end.rstrip("0123456789"), int("".join(c for c in end if c.isdigit()) or 0)) for end in ends]

@@ -20,12 +20,13 @@ from experiments.report.chart import (
 )
 from experiments.report.series import MOST_FLOWS, Series
 from experiments.results.levels import decisions_by_flow, level_periods
+from experiments.results.natural_order import natural
 from testbed.record import FlowRow
 
 
 def _first_flows(one: Series) -> list[FlowRow]:
     """The first `MOST_FLOWS` flows by submit time."""
-    return heapq.nsmallest(MOST_FLOWS, one.tables.flows, key=lambda flow: (flow.submit_ns, flow.id))
+    return heapq.nsmallest(MOST_FLOWS, one.tables.flows, key=lambda flow: (flow.submit_ns, natural(flow.id)))
 
 
 @figure_style
@@ -69,13 +70,13 @@ def received_figure(series: Sequence[Series]) -> str:
     figure, panels = new_figure(len(followed), 1, height=2.0, sharex=True)
     colour_of = {
         flow: COLOURS[(i + 1) % len(COLOURS)]
-        for i, flow in enumerate(sorted({f.id for one in followed for f in _first_flows(one)}))
+        for i, flow in enumerate(sorted({f.id for one in followed for f in _first_flows(one)}, key=natural))
     }
     for axes, one in zip(panels, followed, strict=True):
         points: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for progress in one.tables.progress.where(flow=list(colour_of)):
             points[progress.flow].append((progress.time_ns, progress.received_bytes))
-        for flow in sorted(points):
+        for flow in sorted(points, key=natural):
             line = sorted(points[flow])
             axes.plot(
                 [time / NS_PER_S for time, _ in line],

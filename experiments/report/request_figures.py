@@ -23,6 +23,7 @@ from experiments.report.markup import Markup, keyed
 from experiments.results.levels import level_periods
 from experiments.results.limit_words import TTFT_PARTS
 from experiments.results.link_rates import LinkRate
+from experiments.results.natural_order import natural
 from experiments.results.readable_numbers import duration
 from experiments.results.requests import batches_of
 from experiments.results.statistics import FloatArray
@@ -278,8 +279,8 @@ def _lines(life: RequestLife) -> list[FlowRow]:
         if known is None or share.finish_ns > known.finish_ns:
             last[share.coflow or share.id] = share
     flows = [*life.flows, *last.values()]
-    flows = sorted(flows, key=lambda flow: (flow.submit_ns - flow.finish_ns, flow.id))[:MOST_FLOWS]
-    return sorted(flows, key=lambda flow: (flow.submit_ns, flow.id))
+    flows = sorted(flows, key=lambda flow: (flow.submit_ns - flow.finish_ns, natural(flow.id)))[:MOST_FLOWS]
+    return sorted(flows, key=lambda flow: (flow.submit_ns, natural(flow.id)))
 
 
 def _busiest(

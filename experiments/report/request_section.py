@@ -78,7 +78,7 @@ def _drawn(one: Series, chosen: Mapping[str, RequestRow], *, captioned: bool, to
             title = f"request {row.request}, {name}: TTFT / SLO {ratio:.2f}"
             parts.append(Markup(f"<h3>{one.named}, {html(title)}</h3>"))
         parts.append(_timeline(timeline, captioned=captioned))
-        story = Markup(f"<div class=scroll><pre class=story>{html(_story(one, timeline.life))}</pre></div>")
+        story = Markup(f"<div class=scroll><pre class=story>{html(_story(one, timeline))}</pre></div>")
         parts.append(story if told else folded("its story in words", story, printed=False))
         captioned = False
     return Markup("".join(parts))
@@ -92,8 +92,8 @@ def _timeline(timeline: Timeline, *, captioned: bool) -> Markup:
     return figure(drawn, said, timeline_legend(timeline))
 
 
-def _story(one: Series, life: RequestLife) -> str:
-    return request_story(one.directory.path, one.run["policy"], life)
+def _story(one: Series, timeline: Timeline) -> str:
+    return request_story(one.directory.path, one.run["policy"], timeline.life, timeline.decisions)
 
 
 def _rates(one: Series, found: Sequence[RequestLife]) -> Mapping[str, LinkRate]:

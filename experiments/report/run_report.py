@@ -34,15 +34,17 @@ Maker = Callable[[], Section]
 """Makes a section, or the verdict as one. Drawing figures takes most of the time of a report."""
 
 
-def write_report(dirs: list[Path], out: Path, *, jobs: int = 1) -> Path:
+def write_report(
+    dirs: list[Path], out: Path, *, jobs: int = 1, so_far: Callable[[int, int], object] = lambda *_: None
+) -> Path:
     """Write a page that compares the runs of all `dirs` to `out`, and return `out`. With several `jobs`, as
-    many processes make its sections.
+    many processes make its parts. `so_far` is called with how many there are, and how many there will be.
 
     Raises `UserError` for a directory that holds no finished run, `OSError` if `out` cannot be written.
     """
     directories = [read_run(path) for path in dirs]
     with _no_search_for_garbage():
-        text = render_report(directories, out, jobs=jobs)
+        text = render_report(directories, out, jobs=jobs, so_far=so_far)
     write_text(out, text)
     return out
 
@@ -60,7 +62,13 @@ def _no_search_for_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def render_report(directories: Sequence[RunDirectory], out: Path, *, jobs: int = 1) -> str:
+def render_report(
+    directories: Sequence[RunDirectory],
+    out: Path,
+    *,
+    jobs: int = 1,
+    so_far: Callable[[int, int], object] = lambda *_: None,
+) -> str:
     """Return the page as text, with links as from the file `out`. Raises `UserError` if there is no run to
     show."""
     series = series_of(directories)
@@ -72,7 +80,8 @@ def render_report(directories: Sequence[RunDirectory], out: Path, *, jobs: int =
     # The verdict may import scipy for its intervals, which takes longer than a section, so it begins first.
     makers: list[Maker] = [lambda: section("", verdict(directories, series))]
     makers += _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
-    told, *sections = all_of({f"part {i + 1}": make for i, make in enumerate(makers)}, jobs=jobs).values()
+    numbered = {f"part {i + 1}": make for i, make in enumerate(makers)}
+    told, *sections = all_of(numbered, jobs=jobs, so_far=lambda count: so_far(count, len(makers))).values()
     sections.append(section("How far to trust it", folded("all checks, with their bounds", checks(series))))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""

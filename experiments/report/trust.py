@@ -19,15 +19,24 @@ def trust(directories: Sequence[RunDirectory]) -> Markup:
             for check in run["fidelity"]["checks"]:
                 if not check["ok"]:
                     key = check["name"], check["bound"], check["advice"]
-                    failed.setdefault(key, []).append(f"{check_value(check)} under {run['policy']}")
+                    reason = f" ({check['reason']})" if check.get("reason") else ""
+                    failed.setdefault(key, []).append(f"{check_value(check)} under {run['policy']}{reason}")
+    cures = _cures(directories)
     items = "".join(
         f"<li><b>{html(name)}</b> is {html(', '.join(values))}, wanted {html(bound)}. {html(advice)}</li>"
         for (name, bound, advice), values in failed.items()
     )
     return Markup(
         "<p><b class=no>Not faithful.</b> A run is outside the bounds within which its numbers stand for the "
-        f"model. Draw no conclusions from them.</p>{f'<ul>{items}</ul>' if items else ''}"
+        f"model. Draw no conclusions from them.</p>{f'<ul>{items}</ul>' if items else ''}{cures}"
     )
+
+
+def _cures(directories: Sequence[RunDirectory]) -> str:
+    """With which settings the runs would have been faithful, by what they measured."""
+    settings = [directory.summary.get("faithful_with", ()) for directory in directories]
+    told = dict.fromkeys(" ".join(f"--set {one}" for one in each) for each in settings if each)
+    return "".join(f"<p>By what was measured, this would do: <code>{html(text)}</code></p>" for text in told)
 
 
 def checks(series: Sequence[Series]) -> Markup:

@@ -13,6 +13,7 @@ from experiments.report.trust import trust
 from experiments.results.limit_words import alike_lines, limits_in_one
 from experiments.results.readable_numbers import duration
 from experiments.results.reading import RunDirectory
+from experiments.results.real_layers import real_layer_sentence
 
 
 def verdict(directories: Sequence[RunDirectory], series: Sequence[Series]) -> Markup:
@@ -44,6 +45,11 @@ def _results(series: Sequence[Series]) -> list[str]:
         told = result_sentences(sides)
         if any("[" in sentence for sentence in told):
             told.append(Markup(f"<small>{html(ONLY_THESE)}</small>"))
+    told += [
+        f"{one.label} computed real layers: {real_layer_sentence(one.run['real_layers'])}."
+        for one in serving
+        if one.run.get("real_layers")
+    ]
     told += [_coflows(one) for one in series if one.is_coflows]
     told += [_flows(one) for one in series if one.is_micro and not one.is_coflows]
     return told

@@ -11,6 +11,8 @@ from experiments.resolve.no_effect import without_effect
 from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
     answer_notes,
+    background_notes,
+    background_of,
     model_notes,
     reuse_notes,
     scheduler_options,
@@ -20,20 +22,32 @@ from experiments.resolve.options import (
 )
 from experiments.resolve.same_batches import batches_note, with_batches_of
 from experiments.resolve.scale import machine_scale, resolve_scale
+from experiments.resolve.shared_links import shared_links_notes
 from experiments.resolve.work import resolve_work
 from experiments.scenario.scenario import Scenario
-from testbed.job import MODEL_SCALE, Job
+from testbed.job import MODEL_SCALE, Job, Scale
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     """A job per policy, and notes on how the work was made. Jobs differ only in `policy` and `control`.
 
-    `warnings` are those notes that a user should read before the run.
+    `warnings` are those notes that a user should read before the run, and `scale_notes` those on the scale.
     """
 
     jobs: tuple[Job, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    scale_notes: tuple[str, ...] = ()
+
+    def at(self, scale: Scale, scale_notes: tuple[str, ...]) -> "Resolved":
+        """Return the same jobs at another scale."""
+        notes = [note for note in self.notes if note not in self.scale_notes]
+        return msgspec.structs.replace(
+            self,
+            jobs=tuple(msgspec.structs.replace(job, scale=scale) for job in self.jobs),
+            notes=(*notes, *scale_notes),
+            scale_notes=scale_notes,
+        )
 
 
 def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved:
@@ -61,7 +75,9 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         simulation=simulation_options(scenario),
     )
     work = resolve_work(scenario, base, most_requests=most_requests)
-    base = msgspec.structs.replace(base, requests=work.requests, flows=work.flows)
+    # From here on: a load and an unloaded TTFT are those of a network without background transfers.
+    background = background_of(scenario, base.placement) if work.requests else None
+    base = msgspec.structs.replace(base, requests=work.requests, flows=work.flows, background=background)
     scale, scale_notes = resolve_scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
     if adds_overheads(scenario.simulation):
@@ -76,6 +92,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         *without_effect(scenario, base),
         *left_out(scenario, base),
         *doubts(base),
+        *shared_links_notes(base),
         *offered_notes(scenario.workload, base, work.rate_rps),
     )
     return Resolved(
@@ -90,8 +107,10 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
             *warnings,
             *answer_notes(base),
             *reuse_notes(base),
+            *background_notes(base),
             *([batches_note(of)] if of is not None and base.plans else ()),
             *scale_notes,
         ),
         warnings=warnings,
+        scale_notes=scale_notes,
     )

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import psutil
 
-from experiments.results.code import CODE_ROOT, code_version
+from controller.sources import CODE_ROOT
+from experiments.results.code import code_version
+from experiments.results.machine import Machine
 from testbed.record import RunRecord
 
 FABRIC_VERSIONS = ("openflow", "open_vswitch", "torch")
@@ -31,11 +33,14 @@ def timing(records: Sequence[RunRecord], *, command: str, started: datetime | No
     }
 
 
-def versions(records: Sequence[RunRecord], files: Mapping[str, str]) -> dict[str, Any]:
+def versions(
+    records: Sequence[RunRecord], files: Mapping[str, str], machine: Machine | None = None
+) -> dict[str, Any]:
     """Return the versions of the code, Python, packages and what fabrics reported, and the digests `files`.
 
     In its `facts`, a fabric reports what no package says: the version of Open vSwitch, for instance, and
     the OpenFlow library that was used. `files` has the digest of each file that the run read, by path.
+    `machine` is what was measured of this machine before the run.
     """
     found: dict[str, Any] = {
         "code": {"path": str(CODE_ROOT), **msgspec.to_builtins(code_version())},
@@ -43,6 +48,8 @@ def versions(records: Sequence[RunRecord], files: Mapping[str, str]) -> dict[str
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
+    if machine is not None:
+        found["machine"] = msgspec.to_builtins(machine)
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

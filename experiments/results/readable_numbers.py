@@ -1,5 +1,6 @@
 """Numbers as text for people: with a fitting unit, or a dash if there is no number."""
 
+import math
 from typing import Any
 
 NOTHING = "-"
@@ -34,3 +35,17 @@ def check_value(check: dict[str, Any]) -> str:
     if check["value"] is None:
         return "not measured"
     return f"{check['value']:.4g} {check['unit']}".strip()
+
+
+def rounded_up(value: float) -> float:
+    """Round up to two significant digits, so that the value is easy to read and to type."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / step - 1e-9) * step:.6g}")
+
+
+def rounded_down(value: float) -> float:
+    """Round down to two significant digits; 0 stays 0."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.floor(value / step + 1e-9) * step:.6g}")

@@ -14,7 +14,7 @@ from experiments.results.distributions import Distributions, read_distributions
 from experiments.results.parquet import TABLES, Tables, read_tables
 from experiments.results.summary import Summary
 
-_SCENARIO: Final = "scenario.yaml"
+SCENARIO: Final = "scenario.yaml"
 _CURVES: Final = "distributions.json"
 
 
@@ -47,12 +47,12 @@ def read_run(path: Path) -> RunDirectory:
         check_files(path, [SUMMARY])
         summary = read_json(path / SUMMARY)
         curves = [f"{run['folder']}/{_CURVES}" for run in summary["runs"]]
-        check_files(path, [_SCENARIO, *(f"{name}.parquet" for name in TABLES.values()), *curves])
+        check_files(path, [SCENARIO, *(f"{name}.parquet" for name in TABLES.values()), *curves])
         return RunDirectory(
             path=path,
             summary=summary,
             timing=_timing(path / "timing.json"),
-            scenario_yaml=named_text(path / _SCENARIO, most_bytes=MOST_BYTES),
+            scenario_yaml=named_text(path / SCENARIO, most_bytes=MOST_BYTES),
             tables={run["policy"]: read_tables(path, run["policy"]) for run in summary["runs"]},
             distributions={
                 run["policy"]: read_distributions(path / run["folder"] / _CURVES) for run in summary["runs"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from controller.units import NS_PER_S
 from testbed.record import RequestRow, RequestStatus
 
 
@@ -40,6 +41,13 @@ def counted_from_ns(rows: Iterable[RequestRow]) -> int | None:
         elif first is None or row.arrival_ns < first:
             first = row.arrival_ns
     return first if warm else None
+
+
+def arrival_rps(rows: Sequence[RequestRow]) -> float | None:
+    """Return the rate at which requests arrived, from the first to the last; None for a single moment."""
+    arrivals = [row.arrival_ns for row in rows]
+    took_ns = max(arrivals) - min(arrivals) if arrivals else 0
+    return (len(arrivals) - 1) * NS_PER_S / took_ns if took_ns else None
 
 
 def fates(rows: Iterable[RequestRow]) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """The summary of a run: plain JSON data without NaN, for `summary.json` and `--json`."""
 
-import enum
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,26 +7,22 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from controller.flow import Stage
+from controller.flow import SERVING_STAGES, Stage
 from controller.units import NS_PER_S
 from experiments.json_text import finite
+from experiments.results.cure import cure_of, settings_of
 from experiments.results.folder_names import folder_names
 from experiments.results.gap import Ceiling, gaps
 from experiments.results.limits import Resources, alike
-from experiments.results.measures import Measures, measure
-from experiments.results.requests import counted, fates, slo_attainment
+from experiments.results.machine import Machine
+from experiments.results.measures import BackgroundMeasures, Measures, measure
+from experiments.results.real_layers import real_layers
+from experiments.results.requests import arrival_rps, counted, fates, slo_attainment
 from experiments.results.statistics import FloatArray, Numbers, mean, percentile
 from testbed.job import Scale
 from testbed.record import FASTER_THAN_LINE, CacheRow, FlowRow, RequestRow, RequestStatus, RunRecord
 
 Summary = dict[str, Any]
-
-
-class FlowOrder(enum.StrEnum):
-    """The order in which flows were sent: by the levels of the policy, or in its exact order."""
-
-    LEVELS = "levels"
-    EXACT = "exact"
 
 
 def _seconds(values_ns: npt.ArrayLike) -> FloatArray:
@@ -52,13 +47,6 @@ def _speed_notes(records: Sequence[RunRecord]) -> list[str]:
     return [
         f"an idle port passes two packets at once, so short S1 and S3 flows beat the line: {', '.join(told)}"
     ]
-
-
-def _arrival_rps(rows: Sequence[RequestRow]) -> float | None:
-    """Return the rate at which requests arrived, from the first to the last; None for a single moment."""
-    arrivals = [row.arrival_ns for row in rows]
-    took_ns = max(arrivals) - min(arrivals) if arrivals else 0
-    return (len(arrivals) - 1) * NS_PER_S / took_ns if took_ns else None
 
 
 def _micro_flow(flow: FlowRow) -> dict[str, Any]:
@@ -114,11 +102,13 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
     flows = measured.flows
     requests = counted(record.requests)
     coflow_s = _seconds(list(flows.coflow_ns.values()))
+    # Background transfers beside requests have an entry of their own.
+    shown = [stage for stage in Stage if stage in SERVING_STAGES or len(flows.stage_ns[stage])]
     run: dict[str, Any] = {
         "policy": record.policy,
-        "order": (FlowOrder.EXACT if record.exact_order else FlowOrder.LEVELS).value,
+        "order": record.order.value,
         **_of_requests(requests),
-        "arrival_rps": _arrival_rps(requests),
+        "arrival_rps": arrival_rps(requests),
         "limits": msgspec.to_builtins(measured.limits),
         "counts": fates(record.requests) | {"warmup": len(record.requests) - len(requests)},
         "classes": _classes(requests),
@@ -132,20 +122,39 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "lateness_s": _statistics(_seconds(flows.lateness_ns), "mean"),
         "exposed_s1_s": _statistics(_seconds(measured.exposed_s1.wait_ns), "mean", "p99"),
         "stage_completion_s": {
-            stage.value: _statistics(_seconds(flows.stage_ns[stage]), "mean", "p50", "p99") for stage in Stage
+            stage.value: _statistics(_seconds(flows.stage_ns[stage]), "mean", "p50", "p99") for stage in shown
         },
-        "flows_by_stage": {stage.value: len(flows.stage_ns[stage]) for stage in Stage},
+        "flows_by_stage": {stage.value: len(flows.stage_ns[stage]) for stage in shown},
         "promotions": flows.promotions,
         "permit_latency_ms": _statistics(record.permit_latency_ms, "p50", "p99"),
+        "real_layers": real_layers(record.requests),
         "verified": {"checked": flows.checked, "failed": flows.failed},
         "cache": _cache(record.caches),
         "fidelity": msgspec.to_builtins(record.fidelity),
         "duration_s": record.duration_ns / NS_PER_S,
         "facts": dict(record.facts),
     }
+    if flows.background is not None:
+        run["background"] = _background(flows.background)
     if not record.requests and record.flows and not flows.coflow_ns:
         run["flows"] = [_micro_flow(flow) for flow in record.flows]
     return run
+
+
+def _background(measured: BackgroundMeasures) -> dict[str, Any]:
+    return {
+        "transfers": measured.transfers,
+        "bytes": measured.size_bytes,
+        "bps": measured.bps,
+        "took_s": _statistics(_seconds(measured.took_ns), "mean", "p50", "p99"),
+    }
+
+
+def _faithful_with(records: Sequence[RunRecord], scale: Scale) -> list[str]:
+    """The settings with which all runs would have been faithful. Empty if they were, or if none would do."""
+    checks = [check for record in records for check in record.fidelity.checks]
+    cure = cure_of(checks, scale)
+    return [] if cure is None else settings_of(cure)
 
 
 def summarise(
@@ -162,6 +171,8 @@ def summarise(
     unfinished: Sequence[str] = (),
     unused: Sequence[str] = (),
     ceiling: Ceiling | None = None,
+    scale_notes: Sequence[str] = (),
+    machine: Machine | None = None,
 ) -> Summary:
     """Return the whole summary. `faithful` is true if all runs are, and false without runs.
 
@@ -169,7 +180,8 @@ def summarise(
     `measured` are the measures of each record, if they are known already. With `resources`, it says what
     limits each run. `unfinished` are the policies without a record, because the run ended before they
     finished. `ceiling` is what would be reached without a network. `unused` are sentences on
-    parts of the cluster that nothing used; they are among the notes, too.
+    parts of the cluster that nothing used; they are among the notes, too. `scale_notes` say how `scale` was
+    chosen, and are among the notes, too; `machine` is what was measured for that.
     """
     found = [measure(record, resources) for record in records] if measured is None else measured
     runs = [summarise_run(record, one) for record, one in zip(records, found, strict=True)]
@@ -185,6 +197,9 @@ def summarise(
         "unfinished": list(unfinished),
         "scale": msgspec.to_builtins(scale),
         "notes": [*notes, *unused, *_speed_notes(records)],
+        "scale_notes": list(scale_notes),
+        "machine": None if machine is None else msgspec.to_builtins(machine),
+        "faithful_with": _faithful_with(records, scale),
         "unused": list(unused),
         "alike": msgspec.to_builtins(alike(records)),
         "ceiling": None if ceiling is None else gaps(ceiling, runs),

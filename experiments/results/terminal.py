@@ -1,6 +1,6 @@
 """The summary as tables and lines for a terminal (rich renderables)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -8,10 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.fitted_table import FittedTable
+from experiments.results.cure import command_at
 from experiments.results.gap import gap_lines
 from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
-from experiments.results.summary import FlowOrder, Summary
+from experiments.results.real_layers import real_layer_lines
+from experiments.results.summary import Summary
+from testbed.record import FlowOrder
 
 
 def summary_table(summary: Summary) -> Table:
@@ -57,6 +60,17 @@ def tpot_lines(summary: Summary) -> Iterator[str]:
         if tpot.get("mean") is not None:
             told = ", ".join(f"{name} {duration(value)}" for name, value in tpot.items())
             yield f"{run['policy']}: time per output token after the first {told}"
+
+
+def background_lines(summary: Summary) -> Iterator[str]:
+    """Give what background transfers carried under each policy, if there were any."""
+    for run in summary["runs"]:
+        if "background" in run:
+            carried, took_s = run["background"], run["background"]["took_s"]
+            yield (
+                f"{run['policy']}: background {carried['bps'] / 1e9:.3g} Gb/s in {carried['transfers']}"
+                f" transfers of {duration(took_s['mean'])} on average, p99 {duration(took_s['p99'])}"
+            )
 
 
 def _tight(text: str) -> str:
@@ -141,12 +155,17 @@ def fidelity_lines(summary: Summary) -> Iterator[str]:
         for check in failed:
             yield (
                 f"{run['policy']} is not faithful: {check['name']} is {check_value(check)}, "
-                f"wanted {check['bound']}. {check['advice']}".rstrip()
+                f"wanted {check['bound']}{_because(check)}. {check['advice']}".rstrip()
             )
         if not failed and not run["fidelity"]["faithful"]:
             yield f"{run['policy']} is not faithful; the fabric names no check"
         if run["verified"]["failed"]:
             yield f"{run['policy']}: {run['verified']['failed']} transfers delivered wrong bytes"
+
+
+def _because(check: dict[str, Any]) -> str:
+    reason = check.get("reason")
+    return f" ({reason})" if reason else ""
 
 
 def pruned_lines(summary: Summary) -> Iterator[str]:
@@ -157,39 +176,60 @@ def pruned_lines(summary: Summary) -> Iterator[str]:
             yield f"{run['policy']}: {pruned_in_words(counts)}"
 
 
-def render_summary(summary: Summary) -> Group:
+def cure_lines(summary: Summary, words: Sequence[str]) -> Iterator[str]:
+    """Give the command, or without `words` the settings, with which the runs would have been faithful."""
+    settings = summary.get("faithful_with", ())
+    if settings and words:
+        yield f"by what was measured, this would do: {command_at(words, settings)}"
+    elif settings:
+        yield f"by what was measured, this would do: --set {' --set '.join(settings)}"
+
+
+def render_summary(summary: Summary, words: Sequence[str] = ()) -> Group:
     """Return what `mfs run` prints at its end: what limits the runs, the table for the workload, and lines on
-    what to note."""
+    what to note. `words` is the command line of the run."""
     parts: list[RenderableType] = [Text(line) for line in limit_lines(summary)]
     parts += [Text(line, "yellow") for line in alike_lines(summary)]
     parts += [Text("")] if parts else []
     parts += [coflows_table(summary) or flows_table(summary) or summary_table(summary)]
     parts += [Text(line) for line in gap_lines(summary)]
     parts += [Text(line) for line in summary.get("unused", ())]
+    parts += [Text(line) for line in summary.get("scale_notes", ())]
     parts += [
         Text(line)
         for line in (
             *warmup_lines(summary),
             *lateness_lines(summary),
             *tpot_lines(summary),
+            *background_lines(summary),
             *pruned_lines(summary),
+            *real_layer_lines(summary),
             *trace_lines(summary),
         )
     ]
     if summary["faithful"]:
         parts.append(Text("faithful: every check is within its bounds", "green"))
     parts += [Text(line, "red") for line in fidelity_lines(summary)]
+    parts += [Text(line) for line in cure_lines(summary, words)]
     return Group(*parts)
 
 
 def trace_lines(summary: Summary) -> Iterator[str]:
-    """Say what the traces show, for each policy whose trace does not show the whole run."""
-    for run in summary["runs"]:
-        if run.get("trace_shows"):
-            yield f"the trace of {run['policy']} shows only {run['trace_shows']}"
+    """Say, once for all policies, whose trace does not show the whole run."""
+    cut = [run["policy"] for run in summary["runs"] if run.get("trace_shows")]
+    if cut:
+        whose = "every policy" if 1 < len(cut) == len(summary["runs"]) else ", ".join(cut)
+        yield (
+            f"the trace of {whose} shows a part of the run, which the report names; --trace-window A:B"
+            " chooses another"
+        )
 
 
-_ORDERS = {FlowOrder.LEVELS: "priority levels", FlowOrder.EXACT: "exact order"}
+_ORDERS = {
+    FlowOrder.LEVELS: "priority levels",
+    FlowOrder.EXACT: "exact order",
+    FlowOrder.HYBRID: "exact order at hosts",
+}
 
 
 def _orders(summary: Summary) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -24,6 +24,7 @@ from experiments.results.excerpt import excerpt
 from experiments.results.folder_names import folder_names
 from experiments.results.gap import Ceiling
 from experiments.results.limits import Resources
+from experiments.results.machine import Machine
 from experiments.results.measures import Measures, measure
 from experiments.results.parquet import TABLES, write_tables
 from experiments.results.perfetto import trace_events, write_timeline
@@ -39,6 +40,16 @@ _FIDELITY: Final = "fidelity.json"
 _CURVES: Final = "distributions.json"
 _FILES: Final = (_QUEUES, _FIDELITY, _CURVES, TRACE_FILE)
 """The files of each policy."""
+
+
+class Say(Protocol):
+    """Hears what goes on, and how much of it is done."""
+
+    def __call__(self, phase: str, done: int = 0, total: int = 0) -> None: ...
+
+
+def _unheard(phase: str, done: int = 0, total: int = 0) -> None:
+    """Nobody wants to know."""
 
 
 def write_run(
@@ -61,6 +72,9 @@ def write_run(
     ceiling: Ceiling | None = None,
     jobs: int = 1,
     trace_window: Window | None = None,
+    scale_notes: Sequence[str] = (),
+    machine: Machine | None = None,
+    say: Say = _unheard,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
@@ -69,8 +83,11 @@ def write_run(
     `started` its start. `unfinished` are the policies without a record, because the run ended before they
     finished. `ceiling` is what would be reached without a network. `unused` says what no request or
     flow used (`unused.unused_parts`). `trace_window` is the part of the run that the traces show;
-    None for the one that shows most of the requests that missed their SLO. With several `jobs`, as many
+    None for the one that shows most of the requests that missed their SLO. `scale_notes` say how `scale` was
+    chosen, and `machine` is what was measured for that. With several `jobs`, as many
     processes write timelines, while this one writes the tables.
+
+    `say` is called with what is done, and how far that is.
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -87,20 +104,25 @@ def write_run(
     measured: list[Measures] = []
 
     def write_the_rest() -> None:
-        write_tables(out, records)
-        measured.extend(measure(record, resources) for record in records)
+        write_tables(out, records, partial(say, "writing tables", total=len(TABLES)))
+        for number, record in enumerate(records):
+            say("measuring", number, len(records))
+            measured.append(measure(record, resources))
         for record, folder, found in zip(records, folders, measured, strict=True):
             _write_json(folder / _QUEUES, record.queues)
             _write_json(folder / _FIDELITY, msgspec.to_builtins(record.fidelity))
             write_distributions(folder / _CURVES, distributions(found))
+        say("writing traces", 0, len(records))
 
+    say("writing tables", 0, len(TABLES))
     traces = {
         record.policy: partial(_write_trace, folder / TRACE_FILE, record, scale, scenario, trace_window)
         for record, folder in zip(records, folders, strict=True)
     }
-    only = all_of(traces, jobs=jobs, meanwhile=write_the_rest)
-    shown = {policy: what for policy, what in only.items() if what is not None}
-    told = [*notes, *(f"{TRACE_FILE} of {policy} shows only {what}" for policy, what in shown.items())]
+    drawn = partial(say, "writing traces", total=len(records))
+    only = all_of(traces, jobs=jobs, meanwhile=write_the_rest, so_far=drawn)
+    say("summing up")
+    told = [*notes, *_trace_notes(only)]
     summary = summarise(
         scenario=scenario,
         fabric=fabric,
@@ -114,6 +136,8 @@ def write_run(
         unfinished=unfinished,
         unused=unused,
         ceiling=ceiling,
+        scale_notes=scale_notes,
+        machine=machine,
     )
     for run in summary["runs"]:
         run["trace_shows"] = only[run["policy"]]
@@ -121,9 +145,19 @@ def write_run(
     written = ["scenario.yaml", *(f"{name}.parquet" for name in TABLES.values())]
     written += [str(path.relative_to(out)) for folder in folders for path in map(folder.__truediv__, _FILES)]
     digests = digests_in(out, written) | {SUMMARY: hashlib.sha256(text.encode()).hexdigest()}
-    _write_json(out / VERSIONS, versions(records, files) | {RESULTS: digests})
+    _write_json(out / VERSIONS, versions(records, files, machine) | {RESULTS: digests})
     write_text(out / SUMMARY, text)
     return summary
+
+
+def _trace_notes(only: Mapping[str, str | None]) -> list[str]:
+    """Say in one note what the traces show that do not show the whole run. `only` is by policy."""
+    policies: dict[str, list[str]] = {}
+    for policy, what in only.items():
+        if what is not None:
+            policies.setdefault(what, []).append(policy)
+    parts = [f"of {', '.join(whose)}, {what}" for what, whose in policies.items()]
+    return [f"{TRACE_FILE} shows only a part of the run: {'. '.join(parts)}"] if parts else []
 
 
 def _write_trace(

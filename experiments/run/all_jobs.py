@@ -20,6 +20,14 @@ RunListener = Callable[[str, RunProgress], None]
 """Called with the name of a job, such as its policy, and its progress."""
 
 
+RecordListener = Callable[[str, RunRecord], None]
+"""Called with the name of a job and its record. What it raises ends the run."""
+
+
+def _is_well(name: str, record: RunRecord) -> None:
+    pass
+
+
 def run_jobs(
     jobs: Mapping[str, Job],
     done: MutableMapping[str, RunRecord],
@@ -29,12 +37,13 @@ def run_jobs(
     at_once: int,
     progress: RunListener,
     meanwhile: Callable[[], None],
+    look: RecordListener = _is_well,
 ) -> None:
     """Run `jobs`, by name, at most `at_once` at a time, and put their records into `done` as they end.
 
     A record that `kept` has is taken instead of a run, and new ones are kept there. Without `kept`, jobs run
-    in this process. `meanwhile` is called while others run. Raises what `run_job` and `run_side_by_side`
-    raise.
+    in this process. `meanwhile` is called while others run. `look` is called with each record that is new,
+    if one job runs at a time. Raises what `run_job` and `run_side_by_side` raise.
     """
     left = dict(jobs)
     for name in jobs:
@@ -55,6 +64,7 @@ def run_jobs(
         return
     for name, job in left.items():
         record = run_job(fabric, job, partial(progress, name))
+        look(name, record)
         if kept is not None:
             kept.keep(name, record)
         done[name] = record

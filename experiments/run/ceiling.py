@@ -10,13 +10,23 @@ from typing import Final
 
 import msgspec
 
+from experiments.errors import UserError
 from experiments.results.gap import CEILING, Ceiling, ceiling_of
+from testbed.fabric import FabricName
 from testbed.job import Collect, Job, Overheads
 from testbed.record import RunRecord
 from testbed.serving.replay import NotReplayable, plans_of
 
 _FASTER: Final = 1_000_000
 """A transfer that takes a second on the links of the job takes a microsecond."""
+
+
+def check_ceiling(fabric: str, *, has_requests: bool) -> None:
+    """Raise `UserError` for a run that has no ceiling."""
+    if fabric != FabricName.SIM:
+        raise UserError(f"--ceiling: the fabric {fabric} cannot do without a network; use --fabric sim")
+    if not has_requests:
+        raise UserError("--ceiling: single flows are nothing but network; use it with requests")
 
 
 def without_network(job: Job) -> Job:

@@ -36,9 +36,7 @@ def results_directory(
             pass
         lock = os.open(directory, os.O_RDONLY)
     except OSError as error:
-        raise UserError(
-            f"{out or Path('runs').resolve()}: cannot write results there: {error.strerror}"
-        ) from None
+        raise UserError(_cannot_write(out or Path("runs").absolute(), error)) from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,11 +67,22 @@ def _made_directory(out: Path) -> Path:
 
 
 def new_directory(name: str) -> Path:
-    """Make `runs/<date>-<time>-<name>`, with a number appended if that exists already."""
+    """Make `runs/<date>-<time>-<name>`, with a number appended if that exists already.
+
+    Raises `UserError` if nothing can be made there.
+    """
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
     for n in itertools.count(1):
         directory = Path("runs") / (stem if n == 1 else f"{stem}-{n}")
-        with contextlib.suppress(FileExistsError):
+        try:
             directory.mkdir(parents=True)
-            break
-    return directory
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"{_cannot_write(Path('runs').absolute(), error)}; --out names another") from None
+        return directory
+    raise AssertionError  # the numbers do not end
+
+
+def _cannot_write(directory: Path, error: OSError) -> str:
+    return f"{directory}: cannot write results there: {error.strerror}"

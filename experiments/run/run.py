@@ -14,19 +14,26 @@ from experiments.resolve.jobs import resolve
 from experiments.results.code import code_version
 from experiments.results.gap import Ceiling
 from experiments.results.trace_window import Window
-from experiments.run.all_jobs import RunListener, run_jobs
-from experiments.run.ceiling import ceilings
+from experiments.run.all_jobs import DONE, RunListener, run_jobs
+from experiments.run.ceiling import ceilings, check_ceiling
 from experiments.run.directory import results_directory
 from experiments.run.held_signal import HeldSignal
 from experiments.run.identity import identity_of
 from experiments.run.kept import Kept, can_go_on
 from experiments.run.placement_text import placement_text
+from experiments.run.rehearse import AnotherTry, chosen_scale, watch
+from experiments.run.scale_choice import ScaleChoice
+from experiments.run.telling import RESULTS, Telling
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.text import to_yaml
 from testbed.fabric import Fabric, FabricName, FabricUnavailable, RunProgress
 from testbed.fabrics import missing_of
 from testbed.job import Job
 from testbed.record import RunRecord
+
+
+def _unheard(text: str) -> None:
+    pass
 
 
 def run_scenario(
@@ -42,6 +49,8 @@ def run_scenario(
     trace_window: Window | None = None,
     jobs: int = 1,
     words: Sequence[str] = (),
+    tell: Callable[[str], None] = _unheard,
+    retries: int = 0,
 ) -> tuple[Path, dict[str, Any]]:
     """Run every policy of `scenario` on `fabric`. Returns the run directory and its summary.
 
@@ -52,6 +61,10 @@ def run_scenario(
     part of the run the traces show. `jobs` is how many policies run at once, which only the simulated fabric
     can do, too. Nothing starts before the scenario is resolved, the fabric has what it needs, and the
     directory can be written.
+
+    An emulated run measures the machine first, if its scale depends on it (`experiments.run.rehearse`).
+    `tell` is called with what the scale is, and why. If a policy is not faithful, and would be at another
+    scale, the run begins again there, up to `retries` times.
 
     Each policy that is through is kept (`experiments.run.kept`). If `out` has some that an earlier run of the
     same scenario by the same code has kept, only the others run.
@@ -65,10 +78,11 @@ def run_scenario(
     code_version()  # read before anything runs, because the files may change during the run
     resolved = resolve(scenario)
     made_with = identity_of([scenario])
+    choice: ScaleChoice | None = None
     first = resolved.jobs[0]
     at_once = _at_once(fabric, jobs)
     if ceiling:
-        _check_ceiling(fabric, first)
+        check_ceiling(fabric.name, has_requests=bool(first.requests))
     missing = missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
@@ -78,6 +92,18 @@ def run_scenario(
         records: list[RunRecord],
         unfinished: Sequence[str] = (),
         reached: Ceiling | None = None,
+    ) -> dict[str, Any]:
+        with Telling(partial(progress, RESULTS)) as say:
+            summary = write_all(directory, records, unfinished, reached, say)
+            say.end(DONE)
+        return summary
+
+    def write_all(
+        directory: Path,
+        records: list[RunRecord],
+        unfinished: Sequence[str],
+        reached: Ceiling | None,
+        say: Telling,
     ) -> dict[str, Any]:
         # Imported late: the report loads matplotlib, which takes long.
         from experiments.report.run_report import write_report
@@ -90,7 +116,9 @@ def run_scenario(
             scenario=scenario.name,
             fabric=fabric.name,
             seed=scenario.seed,
-            scale=first.scale,
+            scale=first.scale if choice is None else choice.scale,
+            scale_notes=() if choice is None else choice.notes,
+            machine=None if choice is None else choice.machine,
             resolved_yaml=to_yaml(scenario),
             notes=[*notes, *resolved.notes],
             records=records,
@@ -104,8 +132,15 @@ def run_scenario(
             ceiling=reached,
             jobs=at_once,
             trace_window=trace_window,
+            say=say,
         )
-        write_report([directory], directory / "report.html", jobs=at_once)
+        say("making the report")
+        write_report(
+            [directory],
+            directory / "report.html",
+            jobs=at_once,
+            so_far=partial(say, "making the report"),
+        )
         return summary
 
     if warn is not None:
@@ -123,6 +158,10 @@ def run_scenario(
             live.update(policy, state)
             progress(policy, state)
 
+        def rehearsed(name: str, state: RunProgress) -> None:
+            live.update(first.policy, RunProgress(phase=name, wall_s=state.wall_s))
+            progress(name, state)
+
         live.update(first.policy, RunProgress(phase="starting"))
         kept = None
         if ceiling or len(resolved.jobs) > 1:
@@ -134,13 +173,36 @@ def run_scenario(
             run_jobs, fabric=fabric, kept=kept, at_once=at_once, progress=heard, meanwhile=_load_report
         )
 
+        def run_at(chosen: ScaleChoice, tries_left: int) -> None:
+            nonlocal choice, resolved
+            choice, resolved = chosen, resolved.at(chosen.scale, chosen.notes)
+            done.clear()
+            if kept is not None:
+                kept.begin_at(chosen)
+            run(
+                {job.policy: job for job in resolved.jobs},
+                done,
+                look=watch(scenario, first, chosen, tries_left),
+            )
+
         def simulate(named: Mapping[str, Job]) -> Mapping[str, RunRecord]:
             found: dict[str, RunRecord] = {}
             run(named, found)
             return found
 
         try:
-            run({job.policy: job for job in resolved.jobs}, done)
+            chosen = None if kept is None else kept.choice
+            if chosen is None:
+                chosen = chosen_scale(scenario, resolved, fabric=fabric, progress=rehearsed)
+            for note in chosen.notes:
+                tell(note)
+            for tries_left in range(retries, -1, -1):
+                try:
+                    run_at(chosen, tries_left)
+                    break
+                except AnotherTry as another:
+                    chosen = another.choice
+                    tell(chosen.notes[-1])
             if ceiling:
                 reached = ceilings(resolved.jobs, [done[job.policy] for job in resolved.jobs], simulate)
         except BaseException as error:
@@ -180,13 +242,6 @@ def _at_once(fabric: Fabric, jobs: int) -> int:
             " leave out --jobs, or use --fabric sim"
         )
     return jobs
-
-
-def _check_ceiling(fabric: Fabric, job: Job) -> None:
-    if fabric.name != FabricName.SIM:
-        raise UserError(f"--ceiling: the fabric {fabric.name} cannot do without a network; use --fabric sim")
-    if not job.requests:
-        raise UserError("--ceiling: single flows are nothing but network; use it with requests")
 
 
 def _where_results_are(directory: Path, through: Sequence[str], unfinished: Sequence[str]) -> str:

@@ -25,11 +25,21 @@ class ScaleSection(Section):
         le=86400,
         description="wall seconds that the work of one policy should take if time_dilation is null",
     )
-    link_mbps: float = Field(
-        default=15.0,
+    most_wall_s: float | None = Field(
+        default=None,
+        ge=0.1,
+        le=86400,
+        description="wall seconds that a slow machine may make of wall_s; null: four times wall_s",
+    )
+    link_mbps: float | None = Field(
+        default=None,
         ge=0.1,
         le=10000,
-        description="rate of a NIC on the machine if bytes_scale is null, Mb/s",
+        description="Mb/s of a NIC on the machine if bytes_scale is null; null: 15, or less where it is slow",
+    )
+    rehearse: bool = Field(
+        default=True,
+        description="measure this machine before an emulated run, to choose what is null here",
     )
 
 
@@ -38,7 +48,8 @@ class WorkersSection(Section):
         default=Device.AUTO, description="where tensors are; auto: on a CUDA device if there is one"
     )
     compute: ComputeMode = Field(
-        default=ComputeMode.TIMED, description="wait for the modelled time, or multiply real matrices"
+        default=ComputeMode.TIMED,
+        description="wait for the modelled time, multiply real matrices, or compute a small model",
     )
     lanes_s1: int = Field(default=2, ge=1, le=64, description="S1 lanes between two ranks")
     lanes_s3: int = Field(default=4, ge=1, le=64, description="S3 lanes between two ranks")

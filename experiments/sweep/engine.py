@@ -3,6 +3,7 @@
 import contextlib
 import enum
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -50,7 +51,21 @@ def engine(backend: str) -> Iterator[None]:
         raise UserError(f"--backend {backend}: {error}; to get it: pip install {package}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"--backend {backend}: {error}") from None
-    with configured, warnings.catch_warnings():
+    with configured, _quiet_tracker(), warnings.catch_warnings():
         # joblib warns when it restarts a worker that has grown, which users can do nothing about.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         yield
+
+
+@contextlib.contextmanager
+def _quiet_tracker() -> Iterator[None]:
+    """Keep loky's resource tracker from warning of what it cleans up after this process was killed.
+
+    It is a process of its own, which takes over the options of the interpreter when it starts.
+    """
+    option = "ignore:resource_tracker:UserWarning"
+    sys.warnoptions.append(option)
+    try:
+        yield
+    finally:
+        sys.warnoptions.remove(option)

@@ -14,6 +14,7 @@ _LAST_RESORT = Measure.DURATION_S
 """Shown only if there is no other measure, as for single flows."""
 
 TITLES = {
+    Measure.ARRIVAL_RPS: "requests/s",
     Measure.SLO_ATTAINMENT: "SLO met",
     Measure.TTFT_MEAN_S: "TTFT mean",
     Measure.TTFT_P99_S: "TTFT p99",
@@ -91,6 +92,8 @@ def _has(replicates: Replicates, measure: Measure) -> bool:
 
 
 def written(measure: Measure, value: float) -> str:
+    if measure is Measure.ARRIVAL_RPS:
+        return f"{value:.3g}"
     if measure is Measure.PRUNED:
         return f"{value:.1f}".removesuffix(".0")
     return share(value) if measure is Measure.SLO_ATTAINMENT else duration(value)

@@ -7,6 +7,7 @@ joblib spreads the cells over this machine's cores (its backend `loky`) or over 
 import contextlib
 import os
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
+from experiments.results.checksums import CELL
+from experiments.run.ceiling import check_ceiling
 from experiments.run.directory import new_directory
 from experiments.run.identity import Identity
 from experiments.scenario.scenario import Scenario
@@ -23,7 +26,9 @@ from experiments.sweep.cell import cell_directory, outcomes, run_cell
 from experiments.sweep.differences import differences_of, write_differences
 from experiments.sweep.directory import taken
 from experiments.sweep.engine import Engine, engine
-from experiments.sweep.plan import Plan, as_text
+from experiments.sweep.gaps import gaps_of, write_gaps
+from experiments.sweep.notes import notes_of
+from experiments.sweep.plan import Cell, Plan, as_text
 from experiments.sweep.progress import SweepListener
 from experiments.sweep.results import CellRow, read_rows, write_results
 from experiments.sweep.watching import watching
@@ -53,6 +58,8 @@ def run_sweep(
     cannot run. Raises what `run_cells` raises, after writing the results of the cells that have finished.
     """
     jobs = jobs_for(plan.fabric, jobs=jobs, backend=backend)
+    if plan.ceiling:
+        check_ceiling(plan.fabric, has_requests=not any(c.scenario.workload.is_micro for c in plan.cells))
     check_points(plan)
     command = shlex.join(words)
     with engine(backend):
@@ -74,13 +81,18 @@ def run_sweep(
 def _write(
     directory: Path, plan: Plan, rows: Sequence[CellRow], command: str, *, page: bool = False
 ) -> dict[str, Any]:
-    differences = differences_of(plan, rows)
+    differences, notes = differences_of(plan, rows), notes_of(directory, plan, rows)
+    gaps = gaps_of(plan, rows)
     if page:
         from experiments.sweep.page import write_page  # only now: it loads matplotlib
 
-        write_page(directory, plan, rows, command=command, differences=differences)
+        write_page(directory, plan, rows, command=command, differences=differences, gaps=gaps, notes=notes)
     write_differences(directory, plan, differences)
-    return write_results(directory, plan, rows, command=command, differences=differences)
+    if plan.ceiling:
+        write_gaps(directory, plan, gaps)
+    return write_results(
+        directory, plan, rows, command=command, differences=differences, gaps=gaps, notes=notes
+    )
 
 
 def check_points(plan: Plan) -> None:
@@ -123,6 +135,11 @@ def jobs_for(fabric: str, *, jobs: int | None, backend: str) -> int:
     """
     made = FABRICS[fabric]()
     missing = missing_of(made)
+    if fabric == FabricName.CLUSTER:
+        raise UserError(
+            "--fabric cluster: agents are started for one scenario, and the cells of a sweep are many; run"
+            " each with `mfs run`, or use --fabric sim"
+        )
     if missing and backend == Engine.LOKY:
         raise FabricUnavailable(made.name, missing)
     if fabric != FabricName.MININET:
@@ -147,20 +164,36 @@ def run_cells(
     directory = directory.absolute()
     before = outcomes(directory, plan)
     todo = [cell for cell in plan.cells if cell.name not in before or before[cell.name].error is not None]
-    for cell in todo:  # a failed cell must not count as over
-        (cell_directory(directory, cell) / "cell.json").unlink(missing_ok=True)
+    for cell in todo:  # a failed cell must not count as over, nor one that ended early as running
+        shutil.rmtree(cell_directory(directory, cell), ignore_errors=True)
     with watching(plan, directory, todo, progress):
         try:
             joblib.Parallel(n_jobs=jobs, batch_size=1, max_nbytes=None)(
                 joblib.delayed(run_cell)(
-                    cell, cell_directory(directory, cell), tables, os.getpid(), made_with
+                    cell,
+                    cell_directory(directory, cell),
+                    tables,
+                    os.getpid(),
+                    made_with,
+                    ceiling=plan.ceiling and cell.policy == plan.policies[0],
                 )
                 for cell in todo
             )
         except BrokenProcessPool as error:
             raise RunFailed(
-                "a worker process died; if it was killed for lack of memory, use fewer --jobs"
+                f"a worker process died{_while_running(directory, todo)}; if it was killed for lack of"
+                " memory, use fewer --jobs"
             ) from error
         except OSError as error:
             error.filename = error.filename or str(directory)
             raise
+
+
+def _while_running(directory: Path, todo: Sequence[Cell]) -> str:
+    """Name the cells that had begun and not ended, in one of which a worker died."""
+    begun = [cell for cell in todo if cell_directory(directory, cell).is_dir()]
+    running = [cell.name for cell in begun if not (cell_directory(directory, cell) / CELL).exists()]
+    if not running:
+        return ""
+    more = f" and {len(running) - _FEW} more" if len(running) > _FEW else ""
+    return f" while these cells ran: {', '.join(running[:_FEW])}{more}"

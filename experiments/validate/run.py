@@ -25,7 +25,7 @@ from experiments.validate.ranking import RankedBy, Ranking, rank
 from experiments.validate.result import MatchedFlows, PolicyResult, Simulations, Validation, as_json
 from testbed.emulation.nominal import link_overheads
 from testbed.fabric import Fabric, FabricName
-from testbed.job import Job, Overheads
+from testbed.job import Job, Overheads, Scale
 from testbed.serving.replay import NotReplayable, plans_of
 from workers.plan import BatchPlan
 
@@ -95,6 +95,17 @@ def validate(
     return directory, result
 
 
+def _at_scale(scale: Scale, scenario: Scenario) -> Scenario:
+    """Fill in what `scenario` leaves open: an emulated run has measured the machine before it chose."""
+    section = scenario.scale
+    filled: dict[str, object] = {}
+    if section.time_dilation is None:
+        filled["time_dilation"] = scale.time_dilation
+    if section.bytes_scale is None and section.link_mbps is None:
+        filled["bytes_scale"] = scale.bytes_scale
+    return scenario.model_copy(update={"scale": section.model_copy(update=filled)})
+
+
 def compare_with(
     emulated: Emulated,
     scenario: Scenario,
@@ -105,6 +116,7 @@ def compare_with(
     command: str,
 ) -> tuple[Validation, MatchedFlows]:
     """Simulate what was emulated and compare the runs, policy by policy."""
+    scenario = _at_scale(emulated.scale, scenario)
     machine_jobs = {job.policy: job for job in resolve(_on(FabricName.MININET, scenario)).jobs}
     jobs = {job.policy: job for job in resolve(_on(FabricName.SIM, scenario)).jobs}
     check_same_work(emulated, machine_jobs)

@@ -7,39 +7,26 @@ but they can double the time of the requests that they meet. Each check here nam
 import bisect
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from controller.flow import Stage
 from controller.pulse import Pause
 from controller.units import NS_PER_S
-from testbed.emulation.links import Down
+from testbed.coordinator.delays import WallYardstick
+from testbed.coordinator.lapses import (
+    RUN_AGAIN,
+    WallClock,
+    latest_wakeup,
+    named,
+    pauses_check,
+    slowest_permit,
+)
+from testbed.coordinator.outages import Down
 from testbed.emulation.monitor import Sample
 from testbed.record import Check, FlowRow
+from testbed.serving.yardsticks import Yardstick
 from workers.protocol import Records
 
-PAUSE_BOUND_MS = 500.0
 SILENCE_BOUND_MS = 1000.0
-SLOWEST_MS = 500.0
-
-_RUN_AGAIN = "Run it again with nothing else on the machine."
-_MOST_NAMED = 3
-
-
-class WallClock(msgspec.Struct, frozen=True, kw_only=True):
-    """Model time 0 is CLOCK_MONOTONIC `zero_wall_ns`; a model second takes `time_dilation` wall seconds."""
-
-    zero_wall_ns: int
-    time_dilation: float
-
-    def model_s(self, wall_ns: int) -> float:
-        return (wall_ns - self.zero_wall_ns) / self.time_dilation / NS_PER_S
-
-    def wall_ms(self, model_ns: int) -> float:
-        return model_ns * self.time_dilation / 1e6
-
-    def lasted(self, begin_wall_ns: int, wall_ns: int) -> str:
-        begin_s = max(0.0, self.model_s(begin_wall_ns))
-        return f"for {wall_ns / NS_PER_S:.2f} s of wall time from {begin_s:.3f} s of model time on"
+"""Not relative: the samples that it is measured with are 250 ms apart, whatever the scale."""
 
 
 def disturbances(
@@ -50,34 +37,24 @@ def disturbances(
     flows: Sequence[FlowRow],
     samples: Sequence[Sample],
     clock: WallClock,
+    whole: Yardstick | None,
 ) -> list[Check]:
     """The checks. `pauses` has the longest pause of each process by its name, `outages` the longest of each
-    link, the longest first."""
+    link, the longest first. `whole` is what a single moment delays."""
+    against = WallYardstick(of=whole, time_dilation=clock.time_dilation)
     return [
-        _pauses(pauses, clock),
+        pauses_check(pauses, clock, against),
         _outages(outages, clock),
         _silence(flows, samples, clock),
-        _slowest_permit(records, clock),
-        _latest_wakeup(records),
+        slowest_permit(records, against),
+        latest_wakeup(records, against),
     ]
-
-
-def _pauses(pauses: Mapping[str, Pause], clock: WallClock) -> Check:
-    ranked = sorted(pauses.items(), key=lambda named: -named[1].wall_ns)
-    over = [
-        f"{who} did not run {clock.lasted(pause.begin_wall_ns, pause.wall_ns)}"
-        for who, pause in ranked
-        if pause.wall_ns / 1e6 > PAUSE_BOUND_MS
-    ]
-    longest_ms = ranked[0][1].wall_ns / 1e6 if ranked else None
-    advice = f"{_named(over)}: stopped, or without CPU time. {_RUN_AGAIN}"
-    return _at_most("longest pause of a process", longest_ms, PAUSE_BOUND_MS, advice)
 
 
 def _outages(outages: Sequence[Down], clock: WallClock) -> Check:
     down = [f"{one.link} was down {clock.lasted(one.begin_wall_ns, one.wall_ns)}" for one in outages]
     longest_ms = outages[0].wall_ns / 1e6 if outages else 0.0
-    advice = f"{_named(down)}. A run takes no link down: find out what did."
+    advice = f"{named(down)}. A run takes no link down: find out what did."
     return _at_most("longest time a link was down", longest_ms, 0.0, advice)
 
 
@@ -103,38 +80,9 @@ def _silence(flows: Sequence[FlowRow], samples: Sequence[Sample], clock: WallClo
                 longest_ns = times[i] - times[quiet_since]
                 since_s = times[quiet_since] / NS_PER_S
                 culprit = f"flow {flow.id} on {', '.join(flow.path)} from {since_s:.3f} s of model time on"
-    advice = f"{culprit}: nothing on its path sent a byte, though it had its permit. {_RUN_AGAIN}"
+    advice = f"{culprit}: nothing on its path sent a byte, though it had its permit. {RUN_AGAIN}"
     value = clock.wall_ms(longest_ns) if len(samples) > 1 else None
     return _at_most("longest time without delivery while a flow was due", value, SILENCE_BOUND_MS, advice)
-
-
-def _slowest_permit(records: Sequence[Records], clock: WallClock) -> Check:
-    slowest = max(
-        (sent for record in records for sent in record.sent),
-        key=lambda sent: sent.permit_latency_wall_ns,
-        default=None,
-    )
-    if slowest is None:
-        return _at_most("permit latency max", None, SLOWEST_MS, "")
-    at_s = slowest.submit_ns / NS_PER_S
-    advice = (
-        f"flow {slowest.transfer.id} of rank {slowest.transfer.src} waited, submitted at {at_s:.3f} s of"
-        f" model time. {_RUN_AGAIN}"
-    )
-    return _at_most("permit latency max", slowest.permit_latency_wall_ns / 1e6, SLOWEST_MS, advice)
-
-
-def _latest_wakeup(records: Sequence[Records]) -> Check:
-    late = {record.rank: max(record.late_wakeups_ms, default=0.0) for record in records}
-    rank = max(late, key=late.__getitem__, default=None)
-    value = None if rank is None else late[rank]
-    advice = f"rank {rank} woke up late. {_RUN_AGAIN}"
-    return _at_most("late wake-ups of timed compute max", value, SLOWEST_MS, advice)
-
-
-def _named(culprits: Sequence[str]) -> str:
-    more = len(culprits) - _MOST_NAMED
-    return "; ".join(culprits[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _at_most(name: str, value_ms: float | None, bound_ms: float, advice: str) -> Check:

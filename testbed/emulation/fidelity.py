@@ -8,30 +8,27 @@ import statistics
 import threading
 from collections.abc import Sequence
 
-import msgspec
 import psutil
 
+from testbed.coordinator.checks import IDLE_BOUND, PROBE_BOUND, RETRANSMIT_BOUND, at_least, at_most
+from testbed.coordinator.cpu_wait import CpuWait
+from testbed.coordinator.delays import WallYardstick, cpu_check, permit_checks, wakeup_check
+from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.network import MTU
-from testbed.emulation.ranks import ProbeResult
 from testbed.fabric import RunFailed
 from testbed.record import Check, Fidelity
+from testbed.serving.yardsticks import Yardsticks
 
 PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
 """Payload of a full packet over its bytes at the queue: with Ethernet, IP and TCP headers, timestamps."""
 
-PROBE_BOUND = 0.90
 BUSY_BOUND = 0.90
-IDLE_BOUND = 0.05
-PERMIT_P50_MS = 2.0
-PERMIT_P99_MS = 10.0
 DROP_BOUND = 1e-4
-RETRANSMIT_BOUND = 0.03  # after a promotion packets overtake queued ones, and TCP resends some
-LATE_P99_MS = 10.0
 FASTEST_BOUND = 1.1  # clocks are read, and timers fire, a little late
 
 _BUSY_SHOTS = 8  # fewer are not judged
-_LATENCIES = 20  # fewer are not judged: the first permits of a run find every cache cold
+_HEADROOM_SLOWER = 2.0  # what links that are half as fast leave to the CPU was not measured; it is enough
 
 
 class CpuMeter:
@@ -77,63 +74,79 @@ def judge(
     samples: Sequence[Sample],
     busy: Sequence[BusyShot],
     cpu: CpuMeter,
+    cpu_wait: CpuWait | None,
     permit_ms: Sequence[float],
     late_ms: Sequence[float],
     segments: dict[str, tuple[int, int]],
     fastest: float | None,
-    disturbances: Sequence[Check] = (),
+    yardsticks: Yardsticks,
+    time_dilation: float,
+    more: Sequence[Check] = (),
 ) -> Fidelity:
     """Check a run. It is faithful if every measure that could be taken is within its bound.
 
-    `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest` is the highest speed
-    of a flow beyond the burst of an idle port, over its line rate (`testbed.emulation.speeds`).
-    `disturbances` are the checks of `testbed.emulation.disturbances`.
+    `cpu_wait` is the longest mean wait of a process for the CPU. If the kernel does not count waits, idle CPU
+    time stands for it. `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest`
+    is the highest speed of a flow beyond the burst of an idle port, over its line rate
+    (`testbed.emulation.speeds`).
+    `yardsticks` are those of the job. `more` are checks that were made elsewhere.
     """
     slower = (
-        "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), give the"
-        " run more time (a higher scale.wall_s, or scale.time_dilation), use fewer servers, or free up the"
-        " machine"
+        "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), use fewer"
+        " servers, or free up the machine"
     )
+    transfer = WallYardstick(of=yardsticks.transfer, time_dilation=time_dilation)
+    compute = WallYardstick(of=yardsticks.compute, time_dilation=time_dilation)
+    delivered = delivered_share(probes)
+    while_busy = _busy_delivery(busy)
     drops, packets = _drops(samples)
     sent = sum(out for out, _ in segments.values())
     again = sum(repeated for _, repeated in segments.values())
     checks = [
-        _at_least(
+        at_least(
             "delivered rate, all links probed at once",
-            min((p.delivered_bps / p.nominal_bps / PAYLOAD_SHARE for p in probes), default=None),
+            delivered,
             PROBE_BOUND,
             "of nominal",
             slower,
+            _rate_factor(delivered, PROBE_BOUND),
         ),
-        _at_least(
+        at_least(
             "delivered rate while a queue was busy",
-            _busy_delivery(busy),
+            while_busy,
             BUSY_BOUND,
             "of nominal",
             slower,
+            _rate_factor(while_busy, BUSY_BOUND),
         ),
-        _at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower),
-        _latency("permit latency p50", permit_ms, 50, PERMIT_P50_MS, slower),
-        _latency("permit latency p99", permit_ms, 99, PERMIT_P99_MS, slower),
-        _at_most(
+        cpu_check(cpu_wait, transfer)
+        if cpu_wait is not None
+        else at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower, _HEADROOM_SLOWER),
+        *permit_checks(permit_ms, transfer),
+        at_most(
             "packets dropped",
             drops / packets if packets else None,
             DROP_BOUND,
             "of packets",
             "lower workers.lanes_s1 and workers.lanes_s3, so that fewer connections fill the queues",
         ),
-        _at_most(
+        at_most(
             "TCP retransmits",
             again / sent if sent else None,
             RETRANSMIT_BOUND,
             "of segments",
             slower,
         ),
-        _latency("late wake-ups of timed compute p99", late_ms, 99, LATE_P99_MS, slower),
-        _at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
-        *disturbances,
+        wakeup_check(late_ms, compute),
+        at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
+        *more,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
+
+
+def delivered_share(probes: Sequence[ProbeResult]) -> float | None:
+    """The share of its part of the line rate that the slowest probed path delivered; None without probes."""
+    return min((p.delivered_bps / p.nominal_bps / PAYLOAD_SHARE for p in probes), default=None)
 
 
 def _busy_delivery(busy: Sequence[BusyShot]) -> float | None:
@@ -157,31 +170,6 @@ def _drops(samples: Sequence[Sample]) -> tuple[int, int]:
     return drops, packets
 
 
-def _percentile(values: Sequence[float], q: float) -> float | None:
-    """Percentile `q`, interpolated linearly between the closest values as numpy does by default."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * q / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
-def _latency(name: str, values_ms: Sequence[float], q: float, bound: float, advice: str) -> Check:
-    """Check of a percentile in milliseconds. With too few values it is shown, but not judged."""
-    check = _at_most(name, _percentile(values_ms, q), bound, "ms", advice)
-    if len(values_ms) >= _LATENCIES:
-        return check
-    bound_text = f"{check.bound}, not judged on {len(values_ms)} values"
-    return msgspec.structs.replace(check, ok=True, advice="", bound=bound_text)
-
-
-def _at_least(name: str, value: float | None, bound: float, unit: str, advice: str) -> Check:
-    ok = value is None or value >= bound
-    return Check(name=name, value=value, bound=f">= {bound:g}", unit=unit, ok=ok, advice="" if ok else advice)
-
-
-def _at_most(name: str, value: float | None, bound: float, unit: str, advice: str) -> Check:
-    ok = value is None or value <= bound
-    return Check(name=name, value=value, bound=f"<= {bound:g}", unit=unit, ok=ok, advice="" if ok else advice)
+def _rate_factor(share: float | None, bound: float) -> float:
+    """By how much links would have to be slower for what was delivered to be `bound` of their rate."""
+    return bound / share if share else 1.0

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import msgspec
 
 from controller.units import NS_PER_S
+from testbed.coordinator.outages import Down
+from testbed.coordinator.silence import PATIENCE_S
 from testbed.emulation.network import Network
-from testbed.emulation.silence import PATIENCE_S
 from testbed.fabric import RunFailed
 
 _GROUP_LINK = 1
@@ -58,14 +59,6 @@ def _name(attributes: bytes) -> str:
 
 def _padded(length: int) -> int:
     return -(-length // 4) * 4
-
-
-class Down(msgspec.Struct, frozen=True, kw_only=True):
-    """`link` was down for `wall_ns` from CLOCK_MONOTONIC `begin_wall_ns` on."""
-
-    link: str
-    begin_wall_ns: int
-    wall_ns: int
 
 
 class Outages:

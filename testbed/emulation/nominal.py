@@ -19,3 +19,11 @@ def link_overheads(scale: Scale) -> Overheads:
         burst_bytes=round(BURST_PACKETS * (MTU + ETHERNET_BYTES) / scale.bytes_scale),
         level_share=GUARANTEE,
     )
+
+
+def most_at_once_bytes(scale: Scale) -> int:
+    """Return the model bytes that an idle port may pass at once, at `scale`.
+
+    That is a packet more than its burst: HTB sends a packet while it has any tokens left for it.
+    """
+    return round((BURST_PACKETS + 1) * (MTU + ETHERNET_BYTES) / scale.bytes_scale)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from testbed.emulation.silence import PATIENCE_S
+from testbed.coordinator.silence import PATIENCE_S
 
 _LOOK_S = 0.5
 _MODULES = {

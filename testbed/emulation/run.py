@@ -1,5 +1,6 @@
 """One emulated run: starts network, controller and ranks, plays the job, and collects the records."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,23 +9,32 @@ from typing import Protocol
 import msgspec
 import psutil
 
+from controller.policy import weights_of
 from controller.pulse import Pulse, start_beating
+from controller.spec import read_spec
 from controller.units import NS_PER_S
-from testbed.emulation import network, ovs
-from testbed.emulation.collect import collect, flow_rows
-from testbed.emulation.control import ControllerProcess
-from testbed.emulation.disturbances import WallClock, disturbances
-from testbed.emulation.fidelity import CpuMeter, judge
+from testbed.coordinator.collect import collect, flow_rows
+from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.cpu_wait import CpuWaits
+from testbed.coordinator.delays import percentile
+from testbed.coordinator.lapses import WallClock
+from testbed.coordinator.memory import MemoryKills
+from testbed.coordinator.player import Player
+from testbed.coordinator.real_model import is_real
+from testbed.coordinator.token_checks import checks
+from testbed.emulation import network, ovs, queues
+from testbed.emulation.control import start_controller
+from testbed.emulation.disturbances import disturbances
+from testbed.emulation.fidelity import CpuMeter, delivered_share, judge
 from testbed.emulation.links import LinkWatch
-from testbed.emulation.memory import MemoryKills
-from testbed.emulation.monitor import LinkMonitor
-from testbed.emulation.player import Player
+from testbed.emulation.monitor import LinkMonitor, link_samples
 from testbed.emulation.ranks import RankProcesses
 from testbed.emulation.speeds import speeds_of
-from testbed.fabric import RunFailed, RunProgress
+from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
-from testbed.record import FASTER_THAN_LINE, RunRecord
+from testbed.record import CPU_WAIT_MS, FASTER_THAN_LINE, FORWARDED, LATE_P99_MS, RunRecord
 from testbed.serving.conductors import conductor_of
+from testbed.serving.yardsticks import yardsticks
 
 _START_MARGIN_S = 0.2
 
@@ -57,10 +67,13 @@ class EmulatedRun:
             raise RunFailed(str(error)) from error
         self._say("building the fabric")
         kernel = ovs.kernel_datapath_available()
-        net = network.build(job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory)
+        weights = weights_of(read_spec(job.policy, **job.scheduler.defaults()).policy)
+        net = network.build(
+            job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory, weights=weights
+        )
         links = LinkWatch(net)
         links.start()
-        controller = ControllerProcess(job, net.wiring, directory)
+        controller = start_controller(job, net.wiring, directory)
         controller.wait_for_switches()
         self._say("connecting lanes")
         ranks.start(net, [links.check, controller.check_idle])
@@ -70,9 +83,11 @@ class EmulatedRun:
         if not kernel:
             switch.enlarge_packet_buffers()
         self._say("probing the links")
-        probes = ranks.probe(net)
+        forwarded = self._forwarded(net, ranks)
+        probes = ranks.probe(net.wiring.paths, net.wiring.port_bps)
         monitor = LinkMonitor(net)
         cpu = CpuMeter()
+        waits = CpuWaits({os.getpid(): "process 1", controller.pid: "the controller"})
         daemons = switch.pulses()
         own = Pulse(time.monotonic_ns())
         zero_wall_ns = time.monotonic_ns() + round(_START_MARGIN_S * NS_PER_S)
@@ -81,6 +96,7 @@ class EmulatedRun:
         ranks.start_clock(zero_wall_ns)
         monitor.start(zero_wall_ns, job.scale.time_dilation)
         cpu.start()
+        waits.start()
         start_beating(own)
         for daemon in daemons:
             daemon.start()
@@ -100,6 +116,7 @@ class EmulatedRun:
         pauses = {"process 1": own.longest(time.monotonic_ns()), **{d.name: d.stop() for d in daemons}}
         outages = links.stop()
         cpu.stop()
+        cpu_wait = waits.stop()
         samples = monitor.stop()
         records = ranks.finish()
         log = controller.log()
@@ -107,38 +124,66 @@ class EmulatedRun:
         speeds = speeds_of(flows, job)
         pauses |= {f"rank {record.rank}": record.longest_pause for record in records}
         pauses["the controller"] = log.longest_pause
+        against = yardsticks(job)
+        late_ms = [late for record in records for late in record.late_wakeups_ms]
         permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
+        tokens = [check for record in records for check in record.tokens]
         fidelity = judge(
             probes=probes,
             samples=samples,
             busy=monitor.busy,
             cpu=cpu,
+            cpu_wait=cpu_wait,
             permit_ms=permits,
-            late_ms=[late for record in records for late in record.late_wakeups_ms],
+            late_ms=late_ms,
             segments=monitor.segments(),
             fastest=speeds.fastest,
-            disturbances=disturbances(
-                pauses=pauses,
-                outages=outages,
-                records=records,
-                flows=flows,
-                samples=samples,
-                clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+            yardsticks=against,
+            time_dilation=job.scale.time_dilation,
+            more=(
+                *disturbances(
+                    pauses=pauses,
+                    outages=outages,
+                    records=records,
+                    flows=flows,
+                    samples=samples,
+                    clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+                    whole=against.whole,
+                ),
+                *(checks(tokens, len(job.requests)) if is_real(job) else ()),
             ),
         )
         return collect(
             job=job,
-            net=net,
+            fabric=FabricName.MININET,
             conductor=conductor,
             records=records,
             flows=flows,
             log=log,
-            samples=samples,
+            links=link_samples(samples),
+            queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
             fidelity=fidelity,
             facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers)
-            | {FASTER_THAN_LINE: round(speeds.faster_than_line or 0.0, 4)},
+            | {FASTER_THAN_LINE: round(speeds.faster_than_line or 0.0, 4)}
+            | ({} if cpu_wait is None else {CPU_WAIT_MS: round(cpu_wait.mean_ms, 4)})
+            | {LATE_P99_MS: round(percentile(late_ms, 99) or 0.0, 4)}
+            | ({} if forwarded is None else {FORWARDED: round(forwarded, 4)}),
             wall_s=time.monotonic() - self._begun,
         )
+
+    def _forwarded(self, net: network.Network, ranks: RankProcesses) -> float | None:
+        """The share of its rate that the slowest path delivers when links are `probe_faster` times as fast.
+
+        Afterwards, links have their own rates again. None if that is not asked for, or nothing is probed.
+        """
+        faster = self._job.probe_faster
+        if faster is None:
+            return None
+        own = list(net.trees.values())
+        queues.change_rates(msgspec.structs.replace(tree, line_bps=faster * tree.line_bps) for tree in own)
+        arrived = ranks.probe(net.wiring.paths, net.wiring.port_bps, faster)
+        queues.change_rates(own)
+        return delivered_share(arrived)
 
     @staticmethod
     def _alive(switch: ovs.OpenVSwitch, *parts: _Part) -> Callable[[], None]:

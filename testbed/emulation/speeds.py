@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from controller.flow import Stage
 from controller.units import NS_PER_S
-from testbed.emulation.nominal import link_overheads
+from testbed.emulation.nominal import most_at_once_bytes
 from testbed.job import Job
 from testbed.record import FlowRow
 
@@ -14,7 +14,7 @@ class Speeds(NamedTuple):
     """Speeds of the flows of a run; None if no flow crossed a link.
 
     `faster_than_line` is the share of flows that took less time than their bytes take at the line rate of
-    their narrowest link. An idle port passes two packets at once, so a short flow can do that. Apart from
+    their narrowest link. An idle port passes three packets at once, so a short flow can do that. Apart from
     that burst it cannot: `fastest` is the highest speed of a flow without these bytes, over its line rate.
     """
 
@@ -28,7 +28,7 @@ def speeds_of(flows: Iterable[FlowRow], job: Job) -> Speeds:
     A member of a collective that only sends is done when its kernel has the bytes, so shares of collectives
     tell no speed.
     """
-    burst_bytes = link_overheads(job.scale).burst_bytes
+    burst_bytes = most_at_once_bytes(job.scale)
     line_bps = {link.id: link.bps for link in job.topology.links}
     count = faster = 0
     fastest = 0.0

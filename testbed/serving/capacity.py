@@ -1,14 +1,14 @@
 """What a request takes of a cluster, and how many per second the cluster can be expected to sustain."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import gcd
 from typing import NamedTuple
 
 import msgspec
 
-from controller.flow import PortId
+from controller.flow import PortId, Stage
 from testbed.job import Job, Placement, Request
 from testbed.models.gpus import GpuSpeed, compute_s
 from testbed.models.mixers import copies, kept_bytes, mixer_of, mixer_score_flops, mixers, state_bytes
@@ -39,6 +39,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     - `port_s`: of `port`, the busiest one. Units serve requests in proportion to their prefill rates. The
       bytes of S1, S2 and S3 are spread evenly over the ranks of a kind of unit that send and receive them.
       Reused KV is on a replica as often as requests are served there. `port` is None if nothing is sent.
+    - `ports`: those that each stage crosses, in any of its paths.
 
     This is the least it can take: prompts reuse all that they share with earlier ones.
     """
@@ -46,6 +47,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     units_s: float
     port: PortId | None
     port_s: float
+    ports: Mapping[Stage, frozenset[PortId]]
 
     @property
     def capacity_rps(self) -> float:
@@ -104,19 +106,20 @@ def demand_of(
     fetched = _Sent(mean_reuse, fetching, 1, model)
     delivered = _Sent(mean_prompt, 1.0, placement.decode_tp, model)
     served = [(kind.units, share) for kind, share in zip(kinds, shares, strict=True)]
-    load = merged(
-        (
-            port_loads(collectives, topology),
-            *_reuse_loads(fetched, served, placement, topology),
-            *_delivery_loads(delivered, served, placement, topology),
-        )
-    )
-    ports_s = port_seconds(load, topology)
+    loads = {
+        Stage.KV_REUSE: merged(_reuse_loads(fetched, served, placement, topology)),
+        Stage.COLLECTIVE: port_loads(collectives, topology),
+        Stage.P2D: merged(_delivery_loads(delivered, served, placement, topology)),
+    }
+    ports_s = port_seconds(merged(loads.values()), topology)
     port = max(ports_s, key=ports_s.__getitem__, default=None)
     return Demand(
         units_s=kinds[0].unit_s / as_many[0],
         port=port,
         port_s=0.0 if port is None else ports_s[port],
+        ports={
+            stage: frozenset(port for port, size in load.items() if size > 0) for stage, load in loads.items()
+        },
     )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from controller.flow import Stage
 from controller.units import NS_PER_S
 from testbed.job import Placement, Request
 from testbed.models.gpus import GpuSpeed
@@ -25,7 +26,16 @@ from testbed.serving.plans.build import decode_step_s
 from testbed.serving.plans.idle_network import Traffic, drain_s, layer_s, merged, scaled, step_traffic
 from testbed.serving.plans.kv_moves import delivered, fetched, state_pieces
 from testbed.serving.plans.resharding import Piece
-from testbed.serving.plans.steps import PLAIN, ReplicaWork, StepOptions, unit_steps, work_of
+from testbed.serving.plans.steps import (
+    PLAIN,
+    AlikeLayers,
+    ReplicaWork,
+    StepOptions,
+    side_by_side,
+    slowest_compute_s,
+    unit_steps,
+    work_of,
+)
 from testbed.topology import Topology
 
 DEFAULT_CLASS = "default"
@@ -97,9 +107,27 @@ class IdleCluster:
         """
         return min(home.ttft_ns(prompt_tokens, reused_tokens) for home in self._homes)
 
+    def layer_times(self, prompt_tokens: int, reused_tokens: int) -> "LayerTimes":
+        """What a layer of such a request takes here, on the kind of unit where its TTFT is lowest."""
+        home = min(self._homes, key=lambda home: home.ttft_ns(prompt_tokens, reused_tokens))
+        return home.layer_times(prompt_tokens, reused_tokens)
+
     @cached_property
     def _homes(self) -> "tuple[_Home, ...]":
         return tuple(_Home(self, unit) for unit in kinds_of_units(self.placement, self.topology))
+
+
+class LayerTimes(NamedTuple):
+    """Seconds of one layer of a request that is alone. Of several kinds of layers, the most common one.
+
+    `compute_s` and `whole_s` are its compute, and that with its collectives. `transfers_s` has the times of
+    its transfers at line rate: S1 and S3 of the layer, and its shortest collective. What crosses no network
+    is missing.
+    """
+
+    compute_s: float
+    whole_s: float
+    transfers_s: dict[Stage, float]
 
 
 class _Home:
@@ -136,17 +164,7 @@ class _Home:
         """
         cluster, shape, placement = self._cluster, self._shape, self._placement
         model, gpu, topology = cluster.model, cluster.gpu, cluster.topology
-        new_tokens = prompt_tokens - reused_tokens
-        alone = work_of(model, [(new_tokens, reused_tokens)])
-        idle = ReplicaWork(new_tokens=0)
-        alike = unit_steps(
-            [alone, *[idle] * (len(self._replicas) - 1)],
-            unit=self._unit,
-            placement=placement,
-            model=model,
-            gpu=gpu,
-            options=cluster.options,
-        )
+        alike = self._steps(prompt_tokens, reused_tokens)
         step_s: dict[int, float] = {}
         for each in alike:
             step_s |= dict.fromkeys(each.layers, layer_s(each.steps, placement, topology))
@@ -186,6 +204,36 @@ class _Home:
         arrived_s += max(map(topology.latency_s, delivery.values()))
         ttft_s = max(arrived_s, busiest_s) + decode_step_s(model, gpu, prompt_tokens, placement.decode_tp)
         return round(ttft_s * NS_PER_S)
+
+    def layer_times(self, prompt_tokens: int, reused_tokens: int) -> LayerTimes:
+        placement, topology = self._placement, self._cluster.topology
+        most = max(self._steps(prompt_tokens, reused_tokens), key=lambda alike: len(alike.layers))
+        at_once = (step_traffic(together, placement) for together in side_by_side(most.steps))
+        collectives_s = (drain_s(traffic, topology) for traffic in at_once)
+        times = {
+            Stage.KV_REUSE: drain_s(self._reuse_traffic(reused_tokens, self._way(most.layers[0])), topology),
+            Stage.COLLECTIVE: min(filter(None, collectives_s), default=0.0),
+            Stage.P2D: drain_s(self._delivery_traffic(prompt_tokens, *most.kind), topology),
+        }
+        return LayerTimes(
+            compute_s=slowest_compute_s(most.steps),
+            whole_s=layer_s(most.steps, placement, topology),
+            transfers_s={stage: seconds for stage, seconds in times.items() if seconds},
+        )
+
+    def _steps(self, prompt_tokens: int, reused_tokens: int) -> tuple[AlikeLayers, ...]:
+        """The steps of all layers, if the first replica has the request and the others have nothing."""
+        cluster = self._cluster
+        alone = work_of(cluster.model, [(prompt_tokens - reused_tokens, reused_tokens)])
+        idle = ReplicaWork(new_tokens=0)
+        return unit_steps(
+            [alone, *[idle] * (len(self._replicas) - 1)],
+            unit=self._unit,
+            placement=self._placement,
+            model=cluster.model,
+            gpu=cluster.gpu,
+            options=cluster.options,
+        )
 
     def _way(self, layer: int) -> "_Way":
         """Between which pipeline stages the S1 of a layer goes, and what it has."""

@@ -134,12 +134,14 @@ def test_all_are_made_once_and_come_back_in_their_order(jobs: int, tmp_path: Pat
         (tmp_path / name).open("x").close()
         return name * 2
 
-    done: list[str] = []
-    made = all_of({n: partial(make, n) for n in names}, jobs=jobs, meanwhile=lambda: done.append("meanwhile"))
+    done: list[int] = []
+    made = all_of(
+        {n: partial(make, n) for n in names}, jobs=jobs, meanwhile=lambda: done.append(0), so_far=done.append
+    )
 
     assert list(made.items()) == [("e", "ee"), ("a", "aa"), ("d", "dd"), ("b", "bb"), ("c", "cc")]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
-    assert done == ["meanwhile"]
+    assert done == [0, 1, 2, 3, 4, 5]
 
 
 def test_no_process_waits_while_something_is_left_to_make(tmp_path: Path) -> None:

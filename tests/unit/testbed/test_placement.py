@@ -89,10 +89,15 @@ def test_the_groups_of_unit_1_are_not_those_of_unit_10() -> None:
     ("model", "given", "key", "reason"),
     [
         (MOE, {"tp": 3}, "units.tp", "4 ranks do not divide into replicas of 3; tp can be 1, 2"),
-        (DENSE, {"tp": 4}, "units.tp", "2 query heads of tiny-dense do not divide by 4"),
-        (MOE, {"ep": 3}, "units.ep", "4 ranks do not divide into groups of 3"),
+        (DENSE, {"tp": 4}, "units.tp", "2 query heads of tiny-dense do not divide by 4; tp can be 1, 2$"),
+        (MOE, {"ep": 3}, "units.ep", "4 ranks do not divide into groups of 3; ep can be 1, 2, 4$"),
         (DENSE, {"tp": 2, "ep": 2}, "units.ep", "tiny-dense has no experts"),
-        (MOE, {"ranks_per_server": 1}, "units.ranks_per_server", "9 ranks do not fit on 5 servers"),
+        (
+            MOE,
+            {"ranks_per_server": 1},
+            "units.ranks_per_server",
+            "9 ranks do not fit on 5 servers of 1; .* 2 on",
+        ),
         (MOE, {"decode_ranks": 0}, "units.decode_ranks", "must be at least 1, is 0"),
         (MOE, {"prefill_units": 0}, "units.prefill_units", "must be at least 1, is 0"),
         (MOE, {"tp": 0}, "units.tp", "must be at least 1, is 0"),
@@ -109,8 +114,12 @@ def test_what_cannot_be_is_refused_by_its_key(
 
 def test_experts_that_do_not_divide_over_the_unit_are_refused() -> None:
     """Mixtral has 8 experts; a unit of 16 ranks would need ep to be given."""
-    with pytest.raises(PlacementError, match="8 experts of mixtral-8x7b do not divide by 16"):
+    with pytest.raises(PlacementError) as refused:
         _place(MODELS["mixtral-8x7b"], ranks_per_unit=16)
+    assert str(refused.value) == (
+        "units.ep: the 8 experts of mixtral-8x7b do not divide by 16; ep can be 1, 2, 4, 8;"
+        " it is null, which means a unit's 16 ranks"
+    )
 
 
 def test_kv_heads_limit_tensor_parallelism() -> None:
@@ -180,13 +189,22 @@ def test_of_three_stages_each_hands_over_to_the_next() -> None:
 @pytest.mark.parametrize(
     ("given", "key", "reason"),
     [
-        ({"pp": 3}, "units.pp", "tiny-moe has 2 layers, too few for 3 stages"),
-        ({"pp": 2, "ranks_per_unit": 5}, "units.pp", "a unit's 5 ranks do not divide into 2 stages"),
+        ({"pp": 3}, "units.pp", "tiny-moe has 2 layers, too few for 3 stages; pp can be 1, 2$"),
+        (
+            {"pp": 2, "ranks_per_unit": 5},
+            "units.pp",
+            "a unit's 5 ranks do not divide into 2 stages; pp can be 1$",
+        ),
         ({"pp": 0}, "units.pp", "must be at least 1, is 0"),
-        ({"sp": 3}, "units.sp", "a unit's 4 ranks do not divide into 3 parts"),
+        ({"sp": 3}, "units.sp", "a unit's 4 ranks do not divide into 3 parts; sp can be 1, 2, 4$"),
+        ({"sp": 3, "tp": 2}, "units.sp", "a unit's 4 ranks do not divide into 3 parts; sp can be 1, 2$"),
         ({"sp": 0}, "units.sp", "must be at least 1, is 0"),
-        ({"sp": 2, "tp": 4}, "units.tp", "4 ranks do not divide into replicas of 2 parts x 4"),
-        ({"pp": 2, "ep": 4}, "units.ep", "a stage's 2 ranks do not divide into groups of 4"),
+        (
+            {"sp": 2, "tp": 4},
+            "units.tp",
+            "4 ranks do not divide into replicas of 2 parts x 4; tp can be 1, 2$",
+        ),
+        ({"pp": 2, "ep": 4}, "units.ep", "a stage's 2 ranks do not divide into groups of 4; ep can be 1, 2$"),
     ],
 )
 def test_stages_and_parts_that_cannot_be_are_refused(given: dict[str, int], key: str, reason: str) -> None:
@@ -197,7 +215,7 @@ def test_stages_and_parts_that_cannot_be_are_refused(given: dict[str, int], key:
 
 def test_ulysses_needs_heads_for_all_parts() -> None:
     """2 query heads on 2 parts of 2 ranks: half a head."""
-    with pytest.raises(PlacementError, match="2 query heads of tiny-moe do not divide by 2 parts x 2"):
+    with pytest.raises(PlacementError, match=r"do not divide by 2 parts x 2; sp can be 1$"):
         placed(per_unit=4, tp=2, sp=2, servers=9, sequence=CollectiveKind.ALL_TO_ALL)
 
 

@@ -44,7 +44,7 @@ def test_a_ratio_is_paired_so_what_replicates_share_does_not_widen_it() -> None:
     assert found.ratio is not None
     assert (found.ratio.value, found.ratio.low, found.ratio.high) == pytest.approx((2.0, 2.0, 2.0))
     assert found.ratio_shown
-    [said] = sentences(capacities({"fair": FAIR, "mfs": mfs}, 0.7), Question(scenario="x", attain=0.7))
+    said, *_ = sentences(capacities({"fair": FAIR, "mfs": mfs}, 0.7), Question(scenario="x", attain=0.7))
     assert said.startswith("mfs carries 2.00x [2.00, 2.00] the rate of fair")
 
 
@@ -72,3 +72,17 @@ def test_what_the_search_did_not_find_is_told() -> None:
     assert "does not hold even at 10 requests/s" in told({"fair": never})
     assert "does not hold at 20 requests/s, but again at 30" in told({"fair": again})
     assert "carries" not in told({"fair": two, "mfs": again})
+
+
+def test_an_interval_that_goes_beyond_the_rates_that_were_tried_says_so() -> None:
+    """At 0.7, it ends at 20 times the 1.127th power of 2, as above: at 43.7, and 40 is the highest rate. At
+    0.6, the replicates agree, and the interval has no width."""
+    [beyond] = sentences(capacities({"fair": FAIR}, 0.7), Question(scenario="x", attain=0.7))
+    assert beyond.startswith(
+        "fair: the interval [14.5, 43.7] requests/s goes on above 40, the highest rate that was tried: "
+    )
+    assert not [*sentences(capacities({"fair": FAIR}, 0.6), Question(scenario="x", attain=0.6))]
+
+    down = {one: {rate: met for rate, met in of.items() if rate > 10} for one, of in FAIR.items()}
+    [both] = sentences(capacities({"fair": down}, 0.7), Question(scenario="x", attain=0.7))
+    assert "goes on below 20, the lowest rate that was tried, and above 40, the highest" in both

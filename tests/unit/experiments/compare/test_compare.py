@@ -50,6 +50,11 @@ def longer_prompts(record: RunRecord) -> RunRecord:
     return msgspec.structs.replace(record, requests=rows)
 
 
+def at_half_the_rate(record: RunRecord) -> RunRecord:
+    rows = [msgspec.structs.replace(row, arrival_ns=2 * row.arrival_ns) for row in record.requests]
+    return msgspec.structs.replace(record, requests=rows)
+
+
 FAIR = serving_record("fair", requests=40)
 MS = 1_000_000
 
@@ -79,6 +84,7 @@ def test_the_table_has_the_reference_and_the_differences(mfs: Mfs, tmp_path: Pat
     [
         (serving_record("mfs", requests=38), 1.0, "measures 40 requests"),
         (longer_prompts(later(FAIR, 0, "mfs")), 1.0, "is another one"),
+        (at_half_the_rate(later(FAIR, 0, "mfs")), 1.0, "workload.rate is the same on all"),
         (later(FAIR, 0, "mfs"), 0.5, "different scales"),
         (msgspec.structs.replace(later(FAIR, 0, "mfs"), fidelity=unfaithful()), 1.0, "mfs is not faithful"),
     ],
@@ -91,6 +97,20 @@ def test_what_would_mislead_is_refused_unless_told_to(
     assert reason in mfs.err
     assert mfs("compare", *paths, "--anyway") == 0
     assert reason in mfs.out
+
+
+def test_runs_at_other_rates_are_told_how_to_arrive_alike(mfs: Mfs, tmp_path: Path) -> None:
+    """40 requests arrive in 1.73 s, and in 3.46 s: 39 gaps make 22.5 and 11.3 a second."""
+    paths = [str(write(tmp_path / "a", FAIR)), str(write(tmp_path / "b", at_half_the_rate(FAIR)))]
+    assert mfs("compare", *paths) == 2
+    assert "arrive at 22.5/s in fair (a) and at 11.3/s in fair (b): workload.load" in mfs.err
+
+
+def test_sweeps_at_other_rates_are_told_so(mfs: Mfs, tmp_path: Path) -> None:
+    a = sweep(tmp_path / "a", [("fair", 0.4, 1, 1.0)])
+    b = sweep(tmp_path / "b", [("mfs", 0.4, 1, 1.0)], rps=7.25)
+    assert mfs("compare", a, b) == 2
+    assert "7.25 and 0.4 requests/s arrived: workload.load is a share" in mfs.err
 
 
 def test_runs_of_several_seeds_are_replicates(mfs: Mfs, tmp_path: Path) -> None:
@@ -119,12 +139,17 @@ def test_a_sweep_can_be_compared_with_any_of_its_policies(mfs: Mfs, tmp_path: Pa
     assert ours == pytest.approx(-theirs)
 
 
-def sweep(out: Path, rows: list[tuple[str, float, int, float]], *, window: bool = False) -> str:
-    """A sweep over loads and seeds, or windows. Rows have policy, load, replicate and mean TTFT in s."""
+def sweep(
+    out: Path, rows: list[tuple[str, float, int, float]], *, window: bool = False, rps: float | None = None
+) -> str:
+    """A sweep over loads and seeds, or windows. Rows have policy, load, replicate and mean TTFT in s.
+
+    Without `rps`, as many requests arrive in a second as the load says.
+    """
     cells = [
         {"policy": policy, "workload.load": load, "seed": 1 if window else number}
         | ({"window": number} if window else {})
-        | {"error": None, "faithful": True, "requests": 9, "arrival_rps": load, "slo_attainment": 0.5}
+        | {"error": None, "faithful": True, "requests": 9, "arrival_rps": rps or load, "slo_attainment": 0.5}
         | {"ttft_mean_s": ttft, "ttft_p99_s": None, "cct_mean_s": None, "coflow_mean_s": None}
         for policy, load, number, ttft in rows
     ]

@@ -226,7 +226,7 @@ def test_the_flows_of_a_request_come_worst_first(tmp_path: Path) -> None:
     """A flow that is 5 ms late comes first; of those on time, 40 ms comes before 20 ms."""
     rows = Rows(
         flows=(
-            delivery(id="quick", finish_ns=120 * MS),
+            delivery(id="quick", finish_ns=120 * MS, size_bytes=8_000_000),
             delivery(id="slow"),
             delivery(id="late", submit_ns=290 * MS, permit_ns=290 * MS, finish_ns=305 * MS),
         ),
@@ -238,9 +238,43 @@ def test_the_flows_of_a_request_come_worst_first(tmp_path: Path) -> None:
     assert lines[at + 1 : at + 4] == [
         "    late: S3, 8.4 MB, took 15.00 ms from P6 to P3, 5.00 ms after its deadline.",
         "    slow: S3, 8.4 MB, took 40.00 ms from P6 to P3, 160.0 ms before its deadline.",
-        "    quick: S3, 8.4 MB, took 20.00 ms from P6 to P3, 180.0 ms before its deadline.",
+        "    quick: S3, 8 MB, took 20.00 ms from P6 to P3, 180.0 ms before its deadline.",
     ]
     assert lines[-1] == f"  More on one of them: mfs explain {run} --flow late --policy mfs"
+
+
+def test_flows_that_are_alike_have_one_line(tmp_path: Path) -> None:
+    """Twelve layers of one size, sent between the same servers, all from P6 to P3, in 29 to 40 ms. Layer 12
+    was promoted in between, and layer 13 goes to another server."""
+    flows = [delivery(id=f"b3.r12.l{n}.s3.0-8", layer=n, finish_ns=(128 + n) * MS) for n in range(1, 13)]
+    flows.append(delivery(id="b3.r12.l13.s3.0-9", layer=13, finish_ns=120 * MS, dst_server="h5"))
+    decisions = [
+        one
+        for flow in flows
+        for one in (
+            decision(100, Level.P6, "first", flow=flow.id),
+            *([decision(110, Level.P5, "then", was=Level.P6, flow=flow.id)] if flow.layer == 12 else []),
+            decision(120, Level.P3, "last", was=Level.P6, flow=flow.id),
+        )
+    ]
+    rows = Rows(flows=tuple(flows), requests=(late_request(),), decisions=tuple(decisions))
+    lines = explain_request(written(tmp_path / "run", mfs=rows), 12).splitlines()
+    at = lines.index("  Its 13 flows, worst first:")
+    assert lines[at + 1 : at + 4] == [
+        "    b3.r12.l12.s3.0-8: S3, 8.4 MB, took 40.00 ms from P6 to P5 to P3, 160.0 ms before its deadline.",
+        "    b3.r12.l11.s3.0-8 and 10 alike: S3, 8.4 MB each from h1 to h9, took 29.00 ms to 39.00 ms from P6"
+        " to P3, 161.0 ms to 171.0 ms before the deadline.",
+        "    b3.r12.l13.s3.0-9: S3, 8.4 MB, took 20.00 ms from P6 to P3, 180.0 ms before its deadline.",
+    ]
+
+
+def test_flows_that_tie_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """Flow 2 comes before flow 10."""
+    flows = tuple(delivery(id=f"flow {n}", size_bytes=n * 10**6) for n in (10, 2))
+    run = written(tmp_path / "run", mfs=Rows(flows=flows, requests=(late_request(),)))
+    two, ten = (line for line in explain_request(run, 12).splitlines() if line.startswith("    flow"))
+    assert two.startswith("    flow 2:")
+    assert ten.startswith("    flow 10:")
 
 
 def test_a_request_without_a_first_token_missed_its_slo(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def sweep(path: Path, cells: list[dict[str, Any]] = CELLS, **over: list[Any]) ->
 
 
 def test_a_curve_has_the_mean_over_seeds_at_each_x_in_order(tmp_path: Path) -> None:
-    fair, mfs = read_curves([sweep(tmp_path / "s")], x=None, y="slo_attainment", where={})
-    assert (fair.label, fair.x) == ("fair", (0.2, 0.4))
+    key, (fair, mfs) = read_curves([sweep(tmp_path / "s")], x=None, y="slo_attainment", where={})
+    assert (key, fair.label, fair.x) == ("workload.load", "fair", (0.2, 0.4))
     assert [found.mean for found in fair.y] == pytest.approx([0.85, 0.5])
     assert [found.mean for found in mfs.y] == pytest.approx([0.9, 0.8])
     assert fair.y[0].high == pytest.approx(0.85 + 12.706 * 0.05, abs=1e-4)
@@ -60,13 +60,33 @@ def test_other_keys_have_to_be_fixed(tmp_path: Path) -> None:
     path = sweep(tmp_path / "s", two, **{"topology.servers": [3, 4]})
     with pytest.raises(UserError, match=re.escape("--where topology.servers=VALUE: 3, 4")):
         read_curves([path], x="workload.load", y="slo_attainment", where={})
-    (found,) = read_curves([path], x="workload.load", y="slo_attainment", where={"topology.servers": "4"})
+    _, (found,) = read_curves([path], x="workload.load", y="slo_attainment", where={"topology.servers": "4"})
     assert found.y[0].mean == 0.7
+
+
+def test_where_only_replicates_were_swept_there_is_a_point_per_policy(mfs: Mfs, tmp_path: Path) -> None:
+    """Means of 0.8 and 0.9, and of 0.9 twice."""
+    cells = [one for one in CELLS if one["workload.load"] == 0.2]
+    path = sweep(tmp_path / "s", cells)
+    content = json.loads((path / "sweep.json").read_text())
+    del content["over"]["workload.load"]
+    (path / "sweep.json").write_text(json.dumps(content))
+
+    key, curves = read_curves([path], x=None, y="slo_attainment", where={})
+    assert key == "policy"
+    assert [(one.x, one.y[0].mean) for one in curves] == [(("fair",), pytest.approx(0.85)), (("mfs",), 0.9)]
+    assert mfs("table", str(path), "--format", "csv") == 0
+    assert mfs.out.splitlines() == ["policy,SLO met (%)", "fair,85 ± 64", "mfs,90.00 ± 0.00"]
+    assert mfs("plot", str(path), "--ci", "--format", "svg") == 0
+    drawn = re.findall(r">([^<>]+)</text>", (path / "slo_attainment.svg").read_text())
+    assert [name for name in drawn if name in ("fair", "mfs", "policy")] == ["fair", "mfs", "policy"]
+    assert mfs("plot", str(path), "--x", "workload.load") == 2
+    assert "workload.load: was not swept; only seed or window was swept" in mfs.err
 
 
 def test_two_sweeps_of_one_policy_are_told_apart(tmp_path: Path) -> None:
     paths = [sweep(tmp_path / "old"), sweep(tmp_path / "new")]
-    found = read_curves(paths, x=None, y="slo_attainment", where={})
+    _, found = read_curves(paths, x=None, y="slo_attainment", where={})
     assert [one.label for one in found] == ["fair (old)", "mfs (old)", "fair (new)", "mfs (new)"]
 
 
@@ -87,7 +107,7 @@ def test_curves_that_are_the_same_are_named_once() -> None:
     ],
 )
 def test_a_table_has_means_and_intervals(tmp_path: Path, form: TableFormat, line: str) -> None:
-    curves = read_curves([sweep(tmp_path / "s")], x=None, y="slo_attainment", where={})
+    _, curves = read_curves([sweep(tmp_path / "s")], x=None, y="slo_attainment", where={})
     text = table_text(curves, x="workload.load", y="slo_attainment", form=form)
     assert line in text.splitlines()
 
@@ -132,6 +152,9 @@ def test_the_ttft_of_runs_is_drawn(mfs: Mfs, tmp_path: Path) -> None:
     ("words", "reason"),
     [
         (["--x", "topology.servers"], "was not swept; swept are workload.load"),
+        (["--x", "seed"], "leave out --x for workload.load, or read each seed in sweep.csv"),
+        (["--x", "window"], "--ci their spread"),
+        (["--x", "policy"], "choose one with --where workload.load=VALUE: 0.4, 0.2"),
         (["--y", "speed"], "there is no such measure; there are slo_attainment"),
         (["--y", "ttft_mean_s"], "no finished cell has ttft_mean_s"),
         (["--out", "figure.jpg"], "ends in .pdf, .svg, .png"),

@@ -68,6 +68,7 @@ def test_more_ranks_on_a_server_than_gpus_are_refused() -> None:
     with pytest.raises(PlacementError, match="4 ranks are to be on h1, which has 2 GPUs") as refused:
         placed(star(servers=2, nic_bps=GBPS, shape=ServerShape(gpus=2)), per_server=4)
     assert refused.value.key == "topology.gpus_per_server"
+    assert refused.value.reason.endswith("ranks in all, and 4 GPUs")
 
 
 def test_ideal_times_know_the_links_inside_a_server() -> None:

@@ -75,7 +75,8 @@ def test_twice_the_load_takes_half_the_time() -> None:
         ("units.tp=3", "scenario quickstart: units.tp: a unit's 4 ranks do not divide"),
         (
             "units.ranks_per_unit=40",
-            "units.ep: the 8 experts of mixtral-8x7b do not divide by 40; it is null, which means a unit's",
+            "units.ep: the 8 experts of mixtral-8x7b do not divide by 40; ep can be 1, 2, 4, 8; it is null,"
+            " which means a unit's 40 ranks",
         ),
         ("units.ep=3", "units.ep: a unit's 4 ranks do not divide into groups of 3"),
     ],

@@ -5,7 +5,7 @@ from record_factory import micro_record, serving_record, unfaithful
 from rich.console import Console
 
 from experiments.results.summary import Summary, summarise
-from experiments.results.terminal import render_summary
+from experiments.results.terminal import render_summary, trace_lines
 from testbed.job import Scale
 from testbed.record import RunRecord
 
@@ -73,6 +73,18 @@ def test_a_late_micro_flow_is_told_with_how_late_it_was() -> None:
     assert "51.0 ms" in found["late", "low"]
     assert "fair: S3 on average 0 s late and 79.0 ms early" in text
     assert "late: S3 on average 51.0 ms late and 0 s early" in text
+
+
+def test_traces_that_show_a_part_are_told_once_for_all_policies() -> None:
+    summary = summary_of(serving_record("fair", requests=6), serving_record("mfs", requests=6))
+    fair, mfs = summary["runs"]
+    assert not [*trace_lines(summary)]
+    mfs["trace_shows"] = "what was under way from 1 s to 2 s"
+    [of_mfs] = trace_lines(summary)
+    assert of_mfs.startswith("the trace of mfs shows a part of the run")
+    fair["trace_shows"] = "what was under way from 0 s to 1 s"
+    [of_both] = trace_lines(summary)
+    assert of_both.startswith("the trace of every policy shows a part of the run")
 
 
 def test_what_nothing_used_is_told() -> None:

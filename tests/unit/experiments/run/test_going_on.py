@@ -96,7 +96,11 @@ def test_other_code_and_other_files_do_not_go_on(tmp_path: Path) -> None:
 def test_a_complete_run_is_not_begun_again(mfs: Mfs) -> None:
     assert mfs(*TWO) == 0
     assert mfs(*TWO) == 2
-    assert "is not empty" in mfs.err
+    assert "--out there: holds a run of this scenario with these settings, which has finished" in mfs.err
+    assert "its report is there/report.html, and mfs compare there shows how its policies differ" in mfs.err
+    assert "To run again, name another directory, or delete this one first" in mfs.err
+    assert mfs(*TWO, "--seed", "7") == 2
+    assert "holds a run of another scenario, or with other settings" in mfs.err
 
 
 def test_a_damaged_record_is_made_again(mfs: Mfs, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def test_the_report_comes_after_everything_that_it_is_made_from(
 ) -> None:
     there: set[str] = set()
 
-    def write_report(directories: list[Path], out: Path, jobs: int) -> Path:
+    def write_report(directories: list[Path], out: Path, **_: object) -> Path:
         there.update(path.name for path in tmp_path.iterdir())
         assert (directories, out) == ([tmp_path], tmp_path / "report.html")
         return out

@@ -39,7 +39,9 @@ def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> N
 
 def test_when_it_is_killed_its_workers_end_and_finished_cells_stay(tmp_path: Path) -> None:
     command = [*COMMAND, "--over", "seed=1:400", "--jobs", "2", "--out", "s"]
-    sweep = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    said = tmp_path / "said"
+    with said.open("w") as file:
+        sweep = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=file)
     try:
         deadline = time.monotonic() + 60
         while len(finished := list(tmp_path.glob("s/cells/*/cell.json"))) < 2:
@@ -55,3 +57,25 @@ def test_when_it_is_killed_its_workers_end_and_finished_cells_stay(tmp_path: Pat
     assert len(family) >= 2
     assert alive == []
     assert all(json.loads(path.read_text())["error"] is None for path in finished)
+    assert "resource_tracker" not in said.read_text()
+
+
+def test_when_a_worker_is_killed_the_cells_that_ran_are_named(tmp_path: Path) -> None:
+    command = [*COMMAND, "--over", "seed=1:2", "--policy", "mfs", "--jobs", "2", "--out", "s"]
+    command += ["--set", "workload.requests=4000"]
+    command[command.index("two-flows")] = "quickstart"
+    sweep = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while len(cells := list(tmp_path.glob("s/cells/*"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        children = psutil.Process(sweep.pid).children()
+        next(one for one in children if any("popen_loky" in word for word in one.cmdline())).kill()
+        _, said = sweep.communicate(timeout=60)
+    finally:
+        sweep.kill()
+        sweep.wait()
+    assert sweep.returncode == 1
+    assert "a worker process died while these cells ran: " in said.decode()
+    assert all(cell.name in said.decode() for cell in cells)

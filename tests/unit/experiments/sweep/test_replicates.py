@@ -1,10 +1,14 @@
 """Means over seeds."""
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from experiments.sweep.plan import make_plan, read_over
 from experiments.sweep.replicates import TITLES, Replicates, Spread, measures_of, replicates_of, written
 from experiments.sweep.results import Measure
+from experiments.sweep.table import results_table
 
 
 def test_means_are_over_seeds_with_the_least_the_most_and_an_interval() -> None:
@@ -12,17 +16,15 @@ def test_means_are_over_seeds_with_the_least_the_most_and_an_interval() -> None:
     seed has is left out."""
     over = [read_over("topology.servers=3"), read_over("seed=1:3")]
     plan = make_plan("two-flows", over=over, policies=("fair",), fabric="sim")
-    nothing = dict.fromkeys(
-        ("ttft_mean_s", "ttft_p99_s", "cct_mean_s", "coflow_mean_s", "pruned", "duration_s")
-    )
+    nothing = dict.fromkeys(TITLES)
     found = [
         {
             "topology.servers": 3,
             "policy": "fair",
             "seed": seed,
-            "slo_attainment": met,
             "error": None,
             **nothing,
+            "slo_attainment": met,
         }
         for seed, met in ((1, 0.5), (2, 0.9), (3, 1.0))
     ]
@@ -58,3 +60,16 @@ def test_pruned_requests_are_shown_if_there_are_any(counts: tuple[int, int], sho
 
     assert (Measure.PRUNED in measures_of(replicates)) is shown
     assert written(Measure.PRUNED, replicates[0].spreads[Measure.PRUNED].mean) == ("1.5" if shown else "0")
+
+
+def test_the_rate_of_the_requests_is_told_beside_what_became_of_them() -> None:
+    """5.3 and 5.325 requests/s: 5.3125 on average."""
+    plan = make_plan("quickstart", over=[read_over("seed=1:2")], policies=("fair",), fabric="sim")
+    found = [
+        {**dict.fromkeys(TITLES), "policy": "fair", "seed": seed, "error": None, "arrival_rps": rate}
+        for seed, rate in ((1, 5.3), (2, 5.325))
+    ]
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(results_table(plan, replicates_of(plan, found)))
+    assert "requests" in console.export_text(clear=False)
+    assert "5.31" in console.export_text()

@@ -245,6 +245,18 @@ def test_a_directory_that_is_not_of_this_sweep_is_refused(mfs: Mfs, toy: ToyFabr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes"]
 
 
+@pytest.mark.parametrize("command", ["run", "sweep", "capacity"])
+def test_where_nothing_can_be_written_another_place_is_suggested(
+    mfs: Mfs, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "runs").write_text("a file, so nothing can be made in it")
+    assert mfs(command, "quickstart", *([] if command != "run" else ["--fabric", "sim"])) == 2
+    where = tmp_path / "runs"
+    assert mfs.err.endswith(
+        f"mfs: {where}: cannot write results there: Not a directory; --out names another\n"
+    )
+
+
 def test_cells_of_other_code_are_not_mixed_with_new_ones(
     mfs: Mfs, toy: ToyFabric, monkeypatch: pytest.MonkeyPatch
 ) -> None:

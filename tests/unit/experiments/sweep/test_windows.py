@@ -7,8 +7,8 @@ import pytest
 
 from experiments.compare.replicates import of_cells
 from experiments.errors import UserError
+from experiments.sweep.notes import plan_warnings
 from experiments.sweep.plan import Plan, checked_over, make_plan, read_over
-from experiments.sweep.results import plan_warnings
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""What disturbed a run: each check, its value in wall milliseconds, and whom it names.
+"""What disturbed a run: each check, its value, and whom it names.
 
-A model second takes ten wall seconds here, and model time 0 is wall second 100.
+A model second takes ten wall seconds here, and model time 0 is wall second 100. A request alone takes 0.25
+model seconds, so moments of 0.5 wall seconds are a fifth of it.
 """
 
 from collections.abc import Sequence
@@ -8,11 +9,13 @@ from collections.abc import Sequence
 from controller.flow import Level, Stage, Transfer
 from controller.lanes import LevelTrail
 from controller.pulse import Pause
-from testbed.emulation.disturbances import WallClock, disturbances
-from testbed.emulation.links import Down
+from testbed.coordinator.lapses import WallClock
+from testbed.coordinator.outages import Down
+from testbed.emulation.disturbances import disturbances
 from testbed.emulation.monitor import Sample
 from testbed.emulation.queues import PortCounters
 from testbed.record import Check, FlowRow
+from testbed.serving.yardsticks import Yardstick
 from workers.protocol import Records, SentFlow
 
 S = 1_000_000_000
@@ -23,6 +26,7 @@ SILENT = "longest time without delivery while a flow was due"
 PERMIT = "permit latency max"
 LATE = "late wake-ups of timed compute max"
 NONE = (0,) * 8
+ALONE = Yardstick(short="a lone TTFT", name="the TTFT of the median request alone", seconds=0.25)
 
 
 def pause(begin_s: float, seconds: float) -> Pause:
@@ -87,7 +91,13 @@ def check(
 ) -> Check:
     clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
     checks = disturbances(
-        pauses=pauses or {}, outages=outages, records=ranks, flows=flows, samples=samples, clock=clock
+        pauses=pauses or {},
+        outages=outages,
+        records=ranks,
+        flows=flows,
+        samples=samples,
+        clock=clock,
+        whole=ALONE,
     )
     (found,) = (one for one in checks if one.name == name)
     return found
@@ -96,14 +106,14 @@ def check(
 def test_every_measure_states_its_bound() -> None:
     bounds = [(name, check(name).bound) for name in (PAUSE, DOWN, SILENT, PERMIT, LATE)]
     assert bounds == [
-        (PAUSE, "<= 500"), (DOWN, "<= 0"), (SILENT, "<= 1000"), (PERMIT, "<= 500"), (LATE, "<= 500"),
+        (PAUSE, "<= 0.2"), (DOWN, "<= 0"), (SILENT, "<= 1000"), (PERMIT, "<= 0.2"), (LATE, "<= 0.2"),
     ]  # fmt: skip
 
 
 def test_a_process_that_paused_is_named_with_the_moment() -> None:
     """It began 5 s after the start, half a model second."""
     judged = check(PAUSE, pauses={"rank 0": pause(101, 0.02), "rank 1": pause(105, 2.0)})
-    assert (judged.value, judged.ok) == (2000.0, False)
+    assert (judged.value, judged.ok, judged.dilation) == (0.8, False, 4.0)
     assert judged.advice.startswith(
         "rank 1 did not run for 2.00 s of wall time from 0.500 s of model time on"
     )
@@ -112,7 +122,7 @@ def test_a_process_that_paused_is_named_with_the_moment() -> None:
 
 def test_short_pauses_are_no_fault() -> None:
     judged = check(PAUSE, pauses={"rank 0": pause(101, 0.5), "ovs-vswitchd": pause(105, 0.1)})
-    assert (judged.value, judged.ok, judged.advice) == (500.0, True, "")
+    assert (judged.value, judged.ok, judged.advice) == (0.2, True, "")
 
 
 def test_any_outage_of_a_link_is_a_fault() -> None:
@@ -152,12 +162,12 @@ def test_the_slowest_permit_names_its_flow() -> None:
         records(1, sent("slow", 1, 0.25, 501.0), sent("next", 1, 0.3, 400.0)),
     ]
     judged = check(PERMIT, ranks=ranks)
-    assert (judged.value, judged.ok) == (501.0, False)
+    assert (judged.value, judged.ok) == (0.2004, False)
     assert judged.advice.startswith("flow slow of rank 1 waited, submitted at 0.250 s of model time.")
     assert check(PERMIT, ranks=[records(0, sent("f", 0, 0.1, 500.0))]).ok
 
 
 def test_the_latest_wake_up_names_its_rank() -> None:
     judged = check(LATE, ranks=[records(0, late_ms=(1.0, 2.0)), records(3, late_ms=(0.5, 700.0))])
-    assert (judged.value, judged.ok) == (700.0, False)
+    assert (judged.value, judged.ok) == (0.28, False)
     assert judged.advice.startswith("rank 3 woke up late.")

@@ -2,11 +2,13 @@
 
 import pytest
 
+from testbed.coordinator.cpu_wait import CpuWait
+from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.fidelity import PAYLOAD_SHARE, judge
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.queues import PortCounters
-from testbed.emulation.ranks import ProbeResult
 from testbed.record import Check, Fidelity
+from testbed.serving.yardsticks import Yardstick, Yardsticks
 
 PROBES = "delivered rate, all links probed at once"
 BUSY = "delivered rate while a queue was busy"
@@ -18,6 +20,14 @@ class Cpu:
 
     def __init__(self, idle: float) -> None:
         self.mean_idle = idle
+
+
+AGAINST = Yardsticks(
+    transfer=Yardstick(short="a short transfer", name="the S1 of a layer", seconds=0.002),
+    compute=Yardstick(short="a layer's compute", name="the compute of a layer", seconds=0.004),
+    whole=None,
+)
+"""At a dilation of 10, a short transfer takes 20 ms on the wall, and the compute of a layer 40 ms."""
 
 
 def probe(share: float) -> ProbeResult:
@@ -53,10 +63,13 @@ def verdict(**changed: object) -> Fidelity:
         "samples": GOOD_SAMPLES,
         "busy": [shot(980)] * 10,
         "cpu": Cpu(0.4),
+        "cpu_wait": None,
         "permit_ms": [0.5] * 99 + [3.0],
         "late_ms": [0.1] * 100,
         "segments": {"h1": (9000, 3), "h2": (1000, 0)},
         "fastest": 1.02,
+        "yardsticks": AGAINST,
+        "time_dilation": 10.0,
     }
     return judge(**(measures | changed))  # type: ignore[arg-type]
 
@@ -77,11 +90,11 @@ def test_every_measure_states_its_value_its_bound_and_its_unit() -> None:
         (PROBES, ">= 0.9", "of nominal"),
         (BUSY, ">= 0.9", "of nominal"),
         ("CPU headroom", ">= 0.05", "idle"),
-        ("permit latency p50", "<= 2", "ms"),
-        ("permit latency p99", "<= 10", "ms"),
+        ("permit latency p50", "<= 0.1", "of a short transfer"),
+        ("permit latency p99", "<= 1", "of a short transfer"),
         ("packets dropped", "<= 0.0001", "of packets"),
         ("TCP retransmits", "<= 0.03", "of segments"),
-        ("late wake-ups of timed compute p99", "<= 10", "ms"),
+        ("late wake-ups of timed compute p99", "<= 0.5", "of a layer's compute"),
         ("fastest flow, beyond the burst of an idle port", "<= 1.1", "of line"),
     ]
 
@@ -128,18 +141,19 @@ def test_retransmits_of_all_servers_are_set_against_all_segments_sent() -> None:
 
 
 def test_percentiles_lie_between_the_closest_ranks() -> None:
-    """For 1 to 26 the median is 13.5, and p99 is three quarters of the way from 25 to 26."""
+    """For 1 to 26 ms the median is 13.5, and p99 is three quarters of the way from 25 to 26."""
     judged = verdict(permit_ms=[float(ms) for ms in range(26, 0, -1)])
-    assert value(judged, "permit latency p50").value == pytest.approx(13.5)
-    assert value(judged, "permit latency p99").value == pytest.approx(25.75)
+    assert value(judged, "permit latency p50").value == pytest.approx(13.5 / 20)
+    assert value(judged, "permit latency p99").value == pytest.approx(25.75 / 20)
 
 
 @pytest.mark.parametrize(("measured", "ok"), [(19, True), (20, False)])
 def test_a_handful_of_latencies_is_shown_but_not_judged(measured: int, ok: bool) -> None:
+    """50 ms are two and a half short transfers, and one and a quarter times the compute of a layer."""
     judged = verdict(permit_ms=[50.0] * measured, late_ms=[50.0] * measured)
     latencies = judged.checks[3], judged.checks[4], judged.checks[7]
     assert [check.ok for check in latencies] == [ok] * 3
-    assert [check.value for check in latencies] == [50.0] * 3
+    assert [check.value for check in latencies] == [2.5, 2.5, 1.25]
     assert ["not judged on 19 values" in check.bound for check in latencies] == [ok] * 3
 
 
@@ -150,10 +164,10 @@ def test_a_handful_of_latencies_is_shown_but_not_judged(measured: int, ok: bool)
         (BUSY, {"busy": [shot(890)] * 20}),
         ("CPU headroom", {"cpu": Cpu(0.04)}),
         ("permit latency p50", {"permit_ms": [2.1] * 100}),
-        ("permit latency p99", {"permit_ms": [1.0] * 90 + [11.0] * 10}),
+        ("permit latency p99", {"permit_ms": [1.0] * 90 + [21.0] * 10}),
         ("packets dropped", {"samples": (sample(a=counters(0)), sample(a=counters(9_999, 1)))}),
         ("TCP retransmits", {"segments": {"h1": (100_000, 3001)}}),
-        ("late wake-ups of timed compute p99", {"late_ms": [11.0] * 100}),
+        ("late wake-ups of timed compute p99", {"late_ms": [21.0] * 100}),
         ("fastest flow, beyond the burst of an idle port", {"fastest": 1.2}),
     ],
 )
@@ -165,7 +179,44 @@ def test_one_broken_bound_makes_a_run_unfaithful_and_says_what_to_change(
     broken = [check for check in judged.checks if not check.ok]
     assert name in [check.name for check in broken]
     for check in broken:
-        assert "scale.link_mbps" in check.advice or "workers.lanes_s1" in check.advice
+        assert any(key in check.advice for key in ("scale.link_mbps", "scale.wall_s", "workers.lanes_s1"))
+
+
+def test_a_delay_is_judged_against_what_it_delays_and_says_why() -> None:
+    """15 ms are three quarters of a transfer of 20 ms on the wall. At half the dilation, they are more."""
+    slow = [0.5] * 90 + [15.0] * 10
+    good, bad = verdict(permit_ms=slow), verdict(permit_ms=slow, time_dilation=5.0)
+    checks = [value(one, "permit latency p99") for one in (good, bad)]
+    assert [(check.value, check.ok, check.dilation) for check in checks] == [
+        (pytest.approx(0.75), True, None),
+        (pytest.approx(1.5), False, pytest.approx(1.5)),
+    ]
+    assert checks[1].reason.startswith("15 ms against 10 ms on the wall for the S1 of a layer: ")
+
+
+def test_links_that_deliver_too_little_would_have_to_be_slower() -> None:
+    """60 % arrived where 90 % have to: two thirds of the rate would have been delivered well enough."""
+    checked = value(verdict(probes=(probe(0.6),)), PROBES)
+    assert (checked.slower, checked.dilation) == (pytest.approx(1.5), None)
+
+
+def test_waits_for_the_cpu_are_judged_where_the_kernel_counts_them_and_idle_time_is_not() -> None:
+    """Others may use all that is left of the CPU. 2.2 ms are 11 % of a transfer of 20 ms on the wall."""
+    short, long = (
+        verdict(cpu=Cpu(0.0), cpu_wait=CpuWait(process="rank 2", mean_ms=mean_ms)) for mean_ms in (1.9, 2.2)
+    )
+    assert [check.name for check in short.checks if "CPU" in check.name] == ["mean wait for the CPU"]
+    assert (short.faithful, long.faithful) == (True, False)
+    judged = value(long, "mean wait for the CPU")
+    assert (judged.value, judged.dilation) == (pytest.approx(0.11), pytest.approx(1.1))
+    assert "rank 2 waited longest" in judged.reason
+
+
+def test_without_a_transfer_to_delay_latencies_are_not_judged() -> None:
+    nothing = Yardsticks(transfer=None, compute=None, whole=None)
+    judged = verdict(permit_ms=[900.0] * 100, late_ms=[900.0] * 100, yardsticks=nothing)
+    assert judged.faithful
+    assert [judged.checks[i].value for i in (3, 4, 7)] == [None] * 3
 
 
 def test_what_could_not_be_measured_is_shown_as_such_and_breaks_nothing() -> None:

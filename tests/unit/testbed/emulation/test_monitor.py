@@ -10,14 +10,15 @@ import pytest
 from flow_table import wiring_of
 from serving_world import job, placed
 
-from testbed.emulation.control import ControllerProcess
+from testbed.coordinator.controller import ControllerProcess
 from testbed.emulation.fidelity import CpuMeter, judge
-from testbed.emulation.monitor import LinkMonitor, port_now
+from testbed.emulation.monitor import LinkMonitor, port_now, segments_in
 from testbed.emulation.network import Network
 from testbed.emulation.ovs import OpenVSwitch
 from testbed.emulation.queues import PortCounters
 from testbed.emulation.run import EmulatedRun
 from testbed.fabric import RunFailed
+from testbed.serving.yardsticks import Yardsticks
 from testbed.topology import star
 
 
@@ -150,6 +151,13 @@ def test_a_controller_that_has_died_ends_the_run() -> None:
         check_of_a_run(controller=ended)()
 
 
+def test_a_segment_that_is_received_again_is_no_progress(tmp_path: Path) -> None:
+    """Of 90 segments that came, 4 were copies."""
+    (tmp_path / "snmp").write_text("Ip: A\nIp: 1\nTcp: InSegs OutSegs RetransSegs\nTcp: 90 70 5\n")
+    (tmp_path / "netstat").write_text("TcpExt: A DelayedACKLost\nTcpExt: 7 4\nIpExt: B\nIpExt: 8\n")
+    assert segments_in(tmp_path) == (70, 5, 86)
+
+
 def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -160,7 +168,17 @@ def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
     check_of_a_run(cpu=meter)()
     meter.stop()
     judged = judge(
-        probes=(), samples=(), busy=(), cpu=meter, permit_ms=(), late_ms=(), segments={}, fastest=None
+        probes=(),
+        samples=(),
+        busy=(),
+        cpu=meter,
+        cpu_wait=None,
+        permit_ms=(),
+        late_ms=(),
+        segments={},
+        fastest=None,
+        yardsticks=Yardsticks(transfer=None, compute=None, whole=None),
+        time_dilation=1.0,
     )
     assert [(check.name, check.value) for check in judged.checks if not check.ok] == [("CPU headroom", 0.02)]
     assert not judged.faithful

@@ -1,7 +1,7 @@
 """Speeds of flows: what an idle port passes at once, and what no port can pass.
 
-The line is 100 B/s, 10 ms a byte. At this scale, a model byte is a byte on the wire, and two packets with
-their Ethernet headers are 8,428 B.
+The line is 100 B/s, 10 ms a byte. At this scale, a model byte is a byte on the wire, and three packets with
+their Ethernet headers are 12,642 B.
 """
 
 import msgspec
@@ -33,14 +33,14 @@ def test_a_flow_at_line_rate_is_not_faster_than_its_line() -> None:
 
 
 def test_the_burst_makes_short_flows_faster_than_the_line_but_not_faster_than_line_and_burst() -> None:
-    """10,000 B in 15.72 s: 1,572 B at line rate, after 8,428 B at once. One flow of two was that fast."""
-    found = speeds_of([flow(10_000, 15.72), flow(10_000, 120)], a_job())
+    """15,000 B in 23.58 s: 2,358 B at line rate, after 12,642 B at once. One flow of two was that fast."""
+    found = speeds_of([flow(15_000, 23.58), flow(10_000, 120)], a_job())
     assert found == Speeds(0.5, pytest.approx(1.0))
 
 
 def test_a_flow_that_is_faster_than_line_and_burst_is_told() -> None:
-    """20,000 B in 57.86 s: 11,572 B beyond the burst, in the time of 5,786 B."""
-    assert speeds_of([flow(20_000, 57.86)], a_job()).fastest == pytest.approx(2.0)
+    """20,000 B in 36.79 s: 7,358 B beyond the burst, in the time of 3,679 B."""
+    assert speeds_of([flow(20_000, 36.79)], a_job()).fastest == pytest.approx(2.0)
 
 
 def test_shares_of_collectives_and_flows_inside_a_server_tell_nothing() -> None:

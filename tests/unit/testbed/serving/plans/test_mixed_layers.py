@@ -245,7 +245,9 @@ def test_ulysses_needs_heads_for_all_parts_in_every_layer() -> None:
     wide = msgspec.structs.replace(DENSE, q_heads=4, kv_heads=4)
     narrow = OtherLayers(layers=(1,), mixer=msgspec.structs.replace(SHARING, shares_kv=False))
     model = msgspec.structs.replace(wide, other_layers=(narrow,))
-    with pytest.raises(PlacementError, match="2 query heads of tiny-dense do not divide by 4 parts x 1"):
+    with pytest.raises(
+        PlacementError, match=r"2 query heads of tiny-dense do not divide by 4 parts x 1; sp can be 1, 2$"
+    ):
         placed(per_unit=4, sp=4, tp=1, servers=9, model=model, sequence=CollectiveKind.ALL_TO_ALL)
 
 

@@ -226,7 +226,7 @@ def test_the_routers_and_the_capacity_see_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("decode", "decode_tp", "reason"),
     [
-        (3, 2, "3 decode ranks do not divide into workers of 2"),
+        (3, 2, "3 decode ranks do not divide into workers of 2; decode_tp can be 1$"),
         (3, 3, "the 8 query heads of tiny-dense do not divide by 3"),
     ],
 )
