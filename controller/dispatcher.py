@@ -8,6 +8,7 @@ only when it has a lane (`controller.lanes`) *and* its level is confirmed on the
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -15,18 +16,60 @@ from controller.admission import Admission, Orders
 from controller.ecmp import connection_key, member_key
 from controller.flow import Batch, Decision, Flow, Level, PortId, Stage
 from controller.lanes import Claim, Lane, LaneError, LanePool, load_of
-from controller.openflow import FlowMod, RuleBook, ports_of
+from controller.openflow import ports_of
 from controller.pace import Pace
-from controller.protocol import GroupUp, LaneUp, LoggedPath, Permit, ProbeUp, Submit, SubmitShare
+from controller.protocol import (
+    GroupUp,
+    LaneUp,
+    LoggedPath,
+    Permit,
+    ProbeUp,
+    Submit,
+    SubmitShare,
+    TcpConnection,
+)
 from controller.scheduler import Scheduler
 
+M = TypeVar("M")
+"""A change that puts a level in force: of a switch's rules, or of a connection's mark."""
 
-class Enforce(msgspec.Struct, frozen=True, kw_only=True):
-    """Send `mods`, then a barrier, to every switch they touch. When all have replied, call `confirmed`."""
+
+class Steering(Protocol[M]):
+    """The book of all connections: where each goes, and what its level is. Pure; returns the changes.
+
+    `controller.openflow.RuleBook` is one, for switches that are told, and `controller.marks.MarkBook`
+    another, for ends that mark.
+    """
+
+    def add(
+        self,
+        name: str,
+        connection: TcpConnection,
+        src: str,
+        dst: str,
+        *,
+        rank: int,
+        path_key: str | None = None,
+    ) -> list[M]:
+        """Steer a new connection, on which `rank` on server `src` sends. It is at CONTROL until `set_level`.
+
+        `path_key` is hashed for its path; by default, its `name` is.
+        """
+        ...
+
+    def set_level(self, names: Iterable[str], level: Level) -> list[M]:
+        """One change per connection whose level differs from `level`."""
+        ...
+
+    def path(self, name: str) -> tuple[str, ...]: ...
+
+
+class Enforce(msgspec.Struct, Generic[M], frozen=True, kw_only=True):
+    """Send `mods` to whatever they change. When all of it has confirmed them, call `confirmed`."""
 
     lane: str
     level: Level
-    mods: tuple[FlowMod, ...]
+    mods: tuple[M, ...]
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +77,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     permit: Permit
 
 
-Action = Enforce | Grant
+Action = Enforce[M] | Grant
 
 
 class DispatchError(LaneError):
@@ -86,10 +129,10 @@ class _Running:
     pace: Pace
 
 
-class Dispatcher:
+class Dispatcher(Generic[M]):
     """Passes events to the scheduler and enforces its assignments on the lanes."""
 
-    def __init__(self, scheduler: Scheduler, rules: RuleBook) -> None:
+    def __init__(self, scheduler: Scheduler, rules: Steering[M]) -> None:
         self.decisions: list[Decision] = []
         self._admission: Admission[_Claim] = Admission(scheduler, self.decisions.append)
         self._rules = rules
@@ -141,35 +184,39 @@ class Dispatcher:
 
     # --- set-up ---------------------------------------------------------------------------------
 
-    def lane_up(self, message: LaneUp) -> list[FlowMod]:
+    def lane_up(self, message: LaneUp) -> list[M]:
         """Add a lane to its pool. Returns the path rules that its connections need."""
         if not message.connections and message.src_server != message.dst_server:
             raise DispatchError(f"lane {message.lane!r} leaves its server, but has no connection to steer")
-        mods: list[FlowMod] = []
+        mods: list[M] = []
         names = []
         for i, connection in enumerate(message.connections):
             name = connection_key(message.lane, i)
-            mods += self._rules.add(name, connection, message.src_server, message.dst_server)
+            mods += self._rules.add(
+                name, connection, message.src_server, message.dst_server, rank=message.src
+            )
             names.append(name)
         ports = ports_of(self._rules.path(names[0])) if names else ()
         lane = self._add_lane(message.lane, tuple(names), ports)
         self._pools.setdefault((message.stage, message.src, message.dst), LanePool()).add(lane)
         return mods
 
-    def probe_up(self, message: ProbeUp) -> list[FlowMod]:
+    def probe_up(self, message: ProbeUp) -> list[M]:
         """Returns the rules of a probe's connections, at the level that `fair` gives to every flow."""
-        mods: list[FlowMod] = []
+        mods: list[M] = []
         names = [f"{message.name}#{i}" for i in range(len(message.connections))]
         for name, connection in zip(names, message.connections, strict=True):
-            mods += self._rules.add(name, connection, message.src_server, message.dst_server)
+            mods += self._rules.add(
+                name, connection, message.src_server, message.dst_server, rank=message.src
+            )
         return mods + self._rules.set_level(names, Level.P3)
 
-    def group_up(self, message: GroupUp) -> list[FlowMod]:
+    def group_up(self, message: GroupUp) -> list[M]:
         """Add a rank's side of a process group. Returns the path rules that its connections need.
 
         These connections change level together.
         """
-        mods: list[FlowMod] = []
+        mods: list[M] = []
         names: list[str] = []
         peer_ports: dict[int, tuple[PortId, ...]] = {}
         for peer, connections in sorted(message.connections.items()):
@@ -181,7 +228,9 @@ class Dispatcher:
                 name = f"{message.group}:{message.rank}-{peer}#{i}"
                 # All peers on a server share a path: which connection is which peer's is not known here.
                 key = member_key(message.group, message.rank, there)
-                mods += self._rules.add(name, connection, message.server, there, path_key=key)
+                mods += self._rules.add(
+                    name, connection, message.server, there, rank=message.rank, path_key=key
+                )
                 names.append(name)
                 ports = ports_of(self._rules.path(name))
             peer_ports[peer] = ports
@@ -197,11 +246,11 @@ class Dispatcher:
 
     # --- events ---------------------------------------------------------------------------------
 
-    def batch_started(self, now_ns: int, batch: Batch, ranks: Iterable[int]) -> list[Action]:
+    def batch_started(self, now_ns: int, batch: Batch, ranks: Iterable[int]) -> list[Action[M]]:
         self._batches[batch.id] = _Running(batch.layers, Pace(ranks))
         return self._move(self._admission.batch_started(now_ns, batch))
 
-    def layer_advanced(self, now_ns: int, batch: str, rank: int, layer: int) -> list[Action]:
+    def layer_advanced(self, now_ns: int, batch: str, rank: int, layer: int) -> list[Action[M]]:
         """A rank begins a layer. The scheduler is told when the whole batch reaches a layer (`Pace`)."""
         running = self._batches.get(batch)
         if running is None or rank not in running.pace:
@@ -213,16 +262,16 @@ class Dispatcher:
             del self._batches[batch]
         return self._move(self._admission.layer_advanced(now_ns, batch, reached))
 
-    def progress(self, now_ns: int, flow: str, bytes_left: int) -> list[Action]:
+    def progress(self, now_ns: int, flow: str, bytes_left: int) -> list[Action[M]]:
         return self._move(self._admission.progress(now_ns, flow, bytes_left))
 
     def next_tick_ns(self) -> int | None:
         return self._admission.next_tick_ns()
 
-    def tick(self, now_ns: int) -> list[Action]:
+    def tick(self, now_ns: int) -> list[Action[M]]:
         return self._move(self._admission.tick(now_ns))
 
-    def submit(self, now_ns: int, message: Submit) -> list[Action]:
+    def submit(self, now_ns: int, message: Submit) -> list[Action[M]]:
         """A transfer between two ranks wants to start. It waits until a lane of its pool is free."""
         transfer = message.transfer
         pool = self._pools.get((transfer.stage, transfer.src, transfer.dst))
@@ -235,7 +284,7 @@ class Dispatcher:
         flow = Flow.of(transfer, pool.load(transfer.size_bytes))
         return self._carry_out(self._admission.submit(now_ns, claim, pool, flow))
 
-    def submit_share(self, now_ns: int, message: SubmitShare) -> list[Action]:
+    def submit_share(self, now_ns: int, message: SubmitShare) -> list[Action[M]]:
         """A rank's share of a collective wants to start. Its lane is the rank's side of the group."""
         share = message.share
         group = self._groups.get((message.group, share.src))
@@ -247,7 +296,7 @@ class Dispatcher:
         self.paths.append(LoggedPath(flow=share.id, ports=tuple(load)))
         return self._move(moved)
 
-    def completed(self, now_ns: int, wall_ns: int, flow: str) -> list[Action]:
+    def completed(self, now_ns: int, wall_ns: int, flow: str) -> list[Action[M]]:
         """The flow has arrived. Its lane goes to the most urgent flow that waits for one."""
         claim = self._admission.claim(flow)
         if not claim.permitted or claim.lane is None:
@@ -255,7 +304,7 @@ class Dispatcher:
         claim.lane.free_since_wall_ns = wall_ns
         return self._carry_out(self._admission.complete(now_ns, flow))
 
-    def confirmed(self, lane_name: str, level: Level) -> list[Action]:
+    def confirmed(self, lane_name: str, level: Level) -> list[Action[M]]:
         """All barriers have been answered: `level` is in force on the lane."""
         lane = self._lanes[lane_name]
         lane.level = level
@@ -264,12 +313,12 @@ class Dispatcher:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _carry_out(self, orders: Orders[_Claim]) -> list[Action]:
+    def _carry_out(self, orders: Orders[_Claim]) -> list[Action[M]]:
         return [*self._move(orders.moved), *self._start(orders.granted), *self._move(orders.lent)]
 
-    def _start(self, claims: Iterable[_Claim]) -> list[Action]:
+    def _start(self, claims: Iterable[_Claim]) -> list[Action[M]]:
         """Settle lanes that flows have just got."""
-        actions: list[Action] = []
+        actions: list[Action[M]] = []
         for claim in claims:
             lane = claim.lane
             assert lane is not None
@@ -279,10 +328,10 @@ class Dispatcher:
             actions += self._settle(lane)
         return actions
 
-    def _move(self, claims: Iterable[_Claim]) -> list[Action]:
+    def _move(self, claims: Iterable[_Claim]) -> list[Action[M]]:
         return [action for claim in claims if claim.lane is not None for action in self._settle(claim.lane)]
 
-    def _settle(self, lane: _Lane) -> list[Action]:
+    def _settle(self, lane: _Lane) -> list[Action[M]]:
         """Enforce the level that the lane's flow wants, or permit the flow if that level is in force.
 
         While a level is on its way to the switches, no other is sent. The next one follows the
@@ -291,13 +340,12 @@ class Dispatcher:
         claim = lane.claim
         if claim is None or lane.pending is not None:
             return []
-        actions: list[Action] = []
+        actions: list[Action[M]] = []
         if lane.level != claim.wanted:
-            if lane.connections:
+            if mods := self._rules.set_level(lane.connections, claim.wanted):
                 lane.pending = claim.wanted
-                mods = self._rules.set_level(lane.connections, claim.wanted)
                 return [Enforce(lane=lane.name, level=claim.wanted, mods=tuple(mods))]
-            lane.level = claim.wanted  # no switch lies between two ranks of one server
+            lane.level = claim.wanted  # as between two ranks of one server, where no packet has a level
         if not claim.permitted:
             claim.permitted = True
             permit = Permit(

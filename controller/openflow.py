@@ -139,9 +139,16 @@ class RuleBook:
         return self._routes[name].path
 
     def add(
-        self, name: str, connection: TcpConnection, src: str, dst: str, *, path_key: str | None = None
+        self,
+        name: str,
+        connection: TcpConnection,
+        src: str,
+        dst: str,
+        *,
+        rank: int | None = None,
+        path_key: str | None = None,
     ) -> list[FlowMod]:
-        """Steer a new connection from server `src`. Returns its path rules.
+        """Steer a new connection from server `src`, whichever `rank` sends on it. Returns its path rules.
 
         It is at CONTROL until `set_level`. `path_key` is hashed for its path; by default, its `name` is.
         Raises `ValueError` if the name is taken.

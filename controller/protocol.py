@@ -41,6 +41,7 @@ class ProbeUp(msgspec.Struct, frozen=True, kw_only=True, tag="probe_up"):
     """
 
     name: str
+    src: int
     src_server: str
     dst_server: str
     connections: tuple[TcpConnection, ...]
@@ -123,6 +124,26 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True, tag="permit"):
     lane: str
     level: Level
     lane_wait_wall_ns: int
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True, tag="mark"):
+    """Mark the packets of these connections with `dscp` from now on: `level` is to be in force on `lane`.
+
+    The rank that sends on them answers with `Marked`, unless `lane` is empty. Only where the ends of
+    connections mark packets, and not the switches.
+    """
+
+    lane: str
+    level: Level
+    dscp: int
+    connections: tuple[TcpConnection, ...]
+
+
+class Marked(msgspec.Struct, frozen=True, kw_only=True, tag="marked"):
+    """The packets that a rank sends on the connections of `lane` have the mark of `level` from now on."""
+
+    lane: str
+    level: Level
 
 
 class AskStatus(msgspec.Struct, frozen=True, kw_only=True, tag="ask_status"):
@@ -219,12 +240,13 @@ Up = (
     | LayerAdvanced
     | FlowProgress
     | Completion
+    | Marked
     | AskStatus
     | AskLog
     | AskFlows
     | AskSending
 )
-Down = Permit | BatchKnown | Status | FlowCounts | Sending | Log | Trouble
+Down = Permit | Mark | BatchKnown | Status | FlowCounts | Sending | Log | Trouble
 
 encode = msgspec.msgpack.Encoder().encode
 decode_up = msgspec.msgpack.Decoder(Up).decode

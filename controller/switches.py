@@ -4,11 +4,13 @@ A switch answers a barrier when it has made the changes before it. A level is in
 with a change for it has answered.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from controller import ofcompat
 from controller.flow import Level
 from controller.openflow import Command, FlowMod, Match, RuleBook, per_switch
+from controller.protocol import Marked
 
 
 class Switches:
@@ -72,7 +74,7 @@ class Switches:
         ours = self._connected.get(name) is not datapath or name not in self._ready
         return "" if ours else name
 
-    def send(self, mods: list[FlowMod], token: tuple[str, Level] | None) -> None:
+    def send(self, mods: Sequence[FlowMod], token: tuple[str, Level] | None) -> None:
         """Send changes, with one barrier per switch. A switch that is away gets them when it connects."""
         for name, changes in per_switch(mods).items():
             if token is not None:
@@ -82,6 +84,10 @@ class Switches:
                 self._send(name, changes, tokens)
             else:
                 self._barriers.setdefault(name, {}).setdefault(-1, []).extend(tokens)
+
+    def marked(self, message: Marked) -> list[tuple[str, Level]]:
+        """Raises `ValueError`: nobody but the switches marks packets."""
+        raise ValueError(f"lane {message.lane!r} is said to be marked, but switches mark its packets")
 
     def replied(self, datapath: Any, xid: int) -> list[tuple[str, Level]]:
         """A switch has answered a barrier. Returns the tokens that all their switches have now answered."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from experiments.cli.progress_display import display_for, sweep_display_for
+from experiments.inventory.fabric import made_fabric
 from experiments.results.paired import WINDOW
 from experiments.results.trace_window import Window
 from experiments.run.run import run_scenario
@@ -20,7 +21,7 @@ from experiments.sweep.plan import Over, checked_over, make_plan
 from experiments.sweep.run import run_sweep
 from mfs.results import Run, Source, Sweep
 from mfs.settings import as_listed, plain_value, settings_texts
-from testbed.fabrics import FABRICS, Chosen, chosen
+from testbed.fabrics import Chosen, chosen
 
 
 def run(
@@ -30,6 +31,7 @@ def run(
     settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
     fabric: str | None = None,
+    inventory: Source | None = None,
     out: Source | None = None,
     ceiling: bool = False,
     trace_window: tuple[float, float | None] | None = None,
@@ -44,7 +46,9 @@ def run(
         policies: Policies to run instead of the scenario's.
         settings: Values of keys of the scenario: `{"workload.load": 0.8}`.
         seed: Seed of everything drawn at random.
-        fabric: `mininet`, `sim`, or `auto` for `mininet` if it can run here; by default the scenario's.
+        fabric: `mininet`, `sim`, `cluster`, or `auto` for `mininet` if it can run here; by default the
+            scenario's.
+        inventory: The servers of the fabric `cluster`, as a YAML file.
         out: Directory for the results, new or empty; by default a new one in `runs/`.
         ceiling: Run the requests without a network, too: what no policy can exceed.
         trace_window: The part of the run that the traces show, from and to in model seconds (None: to the
@@ -68,17 +72,25 @@ def run(
     checked = load_scenario(name, overrides_of(texts, policies, seed, fabric))
     choice = _warned(chosen(checked.fabric))
     words = ["mfs", "run", name, *options, "--fabric", choice.name]
+    words += [] if inventory is None else ["--inventory", os.fspath(inventory)]
     words += [] if seed is None else ["--seed", str(seed)]
+    servers = None if inventory is None else Path(inventory)
+    resolved = checked.model_copy(update={"fabric": choice.name})
     window = None
     if trace_window is not None:
         start_s, end_s = trace_window
         text = f"{start_s}:{'' if end_s is None else end_s}"
         window = Window.read(text)
         words += ["--trace-window", text]
-    with _safe_children(), _shown(progress) as console, display_for(console) as display:
+    with (
+        _safe_children(),
+        made_fabric(resolved, servers, warnings.warn) as made,
+        _shown(progress) as console,
+        display_for(console) as display,
+    ):
         directory, _ = run_scenario(
-            checked.model_copy(update={"fabric": choice.name}),
-            fabric=FABRICS[choice.name](),
+            resolved,
+            fabric=made,
             out=None if out is None else Path(out),
             progress=display.update,
             command=shlex.join([*words, *(["--ceiling"] if ceiling else [])]),
@@ -103,6 +115,7 @@ def sweep(
     jobs: int | None = None,
     backend: str = "loky",
     keep: Literal["summary", "tables"] = "summary",
+    ceiling: bool = False,
     progress: bool = False,
 ) -> Sweep:
     """Run a scenario at every combination of values, in parallel, and return the results.
@@ -114,6 +127,7 @@ def sweep(
         jobs: Cells to run at once; by default as many as there are cores.
         backend: joblib's engine: `loky` for this machine, `ray` or `dask` for a cluster.
         keep: What a cell keeps: its summary, or its tables, trace and report too.
+        ceiling: Run the requests without a network, too, and say how much of the gap policies close.
 
     The others are those of `run`. Cells that fail are a warning and are in `Sweep.failed`; the others go on.
 
@@ -129,9 +143,10 @@ def sweep(
     ranges = [f"{one.key}={_listed(one)}" for one in swept]
     words = ["mfs", "sweep", name, *_options(policies=policies, settings=texts, over=ranges)]
     choice = _warned(chosen(fabric))
-    plan = make_plan(name, over=swept, settings=texts, policies=policies, fabric=choice.name)
+    plan = make_plan(name, over=swept, settings=texts, policies=policies, fabric=choice.name, ceiling=ceiling)
     words += ["--fabric", choice.name, *([] if out is None else ["--out", os.fspath(out)])]
     words += ["--keep", keep] if keep != "summary" else []
+    words += ["--ceiling"] if ceiling else []
     with _safe_children(), _shown(progress) as console, sweep_display_for(console) as display:
         directory, content = run_sweep(
             plan,

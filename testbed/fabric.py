@@ -18,6 +18,7 @@ class FabricName(enum.StrEnum):
 
     MININET = "mininet"
     SIM = "sim"
+    CLUSTER = "cluster"
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):

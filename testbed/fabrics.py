@@ -19,7 +19,18 @@ def _sim() -> Fabric:
     return SimulatedFabric()
 
 
-FABRICS: dict[str, Callable[[], Fabric]] = {FabricName.MININET: _mininet, FabricName.SIM: _sim}
+def _cluster() -> Fabric:
+    """Without an inventory it only says that it needs one: `mfs run` makes one with it."""
+    from testbed.cluster.fabric_cluster import ClusterFabric
+
+    return ClusterFabric()
+
+
+FABRICS: dict[str, Callable[[], Fabric]] = {
+    FabricName.MININET: _mininet,
+    FabricName.SIM: _sim,
+    FabricName.CLUSTER: _cluster,
+}
 
 AUTO = "auto"
 """The name that stands for the emulated fabric where it can run, and for the simulated one elsewhere."""

@@ -12,6 +12,7 @@ import msgspec
 
 from controller.flow import ALL_PEERS, Decision, Level, PortId, Stage, Transfer
 from controller.lanes import LevelTrail
+from testbed.faults import Fault
 from workers.spans import SpanKind
 
 
@@ -20,6 +21,17 @@ class RequestStatus(enum.StrEnum):
 
     COMPLETED = "completed"
     FAILED = "failed"
+
+
+class FlowOrder(enum.StrEnum):
+    """The order in which flows were sent: by the levels of the policy, or in its exact order.
+
+    In a hybrid, the ports of servers keep the exact order, and those of switches know levels.
+    """
+
+    LEVELS = "levels"
+    EXACT = "exact"
+    HYBRID = "hybrid"
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
@@ -31,9 +43,16 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     request control pruned the request; `ended_pruned` says that it was not freed after the last time.
     `warmup` requests are not measured.
 
+    A request that failed because a unit or a decode worker was lost has that loss in `lost_to`, in words. In
+    `moved_by` are the losses of units that it left for another one while it was queued.
+
     `recomputed_tokens` of `new_tokens` were cached on other replicas, but not fetched. `fetch_estimate_ns`
     and `recompute_estimate_ns` are what decided between the two: the estimated time from the forming of the
     batch to the end of its compute. None if nothing was to be decided.
+
+    With real layers, `token` is the first token that the decode worker computed, and `expected_token` that of
+    the whole model, where the logit of `token` is `token_gap` lower. `logit_error` and `kv_error` are the
+    largest differences to the whole model, of a logit and of an element of the `kv_bytes` of KV that arrived.
     """
 
     request: int
@@ -63,6 +82,14 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     recomputed_tokens: int = 0
     fetch_estimate_ns: int | None = None
     recompute_estimate_ns: int | None = None
+    lost_to: str | None = None
+    moved_by: tuple[str, ...] = ()
+    token: int | None = None
+    expected_token: int | None = None
+    token_gap: float | None = None
+    logit_error: float | None = None
+    kv_error: float | None = None
+    kv_bytes: int | None = None
 
     @property
     def tpot_ns(self) -> float | None:
@@ -261,8 +288,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     stages, at most `batches_at_once`), they come before those of every batch that starts after this one has
     ended. A batch that is preempted has no collective open meanwhile.
 
-    `exact_order` says that the fabric kept the policy's exact order of flows; otherwise the policy had its
-    levels only. `caches` has a row per unit, none if the run replayed given batches.
+    `order` says which order of flows the fabric kept. `caches` has a row per unit, none if the run replayed
+    given batches. `faults` are those that the job asked for, also if the run ended before their time.
     """
 
     policy: str
@@ -279,6 +306,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     queues: dict[str, list[dict[str, str | int | float]]]
     duration_ns: int
     wall_s: float
-    exact_order: bool = False
+    order: FlowOrder = FlowOrder.LEVELS
     batches_at_once: int = 1
     caches: tuple[CacheRow, ...] = ()
+    faults: tuple[Fault, ...] = ()

@@ -1,25 +1,22 @@
 """S2: a rank's part in the collectives of its process groups, with payloads that can be verified."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
+from workers.exchange import Exchange
 from workers.payload import Payloads, WrongPayload
 from workers.plan import Collective, CollectiveKind
-from workers.rounds import Direct, DoubleTree, Message, Ring, Rounds, split, tree_chunks, tree_parts
+from workers.rounds import tree_chunks
 from workers.sender import wire_bytes
-
-Parts = Sequence[torch.Tensor] | Mapping[int, torch.Tensor]
-"""The parts of a collective that a rank sends or receives, by number (see `workers.rounds`)."""
 
 
 class CollectiveGroup:
     """A rank's side of a process group. `index` is the rank's position in `members` (global ranks).
 
     With `staged`, rounds are messages from the host's memory, for gloo; without, they are grouped calls,
-    for NCCL.
+    for NCCL. `exchange` moves tensors of the caller's.
     """
 
     def __init__(
@@ -34,9 +31,9 @@ class CollectiveGroup:
         staged: bool,
     ) -> None:
         self.name = name
-        self.members = tuple(members)
-        self.index = self.members.index(rank)
-        self._group = group
+        self.exchange = Exchange(group, members, rank, device, staged=staged)
+        self.members = self.exchange.members
+        self.index = self.exchange.index
         self._payloads = payloads
         self._device = device
         self._staged = staged
@@ -74,10 +71,7 @@ class CollectiveGroup:
         receives = [row[self.index] for row in wire_sizes]
         source = self._ready(self._payloads.source(f"{name}/{self.index}", sum(sends)))
         target = torch.empty(sum(receives), dtype=torch.uint8, device=source.device)
-        if self._staged:
-            self._exchange_cells(source.split(sends), target.split(receives))
-        else:
-            self._group.alltoall_base(target, source, receives, sends).wait()
+        self.exchange.all_to_all(source, sends, target, receives)
         landed = self._landed(target)
         if verify:
             offset = 0
@@ -89,18 +83,6 @@ class CollectiveGroup:
                     raise WrongPayload(f"{name}: wrong bytes from rank {self.members[i]}")
                 offset += row[self.index]
 
-    def _exchange_cells(self, out: Sequence[torch.Tensor], back: Sequence[torch.Tensor]) -> None:
-        """An all-to-all as one message per peer.
-
-        gloo's own all-to-all posts a receive only after its send. Two members share one connection, so the
-        second direction would wait for the first.
-        """
-        members = len(self.members)
-        parts = {self.index * members + peer: part for peer, part in enumerate(out)}
-        parts |= {peer * members + self.index: part for peer, part in enumerate(back)}
-        back[self.index].copy_(out[self.index])
-        self._exchange(Direct(members), parts)
-
     def all_reduce(self, name: str, wire_bytes: int, *, verify: bool) -> None:
         """Add up a vector of `wire_bytes` bytes (as 64-bit integers) over all members, in a ring.
 
@@ -108,18 +90,13 @@ class CollectiveGroup:
         and the sum is wrong.
         """
         target = self._summand(name, wire_bytes)
-        if self._staged:  # gloo's own ring runs in the opposite direction of the planned one
-            members = len(self.members)
-            self._exchange(Ring(members, reduces=True), target.split(split(len(target), members)))
-        else:
-            self._group.allreduce([target], dist.AllreduceOptions()).wait()
+        self.exchange.all_reduce(target)
         self._check_sum(name, target, verify=verify)
 
     def tree_all_reduce(self, name: str, wire_bytes: int, chunks: int, *, verify: bool) -> None:
         """The same as `all_reduce`, over two binary trees: half of the vector each, in `chunks` chunks."""
         target = self._summand(name, wire_bytes)
-        parts = target.split(tree_parts(len(target), chunks))
-        self._exchange(DoubleTree(len(self.members), chunks), parts)
+        self.exchange.tree_all_reduce(target, chunks)
         self._check_sum(name, target, verify=verify)
 
     def all_gather(self, name: str, wire_sizes: Sequence[int], *, verify: bool) -> None:
@@ -147,7 +124,7 @@ class CollectiveGroup:
         target = torch.empty(sum(wire_sizes), dtype=torch.uint8, device=mine.device)
         parts = target.split(list(wire_sizes))
         parts[self.index].copy_(mine)
-        self._exchange(Ring(len(self.members)), parts, during)
+        self.exchange.all_gather(parts, during)
         landed = self._landed(target).split(list(wire_sizes))
         if verify:
             for i, part in enumerate(landed):
@@ -167,79 +144,6 @@ class CollectiveGroup:
                 total += self._payloads.of(f"{name}/{i}", 8 * len(landed)).view(torch.int64)
             if not torch.equal(landed, total):
                 raise WrongPayload(f"{name}: wrong sum on rank {self.members[self.index]}")
-
-    # --- rounds ---------------------------------------------------------------------------------
-
-    def _exchange(self, rounds: Rounds, parts: Parts, during: Callable[[int], None] | None = None) -> None:
-        """Carry out `rounds` on `parts`, in place. `during(r)` is called while round r is on its way."""
-        start = self._start_on_gloo if self._staged else self._start_on_nccl
-        for number in range(rounds.count):
-            sends, receives = rounds.sends(self.index, number), rounds.receives(self.index, number)
-            # A part to be added needs a buffer of its own; any other lands where it belongs.
-            landing = [torch.empty_like(parts[m.part]) if m.reduces else parts[m.part] for m in receives]
-            finish = start(parts, sends, receives, landing)
-            if during is not None:
-                during(number)
-            finish()
-            for message, part in zip(receives, landing, strict=True):
-                if message.reduces:
-                    parts[message.part].add_(part)
-
-    def _start_on_gloo(
-        self,
-        parts: Parts,
-        sends: Sequence[Message],
-        receives: Sequence[Message],
-        landing: Sequence[torch.Tensor],
-    ) -> Callable[[], None]:
-        """Start one message for every part that is not empty, with the part's number as its tag."""
-        works = [
-            self._group.recv([part], message.peer, message.part)
-            for message, part in zip(receives, landing, strict=True)
-            if len(part)
-        ]
-        works += [
-            self._group.send([parts[message.part]], message.peer, message.part)
-            for message in sends
-            if len(parts[message.part])
-        ]
-
-        def finish() -> None:
-            for work in works:
-                work.wait()
-
-        return finish
-
-    def _start_on_nccl(
-        self,
-        parts: Parts,
-        sends: Sequence[Message],
-        receives: Sequence[Message],
-        landing: Sequence[torch.Tensor],
-    ) -> Callable[[], None]:
-        """Start an all-to-all in which most pairs exchange nothing.
-
-        It is one call on the group's own connections. Separate sends and receives would open other
-        connections, and the controller would not know their paths.
-        """
-        out, back = [0] * len(self.members), [0] * len(self.members)
-        for message in sends:
-            out[message.peer] += len(parts[message.part])
-        for message, part in zip(receives, landing, strict=True):
-            back[message.peer] += len(part)
-        none = parts[0].new_empty(0)
-        source = torch.cat([none, *(parts[message.part] for message in sends)])
-        target = none.new_empty(sum(back))
-        work = self._group.alltoall_base(target, source, back, out)
-
-        def finish() -> None:
-            work.wait()
-            for part, landed in zip(landing, target.split([len(part) for part in landing]), strict=True):
-                part.copy_(landed)
-            if self._device.type != "cpu":
-                torch.cuda.synchronize(self._device)  # a round is over when its bytes are here
-
-        return finish
 
     def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor in the memory that the backend reads: the GPU's for NCCL, the host's for gloo."""

@@ -55,7 +55,7 @@ Compute = TimedCompute | MatmulCompute
 
 def make_compute(mode: ComputeMode, clock: Clock, device: torch.device, time_dilation: float) -> Compute:
     match mode:
-        case ComputeMode.TIMED:
+        case ComputeMode.TIMED | ComputeMode.MODEL:  # of real layers, what is left of the modelled time
             return TimedCompute(clock)
         case ComputeMode.MATMUL:
             return MatmulCompute(device, time_dilation)

@@ -10,8 +10,10 @@ import torch.distributed as dist
 
 from controller.protocol import GroupUp, LaneUp, ProbeUp, encode
 from workers.arrivals import Arrivals
+from workers.clock import Clock
 from workers.collectives import CollectiveGroup
 from workers.lanes import ReceiveLane, SendLane
+from workers.marking import Marker
 from workers.payload import Payloads
 from workers.probe import ProbeEnd
 from workers.process_groups import ProcessGroups, by_peer
@@ -32,7 +34,10 @@ class Connected:
 
 
 class Connector:
-    """Opens what `config` lists for this rank. `failed` is called with what goes wrong on a lane later."""
+    """Opens what `config` lists for this rank. `failed` is called with what goes wrong on a lane later.
+
+    `keep` takes real payloads, as in `ReceiveLane`.
+    """
 
     def __init__(
         self,
@@ -43,9 +48,12 @@ class Connector:
         payloads: Payloads,
         sender: Sender,
         arrivals: Arrivals,
+        clock: Clock,
+        marker: Marker | None,
         controller: Outbox,
         coordinator: Outbox,
         failed: Callable[[BaseException], None],
+        keep: Callable[[str, torch.Tensor], None] | None = None,
     ) -> None:
         self._config = config
         self._device = device
@@ -53,9 +61,12 @@ class Connector:
         self._payloads = payloads
         self._sender = sender
         self._arrivals = arrivals
+        self._clock = clock
+        self._marker = marker
         self._controller = controller
         self._coordinator = coordinator
         self._failed = failed
+        self._keep = keep
 
     def connect(self) -> Connected:
         """Open probes, lanes and groups, in the same order on all ranks.
@@ -76,6 +87,7 @@ class Connector:
             interface=config.interface,
             device=self._device,
             nccl=self._nccl,
+            opened=None if self._marker is None else self._marker.take,
         )
         probes = {
             probe.id: self._probe(opened, probe)
@@ -103,13 +115,21 @@ class Connector:
                 encode(
                     ProbeUp(
                         name=probe.id,
+                        src=probe.src,
                         src_server=config.servers[probe.src],
                         dst_server=config.servers[probe.dst],
                         connections=connections,
                     )
                 )
             )
-        return ProbeEnd(probe, group, sends=sends, coordinator=self._coordinator, failed=self._failed)
+        return ProbeEnd(
+            probe,
+            group,
+            sends=sends,
+            clock=self._clock,
+            coordinator=self._coordinator,
+            failed=self._failed,
+        )
 
     def _send_lane(self, opened: ProcessGroups, lane: LaneSpec) -> None:
         config = self._config
@@ -141,6 +161,7 @@ class Connector:
             progressed=self._arrivals.progressed,
             arrived=partial(self._arrivals.arrived, lane.stage),
             failed=self._failed,
+            keep=self._keep,
         )
 
     def _group(self, opened: ProcessGroups, name: str, members: tuple[int, ...]) -> CollectiveGroup:

@@ -1,11 +1,12 @@
 """A decode rank's side: its first decode step of a request follows the last of its KV."""
 
 import threading
+import time
 from collections.abc import Callable
 
 from workers.clock import Clock
 from workers.first_tokens import Delivered, Deliveries
-from workers.plan import BatchPlan
+from workers.plan import BatchPlan, RequestPlan
 from workers.protocol import FirstToken, Span, encode
 from workers.recorder import Recorder
 from workers.spans import SpanKind
@@ -15,7 +16,8 @@ from workers.wire import Outbox
 class DecodeDesk:
     """Takes the first decode step of each request that decodes on this rank.
 
-    A step has a thread of its own. `failed` is called with an exception in it.
+    A step has a thread of its own. `failed` is called with an exception in it. `compute`, if given, computes
+    the first token of a request in this time.
     """
 
     def __init__(
@@ -25,12 +27,14 @@ class DecodeDesk:
         coordinator: Outbox,
         recorder: Recorder,
         failed: Callable[[BaseException], None],
+        compute: Callable[[RequestPlan], None] | None = None,
     ) -> None:
         self._rank = rank
         self._clock = clock
         self._coordinator = coordinator
         self._recorder = recorder
         self._failed = failed
+        self._compute = compute
         self._lock = threading.Lock()
         self._deliveries = Deliveries(rank)
 
@@ -55,7 +59,7 @@ class DecodeDesk:
     def _first_step(self, delivered: Delivered) -> None:
         try:
             plan, p2d_end_ns = delivered.plan, delivered.p2d_end_ns
-            self._clock.wait_for(plan.decode_step_s)
+            self._take_step(plan)
             now_ns = self._clock.now_ns()
             self._recorder.spans.append(
                 Span(
@@ -73,3 +77,12 @@ class DecodeDesk:
             self._coordinator.send(encode(step))
         except BaseException as error:
             self._failed(error)
+
+    def _take_step(self, plan: RequestPlan) -> None:
+        step_s = self._clock.compute_s(plan.decode_step_s)
+        if self._compute is None:
+            self._clock.wait_for(step_s)
+            return
+        begun_wall_ns = time.monotonic_ns()
+        self._compute(plan)
+        self._clock.wait_out(begun_wall_ns, step_s)

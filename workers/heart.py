@@ -6,6 +6,7 @@ import time
 import zmq
 
 from controller.pulse import BEAT_S, Pulse
+from workers.clock import Clock
 from workers.protocol import Beat, encode
 from workers.recorder import Recorder
 from workers.wire import Outbox
@@ -16,8 +17,9 @@ _BEATS_PER_REPORT = 10  # a second: silence is judged in tens of seconds
 class Heart:
     """Beats in a thread of its own, from its making on."""
 
-    def __init__(self, rank: int, recorder: Recorder, coordinator: Outbox) -> None:
-        self.pulse = Pulse(time.monotonic_ns())
+    def __init__(self, rank: int, clock: Clock, recorder: Recorder, coordinator: Outbox) -> None:
+        self._clock = clock
+        self.pulse = Pulse(clock.wall_ns())
         self._rank = rank
         self._recorder = recorder
         self._coordinator = coordinator
@@ -31,4 +33,4 @@ class Heart:
                 return  # the rank leaves, and has closed the socket
             for _ in range(_BEATS_PER_REPORT):
                 time.sleep(BEAT_S)
-                self.pulse.beat(time.monotonic_ns())
+                self.pulse.beat(self._clock.wall_ns())

@@ -7,28 +7,40 @@ a queue of the fabric.
 
 import queue
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 import torch
 
-from workers.payload import Payloads, sampled
+from workers.payload import Payloads, WrongPayload, sampled
 
 _HEADER_BYTES = 256
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """The header of a message. `size_bytes` are model bytes, `request` is the flow's request, if any."""
+    """The header of a message. `size_bytes` are model bytes, `request` is the flow's request, if any.
+
+    `checksum` is the CRC-32 of a payload that does not follow from the flow's name.
+    """
 
     flow: str
     size_bytes: int
     wire_bytes: int
     request: int | None = None
+    checksum: int | None = None
+
+
+Load = Callable[[], torch.Tensor]
+"""Returns the bytes of a flow, as many as its `wire_bytes`."""
 
 
 class SendLane:
-    """The sending end. `send` queues a permitted flow, and a thread sends it."""
+    """The sending end. `send` queues a permitted flow, and a thread sends it.
+
+    The thread sends the bytes that `load` returns, or without it those that follow from the flow's name.
+    """
 
     def __init__(
         self,
@@ -43,24 +55,37 @@ class SendLane:
         self._payloads = payloads
         self._chunk_bytes = chunk_bytes
         self._failed = failed
-        self._queue: queue.SimpleQueue[Header] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Header, Load | None]] = queue.SimpleQueue()
         threading.Thread(target=self._run, name=f"send {name}", daemon=True).start()
 
-    def send(self, flow: Header) -> None:
-        self._queue.put(flow)
+    def send(self, flow: Header, load: Load | None = None) -> None:
+        self._queue.put((flow, load))
 
     def _run(self) -> None:
         try:
             while True:
-                self._send_now(self._queue.get())
+                flow, load = self._queue.get()
+                if load is None:
+                    self._send_now(flow, self._seeded(flow))
+                else:
+                    self._send_content(flow, load())
         except BaseException as error:
             self._failed(error)
 
-    def _send_now(self, flow: Header) -> None:
-        works = [self._group.send([_pack(flow)], 1, 0)]
+    def _seeded(self, flow: Header) -> Iterator[torch.Tensor]:
         for name, size in chunks(flow.flow, flow.wire_bytes, self._chunk_bytes):
             # gloo sends from the host's memory: a payload on a GPU is staged there.
-            works.append(self._group.send([self._payloads.source(name, size).cpu()], 1, 0))
+            yield self._payloads.source(name, size).cpu()
+
+    def _send_content(self, flow: Header, content: torch.Tensor) -> None:
+        if len(content) != flow.wire_bytes:
+            raise ValueError(f"{flow.flow} has {len(content)} B to send, not {flow.wire_bytes}")
+        checked = msgspec.structs.replace(flow, checksum=checksum(content))
+        self._send_now(checked, content.split(self._chunk_bytes))
+
+    def _send_now(self, flow: Header, parts: Iterable[torch.Tensor]) -> None:
+        works = [self._group.send([_pack(flow)], 1, 0)]
+        works += [self._group.send([part], 1, 0) for part in parts]
         for work in works:
             work.wait()
 
@@ -70,6 +95,7 @@ class ReceiveLane:
 
     `progressed(flow, size, received)` is called after every chunk but the last, in model bytes.
     `arrived(header, verified)` is called after the last; `verified` is None if the bytes were not compared.
+    Before it, `keep(flow, payload)` is called with a payload that has a checksum.
     """
 
     def __init__(
@@ -84,10 +110,12 @@ class ReceiveLane:
         progressed: Callable[[str, int, int], None],
         arrived: Callable[[Header, bool | None], None],
         failed: Callable[[BaseException], None],
+        keep: Callable[[str, torch.Tensor], None] | None = None,
     ) -> None:
         self._group = group
         self._payloads = payloads
         self._chunk_bytes = chunk_bytes
+        self._keep = keep
         self._verify_share = verify_share
         self._device = device
         self._progressed = progressed
@@ -112,7 +140,8 @@ class ReceiveLane:
         for _, size in parts:
             works.append(self._group.recv([kept[offset : offset + size]], 0, 0))
             offset += size
-        verify = sampled(header.flow, self._verify_share)
+        seeded = header.checksum is None
+        verify = seeded and sampled(header.flow, self._verify_share)
         received = 0
         for (name, size), work in zip(parts, works, strict=True):
             work.wait()
@@ -122,9 +151,22 @@ class ReceiveLane:
             if received < header.wire_bytes:
                 share = received / header.wire_bytes
                 self._progressed(header.flow, header.size_bytes, int(header.size_bytes * share))
+        if not seeded:
+            self._keep_content(header, kept)
         if self._device.type != "cpu":
             kept.to(self._device)  # KV belongs in the GPU's memory
-        self._arrived(header, True if verify else None)
+        self._arrived(header, True if verify or not seeded else None)
+
+    def _keep_content(self, header: Header, content: torch.Tensor) -> None:
+        if checksum(content) != header.checksum:
+            raise WrongPayload(f"{header.flow}: the bytes that arrived are not those that were sent")
+        if self._keep is not None:
+            self._keep(header.flow, content)
+
+
+def checksum(content: torch.Tensor) -> int:
+    """The CRC-32 of bytes on the CPU."""
+    return zlib.crc32(content.numpy())
 
 
 def chunks(flow: str, wire_bytes: int, chunk_bytes: int) -> list[tuple[str, int]]:

@@ -12,7 +12,14 @@ class Device(enum.StrEnum):
 
 
 class ComputeMode(enum.StrEnum):
-    """How a rank computes: it waits for the modelled time, or does matrix products for about as long."""
+    """How a rank computes.
+
+    - `TIMED`: it waits for the modelled time.
+    - `MATMUL`: it does matrix products for about as long.
+    - `MODEL`: it computes its shard of a model with random weights, and waits for the rest of the modelled
+      time. Transfers carry its real KV, and collectives its real hidden states (`workers.model`).
+    """
 
     TIMED = "timed"
     MATMUL = "matmul"
+    MODEL = "model"

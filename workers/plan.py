@@ -144,6 +144,13 @@ class LayerPlan(msgspec.Struct, frozen=True, kw_only=True):
     under_way: tuple[Transfer, ...] = ()
 
 
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    """Reused tokens that come from the replica of `ranks` (S1): those in `spans`, each (begin, end)."""
+
+    ranks: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+
 class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Where one request of a batch runs, and what its first token waits for.
 
@@ -151,8 +158,9 @@ class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
     comes `decode_step_s` after all its KV has arrived, which is `p2d_flows[i]` S3 transfers at
     `decode_ranks[i]`. They include those of earlier batches with a part of the prompt.
     `last` is False for such an earlier part. `new_tokens` are computed, `local_tokens` are reused from the
-    replica's own cache, and `remote_tokens` are fetched. `recomputed_tokens` and the two estimates are as in
-    `testbed.record.RequestRow`.
+    replica's own cache, and `remote_tokens` are fetched. `earlier_tokens` of the local ones are from earlier
+    parts of the prompt. `fetched` says where the batch's S1 comes from. `recomputed_tokens` and the two
+    estimates are as in `testbed.record.RequestRow`.
     """
 
     request: int
@@ -168,6 +176,8 @@ class RequestPlan(msgspec.Struct, frozen=True, kw_only=True):
     recomputed_tokens: int = 0
     fetch_estimate_ns: int | None = None
     recompute_estimate_ns: int | None = None
+    earlier_tokens: int = 0
+    fetched: tuple[Fetched, ...] = ()
 
     @property
     def decode_rank(self) -> int:

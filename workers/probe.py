@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from controller.units import NS_PER_S
+from workers.clock import Clock
 from workers.protocol import Probed, ProbeSpec, encode
 from workers.wire import Outbox
 
@@ -23,12 +24,14 @@ class ProbeEnd:
         group: Any,
         *,
         sends: bool,
+        clock: Clock,
         coordinator: Outbox,
         failed: Callable[[BaseException], None],
     ) -> None:
         self._spec = spec
         self._group = group
         self._sends = sends
+        self._clock = clock
         self._coordinator = coordinator
         self._failed = failed
 
@@ -40,7 +43,7 @@ class ProbeEnd:
             chunks = max(2, wire_bytes // _CHUNK_BYTES)
             buffers = [torch.zeros(_CHUNK_BYTES, dtype=torch.uint8) for _ in range(chunks)]
             if self._sends:
-                time.sleep(max(0.0, (at_wall_ns - time.monotonic_ns()) / NS_PER_S))
+                time.sleep(max(0.0, (at_wall_ns - self._clock.wall_ns()) / NS_PER_S))
                 for work in [self._group.send([buffer], 1, 0) for buffer in buffers]:
                     work.wait()
             else:

@@ -5,7 +5,7 @@ hundreds of two-rank groups, and a rank takes part in its own only.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ class ProcessGroups:
 
     `backend` is the backend of collectives: `nccl` if every rank has a GPU of its own (NCCL refuses to
     share one), else `gloo`. Lanes always use gloo. Tensors on a GPU are staged in the host's memory for it.
+    `opened` is called with each new connection and the number of its descriptor in this process.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class ProcessGroups:
         interface: str,
         device: torch.device,
         nccl: bool,
+        opened: Callable[[TcpConnection, int], None] | None = None,
     ) -> None:
         self._store_port = store_port
         self._store = store
@@ -41,6 +43,7 @@ class ProcessGroups:
         self.backend = "nccl" if nccl else "gloo"
         self._gloo_device = dist.ProcessGroupGloo.create_device(interface=interface)
         self._process = psutil.Process()
+        self._opened = opened
         self._known = self._connections()
 
     def lane(self, name: str, rank: int) -> tuple[Any, tuple[TcpConnection, ...]]:
@@ -85,17 +88,21 @@ class ProcessGroups:
 
     def _new_connections(self) -> tuple[TcpConnection, ...]:
         now = self._connections()
-        new = now - self._known
+        new = {connection: fd for connection, fd in now.items() if connection not in self._known}
         self._known = now
-        return tuple(
-            TcpConnection(src_ip=src[0], src_port=src[1], dst_ip=dst[0], dst_port=dst[1])
-            for src, dst in sorted(new)
-        )
+        found = tuple(sorted(new, key=lambda one: (one.src_ip, one.src_port, one.dst_ip, one.dst_port)))
+        if self._opened is not None:
+            for connection in found:
+                self._opened(connection, new[connection])
+        return found
 
-    def _connections(self) -> set[tuple[tuple[str, int], tuple[str, int]]]:
-        """Established TCP connections of this process to other addresses, without the store's."""
+    def _connections(self) -> dict[TcpConnection, int]:
+        """Established TCP connections of this process to other addresses, without the store's, and their
+        descriptors."""
         return {
-            ((c.laddr.ip, c.laddr.port), (c.raddr.ip, c.raddr.port))
+            TcpConnection(
+                src_ip=c.laddr.ip, src_port=c.laddr.port, dst_ip=c.raddr.ip, dst_port=c.raddr.port
+            ): c.fd
             for c in self._process.net_connections("tcp4")
             if c.status == psutil.CONN_ESTABLISHED
             and c.raddr

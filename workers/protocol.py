@@ -5,10 +5,13 @@ They are sent over ZeroMQ as msgpack frames. `*_wall_ns` is CLOCK_MONOTONIC; oth
 
 import msgspec
 
+from controller.curve import ClientKeys
 from controller.flow import Stage, Transfer
 from controller.pulse import Pause
+from workers.model.setup import RealModel
 from workers.options import ComputeMode, Device
-from workers.plan import BatchPlan, Resume
+from workers.plan import BatchPlan, RequestPlan, Resume
+from workers.slowdown import Slowdown
 from workers.spans import SpanKind
 
 
@@ -32,18 +35,35 @@ class ProbeSpec(msgspec.Struct, frozen=True, kw_only=True):
     dst: int
 
 
+class Remote(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank needs besides if it runs on a server of its own, and not on the coordinator's machine.
+
+    `clock_offset_ns` is by how much the server's CLOCK_MONOTONIC is ahead of the coordinator's. The rank
+    uses GPU `gpu` of its server, if there is any, and gloo for collectives. It marks the packets of its
+    connections with `control_dscp`, and then as it is told (`controller.protocol.Mark`); None: it marks
+    nothing. Its agent adds the `keys`, which the coordinator does not have.
+    """
+
+    keys: ClientKeys | None = None
+    clock_offset_ns: int
+    gpu: int
+    control_dscp: int | None
+
+
 class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a rank needs before its first plan.
 
-    `servers` are the servers of all ranks, by rank; `addresses` are IP addresses by server. `chunk_bytes`
-    are wire bytes. `verify_share` is the share of transfers whose bytes are compared, 0 to 1.
+    `servers` are the servers of all ranks, by rank; `addresses` are IP addresses by server. The rank moves
+    into the network namespace of the process `namespace_pid`, None to stay. `chunk_bytes` are wire bytes.
+    `verify_share` is the share of transfers whose bytes are compared, 0 to 1. `model` is what the ranks
+    compute with `ComputeMode.MODEL`, otherwise None.
     """
 
     rank: int
     servers: tuple[str, ...]
     addresses: dict[str, str]
     interface: str
-    namespace_pid: int
+    namespace_pid: int | None
     store_host: str
     store_port: int
     lanes: tuple[LaneSpec, ...]
@@ -60,6 +80,9 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     from_controller: str
     to_coordinator: str
     from_coordinator: str
+    remote: Remote | None = None
+    model: RealModel | None = None
+    slowdowns: tuple[Slowdown, ...] = ()
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -73,9 +96,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan"):
 
 
 class Transfers(msgspec.Struct, frozen=True, kw_only=True, tag="transfers"):
-    """Post these transfers now: reused KV that is fetched, or traffic between decode workers."""
+    """Post these transfers now: reused KV that is fetched, or traffic between decode workers.
+
+    With real layers, `requests` are those that the transfers are for.
+    """
 
     transfers: tuple[Transfer, ...]
+    requests: tuple[RequestPlan, ...] = ()
 
 
 class TimedTransfer(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,8 +124,27 @@ class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="run_probe"):
     at_wall_ns: int
 
 
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, tag="evidence"):
+    """What rank `src` leaves to decode rank `to`, which checks the first token of `request` after the run.
+
+    These are bytes: the logits that the prefill unit has computed, or the KV that another rank of the decode
+    worker has got.
+    """
+
+    request: int
+    src: int
+    to: int
+    logits: bool
+    content: bytes
+
+
 class Finish(msgspec.Struct, frozen=True, kw_only=True, tag="finish"):
-    """The run is over: send your `Records`. A connection that closes after this is not a failure."""
+    """The run is over: send your `Records`. A connection that closes after this is not a failure.
+
+    `evidence` is what was left to this rank.
+    """
+
+    evidence: tuple[Evidence, ...] = ()
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave"):
@@ -217,10 +263,28 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     steps: int
 
 
+class TokenCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The first token of a request, computed from KV that has arrived, against that of the whole model.
+
+    `gap` is how far the logit of `token` is below that of `expected_token` in the whole model. `logit_error`
+    and `kv_error` are the largest differences to the whole model: of a logit, from the decode worker or from
+    the prefill unit, and of an element of the `kv_bytes` of KV. They are infinite if anything is missing.
+    """
+
+    request: int
+    token: int
+    expected_token: int
+    gap: float
+    logit_error: float
+    kv_error: float
+    kv_bytes: int
+
+
 class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     """All that a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms.
 
-    `longest_pause` is the longest one of the rank's process since the clock started.
+    `longest_pause` is the longest one of the rank's process since the clock started, and `pauses` are further
+    long ones. `tokens` are the first tokens that the rank has really computed.
     """
 
     rank: int
@@ -230,6 +294,8 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     progress: tuple[ProgressMark, ...]
     late_wakeups_ms: tuple[float, ...]
     longest_pause: Pause
+    pauses: tuple[Pause, ...] = ()
+    tokens: tuple[TokenCheck, ...] = ()
 
 
 class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble"):
@@ -241,7 +307,17 @@ class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble")
 
 ToRank = Start | Plan | Resume | Transfers | Flows | RunProbe | Finish | Leave
 FromRank = (
-    Ready | Probed | Beat | LayerBegun | Paused | BatchDone | FirstToken | Arrived | Records | RankTrouble
+    Ready
+    | Probed
+    | Beat
+    | LayerBegun
+    | Paused
+    | BatchDone
+    | FirstToken
+    | Arrived
+    | Evidence
+    | Records
+    | RankTrouble
 )
 
 encode = msgspec.msgpack.Encoder().encode

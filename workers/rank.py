@@ -7,10 +7,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from controller.protocol import Down, LayerAdvanced, Permit, decode_down
+from controller.protocol import Down, LayerAdvanced, Mark, Marked, Permit, decode_down
 from controller.protocol import encode as encode_up
 from workers.arrivals import Arrivals
 from workers.clock import Clock
@@ -19,11 +20,15 @@ from workers.compute import make_compute
 from workers.connecting import Connected, Connector
 from workers.decode import DecodeDesk
 from workers.heart import Heart
+from workers.marking import Marker
+from workers.model.prefill import PrefillWork
+from workers.model.rank_model import RankModel
 from workers.options import Device
 from workers.payload import Payloads, sampled
 from workers.plan import BatchPlan, Collective, Compute, Resume
 from workers.protocol import (
     BatchDone,
+    Evidence,
     Finish,
     Flows,
     LayerBegun,
@@ -54,16 +59,40 @@ class Rank:
 
     def __init__(self, config: RankConfig) -> None:
         self._config = config
-        self._clock = Clock(config.time_dilation)
+        remote = config.remote
+        self._keys = None if remote is None else remote.keys
+        offset_ns = 0 if remote is None else remote.clock_offset_ns
+        self._clock = Clock(config.time_dilation, offset_ns, config.slowdowns)
         self._recorder = Recorder()
-        self._controller = Outbox(config.to_controller)
-        self._coordinator = Outbox(config.to_coordinator)
-        self._heart = Heart(config.rank, self._recorder, self._coordinator)
-        self._sender = Sender(self._clock, self._controller, self._recorder, config.bytes_scale)
-        self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
+        self._controller = Outbox(config.to_controller, self._keys)
+        self._coordinator = Outbox(config.to_coordinator, self._keys)
+        self._heart = Heart(config.rank, self._clock, self._recorder, self._coordinator)
+        self._model = (
+            None if config.model is None else RankModel(config.model, config.rank, self._leave_to_checks)
+        )
+        self._sender = Sender(
+            self._clock,
+            self._controller,
+            self._recorder,
+            config.bytes_scale,
+            None if self._model is None else self._model.load,
+        )
+        if remote is None:
+            self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
+        else:
+            # NCCL fixes the class of a connection when it makes it, so no level could be changed.
+            self._device, self._nccl = choose_device(config.device, remote.gpu, 0)[0], False
+        self._marker = None if remote is None or remote.control_dscp is None else Marker(remote.control_dscp)
         self._payloads = Payloads(config.seed, self._device)
         self._compute = make_compute(config.compute, self._clock, self._device, config.time_dilation)
-        self._decode = DecodeDesk(config.rank, self._clock, self._coordinator, self._recorder, self.failed)
+        self._decode = DecodeDesk(
+            config.rank,
+            self._clock,
+            self._coordinator,
+            self._recorder,
+            self.failed,
+            None if self._model is None else self._model.first_token,
+        )
         self._arrivals = Arrivals(
             self._clock, self._controller, self._coordinator, self._recorder, self._decode
         )
@@ -76,7 +105,10 @@ class Rank:
     def main(self) -> None:
         """Connect, report `Ready`, and run plans until `Leave` ends the process."""
         config = self._config
-        Inbox(config.from_controller, decode_down, self._on_permit, self.failed).start()
+        name = str(config.rank)
+        Inbox(
+            config.from_controller, decode_down, self._on_down, self.failed, keys=self._keys, name=name
+        ).start()
         self._connected = Connector(
             config,
             device=self._device,
@@ -84,11 +116,16 @@ class Rank:
             payloads=self._payloads,
             sender=self._sender,
             arrivals=self._arrivals,
+            clock=self._clock,
+            marker=self._marker,
             controller=self._controller,
             coordinator=self._coordinator,
             failed=self.failed,
+            keep=None if self._model is None else self._model.keep,
         ).connect()
-        Inbox(config.from_coordinator, decode_to_rank, self._on_order, self.failed).start()
+        Inbox(
+            config.from_coordinator, decode_to_rank, self._on_order, self.failed, keys=self._keys, name=name
+        ).start()
         self._coordinator.send(
             encode_report(
                 Ready(
@@ -122,9 +159,13 @@ class Rank:
             )
         )
 
-    def _finish(self) -> None:
-        pause = self._heart.pulse.longest(time.monotonic_ns())
-        records = self._recorder.records(self._config.rank, self._clock.late_ms, pause)
+    def _leave_to_checks(self, evidence: Evidence) -> None:
+        self._coordinator.send(encode_report(evidence))
+
+    def _finish(self, evidence: tuple[Evidence, ...] = ()) -> None:
+        pauses = self._heart.pulse.longest_ones(self._clock.wall_ns())
+        tokens = () if self._model is None else self._model.checks(evidence)
+        records = self._recorder.records(self._config.rank, self._clock.late_ms, pauses, tokens)
         report = encode_report(records)
         self._finished = True  # first, because peers may leave as soon as all records are in
         self._coordinator.send(report)
@@ -136,34 +177,44 @@ class Rank:
 
     # --- messages -------------------------------------------------------------------------------
 
-    def _on_permit(self, message: Down) -> None:
-        if not isinstance(message, Permit):
-            raise TypeError(f"a rank is sent permits only, not {type(message).__name__}")
-        self._sender.permitted(message)
+    def _on_down(self, message: Down) -> None:
+        match message:
+            case Permit():
+                self._sender.permitted(message)
+            case Mark() if self._marker is not None:
+                self._marker.mark(message.connections, message.dscp)
+                if message.lane:
+                    self._controller.send(encode_up(Marked(lane=message.lane, level=message.level)))
+            case _:
+                raise TypeError(f"the controller sends no {type(message).__name__} to this rank")
 
     def _on_order(self, message: ToRank) -> None:
         match message:
             case Start():
-                self._heart.pulse.restart(time.monotonic_ns())
+                self._heart.pulse.restart(self._clock.wall_ns())
                 self._clock.start(message.zero_wall_ns)
             case Plan(plan=plan):
                 self._take_plan(plan)
             case Resume():
                 self._plans.put(message)
-            case Transfers(transfers=transfers):
+            case Transfers(transfers=transfers, requests=requests):
+                if self._model is not None:
+                    self._model.sends(transfers, requests)
                 for transfer in transfers:
                     self._sender.post(transfer)
             case Flows(flows=flows):
                 threading.Thread(target=self._post_timed, args=(flows,), daemon=True).start()
             case RunProbe():
                 self._connected.probes[message.probe].run(message.wire_bytes, message.at_wall_ns)
-            case Finish():
-                self._finish()
+            case Finish(evidence=evidence):
+                self._finish(evidence)
             case Leave():
                 self._leave()
 
     def _take_plan(self, plan: BatchPlan) -> None:
         """Note the requests that decode here, and queue the plan if this rank computes it."""
+        if self._model is not None:
+            self._model.planned(plan)
         self._decode.expect(plan)
         if self._config.rank in plan.ranks:
             self._plans.put(plan)
@@ -181,6 +232,7 @@ class Rank:
     def _run_batch(self, plan: BatchPlan) -> None:
         start_ns = self._clock.now_ns()
         place = plan.ranks.index(self._config.rank)
+        work = None if self._model is None else self._model.work(plan)
         for layer in plan.layers:
             if plan.pauses_before(layer.index):
                 self._pause(plan, layer.index)
@@ -189,13 +241,15 @@ class Rank:
             self._wait_for(reused, plan.id, layer.index)
             for step in layer.steps:
                 if isinstance(step, Compute):
-                    self._run_compute(step, place, plan.id, layer.index)
+                    self._run_compute(step, place, plan.id, layer.index, work)
                 elif step.group in self._connected.groups:
-                    self._run_collective(step, plan.id, layer.index)
+                    self._run_collective(step, plan.id, layer.index, work)
             for transfer in layer.post:
                 if transfer.src == self._config.rank:
                     self._sender.post(transfer)
         self._advance(plan, len(plan.layers))
+        if self._model is not None and work is not None:
+            self._model.ended(work)
         self._coordinator.send(
             encode_report(
                 BatchDone(
@@ -231,24 +285,31 @@ class Rank:
             return
         start_ns = self._clock.now_ns()
         self._arrivals.take(flows)
+        if self._model is not None:
+            self._model.take(flows)
         self._span(SpanKind.S1_WAIT, f"{len(flows)} flows", batch, layer, start_ns)
 
-    def _run_compute(self, step: Compute, place: int, batch: str, layer: int) -> None:
+    def _run_compute(
+        self, step: Compute, place: int, batch: str, layer: int, work: PrefillWork | None
+    ) -> None:
         start_ns = self._clock.now_ns()
-        if step.seconds[place] > 0:
-            self._compute.run(step.seconds[place])
+        real = None if work is None else partial(work.compute, step.label, layer)
+        self._compute_for(step.seconds[place], real)
         self._span(SpanKind.COMPUTE, step.label, batch, layer, start_ns)
 
-    def _run_collective(self, step: Collective, batch: str, layer: int) -> None:
+    def _run_collective(self, step: Collective, batch: str, layer: int, work: PrefillWork | None) -> None:
         group = self._connected.groups[step.group]
         start_ns = self._clock.now_ns()
         peer_bytes = _peer_bytes(step, group)
         rank, size = self._config.rank, sum(peer_bytes.values())
         share = step.share(group.index, rank, size, batch=batch, layer=layer)
         self._sender.share_permitted(share, step.group, peer_bytes)
-        verify = sampled(step.id, self._config.verify_share)
-        compute = self._rounds_of_attention(step, group.index, batch, layer, start_ns)
-        group.carry_out(step, self._config.bytes_scale, compute, verify=verify)
+        verify = work is None and sampled(step.id, self._config.verify_share)
+        compute = self._rounds_of_attention(step, group.index, batch, layer, start_ns, work)
+        if work is not None:
+            work.collective(step, layer, group.exchange, compute)
+        else:
+            group.carry_out(step, self._config.bytes_scale, compute, verify=verify)
         end_ns = self._clock.now_ns()
         self._sender.share_ended(share.id)
         self._recorder.received.append(
@@ -258,7 +319,13 @@ class Rank:
             self._span(SpanKind.COLLECTIVE, step.label, batch, layer, start_ns)
 
     def _rounds_of_attention(
-        self, step: Collective, index: int, batch: str, layer: int, start_ns: int
+        self,
+        step: Collective,
+        index: int,
+        batch: str,
+        layer: int,
+        start_ns: int,
+        work: PrefillWork | None,
     ) -> Callable[[int], None]:
         """The compute over the block of a round. The time before each such compute is a collective span."""
         waiting_since_ns = start_ns
@@ -267,12 +334,24 @@ class Rank:
             nonlocal waiting_since_ns
             self._span(SpanKind.COLLECTIVE, step.label, batch, layer, waiting_since_ns)
             begun_ns = self._clock.now_ns()
-            if step.round_seconds[index][number] > 0:
-                self._compute.run(step.round_seconds[index][number])
+            attend = None if work is None else partial(work.attend, number)
+            self._compute_for(step.round_seconds[index][number], attend)
             self._span(SpanKind.COMPUTE, step.label, batch, layer, begun_ns)
             waiting_since_ns = self._clock.now_ns()
 
         return compute
+
+    def _compute_for(self, seconds: float, real: Callable[[], None] | None) -> None:
+        """Compute for `seconds` of model time at full speed: what `real` computes in it, if anything."""
+        seconds = self._clock.compute_s(seconds)
+        if real is None:
+            if seconds > 0:
+                self._compute.run(seconds)
+            return
+        begun_wall_ns = time.monotonic_ns()
+        real()
+        if seconds > 0:
+            self._clock.wait_out(begun_wall_ns, seconds)
 
     def _span(self, kind: SpanKind, label: str, batch: str, layer: int, start_ns: int) -> None:
         self._recorder.spans.append(

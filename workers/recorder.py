@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from controller.pulse import Pause
-from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span
+from workers.protocol import ProgressMark, ReceivedFlow, Records, SentFlow, Span, TokenCheck
 
 
 @dataclass(slots=True)
@@ -18,7 +18,13 @@ class Recorder:
         """How many rows there are."""
         return len(self.sent) + len(self.received) + len(self.spans) + len(self.progress)
 
-    def records(self, rank: int, late_wakeups_ms: list[float], longest_pause: Pause) -> Records:
+    def records(
+        self,
+        rank: int,
+        late_wakeups_ms: list[float],
+        pauses: tuple[Pause, ...],
+        tokens: tuple[TokenCheck, ...] = (),
+    ) -> Records:
         return Records(
             rank=rank,
             sent=tuple(self.sent),
@@ -26,5 +32,7 @@ class Recorder:
             spans=tuple(self.spans),
             progress=tuple(self.progress),
             late_wakeups_ms=tuple(late_wakeups_ms),
-            longest_pause=longest_pause,
+            longest_pause=pauses[0],
+            pauses=pauses[1:],
+            tokens=tokens,
         )

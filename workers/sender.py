@@ -1,8 +1,10 @@
 """Submit, wait for the permit, send: the sending side of every flow of a rank."""
 
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
 
 from controller.flow import Transfer
 from controller.protocol import Completion, Permit, Submit, SubmitShare, encode
@@ -22,20 +24,31 @@ class _Submitted:
 
     __slots__ = ("permitted", "sent_wall_ns", "transfer")
 
-    def __init__(self, transfer: Transfer, permitted: threading.Event | None) -> None:
+    def __init__(self, transfer: Transfer, permitted: threading.Event | None, sent_wall_ns: int) -> None:
         self.transfer = transfer
         self.permitted = permitted
-        self.sent_wall_ns = time.monotonic_ns()
+        self.sent_wall_ns = sent_wall_ns
 
 
 class Sender:
-    """Turns transfers into submissions, and permits into bytes. Thread-safe."""
+    """Turns transfers into submissions, and permits into bytes. Thread-safe.
 
-    def __init__(self, clock: Clock, controller: Outbox, recorder: Recorder, bytes_scale: float) -> None:
+    `load`, if given, returns the bytes of a transfer; its lane calls it when it is about to send them.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        controller: Outbox,
+        recorder: Recorder,
+        bytes_scale: float,
+        load: Callable[[Transfer], torch.Tensor] | None = None,
+    ) -> None:
         self._clock = clock
         self._controller = controller
         self._recorder = recorder
         self._bytes_scale = bytes_scale
+        self._load = load
         self._lanes: dict[str, SendLane] = {}
         self._submitted: dict[str, _Submitted] = {}
 
@@ -44,13 +57,13 @@ class Sender:
 
     def post(self, transfer: Transfer) -> None:
         """Submit a transfer and return. It is sent when its permit comes."""
-        submitted = self._submitted[transfer.id] = _Submitted(transfer, None)
+        submitted = self._submitted[transfer.id] = _Submitted(transfer, None, self._clock.wall_ns())
         self._controller.send(encode(Submit(transfer=transfer, sent_wall_ns=submitted.sent_wall_ns)))
 
     def share_permitted(self, share: Transfer, group: str, peer_bytes: Mapping[int, int]) -> None:
         """Submit this rank's share of a collective and wait until it may start."""
         permitted = threading.Event()
-        submitted = self._submitted[share.id] = _Submitted(share, permitted)
+        submitted = self._submitted[share.id] = _Submitted(share, permitted, self._clock.wall_ns())
         self._controller.send(
             encode(
                 SubmitShare(
@@ -68,7 +81,7 @@ class Sender:
 
     def permitted(self, permit: Permit) -> None:
         """A permit has come: start the share, or give the message to its lane."""
-        wall_ns = time.monotonic_ns()
+        wall_ns = self._clock.wall_ns()
         submitted = self._submitted.pop(permit.flow)
         transfer, sent_wall_ns = submitted.transfer, submitted.sent_wall_ns
         self._recorder.sent.append(
@@ -89,7 +102,8 @@ class Sender:
                 size_bytes=transfer.size_bytes,
                 wire_bytes=wire_bytes(transfer.size_bytes, self._bytes_scale),
                 request=transfer.request,
-            )
+            ),
+            None if self._load is None else partial(self._load, transfer),
         )
 
 

@@ -1,4 +1,8 @@
-"""A worker's ends of the control plane: one-way ZeroMQ sockets that do not use the links under test."""
+"""A worker's ends of the control plane: ZeroMQ sockets that do not use the links under test.
+
+On one machine, a worker pushes to the addresses of others and binds its own. With keys, it is on another
+machine, and connects to the addresses of those that serve it.
+"""
 
 import threading
 from collections.abc import Callable
@@ -6,17 +10,22 @@ from typing import Generic, TypeVar
 
 import zmq
 
+from controller.curve import HELLO, ClientKeys, connect
+
 M = TypeVar("M")
 
 
 class Outbox:
     """Pushes messages to one peer; any thread may send."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, keys: ClientKeys | None = None) -> None:
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PUSH)
-        self._socket.set_hwm(0)
-        self._socket.connect(endpoint)
+        if keys is None:
+            self._socket = self._context.socket(zmq.PUSH)
+            self._socket.set_hwm(0)
+            self._socket.connect(endpoint)
+        else:
+            self._socket = connect(self._context, endpoint, keys)
         self._lock = threading.Lock()
 
     def send(self, frame: bytes) -> None:
@@ -33,7 +42,8 @@ class Outbox:
 class Inbox(Generic[M]):
     """Pulls messages in a thread of its own and gives each to `handle`.
 
-    An exception in the thread is given to `failed` and ends it.
+    An exception in the thread is given to `failed` and ends it. With `keys`, the peer at `endpoint` sends to
+    this end by its `name`.
     """
 
     def __init__(
@@ -42,8 +52,13 @@ class Inbox(Generic[M]):
         decode: Callable[[bytes], M],
         handle: Callable[[M], None],
         failed: Callable[[BaseException], None],
+        *,
+        keys: ClientKeys | None = None,
+        name: str = "",
     ) -> None:
         self._endpoint = endpoint
+        self._keys = keys
+        self._name = name
         self._decode = decode
         self._handle = handle
         self._failed = failed
@@ -53,11 +68,20 @@ class Inbox(Generic[M]):
         self._thread.start()
 
     def _run(self) -> None:
-        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
-        socket.set_hwm(0)
-        socket.bind(self._endpoint)
         try:
+            socket = self._open()
             while True:
                 self._handle(self._decode(socket.recv()))
         except BaseException as error:
             self._failed(error)
+
+    def _open(self) -> "zmq.Socket[bytes]":
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        if self._keys is None:
+            socket = context.socket(zmq.PULL)
+            socket.set_hwm(0)
+            socket.bind(self._endpoint)
+        else:
+            socket = connect(context, self._endpoint, self._keys, self._name)
+            socket.send(HELLO)
+        return socket

@@ -17,6 +17,7 @@ from experiments.cli.bench import bench
 from experiments.cli.calibrate import calibrate
 from experiments.cli.capacity import capacity
 from experiments.cli.clairvoyant import clairvoyant
+from experiments.cli.cluster import cluster
 from experiments.cli.compare import compare
 from experiments.cli.completion import completion, prepare
 from experiments.cli.doctor import doctor
@@ -66,6 +67,7 @@ for command in (
 app.add_typer(bench, name="bench")
 app.add_typer(workload, name="workload")
 app.add_typer(calibrate, name="calibrate")
+app.add_typer(cluster, name="cluster")
 
 
 def main() -> None:

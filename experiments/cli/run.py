@@ -31,9 +31,13 @@ def run(
     fabric: Annotated[
         str | None,
         typer.Option(
-            help="The fabric: mininet, sim, or auto for mininet if it can run here.",
+            help="The fabric: mininet, sim, cluster, or auto for mininet if it can run here.",
             autocompletion=fabric_names_like,
         ),
+    ] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The servers of --fabric cluster, as a YAML file."),
     ] = None,
     policy: Policies = None,
     settings: Settings = None,
@@ -82,19 +86,19 @@ def run(
         # These take long to import, so they come after the options have been checked.
         from experiments.cli.progress_display import display_for
         from experiments.cli.reading_display import reading_shown
+        from experiments.inventory.fabric import made_fabric
         from experiments.run.run import run_scenario
         from testbed.fabric import FabricName
-        from testbed.fabrics import FABRICS
 
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
-        made = FABRICS[choice.name]()
-        cores = len(os.sched_getaffinity(0)) if made.name == FabricName.SIM else 1
         with (
+            made_fabric(chosen, inventory, _warn) as made,
             standard_output_kept_clean(),
             display_for(Console(stderr=True)) as display,
             reading_shown(display),
         ):
+            cores = len(os.sched_getaffinity(0)) if made.name == FabricName.SIM else 1
             directory, summary = run_scenario(
                 chosen,
                 fabric=made,
@@ -102,7 +106,7 @@ def run(
                 progress=display.update,
                 command=command_line(),
                 notes=[] if choice.note is None else [choice.note],
-                warn=lambda text: print(f"mfs: {text}", file=sys.stderr),
+                warn=_warn,
                 ceiling=ceiling,
                 trace_window=window,
                 jobs=jobs or cores,
@@ -116,6 +120,10 @@ def run(
             print(f"results: {directory}", file=sys.stderr)
         else:
             _show_results(directory, summary)
+
+
+def _warn(text: str) -> None:
+    print(f"mfs: {text}", file=sys.stderr)
 
 
 def _window(text: str | None) -> "Window | None":

@@ -10,9 +10,11 @@ from experiments.report.markup import Markup, html
 from experiments.report.page import paragraphs
 from experiments.report.series import Series
 from experiments.report.trust import trust
+from experiments.results.faults import in_force
 from experiments.results.limit_words import alike_lines, limits_in_one
 from experiments.results.readable_numbers import duration
 from experiments.results.reading import RunDirectory
+from experiments.results.real_layers import real_layer_sentence
 
 
 def verdict(directories: Sequence[RunDirectory], series: Sequence[Series]) -> Markup:
@@ -44,6 +46,11 @@ def _results(series: Sequence[Series]) -> list[str]:
         told = result_sentences(sides)
         if any("[" in sentence for sentence in told):
             told.append(Markup(f"<small>{html(ONLY_THESE)}</small>"))
+    told += [
+        f"{one.label} computed real layers: {real_layer_sentence(one.run['real_layers'])}."
+        for one in serving
+        if one.run.get("real_layers")
+    ]
     told += [_coflows(one) for one in series if one.is_coflows]
     told += [_flows(one) for one in series if one.is_micro and not one.is_coflows]
     return told
@@ -65,4 +72,5 @@ def _flows(one: Series) -> str:
 def _limits(directories: Sequence[RunDirectory]) -> list[str]:
     runs = [run for directory in directories for run in directory.summary["runs"]]
     alike = [line for directory in directories for line in alike_lines(directory.summary)]
-    return [*limits_in_one(runs), *alike]
+    faults = [line for directory in directories for line in in_force(directory.summary)]
+    return [*limits_in_one(runs), *alike, *dict.fromkeys(faults)]

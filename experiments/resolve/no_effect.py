@@ -23,7 +23,7 @@ from testbed.serving.slo import ideal_reuse_tokens
 from testbed.topology import TopologyKind
 
 _SERVING = ("model", "gpu", "units", "serving", "slo")
-_REQUESTS = ("requests", "rate", "load", "arrivals", "spread_ticks", "class")
+_REQUESTS = ("background", "requests", "rate", "load", "arrivals", "spread_ticks", "class")
 _OF_A_TRACE = ("skip", "time_scale")
 
 _REUSE = (
@@ -33,6 +33,8 @@ _REUSE = (
     "serving.cache_tokens",
     "serving.cache_gib",
 )
+
+_ON_MACHINES = (FabricName.MININET, FabricName.CLUSTER)
 
 _OPTION_OF = {"recheck_ms": "recheck_ns"}
 """Keys of `scheduler` whose option of a policy has another name."""
@@ -69,11 +71,17 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
             yield ["scale.wall_s", "scale.most_wall_s"], "scale.time_dilation is given"
         if scenario.scale.bytes_scale is not None:
             yield ["scale.link_mbps"], "scale.bytes_scale is given"
-    elif topology.kind is TopologyKind.STAR and job.topology.shape.nics_of_a_gpu == 1:
-        yield ["simulation.paths"], "in a star there is one path"
+    elif scenario.fabric == FabricName.CLUSTER:
+        yield ["simulation"], "on real servers"
+        yield ["scale.wall_s", "scale.link_mbps"], "on real servers, whose links and time are as they are"
+    else:
+        if not workload.is_micro:
+            yield ["workers.compute"], "ranks of the simulated fabric compute nothing"
+        if topology.kind is TopologyKind.STAR and job.topology.shape.nics_of_a_gpu == 1:
+            yield ["simulation.paths"], "in a star there is one path"
     if workload.is_micro:
         in_vain = [*_REQUESTS, *(_OF_A_TRACE if workload.kind is WorkloadKind.FLOWS else ())]
-        keys = [*_SERVING, *(f"workload.{key}" for key in in_vain)]
+        keys = [*_SERVING, "workers.compute", *(f"workload.{key}" for key in in_vain)]
         yield keys, f"kind {workload.kind} has no requests and no serving system"
         return
     if workload.path is None:
@@ -117,7 +125,7 @@ def _policy_options(scenario: Scenario, job: Job) -> Iterator[str]:
         option = _OPTION_OF.get(key, key)
         if not any(hasattr(spec.policy.options, option) for spec in specs):
             yield f"scheduler.{key}: no effect, none of the policies has this option"
-    exact = scenario.simulation.order is SimulatedOrder.EXACT and scenario.fabric != FabricName.MININET
+    exact = scenario.simulation.order is SimulatedOrder.EXACT and scenario.fabric not in _ON_MACHINES
     if exact and any(_changed_levels(spec) for spec in specs):
         names = ", ".join(spec.policy.name for spec in specs if _changed_levels(spec))
         yield f"levels of {names}: no effect, in exact order (simulation.order)"

@@ -6,6 +6,9 @@ measured (`experiments.resolve.rehearsal`), time is stretched further until its 
 they delay, but not beyond `most_wall_s`, and links are so slow that the machine can forward what they carry.
 If it was not, time is stretched at least so much that the control plane of a usual machine can follow the
 layers of a batch.
+
+The bytes of real layers are not scaled, because real tensors cross the links. Time is then stretched until
+the fastest NIC runs at `link_mbps` or slower.
 """
 
 import statistics
@@ -19,10 +22,11 @@ from experiments.results.machine import Machine
 from experiments.results.readable_numbers import rounded_down, rounded_up
 from experiments.scenario.machine import ScaleSection
 from experiments.scenario.scenario import Scenario
-from testbed.emulation.delays import CPU_WAIT_BOUND, LATE_P99_BOUND, PERMIT_P50_BOUND, PERMIT_P99_BOUND
+from testbed.coordinator.delays import CPU_WAIT_BOUND, LATE_P99_BOUND, PERMIT_P50_BOUND, PERMIT_P99_BOUND
 from testbed.fabric import FabricName
 from testbed.job import MODEL_SCALE, Job, Scale
 from testbed.serving.yardsticks import Yardstick, yardsticks
+from workers.options import ComputeMode
 
 LINK_MBPS = 15.0
 """Rate of a NIC on the machine, unless the machine forwards too little for that."""
@@ -34,8 +38,8 @@ LAYER_WALL_S = 0.03
 """On a machine that was not measured, a layer of a median request alone lasts at least this long: some fifty
 permit latencies."""
 
-MARGIN = 1.5
-"""A run lasts longer than its rehearsal, and may meet worse moments."""
+MARGIN = 2.0
+"""A run lasts longer than its rehearsal, and other work comes and goes (docs/measured/busy-machine.md)."""
 
 _ATTAINABLE = 0.6  # share of what full, even batches could do; uneven ones reach less
 _LONGEST = 4.0  # times wall_s, if most_wall_s is null
@@ -50,10 +54,14 @@ def is_open(section: ScaleSection) -> bool:
 def resolve_scale(scenario: Scenario, job: Job) -> tuple[Scale, tuple[str, ...]]:
     """Return the scale that the scenario gives, or one that fits the work, with a note if it was chosen.
 
-    On the simulated fabric it is 1, because simulated time and bytes are those of the model.
+    On the simulated fabric it is 1, because simulated time and bytes are those of the model. On real servers
+    it is what the scenario gives, and by default 1: their links have the rates that they have.
     """
     if scenario.fabric == FabricName.SIM:
         return MODEL_SCALE, ()
+    if scenario.fabric == FabricName.CLUSTER:
+        given = scenario.scale
+        return Scale(time_dilation=given.time_dilation or 1.0, bytes_scale=given.bytes_scale or 1.0), ()
     return machine_scale(scenario, job)
 
 
@@ -67,7 +75,13 @@ def machine_scale(
     if dilation is None:
         dilation, why = _dilation(section, job, machine)
     link_mbps, why_link = _link(section, machine)
-    scale = _scale_for(dilation, bytes_scale=section.bytes_scale, nic_bps=nic_bps, link_mbps=link_mbps)
+    bytes_scale = section.bytes_scale
+    if scenario.workers.compute is ComputeMode.MODEL and job.requests:
+        bytes_scale, why_link = bytes_scale or 1.0, ""
+        slowest = rounded_up(nic_bps * bytes_scale / (link_mbps * 1e6))
+        if section.time_dilation is None and slowest > dilation:
+            dilation, why = slowest, f" (so that a NIC runs at {link_mbps:g} Mb/s at most)"
+    scale = _scale_for(dilation, bytes_scale=bytes_scale, nic_bps=nic_bps, link_mbps=link_mbps)
     if section.time_dilation is not None and section.bytes_scale is not None:
         return scale, ()
     return scale, (

@@ -4,20 +4,18 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import msgspec
 
 from controller.policies.registry import ENTRY_POINT_GROUP as POLICIES
+from controller.sources import CODE_ROOT, digest_of_files, source_digest
 from experiments.named_file import open_ordinary
 from testbed.simulation.paths import ENTRY_POINT_GROUP as PATH_CHOICES
 
 _PACKAGES = ("controller", "workers", "testbed", "experiments")
-CODE_ROOT = Path(__file__).parents[2]
-"""The folder that our packages are in."""
-_SOURCES = (".py", ".cpp", ".hpp", ".yaml", ".html", ".css")
 
 
 class CodeVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,18 +42,6 @@ def code_version() -> CodeVersion:
     """Return the version of the code that this process runs. It is read once, because files may change."""
     commit, changed = checkout_state(CODE_ROOT)
     return CodeVersion(source=source_digest(CODE_ROOT), commit=commit, changed=changed, plugins=_plugins())
-
-
-def source_digest(root: Path) -> str:
-    """Return the SHA-256 of the names and contents of our source files below `root`."""
-    return _digest(
-        {
-            str(path.relative_to(root)): path
-            for package in _PACKAGES
-            for path in (root / package).rglob("*")
-            if path.suffix in _SOURCES and path.is_file()
-        }
-    )
 
 
 def checkout_state(root: Path) -> tuple[str | None, bool]:
@@ -97,7 +83,7 @@ def _plugins() -> dict[str, str]:
         for point in importlib.metadata.entry_points(group=group):
             files = _files_of_module(point.module.partition(".")[0])
             if files:
-                found[f"{group}: {point.name}"] = _digest(files)
+                found[f"{group}: {point.name}"] = digest_of_files(files)
     return found
 
 
@@ -113,10 +99,3 @@ def _files_of_module(name: str) -> dict[str, Path]:
     if not roots:
         return {Path(spec.origin).name: Path(spec.origin)} if spec.origin and spec.has_location else {}
     return {str(path.relative_to(root)): path for root in roots for path in root.rglob("*.py")}
-
-
-def _digest(files: Mapping[str, Path]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(name.encode() + b"\0" + files[name].read_bytes() + b"\0")
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The six result tables: their columns, and conversion between rows and Parquet files.
+"""The six result tables: conversion between rows and Parquet files (`experiments.results.schemas`).
 
 Each table is one Parquet file for all policies of a run. Its first column is `policy`; the others are the
 fields of the row structs in `testbed.record`, with stages as "S1" and levels as 0..7. Only `links` differs:
@@ -21,107 +21,12 @@ import pyarrow.parquet as pq
 from controller.flow import Decision, Level
 from experiments.atomic_file import replacing
 from experiments.errors import UserError
+from experiments.results.schemas import COUNT, SCHEMAS
 from testbed.arrow_rows import values_of
 from testbed.columns import batches_of
 from testbed.record import FlowRow, LinkSample, ProgressRow, RequestRow, RunRecord, SpanRow
 
 Row = TypeVar("Row", bound=msgspec.Struct)
-
-_TEXT: Final = pa.string()
-_COUNT: Final = pa.int64()
-_RANK: Final = pa.int32()
-_LEVEL: Final = pa.int8()
-
-
-def _schema(required: dict[str, Any], optional: dict[str, Any] | None = None) -> pa.Schema:
-    fields = [pa.field("policy", _TEXT, nullable=False)]
-    fields += [pa.field(name, kind, nullable=False) for name, kind in required.items()]
-    fields += [pa.field(name, kind) for name, kind in (optional or {}).items()]
-    return pa.schema(fields)
-
-
-SCHEMAS: Final[dict[str, pa.Schema]] = {
-    "requests": _schema(
-        {
-            "request": _COUNT,
-            "slo_class": _TEXT,
-            "status": _TEXT,
-            "prompt_tokens": _COUNT,
-            "new_tokens": _COUNT,
-            "local_tokens": _COUNT,
-            "remote_tokens": _COUNT,
-            "arrival_ns": _COUNT,
-            "slo_ns": _COUNT,
-            "unloaded_ttft_ns": _COUNT,
-            "warmup": pa.bool_(),
-            "earlier_batches": pa.list_(_TEXT),
-            "output_tokens": _COUNT,
-        },
-        {
-            "unit": _TEXT,
-            "batch": _TEXT,
-            "decode_rank": _RANK,
-            "start_ns": _COUNT,
-            "prefill_end_ns": _COUNT,
-            "p2d_end_ns": _COUNT,
-            "first_token_ns": _COUNT,
-            "ttft_ns": _COUNT,
-            "last_token_ns": _COUNT,
-            "times_pruned": _COUNT,
-            "ended_pruned": pa.bool_(),
-            "recomputed_tokens": _COUNT,
-            "fetch_estimate_ns": _COUNT,
-            "recompute_estimate_ns": _COUNT,
-        },
-    ),
-    "flows": _schema(
-        {
-            "id": _TEXT,
-            "stage": _TEXT,
-            "src": _RANK,
-            "dst": _RANK,
-            "src_server": _TEXT,
-            "size_bytes": _COUNT,
-            "submit_ns": _COUNT,
-            "permit_ns": _COUNT,
-            "lane_wait_ns": _COUNT,
-            "finish_ns": _COUNT,
-            "level_first": _LEVEL,
-            "level_last": _LEVEL,
-            "promotions": _RANK,
-            "path": pa.list_(_TEXT),
-        },
-        {
-            "dst_server": _TEXT,
-            "batch": _TEXT,
-            "request": _COUNT,
-            "layer": _RANK,
-            "coflow": _TEXT,
-            "deadline_ns": _COUNT,
-            "verified": pa.bool_(),
-        },
-    ),
-    "decisions": _schema(
-        {"time_ns": _COUNT, "flow": _TEXT, "level_to": _LEVEL, "reason": _TEXT},
-        {"level_from": _LEVEL},
-    ),
-    "spans": _schema(
-        {"rank": _RANK, "kind": _TEXT, "label": _TEXT, "start_ns": _COUNT, "end_ns": _COUNT},
-        {"batch": _TEXT, "layer": _RANK},
-    ),
-    "links": _schema(
-        {
-            "time_ns": _COUNT,
-            "port": _TEXT,
-            "level": _LEVEL,
-            "sent_wire_bytes": _COUNT,
-            "backlog_wire_bytes": _COUNT,
-            "drops": _COUNT,
-        }
-    ),
-    "progress": _schema({"time_ns": _COUNT, "flow": _TEXT, "received_bytes": _COUNT}),
-}
-
 
 TABLES: Final[dict[type[msgspec.Struct], str]] = {
     RequestRow: "requests",
@@ -149,10 +54,9 @@ _BY_LEVEL: Final = {
 
 
 def write_tables(out: Path, records: Sequence[RunRecord], so_far: Callable[[int], object] = int) -> None:
-    """Write `out/<table>.parquet` for all six tables. A row group has rows of one policy only.
+    """Write `out/<table>.parquet` for all six tables, and tell `so_far` how many are done.
 
-    The rows of `records` are read once, in columns. `so_far` hears how many tables are done. Raises
-    `OSError` if the disk is full.
+    The rows of `records` are read once, in columns. A row group has rows of one policy only.
     """
     # Arrow compresses without holding the interpreter: two tables take little longer than one.
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
@@ -186,7 +90,7 @@ def _columns_that_repeat(schema: pa.Schema) -> list[str]:
     return [
         f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
         for field in schema
-        if field.type != _COUNT and field.name not in _IDS_OF_FLOWS
+        if field.type != COUNT and field.name not in _IDS_OF_FLOWS
     ]
 
 
@@ -390,7 +294,6 @@ class Tables:
 
 def read_tables(out: Path, policy: str) -> Tables:
     """Read back the rows of one policy. Raises what `TableRows` raises."""
-
     return Tables(
         requests=tuple(TableRows(out, RequestRow, policy)),
         flows=TableRows(out, FlowRow, policy),

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import psutil
 
-from experiments.results.code import CODE_ROOT, code_version
+from controller.sources import CODE_ROOT
+from experiments.results.code import code_version
 from experiments.results.machine import Machine
 from testbed.record import RunRecord
 

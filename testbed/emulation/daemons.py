@@ -13,7 +13,7 @@ from pathlib import Path
 
 from controller.pulse import Pause
 from controller.units import NS_PER_S
-from testbed.emulation.silence import PATIENCE_S
+from testbed.coordinator.silence import PATIENCE_S
 from testbed.fabric import RunFailed
 
 _EVERY_S = 0.05

@@ -4,17 +4,20 @@ An overloaded machine does not fail. It delivers less than the links promise, an
 alike. So each run measures what its numbers depend on, and every output says whether the bounds were kept.
 """
 
+import itertools
 import statistics
 import threading
 from collections.abc import Sequence
 
 import psutil
 
-from testbed.emulation.cpu_wait import CpuWait
-from testbed.emulation.delays import WallYardstick, cpu_check, permit_checks, wakeup_check
+from testbed.coordinator.checks import IDLE_BOUND, PROBE_BOUND, RETRANSMIT_BOUND, at_least, at_most
+from testbed.coordinator.cpu_wait import CpuWait
+from testbed.coordinator.delays import WallYardstick, cpu_check, permit_checks, wakeup_check
+from testbed.coordinator.ranks import ProbeResult
+from testbed.emulation.asked import Window
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.network import MTU
-from testbed.emulation.ranks import ProbeResult
 from testbed.fabric import RunFailed
 from testbed.record import Check, Fidelity
 from testbed.serving.yardsticks import Yardsticks
@@ -22,11 +25,8 @@ from testbed.serving.yardsticks import Yardsticks
 PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
 """Payload of a full packet over its bytes at the queue: with Ethernet, IP and TCP headers, timestamps."""
 
-PROBE_BOUND = 0.90
 BUSY_BOUND = 0.90
-IDLE_BOUND = 0.05
 DROP_BOUND = 1e-4
-RETRANSMIT_BOUND = 0.03  # after a promotion packets overtake queued ones, and TCP resends some
 FASTEST_BOUND = 1.1  # clocks are read, and timers fire, a little late
 
 _BUSY_SHOTS = 8  # fewer are not judged
@@ -79,19 +79,20 @@ def judge(
     cpu_wait: CpuWait | None,
     permit_ms: Sequence[float],
     late_ms: Sequence[float],
-    segments: dict[str, tuple[int, int]],
+    segments: tuple[int, int],
     fastest: float | None,
     yardsticks: Yardsticks,
     time_dilation: float,
-    disturbances: Sequence[Check] = (),
+    more: Sequence[Check] = (),
+    upset: Sequence[Window] = (),
 ) -> Fidelity:
     """Check a run. It is faithful if every measure that could be taken is within its bound.
 
     `cpu_wait` is the longest mean wait of a process for the CPU. If the kernel does not count waits, idle CPU
-    time stands for it. `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest`
-    is the highest speed of a flow beyond the burst of an idle port, over its line rate
-    (`testbed.emulation.speeds`).
-    `yardsticks` are those of the job. `disturbances` are the checks of `testbed.emulation.disturbances`.
+    time stands for it. `segments` gives TCP segments sent, and of those retransmitted. `fastest` is the
+    highest speed of a flow beyond the burst of an idle port, over its line rate
+    (`testbed.emulation.speeds`). `yardsticks` are those of the job. `more` are checks that were made
+    elsewhere. Drops in the windows of `upset` do not count: the scenario asked for them.
     """
     slower = (
         "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), use fewer"
@@ -101,11 +102,10 @@ def judge(
     compute = WallYardstick(of=yardsticks.compute, time_dilation=time_dilation)
     delivered = delivered_share(probes)
     while_busy = _busy_delivery(busy)
-    drops, packets = _drops(samples)
-    sent = sum(out for out, _ in segments.values())
-    again = sum(repeated for _, repeated in segments.values())
+    drops, packets = _drops(samples, upset)
+    sent, again = segments
     checks = [
-        _at_least(
+        at_least(
             "delivered rate, all links probed at once",
             delivered,
             PROBE_BOUND,
@@ -113,7 +113,7 @@ def judge(
             slower,
             _rate_factor(delivered, PROBE_BOUND),
         ),
-        _at_least(
+        at_least(
             "delivered rate while a queue was busy",
             while_busy,
             BUSY_BOUND,
@@ -123,16 +123,16 @@ def judge(
         ),
         cpu_check(cpu_wait, transfer)
         if cpu_wait is not None
-        else _at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower, _HEADROOM_SLOWER),
+        else at_least("CPU headroom", cpu.mean_idle, IDLE_BOUND, "idle", slower, _HEADROOM_SLOWER),
         *permit_checks(permit_ms, transfer),
-        _at_most(
+        at_most(
             "packets dropped",
             drops / packets if packets else None,
             DROP_BOUND,
             "of packets",
             "lower workers.lanes_s1 and workers.lanes_s3, so that fewer connections fill the queues",
         ),
-        _at_most(
+        at_most(
             "TCP retransmits",
             again / sent if sent else None,
             RETRANSMIT_BOUND,
@@ -140,8 +140,8 @@ def judge(
             slower,
         ),
         wakeup_check(late_ms, compute),
-        _at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
-        *disturbances,
+        at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
+        *more,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
 
@@ -162,36 +162,18 @@ def _busy_delivery(busy: Sequence[BusyShot]) -> float | None:
     return sum(shot.sent_bytes for shot in busy) / sum(shot.line_bytes for shot in busy)
 
 
-def _drops(samples: Sequence[Sample]) -> tuple[int, int]:
-    """Packets dropped, and packets sent, by all queues during the run."""
-    if len(samples) < 2:
-        return 0, 0
-    first, last = samples[0].ports, samples[-1].ports
-    drops = sum(sum(last[p].drops) - sum(first[p].drops) for p in last)
-    packets = sum(sum(last[p].packets) - sum(first[p].packets) for p in last)
+def _drops(samples: Sequence[Sample], upset: Sequence[Window]) -> tuple[int, int]:
+    """Packets dropped, and packets sent, by all queues during the run, but for what `upset` excuses."""
+    drops = packets = 0
+    for then, now in itertools.pairwise(samples):
+        if any(window.overlaps(then.wall_ns, now.wall_ns) for window in upset):
+            continue
+        first, last = then.ports, now.ports
+        drops += sum(sum(last[p].drops) - sum(first[p].drops) for p in last)
+        packets += sum(sum(last[p].packets) - sum(first[p].packets) for p in last)
     return drops, packets
 
 
 def _rate_factor(share: float | None, bound: float) -> float:
     """By how much links would have to be slower for what was delivered to be `bound` of their rate."""
     return bound / share if share else 1.0
-
-
-def _at_least(
-    name: str, value: float | None, bound: float, unit: str, advice: str, slower: float | None = None
-) -> Check:
-    ok = value is None or value >= bound
-    return Check(
-        name=name,
-        value=value,
-        bound=f">= {bound:g}",
-        unit=unit,
-        ok=ok,
-        advice="" if ok else advice,
-        slower=None if ok else slower,
-    )
-
-
-def _at_most(name: str, value: float | None, bound: float, unit: str, advice: str) -> Check:
-    ok = value is None or value <= bound
-    return Check(name=name, value=value, bound=f"<= {bound:g}", unit=unit, ok=ok, advice="" if ok else advice)

@@ -21,8 +21,8 @@ from typing import IO
 import msgspec
 import psutil
 
-from testbed.emulation.children import WORKING_DIRECTORY, environment, python_module
-from testbed.emulation.memory import MemoryKills
+from testbed.coordinator.children import WORKING_DIRECTORY, environment, python_module
+from testbed.coordinator.memory import MemoryKills
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord

@@ -1,7 +1,7 @@
 """What this testbed concludes about policies, checked on the simulated fabric, which is deterministic.
 
-A failure means that a change of the code has changed a conclusion. If the change is right, the pages that state
-the conclusion change with it: README.md, docs/measured/mfs.md and experiments/paper/10-where-it-pays.
+A failure means that a change of the code has changed a conclusion. If the change is right, the pages that
+state it change with it: README.md, docs/measured/mfs.md and experiments/paper/10-where-it-pays.
 """
 
 from functools import cache

@@ -4,7 +4,6 @@ Attention is data-parallel within a unit: one replica computes a request, and en
 Reused KV that this replica does not hold has to be fetched (S1).
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -36,14 +35,15 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True):
 class Fetch(msgspec.Struct, frozen=True, kw_only=True):
     """`blocks` blocks that come from replica number `replica` of `unit`.
 
-    If the last block that the request reuses is one of them, `ends_prefix` is set. Layers with a state need
-    the state after that block.
+    In the prompt, they are the blocks of `spans`, each (begin, end). If the last block that the request
+    reuses is one of them, `ends_prefix` is set. Layers with a state need the state after that block.
     """
 
     unit: str
     replica: int
     blocks: int
     ends_prefix: bool = False
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 class Assigned(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,19 +277,32 @@ def _sources(
 
     The first `beyond` blocks are left out.
     """
-    fetched: Counter[int] = Counter()
+    fetched: dict[int, list[int]] = {}
     last_owner: int | None = None
     for i, owner in enumerate(owners(reuse.holders, lambda replica: turns.last((reuse.unit, replica)))):
         if i >= beyond and (i >= len(local) or replica not in local[i]):
-            fetched[owner] += 1
+            fetched.setdefault(owner, []).append(i)
             if i == len(reuse.holders) - 1:
                 last_owner = owner
     return Assigned(
         request=request,
         replica=replica,
-        local_blocks=max(0, len(reuse.holders) - beyond) - fetched.total(),
+        local_blocks=max(0, len(reuse.holders) - beyond) - sum(map(len, fetched.values())),
         fetches=tuple(
-            Fetch(unit=reuse.unit, replica=owner, blocks=blocks, ends_prefix=owner == last_owner)
+            Fetch(
+                unit=reuse.unit,
+                replica=owner,
+                blocks=len(blocks),
+                ends_prefix=owner == last_owner,
+                spans=_spans(blocks),
+            )
             for owner, blocks in sorted(fetched.items())
         ),
     )
+
+
+def _spans(numbers: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Runs of consecutive ones among ascending `numbers`, each as (first, last + 1)."""
+    begins = [n for i, n in enumerate(numbers) if i == 0 or numbers[i - 1] != n - 1]
+    ends = [n + 1 for i, n in enumerate(numbers) if i == len(numbers) - 1 or numbers[i + 1] != n + 1]
+    return tuple(zip(begins, ends, strict=True))

@@ -25,7 +25,7 @@ from testbed.serving.plans.steps import (
     work_of,
 )
 from testbed.topology import Topology
-from workers.plan import BatchPlan, LayerPlan, RequestPlan
+from workers.plan import BatchPlan, Fetched, LayerPlan, RequestPlan
 
 
 def build_plan(
@@ -108,6 +108,8 @@ def build_plan(
                 recomputed_tokens=item.recomputed_blocks * item.request.block_tokens,
                 fetch_estimate_ns=item.fetch_estimate_ns,
                 recompute_estimate_ns=item.recompute_estimate_ns,
+                earlier_tokens=item.earlier_tokens,
+                fetched=_fetched(item, placement),
             )
             for item in assigned
         ),
@@ -123,6 +125,18 @@ def replica_work(assigned: Sequence[Assigned], replicas: int, model: ModelShape)
     for item in assigned:
         requests[item.replica].append((item.new_tokens, item.prefix_tokens))
     return [work_of(model, own) for own in requests]
+
+
+def _fetched(item: Assigned, placement: Placement) -> tuple[Fetched, ...]:
+    """Which tokens of a request come from which replica with this batch."""
+    block = item.request.block_tokens
+    return tuple(
+        Fetched(
+            ranks=placement.replicas[fetch.unit][fetch.replica],
+            spans=tuple((begin * block, end * block) for begin, end in fetch.spans),
+        )
+        for fetch in item.fetches
+    )
 
 
 def _delivering_layers(item: Assigned, model: ModelShape) -> int:

@@ -128,7 +128,9 @@ def test_a_share_that_has_ended_leaves_nothing_behind() -> None:
 
 def test_a_probe_is_put_on_the_level_of_ordinary_data_and_is_no_flow() -> None:
     world = World("stage")
-    message = ProbeUp(name="probe", src_server="h1", dst_server="h2", connections=world.connections(0, 1))
+    message = ProbeUp(
+        name="probe", src=0, src_server="h1", dst_server="h2", connections=world.connections(0, 1)
+    )
     assert [(mod.switch, mod.dscp) for mod in world.dispatcher.probe_up(message)] == [("nh1", 32)]
     assert world.dispatcher.lanes == 0
     assert dict(world.scheduler.view.flows) == {}

@@ -37,7 +37,8 @@ from controller.protocol import (
     decode_down,
     encode,
 )
-from controller.ryu_app import COORDINATOR, ShellConfig
+from controller.ryu_app import ShellConfig
+from controller.shell import COORDINATOR
 from testbed.topology import star
 
 WAIT_MS = 8000

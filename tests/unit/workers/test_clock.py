@@ -56,3 +56,13 @@ def test_what_is_over_is_not_waited_for() -> None:
 def test_a_clock_that_was_not_started_cannot_wait_for_a_moment() -> None:
     with pytest.raises(RuntimeError, match="not been started"):
         Clock(1.0).wait_until(0)
+
+
+def test_work_is_waited_out_and_work_that_took_too_long_counts_as_late() -> None:
+    """A model second takes 2 s. Work of 0.01 s has begun 5 ms ago, and work of 0.1 s 300 ms ago."""
+    clock = Clock(2.0)
+    before = time.monotonic_ns()
+    clock.wait_out(before - 5_000_000, 0.01)
+    assert time.monotonic_ns() - before >= 15_000_000
+    clock.wait_out(time.monotonic_ns() - 300_000_000, 0.1)
+    assert clock.late_ms[1] >= 100

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 
 import msgspec
 
@@ -201,3 +202,29 @@ def test_the_last_rank_of_a_worker_makes_the_first_token() -> None:
     first = steps.taken(FirstToken(request=1, ranks=2, p2d_end_ns=10, time_ns=40))
     assert first is not None
     assert (first.request, first.p2d_end_ns, first.time_ns) == (1, 20, 50)
+
+
+# --- a first token that is really computed ----------------------------------------------------------
+
+
+def test_a_first_token_is_computed_in_its_decode_step() -> None:
+    """The step takes 30 ms of model time. It is waited out, whatever part of it the computing took."""
+    coordinator, computed = Coordinator(), []
+    clock = Clock(1.0)
+    clock.start(time.monotonic_ns())
+    failures: queue.Queue[BaseException] = queue.Queue()
+    desk = DecodeDesk(
+        DECODER,
+        clock,
+        coordinator,  # type: ignore[arg-type]
+        Recorder(),
+        failures.put,
+        lambda request: computed.append(request.request),
+    )
+    desk.expect(plan(request(1, DECODER, 1)))
+    before_ns = clock.now_ns()
+    desk.arrived(1, before_ns)
+    said = coordinator.next()
+    assert isinstance(said, FirstToken)
+    assert computed == [1]
+    assert said.time_ns - before_ns >= 30 * MS

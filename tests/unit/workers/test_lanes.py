@@ -4,6 +4,7 @@ import queue
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 from worker_groups import CPU, WAIT_S, connected
 
 from workers.lanes import Header, ReceiveLane, SendLane
@@ -107,3 +108,53 @@ def test_a_flow_whose_name_does_not_fit_the_header_is_an_error(length: int) -> N
     error = heard.errors.get(timeout=WAIT_S)
     assert isinstance(error, ValueError)
     assert "too long for a lane's header" in str(error)
+
+
+# --- payloads that do not follow from a name ----------------------------------------------------
+
+
+def real_lane(*, chunk_bytes: int = 1000) -> tuple[SendLane, Heard]:
+    sending, receiving = connected(2)
+    heard = Heard()
+    ReceiveLane(
+        "lane",
+        receiving,
+        Payloads(1),
+        chunk_bytes,
+        0.0,
+        device=CPU,
+        progressed=heard.progressed,
+        arrived=heard.arrived,
+        failed=heard.errors.put,
+        keep=lambda flow, content: heard.events.put((flow, content.tolist())),
+    )
+    return SendLane("lane", sending, Payloads(1), chunk_bytes, heard.errors.put), heard
+
+
+def test_a_payload_of_the_senders_arrives_as_it_is_and_is_kept_before_it_has_arrived() -> None:
+    send, heard = real_lane(chunk_bytes=2)
+    send.send(Header(flow="f", size_bytes=5, wire_bytes=5), lambda: torch.arange(10, 15, dtype=torch.uint8))
+    assert [heard.next() for _ in range(4)] == [
+        ("f", 5, 2),
+        ("f", 5, 4),
+        ("f", [10, 11, 12, 13, 14]),
+        ("f", True),
+    ]
+
+
+def test_a_payload_of_another_size_than_was_permitted_is_an_error() -> None:
+    send, heard = real_lane()
+    send.send(Header(flow="f", size_bytes=5, wire_bytes=5), lambda: torch.zeros(4, dtype=torch.uint8))
+    assert str(heard.errors.get(timeout=WAIT_S)) == "f has 4 B to send, not 5"
+
+
+def test_a_payload_that_changes_on_the_way_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender's sum is 1, the receiver's 2."""
+    sums = iter((1, 2))
+    monkeypatch.setattr("workers.lanes.checksum", lambda _: next(sums))
+    send, heard = real_lane()
+    send.send(Header(flow="f", size_bytes=1, wire_bytes=1), lambda: torch.zeros(1, dtype=torch.uint8))
+    error = heard.errors.get(timeout=WAIT_S)
+    assert isinstance(error, WrongPayload)
+    assert str(error) == "f: the bytes that arrived are not those that were sent"
+    assert heard.events.empty()

@@ -103,10 +103,11 @@ def test_a_rank_that_cannot_send_its_records_says_so() -> None:
     sent: list[bytes] = []
     rank = object.__new__(Rank)
     rank._config = cast(RankConfig, SimpleNamespace(rank=3))
-    rank._clock = cast(Clock, SimpleNamespace(late_ms=[]))
+    rank._clock = cast(Clock, SimpleNamespace(late_ms=[], wall_ns=time.monotonic_ns))
     rank._coordinator = cast(Outbox, SimpleNamespace(send=sent.append))
     rank._recorder = cast(Recorder, SimpleNamespace())
     rank._heart = cast(Heart, SimpleNamespace(pulse=Pulse(time.monotonic_ns())))
+    rank._model = None
     rank._finished = False
     with pytest.raises(AttributeError) as raised:
         rank._finish()

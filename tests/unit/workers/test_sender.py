@@ -7,7 +7,7 @@ import pytest
 from controller.flow import ALL_PEERS, Level, Stage, Transfer
 from controller.protocol import Completion, Permit, Submit, SubmitShare, decode_up
 from workers.clock import Clock
-from workers.lanes import Header
+from workers.lanes import Header, Load
 from workers.recorder import Recorder
 from workers.sender import Sender, wire_bytes
 
@@ -31,7 +31,8 @@ class Lane:
         self.name = name
         self.sent: list[Header] = []
 
-    def send(self, flow: Header) -> None:
+    def send(self, flow: Header, load: Load | None) -> None:
+        assert load is None
         self.sent.append(flow)
 
 

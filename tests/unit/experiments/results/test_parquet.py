@@ -11,7 +11,8 @@ from record_factory import micro_record, serving_record
 from result_rows import flow_row
 
 from experiments.results import parquet as result_tables
-from experiments.results.parquet import SCHEMAS, TableRows, read_tables, write_tables
+from experiments.results.parquet import TableRows, read_tables, write_tables
+from experiments.results.schemas import SCHEMAS
 from testbed.columns import ColumnSpool
 from testbed.record import FlowRow, LinkSample, RunRecord
 

@@ -10,8 +10,8 @@ import pytest
 from record_factory import RESOURCES, micro_record, serving_record
 
 from experiments.errors import UserError
-from experiments.results.parquet import SCHEMAS
 from experiments.results.reading import RunDirectory, read_run
+from experiments.results.schemas import SCHEMAS
 from experiments.results.summary import Summary
 from experiments.results.writing import write_run
 from testbed.job import Scale

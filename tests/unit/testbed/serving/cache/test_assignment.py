@@ -74,7 +74,7 @@ def test_a_request_leaves_its_prefix_when_that_would_unbalance_the_batch() -> No
     assert [item.replica for item in allowed] == [1, 1]
     moved = _assign([large, prompt(1, 13, (1, 2))], indexes)
     assert [item.replica for item in moved] == [1, 0]
-    assert moved[1].fetches == (Fetch(unit="p0", replica=1, blocks=2, ends_prefix=True),)
+    assert moved[1].fetches == (Fetch(unit="p0", replica=1, blocks=2, ends_prefix=True, spans=((0, 2),)),)
     assert (moved[1].local_tokens, moved[1].remote_tokens) == (0, 8)
 
 
@@ -88,10 +88,23 @@ def test_a_longer_remote_prefix_is_fetched_but_for_what_is_local() -> None:
     assert item.replica == 0
     assert item.local_blocks == 1
     assert item.fetches == (
-        Fetch(unit="p1", replica=0, blocks=1),
-        Fetch(unit="p1", replica=1, blocks=1, ends_prefix=True),
+        Fetch(unit="p1", replica=0, blocks=1, spans=((1, 2),)),
+        Fetch(unit="p1", replica=1, blocks=1, ends_prefix=True, spans=((2, 3),)),
     )
     assert item.new_tokens == 1
+
+
+def test_blocks_that_one_replica_sends_need_not_follow_each_other() -> None:
+    """Replica 0 has blocks 2 and 4 of the prompt itself, and replica 1 sends it the three others."""
+    indexes = _indexes(2)
+    indexes["p0"].insert((1, 2, 3, 4, 5), replica=1)
+    indexes["p0"].insert((2,), replica=0)
+    indexes["p0"].insert((4,), replica=0)
+    request = prompt(0, 21, (1, 2, 3, 4, 5))
+    there = Assigned(request=request, replica=0, local_blocks=0, fetches=())
+    (item,) = assign([request], "p0", 2, indexes, fixed={0: there})
+    (fetch,) = item.fetches
+    assert fetch == Fetch(unit="p0", replica=1, blocks=3, ends_prefix=True, spans=((0, 1), (2, 3), (4, 5)))
 
 
 def test_holders_that_tie_send_in_turn() -> None:
@@ -110,10 +123,10 @@ def test_holders_that_tie_send_in_turn() -> None:
 
     a, b, c = (prompt(number, 9, (1, 2)) for number in range(3))
     assert fetches(a, b) == [
-        Fetch(unit="p1", replica=0, blocks=2, ends_prefix=True),
-        Fetch(unit="p2", replica=0, blocks=2, ends_prefix=True),
+        Fetch(unit="p1", replica=0, blocks=2, ends_prefix=True, spans=((0, 2),)),
+        Fetch(unit="p2", replica=0, blocks=2, ends_prefix=True, spans=((0, 2),)),
     ]
-    assert fetches(c) == [Fetch(unit="p1", replica=1, blocks=2, ends_prefix=True)]
+    assert fetches(c) == [Fetch(unit="p1", replica=1, blocks=2, ends_prefix=True, spans=((0, 2),))]
 
 
 def test_of_the_replicas_with_a_prefix_the_one_that_computed_least_is_home() -> None:

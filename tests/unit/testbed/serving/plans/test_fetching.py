@@ -247,7 +247,7 @@ def test_a_longer_prefix_that_is_cached_meanwhile_is_reused_too() -> None:
     indexes["p0"].insert((1, 2, 3), replica=0)
     item = with_newer(fixed, "p1", (), reuse_of(request, "p1", indexes), Senders())
     assert item.under_way == fixed.fetches
-    assert item.fetches == (Fetch(unit="p0", replica=0, blocks=1, ends_prefix=True),)
+    assert item.fetches == (Fetch(unit="p0", replica=0, blocks=1, ends_prefix=True, spans=((2, 3),)),)
     assert (item.remote_tokens, item.new_tokens) == (12, 5)
     indexes["p1"].insert((1, 2, 3, 4), replica=0)
     [item] = assign([request], "p1", 1, indexes, fixed={0: fixed})

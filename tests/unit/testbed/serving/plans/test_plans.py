@@ -10,7 +10,7 @@ from testbed.job import Placement
 from testbed.models.shape import ModelShape
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.topology import star
-from workers.plan import BatchPlan, Collective, CollectiveKind, Compute
+from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, Fetched
 
 
 def test_a_moe_layer_is_attention_dispatch_experts_combine() -> None:
@@ -126,6 +126,31 @@ def test_a_remote_prefix_is_one_transfer_per_layer_owner_and_shard() -> None:
         assert {(t.stage, t.layer, t.request) for t in layer.wait} == {(Stage.KV_REUSE, layer.index, 3)}
         assert [t.deadline_ns for t in layer.wait] == [None] * 4
     assert plan.layers[1].wait[0].id == "p0.b7.r3.l1.s1.4-2"
+
+
+def test_a_plan_says_which_tokens_come_from_which_replica() -> None:
+    """Blocks have four tokens. Replicas 0 and 1 of p1 are ranks 4 and 5, 6 and 7."""
+    _, placement = placed(per_unit=4, tp=2, servers=9)
+    fetches = (
+        Fetch(unit="p1", replica=0, blocks=2, spans=((0, 1), (2, 3))),
+        Fetch(unit="p1", replica=1, blocks=1, spans=((1, 2),)),
+    )
+    item = Assigned(request=prompt(3, 20, (1, 2, 3)), replica=1, local_blocks=0, fetches=fetches)
+    (request,) = _plan([item], placement, MOE).requests
+    assert request.fetched == (
+        Fetched(ranks=(4, 5), spans=((0, 4), (8, 12))),
+        Fetched(ranks=(6, 7), spans=((4, 8),)),
+    )
+    assert request.earlier_tokens == 0
+
+
+def test_a_plan_says_how_many_tokens_are_from_earlier_parts() -> None:
+    _, placement = placed()
+    item = Assigned(
+        request=prompt(3, 20), replica=0, local_blocks=0, fetches=(), earlier_parts=1, earlier_tokens=12
+    )
+    (request,) = _plan([item], placement, MOE).requests
+    assert (request.earlier_tokens, request.local_tokens, request.new_tokens) == (12, 12, 8)
 
 
 def test_a_local_prefix_is_not_transferred() -> None:

@@ -1,0 +1,257 @@
+"""The coordinator's desk for agents: who is there, who starts which rank, and how far their clocks are ahead.
+
+A thread serves the desk as long as the fabric lives, so agents hear of the coordinator even while nobody
+runs a job. An agent is called by its host and its number there, as in `node07/2`.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+
+import msgspec
+import zmq
+
+from controller.curve import ServerKeys
+from controller.tcp_hub import TcpHub
+from testbed.cluster.clocks import Reading, RoundTrip, read
+from testbed.coordinator.silence import PATIENCE_S
+from testbed.fabric import RunFailed
+from workers.agent_protocol import (
+    BEAT_S,
+    AgentLeft,
+    Beat,
+    Dismissed,
+    Here,
+    PairListening,
+    PairResult,
+    Ping,
+    Pong,
+    RankEnded,
+    ReceivePair,
+    Refused,
+    RunRank,
+    SendPair,
+    StopRank,
+    ToAgent,
+    decode_from_agent,
+    encode,
+)
+from workers.protocol import RankConfig
+
+ROUND_TRIPS = 40
+MOST_BYTES = 2**20
+"""How large a message of an agent may be."""
+
+_POLL_MS = 20
+_PING_S = 10.0
+_DISMISS_S = 1.0
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom the desk takes: agents on these `hosts`, for this `job`, with code of this digest."""
+
+    hosts: frozenset[str]
+    job: str
+    source: str
+
+
+class AgentDesk:
+    """Listens at `endpoint` from `start` to `close`. `log` is called, in other threads, with what happens."""
+
+    def __init__(self, expected: Expected, log: Callable[[str], None]) -> None:
+        self._expected = expected
+        self._log = log
+        self._lock = threading.Lock()
+        self._here: dict[str, Here] = {}
+        self._heard_s: dict[str, float] = {}
+        self._turned_away: dict[str, str] = {}
+        self._trouble: list[str] = []
+        self._pairs: dict[int, list[PairListening | PairResult]] = {}
+        self._trips: dict[str, list[RoundTrip]] = {}
+        self._out: queue.SimpleQueue[tuple[str, ToAgent]] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._hub: TcpHub | None = None
+        self._thread = threading.Thread(target=self._serve, name="agents", daemon=True)
+
+    def start(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, keys: ServerKeys) -> None:
+        """Raises `zmq.ZMQError` if the address cannot be bound."""
+        self._hub = TcpHub(context, endpoint, keys, self._log, most_bytes=MOST_BYTES)
+        self._thread.start()
+
+    def close(self, *, failed: bool) -> None:
+        """Dismiss all agents, and end."""
+        if self._hub is None:
+            return
+        for name in self.here():
+            self._out.put((name, Dismissed(failed=failed)))
+        self._stop.set()
+        self._thread.join()
+
+    # --- what is known ----------------------------------------------------------------------------
+
+    def here(self) -> dict[str, Here]:
+        """What each agent has said of itself last."""
+        with self._lock:
+            return dict(self._here)
+
+    def check(self, names: Collection[str]) -> None:
+        """Raise `RunFailed` if one of these agents has left or is silent, or if its rank has ended."""
+        now_s = time.monotonic()
+        with self._lock:
+            if self._trouble:
+                raise RunFailed("; ".join(self._trouble))
+            silent = [n for n in sorted(names) if now_s - self._heard_s.get(n, now_s) > PATIENCE_S]
+        if silent:
+            raise RunFailed(
+                f"nothing has been heard of the agents {', '.join(silent)} for {PATIENCE_S:.0f} s"
+            )
+
+    def wait_for(self, names: Collection[str], seconds: float, waiting: Callable[[list[str]], None]) -> None:
+        """Return when these agents are there. `waiting` is called with those that are missing, now and then.
+
+        Raises `RunFailed` after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while missing := sorted(set(names) - self.here().keys()):
+            waiting(missing)
+            if time.monotonic() > deadline:
+                refused = "".join(f"; {name} was refused: {why}" for name, why in self._turned_away.items())
+                raise RunFailed(
+                    f"waited {seconds:.0f} s for agents; these have not come: {', '.join(missing)}{refused}"
+                )
+            time.sleep(0.2)
+
+    # --- orders -----------------------------------------------------------------------------------
+
+    def run(self, name: str, config: RankConfig) -> None:
+        self._out.put((name, RunRank(config=config)))
+
+    def stop_ranks(self) -> None:
+        """End the ranks of a job, however far they are, and forget what was wrong with them."""
+        for name in self.here():
+            self._out.put((name, StopRank()))
+        with self._lock:
+            self._trouble.clear()
+
+    def read_clocks(self, names: Collection[str]) -> dict[str, Reading]:
+        """Return how far the clock of each of these agents is ahead. Raises `RunFailed` if one is silent."""
+        found = {}
+        for name in sorted(names):
+            with self._lock:
+                self._trips[name] = []
+            deadline = time.monotonic() + _PING_S
+            self._out.put((name, Ping(number=0)))
+            while len(trips := self._trips[name]) < ROUND_TRIPS:
+                if time.monotonic() > deadline:
+                    raise RunFailed(f"the agent {name} has not answered for {_PING_S:.0f} s")
+                time.sleep(0.002)
+            found[name] = read(trips)
+        return found
+
+    def ask(self, name: str, order: ReceivePair | SendPair) -> None:
+        self._out.put((name, order))
+
+    def answers(self, number: int) -> list[PairListening | PairResult]:
+        """What agents have said of pair `number` so far."""
+        with self._lock:
+            return list(self._pairs.get(number, ()))
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        assert self._hub is not None
+        hub, sent_ns, beat_s = self._hub, 0, 0.0
+        try:
+            while True:
+                last = self._stop.is_set()
+                while not self._out.empty():
+                    name, message = self._out.get()
+                    if isinstance(message, Ping):
+                        sent_ns = time.monotonic_ns()
+                    hub.send(name, encode(message))
+                if last:
+                    time.sleep(_DISMISS_S)  # ZeroMQ hands over what is queued in a thread of its own
+                    return
+                hub.socket.poll(_POLL_MS)
+                for name, frame in hub.drain():
+                    sent_ns = self._hear(hub, name, frame, time.monotonic_ns(), sent_ns)
+                if time.monotonic() - beat_s >= BEAT_S:
+                    beat_s = time.monotonic()
+                    for name in hub.names():
+                        hub.send(name, encode(Beat()))
+        except BaseException as error:
+            with self._lock:
+                self._trouble.append(f"the desk for agents: {type(error).__name__}: {error}")
+        finally:
+            hub.close()
+
+    def _hear(self, hub: TcpHub, name: str, frame: bytes, now_ns: int, sent_ns: int) -> int:
+        """Take in a message. Returns when the last ping was sent."""
+        try:
+            message = decode_from_agent(frame)
+        except msgspec.MsgspecError as error:
+            self._log(f"{name}: a message that cannot be read: {error}")
+            return sent_ns
+        with self._lock:
+            self._heard_s[name] = time.monotonic()
+        match message:
+            case Here():
+                reason = why_not(message, self._expected)
+                if reason:
+                    if name not in self._turned_away:
+                        self._log(f"refused the agent {name}: {reason}")
+                    self._turned_away[name] = reason
+                    hub.send(name, encode(Refused(reason=reason)))
+                else:
+                    with self._lock:
+                        self._here[name] = message
+            case Pong(number=number, wall_ns=theirs_ns):
+                trips = self._trips[name]
+                trips.append(RoundTrip(sent_ns=sent_ns, theirs_ns=theirs_ns, received_ns=now_ns))
+                if len(trips) < ROUND_TRIPS:
+                    sent_ns = time.monotonic_ns()
+                    hub.send(name, encode(Ping(number=number + 1)))
+            case RankEnded(rank=rank, how=how):
+                if how:
+                    self._note(f"rank {rank} ({name}) ended with {how}")
+            case PairListening(number=number) | PairResult(number=number):
+                with self._lock:
+                    self._pairs.setdefault(number, []).append(message)
+            case AgentLeft(why=why):
+                with self._lock:
+                    self._here.pop(name, None)
+                self._note(f"the agent {name} was told to end {why}")
+        return sent_ns
+
+    def _note(self, what: str) -> None:
+        self._log(what)
+        with self._lock:
+            self._trouble.append(what)
+
+
+def why_not(agent: Here, expected: Expected) -> str:
+    """Why the desk does not take an agent, in words; empty if it does."""
+    if agent.host not in expected.hosts:
+        return f"the inventory has no host {agent.host!r}; it has {', '.join(sorted(expected.hosts))}"
+    if agent.source != expected.source:
+        return (
+            f"its code is not that of the coordinator (source {agent.source[:12]}, here"
+            f" {expected.source[:12]}); install the same version on all machines"
+        )
+    if agent.job != expected.job:
+        return (
+            f"it was started for the job {agent.job[:12]}, and this is {expected.job[:12]}: the scenario or"
+            " the inventory has changed; `mfs cluster command` prints the command again"
+        )
+    return ""
+
+
+def agent_name(place: tuple[str, int]) -> str:
+    """The name of the agent with this LOCAL_RANK on this host."""
+    return f"{place[0]}/{place[1]}"
+
+
+def segments(here: Mapping[str, Here]) -> dict[str, tuple[int, int, int]]:
+    """TCP segments sent, sent again and received, by host."""
+    return {one.host: (one.load.sent, one.load.again, one.load.received) for one in here.values()}

@@ -1,0 +1,62 @@
+"""The commands that start agents on real servers: one torchrun per server, by hand or by Slurm. Pure."""
+
+import shlex
+from typing import Final
+
+from testbed.cluster.assignment import Assigned
+from testbed.cluster.inventory import Inventory
+
+MODULE: Final = "workers.cluster"
+
+
+def torchrun(inventory: Inventory, assigned: Assigned, job: str, *, python: str, keys: str) -> list[str]:
+    """The words of the command, the same on every server.
+
+    `python` is the interpreter there, `keys` the directory with the keys of ranks there.
+    """
+    hosts = [machine.host for machine in assigned.machines.values()]
+    return [
+        "env",
+        f"MFS_COORDINATOR={inventory.endpoint(0)}",
+        f"MFS_KEYS={keys}",
+        f"MFS_JOB={job}",
+        "OMP_NUM_THREADS=1",
+        python,
+        "-P",  # no module from the working directory
+        "-m",
+        "torch.distributed.run",
+        "--nnodes",
+        str(len(hosts)),
+        "--nproc-per-node",
+        str(assigned.processes),
+        "--max-restarts",
+        "0",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-id",
+        job,
+        "--rdzv-endpoint",
+        f"{hosts[0]}:{inventory.rendezvous_port}",
+        "-m",
+        MODULE,
+    ]
+
+
+def sbatch(inventory: Inventory, assigned: Assigned, job: str, *, python: str, keys: str) -> str:
+    """A Slurm script: one task per server, which is torchrun. `mfs run` runs on the coordinator beside it."""
+    hosts = [machine.host for machine in assigned.machines.values()]
+    words = torchrun(inventory, assigned, job, python=python, keys=keys)
+    gpus = max(machine.gpus for machine in assigned.machines.values())
+    lines = [
+        "#!/bin/bash",
+        "#SBATCH --job-name=mfs",
+        f"#SBATCH --nodes={len(hosts)}",
+        f"#SBATCH --nodelist={','.join(hosts)}",
+        "#SBATCH --ntasks-per-node=1",
+        *([f"#SBATCH --gpus-per-task={gpus}"] if gpus else []),
+        "#SBATCH --exclusive",
+        "# Not run on a Slurm cluster by the authors. Start `mfs run` on the coordinator, too.",
+        "set -e",
+        f"srun --kill-on-bad-exit=1 {shlex.join(words)}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,258 @@
+"""One run on real servers: agents start the ranks, the player plays the job, and clocks are put right."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import zmq
+
+from controller.curve import ClientKeys, ServerKeys
+from controller.protocol import Log
+from controller.pulse import Pulse, start_beating
+from controller.tcp_hub import TcpHub
+from controller.units import NS_PER_S
+from testbed.cluster.agents import AgentDesk, agent_name, segments
+from testbed.cluster.assignment import Assigned
+from testbed.cluster.clocks import Drift, corrected
+from testbed.cluster.control import MarkingController
+from testbed.cluster.fidelity import Servers, judge
+from testbed.cluster.inventory import Inventory
+from testbed.cluster.ranks import RemoteRanks
+from testbed.coordinator.collect import collect, flow_rows
+from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.lapses import WallClock
+from testbed.coordinator.player import Player
+from testbed.coordinator.ranks import ProbeResult
+from testbed.coordinator.real_model import is_real
+from testbed.coordinator.token_checks import checks
+from testbed.fabric import FabricName, RunFailed, RunProgress
+from testbed.job import Job
+from testbed.record import Fidelity, RunRecord
+from testbed.serving.conductor import Conductor
+from testbed.serving.conductors import conductor_of
+from testbed.serving.yardsticks import yardsticks
+from workers.agent_protocol import Here
+from workers.protocol import Records
+
+_START_MARGIN_S = 0.5  # ranks hear of it over a network
+
+
+class Cluster(NamedTuple):
+    """What all runs of a fabric use."""
+
+    inventory: Inventory
+    desk: AgentDesk
+    context: "zmq.Context[zmq.Socket[bytes]]"
+    keys: ServerKeys
+    own: ClientKeys
+    wait_s: float
+    log: Callable[[str], None]
+
+
+class _Played(NamedTuple):
+    conductor: Conductor
+    probes: list[ProbeResult]
+    records: list[Records]
+    log: Log
+    clock: WallClock
+    pauses: Pulse
+    servers: Servers
+
+
+class ClusterRun:
+    """Runs `job` on the servers of `cluster`. `directory` is for the log of the controller."""
+
+    def __init__(
+        self,
+        job: Job,
+        assigned: Assigned,
+        cluster: Cluster,
+        directory: Path,
+        progress: Callable[[RunProgress], None],
+    ) -> None:
+        self._job = job
+        self._assigned = assigned
+        self._cluster = cluster
+        self._directory = directory
+        self._progress = progress
+        self._begun = time.monotonic()
+        self._agents = {rank: agent_name(place) for rank, place in assigned.places.items()}
+
+    def run(self) -> RunRecord:
+        """Run the job and return its record. Raises `RunFailed` if anything makes its numbers worthless."""
+        cluster = self._cluster
+        desk, names = cluster.desk, set(self._agents.values())
+        desk.wait_for(names, cluster.wait_s, self._waiting)
+        self._say("reading the servers' clocks")
+        before = desk.read_clocks(names)
+        hub = TcpHub(cluster.context, cluster.inventory.endpoint(1, listen=True), cluster.keys, cluster.log)
+        marking = MarkingController(cluster.context, self._directory)
+        try:
+            self._say("starting the controller and the ranks")
+            controller = marking.start(
+                self._job, self._assigned, cluster.inventory, cluster.keys, cluster.own
+            )
+            ranks = RemoteRanks(self._job, hub, desk, self._assigned)
+            ranks.start(cluster.inventory, before, controller.check_idle)
+            played = self._play(ranks, controller)
+        except RunFailed as failure:
+            log = marking.log()
+            raise RunFailed(f"{failure}\n--- controller.log\n{log}" if log else str(failure)) from failure
+        finally:
+            desk.stop_ranks()
+            marking.stop()
+            hub.close()
+        self._say("reading the servers' clocks again")
+        after = desk.read_clocks(names)
+        drifts = {name: Drift(before=before[name], after=after[name]) for name in names}
+        return self._record(played, drifts, ranks)
+
+    def _play(self, ranks: RemoteRanks, controller: ControllerProcess) -> _Played:
+        job = self._job
+        ranks.wait_until_ready()
+        controller.wait_for_registrations(lanes=ranks.lanes, groups=ranks.group_ends)
+        self._say("probing the links")
+        paths = {pair: (path,) for pair, path in self._assigned.paths.items()}
+        probes = ranks.probe(paths, {link.id: link.bps for link in job.topology.links})
+        own = Pulse(time.monotonic_ns())
+        load = _LoadMeter(self._here())
+        zero_wall_ns = time.monotonic_ns() + round(_START_MARGIN_S * NS_PER_S)
+        controller.start_clock(zero_wall_ns, job.scale.time_dilation)
+        ranks.start_clock(zero_wall_ns)
+        start_beating(own)
+        conductor = conductor_of(job)
+
+        def alive() -> None:
+            controller.check()
+            load.take(self._here())
+
+        def received() -> int:
+            return sum(count for *_, count in segments(self._here()).values())
+
+        player = Player(job, conductor, controller, ranks, self._tell, received=received)
+        try:
+            player.play(zero_wall_ns, alive)
+        except RunFailed as failure:
+            told, left = str(failure), conductor.describe()
+            raise RunFailed(told if left in told else f"{told}; {left}") from failure
+        load.take(self._here())
+        return _Played(
+            conductor=conductor,
+            probes=probes,
+            records=ranks.finish(),
+            log=controller.log(),
+            clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+            pauses=own,
+            servers=load.servers(self._mtu()),
+        )
+
+    def _record(self, played: _Played, drifts: dict[str, Drift], ranks: RemoteRanks) -> RunRecord:
+        job, inventory = self._job, self._cluster.inventory
+        records = [
+            corrected(
+                one,
+                drifts[self._agents[one.rank]],
+                zero_wall_ns=played.clock.zero_wall_ns,
+                time_dilation=played.clock.time_dilation,
+            )
+            for one in played.records
+        ]
+        pauses = {ranks.name_of(one.rank): one.longest_pause for one in records}
+        pauses["the controller"] = played.log.longest_pause
+        pauses["the coordinator"] = played.pauses.longest(time.monotonic_ns())
+        tokens = [check for record in records for check in record.tokens]
+        fidelity: Fidelity = judge(
+            probes=played.probes,
+            servers=played.servers,
+            records=records,
+            pauses=pauses,
+            clock=played.clock,
+            drifts=drifts,
+            decisions=played.log.decisions,
+            enforced=inventory.dscps is not None,
+            yardsticks=yardsticks(job),
+            more=checks(tokens, len(job.requests)) if is_real(job) else (),
+        )
+        some = next(iter(self._here().values()))
+        return collect(
+            job=job,
+            fabric=FabricName.CLUSTER,
+            conductor=played.conductor,
+            records=records,
+            flows=flow_rows(job, records, played.log),
+            log=played.log,
+            links=(),
+            queues={},
+            fidelity=fidelity,
+            facts={
+                "levels": "IP_TOS" if inventory.dscps is not None else "not put in force",
+                "servers": len(self._assigned.machines),
+                "lanes": ranks.lanes,
+                "device": ranks.device,
+                "backend": ranks.backend,
+                "torch": some.machine.torch,
+                "mtu": played.servers.mtu,
+                "marks": played.log.flow_mods,
+                "clock_ahead_s": round(max((d.before.ahead_ns for d in drifts.values()), key=abs) / 1e9, 3),
+                "clock_error_us": round(max(d.before.error_ns for d in drifts.values()) / 1e3, 1),
+                "clock_drift_us": round(max(abs(d.total_ns) for d in drifts.values()) / 1e3, 1),
+            },
+            wall_s=time.monotonic() - self._begun,
+        )
+
+    def _here(self) -> dict[str, Here]:
+        """What the agents of this job have said last."""
+        here = self._cluster.desk.here()
+        return {name: here[name] for name in self._agents.values() if name in here}
+
+    def _mtu(self) -> int:
+        """The smallest MTU on the data network."""
+        nics = {machine.host: machine.nic for machine in self._assigned.machines.values()}
+        found = {one.host: one.machine.mtus.get(nics[one.host]) for one in self._here().values()}
+        without = sorted(
+            f"{host} has no interface {nics[host]}" for host, mtu in found.items() if mtu is None
+        )
+        if without:
+            raise RunFailed(f"servers.nic: {', '.join(without)}")
+        return min(mtu for mtu in found.values() if mtu is not None)
+
+    def _waiting(self, missing: list[str]) -> None:
+        there = len(self._agents) - len(missing)
+        self._say(f"waiting for agents: {there} of {len(self._agents)}")
+
+    def _say(self, phase: str) -> None:
+        self._tell(RunProgress(phase=phase))
+
+    def _tell(self, progress: RunProgress) -> None:
+        self._progress(msgspec.structs.replace(progress, wall_s=time.monotonic() - self._begun))
+
+
+class _LoadMeter:
+    """Adds up what agents say of their servers, from its making on."""
+
+    def __init__(self, here: dict[str, Here]) -> None:
+        self._before = segments(here)
+        self._after = self._before
+        self._idle: dict[str, list[float]] = {one.host: [] for one in here.values()}
+        self._said = dict(here)
+
+    def take(self, here: dict[str, Here]) -> None:
+        """Each agent says it once a second; what is not new does not count again."""
+        for name, one in here.items():
+            if self._said.get(name) is not one:
+                self._said[name] = one
+                self._idle.setdefault(one.host, []).append(one.load.idle)
+        self._after = segments(here)
+
+    def servers(self, mtu: int) -> Servers:
+        zero = (0, 0, 0)
+        return Servers(
+            idle={host: sum(idle) / len(idle) for host, idle in self._idle.items() if idle},
+            segments={
+                host: (sent - self._before.get(host, zero)[0], again - self._before.get(host, zero)[1])
+                for host, (sent, again, _) in self._after.items()
+            },
+            mtu=mtu,
+        )

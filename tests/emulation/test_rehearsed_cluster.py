@@ -1,0 +1,193 @@
+"""Real servers, rehearsed: torchrun in each of three network namespaces, keys, marks and strict queues."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PROMOTION = """\
+name: promotion
+topology: {kind: star, servers: 3, nic_gbps: 10}
+workload:
+  kind: flows
+  flows:
+    - {id: s2, src: h1, dst: h3, bytes: 2750000000, start_s: 0.2, stage: S2}
+    - {id: s3, src: h2, dst: h3, bytes: 500000000, start_s: 0.5, stage: S3, deadline_s: 1.8}
+scale: {time_dilation: 2, bytes_scale: 0.01}
+policies: [fair, mfs(rho=0)]
+"""
+"""On links of 50 Mb/s, S2 has the link into h3 for 4.4 s of wall time. S3 is 5 MB and needs it for 0.8 s. Its
+MLU is 0.31 at first, which is P5. Starved, it reaches 0.5 and is promoted to P1."""
+
+S3_BYTES = 5_000_000
+SECOND_NS = 10**9
+P1, P2, P3, P5 = 1, 2, 3, 5
+_START_S = 240.0
+
+
+def mfs(*words: str, cwd: Path) -> "subprocess.Popen[str]":
+    code = "from experiments.cli.app import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code, *words],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=(cwd / "errors").open("w"),
+        text=True,
+    )
+
+
+class Rehearsed:
+    """What a rehearsal of `PROMOTION` has left. `samples` are what each queue of each port had sent."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / "promotion.yaml").write_text(PROMOTION)
+        process = mfs(
+            *("cluster", "rehearse", "promotion.yaml", "--out", "out", "--queues", "queues"), cwd=directory
+        )
+        self.output, _ = process.communicate(timeout=600)
+        self.errors = (directory / "errors").read_text()
+        assert process.returncode == 0, self.output + self.errors
+        self._out = directory / "out"
+        self.samples: list[dict[str, Any]] = [
+            json.loads(line) for line in (directory / "queues").read_text().splitlines()
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self._out / "summary.json").read_text())
+        return found
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = pq.read_table(self._out / f"{table}.parquet").to_pylist()
+        return found
+
+    def sent(self, port: str, level: int) -> list[int]:
+        return [sample["sent_bytes"][port][level] for sample in self.samples]
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
+    return Rehearsed(tmp_path_factory.mktemp("rehearsed"))
+
+
+def test_all_flows_of_all_policies_arrive_with_the_right_bytes(rehearsed: Rehearsed) -> None:
+    flows = {(row["policy"], row["id"]): row for row in rehearsed.rows("flows")}
+    assert set(flows) == {(policy, flow) for policy in ("fair", "mfs(rho=0)") for flow in ("s2", "s3")}
+    assert all(row["verified"] for row in flows.values())
+    assert flows["fair", "s3"]["path"] == ["h2->s1", "s1->h3"]
+
+
+def test_the_results_are_complete_and_say_what_was_measured(rehearsed: Rehearsed) -> None:
+    summary = rehearsed.summary()
+    assert summary["fabric"] == "cluster"
+    assert summary["complete"]
+    for policy in summary["runs"]:
+        names = {check["name"] for check in policy["fidelity"]["checks"]}
+        assert {"drift of clocks over the run max", "error of clock offsets max"} <= names
+        assert policy["facts"]["levels"] == "IP_TOS"
+        assert policy["facts"]["clock_ahead_s"] == 3000.0  # of h3, whose clock the rehearsal has set so
+        assert policy["facts"]["clock_drift_us"] < 1000  # it is one clock, with different offsets
+
+
+def test_a_promotion_moves_a_running_lane_from_one_queue_to_another(rehearsed: Rehearsed) -> None:
+    """Only S3 crosses the port from h2. Under `fair`, all of it is in P3. Under `mfs` it begins in P5, and
+    ends in P1."""
+    decisions = [
+        row["level_to"]
+        for row in rehearsed.rows("decisions")
+        if row["policy"] == "mfs(rho=0)" and row["flow"] == "s3"
+    ]
+    assert decisions == [P5, P1]
+    before, after = rehearsed.sent("h2->s1", P5), rehearsed.sent("h2->s1", P1)
+    assert before[-1] > 4200
+    assert after[-1] > 0.5 * S3_BYTES
+    assert before[-1] + after[-1] >= S3_BYTES
+    promoted = next(i for i, sent in enumerate(after) if sent > 0)
+    assert before[promoted - 1] > 0  # it was under way in P5
+    assert before[-1] - before[promoted] <= 10 * 4214  # and nothing new goes there afterwards
+
+
+def test_times_of_servers_whose_clocks_differ_fit_together(rehearsed: Rehearsed) -> None:
+    """Permits come from the coordinator, arrivals from the receiver, submissions from the sender."""
+    for row in rehearsed.rows("flows"):
+        assert row["submit_ns"] <= row["permit_ns"] < row["finish_ns"] < 10 * SECOND_NS
+        assert row["permit_ns"] - row["submit_ns"] < SECOND_NS
+
+
+def test_the_promoted_flow_overtakes_the_other(rehearsed: Rehearsed) -> None:
+    """S2 would have the link until 2.4 s of model time; S3 needs 0.4 s from its promotion on."""
+    s2, s3 = (
+        next(r for r in rehearsed.rows("flows") if (r["policy"], r["id"]) == ("mfs(rho=0)", flow))
+        for flow in ("s2", "s3")
+    )
+    assert s3["finish_ns"] < s2["finish_ns"]
+
+
+# --- ends ------------------------------------------------------------------------------------------
+
+
+class UnderWay:
+    """A rehearsal of two flows whose clock has started."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.process = mfs(
+            "cluster", "rehearse", "two-flows", "--policy", "fair", "--out", "out", cwd=directory
+        )
+        self._until(lambda: "running" in self.errors(), _START_S)
+        self.all = psutil.Process(self.process.pid).children(recursive=True)
+
+    def errors(self) -> str:
+        return (self._directory / "errors").read_text()
+
+    def rank(self, number: int) -> psutil.Process:
+        [found] = [one for one in self.all if one.name() == f"rank {number}"]
+        return found
+
+    def all_gone(self) -> bool:
+        return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in self.all)
+
+    def ends_within(self, seconds: float) -> int:
+        code = self.process.wait(seconds)
+        self._until(self.all_gone, 10.0)
+        return code
+
+    def _until(self, true: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert self.process.poll() is None or true(), self.errors()
+            assert time.monotonic() < deadline, self.errors()
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def under_way(tmp_path: Path) -> Iterator[UnderWay]:
+    made = UnderWay(tmp_path)
+    yield made
+    if made.process.poll() is None:
+        made.process.send_signal(signal.SIGINT)
+        made.process.wait(30)
+
+
+def test_a_rank_that_is_killed_ends_the_run_with_its_name(under_way: UnderWay) -> None:
+    os.kill(under_way.rank(1).pid, signal.SIGKILL)
+    assert under_way.ends_within(60.0) == 1
+    assert "rank 1 (h2/0) ended with signal 9" in under_way.errors()
+    assert "of 2 done; still on their way: " in under_way.errors()
+
+
+def test_ctrl_c_leaves_nothing_behind(under_way: UnderWay) -> None:
+    names = {one.name() for one in under_way.all}
+    assert {"rank 0", "rank 1", "rank 2"} <= names
+    under_way.process.send_signal(signal.SIGINT)
+    assert under_way.ends_within(30.0) == 130

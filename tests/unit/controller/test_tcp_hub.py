@@ -1,0 +1,163 @@
+"""The control plane over TCP: who has a key is heard and answered, and nobody else is."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from controller import curve, gate
+from controller.curve import HELLO, ClientKeys, ServerKeys
+from controller.curve_files import coordinator_keys, make_keys, ranks_keys
+from controller.tcp_hub import TcpHub
+
+WAIT_MS = 5000
+ENDPOINT = "tcp://127.0.0.1:{port}"
+
+
+class Served:
+    """A hub on a port of its own, with the keys in `directory`. `refused` has whom it did not let in."""
+
+    def __init__(self, directory: Path, most_bytes: int = 1000) -> None:
+        make_keys(directory)
+        self.keys, _ = coordinator_keys(directory)
+        self.ranks = ranks_keys(directory / "ranks")
+        self.refused: list[str] = []
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.gate = gate.let_in(self.context, self.keys, self.refused.append)
+        probe = self.context.socket(zmq.PULL)
+        port = probe.bind_to_random_port("tcp://127.0.0.1")
+        probe.close(linger=0)
+        time.sleep(0.1)  # libzmq gives a port back in a thread of its own
+        self.endpoint = ENDPOINT.format(port=port)
+        self.hub = TcpHub(self.context, self.endpoint, self.keys, self.refused.append, most_bytes=most_bytes)
+        self.others: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.peers: list[zmq.Socket[bytes]] = []
+
+    def peer(self, keys: ClientKeys | None, name: str = "") -> "zmq.Socket[bytes]":
+        if keys is not None:
+            socket = curve.connect(self.others, self.endpoint, keys, name)
+        else:
+            socket = self.others.socket(zmq.DEALER)
+            socket.connect(self.endpoint)
+        socket.setsockopt(zmq.LINGER, 0)
+        self.peers.append(socket)  # or it would be closed once the test has forgotten it
+        return socket
+
+    def next(self) -> tuple[str, bytes] | None:
+        """The next message; None if there is none for a while."""
+        deadline = time.monotonic() + WAIT_MS / 1000
+        while time.monotonic() < deadline and not self.refused:
+            self.hub.socket.poll(20)
+            try:
+                return self.hub.receive_from()
+            except zmq.Again:
+                continue
+        return None
+
+    def close(self) -> None:
+        for peer in self.peers:
+            peer.close(linger=0)
+        self.others.term()
+        self.gate.stop()
+        self.hub.close()
+        self.context.term()  # waits for the thread that watches for refusals
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path / "keys")
+    yield made
+    made.close()
+
+
+def test_a_peer_with_a_key_is_heard_and_answered_by_its_name(served: Served) -> None:
+    peer = served.peer(served.ranks, "7")
+    peer.send(b"I am here")
+    assert served.next() == ("7", b"I am here")
+    served.hub.send("7", b"do it")
+    assert peer.poll(WAIT_MS)
+    assert peer.recv() == b"do it"
+
+
+def test_a_peer_without_a_name_is_heard(served: Served) -> None:
+    served.peer(served.ranks).send(b"from a rank")
+    assert served.next() == ("", b"from a rank")
+
+
+def test_what_is_sent_before_the_peer_is_there_waits_for_it(served: Served) -> None:
+    served.hub.send("7", b"first")
+    served.hub.send("7", b"second")
+    peer = served.peer(served.ranks, "7")
+    peer.send(HELLO)
+    peer.send(b"go on")
+    assert served.next() == ("7", b"go on")
+    assert [peer.recv() for _ in range(2) if peer.poll(WAIT_MS)] == [b"first", b"second"]
+    assert served.hub.names() == ("7",)
+
+
+def stranger(server: str) -> ClientKeys:
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    return ClientKeys(server=server, public=public, secret=secret)
+
+
+def test_an_unknown_key_is_refused_and_told(served: Served) -> None:
+    keys = stranger(served.keys.public)
+    served.peer(keys, "7").send(b"let me in")
+    assert served.next() is None
+    assert served.refused[0] == f"refused a peer with the unknown key {keys.public}"
+
+
+def test_a_peer_that_takes_another_server_for_this_one_is_not_heard(served: Served) -> None:
+    """It has an allowed key, and not the server's: it cannot be sure whom it talks to."""
+    other, _ = (key.decode() for key in zmq.curve_keypair())
+    keys = ClientKeys(server=other, public=served.ranks.public, secret=served.ranks.secret)
+    served.peer(keys, "7").send(b"let me in")
+    assert served.next() is None
+    assert served.refused[0].startswith(f"refused a peer at {served.endpoint}: ")
+
+
+def test_a_peer_without_keys_is_refused_and_told(served: Served) -> None:
+    served.peer(None).send(b"let me in")
+    assert served.next() is None
+    assert served.refused[0].startswith(f"refused a peer at {served.endpoint}: ")
+
+
+def test_a_message_that_is_too_long_does_not_arrive(served: Served) -> None:
+    """A message of 1000 bytes is allowed; one of 1001 closes the connection of its sender."""
+    peer = served.peer(served.ranks, "7")
+    peer.send(b"x" * 900)
+    assert served.next() == ("7", b"x" * 900)
+    peer.send(b"x" * 1001)
+    peer.send(b"after")
+    heard = served.next()
+    assert heard is None or heard[1] == b"after"
+
+
+def test_keys_are_for_their_owner_only(tmp_path: Path) -> None:
+    own, ranks = make_keys(tmp_path / "keys")
+    for secret in (own / "coordinator.key_secret", ranks / "ranks.key_secret"):
+        assert secret.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        make_keys(tmp_path / "keys")
+    (ranks / "ranks.key_secret").chmod(0o644)
+    with pytest.raises(ValueError, match=r"others may read it \(mode 0644\): chmod 600"):
+        ranks_keys(ranks)
+
+
+def test_ranks_have_no_secret_of_the_coordinator(tmp_path: Path) -> None:
+    own, ranks = make_keys(tmp_path / "keys")
+    assert sorted(path.name for path in ranks.iterdir()) == [
+        "coordinator.key",
+        "ranks.key",
+        "ranks.key_secret",
+    ]
+    server, client = coordinator_keys(tmp_path / "keys")
+    assert isinstance(server, ServerKeys)
+    assert server.secret not in "".join(path.read_text() for path in ranks.iterdir())
+    assert set(server.allowed) == {server.public, ranks_keys(ranks).public}
+    assert ranks_keys(ranks).server == client.server == server.public
+    assert (own / "ranks.key").read_bytes() == (ranks / "ranks.key").read_bytes()
+    with pytest.raises(ValueError, match="no key file"):
+        ranks_keys(tmp_path)

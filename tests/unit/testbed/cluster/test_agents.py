@@ -1,0 +1,285 @@
+"""The desk for agents, and a real agent, over loopback with keys."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from controller import curve, gate
+from controller.curve_files import coordinator_keys, make_keys, ranks_keys
+from controller.sources import CODE_ROOT, source_digest
+from testbed.cluster import agents
+from testbed.cluster.agents import AgentDesk, Expected, why_not
+from testbed.fabric import RunFailed
+from workers.agent_protocol import (
+    AgentLeft,
+    Dismissed,
+    FromAgent,
+    Here,
+    Load,
+    Machine,
+    Ping,
+    Pong,
+    RankEnded,
+    Refused,
+    ToAgent,
+    decode_to_agent,
+    encode,
+)
+
+AHEAD_NS = 5_000_000_000
+WAIT_S = 10.0
+HERE = Here(
+    host="node01",
+    local_rank=0,
+    job="job",
+    source="code",
+    machine=Machine(mfs="", torch="", python="", kernel="", cores=1, gpus=0, mtus={"eth1": 1500}),
+    load=Load(idle=0.5, sent=10, again=1, received=20),
+)
+EXPECTED = Expected(hosts=frozenset({"node01"}), job="job", source="code")
+
+
+class Office:
+    """A desk on a port of its own. `said` is what it logs."""
+
+    def __init__(self, directory: Path, expected: Expected) -> None:
+        self.keys_at = directory / "keys"
+        make_keys(self.keys_at)
+        keys, _ = coordinator_keys(self.keys_at)
+        self.said: list[str] = []
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._gate = gate.let_in(self._context, keys, self.said.append)
+        probe = self._context.socket(zmq.PULL)
+        port = probe.bind_to_random_port("tcp://127.0.0.1")
+        probe.close(linger=0)
+        time.sleep(0.1)  # libzmq gives a port back in a thread of its own
+        self.endpoint = f"tcp://127.0.0.1:{port}"
+        self.desk = AgentDesk(expected, self.said.append)
+        self.desk.start(self._context, self.endpoint, keys)
+        self._agents: list[FakeAgent] = []
+
+    def agent(self, here: Here = HERE) -> "FakeAgent":
+        made = FakeAgent(self.endpoint, self.keys_at / "ranks", here)
+        self._agents.append(made)
+        return made
+
+    def close(self) -> None:
+        self.desk.close(failed=False)
+        for agent in self._agents:
+            agent.close()
+        self._gate.stop()
+        self._context.term()
+
+
+class FakeAgent:
+    """Says that it is there, answers pings with a clock that is 5 s ahead, and keeps what it is told."""
+
+    def __init__(self, endpoint: str, keys: Path, here: Here) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        name = f"{here.host}/{here.local_rank}"
+        self._socket = curve.connect(self._context, endpoint, ranks_keys(keys), name)
+        self.told: list[ToAgent] = []
+        self._stop = threading.Event()
+        self._to_say: list[FromAgent] = [here]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def say(self, message: FromAgent) -> None:
+        self._to_say.append(message)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close(linger=0)
+        self._context.term()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            while self._to_say:
+                self._socket.send(encode(self._to_say.pop(0)))
+            if not self._socket.poll(10):
+                continue
+            message = decode_to_agent(self._socket.recv())
+            if isinstance(message, Ping):
+                now_ns = time.monotonic_ns() + AHEAD_NS
+                self._socket.send(encode(Pong(number=message.number, wall_ns=now_ns)))
+            else:
+                self.told.append(message)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    made = Office(tmp_path, EXPECTED)
+    yield made
+    made.close()
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_agent_registers_and_is_dismissed_at_the_end(office: Office) -> None:
+    agent = office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    assert office.desk.here() == {"node01/0": HERE}
+    office.desk.close(failed=True)
+    until(lambda: Dismissed(failed=True) in agent.told)
+
+
+def test_agents_that_do_not_come_are_named(office: Office) -> None:
+    office.agent()
+    with pytest.raises(RunFailed, match=r"waited 0 s for agents; these have not come: node02/0"):
+        office.desk.wait_for(["node01/0", "node02/0"], 0.3, lambda missing: None)
+
+
+def test_an_agent_that_was_started_for_another_job_is_told_so_and_named(office: Office) -> None:
+    agent = office.agent(msgspec.structs.replace(HERE, job="older"))
+    with pytest.raises(RunFailed, match=r"node01/0 was refused: it was started for the job older"):
+        office.desk.wait_for(["node01/0"], 1.0, lambda missing: None)
+    assert office.said[0].startswith("refused the agent node01/0: it was started for the job older")
+    until(lambda: any(isinstance(message, Refused) for message in agent.told))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"host": "node09"}, "the inventory has no host 'node09'; it has node01"),
+        ({"source": "old"}, "its code is not that of the coordinator (source old, here code)"),
+        ({"job": "older"}, "it was started for the job older, and this is job"),
+    ],
+)
+def test_host_code_and_job_are_compared(change: dict[str, str], reason: str) -> None:
+    told = why_not(msgspec.structs.replace(HERE, **change), EXPECTED)
+    assert told.startswith(reason)
+    assert bool(told) == bool(reason)
+
+
+def test_a_clock_that_is_ahead_is_read_to_within_its_error(office: Office) -> None:
+    office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    reading = office.desk.read_clocks(["node01/0"])["node01/0"]
+    assert abs(reading.ahead_ns - AHEAD_NS) <= reading.error_ns
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (RankEnded(rank=3, how="signal 9"), r"rank 3 \(node01/0\) ended with signal 9"),
+        (AgentLeft(why="by SIGTERM"), r"the agent node01/0 was told to end by SIGTERM"),
+    ],
+)
+def test_a_rank_or_an_agent_that_ends_ends_the_run(office: Office, said: FromAgent, told: str) -> None:
+    agent = office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    office.desk.check(["node01/0"])
+    agent.say(said)
+    until(lambda: office.said)
+    with pytest.raises(RunFailed, match=told):
+        office.desk.check(["node01/0"])
+    office.desk.stop_ranks()
+    office.desk.check(["node01/0"])  # the next job begins anew
+
+
+def test_an_agent_that_is_silent_ends_the_run(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake agent says that it is there once only."""
+    monkeypatch.setattr(agents, "PATIENCE_S", 0.2)
+    office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    time.sleep(0.3)
+    with pytest.raises(RunFailed, match=r"nothing has been heard of the agents node01/0 for 0 s"):
+        office.desk.check(["node01/0"])
+
+
+def test_a_rank_that_ends_as_it_should_is_no_trouble(office: Office) -> None:
+    agent = office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    agent.say(RankEnded(rank=3, how=""))
+    agent.say(msgspec.structs.replace(HERE, load=Load(idle=0.1, sent=11, again=1, received=21)))
+    until(lambda: office.desk.here()["node01/0"].load.idle == 0.1)
+    office.desk.check(["node01/0"])
+
+
+# --- the real agent -----------------------------------------------------------------------------
+
+
+def started(office: Office, job: str, **more: str) -> "subprocess.Popen[str]":
+    """An agent, with its host name replaced by node01."""
+    code = "import socket; socket.gethostname = lambda: 'node01'\nfrom workers.cluster import main; main()"
+    environment = os.environ | {
+        "LOCAL_RANK": "0",
+        "MFS_COORDINATOR": office.endpoint,
+        "MFS_KEYS": str(office.keys_at / "ranks"),
+        "MFS_JOB": job,
+        **more,
+    }
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[Office]:
+    expected = msgspec.structs.replace(EXPECTED, source=source_digest(CODE_ROOT))
+    made = Office(tmp_path, expected)
+    yield made
+    made.close()
+
+
+def test_a_real_agent_is_there_has_its_clock_read_and_leaves_when_it_is_dismissed(real: Office) -> None:
+    """Both processes have one clock, so it is ahead by nothing."""
+    process = started(real, "job")
+    real.desk.wait_for(["node01/0"], 60.0, lambda missing: None)
+    reading = real.desk.read_clocks(["node01/0"])["node01/0"]
+    assert abs(reading.ahead_ns) <= reading.error_ns
+    here = real.desk.here()["node01/0"]
+    assert here.machine.mtus["lo"] > 0
+    real.desk.close(failed=False)
+    assert process.wait(30) == 0
+
+
+def test_a_real_agent_of_another_job_ends_and_says_why(real: Office) -> None:
+    process = started(real, "older")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "refuses this agent: it was started for the job older, and this is job" in errors
+
+
+def test_a_real_agent_that_is_told_to_end_says_so(real: Office) -> None:
+    process = started(real, "job")
+    real.desk.wait_for(["node01/0"], 60.0, lambda missing: None)
+    process.send_signal(signal.SIGTERM)
+    until(lambda: real.said)
+    assert real.said == ["the agent node01/0 was told to end by SIGTERM"]
+    process.communicate(timeout=30)
+    assert process.returncode == 1
+
+
+def test_a_real_agent_without_a_coordinator_gives_up(real: Office) -> None:
+    real.endpoint = "tcp://127.0.0.1:1"  # nobody listens there
+    process = started(real, "job", MFS_WAIT_S="0.5")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "nothing has been heard of tcp://127.0.0.1:1 for 0 s" in errors
+
+
+def test_an_agent_without_its_environment_says_what_is_missing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "workers.cluster"],
+        env={**os.environ, "LOCAL_RANK": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "not set: MFS_COORDINATOR, MFS_KEYS, MFS_JOB; `mfs cluster command` prints" in done.stderr
