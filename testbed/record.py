@@ -22,6 +22,17 @@ class RequestStatus(enum.StrEnum):
     FAILED = "failed"
 
 
+class FlowOrder(enum.StrEnum):
+    """The order in which flows were sent: by the levels of the policy, or in its exact order.
+
+    In a hybrid, the ports of servers keep the exact order, and those of switches know levels.
+    """
+
+    LEVELS = "levels"
+    EXACT = "exact"
+    HYBRID = "hybrid"
+
+
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One request. `ttft_ns` is the time from its arrival to its first token.
 
@@ -271,8 +282,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     stages, at most `batches_at_once`), they come before those of every batch that starts after this one has
     ended. A batch that is preempted has no collective open meanwhile.
 
-    `exact_order` says that the fabric kept the policy's exact order of flows; otherwise the policy had its
-    levels only. `caches` has a row per unit, none if the run replayed given batches.
+    `order` says which order of flows the fabric kept. `caches` has a row per unit, none if the run replayed
+    given batches.
     """
 
     policy: str
@@ -289,6 +300,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     queues: dict[str, list[dict[str, str | int | float]]]
     duration_ns: int
     wall_s: float
-    exact_order: bool = False
+    order: FlowOrder = FlowOrder.LEVELS
     batches_at_once: int = 1
     caches: tuple[CacheRow, ...] = ()

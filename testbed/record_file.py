@@ -17,6 +17,7 @@ from testbed.columns import ColumnSpool
 from testbed.record import (
     CacheRow,
     Fidelity,
+    FlowOrder,
     FlowRow,
     LinkSample,
     ProgressRow,
@@ -50,7 +51,7 @@ class _Index(msgspec.Struct, frozen=True, kw_only=True):
     queues: dict[str, list[dict[str, str | int | float]]]
     duration_ns: int
     wall_s: float
-    exact_order: bool
+    order: FlowOrder
     batches_at_once: int
     caches: tuple[CacheRow, ...]
 

@@ -28,6 +28,7 @@ from workers.payload import Payloads, sampled
 from workers.plan import BatchPlan, Collective, Compute, Resume
 from workers.protocol import (
     BatchDone,
+    Evidence,
     Finish,
     Flows,
     LayerBegun,
@@ -65,7 +66,9 @@ class Rank:
         self._controller = Outbox(config.to_controller, self._keys)
         self._coordinator = Outbox(config.to_coordinator, self._keys)
         self._heart = Heart(config.rank, self._clock, self._recorder, self._coordinator)
-        self._model = None if config.model is None else RankModel(config.model, config.rank)
+        self._model = (
+            None if config.model is None else RankModel(config.model, config.rank, self._leave_to_checks)
+        )
         self._sender = Sender(
             self._clock,
             self._controller,
@@ -155,9 +158,12 @@ class Rank:
             )
         )
 
-    def _finish(self) -> None:
+    def _leave_to_checks(self, evidence: Evidence) -> None:
+        self._coordinator.send(encode_report(evidence))
+
+    def _finish(self, evidence: tuple[Evidence, ...] = ()) -> None:
         pause = self._heart.pulse.longest(self._clock.wall_ns())
-        tokens = () if self._model is None else self._model.checks()
+        tokens = () if self._model is None else self._model.checks(evidence)
         records = self._recorder.records(self._config.rank, self._clock.late_ms, pause, tokens)
         report = encode_report(records)
         self._finished = True  # first, because peers may leave as soon as all records are in
@@ -199,8 +205,8 @@ class Rank:
                 threading.Thread(target=self._post_timed, args=(flows,), daemon=True).start()
             case RunProbe():
                 self._connected.probes[message.probe].run(message.wire_bytes, message.at_wall_ns)
-            case Finish():
-                self._finish()
+            case Finish(evidence=evidence):
+                self._finish(evidence)
             case Leave():
                 self._leave()
 
@@ -241,8 +247,8 @@ class Rank:
                 if transfer.src == self._config.rank:
                     self._sender.post(transfer)
         self._advance(plan, len(plan.layers))
-        if work is not None:
-            work.ended()
+        if self._model is not None and work is not None:
+            self._model.ended(work)
         self._coordinator.send(
             encode_report(
                 BatchDone(

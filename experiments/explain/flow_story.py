@@ -13,6 +13,7 @@ STAGES = {
     Stage.KV_REUSE: "S1 (reused KV)",
     Stage.COLLECTIVE: "S2 (collective)",
     Stage.P2D: "S3 (P2D)",
+    Stage.BACKGROUND: "a background transfer",
 }
 
 

@@ -65,6 +65,7 @@ STAGE_TITLES: Final = {
     Stage.KV_REUSE: "S1 reused KV",
     Stage.COLLECTIVE: "S2 collectives",
     Stage.P2D: "S3 P2D",
+    Stage.BACKGROUND: "background",
 }
 
 _STYLE: Final[dict[Any, Any]] = {

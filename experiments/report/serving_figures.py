@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from controller.flow import Level, Stage
+from controller.flow import SERVING_STAGES, Level
 from controller.units import NS_PER_MS, NS_PER_S
 from experiments.report.chart import (
     STAGE_TITLES,
@@ -83,8 +83,8 @@ def arrivals_figure(series: Sequence[Series]) -> str:
 @figure_style
 def stages_figure(series: Sequence[Series]) -> str:
     """Draw the distributions of flow times from submit to finish, a panel per stage."""
-    figure, panels = new_figure(1, len(Stage), height=2.5)
-    for axes, stage in zip(panels, Stage, strict=True):
+    figure, panels = new_figure(1, len(SERVING_STAGES), height=2.5)
+    for axes, stage in zip(panels, SERVING_STAGES, strict=True):
         for one in series:
             times = one.distributions.stage_ns[stage.value]
             draw_curve(axes, times, unit=NS_PER_MS, label=one.label, colour=one.colour)

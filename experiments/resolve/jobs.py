@@ -11,6 +11,8 @@ from experiments.resolve.no_effect import without_effect
 from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
     answer_notes,
+    background_notes,
+    background_of,
     model_notes,
     reuse_notes,
     scheduler_options,
@@ -73,7 +75,9 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         simulation=simulation_options(scenario),
     )
     work = resolve_work(scenario, base, most_requests=most_requests)
-    base = msgspec.structs.replace(base, requests=work.requests, flows=work.flows)
+    # From here on: a load and an unloaded TTFT are those of a network without background transfers.
+    background = background_of(scenario, base.placement) if work.requests else None
+    base = msgspec.structs.replace(base, requests=work.requests, flows=work.flows, background=background)
     scale, scale_notes = resolve_scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
     if adds_overheads(scenario.simulation):
@@ -103,6 +107,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
             *warnings,
             *answer_notes(base),
             *reuse_notes(base),
+            *background_notes(base),
             *([batches_note(of)] if of is not None and base.plans else ()),
             *scale_notes,
         ),

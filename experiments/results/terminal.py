@@ -13,7 +13,8 @@ from experiments.results.gap import gap_lines
 from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
 from experiments.results.real_layers import real_layer_lines
-from experiments.results.summary import FlowOrder, Summary
+from experiments.results.summary import Summary
+from testbed.record import FlowOrder
 
 
 def summary_table(summary: Summary) -> Table:
@@ -59,6 +60,17 @@ def tpot_lines(summary: Summary) -> Iterator[str]:
         if tpot.get("mean") is not None:
             told = ", ".join(f"{name} {duration(value)}" for name, value in tpot.items())
             yield f"{run['policy']}: time per output token after the first {told}"
+
+
+def background_lines(summary: Summary) -> Iterator[str]:
+    """Give what background transfers carried under each policy, if there were any."""
+    for run in summary["runs"]:
+        if "background" in run:
+            carried, took_s = run["background"], run["background"]["took_s"]
+            yield (
+                f"{run['policy']}: background {carried['bps'] / 1e9:.3g} Gb/s in {carried['transfers']}"
+                f" transfers of {duration(took_s['mean'])} on average, p99 {duration(took_s['p99'])}"
+            )
 
 
 def _tight(text: str) -> str:
@@ -189,6 +201,7 @@ def render_summary(summary: Summary, words: Sequence[str] = ()) -> Group:
             *warmup_lines(summary),
             *lateness_lines(summary),
             *tpot_lines(summary),
+            *background_lines(summary),
             *pruned_lines(summary),
             *real_layer_lines(summary),
             *trace_lines(summary),
@@ -212,7 +225,11 @@ def trace_lines(summary: Summary) -> Iterator[str]:
         )
 
 
-_ORDERS = {FlowOrder.LEVELS: "priority levels", FlowOrder.EXACT: "exact order"}
+_ORDERS = {
+    FlowOrder.LEVELS: "priority levels",
+    FlowOrder.EXACT: "exact order",
+    FlowOrder.HYBRID: "exact order at hosts",
+}
 
 
 def _orders(summary: Summary) -> str:

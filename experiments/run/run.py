@@ -158,6 +158,10 @@ def run_scenario(
             live.update(policy, state)
             progress(policy, state)
 
+        def rehearsed(name: str, state: RunProgress) -> None:
+            live.update(first.policy, RunProgress(phase=name, wall_s=state.wall_s))
+            progress(name, state)
+
         live.update(first.policy, RunProgress(phase="starting"))
         kept = None
         if ceiling or len(resolved.jobs) > 1:
@@ -189,7 +193,7 @@ def run_scenario(
         try:
             chosen = None if kept is None else kept.choice
             if chosen is None:
-                chosen = chosen_scale(scenario, resolved, fabric=fabric, progress=progress)
+                chosen = chosen_scale(scenario, resolved, fabric=fabric, progress=rehearsed)
             for note in chosen.notes:
                 tell(note)
             for tries_left in range(retries, -1, -1):

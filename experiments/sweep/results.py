@@ -37,6 +37,7 @@ class Measure(enum.StrEnum):
     CCT_P99_S = "cct_p99_s"
     COFLOW_MEAN_S = "coflow_mean_s"
     TPOT_MEAN_S = "tpot_mean_s"
+    BACKGROUND_GBPS = "background_gbps"
     LOCAL_TOKENS = "local_tokens"
     REMOTE_TOKENS = "remote_tokens"
     RECOMPUTED_TOKENS = "recomputed_tokens"
@@ -137,6 +138,7 @@ def measures_of_run(run: Mapping[str, Any]) -> CellRow:
         Measure.CCT_P99_S: cct["p99"],
         Measure.COFLOW_MEAN_S: coflow.get("mean"),
         Measure.TPOT_MEAN_S: run.get("tpot_s", {}).get("mean"),
+        Measure.BACKGROUND_GBPS: run["background"]["bps"] / 1e9 if "background" in run else None,
         Measure.LOCAL_TOKENS: cache.get("local_tokens"),
         Measure.REMOTE_TOKENS: cache.get("remote_tokens"),
         Measure.RECOMPUTED_TOKENS: cache.get("recomputed_tokens"),

@@ -131,7 +131,12 @@ class ClusterRun:
         def received() -> int:
             return sum(count for *_, count in segments(self._here()).values())
 
-        Player(job, conductor, controller, ranks, self._tell, received=received).play(zero_wall_ns, alive)
+        player = Player(job, conductor, controller, ranks, self._tell, received=received)
+        try:
+            player.play(zero_wall_ns, alive)
+        except RunFailed as failure:
+            told, left = str(failure), conductor.describe()
+            raise RunFailed(told if left in told else f"{told}; {left}") from failure
         load.take(self._here())
         return _Played(
             conductor=conductor,
@@ -190,6 +195,7 @@ class ClusterRun:
                 "torch": some.machine.torch,
                 "mtu": played.servers.mtu,
                 "marks": played.log.flow_mods,
+                "clock_ahead_s": round(max((d.before.ahead_ns for d in drifts.values()), key=abs) / 1e9, 3),
                 "clock_error_us": round(max(d.before.error_ns for d in drifts.values()) / 1e3, 1),
                 "clock_drift_us": round(max(abs(d.total_ns) for d in drifts.values()) / 1e3, 1),
             },

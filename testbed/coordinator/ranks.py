@@ -19,6 +19,7 @@ from testbed.lane_counts import LaneCounts
 from workers.options import Device
 from workers.protocol import (
     Beat,
+    Evidence,
     Finish,
     FromRank,
     LaneSpec,
@@ -99,6 +100,7 @@ class Ranks(ABC):
         self._model = real_model(job)
         self._steps = dict.fromkeys((r.rank for r in job.placement.ranks), 0)
         self._silences: Silences | None = None
+        self._evidence: dict[int, list[Evidence]] = {}
         self.device = ""
         self.backend = ""
 
@@ -144,7 +146,7 @@ class Ranks(ABC):
             self.send(rank, message)
 
     def receive(self, timeout_s: float) -> FromRank | None:
-        """Return the next message, or None after `timeout_s` or a heartbeat.
+        """Return the next message, or None after `timeout_s`, a heartbeat or what a rank leaves to another.
 
         Raises `RunFailed` if a rank has trouble.
         """
@@ -162,6 +164,9 @@ class Ranks(ABC):
             if self._silences is not None:
                 self._silences.heard(self.name_of(message.rank))
             self.check()  # beats come so often that there may never be a timeout
+            return None
+        if isinstance(message, Evidence):  # what one rank leaves to another is only passed on
+            self._evidence.setdefault(message.to, []).append(message)
             return None
         return message
 
@@ -270,7 +275,8 @@ class Ranks(ABC):
         A rank that has sent its records stays until all ranks have. If it left at once, slower ranks would
         take its closed connections for a failure.
         """
-        self.send_all(Finish())
+        for rank in self._steps:
+            self.send(rank, Finish(evidence=tuple(self._evidence.get(rank, ()))))
         records: dict[int, Records] = {}
         patience_s = _FINISH_S + _CHECK_S if self._model is not None else _FINISH_S
         deadline = time.monotonic() + patience_s

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import psutil
 
+from controller.policy import weights_of
+from controller.spec import read_spec
 from testbed.coordinator.ranks import lanes_of
-from testbed.coordinator.real_model import real_model
+from testbed.coordinator.real_model import refuse
+from testbed.coordinator.refusals import refuse_simulated_only
+from testbed.emulation.queues import LEAST_PART, part_of
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requirement, RunProgress
@@ -76,12 +80,24 @@ def _refuse_names(topology: Topology) -> None:
             )
 
 
+def _refuse_small_weights(job: Job) -> None:
+    weights = weights_of(read_spec(job.policy, **job.scheduler.defaults()).policy)
+    for level in weights:
+        if part_of(level, weights) < LEAST_PART:
+            raise JobRefused(
+                f"policies: {job.policy!r} leaves {level.name} {part_of(level, weights):.2%} of a port; on"
+                f" the emulated fabric, TCP needs at least {LEAST_PART:.1%} to go on"
+            )
+
+
 def _refuse_what_cannot_fit(job: Job) -> None:
     """Raise `JobRefused`, naming the key to change, if the job does not fit this machine."""
+    _refuse_small_weights(job)
+    refuse_simulated_only(job)
     _refuse_servers_with_parts(job.topology)
     _refuse_names(job.topology)
     _refuse_latency(job.topology)
-    real_model(job)
+    refuse(job)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
         raise JobRefused(

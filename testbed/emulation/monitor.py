@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,6 +38,32 @@ class BusyShot(msgspec.Struct, frozen=True, kw_only=True):
     port: PortId
     sent_bytes: int
     line_bytes: float
+
+
+class Segments(NamedTuple):
+    """TCP segments of a server so far: sent, of those retransmitted, and received for the first time."""
+
+    sent: int
+    again: int
+    received: int
+
+
+def segments_in(net: Path) -> Segments:
+    """Read the counters of TCP in `net`, a folder as `/proc/PID/net`.
+
+    A segment that is received again does not count: while its acknowledgement is lost, a sender repeats it
+    for ever, and nothing gets on.
+    """
+    usual, more = _counters(net / "snmp", "Tcp"), _counters(net / "netstat", "TcpExt")
+    copies = more.get("DelayedACKLost", 0)  # segments all of whose bytes were there before
+    return Segments(usual["OutSegs"], usual["RetransSegs"], usual["InSegs"] - copies)
+
+
+def _counters(path: Path, name: str) -> dict[str, int]:
+    """The counters of a protocol: a line of names, and a line of values."""
+    lines = [line.split() for line in path.read_text().splitlines() if line.startswith(f"{name}:")]
+    names, values = lines
+    return dict(zip(names[1:], map(int, values[1:]), strict=True))
 
 
 def port_now(
@@ -72,14 +100,15 @@ class LinkMonitor:
         self._samples: list[Sample] = []
         self.busy: list[BusyShot] = []
         self.received_segments = 0
-        """Segments that TCP has received on all servers, as of the last sample. Lost ones do not count."""
+        """Segments that TCP has received on all servers, as of the last sample. Neither lost ones nor copies
+        of what was there already count."""
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="link monitor", daemon=True)
         self._zero_wall_ns = 0
         self._dilation = 1.0
-        self._before: dict[str, tuple[int, int, int]] = {}
-        self._after: dict[str, tuple[int, int, int]] = {}
+        self._before: dict[str, Segments] = {}
+        self._after: dict[str, Segments] = {}
 
     def start(self, zero_wall_ns: int, time_dilation: float) -> None:
         self._zero_wall_ns = zero_wall_ns
@@ -132,8 +161,8 @@ class LinkMonitor:
     def segments(self) -> dict[str, tuple[int, int]]:
         """Return the TCP segments sent during the run, and those retransmitted, by server."""
         return {
-            server: (sent - self._before[server][0], again - self._before[server][1])
-            for server, (sent, again, _) in self._after.items()
+            server: (after.sent - self._before[server].sent, after.again - self._before[server].again)
+            for server, after in self._after.items()
         }
 
     def _run(self) -> None:
@@ -141,7 +170,7 @@ class LinkMonitor:
             while True:
                 last = self._stop.is_set()
                 self._samples.append(self._sample())
-                self.received_segments = sum(received for *_, received in self._read_segments().values())
+                self.received_segments = sum(of.received for of in self._read_segments().values())
                 if last:
                     return
                 self._look_closely(self._samples[-1])
@@ -184,17 +213,9 @@ class LinkMonitor:
             ports={port: counters[self._net.devices[port]] for port in self._ports},
         )
 
-    def _read_segments(self) -> dict[str, tuple[int, int, int]]:
-        """`OutSegs`, `RetransSegs` and `InSegs` of TCP in each server's namespace."""
-        counts = {}
-        for server, pid in self._net.host_pids.items():
-            with open(f"/proc/{pid}/net/snmp") as file:
-                names, values = [line.split() for line in file if line.startswith("Tcp:")]
-            sent, again, received = (
-                int(values[names.index(name)]) for name in ("OutSegs", "RetransSegs", "InSegs")
-            )
-            counts[server] = sent, again, received
-        return counts
+    def _read_segments(self) -> dict[str, Segments]:
+        """The segments of each server's namespace."""
+        return {server: segments_in(Path(f"/proc/{pid}/net")) for server, pid in self._net.host_pids.items()}
 
 
 def link_samples(samples: Sequence[Sample]) -> tuple[LinkSample, ...]:

@@ -9,7 +9,9 @@ from typing import Protocol
 import msgspec
 import psutil
 
+from controller.policy import weights_of
 from controller.pulse import Pulse, start_beating
+from controller.spec import read_spec
 from controller.units import NS_PER_S
 from testbed.coordinator.collect import collect, flow_rows
 from testbed.coordinator.controller import ControllerProcess
@@ -65,7 +67,10 @@ class EmulatedRun:
             raise RunFailed(str(error)) from error
         self._say("building the fabric")
         kernel = ovs.kernel_datapath_available()
-        net = network.build(job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory)
+        weights = weights_of(read_spec(job.policy, **job.scheduler.defaults()).policy)
+        net = network.build(
+            job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory, weights=weights
+        )
         links = LinkWatch(net)
         links.start()
         controller = start_controller(job, net.wiring, directory)

@@ -13,6 +13,7 @@ import msgspec
 
 from testbed.job import Job, Request
 from testbed.record import CacheRow, RequestRow
+from testbed.serving.routing.decode_choices import reads_ports_now
 from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan, FetchPlan, Resume
 
@@ -111,7 +112,10 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
         events.append((row.arrival_ns, _Event.ARRIVAL, "", row.request))
         events.append((row.first_token_ns, _Event.FIRST_TOKEN, "", row.request))
     events += [(end_ns, _Event.BATCH_DONE, batch, 0) for batch, end_ns in ends.items()]
-    system = ServingSystem(job)
+    # What a decode choice saw of the network is not in the rows, but what it chose is.
+    live = reads_ports_now(job.serving.decode_choice)
+    chosen = {row.request: row.decode_rank for row in rows if row.decode_rank is not None}
+    system = ServingSystem(job, decided=chosen if live else None)
     plans: list[BatchPlan | FetchPlan | Resume] = []
     for time_ns, kind, batch, request in sorted(events):
         try:

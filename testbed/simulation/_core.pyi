@@ -19,7 +19,14 @@ class Links:
     `IndexError`.
     """
 
-    def __init__(self, capacity: Sequence[float], guarantee: float, bundled: bool = False) -> None: ...
+    def __init__(
+        self,
+        capacity: Sequence[float],
+        guarantee: float,
+        bundled: bool = False,
+        level_weights: Sequence[float] = (),
+        ordered_ports: Sequence[int] = (),
+    ) -> None: ...
     def __len__(self) -> int:
         """The number of streams."""
 
@@ -93,10 +100,14 @@ class Links:
         """
 
     def held_back(self, tolerance: float) -> int:
-        """How many streams are slower than strict priority and max-min fairness would have them.
+        """How many streams are slower than the levels and max-min fairness would have them.
 
         Call `settle` before. `tolerance` is relative. The cost grows with the number of all streams.
         """
+
+    @property
+    def unsettled(self) -> int:
+        """How often the rates of weighted levels, or of ordered ports, did not settle: 0 if all are right."""
 
     def rows(self) -> int:
         """The largest id that any stream has had, plus 1."""
@@ -126,6 +137,8 @@ class Options:
     groups: bool
     invariants: bool
     decisions: bool
+    level_weights: Sequence[float]
+    ordered_ports: Sequence[int]
 
 class Faults:
     """What to break in a run, so that tests can see the invariants fail (`core/world.hpp`)."""
@@ -248,7 +261,10 @@ class Core:
 
     @property
     def slow_streams(self) -> int:
-        """Streams slower than max-min fairness would have them, over all samples."""
+        """Streams slower than max-min fairness would have them, over all samples.
+
+        Each moment at which the rates of weighted levels, or of ordered ports, did not settle counts as one.
+        """
 
     @property
     def too_fast(self) -> int:

@@ -148,6 +148,8 @@ void bind_core(nb::module_& module) {
         .def_rw("bundled", &Options::bundled)
         .def_rw("groups", &Options::groups)
         .def_rw("invariants", &Options::invariants)
+        .def_rw("level_weights", &Options::level_weights)
+        .def_rw("ordered_ports", &Options::ordered_ports)
         .def_rw("decisions", &Options::decisions);
 
     nb::class_<Faults>(module, "Faults")
@@ -200,7 +202,8 @@ void bind_core(nb::module_& module) {
                      [](const Core& core) { return std::max(core.fullest, core.world.links.fullest()); })
         .def_ro("events", &Core::events)
         .def_ro("back", &Core::back)
-        .def_ro("slow_streams", &Core::slow_streams)
+        .def_prop_ro("slow_streams",
+                     [](const Core& core) { return core.slow_streams + core.world.links.unsettled(); })
         .def_prop_ro("faults", [](Core& core) { return &core.world.faults; }, nb::rv_policy::reference_internal)
         .def("busy_ns", [](Core& core, int port) { return core.world.links.busy_ns(core.world.now(), port); })
         .def("sent_bytes",

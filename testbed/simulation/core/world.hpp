@@ -25,12 +25,12 @@ namespace nb = nanobind;
 namespace mfs {
 
 constexpr int ALL_PEERS = -1;
-constexpr int S1 = 0, S2 = 1, S3 = 2;  // `controller.flow.Stage`, in its order
-constexpr int STAGES = 3;
+constexpr int S1 = 0, S2 = 1, S3 = 2, BACKGROUND = 3;  // `controller.flow.Stage`, in its order
+constexpr int STAGES = 4;
 constexpr double UNBOUNDED = INFINITY;
 constexpr double ROUNDING = 1e-6;  // the share of a byte count that floating-point rounding may lose
 constexpr std::size_t BLOCK_ROWS = 16'384;  // rows that are given to Python at once
-constexpr const char* STAGE_NAMES[] = {"S1", "S2", "S3"};
+constexpr const char* STAGE_NAMES[] = {"S1", "S2", "S3", "BG"};
 
 // The name of an attribute as a template argument.
 template <std::size_t N>
@@ -90,6 +90,8 @@ struct Options {
     bool groups = false;     // the policy places groups of flows; needs `bundled`
     bool invariants = true;
     bool decisions = true;  // keep them
+    std::vector<double> level_weights;  // of `Links`, as the next
+    std::vector<int> ordered_ports;
 };
 
 // The path of a connection. `ports` are its ports in the network, `path` the links of the topology that they
@@ -197,7 +199,7 @@ struct World {
           const Options& chosen, nb::handle python)
         : options(chosen),
           host(python),
-          links(capacity, guarantee, chosen.bundled),
+          links(capacity, guarantee, chosen.bundled, chosen.level_weights, chosen.ordered_ports),
           link_names(std::move(names_of_links)),
           network_ports(static_cast<int>(capacity.size())),
           strict(guarantee <= 0.0) {}

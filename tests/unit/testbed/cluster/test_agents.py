@@ -265,6 +265,14 @@ def test_a_real_agent_that_is_told_to_end_says_so(real: Office) -> None:
     assert process.returncode == 1
 
 
+def test_a_real_agent_without_a_coordinator_gives_up(real: Office) -> None:
+    real.endpoint = "tcp://127.0.0.1:1"  # nobody listens there
+    process = started(real, "job", MFS_WAIT_S="0.5")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "nothing has been heard of tcp://127.0.0.1:1 for 0 s" in errors
+
+
 def test_an_agent_without_its_environment_says_what_is_missing() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "workers.cluster"],

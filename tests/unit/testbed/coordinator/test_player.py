@@ -4,11 +4,13 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import cast
 
 import msgspec
 import pytest
 import zmq
+from real_world import DENSE, real_job, request
 from serving_world import job, placed
 
 from controller.flow import Stage, Transfer
@@ -19,9 +21,13 @@ from testbed.coordinator.outages import Down
 from testbed.coordinator.ranks import Ranks
 from testbed.fabric import RunFailed
 from testbed.job import Job, MicroFlow
+from testbed.serving.actions import Expect, Post
+from testbed.serving.conductor import Conductor
 from testbed.serving.micro import MicroConductor
+from testbed.serving.system import ServingSystem
+from workers.options import ComputeMode
 from workers.plan import BatchPlan, Collective, CollectiveKind, Compute, LayerPlan, RequestPlan
-from workers.protocol import Arrived, Flows, FromRank, ToRank
+from workers.protocol import Arrived, Flows, FromRank, Plan, ToRank, Transfers
 
 STALL_S = 0.5
 
@@ -182,3 +188,29 @@ def test_a_batch_may_be_silent_for_its_longest_compute_or_decode_step() -> None:
     assert player.longest_silence_s(plan(layer(attention, ring))) == 0.9
     assert player.longest_silence_s(plan(layer(mlp), decode_s=2.0)) == 2.0
     assert player.longest_silence_s(plan()) == 0.0
+
+
+# --- real layers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compute", [ComputeMode.MODEL, ComputeMode.TIMED])
+def test_holders_of_real_kv_are_told_for_which_request_they_send_it(compute: ComputeMode) -> None:
+    """Unit p1 fetches two blocks of four that p0 has computed, from ranks 0 and 1. Rank 4 decodes."""
+    first = request(0, 40, ())
+    real = real_job(DENSE, [first, request(1, 40, first.blocks[:2])], units=2, per_unit=2)
+    real = msgspec.structs.replace(real, workers=msgspec.structs.replace(real.workers, compute=compute))
+    system = ServingSystem(real)
+    system.arrive(0, real.requests[0])
+    system.batch_done(0, "p0.b0")
+    (plan,) = system.arrive(1, real.requests[1])
+    assert isinstance(plan, BatchPlan)
+    sent: list[tuple[int, ToRank]] = []
+    ranks = SimpleNamespace(send=lambda rank, message: sent.append((rank, message)))
+    playing = player.Player(
+        real, cast(Conductor, None), cast(ControllerProcess, None), cast(Ranks, ranks), print
+    )
+    fetched = tuple(transfer for layer in plan.layers for transfer in layer.wait)
+    playing._do([Expect(plan), Post(fetched)])
+    assert [(rank, type(message)) for rank, message in sent] == [(4, Plan), (0, Transfers), (1, Transfers)]
+    told = plan.requests if compute is ComputeMode.MODEL else ()
+    assert [message.requests for _, message in sent if isinstance(message, Transfers)] == [told, told]

@@ -12,7 +12,7 @@ from serving_world import job, placed
 
 from testbed.coordinator.controller import ControllerProcess
 from testbed.emulation.fidelity import CpuMeter, judge
-from testbed.emulation.monitor import LinkMonitor, port_now
+from testbed.emulation.monitor import LinkMonitor, port_now, segments_in
 from testbed.emulation.network import Network
 from testbed.emulation.ovs import OpenVSwitch
 from testbed.emulation.queues import PortCounters
@@ -149,6 +149,13 @@ def test_a_controller_that_has_died_ends_the_run() -> None:
 
     with pytest.raises(RunFailed, match="the controller ended with exit code 1"):
         check_of_a_run(controller=ended)()
+
+
+def test_a_segment_that_is_received_again_is_no_progress(tmp_path: Path) -> None:
+    """Of 90 segments that came, 4 were copies."""
+    (tmp_path / "snmp").write_text("Ip: A\nIp: 1\nTcp: InSegs OutSegs RetransSegs\nTcp: 90 70 5\n")
+    (tmp_path / "netstat").write_text("TcpExt: A DelayedACKLost\nTcpExt: 7 4\nIpExt: B\nIpExt: 8\n")
+    assert segments_in(tmp_path) == (70, 5, 86)
 
 
 def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
