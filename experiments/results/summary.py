@@ -90,6 +90,7 @@ def _of_requests(rows: Sequence[RequestRow]) -> dict[str, Any]:
         "requests": len(rows),
         "completed": sum(row.status == RequestStatus.COMPLETED for row in rows),
         "slo_attainment": slo_attainment(rows),
+        "slo_mean_s": mean(_seconds([row.slo_ns for row in rows])),
         "ttft_s": _statistics(ttft_s, "mean", "p50", "p90", "p99"),
     }
 
