@@ -54,10 +54,9 @@ _BY_LEVEL: Final = {
 
 
 def write_tables(out: Path, records: Sequence[RunRecord], so_far: Callable[[int], object] = int) -> None:
-    """Write `out/<table>.parquet` for all six tables. A row group has rows of one policy only.
+    """Write `out/<table>.parquet` for all six tables, and tell `so_far` how many are done.
 
-    The rows of `records` are read once, in columns. `so_far` hears how many tables are done. Raises
-    `OSError` if the disk is full.
+    The rows of `records` are read once, in columns. A row group has rows of one policy only.
     """
     # Arrow compresses without holding the interpreter: two tables take little longer than one.
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:

@@ -1,13 +1,17 @@
 """Samples every queue of the fabric during a run, a few times a second."""
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from controller.flow import Level, PortId
 from controller.units import NS_PER_S
+from testbed.emulation.asked import Window
 from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
 from testbed.fabric import RunFailed
@@ -36,6 +40,32 @@ class BusyShot(msgspec.Struct, frozen=True, kw_only=True):
     port: PortId
     sent_bytes: int
     line_bytes: float
+
+
+class Segments(NamedTuple):
+    """TCP segments of a server so far: sent, of those retransmitted, and received for the first time."""
+
+    sent: int
+    again: int
+    received: int
+
+
+def segments_in(net: Path) -> Segments:
+    """Read the counters of TCP in `net`, a folder as `/proc/PID/net`.
+
+    A segment that is received again does not count: while its acknowledgement is lost, a sender repeats it
+    for ever, and nothing gets on.
+    """
+    usual, more = _counters(net / "snmp", "Tcp"), _counters(net / "netstat", "TcpExt")
+    copies = more.get("DelayedACKLost", 0)  # segments all of whose bytes were there before
+    return Segments(usual["OutSegs"], usual["RetransSegs"], usual["InSegs"] - copies)
+
+
+def _counters(path: Path, name: str) -> dict[str, int]:
+    """The counters of a protocol: a line of names, and a line of values."""
+    lines = [line.split() for line in path.read_text().splitlines() if line.startswith(f"{name}:")]
+    names, values = lines
+    return dict(zip(names[1:], map(int, values[1:]), strict=True))
 
 
 def port_now(
@@ -72,19 +102,19 @@ class LinkMonitor:
         self._samples: list[Sample] = []
         self.busy: list[BusyShot] = []
         self.received_segments = 0
-        """Segments that TCP has received on all servers, as of the last sample. Lost ones do not count."""
+        """Segments that TCP has received on all servers, as of the last sample. Neither lost ones nor copies
+        of what was there already count."""
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="link monitor", daemon=True)
         self._zero_wall_ns = 0
         self._dilation = 1.0
-        self._before: dict[str, tuple[int, int, int]] = {}
-        self._after: dict[str, tuple[int, int, int]] = {}
+        self._segments: list[tuple[int, int, int]] = []
 
     def start(self, zero_wall_ns: int, time_dilation: float) -> None:
         self._zero_wall_ns = zero_wall_ns
         self._dilation = time_dilation
-        self._before = self._read_segments()
+        self._note_segments()
         self._thread.start()
 
     def check(self) -> None:
@@ -126,22 +156,27 @@ class LinkMonitor:
         self._stop.set()
         self._thread.join()
         self.check()
-        self._after = self._read_segments()
+        self._note_segments()
         return self._samples
 
-    def segments(self) -> dict[str, tuple[int, int]]:
-        """Return the TCP segments sent during the run, and those retransmitted, by server."""
-        return {
-            server: (sent - self._before[server][0], again - self._before[server][1])
-            for server, (sent, again, _) in self._after.items()
-        }
+    def segments(self, without: Sequence[Window] = ()) -> tuple[int, int]:
+        """Return the TCP segments that all servers sent during the run, and those retransmitted.
+
+        What was sent in the intervals between samples that overlap a window of `without` does not count.
+        """
+        counted = [
+            (now[1] - then[1], now[2] - then[2])
+            for then, now in itertools.pairwise(self._segments)
+            if not any(window.overlaps(then[0], now[0]) for window in without)
+        ]
+        return sum(sent for sent, _ in counted), sum(again for _, again in counted)
 
     def _run(self) -> None:
         try:
             while True:
                 last = self._stop.is_set()
                 self._samples.append(self._sample())
-                self.received_segments = sum(received for *_, received in self._read_segments().values())
+                self._note_segments()
                 if last:
                     return
                 self._look_closely(self._samples[-1])
@@ -158,6 +193,7 @@ class LinkMonitor:
         port = max(sample.ports, key=lambda p: backlog_s(p, sample.ports[p]))
         if backlog_s(port, sample.ports[port]) < _SHOT_S:
             return
+        tree = self._net.trees[port]
         device = self._net.devices[port]
         first_ns = time.monotonic_ns()
         first = self._sampler.sample_one(device)
@@ -165,12 +201,12 @@ class LinkMonitor:
         second_ns = time.monotonic_ns()
         second = self._sampler.sample_one(device)
         seconds = (second_ns - first_ns) / NS_PER_S  # both readings follow their timestamps by the same delay
-        if backlog_s(port, first) > seconds:
+        if self._net.trees[port] is tree and backlog_s(port, first) > seconds:
             self.busy.append(
                 BusyShot(
                     port=port,
                     sent_bytes=sum(second.sent_bytes) - sum(first.sent_bytes),
-                    line_bytes=self._net.trees[port].line_bps / 8 * seconds,
+                    line_bytes=tree.line_bps / 8 * seconds,
                 )
             )
 
@@ -184,17 +220,12 @@ class LinkMonitor:
             ports={port: counters[self._net.devices[port]] for port in self._ports},
         )
 
-    def _read_segments(self) -> dict[str, tuple[int, int, int]]:
-        """`OutSegs`, `RetransSegs` and `InSegs` of TCP in each server's namespace."""
-        counts = {}
-        for server, pid in self._net.host_pids.items():
-            with open(f"/proc/{pid}/net/snmp") as file:
-                names, values = [line.split() for line in file if line.startswith("Tcp:")]
-            sent, again, received = (
-                int(values[names.index(name)]) for name in ("OutSegs", "RetransSegs", "InSegs")
-            )
-            counts[server] = sent, again, received
-        return counts
+    def _note_segments(self) -> None:
+        """Read the segments of all servers' namespaces, and keep their sums."""
+        counts = [segments_in(Path(f"/proc/{pid}/net")) for pid in self._net.host_pids.values()]
+        self.received_segments = sum(one.received for one in counts)
+        sent, again = sum(one.sent for one in counts), sum(one.again for one in counts)
+        self._segments.append((time.monotonic_ns(), sent, again))
 
 
 def link_samples(samples: Sequence[Sample]) -> tuple[LinkSample, ...]:

@@ -12,9 +12,10 @@ from serving_world import job, placed
 
 from testbed.coordinator.controller import ControllerProcess
 from testbed.emulation.fidelity import CpuMeter, judge
-from testbed.emulation.monitor import LinkMonitor, port_now
+from testbed.emulation.monitor import LinkMonitor, port_now, segments_in
 from testbed.emulation.network import Network
 from testbed.emulation.ovs import OpenVSwitch
+from testbed.emulation.processes import StopWatch
 from testbed.emulation.queues import PortCounters
 from testbed.emulation.run import EmulatedRun
 from testbed.fabric import RunFailed
@@ -111,7 +112,7 @@ def check_of_a_run(
     cpu: CpuMeter | None = None,
 ) -> Callable[[], None]:
     """What a run calls while it plays. Monitor and meter are real, and not started unless passed so."""
-    run = EmulatedRun(job(*placed()), Path("unused"), lambda progress: None)
+    run = EmulatedRun(job(*placed()), Path("unused"), lambda progress: None, StopWatch(lambda what: None))
     switch = SimpleNamespace(alive=lambda: switch_alive, log_tail=lambda: "out of memory")
     return run._alive(
         cast(OpenVSwitch, switch),
@@ -151,6 +152,13 @@ def test_a_controller_that_has_died_ends_the_run() -> None:
         check_of_a_run(controller=ended)()
 
 
+def test_a_segment_that_is_received_again_is_no_progress(tmp_path: Path) -> None:
+    """Of 90 segments that came, 4 were copies."""
+    (tmp_path / "snmp").write_text("Ip: A\nIp: 1\nTcp: InSegs OutSegs RetransSegs\nTcp: 90 70 5\n")
+    (tmp_path / "netstat").write_text("TcpExt: A DelayedACKLost\nTcpExt: 7 4\nIpExt: B\nIpExt: 8\n")
+    assert segments_in(tmp_path) == (70, 5, 86)
+
+
 def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -168,7 +176,7 @@ def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
         cpu_wait=None,
         permit_ms=(),
         late_ms=(),
-        segments={},
+        segments=(0, 0),
         fastest=None,
         yardsticks=Yardsticks(transfer=None, compute=None, whole=None),
         time_dilation=1.0,
