@@ -99,14 +99,22 @@ class ServingSystem:
             raise ValueError(f"request {request.id} has already arrived")
         if request.prompt_tokens < 1:
             raise ValueError(f"request {request.id} has a prompt of {request.prompt_tokens} tokens")
-        names = tuple(self._units)
+        self._requests[request.id] = request
+        self._enter(Phase.QUEUED, request.id)
+        return self._route(now_ns, request)
+
+    def _open(self) -> tuple[str, ...]:
+        """The units that take requests."""
+        return tuple(self._units)
+
+    def _route(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
+        """Queue a request on the unit that the router picks."""
+        names = self._open()
         views = [self._view(now_ns, name, request) for name in names]
         name = names[self._router.choose(request, views)]
         unit = self._units[name]
         unit.expected_tokens[request.id] = self._new_tokens(name, request)
         unit.queue.append(request)
-        self._requests[request.id] = request
-        self._enter(Phase.QUEUED, request.id)
         started = self._start(now_ns, name)
         if self._phase[request.id] is not Phase.QUEUED:
             return [*started]
