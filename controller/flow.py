@@ -25,18 +25,26 @@ def _plain_members(kind: _E) -> _E:
 
 @_plain_members
 class Stage(enum.Enum):
-    """The three kinds of transfer that a first token waits for (MFS v1, section 2)."""
+    """The three kinds of transfer that a first token waits for (MFS v1, section 2), and one that none does.
+
+    Background transfers, such as KV that is offloaded, belong to no request and no batch.
+    """
 
     __hash__ = object.__hash__  # flows are looked up by stage, and `enum.Enum` hashes in slow Python code
 
     KV_REUSE = "S1"
     COLLECTIVE = "S2"
     P2D = "S3"
+    BACKGROUND = "BG"
+
+
+SERVING_STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D)
+"""The stages that a first token waits for."""
 
 
 @_plain_members
 class Level(enum.IntEnum):
-    """The eight strict-priority queues of a port; a smaller number is served first.
+    """The eight queues of a port; a smaller number is served first, unless a policy gives them weights.
 
     `CONTROL` carries acknowledgements and rendezvous and is never assigned to a flow. `P1` .. `P6`
     are the levels of the Reverse Multi-Level Queue. `SCAVENGER` is served when nothing else wants

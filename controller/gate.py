@@ -1,6 +1,7 @@
 """The end of a control plane that others connect to: it lets in those whose key it knows (CURVE, ZAP)."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from zmq.utils.monitor import recv_monitor_message
 from controller.curve import MOST_BYTES, ServerKeys
 
 _DOMAIN = "mfs"
+_RELEASE_S = 3.0  # ZeroMQ gives the port of the last run back in a thread of its own
 _REFUSED_BEFORE_KEYS = {
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "it does not speak CURVE, or has no key",
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "it broke off the handshake, as one without a key does",
@@ -42,12 +44,17 @@ def bind(
     socket.curve_publickey = keys.public.encode()
     socket.curve_server = True
     _watch(socket, endpoint, refused)
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError:
-        socket.close(linger=0)
-        raise
-    return socket
+    deadline = time.monotonic() + _RELEASE_S
+    while True:
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            socket.close(linger=0)
+            raise
+        return socket
 
 
 class _Guests:

@@ -1,13 +1,14 @@
 """What a policy is: a class that turns events into verdicts. It sees the flows and does not change them."""
 
 import abc
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import msgspec
 
-from controller.flow import Level, Stage
+from controller.flow import RMLQ_LEVELS, Level, Stage
 from controller.view import ActiveBatch, ActiveFlow, FlowGroup, View
 
 
@@ -59,6 +60,12 @@ class Policy(abc.ABC):
     the capacities can be read. If `reads_progress` is False, `on_progress` may never be called, and the
     `bytes_left` of a flow may stay at its size until it completes; the loads of ports are right all the same.
 
+    `level_weights` says how ports share their rate among levels, instead of by strict priority (None): each
+    level that has something to send may have its weight's part of what such levels share, and what it does
+    not use goes to the others by their weights. Weights are above 0, of levels P1 to P6. A policy with
+    weights gives levels that have one, or SCAVENGER, which all of them go before. A fabric reads them at the
+    start, by `weights_of`, and they do not change.
+
     `by_group` says that each flow is in one `FlowGroup`, that only `on_submit` gives verdicts on single
     flows, and that the policy asks `view.left_on_ports` for what flows have left. A fabric can then move
     whole groups, and report no progress. If so, `level`, `order`, `rate_bps` and `bytes_left` of a flow in
@@ -72,6 +79,7 @@ class Policy(abc.ABC):
     reads_ports: ClassVar[bool] = True
     reads_progress: bool = True
     by_group: ClassVar[bool] = False
+    level_weights: Mapping[Level, float] | None = None
     recheck_ns: int | None = None
     rho_window_ns: int = 500_000_000
 
@@ -129,6 +137,21 @@ class Policy(abc.ABC):
     def on_tick(self, now_ns: int, view: View) -> Verdicts:
         """`recheck_ns` has passed since the last tick, or since ticks were first wanted."""
         return UNCHANGED
+
+
+def weights_of(policy: Policy) -> Mapping[Level, float]:
+    """The weights of levels that `policy` asks for; empty for strict priority.
+
+    Raises `PolicyError` for weights that no fabric can carry out.
+    """
+    weights = policy.level_weights or {}
+    for level, weight in weights.items():
+        if level not in RMLQ_LEVELS or not 0 < weight < math.inf:
+            raise PolicyError(
+                f"policy {policy.name!r} gives {level!r} the weight {weight!r};"
+                f" weights are above 0, of {RMLQ_LEVELS[0].name} to {RMLQ_LEVELS[-1].name}"
+            )
+    return weights
 
 
 def _is_method(name: str, member: object) -> bool:

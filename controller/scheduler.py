@@ -15,7 +15,7 @@ from controller.flow import Assignment, Batch, Flow, GroupAssignment, Level, Por
 from controller.overload import Overload, RequestControl
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
 from controller.ports import PortLoads, UnreadPortLoads
-from controller.verdict_checks import GIVEN, SchedulerError, are_verdicts, check_verdict, wrong_return
+from controller.verdict_checks import SchedulerError, VerdictChecks
 from controller.view import ActiveBatch, ActiveFlow, FlowGroup, View
 
 _Standing = tuple[Level, float, int | None]
@@ -33,7 +33,8 @@ class Scheduler:
     if it changes something. Memory is bounded by the active flows and batches.
 
     `exact` says that the fabric can serve the flows of a level in an exact order and pace them.
-    Assignments then carry `order` and `rate_bps`. Without it a policy has levels only.
+    Assignments then carry `order` and `rate_bps`. Without it a policy has levels only. `hybrid` says that
+    only hosts can do this, and other ports know levels.
 
     `control` prunes requests, whatever the policy, when a batch arrives or departs. The flows of a pruned
     request are in SCAVENGER until a later review frees them. The policy continues to decide meanwhile
@@ -41,6 +42,8 @@ class Scheduler:
     request is pruned, `pruned(request, False)` when it is freed.
 
     `view` is what the policy sees. Do not change it.
+
+    Raises `controller.policy.PolicyError` for a policy whose weights of levels no fabric can carry out.
     """
 
     def __init__(
@@ -49,10 +52,12 @@ class Scheduler:
         *,
         ports: Mapping[PortId, int],
         exact: bool = False,
+        hybrid: bool = False,
         control: RequestControl | None = None,
         pruned: Callable[[str, bool], None] = lambda request, pruned: None,
     ) -> None:
         self._policy = policy
+        self._checks = VerdictChecks(policy)
         kept = PortLoads if policy.reads_ports else UnreadPortLoads
         self._loads = kept(ports, rho_window_ns=policy.rho_window_ns)
         self._overload = Overload(control, ports, pruned)
@@ -66,6 +71,7 @@ class Scheduler:
             unpaced=MappingProxyType(self._unpaced),
             ports=self._loads,
             exact=exact,
+            levels=hybrid or not exact,
             left_on_ports=self._left_on_ports,
         )
         self._fabric_left: Callable[[str], Mapping[PortId, int]] | None = None
@@ -119,8 +125,8 @@ class Scheduler:
         if verdict is None:
             return None
         if not isinstance(verdict, Verdict):
-            raise wrong_return(self._policy.name, "standing", verdict, "which is no Verdict")
-        check_verdict(self._policy.name, f"{stage.value} flows", verdict)
+            raise self._checks.wrong_return("standing", verdict, "which is no Verdict")
+        self._checks.check(f"{stage.value} flows", verdict)
         return verdict if self.view.exact else msgspec.structs.replace(verdict, order=0.0, rate_bps=None)
 
     @property
@@ -162,11 +168,11 @@ class Scheduler:
             batch.flows[flow.id] = active
         if batch is None or batch.compute_over:
             self._unpaced[flow.id] = active
-        if self._counts_bytes:
+        if self._counts_bytes and flow.stage is not Stage.BACKGROUND:
             self._loads.submitted(flow)
         verdict = self._policy.on_submit(self._now_ns, active, self.view)
         if not isinstance(verdict, Verdict):
-            raise wrong_return(self._policy.name, "on_submit", verdict, "which is no Verdict")
+            raise self._checks.wrong_return("on_submit", verdict, "which is no Verdict")
         self._schedule_tick()
         self._take(active, verdict)
         pruned = self._overload.reason(active) if self._overload.controls else None
@@ -204,7 +210,8 @@ class Scheduler:
             )
         if bytes_left >= flow.bytes_left:
             return []
-        self._loads.moved(self._now_ns, flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
+        if flow.flow.stage is not Stage.BACKGROUND:
+            self._loads.moved(self._now_ns, flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
         self._overload.moved(flow.flow, before_bytes=flow.bytes_left, after_bytes=bytes_left)
         flow.bytes_left = bytes_left
         return self._apply("on_progress", self._policy.on_progress(self._now_ns, flow, self.view))
@@ -213,7 +220,7 @@ class Scheduler:
         """The last byte of the flow is at its receiver; the flow is forgotten."""
         self._advance(now_ns)
         flow = self._flow(flow_id)
-        if self._counts_bytes:
+        if self._counts_bytes and flow.flow.stage is not Stage.BACKGROUND:
             self._loads.finished(self._now_ns, flow.flow, before_bytes=flow.bytes_left)
         if self._overload.controls:
             self._overload.moved(flow.flow, before_bytes=flow.bytes_left, after_bytes=0)
@@ -314,9 +321,7 @@ class Scheduler:
 
     def _apply(self, hook: str, verdicts: Verdicts) -> list[Assignment]:
         """Carry out what `hook` of the policy returned."""
-        if verdicts is not UNCHANGED and not are_verdicts(verdicts):
-            wrong = "which does not map flow ids to Verdicts"
-            raise wrong_return(self._policy.name, hook, verdicts, wrong)
+        self._checks.check_mapping(hook, verdicts)
         self._schedule_tick()
         assignments: list[Assignment] = []
         if verdicts is UNCHANGED:
@@ -337,7 +342,7 @@ class Scheduler:
         return assignments
 
     def _for_group(self, group: FlowGroup, verdict: Verdict) -> GroupAssignment:
-        check_verdict(self._policy.name, group.name, verdict)
+        self._checks.check(group.name, verdict)
         return GroupAssignment(
             group=group.name,
             level=verdict.level,
@@ -353,8 +358,12 @@ class Scheduler:
 
     def _take(self, flow: ActiveFlow, verdict: Verdict) -> None:
         """Note the policy's verdict. It does not take effect while the flow's request is pruned."""
-        if verdict.level not in GIVEN or verdict.rate_bps is not None or verdict.order != verdict.order:
-            check_verdict(self._policy.name, f"flow {flow.flow.id!r}", verdict)
+        if (
+            verdict.level not in self._checks.given
+            or verdict.rate_bps is not None
+            or verdict.order != verdict.order
+        ):
+            self._checks.check(f"flow {flow.flow.id!r}", verdict)
         flow.level = verdict.level
         if self.view.exact:
             flow.order, flow.rate_bps = verdict.order, verdict.rate_bps

@@ -31,10 +31,17 @@ class Spec:
     control: RequestControl | None
 
     def scheduler(
-        self, ports: Mapping[PortId, int], pruned: Callable[[str, bool], None], *, exact: bool = False
+        self,
+        ports: Mapping[PortId, int],
+        pruned: Callable[[str, bool], None],
+        *,
+        exact: bool = False,
+        hybrid: bool = False,
     ) -> Scheduler:
         """The scheduler of a run (`controller.scheduler.Scheduler` says what it takes)."""
-        return Scheduler(self.policy, ports=ports, exact=exact, control=self.control, pruned=pruned)
+        return Scheduler(
+            self.policy, ports=ports, exact=exact, hybrid=hybrid, control=self.control, pruned=pruned
+        )
 
 
 def read_spec(text: str, **defaults: int | float | str | bool) -> Spec:

@@ -75,8 +75,11 @@ class View:
 
     `flows` are in order of submission, `batches` in order of arrival. `unpaced` are the flows for which
     no layer boundary will come. `exact` says that the fabric keeps an exact order inside a level and can
-    pace a flow; otherwise a policy has levels only. `left_on_ports` says what the flows of a group have left
-    on each port: at this moment if `left_is_current`, or else as of their last progress reports.
+    pace a flow; otherwise a policy has levels only. `levels` says that some ports know levels only, so that
+    they have to tell the urgent flows from the others; with an exact order on all ports, an order is enough.
+    Both are true where hosts keep an exact order and switches do not. `left_on_ports` says what the flows of
+    a group have left on each port: at this moment if `left_is_current`, or else as of their last progress
+    reports.
     """
 
     flows: Mapping[str, ActiveFlow]
@@ -84,5 +87,6 @@ class View:
     unpaced: Mapping[str, ActiveFlow]
     ports: PortLoads
     exact: bool = False
+    levels: bool = True
     left_on_ports: Callable[[FlowGroup], Mapping[PortId, int]] = FlowGroup.left_on_ports
     left_is_current: bool = False

@@ -163,6 +163,11 @@ class Sweep(_Directory):
         """How each policy differs from the first at each point, as in `differences.csv`."""
         return _table(self.summary["differences"])
 
+    @property
+    def gaps(self) -> pa.Table:
+        """What each policy closes of the gap to its ceiling, as in `gaps.csv`; empty without ceilings."""
+        return _table(self.summary.get("gaps", []))
+
 
 def load(path: Source) -> Run | Sweep:
     """Return the results in the directory of a run or of a sweep.

@@ -115,6 +115,7 @@ def sweep(
     jobs: int | None = None,
     backend: str = "loky",
     keep: Literal["summary", "tables"] = "summary",
+    ceiling: bool = False,
     progress: bool = False,
 ) -> Sweep:
     """Run a scenario at every combination of values, in parallel, and return the results.
@@ -126,6 +127,7 @@ def sweep(
         jobs: Cells to run at once; by default as many as there are cores.
         backend: joblib's engine: `loky` for this machine, `ray` or `dask` for a cluster.
         keep: What a cell keeps: its summary, or its tables, trace and report too.
+        ceiling: Run the requests without a network, too, and say how much of the gap policies close.
 
     The others are those of `run`. Cells that fail are a warning and are in `Sweep.failed`; the others go on.
 
@@ -141,9 +143,10 @@ def sweep(
     ranges = [f"{one.key}={_listed(one)}" for one in swept]
     words = ["mfs", "sweep", name, *_options(policies=policies, settings=texts, over=ranges)]
     choice = _warned(chosen(fabric))
-    plan = make_plan(name, over=swept, settings=texts, policies=policies, fabric=choice.name)
+    plan = make_plan(name, over=swept, settings=texts, policies=policies, fabric=choice.name, ceiling=ceiling)
     words += ["--fabric", choice.name, *([] if out is None else ["--out", os.fspath(out)])]
     words += ["--keep", keep] if keep != "summary" else []
+    words += ["--ceiling"] if ceiling else []
     with _safe_children(), _shown(progress) as console, sweep_display_for(console) as display:
         directory, content = run_sweep(
             plan,

@@ -10,6 +10,7 @@ import msgspec
 
 from controller.flow import Transfer
 from controller.overload import RequestControl
+from testbed.faults import Fault
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
 from testbed.topology import Topology
@@ -150,6 +151,23 @@ class ReuseRule(enum.StrEnum):
     CHEAPER = "cheaper"
 
 
+class Background(msgspec.Struct, frozen=True, kw_only=True):
+    """Background transfers (docs/concepts/workloads.md#background-transfers).
+
+    Rank `src` sends `size_bytes` to rank `dst` for each of `pairs`, and begins again after `period_ns` or
+    when they have arrived, whichever is later.
+    """
+
+    pairs: tuple[tuple[int, int], ...]
+    size_bytes: int
+    period_ns: int
+
+    @property
+    def asked_bps(self) -> float:
+        """What all pairs together send if nothing delays them."""
+        return len(self.pairs) * self.size_bytes * 8e9 / self.period_ns
+
+
 class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the serving system.
 
@@ -240,7 +258,7 @@ class Overheads(msgspec.Struct, frozen=True, kw_only=True):
 class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the simulated fabric.
 
-    - `exact`: policies get their exact order.
+    - `exact`: policies get their exact order; with `hybrid`, only on the ports of servers.
     - `lanes`: flows wait for lanes.
     - `progress_ns`: how often the scheduler learns how far flows are.
     - `paths`: how one of several equal-cost paths is chosen (`simulation/paths.py`).
@@ -251,6 +269,7 @@ class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     exact: bool = False
+    hybrid: bool = False
     lanes: bool = True
     progress_ns: int = 1_000_000
     paths: str = "hash"
@@ -275,6 +294,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `policy` is the spec as the user wrote it; `control` is its request control, if any. If there are
     `plans`, the units form no batches: each runs its own plans, in this order (`testbed.serving.replay`).
+    `background` are transfers beside those of requests, and `faults` happen during the run.
     `collect` says which rows the record has; it changes nothing else in it. With `probe_faster`, an emulated
     run first probes its links at so many times their rates, too, and says in its facts what arrived.
     """
@@ -295,5 +315,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()
     plans: tuple[BatchPlan, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    background: Background | None = None
     collect: Collect = Collect.ALL
     probe_faster: float | None = None

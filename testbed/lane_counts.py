@@ -19,6 +19,7 @@ class LaneCounts:
     - S3: `lanes_s3` from each prefill rank to each decode rank that has some of the same heads.
     - S2: with background decoding, one from each decode rank to each other one. A decode step sends one
       message per pair.
+    - Background transfers: one for each pair, which sends one at a time.
     - Micro workload: as many lanes as the pair has flows of the stage, so that no flow waits for another.
     """
 
@@ -31,6 +32,7 @@ class LaneCounts:
             Stage.KV_REUSE: job.workers.lanes_s1,
             Stage.COLLECTIVE: 1,
             Stage.P2D: job.workers.lanes_s3,
+            Stage.BACKGROUND: 1,
         }
 
     def of(self, stage: Stage, src: int, dst: int) -> int:
@@ -49,6 +51,9 @@ class LaneCounts:
             yield from ((Stage.P2D, a, d) for d in self._with_its_heads(a))
         if self._job.serving.decode_background:
             yield from ((Stage.COLLECTIVE, a, b) for a, b in itertools.permutations(placement.decode, 2))
+
+        if self._job.background is not None:
+            yield from ((Stage.BACKGROUND, src, dst) for src, dst in self._job.background.pairs)
 
     def _with_its_heads(self, rank: int) -> Iterator[int]:
         """The decode ranks that get some of their KV from prefill rank `rank`."""

@@ -14,9 +14,11 @@ import msgspec
 
 from controller.flow import Decision
 from testbed.columns import ColumnSpool
+from testbed.faults import Fault
 from testbed.record import (
     CacheRow,
     Fidelity,
+    FlowOrder,
     FlowRow,
     LinkSample,
     ProgressRow,
@@ -50,9 +52,10 @@ class _Index(msgspec.Struct, frozen=True, kw_only=True):
     queues: dict[str, list[dict[str, str | int | float]]]
     duration_ns: int
     wall_s: float
-    exact_order: bool
+    order: FlowOrder
     batches_at_once: int
     caches: tuple[CacheRow, ...]
+    faults: tuple[Fault, ...]
 
 
 def write_record(path: Path, record: RunRecord) -> None:

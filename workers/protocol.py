@@ -11,6 +11,7 @@ from controller.pulse import Pause
 from workers.model.setup import RealModel
 from workers.options import ComputeMode, Device
 from workers.plan import BatchPlan, RequestPlan, Resume
+from workers.slowdown import Slowdown
 from workers.spans import SpanKind
 
 
@@ -75,12 +76,13 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     device: Device
     compute: ComputeMode
-    model: RealModel | None
     to_controller: str
     from_controller: str
     to_coordinator: str
     from_coordinator: str
     remote: Remote | None = None
+    model: RealModel | None = None
+    slowdowns: tuple[Slowdown, ...] = ()
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -122,8 +124,27 @@ class RunProbe(msgspec.Struct, frozen=True, kw_only=True, tag="run_probe"):
     at_wall_ns: int
 
 
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, tag="evidence"):
+    """What rank `src` leaves to decode rank `to`, which checks the first token of `request` after the run.
+
+    These are bytes: the logits that the prefill unit has computed, or the KV that another rank of the decode
+    worker has got.
+    """
+
+    request: int
+    src: int
+    to: int
+    logits: bool
+    content: bytes
+
+
 class Finish(msgspec.Struct, frozen=True, kw_only=True, tag="finish"):
-    """The run is over: send your `Records`. A connection that closes after this is not a failure."""
+    """The run is over: send your `Records`. A connection that closes after this is not a failure.
+
+    `evidence` is what was left to this rank.
+    """
+
+    evidence: tuple[Evidence, ...] = ()
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave"):
@@ -246,8 +267,8 @@ class TokenCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The first token of a request, computed from KV that has arrived, against that of the whole model.
 
     `gap` is how far the logit of `token` is below that of `expected_token` in the whole model. `logit_error`
-    and `kv_error` are the largest differences to the whole model: of a logit, and of an element of the
-    `kv_bytes` of KV. They are infinite if anything is missing.
+    and `kv_error` are the largest differences to the whole model: of a logit, from the decode worker or from
+    the prefill unit, and of an element of the `kv_bytes` of KV. They are infinite if anything is missing.
     """
 
     request: int
@@ -262,8 +283,8 @@ class TokenCheck(msgspec.Struct, frozen=True, kw_only=True):
 class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     """All that a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms.
 
-    `longest_pause` is the longest one of the rank's process since the clock started. `tokens` are the first
-    tokens that the rank has really computed.
+    `longest_pause` is the longest one of the rank's process since the clock started, and `pauses` are further
+    long ones. `tokens` are the first tokens that the rank has really computed.
     """
 
     rank: int
@@ -273,6 +294,7 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     progress: tuple[ProgressMark, ...]
     late_wakeups_ms: tuple[float, ...]
     longest_pause: Pause
+    pauses: tuple[Pause, ...] = ()
     tokens: tuple[TokenCheck, ...] = ()
 
 
@@ -285,7 +307,17 @@ class RankTrouble(msgspec.Struct, frozen=True, kw_only=True, tag="rank_trouble")
 
 ToRank = Start | Plan | Resume | Transfers | Flows | RunProbe | Finish | Leave
 FromRank = (
-    Ready | Probed | Beat | LayerBegun | Paused | BatchDone | FirstToken | Arrived | Records | RankTrouble
+    Ready
+    | Probed
+    | Beat
+    | LayerBegun
+    | Paused
+    | BatchDone
+    | FirstToken
+    | Arrived
+    | Evidence
+    | Records
+    | RankTrouble
 )
 
 encode = msgspec.msgpack.Encoder().encode

@@ -28,6 +28,7 @@ from workers.payload import Payloads, sampled
 from workers.plan import BatchPlan, Collective, Compute, Resume
 from workers.protocol import (
     BatchDone,
+    Evidence,
     Finish,
     Flows,
     LayerBegun,
@@ -60,12 +61,15 @@ class Rank:
         self._config = config
         remote = config.remote
         self._keys = None if remote is None else remote.keys
-        self._clock = Clock(config.time_dilation, 0 if remote is None else remote.clock_offset_ns)
+        offset_ns = 0 if remote is None else remote.clock_offset_ns
+        self._clock = Clock(config.time_dilation, offset_ns, config.slowdowns)
         self._recorder = Recorder()
         self._controller = Outbox(config.to_controller, self._keys)
         self._coordinator = Outbox(config.to_coordinator, self._keys)
         self._heart = Heart(config.rank, self._clock, self._recorder, self._coordinator)
-        self._model = None if config.model is None else RankModel(config.model, config.rank)
+        self._model = (
+            None if config.model is None else RankModel(config.model, config.rank, self._leave_to_checks)
+        )
         self._sender = Sender(
             self._clock,
             self._controller,
@@ -155,10 +159,13 @@ class Rank:
             )
         )
 
-    def _finish(self) -> None:
-        pause = self._heart.pulse.longest(self._clock.wall_ns())
-        tokens = () if self._model is None else self._model.checks()
-        records = self._recorder.records(self._config.rank, self._clock.late_ms, pause, tokens)
+    def _leave_to_checks(self, evidence: Evidence) -> None:
+        self._coordinator.send(encode_report(evidence))
+
+    def _finish(self, evidence: tuple[Evidence, ...] = ()) -> None:
+        pauses = self._heart.pulse.longest_ones(self._clock.wall_ns())
+        tokens = () if self._model is None else self._model.checks(evidence)
+        records = self._recorder.records(self._config.rank, self._clock.late_ms, pauses, tokens)
         report = encode_report(records)
         self._finished = True  # first, because peers may leave as soon as all records are in
         self._coordinator.send(report)
@@ -199,8 +206,8 @@ class Rank:
                 threading.Thread(target=self._post_timed, args=(flows,), daemon=True).start()
             case RunProbe():
                 self._connected.probes[message.probe].run(message.wire_bytes, message.at_wall_ns)
-            case Finish():
-                self._finish()
+            case Finish(evidence=evidence):
+                self._finish(evidence)
             case Leave():
                 self._leave()
 
@@ -241,8 +248,8 @@ class Rank:
                 if transfer.src == self._config.rank:
                     self._sender.post(transfer)
         self._advance(plan, len(plan.layers))
-        if work is not None:
-            work.ended()
+        if self._model is not None and work is not None:
+            self._model.ended(work)
         self._coordinator.send(
             encode_report(
                 BatchDone(
@@ -335,7 +342,8 @@ class Rank:
         return compute
 
     def _compute_for(self, seconds: float, real: Callable[[], None] | None) -> None:
-        """Compute for `seconds` of model time: what `real` computes in it, if anything."""
+        """Compute for `seconds` of model time at full speed: what `real` computes in it, if anything."""
+        seconds = self._clock.compute_s(seconds)
         if real is None:
             if seconds > 0:
                 self._compute.run(seconds)

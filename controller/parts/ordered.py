@@ -38,7 +38,7 @@ class AgeingOptions(OrderedOptions):
 
 
 class Ordered(Policy):
-    """Smallest key first. If the view is `exact`, all flows are on P3, with the key as `order`.
+    """Smallest key first. The key is the `order`. Without `view.levels`, all flows are on P3.
 
     Otherwise `Bands` maps keys to K levels. Infinite keys go to the ends: `-inf` to P1, `inf` to PK. The
     values that `Bands` observes are those of flows at their submission.
@@ -89,17 +89,17 @@ class Ordered(Policy):
 
     def _place(self, now_ns: int, flow: ActiveFlow, key: float, view: View) -> Verdict:
         words = self.words(now_ns, flow, key)
-        if view.exact:
+        if not view.levels:
             return Verdict(Level.P3, words, order=key)
         if math.isinf(key):
-            return Verdict(self._levels[0 if key < 0 else -1], words)
+            return Verdict(self._levels[0 if key < 0 else -1], words, order=key)
         value = self.value(now_ns, key)
         ranked = self._bands.by_rank(value)
         level = self._bands.enter(flow.flow.id, key, value)
         reason = words + self._rank_words(value)
         if level is not ranked:
             reason += f"; {ranked.name} by rank, {level.name} to keep the order"
-        return Verdict(level, reason)
+        return Verdict(level, reason, order=key)
 
     def _rank_words(self, value: float) -> str:
         share = self._bands.share_before(value)
@@ -122,7 +122,7 @@ class Ageing(Ordered):
         return key - now_ns
 
     def wants_ticks(self, view: View) -> bool:
-        return bool(view.flows) and not view.exact
+        return bool(view.flows) and view.levels
 
     def on_tick(self, now_ns: int, view: View) -> Verdicts:
         moved = self._bands.reband(now_ns)
@@ -130,4 +130,5 @@ class Ageing(Ordered):
 
     def _again(self, now_ns: int, flow: ActiveFlow, level: Level) -> Verdict:
         key = self._bands.key(flow.flow.id)
-        return Verdict(level, self.words(now_ns, flow, key) + self._rank_words(self.value(now_ns, key)))
+        words = self.words(now_ns, flow, key) + self._rank_words(self.value(now_ns, key))
+        return Verdict(level, words, order=key)

@@ -60,11 +60,11 @@ class Hermod(Ordered):
         if oldest == self._oldest:
             return UNCHANGED
         self._oldest = oldest
-        # In exact order nothing is in a band.
+        # In exact order on all ports, nothing is in a band.
         moved = self._bands.reband(oldest * _BATCH)
         verdicts: dict[str, Verdict] = {}
         for name, level in moved.items():
             key = self._bands.key(name)
             words = self.words(now_ns, view.flows[name], key) + self._rank_words(self.value(now_ns, key))
-            verdicts[name] = Verdict(level, words)
+            verdicts[name] = Verdict(level, words, order=key)
         return verdicts

@@ -65,13 +65,13 @@ class Karuna(Policy):
     def _sized(self, flow: ActiveFlow, view: View) -> Verdict:
         size_bytes = flow.flow.size_bytes
         words = f"no deadline, {_mb(size_bytes)}"
-        if view.exact:
+        if not view.levels:
             return Verdict(Level.P2, words, order=size_bytes)
         share = self._by_size.share_before(size_bytes)
         level = self._by_size.enter(flow.flow.id, size_bytes)
         self._by_size.observe(size_bytes, size_bytes)
         rank = "the first seen" if share is None else f"{share:.0%} of recent traffic was smaller"
-        return Verdict(level, f"{words}, {rank}")
+        return Verdict(level, f"{words}, {rank}", order=size_bytes)
 
     # --- flows with a deadline ------------------------------------------------------------------
 

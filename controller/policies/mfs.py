@@ -30,6 +30,9 @@ _MLU_BASE = Meta(gt=1, le=1e6)
 _WINDOW_MS = Meta(ge=0.001, le=1e6)
 
 
+_BACKGROUND = Verdict(Level.SCAVENGER, "background: below all S3, however long that can wait")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MfsOptions:
     """Raises `ValueError` for values out of range."""
@@ -94,11 +97,15 @@ class Mfs(Policy):
         self.rho_window_ns = round(options.rho_window_ms * NS_PER_MS)
 
     def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict | None:
+        if stage is Stage.BACKGROUND:
+            return _BACKGROUND
         # Ticks are for the flows that no layer boundary reviews: S2 of a batch is never among them.
         paced = batch is not None and self._options.layer_boundary
         return self._s2(batch) if stage is Stage.COLLECTIVE and paced else None
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
+        if flow.flow.stage is Stage.BACKGROUND:
+            return _BACKGROUND
         if flow.flow.stage is not Stage.P2D:
             if flow.flow.stage is Stage.KV_REUSE and flow.batch is not None:
                 layers = self._s1.setdefault(flow.batch.batch.id, {})
@@ -158,16 +165,16 @@ class Mfs(Policy):
         layers_ahead = _rli(flow)
         level = self._queue.for_rli(layers_ahead)
         reason = f"RLI {layers_ahead}"
-        if view.exact:
-            return Verdict(level, reason, self._arbitration(flow.batch, layers_ahead))
-        if self._options.red and level < self._queue.lowest_early:
+        order = self._arbitration(flow.batch, layers_ahead)
+        if view.levels and self._options.red and level < self._queue.lowest_early:
             rival = self._earlier_rival(flow, layers_ahead, view)
             if rival is not None:
                 return Verdict(
                     self._queue.below_early(level),
                     f"{reason}, one level lower: the RED of batch {rival} is smaller",
+                    order,
                 )
-        return Verdict(level, reason)
+        return Verdict(level, reason, order)
 
     def _s2(self, batch: ActiveBatch | None) -> Verdict:
         return Verdict(self._queue.for_rli(0), "S2 blocks compute", self._arbitration(batch, 0))

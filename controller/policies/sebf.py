@@ -106,7 +106,7 @@ class Sebf(Policy):
         placed.bottleneck = bottleneck
         if gamma_ns == before_ns:
             return self._verdict(coflow, bottleneck, placed.level), False
-        if not view.exact:
+        if view.levels:
             placed.level = self._band(coflow.name, gamma_ns)
         placed.largest_ns = max(gamma_ns, placed.largest_ns)
         return self._verdict(coflow, bottleneck, placed.level), before_ns >= 0

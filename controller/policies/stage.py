@@ -9,7 +9,7 @@ from controller.policy import NoOptions, Verdict
 @register
 class StageOrder(Static):
     name = "stage"
-    summary = "static: S2 over S1 over S3, without deadlines"
+    summary = "static: S2 over S1 over S3 over background, without deadlines"
     Options = NoOptions
 
     def __init__(self, options: NoOptions) -> None:
@@ -20,4 +20,5 @@ class StageOrder(Static):
             Stage.COLLECTIVE: Verdict(Level.P2, "S2 blocks compute at once"),
             Stage.KV_REUSE: Verdict(Level.P3, "S1 blocks compute of its layer"),
             Stage.P2D: Verdict(Level.P4, "S3 blocks no compute"),
+            Stage.BACKGROUND: Verdict(Level.SCAVENGER, "nothing waits for background transfers"),
         }

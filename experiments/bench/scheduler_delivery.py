@@ -7,7 +7,7 @@ Python, with the same calls of the scheduler and of the loads of ports.
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from controller.flow import Assignment, Flow, Stage
+from controller.flow import SERVING_STAGES, Assignment, Flow, Stage
 from controller.policy import Verdict
 from controller.ports import PortLoads
 from controller.scheduler import Scheduler
@@ -21,7 +21,7 @@ _NOTHING: Final[Answer] = ()
 
 def asks_less(scheduler: Scheduler, batch_id: str) -> bool:
     """Whether `Grouped` differs from `EveryEvent`, judged by one active batch. Changes `scheduler`."""
-    return scheduler.hand_over_bytes() or any(scheduler.standing(stage, batch_id) for stage in Stage)
+    return scheduler.hand_over_bytes() or any(scheduler.standing(stage, batch_id) for stage in SERVING_STAGES)
 
 
 class EveryEvent:

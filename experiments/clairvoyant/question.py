@@ -52,4 +52,9 @@ class Question:
             raise UserError(
                 f"scenario {scenario.name}: kind {scenario.workload.kind} has no requests, and so no SLOs"
             )
+        if scenario.workload.background.gbps is not None:
+            raise UserError(
+                f"scenario {scenario.name}: workload.background.gbps: a schedule has no key for background"
+                " transfers; null leaves them out"
+            )
         return plan

@@ -87,7 +87,8 @@ def _search_on(
     fabric = SimulatedFabric()
     records = {job.policy: fabric.run(job, _unheard) for job in jobs}
     free = fabric.run(without_network(first), _unheard)
-    exact = msgspec.structs.replace(first, simulation=msgspec.structs.replace(first.simulation, exact=True))
+    everywhere = msgspec.structs.replace(first.simulation, exact=True, hybrid=False)
+    exact = msgspec.structs.replace(first, simulation=everywhere)
     parts = Parts(layers=first.model.layers, into=min(question.parts, first.model.layers))
 
     def evaluate(schedule: Schedule) -> Outcome:

@@ -92,13 +92,13 @@ def run(
 
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
-        cores = len(os.sched_getaffinity(0)) if choice.name == FabricName.SIM else 1
         with (
             made_fabric(chosen, inventory, _warn) as made,
             standard_output_kept_clean(),
             display_for(Console(stderr=True)) as display,
             reading_shown(display),
         ):
+            cores = len(os.sched_getaffinity(0)) if made.name == FabricName.SIM else 1
             directory, summary = run_scenario(
                 chosen,
                 fabric=made,

@@ -56,6 +56,13 @@ def sweep(
     keep: Annotated[
         Keep, typer.Option(help="What a cell keeps: its summary, or its tables, trace and report too.")
     ] = Keep.SUMMARY,
+    ceiling: Annotated[
+        bool,
+        typer.Option(
+            "--ceiling",
+            help="Run the requests without a network, too, and say how much of the gap is closed.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print sweep.json, and nothing else, on standard output."),
@@ -67,7 +74,14 @@ def sweep(
 
         ranges = [read_over(text) for text in over or []]
         named = chosen_fabric(fabric).name
-        plan = make_plan(scenario, over=ranges, settings=settings or [], policies=policy or [], fabric=named)
+        plan = make_plan(
+            scenario,
+            over=ranges,
+            settings=settings or [],
+            policies=policy or [],
+            fabric=named,
+            ceiling=ceiling,
+        )
 
         from experiments.sweep.notes import plan_warnings
 
@@ -101,11 +115,12 @@ def sweep(
 
 def _show_sweep(plan: "Plan", directory: Path, content: dict[str, Any]) -> None:
     from experiments.sweep.replicates import replicates_of
-    from experiments.sweep.table import differences_table, results_table
+    from experiments.sweep.table import differences_table, gaps_table, results_table
 
     rows = content["cells"]
     stdout().print(results_table(plan, replicates_of(plan, rows)))
     stdout().print(differences_table(plan, content["differences"]))
+    stdout().print(gaps_table(plan, content.get("gaps", ())))
     for note in content["notes"]:
         print(f"note: {note}")
     unfaithful = sum(row["faithful"] is False for row in rows)

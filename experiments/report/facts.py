@@ -8,10 +8,11 @@ import yaml
 from experiments.report.markup import Markup, html
 from experiments.report.page import folded
 from experiments.results.reading import RunDirectory
-from experiments.results.summary import FlowOrder
+from testbed.record import FlowOrder
 
 _ORDERS = {
-    FlowOrder.LEVELS: "each policy's K strict-priority levels; flows on one level share fairly",
+    FlowOrder.LEVELS: "each policy's K levels, strict or by its weights; flows on one level share fairly",
+    FlowOrder.HYBRID: "at servers, exact where a policy has an exact order; in switches, its levels",
     FlowOrder.EXACT: "exact where a policy has an exact order, otherwise its levels",
 }
 

@@ -77,7 +77,8 @@ def _simulated(job: Job, requests: Sequence[Request], overloaded: Job, layers_sh
     # The sample can have shorter prompts, or less reuse, than all requests.
     sample = demand(job, overloaded.requests).capacity_rps
     ideal = demand(job, requests).capacity_rps
-    prefill_rps = prefill_rate_rps(record.requests) * layers_share * ideal / sample
+    # A short run may measure lighter prompts than the mean: no run does more than full, even batches could.
+    prefill_rps = min(ideal, prefill_rate_rps(record.requests) * layers_share * ideal / sample)
     decoding_rps = decode_rps(job, requests)
     if decoding_rps is not None and decoding_rps < prefill_rps:
         return Capacity(

@@ -23,7 +23,7 @@ from testbed.serving.slo import ideal_reuse_tokens
 from testbed.topology import TopologyKind
 
 _SERVING = ("model", "gpu", "units", "serving", "slo")
-_REQUESTS = ("requests", "rate", "load", "arrivals", "spread_ticks", "class")
+_REQUESTS = ("background", "requests", "rate", "load", "arrivals", "spread_ticks", "class")
 _OF_A_TRACE = ("skip", "time_scale")
 
 _REUSE = (

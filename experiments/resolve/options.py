@@ -1,11 +1,23 @@
 """The options of a job, from the keys of its scenario."""
 
 from controller.units import NS_PER_MS
+from experiments.errors import UserError
 from experiments.resolve.cluster import SEQUENCES, Cluster, cache_tokens
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.serving import AllReduce, FetchStart
 from experiments.scenario.simulation import SimulatedCollectives, SimulatedOrder
-from testbed.job import Job, ReuseRule, SchedulerOptions, ServingOptions, SimulationOptions, WorkerOptions
+from experiments.scenario.workload import BackgroundPairs
+from testbed.job import (
+    Background,
+    Job,
+    Placement,
+    ReuseRule,
+    Role,
+    SchedulerOptions,
+    ServingOptions,
+    SimulationOptions,
+    WorkerOptions,
+)
 from workers.plan import CollectiveKind
 
 _BYTES_PER_KIB = 1024
@@ -58,15 +70,46 @@ def worker_options(scenario: Scenario) -> WorkerOptions:
 
 
 def simulation_options(scenario: Scenario) -> SimulationOptions:
-    exact = scenario.simulation.order is SimulatedOrder.EXACT
+    exact = scenario.simulation.order is not SimulatedOrder.LEVELS
     return SimulationOptions(
         exact=exact,
+        hybrid=scenario.simulation.order is SimulatedOrder.HYBRID,
         lanes=not exact if scenario.simulation.lanes is None else scenario.simulation.lanes,
         progress_ns=round(scenario.simulation.progress_ms * NS_PER_MS),
         paths=scenario.simulation.paths,
         grouped=scenario.simulation.collectives is SimulatedCollectives.GROUPED,
         separate=scenario.simulation.separate,
         invariants=scenario.simulation.invariants,
+    )
+
+
+def background_of(scenario: Scenario, placement: Placement) -> Background | None:
+    """The background transfers of `scenario`, if any. Raises `UserError` if there is nobody to send to."""
+    section = scenario.workload.background
+    if section.gbps is None:
+        return None
+    decode = placement.decode
+    if section.pairs is BackgroundPairs.MIGRATE:
+        if len(decode) < 2:
+            raise UserError("workload.background.pairs: migrate needs two decode ranks or more")
+        pairs = tuple(zip(decode, (*decode[1:], decode[0]), strict=True))
+    else:
+        senders = [rank.rank for rank in placement.ranks if rank.role is Role.PREFILL]
+        pairs = tuple((src, decode[i % len(decode)]) for i, src in enumerate(senders))
+    size_bytes = round(section.transfer_mb * 1e6)
+    return Background(
+        pairs=pairs, size_bytes=size_bytes, period_ns=max(1, round(size_bytes * 8 / section.gbps))
+    )
+
+
+def background_notes(job: Job) -> tuple[str, ...]:
+    """Say that background transfers are beside what a load is a share of."""
+    if job.background is None or not job.requests:
+        return ()
+    return (
+        f"{len(job.background.pairs)} pairs of ranks send {job.background.asked_bps / 1e9:.3g} Gb/s of"
+        " background transfers in all if nothing delays them; workload.load and unloaded TTFTs are worked out"
+        " without them",
     )
 
 

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from controller.flow import Stage
+from controller.flow import SERVING_STAGES
 from experiments.atomic_file import write_text
 from experiments.named_file import named_bytes
 from experiments.results.measures import ExposedS1, Measures
@@ -65,7 +65,7 @@ class Distributions(msgspec.Struct, frozen=True, kw_only=True):
 def distributions(measures: Measures) -> Distributions:
     flows = measures.flows
     return Distributions(
-        stage_ns={stage.value: curve(flows.stage_ns[stage]) for stage in Stage},
+        stage_ns={stage.value: curve(flows.stage_ns[stage]) for stage in SERVING_STAGES},
         collective_ns=curve(flows.collective_ns),
         coflow_ns=curve(list(flows.coflow_ns.values())),
         p2d_slack_ns=curve(flows.p2d_slack_ns),

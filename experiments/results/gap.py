@@ -57,14 +57,18 @@ def ceiling_of(own: RunRecord, same: Mapping[str, RunRecord], reasons: Mapping[s
     )
 
 
+def reference_of(policies: Sequence[str]) -> str:
+    """Return the policy from which gaps are measured."""
+    return REFERENCE if REFERENCE in policies else policies[0]
+
+
 def gaps(ceiling: Ceiling, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the entry `ceiling` of a summary with these `runs`.
 
     `closed` has, for each policy, the share of the gap between the reference and `own_batches` that it
     closes, in SLO attainment and in mean TTFT. It is None where there is no gap.
     """
-    policies = [run["policy"] for run in runs]
-    reference = REFERENCE if REFERENCE in policies else policies[0]
+    reference = reference_of([run["policy"] for run in runs])
     reached = {
         run["policy"]: Reached(slo_attainment=run["slo_attainment"], ttft_mean_s=run["ttft_s"]["mean"])
         for run in runs
@@ -72,8 +76,12 @@ def gaps(ceiling: Ceiling, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, best = reached[reference], ceiling.own_batches
     closed = {
         policy: {
-            "slo_attainment": _closed(one.slo_attainment, first.slo_attainment, best.slo_attainment, 1.0),
-            "ttft_mean_s": _closed(one.ttft_mean_s, first.ttft_mean_s, best.ttft_mean_s, first.ttft_mean_s),
+            "slo_attainment": closed_share(
+                one.slo_attainment, first.slo_attainment, best.slo_attainment, unit=1.0
+            ),
+            "ttft_mean_s": closed_share(
+                one.ttft_mean_s, first.ttft_mean_s, best.ttft_mean_s, unit=first.ttft_mean_s
+            ),
         }
         for policy, one in reached.items()
     }
@@ -81,7 +89,13 @@ def gaps(ceiling: Ceiling, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return entry | {"reference": reference, "closed": closed}
 
 
-def _closed(value: float | None, start: float | None, end: float | None, unit: float | None) -> float | None:
+def closed_share(
+    value: float | None, start: float | None, end: float | None, *, unit: float | None
+) -> float | None:
+    """Return the share of the gap from `start` to `end` that `value` closes; None if there is no gap.
+
+    A gap below `_LEAST` times `unit` is none.
+    """
     if value is None or start is None or end is None or not unit or abs(end - start) < _LEAST * unit:
         return None
     return (value - start) / (end - start)

@@ -32,16 +32,37 @@ _FLOW_COLUMNS: Final = (
     "batch",
     "request",
     "coflow",
+    "size_bytes",
     "deadline_ns",
     "submit_ns",
     "finish_ns",
     "promotions",
     "verified",
 )
+_BACKGROUND: Final = Stage.BACKGROUND.value
 _SPAN_COLUMNS: Final = ("rank", "kind", "batch", "layer", "start_ns", "end_ns")
 
 Key = TypeVar("Key")
 Group = TypeVar("Group")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackgroundMeasures:
+    """Background transfers: how many there were, and their bytes. `took_ns` is from submit to finish of each.
+
+    They were on their way, one or more of them, from `first_ns` to `last_ns`.
+    """
+
+    transfers: int
+    size_bytes: int
+    took_ns: IntArray
+    first_ns: int
+    last_ns: int
+
+    @property
+    def bps(self) -> float:
+        """What they carried from the first submit to the last finish, in bits/s."""
+        return self.size_bytes * 8e9 / max(1, self.last_ns - self.first_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +77,7 @@ class FlowMeasures:
       batch are the stages of its layers, which have measures of their own.
     - `p2d_slack_ns`: deadline minus finish of each S3 flow with a deadline. It is negative for a late flow.
     - `promotions`: level changes upward, over all flows.
+    - `background`: background transfers, None if there are none. They count in no other measure.
     - `checked`, `failed`: flows whose payload was compared with what was sent, and those that differed.
 
     With a warm-up, the flows of its requests and all flows submitted before the first other request arrived
@@ -63,6 +85,7 @@ class FlowMeasures:
     that arrival.
     """
 
+    background: BackgroundMeasures | None
     stage_ns: Mapping[Stage, IntArray]
     collective_ns: IntArray
     coflow_ns: Mapping[str, int]
@@ -151,12 +174,13 @@ def flow_measures(
     serving: bool = True,
     at_once: int = 1,
 ) -> FlowMeasures:
-    """Measure `flows`; in a `serving` run, without those of background decoding.
+    """Measure `flows`; in a `serving` run, without those of background decoding, and background apart.
 
     `units` has the unit of each batch. A unit works on at most `at_once` batches at a time. `RunRecord`
     says which order the flows must have.
     """
     stages: dict[Stage, list[IntArray]] = {stage: [] for stage in Stage}
+    apart: list[tuple[IntArray, IntArray, IntArray]] = []
     collectives = array("q")
     slack: list[IntArray] = []
     coflows: dict[str, tuple[int, int]] = {}
@@ -173,6 +197,11 @@ def flow_measures(
         failed += int(np.count_nonzero(verified & (numbers(batch, "verified", absent=0) == 0)))
         if serving:
             batch = batch.filter(pa.array(~_is_background(batch)))
+            stage_of, names = codes(batch, "stage")
+            beside = stage_of == (names.index(_BACKGROUND) if _BACKGROUND in names else -1)
+            size, submit, finish = (numbers(batch, name) for name in ("size_bytes", "submit_ns", "finish_ns"))
+            apart.append((size[beside], submit[beside], finish[beside]))
+            batch = batch.filter(pa.array(~beside))
         submit, finish = numbers(batch, "submit_ns"), numbers(batch, "finish_ns")
         counts = submit >= warmup.until_ns
         counts &= ~(np.isin(numbers(batch, "request", absent=-1), left_out) & present(batch, "request"))
@@ -191,6 +220,7 @@ def flow_measures(
             _merge(coflows, name, first, last, min)
     open_collectives.close()
     return FlowMeasures(
+        background=_background(apart),
         stage_ns={stage: _joined(times) for stage, times in stages.items()},
         collective_ns=_numbers(collectives),
         coflow_ns={name: last - first for name, (first, last) in coflows.items()},
@@ -198,6 +228,19 @@ def flow_measures(
         promotions=promotions,
         checked=checked,
         failed=failed,
+    )
+
+
+def _background(apart: Sequence[tuple[IntArray, IntArray, IntArray]]) -> BackgroundMeasures | None:
+    sizes, submits, finishes = (_joined([block[i] for block in apart]) for i in range(3))
+    if not len(sizes):
+        return None
+    return BackgroundMeasures(
+        transfers=len(sizes),
+        size_bytes=int(sizes.sum()),
+        took_ns=finishes - submits,
+        first_ns=int(submits.min()),
+        last_ns=int(finishes.max()),
     )
 
 

@@ -1,6 +1,5 @@
 """The summary of a run: plain JSON data without NaN, for `summary.json` and `--json`."""
 
-import enum
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,15 +7,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from controller.flow import Stage
+from controller.flow import SERVING_STAGES, Stage
 from controller.units import NS_PER_S
 from experiments.json_text import finite
 from experiments.results.cure import cure_of, settings_of
+from experiments.results.faults import fault_entries
 from experiments.results.folder_names import folder_names
 from experiments.results.gap import Ceiling, gaps
 from experiments.results.limits import Resources, alike
 from experiments.results.machine import Machine
-from experiments.results.measures import Measures, measure
+from experiments.results.measures import BackgroundMeasures, Measures, measure
 from experiments.results.real_layers import real_layers
 from experiments.results.requests import arrival_rps, counted, fates, slo_attainment
 from experiments.results.statistics import FloatArray, Numbers, mean, percentile
@@ -24,13 +24,6 @@ from testbed.job import Scale
 from testbed.record import FASTER_THAN_LINE, CacheRow, FlowRow, RequestRow, RequestStatus, RunRecord
 
 Summary = dict[str, Any]
-
-
-class FlowOrder(enum.StrEnum):
-    """The order in which flows were sent: by the levels of the policy, or in its exact order."""
-
-    LEVELS = "levels"
-    EXACT = "exact"
 
 
 def _seconds(values_ns: npt.ArrayLike) -> FloatArray:
@@ -110,9 +103,11 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
     flows = measured.flows
     requests = counted(record.requests)
     coflow_s = _seconds(list(flows.coflow_ns.values()))
+    # Background transfers beside requests have an entry of their own.
+    shown = [stage for stage in Stage if stage in SERVING_STAGES or len(flows.stage_ns[stage])]
     run: dict[str, Any] = {
         "policy": record.policy,
-        "order": (FlowOrder.EXACT if record.exact_order else FlowOrder.LEVELS).value,
+        "order": record.order.value,
         **_of_requests(requests),
         "arrival_rps": arrival_rps(requests),
         "limits": msgspec.to_builtins(measured.limits),
@@ -128,21 +123,33 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "lateness_s": _statistics(_seconds(flows.lateness_ns), "mean"),
         "exposed_s1_s": _statistics(_seconds(measured.exposed_s1.wait_ns), "mean", "p99"),
         "stage_completion_s": {
-            stage.value: _statistics(_seconds(flows.stage_ns[stage]), "mean", "p50", "p99") for stage in Stage
+            stage.value: _statistics(_seconds(flows.stage_ns[stage]), "mean", "p50", "p99") for stage in shown
         },
-        "flows_by_stage": {stage.value: len(flows.stage_ns[stage]) for stage in Stage},
+        "flows_by_stage": {stage.value: len(flows.stage_ns[stage]) for stage in shown},
         "promotions": flows.promotions,
         "permit_latency_ms": _statistics(record.permit_latency_ms, "p50", "p99"),
         "real_layers": real_layers(record.requests),
         "verified": {"checked": flows.checked, "failed": flows.failed},
         "cache": _cache(record.caches),
+        "faults": msgspec.to_builtins(fault_entries(record, requests)),
         "fidelity": msgspec.to_builtins(record.fidelity),
         "duration_s": record.duration_ns / NS_PER_S,
         "facts": dict(record.facts),
     }
+    if flows.background is not None:
+        run["background"] = _background(flows.background)
     if not record.requests and record.flows and not flows.coflow_ns:
         run["flows"] = [_micro_flow(flow) for flow in record.flows]
     return run
+
+
+def _background(measured: BackgroundMeasures) -> dict[str, Any]:
+    return {
+        "transfers": measured.transfers,
+        "bytes": measured.size_bytes,
+        "bps": measured.bps,
+        "took_s": _statistics(_seconds(measured.took_ns), "mean", "p50", "p99"),
+    }
 
 
 def _faithful_with(records: Sequence[RunRecord], scale: Scale) -> list[str]:

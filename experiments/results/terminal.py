@@ -9,11 +9,13 @@ from rich.text import Text
 
 from experiments.fitted_table import FittedTable
 from experiments.results.cure import command_at
+from experiments.results.faults import fault_lines
 from experiments.results.gap import gap_lines
 from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
 from experiments.results.real_layers import real_layer_lines
-from experiments.results.summary import FlowOrder, Summary
+from experiments.results.summary import Summary
+from testbed.record import FlowOrder
 
 
 def summary_table(summary: Summary) -> Table:
@@ -59,6 +61,17 @@ def tpot_lines(summary: Summary) -> Iterator[str]:
         if tpot.get("mean") is not None:
             told = ", ".join(f"{name} {duration(value)}" for name, value in tpot.items())
             yield f"{run['policy']}: time per output token after the first {told}"
+
+
+def background_lines(summary: Summary) -> Iterator[str]:
+    """Give what background transfers carried under each policy, if there were any."""
+    for run in summary["runs"]:
+        if "background" in run:
+            carried, took_s = run["background"], run["background"]["took_s"]
+            yield (
+                f"{run['policy']}: background {carried['bps'] / 1e9:.3g} Gb/s in {carried['transfers']}"
+                f" transfers of {duration(took_s['mean'])} on average, p99 {duration(took_s['p99'])}"
+            )
 
 
 def _tight(text: str) -> str:
@@ -186,9 +199,11 @@ def render_summary(summary: Summary, words: Sequence[str] = ()) -> Group:
     parts += [
         Text(line)
         for line in (
+            *fault_lines(summary),
             *warmup_lines(summary),
             *lateness_lines(summary),
             *tpot_lines(summary),
+            *background_lines(summary),
             *pruned_lines(summary),
             *real_layer_lines(summary),
             *trace_lines(summary),
@@ -205,14 +220,18 @@ def trace_lines(summary: Summary) -> Iterator[str]:
     """Say, once for all policies, whose trace does not show the whole run."""
     cut = [run["policy"] for run in summary["runs"] if run.get("trace_shows")]
     if cut:
-        whose = "each" if 1 < len(cut) == len(summary["runs"]) else ", ".join(cut)
+        whose = "every policy" if 1 < len(cut) == len(summary["runs"]) else ", ".join(cut)
         yield (
             f"the trace of {whose} shows a part of the run, which the report names; --trace-window A:B"
             " chooses another"
         )
 
 
-_ORDERS = {FlowOrder.LEVELS: "priority levels", FlowOrder.EXACT: "exact order"}
+_ORDERS = {
+    FlowOrder.LEVELS: "priority levels",
+    FlowOrder.EXACT: "exact order",
+    FlowOrder.HYBRID: "exact order at hosts",
+}
 
 
 def _orders(summary: Summary) -> str:

@@ -15,7 +15,7 @@ from experiments.results.code import code_version
 from experiments.results.gap import Ceiling
 from experiments.results.trace_window import Window
 from experiments.run.all_jobs import DONE, RunListener, run_jobs
-from experiments.run.ceiling import ceilings
+from experiments.run.ceiling import ceilings, check_ceiling
 from experiments.run.directory import results_directory
 from experiments.run.held_signal import HeldSignal
 from experiments.run.identity import identity_of
@@ -82,7 +82,7 @@ def run_scenario(
     first = resolved.jobs[0]
     at_once = _at_once(fabric, jobs)
     if ceiling:
-        _check_ceiling(fabric, first)
+        check_ceiling(fabric.name, has_requests=bool(first.requests))
     missing = missing_of(fabric)
     if missing:
         raise FabricUnavailable(fabric.name, missing)
@@ -242,13 +242,6 @@ def _at_once(fabric: Fabric, jobs: int) -> int:
             " leave out --jobs, or use --fabric sim"
         )
     return jobs
-
-
-def _check_ceiling(fabric: Fabric, job: Job) -> None:
-    if fabric.name != FabricName.SIM:
-        raise UserError(f"--ceiling: the fabric {fabric.name} cannot do without a network; use --fabric sim")
-    if not job.requests:
-        raise UserError("--ceiling: single flows are nothing but network; use it with requests")
 
 
 def _where_results_are(directory: Path, through: Sequence[str], unfinished: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from experiments.scenario.section import Section, refusal
 class SimulatedOrder(enum.Enum):
     LEVELS = "levels"
     EXACT = "exact"
+    HYBRID = "hybrid"
 
 
 class SimulatedCollectives(enum.Enum):
@@ -67,11 +68,12 @@ class OverheadsSection(Section):
 class SimulationSection(Section):
     order: SimulatedOrder = Field(
         default=SimulatedOrder.LEVELS,
-        description="levels: six queues, as in a switch; exact: the exact order of the policy",
+        description="levels: six queues, as in a switch; exact: the exact order of the policy; hybrid: the "
+        "exact order at servers, levels in switches",
     )
     lanes: bool | None = Field(
         default=None,
-        description="whether flows wait for a free lane; null: true with order levels, false with exact",
+        description="whether flows wait for a free lane; null: true with order levels, else false",
     )
     progress_ms: float = Field(
         default=1.0,

@@ -46,6 +46,28 @@ class Arrivals(enum.StrEnum):
     BURSTY = "bursty"
 
 
+class BackgroundPairs(enum.StrEnum):
+    OFFLOAD = "offload"
+    MIGRATE = "migrate"
+
+
+class BackgroundSection(Section):
+    gbps: float | None = Field(
+        default=None,
+        ge=0.001,
+        le=10_000,
+        description="what each sender sends beside requests if nothing delays it, Gb/s; null: nothing",
+    )
+    transfer_mb: float = Field(
+        default=64.0, ge=0.001, le=1e6, description="size of a background transfer, 10^6 bytes"
+    )
+    pairs: BackgroundPairs = Field(
+        default=BackgroundPairs.OFFLOAD,
+        description="offload: from each prefill rank to a decode rank; migrate: from each decode rank to the "
+        "next",
+    )
+
+
 class WorkloadSection(Section):
     kind: WorkloadKind = Field(
         default=WorkloadKind.CONVERSATION,
@@ -121,6 +143,9 @@ class WorkloadSection(Section):
         default=(),
         description="kind flows: transfers between servers, each {id, src, dst, bytes, start_s, "
         "stage: S1|S2|S3, deadline_s, layer, batch}; times in model seconds from the start",
+    )
+    background: BackgroundSection = Field(
+        default=BackgroundSection(), description="transfers beside those of requests, for which nothing waits"
     )
     coflows: int | None = Field(
         default=None,

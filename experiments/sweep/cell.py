@@ -20,10 +20,12 @@ from experiments.json_text import json_text
 from experiments.named_file import named_bytes
 from experiments.resolve.jobs import Resolved, resolve
 from experiments.results.checksums import CELL, MOST_BYTES, SUMMARY, digests_in
+from experiments.results.gap import ceiling_of
 from experiments.results.limits import Resources
 from experiments.results.measures import measure
 from experiments.results.summary import Summary, summarise
 from experiments.run.all_jobs import run_job
+from experiments.run.ceiling import without_network
 from experiments.run.identity import Identity
 from experiments.run.run import run_scenario
 from experiments.sweep.identity import check_identity
@@ -95,8 +97,12 @@ def outcomes(directory: Path, plan: Plan) -> dict[str, Outcome]:
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
 
-def run_cell(cell: Cell, directory: Path, tables: bool, owner: int, made_with: Identity) -> None:
+def run_cell(
+    cell: Cell, directory: Path, tables: bool, owner: int, made_with: Identity, *, ceiling: bool = False
+) -> None:
     """Run `cell` and write its summary to `directory`, or with `tables` all files of a run directory.
+
+    With `ceiling`, its requests are run without a network, too (`experiments.run.ceiling`).
 
     Errors of the cell itself are recorded in its `cell.json`. Raises `OSError` if that cannot be written or
     the disk is full. `owner` is the process id of the sweep on its machine, `made_with` what the sweep began
@@ -110,9 +116,9 @@ def run_cell(cell: Cell, directory: Path, tables: bool, owner: int, made_with: I
     try:
         check_identity(cell, made_with)
         if tables:
-            _with_tables(cell, directory)
+            _with_tables(cell, directory, ceiling)
         else:
-            summary = _summary(cell)
+            summary = _summary(cell, ceiling)
             write_text(directory / SUMMARY, json_text(summary))
     except (UserError, JobRefused, RunFailed) as known:
         error = str(known)
@@ -134,7 +140,7 @@ def run_cell(cell: Cell, directory: Path, tables: bool, owner: int, made_with: I
     write_text(directory / CELL, msgspec.json.format(msgspec.json.encode(outcome)).decode() + "\n")
 
 
-def _with_tables(cell: Cell, directory: Path) -> None:
+def _with_tables(cell: Cell, directory: Path, ceiling: bool) -> None:
     scenario = cell.scenario.model_copy(update={"policies": (cell.policy,)})
     run_scenario(
         scenario,
@@ -142,16 +148,20 @@ def _with_tables(cell: Cell, directory: Path) -> None:
         out=directory,
         progress=lambda policy, state: None,
         command=cell.command,
+        ceiling=ceiling,
     )
 
 
-def _summary(cell: Cell) -> Summary:
+def _summary(cell: Cell, ceiling: bool) -> Summary:
     """Leave out placement and links: they follow from the scenario and would be most of the file."""
     scenario, resolved = cell.scenario, _resolved(cell)
     fabric = FABRICS[scenario.fabric]()
     job = next(job for job in resolved.jobs if job.policy == cell.policy)
     job = msgspec.structs.replace(job, collect=Collect.SUMMARY)
     record = run_job(fabric, job, lambda state: None)
+    reached = None
+    if ceiling:
+        reached = ceiling_of(run_job(fabric, without_network(job), lambda state: None), {}, {})
     return summarise(
         scenario=scenario.name,
         fabric=fabric.name,
@@ -160,6 +170,7 @@ def _summary(cell: Cell) -> Summary:
         records=[record],
         measured=[measure(record, Resources.of(job))],
         notes=resolved.notes,
+        ceiling=reached,
     )
 
 

@@ -31,6 +31,7 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[I
     made_with = identity_of(cell.scenario for cell in plan.cells)
     identity = msgspec.to_builtins(made_with) | {
         "tables": tables,
+        "ceiling": plan.ceiling,
         "cells": [cell.name for cell in plan.cells],
     }
     if directory.exists() and not directory.is_dir():
@@ -64,7 +65,7 @@ def _refuse_another(directory: Path, known: dict[str, Any], identity: dict[str, 
     if not different:
         return
     where = f"--out {directory}"
-    if {"cells", "tables"}.intersection(different):
+    if {"cells", "tables", "ceiling"}.intersection(different):
         raise UserError(
             f"{where}: holds another sweep ({known.get('command')}); to continue that one, use the same"
             " options; otherwise name another directory"

@@ -14,6 +14,7 @@ from experiments.report.markup import Markup, html, table
 from experiments.report.page import figure, folded, page, paragraphs, section
 from experiments.results.readable_numbers import NOTHING
 from experiments.sweep.differences import words_of
+from experiments.sweep.gaps import gap_words
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.replicates import TITLES, Replicates, Spread, measures_of, replicates_of, written
 from experiments.sweep.results import CellRow, Measure
@@ -41,11 +42,14 @@ def write_page(
     *,
     command: str,
     differences: Sequence[dict[str, Any]],
+    gaps: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> Path:
     """Write `sweep.html` into `directory` and return its path. Raises `OSError` if it cannot be written."""
     path = directory / "sweep.html"
-    write_text(path, render_page(plan, rows, command=command, differences=differences, notes=notes))
+    write_text(
+        path, render_page(plan, rows, command=command, differences=differences, gaps=gaps, notes=notes)
+    )
     return path
 
 
@@ -55,6 +59,7 @@ def render_page(
     *,
     command: str,
     differences: Sequence[dict[str, Any]] = (),
+    gaps: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> str:
     replicates = replicates_of(plan, rows)
@@ -78,6 +83,7 @@ def render_page(
             f"Differences from {plan.policies[0]}",
             _folded_if_long("all differences", _differences(plan, differences), len(differences)),
         ),
+        section("Gap to a network that takes no time", _gaps(plan, gaps)),
         section("Results", _folded_if_long("all results", _results(plan, replicates), len(replicates))),
     ]
     sections.append(section("Notes", paragraphs(notes)))
@@ -147,6 +153,29 @@ def _differences(plan: Plan, differences: Sequence[dict[str, Any]]) -> Markup:
         "Where the interval holds 0, no difference is shown.</p>"
     )
     headings = [*plan.keys, "policy", "measure", "replicates", "mean difference", "interval"]
+    return Markup(said + table(headings, rows, text_columns=len(plan.keys) + 2))
+
+
+def _gaps(plan: Plan, gaps: Sequence[dict[str, Any]]) -> Markup:
+    """Table of the shares of the gap to the ceiling that policies close; empty without ceilings."""
+    if not gaps:
+        return Markup("")
+    said = (
+        f"<p>How much of the gap between {html(gaps[0]['reference'])} and a network that takes no time each"
+        " policy closes: a ratio of means over replicates, with its 95 % interval (jackknife).</p>"
+    )
+    headings = [*plan.keys, "policy", "measure", "replicates", gaps[0]["reference"], "no network", "closed"]
+    rows = [
+        (
+            *(as_text(row[key]) for key in plan.keys),
+            row["policy"],
+            MEASURES[row["measure"]][0],
+            str(row["replicates"]),
+            *(written(Measure(row["measure"]), row[end]) for end in ("reference_mean", "ceiling_mean")),
+            " ".join(gap_words(row)),
+        )
+        for row in gaps
+    ]
     return Markup(said + table(headings, rows, text_columns=len(plan.keys) + 2))
 
 

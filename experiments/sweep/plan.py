@@ -58,13 +58,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All cells, point by point; the cells of a point are in the order of the policies."""
+    """All cells, point by point; the cells of a point are in the order of the policies.
+
+    With `ceiling`, the cells of the first policy are simulated without a network, too.
+    """
 
     scenario: str
     fabric: str
     over: tuple[Over, ...]
     policies: tuple[str, ...]
     cells: tuple[Cell, ...]
+    ceiling: bool = False
 
     @property
     def keys(self) -> list[str]:
@@ -143,6 +147,7 @@ def make_plan(
     settings: Sequence[str] = (),
     policies: Sequence[str] = (),
     fabric: str,
+    ceiling: bool = False,
 ) -> Plan:
     """Read the scenario and make all cells. Each point is checked as by `load_scenario`.
 
@@ -176,6 +181,7 @@ def make_plan(
     base = ["mfs", "run", name_or_path, "--fabric", fabric]
     for text in settings:
         base += ["--set", text]
+    base += ["--ceiling"] if ceiling else []
     cells: list[Cell] = []
     for values in itertools.product(*(one.values for one in over)):
         chosen = list(zip(over, values, strict=True))
@@ -183,7 +189,12 @@ def make_plan(
         cells += _cells(scenario, {one.key: value for one, value in chosen}, base)
     _refuse_equal(cells)
     return Plan(
-        scenario=first.name, fabric=fabric, over=tuple(over), policies=first.policies, cells=tuple(cells)
+        scenario=first.name,
+        fabric=fabric,
+        over=tuple(over),
+        policies=first.policies,
+        cells=tuple(cells),
+        ceiling=ceiling,
     )
 
 

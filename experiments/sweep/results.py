@@ -3,12 +3,13 @@
 import enum
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from experiments.atomic_file import write_text
 from experiments.csv_text import csv_text
 from experiments.json_text import json_text
 from experiments.results.checksums import sealed
+from experiments.results.gap import closed_share, reference_of
 from experiments.results.paired import SEED, WINDOW
 from experiments.sweep.cell import cell_directory, outcomes, summary_of
 from experiments.sweep.plan import Plan, as_text
@@ -35,6 +36,7 @@ class Measure(enum.StrEnum):
     CCT_P99_S = "cct_p99_s"
     COFLOW_MEAN_S = "coflow_mean_s"
     TPOT_MEAN_S = "tpot_mean_s"
+    BACKGROUND_GBPS = "background_gbps"
     LOCAL_TOKENS = "local_tokens"
     REMOTE_TOKENS = "remote_tokens"
     RECOMPUTED_TOKENS = "recomputed_tokens"
@@ -48,19 +50,40 @@ class Measure(enum.StrEnum):
     FAITHFUL = "faithful"
 
 
+CEILINGS: Final = {
+    Measure.SLO_ATTAINMENT: "ceiling_slo_attainment",
+    Measure.TTFT_MEAN_S: "ceiling_ttft_mean_s",
+}
+"""The columns of a sweep with ceilings: what would be reached without a network, by measure."""
+
+CLOSED: Final = {
+    Measure.SLO_ATTAINMENT: "closed_slo_attainment",
+    Measure.TTFT_MEAN_S: "closed_ttft_mean_s",
+}
+"""The same for the share of the gap to the ceiling that a policy closes in a cell, None without a gap."""
+
+
 def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
     """Return a row per cell that has ended, in the order of the plan: the swept keys, `policy`, `seed`, the
-    measures, `wall_s`, `error` (None if the cell finished) and `cell`, its directory."""
+    measures, `wall_s`, `error` (None if the cell finished) and `cell`, its directory. With ceilings, also
+    what was reached without a network."""
     ended = outcomes(directory, plan)
     rows = []
+    ceilings: dict[str, Mapping[str, float | None]] = {}
     for cell in plan.cells:
         outcome = ended.get(cell.name)
         if outcome is None:
             continue
         measures: CellRow = dict.fromkeys(Measure)
         if outcome.error is None:
-            (run,) = summary_of(cell_directory(directory, cell), outcome)["runs"]
+            summary = summary_of(cell_directory(directory, cell), outcome)
+            (run,) = summary["runs"]
             measures = measures_of_run(run)
+            if plan.ceiling and summary.get("ceiling"):
+                ceilings[cell.point] = summary["ceiling"]["own_batches"]
+        if plan.ceiling:  # the cells of a point have one ceiling, which the first of them found
+            reached = ceilings.get(cell.point, {})
+            measures |= {column: reached.get(measure) for measure, column in CEILINGS.items()}
         rows.append(
             {
                 **cell.values,
@@ -72,7 +95,20 @@ def read_rows(directory: Path, plan: Plan) -> list[CellRow]:
                 "cell": f"cells/{cell.name}",
             }
         )
+    if plan.ceiling:
+        points = {f"cells/{cell.name}": cell.point for cell in plan.cells}
+        _add_closed(rows, [points[row["cell"]] for row in rows], reference_of(plan.policies))
     return rows
+
+
+def _add_closed(rows: Sequence[CellRow], points: Sequence[str], reference: str) -> None:
+    """Add the columns of `CLOSED` to `rows`, which are at `points`."""
+    first = {point: row for row, point in zip(rows, points, strict=True) if row["policy"] == reference}
+    for row, point in zip(rows, points, strict=True):
+        for measure, column in CLOSED.items():
+            start = first[point][measure] if point in first else None
+            unit = 1.0 if measure is Measure.SLO_ATTAINMENT else start
+            row[column] = closed_share(row[measure], start, row[CEILINGS[measure]], unit=unit)
 
 
 def _mean(busy: dict[str, float] | None) -> float | None:
@@ -100,6 +136,7 @@ def measures_of_run(run: Mapping[str, Any]) -> CellRow:
         Measure.CCT_P99_S: cct["p99"],
         Measure.COFLOW_MEAN_S: coflow.get("mean"),
         Measure.TPOT_MEAN_S: run.get("tpot_s", {}).get("mean"),
+        Measure.BACKGROUND_GBPS: run["background"]["bps"] / 1e9 if "background" in run else None,
         Measure.LOCAL_TOKENS: cache.get("local_tokens"),
         Measure.REMOTE_TOKENS: cache.get("remote_tokens"),
         Measure.RECOMPUTED_TOKENS: cache.get("recomputed_tokens"),
@@ -121,15 +158,18 @@ def write_results(
     *,
     command: str,
     differences: Sequence[dict[str, Any]],
+    gaps: Sequence[dict[str, Any]],
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """Write `sweep.csv` and `sweep.json`; return the content of `sweep.json`.
 
-    `differences` are those of the policies (`experiments.sweep.differences.differences_of`).
+    `differences` are those of the policies (`experiments.sweep.differences.differences_of`), `gaps` what they
+    close of the gap to the ceiling (`experiments.sweep.gaps.gaps_of`).
     """
     keys = plan.keys
     windows = [WINDOW] if plan.replicates_are == "windows" else []
-    columns = [*keys, "policy", *windows, SEED, *Measure, "wall_s", "error", "cell"]
+    measures = [*Measure, *((*CEILINGS.values(), *CLOSED.values()) if plan.ceiling else ())]
+    columns = [*keys, "policy", *windows, SEED, *measures, "wall_s", "error", "cell"]
     lines = [
         [
             *(None if row[key] is None else as_text(row[key]) for key in keys),
@@ -147,6 +187,7 @@ def write_results(
         "command": command,
         "notes": list(notes),
         "differences": list(differences),
+        **({"gaps": list(gaps)} if plan.ceiling else {}),
         "cells": list(rows),
     }
     write_text(directory / "sweep.json", json_text(sealed(content)))

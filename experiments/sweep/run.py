@@ -18,6 +18,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.results.checksums import CELL
+from experiments.run.ceiling import check_ceiling
 from experiments.run.directory import new_directory
 from experiments.run.identity import Identity
 from experiments.scenario.scenario import Scenario
@@ -25,6 +26,7 @@ from experiments.sweep.cell import cell_directory, outcomes, run_cell
 from experiments.sweep.differences import differences_of, write_differences
 from experiments.sweep.directory import taken
 from experiments.sweep.engine import Engine, engine
+from experiments.sweep.gaps import gaps_of, write_gaps
 from experiments.sweep.notes import notes_of
 from experiments.sweep.plan import Cell, Plan, as_text
 from experiments.sweep.progress import SweepListener
@@ -56,6 +58,8 @@ def run_sweep(
     cannot run. Raises what `run_cells` raises, after writing the results of the cells that have finished.
     """
     jobs = jobs_for(plan.fabric, jobs=jobs, backend=backend)
+    if plan.ceiling:
+        check_ceiling(plan.fabric, has_requests=not any(c.scenario.workload.is_micro for c in plan.cells))
     check_points(plan)
     command = shlex.join(words)
     with engine(backend):
@@ -78,12 +82,17 @@ def _write(
     directory: Path, plan: Plan, rows: Sequence[CellRow], command: str, *, page: bool = False
 ) -> dict[str, Any]:
     differences, notes = differences_of(plan, rows), notes_of(directory, plan, rows)
+    gaps = gaps_of(plan, rows)
     if page:
         from experiments.sweep.page import write_page  # only now: it loads matplotlib
 
-        write_page(directory, plan, rows, command=command, differences=differences, notes=notes)
+        write_page(directory, plan, rows, command=command, differences=differences, gaps=gaps, notes=notes)
     write_differences(directory, plan, differences)
-    return write_results(directory, plan, rows, command=command, differences=differences, notes=notes)
+    if plan.ceiling:
+        write_gaps(directory, plan, gaps)
+    return write_results(
+        directory, plan, rows, command=command, differences=differences, gaps=gaps, notes=notes
+    )
 
 
 def check_points(plan: Plan) -> None:
@@ -161,7 +170,12 @@ def run_cells(
         try:
             joblib.Parallel(n_jobs=jobs, batch_size=1, max_nbytes=None)(
                 joblib.delayed(run_cell)(
-                    cell, cell_directory(directory, cell), tables, os.getpid(), made_with
+                    cell,
+                    cell_directory(directory, cell),
+                    tables,
+                    os.getpid(),
+                    made_with,
+                    ceiling=plan.ceiling and cell.policy == plan.policies[0],
                 )
                 for cell in todo
             )

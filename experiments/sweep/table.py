@@ -10,9 +10,10 @@ from experiments.compare.replicates import MEASURES
 from experiments.fitted_table import FittedTable
 from experiments.results.readable_numbers import NOTHING
 from experiments.sweep.differences import words_of
+from experiments.sweep.gaps import gap_words
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.replicates import TITLES, Replicates, Spread, measures_of, written
-from experiments.sweep.results import Measure
+from experiments.sweep.results import CEILINGS, Measure
 
 _IN_TABLE = (
     Measure.ARRIVAL_RPS,
@@ -78,6 +79,47 @@ def differences_table(plan: Plan, differences: Sequence[dict[str, Any]]) -> Rend
         Text(f"against {against}, on the same work: mean difference, 95% interval over {over}"),
         table,
     )
+
+
+def gaps_table(plan: Plan, gaps: Sequence[dict[str, Any]]) -> RenderableType:
+    """Return a row per point and policy: the share of the gap to the ceiling that it closes, with intervals.
+
+    Before the policies of a point comes the gap itself. Empty without ceilings.
+    """
+    if not gaps:
+        return Group()
+    table = FittedTable(keys=len(plan.keys) + 1)
+    for key in plan.keys:
+        table.add_column(key.rpartition(".")[2].replace("_", "_\n"))
+    table.add_column("policy", overflow="fold")
+    for measure in CEILINGS:
+        table.add_column(MEASURES[measure][0], justify="right", no_wrap=True)
+    by_place: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for row in gaps:
+        point = tuple(as_text(row[key]) for key in plan.keys)
+        by_place.setdefault((*point, row["policy"]), {})[row["measure"]] = row
+    seen = set()
+    for place, found in by_place.items():
+        if place[:-1] not in seen:
+            seen.add(place[:-1])
+            table.add_row(*map(Text, place[:-1]), "the gap", *(_ends(m, found.get(m)) for m in CEILINGS))
+        cells = ("\n".join(gap_words(found[m])) if m in found else NOTHING for m in CEILINGS)
+        table.add_row(*map(Text, place), *map(Text, cells))
+    reference = gaps[0]["reference"]
+    return Group(
+        Text(
+            f"share of the gap from {reference} to a network that takes no time that a policy closes, 95%"
+            f" interval over {plan.replicates_are}"
+        ),
+        table,
+    )
+
+
+def _ends(measure: Measure, row: dict[str, Any] | None) -> Text:
+    """The ends of a gap: "269 ms to 193 ms"."""
+    if row is None:
+        return Text(NOTHING)
+    return Text(f"{written(measure, row['reference_mean'])} to {written(measure, row['ceiling_mean'])}")
 
 
 def _broken(title: str) -> str:

@@ -1,5 +1,6 @@
 """Files to decoded rows: JSON, and lines of cells under a header. What a row means is not known here."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,8 +20,14 @@ _LARGEST_ITEM = 16 << 20
 
 def json_rows(path: Path, rows_of: RowsOf, *, skip_lines: int = 0) -> Iterator[PlacedRow]:
     """Yield the rows of a file with a JSON object per line, after the first `skip_lines` lines."""
-    for number, line in enumerate(lines_of(path), start=1):
-        if number > skip_lines and line.strip():
+    lines = lines_of(path)
+    return rows_of_json(path, itertools.islice(lines, skip_lines, None), skip_lines + 1, rows_of)
+
+
+def rows_of_json(path: Path, lines: Iterable[str], first: int, rows_of: RowsOf) -> Iterator[PlacedRow]:
+    """Yield the rows of `lines`, of which the first has the number `first` in the file."""
+    for number, line in enumerate(lines, first):
+        if line.strip():
             where = f"{path}, line {number}"
             for row in rows_of(json_object(line, where), where):
                 yield where, row

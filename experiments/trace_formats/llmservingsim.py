@@ -17,8 +17,10 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.trace_formats.bailian import PrefixIds
+from experiments.trace_formats.json_pieces import Keys, json_pieces
 from experiments.trace_formats.lines import cell_rows, json_rows
-from experiments.trace_formats.rows import PlacedRow, Reader, TraceRow
+from experiments.trace_formats.pieces import Cells, pieces_of, plain_ns
+from experiments.trace_formats.rows import Piece, PlacedRow, Reader, TraceRow
 from experiments.trace_formats.text_file import lines_of
 from experiments.trace_formats.values import json_count, json_time_ns, json_value, text_count, text_time_ns
 
@@ -93,11 +95,27 @@ def _cells(cells: dict[str, Any], where: str) -> Iterator[TraceRow]:
     )
 
 
+_KEYS = Keys(time=COLUMNS[2], prompt=COLUMNS[0], output=COLUMNS[1], single=(SESSION, _TOKENS), others=True)
+_CELLS = Cells(
+    header=COLUMNS,
+    rows_of=_cells,
+    time=COLUMNS[2],
+    time_ns=plain_ns,
+    prompt=COLUMNS[0],
+    output=COLUMNS[1],
+)
+
+
+def _is_json(path: Path) -> bool:
+    return next(line for line in lines_of(path) if line.strip()).lstrip().startswith("{")
+
+
 def _placed(path: Path) -> Iterator[PlacedRow]:
-    first = next(line for line in lines_of(path) if line.strip())
-    if first.lstrip().startswith("{"):
-        return json_rows(path, _Rows().rows)
-    return cell_rows(path, COLUMNS, _cells)
+    return json_rows(path, _Rows().rows) if _is_json(path) else cell_rows(path, COLUMNS, _cells)
+
+
+def _pieces(path: Path) -> Iterator[Piece]:
+    return json_pieces(path, _KEYS, _Rows().rows) if _is_json(path) else pieces_of(path, _CELLS)
 
 
 READER = Reader(
@@ -105,4 +123,5 @@ READER = Reader(
     time="arrival_time_ns",
     keys=(*COLUMNS, SESSION, "session_id", _TOKENS, "output_tok_ids", "output_tokens_ids"),
     block_tokens=BLOCK_TOKENS,
+    pieces=_pieces,
 )

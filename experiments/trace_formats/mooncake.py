@@ -19,8 +19,9 @@ from typing import Any
 
 from controller.units import NS_PER_MS
 from experiments.errors import UserError
+from experiments.trace_formats.json_pieces import Keys, json_pieces
 from experiments.trace_formats.lines import json_rows
-from experiments.trace_formats.rows import BLOCK_TOKENS, Guess, PlacedRow, Reader, TraceRow
+from experiments.trace_formats.rows import BLOCK_TOKENS, Guess, Piece, PlacedRow, Reader, TraceRow
 from experiments.trace_formats.text_file import lines_of
 from experiments.trace_formats.values import (
     MAX_TOKENS,
@@ -51,6 +52,7 @@ _NOT_MODELLED = {
     "messages": "a prompt of messages has no length in tokens: give input_length",
     "payload": "a prompt of a payload has no length in tokens: give input_length",
 }
+_PLAIN = Keys(time=TIMES[0], prompt=PROMPT_KEYS[0], output=_OUTPUTS[0], unit_ns=NS_PER_MS)
 KEYS = (*PROMPT_KEYS, *TIMES, *_OUTPUTS, *_DELAYS, "hash_ids", "session_id")
 
 
@@ -63,8 +65,12 @@ def reader_of(path: Path, *, added: bool = False) -> Reader:
         rows = WholePrompts(size)
         return json_rows(path, AddedPrompts(rows).rows if added else rows.rows)
 
+    def pieces(path: Path) -> Iterator[Piece]:
+        return json_pieces(path, _PLAIN, WholePrompts(size).rows)
+
     return Reader(
         placed=placed,
+        pieces=None if added else pieces,
         time="timestamp",
         keys=KEYS,
         block_tokens=size,

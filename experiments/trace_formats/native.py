@@ -22,6 +22,7 @@ from typing import Any
 
 from experiments.atomic_file import replacing
 from experiments.errors import UserError
+from experiments.trace_formats.json_pieces import Keys, json_pieces
 from experiments.trace_formats.lines import json_rows
 from experiments.trace_formats.rows import Guess, Reader, RowColumns, TraceRow
 from experiments.trace_formats.text_file import lines_of
@@ -45,6 +46,7 @@ _KEYS = (
     "pause_ns",
     "guessed",
 )
+_PLAIN = Keys(time="arrival_ns", prompt="prompt_tokens", output="output_tokens")
 _GUESSES = {"prompt": Guess.PROMPT, "output": Guess.OUTPUT}
 _NAMES = {guess: name for name, guess in _GUESSES.items()}
 
@@ -63,6 +65,7 @@ def reader_of(path: Path) -> Reader:
     rows = _Rows(tuple(labels), json_count(header, "block_tokens", where, low=1))
     return Reader(
         placed=lambda path: json_rows(path, rows.rows, skip_lines=1),
+        pieces=lambda path: json_pieces(path, _PLAIN, rows.rows, skip_lines=1),
         time="arrival_ns",
         keys=("format", "version", "block_tokens", "labels", "note", "turn_note"),
         block_tokens=rows.block_tokens,

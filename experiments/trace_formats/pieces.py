@@ -1,4 +1,4 @@
-"""Files of cells by column, for traces of many millions of rows.
+"""Files of cells, and of flat JSON objects, by column, for traces of many millions of rows.
 
 A file is read a few megabytes at a time. If all values of such a piece are *plain*, it is read in columns.
 Plain are lengths of a few digits, and times as programs write them. Any other piece is left to the reader of
@@ -7,10 +7,10 @@ read here is the one that would be read there, and nothing that is refused there
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import numpy as np
@@ -33,6 +33,7 @@ from experiments.trace_formats.values import MAX_TOKENS
 PIECE_BYTES: Final = 8 << 20
 
 _PLAIN_COUNT: Final = r"^[0-9]{1,8}$"
+_PLAIN_NS: Final = r"^[0-9]{1,18}$"
 _PLAIN_SECONDS: Final = r"^[0-9]{1,9}(\.[0-9]{1,20})?$"
 _BELOW_NS: Final = r"(\.[0-9]{9})[0-9]+$"
 _PLAIN_UTC: Final = r"^20[0-9]{2}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
@@ -40,14 +41,15 @@ _ZONES: Final = {r"\+00:00$": "UTC", "Z$": "UTC", "$": None}
 """How a time may end, and the zone that Arrow is told for it."""
 
 
-class _NotPlain(Exception):
+class NotPlain(Exception):
     """A value that only the reader of single rows can read, or refuse."""
 
 
 class Cells(msgspec.Struct, frozen=True, kw_only=True):
     """The columns of a format: those that its header must have, and those that a row is made of.
 
-    `time_ns` reads the column of times. With `failed_without_output`, a row without output is left out.
+    `time_ns` reads the column of times. With `failed_without_output`, a row without output is left out. Rows
+    are read only with the values in `only`, for those of its columns that the file has.
     """
 
     header: tuple[str, ...]
@@ -57,6 +59,7 @@ class Cells(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     output: str
     failed_without_output: bool = False
+    only: Mapping[str, str] = {}
 
 
 def pieces_of(path: Path, cells: Cells) -> Iterator[Piece]:
@@ -69,31 +72,37 @@ def pieces_of(path: Path, cells: Cells) -> Iterator[Piece]:
             yield Piece(rows=partial(cell_rows, path, cells.header, cells.rows_of))
             return
         known = cells.time in columns and len(set(columns)) == len(columns)
-        number, done, rest = 2, len(head), b""
-        while chunk := file.read(PIECE_BYTES):
-            whole, cut, begun = (rest + chunk).rpartition(b"\n")
-            rest = begun
-            if len(rest) > MOST_LINE_CHARACTERS:
-                raise UserError(f"{path}: a line is longer than {MOST_LINE_CHARACTERS:,} characters")
-            if cut:
-                yield _piece(path, whole + cut, number, columns, cells, known)
-                number += whole.count(b"\n") + 1
-            done += len(chunk)
-            tell_reading(path, done)
-        if rest:
-            yield _piece(path, rest, number, columns, cells, known)
+        for number, text in whole_lines(path, file, number=2, done=len(head)):
+            found = read_plain(partial(_read, text, columns, cells)) if known else None
+            yield Piece(rows=partial(_rows, path, text, number, columns, cells), columns=found)
 
 
-def _piece(
-    path: Path, text: bytes, number: int, columns: tuple[str, ...], cells: Cells, known: bool
-) -> Piece:
-    found = None
-    if known:
-        try:
-            found = _read(text, columns, cells)
-        except (_NotPlain, pa.ArrowInvalid):
-            found = None
-    return Piece(rows=partial(_rows, path, text, number, columns, cells), columns=found)
+def whole_lines(path: Path, file: BinaryIO, *, number: int, done: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the rest of `file` in pieces of whole lines, each with the number of its first line.
+
+    `number` is that of the next line, and `done` bytes of the file at `path` have been read.
+    """
+    rest = b""
+    while chunk := file.read(PIECE_BYTES):
+        whole, cut, begun = (rest + chunk).rpartition(b"\n")
+        rest = begun
+        if len(rest) > MOST_LINE_CHARACTERS:
+            raise UserError(f"{path}: a line is longer than {MOST_LINE_CHARACTERS:,} characters")
+        if cut:
+            yield number, whole + cut
+            number += whole.count(b"\n") + 1
+        done += len(chunk)
+        tell_reading(path, done)
+    if rest:
+        yield number, rest
+
+
+def read_plain(read: Callable[[], RowColumns]) -> RowColumns | None:
+    """Return what `read` returns, or None if it finds a value that is not plain."""
+    try:
+        return read()
+    except (NotPlain, pa.ArrowInvalid):
+        return None
 
 
 def _rows(
@@ -109,10 +118,10 @@ def _rows(
 def _read(text: bytes, columns: tuple[str, ...], cells: Cells) -> RowColumns:
     delimiter = b"\t" if b"\t" in text else b","
     # A line with a tab is cut at tabs, another one at commas. Other ends of lines would be counted wrongly.
-    other_ends = b"\r" in text and b"\r" in text.replace(b"\r\n", b"\n")
-    if not text.isascii() or other_ends or (delimiter == b"\t" and b"," in text):
-        raise _NotPlain
-    wanted = [cells.time, cells.prompt, cells.output]
+    if not text.isascii() or other_ends(text) or (delimiter == b"\t" and b"," in text):
+        raise NotPlain
+    only = [name for name in cells.only if name in columns]
+    wanted = [cells.time, cells.prompt, cells.output, *only]
     table = pyarrow.csv.read_csv(
         pa.BufferReader(text),
         read_options=pyarrow.csv.ReadOptions(
@@ -126,8 +135,12 @@ def _read(text: bytes, columns: tuple[str, ...], cells: Cells) -> RowColumns:
         ),
     ).combine_chunks()
     if not table.num_rows:
-        raise _NotPlain
-    time, prompt, output = (table.column(name).chunk(0) for name in wanted)
+        raise NotPlain
+    time, prompt, output, *others = (table.column(name).chunk(0) for name in wanted)
+    if any(
+        not pc.all(pc.equal(each, cells.only[name])).as_py() for name, each in zip(only, others, strict=True)
+    ):
+        raise NotPlain
     found = RowColumns(
         time_ns=cells.time_ns(time),
         prompt_tokens=_counts(prompt),
@@ -141,7 +154,7 @@ def _read(text: bytes, columns: tuple[str, ...], cells: Cells) -> RowColumns:
             output_tokens=found.output_tokens[done],
         )
     if found.count and found.prompt_tokens.min() < 1:
-        raise _NotPlain
+        raise NotPlain
     return found
 
 
@@ -149,8 +162,20 @@ def _counts(texts: Any) -> Longs:
     _check(texts, _PLAIN_COUNT)
     counts: Longs = texts.cast(pa.int64()).to_numpy()
     if counts.max() > MAX_TOKENS:
-        raise _NotPlain
+        raise NotPlain
     return counts
+
+
+def other_ends(text: bytes) -> bool:
+    """Return whether lines end in another way than those that are counted."""
+    return b"\r" in text and b"\r" in text.replace(b"\r\n", b"\n")
+
+
+def plain_ns(texts: Any) -> Longs:
+    """Return times that are whole numbers of ns."""
+    _check(texts, _PLAIN_NS)
+    found: Longs = texts.cast(pa.int64()).to_numpy()
+    return found
 
 
 def plain_seconds(texts: Any) -> Longs:
@@ -170,12 +195,12 @@ def plain_utc(texts: Any) -> Longs:
         if _all(texts, _PLAIN_UTC + end):
             found: Longs = texts.cast(pa.timestamp("ns", zone)).cast(pa.int64()).to_numpy()
             return found
-    raise _NotPlain
+    raise NotPlain
 
 
 def _check(texts: Any, pattern: str) -> None:
     if not _all(texts, pattern):
-        raise _NotPlain
+        raise NotPlain
 
 
 def _all(texts: Any, pattern: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.trace_formats.lines import cell_rows
+from experiments.trace_formats.pieces import Cells, pieces_of, plain_seconds
 from experiments.trace_formats.rows import BLOCK_TOKENS, Reader, TraceRow
 from experiments.trace_formats.values import text_count, text_time_ns
 
@@ -35,10 +36,21 @@ def _rows(cells: dict[str, Any], where: str) -> Iterator[TraceRow]:
     )
 
 
+_CELLS = Cells(
+    header=COLUMNS,
+    rows_of=_rows,
+    time=COLUMNS[0],
+    time_ns=plain_seconds,
+    prompt=COLUMNS[1],
+    output=COLUMNS[2],
+    only=_ONLY,
+)
+
 READER = Reader(
     placed=lambda path: cell_rows(path, COLUMNS, _rows),
     time="arrival_timestamp",
     keys=("request_id", *_ONLY, *COLUMNS),
     block_tokens=BLOCK_TOKENS,
     labels=LABELS,
+    pieces=lambda path: pieces_of(path, _CELLS),
 )

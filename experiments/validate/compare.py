@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from controller.flow import Stage
+from controller.flow import SERVING_STAGES, Stage
 from controller.units import NS_PER_S
 from experiments.results.requests import meets_slo
 from experiments.results.statistics import mean, percentile
@@ -46,6 +46,7 @@ def run_times(requests: Iterable[RequestRow], flows: Iterable[FlowRow]) -> RunTi
 
     The key of a transfer is its stage, request and layer, and its number (by id) among those that share
     these. Its id would not do, because it names the batch. A transfer without a request has its id as key.
+    Background transfers are left out: how many there are depends on how long a run takes.
     A collective counts as one flow, from the last submit of a member to the last finish. The shares of
     members are not compared: if a member sends but receives nothing, its call returns when the kernel has
     its bytes, which says nothing about the network.
@@ -54,6 +55,8 @@ def run_times(requests: Iterable[RequestRow], flows: Iterable[FlowRow]) -> RunTi
     taken: dict[FlowKey, list[tuple[str, TimedFlow]]] = defaultdict(list)
     shares: dict[str, list[int]] = {}
     for flow in flows:
+        if flow.stage is Stage.BACKGROUND:
+            continue
         if flow.stage is Stage.COLLECTIVE and flow.coflow is not None:
             one = shares.setdefault(flow.coflow, [0, 0, 0])
             one[0] = max(one[0], flow.submit_ns)
@@ -184,7 +187,7 @@ def compare(emulated: RunTimes, simulated: RunTimes) -> Comparison:
         ttft_p99_s=both(lambda run: _seconds(percentile(_values(run.ttft_ns), 99))),
         slo_attainment=both(lambda run: mean([float(met) for met in run.met_slo.values()])),
         cct_mean_s=both(lambda run: _mean_s(run, Stage.COLLECTIVE)),
-        stages=tuple(_stage(stage, emulated, simulated, matched.of(stage)) for stage in Stage),
+        stages=tuple(_stage(stage, emulated, simulated, matched.of(stage)) for stage in SERVING_STAGES),
         flows=len(emulated.flows),
         matched=len(matched.stages),
         within=matched.within,

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
-from controller.flow import Stage
+from controller.flow import SERVING_STAGES, Stage
 from experiments.report.chart import (
     COLOURS,
     STAGE_TITLES,
@@ -127,9 +127,9 @@ def flow_figure(matched: dict[str, Matched]) -> str:
         axes.plot(ends, ends, linewidth=0.9)
         for factor in (1 - FLOW_ERROR, 1 + FLOW_ERROR):
             axes.plot(ends, ends * factor, linewidth=0.7, linestyle=(0, (4, 3)))
-        for stage in Stage:
+        for stage in SERVING_STAGES:
             of_stage = one.of(stage)
-            step = -(-len(of_stage.stages) * len(Stage) // MOST_POINTS) or 1
+            step = -(-len(of_stage.stages) * len(SERVING_STAGES) // MOST_POINTS) or 1
             axes.scatter(
                 of_stage.emulated_ns[::step] / 1e6,
                 of_stage.simulated_ns[::step] / 1e6,
@@ -157,7 +157,7 @@ def error_figure(matched: dict[str, Matched]) -> str:
         return ""
     drawing, panels = new_figure(1, len(shown), height=2.4)
     for axes, (name, one) in zip(panels, shown.items(), strict=True):
-        for stage in Stage:
+        for stage in SERVING_STAGES:
             errors = np.minimum(np.abs(one.of(stage).errors), 2 * _MOST_ERROR)
             draw_cdf(axes, errors.tolist(), label=STAGE_TITLES[stage], colour=_STAGE_COLOURS[stage])
         draw_mark(axes, FLOW_ERROR, f"{FLOW_ERROR:.0%}")

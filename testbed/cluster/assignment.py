@@ -4,8 +4,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from controller.policy import weights_of
+from controller.spec import read_spec
 from testbed.cluster.inventory import Inventory, Server
 from testbed.coordinator.ranks import lanes_of
+from testbed.coordinator.refusals import refuse_simulated_only
 from testbed.fabric import JobRefused
 from testbed.job import Job
 from testbed.topology import Topology, TopologyKind
@@ -34,6 +37,17 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
 def assign(job: Job, inventory: Inventory) -> Assigned:
     """Raises `JobRefused`, naming the key to change, if the job cannot run on these servers."""
     _refuse_parts(job.topology)
+    if job.faults:
+        raise JobRefused(
+            f"faults: real servers have the faults that they have; {job.faults[0].words} can be had on the"
+            " simulated and the emulated fabric"
+        )
+    refuse_simulated_only(job)
+    if weights_of(read_spec(job.policy, **job.scheduler.defaults()).policy):
+        raise JobRefused(
+            f"policies: {job.policy!r} has weights of levels; a run does not set up the switches of real"
+            " servers, and takes them to serve levels in strict priority"
+        )
     machines = _machines(job, inventory)
     used = {rank.server for rank in job.placement.ranks}
     places: dict[int, tuple[str, int]] = {}

@@ -55,7 +55,6 @@ class ClusterFabric:
                 Requirement(
                     name="inventory",
                     ok=False,
-                    needed=False,
                     detail="the fabric cluster is run by `mfs run` with --inventory",
                     fix="mfs run SCENARIO --fabric cluster --inventory cluster.yaml",
                 )

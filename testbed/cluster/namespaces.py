@@ -2,7 +2,8 @@
 
 A switch is a namespace that forwards IP packets. The kernel does that itself, so it needs no Open vSwitch.
 A port puts packets into its strict queues by the DSCP that the sender has given them. Besides, each server
-has a link without queues to the namespace that this process is in: the management network.
+has a link without queues to the namespace that this process is in: the management network. Servers have
+clocks of their own, many minutes apart, if the kernel can do that.
 """
 
 import hashlib
@@ -30,6 +31,8 @@ NIC = "data0"
 _DATA = "10.0.0.0/16"
 _MANAGED = "10.99.0.0/24"
 _GATEWAY = "169.254.1.1"  # no address of anybody: the other end of a link, whoever it is
+_AHEAD_S = 1000  # of each server's clock ahead of that of the one before
+_CLOCKS = Path("/proc/self/ns/time")  # Linux has clocks of namespaces since 5.6
 _OFFLOADS = "tso off gso off gro off tx off rx off"
 
 
@@ -56,8 +59,10 @@ class Namespaces:
         self.pids: dict[str, int] = {}
         self._holders: list[subprocess.Popen[bytes]] = []
         self._ports: dict[PortId, _Port] = {}
-        for node in (*self._topology.servers, *self._topology.switches):
-            self._hold(node)
+        for i, server in enumerate(self._topology.servers):
+            self._hold(server, _AHEAD_S * (i + 1) if _CLOCKS.exists() else 0)
+        for switch in self._topology.switches:
+            self._hold(switch, 0)
         self._connect()
         self._manage()
         self._route()
@@ -78,7 +83,8 @@ class Namespaces:
     def inside(self, server: str, command: list[str]) -> list[str]:
         """The words that run `command` on a server."""
         at = f"/proc/{self.pids[server]}/ns"
-        return ["nsenter", f"--net={at}/net", f"--uts={at}/uts", "--", *command]
+        clock = [f"--time={at}/time"] if _CLOCKS.exists() else []
+        return ["nsenter", f"--net={at}/net", f"--uts={at}/uts", *clock, "--", *command]
 
     def counters(self) -> dict[PortId, PortCounters]:
         """What each port has sent so far, by level."""
@@ -93,24 +99,27 @@ class Namespaces:
 
     # --- building ---------------------------------------------------------------------------------
 
-    def _hold(self, node: str) -> None:
-        """Start a process in new namespaces, for a network and for a host name."""
+    def _hold(self, node: str, ahead_s: int) -> None:
+        """Start a process in new namespaces, for a network, a host name, and a clock ahead of ours."""
         code = (
-            "import sys, signal\n"
+            "import os, sys, signal\n"
             "open('/proc/sys/kernel/hostname', 'w').write(sys.argv[1])\n"
-            "print('held', flush=True)\n"
+            "print(os.getpid(), flush=True)\n"
             "signal.pause()\n"
         )
+        # A clock is that of children, so there has to be one.
+        clock = ["--time", "--monotonic", str(ahead_s), "--fork", "--kill-child"] if ahead_s else []
         process = subprocess.Popen(
-            ["unshare", "--net", "--uts", "--", sys.executable, "-P", "-S", "-c", code, node],
+            ["unshare", "--net", "--uts", *clock, "--", sys.executable, "-P", "-S", "-c", code, node],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )
         assert process.stdout is not None
-        if process.stdout.readline().strip() != b"held":
+        pid = process.stdout.readline().strip()
+        if not pid:
             raise RuntimeError(f"could not make a namespace for {node}")
-        self._holders.append(process)  # its pipe stays open, and `unshare` has become it
-        self.pids[node] = process.pid
+        self._holders.append(process)  # its pipe stays open
+        self.pids[node] = int(pid)
 
     def _connect(self) -> None:
         """A pair of devices per link, each end in its node. A server's end is `NIC`."""

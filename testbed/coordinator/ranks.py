@@ -3,7 +3,7 @@
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 import zmq
@@ -19,6 +19,7 @@ from testbed.lane_counts import LaneCounts
 from workers.options import Device
 from workers.protocol import (
     Beat,
+    Evidence,
     Finish,
     FromRank,
     LaneSpec,
@@ -91,6 +92,9 @@ class Ranks(ABC):
     Raises `JobRefused` for real layers that cannot be computed (`real_model`).
     """
 
+    excused: Callable[[], Collection[str]] = tuple
+    """The names of ranks that are stopped because the scenario asks for it."""
+
     def __init__(self, job: Job, hub: Hub) -> None:
         self._job = job
         self._hub = hub
@@ -99,6 +103,7 @@ class Ranks(ABC):
         self._model = real_model(job)
         self._steps = dict.fromkeys((r.rank for r in job.placement.ranks), 0)
         self._silences: Silences | None = None
+        self._evidence: dict[int, list[Evidence]] = {}
         self.device = ""
         self.backend = ""
 
@@ -144,7 +149,7 @@ class Ranks(ABC):
             self.send(rank, message)
 
     def receive(self, timeout_s: float) -> FromRank | None:
-        """Return the next message, or None after `timeout_s` or a heartbeat.
+        """Return the next message, or None after `timeout_s`, a heartbeat or what a rank leaves to another.
 
         Raises `RunFailed` if a rank has trouble.
         """
@@ -162,6 +167,9 @@ class Ranks(ABC):
             if self._silences is not None:
                 self._silences.heard(self.name_of(message.rank))
             self.check()  # beats come so often that there may never be a timeout
+            return None
+        if isinstance(message, Evidence):  # what one rank leaves to another is only passed on
+            self._evidence.setdefault(message.to, []).append(message)
             return None
         return message
 
@@ -185,6 +193,8 @@ class Ranks(ABC):
         """Raise `RunFailed` if a rank has died or is silent."""
         self.check_processes()
         if self._silences is not None:
+            for rank in self.excused():
+                self._silences.heard(rank)
             self._silences.look(time.monotonic())
             if silent := self._silences.too_long():
                 asleep = self.asleep()
@@ -270,7 +280,8 @@ class Ranks(ABC):
         A rank that has sent its records stays until all ranks have. If it left at once, slower ranks would
         take its closed connections for a failure.
         """
-        self.send_all(Finish())
+        for rank in self._steps:
+            self.send(rank, Finish(evidence=tuple(self._evidence.get(rank, ()))))
         records: dict[int, Records] = {}
         patience_s = _FINISH_S + _CHECK_S if self._model is not None else _FINISH_S
         deadline = time.monotonic() + patience_s

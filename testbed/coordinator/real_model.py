@@ -30,8 +30,7 @@ def real_model(job: Job) -> RealModel | None:
     """
     if not is_real(job):
         return None
-    for reason in _refusals(job):
-        raise JobRefused(f"workers.compute: real layers (model) are not possible here: {reason}")
+    refuse(job)
     model, placement = job.model, job.placement
     shards = {
         rank: _shard(job, unit, index)
@@ -46,7 +45,7 @@ def real_model(job: Job) -> RealModel | None:
     return RealModel(
         decoder=_decoder(job),
         shards=shards,
-        decode=placement.decode,
+        workers=placement.decode_workers,
         prompts={
             request.id: Prompt(
                 tokens=request.prompt_tokens, blocks=request.blocks, block_tokens=request.block_tokens
@@ -54,6 +53,12 @@ def real_model(job: Job) -> RealModel | None:
             for request in job.requests
         },
     )
+
+
+def refuse(job: Job) -> None:
+    """Raise `JobRefused`, naming the key to change, if `job` asks for what real layers do not have."""
+    for reason in _refusals(job) if is_real(job) else ():
+        raise JobRefused(f"workers.compute: real layers (model) are not possible here: {reason}")
 
 
 def _decoder(job: Job) -> Decoder:
@@ -156,10 +161,10 @@ def _of_units(job: Job) -> Iterator[str]:
     for what, sizes in _lengths(job).items():
         if any(size % parts for size in sizes):
             yield f"with units.sp, {what} have to be a multiple of {parts} tokens, and not all are"
-    if any(model.kv_heads % shape.tp for shape in shapes):
-        yield f"units.tp has to divide the {model.kv_heads} KV heads of {model.name}: no rank has a copy"
-    if placement.decode_tp > 1:
-        yield "units.decode_tp is above 1, and decode workers are planned without all-reduces"
+    for key, ways in (("tp", {shape.tp for shape in shapes}), ("decode_tp", {placement.decode_tp})):
+        if any(model.kv_heads % tp for tp in ways):
+            heads = f"the {model.kv_heads} KV heads of {model.name}"
+            yield f"units.{key} has to divide {heads}: no rank has a copy of one"
 
 
 def _of_serving(job: Job) -> Iterator[str]:

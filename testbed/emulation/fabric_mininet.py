@@ -5,11 +5,16 @@ from pathlib import Path
 
 import psutil
 
+from controller.policy import weights_of
+from controller.spec import read_spec
 from testbed.coordinator.ranks import lanes_of
-from testbed.coordinator.real_model import real_model
+from testbed.coordinator.real_model import refuse
+from testbed.coordinator.refusals import refuse_simulated_only
+from testbed.emulation.queues import LEAST_PART, part_of
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requirement, RunProgress
+from testbed.faults import LinkFault
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.topology import Topology, TopologyKind
@@ -76,12 +81,24 @@ def _refuse_names(topology: Topology) -> None:
             )
 
 
+def _refuse_small_weights(job: Job) -> None:
+    weights = weights_of(read_spec(job.policy, **job.scheduler.defaults()).policy)
+    for level in weights:
+        if part_of(level, weights) < LEAST_PART:
+            raise JobRefused(
+                f"policies: {job.policy!r} leaves {level.name} {part_of(level, weights):.2%} of a port; on"
+                f" the emulated fabric, TCP needs at least {LEAST_PART:.1%} to go on"
+            )
+
+
 def _refuse_what_cannot_fit(job: Job) -> None:
     """Raise `JobRefused`, naming the key to change, if the job does not fit this machine."""
+    _refuse_small_weights(job)
+    refuse_simulated_only(job)
     _refuse_servers_with_parts(job.topology)
     _refuse_names(job.topology)
     _refuse_latency(job.topology)
-    real_model(job)
+    refuse(job)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
         raise JobRefused(
@@ -103,7 +120,13 @@ def _refuse_what_cannot_fit(job: Job) -> None:
             f"units: {ranks} ranks need {lanes} lanes (at most {_MOST_LANES}): use fewer ranks, or lower"
             " workers.lanes_s1 and workers.lanes_s3"
         )
-    slowest = min(job.scale.wire_bps(link.bps) for link in job.topology.links)
+    shares = {
+        port: fault.share
+        for fault in job.faults
+        if isinstance(fault, LinkFault) and fault.share > 0
+        for port in fault.ports
+    }
+    slowest = min(job.scale.wire_bps(link.bps) * shares.get(link.id, 1.0) for link in job.topology.links)
     if slowest < _LEAST_LINK_BPS:
         raise JobRefused(
             f"scale: the slowest link would run at {slowest / 1e6:.3f} Mb/s on this machine (at least"

@@ -1,11 +1,13 @@
 """The cluster's network on one machine: Mininet hosts, a NIC bridge per server, switches, queues."""
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from controller.flow import PortId
+from controller.flow import Level, PortId
 from controller.openflow import Bridge, Host, Wiring
 from testbed.emulation import queues
 from testbed.job import Scale
@@ -56,13 +58,28 @@ class Network:
     net: Any = field(repr=False)
 
 
+_RETRY_MS = 1000
+"""The longest time after which TCP repeats a lost segment, the least that kernels allow.
+
+Kernels before 6.15 do not know it: there the time doubles with each try, so after an outage a flow may wait
+for as long again."""
+
 _NETWORK = "10.0.0.0/16"
 RTO_MIN = "50ms"  # by route: the sysctl for it is newer than many kernels in use
 
 
-def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch: Path) -> Network:
+def build(
+    topology: Topology,
+    scale: Scale,
+    *,
+    seed: int,
+    kernel: bool,
+    scratch: Path,
+    weights: Mapping[Level, float] = MappingProxyType({}),
+) -> Network:
     """Create hosts, bridges, links and queues, start the bridges, and read the queues back.
 
+    `weights` are those of levels (`controller.policy.Policy`); without any, priority is strict.
     The bridges connect to their controller on loopback, port `OPENFLOW_PORT`. Raises `queues.QueueMismatch`
     if the kernel has other queues than asked for.
     """
@@ -117,7 +134,9 @@ def build(topology: Topology, scale: Scale, *, seed: int, kernel: bool, scratch:
     nic_bps = {edge.src: scale.wire_bps(edge.bps) for edge in topology.links if edge.src in hosts}
     _prepare_devices(net, hosts, nic_bps, scratch)
     trees = {
-        edge.id: queues.QueueTree(device=devices[edge.id], line_bps=scale.wire_bps(edge.bps), mtu=MTU)
+        edge.id: queues.QueueTree(
+            device=devices[edge.id], line_bps=scale.wire_bps(edge.bps), mtu=MTU, weights=dict(weights)
+        )
         for edge in topology.links
     }
     queues.set_up(trees.values())
@@ -200,6 +219,7 @@ def _prepare_devices(net: Any, hosts: dict[str, Any], nic_bps: dict[str, float],
             ip link set dev {device} mtu {MTU}
             ethtool -K {device} {offloads} >/dev/null
             sysctl -q -w {settings} net.ipv4.tcp_wmem="4096 {buffer} {buffer}"
+            [ ! -e /proc/sys/net/ipv4/tcp_rto_max_ms ] || sysctl -q -w net.ipv4.tcp_rto_max_ms={_RETRY_MS}
             ip route change {_NETWORK} dev {device} proto kernel scope link src {host.IP()} rto_min {RTO_MIN}
             sed 's/{{device}}/{device}/' {neighbours} | ip -batch -
             """,

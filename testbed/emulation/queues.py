@@ -1,16 +1,16 @@
-"""The queue tree of a port: eight strict levels at line rate, built and then read back from the kernel.
+"""The queue tree of a port: eight levels at line rate, built and then read back from the kernel.
 
 The tree is HTB with one parent at line rate and a leaf per level. The `prio` of a leaf decides which leaf
 borrows first, which makes the levels strict. Its small guaranteed rate keeps the TCP connections of a
 starved level alive, so that a promotion takes effect within milliseconds, not after a retransmission
-timeout. The port itself maps DSCP to leaf, so the tree works below both datapaths of OVS, the userspace one
-and the kernel's.
+timeout. Levels with weights have one `prio`, and their parts of the line as guaranteed rates. The port
+itself maps DSCP to leaf, so the tree works below both datapaths of OVS, the userspace one and the kernel's.
 """
 
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -23,6 +23,15 @@ GUARANTEE = 0.02
 A starved level sends one packet per `MTU / (GUARANTEE * rate)`, which is 34 ms at 50 Mb/s. A promotion
 takes effect with the first acknowledgement after it (docs/decisions/0002-levels-as-dscp.md has the runs).
 """
+
+UNUSED = 1e-3
+"""Guaranteed share of a level that gets no flows, because it has no weight and others have."""
+
+LEAST_PART = 0.009
+"""The smallest part of a line by weight: less would keep TCP waiting for its timers (`GUARANTEE`)."""
+
+_MOST_QUANTUM = 40
+"""Packets that a level may borrow in its turn, at most: the kernel warns of more than 200,000 bytes."""
 
 BURST_PACKETS = 2
 
@@ -42,15 +51,39 @@ _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 
 
 class QueueTree(msgspec.Struct, frozen=True, kw_only=True):
-    """The queues of one device. `line_bps` is in bits/s on the wire, `mtu` in bytes."""
+    """The queues of one device. `line_bps` is in bits/s on the wire, `mtu` in bytes.
+
+    With `weights`, these levels share the line by weight, and only these, CONTROL and SCAVENGER are in use.
+    """
 
     device: str
     line_bps: float
     mtu: int
+    weights: Mapping[Level, float] = {}
 
-    @property
-    def guarantee_bps(self) -> float:
-        return self.line_bps * GUARANTEE
+    def guarantee_bps(self, level: Level) -> float:
+        """The rate that `level` has whatever the others send."""
+        if not self.weights or level in (Level.CONTROL, Level.SCAVENGER):
+            return self.line_bps * GUARANTEE
+        if level not in self.weights:
+            return 8.0 * round(self.line_bps * UNUSED / 8)  # the kernel counts whole bytes
+        unused = len(Level) - len(self.weights) - 2
+        shared = self.line_bps * (1 - 2 * GUARANTEE - unused * UNUSED)
+        return shared * part_of(level, self.weights)
+
+    def prio(self, level: Level) -> int:
+        """Which leaves borrow what is left first: the smaller number. Equal leaves take turns."""
+        return int(min(self.weights)) if level in self.weights else int(level)
+
+    def quantum(self, level: Level) -> int:
+        """Bytes that a leaf borrows in its turn."""
+        packets = self.weights[level] / min(self.weights.values()) if level in self.weights else 1.0
+        return round(min(packets, _MOST_QUANTUM) * (self.mtu + _HEADER_BYTES))
+
+
+def part_of(level: Level, weights: Mapping[Level, float]) -> float:
+    """The part of `level` in what all levels with weights share."""
+    return weights[level] / sum(weights.values())
 
 
 class QueueMismatch(RuntimeError):
@@ -63,7 +96,10 @@ def set_up(trees: Iterable[QueueTree]) -> None:
 
 
 def change_rates(trees: Iterable[QueueTree]) -> None:
-    """Give the queues of `trees`, which exist, the rates that they have there. Raises as `set_up`."""
+    """Give the queues of `trees`, which exist, the rates that they have there. What waits in them stays.
+
+    Raises as `set_up`.
+    """
     changes = [line for tree in trees for line in _commands(tree) if line.startswith(_ADD_CLASS)]
     _tc_batch([line.replace(_ADD_CLASS, "class change ", 1) for line in changes])
 
@@ -83,8 +119,9 @@ def _commands(tree: QueueTree) -> list[str]:
     for level in Level:
         minor = _minor(level)
         commands += [
-            f"{_ADD_CLASS}{dev} parent 1:1 classid 1:{minor} htb rate {round(tree.guarantee_bps)}bit"
-            f" ceil {line}bit prio {int(level)} burst {packet} cburst {burst} quantum {packet}",
+            f"{_ADD_CLASS}{dev} parent 1:1 classid 1:{minor} htb rate {round(tree.guarantee_bps(level))}bit"
+            f" ceil {line}bit prio {tree.prio(level)} burst {packet} cburst {burst}"
+            f" quantum {tree.quantum(level)}",
             f"qdisc add {dev} parent 1:{minor} handle {minor}: pfifo limit {PACKETS}",
             f"filter add {dev} parent 1: protocol ip prio 1 u32"
             f" match ip tos {dscp_of(level) << 2:#04x} 0xfc flowid 1:{minor}",
@@ -159,8 +196,8 @@ def _compare(tree: QueueTree, rows: list[dict[str, str | int | float]]) -> list[
     }
     for level in Level:
         wanted[f"1:{_minor(level)}"] = {
-            "prio": int(level),
-            "rate_bps": tree.guarantee_bps,
+            "prio": tree.prio(level),
+            "rate_bps": tree.guarantee_bps(level),
             "ceil_bps": tree.line_bps,
             "leaf": "pfifo",
             "limit_packets": PACKETS,

@@ -15,16 +15,20 @@ import msgspec
 
 from controller.flow import Transfer
 from controller.pace import Pace
+from testbed.faults import losses_of
 from testbed.job import Job, Request
 from testbed.live import RequestsNow
 from testbed.record import CacheRow, RequestRow
 from testbed.serving.actions import Action, Actions, Announce, AtLayer, Expect, GoOn, Post, Run
 from testbed.serving.answers import Answers
+from testbed.serving.background import BackgroundTransfers
 from testbed.serving.decoding import BackgroundSteps, with_last_tokens
 from testbed.serving.in_flight import InFlight
+from testbed.serving.losses import Losses, LossyServing, Toll
 from testbed.serving.plans.fetching import SendAhead, announced_fetch
 from testbed.serving.plans.outlook import announced
 from testbed.serving.replay import PlannedBatches
+from testbed.serving.routing.decode_workers import Busy
 from testbed.serving.story import RequestStory, request_row
 from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan, FetchPlan, Resume
@@ -76,7 +80,8 @@ class Conductor(abc.ABC):
 
     @abc.abstractmethod
     def arrived(self, flow: str) -> Actions:
-        """A flow that belongs to no request has arrived: a micro flow, or one between decode workers."""
+        """A flow that belongs to no request has arrived: a micro flow, a background transfer, or one between
+        decode workers."""
 
     def layer_begun(self, now_ns: int, batch: str, rank: int, layer: int) -> Actions:
         """A rank begins `layer`. If that is the number of layers, it has computed all of them.
@@ -137,10 +142,12 @@ class Serving(Protocol):
     def describe(self) -> str: ...
 
 
-def _serving(job: Job) -> Serving:
+def _serving(job: Job, busy: Busy | None) -> Serving:
     """Return what forms the batches of `job`, or what runs its `plans` if it has any."""
     at_once = {unit: shape.pp for unit, shape in job.placement.shapes.items()}
-    return PlannedBatches(job.plans, at_once=at_once) if job.plans else ServingSystem(job)
+    if job.plans:
+        return PlannedBatches(job.plans, at_once=at_once)
+    return LossyServing(job, busy=busy) if losses_of(job.faults) else ServingSystem(job, busy=busy)
 
 
 @dataclass(slots=True)
@@ -158,13 +165,18 @@ class ServingConductor(Conductor):
     """Requests arrive, the serving system makes batch plans, and ranks carry them out.
 
     A later turn of a conversation is held back until the answer to the turn before is complete. Then it
-    gets its arrival, and with it its deadline.
+    gets its arrival, and with it its deadline. `busy` is that of `ServingSystem`.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, busy: Busy | None = None) -> None:
         self._job = job
-        self._system = _serving(job)
+        self._system = _serving(job, busy)
+        lossy = self._system if isinstance(self._system, LossyServing) else None
+        self._losses = None if lossy is None else Losses(job, lossy)
+        self._failed = 0
+        self._ghosts: set[int] = set()
         self._background = BackgroundSteps(job)
+        self._transfers = BackgroundTransfers(job.background)
         self._send_ahead = SendAhead(job.serving.fetch_ahead)
         self._announced: dict[str, BatchPlan | FetchPlan] = {}
         self._running: dict[str, _Running] = {}
@@ -186,12 +198,17 @@ class ServingConductor(Conductor):
 
     @property
     def done(self) -> int:
-        return self._first_tokens
+        return self._first_tokens + self._failed
 
     @property
     def finished(self) -> bool:
-        """A rank can be slower with its part of a batch than the last first token of that batch."""
-        return self.done == self.total and not (self._announced or self._running or not self._background.idle)
+        """A rank can be slower with its part of a batch than the last first token of that batch.
+
+        The flows of a request that has failed go on to their end, too.
+        """
+        idle = self._background.idle and self._transfers.idle
+        left = self._announced or self._running or self._ghosts
+        return self.done == self.total and idle and not left
 
     @property
     def under_way(self) -> bool:
@@ -227,17 +244,21 @@ class ServingConductor(Conductor):
 
     @property
     def due_ns(self) -> int | None:
-        """The next arrival, the end of an answer that a turn waits for, or the next step between decode
-        workers: these end with the last first token."""
+        """The next arrival, the end of an answer that a turn waits for, the next step between decode workers,
+        or the next background transfer: the last two end with the last first token."""
         due = [self._arrivals[0][0]] if self._arrivals else []
         if self._answers.due_ns is not None:
             due.append(self._answers.due_ns)
-        if self.done < self.total and self._background.due_ns is not None:
-            due.append(self._background.due_ns)
+        if self.done < self.total:
+            losses_ns = None if self._losses is None else self._losses.due_ns
+            beside = (self._background.due_ns, self._transfers.due_ns, losses_ns)
+            due += [due_ns for due_ns in beside if due_ns is not None]
         return min(due, default=None)
 
     def act(self, now_ns: int) -> Actions:
         actions: list[Action] = []
+        for toll in () if self._losses is None else self._losses.act(now_ns):
+            actions += self._bear(toll)
         self._release(self._answers.complete(now_ns))
         while self._arrivals and self._arrivals[0][0] <= now_ns:
             self.steps += 1
@@ -248,6 +269,8 @@ class ServingConductor(Conductor):
         step_ns = self._background.due_ns
         if self.done < self.total and step_ns is not None and step_ns <= now_ns:
             actions += _post(self._background.begin(now_ns))
+        if self.done < self.total:
+            actions += _post(self._transfers.begin(now_ns))
         return actions
 
     # --- batches --------------------------------------------------------------------------------
@@ -300,6 +323,9 @@ class ServingConductor(Conductor):
 
     def first_token(self, now_ns: int, request: int, p2d_end_ns: int) -> Actions:
         story = self._stories[request]
+        if story.lost_to is not None:
+            self._ghosts.discard(request)
+            return ()
         story.p2d_end_ns, story.first_token_ns = p2d_end_ns, now_ns
         self._first_tokens += 1
         self._in_flight.first_token(request, now_ns)
@@ -310,9 +336,10 @@ class ServingConductor(Conductor):
         return ()
 
     def arrived(self, flow: str) -> Actions:
-        """Flows of no request are those between decode workers. They go on while a request is lost."""
+        """Flows of no request go on while a request is lost, so they are no progress until all are done."""
         self.steps += self.done == self.total
         self._background.arrived(flow)
+        self._transfers.arrived(flow)
         return ()
 
     # --- inside ---------------------------------------------------------------------------------
@@ -325,6 +352,18 @@ class ServingConductor(Conductor):
                 request = msgspec.structs.replace(turn, arrival_ns=arrival_ns)
                 self._requests[request.id] = request
                 heapq.heappush(self._arrivals, (arrival_ns, request.id, request))
+
+    def _bear(self, toll: Toll) -> Actions:
+        """Give up the requests that a loss has cost, and run what follows for those that have moved."""
+        self.steps += 1
+        for request in toll.failed:
+            self._stories[request].lost_to = toll.loss
+            self._failed += 1
+            self._ghosts.add(request)
+            self._in_flight.failed(request)
+        for request in toll.moved:
+            self._stories[request].moved_by += (toll.loss,)
+        return self._start(toll.plans)
 
     def _start(self, plans: Sequence[BatchPlan | FetchPlan | Resume]) -> Actions:
         topology, placement = self._job.topology, self._job.placement

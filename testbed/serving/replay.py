@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from testbed.faults import losses_of
 from testbed.job import Job, Request
 from testbed.record import CacheRow, RequestRow
+from testbed.serving.routing.decode_choices import reads_ports_now
 from testbed.serving.system import ServingSystem
 from workers.plan import BatchPlan, FetchPlan, Resume
 
@@ -90,6 +92,8 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
     preemption; and for reused KV whose fetch started while its request was queued, because a replay has only
     the plans of batches.
     """
+    if losses_of(job.faults):
+        raise NotReplayable("units or decode workers were lost (faults), and a replay loses none")
     if job.serving.fetch_early:
         raise NotReplayable(
             "S1 was fetched while requests were queued (serving.fetch), and a replay has no plans for that"
@@ -111,7 +115,10 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
         events.append((row.arrival_ns, _Event.ARRIVAL, "", row.request))
         events.append((row.first_token_ns, _Event.FIRST_TOKEN, "", row.request))
     events += [(end_ns, _Event.BATCH_DONE, batch, 0) for batch, end_ns in ends.items()]
-    system = ServingSystem(job)
+    # What a decode choice saw of the network is not in the rows, but what it chose is.
+    live = reads_ports_now(job.serving.decode_choice)
+    chosen = {row.request: row.decode_rank for row in rows if row.decode_rank is not None}
+    system = ServingSystem(job, decided=chosen if live else None)
     plans: list[BatchPlan | FetchPlan | Resume] = []
     for time_ns, kind, batch, request in sorted(events):
         try:

@@ -1,7 +1,7 @@
 """The serving system: events in, batch plans out."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -30,7 +30,7 @@ from testbed.serving.plans.batch_time import BatchTimes
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.fetching import fetch_plan, with_fetches
 from testbed.serving.plans.steps import step_options
-from testbed.serving.routing.decode_workers import DecodeWorkers
+from testbed.serving.routing.decode_workers import Busy, DecodeWorkers
 from testbed.serving.routing.estimates import exposed_s1_ns
 from testbed.serving.routing.reuse_choice import ReuseChoice
 from testbed.serving.routing.routers import UnitView, make_router
@@ -56,11 +56,16 @@ class ServingSystem:
     `job.serving.preempt_layers`, the caller reports each pause of a batch. The answer is to resume the
     batch, or to run another one first (`testbed.serving.batching.preemption`), which does not pause.
 
+    `busy` says how long a port takes for what flows have left on it now; a decode choice may need it. With
+    `decided`, requests have the decode workers whose first ranks are in it (`DecodeWorkers`).
+
     Raises `ValueError` for an unknown router, decode choice or batching, for preemption in a pipeline, and
     for a cache that has no room for a block.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(
+        self, job: Job, *, busy: Busy | None = None, decided: Mapping[int, int] | None = None
+    ) -> None:
         if job.serving.preempt_layers is not None and job.placement.most_stages > 1:
             raise ValueError("a unit with several pipeline stages cannot be preempted")
         self._job = job
@@ -73,7 +78,7 @@ class ServingSystem:
         reuse = ReuseChoice(job, self._times, self._traffic)
         self._choose = reuse.choose if job.serving.reuse is not ReuseRule.FETCH else None
         self._follows = self._router.ports or job.serving.reuse is ReuseRule.CHEAPER
-        self._decode = DecodeWorkers(job, self._traffic, follows=self._follows)
+        self._decode = DecodeWorkers(job, self._traffic, follows=self._follows, busy=busy, decided=decided)
         self._units = {name: Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
         cache_blocks = cache_capacity_blocks(job)
         self._indexes = {
@@ -94,14 +99,22 @@ class ServingSystem:
             raise ValueError(f"request {request.id} has already arrived")
         if request.prompt_tokens < 1:
             raise ValueError(f"request {request.id} has a prompt of {request.prompt_tokens} tokens")
-        names = tuple(self._units)
+        self._requests[request.id] = request
+        self._enter(Phase.QUEUED, request.id)
+        return self._route(now_ns, request)
+
+    def _open(self) -> tuple[str, ...]:
+        """The units that take requests."""
+        return tuple(self._units)
+
+    def _route(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
+        """Queue a request on the unit that the router picks."""
+        names = self._open()
         views = [self._view(now_ns, name, request) for name in names]
         name = names[self._router.choose(request, views)]
         unit = self._units[name]
         unit.expected_tokens[request.id] = self._new_tokens(name, request)
         unit.queue.append(request)
-        self._requests[request.id] = request
-        self._enter(Phase.QUEUED, request.id)
         started = self._start(now_ns, name)
         if self._phase[request.id] is not Phase.QUEUED:
             return [*started]

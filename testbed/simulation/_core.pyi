@@ -19,12 +19,22 @@ class Links:
     `IndexError`.
     """
 
-    def __init__(self, capacity: Sequence[float], guarantee: float, bundled: bool = False) -> None: ...
+    def __init__(
+        self,
+        capacity: Sequence[float],
+        guarantee: float,
+        bundled: bool = False,
+        level_weights: Sequence[float] = (),
+        ordered_ports: Sequence[int] = (),
+    ) -> None: ...
     def __len__(self) -> int:
         """The number of streams."""
 
     def capacity(self, port: int) -> float:
         """Rate of the port with number `port`, in bytes per nanosecond."""
+
+    def set_capacity(self, port: int, rate: float) -> None:
+        """Give a port this rate from the next `settle` on. With 0, nothing passes."""
 
     def add(
         self,
@@ -93,10 +103,14 @@ class Links:
         """
 
     def held_back(self, tolerance: float) -> int:
-        """How many streams are slower than strict priority and max-min fairness would have them.
+        """How many streams are slower than the levels and max-min fairness would have them.
 
         Call `settle` before. `tolerance` is relative. The cost grows with the number of all streams.
         """
+
+    @property
+    def unsettled(self) -> int:
+        """How often the rates of weighted levels, or of ordered ports, did not settle: 0 if all are right."""
 
     def rows(self) -> int:
         """The largest id that any stream has had, plus 1."""
@@ -126,6 +140,8 @@ class Options:
     groups: bool
     invariants: bool
     decisions: bool
+    level_weights: Sequence[float]
+    ordered_ports: Sequence[int]
 
 class Faults:
     """What to break in a run, so that tests can see the invariants fail (`core/world.hpp`)."""
@@ -162,6 +178,15 @@ class Core:
 
     def add_route(self, path: Sequence[int], ports: Sequence[int], latency_ns: int) -> int:
         """A path over these links, on these ports of the network. Returns its number."""
+
+    def set_share(self, port: int, share: float) -> None:
+        """Let a port of the network carry this share of its rate from now on; 0: nothing passes."""
+
+    def slow_down(self, rank: int, from_ns: int, to_ns: int | None, factor: float) -> None:
+        """Let compute on a rank take `factor` times as long for a while (`workers.slowdown.Slowdown`).
+
+        Those of a rank are added in order of time, before the run.
+        """
 
     def at(self, time_ns: int, call: Callable[[], object]) -> None:
         """Call `call` at that moment, which is now or later."""
@@ -215,6 +240,10 @@ class Core:
         """The paths that rows refer to by number, from number `begin` on, as numbers of links."""
 
     @property
+    def ports(self) -> int:
+        """The number of ports of the network."""
+
+    @property
     def now_ns(self) -> int:
         """Model time."""
 
@@ -248,7 +277,10 @@ class Core:
 
     @property
     def slow_streams(self) -> int:
-        """Streams slower than max-min fairness would have them, over all samples."""
+        """Streams slower than max-min fairness would have them, over all samples.
+
+        Each moment at which the rates of weighted levels, or of ordered ports, did not settle counts as one.
+        """
 
     @property
     def too_fast(self) -> int:

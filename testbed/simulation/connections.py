@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from controller.ecmp import connection_key, member_key
-from controller.flow import PortId, Stage
+from controller.flow import SERVING_STAGES, PortId, Stage
 from controller.lanes import lane_name
 from controller.units import NS_PER_S
 from testbed.job import Job
@@ -16,7 +16,26 @@ def ports_of_network(job: Job) -> dict[PortId, int]:
     """The ports of the simulated network, in bits/s. With `separate`, each stage has ports of its own."""
     if not job.simulation.separate:
         return {link.id: link.bps for link in job.topology.links}
-    return {separate(stage, link.id): link.bps for stage in Stage for link in job.topology.links}
+    return {separate(stage, link.id): link.bps for stage in stages_of(job) for link in job.topology.links}
+
+
+def stages_of(job: Job) -> tuple[Stage, ...]:
+    """The stages that flows of `job` may have, in the order of `Stage`."""
+    flows = {flow.transfer.stage for flow in job.flows}
+    background = job.background is not None or Stage.BACKGROUND in flows
+    return tuple(Stage) if background else SERVING_STAGES
+
+
+def ordered_ports(job: Job) -> list[int]:
+    """Whether each port of the network keeps an exact order (1) or not (0). Empty without `hybrid`.
+
+    The ports of a server are all whose sender is in it: its NICs, and what is inside of it.
+    """
+    if not job.simulation.hybrid:
+        return []
+    switches = set(job.topology.switches)
+    ordered = [int(link.src not in switches) for link in job.topology.links]
+    return ordered * (len(stages_of(job)) if job.simulation.separate else 1)
 
 
 def separate(stage: Stage, port: PortId) -> PortId:

@@ -31,7 +31,7 @@ class Host:
         self._first_verdict = scheduler.first_verdict
         self._connections = Connections(job)
         self.by_flow = self._connections.by_flow
-        self.by_group = scheduler.by_group and bool(job.flows)
+        self.by_group = scheduler.by_group and bool(job.flows) and not job.simulation.hybrid
         # Bound methods of others, where there is nothing to add.
         self.completion = scheduler.completion
         self.progress = scheduler.progress

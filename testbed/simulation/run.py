@@ -5,17 +5,21 @@ from collections.abc import Callable
 
 import msgspec
 
+from controller.flow import Stage
 from controller.overload import Prunings
-from controller.policy import Policy
+from controller.policy import Policy, weights_of
 from controller.spec import Spec, read_spec
+from controller.units import NS_PER_S
 from testbed.fabric import FabricName, RunProgress
-from testbed.job import Collect, Job
-from testbed.record import RunRecord
+from testbed.job import Collect, Job, SimulationOptions
+from testbed.record import FlowOrder, RunRecord
 from testbed.serving.conductors import conductor_of
 from testbed.simulation._core import Core, Options
-from testbed.simulation.connections import ports_of_network
+from testbed.simulation.connections import ordered_ports, ports_of_network
+from testbed.simulation.faults import plan_faults
 from testbed.simulation.host import STAGES, Host
 from testbed.simulation.invariants import judge
+from testbed.simulation.links.network import weight_list
 from testbed.simulation.player import Player
 from testbed.simulation.rows import Rows
 from testbed.simulation.watch import LinkWatch
@@ -46,14 +50,20 @@ class SimulatedRun:
             {link.id: link.bps for link in job.topology.links},
             self._prunings.changed,
             exact=job.simulation.exact,
+            hybrid=job.simulation.hybrid,
         )
-        self._conductor = conductor_of(job)
+        # With links for each stage, S3 meets only what is on its own.
+        apart = STAGES.index(Stage.P2D) * len(links) if job.simulation.separate else 0
+        numbers = {link: apart + number for number, link in enumerate(links)}
+        self._conductor = conductor_of(job, lambda port: self.core.busy_ns(numbers[port]) / NS_PER_S)
         self._player = Player(job, self._conductor, self._report)
         self._rows = Rows(job)
         self._watch = LinkWatch(tuple(ports))
         host = Host(job, scheduler, self._player, self._rows, self._watch)
         capacity = [bps * overheads.goodput / 8e9 for bps in ports.values()]
         options = _options(job, host)
+        options.level_weights = weight_list(weights_of(spec.policy))
+        options.ordered_ports = ordered_ports(job)
         options.counts_bytes = scheduler.hand_over_bytes()
         self.core = Core(capacity, overheads.level_share, links, options, host, scheduler.loads)
         self.core.set_enums(list(STAGES), list(CollectiveKind))
@@ -61,6 +71,7 @@ class SimulatedRun:
             self.core.add_group(name, list(ranks))
         for side in (host, self._rows, self._watch):
             side.serve(self.core)
+        plan_faults(self.core, job)
 
     def run(self) -> RunRecord:
         self._player.begin(self.core)
@@ -90,7 +101,7 @@ class SimulatedRun:
         job, core = self._job, self.core
         core.settle()
         requests = self._conductor.request_rows(self._prunings.times, self._prunings.at_their_end)
-        answered = sum(row.first_token_ns is not None for row in requests)
+        answered = sum(row.first_token_ns is not None or row.lost_to is not None for row in requests)
         fidelity = judge(
             core,
             arrived=len(job.flows or job.requests),
@@ -114,10 +125,17 @@ class SimulatedRun:
             queues={},
             duration_ns=core.now_ns,
             wall_s=wall_s,
-            exact_order=job.simulation.exact,
+            order=_order(job.simulation),
             batches_at_once=job.placement.most_stages,
             caches=self._conductor.caches(),
+            faults=job.faults,
         )
+
+
+def _order(simulation: SimulationOptions) -> FlowOrder:
+    if simulation.hybrid:
+        return FlowOrder.HYBRID
+    return FlowOrder.EXACT if simulation.exact else FlowOrder.LEVELS
 
 
 def _options(job: Job, host: Host) -> Options:

@@ -15,16 +15,23 @@ DENSE = msgspec.structs.replace(world.DENSE, hidden=128, head_dim=32, ffn=256)
 MOE = msgspec.structs.replace(world.MOE, hidden=128, head_dim=32, ffn=128)
 
 
-def job(model: ModelShape) -> Job:
-    plain = world.serving_job(star(servers=5, nic_bps=30_000_000), model=model)
+def job(model: ModelShape, decode_tp: int = 1) -> Job:
+    plain = world.serving_job(star(servers=6, nic_bps=30_000_000), model=model, decode_tp=decode_tp)
     return msgspec.structs.replace(
         plain, workers=msgspec.structs.replace(plain.workers, compute=ComputeMode.MODEL)
     )
 
 
-@pytest.fixture(scope="module", params=[DENSE, MOE], ids=["dense", "mixture of experts"])
+JOBS = {
+    "dense": job(DENSE),
+    "mixture of experts": job(MOE),
+    "decode worker of two ranks": job(DENSE, decode_tp=2),
+}
+
+
+@pytest.fixture(scope="module", params=JOBS)
 def record(request: pytest.FixtureRequest) -> RunRecord:
-    return world.run(job(request.param))
+    return world.run(JOBS[request.param])
 
 
 def test_first_tokens_are_those_of_the_whole_model(record: RunRecord) -> None:

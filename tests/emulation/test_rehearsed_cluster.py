@@ -31,6 +31,7 @@ policies: [fair, mfs(rho=0)]
 MLU is 0.31 at first, which is P5. Starved, it reaches 0.5 and is promoted to P1."""
 
 S3_BYTES = 5_000_000
+SECOND_NS = 10**9
 P1, P2, P3, P5 = 1, 2, 3, 5
 _START_S = 240.0
 
@@ -94,7 +95,8 @@ def test_the_results_are_complete_and_say_what_was_measured(rehearsed: Rehearsed
         names = {check["name"] for check in policy["fidelity"]["checks"]}
         assert {"drift of clocks over the run max", "error of clock offsets max"} <= names
         assert policy["facts"]["levels"] == "IP_TOS"
-        assert policy["facts"]["clock_drift_us"] < 1000  # all namespaces have one clock
+        assert policy["facts"]["clock_ahead_s"] == 3000.0  # of h3, whose clock the rehearsal has set so
+        assert policy["facts"]["clock_drift_us"] < 1000  # it is one clock, with different offsets
 
 
 def test_a_promotion_moves_a_running_lane_from_one_queue_to_another(rehearsed: Rehearsed) -> None:
@@ -113,6 +115,13 @@ def test_a_promotion_moves_a_running_lane_from_one_queue_to_another(rehearsed: R
     promoted = next(i for i, sent in enumerate(after) if sent > 0)
     assert before[promoted - 1] > 0  # it was under way in P5
     assert before[-1] - before[promoted] <= 10 * 4214  # and nothing new goes there afterwards
+
+
+def test_times_of_servers_whose_clocks_differ_fit_together(rehearsed: Rehearsed) -> None:
+    """Permits come from the coordinator, arrivals from the receiver, submissions from the sender."""
+    for row in rehearsed.rows("flows"):
+        assert row["submit_ns"] <= row["permit_ns"] < row["finish_ns"] < 10 * SECOND_NS
+        assert row["permit_ns"] - row["submit_ns"] < SECOND_NS
 
 
 def test_the_promoted_flow_overtakes_the_other(rehearsed: Rehearsed) -> None:
@@ -174,6 +183,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_its_name(under_way: UnderWay) -
     os.kill(under_way.rank(1).pid, signal.SIGKILL)
     assert under_way.ends_within(60.0) == 1
     assert "rank 1 (h2/0) ended with signal 9" in under_way.errors()
+    assert "of 2 done; still on their way: " in under_way.errors()
 
 
 def test_ctrl_c_leaves_nothing_behind(under_way: UnderWay) -> None:

@@ -19,7 +19,7 @@ from workers.model.rank_model import RankModel
 from workers.model.setup import RealModel
 from workers.options import ComputeMode
 from workers.plan import BatchPlan, CollectiveKind, Compute
-from workers.protocol import TokenCheck
+from workers.protocol import Evidence, TokenCheck
 
 BLOCK_TOKENS = 8
 
@@ -74,13 +74,18 @@ class Cluster:
     """The ranks of a job. `spoil`, if given, may change the bytes of a transfer on their way."""
 
     def __init__(
-        self, job: Job, spoil: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, content: content
+        self,
+        job: Job,
+        spoil: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, content: content,
     ) -> None:
         made = real_model(job)
         assert made is not None
         self.model: RealModel = made
         self.placement: Placement = job.placement
-        self.ranks = {rank.rank: RankModel(self.model, rank.rank) for rank in job.placement.ranks}
+        self._evidence: list[Evidence] = []
+        self.ranks = {
+            rank.rank: RankModel(self.model, rank.rank, self._evidence.append) for rank in job.placement.ranks
+        }
         self._system = ServingSystem(job)
         self._requests = job.requests
         self._spoil = spoil
@@ -102,7 +107,11 @@ class Cluster:
         return self.checks()
 
     def checks(self) -> dict[int, TokenCheck]:
-        found = [check for rank in self.placement.decode for check in self.ranks[rank].checks()]
+        found = [
+            check
+            for rank in self.placement.decode
+            for check in self.ranks[rank].checks([each for each in self._evidence if each.to == rank])
+        ]
         return {check.request: check for check in found}
 
     def _run_all(self, formed: Sequence[object]) -> None:
@@ -143,6 +152,6 @@ class Cluster:
                         work.compute(step.label, layer.index)
                     elif (step.group, rank) in self._sides:
                         work.collective(step, layer.index, self._sides[step.group, rank], work.attend)
-            work.ended()
+            self.ranks[rank].ended(work)
 
         return run

@@ -1,5 +1,6 @@
 """The first tokens of a decode rank, and their comparison with the whole model."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -40,11 +41,14 @@ class TokenChecks:
         logits = self._model.next_logits(last, prompt.tokens - 1, kv)
         self._computed.append(_Computed(request, prompt, kv, logits))
 
-    def results(self) -> tuple[TokenCheck, ...]:
-        """Compare each token, its logits and the KV it was computed from with those of the whole model."""
-        return tuple(map(self._compared, self._computed))
+    def results(self, of_prefill: Mapping[int, torch.Tensor]) -> tuple[TokenCheck, ...]:
+        """Compare each token, its logits and the KV it was computed from with those of the whole model.
 
-    def _compared(self, done: _Computed) -> TokenCheck:
+        `of_prefill` has, by request, the logits that its prefill unit has computed for the same token.
+        """
+        return tuple(self._compared(done, of_prefill[done.request]) for done in self._computed)
+
+    def _compared(self, done: _Computed, of_prefill: torch.Tensor) -> TokenCheck:
         right = self._model.prefill(token_ids(done.request, done.prompt))
         token, expected = int(done.logits.argmax()), int(right.logits.argmax())
         return TokenCheck(
@@ -52,7 +56,7 @@ class TokenChecks:
             token=token,
             expected_token=expected,
             gap=float(right.logits[expected] - right.logits[token]),
-            logit_error=_largest_difference(done.logits, right.logits),
+            logit_error=max(_largest_difference(each, right.logits) for each in (done.logits, of_prefill)),
             kv_error=_largest_difference(done.kv, right.kv),
             kv_bytes=done.kv.nbytes,
         )

@@ -22,9 +22,6 @@ class KvStore:
         self._requests: dict[int, torch.Tensor] = {}
         self._blocks: dict[int, int] = {}
 
-    def __contains__(self, request: int) -> bool:
-        return request in self._requests
-
     def open(self, request: int, tokens: int) -> None:
         """Make room for the KV of a prompt."""
         sizes = len(self._shard.layers), 2, len(self._heads), tokens, self._decoder.head_dim
@@ -37,9 +34,6 @@ class KvStore:
     def of(self, request: int, layer: int) -> torch.Tensor:
         """A request's KV (2, heads, tokens, d) in one layer, to read and to write."""
         return self._requests[request][layer - self._shard.first_layer]
-
-    def drop(self, request: int) -> None:
-        del self._requests[request]
 
     # --- cached blocks --------------------------------------------------------------------------
 

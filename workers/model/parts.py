@@ -12,7 +12,7 @@ from torch.nn import functional
 from workers.model.layers import PartialAttention, attended, fed_forward, merged, normed, rotated
 from workers.model.routing import visited
 from workers.model.setup import Decoder, WrongSize
-from workers.model.weights import Feed, LayerWeights
+from workers.model.weights import Feed, LayerWeights, Weights
 from workers.plan import Collective
 
 WIRE = torch.float16
@@ -79,6 +79,11 @@ def summed(weights: LayerWeights, blocks: Sequence[PartialAttention]) -> torch.T
 def mlp(weights: LayerWeights, hidden: torch.Tensor) -> torch.Tensor:
     """What the shard's part of the MLP adds to the hidden states."""
     return fed_forward(normed(hidden), *weights.mlp)
+
+
+def logits(weights: Weights, hidden: torch.Tensor) -> torch.Tensor:
+    """The logits of the token after one with this hidden state (hidden)."""
+    return functional.linear(normed(hidden), weights.logits)
 
 
 class Routed(NamedTuple):

@@ -91,10 +91,29 @@ class PrefillWork:
     def _no_hidden(self) -> torch.Tensor:
         return torch.empty(0, self._decoder.hidden)
 
-    def ended(self) -> None:
-        """The batch is over on this rank: later requests can reuse its KV."""
+    def ended(self) -> list[tuple[RequestPlan, torch.Tensor]]:
+        """The batch is over on this rank: later requests can reuse its KV.
+
+        Returns the logits of the token after each prompt whose last token was computed here. Nothing else
+        shows whether the last collectives were right: no KV comes after them.
+        """
+        lasts = {each.request: each for each in self._plan.requests if each.last}
+        found: list[tuple[RequestPlan, torch.Tensor]] = []
+        first = 0
         for each in self._mine:
-            self._store.cache(each.request, self._model.prompts[each.request], each.end)
+            prompt = self._model.prompts[each.request]
+            self._store.cache(each.request, prompt, each.end)
+            places = self._shard.places(each.begin, each.end)
+            first += len(places)
+            if each.request in lasts and prompt.tokens - 1 in places and self._speaks:
+                logits = parts.logits(self._weights, self._hidden[first - 1])
+                found.append((lasts[each.request], logits))
+        return found
+
+    @property
+    def _speaks(self) -> bool:
+        """Whether the rank is in the last pipeline stage, and the first of its tensor-parallel ranks."""
+        return self._shard.end_layer == self._decoder.layers and self._shard.tp_index == 0
 
     # --- compute --------------------------------------------------------------------------------
 

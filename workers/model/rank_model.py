@@ -1,7 +1,7 @@
 """A rank's side of real layers: what it computes, what its transfers carry, which tokens come out."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -9,23 +9,26 @@ from controller.flow import Stage, Transfer
 from workers.model.checks import TokenChecks
 from workers.model.kv import KvStore
 from workers.model.manifest import KvPiece, piece_of, pieces_of
+from workers.model.parts import WIRE
 from workers.model.prefill import PrefillWork
 from workers.model.setup import RealModel
 from workers.model.weights import Weights
 from workers.plan import BatchPlan, RequestPlan
-from workers.protocol import TokenCheck
+from workers.protocol import Evidence, TokenCheck
 
 
 class RankModel:
     """What rank `rank` has of `model`. Thread-safe: lanes load and keep KV while the rank computes.
 
     A rank learns what a transfer carries from the plan (`planned`), or from the order to send it (`sends`).
-    KV that arrives is kept until it is wanted, because it may be here before its plan.
+    KV that arrives is kept until it is wanted, because it may be here before its plan. `leave` is called with
+    what this rank leaves to the checks of a decode rank.
     """
 
-    def __init__(self, model: RealModel, rank: int) -> None:
+    def __init__(self, model: RealModel, rank: int, leave: Callable[[Evidence], None]) -> None:
         self._model = model
         self._rank = rank
+        self._leave = leave
         self._weights = Weights(model.decoder, model.shards[rank])
         self._store = KvStore(model.decoder, model.shards[rank])
         self._pieces: dict[str, KvPiece] = {}
@@ -33,11 +36,13 @@ class RankModel:
         self._arrived: dict[str, torch.Tensor] = {}
         self._checks = TokenChecks(model.decoder)
         self._lock = threading.Lock()
+        self._worker = next((worker for worker in model.workers if rank in worker), ())
+        self._to_join: list[int] = []
         # Before the clock starts: random numbers take longer than a layer.
-        if rank in model.decode:
-            self._checks.prepare()
-        else:
+        if not self._worker:
             self._weights.prepare()
+        elif rank == self._worker[0]:
+            self._checks.prepare()
 
     # --- what transfers carry -------------------------------------------------------------------
 
@@ -83,15 +88,47 @@ class RankModel:
         """Begin a batch."""
         return PrefillWork(plan, self._rank, self._model, self._weights, self._store)
 
+    def ended(self, work: PrefillWork) -> None:
+        """A batch is over on this rank."""
+        for request, logits in work.ended():
+            self._leave(self._evidence(request.request, request.decode_rank, logits, logits=True))
+
     def first_token(self, request: RequestPlan) -> None:
-        """Compute the first token of a request, all of whose KV has arrived at this decode rank."""
+        """Compute the first token of a request, all of whose KV for this decode rank has arrived.
+
+        If a worker has several ranks, each has some of the heads. All of them but the first leave their KV to
+        the first one, which computes the token after the run (`checks`).
+        """
         number, prompt = request.request, self._model.prompts[request.request]
         with self._lock:
             flows = self._delivered.pop(number)
         self._store.open(number, prompt.tokens)
         self.take(flows)
-        self._checks.first_token(number, prompt, self._store.all_of(number))
+        if self._rank != self._worker[0]:
+            kv = self._store.all_of(number)
+            self._leave(self._evidence(number, self._worker[0], kv, logits=False))
+        elif len(self._worker) == 1:
+            self._checks.first_token(number, prompt, self._store.all_of(number))
+        else:
+            with self._lock:
+                self._to_join.append(number)
 
-    def checks(self) -> tuple[TokenCheck, ...]:
-        """Compare the first tokens of this rank with the whole model."""
-        return self._checks.results()
+    def checks(self, evidence: Sequence[Evidence]) -> tuple[TokenCheck, ...]:
+        """Compare the first tokens of this rank with the whole model, with what was left to it."""
+        left = {(each.request, each.src): each.content for each in evidence if not each.logits}
+        for number in self._to_join:
+            own = self._store.all_of(number)
+            others = [_tensor(left[number, rank], WIRE).view(own.shape) for rank in self._worker[1:]]
+            kv = torch.cat([own, *others], dim=2)
+            self._checks.first_token(number, self._model.prompts[number], kv)
+        self._to_join.clear()
+        logits = {each.request: _tensor(each.content, torch.float32) for each in evidence if each.logits}
+        return self._checks.results(logits)
+
+    def _evidence(self, request: int, to: int, content: torch.Tensor, *, logits: bool) -> Evidence:
+        raw = content.contiguous().view(torch.uint8).numpy().tobytes()
+        return Evidence(request=request, src=self._rank, to=to, logits=logits, content=raw)
+
+
+def _tensor(content: bytes, kind: torch.dtype) -> torch.Tensor:
+    return torch.frombuffer(bytearray(content), dtype=kind)

@@ -94,9 +94,12 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RealModel(msgspec.Struct, frozen=True, kw_only=True):
-    """The model, what each rank has of it, and the prompt of each request. Ranks in `decode` decode."""
+    """The model, what each rank has of it, and the prompt of each request.
+
+    `workers` are the ranks of each decode worker.
+    """
 
     decoder: Decoder
     shards: dict[int, Shard]
-    decode: tuple[int, ...]
+    workers: tuple[tuple[int, ...], ...]
     prompts: dict[int, Prompt]

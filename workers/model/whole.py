@@ -3,10 +3,8 @@
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
 
 from workers.model import parts
-from workers.model.layers import normed
 from workers.model.setup import Decoder, whole
 from workers.model.weights import LayerWeights, Weights
 
@@ -34,7 +32,7 @@ class WholeModel:
             layer = self._weights.layer(number)
             kv.append(parts.new_kv(self._decoder, layer, hidden, positions))
             hidden = self._through(number, layer, hidden, positions, kv[-1])
-        return Prefilled(torch.stack(kv), self._logits(hidden))
+        return Prefilled(torch.stack(kv), parts.logits(self._weights, hidden[-1]))
 
     def next_logits(self, token: int, position: int, kv: torch.Tensor) -> torch.Tensor:
         """The logits of the token after `position`, at which `token` is.
@@ -45,7 +43,7 @@ class WholeModel:
         hidden = self._weights.embedding[[token]]
         for number in range(self._decoder.layers):
             hidden = self._through(number, self._weights.layer(number), hidden, positions, kv[number])
-        return self._logits(hidden)
+        return parts.logits(self._weights, hidden[-1])
 
     def _through(
         self,
@@ -65,6 +63,3 @@ class WholeModel:
         outputs = parts.expert_outputs(layer, inputs, chosen.experts.flatten())
         added = parts.weighed(chosen, outputs) + parts.shared_output(decoder, layer, chosen.inputs)
         return hidden + added
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return functional.linear(normed(hidden[-1]), self._weights.logits)

@@ -13,7 +13,8 @@ from testbed.serving.turns import Turns
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     """A decode worker as seen for one request.
 
-    `tokens` are the prompt tokens of requests that have been assigned to it and have no first token yet.
+    `tokens` are the prompt tokens of requests that have been assigned to it and have no first token yet. For
+    a choice that is `live`, `ports_s` counts what flows have left on a port now, instead of the S3 to come.
     `ports_s` has, for each port from the request's replica to the worker, the seconds that the port
     takes at line rate for the S3 still to come, this request's included. The longest comes first. It is
     empty if no port lies between them, and for a choice that does not ask for `ports`.
@@ -27,6 +28,9 @@ class DecodeChoice(Protocol):
     ports: bool
     """Whether the choice looks at the ports on the path to a worker."""
 
+    live: bool
+    """Whether it has to know what flows have left on these ports at this moment."""
+
     def choose(self, workers: Sequence[WorkerView]) -> int:
         """The index of a decode worker. `workers` is not empty."""
         ...
@@ -36,6 +40,7 @@ class DecodeRoundRobin:
     """Each worker in turn."""
 
     ports = False
+    live = False
 
     def __init__(self) -> None:
         self._turn = 0
@@ -53,6 +58,7 @@ class DecodeLeastLoaded:
     """
 
     ports = False
+    live = False
 
     def __init__(self) -> None:
         self._turns: Turns[int] = Turns()
@@ -71,6 +77,7 @@ class DecodeNetworkAware:
     """
 
     ports = True
+    live = False
 
     def __init__(self) -> None:
         self._turns: Turns[int] = Turns()
@@ -82,11 +89,28 @@ class DecodeNetworkAware:
         return self._turns.take_least(range(len(workers)), cost)
 
 
+class DecodeNetKv(DecodeNetworkAware):
+    """The worker to which the request's KV would get soonest behind what flows have left on the ports now.
+
+    An oracle of the network: it knows the bytes that the flows of all stages have left, but not the S3 that
+    will be posted. This is our reading of NetKV (arXiv 2606.03910), whose oracle has estimates of the cost of
+    a transfer. Ties are settled as by `network-aware`.
+    """
+
+    live = True
+
+
 DECODE_CHOICES: dict[str, Callable[[ServingOptions], DecodeChoice]] = {
     "round-robin": lambda options: DecodeRoundRobin(),
     "least-loaded": lambda options: DecodeLeastLoaded(),
     "network-aware": lambda options: DecodeNetworkAware(),
+    "netkv": lambda options: DecodeNetKv(),
 }
+
+
+def reads_ports_now(name: str) -> bool:
+    """Whether the decode choice `name` has to know what flows have left on ports at a moment."""
+    return name == "netkv"
 
 
 def make_decode_choice(options: ServingOptions) -> DecodeChoice:

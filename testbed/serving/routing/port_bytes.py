@@ -1,6 +1,6 @@
 """The bytes still to come on each port, as far as the serving system knows."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 from controller.flow import PortId
 from testbed.serving.plans.idle_network import Traffic
@@ -36,12 +36,16 @@ class PortBytes:
         for port, size in self._parts.pop(key, {}).items():
             self._total[port] -= size
 
-    def seconds(self, traffic: Traffic) -> tuple[float, ...]:
-        """Seconds that each port of `traffic` takes for it and for what is there, longest first."""
+    def seconds(self, traffic: Traffic, busy: Callable[[PortId], float] | None = None) -> tuple[float, ...]:
+        """Seconds that each port of `traffic` takes for it and for what is there, longest first.
+
+        `busy` says how long a port takes for what is there; by default, what was put there counts.
+        """
+        before_s = self.busy_s if busy is None else busy
         return tuple(
             sorted(
                 (
-                    (self._total.get(port, 0) + size) * 8 / self._topology.link(port).bps
+                    before_s(port) + size * 8 / self._topology.link(port).bps
                     for port, size in self._loads(traffic).items()
                 ),
                 reverse=True,

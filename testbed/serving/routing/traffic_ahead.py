@@ -1,7 +1,7 @@
 """The S1 and S3 that is still to come, by request, and how long the ports of each unit are busy with it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 
 from controller.flow import PortId
@@ -60,12 +60,19 @@ class TrafficAhead:
         busy_s = (max(map(self._bytes.busy_s, own), default=0.0) for own in replicas)
         return sum(busy_s) / len(replicas) * NS_PER_S
 
-    def ports_s(self, unit: str, item: Assigned, worker: tuple[int, ...]) -> tuple[float, ...]:
+    def ports_s(
+        self,
+        unit: str,
+        item: Assigned,
+        worker: tuple[int, ...],
+        busy: Callable[[PortId], float] | None = None,
+    ) -> tuple[float, ...]:
         """Seconds that each port to a decode worker takes for what is to come, this request's S3 included.
 
-        The longest comes first.
+        With `busy`, the seconds that a port needs for what is on its way now, this counts instead of what is
+        to come. The longest comes first.
         """
-        return self._bytes.seconds(self._delivery(unit, item, worker))
+        return self._bytes.seconds(self._delivery(unit, item, worker), busy)
 
     def transfer_ns(self, unit: str, item: Assigned, *, hidden_ns: float, queue_ns: float) -> float:
         """`estimates.transfer_ns`."""

@@ -36,6 +36,9 @@ int Links::add_member(const int* ports, int count, double size, Place place, dou
 
 void Links::join(Ns now, const Change& added) {
     Member& member = members_[added.stream];
+    if (added.place.group != NO_GROUP && (is_weighted(added.place.level) || !ordered_ports_.empty())) {
+        throw std::invalid_argument("there are no groups with weights of levels, or with ordered ports");
+    }
     const int row = row_of(now, {member.path, added.place.level, added.place.order, added.cap, added.place.group});
     Bundle& bundle = bundles_[row];
     member.row = row;

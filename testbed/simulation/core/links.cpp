@@ -20,14 +20,24 @@ Ns rounded_up(double ns) {
     return whole + (static_cast<double>(whole) < ns);
 }
 
-void check_level(int level) {
-    if (level < 0 || level >= LEVELS) throw std::out_of_range("there is no level " + std::to_string(level));
-}
-
 }  // namespace
 
-Links::Links(std::vector<double> capacity, double guarantee, bool bundled)
-    : guarantee_(guarantee), bundled_(bundled) {
+Links::Links(std::vector<double> capacity, double guarantee, bool bundled, const std::vector<double>& level_weights,
+             std::vector<int> ordered_ports)
+    : guarantee_(guarantee), bundled_(bundled), ordered_ports_(std::move(ordered_ports)) {
+    if (!ordered_ports_.empty() && ordered_ports_.size() != capacity.size()) {
+        throw std::invalid_argument("every port needs to be ordered or not");
+    }
+    if (!level_weights.empty() && level_weights.size() != LEVELS) {
+        throw std::invalid_argument("every level needs a weight, which may be 0");
+    }
+    for (int level = 0; level < static_cast<int>(level_weights.size()); ++level) {
+        const double weight = level_weights_[level] = level_weights[level];
+        if (!(weight >= 0.0 && weight < FOREVER_NS)) throw std::invalid_argument("a level needs a weight of 0 or more");
+        if (weight == 0.0) continue;
+        first_weighted_ = std::min(first_weighted_, level);
+        last_weighted_ = level;
+    }
     ports_.reserve(capacity.size());
     for (const double rate : capacity) {
         if (!(rate > 0.0)) throw std::invalid_argument("a port needs a rate above 0");
@@ -38,6 +48,13 @@ Links::Links(std::vector<double> capacity, double guarantee, bool bundled)
 }
 
 // --- changes ------------------------------------------------------------------------------------------------
+
+void Links::check_level(int level) const {
+    if (level < 0 || level >= LEVELS) throw std::out_of_range("there is no level " + std::to_string(level));
+    if (is_weighted(level) && level_weights_[level] == 0.0) {
+        throw std::out_of_range("level " + std::to_string(level) + " has no weight");
+    }
+}
 
 int Links::add(const int* ports, int count, double size, Place place, double cap, const double* weights) {
     check_level(place.level);
@@ -93,6 +110,17 @@ void Links::move(int stream, Place place, double cap) {
     check_level(place.level);
     wanted_[stream] = wanted;
     moved_.push_back({stream, place, cap});
+}
+
+void Links::set_capacity(int number, double rate) {
+    if (!(rate >= 0.0)) throw std::invalid_argument("a port needs a rate of 0 or more");
+    Port& port = ports_[number];
+    if (port.capacity == rate) return;
+    port.capacity = rate;
+    if (port.dirty == LEVELS) dirty_.push_back(number);
+    port.dirty = 0;
+    for (int level = 0; level < LEVELS; ++level) changes_from(level, -NO_ORDER);
+    changed_ = true;
 }
 
 void Links::take_in(Ns now) {

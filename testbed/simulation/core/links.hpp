@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "testbed/simulation/core/slots.hpp"
+
 namespace mfs {
 
 using Ns = std::int64_t;
@@ -37,19 +39,26 @@ struct Place {
 // all changes of a moment. A level that has something to send keeps the share `guarantee` of a port's rate,
 // whatever the levels above have to send; what it does not use of that share is lost.
 //
+// `level_weights` (one for each level, 0: none; empty: none at all) make levels share a port instead of one going
+// before the other. `weighted.cpp` says how. If there are `ordered_ports` (one number for each port, not 0: ordered),
+// the order inside a level counts on these ports only. `at_hosts.cpp` says how.
+//
 // With `bundled`, streams over the same ports with the same place and cap are one row, a bundle: they have the
 // same rate for as long as they stay together, so that rate is worked out once for all of them. Rates and bytes
 // are the same but for rounding. These streams have no weights.
 class Links {
   public:
-    // Throws `std::invalid_argument` for a capacity that is not above 0.
-    Links(std::vector<double> capacity, double guarantee, bool bundled = false);
+    // Throws `std::invalid_argument` for a capacity that is not above 0, or for other weights than one for each level
+    // or other `ordered_ports` than one for each port.
+    Links(std::vector<double> capacity, double guarantee, bool bundled = false,
+          const std::vector<double>& level_weights = {}, std::vector<int> ordered_ports = {});
 
     // Adds a stream of `size` bytes, above 0, over `count` different ports, and returns its number, which is
     // used again once `take_finished` has returned it. Its rate is at most `cap` (infinity: none). With
     // `weights` (null: all 1), it takes that many times its rate on each port. It begins at the next `settle`.
     // Throws `std::invalid_argument` for a size or weight that is not above 0, or for weights in a bundle, and
-    // `std::out_of_range` for a level or port that there is not.
+    // `std::out_of_range` for a level or port that there is not, or for a level without a weight between others
+    // with one.
     int add(const int* ports, int count, double size, Place place, double cap, const double* weights);
 
     // Gives a stream this place and cap from the next `settle` on. Nothing changes if it has them already.
@@ -83,6 +92,10 @@ class Links {
 
     double capacity(int port) const { return ports_[port].capacity; }
 
+    // Gives a port this rate from the next `settle` on. With 0, nothing passes. Throws `std::invalid_argument`
+    // for a rate below 0.
+    void set_capacity(int port, double rate);
+
     // Rate of a stream as of the last `settle`, in bytes per nanosecond at weight 1.
     double rate(int stream) const;
 
@@ -90,6 +103,7 @@ class Links {
     void sent_bytes(Ns now, double* out);
 
     // How long `port` would need at its full rate for what its streams have left, those just added included.
+    // A port with a rate of 0 is busy for ever.
     double busy_ns(Ns now, int port);
 
     // How often rates have been worked out so far, and for how many streams in all; a bundle counts once.
@@ -102,9 +116,12 @@ class Links {
     // The same for now, added up from the rates of the streams. Call `settle` before.
     double fullest_now() const;
 
-    // How many streams are slower than strict priority and max-min fairness would have them, by more than the
-    // relative `tolerance`. Call `settle` before.
+    // How many streams are slower than the levels and max-min fairness would have them, by more than the relative
+    // `tolerance`. Call `settle` before.
     int held_back(double tolerance) const;
+
+    // How often the rates of weighted levels, or of ordered ports, did not settle.
+    std::int64_t unsettled() const { return unsettled_; }
 
     // Multiplies the rate of a stream, with its bundle, or of all of them by `factor`, which no sharing would do.
     // For tests of what notices it.
@@ -126,6 +143,7 @@ class Links {
     struct alignas(64) Port {
         double capacity;
         double spare;
+        double shared;      // by all weighted levels together
         double weight;      // of the streams that are not settled yet
         std::int64_t seen;  // the epoch that saw it last
         int waiting;        // the number of streams that are not settled yet
@@ -302,7 +320,17 @@ class Links {
     void share_level(int level);
     bool spread(int level);
     void open_port(Port& port, int level) const;
-    void share_by_order(int level);
+    void share_by_order(const std::vector<int>& streams, int level);
+    void share_at_hosts(const std::vector<int>& streams);
+    void find_slots(const std::vector<int>& streams);
+    void fill_slots(const std::vector<int>& streams);
+    void check_level(int level) const;
+    bool is_weighted(int level) const { return level >= first_weighted_ && level <= last_weighted_; }
+    void share_weighted();
+    void spread_weighted();
+    double share_once(int level);
+    double part(const Port& port, int level) const;
+    double heaviest(const Port& port, double* used, double* most) const;
     void share(const int* begin, const int* end, int level, bool ends_free = false);
     void open_streams(const int* begin, const int* end, bool ends_free);
     void settle_stream(Stream& stream, double rate);
@@ -311,6 +339,10 @@ class Links {
 
     double guarantee_;
     bool bundled_;
+    double level_weights_[LEVELS] = {};
+    int first_weighted_ = LEVELS, last_weighted_ = NONE;
+    std::vector<int> ordered_ports_;
+    std::int64_t unsettled_ = 0;
     std::vector<Port> ports_;
     std::vector<Stream> streams_;
     std::vector<std::int64_t> seen_;    // the epoch that saw each stream last
@@ -352,6 +384,11 @@ class Links {
     // Used while rates are worked out, and kept only for their memory.
     std::vector<int> queue_;     // ports
     std::vector<int> affected_;  // streams
+    std::vector<Slot> slots_;
+    std::vector<WantedSlot> wanted_slots_;
+    std::vector<int> slot_of_;     // by number of the hop
+    std::vector<int> first_slot_;  // in `slot_of_`, by place in the list of streams
+    std::vector<int> of_level_[LEVELS];  // the same by level; only of weighted levels
     std::vector<int> group_;
     std::vector<int> open_;     // ports
     std::vector<Share> shares_;  // a heap of ports by the share they leave

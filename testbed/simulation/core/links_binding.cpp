@@ -80,10 +80,15 @@ Sent sent_bytes(Links& links, Ns now) {
 
 void bind_links(nb::module_& module) {
     nb::class_<Links>(module, "Links")
-        .def(nb::init<std::vector<double>, double, bool>(), "capacity"_a, "guarantee"_a, "bundled"_a = false)
+        .def(nb::init<std::vector<double>, double, bool, const std::vector<double>&, std::vector<int>>(), "capacity"_a,
+             "guarantee"_a, "bundled"_a = false, "level_weights"_a = std::vector<double>(),
+             "ordered_ports"_a = std::vector<int>())
         .def("__len__", &Links::size)
         .def("capacity", [](const Links& links, int port) { return links.capacity(existing_port(links, port)); },
              "port"_a)
+        .def("set_capacity",
+             [](Links& links, int port, double rate) { links.set_capacity(existing_port(links, port), rate); },
+             "port"_a, "rate"_a)
         .def("add", &add, "ports"_a, "size"_a, "place"_a, "cap"_a = nb::none(), "weights"_a = nb::none(),
              "group"_a = NO_GROUP)
         .def("add_group", &Links::add_group, "order"_a)
@@ -108,6 +113,7 @@ void bind_links(nb::module_& module) {
         .def_prop_ro("fullest", &Links::fullest)
         .def("fullest_now", &Links::fullest_now)
         .def("held_back", &Links::held_back, "tolerance"_a)
+        .def_prop_ro("unsettled", &Links::unsettled)
         .def("rows", &Links::rows)
         .def("falsify",
              [](Links& links, int stream, double factor) { links.falsify(existing_stream(links, stream), factor); },

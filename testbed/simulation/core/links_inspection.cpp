@@ -1,5 +1,6 @@
 // Questions about the streams and ports of `Links`.
 #include <algorithm>
+#include <limits>
 #include <ranges>
 #include <vector>
 
@@ -30,6 +31,7 @@ double Links::busy_ns(Ns now, int port) {
         take_in(now);
     }
     const Port& asked = ports_[port];
+    if (asked.capacity == 0.0) return std::numeric_limits<double>::infinity();
     double total = 0.0;
     for (const std::vector<Guest>& guests : asked.guests) {
         for (const auto& [stream, hop] : std::views::reverse(guests)) {
@@ -52,13 +54,15 @@ double Links::fullest_now() const {
                 used += hops_[hop].weight * streams_[stream].rate;
             }
         }
-        most = std::max(most, used / port.capacity);
+        if (used > 0.0) most = std::max(most, used / port.capacity);
     }
     return most;
 }
 
 // Every stream that moves below its cap must have a bottleneck: a port that is full with streams of the same or
 // smaller places, on which no stream of the same place is faster (Bertsekas and Gallager, Data Networks, 6.5.2).
+// Order counts on ordered ports only, if there are any. For a weighted level, the port is full with the levels down to the last weighted one, none of which uses more for
+// its weight, and the level sends nothing there but streams of the same or smaller places.
 // This is worked out from the lists of streams, not from what the sharing algorithm keeps.
 int Links::held_back(double tolerance) const {
     std::vector<char> held;
@@ -66,22 +70,32 @@ int Links::held_back(double tolerance) const {
         held.push_back(stream.level != NONE && stream.rate < stream.cap * (1 - tolerance));
     }
     std::vector<Guest> guests;
+    bool ordered = true;
     const auto before = [&](const Guest& a, const Guest& b) {
-        return order_of(a.stream) < order_of(b.stream);
+        return ordered && order_of(a.stream) < order_of(b.stream);
     };
     for (const Port& port : ports_) {
-        double used = 0.0;
-        for (const std::vector<Guest>& level : port.guests) {
-            guests = level;
+        ordered = ordered_ports_.empty() || ordered_ports_[&port - ports_.data()];
+        double used = 0.0, of_level[LEVELS], most = 0.0;
+        const double to_last_weighted = heaviest(port, of_level, &most);
+        for (int level = 0; level < LEVELS; ++level) {
+            double in_level = 0.0;
+            guests = port.guests[level];
             std::sort(guests.begin(), guests.end(), before);
             for (auto first = guests.begin(); first != guests.end();) {
                 const auto last = std::upper_bound(first, guests.end(), *first, before);
                 double fastest = 0.0;
                 for (auto guest = first; guest != last; ++guest) {
                     used += hops_[guest->hop].weight * streams_[guest->stream].rate;
+                    in_level += hops_[guest->hop].weight * streams_[guest->stream].rate;
                     fastest = std::max(fastest, streams_[guest->stream].rate);
                 }
-                const bool full = used >= port.capacity * (1 - tolerance);
+                bool full = used >= port.capacity * (1 - tolerance);
+                if (is_weighted(level)) {
+                    full = to_last_weighted >= port.capacity * (1 - tolerance) &&
+                           of_level[level] >= most * level_weights_[level] * (1 - tolerance) &&
+                           in_level >= of_level[level] - tolerance * port.capacity;
+                }
                 const double enough = fastest * (1 - tolerance) - tolerance * port.capacity;
                 for (auto guest = first; full && guest != last; ++guest) {
                     if (streams_[guest->stream].rate >= enough) held[guest->stream] = 0;

@@ -21,9 +21,16 @@ void Links::work_out(Ns now) {
     if (guarantee_ > 0.0) {  // a level that starts or stops sending changes those above it too
         for (const int port : dirty_) ports_[port].dirty = 0;
     }
+    for (const int port : dirty_) {  // and so does a weighted level to the others
+        if (is_weighted(ports_[port].dirty)) ports_[port].dirty = first_weighted_;
+    }
     bool grouped = false;
-    for (int level = 0; level < LEVELS; ++level) {
-        if (bundled_ && ungrouped_[level] == 0) {
+    for (int level = 0, below; level < LEVELS; level = below) {
+        below = is_weighted(level) ? last_weighted_ + 1 : level + 1;
+        if (is_weighted(level)) {
+            share_weighted();
+            worked_out_ += static_cast<std::int64_t>(affected_.size());
+        } else if (bundled_ && ungrouped_[level] == 0) {
             grouped |= share_groups(level);
         } else {
             turns_[level].missed = true;
@@ -38,9 +45,9 @@ void Links::work_out(Ns now) {
             bring_up_to(now, number);
             stream.rate = after;
             foresee(now, number);
-            if (level + 1 < LEVELS && std::abs(after - before) > SAME * std::max(after, before)) {
-                touch(stream, level + 1);
-                changes_from(level + 1, -NO_ORDER);
+            if (below < LEVELS && std::abs(after - before) > SAME * std::max(after, before)) {
+                touch(stream, below);
+                changes_from(below, -NO_ORDER);
             }
         }
     }
@@ -59,7 +66,7 @@ void Links::work_out(Ns now) {
 void Links::note_fullest(const Port& port) {
     double used = 0.0;
     for (int level = 0; level < LEVELS; ++level) used += port.used[level];
-    fullest_ = std::max(fullest_, used / port.capacity);
+    if (used > 0.0) fullest_ = std::max(fullest_, used / port.capacity);
 }
 
 // Works out rates for the streams of `level` that a dirty port can affect, and leaves them in `affected_`.
@@ -67,7 +74,7 @@ void Links::share_level(int level) {
     const bool ordered = spread(level);
     if (affected_.empty()) return;
     if (ordered) {
-        share_by_order(level);
+        share_by_order(affected_, level);
     } else {
         share(affected_.data(), affected_.data() + affected_.size(), level);
     }
@@ -134,9 +141,10 @@ void Links::open_port(Port& port, int level) const {
     port.waiting = 0;
 }
 
-void Links::share_by_order(int level) {
+void Links::share_by_order(const std::vector<int>& streams, int level) {
+    if (!ordered_ports_.empty()) return share_at_hosts(streams);
     by_order_.clear();
-    for (const int number : affected_) {
+    for (const int number : streams) {
         // A port's streams of later orders must not look unsettled while an earlier order is worked out.
         streams_[number].fresh = 0.0;
         by_order_.push_back({order_of(number), static_cast<int>(by_order_.size()), number});

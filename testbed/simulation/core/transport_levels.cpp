@@ -119,7 +119,8 @@ void Transport::take_verdict(Flow& flow, nb::handle said, Heard& heard) {
 
 // Whether the core counts the bytes of a flow in the loads of ports. If not, the scheduler does, if anyone does.
 bool Transport::counts_bytes(const Flow& flow) const {
-    return world_.loads != nullptr && (flow.standing != nullptr || world_.options.counts_bytes);
+    return world_.loads != nullptr && flow.stage != BACKGROUND &&
+           (flow.standing != nullptr || world_.options.counts_bytes);
 }
 
 void Transport::take_standing(Flow& flow, Heard& heard) {

@@ -95,12 +95,68 @@ def test_static_puts_each_stage_on_the_level_that_its_option_says() -> None:
         Stage.KV_REUSE: Level.P6,
         Stage.COLLECTIVE: Level.P1,
         Stage.P2D: Level.P6,
+        Stage.BACKGROUND: Level.SCAVENGER,
     }
 
 
 def test_static_without_options_has_the_levels_of_stage() -> None:
     for stage in Stage:
         assert first_level("static", stage) == first_level("stage", stage)
+
+
+def test_static_with_weights_gives_each_level_in_use_its_weight_p1_first() -> None:
+    policy = make_policy("static(s1=2, s2=1, s3=2, weights=99:1)")
+    assert policy.level_weights == {Level.P1: 99.0, Level.P2: 1.0}
+    assert make_policy("static(s1=3, s2=6, s3=1, weights=1:2:0.5)").level_weights == {
+        Level.P1: 1.0,
+        Level.P3: 2.0,
+        Level.P6: 0.5,
+    }
+
+
+@pytest.mark.parametrize("spec", ["static", "static(weights=strict)", "stage", "fair", "mfs"])
+def test_policies_without_weights_ask_for_strict_priority(spec: str) -> None:
+    assert make_policy(spec).level_weights is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        ("99:1", r"one for each level in use \(P2, P3, P4\)"),
+        ("1:1:1:1", "one for each level in use"),
+        ("1:0:1", "numbers above 0"),
+        ("1:-2:1", "numbers above 0"),
+        ("1:inf:1", "numbers above 0"),
+        ("1:nan:1", "numbers above 0"),
+        ("1:two:3", "numbers above 0"),
+        ("60%:30%:10%", "numbers above 0"),
+    ],
+)
+def test_weights_of_static_that_do_not_fit_are_refused(weights: str, why: str) -> None:
+    with pytest.raises(PolicyError, match=why):
+        make_policy(f"static(weights={weights})")
+
+
+class Weighing(Fair):
+    """Puts all flows on P3."""
+
+    name = "weighing"
+
+
+def test_a_policy_may_not_use_a_level_without_a_weight_if_it_has_weights() -> None:
+    policy = Weighing(Fair.Options())
+    policy.level_weights = {Level.P1: 2, Level.P2: 1}
+    scheduler = Scheduler(policy, ports={UP: 10**9})
+    with pytest.raises(SchedulerError, match="P3, which has no weight; the levels with one are P1, P2"):
+        scheduler.submit(0, Flow(id="f", stage=Stage.P2D, size_bytes=1, load={UP: 1}))
+
+
+@pytest.mark.parametrize("weights", [{Level.SCAVENGER: 1.0}, {Level.CONTROL: 1.0}, {Level.P3: 0.0}])
+def test_weights_that_no_fabric_can_carry_out_are_refused(weights: dict[Level, float]) -> None:
+    policy = Weighing(Fair.Options())
+    policy.level_weights = weights
+    with pytest.raises(PolicyError, match="weights are above 0, of P1 to P6"):
+        Scheduler(policy, ports={UP: 10**9})
 
 
 def test_a_policy_that_only_replaces_the_options_of_another_keeps_its_standing_verdicts() -> None:

@@ -58,6 +58,7 @@ def test_the_best_schedule_is_no_worse_than_static_orders_and_below_the_ceiling(
         (("two-flows",), "has no requests"),
         ((*SMALL, "--over", "workload.load=1,2"), "other keys are set with --set"),
         ((*SMALL, "--set", "serving.batches_of=mfs"), "use --batches-of"),
+        ((*SMALL, "--set", "workload.background.gbps=4"), "no key for background transfers"),
         ((*SMALL, "--batches-of", "mfs + requests"), "its batches are its own"),
         ((*SMALL, "--evaluations", "5"), "--evaluations"),
     ],

@@ -52,6 +52,15 @@ def test_the_capacity_is_what_an_overloaded_run_gets_done(settings: tuple[str, .
     assert demand(job, job.requests).capacity_rps > 1.5 * reached
 
 
+def test_no_estimate_is_more_than_full_even_batches_could_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short run that happened to see light prompts only."""
+    monkeypatch.setattr("experiments.resolve.capacity.prefill_rate_rps", lambda rows: 1e6)
+    job = job_of("workload.requests=7")
+    found = estimated_capacity(job, job.requests)
+    assert found.rps == demand(job, job.requests).capacity_rps
+    assert "reaches 100.0 % of what full, even batches could do" in found.words
+
+
 def test_the_arrivals_of_a_load_do_not_depend_on_rules() -> None:
     """Else no two rules could be compared at one load."""
     plain = job_of("workload.load=0.5").requests

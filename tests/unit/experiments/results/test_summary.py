@@ -13,7 +13,7 @@ from controller.flow import Level, Stage
 from experiments.results.folder_names import folder_names
 from experiments.results.summary import Summary, summarise
 from testbed.job import Scale
-from testbed.record import Check, Fidelity, RunRecord
+from testbed.record import Check, Fidelity, FlowOrder, RunRecord
 
 
 def record(**changes: Any) -> RunRecord:
@@ -80,7 +80,7 @@ def test_a_serving_run_is_summed_up_in_model_seconds() -> None:
 
 
 def test_a_run_says_whether_it_had_an_exact_order_or_levels() -> None:
-    runs = summary_of(record(), record(exact_order=True))["runs"]
+    runs = summary_of(record(), record(order=FlowOrder.EXACT))["runs"]
     assert [run["order"] for run in runs] == ["levels", "exact"]
 
 

@@ -11,6 +11,8 @@ from experiments.trace_formats import pieces
 from experiments.trace_formats.formats import detect_format, reader_of
 from experiments.trace_formats.rows import RowColumns, TraceRow
 
+SPLITWISE = "request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,token_size"
+SIMULATOR = "input_toks\toutput_toks\tarrival_time_ns"
 VIDUR = "arrived_at,num_prefill_tokens,num_decode_tokens"
 Rows = list[tuple[int | None, int, int]]
 
@@ -56,6 +58,8 @@ PLAIN = {
         "45.25,GPT-4,0,0,0,API log",
         "118,GPT-4,7,1,8,API log",
     ],
+    SPLITWISE: ["0,2,0,0.5,1,1021,3", "1,2,7,0.75,1,12,0"],
+    SIMULATOR: ["1472\t133\t4059740", "15\t0\t4059741"],
     VIDUR: ["0.0,4,5", "0.1234567890123456,0012,3", "3,16777216,0"],
 }
 
@@ -159,3 +163,8 @@ def test_any_mixture_of_lines_is_read_as_it_is_row_by_row(
     path = file(tmp_path, "\n".join([VIDUR, *lines]) + draw.choice(["", "\n"]))
 
     assert in_columns(path)[0] == one_by_one(path)
+
+
+def test_rows_that_are_not_modelled_are_refused_by_their_column(tmp_path: Path) -> None:
+    path = file(tmp_path, "\n".join([SPLITWISE, *PLAIN[SPLITWISE], "2,1,0,0.9,1,5,5"]) + "\n")
+    assert in_columns(path)[0] == one_by_one(path) == f"{path}, line 4: request_type is 1; only 2 is modelled"

@@ -76,3 +76,8 @@ def test_a_comparison_by_hand() -> None:
 def test_runs_without_flows_of_both_say_nothing_of_flows() -> None:
     found = compare(times(transfer("a", 1)), times(transfer("b", 1)))
     assert (found.matched, found.within) == (0, None)
+
+
+def test_background_transfers_are_left_out() -> None:
+    flows = [flow_row(id="background.0-4.0", stage=Stage.BACKGROUND, request=None)]
+    assert run_times([], flows).flows == {}

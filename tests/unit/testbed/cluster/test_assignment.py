@@ -108,3 +108,16 @@ def test_one_path_is_enough() -> None:
     topology = star(servers=5, nic_bps=10**9)
     assigned = assign(msgspec.structs.replace(base, topology=topology), inventory(*map(machine, range(1, 6))))
     assert assigned.paths["h2 h1"] == ("h2", "s1", "h1")
+
+
+def test_weights_are_refused_because_nobody_sets_switches_up_for_them() -> None:
+    made = msgspec.structs.replace(serving_job(), policy="static(s1=2, s2=1, s3=2, weights=99:1)")
+    with pytest.raises(JobRefused, match=r"^policies: .*weights=99:1.* has weights of levels"):
+        assign(made, inventory(*map(machine, range(1, 6))))
+
+
+def test_what_only_a_simulated_network_has_is_refused() -> None:
+    made = serving_job()
+    hybrid = msgspec.structs.replace(made.simulation, exact=True, hybrid=True)
+    with pytest.raises(JobRefused, match=r"^simulation\.order: hybrid"):
+        assign(msgspec.structs.replace(made, simulation=hybrid), inventory(*map(machine, range(1, 6))))

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from real_world import DENSE, MOE, real_job, request
 
-from testbed.coordinator.real_model import real_model
+from testbed.coordinator.real_model import real_model, refuse
 from testbed.fabric import JobRefused
 from testbed.job import Job
 from testbed.models.shape import Attention, LatentAttention, OtherLayers, Recurrent, TokenIndex
@@ -26,7 +26,7 @@ def made(job: Job) -> RealModel:
 
 def refused(job: Job) -> str:
     with pytest.raises(JobRefused) as error:
-        real_model(job)
+        refuse(job)
     return str(error.value).removeprefix("workers.compute: real layers (model) are not possible here: ")
 
 
@@ -44,8 +44,14 @@ def test_ranks_have_the_layers_of_their_stage_and_a_share_of_the_heads() -> None
     assert model.shards[1] == Shard(first_layer=0, end_layer=2, tp=2, tp_index=1)
     assert model.shards[2] == Shard(first_layer=2, end_layer=4, tp=2, tp_index=0)
     assert model.shards[4] == Shard(first_layer=0, end_layer=4)
-    assert model.decode == (4,)
+    assert model.workers == ((4,),)
     assert list(model.shards[1].share(4)) == [2, 3]
+
+
+def test_the_ranks_of_a_decode_worker_divide_the_heads() -> None:
+    model = made(real_job(DENSE, [PROMPT], units=1, per_unit=2, decode=4, decode_tp=2))
+    assert model.workers == ((2, 3), (4, 5))
+    assert model.shards[5] == Shard(first_layer=0, end_layer=4, tp=2, tp_index=1)
 
 
 def test_ranks_of_a_group_divide_the_experts_in_order() -> None:
@@ -113,7 +119,10 @@ OF_KEYS: dict[str, tuple[Callable[[], Job], str]] = {
         ),
         "4 KV heads do not divide by units.sp and tp",
     ),
-    "decode": (lambda: real_job(DENSE, [PROMPT], per_unit=2, decode=2, decode_tp=2), "units.decode_tp is"),
+    "decode": (
+        lambda: real_job(DENSE, [PROMPT], per_unit=2, decode=8, decode_tp=8),
+        "units.decode_tp has to divide the 4 KV heads",
+    ),
     "early": (lambda: with_options(dense(), "serving", fetch_early=True), "serving.fetch is queue"),
     "background": (lambda: with_options(dense(), "serving", decode_background=2), "decode_background"),
     "replay": (
@@ -151,4 +160,4 @@ def test_tokens_whose_visits_do_not_divide_are_refused() -> None:
         real_job(MOE, [odd], units=1, per_unit=4)
     )
     assert "not all chunks" in refused(with_options(experts(), "serving", chunk_tokens=15))
-    assert real_model(real_job(MOE, [odd], units=1, per_unit=2)) is not None
+    refuse(real_job(MOE, [odd], units=1, per_unit=2))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import msgspec
 import psutil
 import pytest
-from serving_world import job, placed
+from serving_world import job, placed, prompt
 
 from testbed.emulation import fabric_mininet, requirements
 from testbed.emulation.fabric_mininet import MininetFabric
@@ -52,6 +52,31 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_a_job_that_fits_is_started(run: Run) -> None:
     assert run(sized()) == "started"
+
+
+def test_weights_that_leave_a_level_too_little(run: Run) -> None:
+    def weighted(weights: str) -> Job:
+        return msgspec.structs.replace(sized(), policy=f"static(s1=2, s2=1, s3=2, weights={weights})")
+
+    assert run(weighted("99:1")) == "started"
+    with pytest.raises(JobRefused, match=r"^policies: .*leaves P2 0\.50% of a port; .*at least 0\.9%"):
+        run(weighted("199:1"))
+
+
+def test_a_decode_choice_that_knows_the_ports_of_this_moment(run: Run) -> None:
+    made = sized()
+    serving = msgspec.structs.replace(made.serving, decode_choice="netkv")
+    requests = tuple(prompt(number, 8) for number in range(2))
+    assert run(msgspec.structs.replace(made, serving=serving)) == "started"  # there is nothing to choose
+    with pytest.raises(JobRefused, match=r"^serving\.decode: netkv .*only the simulated fabric"):
+        run(msgspec.structs.replace(made, serving=serving, requests=requests))
+
+
+def test_an_exact_order_at_servers(run: Run) -> None:
+    made = sized()
+    simulation = msgspec.structs.replace(made.simulation, exact=True, hybrid=True)
+    with pytest.raises(JobRefused, match=r"^simulation\.order: hybrid needs servers"):
+        run(msgspec.structs.replace(made, simulation=simulation))
 
 
 def test_too_many_servers(run: Run) -> None:

@@ -116,6 +116,47 @@ def test_a_level_has_its_priority_two_hundredths_guaranteed_and_the_line_as_its_
     )
 
 
+def leaves(monkeypatch: pytest.MonkeyPatch, tree: QueueTree) -> dict[Level, tuple[int, int, int]]:
+    """The guaranteed rate, the prio and the quantum of each level, as asked of tc."""
+    said = [line.split() for line in commands(monkeypatch, tree) if " classid 1:1" in line][1:]
+    return {
+        level: (
+            int(words[words.index("rate") + 1].removesuffix("bit")),
+            int(words[words.index("prio") + 1]),
+            int(words[words.index("quantum") + 1]),
+        )
+        for level, words in zip(Level, said, strict=True)
+    }
+
+
+def test_levels_with_weights_have_their_parts_of_the_line_and_one_priority(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 100 Mb/s, 2 % each are for CONTROL and SCAVENGER, and 0.1 % for each of the four levels that no flow
+    uses. The other 95.6 % are divided 3 : 1. In a turn, the first borrows three packets of 4,214 bytes."""
+    tree = QueueTree(device="nh1-eth2", line_bps=100e6, mtu=4200, weights={Level.P1: 3.0, Level.P4: 1.0})
+    assert leaves(monkeypatch, tree) == {
+        Level.CONTROL: (2_000_000, 0, 4_214),
+        Level.P1: (71_700_000, 1, 12_642),
+        Level.P2: (100_000, 2, 4_214),
+        Level.P3: (100_000, 3, 4_214),
+        Level.P4: (23_900_000, 1, 4_214),
+        Level.P5: (100_000, 5, 4_214),
+        Level.P6: (100_000, 6, 4_214),
+        Level.SCAVENGER: (2_000_000, 7, 4_214),
+    }
+
+
+@pytest.mark.parametrize("weights", [{Level.P1: 99.0, Level.P2: 1.0}, dict.fromkeys(list(Level)[1:7], 1.0)])
+def test_guaranteed_rates_never_exceed_the_line(
+    monkeypatch: pytest.MonkeyPatch, weights: dict[Level, float]
+) -> None:
+    tree = QueueTree(device="nh1-eth2", line_bps=1.23e6, mtu=4200, weights=weights)
+    found = leaves(monkeypatch, tree)
+    assert 0.999 * 1.23e6 <= sum(rate for rate, _, _ in found.values()) <= 1.23e6 + 8
+    assert all(quantum < 200_000 for _, _, quantum in found.values())
+
+
 def test_all_trees_are_built_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     other = QueueTree(device="s1-eth1", line_bps=1e6, mtu=1500)
     said = commands(monkeypatch, TREE, other)

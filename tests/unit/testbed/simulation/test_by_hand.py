@@ -85,6 +85,16 @@ def test_stages_with_links_of_their_own_are_in_nobody_elses_way() -> None:
     assert ends_ms(job(rows, "fair")) == {"p2d1": 120, "p2d2": 120, "reuse": 120}
 
 
+def test_stages_share_a_downlink_by_the_weights_of_their_levels() -> None:
+    """3 : 1 of 1.25 MB/ms into h3. S2 has sent 75 MB at 80 ms, S3 25 MB by then; its other 50 take 40 ms."""
+    rows = [
+        {"id": "s2", "src": "h1", "dst": "h3", "mb": 75, "stage": "S2"},
+        {"id": "s3", "src": "h2", "dst": "h3", "mb": 75, "stage": "S3"},
+    ]
+    assert ends_ms(job(rows, "static(s1=2, s2=1, s3=2, weights=3:1)")) == {"s2": 80, "s3": 120}
+    assert ends_ms(job(rows, "static(s1=2, s2=1, s3=2)")) == {"s2": 60, "s3": 120}
+
+
 # --- priority ---------------------------------------------------------------------------------------
 
 
@@ -121,6 +131,23 @@ def test_in_exact_order_a_flow_due_later_gets_its_pace_and_no_more() -> None:
     # A pace is in whole bits per second, rounded up at every look: a little early, never late.
     assert ends == {"due": pytest.approx(400, abs=0.001), "other": pytest.approx(100, abs=0.001)}
     assert ends["due"] <= 400
+
+
+def test_in_a_hybrid_hosts_keep_the_order_and_switches_know_levels() -> None:
+    """`fifo` on three flows of one level: `a` is 10 ms older than `b`, which h1 sends too, and 20 than `c`.
+
+    At h1, `a` goes before `b`. Into h3, `a` and `c` share from 20 ms on. So `c` has sent its 40 MB at 84 ms,
+    and `a` 65 of 100 by then; its other 35 take 28 ms. Meanwhile `b` had what `a` left of h1: 40 of its 50 MB
+    from 20 to 84 ms, and nothing until 112 ms. In exact order everywhere, `a` has 80 ms to itself, and then
+    `c` and `b` follow.
+    """
+    rows = [
+        {"id": "a", "src": "h1", "dst": "h3", "mb": 100},
+        {"id": "b", "src": "h1", "dst": "h4", "mb": 50, "at_ms": 10},
+        {"id": "c", "src": "h2", "dst": "h3", "mb": 40, "at_ms": 20},
+    ]
+    assert ends_ms(job(rows, "fifo", "simulation.order=hybrid")) == {"a": 112, "b": 120, "c": 84}
+    assert ends_ms(job(rows, "fifo", "simulation.order=exact")) == {"a": 80, "b": 120, "c": 112}
 
 
 # --- paths ------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """First tokens and KV of sharded ranks are those of the whole model in one process."""
 
+from collections import Counter
+
 import msgspec
 import pytest
 import real_world as world
@@ -8,6 +10,9 @@ from real_world import DENSE, MOE, Cluster, real_job, request
 
 from testbed.job import Job, Request
 from testbed.models.shape import ModelShape
+from testbed.placement import Layout, place
+from testbed.unit_shape import Pool
+from workers.exchange import Exchange
 from workers.plan import CollectiveKind
 from workers.protocol import TokenCheck
 
@@ -95,6 +100,53 @@ def test_a_prompt_may_be_divided_among_ranks_and_batches() -> None:
     assert_right(checks, *REQUESTS)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        Pool(units=1, ranks=4, tp=4),
+        Pool(units=1, ranks=4, tp=2, sp=2),
+        Pool(units=1, ranks=4, tp=1, sp=4),
+        Pool(units=1, ranks=8, tp=2, sp=2, pp=2),
+    ],
+    ids=["more heads", "parts of a sequence", "four parts", "pipeline of parts"],
+)
+def test_kv_moves_between_units_that_divide_the_model_differently(other: Pool) -> None:
+    """The first unit has two tensor-parallel ranks. Each unit fetches what the other one has computed."""
+    requests = (
+        FIRST,
+        request(1, 48, FIRST.blocks[:4]),
+        request(2, 64, (*request(1, 48, FIRST.blocks[:4]).blocks,)),
+        request(3, 64, FIRST.blocks),
+    )
+    job = real_job(DENSE, requests, units=1, per_unit=2)
+    topology = job.topology
+    placement = place(
+        topology,
+        prefill_units=1,
+        ranks_per_unit=2,
+        decode_ranks=1,
+        ranks_per_server=None,
+        tp=2,
+        ep=None,
+        layout=Layout.SPREAD,
+        model=DENSE,
+        more=[other],
+    )
+    cluster, checks = results(msgspec.structs.replace(job, placement=placement))
+    assert_right(checks, *requests)
+    plans = [one for plan in cluster.plans for one in plan.requests]
+    assert [(one.local_tokens, one.remote_tokens) for one in plans] == [(0, 0), (0, 32), (32, 16), (32, 16)]
+
+
+@pytest.mark.parametrize("units", [{"per_unit": 2, "decode_tp": 2}, {"per_unit": 2, "tp": 1, "decode_tp": 4}])
+def test_the_ranks_of_a_decode_worker_put_their_heads_together(units: dict[str, int]) -> None:
+    """KV of 64 tokens has 64 x 1,024 B in all."""
+    cluster = Cluster(real_job(DENSE, REQUESTS, units=2, decode=4, **units))
+    checks = cluster.serve()
+    assert_right(checks, *REQUESTS)
+    assert checks[3].kv_bytes == 65_536
+
+
 def test_trees_reduce_to_the_same() -> None:
     job = real_job(DENSE, REQUESTS, units=2, per_unit=4)
     serving = msgspec.structs.replace(job.serving, all_reduce=CollectiveKind.TREE_ALL_REDUCE)
@@ -164,6 +216,26 @@ def test_a_collective_that_does_nothing_is_noticed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(world.Exchange, "all_reduce", lambda self, target: None)
     _, checks = results(real_job(DENSE, [FIRST], units=1, per_unit=2))
     assert checks[0].kv_error > 10 * KV_ERROR
+
+
+def test_the_last_collective_of_a_prompt_shows_in_the_logits_of_its_prefill_unit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A rank reduces twice in each of four layers. Nothing is sent after the eighth time."""
+    reduces: Counter[int] = Counter()
+    original = world.Exchange.all_reduce
+
+    def all_but_the_last(self: Exchange, target: torch.Tensor) -> None:
+        reduces[self.index] += 1
+        if reduces[self.index] < 8:
+            original(self, target)
+
+    monkeypatch.setattr(world.Exchange, "all_reduce", all_but_the_last)
+    _, checks = results(real_job(DENSE, [FIRST], units=1, per_unit=2))
+    assert reduces == {0: 8, 1: 8}
+    assert checks[0].kv_error < KV_ERROR
+    assert checks[0].token == checks[0].expected_token
+    assert checks[0].logit_error > 10 * LOGIT_ERROR
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others() -> None:

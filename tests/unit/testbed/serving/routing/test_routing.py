@@ -278,12 +278,40 @@ def test_decode_workers_behind_one_nic_share_what_is_on_its_way() -> None:
     assert worker(3, 8) == 5
 
 
+def test_netkv_goes_by_what_flows_have_left_now_and_not_by_what_is_to_come() -> None:
+    """Workers 4, 5 and 6 on servers of their own. The port to 4 needs 2 s for what it has, to 6 needs 1 s.
+
+    All go to 5, although the requests before have left it ever more KV to come. Once its port is the busiest,
+    they go to 6.
+    """
+    topology, placement = placed(decode=3, servers=7)
+    made = job(topology, placement, decode_choice="netkv", router="round-robin", max_batch_tokens=64)
+    busy_s = {f"s1->{placement.server_of(rank)}": seconds for rank, seconds in ((4, 2.0), (5, 0.0), (6, 1.0))}
+    system = ServingSystem(made, busy=lambda port: busy_s.get(port, 0.0))
+
+    def worker(number: int) -> int:
+        [plan] = system.arrive(number, prompt(number, 12))
+        assert isinstance(plan, BatchPlan)
+        system.batch_done(number, plan.id)
+        return plan.requests[0].decode_rank
+
+    assert [worker(0), worker(1), worker(2)] == [5, 5, 5]
+    busy_s[f"s1->{placement.server_of(5)}"] = 3.0
+    assert worker(3) == 6
+
+
+def test_netkv_needs_a_fabric_that_knows_its_ports() -> None:
+    topology, placement = placed()
+    with pytest.raises(ValueError, match="'netkv' has to know what is on the ports now"):
+        ServingSystem(job(topology, placement, decode_choice="netkv"))
+
+
 def test_decode_workers_take_turns() -> None:
     choice = make_decode_choice(_options(decode_choice="round-robin"))
     assert [choice.choose(_workers(7, 0)) for _ in range(3)] == [0, 1, 0]
 
 
-@pytest.mark.parametrize("name", ["least-loaded", "network-aware"])
+@pytest.mark.parametrize("name", ["least-loaded", "network-aware", "netkv"])
 def test_decode_workers_with_the_fewest_tokens_are_taken_in_turn(name: str) -> None:
     choice = make_decode_choice(_options(decode_choice=name))
     assert [choice.choose(_workers(7, 3, 3)) for _ in range(3)] == [1, 2, 1]

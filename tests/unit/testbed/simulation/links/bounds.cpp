@@ -11,13 +11,17 @@ int main() {
     const auto below = [&](int end) { return static_cast<int>(random() % end); };
     const auto level = [&] { return below(4) ? mfs::LEVELS - 1 : below(mfs::LEVELS); };  // nothing is below it
     const auto cap = [&] { return below(3) ? std::numeric_limits<double>::infinity() : 0.1 * (1 + below(9)); };
-    for (const int run : {0, 1, 2, 3}) {
+    for (int run = 0; run < 16; ++run) {
         const double guarantee = run % 2 ? 0.02 : 0.0;
-        const bool bundled = run >= 2;
+        const bool bundled = run % 4 >= 2;
+        const std::vector<double> level_weights = {0, 1, 2, 3, 4, 5, 99, 0};
         const int ports = 2 + below(3);
         std::vector<double> capacity;
         for (int port = 0; port < ports; ++port) capacity.push_back(1.0 + below(2));
-        mfs::Links links(capacity, guarantee, bundled);
+        std::vector<int> ordered_ports;
+        for (int port = 0; run >= 8 && port < ports; ++port) ordered_ports.push_back(port % 2);
+        mfs::Links links(capacity, guarantee, bundled, run / 4 % 2 ? level_weights : std::vector<double>(),
+                         ordered_ports);
         std::vector<int> alive;
         std::vector<int> finished;
         mfs::Ns now = 0;
@@ -36,6 +40,7 @@ int main() {
             if (below(3) == 0) links.busy_ns(now, 0);
             links.settle(now);
             if (guarantee == 0.0 && links.held_back(1e-9) != 0) return std::puts("held back"), 1;
+            if (links.unsettled() > 0) return std::puts("unsettled"), 1;
             if (links.next_end_ns() != mfs::NEVER) now = links.next_end_ns();
             finished.clear();
             links.take_finished(now, finished);

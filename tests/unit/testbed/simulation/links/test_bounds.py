@@ -14,7 +14,8 @@ CHECKS = (
 
 def test_no_index_leaves_its_array_on_any_level(tmp_path: Path) -> None:
     program = tmp_path / "bounds"
-    sources = [CORE / "bundles.cpp", CORE / "links.cpp", CORE / "links_inspection.cpp", CORE / "sharing.cpp"]
+    names = ("at_hosts", "bundles", "links", "links_inspection", "sharing", "weighted")
+    sources = [CORE / f"{name}.cpp" for name in names]
     subprocess.run(
         [
             *("g++", "-std=c++20", "-O1", *CHECKS, "-I", str(ROOT), "-o", str(program)),

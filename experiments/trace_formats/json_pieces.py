@@ -1,0 +1,109 @@
+"""Files of JSON lines by column: see `pieces`.
+
+A piece is read in columns if each of its lines is one flat object, `{"key": number or text, ...}`, and a row
+is made of whole numbers only. Lists and nested objects, such as ids of blocks, are left to the reader of
+single rows.
+"""
+
+import io
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.json
+
+from experiments.trace_formats.lines import RowsOf, rows_of_json
+from experiments.trace_formats.pieces import NotPlain, other_ends, read_plain, whole_lines
+from experiments.trace_formats.rows import Longs, Piece, PlacedRow, RowColumns
+from experiments.trace_formats.text_file import MOST_LINE_CHARACTERS, lines_of, not_text, open_trace
+from experiments.trace_formats.values import MAX_S, MAX_TOKENS
+
+_ANOTHER: Final = (b"\\", b"[", b"NaN", b"Inf")
+"""What a plain piece has not: keys that are written in another way, lists, and what is not strictly JSON."""
+
+_MOST_NS: Final = MAX_S * 10**9
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys that a row is made of. `unit_ns` is the unit of the times.
+
+    A piece with a key of `single` is read row by row, and so is one with any other key than these three,
+    unless `others`: then other keys make no difference to a row.
+    """
+
+    time: str
+    prompt: str
+    output: str
+    unit_ns: int = 1
+    single: tuple[str, ...] = ()
+    others: bool = False
+
+
+def json_pieces(path: Path, keys: Keys, rows_of: RowsOf, *, skip_lines: int = 0) -> Iterator[Piece]:
+    """Yield the pieces of the file at `path`, after the first `skip_lines` lines.
+
+    `rows_of` reads a single row. Raises `UserError` for a file that is not text.
+    """
+    next(line for line in lines_of(path) if line.strip())
+    with open_trace(path) as file:
+        heads = [file.readline(MOST_LINE_CHARACTERS) for _ in range(skip_lines)]
+        if any(b"\r" in head.removesuffix(b"\n").removesuffix(b"\r") for head in heads):
+            lines = list(lines_of(path))[skip_lines:]  # lines end without \n
+            yield Piece(rows=partial(rows_of_json, path, lines, skip_lines + 1, rows_of))
+            return
+        for number, text in whole_lines(path, file, number=skip_lines + 1, done=sum(map(len, heads))):
+            found = read_plain(partial(_read, text, keys))
+            yield Piece(rows=partial(_rows, path, text, number, rows_of), columns=found)
+
+
+def _rows(path: Path, text: bytes, number: int, rows_of: RowsOf) -> Iterator[PlacedRow]:
+    lines = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8-sig" if number == 1 else "utf-8")
+    try:
+        yield from rows_of_json(path, lines, number, rows_of)
+    except UnicodeDecodeError:
+        raise not_text(path) from None
+
+
+def _read(text: bytes, keys: Keys) -> RowColumns:
+    named = (f'"{key}"'.encode() for key in keys.single)
+    if not text.isascii() or other_ends(text) or any(one in text for one in (*_ANOTHER, *named)):
+        raise NotPlain
+    _check_lines(text)
+    wanted = (keys.time, keys.prompt, keys.output)
+    table = pyarrow.json.read_json(
+        pa.BufferReader(text),
+        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
+        parse_options=pyarrow.json.ParseOptions(
+            explicit_schema=pa.schema([(key, pa.int64()) for key in wanted]),
+            unexpected_field_behavior="ignore" if keys.others else "error",
+        ),
+    ).combine_chunks()
+    columns = [table.column(key) for key in wanted]
+    if any(column.null_count for column in columns):
+        raise NotPlain
+    time, prompt, output = (column.to_numpy() for column in columns)
+    _check(time, 0, _MOST_NS // keys.unit_ns)
+    _check(prompt, 1, MAX_TOKENS)
+    _check(output, 0, MAX_TOKENS)
+    return RowColumns(time_ns=time * keys.unit_ns, prompt_tokens=prompt, output_tokens=output)
+
+
+def _check_lines(text: bytes) -> None:
+    """Raise `NotPlain` unless each line is one flat object, from its first character to its last.
+
+    Every line begins with a brace, and there are no more of them. So an object ends before the next one
+    begins, and on its own line.
+    """
+    lines = text.count(b"\n") + (not text.endswith(b"\n"))
+    begin = text.startswith(b"{") + text.count(b"\n{")
+    end = text.count(b"}\n") + text.count(b"}\r\n") + text.endswith(b"}")
+    if not lines == begin == end == text.count(b"{") == text.count(b"}"):
+        raise NotPlain
+
+
+def _check(values: Longs, low: int, high: int) -> None:
+    if values.min() < low or values.max() > high:
+        raise NotPlain

@@ -1,0 +1,73 @@
+"""Levels with weights: what two backlogged lanes get of a link, measured against the weights."""
+
+import itertools
+import statistics
+
+import emulated_world as world
+import pytest
+
+from controller.flow import Level, Stage
+from testbed.job import Job
+from testbed.record import RunRecord
+
+BPS = 25e6  # a rate that even a busy machine can fill, so that only the queues are measured
+WINDOW_NS = 500 * 10**6
+
+
+def contest(weights: str) -> Job:
+    """S2 and S3 into h3, from two servers, until S2 has sent what the link carries in 3 s."""
+    return world.micro_job(
+        world.flow("s2", "h1->h3", 3 * BPS / 8, start_s=0.1, stage=Stage.COLLECTIVE),
+        world.flow("s3", "h2->h3", 3 * BPS / 8, start_s=0.1, stage=Stage.P2D),
+        servers=3,
+        mbps=BPS / 1e6,
+        policy=f"static(s1=2, s2=1, s3=2, weights={weights})",
+    )
+
+
+def share_of_s2(record: RunRecord) -> float:
+    """The median over windows in which both flows are under way. The first window is left out."""
+    rows = [world.row(record, name) for name in ("s2", "s3")]
+    begin, end = max(row.permit_ns for row in rows), min(row.finish_ns for row in rows)
+    windows = list(itertools.pairwise(range(begin + WINDOW_NS, end, WINDOW_NS)))
+    assert len(windows) >= 3
+    shares = []
+    for start, stop in windows:
+        s2, s3 = (world.rate_bps(record, row.id, start, stop) for row in rows)
+        shares.append(s2 / (s2 + s3))
+    return statistics.median(shares)
+
+
+@pytest.mark.parametrize(
+    ("weights", "least", "most"),
+    [("1:1", 0.47, 0.53), ("3:1", 0.72, 0.78), ("1:3", 0.22, 0.28), ("99:1", 0.97, 0.995)],
+)
+def test_backlogged_lanes_share_a_link_by_the_weights_of_their_levels(
+    weights: str, least: float, most: float
+) -> None:
+    record = world.run(contest(weights))
+    assert least <= share_of_s2(record) <= most
+
+
+def test_a_level_alone_has_the_whole_line_whatever_its_weight() -> None:
+    """S3, of weight 1 beside 99, has the link to itself: 2 s of it."""
+    job = world.micro_job(
+        world.flow("s3", "h2->h3", 2 * BPS / 8, start_s=0.1, stage=Stage.P2D),
+        servers=3,
+        mbps=BPS / 1e6,
+        policy="static(s1=2, s2=1, s3=2, weights=99:1)",
+    )
+    record = world.run(job)
+    row = world.row(record, "s3")
+    assert row.size_bytes * 8e9 / (row.finish_ns - row.permit_ns) >= 0.9 * BPS
+    assert row.level_first is Level.P2
+
+
+def test_the_kernel_has_the_parts_of_the_weights() -> None:
+    """What is left for weights is 1 - 2 * 2 % - 4 * 0.1 % = 95.6 % of the line: 3/4 and 1/4 of it."""
+    record = world.run(contest("3:1"))
+    (rows, *_) = record.queues.values()
+    by_class = {str(row["class"]): row for row in rows}
+    assert by_class["1:11"]["rate_bps"] == pytest.approx(0.717 * BPS, rel=0.002)
+    assert by_class["1:12"]["rate_bps"] == pytest.approx(0.239 * BPS, rel=0.002)
+    assert by_class["1:11"]["prio"] == by_class["1:12"]["prio"] == 1
