@@ -32,14 +32,14 @@ from experiments.results.reading import RunDirectory, read_run
 from experiments.side_by_side import all_of
 
 Maker = Callable[[], Section]
-"""Makes a section. Drawing its figures takes most of the time of a report."""
+"""Makes a section, or the verdict as one. Drawing figures takes most of the time of a report."""
 
 
 def write_report(
     dirs: list[Path], out: Path, *, jobs: int = 1, so_far: Callable[[int, int], object] = lambda *_: None
 ) -> Path:
     """Write a page that compares the runs of all `dirs` to `out`, and return `out`. With several `jobs`, as
-    many processes make its sections. `so_far` is called with how many there are, and how many there will be.
+    many processes make its parts. `so_far` is called with how many there are, and how many there will be.
 
     Raises `UserError` for a directory that holds no finished run, `OSError` if `out` cannot be written.
     """
@@ -78,11 +78,12 @@ def render_report(
     serving = [one for one in series if not one.is_micro]
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
-    makers = _serving_sections(serving, directories) + _coflow_sections(coflows, directories)
+    # The verdict may import scipy for its intervals, which takes longer than a section, so it begins first.
+    makers: list[Maker] = [lambda: section("", verdict(directories, series))]
+    makers += _serving_sections(serving, directories) + _coflow_sections(coflows, directories)
     makers += _micro_sections(micro, directories)
-    numbered = {str(i): make for i, make in enumerate(makers)}
-    told = all_of(numbered, jobs=jobs, so_far=lambda count: so_far(count, len(makers)))
-    sections = list(told.values())
+    numbered = {f"part {i + 1}": make for i, make in enumerate(makers)}
+    told, *sections = all_of(numbered, jobs=jobs, so_far=lambda count: so_far(count, len(makers))).values()
     sections.append(section("How far to trust it", folded("all checks, with their bounds", checks(series))))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
@@ -92,7 +93,7 @@ def render_report(
     return page(
         title=", ".join(titles),
         subtitle=_subtitle(directories, series),
-        verdict=verdict(directories, series),
+        verdict=told.body,
         sections=sections,
     )
 
