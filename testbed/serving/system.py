@@ -108,8 +108,7 @@ class ServingSystem:
     def _route(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
         """Queue a request on the unit that the router picks."""
         names = self._open()
-        views = [self._view(now_ns, name, request) for name in names]
-        name = names[self._router.choose(request, views)]
+        name = names[self._router.choose(request, [self._view(now_ns, one, request) for one in names])]
         unit = self._units[name]
         unit.expected_tokens[request.id] = self._left_by_then(name, request)
         unit.to_come.insert(cacheable_blocks(request), 0)
@@ -120,9 +119,8 @@ class ServingSystem:
         if self._router.costs:
             unit.expected[request.id] = self._expected(name, request)[0]
             self._traffic.queued(name, request)
-        if self._job.serving.fetch_early:
-            return [*started, *self._send_for(now_ns, name, request)]
-        return [*started]
+        fetches = self._send_for(now_ns, name, request) if self._job.serving.fetch_early else []
+        return [*started, *fetches]
 
     def batch_done(self, now_ns: int, batch_id: str) -> list[BatchPlan | Resume]:
         """All ranks have finished a batch: its KV can be reused from now on, and another batch can start.
@@ -234,12 +232,8 @@ class ServingSystem:
 
     def _alone(self, name: str, request: Request) -> Assigned:
         """Where `request` would run on unit `name` as a batch by itself."""
-        unit = self._units[name]
-        promised = list(unit.computed_tokens)
-        for waiting in unit.queue:
-            early = self._early.get(waiting.id)
-            if early is not None:
-                promised[early[0].replica] += early[0].new_tokens
+        early = {request: item for request, (item, _) in self._early.items()}
+        promised = self._units[name].promised_tokens(early)
         (item,) = assign(
             [request],
             name,

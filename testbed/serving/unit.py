@@ -2,6 +2,7 @@
 
 import enum
 from collections import deque
+from collections.abc import Mapping
 
 from testbed.job import Request
 from testbed.serving.cache.assignment import Assigned
@@ -38,6 +39,15 @@ class Unit:
         self.ends_ns: dict[str, float] = {}
         self.computed_tokens = [0] * replicas
         self.to_come = PrefixIndex(1, None if cache_blocks is None else cache_blocks * replicas)
+
+    def promised_tokens(self, fixed: Mapping[int, Assigned]) -> list[int]:
+        """New tokens by replica, with those of waiting requests whose replica is `fixed`, by request."""
+        promised = list(self.computed_tokens)
+        for waiting in self.queue:
+            item = fixed.get(waiting.id)
+            if item is not None:
+                promised[item.replica] += item.new_tokens
+        return promised
 
     def queued_tokens(self) -> int:
         return sum(self.expected_tokens.values())
