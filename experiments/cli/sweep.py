@@ -116,11 +116,14 @@ def sweep(
 def _show_sweep(plan: "Plan", directory: Path, content: dict[str, Any]) -> None:
     from experiments.sweep.replicates import replicates_of
     from experiments.sweep.table import differences_table, gaps_table, results_table
+    from experiments.sweep.verdict import limit_sentences
 
     rows = content["cells"]
     stdout().print(results_table(plan, replicates_of(plan, rows)))
     stdout().print(differences_table(plan, content["differences"]))
     stdout().print(gaps_table(plan, content.get("gaps", ())))
+    for sentence in limit_sentences([row for row in rows if row["error"] is None]):
+        print(sentence)
     for note in content["notes"]:
         print(f"note: {note}")
     unfaithful = sum(row["faithful"] is False for row in rows)

@@ -8,12 +8,13 @@ from typing import Any, Final
 import msgspec
 
 from experiments.compare.directories import directory_names
-from experiments.compare.sides import SAME_RATE
+from experiments.compare.sides import SAME_RATE, SAME_SLO
 from experiments.errors import UserError
 from experiments.results.checksums import check_seal, read_json
 from experiments.results.difference_words import Unit, difference_words
 from experiments.results.ended_early import not_finished
 from experiments.results.paired import REPLICATES, SEED, WINDOW, Difference, over_replicates
+from experiments.results.readable_numbers import duration
 from experiments.results.reading import read_run
 
 MEASURES: Final = {
@@ -30,15 +31,15 @@ class Replicate(msgspec.Struct, frozen=True, kw_only=True):
     """The measures of one side, such as a policy, on one piece of work.
 
     `work` says which: two sides are paired where theirs is equal. `values` are those of swept keys;
-    replicates of different values are not put together. `offered` is how much arrived, by which different
-    work is told.
+    replicates of different values are not put together. `offered` is how many requests arrived, at which rate
+    and with which mean SLO (s), by which different work is told.
     """
 
     side: str
     values: dict[str, Any]
     work: str
     faithful: bool
-    offered: tuple[int, float | None]
+    offered: tuple[int, float | None, float | None]
     measures: dict[str, float | None]
 
     @property
@@ -81,7 +82,7 @@ def of_runs(paths: Sequence[Path]) -> list[Replicate]:
                     values={},
                     work=str(path),
                     faithful=run["fidelity"]["faithful"],
-                    offered=(run["requests"], run.get("arrival_rps")),
+                    offered=(run["requests"], run.get("arrival_rps"), run.get("slo_mean_s")),
                     measures={
                         "slo_attainment": run["slo_attainment"],
                         "ttft_mean_s": run["ttft_s"]["mean"],
@@ -105,7 +106,7 @@ def of_cells(rows: Iterable[Mapping[str, Any]], keys: Sequence[str], among: str 
             values={key: row[key] for key in keys},
             work=_work(row),
             faithful=row["faithful"],
-            offered=(row["requests"], row.get("arrival_rps")),
+            offered=(row["requests"], row.get("arrival_rps"), row.get("slo_mean_s")),
             measures={name: row[name] for name in MEASURES},
         )
         for row in rows
@@ -161,10 +162,14 @@ def objections(replicates: Sequence[Replicate], against: str) -> list[str]:
 
 
 def _other_work(one: Replicate, other: Replicate) -> str:
-    (count, rps), (others, other_rps) = one.offered, other.offered
+    (count, rps, slo_s), (others, other_rps, other_slo_s) = one.offered, other.offered
     if count != others or rps is None or other_rps is None:
         return "not the same requests arrived"
-    return f"{rps:.4g} and {other_rps:.4g} requests/s arrived: {SAME_RATE}"
+    if rps != other_rps:
+        return f"{rps:.4g} and {other_rps:.4g} requests/s arrived: {SAME_RATE}"
+    if slo_s is None or other_slo_s is None:
+        return "one of them does not say which SLOs were promised"
+    return f"the mean SLO is {duration(slo_s)} and {duration(other_slo_s)}: {SAME_SLO}"
 
 
 def left_out(replicates: Sequence[Replicate], against: str) -> list[str]:

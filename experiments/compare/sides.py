@@ -14,6 +14,8 @@ from testbed.record import RequestRow
 
 SAME_RATE: Final = "workload.load is a share of each cluster's own capacity, workload.rate is the same on all"
 
+SAME_SLO: Final = "slo.multiple is of the unloaded TTFT on each cluster, slo.absolute_s is the same on all"
+
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
     """A run under one policy. `label` is the policy, with the directory where two sides share a policy."""
@@ -88,10 +90,7 @@ def _different_work(first: Side, other: Side) -> str | None:
     if any(mine.arrival_ns != its.arrival_ns for mine, its in pairs):
         found.append(_other_arrivals(first, other))
     if any(mine.slo_ns != its.slo_ns for mine, its in pairs):
-        found.append(
-            f"their SLOs differ in {first.label} and {other.label}: slo.multiple is of the unloaded TTFT on"
-            " each cluster, slo.absolute_s is the same on all"
-        )
+        found.append(f"their SLOs differ in {first.label} and {other.label}: {SAME_SLO}")
     return "; ".join(found) or None
 
 

@@ -90,6 +90,7 @@ def _of_requests(rows: Sequence[RequestRow]) -> dict[str, Any]:
         "requests": len(rows),
         "completed": sum(row.status == RequestStatus.COMPLETED for row in rows),
         "slo_attainment": slo_attainment(rows),
+        "slo_mean_s": mean(_seconds([row.slo_ns for row in rows])),
         "ttft_s": _statistics(ttft_s, "mean", "p50", "p90", "p99"),
     }
 
@@ -155,7 +156,8 @@ def _background(measured: BackgroundMeasures) -> dict[str, Any]:
 def _faithful_with(records: Sequence[RunRecord], scale: Scale) -> list[str]:
     """The settings with which all runs would have been faithful. Empty if they were, or if none would do."""
     checks = [check for record in records for check in record.fidelity.checks]
-    cure = cure_of(checks, scale)
+    real = any(real_layers(record.requests) for record in records)
+    cure = cure_of(checks, scale, real_bytes=real)
     return [] if cure is None else settings_of(cure)
 
 

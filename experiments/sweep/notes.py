@@ -5,21 +5,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from experiments.compare.sides import SAME_RATE
+from experiments.compare.sides import SAME_RATE, SAME_SLO
 from experiments.results.paired import REPLICATES
+from experiments.results.readable_numbers import duration
 from experiments.sweep.cell import outcomes, summary_of
 from experiments.sweep.plan import Plan, as_text
 from experiments.sweep.results import CellRow, Measure
 from experiments.sweep.windows import seed_warning
 
 _LOAD: Final = "workload.load"
+_MULTIPLE: Final = "slo.multiple"
 _SAME: Final = 1.005
-"""Rates that differ by less than this factor are one rate."""
+"""Rates, or SLOs, that differ by less than this factor are one."""
 
 
 def notes_of(directory: Path, plan: Plan, rows: Sequence[CellRow]) -> list[str]:
     """Return the notes on the results of `plan`, whose rows so far are `rows`."""
-    return [*common_notes(directory, plan), *rate_notes(plan, rows), *seed_notes(plan, rows)]
+    differ = (*rate_notes(plan, rows), *slo_notes(plan, rows))
+    return [*common_notes(directory, plan), *differ, *seed_notes(plan, rows)]
 
 
 def common_notes(directory: Path, plan: Plan) -> list[str]:
@@ -35,25 +38,52 @@ def common_notes(directory: Path, plan: Plan) -> list[str]:
 def rate_notes(plan: Plan, rows: Sequence[CellRow]) -> Iterator[str]:
     """Yield a note on each load at which points have different rates, as those of different clusters do."""
     loads = {f"cells/{cell.name}": cell.scenario.workload.load for cell in plan.cells}
+    for load, ends in _ends(plan, rows, Measure.ARRIVAL_RPS, loads, _LOAD):
+        (least, low), (most, high) = ends
+        yield (
+            f"at load {load:g}, {low:.3g} requests/s arrive with {least}, and {high:.3g} with {most}:"
+            f" {SAME_RATE}"
+        )
+
+
+def slo_notes(plan: Plan, rows: Sequence[CellRow]) -> Iterator[str]:
+    """Yield a note on each multiple that is a different SLO at different points, as on different clusters."""
+    multiples = {f"cells/{cell.name}": cell.scenario.slo.multiple for cell in plan.cells}
+    for multiple, ends in _ends(plan, rows, Measure.SLO_MEAN_S, multiples, _MULTIPLE):
+        (least, low), (most, high) = ends
+        yield (
+            f"with slo.multiple {multiple:g}, the mean SLO is {duration(low)} with {least}, and"
+            f" {duration(high)} with {most}: {SAME_SLO}"
+        )
+
+
+def _ends(
+    plan: Plan,
+    rows: Sequence[CellRow],
+    measure: Measure,
+    settings: Mapping[str, float | None],
+    key: str,
+) -> Iterator[tuple[float, tuple[tuple[str, float], tuple[str, float]]]]:
+    """For each of `settings`, yield the points with the least and the most of `measure` if these differ.
+
+    `settings` are by cell, and `key` is their key, which is not named.
+    """
     found: dict[float, dict[str, dict[str, float]]] = {}
     for row in rows:
-        load, rate = loads[row["cell"]], row.get(Measure.ARRIVAL_RPS)
-        if load is None or rate is None or row["policy"] != plan.policies[0]:
+        setting, value = settings[row["cell"]], row.get(measure)
+        if setting is None or value is None or row["policy"] != plan.policies[0]:
             continue
-        point = ", ".join(f"{key}={as_text(row[key])}" for key in plan.keys if key != _LOAD)
-        found.setdefault(load, {}).setdefault(point, {})[_replicate(row)] = rate
-    for load, points in found.items():
-        # Means over the replicates that all points have: others have other arrivals.
-        shared = set.intersection(*(set(rates) for rates in points.values()))
+        point = ", ".join(f"{one}={as_text(row[one])}" for one in plan.keys if one != key)
+        found.setdefault(setting, {}).setdefault(point, {})[_replicate(row)] = value
+    for setting, points in found.items():
+        # Means over the replicates that all points have: others have other requests.
+        shared = set.intersection(*(set(values) for values in points.values()))
         if not shared:
             continue
-        means = {point: sum(rates[one] for one in shared) / len(shared) for point, rates in points.items()}
+        means = {point: sum(values[one] for one in shared) / len(shared) for point, values in points.items()}
         least, most = (end(means, key=means.__getitem__) for end in (min, max))
         if means[most] > _SAME * means[least]:
-            yield (
-                f"at load {load:g}, {means[least]:.3g} requests/s arrive with {least}, and {means[most]:.3g} "
-                f"with {most}: {SAME_RATE}"
-            )
+            yield setting, ((least, means[least]), (most, means[most]))
 
 
 def _replicate(row: Mapping[str, Any]) -> str:

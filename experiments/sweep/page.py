@@ -23,10 +23,7 @@ from experiments.sweep.verdict import verdict
 MOST_ROWS: Final = 12
 _MOST_OPEN: Final = 24
 """Rows of a table that is not folded."""
-_FILES: Final = Markup(
-    "<p>Tables: <a href='sweep.csv'>sweep.csv</a>, <a href='sweep.json'>sweep.json</a>, "
-    "<a href='differences.csv'>differences.csv</a>. Each cell: <a href='cells/'>cells</a>.</p>"
-)
+_TABLES: Final = ("sweep.csv", "sweep.json", "differences.csv")
 _NOT_DRAWN: Final = (Measure.TTFT_P99_S, Measure.ARRIVAL_RPS)
 _MOST_TICKS: Final = 8
 _PERCENT: Final = 100.0
@@ -89,7 +86,7 @@ def render_page(
     sections.append(section("Notes", paragraphs(notes)))
     failed = [row for row in rows if row["error"] is not None]
     sections.append(section("Cells that failed", _failures(failed)))
-    sections.append(section("What was run", Markup(f"<p><code>{escape(command)}</code></p>"), _FILES))
+    sections.append(section("What was run", Markup(f"<p><code>{escape(command)}</code></p>"), _files(plan)))
     over = "; ".join(f"{one.key} = {', '.join(map(as_text, one.values))}" for one in plan.over)
     return page(
         title=f"{plan.scenario}: sweep",
@@ -98,6 +95,12 @@ def render_page(
         verdict=verdict(plan, rows, differences),
         sections=sections,
     )
+
+
+def _files(plan: Plan) -> Markup:
+    names = [*_TABLES, *(["gaps.csv"] if plan.ceiling else [])]
+    links = ", ".join(f"<a href='{name}'>{name}</a>" for name in names)
+    return Markup(f"<p>Tables: {links}. Each cell: <a href='cells/'>cells</a>.</p>")
 
 
 def _folded_if_long(summary: str, content: Markup, rows: int) -> Markup:

@@ -28,6 +28,7 @@ class Measure(enum.StrEnum):
     ENDED_PRUNED = "ended_pruned"
     FAILED = "failed"
     SLO_ATTAINMENT = "slo_attainment"
+    SLO_MEAN_S = "slo_mean_s"
     TTFT_MEAN_S = "ttft_mean_s"
     TTFT_P50_S = "ttft_p50_s"
     TTFT_P90_S = "ttft_p90_s"
@@ -128,6 +129,7 @@ def measures_of_run(run: Mapping[str, Any]) -> CellRow:
         Measure.ENDED_PRUNED: counts.get("ended_pruned"),
         Measure.FAILED: counts.get("failed"),
         Measure.SLO_ATTAINMENT: run["slo_attainment"],
+        Measure.SLO_MEAN_S: run.get("slo_mean_s"),
         Measure.TTFT_MEAN_S: ttft["mean"],
         Measure.TTFT_P50_S: ttft["p50"],
         Measure.TTFT_P90_S: ttft["p90"],

@@ -40,12 +40,12 @@ def verdict(plan: Plan, rows: Sequence[CellRow], differences: Sequence[Mapping[s
     return banner(
         ok=not said,
         result=_results(plan, rows, differences, unfaithful=unfaithful),
-        limit=_limits(finished),
+        limit=limit_sentences(finished),
         fidelity=trusted,
     )
 
 
-def _limits(finished: Sequence[CellRow]) -> list[str]:
+def limit_sentences(finished: Sequence[CellRow]) -> list[str]:
     """Say how many cells were limited by what."""
     counts = Counter(limit_name(row) for row in finished if row.get(Measure.LIMIT) is not None)
     if not counts:

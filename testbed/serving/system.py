@@ -79,12 +79,10 @@ class ServingSystem:
         self._choose = reuse.choose if job.serving.reuse is not ReuseRule.FETCH else None
         self._follows = self._router.ports or job.serving.reuse is ReuseRule.CHEAPER
         self._decode = DecodeWorkers(job, self._traffic, follows=self._follows, busy=busy, decided=decided)
-        self._units = {name: Unit(len(replicas)) for name, replicas in job.placement.replicas.items()}
         cache_blocks = cache_capacity_blocks(job)
-        self._indexes = {
-            name: PrefixIndex(len(replicas), cache_blocks)
-            for name, replicas in job.placement.replicas.items()
-        }
+        replicas = {name: len(those) for name, those in job.placement.replicas.items()}
+        self._units = {name: Unit(count, cache_blocks) for name, count in replicas.items()}
+        self._indexes = {name: PrefixIndex(count, cache_blocks) for name, count in replicas.items()}
         self._requests: dict[int, Request] = {}
         self._phase: dict[int, Phase] = {}
         self._count = dict.fromkeys(Phase, 0)
@@ -113,7 +111,8 @@ class ServingSystem:
         views = [self._view(now_ns, name, request) for name in names]
         name = names[self._router.choose(request, views)]
         unit = self._units[name]
-        unit.expected_tokens[request.id] = self._new_tokens(name, request)
+        unit.expected_tokens[request.id] = self._left_by_then(name, request)
+        unit.to_come.insert(cacheable_blocks(request), 0)
         unit.queue.append(request)
         started = self._start(now_ns, name)
         if self._phase[request.id] is not Phase.QUEUED:
@@ -287,6 +286,14 @@ class ServingSystem:
         if early is not None:
             reused = max(reused, early[0].reused_blocks)
         return request.prompt_tokens - reused * request.block_tokens
+
+    def _left_by_then(self, name: str, request: Request) -> int:
+        """New tokens that an arriving request leaves to its turn: a prefix that waits there counts once."""
+        left = self._new_tokens(name, request)
+        if self._choose is None:
+            return left
+        ahead = len(self._units[name].to_come.lookup(reusable_blocks(request)))
+        return min(left, request.prompt_tokens - ahead * request.block_tokens)
 
     # --- batches --------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from collections import deque
 
 from testbed.job import Request
 from testbed.serving.cache.assignment import Assigned
+from testbed.serving.cache.prefix_index import PrefixIndex
 from workers.plan import BatchPlan
 
 
@@ -23,9 +24,11 @@ class Unit:
     `expected_tokens` are these tokens by request id. `paused` is the batch among `running` that has paused,
     with the layer it goes on with. For a router that asks for costs, `expected` says how requests of the
     queue were expected to run when they arrived, and `ends_ns` when the batches that run are expected to end.
+    `to_come` are the prefixes that its caches will have had once its requests are through. Each of its
+    `replicas` has room for `cache_blocks` blocks (None: no limit).
     """
 
-    def __init__(self, replicas: int) -> None:
+    def __init__(self, replicas: int, cache_blocks: int | None = None) -> None:
         self.queue: deque[Request] = deque()
         self.running: dict[str, BatchPlan] = {}
         self.paused: tuple[BatchPlan, int] | None = None
@@ -34,6 +37,7 @@ class Unit:
         self.expected: dict[int, Assigned] = {}
         self.ends_ns: dict[str, float] = {}
         self.computed_tokens = [0] * replicas
+        self.to_come = PrefixIndex(1, None if cache_blocks is None else cache_blocks * replicas)
 
     def queued_tokens(self) -> int:
         return sum(self.expected_tokens.values())

@@ -36,6 +36,8 @@ READERS_FILES = {
     ),
     "FB2010-1Hr-150-0.txt": "150 1\n1 0 1 1 1 2:1.0\n",
     "network.csv": "from,to,gbps\nh1,s1,9\nh2,s1,9\nh3,s1,9\n",
+    "burst1.jsonl": '{"format": "mfs-requests", "version": 1, "block_tokens": 512, "labels": []}\n'
+    '{"arrival_ns": 0, "prompt_tokens": 9, "output_tokens": 1}\n',
     "twice.jsonl": '{"timestamp": 0, "input_length": 9, "output_length": 1, "hash_ids": [0]}\n' * 2,
     "trace.csv": "TIMESTAMP,ContextTokens,GeneratedTokens\n2026-01-05 09:00:00.1,500,252\n",
     "gpu.yaml": profile_text(GPUS["h100"], ""),

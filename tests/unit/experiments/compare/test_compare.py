@@ -113,6 +113,14 @@ def test_sweeps_at_other_rates_are_told_so(mfs: Mfs, tmp_path: Path) -> None:
     assert "7.25 and 0.4 requests/s arrived: workload.load is a share" in mfs.err
 
 
+def test_sweeps_with_other_slos_are_told_so(mfs: Mfs, tmp_path: Path) -> None:
+    a = sweep(tmp_path / "a", [("fair", 0.4, 1, 1.0)], slo_s=0.5)
+    b = sweep(tmp_path / "b", [("mfs", 0.4, 1, 1.0)], slo_s=0.75)
+    assert mfs("compare", a, b) == 2
+    assert "the mean SLO is 750 ms and 500 ms: slo.multiple is of the unloaded TTFT on each" in mfs.err
+    assert mfs("compare", a, b, "--anyway") == 0
+
+
 def test_runs_of_several_seeds_are_replicates(mfs: Mfs, tmp_path: Path) -> None:
     """2 ms later in one run and 4 ms in the other: 3 ms on average, +- t(0.975, 1) of 1 ms: 12.706 ms."""
     paths = []
@@ -140,7 +148,12 @@ def test_a_sweep_can_be_compared_with_any_of_its_policies(mfs: Mfs, tmp_path: Pa
 
 
 def sweep(
-    out: Path, rows: list[tuple[str, float, int, float]], *, window: bool = False, rps: float | None = None
+    out: Path,
+    rows: list[tuple[str, float, int, float]],
+    *,
+    window: bool = False,
+    rps: float | None = None,
+    slo_s: float = 1.0,
 ) -> str:
     """A sweep over loads and seeds, or windows. Rows have policy, load, replicate and mean TTFT in s.
 
@@ -149,7 +162,14 @@ def sweep(
     cells = [
         {"policy": policy, "workload.load": load, "seed": 1 if window else number}
         | ({"window": number} if window else {})
-        | {"error": None, "faithful": True, "requests": 9, "arrival_rps": rps or load, "slo_attainment": 0.5}
+        | {
+            "error": None,
+            "faithful": True,
+            "requests": 9,
+            "arrival_rps": rps or load,
+            "slo_mean_s": slo_s,
+            "slo_attainment": 0.5,
+        }
         | {"ttft_mean_s": ttft, "ttft_p99_s": None, "cct_mean_s": None, "coflow_mean_s": None}
         for policy, load, number, ttft in rows
     ]

@@ -84,6 +84,7 @@ def test_a_sweep_has_the_ceilings_that_runs_have(mfs: Mfs, tmp_path: Path) -> No
         assert of_mfs[f"closed_{measure}"] == told["closed"]["mfs"][measure]
     page = (tmp_path / "s" / "sweep.html").read_text()
     assert "Gap to a network that takes no time" in page
+    assert "<a href='gaps.csv'>" in page
     assert (tmp_path / "s" / "gaps.csv").read_text().splitlines()[0].startswith("policy,reference,measure,")
     assert testbed.Sweep(tmp_path / "s").gaps["closed"].to_pylist() == [g["closed"] for g in content["gaps"]]
 

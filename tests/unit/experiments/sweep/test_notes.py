@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.sweep.notes import rate_notes
+from experiments.sweep.notes import rate_notes, slo_notes
 from experiments.sweep.plan import Plan, make_plan, read_over
 
 
@@ -46,3 +46,16 @@ def test_a_rate_that_was_asked_for_needs_no_note() -> None:
     """Of the same requests, those that count after a warm-up may differ."""
     asked = plan("workload.rate=5")
     assert not [*rate_notes(asked, rows(asked, {(25, 1): 4, (50, 1): 6}))]
+
+
+def test_one_multiple_is_another_slo_on_another_cluster() -> None:
+    asked = plan("slo.multiple=3")
+    found = rows(asked, {(25, 1): 4, (50, 1): 4})
+    for row in found:
+        row["slo_mean_s"] = 75 / row["topology.nic_gbps"]
+    assert not [*rate_notes(asked, found)]
+    [told] = slo_notes(asked, found)
+    assert told.startswith(
+        "with slo.multiple 3, the mean SLO is 1.50 s with topology.nic_gbps=50, and 3.00 s with"
+        " topology.nic_gbps=25: "
+    )

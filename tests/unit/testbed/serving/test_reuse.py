@@ -158,3 +158,25 @@ def test_an_early_fetch_is_refused_with_a_choice() -> None:
 def test_a_note_says_what_does_not_follow_the_choice() -> None:
     notes = resolve(load_scenario("quickstart", [override("serving.reuse=recompute")])).notes
     assert any(note.startswith("serving.reuse is recompute; workload.load") for note in notes)
+
+
+def test_a_cold_unit_is_not_expected_to_compute_one_prefix_for_each_request() -> None:
+    """p0 has the prefix, p1 has none, and 20 requests of 8 + 1 tokens arrive.
+
+    The first goes to p1, which then has 9 tokens to compute. The next nine go to p0, for 1 token each, until
+    both have 9. Those that follow leave 1 token on either unit, as p1 has the prefix by then, and take turns.
+    If each of them counted 9 tokens on p1, it would get 2 of 20.
+    """
+    made = system_with(ReuseRule.RECOMPUTE)
+    system = warm(
+        msgspec.structs.replace(
+            made, serving=msgspec.structs.replace(made.serving, router="least-queued-tokens")
+        )
+    )
+    running = [plan for number in range(1, 21) for plan in system.arrive(2, prompt(number, 9, PREFIX))]
+    taken = {"p0": 0, "p1": 0}
+    for plan in running:
+        assert isinstance(plan, BatchPlan)
+        taken[plan.unit] += len(plan.requests)
+        running += [one for one in system.batch_done(3, plan.id) if isinstance(one, BatchPlan)]
+    assert taken == {"p0": 14, "p1": 6}
