@@ -1,7 +1,7 @@
 """The serving system: events in, batch plans out."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
@@ -30,7 +30,7 @@ from testbed.serving.plans.batch_time import BatchTimes
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.fetching import fetch_plan, with_fetches
 from testbed.serving.plans.steps import step_options
-from testbed.serving.routing.decode_workers import Busy, DecodeWorkers
+from testbed.serving.routing.decode_workers import Busy, Decided, DecodeWorkers
 from testbed.serving.routing.estimates import exposed_s1_ns
 from testbed.serving.routing.reuse_choice import ReuseChoice
 from testbed.serving.routing.routers import UnitView, make_router
@@ -56,16 +56,11 @@ class ServingSystem:
     `job.serving.preempt_layers`, the caller reports each pause of a batch. The answer is to resume the
     batch, or to run another one first (`testbed.serving.batching.preemption`), which does not pause.
 
-    `busy` says how long a port takes for what flows have left on it now; a decode choice may need it. With
-    `decided`, requests have the decode workers whose first ranks are in it (`DecodeWorkers`).
-
     Raises `ValueError` for an unknown router, decode choice or batching, for preemption in a pipeline, and
-    for a cache that has no room for a block.
+    for a cache without room for a block. `busy` and `decided` are those of `DecodeWorkers`.
     """
 
-    def __init__(
-        self, job: Job, *, busy: Busy | None = None, decided: Mapping[int, int] | None = None
-    ) -> None:
+    def __init__(self, job: Job, *, busy: Busy | None = None, decided: Decided | None = None) -> None:
         if job.serving.preempt_layers is not None and job.placement.most_stages > 1:
             raise ValueError("a unit with several pipeline stages cannot be preempted")
         self._job = job
@@ -80,9 +75,8 @@ class ServingSystem:
         self._follows = self._router.ports or job.serving.reuse is ReuseRule.CHEAPER
         self._decode = DecodeWorkers(job, self._traffic, follows=self._follows, busy=busy, decided=decided)
         cache_blocks = cache_capacity_blocks(job)
-        replicas = {name: len(those) for name, those in job.placement.replicas.items()}
-        self._units = {name: Unit(count, cache_blocks) for name, count in replicas.items()}
-        self._indexes = {name: PrefixIndex(count, cache_blocks) for name, count in replicas.items()}
+        self._units = {name: Unit(len(those), cache_blocks) for name, those in job.placement.replicas.items()}
+        self._indexes = {n: PrefixIndex(len(u), cache_blocks) for n, u in job.placement.replicas.items()}
         self._requests: dict[int, Request] = {}
         self._phase: dict[int, Phase] = {}
         self._count = dict.fromkeys(Phase, 0)

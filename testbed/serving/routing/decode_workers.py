@@ -11,6 +11,9 @@ from testbed.serving.routing.traffic_ahead import TrafficAhead
 Busy = Callable[[PortId], float]
 """Seconds that a port takes for all bytes that flows have left on it at this moment."""
 
+Decided = Mapping[int, int]
+"""The first rank of the decode worker of each request, by its id."""
+
 
 class DecodeWorkers:
     """Gives each request a decode worker. With `follows`, `traffic` is told of the S3 that results.
@@ -26,7 +29,7 @@ class DecodeWorkers:
         *,
         follows: bool,
         busy: Busy | None = None,
-        decided: Mapping[int, int] | None = None,
+        decided: Decided | None = None,
     ) -> None:
         self._choice = make_decode_choice(job.serving)
         if self._choice.live and busy is None and decided is None:
