@@ -22,8 +22,11 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
     wall_ns: int
 
 
+_KEPT: Final = 16
+
+
 class Pulse:
-    """Keeps the longest pause between beats. Thread-safe; whoever beats says what time it is.
+    """Keeps the longest pauses between beats. Thread-safe; whoever beats says what time it is.
 
     A beat is due every `BEAT_S`. A pause is by how much one comes late.
     """
@@ -31,13 +34,13 @@ class Pulse:
     def __init__(self, wall_ns: int) -> None:
         self._lock = threading.Lock()
         self._last_ns = wall_ns
-        self._longest = Pause(begin_wall_ns=wall_ns, wall_ns=0)
+        self._longest = [Pause(begin_wall_ns=wall_ns, wall_ns=0)]
 
     def restart(self, wall_ns: int) -> None:
         """Forget all pauses so far, for instance those of a set-up."""
         with self._lock:
             self._last_ns = wall_ns
-            self._longest = Pause(begin_wall_ns=wall_ns, wall_ns=0)
+            self._longest = [Pause(begin_wall_ns=wall_ns, wall_ns=0)]
 
     def beat(self, wall_ns: int) -> None:
         with self._lock:
@@ -46,14 +49,19 @@ class Pulse:
 
     def longest(self, wall_ns: int) -> Pause:
         """The longest pause until `wall_ns`, a pause included that has not ended."""
-        with self._lock:
-            return self._until(wall_ns)
+        return self.longest_ones(wall_ns)[0]
 
-    def _until(self, wall_ns: int) -> Pause:
+    def longest_ones(self, wall_ns: int) -> tuple[Pause, ...]:
+        """The longest pauses until `wall_ns`, the longest first: at least one, and at most `_KEPT`."""
+        with self._lock:
+            return tuple(self._until(wall_ns))
+
+    def _until(self, wall_ns: int) -> list[Pause]:
         late_ns = wall_ns - self._last_ns - _BEAT_NS
-        if late_ns <= self._longest.wall_ns:
+        if late_ns <= 0 or (len(self._longest) == _KEPT and late_ns <= self._longest[-1].wall_ns):
             return self._longest
-        return Pause(begin_wall_ns=self._last_ns, wall_ns=late_ns)
+        found = [*self._longest, Pause(begin_wall_ns=self._last_ns, wall_ns=late_ns)]
+        return sorted(found, key=lambda pause: -pause.wall_ns)[:_KEPT]
 
 
 def keep_beating(pulse: Pulse, sleep: Callable[[float], object] = time.sleep) -> NoReturn:

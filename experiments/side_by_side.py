@@ -6,12 +6,13 @@ even if it is killed, and do not hear Ctrl-C, after which it ends them.
 
 import ctypes
 import gc
+import itertools
 import multiprocessing
 import os
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -104,32 +105,67 @@ def all_of(
 ) -> dict[str, Made]:
     """Return what `makers` make, by name, in their order: with several `jobs`, in as many processes.
 
-    `meanwhile` is called in this process, and `so_far` with how many there are whenever one more is made.
-    Raises what they raise.
+    A process that is through with one takes the next that nobody has taken. A process for each would take
+    longer, because a process copies the memory that it writes to. `meanwhile` is called in this process, and
+    `so_far` with how many there are whenever one more is made. Raises what they raise.
     """
+    count = min(jobs, len(makers))
     made: dict[str, Made] = {}
-
-    def take(name: str, one: Made) -> None:
-        made[name] = one
-        so_far(len(made))
-
-    if jobs == 1:
+    if count <= 1:
         meanwhile()
         for name, make in makers.items():
-            take(name, make())
+            made[name] = make()
+            so_far(len(made))
         return made
-    run_side_by_side(
-        [(name, partial(_made, make)) for name, make in makers.items()],
-        jobs=jobs,
-        progress=lambda *_: None,
-        through=take,
-        meanwhile=meanwhile,
-    )
+    numbers = itertools.count(1)
+
+    def one_more(*_: object) -> None:
+        so_far(next(numbers))
+
+    left = _Left(len(makers))
+    share = partial(_made, makers, left)
+    try:
+        run_side_by_side(
+            [(f"{', '.join(makers)} ({i + 1} of {count})", share) for i in range(count)],
+            jobs=count,
+            progress=one_more,
+            through=lambda _, found: made.update(found),
+            meanwhile=meanwhile,
+        )
+    finally:
+        left.close()
     return {name: made[name] for name in makers}
 
 
-def _made(make: Callable[[], Made], _: object) -> Made:
-    return make()
+class _Left:
+    """The numbers from 0 to `count` - 1, each of which one of several processes takes."""
+
+    _SIZE: Final = 4
+
+    def __init__(self, count: int) -> None:
+        self._reader, writer = os.pipe()
+        # All are in the pipe before anyone reads, so nobody gets a part of one.
+        os.write(writer, b"".join(i.to_bytes(self._SIZE, "big") for i in range(count)))
+        os.close(writer)
+
+    def __iter__(self) -> Iterator[int]:
+        while number := os.read(self._reader, self._SIZE):
+            yield int.from_bytes(number, "big")
+
+    def close(self) -> None:
+        os.close(self._reader)
+
+
+def _made(
+    makers: Mapping[str, Callable[[], Made]], left: _Left, tell: Callable[[RunProgress], None]
+) -> dict[str, Made]:
+    """What a process of `all_of` does. It tells of each that it has made."""
+    names = list(makers)
+    made: dict[str, Made] = {}
+    for i in left:
+        made[names[i]] = makers[names[i]]()
+        tell(RunProgress(phase="made", done=len(made)))
+    return made
 
 
 def _nothing() -> None:

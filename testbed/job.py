@@ -10,6 +10,7 @@ import msgspec
 
 from controller.flow import Transfer
 from controller.overload import RequestControl
+from testbed.faults import Fault
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
 from testbed.topology import Topology
@@ -293,7 +294,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `policy` is the spec as the user wrote it; `control` is its request control, if any. If there are
     `plans`, the units form no batches: each runs its own plans, in this order (`testbed.serving.replay`).
-    `background` are transfers beside those of requests.
+    `background` are transfers beside those of requests, and `faults` happen during the run.
     `collect` says which rows the record has; it changes nothing else in it. With `probe_faster`, an emulated
     run first probes its links at so many times their rates, too, and says in its facts what arrived.
     """
@@ -314,6 +315,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requests: tuple[Request, ...] = ()
     flows: tuple[MicroFlow, ...] = ()
     plans: tuple[BatchPlan, ...] = ()
+    faults: tuple[Fault, ...] = ()
     background: Background | None = None
     collect: Collect = Collect.ALL
     probe_faster: float | None = None

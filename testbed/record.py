@@ -12,6 +12,7 @@ import msgspec
 
 from controller.flow import ALL_PEERS, Decision, Level, PortId, Stage, Transfer
 from controller.lanes import LevelTrail
+from testbed.faults import Fault
 from workers.spans import SpanKind
 
 
@@ -41,6 +42,9 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     time of the last of `output_tokens`, None if decoding is not modelled. `times_pruned` is how often
     request control pruned the request; `ended_pruned` says that it was not freed after the last time.
     `warmup` requests are not measured.
+
+    A request that failed because a unit or a decode worker was lost has that loss in `lost_to`, in words. In
+    `moved_by` are the losses of units that it left for another one while it was queued.
 
     `recomputed_tokens` of `new_tokens` were cached on other replicas, but not fetched. `fetch_estimate_ns`
     and `recompute_estimate_ns` are what decided between the two: the estimated time from the forming of the
@@ -78,6 +82,8 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     recomputed_tokens: int = 0
     fetch_estimate_ns: int | None = None
     recompute_estimate_ns: int | None = None
+    lost_to: str | None = None
+    moved_by: tuple[str, ...] = ()
     token: int | None = None
     expected_token: int | None = None
     token_gap: float | None = None
@@ -283,7 +289,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended. A batch that is preempted has no collective open meanwhile.
 
     `order` says which order of flows the fabric kept. `caches` has a row per unit, none if the run replayed
-    given batches.
+    given batches. `faults` are those that the job asked for, also if the run ended before their time.
     """
 
     policy: str
@@ -303,3 +309,4 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     order: FlowOrder = FlowOrder.LEVELS
     batches_at_once: int = 1
     caches: tuple[CacheRow, ...] = ()
+    faults: tuple[Fault, ...] = ()

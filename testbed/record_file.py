@@ -14,6 +14,7 @@ import msgspec
 
 from controller.flow import Decision
 from testbed.columns import ColumnSpool
+from testbed.faults import Fault
 from testbed.record import (
     CacheRow,
     Fidelity,
@@ -54,6 +55,7 @@ class _Index(msgspec.Struct, frozen=True, kw_only=True):
     order: FlowOrder
     batches_at_once: int
     caches: tuple[CacheRow, ...]
+    faults: tuple[Fault, ...]
 
 
 def write_record(path: Path, record: RunRecord) -> None:

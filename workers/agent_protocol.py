@@ -12,13 +12,13 @@ BEAT_S = 1.0
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """How the server is doing: the idle share of its CPU time since the last beat, and its TCP segments sent,
-    sent again and received since it was started."""
+    """How the server is doing: the idle share of its CPU time since the last beat, its TCP segments sent and
+    sent again since it was started, and the bytes that each of its interfaces has received since then."""
 
     idle: float
     sent: int
     again: int
-    received: int
+    received: dict[str, int]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,16 +5,22 @@ machine's own clock is ahead of it.
 """
 
 import time
+from collections.abc import Sequence
 
 from controller.units import NS_PER_S
+from workers.slowdown import Slowdown, ends_ns
 
 
 class Clock:
-    """Until `start`, model time stands at 0. `late_ms` is how late each timed wait ended, in wall ms."""
+    """Until `start`, model time stands at 0. `late_ms` is how late each timed wait ended, in wall ms.
 
-    def __init__(self, time_dilation: float, offset_ns: int = 0) -> None:
+    `slowdowns` are those of the rank whose clock this is.
+    """
+
+    def __init__(self, time_dilation: float, offset_ns: int = 0, slowdowns: Sequence[Slowdown] = ()) -> None:
         self._dilation = time_dilation
         self._offset_ns = offset_ns
+        self._slowdowns = slowdowns
         self._zero_wall_ns: int | None = None
         self.late_ms: list[float] = []
 
@@ -37,6 +43,13 @@ class Clock:
     def span_ns(self, wall_ns: int) -> int:
         """The model duration of a wall-clock duration."""
         return round(wall_ns / self._dilation)
+
+    def compute_s(self, seconds: float) -> float:
+        """How many seconds compute takes from now on that takes `seconds` on a rank without slowdowns."""
+        if not self._slowdowns:
+            return seconds
+        now_ns = self.now_ns()
+        return (ends_ns(self._slowdowns, now_ns, round(seconds * NS_PER_S)) - now_ns) / NS_PER_S
 
     def wait_for(self, seconds: float) -> None:
         """Wait for `seconds` of model time."""

@@ -250,7 +250,8 @@ def load() -> Load:
     """The load of this machine since the last call."""
     with open("/proc/net/snmp") as file:
         names, values = (line.split() for line in file if line.startswith("Tcp:"))
-    sent, again, received = (int(values[names.index(n)]) for n in ("OutSegs", "RetransSegs", "InSegs"))
+    sent, again = (int(values[names.index(name)]) for name in ("OutSegs", "RetransSegs"))
+    received = {nic: count.bytes_recv for nic, count in psutil.net_io_counters(pernic=True).items()}
     idle = psutil.cpu_times_percent(None).idle / 100
     return Load(idle=idle, sent=sent, again=again, received=received)
 

@@ -79,9 +79,10 @@ class DecodeDesk:
             self._failed(error)
 
     def _take_step(self, plan: RequestPlan) -> None:
+        step_s = self._clock.compute_s(plan.decode_step_s)
         if self._compute is None:
-            self._clock.wait_for(plan.decode_step_s)
+            self._clock.wait_for(step_s)
             return
         begun_wall_ns = time.monotonic_ns()
         self._compute(plan)
-        self._clock.wait_out(begun_wall_ns, plan.decode_step_s)
+        self._clock.wait_out(begun_wall_ns, step_s)

@@ -11,6 +11,7 @@ from controller.pulse import Pause
 from workers.model.setup import RealModel
 from workers.options import ComputeMode, Device
 from workers.plan import BatchPlan, RequestPlan, Resume
+from workers.slowdown import Slowdown
 from workers.spans import SpanKind
 
 
@@ -81,6 +82,7 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     from_coordinator: str
     remote: Remote | None = None
     model: RealModel | None = None
+    slowdowns: tuple[Slowdown, ...] = ()
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -281,8 +283,8 @@ class TokenCheck(msgspec.Struct, frozen=True, kw_only=True):
 class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     """All that a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms.
 
-    `longest_pause` is the longest one of the rank's process since the clock started. `tokens` are the first
-    tokens that the rank has really computed.
+    `longest_pause` is the longest one of the rank's process since the clock started, and `pauses` are further
+    long ones. `tokens` are the first tokens that the rank has really computed.
     """
 
     rank: int
@@ -292,6 +294,7 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     progress: tuple[ProgressMark, ...]
     late_wakeups_ms: tuple[float, ...]
     longest_pause: Pause
+    pauses: tuple[Pause, ...] = ()
     tokens: tuple[TokenCheck, ...] = ()
 
 

@@ -61,7 +61,8 @@ class Rank:
         self._config = config
         remote = config.remote
         self._keys = None if remote is None else remote.keys
-        self._clock = Clock(config.time_dilation, 0 if remote is None else remote.clock_offset_ns)
+        offset_ns = 0 if remote is None else remote.clock_offset_ns
+        self._clock = Clock(config.time_dilation, offset_ns, config.slowdowns)
         self._recorder = Recorder()
         self._controller = Outbox(config.to_controller, self._keys)
         self._coordinator = Outbox(config.to_coordinator, self._keys)
@@ -162,9 +163,9 @@ class Rank:
         self._coordinator.send(encode_report(evidence))
 
     def _finish(self, evidence: tuple[Evidence, ...] = ()) -> None:
-        pause = self._heart.pulse.longest(self._clock.wall_ns())
+        pauses = self._heart.pulse.longest_ones(self._clock.wall_ns())
         tokens = () if self._model is None else self._model.checks(evidence)
-        records = self._recorder.records(self._config.rank, self._clock.late_ms, pause, tokens)
+        records = self._recorder.records(self._config.rank, self._clock.late_ms, pauses, tokens)
         report = encode_report(records)
         self._finished = True  # first, because peers may leave as soon as all records are in
         self._coordinator.send(report)
@@ -341,7 +342,8 @@ class Rank:
         return compute
 
     def _compute_for(self, seconds: float, real: Callable[[], None] | None) -> None:
-        """Compute for `seconds` of model time: what `real` computes in it, if anything."""
+        """Compute for `seconds` of model time at full speed: what `real` computes in it, if anything."""
+        seconds = self._clock.compute_s(seconds)
         if real is None:
             if seconds > 0:
                 self._compute.run(seconds)

@@ -22,7 +22,7 @@ class Recorder:
         self,
         rank: int,
         late_wakeups_ms: list[float],
-        longest_pause: Pause,
+        pauses: tuple[Pause, ...],
         tokens: tuple[TokenCheck, ...] = (),
     ) -> Records:
         return Records(
@@ -32,6 +32,7 @@ class Recorder:
             spans=tuple(self.spans),
             progress=tuple(self.progress),
             late_wakeups_ms=tuple(late_wakeups_ms),
-            longest_pause=longest_pause,
+            longest_pause=pauses[0],
+            pauses=pauses[1:],
             tokens=tokens,
         )

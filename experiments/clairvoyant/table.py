@@ -57,6 +57,8 @@ def sentences(content: Mapping[str, Any]) -> Iterator[str]:
 
 def _interval(of: Mapping[str, Any], unit: float) -> str:
     """Return a mean difference with its interval, in 1/`unit`."""
-    if of["low"] is None:
-        return f"{unit * of['mean']:+.1f}"
-    return f"{unit * of['mean']:+.1f} [{unit * of['low']:+.1f}, {unit * of['high']:+.1f}]"
+    # Adding 0 to a negative zero makes it a positive one.
+    mean, *ends = (
+        None if of[key] is None else round(unit * of[key], 1) + 0.0 for key in ("mean", "low", "high")
+    )
+    return f"{mean:+.1f}" if None in ends else f"{mean:+.1f} [{ends[0]:+.1f}, {ends[1]:+.1f}]"

@@ -21,6 +21,7 @@ from experiments.explain.request_life import decisions_on, lives
 from experiments.explain.request_story import no_request, request_story
 from experiments.nearest import nearest
 from experiments.results.checksums import SUMMARY, check_files, read_json
+from experiments.results.faults import FaultEntry, entries_of
 from experiments.results.parquet import TABLES, TableRows
 from experiments.results.requests import batches_of
 from testbed.record import FlowRow, RequestRow
@@ -84,13 +85,14 @@ def _flow_story(run: "_Run", policy: str, flow: FlowRow) -> str:
     shares: Sequence[FlowRow] = ()
     if flow.stage is Stage.COLLECTIVE and flow.coflow is not None:
         shares = run.rows(FlowRow, policy, coflow=flow.coflow)
-    return flow_story(policy, flow, sorted(decisions, key=lambda row: row.time_ns), requests, shares)
+    ordered = sorted(decisions, key=lambda row: row.time_ns)
+    return flow_story(policy, flow, ordered, requests, shares, run.faults(policy))
 
 
 def _request_story(run: "_Run", policy: str, request: RequestRow) -> str:
     tables = _OfPolicy(run, policy)
     (life,) = lives(tables, [request])
-    return request_story(run.path, policy, life, decisions_on(tables, [life]))
+    return request_story(run.path, policy, life, decisions_on(tables, [life]), run.faults(policy))
 
 
 def _nearest_ids(flow: str, ids: Iterable[str]) -> tuple[str, ...]:
@@ -110,8 +112,10 @@ class _Run:
         self.path = path
         try:
             check_files(path, [SUMMARY])
-            self._policies = [str(run["policy"]) for run in read_json(path / SUMMARY)["runs"]]
-        except (KeyError, TypeError):
+            runs = read_json(path / SUMMARY)["runs"]
+            self._policies = [str(run["policy"]) for run in runs]
+            self._faults = {str(run["policy"]): entries_of(run) for run in runs}
+        except (KeyError, TypeError, msgspec.ValidationError):
             raise UserError(f"{path}: not a run directory: it has no valid {SUMMARY}") from None
         self._checked: set[str] = set()
 
@@ -124,6 +128,9 @@ class _Run:
         hint = f"; did you mean {guess!r}?" if guess else ""
         known = ", ".join(self._policies)
         raise UserError(f"--policy {policy}: {self.path} has no such policy{hint} (it has: {known})")
+
+    def faults(self, policy: str) -> Sequence[FaultEntry]:
+        return self._faults[policy]
 
     def flow_ids(self, policy: str) -> Iterator[str]:
         with self._reading(FlowRow):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from controller.flow import Decision, Level, Stage
 from experiments.explain.words import against_deadline, enumerated, lasting, moment, number_of, outcome, size
+from experiments.results.faults import FaultEntry
 from experiments.results.levels import level_periods
 from experiments.results.requests import meets_slo
 from testbed.record import FlowRow, RequestRow
@@ -23,11 +24,12 @@ def flow_story(
     decisions: Sequence[Decision],
     requests: Sequence[RequestRow],
     shares: Sequence[FlowRow],
+    faults: Sequence[FaultEntry] = (),
 ) -> str:
     """Tell what `flow` was, when it was sent, its levels, and whether its requests met their SLO.
 
     `decisions` are the decisions on it, by time; `requests` the request it belongs to, or those of its
-    batch; `shares` all shares of its collective.
+    batch; `shares` all shares of its collective; `faults` those of the run.
     """
     lines = [
         f"{flow.id} under {policy}",
@@ -38,6 +40,7 @@ def flow_story(
         f"  It finished at {moment(flow.finish_ns)}, {lasting(flow.finish_ns - flow.submit_ns)} after it was"
         f" submitted{against_deadline(flow)}.",
     ]
+    lines += [f"  It met a fault: {entry.words}." for entry in faults if entry.meets_flow(flow)]
     lines += [f"  {line}" for line in _sent_for_early(flow, requests)]
     if len(shares) > 1:
         lines.append(f"  {_among_shares(flow, shares)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from controller.flow import Decision, Level
 from experiments.explain.request_life import RequestLife
 from experiments.explain.words import against_deadline, enumerated, lasting, moment, number_of, outcome, size
+from experiments.results.faults import FaultEntry, met_by
 from experiments.results.natural_order import natural
 from experiments.results.requests import batches_of
 from experiments.results.ttft_parts import TimeSpent
@@ -14,9 +15,13 @@ from testbed.record import FlowRow, RequestRow
 
 
 def request_story(
-    run: Path, policy: str, life: RequestLife, decisions: Mapping[str, Sequence[Decision]]
+    run: Path,
+    policy: str,
+    life: RequestLife,
+    decisions: Mapping[str, Sequence[Decision]],
+    faults: Sequence[FaultEntry] = (),
 ) -> str:
-    """Tell where the TTFT of a request went, and list its flows, worst first.
+    """Tell where the TTFT of a request went, which of `faults` it met, and list its flows, worst first.
 
     Late flows come first, the latest first; then the others, the slowest from submit to finish first. Flows
     that are alike have one line: those of one stage, size, pair of servers and history of levels, if both are
@@ -26,7 +31,13 @@ def request_story(
     request, flows, shares = life.request, life.flows, life.last_shares
     lines = [f"Request {request.request} under {policy}", f"  {_arrival(request)}", f"  {outcome(request)}"]
     lines += [
-        f"  {line}" for line in (*_reused(request), *_pruned(request), *_where_it_went(request, life.spent))
+        f"  {line}"
+        for line in (
+            *_reused(request),
+            *_pruned(request),
+            *_where_it_went(request, life.spent),
+            *_faults(life, faults),
+        )
     ]
     if flows:
         lines.append(f"  {'Its flow' if len(flows) == 1 else f'Its {len(flows)} flows, worst first'}:")
@@ -77,6 +88,14 @@ def _pruned(request: RequestRow) -> list[str]:
     times = "once" if request.times_pruned == 1 else f"{request.times_pruned} times"
     end = "and stayed so until its end" if request.ended_pruned else "and was freed again"
     return [f"It was pruned {times} for the sake of others, {end}."]
+
+
+def _faults(life: RequestLife, faults: Sequence[FaultEntry]) -> list[str]:
+    """Name the faults that the request met, and say where it moved because of one."""
+    flows = (*life.flows, *life.shares)
+    moved = [f"It left a unit for another one: {loss}." for loss in life.request.moved_by]
+    met = met_by(faults, life.request, flows, life.spans)
+    return moved + [f"It met a fault: {entry.words}." for entry in met]
 
 
 def _where_it_went(request: RequestRow, spent: TimeSpent | None) -> list[str]:

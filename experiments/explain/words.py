@@ -43,7 +43,8 @@ def outcome(request: RequestRow) -> str:
     """Return a sentence on whether the request met its SLO."""
     name = f"Request {request.request}"
     if request.ttft_ns is None:
-        return f"{name} missed its SLO: it failed and has no first token."
+        why = f" ({request.lost_to})" if request.lost_to else ""
+        return f"{name} missed its SLO: it failed and has no first token{why}."
     allowed = f"its TTFT was {lasting(request.ttft_ns)}, its SLO {lasting(request.slo_ns)}"
     if meets_slo(request):
         return f"{name} met its SLO: {allowed}."

@@ -52,6 +52,9 @@ PART_COLOURS: Final = {
 }
 """Colours of the parts of a TTFT, by their names in `experiments.results.limits.TtftParts`."""
 
+SPELL_COLOUR: Final = "#c8503c"
+"""The colour of times in which a fault was in force."""
+
 _IMAGE_DPI: Final = 150
 """The resolution of heat maps and of points that are not drawn one by one."""
 
@@ -185,6 +188,12 @@ def draw_mark(axes: Axes, x: float, text: str) -> None:
         textcoords="offset points",
         color=_INK,
     )
+
+
+def draw_spells(axes: Axes, spells: Iterable[tuple[float, float]]) -> None:
+    """Shade the times from x to x in which something was in force, such as a fault."""
+    for begin, end in spells:
+        axes.axvspan(begin, end, color=SPELL_COLOUR, alpha=0.13, linewidth=0, zorder=0)
 
 
 def draw_stack(axes: Axes, edges: FloatArray, by_level: FloatArray) -> None:

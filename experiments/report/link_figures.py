@@ -12,6 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from controller.flow import Level
 from controller.units import NS_PER_S
 from experiments.report.chart import TIME_BINS, draw_stack, figure_style, level_legend_above, new_figure, svg
+from experiments.report.faults import draw_faults
 from experiments.report.series import Series
 from experiments.results.link_rates import COUNTER_COLUMNS, counters_in_table, link_rates
 from experiments.results.natural_order import natural
@@ -93,6 +94,7 @@ def busiest_links_figure(loads: Sequence[LinkLoad]) -> str:
         by_level = rates.get(port, np.zeros((len(Level), TIME_BINS)))
         shown |= {level for level in Level if by_level[level].any()}
         draw_stack(axes, edges, by_level)
+        draw_faults(axes, [fault for fault in one.faults if port in fault.ports], edges[-1])
         axes.set(title=f"{port}, {one.label}", ylabel="Gb/s")
         if port in one.link_gbps:
             axes.set_ylim(0, 1.05 * max(one.link_gbps[port], float(by_level.sum(axis=0).max())))

@@ -17,9 +17,18 @@ from matplotlib.path import Path
 from controller.flow import Decision, Level
 from controller.units import NS_PER_MS, NS_PER_S
 from experiments.explain.request_life import RequestLife
-from experiments.report.chart import LEVEL_COLOURS, PART_COLOURS, TIME_BINS, figure_style, new_figure, svg
+from experiments.report.chart import (
+    LEVEL_COLOURS,
+    PART_COLOURS,
+    TIME_BINS,
+    draw_spells,
+    figure_style,
+    new_figure,
+    svg,
+)
 from experiments.report.link_figures import FULL_LOAD, draw_load
 from experiments.report.markup import Markup, keyed
+from experiments.results.faults import FaultEntry
 from experiments.results.levels import level_periods
 from experiments.results.limit_words import TTFT_PARTS
 from experiments.results.link_rates import LinkRate
@@ -59,13 +68,14 @@ _MOST_SLO: Final = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """What a timeline is drawn from: a life, the decisions on its flows, the rates of links, and their
-    nominal rates in model Gb/s."""
+    """What a timeline is drawn from: a life, the decisions on its flows, the rates of links, their nominal
+    rates in model Gb/s, and the faults that the request met."""
 
     life: RequestLife
     decisions: Mapping[str, Sequence[Decision]]
     rates: Mapping[str, LinkRate]
     link_gbps: Mapping[str, float]
+    faults: Sequence[FaultEntry] = ()
 
     @property
     def ranks(self) -> list[int]:
@@ -126,10 +136,19 @@ def draw_timeline(axes: Axes, timeline: Timeline) -> None:
     _draw_ranks(axes, panel, timeline, apart=_APART * inch)
     _draw_flows(axes, panel, timeline)
     _draw_links(axes, panel, timeline.links)
+    _shade_faults(axes, row, timeline.faults, end)
     axes.set_yticks([y for y, _ in panel.names], [name for _, name in panel.names], fontsize=7)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="ms since the arrival", xlim=(0, end), ylim=(panel.bottom + _GAP, -_GAP / 2))
+
+
+def _shade_faults(axes: Axes, row: RequestRow, faults: Sequence[FaultEntry], end: float) -> None:
+    spells = []
+    for fault in faults:
+        to = end if fault.to_s is None else min(end, _ms(row, fault.to_s * NS_PER_S))
+        spells.append((max(0.0, _ms(row, fault.from_s * NS_PER_S)), to))
+    draw_spells(axes, spells)
 
 
 def timeline_legend(timeline: Timeline) -> Markup:

@@ -15,6 +15,7 @@ from experiments.report.request_figures import (
     timeline_legend,
 )
 from experiments.report.series import Series
+from experiments.results.faults import met_by
 from experiments.results.link_rates import COUNTER_COLUMNS, LinkRate, counters_in_table, link_rates
 from testbed.record import RequestRow
 
@@ -65,7 +66,16 @@ def timelines(one: Series, requests: Sequence[RequestRow]) -> list[Timeline]:
     found = lives(one.tables, requests)
     decisions = decisions_on(one.tables, found)
     rates = _rates(one, found)
-    return [Timeline(life=life, decisions=decisions, rates=rates, link_gbps=one.link_gbps) for life in found]
+    return [
+        Timeline(
+            life=life,
+            decisions=decisions,
+            rates=rates,
+            link_gbps=one.link_gbps,
+            faults=met_by(one.faults, life.request, (*life.flows, *life.shares), life.spans),
+        )
+        for life in found
+    ]
 
 
 def _drawn(one: Series, chosen: Mapping[str, RequestRow], *, captioned: bool, told: bool = False) -> Markup:
@@ -88,12 +98,14 @@ def _timeline(timeline: Timeline, *, captioned: bool) -> Markup:
     drawn = timeline_figure(timeline)
     if not drawn:
         return paragraphs(["It has no first token, so there is no timeline of it."])
-    said = f"{_CAPTION if captioned else ''}{left_out(timeline.life)}{looks(timeline.rates)}"
+    shaded = " Shaded: a fault that it met." if timeline.faults else ""
+    said = f"{_CAPTION if captioned else ''}{shaded}{left_out(timeline.life)}{looks(timeline.rates)}"
     return figure(drawn, said, timeline_legend(timeline))
 
 
 def _story(one: Series, timeline: Timeline) -> str:
-    return request_story(one.directory.path, one.run["policy"], timeline.life, timeline.decisions)
+    path, policy = one.directory.path, one.run["policy"]
+    return request_story(path, policy, timeline.life, timeline.decisions, one.faults)
 
 
 def _rates(one: Series, found: Sequence[RequestLife]) -> Mapping[str, LinkRate]:

@@ -21,6 +21,7 @@ from experiments.report import (
     stage_figures,
 )
 from experiments.report.facts import facts
+from experiments.report.faults import fault_paragraphs, shaded_text
 from experiments.report.files_section import file_links
 from experiments.report.page import Section, figure, folded, page, section
 from experiments.report.request_section import median_and_worst
@@ -31,14 +32,14 @@ from experiments.results.reading import RunDirectory, read_run
 from experiments.side_by_side import all_of
 
 Maker = Callable[[], Section]
-"""Makes a section. Drawing its figures takes most of the time of a report."""
+"""Makes a section, or the verdict as one. Drawing figures takes most of the time of a report."""
 
 
 def write_report(
     dirs: list[Path], out: Path, *, jobs: int = 1, so_far: Callable[[int, int], object] = lambda *_: None
 ) -> Path:
     """Write a page that compares the runs of all `dirs` to `out`, and return `out`. With several `jobs`, as
-    many processes make its sections. `so_far` is called with how many there are, and how many there will be.
+    many processes make its parts. `so_far` is called with how many there are, and how many there will be.
 
     Raises `UserError` for a directory that holds no finished run, `OSError` if `out` cannot be written.
     """
@@ -77,10 +78,12 @@ def render_report(
     serving = [one for one in series if not one.is_micro]
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
-    makers = _serving_sections(serving, directories) + _coflow_sections(coflows) + _micro_sections(micro)
-    numbered = {str(i): make for i, make in enumerate(makers)}
-    told = all_of(numbered, jobs=jobs, so_far=lambda count: so_far(count, len(makers)))
-    sections = list(told.values())
+    # The verdict may import scipy for its intervals, which takes longer than a section, so it begins first.
+    makers: list[Maker] = [lambda: section("", verdict(directories, series))]
+    makers += _serving_sections(serving, directories) + _coflow_sections(coflows, directories)
+    makers += _micro_sections(micro, directories)
+    numbered = {f"part {i + 1}": make for i, make in enumerate(makers)}
+    told, *sections = all_of(numbered, jobs=jobs, so_far=lambda count: so_far(count, len(makers))).values()
     sections.append(section("How far to trust it", folded("all checks, with their bounds", checks(series))))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
@@ -90,7 +93,7 @@ def render_report(
     return page(
         title=", ".join(titles),
         subtitle=_subtitle(directories, series),
-        verdict=verdict(directories, series),
+        verdict=told.body,
         sections=sections,
     )
 
@@ -114,6 +117,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             result_tables.left_out(series),
             result_tables.tpot(series),
             result_tables.pruned(series),
+            fault_paragraphs(directories),
         ),
         lambda: section(
             "Time to first token",
@@ -125,7 +129,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             figure(
                 serving_figures.arrivals_figure(series),
                 "Each request at its arrival. Above the dashed line it missed its SLO; a cross is a "
-                "request without a first token.",
+                f"request without a first token.{shaded_text(series)}",
             ),
             folded("furthest from their SLO, and where their time went", example_tables.slowest(series)),
             folded("prefix cache", result_tables.caches(series)),
@@ -159,7 +163,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             figure(
                 serving_figures.levels_figure(series),
                 "Flows in flight by level, the most urgent at the bottom."
-                f"{serving_figures.sampled_text(series)}",
+                f"{serving_figures.sampled_text(series)}{shaded_text(series)}",
             ),
             folded("flows that were promoted", example_tables.promoted_examples(promoted or series)),
         ),
@@ -177,18 +181,20 @@ def _links_section(series: Sequence[Series]) -> Section:
         ),
         figure(
             link_figures.busiest_links_figure(loads),
-            "The links that carried most, by level. Rates are model rates and include framing.",
+            "The links that carried most, by level. Rates are model rates and include framing."
+            f"{shaded_text([one for one in series if any(fault.ports for fault in one.faults)])}",
         ),
     )
 
 
-def _coflow_sections(series: Sequence[Series]) -> list[Maker]:
+def _coflow_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Maker]:
     if not series:
         return []
     return [
         lambda: section(
             "Coflows",
             result_tables.coflows(series),
+            fault_paragraphs(directories),
             figure(
                 micro_figures.coflows_figure(series),
                 "Coflow completion time: from the first submit to the last byte of the last flow.",
@@ -199,13 +205,14 @@ def _coflow_sections(series: Sequence[Series]) -> list[Maker]:
     ]
 
 
-def _micro_sections(series: Sequence[Series]) -> list[Maker]:
+def _micro_sections(series: Sequence[Series], directories: Sequence[RunDirectory]) -> list[Maker]:
     if not series:
         return []
     return [
         lambda: section(
             "Flows",
             result_tables.micro_flows(series),
+            fault_paragraphs(directories),
             figure(
                 micro_figures.timeline_figure(series),
                 "From permit to last byte, coloured by level; | is the deadline. At most the first "

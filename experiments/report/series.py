@@ -7,6 +7,7 @@ from typing import Any
 from experiments.report.chart import COLOURS
 from experiments.report.markup import Markup, keyed
 from experiments.results.distributions import Distributions
+from experiments.results.faults import FaultEntry, entries_of
 from experiments.results.parquet import Tables
 from experiments.results.reading import RunDirectory
 from experiments.results.requests import counted
@@ -43,6 +44,11 @@ class Series:
         """The nominal model rates of links; empty in the results of an older run."""
         rates: dict[str, float] = self.directory.summary.get("link_gbps", {})
         return rates
+
+    @property
+    def faults(self) -> list[FaultEntry]:
+        """The faults that the run had before it ended."""
+        return [entry for entry in entries_of(self.run) if entry.began]
 
     @property
     def named(self) -> Markup:

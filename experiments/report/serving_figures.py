@@ -23,6 +23,7 @@ from experiments.report.chart import (
     say_empty,
     svg,
 )
+from experiments.report.faults import draw_faults
 from experiments.report.series import Series
 from experiments.results.levels import DECISION_COLUMNS, FLOW_COLUMNS, periods_of
 from experiments.results.statistics import FloatArray
@@ -75,6 +76,8 @@ def arrivals_figure(series: Sequence[Series]) -> str:
         lost = [r.arrival_ns / NS_PER_S for r in one.requests if r.ttft_ns is None]
         axes.scatter(lost, [top] * len(lost), s=22, marker="x", color=one.colour)
     axes.axhline(1.0, linewidth=0.9, linestyle=(0, (4, 3)))
+    last = max((row.arrival_ns / NS_PER_S for row in rows), default=0.0)
+    draw_faults(axes, [fault for fault in series[0].faults if fault.from_s < last], last)
     axes.set(xlabel="arrival (s)", ylabel="TTFT / SLO", ylim=(0, top * 1.06))
     legend_above(figure, axes)
     return svg(figure, "Time to first token over SLO for each request")
@@ -136,6 +139,7 @@ def levels_figure(series: Sequence[Series]) -> str:
         active = active_flows(one, edges)
         shown |= {level for level in Level if active[level].any()}
         draw_stack(axes, edges, active)
+        draw_faults(axes, one.faults, one.run["duration_s"])
         axes.set(title=one.label, ylabel="flows")
     panels[-1].set(xlabel="time (s)", xlim=(0, edges[-1]))
     level_legend_above(figure, shown)

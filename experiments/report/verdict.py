@@ -10,6 +10,7 @@ from experiments.report.markup import Markup, html
 from experiments.report.page import paragraphs
 from experiments.report.series import Series
 from experiments.report.trust import trust
+from experiments.results.faults import in_force
 from experiments.results.limit_words import alike_lines, limits_in_one
 from experiments.results.readable_numbers import duration
 from experiments.results.reading import RunDirectory
@@ -71,4 +72,5 @@ def _flows(one: Series) -> str:
 def _limits(directories: Sequence[RunDirectory]) -> list[str]:
     runs = [run for directory in directories for run in directory.summary["runs"]]
     alike = [line for directory in directories for line in alike_lines(directory.summary)]
-    return [*limits_in_one(runs), *alike]
+    faults = [line for directory in directories for line in in_force(directory.summary)]
+    return [*limits_in_one(runs), *alike, *dict.fromkeys(faults)]

@@ -6,7 +6,9 @@ from controller.spec import read_spec
 from experiments.resolve.calibration import adds_overheads, overheads_of
 from experiments.resolve.cluster import resolve_cluster
 from experiments.resolve.doubts import doubts
+from experiments.resolve.faults import resolve_faults
 from experiments.resolve.left_out import left_out
+from experiments.resolve.losses import check_losses
 from experiments.resolve.no_effect import without_effect
 from experiments.resolve.offered import offered_notes
 from experiments.resolve.options import (
@@ -56,8 +58,11 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
     With `most_requests`, the jobs get only that many of the requests. The trace is still read and checked
     as a whole, so everything that can be wrong with the scenario is found, and sooner.
 
-    Raises `UserError` for ranks that cannot be placed and a prefix cache that is too small (the message
-    names the key), for a malformed trace (it names the line) and for a calibration that cannot be used.
+    A load is a share of what the cluster can do without its faults.
+
+    Raises `UserError` for ranks that cannot be placed, faults of what there is not and a prefix cache that is
+    too small (the message names the key), for a malformed trace (it names the line) and for a calibration
+    that cannot be used.
     """
     cluster = resolve_cluster(scenario)
     base = Job(
@@ -74,16 +79,20 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         workers=worker_options(scenario),
         simulation=simulation_options(scenario),
     )
+    faults = resolve_faults(scenario, cluster.topology, cluster.placement)
     work = resolve_work(scenario, base, most_requests=most_requests)
-    # From here on: a load and an unloaded TTFT are those of a network without background transfers.
+    # From here on: a load and an unloaded TTFT are those of a network without background transfers or faults.
     background = background_of(scenario, base.placement) if work.requests else None
-    base = msgspec.structs.replace(base, requests=work.requests, flows=work.flows, background=background)
+    base = msgspec.structs.replace(
+        base, requests=work.requests, flows=work.flows, background=background, faults=faults
+    )
     scale, scale_notes = resolve_scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
     if adds_overheads(scenario.simulation):
         overheads = overheads_of(scenario.simulation, machine_scale(scenario, base)[0])
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
         base = msgspec.structs.replace(base, simulation=simulation)
+    check_losses(scenario, base)
     of = scenario.serving.batches_of
     if of is not None and base.requests and most_requests is None:
         base = with_batches_of(of, base, scenario.policies)

@@ -24,14 +24,17 @@ _EVERY_WALL_S = 0.05
 
 
 def rehearsal_job(job: Job) -> Job:
-    """Return the rehearsal of `job`, at its scale. Its links are probed at `FORWARDING` times their rate."""
+    """Return the rehearsal of `job`, at its scale and without its faults.
+
+    Its links are probed at `FORWARDING` times their rate.
+    """
     if job.flows:
-        return msgspec.structs.replace(job, flows=_short_flows(job), probe_faster=FORWARDING)
+        return msgspec.structs.replace(job, flows=_short_flows(job), faults=(), probe_faster=FORWARDING)
     first = [request for request in job.requests if request.after is None]
     count = round(len(job.requests) * _WALL_S / (work_s(job) * job.scale.time_dilation))
     count = max(len(job.placement.units), min(count, len(first)))
     at_once = tuple(_at_once(request) for request in first[:count])
-    return msgspec.structs.replace(job, requests=at_once, plans=(), probe_faster=FORWARDING)
+    return msgspec.structs.replace(job, requests=at_once, plans=(), faults=(), probe_faster=FORWARDING)
 
 
 def _at_once(request: Request) -> Request:

@@ -50,6 +50,8 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
             "recomputed_tokens": COUNT,
             "fetch_estimate_ns": COUNT,
             "recompute_estimate_ns": COUNT,
+            "lost_to": _TEXT,
+            "moved_by": pa.list_(_TEXT),
             "token": COUNT,
             "expected_token": COUNT,
             "token_gap": _NUMBER,

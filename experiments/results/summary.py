@@ -11,6 +11,7 @@ from controller.flow import SERVING_STAGES, Stage
 from controller.units import NS_PER_S
 from experiments.json_text import finite
 from experiments.results.cure import cure_of, settings_of
+from experiments.results.faults import fault_entries
 from experiments.results.folder_names import folder_names
 from experiments.results.gap import Ceiling, gaps
 from experiments.results.limits import Resources, alike
@@ -131,6 +132,7 @@ def summarise_run(record: RunRecord, measured: Measures) -> dict[str, Any]:
         "real_layers": real_layers(record.requests),
         "verified": {"checked": flows.checked, "failed": flows.failed},
         "cache": _cache(record.caches),
+        "faults": msgspec.to_builtins(fault_entries(record, requests)),
         "fidelity": msgspec.to_builtins(record.fidelity),
         "duration_s": record.duration_ns / NS_PER_S,
         "facts": dict(record.facts),

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from experiments.fitted_table import FittedTable
 from experiments.results.cure import command_at
+from experiments.results.faults import fault_lines
 from experiments.results.gap import gap_lines
 from experiments.results.limit_words import alike_lines, limit_lines
 from experiments.results.readable_numbers import check_value, duration, pruned_in_words, share
@@ -198,6 +199,7 @@ def render_summary(summary: Summary, words: Sequence[str] = ()) -> Group:
     parts += [
         Text(line)
         for line in (
+            *fault_lines(summary),
             *warmup_lines(summary),
             *lateness_lines(summary),
             *tpot_lines(summary),

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from experiments.scenario.cluster import TopologySection
+from experiments.scenario.faults import FaultSpec, problem_with_faults
 from experiments.scenario.known_names import known_fabric, known_gpu, known_model, known_policy
 from experiments.scenario.machine import ScaleSection, WorkersSection
 from experiments.scenario.micro_flows import problem_with
@@ -64,6 +65,11 @@ class Scenario(Section):
         description="how the model is mapped to the machine: a link of R bit/s runs at "
         "R * bytes_scale / time_dilation",
     )
+    faults: tuple[FaultSpec, ...] = Field(
+        default=(),
+        description="what goes wrong, and when: a list of {kind: ...}, with kind link-down, link-rate, "
+        "straggler, pause, unit-lost or decode-lost",
+    )
     policies: tuple[Annotated[str, AfterValidator(known_policy)], ...] = Field(
         default=("fair", "mfs"),
         min_length=1,
@@ -102,6 +108,7 @@ class Scenario(Section):
                 "a unit with pipeline stages (units.pp) runs several batches and cannot be preempted",
             )
         problem = problem_with(self.workload.flows, self.topology.server_count)
+        problem = problem or problem_with_faults(self.faults)
         if problem is not None:
             raise refusal(*problem)
         return self

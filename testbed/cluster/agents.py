@@ -252,6 +252,6 @@ def agent_name(place: tuple[str, int]) -> str:
     return f"{place[0]}/{place[1]}"
 
 
-def segments(here: Mapping[str, Here]) -> dict[str, tuple[int, int, int]]:
-    """TCP segments sent, sent again and received, by host."""
-    return {one.host: (one.load.sent, one.load.again, one.load.received) for one in here.values()}
+def segments(here: Mapping[str, Here]) -> dict[str, tuple[int, int]]:
+    """TCP segments sent, and sent again, by host."""
+    return {one.host: (one.load.sent, one.load.again) for one in here.values()}

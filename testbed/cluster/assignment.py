@@ -37,6 +37,11 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
 def assign(job: Job, inventory: Inventory) -> Assigned:
     """Raises `JobRefused`, naming the key to change, if the job cannot run on these servers."""
     _refuse_parts(job.topology)
+    if job.faults:
+        raise JobRefused(
+            f"faults: real servers have the faults that they have; {job.faults[0].words} can be had on the"
+            " simulated and the emulated fabric"
+        )
     refuse_simulated_only(job)
     if weights_of(read_spec(job.policy, **job.scheduler.defaults()).policy):
         raise JobRefused(

@@ -13,12 +13,13 @@ from controller.protocol import Log
 from controller.pulse import Pulse, start_beating
 from controller.tcp_hub import TcpHub
 from controller.units import NS_PER_S
-from testbed.cluster.agents import AgentDesk, agent_name, segments
+from testbed.cluster.agents import AgentDesk, agent_name
 from testbed.cluster.assignment import Assigned
 from testbed.cluster.clocks import Drift, corrected
 from testbed.cluster.control import MarkingController
 from testbed.cluster.fidelity import Servers, judge
 from testbed.cluster.inventory import Inventory
+from testbed.cluster.load import LoadMeter
 from testbed.cluster.ranks import RemoteRanks
 from testbed.coordinator.collect import collect, flow_rows
 from testbed.coordinator.controller import ControllerProcess
@@ -117,7 +118,8 @@ class ClusterRun:
         paths = {pair: (path,) for pair, path in self._assigned.paths.items()}
         probes = ranks.probe(paths, {link.id: link.bps for link in job.topology.links})
         own = Pulse(time.monotonic_ns())
-        load = _LoadMeter(self._here())
+        nics = {machine.host: machine.nic for machine in self._assigned.machines.values()}
+        load = LoadMeter(self._here(), nics)
         zero_wall_ns = time.monotonic_ns() + round(_START_MARGIN_S * NS_PER_S)
         controller.start_clock(zero_wall_ns, job.scale.time_dilation)
         ranks.start_clock(zero_wall_ns)
@@ -128,10 +130,7 @@ class ClusterRun:
             controller.check()
             load.take(self._here())
 
-        def received() -> int:
-            return sum(count for *_, count in segments(self._here()).values())
-
-        player = Player(job, conductor, controller, ranks, self._tell, received=received)
+        player = Player(job, conductor, controller, ranks, self._tell, received=lambda: load.moved)
         try:
             player.play(zero_wall_ns, alive)
         except RunFailed as failure:
@@ -227,32 +226,3 @@ class ClusterRun:
 
     def _tell(self, progress: RunProgress) -> None:
         self._progress(msgspec.structs.replace(progress, wall_s=time.monotonic() - self._begun))
-
-
-class _LoadMeter:
-    """Adds up what agents say of their servers, from its making on."""
-
-    def __init__(self, here: dict[str, Here]) -> None:
-        self._before = segments(here)
-        self._after = self._before
-        self._idle: dict[str, list[float]] = {one.host: [] for one in here.values()}
-        self._said = dict(here)
-
-    def take(self, here: dict[str, Here]) -> None:
-        """Each agent says it once a second; what is not new does not count again."""
-        for name, one in here.items():
-            if self._said.get(name) is not one:
-                self._said[name] = one
-                self._idle.setdefault(one.host, []).append(one.load.idle)
-        self._after = segments(here)
-
-    def servers(self, mtu: int) -> Servers:
-        zero = (0, 0, 0)
-        return Servers(
-            idle={host: sum(idle) / len(idle) for host, idle in self._idle.items() if idle},
-            segments={
-                host: (sent - self._before.get(host, zero)[0], again - self._before.get(host, zero)[1])
-                for host, (sent, again, _) in self._after.items()
-            },
-            mtu=mtu,
-        )

@@ -55,6 +55,7 @@ def collect(
         wall_s=wall_s,
         batches_at_once=job.placement.most_stages,
         caches=conductor.caches(),
+        faults=job.faults,
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import msgspec
 import zmq
@@ -17,6 +17,7 @@ from testbed.coordinator.ranks import Ranks
 from testbed.coordinator.real_model import is_real
 from testbed.coordinator.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed, RunProgress
+from testbed.faults import Straggler
 from testbed.job import Job, MicroFlow
 from testbed.live import FlowsNow, LiveState, PortNow
 from testbed.serving.actions import Action, Announce, AtLayer, Expect, GoOn, Post, PostTimed, Run
@@ -39,6 +40,8 @@ from workers.protocol import (
 )
 
 _STALL_S = 10.0
+_CUT_OFF_S = 20.0
+"""With a link down for good, by how much longer than `_STALL_S` background decoding may be all that moves."""
 _REPORT_S = 0.5
 _PORTS_SHOWN = 8
 _FLOWS_NAMED = 5
@@ -65,6 +68,25 @@ def _crowd(job: Job) -> float:
     return len(job.placement.ranks) if job.workers.compute is not ComputeMode.TIMED else 1
 
 
+class Faults(Protocol):
+    """The faults that the scenario asks for: `testbed.emulation.faults.FaultInjector`."""
+
+    def holds_up(self) -> bool: ...
+
+    def for_good(self) -> Sequence[str]: ...
+
+
+class _NoFaults:
+    def holds_up(self) -> bool:
+        return False
+
+    def for_good(self) -> Sequence[str]:
+        return ()
+
+
+NO_FAULTS: Faults = _NoFaults()
+
+
 class Player:
     """Passes reports and due moments to the conductor, and carries out its actions, until it is done."""
 
@@ -79,6 +101,7 @@ class Player:
         received: Callable[[], int] = int,
         silent_ports: Callable[[int], set[PortId]] = lambda _: set(),
         outages: Callable[[], Sequence[Down]] = tuple,
+        faults: Faults = NO_FAULTS,
     ) -> None:
         self._job = job
         self._conductor = conductor
@@ -89,6 +112,8 @@ class Player:
         self._received = received
         self._silent_ports = silent_ports
         self._outages = outages
+        self._faults = faults
+        self._slowest = max((f.factor for f in job.faults if isinstance(f, Straggler)), default=1.0)
         self._flows: FlowsNow | None = None
         self._zero_wall_ns = 0
         self._patience_s = _STALL_S
@@ -110,7 +135,7 @@ class Player:
         poller = zmq.Poller()
         poller.register(self._ranks.inbox, zmq.POLLIN)
         poller.register(self._controller.inbox, zmq.POLLIN)
-        moved = reported = time.monotonic()
+        moved = stepped = reported = time.monotonic()
         steps: tuple[int, ...] = ()
         self._controller_silence.look(moved)
         self._controller_silence.heard("the controller")
@@ -133,7 +158,10 @@ class Player:
             self._act_if_due(self._now_ns())
             now = time.monotonic()
             reached = (self._conductor.steps, self._ranks.steps, self._received())
-            if reached != steps or self._only_waits():
+            excused = self._only_waits() or self._faults.holds_up()
+            if excused or reached[:1] != steps[:1]:
+                stepped = now
+            if excused or reached != steps:
                 moved, steps = now, reached
             if now - reported >= _REPORT_S:
                 reported = now
@@ -147,6 +175,12 @@ class Player:
                 raise RunFailed(
                     f"nothing has moved for {self._patience_s:.0f} s: {self._conductor.describe()};"
                     f" {self._where_it_hangs(round(moved * NS_PER_S))}{self._what_was_down()}"
+                )
+            cut_off = self._faults.for_good()
+            if cut_off and now - stepped > self._patience_s + _CUT_OFF_S:
+                raise RunFailed(
+                    f"{', '.join(cut_off)} (faults), and no request has got on for {now - stepped:.0f} s:"
+                    f" {self._conductor.describe()}"
                 )
 
     def _where_it_hangs(self, moved_wall_ns: int) -> str:
@@ -225,7 +259,8 @@ class Player:
                 case PostTimed(flows=flows):
                     self._post_timed(flows)
                 case Run(plan=plan):
-                    longest_s = longest_silence_s(plan) * _crowd(self._job) * self._job.scale.time_dilation
+                    longest_s = longest_silence_s(plan) * _crowd(self._job) * self._slowest
+                    longest_s *= self._job.scale.time_dilation
                     self._patience_s = max(self._patience_s, _STALL_S + longest_s)
                     for rank in plan.ranks:
                         self._ranks.send(rank, Plan(plan=plan))

@@ -3,7 +3,7 @@
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 import zmq
@@ -91,6 +91,9 @@ class Ranks(ABC):
 
     Raises `JobRefused` for real layers that cannot be computed (`real_model`).
     """
+
+    excused: Callable[[], Collection[str]] = tuple
+    """The names of ranks that are stopped because the scenario asks for it."""
 
     def __init__(self, job: Job, hub: Hub) -> None:
         self._job = job
@@ -190,6 +193,8 @@ class Ranks(ABC):
         """Raise `RunFailed` if a rank has died or is silent."""
         self.check_processes()
         if self._silences is not None:
+            for rank in self.excused():
+                self._silences.heard(rank)
             self._silences.look(time.monotonic())
             if silent := self._silences.too_long():
                 asleep = self.asleep()

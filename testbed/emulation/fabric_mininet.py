@@ -14,6 +14,7 @@ from testbed.emulation.queues import LEAST_PART, part_of
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requirement, RunProgress
+from testbed.faults import LinkFault
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.topology import Topology, TopologyKind
@@ -119,7 +120,13 @@ def _refuse_what_cannot_fit(job: Job) -> None:
             f"units: {ranks} ranks need {lanes} lanes (at most {_MOST_LANES}): use fewer ranks, or lower"
             " workers.lanes_s1 and workers.lanes_s3"
         )
-    slowest = min(job.scale.wire_bps(link.bps) for link in job.topology.links)
+    shares = {
+        port: fault.share
+        for fault in job.faults
+        if isinstance(fault, LinkFault) and fault.share > 0
+        for port in fault.ports
+    }
+    slowest = min(job.scale.wire_bps(link.bps) * shares.get(link.id, 1.0) for link in job.topology.links)
     if slowest < _LEAST_LINK_BPS:
         raise JobRefused(
             f"scale: the slowest link would run at {slowest / 1e6:.3f} Mb/s on this machine (at least"

@@ -4,6 +4,7 @@ An overloaded machine does not fail. It delivers less than the links promise, an
 alike. So each run measures what its numbers depend on, and every output says whether the bounds were kept.
 """
 
+import itertools
 import statistics
 import threading
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from testbed.coordinator.checks import IDLE_BOUND, PROBE_BOUND, RETRANSMIT_BOUND
 from testbed.coordinator.cpu_wait import CpuWait
 from testbed.coordinator.delays import WallYardstick, cpu_check, permit_checks, wakeup_check
 from testbed.coordinator.ranks import ProbeResult
+from testbed.emulation.asked import Window
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.network import MTU
 from testbed.fabric import RunFailed
@@ -77,19 +79,20 @@ def judge(
     cpu_wait: CpuWait | None,
     permit_ms: Sequence[float],
     late_ms: Sequence[float],
-    segments: dict[str, tuple[int, int]],
+    segments: tuple[int, int],
     fastest: float | None,
     yardsticks: Yardsticks,
     time_dilation: float,
     more: Sequence[Check] = (),
+    upset: Sequence[Window] = (),
 ) -> Fidelity:
     """Check a run. It is faithful if every measure that could be taken is within its bound.
 
     `cpu_wait` is the longest mean wait of a process for the CPU. If the kernel does not count waits, idle CPU
-    time stands for it. `segments` gives TCP segments sent, and of those retransmitted, by server. `fastest`
-    is the highest speed of a flow beyond the burst of an idle port, over its line rate
-    (`testbed.emulation.speeds`).
-    `yardsticks` are those of the job. `more` are checks that were made elsewhere.
+    time stands for it. `segments` gives TCP segments sent, and of those retransmitted. `fastest` is the
+    highest speed of a flow beyond the burst of an idle port, over its line rate
+    (`testbed.emulation.speeds`). `yardsticks` are those of the job. `more` are checks that were made
+    elsewhere. Drops in the windows of `upset` do not count: the scenario asked for them.
     """
     slower = (
         "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), use fewer"
@@ -99,9 +102,8 @@ def judge(
     compute = WallYardstick(of=yardsticks.compute, time_dilation=time_dilation)
     delivered = delivered_share(probes)
     while_busy = _busy_delivery(busy)
-    drops, packets = _drops(samples)
-    sent = sum(out for out, _ in segments.values())
-    again = sum(repeated for _, repeated in segments.values())
+    drops, packets = _drops(samples, upset)
+    sent, again = segments
     checks = [
         at_least(
             "delivered rate, all links probed at once",
@@ -160,13 +162,15 @@ def _busy_delivery(busy: Sequence[BusyShot]) -> float | None:
     return sum(shot.sent_bytes for shot in busy) / sum(shot.line_bytes for shot in busy)
 
 
-def _drops(samples: Sequence[Sample]) -> tuple[int, int]:
-    """Packets dropped, and packets sent, by all queues during the run."""
-    if len(samples) < 2:
-        return 0, 0
-    first, last = samples[0].ports, samples[-1].ports
-    drops = sum(sum(last[p].drops) - sum(first[p].drops) for p in last)
-    packets = sum(sum(last[p].packets) - sum(first[p].packets) for p in last)
+def _drops(samples: Sequence[Sample], upset: Sequence[Window]) -> tuple[int, int]:
+    """Packets dropped, and packets sent, by all queues during the run, but for what `upset` excuses."""
+    drops = packets = 0
+    for then, now in itertools.pairwise(samples):
+        if any(window.overlaps(then.wall_ns, now.wall_ns) for window in upset):
+            continue
+        first, last = then.ports, now.ports
+        drops += sum(sum(last[p].drops) - sum(first[p].drops) for p in last)
+        packets += sum(sum(last[p].packets) - sum(first[p].packets) for p in last)
     return drops, packets
 
 

@@ -65,12 +65,13 @@ def main() -> None:
         job = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Job)
         _own_ground(directory)
         take_short_turns()  # inherited by every process of the run
-        StopWatch(lambda what: reporter.end(Failed(message=what, log=_logs(directory)))).start()
+        watch = StopWatch(lambda what: reporter.end(Failed(message=what, log=_logs(directory))))
+        watch.start()
 
         def progress(step: RunProgress) -> None:
             reporter.write(Moved(progress=step))
 
-        record = EmulatedRun(job, directory, progress).run()
+        record = EmulatedRun(job, directory, progress, watch).run()
     except RunFailed as failure:
         reporter.end(Failed(message=str(failure), log=_logs(directory)))
     except BaseException as error:

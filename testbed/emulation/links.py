@@ -7,13 +7,14 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from controller.units import NS_PER_S
 from testbed.coordinator.outages import Down
 from testbed.coordinator.silence import PATIENCE_S
+from testbed.emulation.asked import Window, longest_outside
 from testbed.emulation.network import Network
 from testbed.fabric import RunFailed
 
@@ -61,6 +62,14 @@ def _padded(length: int) -> int:
     return -(-length // 4) * 4
 
 
+AskedFor = Callable[[str], Sequence[Window]]
+"""When a link was to be down, because the scenario asked for it."""
+
+
+def _never(link: str) -> Sequence[Window]:
+    return ()
+
+
 class Outages:
     """When links were down. Pure: whoever hears of a change says when it was.
 
@@ -82,15 +91,19 @@ class Outages:
         elif (since_ns := down.pop(change.device, None)) is not None:
             self._ended.append(Down(link=link, begin_wall_ns=since_ns, wall_ns=wall_ns - since_ns))
 
-    def until(self, wall_ns: int) -> list[Down]:
-        """The longest outage of each link, those included that have not ended; the longest first."""
+    def until(self, wall_ns: int, asked_for: AskedFor = _never) -> list[Down]:
+        """The longest outage of each link, those included that have not ended; the longest first.
+
+        What was asked for is no outage.
+        """
         still = [
             Down(link=link, begin_wall_ns=since_ns, wall_ns=wall_ns - since_ns)
             for link, down in self._since_ns.items()
             for since_ns in down.values()
         ]
         longest: dict[str, Down] = {}
-        for outage in sorted([*self._ended, *still], key=lambda one: -one.wall_ns):
+        found = [_without(outage, asked_for(outage.link)) for outage in (*self._ended, *still)]
+        for outage in sorted(filter(None, found), key=lambda one: -one.wall_ns):
             longest.setdefault(outage.link, outage)
         return list(longest.values())
 
@@ -98,13 +111,24 @@ class Outages:
         """Forget the outages that have ended."""
         self._ended.clear()
 
-    def lasting(self, wall_ns: int) -> list[str]:
-        """The links that have been down for longer than `PATIENCE_S`."""
+    def lasting(self, wall_ns: int, asked_for: AskedFor = _never) -> list[str]:
+        """The links that have been down for longer than `PATIENCE_S`, though nobody asked for it."""
         return [
             link
             for link, down in self._since_ns.items()
-            if any(wall_ns - since_ns > PATIENCE_S * NS_PER_S for since_ns in down.values())
+            if any(
+                longest_outside(since_ns, wall_ns, asked_for(link))[1] > PATIENCE_S * NS_PER_S
+                for since_ns in down.values()
+            )
         ]
+
+
+def _without(outage: Down, windows: Sequence[Window]) -> Down | None:
+    """The longest part of an outage that was not asked for; None if all of it was."""
+    if not windows:
+        return outage
+    begin_ns, wall_ns = longest_outside(outage.begin_wall_ns, outage.begin_wall_ns + outage.wall_ns, windows)
+    return Down(link=outage.link, begin_wall_ns=begin_ns, wall_ns=wall_ns) if wall_ns > 0 else None
 
 
 def links_of(net: Network) -> dict[str, str]:
@@ -122,10 +146,12 @@ def links_of(net: Network) -> dict[str, str]:
 class LinkWatch:
     """Hears of every change of the fabric's links, in a thread, from `start` to `stop`.
 
-    It starts when the network is there. Only outages that end after `start_clock` are returned.
+    It starts when the network is there. Only outages that end after `start_clock` are returned. `asked_for`
+    says when a link was to be down.
     """
 
-    def __init__(self, net: Network) -> None:
+    def __init__(self, net: Network, asked_for: AskedFor = _never) -> None:
+        self._asked_for = asked_for
         self._outages = Outages(links_of(net))
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -153,22 +179,25 @@ class LinkWatch:
             what = f"{type(self._failure).__name__}: {self._failure}"
             raise RunFailed(f"the state of links can no longer be read: {what}") from self._failure
         with self._lock:
-            down = self._outages.lasting(time.monotonic_ns())
+            down = self._outages.lasting(time.monotonic_ns(), self._asked_for)
         if down:
             raise RunFailed(f"{', '.join(down)} has been down for {PATIENCE_S:.0f} s")
 
     def outages(self) -> list[Down]:
-        """Return the longest outage of each link so far, the longest first."""
+        """Return the longest outage of each link so far, the longest first, asked for or not."""
         with self._lock:
             return self._outages.until(time.monotonic_ns())
 
     def stop(self) -> list[Down]:
-        """Return the longest outage of each link, the longest first. Raises as `check` does."""
+        """Return the longest outage of each link that nobody asked for, the longest first.
+
+        Raises as `check` does.
+        """
         self._stop.set()
         self._thread.join()
         self.check()
         self._socket.close()
-        return self._outages.until(time.monotonic_ns())
+        return self._outages.until(time.monotonic_ns(), self._asked_for)
 
     def _run(self) -> None:
         try:

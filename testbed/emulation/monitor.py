@@ -1,5 +1,6 @@
 """Samples every queue of the fabric during a run, a few times a second."""
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import msgspec
 
 from controller.flow import Level, PortId
 from controller.units import NS_PER_S
+from testbed.emulation.asked import Window
 from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
 from testbed.fabric import RunFailed
@@ -107,13 +109,12 @@ class LinkMonitor:
         self._thread = threading.Thread(target=self._run, name="link monitor", daemon=True)
         self._zero_wall_ns = 0
         self._dilation = 1.0
-        self._before: dict[str, Segments] = {}
-        self._after: dict[str, Segments] = {}
+        self._segments: list[tuple[int, int, int]] = []
 
     def start(self, zero_wall_ns: int, time_dilation: float) -> None:
         self._zero_wall_ns = zero_wall_ns
         self._dilation = time_dilation
-        self._before = self._read_segments()
+        self._note_segments()
         self._thread.start()
 
     def check(self) -> None:
@@ -155,22 +156,27 @@ class LinkMonitor:
         self._stop.set()
         self._thread.join()
         self.check()
-        self._after = self._read_segments()
+        self._note_segments()
         return self._samples
 
-    def segments(self) -> dict[str, tuple[int, int]]:
-        """Return the TCP segments sent during the run, and those retransmitted, by server."""
-        return {
-            server: (after.sent - self._before[server].sent, after.again - self._before[server].again)
-            for server, after in self._after.items()
-        }
+    def segments(self, without: Sequence[Window] = ()) -> tuple[int, int]:
+        """Return the TCP segments that all servers sent during the run, and those retransmitted.
+
+        What was sent in the intervals between samples that overlap a window of `without` does not count.
+        """
+        counted = [
+            (now[1] - then[1], now[2] - then[2])
+            for then, now in itertools.pairwise(self._segments)
+            if not any(window.overlaps(then[0], now[0]) for window in without)
+        ]
+        return sum(sent for sent, _ in counted), sum(again for _, again in counted)
 
     def _run(self) -> None:
         try:
             while True:
                 last = self._stop.is_set()
                 self._samples.append(self._sample())
-                self.received_segments = sum(of.received for of in self._read_segments().values())
+                self._note_segments()
                 if last:
                     return
                 self._look_closely(self._samples[-1])
@@ -187,6 +193,7 @@ class LinkMonitor:
         port = max(sample.ports, key=lambda p: backlog_s(p, sample.ports[p]))
         if backlog_s(port, sample.ports[port]) < _SHOT_S:
             return
+        tree = self._net.trees[port]
         device = self._net.devices[port]
         first_ns = time.monotonic_ns()
         first = self._sampler.sample_one(device)
@@ -194,12 +201,12 @@ class LinkMonitor:
         second_ns = time.monotonic_ns()
         second = self._sampler.sample_one(device)
         seconds = (second_ns - first_ns) / NS_PER_S  # both readings follow their timestamps by the same delay
-        if backlog_s(port, first) > seconds:
+        if self._net.trees[port] is tree and backlog_s(port, first) > seconds:
             self.busy.append(
                 BusyShot(
                     port=port,
                     sent_bytes=sum(second.sent_bytes) - sum(first.sent_bytes),
-                    line_bytes=self._net.trees[port].line_bps / 8 * seconds,
+                    line_bytes=tree.line_bps / 8 * seconds,
                 )
             )
 
@@ -213,9 +220,12 @@ class LinkMonitor:
             ports={port: counters[self._net.devices[port]] for port in self._ports},
         )
 
-    def _read_segments(self) -> dict[str, Segments]:
-        """The segments of each server's namespace."""
-        return {server: segments_in(Path(f"/proc/{pid}/net")) for server, pid in self._net.host_pids.items()}
+    def _note_segments(self) -> None:
+        """Read the segments of all servers' namespaces, and keep their sums."""
+        counts = [segments_in(Path(f"/proc/{pid}/net")) for pid in self._net.host_pids.values()]
+        self.received_segments = sum(one.received for one in counts)
+        sent, again = sum(one.sent for one in counts), sum(one.again for one in counts)
+        self._segments.append((time.monotonic_ns(), sent, again))
 
 
 def link_samples(samples: Sequence[Sample]) -> tuple[LinkSample, ...]:

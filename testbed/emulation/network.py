@@ -58,6 +58,12 @@ class Network:
     net: Any = field(repr=False)
 
 
+_RETRY_MS = 1000
+"""The longest time after which TCP repeats a lost segment, the least that kernels allow.
+
+Kernels before 6.15 do not know it: there the time doubles with each try, so after an outage a flow may wait
+for as long again."""
+
 _NETWORK = "10.0.0.0/16"
 RTO_MIN = "50ms"  # by route: the sysctl for it is newer than many kernels in use
 
@@ -213,6 +219,7 @@ def _prepare_devices(net: Any, hosts: dict[str, Any], nic_bps: dict[str, float],
             ip link set dev {device} mtu {MTU}
             ethtool -K {device} {offloads} >/dev/null
             sysctl -q -w {settings} net.ipv4.tcp_wmem="4096 {buffer} {buffer}"
+            [ ! -e /proc/sys/net/ipv4/tcp_rto_max_ms ] || sysctl -q -w net.ipv4.tcp_rto_max_ms={_RETRY_MS}
             ip route change {_NETWORK} dev {device} proto kernel scope link src {host.IP()} rto_min {RTO_MIN}
             sed 's/{{device}}/{device}/' {neighbours} | ip -batch -
             """,

@@ -1,9 +1,10 @@
 """The processes of a sandbox: their names in words, and which of them are stopped."""
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from testbed.coordinator.silence import PATIENCE_S
@@ -34,6 +35,18 @@ def stopped(proc: Path = Path("/proc")) -> dict[int, str]:
     return found
 
 
+def number_of(name: str, proc: Path = Path("/proc")) -> int:
+    """The number of the process with this short name, `rank 2`.
+
+    Raises `ProcessLookupError` if there is none.
+    """
+    for entry in os.listdir(proc):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, NotADirectoryError):
+            if entry.isdigit() and (proc / entry / "comm").read_text().removesuffix("\n") == name:
+                return int(entry)
+    raise ProcessLookupError(f"there is no process {name!r}")
+
+
 def _name(short: str, process: Path) -> str:
     if short.startswith("rank "):
         return short  # as ranks call themselves
@@ -46,6 +59,9 @@ class StopWatch:
 
     It needs nobody's help: whoever waits for the stopped process may not look at anything else.
     """
+
+    excused: Callable[[], Collection[str]] = tuple
+    """The names of processes that are stopped because the scenario asks for it."""
 
     def __init__(self, give_up: Callable[[str], None]) -> None:
         self._give_up = give_up
@@ -63,7 +79,12 @@ class StopWatch:
 
     def look(self, now_stopped: dict[int, str]) -> str:
         """Take in which processes are stopped, `_LOOK_S` after the last look. Return what is wrong."""
-        self._stopped_s = {pid: self._stopped_s.get(pid, 0.0) + _LOOK_S for pid in now_stopped}
+        excused = self.excused()
+        self._stopped_s = {
+            pid: self._stopped_s.get(pid, 0.0) + _LOOK_S
+            for pid, name in now_stopped.items()
+            if name not in excused
+        }
         for pid, seconds in self._stopped_s.items():
             if seconds > PATIENCE_S:
                 who = f"{now_stopped[pid]} (process {pid} of the sandbox)"

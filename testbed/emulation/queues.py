@@ -96,7 +96,10 @@ def set_up(trees: Iterable[QueueTree]) -> None:
 
 
 def change_rates(trees: Iterable[QueueTree]) -> None:
-    """Give the queues of `trees`, which exist, the rates that they have there. Raises as `set_up`."""
+    """Give the queues of `trees`, which exist, the rates that they have there. What waits in them stays.
+
+    Raises as `set_up`.
+    """
     changes = [line for tree in trees for line in _commands(tree) if line.startswith(_ADD_CLASS)]
     _tc_batch([line.replace(_ADD_CLASS, "class change ", 1) for line in changes])
 

@@ -17,6 +17,7 @@ from testbed.emulation.endpoints import Endpoints
 from testbed.emulation.network import Network
 from testbed.emulation.processes import stopped
 from testbed.fabric import RunFailed
+from testbed.faults import slowdowns_of
 from testbed.job import Job
 from workers.protocol import RankConfig
 
@@ -86,6 +87,7 @@ class RankProcesses(Ranks):
             seed=job.seed,
             device=self._computes_on,
             compute=options.compute,
+            slowdowns=slowdowns_of(job.faults, rank),
             model=self._model,
             to_controller=self._endpoints.to_controller,
             from_controller=self._endpoints.from_controller(str(rank)),

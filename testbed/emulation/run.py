@@ -24,10 +24,12 @@ from testbed.coordinator.real_model import is_real
 from testbed.coordinator.token_checks import checks
 from testbed.emulation import network, ovs, queues
 from testbed.emulation.control import start_controller
-from testbed.emulation.disturbances import disturbances
+from testbed.emulation.disturbances import disturbances, unasked_pause, with_undisturbed
+from testbed.emulation.faults import FaultInjector
 from testbed.emulation.fidelity import CpuMeter, delivered_share, judge
 from testbed.emulation.links import LinkWatch
 from testbed.emulation.monitor import LinkMonitor, link_samples
+from testbed.emulation.processes import StopWatch
 from testbed.emulation.ranks import RankProcesses
 from testbed.emulation.speeds import speeds_of
 from testbed.fabric import FabricName, RunFailed, RunProgress
@@ -47,9 +49,13 @@ class _Part(Protocol):
 
 
 class EmulatedRun:
-    """Runs `job` inside a sandbox. `directory` is on the sandbox's own tmpfs."""
+    """Runs `job` inside a sandbox. `directory` is on the sandbox's own tmpfs. `watch` gives processes up that
+    stay stopped, but for those that a fault stops."""
 
-    def __init__(self, job: Job, directory: Path, progress: Callable[[RunProgress], None]) -> None:
+    def __init__(
+        self, job: Job, directory: Path, progress: Callable[[RunProgress], None], watch: StopWatch
+    ) -> None:
+        self._watch = watch
         self._job = job
         self._directory = directory
         self._progress = progress
@@ -71,7 +77,9 @@ class EmulatedRun:
         net = network.build(
             job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory, weights=weights
         )
-        links = LinkWatch(net)
+        faults = FaultInjector(job, net)
+        self._watch.excused = ranks.excused = faults.paused
+        links = LinkWatch(net, faults.outages)
         links.start()
         controller = start_controller(job, net.wiring, directory)
         controller.wait_for_switches()
@@ -97,9 +105,11 @@ class EmulatedRun:
         monitor.start(zero_wall_ns, job.scale.time_dilation)
         cpu.start()
         waits.start()
+        faults.start(zero_wall_ns)
         start_beating(own)
         for daemon in daemons:
             daemon.start()
+        clock = WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation)
         conductor = conductor_of(job)
         player = Player(
             job,
@@ -111,8 +121,12 @@ class EmulatedRun:
             lambda: monitor.received_segments,
             monitor.silent_ports,
             links.outages,
+            faults,
         )
-        player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu, links, *daemons))
+        player.play(zero_wall_ns, self._alive(switch, controller, monitor, cpu, links, faults, *daemons))
+        faults.stop()
+        asked = faults.asked()
+        upset = [one.upset for one in asked if one.upset is not None]
         pauses = {"process 1": own.longest(time.monotonic_ns()), **{d.name: d.stop() for d in daemons}}
         outages = links.stop()
         cpu.stop()
@@ -122,11 +136,12 @@ class EmulatedRun:
         log = controller.log()
         flows = flow_rows(job, records, log)
         speeds = speeds_of(flows, job)
-        pauses |= {f"rank {record.rank}": record.longest_pause for record in records}
+        pauses |= {f"rank {record.rank}": unasked_pause(record, asked) for record in records}
         pauses["the controller"] = log.longest_pause
         against = yardsticks(job)
+        judged = [with_undisturbed(record, asked, clock) for record in records]
         late_ms = [late for record in records for late in record.late_wakeups_ms]
-        permits = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
+        permits = [sent.permit_latency_wall_ns / 1e6 for record in judged for sent in record.sent]
         tokens = [check for record in records for check in record.tokens]
         fidelity = judge(
             probes=probes,
@@ -136,7 +151,7 @@ class EmulatedRun:
             cpu_wait=cpu_wait,
             permit_ms=permits,
             late_ms=late_ms,
-            segments=monitor.segments(),
+            segments=monitor.segments(upset),
             fastest=speeds.fastest,
             yardsticks=against,
             time_dilation=job.scale.time_dilation,
@@ -144,14 +159,17 @@ class EmulatedRun:
                 *disturbances(
                     pauses=pauses,
                     outages=outages,
-                    records=records,
+                    records=judged,
                     flows=flows,
                     samples=samples,
-                    clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
+                    clock=clock,
                     whole=against.whole,
+                    asked=asked,
+                    fault_late_ms=faults.latest_ms if asked else None,
                 ),
                 *(checks(tokens, len(job.requests)) if is_real(job) else ()),
             ),
+            upset=upset,
         )
         return collect(
             job=job,

@@ -15,6 +15,7 @@ import msgspec
 
 from controller.flow import Transfer
 from controller.pace import Pace
+from testbed.faults import losses_of
 from testbed.job import Job, Request
 from testbed.live import RequestsNow
 from testbed.record import CacheRow, RequestRow
@@ -23,6 +24,7 @@ from testbed.serving.answers import Answers
 from testbed.serving.background import BackgroundTransfers
 from testbed.serving.decoding import BackgroundSteps, with_last_tokens
 from testbed.serving.in_flight import InFlight
+from testbed.serving.losses import Losses, LossyServing, Toll
 from testbed.serving.plans.fetching import SendAhead, announced_fetch
 from testbed.serving.plans.outlook import announced
 from testbed.serving.replay import PlannedBatches
@@ -143,7 +145,9 @@ class Serving(Protocol):
 def _serving(job: Job, busy: Busy | None) -> Serving:
     """Return what forms the batches of `job`, or what runs its `plans` if it has any."""
     at_once = {unit: shape.pp for unit, shape in job.placement.shapes.items()}
-    return PlannedBatches(job.plans, at_once=at_once) if job.plans else ServingSystem(job, busy=busy)
+    if job.plans:
+        return PlannedBatches(job.plans, at_once=at_once)
+    return LossyServing(job, busy=busy) if losses_of(job.faults) else ServingSystem(job, busy=busy)
 
 
 @dataclass(slots=True)
@@ -167,6 +171,10 @@ class ServingConductor(Conductor):
     def __init__(self, job: Job, busy: Busy | None = None) -> None:
         self._job = job
         self._system = _serving(job, busy)
+        lossy = self._system if isinstance(self._system, LossyServing) else None
+        self._losses = None if lossy is None else Losses(job, lossy)
+        self._failed = 0
+        self._ghosts: set[int] = set()
         self._background = BackgroundSteps(job)
         self._transfers = BackgroundTransfers(job.background)
         self._send_ahead = SendAhead(job.serving.fetch_ahead)
@@ -190,13 +198,17 @@ class ServingConductor(Conductor):
 
     @property
     def done(self) -> int:
-        return self._first_tokens
+        return self._first_tokens + self._failed
 
     @property
     def finished(self) -> bool:
-        """A rank can be slower with its part of a batch than the last first token of that batch."""
+        """A rank can be slower with its part of a batch than the last first token of that batch.
+
+        The flows of a request that has failed go on to their end, too.
+        """
         idle = self._background.idle and self._transfers.idle
-        return self.done == self.total and idle and not (self._announced or self._running)
+        left = self._announced or self._running or self._ghosts
+        return self.done == self.total and idle and not left
 
     @property
     def under_way(self) -> bool:
@@ -238,12 +250,15 @@ class ServingConductor(Conductor):
         if self._answers.due_ns is not None:
             due.append(self._answers.due_ns)
         if self.done < self.total:
-            beside = (self._background.due_ns, self._transfers.due_ns)
+            losses_ns = None if self._losses is None else self._losses.due_ns
+            beside = (self._background.due_ns, self._transfers.due_ns, losses_ns)
             due += [due_ns for due_ns in beside if due_ns is not None]
         return min(due, default=None)
 
     def act(self, now_ns: int) -> Actions:
         actions: list[Action] = []
+        for toll in () if self._losses is None else self._losses.act(now_ns):
+            actions += self._bear(toll)
         self._release(self._answers.complete(now_ns))
         while self._arrivals and self._arrivals[0][0] <= now_ns:
             self.steps += 1
@@ -308,6 +323,9 @@ class ServingConductor(Conductor):
 
     def first_token(self, now_ns: int, request: int, p2d_end_ns: int) -> Actions:
         story = self._stories[request]
+        if story.lost_to is not None:
+            self._ghosts.discard(request)
+            return ()
         story.p2d_end_ns, story.first_token_ns = p2d_end_ns, now_ns
         self._first_tokens += 1
         self._in_flight.first_token(request, now_ns)
@@ -334,6 +352,18 @@ class ServingConductor(Conductor):
                 request = msgspec.structs.replace(turn, arrival_ns=arrival_ns)
                 self._requests[request.id] = request
                 heapq.heappush(self._arrivals, (arrival_ns, request.id, request))
+
+    def _bear(self, toll: Toll) -> Actions:
+        """Give up the requests that a loss has cost, and run what follows for those that have moved."""
+        self.steps += 1
+        for request in toll.failed:
+            self._stories[request].lost_to = toll.loss
+            self._failed += 1
+            self._ghosts.add(request)
+            self._in_flight.failed(request)
+        for request in toll.moved:
+            self._stories[request].moved_by += (toll.loss,)
+        return self._start(toll.plans)
 
     def _start(self, plans: Sequence[BatchPlan | FetchPlan | Resume]) -> Actions:
         topology, placement = self._job.topology, self._job.placement

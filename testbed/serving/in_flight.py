@@ -31,6 +31,11 @@ class InFlight:
             self._met += met
             self._missed += not met
 
+    def failed(self, request: int) -> None:
+        it = self._requests.pop(request)
+        self._done += 1
+        self._missed += not it.warmup
+
     def at(
         self, now_ns: int, stories: Mapping[int, RequestStory], running: Collection[str | None]
     ) -> RequestsNow:

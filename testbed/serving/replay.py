@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from testbed.faults import losses_of
 from testbed.job import Job, Request
 from testbed.record import CacheRow, RequestRow
 from testbed.serving.routing.decode_choices import reads_ports_now
@@ -91,6 +92,8 @@ def plans_of(job: Job, rows: Sequence[RequestRow]) -> tuple[BatchPlan, ...]:
     preemption; and for reused KV whose fetch started while its request was queued, because a replay has only
     the plans of batches.
     """
+    if losses_of(job.faults):
+        raise NotReplayable("units or decode workers were lost (faults), and a replay loses none")
     if job.serving.fetch_early:
         raise NotReplayable(
             "S1 was fetched while requests were queued (serving.fetch), and a replay has no plans for that"

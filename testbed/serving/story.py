@@ -26,6 +26,8 @@ class RequestStory:
     prefill_end_ns: int | None = None
     p2d_end_ns: int | None = None
     first_token_ns: int | None = None
+    lost_to: str | None = None
+    moved_by: tuple[str, ...] = ()
 
     def planned(self, request: RequestPlan, plan: BatchPlan) -> None:
         """The request, or a part of it, is in the batch `plan`."""
@@ -73,4 +75,6 @@ def request_row(
         output_tokens=request.output_tokens,
         times_pruned=times_pruned,
         ended_pruned=ended_pruned,
+        lost_to=story.lost_to,
+        moved_by=story.moved_by,
     )

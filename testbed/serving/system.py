@@ -97,15 +97,21 @@ class ServingSystem:
             raise ValueError(f"request {request.id} has already arrived")
         if request.prompt_tokens < 1:
             raise ValueError(f"request {request.id} has a prompt of {request.prompt_tokens} tokens")
-        names = tuple(self._units)
+        self._requests[request.id] = request
+        self._enter(Phase.QUEUED, request.id)
+        return self._route(now_ns, request)
+
+    def _open(self) -> tuple[str, ...]:
+        """The units that take requests."""
+        return tuple(self._units)
+
+    def _route(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
+        """Queue a request on the unit that the router picks."""
+        names = self._open()
         views = [self._view(now_ns, name, request) for name in names]
         name = names[self._router.choose(request, views)]
         unit = self._units[name]
-        unit.expected_tokens[request.id] = self._left_by_then(name, request)
-        unit.to_come.insert(cacheable_blocks(request), 0)
-        unit.queue.append(request)
-        self._requests[request.id] = request
-        self._enter(Phase.QUEUED, request.id)
+        unit.take_in(request, self._new_tokens(name, request), once=self._choose is not None)
         started = self._start(now_ns, name)
         if self._phase[request.id] is not Phase.QUEUED:
             return [*started]
@@ -278,14 +284,6 @@ class ServingSystem:
         if early is not None:
             reused = max(reused, early[0].reused_blocks)
         return request.prompt_tokens - reused * request.block_tokens
-
-    def _left_by_then(self, name: str, request: Request) -> int:
-        """New tokens that an arriving request leaves to its turn: a prefix that waits there counts once."""
-        left = self._new_tokens(name, request)
-        if self._choose is None:
-            return left
-        ahead = len(self._units[name].to_come.lookup(reusable_blocks(request)))
-        return min(left, request.prompt_tokens - ahead * request.block_tokens)
 
     # --- batches --------------------------------------------------------------------------------
 

@@ -33,6 +33,9 @@ class Links:
     def capacity(self, port: int) -> float:
         """Rate of the port with number `port`, in bytes per nanosecond."""
 
+    def set_capacity(self, port: int, rate: float) -> None:
+        """Give a port this rate from the next `settle` on. With 0, nothing passes."""
+
     def add(
         self,
         ports: Sequence[int],
@@ -176,6 +179,15 @@ class Core:
     def add_route(self, path: Sequence[int], ports: Sequence[int], latency_ns: int) -> int:
         """A path over these links, on these ports of the network. Returns its number."""
 
+    def set_share(self, port: int, share: float) -> None:
+        """Let a port of the network carry this share of its rate from now on; 0: nothing passes."""
+
+    def slow_down(self, rank: int, from_ns: int, to_ns: int | None, factor: float) -> None:
+        """Let compute on a rank take `factor` times as long for a while (`workers.slowdown.Slowdown`).
+
+        Those of a rank are added in order of time, before the run.
+        """
+
     def at(self, time_ns: int, call: Callable[[], object]) -> None:
         """Call `call` at that moment, which is now or later."""
 
@@ -226,6 +238,10 @@ class Core:
 
     def paths(self, begin: int) -> list[list[int]]:
         """The paths that rows refer to by number, from number `begin` on, as numbers of links."""
+
+    @property
+    def ports(self) -> int:
+        """The number of ports of the network."""
 
     @property
     def now_ns(self) -> int:

@@ -4,13 +4,18 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import assert_never
 
+from controller.units import NS_PER_S
 from testbed.fabric import RunFailed, RunProgress
+from testbed.faults import LinkFault, in_force, when
 from testbed.job import Job
 from testbed.live import LiveState
 from testbed.serving.actions import Action, Actions, Announce, AtLayer, Expect, GoOn, Post, PostTimed, Run
 from testbed.serving.conductor import Conductor
 from testbed.simulation._core import Core
 from workers.plan import BatchPlan
+
+_PATIENCE_NS = 60 * NS_PER_S
+"""Model time without progress after which a run whose links stay down is given up."""
 
 
 class Player:
@@ -22,6 +27,8 @@ class Player:
     def __init__(self, job: Job, conductor: Conductor, told: Callable[[RunProgress], None]) -> None:
         self._conductor = conductor
         self._told = told
+        self._links = [fault for fault in job.faults if isinstance(fault, LinkFault)]
+        self._moved = (0, 0)
         self._batch_ns = job.simulation.overheads.batch_ns
         self._planned_ns: int | None = None
         self._core: Core
@@ -67,10 +74,27 @@ class Player:
 
     def stuck(self) -> None:
         """Raise `RunFailed`: the run has not finished, and nothing will ever happen."""
+        down = self._down_for_good()
+        if down:
+            raise RunFailed(f"nothing moves any more: {down}; {self._conductor.describe()}")
         raise RunFailed(
             "nothing moves and nothing is planned, which is a bug of the simulator:"
             f" {self._conductor.describe()}"
         )
+
+    def _down_for_good(self) -> str:
+        """The links that are down now and will stay so, in words."""
+        now_ns = self._core.now_ns
+        down = [fault for fault in self._links if fault.to_ns is None and fault.share == 0]
+        return ", ".join(f"{fault.words} {when(fault)} (faults)" for fault in down if in_force(fault, now_ns))
+
+    def _check_moves(self) -> None:
+        """Raise `RunFailed` if a link is down for good and nothing but background decoding goes on."""
+        now_ns, steps = self._core.now_ns, self._conductor.steps
+        if steps != self._moved[1] or not self._conductor.under_way:
+            self._moved = now_ns, steps
+        elif now_ns - self._moved[0] > _PATIENCE_NS and self._down_for_good():
+            self.stuck()
 
     def _report(self, event: Callable[..., Actions], *what: object) -> None:
         """Report to the conductor by a message, as the ranks of other fabrics do. Here it takes no time."""
@@ -90,6 +114,7 @@ class Player:
             self._core.at(max(due_ns, self._core.now_ns), self._act)
 
     def _act(self) -> None:
+        self._check_moves()
         self._do(self._conductor.act(self._core.now_ns))
         self._plan_act()
 

@@ -16,6 +16,7 @@ from testbed.record import FlowOrder, RunRecord
 from testbed.serving.conductors import conductor_of
 from testbed.simulation._core import Core, Options
 from testbed.simulation.connections import ordered_ports, ports_of_network
+from testbed.simulation.faults import plan_faults
 from testbed.simulation.host import STAGES, Host
 from testbed.simulation.invariants import judge
 from testbed.simulation.links.network import weight_list
@@ -70,6 +71,7 @@ class SimulatedRun:
             self.core.add_group(name, list(ranks))
         for side in (host, self._rows, self._watch):
             side.serve(self.core)
+        plan_faults(self.core, job)
 
     def run(self) -> RunRecord:
         self._player.begin(self.core)
@@ -99,7 +101,7 @@ class SimulatedRun:
         job, core = self._job, self.core
         core.settle()
         requests = self._conductor.request_rows(self._prunings.times, self._prunings.at_their_end)
-        answered = sum(row.first_token_ns is not None for row in requests)
+        answered = sum(row.first_token_ns is not None or row.lost_to is not None for row in requests)
         fidelity = judge(
             core,
             arrived=len(job.flows or job.requests),
@@ -126,6 +128,7 @@ class SimulatedRun:
             order=_order(job.simulation),
             batches_at_once=job.placement.most_stages,
             caches=self._conductor.caches(),
+            faults=job.faults,
         )
 
 

@@ -39,6 +39,15 @@ class DecodeWorkers:
         self._follows = follows or (self._choice.ports and not self._choice.live)
         self._tokens = dict.fromkeys(job.placement.decode_workers, 0)
         self._of: dict[int, tuple[tuple[int, ...], int]] = {}
+        self._lost: set[tuple[int, ...]] = set()
+
+    def lose(self, worker: tuple[int, ...]) -> list[int]:
+        """Choose a worker no more. Returns its requests without a first token, which it keeps."""
+        self._lost.add(worker)
+        return [request for request, (ranks, _) in self._of.items() if ranks == worker]
+
+    def restore(self, worker: tuple[int, ...]) -> None:
+        self._lost.discard(worker)
 
     def choose(self, unit: str, item: Assigned) -> None:
         """Choose the worker of a request whose batch on `unit` is formed."""
@@ -52,13 +61,14 @@ class DecodeWorkers:
         if self._decided is not None:
             first = self._decided[item.request.id]
             return next(worker for worker in self._tokens if worker[0] == first)
-        workers = tuple(self._tokens)
+        workers = tuple(worker for worker in self._tokens if worker not in self._lost)
         views = [
             WorkerView(
                 tokens=tokens,
                 ports_s=self._traffic.ports_s(unit, item, worker, self._busy) if self._choice.ports else (),
             )
             for worker, tokens in self._tokens.items()
+            if worker not in self._lost
         ]
         return workers[self._choice.choose(views)]
 
@@ -67,6 +77,7 @@ class DecodeWorkers:
         return self._of[request][0]
 
     def first_token(self, request: int) -> None:
+        """A request has its first token, or has failed."""
         worker, tokens = self._of.pop(request)
         self._tokens[worker] -= tokens
         self._traffic.delivered(request)

@@ -13,6 +13,7 @@ namespace mfs {
 enum class Does : std::uint8_t {
     CALL,          // a Python callable
     RESUME,        // a rank's run goes on
+    ENTER,         // a member of a collective begins a round
     COMPUTED,      // a member of ring attention has computed over a block
     ARRIVE,        // a message is through
     COMPLETE,      // a flow without bytes is complete

@@ -24,6 +24,9 @@ class Bursts {
     double credit(Ns now, const std::vector<int>& path, int sharing) {
         double least = INFINITY;
         for (const int port : path) {
+            if (links_.capacity(port) == 0.0) {
+                return 0.0;  // through a port that is down, nothing passes
+            }
             least = std::min(least, std::min(at_begin_of(now, port) / sharing, tokens_of(now, port)));
         }
         return least;

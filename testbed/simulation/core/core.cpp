@@ -5,6 +5,7 @@ namespace mfs {
 namespace {
 constexpr double RATES = 1e-9;           // the share of a rate that rounding may lose
 constexpr std::int64_t STEPS_A_LOOK = 1024;  // at the wall clock
+constexpr std::int64_t STANDSTILL = 10'000;  // looks
 constexpr std::chrono::milliseconds REPORT(500);
 }  // namespace
 
@@ -72,7 +73,7 @@ void Core::step() {
     if (!world.agenda.empty()) {
         next = std::min(next, world.agenda.next_ns());
     }
-    if (next == NEVER) {
+    if (next == NEVER || stands_still()) {
         world.host.stuck();
         throw std::logic_error("nothing moves and nothing is planned");
     }
@@ -114,6 +115,9 @@ void Core::perform(const Act& act) {
         case Does::RESUME:
             ranks.advance(*static_cast<RankRun*>(act.what));
             break;
+        case Does::ENTER:
+            exchanges.enter(act.what, act.more[0], act.more[1]);
+            break;
         case Does::COMPUTED:
             exchanges.computed(act.what, act.more[0], act.more[1]);
             break;
@@ -148,6 +152,14 @@ Ns Core::next_end_ns() {
         return 5;
     }
     return world.links.next_end_ns();
+}
+
+// Whether nothing will ever move again, because a port is down for good. The scheduler and the reports of progress
+// go on even then, so they count only for so many looks: a policy that paces flows may let them wait for a while.
+bool Core::stands_still() {
+    const bool waits = world.ports_down > 0 && world.agenda.empty() && world.links.next_end_ns() == NEVER;
+    standstill_ = waits ? standstill_ + 1 : 0;
+    return standstill_ > STANDSTILL;
 }
 
 // When the scheduler's next tick or the next progress report is due.

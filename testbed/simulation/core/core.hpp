@@ -42,7 +42,7 @@ class Core {
 
    private:
     Ns progress_due_ = 0, look_due_ = 0;
-    std::int64_t steps_ = 0, looks_ = 0;
+    std::int64_t steps_ = 0, looks_ = 0, standstill_ = 0;
     bool finished_ = false;
     std::vector<int> ended_;
     std::chrono::steady_clock::time_point reported_ = std::chrono::steady_clock::now();
@@ -52,6 +52,7 @@ class Core {
     void perform(const Act& act);
     Ns next_end_ns();
     Ns look_ns();
+    bool stands_still();
     void sample();
     void report();
 };

@@ -1,6 +1,9 @@
 // What Python sees of the core. `_core.pyi` has the types.
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
+
+#include <optional>
 
 #include "testbed/simulation/core/bindings.hpp"
 #include "testbed/simulation/core/core.hpp"
@@ -174,6 +177,10 @@ void bind_core(nb::module_& module) {
         .def("add_route", [](Core& core, std::vector<int> path, std::vector<int> ports, Ns latency) {
             return core.world.add_route(std::move(path), std::move(ports), latency);
         })
+        .def("set_share", [](Core& core, int port, double share) { core.world.set_share(port, share); })
+        .def("slow_down", [](Core& core, int rank, Ns from, std::optional<Ns> to, double factor) {
+            core.world.slowdowns[rank].push_back({from, to.value_or(NEVER), factor});
+        })
         .def("at", &Core::at)
         .def("post_at", &Core::post_at)
         .def("expect", [](Core& core, nb::handle plan, bool is_batch) { core.ranks.expect(plan, is_batch); })
@@ -189,6 +196,7 @@ void bind_core(nb::module_& module) {
         .def("settle", [](Core& core) { core.world.links.settle(core.world.now()); })
         .def("flush", &Core::flush)
         // --- what Python reads
+        .def_prop_ro("ports", [](const Core& core) { return core.world.network_ports; })
         .def_prop_ro("now_ns", [](const Core& core) { return core.world.now(); })
         .def_prop_ro("late", [](const Core& core) { return core.world.agenda.late; })
         .def_prop_ro("moving", [](const Core& core) { return core.world.moving; })

@@ -127,8 +127,13 @@ struct Exchange final : Joined {
         enter(index, 0);
     }
 
-    // Begins round `number`, and further ones as long as there is nothing to wait for.
+    // Begins round `number`, and further ones as long as there is nothing to wait for. A paused rank does so later.
     void enter(int index, int number) {
+        const Ns until = world().paused_until(all.groups_[step.group].ranks[index]);
+        if (number > 0 && until > world().now()) {
+            world().at(until, Does::ENTER, this, index, number);
+            return;
+        }
         Member& member = members[index];
         for (; number <= last; ++number) {
             const Script::Round& round = script->rounds[number][index];
@@ -193,8 +198,9 @@ struct Exchange final : Joined {
     void compute(int index, int number) {
         record_wait(index);
         const Ns now = world().now();
-        const Ns takes = world().takes_ns(step.round_seconds[index][number]);
-        world().at(now + takes, Does::COMPUTED, this, index, now);
+        const int rank = all.groups_[step.group].ranks[index];
+        const Ns ends = world().ends_ns(rank, now, step.round_seconds[index][number]);
+        world().at(ends, Does::COMPUTED, this, index, now);
     }
 
     void computed(int index, Ns began) {
@@ -287,6 +293,10 @@ void Exchanges::join(Collective& step, BatchInfo* batch, int layer, int rank, Go
 
 void Exchanges::computed(void* exchange, std::int64_t index, Ns began) {
     static_cast<Exchange*>(exchange)->computed(static_cast<int>(index), began);
+}
+
+void Exchanges::enter(void* exchange, std::int64_t index, std::int64_t number) {
+    static_cast<Exchange*>(exchange)->enter(static_cast<int>(index), static_cast<int>(number));
 }
 
 void Exchanges::over(Joined* joined) { dead_.emplace_back(joined); }

@@ -77,6 +77,7 @@ class Exchanges {
     // `rank` has reached `step`. `goes` is called when it may go on, perhaps at once.
     void join(Collective& step, BatchInfo* batch, int layer, int rank, Goes* goes);
     void computed(void* exchange, std::int64_t index, Ns began);
+    void enter(void* exchange, std::int64_t index, std::int64_t number);
     void over(Joined* joined);  // it has ended
     void bury() { dead_.clear(); }
 

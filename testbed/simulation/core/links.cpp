@@ -112,6 +112,17 @@ void Links::move(int stream, Place place, double cap) {
     moved_.push_back({stream, place, cap});
 }
 
+void Links::set_capacity(int number, double rate) {
+    if (!(rate >= 0.0)) throw std::invalid_argument("a port needs a rate of 0 or more");
+    Port& port = ports_[number];
+    if (port.capacity == rate) return;
+    port.capacity = rate;
+    if (port.dirty == LEVELS) dirty_.push_back(number);
+    port.dirty = 0;
+    for (int level = 0; level < LEVELS; ++level) changes_from(level, -NO_ORDER);
+    changed_ = true;
+}
+
 void Links::take_in(Ns now) {
     for (const Change& added : added_) bundled_ ? join(now, added) : enter(now, added);
     for (const Change& moved : moved_) shift(now, moved);

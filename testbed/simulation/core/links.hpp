@@ -92,6 +92,10 @@ class Links {
 
     double capacity(int port) const { return ports_[port].capacity; }
 
+    // Gives a port this rate from the next `settle` on. With 0, nothing passes. Throws `std::invalid_argument`
+    // for a rate below 0.
+    void set_capacity(int port, double rate);
+
     // Rate of a stream as of the last `settle`, in bytes per nanosecond at weight 1.
     double rate(int stream) const;
 
@@ -99,6 +103,7 @@ class Links {
     void sent_bytes(Ns now, double* out);
 
     // How long `port` would need at its full rate for what its streams have left, those just added included.
+    // A port with a rate of 0 is busy for ever.
     double busy_ns(Ns now, int port);
 
     // How often rates have been worked out so far, and for how many streams in all; a bundle counts once.

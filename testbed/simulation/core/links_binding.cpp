@@ -86,6 +86,9 @@ void bind_links(nb::module_& module) {
         .def("__len__", &Links::size)
         .def("capacity", [](const Links& links, int port) { return links.capacity(existing_port(links, port)); },
              "port"_a)
+        .def("set_capacity",
+             [](Links& links, int port, double rate) { links.set_capacity(existing_port(links, port), rate); },
+             "port"_a, "rate"_a)
         .def("add", &add, "ports"_a, "size"_a, "place"_a, "cap"_a = nb::none(), "weights"_a = nb::none(),
              "group"_a = NO_GROUP)
         .def("add_group", &Links::add_group, "order"_a)

@@ -1,5 +1,6 @@
 // Questions about the streams and ports of `Links`.
 #include <algorithm>
+#include <limits>
 #include <ranges>
 #include <vector>
 
@@ -30,6 +31,7 @@ double Links::busy_ns(Ns now, int port) {
         take_in(now);
     }
     const Port& asked = ports_[port];
+    if (asked.capacity == 0.0) return std::numeric_limits<double>::infinity();
     double total = 0.0;
     for (const std::vector<Guest>& guests : asked.guests) {
         for (const auto& [stream, hop] : std::views::reverse(guests)) {
@@ -52,7 +54,7 @@ double Links::fullest_now() const {
                 used += hops_[hop].weight * streams_[stream].rate;
             }
         }
-        most = std::max(most, used / port.capacity);
+        if (used > 0.0) most = std::max(most, used / port.capacity);
     }
     return most;
 }

@@ -143,6 +143,12 @@ std::int64_t Ranks::fetch_of(nb::handle transfer) {
 // --- transfers --------------------------------------------------------------------------------------
 
 void Ranks::post(nb::handle transfer) {
+    const Ns until = world_.slowdowns.empty() ? 0 : world_.paused_until(nb::cast<int>(get<"src">(transfer)));
+    if (until > world_.now()) {
+        transfer.inc_ref();
+        world_.at(until, Does::POST, transfer.ptr());
+        return;
+    }
     void* for_what = &CONDUCTOR;
     if (!get<"request">(transfer).is_none()) {
         for_what = world_.stage(get<"stage">(transfer)) == S3 ? &REQUEST : &LAYER;
@@ -185,7 +191,12 @@ void Ranks::check_delivery(Delivery& expected) {
         const auto at = deliveries_.find(expected.request);
         Delivery* done = at->second.release();
         deliveries_.erase(at);
-        world_.at(world_.now() + world_.takes_ns(done->decode_step_s), Does::FIRST_TOKEN, done);
+        done->begun = world_.now();
+        Ns last = done->begun;
+        for (const int rank : done->decode_ranks) {
+            last = std::max(last, world_.ends_ns(rank, done->begun, done->decode_step_s));
+        }
+        world_.at(last, Does::FIRST_TOKEN, done);
     }
 }
 
@@ -193,7 +204,8 @@ void Ranks::first_token(void* what) {
     const std::unique_ptr<Delivery> done(static_cast<Delivery*>(what));
     const int label = world_.names.number("request " + std::to_string(done->request));
     for (const int rank : done->decode_ranks) {
-        world_.span(rank, SpanKind::DECODE_STEP, label, done->batch, NO_NAME, done->end);
+        const Ns end = world_.ends_ns(rank, done->begun, done->decode_step_s);
+        world_.span_until(end, rank, SpanKind::DECODE_STEP, label, done->batch, NO_NAME, done->end);
     }
     world_.told = true;
     world_.host.first_token(done->request, done->end);
@@ -208,8 +220,13 @@ void Ranks::set_busy(int rank, bool busy) {
     busy_[rank] = busy;
 }
 
-// Goes on with a rank's batch. A rank runs its batches strictly in the order in which it got them.
+// Goes on with a rank's batch, after its pause if it is paused. A rank runs its batches strictly in the order in which it got them.
 void Ranks::advance(RankRun& run) {
+    const Ns until = world_.paused_until(run.rank);
+    if (until > world_.now()) {
+        world_.at(until, Does::RESUME, &run);
+        return;
+    }
     if (!work(run)) {
         return;
     }
@@ -310,7 +327,7 @@ bool Ranks::go_through_steps(RankRun& run) {
         Step& step = layer.steps[run.step];
         run.since = world_.now();
         if (!step.seconds.empty()) {
-            const Ns ends = run.since + world_.takes_ns(step.seconds[run.place]);
+            const Ns ends = world_.ends_ns(run.rank, run.since, step.seconds[run.place]);
             if (ends > run.since) {
                 run.at = RankRun::At::JOINED;
                 run.in_compute = true;

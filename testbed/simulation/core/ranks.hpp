@@ -80,7 +80,8 @@ class Ranks final : public Awaits {
         std::vector<int> decode_ranks;
         int batch = NO_NAME;
         double decode_step_s = 0.0;
-        Ns end = 0;
+        Ns end = 0;    // of its S3
+        Ns begun = 0;  // its first decode step
     };
     // The S1 flows to a rank for a layer of a plan.
     struct Fetch {

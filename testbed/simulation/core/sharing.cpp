@@ -66,7 +66,7 @@ void Links::work_out(Ns now) {
 void Links::note_fullest(const Port& port) {
     double used = 0.0;
     for (int level = 0; level < LEVELS; ++level) used += port.used[level];
-    fullest_ = std::max(fullest_, used / port.capacity);
+    if (used > 0.0) fullest_ = std::max(fullest_, used / port.capacity);
 }
 
 // Works out rates for the streams of `level` that a dirty port can affect, and leaves them in `affected_`.

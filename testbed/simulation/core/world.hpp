@@ -134,6 +134,13 @@ struct Faults {
     std::int64_t past_act = -1;   // the first act for now, from this one on, is planned for 1 ns earlier
 };
 
+// `workers.slowdown.Slowdown`: compute takes `factor` times as long. `to` is NEVER if it lasts to the end. With an
+// infinite factor the rank is paused, and begins nothing.
+struct Slowdown {
+    Ns from, to;
+    double factor;
+};
+
 // Calls of the Python side (`testbed.simulation.host`).
 struct Host {
     nb::object lane_routes, flow_route, member_routes, share_routes, structure, transfer_of;
@@ -185,6 +192,9 @@ struct World {
     std::vector<Route> routes;
     std::vector<nb::object> link_names;
     int network_ports;
+    std::vector<double> nominal;  // the rates of ports without a fault, in bytes per nanosecond
+    int ports_down = 0;
+    std::map<int, std::vector<Slowdown>> slowdowns;  // by rank
     bool strict;                 // no level is guaranteed a share of a port
     PortLoads* loads = nullptr;  // null: no policy reads them
     BatchInfo no_batch;
@@ -202,6 +212,7 @@ struct World {
           links(capacity, guarantee, chosen.bundled, chosen.level_weights, chosen.ordered_ports),
           link_names(std::move(names_of_links)),
           network_ports(static_cast<int>(capacity.size())),
+          nominal(capacity),
           strict(guarantee <= 0.0) {}
 
     Ns now() const { return agenda.now; }
@@ -222,6 +233,32 @@ struct World {
         return static_cast<Ns>(std::nearbyint(seconds * 1e9)) + (seconds > 0 ? options.compute_ns : 0);
     }
 
+    // When compute of so many seconds ends on a rank, if it starts at `start`: as `workers.slowdown.ends_ns`.
+    Ns ends_ns(int rank, Ns start, double seconds) const {
+        const Ns takes = takes_ns(seconds);
+        const auto known = slowdowns.find(rank);
+        return known == slowdowns.end() ? start + takes : ends_slowed(known->second, start, takes);
+    }
+
+    // When a rank may go on that would do so now: later if it is paused.
+    Ns paused_until(int rank) const {
+        const auto known = slowdowns.find(rank);
+        if (known != slowdowns.end()) {
+            for (const Slowdown& slow : known->second) {
+                if (std::isinf(slow.factor) && slow.from <= now() && now() < slow.to) {
+                    return slow.to;
+                }
+            }
+        }
+        return now();
+    }
+
+    // Lets a port carry this share of its rate; 0: nothing passes.
+    void set_share(int port, double share) {
+        ports_down += (share == 0.0) - (links.capacity(port) == 0.0);
+        links.set_capacity(port, share == 1.0 ? nominal[port] : share * nominal[port]);
+    }
+
     BatchInfo* batch(nb::handle id) {
         if (id.is_none()) {
             return &no_batch;
@@ -238,13 +275,17 @@ struct World {
     }
 
     void span(int rank, SpanKind kind, int label, int batch, int layer, Ns start) {
+        span_until(now(), rank, kind, label, batch, layer, start);
+    }
+
+    void span_until(Ns end, int rank, SpanKind kind, int label, int batch, int layer, Ns start) {
         spans.rank.push_back(rank);
         spans.kind.push_back(static_cast<std::int8_t>(kind));
         spans.label.push_back(label);
         spans.batch.push_back(batch);
         spans.layer.push_back(layer);
         spans.start_ns.push_back(start);
-        spans.end_ns.push_back(now());
+        spans.end_ns.push_back(end);
         if (spans.size() >= BLOCK_ROWS) {
             give_spans();
         }
@@ -260,7 +301,7 @@ struct World {
         route.name = path_number(path);
         route.narrowest = ports.empty() ? 0.0 : INFINITY;
         for (const int port : ports) {
-            route.narrowest = std::min(route.narrowest, links.capacity(port));
+            route.narrowest = std::min(route.narrowest, nominal[port]);
         }
         route.path = std::move(path);
         route.ports = std::move(ports);
@@ -304,6 +345,28 @@ struct World {
     std::map<std::vector<int>, int> path_numbers_;
     std::vector<std::vector<int>> paths_;
     std::vector<nb::object> stages_, kinds_;  // the members of Python's enums
+
+    static Ns ends_slowed(const std::vector<Slowdown>& all, Ns now, Ns takes) {
+        double left = static_cast<double>(takes);
+        for (const Slowdown& slow : all) {
+            if (slow.to <= now) {
+                continue;
+            }
+            const Ns before = std::max<Ns>(0, slow.from - now);
+            if (left <= static_cast<double>(before)) {
+                break;
+            }
+            now += before;
+            left -= static_cast<double>(before);
+            const double done = slow.to == NEVER ? INFINITY : static_cast<double>(slow.to - now) / slow.factor;
+            if (left <= done) {
+                return now + static_cast<Ns>(std::nearbyint(left * slow.factor));
+            }
+            now = slow.to;
+            left -= done;
+        }
+        return now + static_cast<Ns>(std::nearbyint(left));
+    }
 
     static int number_of(nb::handle member, const std::vector<nb::object>& members) {
         for (std::size_t i = 0; i < members.size(); ++i) {

@@ -35,3 +35,12 @@ def test_a_restart_forgets_the_pauses_before_it() -> None:
     assert pulse.longest(6040 * MS) == Pause(begin_wall_ns=6000 * MS, wall_ns=0)
     pulse.beat(6200 * MS)
     assert pulse.longest(6200 * MS) == Pause(begin_wall_ns=6000 * MS, wall_ns=100 * MS)
+
+
+def test_further_pauses_are_kept_the_longest_first() -> None:
+    """Late by 400, 100 and 900 ms."""
+    pulse = Pulse(0)
+    for beat_ms in (500, 600, 800, 1800):
+        pulse.beat(beat_ms * MS)
+    late_ms = [pause.wall_ns / MS for pause in pulse.longest_ones(1810 * MS)]
+    assert late_ms == [900, 400, 100, 0]

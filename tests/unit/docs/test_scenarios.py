@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from experiments.scenario.faults import FaultKind, FaultSpec
 from experiments.scenario.keys import allowed, key_of, section_of
 from experiments.scenario.micro_flows import FlowSpec
 from experiments.scenario.scenario import Scenario
@@ -20,12 +21,14 @@ from testbed.serving.routing.routers import ROUTERS
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "scenarios.md").read_text(encoding="utf-8")
 BEFORE, _, REST = PAGE.partition("### The micro workload")
 FLOWS, _, AFTER = REST.partition("\n## ")
+SLO, _, REST = AFTER.partition("\n## `faults`")
+FAULTS, _, AFTER = REST.partition("\n## ")
 
 ROWS = {
     row[1]: (row[2], row[3])
-    for row in re.finditer(r"^\| `(\S+)` \| `(.*?)` \| (.*?) \|", BEFORE + AFTER, re.MULTILINE)
+    for row in re.finditer(r"^\| `(\S+)` \| `(.*?)` \| (.*?) \|", BEFORE + SLO + AFTER, re.MULTILINE)
 }
-"""Key -> (default, allowed), from the tables of the page but the one of a flow's keys."""
+"""Key -> (default, allowed), from the tables of the page but those of a flow's and of a fault's keys."""
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -65,6 +68,18 @@ def test_the_page_lists_no_key_that_does_not_exist() -> None:
 def test_the_page_lists_the_key_of_a_flow(key: str) -> None:
     row = re.search(rf"^\| [^|]*`{key}`", FLOWS, re.MULTILINE)
     assert row, f"docs/reference/scenarios.md has no row for a flow's {key}"
+
+
+@pytest.mark.parametrize("key", FaultSpec.model_fields)
+def test_the_page_lists_the_key_of_a_fault(key: str) -> None:
+    assert re.search(rf"^\| `{key}`", FAULTS, re.MULTILINE), f"no row for a fault's {key}"
+
+
+@pytest.mark.parametrize("kind", FaultKind)
+def test_the_page_and_the_concept_name_the_kind_of_a_fault(kind: FaultKind) -> None:
+    concept = (Path(__file__).parents[3] / "docs" / "concepts" / "faults.md").read_text(encoding="utf-8")
+    assert kind in FAULTS
+    assert f"| `{kind}` |" in concept
 
 
 @pytest.mark.parametrize("name", [*MODELS, *GPUS, *ROUTERS, *DECODE_CHOICES])

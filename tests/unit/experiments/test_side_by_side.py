@@ -4,13 +4,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from experiments.errors import UserError
-from experiments.side_by_side import Work, run_side_by_side
+from experiments.side_by_side import Work, all_of, run_side_by_side
 from testbed.fabric import FabricUnavailable, RunFailed, RunProgress
 
 Tell = Callable[[RunProgress], None]
@@ -122,3 +123,48 @@ def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(RunFailed, match=r"the process of b was killed by SIGKILL; .*use fewer --jobs"):
         run(lambda tell: None, killed)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 9])
+def test_all_are_made_once_and_come_back_in_their_order(jobs: int, tmp_path: Path) -> None:
+    """Each leaves a file, which must not be there yet. Two processes make five, so one makes several."""
+    names = ["e", "a", "d", "b", "c"]
+
+    def make(name: str) -> str:
+        (tmp_path / name).open("x").close()
+        return name * 2
+
+    done: list[int] = []
+    made = all_of(
+        {n: partial(make, n) for n in names}, jobs=jobs, meanwhile=lambda: done.append(0), so_far=done.append
+    )
+
+    assert list(made.items()) == [("e", "ee"), ("a", "aa"), ("d", "dd"), ("b", "bb"), ("c", "cc")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert done == [0, 1, 2, 3, 4, 5]
+
+
+def test_no_process_waits_while_something_is_left_to_make(tmp_path: Path) -> None:
+    """The first is through only when the last is, so the other process makes the last three."""
+
+    def first() -> int:
+        waiting(tmp_path / "last")(lambda state: None)
+        return os.getpid()
+
+    def last() -> int:
+        (tmp_path / "last").touch()
+        return os.getpid()
+
+    made = all_of({"first": first, "b": os.getpid, "c": os.getpid, "last": last}, jobs=2)
+
+    assert made["b"] == made["c"] == made["last"]
+    assert made["first"] not in (made["b"], os.getpid())
+
+
+def test_an_error_of_one_that_is_made_comes_back() -> None:
+    def failing_one() -> int:
+        raise UserError("wrong key")
+
+    with pytest.raises(UserError, match="wrong key"):
+        all_of({"a": os.getpid, "b": failing_one, "c": os.getpid}, jobs=2)
+    assert all_of({}, jobs=2) == {}

@@ -119,9 +119,11 @@ def test_nothing_is_measured_for_a_scale_that_is_given(settings: tuple[str, ...]
 
 
 def test_a_rehearsal_takes_some_seconds_of_the_same_work_all_at_once() -> None:
-    """48 requests take about 60 s on the wall, so six of them take about 8 s."""
-    job = job_of(scenario_of())
+    """48 requests take about 60 s on the wall, so six of them take about 8 s. Faults of the scenario do not
+    happen."""
+    job = job_of(scenario_of("faults=[{kind: pause, rank: 0, from_s: 0, to_s: 9}]"))
     rehearsal = rehearsal_job(job)
+    assert rehearsal.faults == ()
     assert [request.id for request in rehearsal.requests] == [request.id for request in job.requests[:6]]
     assert {request.arrival_ns for request in rehearsal.requests} == {0}
     assert (rehearsal.scale, rehearsal.placement) == (job.scale, job.placement)

@@ -43,7 +43,7 @@ HERE = Here(
     job="job",
     source="code",
     machine=Machine(mfs="", torch="", python="", kernel="", cores=1, gpus=0, mtus={"eth1": 1500}),
-    load=Load(idle=0.5, sent=10, again=1, received=20),
+    load=Load(idle=0.5, sent=10, again=1, received={"eth1": 20}),
 )
 EXPECTED = Expected(hosts=frozenset({"node01"}), job="job", source="code")
 
@@ -207,7 +207,7 @@ def test_a_rank_that_ends_as_it_should_is_no_trouble(office: Office) -> None:
     agent = office.agent()
     office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
     agent.say(RankEnded(rank=3, how=""))
-    agent.say(msgspec.structs.replace(HERE, load=Load(idle=0.1, sent=11, again=1, received=21)))
+    agent.say(msgspec.structs.replace(HERE, load=Load(idle=0.1, sent=11, again=1, received={})))
     until(lambda: office.desk.here()["node01/0"].load.idle == 0.1)
     office.desk.check(["node01/0"])
 
@@ -215,9 +215,12 @@ def test_a_rank_that_ends_as_it_should_is_no_trouble(office: Office) -> None:
 # --- the real agent -----------------------------------------------------------------------------
 
 
-def started(office: Office, job: str, **more: str) -> "subprocess.Popen[str]":
+def started(office: Office, job: str, *, patience_s: float = 15.0, **more: str) -> "subprocess.Popen[str]":
     """An agent, with its host name replaced by node01."""
-    code = "import socket; socket.gethostname = lambda: 'node01'\nfrom workers.cluster import main; main()"
+    code = (
+        "import socket; socket.gethostname = lambda: 'node01'\n"
+        f"from workers import cluster; cluster.PATIENCE_S = {patience_s}; cluster.main()"
+    )
     environment = os.environ | {
         "LOCAL_RANK": "0",
         "MFS_COORDINATOR": office.endpoint,
@@ -271,6 +274,19 @@ def test_a_real_agent_without_a_coordinator_gives_up(real: Office) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "nothing has been heard of tcp://127.0.0.1:1 for 0 s" in errors
+
+
+def test_a_real_agent_whose_coordinator_is_gone_gives_up(
+    real: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its patience is half a second longer here than what lies between two beats."""
+    process = started(real, "job", patience_s=1.5)
+    real.desk.wait_for(["node01/0"], 60.0, lambda missing: None)
+    monkeypatch.setattr(AgentDesk, "here", lambda desk: {})  # so nobody is dismissed
+    real.desk.close(failed=False)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert f"nothing has been heard of {real.endpoint} for 2 s" in errors
 
 
 def test_an_agent_without_its_environment_says_what_is_missing() -> None:

@@ -83,6 +83,7 @@ def play(
     arrives_s: float | None,
     received: Callable[[], int] = int,
     outages: Sequence[Down] = (),
+    faults: player.Faults = player.NO_FAULTS,
 ) -> None:
     """Play a job of one flow of a byte, a model second per wall second."""
     monkeypatch.setattr(player, "_STALL_S", STALL_S)
@@ -99,6 +100,7 @@ def play(
             received=received,
             silent_ports=lambda since_wall_ns: {"s1->h2", "s1->h3"},
             outages=lambda: outages,
+            faults=faults,
         ).play(time.monotonic_ns(), lambda: None)
     finally:
         ranks.close()
@@ -137,6 +139,43 @@ def test_a_link_that_was_down_is_named_where_nothing_moves_any_more(
     down = Down(link="link h1-s1", begin_wall_ns=0, wall_ns=1_230_000_000)
     with pytest.raises(RunFailed, match=r"\(s1->h2 sends nothing\); link h1-s1 was down for 1\.2 s$"):
         play(context, monkeypatch, start_s=0.05, arrives_s=None, outages=(down,))
+
+
+class Faulty:
+    """A fault of the scenario that holds flows up for so long, or links that stay down."""
+
+    def __init__(self, seconds: float = 0.0, *down: str) -> None:
+        self._until = time.monotonic() + seconds
+        self._down = down
+
+    def holds_up(self) -> bool:
+        return time.monotonic() < self._until
+
+    def for_good(self) -> Sequence[str]:
+        return self._down
+
+
+def test_while_a_fault_of_the_scenario_holds_a_flow_up_it_is_waited_for(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(context, monkeypatch, start_s=0.05, arrives_s=3 * STALL_S, faults=Faulty(3 * STALL_S))
+
+
+def test_after_the_fault_it_is_not_waited_for_any_longer(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunFailed, match="nothing has moved"):
+        play(context, monkeypatch, start_s=0.05, arrives_s=None, faults=Faulty(2 * STALL_S))
+
+
+def test_with_a_link_down_for_good_it_does_not_help_that_others_receive(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(player, "_CUT_OFF_S", 0.1)
+    count = itertools.count()
+    down = Faulty(0.0, "link h1-s1 down")
+    with pytest.raises(RunFailed, match=r"^link h1-s1 down \(faults\), and no request has got on for 1 s"):
+        play(context, monkeypatch, start_s=0.05, arrives_s=None, received=lambda: next(count), faults=down)
 
 
 def test_a_switch_that_is_away_is_what_a_run_that_stands_still_waits_for(

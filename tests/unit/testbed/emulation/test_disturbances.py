@@ -6,14 +6,18 @@ model seconds, so moments of 0.5 wall seconds are a fifth of it.
 
 from collections.abc import Sequence
 
+import msgspec
+
 from controller.flow import Level, Stage, Transfer
 from controller.lanes import LevelTrail
 from controller.pulse import Pause
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.outages import Down
-from testbed.emulation.disturbances import disturbances
+from testbed.emulation.asked import Asked, Window
+from testbed.emulation.disturbances import disturbances, unasked_pause, with_undisturbed
 from testbed.emulation.monitor import Sample
 from testbed.emulation.queues import PortCounters
+from testbed.faults import LinkFault, RankPause
 from testbed.record import Check, FlowRow
 from testbed.serving.yardsticks import Yardstick
 from workers.protocol import Records, SentFlow
@@ -77,7 +81,7 @@ def sample(time_s: float, **sent_bytes: int) -> Sample:
         port: PortCounters(sent_bytes=(0, sent, *NONE[2:]), backlog_bytes=NONE, drops=NONE, packets=NONE)
         for port, sent in sent_bytes.items()
     }
-    return Sample(wall_ns=0, time_ns=round(time_s * S), ports=ports)
+    return Sample(wall_ns=round((100 + 10 * time_s) * S), time_ns=round(time_s * S), ports=ports)
 
 
 def check(
@@ -88,6 +92,8 @@ def check(
     ranks: Sequence[Records] = (),
     flows: Sequence[FlowRow] = (),
     samples: Sequence[Sample] = (),
+    asked: Sequence[Asked] = (),
+    fault_late_ms: float | None = None,
 ) -> Check:
     clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
     checks = disturbances(
@@ -97,6 +103,8 @@ def check(
         flows=flows,
         samples=samples,
         clock=clock,
+        asked=asked,
+        fault_late_ms=fault_late_ms,
         whole=ALONE,
     )
     (found,) = (one for one in checks if one.name == name)
@@ -148,6 +156,65 @@ def test_silence_counts_only_while_the_flow_is_under_way() -> None:
     """From its permit to the end: the samples at 0.3 and 0.4 s, a wall second, which is the bound."""
     judged = check(SILENT, samples=SIX, flows=[flow("f", 0.25, 0.45, "a")])
     assert (judged.value, judged.ok) == (1000.0, True)
+
+
+def down(port: str, begin_s: float, end_s: float | None) -> Asked:
+    """A link that was asked to be down, in model seconds."""
+    fault = LinkFault(link="h1-s1", ports=(port,), share=0.0, from_ns=0, to_ns=None)
+    begin_ns, end_ns = (None if s is None else round((100 + 10 * s) * S) for s in (begin_s, end_s))
+    assert begin_ns is not None
+    return Asked(fault=fault, window=Window(begin_ns=begin_ns, end_ns=end_ns))
+
+
+def test_silence_that_the_scenario_asked_for_is_none() -> None:
+    """Port b is down until 0.25 s, and TCP may take 1.5 wall seconds to notice: until 0.4 s. Then it is
+    silent for a wall second. That port c is down explains nothing."""
+    flows = [flow("f", 0.05, 0.55, "a", "b")]
+    judged = check(SILENT, samples=SIX, flows=flows, asked=[down("b", 0.0, 0.25)])
+    assert (judged.value, judged.ok) == (1000.0, True)
+    assert check(SILENT, samples=SIX, flows=flows, asked=[down("c", 0.0, 0.25)]).value == 3000.0
+    assert check(SILENT, samples=SIX, flows=flows, asked=[down("b", 0.3, None)]).value == 1000.0
+
+
+def paused(rank: int, begin_s: float, end_s: float) -> Asked:
+    """A rank that was asked to pause, in wall seconds."""
+    fault = RankPause(rank=rank, from_ns=0, to_ns=1)
+    return Asked(fault=fault, window=Window(begin_ns=round(begin_s * S), end_ns=round(end_s * S)))
+
+
+def test_a_pause_that_the_scenario_asked_for_is_none_and_another_one_is_seen() -> None:
+    """Asked for from 105 to 108 s, with half a second before and after it. The one from 111 s on was not."""
+    record = msgspec.structs.replace(records(1), pauses=(pause(105.0, 3.1), pause(111.0, 0.7), pause(100, 0)))
+    assert unasked_pause(record, [paused(1, 105, 108)]) == pause(111.0, 0.7)
+    assert unasked_pause(record, [paused(2, 105, 108)]) == pause(105.0, 3.1)
+    longer = msgspec.structs.replace(record, pauses=(pause(105.0, 5.0),))
+    assert unasked_pause(longer, [paused(1, 105, 108)]) == pause(108.5, 1.5)
+
+
+def test_a_permit_that_came_in_an_asked_pause_does_not_count() -> None:
+    """Both are submitted at 110 s of wall time, 1 model second; the pause is from 112 to 115 s."""
+    record = records(1, sent("quick", 1, 1.0, 1.0), sent("late", 1, 1.0, 4000.0))
+    clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
+    kept = with_undisturbed(record, [paused(1, 112, 115)], clock)
+    assert [one.transfer.id for one in kept.sent] == ["quick"]
+    assert with_undisturbed(record, [paused(0, 112, 115)], clock) == record
+
+
+def test_silence_of_a_flow_whose_receiver_is_paused_is_none() -> None:
+    """Rank 1 receives. Its pause, with half a second more, is over at 104.1 s: after the sample at 104 s."""
+    flows = [flow("f", -0.05, 0.55, "b")]
+    judged = check(SILENT, samples=SIX, flows=flows, asked=[paused(1, 100, 103.6)])
+    assert (judged.value, judged.ok) == (0.0, True)
+    assert check(SILENT, samples=SIX, flows=flows, asked=[paused(1, 100, 103.5)]).value == 1000.0
+    assert check(SILENT, samples=SIX, flows=flows, asked=[paused(5, 100, 103.5)]).value == 5000.0
+
+
+def test_a_fault_that_came_late_is_one() -> None:
+    late = "fault that came latest"
+    assert check(late, fault_late_ms=250.0).ok
+    judged = check(late, fault_late_ms=251.0)
+    assert (judged.value, judged.ok) == (251.0, False)
+    assert judged.advice.startswith("the machine was too busy to make faults in time")
 
 
 def test_what_need_not_cross_a_link_or_waits_for_others_is_never_silent() -> None:

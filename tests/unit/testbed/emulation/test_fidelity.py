@@ -1,9 +1,11 @@
 """The fidelity checks of a run: how each measure is computed, and its advice when the bound is broken."""
 
+import msgspec
 import pytest
 
 from testbed.coordinator.cpu_wait import CpuWait
 from testbed.coordinator.ranks import ProbeResult
+from testbed.emulation.asked import Window
 from testbed.emulation.fidelity import PAYLOAD_SHARE, judge
 from testbed.emulation.monitor import BusyShot, Sample
 from testbed.emulation.queues import PortCounters
@@ -66,7 +68,7 @@ def verdict(**changed: object) -> Fidelity:
         "cpu_wait": None,
         "permit_ms": [0.5] * 99 + [3.0],
         "late_ms": [0.1] * 100,
-        "segments": {"h1": (9000, 3), "h2": (1000, 0)},
+        "segments": (10_000, 3),
         "fastest": 1.02,
         "yardsticks": AGAINST,
         "time_dilation": 10.0,
@@ -134,8 +136,19 @@ def test_drops_and_packets_are_those_of_the_run_on_all_ports() -> None:
     assert value(verdict(samples=worse), "packets dropped").ok is False
 
 
-def test_retransmits_of_all_servers_are_set_against_all_segments_sent() -> None:
-    checked = value(verdict(segments={"h1": (60_000, 400), "h2": (40_000, 2700)}), "TCP retransmits")
+def test_drops_that_the_scenario_asked_for_do_not_count() -> None:
+    """Between the first two samples, 5 of 100 packets were dropped while a link was down. Nobody asked for
+    the one of 10,000 after it."""
+    shots = [sample(a=counters(0)), sample(a=counters(100, 5)), sample(a=counters(10_100, 6))]
+    shots = [msgspec.structs.replace(shot, wall_ns=i) for i, shot in enumerate(shots)]
+    upset = [Window(begin_ns=0, end_ns=1)]
+    checked = value(verdict(samples=shots, upset=upset), "packets dropped")
+    assert checked.value == pytest.approx(1 / 10_000)
+    assert value(verdict(samples=shots), "packets dropped").value == pytest.approx(6 / 10_100)
+
+
+def test_retransmits_are_set_against_all_segments_sent() -> None:
+    checked = value(verdict(segments=(100_000, 3100)), "TCP retransmits")
     assert checked.value == pytest.approx(0.031)
     assert checked.ok is False
 
@@ -166,7 +179,7 @@ def test_a_handful_of_latencies_is_shown_but_not_judged(measured: int, ok: bool)
         ("permit latency p50", {"permit_ms": [2.1] * 100}),
         ("permit latency p99", {"permit_ms": [1.0] * 90 + [21.0] * 10}),
         ("packets dropped", {"samples": (sample(a=counters(0)), sample(a=counters(9_999, 1)))}),
-        ("TCP retransmits", {"segments": {"h1": (100_000, 3001)}}),
+        ("TCP retransmits", {"segments": (100_000, 3001)}),
         ("late wake-ups of timed compute p99", {"late_ms": [21.0] * 100}),
         ("fastest flow, beyond the burst of an idle port", {"fastest": 1.2}),
     ],
@@ -220,6 +233,6 @@ def test_without_a_transfer_to_delay_latencies_are_not_judged() -> None:
 
 
 def test_what_could_not_be_measured_is_shown_as_such_and_breaks_nothing() -> None:
-    judged = verdict(probes=(), samples=(), busy=(), permit_ms=(), late_ms=(), segments={}, fastest=None)
+    judged = verdict(probes=(), samples=(), busy=(), permit_ms=(), late_ms=(), segments=(0, 0), fastest=None)
     assert [check.value for check in judged.checks] == [None, None, 0.4] + [None] * 6
     assert judged.faithful

@@ -15,6 +15,7 @@ from testbed.emulation.fidelity import CpuMeter, judge
 from testbed.emulation.monitor import LinkMonitor, port_now, segments_in
 from testbed.emulation.network import Network
 from testbed.emulation.ovs import OpenVSwitch
+from testbed.emulation.processes import StopWatch
 from testbed.emulation.queues import PortCounters
 from testbed.emulation.run import EmulatedRun
 from testbed.fabric import RunFailed
@@ -111,7 +112,7 @@ def check_of_a_run(
     cpu: CpuMeter | None = None,
 ) -> Callable[[], None]:
     """What a run calls while it plays. Monitor and meter are real, and not started unless passed so."""
-    run = EmulatedRun(job(*placed()), Path("unused"), lambda progress: None)
+    run = EmulatedRun(job(*placed()), Path("unused"), lambda progress: None, StopWatch(lambda what: None))
     switch = SimpleNamespace(alive=lambda: switch_alive, log_tail=lambda: "out of memory")
     return run._alive(
         cast(OpenVSwitch, switch),
@@ -175,7 +176,7 @@ def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
         cpu_wait=None,
         permit_ms=(),
         late_ms=(),
-        segments={},
+        segments=(0, 0),
         fastest=None,
         yardsticks=Yardsticks(transfer=None, compute=None, whole=None),
         time_dilation=1.0,

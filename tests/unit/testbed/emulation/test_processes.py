@@ -63,3 +63,14 @@ def test_a_process_that_goes_on_in_between_is_not() -> None:
     looks.append(watch.look({}))
     looks += [watch.look({7: "rank 0"}) for _ in range(15)]
     assert looks == [""] * 31
+
+
+def test_a_process_that_the_scenario_pauses_is_given_up_only_for_the_time_after_it() -> None:
+    watch = StopWatch(give_up)
+    watch.excused = lambda: ["rank 0"]
+    assert [watch.look({7: "rank 0"}) for _ in range(99)] == [""] * 99
+    assert [watch.look({8: "rank 1"}) for _ in range(20)] == [""] * 20
+    assert watch.look({8: "rank 1"}).startswith("rank 1 ")
+    watch.excused = tuple
+    assert [watch.look({7: "rank 0"}) for _ in range(20)] == [""] * 20
+    assert watch.look({7: "rank 0"}).startswith("rank 0 ")

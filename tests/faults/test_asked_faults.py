@@ -1,0 +1,80 @@
+"""Faults that the scenario asks for: they happen, the checks that see them stay green, and others do not."""
+
+import emulated_world as world
+import msgspec
+import pytest
+from fault_injection import Injector, micro, serving, take_down
+
+from testbed.fabric import RunFailed
+from testbed.faults import Fault, LinkFault, RankPause
+from testbed.job import Job
+from testbed.record import RunRecord
+
+S = 1_000_000_000
+SEEING = (
+    "packets dropped",
+    "TCP retransmits",
+    "longest pause of a process",
+    "longest time a link was down",
+    "longest time without delivery while a flow was due",
+    "permit latency max",
+    "fault that came latest",
+)
+BOTH = ("h1->s1", "s1->h1")
+
+
+def asked(job: Job, *faults: Fault) -> Job:
+    return msgspec.structs.replace(job, faults=faults)
+
+
+def red(record: RunRecord) -> dict[str, str]:
+    """What the checks say that see faults. Others may be red on a busy machine."""
+    return {
+        check.name: check.advice for check in record.fidelity.checks if check.name in SEEING and not check.ok
+    }
+
+
+def uplink(share: float, from_s: float, to_s: float | None) -> LinkFault:
+    to_ns = None if to_s is None else round(to_s * S)
+    return LinkFault(link="h1-s1", ports=BOTH, share=share, from_ns=round(from_s * S), to_ns=to_ns)
+
+
+def test_a_link_that_is_to_be_down_delays_a_flow_and_is_no_reason_for_doubt() -> None:
+    """Flow f0 takes from 0.1 to 0.9 s alone. Down for 1 s, it ends after 1.9 s, with TCP's retry by 3.5 s."""
+    record = world.run(asked(micro(), uplink(0.0, 0.5, 1.5)))
+    assert red(record) == {}
+    assert 1.85 * S < world.row(record, "f0").finish_ns < 3.5 * S
+
+
+@pytest.mark.slow
+def test_a_link_at_a_quarter_of_its_rate_is_as_slow_as_that() -> None:
+    """f0 has sent half by 0.5 s. The other half takes four times 0.4 s."""
+    record = world.run(asked(micro(), uplink(0.25, 0.5, 2.3)))
+    assert red(record) == {}
+    assert 1.9 * S < world.row(record, "f0").finish_ns < 2.5 * S
+
+
+@pytest.mark.slow
+def test_another_outage_in_the_same_run_is_seen() -> None:
+    injector = Injector(take_down("nh2-eth2", 1.0), after_s=2.2)
+    record = world.run(asked(micro(), uplink(0.0, 0.5, 1.0)), injector)
+    injector.finish()
+    assert "link h2-s1" in red(record)["longest time a link was down"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [1.0, 12.0])
+def test_a_rank_that_is_to_pause_holds_its_unit_up_and_is_no_reason_for_doubt(seconds: float) -> None:
+    pause = RankPause(rank=0, from_ns=round(0.2 * S), to_ns=round((0.2 + seconds) * S))
+    record = world.run(asked(serving(), pause))
+    assert red(record) == {}
+    first = min(row.first_token_ns or 0 for row in record.requests if row.unit == "p0")
+    assert first > pause.to_ns
+
+
+@pytest.mark.slow
+def test_a_link_that_is_to_stay_down_ends_the_run() -> None:
+    with pytest.raises(
+        RunFailed, match=r"^nothing has moved for 10 s: .* link h1-s1 \(nh1-eth2, s1-eth1\) was down"
+    ):
+        world.run(asked(micro(), uplink(0.0, 0.3, None)))

@@ -1,0 +1,121 @@
+"""What this testbed concludes about policies, checked on the simulated fabric, which is deterministic.
+
+A failure means that a change of the code has changed a conclusion. If the change is right, the pages that
+state it change with it: README.md, docs/measured/mfs.md and experiments/paper/10-where-it-pays.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from controller.units import NS_PER_S
+from experiments.resolve.jobs import resolve
+from experiments.results.paired import Difference, over_replicates
+from experiments.results.requests import counted, slo_attainment
+from experiments.scenario.reading import load_scenario, override
+from testbed.job import Collect
+from testbed.simulation.run import SimulatedRun
+
+WHERE_IT_PAYS = Path(__file__).parents[2] / "experiments" / "paper" / "10-where-it-pays" / "scenario.yaml"
+SEEDS = range(1, 9)
+
+Point = tuple[str, tuple[str, ...]]
+"""A scenario, and what is set in it."""
+
+BUSY: Point = ("quickstart", ("workload.requests=100", "workload.load=1.3"))
+SAME_BATCHES: Point = (BUSY[0], (*BUSY[1], "serving.batches_of=fair"))
+
+
+def at(nic_gbps: float, load: float) -> Point:
+    """A point of the map of experiment 10."""
+    return str(WHERE_IT_PAYS), (f"topology.nic_gbps={nic_gbps}", f"workload.load={load}")
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """The SLO attainment, in points of 100, and the mean TTFT in model seconds."""
+
+    met: float
+    ttft_s: float
+
+
+@cache
+def reached(point: Point, policies: tuple[str, ...], seed: int) -> dict[str, Reached]:
+    name, settings = point
+    texts = [*settings, f"seed={seed}", f"policies={list(policies)}".replace("'", '"')]
+    found = {}
+    for job in resolve(load_scenario(name, [override(text) for text in texts])).jobs:
+        record = SimulatedRun(msgspec.structs.replace(job, collect=Collect.SUMMARY), lambda _: None).run()
+        rows = counted(record.requests)
+        ttft = [row.ttft_ns for row in rows if row.ttft_ns is not None]
+        met = slo_attainment(rows)
+        assert met is not None
+        assert len(ttft) == len(rows)
+        found[job.policy] = Reached(100 * met, sum(ttft) / len(ttft) / NS_PER_S)
+    return found
+
+
+def gain(point: Point, policy: str, over: str, policies: tuple[str, ...], measure: str) -> Difference:
+    """`policy` less `over`, paired over the seeds."""
+    of_seeds = [reached(point, policies, seed) for seed in SEEDS]
+    return over_replicates([getattr(one[policy], measure) - getattr(one[over], measure) for one in of_seeds])
+
+
+class TestQuickstartCloseToSaturation:
+    POLICIES = ("mfs", "stage", "fair", "sjf", "reverse")
+
+    @pytest.mark.parametrize("rival", ["fair", "sjf", "reverse"])
+    def test_mfs_meets_more_slos_than(self, rival: str) -> None:
+        found = gain(BUSY, "mfs", rival, self.POLICIES, "met")
+        assert found.low is not None
+        assert found.low > 0, found
+
+    def test_no_policy_is_worse_than_the_reverse_of_the_right_order(self) -> None:
+        met = {
+            policy: sum(reached(BUSY, self.POLICIES, seed)[policy].met for seed in SEEDS)
+            for policy in self.POLICIES
+        }
+        assert min(met, key=lambda policy: met[policy]) == "reverse", met
+
+    def test_against_a_static_order_of_stages_no_loss_is_shown(self) -> None:
+        found = gain(BUSY, "mfs", "stage", self.POLICIES, "met")
+        assert found.high is not None
+        assert found.high > 0, found
+
+
+class TestTheSameBatches:
+    POLICIES = ("mfs", "stage", "fair")
+
+    def test_what_flows_alone_bring_is_smaller_than_what_other_batches_add(self) -> None:
+        alone = gain(SAME_BATCHES, "mfs", "fair", self.POLICIES, "met")
+        own = gain(BUSY, "mfs", "fair", TestQuickstartCloseToSaturation.POLICIES, "met")
+        assert alone.low is not None
+        assert alone.low > 0
+        assert alone.mean < own.mean
+
+    def test_against_a_static_order_no_later_first_token_is_shown(self) -> None:
+        found = gain(SAME_BATCHES, "mfs", "stage", self.POLICIES, "ttft_s")
+        assert found.low is not None
+        assert found.low <= 0, found
+
+
+class TestTheMap:
+    """Three points of the map: where `mfs` gains over `fair`, and where no more SLOs are met."""
+
+    POLICIES = ("mfs", "fair", "stage")
+
+    @pytest.mark.parametrize("nic_gbps", [12.5, 25])
+    def test_mfs_gains_at_load_0_7(self, nic_gbps: float) -> None:
+        found = gain(at(nic_gbps, 0.7), "mfs", "fair", self.POLICIES, "met")
+        assert found.low is not None
+        assert found.low > 0, found
+
+    @pytest.mark.parametrize("nic_gbps", [12.5, 25])
+    def test_a_static_order_of_stages_is_enough(self, nic_gbps: float) -> None:
+        found = gain(at(nic_gbps, 0.7), "mfs", "stage", self.POLICIES, "met")
+        assert not found.shown, found
+
+    def test_no_difference_in_slos_is_shown_where_the_network_has_time(self) -> None:
+        found = gain(at(25, 0.5), "mfs", "fair", self.POLICIES, "met")
+        assert not found.shown, found
