@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-faults lint format tables fuzz reproduce clean
+.PHONY: help setup demo test test-faults soak lint format tables fuzz reproduce clean
 
 help:
 	@echo "make demo   set up, run the quickstart (emulated where that can run, else simulated), print a table and a report"
 	@echo "make test   set up, run every test, but of tests/faults a short set only"
 	@echo "make test-faults  set up, injure emulated runs in every way that the tests know (ten minutes or more)"
+	@echo "make soak   run a million simulated flows, and emulate for half an hour, and look at the memory (MINUTES=30)"
 	@echo "make lint   ruff and mypy"
 	@echo "make tables run the sweeps behind the tables in docs/ again (minutes; docs/measured/README.md)"
 	@echo "make fuzz   give mfs damaged files for an hour (SECONDS=3600 SEED=1)"
@@ -33,6 +34,9 @@ test:
 test-faults:
 	@scripts/bootstrap --tests
 	@$(BIN)/pytest tests/faults
+
+soak: setup
+	@$(BIN)/python scripts/soak --flows $(or $(FLOWS),1000000) --minutes $(or $(MINUTES),30)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -33,7 +33,8 @@ class _Submitted:
 class Sender:
     """Turns transfers into submissions, and permits into bytes. Thread-safe.
 
-    `load`, if given, returns the bytes of a transfer; its lane calls it when it is about to send them.
+    `load`, if given, returns the bytes of a transfer of a request; its lane calls it when it is about to send
+    them. Other transfers have seeded bytes.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Sender:
                 wire_bytes=wire_bytes(transfer.size_bytes, self._bytes_scale),
                 request=transfer.request,
             ),
-            None if self._load is None else partial(self._load, transfer),
+            None if self._load is None or transfer.request is None else partial(self._load, transfer),
         )
 
 

@@ -15,12 +15,13 @@ _SCALE_KEYS: Final = ("time_dilation", "bytes_scale", "wall_s", "most_wall_s", "
 _WITH_VALUE: Final = ("--out", "--retry")
 
 
-def cure_of(checks: Iterable[Check], scale: Scale) -> Scale | None:
+def cure_of(checks: Iterable[Check], scale: Scale, *, real_bytes: bool = False) -> Scale | None:
     """Return the scale at which all `checks` of a run at `scale` would be within their bounds.
 
     Delays are as long, in wall time, at any scale. With a larger time dilation, and links as fast as before,
-    they are shorter next to what they delay. If links delivered too little, they become slower. None if no
-    check failed, or if one did that no scale mends.
+    they are shorter next to what they delay. If links delivered too little, they become slower. With
+    `real_bytes`, bytes cannot be scaled, so time has to do both. None if no check failed, or if one did that
+    no scale mends.
     """
     failed = [check for check in checks if not check.ok]
     if not failed or any(check.dilation is None and check.slower is None for check in failed):
@@ -28,6 +29,9 @@ def cure_of(checks: Iterable[Check], scale: Scale) -> Scale | None:
     stretch = max(check.dilation or 1.0 for check in failed)
     slower = max(check.slower or 1.0 for check in failed)
     dilation = scale.time_dilation
+    if real_bytes:
+        dilation = rounded_up(_MARGIN * max(stretch, slower) * dilation)
+        return Scale(time_dilation=dilation, bytes_scale=scale.bytes_scale)
     if stretch > 1:
         dilation = rounded_up(_MARGIN * stretch * dilation)
     if slower > 1:

@@ -156,7 +156,8 @@ def _background(measured: BackgroundMeasures) -> dict[str, Any]:
 def _faithful_with(records: Sequence[RunRecord], scale: Scale) -> list[str]:
     """The settings with which all runs would have been faithful. Empty if they were, or if none would do."""
     checks = [check for record in records for check in record.fidelity.checks]
-    cure = cure_of(checks, scale)
+    real = any(real_layers(record.requests) for record in records)
+    cure = cure_of(checks, scale, real_bytes=real)
     return [] if cure is None else settings_of(cure)
 
 

@@ -13,6 +13,7 @@ from experiments.results.cure import cure_of
 from experiments.run.all_jobs import DONE, RunListener, run_job
 from experiments.run.scale_choice import ScaleChoice
 from experiments.scenario.scenario import Scenario
+from testbed.coordinator.real_model import is_real
 from testbed.fabric import Fabric, FabricName, RunProgress
 from testbed.job import Job, Scale
 from testbed.record import RunRecord
@@ -63,13 +64,14 @@ def watch(
 def another(scenario: Scenario, job: Job, choice: ScaleChoice, record: RunRecord) -> ScaleChoice | None:
     """Return the choice after `record` was not faithful. None if it was, or if no scale within
     `scale.most_wall_s` would have helped."""
-    cure = cure_of(record.fidelity.checks, choice.scale)
+    real = is_real(job)
+    cure = cure_of(record.fidelity.checks, choice.scale, real_bytes=real)
     if cure is None:
         return None
     now = choice.scale
     most = max(longest_dilation(scenario.scale, job), now.time_dilation)
     if cure.time_dilation > most:
-        bytes_scale = float(f"{cure.bytes_scale * most / cure.time_dilation:.4g}")
+        bytes_scale = float(f"{cure.bytes_scale * (1.0 if real else most / cure.time_dilation):.4g}")
         cure = Scale(time_dilation=most, bytes_scale=bytes_scale)
     if cure == now:
         return None

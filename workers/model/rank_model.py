@@ -59,7 +59,8 @@ class RankModel:
         by_number = {request.request: request for request in requests}
         with self._lock:
             for transfer in transfers:
-                assert transfer.request is not None
+                if transfer.request is None:  # background traffic, which carries no KV
+                    continue
                 self._pieces[transfer.id] = piece_of(transfer, by_number[transfer.request], self._model)
 
     def load(self, transfer: Transfer) -> torch.Tensor:

@@ -2,7 +2,9 @@
 
 import threading
 
+import msgspec
 import pytest
+import torch
 
 from controller.flow import ALL_PEERS, Level, Stage, Transfer
 from controller.protocol import Completion, Permit, Submit, SubmitShare, decode_up
@@ -30,10 +32,11 @@ class Lane:
     def __init__(self, name: str) -> None:
         self.name = name
         self.sent: list[Header] = []
+        self.loads: list[Load | None] = []
 
     def send(self, flow: Header, load: Load | None) -> None:
-        assert load is None
         self.sent.append(flow)
+        self.loads.append(load)
 
 
 class World:
@@ -123,3 +126,16 @@ def test_a_share_waits_for_its_permit() -> None:
 @pytest.mark.parametrize(("size", "scale", "wire"), [(1000, 0.001, 1), (10, 0.001, 1), (3000, 0.5, 1500)])
 def test_a_message_is_at_least_one_byte_on_the_wire(size: int, scale: float, wire: int) -> None:
     assert wire_bytes(size, scale) == wire
+
+
+def test_only_transfers_of_requests_have_bytes_of_their_own() -> None:
+    """Background traffic beside real layers has seeded bytes."""
+    world = World()
+    world.sender._load = lambda transfer: torch.full((transfer.size_bytes,), 7, dtype=torch.uint8)
+    for transfer in (TRANSFER, msgspec.structs.replace(TRANSFER, id="g", request=None)):
+        world.sender.post(transfer)
+        world.sender.permitted(Permit(flow=transfer.id, lane="one", level=Level.P2, lane_wait_wall_ns=0))
+    of_request, of_none = world.lanes["one"].loads
+    assert of_request is not None
+    assert of_request().tolist() == [7] * 1000
+    assert of_none is None

@@ -29,6 +29,14 @@ def test_links_that_delivered_too_little_become_slower_in_the_same_time() -> Non
     assert cure_of([check(slower=2.0)], NOW) == Scale(time_dilation=36.0, bytes_scale=0.00432)
 
 
+def test_real_bytes_are_not_scaled_so_time_makes_links_slower_too() -> None:
+    """5.1 * 1.2 * 1.25 = 7.65, rounded up to two digits; 5.1 * 2 * 1.25 = 12.75."""
+    now = Scale(time_dilation=5.1, bytes_scale=1.0)
+    assert cure_of([check(slower=1.2)], now, real_bytes=True) == Scale(time_dilation=7.7, bytes_scale=1.0)
+    both = [check(slower=1.2), check(dilation=2.0)]
+    assert cure_of(both, now, real_bytes=True) == Scale(time_dilation=13.0, bytes_scale=1.0)
+
+
 def test_what_no_scale_mends_has_no_cure() -> None:
     assert cure_of([check(dilation=2.0), check()], NOW) is None
 
