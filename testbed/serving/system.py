@@ -104,9 +104,7 @@ class ServingSystem:
         names = self._open()
         name = names[self._router.choose(request, [self._view(now_ns, one, request) for one in names])]
         unit = self._units[name]
-        unit.expected_tokens[request.id] = self._left_by_then(name, request)
-        unit.to_come.insert(cacheable_blocks(request), 0)
-        unit.queue.append(request)
+        unit.take_in(request, self._new_tokens(name, request), once=self._choose is not None)
         started = self._start(now_ns, name)
         if self._phase[request.id] is not Phase.QUEUED:
             return [*started]
@@ -274,14 +272,6 @@ class ServingSystem:
         if early is not None:
             reused = max(reused, early[0].reused_blocks)
         return request.prompt_tokens - reused * request.block_tokens
-
-    def _left_by_then(self, name: str, request: Request) -> int:
-        """New tokens that an arriving request leaves to its turn: a prefix that waits there counts once."""
-        left = self._new_tokens(name, request)
-        if self._choose is None:
-            return left
-        ahead = len(self._units[name].to_come.lookup(reusable_blocks(request)))
-        return min(left, request.prompt_tokens - ahead * request.block_tokens)
 
     # --- batches --------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from testbed.job import Request
-from testbed.serving.cache.assignment import Assigned
+from testbed.serving.cache.assignment import Assigned, cacheable_blocks, reusable_blocks
 from testbed.serving.cache.prefix_index import PrefixIndex
 from workers.plan import BatchPlan
 
@@ -48,6 +48,18 @@ class Unit:
             if item is not None:
                 promised[item.replica] += item.new_tokens
         return promised
+
+    def take_in(self, request: Request, new_tokens: int, *, once: bool) -> None:
+        """Queue an arriving request that leaves `new_tokens` to compute by what caches have now.
+
+        With `once`, a prefix that waits here counts once (decision 0029): it will be cached by its turn.
+        """
+        if once:
+            ahead = len(self.to_come.lookup(reusable_blocks(request)))
+            new_tokens = min(new_tokens, request.prompt_tokens - ahead * request.block_tokens)
+        self.expected_tokens[request.id] = new_tokens
+        self.to_come.insert(cacheable_blocks(request), 0)
+        self.queue.append(request)
 
     def queued_tokens(self) -> int:
         return sum(self.expected_tokens.values())
