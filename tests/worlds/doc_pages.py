@@ -56,10 +56,14 @@ def commands(text: str) -> Iterator[list[str]]:
             yield _words(shown[1])
 
 
+_END = re.compile(r"""\s{2,}|, (?=(?:[^"]*"[^"]*")*[^"]*$)""")
+"""Where an explanation begins after a command: two spaces, or a comma outside of quotes."""
+
+
 def _words(command: str) -> list[str]:
     """Without what follows the command: an explanation, a redirection, the columns that a table shows."""
     words = []
-    for word in shlex.split(re.split(r"\s{2,}|, ", command)[0], comments=True):
+    for word in shlex.split(_END.split(command)[0], comments=True):
         if word in ("|", ">", "2>", "&&", ";"):
             break
         words.append(word)
