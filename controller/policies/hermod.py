@@ -32,7 +32,7 @@ class Hermod(Ordered):
         self._oldest = 0
 
     def key(self, now_ns: int, flow: ActiveFlow, view: View) -> float:
-        if flow.batch is None:
+        if flow.batch is None or flow.flow.stage is Stage.BACKGROUND:
             return math.inf
         layer = min(flow.flow.layer or 0, _LAYERS - 1)
         return self._numbers[flow.batch.batch.id] * _BATCH + _RANKS[flow.flow.stage] * _LAYERS + layer
@@ -42,6 +42,8 @@ class Hermod(Ordered):
         return key - self._oldest * _BATCH
 
     def words(self, now_ns: int, flow: ActiveFlow, key: float) -> str:
+        if flow.flow.stage is Stage.BACKGROUND:
+            return "no batch waits for it"
         if flow.batch is None:
             return "of no batch"
         behind = self._numbers[flow.batch.batch.id] - self._oldest

@@ -7,6 +7,7 @@ import pytest
 from toy_fabric import Mfs
 
 from controller.policies import policy_names
+from experiments.scenario.reading import builtin_scenarios
 
 
 def test_scenarios_and_policies_are_listed_with_what_they_are(mfs: Mfs) -> None:
@@ -110,4 +111,4 @@ def test_a_list_is_broken_between_words_where_the_terminal_ends(
 def test_a_list_in_a_file_has_a_line_for_each_entry(mfs: Mfs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     assert mfs("scenarios") == 0
-    assert len(mfs.out.splitlines()) == 8
+    assert len(mfs.out.splitlines()) == len(builtin_scenarios())

@@ -20,9 +20,8 @@ SETTINGS = ("fabric=sim", "workload.requests=2", 'policies=["fair", "mfs"]')
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     scenario = load_scenario("quickstart", [override(text) for text in SETTINGS])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            run_report, "write_report", lambda directories, out, jobs: out
-        )  # its figures take seconds
+        # Its figures take seconds.
+        patch.setattr(run_report, "write_report", lambda directories, out, jobs, so_far: out)
         return [
             run_scenario(
                 scenario,
