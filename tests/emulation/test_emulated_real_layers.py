@@ -48,7 +48,7 @@ def test_first_tokens_are_those_of_the_whole_model(record: RunRecord) -> None:
 def test_all_stages_carry_real_tensors_and_transfers_are_compared_with_what_was_sent(
     record: RunRecord,
 ) -> None:
-    assert {flow.stage for flow in record.flows} == set(Stage)
+    assert {flow.stage for flow in record.flows} == {Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D}
     assert all(flow.verified is (None if flow.stage is Stage.COLLECTIVE else True) for flow in record.flows)
 
 

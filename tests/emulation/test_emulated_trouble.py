@@ -173,10 +173,10 @@ if "workers.zygote" in sys.orig_argv:
 
     prompt = workers.rank.Rank._finish
 
-    def slow(self):
+    def slow(self, evidence):
         if self._config.rank == 1:
             time.sleep(2.0)
-        prompt(self)
+        prompt(self, evidence)
 
     workers.rank.Rank._finish = slow
 """,
