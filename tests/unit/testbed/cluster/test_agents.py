@@ -282,6 +282,7 @@ def test_a_real_agent_whose_coordinator_is_gone_gives_up(
     """Its patience is half a second longer here than what lies between two beats."""
     process = started(real, "job", patience_s=1.5)
     real.desk.wait_for(["node01/0"], 60.0, lambda missing: None)
+    real.desk.read_clocks(["node01/0"])  # until it has heard something, it waits longer
     monkeypatch.setattr(AgentDesk, "here", lambda desk: {})  # so nobody is dismissed
     real.desk.close(failed=False)
     _, errors = process.communicate(timeout=30)
