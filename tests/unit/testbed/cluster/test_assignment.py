@@ -7,9 +7,9 @@ from serving_world import job, placed
 from testbed.cluster.assignment import assign
 from testbed.cluster.inventory import Coordinator, Inventory, Server
 from testbed.fabric import JobRefused
-from testbed.job import Job
+from testbed.job import Job, Request
 from testbed.topology import leaf_spine, star
-from workers.options import Device
+from workers.options import ComputeMode, Device
 
 
 def inventory(*servers: Server) -> Inventory:
@@ -94,6 +94,15 @@ def test_too_few_gpus_are_refused_if_they_are_asked_for() -> None:
     assert told == (
         "workers.device: is cuda, and 1 ranks are on node5, which has 0 GPUs according to the inventory"
     )
+
+
+def test_real_layers_are_refused_because_they_stood_still_in_a_rehearsal() -> None:
+    made = serving_job()
+    workers = msgspec.structs.replace(made.workers, compute=ComputeMode.MODEL)
+    asked = Request(id=0, arrival_ns=0, prompt_tokens=8, output_tokens=1, blocks=(), block_tokens=4)
+    made = msgspec.structs.replace(made, workers=workers, requests=(asked,))
+    told = refusal(made, *map(machine, range(1, 6)))
+    assert told.startswith("workers.compute: model runs on the emulated fabric only")
 
 
 def test_several_paths_are_refused_because_switches_choose_among_them() -> None:
