@@ -9,10 +9,10 @@ from controller.spec import read_spec
 from testbed.cluster.inventory import Inventory, Server
 from testbed.coordinator.ranks import lanes_of
 from testbed.coordinator.real_model import is_real
-from testbed.coordinator.refusals import refuse_simulated_only
+from testbed.coordinator.refusals import refuse_parts, refuse_simulated_only
 from testbed.fabric import JobRefused
 from testbed.job import Job
-from testbed.topology import Topology, TopologyKind
+from testbed.topology import Topology
 from workers.options import Device
 
 _MOST_LANES = 4000
@@ -37,7 +37,11 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
 
 def assign(job: Job, inventory: Inventory) -> Assigned:
     """Raises `JobRefused`, naming the key to change, if the job cannot run on these servers."""
-    _refuse_parts(job.topology)
+    refuse_parts(
+        job.topology,
+        servers="on real servers, all traffic of a server uses one NIC, and nothing goes over links inside",
+        latency="real links have the latency that they have; leave it out (0)",
+    )
     if job.faults:
         raise JobRefused(
             f"faults: real servers have the faults that they have; {job.faults[0].words} can be had on the"
@@ -98,24 +102,6 @@ def _machines(job: Job, inventory: Inventory) -> dict[str, Server]:
             f" {len(inventory.servers)}; nobody plays {', '.join(missing)}"
         )
     return found
-
-
-def _refuse_parts(topology: Topology) -> None:
-    """Refuse servers with several NICs or links inside: here, all traffic of a server uses one NIC."""
-    shape = topology.shape
-    for key, there in (
-        ("kind", topology.kind is TopologyKind.RAIL_OPTIMISED),
-        ("nics_per_server", shape.nics > 1),
-        ("nvlink_gbps", shape.nvlink_bps is not None),
-        ("pcie_gbps", shape.pcie_bps is not None),
-    ):
-        if there:
-            raise JobRefused(
-                f"topology.{key}: on real servers, all traffic of a server uses one NIC, and nothing goes"
-                " over links inside; only the simulated fabric has more"
-            )
-    if any(link.latency_ns for link in topology.links):
-        raise JobRefused("topology.latency_us: real links have the latency that they have; leave it out (0)")
 
 
 def _refuse_gpus(job: Job, machines: Mapping[str, Server], ranks: Mapping[str, int]) -> None:

@@ -55,10 +55,9 @@ def judge(
     decisions: Sequence[Decision],
     enforced: bool,
     yardsticks: Yardsticks,
-    more: Sequence[Check] = (),
 ) -> Fidelity:
-    """Check a run. `drifts` are by agent, `yardsticks` those of the job, `more` are checks
-    that only some jobs have. It is faithful if every measure is within its bound."""
+    """Check a run. `drifts` are by agent, `yardsticks` those of the job. It is faithful if every measure is
+    within its bound."""
 
     def against(of: Yardstick | None) -> WallYardstick:
         return WallYardstick(of=of, time_dilation=clock.time_dilation)
@@ -105,7 +104,6 @@ def judge(
         pauses_check(pauses, clock, against(yardsticks.whole)),
         slowest_permit(records, against(yardsticks.whole)),
         latest_wakeup(records, against(yardsticks.whole)),
-        *more,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
 

@@ -50,9 +50,9 @@ class RemoteRanks(Ranks):
             chunk_bytes=job.workers.chunk_bytes,
             verify_share=job.workers.verify_share,
             seed=job.seed,
-            device=self._computes_on,
+            device=job.workers.device,
             compute=job.workers.compute,
-            model=self._model,
+            model=None,  # `assign` refuses real layers
             to_controller=inventory.endpoint(2),
             from_controller=inventory.endpoint(2),
             to_coordinator=inventory.endpoint(1),

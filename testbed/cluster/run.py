@@ -26,8 +26,6 @@ from testbed.coordinator.controller import ControllerProcess
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.player import Player
 from testbed.coordinator.ranks import ProbeResult
-from testbed.coordinator.real_model import is_real
-from testbed.coordinator.token_checks import checks
 from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import Fidelity, RunRecord
@@ -161,7 +159,6 @@ class ClusterRun:
         pauses = {ranks.name_of(one.rank): one.longest_pause for one in records}
         pauses["the controller"] = played.log.longest_pause
         pauses["the coordinator"] = played.pauses.longest(time.monotonic_ns())
-        tokens = [check for record in records for check in record.tokens]
         fidelity: Fidelity = judge(
             probes=played.probes,
             servers=played.servers,
@@ -172,7 +169,6 @@ class ClusterRun:
             decisions=played.log.decisions,
             enforced=inventory.dscps is not None,
             yardsticks=yardsticks(job),
-            more=checks(tokens, len(job.requests)) if is_real(job) else (),
         )
         some = next(iter(self._here().values()))
         return collect(

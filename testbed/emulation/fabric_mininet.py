@@ -9,7 +9,7 @@ from controller.policy import weights_of
 from controller.spec import read_spec
 from testbed.coordinator.ranks import lanes_of
 from testbed.coordinator.real_model import refuse
-from testbed.coordinator.refusals import refuse_simulated_only
+from testbed.coordinator.refusals import refuse_parts, refuse_simulated_only
 from testbed.emulation.queues import LEAST_PART, part_of
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
@@ -17,7 +17,7 @@ from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requiremen
 from testbed.faults import LinkFault
 from testbed.job import Job
 from testbed.record import RunRecord
-from testbed.topology import Topology, TopologyKind
+from testbed.topology import Topology
 from workers.options import Device
 
 # Beyond these limits a run would not end, or its numbers would mean nothing. Below them, fidelity decides.
@@ -46,30 +46,6 @@ class MininetFabric:
         return run_in_sandbox(job, progress)
 
 
-def _refuse_servers_with_parts(topology: Topology) -> None:
-    """Refuse servers with several NICs or links inside: an emulated server is a host with one NIC."""
-    shape = topology.shape
-    for key, there in (
-        ("kind", topology.kind is TopologyKind.RAIL_OPTIMISED),
-        ("nics_per_server", shape.nics > 1),
-        ("nvlink_gbps", shape.nvlink_bps is not None),
-        ("pcie_gbps", shape.pcie_bps is not None),
-    ):
-        if there:
-            raise JobRefused(
-                f"topology.{key}: emulated servers have one NIC and no links inside; only the simulated"
-                " fabric has more"
-            )
-
-
-def _refuse_latency(topology: Topology) -> None:
-    if any(link.latency_ns for link in topology.links):
-        raise JobRefused(
-            "topology.latency_us: emulated links have no latency that can be set; only the simulated fabric "
-            "has it (0 leaves it out)"
-        )
-
-
 def _refuse_names(topology: Topology) -> None:
     """Refuse switches whose names cannot be those of bridges: a device is called `<bridge>-eth<port>`."""
     taken = {f"n{server}" for server in topology.servers}
@@ -95,9 +71,13 @@ def _refuse_what_cannot_fit(job: Job) -> None:
     """Raise `JobRefused`, naming the key to change, if the job does not fit this machine."""
     _refuse_small_weights(job)
     refuse_simulated_only(job)
-    _refuse_servers_with_parts(job.topology)
+    refuse_parts(
+        job.topology,
+        servers="emulated servers have one NIC and no links inside",
+        latency="emulated links have no latency that can be set; only the simulated fabric has it (0 leaves"
+        " it out)",
+    )
     _refuse_names(job.topology)
-    _refuse_latency(job.topology)
     refuse(job)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
