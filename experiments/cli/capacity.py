@@ -2,14 +2,13 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from experiments.cli.endings import EXIT_FAILED, told_to_the_user
-from experiments.cli.options import Policies, ScenarioName, Settings
+from experiments.cli.options import Policies, Replicates, ScenarioName, SearchDirectory, Settings
 from experiments.cli.streams import standard_output_kept_clean, stdout
 from experiments.errors import UserError
 from experiments.figures.formats import FigureFormat
@@ -19,10 +18,7 @@ def capacity(
     scenario: ScenarioName,
     policy: Policies = None,
     attain: Annotated[float, typer.Option(help="The SLO attainment to keep, a share of the requests.")] = 0.9,
-    over: Annotated[
-        str | None,
-        typer.Option(metavar="seed=VALUES", help="Replicates: seed=1:8, or window=N, windows of a trace."),
-    ] = None,
+    over: Replicates = None,
     load: Annotated[
         str,
         typer.Option(metavar="LOW:HIGH", help="Where to search, in shares of the estimated capacity."),
@@ -31,10 +27,7 @@ def capacity(
         float, typer.Option(help="How narrow the bracket of a rate gets, as a share of it.")
     ] = 0.05,
     settings: Settings = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Directory for the results; new, empty, or this search's, to continue it."),
-    ] = None,
+    out: SearchDirectory = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Cells to run at once; default: as many as there are cores.")
     ] = None,

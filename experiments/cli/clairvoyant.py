@@ -3,24 +3,27 @@
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from experiments.cli.endings import told_to_the_user
-from experiments.cli.options import Policies, ScenarioName, Settings, command_line
+from experiments.cli.options import (
+    Policies,
+    Replicates,
+    ScenarioName,
+    SearchDirectory,
+    Settings,
+    command_line,
+)
 from experiments.cli.streams import standard_output_kept_clean, stdout
 
 
 def clairvoyant(
     scenario: ScenarioName,
     policy: Policies = None,
-    over: Annotated[
-        str | None,
-        typer.Option(metavar="seed=VALUES", help="Replicates: seed=1:8, or window=N, windows of a trace."),
-    ] = None,
+    over: Replicates = None,
     batches_of: Annotated[str, typer.Option(help="The policy whose batches all schedules run.")] = "fair",
     evaluations: Annotated[
         int, typer.Option(min=100, max=1_000_000, help="How many schedules to simulate per replicate.")
@@ -29,10 +32,7 @@ def clairvoyant(
         int, typer.Option(min=1, max=64, help="In how many parts of the layers an order can differ.")
     ] = 2,
     settings: Settings = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Directory for the results; new, empty, or this search's, to continue it."),
-    ] = None,
+    out: SearchDirectory = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Replicates at once; default: as many as there are cores.")
     ] = None,

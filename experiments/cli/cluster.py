@@ -121,6 +121,16 @@ def _keys_of_ranks(inventory: "Inventory") -> str:
     return str(Path(inventory.keys) / "ranks")
 
 
+def _scenario(
+    name: str, policy: list[str] | None, settings: list[str] | None, seed: int | None
+) -> "Scenario":
+    from experiments.scenario.overrides import overrides_of
+    from experiments.scenario.reading import load_scenario
+    from testbed.fabric import FabricName
+
+    return load_scenario(name, overrides_of(settings or (), policy or (), seed, FabricName.CLUSTER))
+
+
 def _resolved(
     name: str, file: Path, policy: list[str] | None, settings: list[str] | None, seed: int | None
 ) -> "tuple[Inventory, Assigned, str]":
@@ -128,15 +138,10 @@ def _resolved(
     from experiments.inventory.job_digest import job_digest
     from experiments.inventory.reading import read_inventory
     from experiments.resolve.jobs import resolve
-    from experiments.scenario.overrides import overrides_of
-    from experiments.scenario.reading import load_scenario
     from testbed.cluster.assignment import assign
-    from testbed.fabric import FabricName
 
     inventory = read_inventory(file)
-    scenario: Scenario = load_scenario(
-        name, overrides_of(settings or (), policy or (), seed, FabricName.CLUSTER)
-    )
+    scenario = _scenario(name, policy, settings, seed)
     assigned = assign(resolve(scenario).jobs[0], inventory)
     return inventory, assigned, job_digest(scenario, inventory)
 
@@ -180,11 +185,8 @@ def cluster_doctor(
         from experiments.inventory.doctor_text import examined_text
         from experiments.inventory.fabric import cluster_of
         from experiments.resolve.jobs import resolve
-        from experiments.scenario.overrides import overrides_of
-        from experiments.scenario.reading import load_scenario
-        from testbed.fabric import FabricName
 
-        chosen = load_scenario(scenario, overrides_of(settings or (), policy or (), seed, FabricName.CLUSTER))
+        chosen = _scenario(scenario, policy, settings, seed)
 
         def say(text: str) -> None:
             print(f"mfs: {text}", file=sys.stderr)

@@ -28,6 +28,16 @@ Settings = Annotated[
         autocompletion=keys_like,
     ),
 ]
+Replicates = Annotated[
+    str | None,
+    typer.Option(
+        "--over", metavar="seed=VALUES", help="Replicates: seed=1:8, or window=N, windows of a trace."
+    ),
+]
+SearchDirectory = Annotated[
+    Path | None,
+    typer.Option(help="Directory for the results; new, empty, or this search's, to continue it."),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything drawn at random.")]
 NewDirectory = Annotated[Path | None, typer.Option(help="Directory for the results; new or empty.")]
 
