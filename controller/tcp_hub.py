@@ -12,8 +12,7 @@ class TcpHub:
     """Peers that connect to `endpoint` (`controller.curve.connect`): a `controller.wire.Hub`.
 
     Messages to a peer that has not said anything, such as `HELLO`, wait for it. Messages to one whose
-    connection is lost are
-    lost, too: whoever counts on the peer notices its silence. One thread uses a hub.
+    connection is lost are lost, too: whoever counts on the peer notices its silence. One thread uses a hub.
     """
 
     def __init__(
