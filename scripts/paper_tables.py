@@ -172,15 +172,18 @@ def _counted(sides: Sequence[Side], measures: Sequence[Measure]) -> list[str]:
         made = [found for side in sides if (found := side.difference(measure)) is not None]
         counts.append(f"{_HEADINGS[measure]}: {sum(one.shown for one in made)} of {len(made)}")
     replicates = len({name for side in sides for name in side.cells})
-    return textwrap.wrap(
+    return _wrapped(
         f"Means over {replicates} replicates, and paired differences with 95 % intervals, in bold where these"
-        f" leave out 0. Differences that are shown: {'; '.join(counts)}. One in twenty would be by chance.",
-        _WIDTH,
+        f" leave out 0. Differences that are shown: {'; '.join(counts)}. One in twenty would be by chance."
     )
 
 
 def _limits(cells: Sequence[Cell], keys: Sequence[str]) -> Iterator[str]:
-    """Say for each point what limits the runs under `fair`, or else under all policies."""
+    """Say for each point what limits the runs under `fair`, or else under all policies.
+
+    Runs without ports, because each stage has links of its own, do not count.
+    """
+    cells = [cell for cell in cells if cell[Measure.PORT_BUSY] is not None]
     fair = [cell for cell in cells if cell[POLICY] == "fair"]
     whose = "Under `fair`" if fair else "Under these policies"
     points: dict[tuple[str, ...], list[Cell]] = {}
@@ -194,13 +197,18 @@ def _limits(cells: Sequence[Cell], keys: Sequence[str]) -> Iterator[str]:
             for name in (Measure.GPUS_BUSY, Measure.GPUS_COMPUTING, Measure.PORT_BUSY)
         )
         where = f" at {', '.join(point)}" if point else ""
-        what = "nothing limits" if limit == "none" else f"the {limit} limits"
-        yield from textwrap.wrap(
+        what = {"none": "nothing", "network": "the network"}.get(limit, limit) + " limits"
+        yield from _wrapped(
             f"- {whose}{where}, {what} {count} of {len(alike)} runs: GPUs are busy {busy} of the time and"
             f" compute {computing}, and the busiest port is busy {port}.",
-            _WIDTH,
-            subsequent_indent="  ",
+            indent="  ",
         )
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """Lines of a page, without a break before a per cent sign."""
+    lines = textwrap.wrap(text.replace(" %", "\0%"), _WIDTH, subsequent_indent=indent)
+    return [line.replace("\0", " ") for line in lines]
 
 
 def main(page: Path, sweeps: Path) -> None:

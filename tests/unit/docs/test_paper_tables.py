@@ -102,7 +102,10 @@ def test_a_policy_with_request_control_is_compared_with_itself_without_it() -> N
 
 def test_what_limits_the_runs_is_told_of_fair() -> None:
     content = swept(
-        cell("mfs", 1, 0.8), cell("fair", 1, 0.6), cell("mfs", 2, 0.8), cell("fair", 2, 0.6, limit="none")
+        *(cell("mfs", seed, 0.8) for seed in (1, 2, 3)),
+        cell("fair", 1, 0.6),
+        cell("fair", 2, 0.6, limit="none"),
+        cell("fair", 3, 0.6, gpus_busy=0.1, port_busy=None),  # its stages have links of their own
     )
     assert "Under `fair`, the network limits 1 of 2 runs: GPUs are busy 90 % of the time" in text(
         content, against="mfs"
