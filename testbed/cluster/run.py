@@ -16,7 +16,7 @@ from controller.units import NS_PER_S
 from testbed.cluster.agents import AgentDesk, agent_name
 from testbed.cluster.assignment import Assigned
 from testbed.cluster.clocks import Drift, corrected
-from testbed.cluster.control import MarkingController
+from testbed.cluster.control import MarkingController, mark_config
 from testbed.cluster.fidelity import Servers, judge
 from testbed.cluster.inventory import Inventory
 from testbed.cluster.load import LoadMeter
@@ -90,9 +90,8 @@ class ClusterRun:
         marking = MarkingController(cluster.context, self._directory)
         try:
             self._say("starting the controller and the ranks")
-            controller = marking.start(
-                self._job, self._assigned, cluster.inventory, cluster.keys, cluster.own
-            )
+            config = mark_config(self._job, self._assigned, cluster.inventory, cluster.keys)
+            controller = marking.start(config, cluster.inventory.endpoint(2), cluster.own)
             ranks = RemoteRanks(self._job, hub, desk, self._assigned)
             ranks.start(cluster.inventory, before, controller.check_idle)
             played = self._play(ranks, controller)
