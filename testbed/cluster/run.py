@@ -26,6 +26,7 @@ from testbed.coordinator.controller import ControllerProcess
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.player import Player
 from testbed.coordinator.ranks import ProbeResult
+from testbed.coordinator.token_checks import token_checks
 from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import Fidelity, RunRecord
@@ -168,6 +169,7 @@ class ClusterRun:
             decisions=played.log.decisions,
             enforced=inventory.dscps is not None,
             yardsticks=yardsticks(job),
+            more=token_checks(job, records),
         )
         some = next(iter(self._here().values()))
         return collect(
