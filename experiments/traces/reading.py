@@ -4,7 +4,6 @@ from array import array
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from experiments.errors import UserError
 from experiments.trace_formats import ticks
@@ -125,9 +124,8 @@ class _Rows:
         """Return the columns, given the times of all rows that wait for no other, spread or not. They are
         used up."""
         starts = np.array(self._starts, dtype=np.int64)
-        numbers = pa.array(np.frombuffer(self._blocks, dtype=np.int64)).dictionary_encode().indices
+        blocks = _numbered(np.frombuffer(self._blocks, dtype=np.int64))
         self._blocks = array("q")  # large, and used up
-        blocks: Longs = numbers.to_numpy().astype(np.int64)
         if self._turns is not None:
             times = self._turns.times_ns(stamped)
             order = np.argsort(times, kind="stable")
@@ -203,9 +201,13 @@ class _Turns:
 def _reordered(blocks: Longs, starts: Longs, order: Longs) -> tuple[Longs, Longs]:
     """Return the blocks of the requests in `order`, numbered anew in order of first use, and their starts."""
     pieces = [blocks[starts[i] : starts[i + 1]] for i in order]
-    moved = np.concatenate(pieces) if len(blocks) else blocks
-    _, first, inverse = np.unique(moved, return_index=True, return_inverse=True)
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    return _numbered(np.concatenate(pieces)), np.concatenate((np.zeros(1, dtype=np.int64), ends))
+
+
+def _numbered(ids: Longs) -> Longs:
+    """Return numbers for ids of blocks, from 0 in order of first use."""
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     number = np.empty(len(first), dtype=np.int64)
     number[np.argsort(first)] = np.arange(len(first))
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    return number[inverse] if len(blocks) else blocks, np.concatenate((np.zeros(1, dtype=np.int64), ends))
+    return number[inverse]
