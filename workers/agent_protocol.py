@@ -6,6 +6,7 @@
 import msgspec
 
 from workers.protocol import RankConfig
+from workers.traffic_classes import Setting
 
 BEAT_S = 1.0
 """Wall seconds between two signs of life, in both directions."""
@@ -22,7 +23,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server has: versions, the number of its CUDA devices, the MTU of each of its interfaces."""
+    """What a server has: versions, the number of its CUDA devices, the MTU of each of its interfaces, the
+    traffic classes of RDMA that are set there, and whether UCX is installed."""
 
     mfs: str
     torch: str
@@ -31,6 +33,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     gpus: int
     mtus: dict[str, int]
+    classes: tuple[Setting, ...] = ()
+    ucx: bool = False
 
 
 class Here(msgspec.Struct, frozen=True, kw_only=True, tag="here"):

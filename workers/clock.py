@@ -56,12 +56,12 @@ class Clock:
         self._wait_until_wall(self.wall_ns() + round(seconds * self._dilation * NS_PER_S))
 
     def wait_out(self, begun_wall_ns: int, seconds: float) -> None:
-        """Wait until `seconds` of model time have passed since `begun_wall_ns`.
+        """Wait until `seconds` of model time have passed since `begun_wall_ns`, a wall time of this clock.
 
         If they have passed already, what was done since then took too long, and counts as a late end.
         """
         end_wall_ns = begun_wall_ns + round(seconds * self._dilation * NS_PER_S)
-        late_ns = time.monotonic_ns() - end_wall_ns
+        late_ns = self.wall_ns() - end_wall_ns
         if late_ns > 0:
             self.late_ms.append(late_ns / 1e6)
         else:

@@ -57,6 +57,7 @@ from workers.forked import become_rank, how_it_ended
 from workers.pair_probe import receive, send
 from workers.process import die_with_parent
 from workers.protocol import RankConfig
+from workers.traffic_classes import has_ucx, settings
 
 PATIENCE_S = 15.0
 """Wall seconds without a sign of life of the coordinator after which an agent ends, and its rank with it."""
@@ -243,6 +244,8 @@ def machine() -> Machine:
         # Not by CUDA, which must not be set up in a process that forks.
         gpus=len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()]),
         mtus={name: stats.mtu for name, stats in psutil.net_if_stats().items()},
+        classes=settings(os.environ),
+        ucx=has_ucx(),
     )
 
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from controller.protocol import GroupUp, LaneUp, ProbeUp, encode
 from workers.arrivals import Arrivals
+from workers.buffers import Buffers
 from workers.clock import Clock
 from workers.collectives import CollectiveGroup
 from workers.lanes import ReceiveLane, SendLane
@@ -20,6 +21,10 @@ from workers.process_groups import ProcessGroups, by_peer
 from workers.protocol import LaneSpec, ProbeSpec, RankConfig
 from workers.sender import Sender
 from workers.wire import Outbox
+
+REPORT_GAP_S = 0.001
+"""Wall seconds between two reports of a flow's progress, at least. On a fast link there would be more of them
+than a controller can read."""
 
 _CONNECT_SECONDS = 120
 
@@ -67,6 +72,7 @@ class Connector:
         self._coordinator = coordinator
         self._failed = failed
         self._keep = keep
+        self._buffers = Buffers()
 
     def connect(self) -> Connected:
         """Open probes, lanes and groups, in the same order on all ranks.
@@ -162,6 +168,8 @@ class Connector:
             arrived=partial(self._arrivals.arrived, lane.stage),
             failed=self._failed,
             keep=self._keep,
+            report_gap_s=REPORT_GAP_S,
+            buffers=self._buffers,
         )
 
     def _group(self, opened: ProcessGroups, name: str, members: tuple[int, ...]) -> CollectiveGroup:

@@ -1,7 +1,6 @@
 """A decode rank's side: its first decode step of a request follows the last of its KV."""
 
 import threading
-import time
 from collections.abc import Callable
 
 from workers.clock import Clock
@@ -83,6 +82,6 @@ class DecodeDesk:
         if self._compute is None:
             self._clock.wait_for(step_s)
             return
-        begun_wall_ns = time.monotonic_ns()
+        begun_wall_ns = self._clock.wall_ns()
         self._compute(plan)
         self._clock.wait_out(begun_wall_ns, step_s)

@@ -348,7 +348,7 @@ class Rank:
             if seconds > 0:
                 self._compute.run(seconds)
             return
-        begun_wall_ns = time.monotonic_ns()
+        begun_wall_ns = self._clock.wall_ns()
         real()
         if seconds > 0:
             self._clock.wait_out(begun_wall_ns, seconds)

@@ -1,5 +1,6 @@
-"""`mfs bench`: benchmarks of the scheduler and the simulated fabric."""
+"""`mfs bench`: benchmarks of the scheduler, the simulated fabric and the lanes."""
 
+import enum
 import json
 from typing import Annotated
 
@@ -9,8 +10,15 @@ from rich.console import Console
 from experiments.cli.endings import told_to_the_user
 from experiments.cli.streams import stdout
 from experiments.errors import UserError
+from workers.options import Device
 
-bench = typer.Typer(help="Time the scheduler or the simulated fabric.", no_args_is_help=True)
+
+class _BenchDevice(enum.StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+bench = typer.Typer(help="Time the scheduler, the simulated fabric or the lanes.", no_args_is_help=True)
 
 
 @bench.command("scheduler")
@@ -58,6 +66,69 @@ def bench_scheduler(
                 print(json.dumps(told, indent=2))
             elif cells:
                 stdout(COLUMNS).print(render(cells))
+
+
+@bench.command("transport")
+def bench_transport(
+    kib: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            max=2**20,
+            help="Size of messages in KiB; repeatable. Default: 1, 4, 16 ... 262144.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, max=3600, help="Wall seconds for each size, and at least ten turns.")
+    ] = 4.0,
+    chunk_kib: Annotated[
+        int, typer.Option(min=1, max=2**20, help="Pieces in which lanes send, as workers.chunk_kib.")
+    ] = 256,
+    verify_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of messages that are checked, as workers.verify_share."),
+    ] = 0.0,
+    device: Annotated[
+        _BenchDevice, typer.Option(help="Where messages are. cuda: two GPUs, and bare is NCCL; untested.")
+    ] = _BenchDevice.CPU,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Time lanes beside bare torch.distributed, in turns. If interrupted, print the results so far."""
+    with told_to_the_user():
+        from experiments.bench import transport as timing
+        from experiments.bench.scheduler import circumstances
+        from experiments.bench.transport_table import COLUMNS, render, size
+        from experiments.bench.transport_ways import KIB, Measured
+        from experiments.bench.transport_ways import as_json as told
+
+        measured: list[Measured] = []
+        complete = False
+        try:
+            with Console(stderr=True).status("starting") as status:
+                for one in timing.measure(
+                    kib or timing.DEFAULT_KIB,
+                    seconds=seconds,
+                    chunk_kib=chunk_kib,
+                    verify_share=verify_share,
+                    device=Device(device.value),
+                    on_start=lambda size_kib: status.update(size(size_kib * KIB)),
+                ):
+                    measured.append(one)
+            complete = True
+        finally:
+            if as_json:
+                found = told(
+                    measured,
+                    **circumstances(),
+                    seconds_per_size=seconds,
+                    chunk_kib=chunk_kib,
+                    verify_share=verify_share,
+                    device=device.value,
+                    complete=complete,
+                )
+                print(json.dumps(found, indent=2))
+            elif measured:
+                stdout(COLUMNS).print(render(measured))
 
 
 @bench.command("sim")

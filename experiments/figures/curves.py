@@ -20,6 +20,7 @@ MEASURES: Final = {
     "ttft_p99_s": ("p99 TTFT (ms)", 1e3),
     "cct_mean_s": ("mean CCT (ms)", 1e3),
     "cct_p99_s": ("p99 CCT (ms)", 1e3),
+    "earliness_mean_s": ("mean earliness of S3 (ms)", 1e3),
     "coflow_mean_s": ("mean coflow time (ms)", 1e3),
     "tpot_mean_s": ("TPOT (ms)", 1e3),
     "gpus_busy": ("GPUs busy (%)", 100.0),

@@ -67,7 +67,8 @@ def draw_sweep(
     numeric = all(isinstance(at, int | float) and not isinstance(at, bool) for one in curves for at in one.x)
     places = list(dict.fromkeys(at for one in curves for at in one.x))
     ticks = [float(at) if numeric else float(i) for i, at in enumerate(places)]
-    aside = _ASIDE * (max(ticks) - min(ticks)) if intervals else 0.0
+    # Intervals at one place would hide each other; a policy that is itself the place has none beside it.
+    aside = _ASIDE * (max(ticks) - min(ticks)) if intervals and x != POLICY else 0.0
     for i, one in enumerate(curves):
         beside = (i - (len(curves) - 1) / 2) * aside
         xs = [ticks[places.index(at)] + beside for at in one.x]

@@ -1,4 +1,4 @@
-"""`mfs cluster doctor` as text: a line per server, a line per pair, and what is wrong."""
+"""`mfs cluster doctor` as text: a line per server, a line per pair, notes, and what is wrong."""
 
 from testbed.cluster.examination import Examined
 
@@ -20,6 +20,7 @@ def examined_text(examined: Examined) -> str:
         kept = sum(sent == got for sent, got in seen.dscps.items())
         marks = f"; {kept} of {len(seen.dscps)} marks kept" if seen.dscps else ""
         lines.append(f"{a} -> {b}: {bps / 1e6:.1f} Mb/s on one connection{share}{marks}")
+    lines += [f"note: {note}" for note in examined.notes]
     lines += [f"wrong: {fault}" for fault in examined.wrong]
     if not examined.wrong:
         lines.append("nothing is wrong")

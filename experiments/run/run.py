@@ -17,7 +17,7 @@ from experiments.results.trace_window import Window
 from experiments.run.all_jobs import DONE, RunListener, run_jobs
 from experiments.run.ceiling import ceilings, check_ceiling
 from experiments.run.directory import results_directory
-from experiments.run.held_signal import HeldSignal
+from experiments.run.held_signal import HeldSignal, HeldWhileWriting
 from experiments.run.identity import identity_of
 from experiments.run.kept import Kept, can_go_on
 from experiments.run.placement_text import placement_text
@@ -72,7 +72,7 @@ def run_scenario(
     Raises `UserError` for what the user can correct, `FabricUnavailable`, and what `run_jobs` raises. If
     some policies have finished by then, their results are written, marked as not complete, and the
     exception has a note that says so; with `words`, the command line, it also gives the command that goes on.
-    While results are written, the first Ctrl-C or SIGTERM is held until they are (`HeldSignal`).
+    While results are written, the first Ctrl-C or SIGTERM is held until they are (`HeldWhileWriting`).
     """
     started = datetime.now(UTC)
     code_version()  # read before anything runs, because the files may change during the run
@@ -170,7 +170,7 @@ def run_scenario(
         done: dict[str, RunRecord] = {}
         reached = None
         run = partial(
-            run_jobs, fabric=fabric, kept=kept, at_once=at_once, progress=heard, meanwhile=_load_report
+            run_jobs, fabric=fabric, kept=kept, at_once=at_once, progress=heard, meanwhile=load_report
         )
 
         def run_at(chosen: ScaleChoice, tries_left: int) -> None:
@@ -212,7 +212,7 @@ def run_scenario(
             unfinished = [policy for policy in scenario.policies if policy not in done]
             if through:
                 # A full disk, for instance, must not hide what ended the run. Nor does a held signal.
-                with contextlib.suppress(OSError), HeldSignal(directory):
+                with contextlib.suppress(OSError), HeldWhileWriting(directory):
                     write(directory, [done[policy] for policy in through], unfinished)
                     error.add_note(_where_results_are(directory, through, unfinished))
                     if kept is not None and words:
@@ -221,7 +221,7 @@ def run_scenario(
             elif kept is not None:
                 kept.drop()
             raise
-        with HeldSignal(directory) as held:
+        with HeldWhileWriting(directory) as held:
             summary = write(directory, [done[job.policy] for job in resolved.jobs], reached=reached)
             if kept is not None:
                 kept.drop()
@@ -229,10 +229,15 @@ def run_scenario(
     return directory, summary
 
 
-def _load_report() -> None:
-    """Load what the report needs, which takes long, while policies run in other processes."""
-    import experiments.report.run_report
-    import experiments.results.writing  # noqa: F401
+def load_report() -> None:
+    """Load what the report needs, which takes long, while policies run in other processes.
+
+    Some libraries swallow every exception while they load, and a Ctrl-C would be lost in one of them.
+    """
+    with HeldSignal() as held:
+        import experiments.report.run_report
+        import experiments.results.writing  # noqa: F401
+    held.deliver()
 
 
 def _at_once(fabric: Fabric, jobs: int) -> int:

@@ -35,6 +35,7 @@ class Measure(enum.StrEnum):
     TTFT_P99_S = "ttft_p99_s"
     CCT_MEAN_S = "cct_mean_s"
     CCT_P99_S = "cct_p99_s"
+    EARLINESS_MEAN_S = "earliness_mean_s"
     COFLOW_MEAN_S = "coflow_mean_s"
     TPOT_MEAN_S = "tpot_mean_s"
     BACKGROUND_GBPS = "background_gbps"
@@ -136,6 +137,7 @@ def measures_of_run(run: Mapping[str, Any]) -> CellRow:
         Measure.TTFT_P99_S: ttft["p99"],
         Measure.CCT_MEAN_S: cct["mean"],
         Measure.CCT_P99_S: cct["p99"],
+        Measure.EARLINESS_MEAN_S: run.get("earliness_s", {}).get("mean"),
         Measure.COFLOW_MEAN_S: coflow.get("mean"),
         Measure.TPOT_MEAN_S: run.get("tpot_s", {}).get("mean"),
         Measure.BACKGROUND_GBPS: run["background"]["bps"] / 1e9 if "background" in run else None,

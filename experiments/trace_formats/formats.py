@@ -73,7 +73,7 @@ _HEADERS = (
 """The columns by which a file of cells is recognised. It may have others beside them, in any order."""
 
 _KEYS: tuple[tuple[tuple[str, ...], TraceFormat], ...] = (
-    (("chat_id", "turn"), TraceFormat.BAILIAN),
+    (("chat_id", "parent_chat_id", "turn"), TraceFormat.BAILIAN),
     ((llmservingsim.SESSION, llmservingsim.COLUMNS[0]), TraceFormat.LLMSERVINGSIM),
     (("requests",), TraceFormat.AIBRIX),
     ((*mooncake.PROMPT_KEYS, *mooncake.TIMES, "hash_ids"), TraceFormat.MOONCAKE),
@@ -86,7 +86,8 @@ def reader_of(path: Path, format: TraceFormat) -> Reader:
     """Return the reader of the file at `path`. Its note names the columns or keys of the first row that are
     not read. Raises `UserError` for a file that cannot be read, and for an invalid header."""
     reader = _READERS_OF[format](path) if format in _READERS_OF else _READERS[format]
-    unread = [key for key in _named(_first_line(path)) if key not in (*reader.keys, *reader.labels)]
+    named = filter(None, _named(_first_line(path)))  # pandas writes its index below no name
+    unread = [key for key in named if key not in (*reader.keys, *reader.labels)]
     if not unread:
         return reader
     notes = (*filter(None, [reader.note]), f"not read: {', '.join(unread)}")

@@ -1,17 +1,18 @@
 """Files of JSON lines by column: see `pieces`.
 
 A piece is read in columns if each of its lines is one flat object, `{"key": number or text, ...}`, and a row
-is made of whole numbers only. Lists and nested objects, such as ids of blocks, are left to the reader of
-single rows.
+is made of whole numbers only, and of one list of ids of blocks if all rows have one. Other lists and nested
+objects are left to the reader of single rows.
 """
 
 import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
@@ -21,8 +22,8 @@ from experiments.trace_formats.rows import Longs, Piece, PlacedRow, RowColumns
 from experiments.trace_formats.text_file import MOST_LINE_CHARACTERS, lines_of, not_text, open_trace
 from experiments.trace_formats.values import MAX_S, MAX_TOKENS
 
-_ANOTHER: Final = (b"\\", b"[", b"NaN", b"Inf")
-"""What a plain piece has not: keys that are written in another way, lists, and what is not strictly JSON."""
+_ANOTHER: Final = (b"\\", b"NaN", b"Inf")
+"""What a plain piece has not: keys that are written in another way, and what is not strictly JSON."""
 
 _MOST_NS: Final = MAX_S * 10**9
 
@@ -30,14 +31,20 @@ _MOST_NS: Final = MAX_S * 10**9
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys that a row is made of. `unit_ns` is the unit of the times.
 
-    A piece with a key of `single` is read row by row, and so is one with any other key than these three,
-    unless `others`: then other keys make no difference to a row.
+    `ids` is the key of the ids of blocks, of `block_tokens` tokens. With `partial_ids`, a last block that is
+    not full has an id, too, which is left out.
+
+    A piece with a key of `single` is read row by row, and so is one with any other key than these, unless
+    `others`: then other keys make no difference to a row.
     """
 
     time: str
     prompt: str
     output: str
     unit_ns: int = 1
+    ids: str | None = None
+    block_tokens: int = 1
+    partial_ids: bool = False
     single: tuple[str, ...] = ()
     others: bool = False
 
@@ -71,13 +78,14 @@ def _read(text: bytes, keys: Keys) -> RowColumns:
     named = (f'"{key}"'.encode() for key in keys.single)
     if not text.isascii() or other_ends(text) or any(one in text for one in (*_ANOTHER, *named)):
         raise NotPlain
-    _check_lines(text)
+    lists = _check_lines(text, keys.ids)
     wanted = (keys.time, keys.prompt, keys.output)
+    schema = [(key, pa.int64()) for key in wanted]
     table = pyarrow.json.read_json(
         pa.BufferReader(text),
         read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
         parse_options=pyarrow.json.ParseOptions(
-            explicit_schema=pa.schema([(key, pa.int64()) for key in wanted]),
+            explicit_schema=pa.schema([*schema, (keys.ids, pa.list_(pa.int64()))] if lists else schema),
             unexpected_field_behavior="ignore" if keys.others else "error",
         ),
     ).combine_chunks()
@@ -88,20 +96,49 @@ def _read(text: bytes, keys: Keys) -> RowColumns:
     _check(time, 0, _MOST_NS // keys.unit_ns)
     _check(prompt, 1, MAX_TOKENS)
     _check(output, 0, MAX_TOKENS)
-    return RowColumns(time_ns=time * keys.unit_ns, prompt_tokens=prompt, output_tokens=output)
+    blocks, starts = _blocks(table.column(keys.ids), prompt, keys) if lists else (None, None)
+    return RowColumns(
+        time_ns=time * keys.unit_ns, prompt_tokens=prompt, output_tokens=output, blocks=blocks, starts=starts
+    )
 
 
-def _check_lines(text: bytes) -> None:
-    """Raise `NotPlain` unless each line is one flat object, from its first character to its last.
+def _blocks(column: Any, prompt: Longs, keys: Keys) -> tuple[Longs, Longs]:
+    """Return the ids of all full blocks, and where those of each row start."""
+    lists = column.chunk(0)
+    ids = lists.flatten()
+    if lists.null_count or ids.null_count:
+        raise NotPlain
+    blocks: Longs = ids.to_numpy()
+    counts = lists.value_lengths().to_numpy()
+    full = prompt // keys.block_tokens
+    expected = -(-prompt // keys.block_tokens) if keys.partial_ids else full
+    if (counts != expected).any() or (len(blocks) and blocks.min() < 0):
+        raise NotPlain
+    if keys.partial_ids:
+        whole = np.ones(len(blocks), dtype=np.bool_)
+        whole[np.cumsum(counts)[counts > full] - 1] = False
+        blocks = blocks[whole]
+    return blocks, np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(full)))
 
-    Every line begins with a brace, and there are no more of them. So an object ends before the next one
-    begins, and on its own line.
+
+def _check_lines(text: bytes, ids: str | None) -> bool:
+    """Return whether every line has a list of `ids`, rather than none.
+
+    Raises `NotPlain` unless each line is one flat object, from its first character to its last. Every line
+    begins with a brace, and there are no more of them. So an object ends before the next one begins, and on
+    its own line.
     """
     lines = text.count(b"\n") + (not text.endswith(b"\n"))
     begin = text.startswith(b"{") + text.count(b"\n{")
     end = text.count(b"}\n") + text.count(b"}\r\n") + text.endswith(b"}")
     if not lines == begin == end == text.count(b"{") == text.count(b"}"):
         raise NotPlain
+    if b"[" not in text:
+        return False
+    named = 0 if ids is None else text.count(f'"{ids}": ['.encode()) + text.count(f'"{ids}":['.encode())
+    if not lines == named == text.count(b"["):
+        raise NotPlain
+    return True
 
 
 def _check(values: Longs, low: int, high: int) -> None:

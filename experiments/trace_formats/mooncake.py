@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from controller.units import NS_PER_MS
 from experiments.errors import UserError
 from experiments.trace_formats.json_pieces import Keys, json_pieces
@@ -52,8 +54,17 @@ _NOT_MODELLED = {
     "messages": "a prompt of messages has no length in tokens: give input_length",
     "payload": "a prompt of a payload has no length in tokens: give input_length",
 }
-_PLAIN = Keys(time=TIMES[0], prompt=PROMPT_KEYS[0], output=_OUTPUTS[0], unit_ns=NS_PER_MS)
 KEYS = (*PROMPT_KEYS, *TIMES, *_OUTPUTS, *_DELAYS, "hash_ids", "session_id")
+_PLAIN = Keys(
+    time=TIMES[0],
+    prompt=PROMPT_KEYS[0],
+    output=_OUTPUTS[0],
+    unit_ns=NS_PER_MS,
+    ids="hash_ids",
+    partial_ids=True,
+    single=(*PROMPT_KEYS[1:], *TIMES[1:], *_OUTPUTS[1:], *_DELAYS, "session_id", *_NOT_MODELLED),
+    others=True,
+)
 
 
 def reader_of(path: Path, *, added: bool = False) -> Reader:
@@ -66,7 +77,8 @@ def reader_of(path: Path, *, added: bool = False) -> Reader:
         return json_rows(path, AddedPrompts(rows).rows if added else rows.rows)
 
     def pieces(path: Path) -> Iterator[Piece]:
-        return json_pieces(path, _PLAIN, WholePrompts(size).rows)
+        keys = msgspec.structs.replace(_PLAIN, block_tokens=size)
+        return json_pieces(path, keys, WholePrompts(size).rows)
 
     return Reader(
         placed=placed,

@@ -15,6 +15,7 @@ Each further line is a request, in order of arrival. `arrival_ns` to `output_tok
 docs/concepts/workloads.md describes all of this.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -46,7 +47,6 @@ _KEYS = (
     "pause_ns",
     "guessed",
 )
-_PLAIN = Keys(time="arrival_ns", prompt="prompt_tokens", output="output_tokens")
 _GUESSES = {"prompt": Guess.PROMPT, "output": Guess.OUTPUT}
 _NAMES = {guess: name for name, guess in _GUESSES.items()}
 
@@ -63,9 +63,16 @@ def reader_of(path: Path) -> Reader:
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
         raise UserError(f"{where}: labels is not a list of names")
     rows = _Rows(tuple(labels), json_count(header, "block_tokens", where, low=1))
+    plain = Keys(
+        time="arrival_ns",
+        prompt="prompt_tokens",
+        output="output_tokens",
+        ids="blocks",
+        block_tokens=rows.block_tokens,
+    )
     return Reader(
         placed=lambda path: json_rows(path, rows.rows, skip_lines=1),
-        pieces=lambda path: json_pieces(path, _PLAIN, rows.rows, skip_lines=1),
+        pieces=lambda path: json_pieces(path, plain, rows.rows, skip_lines=1),
         time="arrival_ns",
         keys=("format", "version", "block_tokens", "labels", "note", "turn_note"),
         block_tokens=rows.block_tokens,
@@ -144,7 +151,7 @@ def write_requests(path: Path, rows: Iterable[RowColumns | TraceRow], reader: Re
             if isinstance(row, RowColumns):
                 if row.count:
                     zero_ns = int(row.time_ns[0]) if zero_ns is None else zero_ns
-                    file.writelines(_lines_of(row, zero_ns))
+                    file.writelines(_lines_of(row, zero_ns, numbers))
                     count += row.count
                 continue
             if zero_ns is None:
@@ -154,10 +161,22 @@ def write_requests(path: Path, rows: Iterable[RowColumns | TraceRow], reader: Re
     return count
 
 
-def _lines_of(rows: RowColumns, zero_ns: int) -> Iterator[str]:
+def _lines_of(rows: RowColumns, zero_ns: int, numbers: dict[int, int]) -> Iterator[str]:
     columns = (rows.time_ns - zero_ns, rows.prompt_tokens, rows.output_tokens)
+    blocks = _blocks_of(rows, numbers)
     for time, prompt, output in zip(*(column.tolist() for column in columns), strict=True):
-        yield f'{{"arrival_ns": {time}, "prompt_tokens": {prompt}, "output_tokens": {output}}}\n'
+        lengths = f'"prompt_tokens": {prompt}, "output_tokens": {output}'
+        yield f'{{"arrival_ns": {time}, {lengths}{next(blocks)}}}\n'
+
+
+def _blocks_of(rows: RowColumns, numbers: dict[int, int]) -> Iterator[str]:
+    """Yield what each row says of its blocks."""
+    if rows.blocks is None or rows.starts is None:
+        yield from itertools.repeat("")
+        return
+    ids = [numbers.setdefault(block, len(numbers)) for block in rows.blocks.tolist()]
+    for begin, end in itertools.pairwise(rows.starts.tolist()):
+        yield f', "blocks": {ids[begin:end]}'
 
 
 def _written(row: TraceRow, zero_ns: int, numbers: dict[int, int]) -> dict[str, Any]:

@@ -52,11 +52,16 @@ Longs = npt.NDArray[np.int64]
 
 
 class RowColumns(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows that follow each other in a trace, in columns: with times, without blocks and sessions."""
+    """Rows that follow each other in a trace, in columns: with times, without sessions.
+
+    The blocks of row i are `blocks[starts[i]:starts[i + 1]]`. Without `blocks`, no row has any.
+    """
 
     time_ns: Longs
     prompt_tokens: Longs
     output_tokens: Longs
+    blocks: Longs | None = None
+    starts: Longs | None = None
 
     @property
     def count(self) -> int:

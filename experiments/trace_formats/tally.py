@@ -33,10 +33,10 @@ class Tally:
             self._shorter += row.prompt_tokens < before
         self._prompts[row.session] = row.prompt_tokens
 
-    def see_columns(self, rows: int) -> None:
-        """Count so many rows that came in columns."""
+    def see_columns(self, rows: int, *, blocks: bool) -> None:
+        """Count so many rows that came in columns, with or without blocks."""
         self._rows += rows
-        self._without_blocks += rows
+        self._without_blocks += 0 if blocks else rows
 
     def notes(self, reader: Reader) -> list[str]:
         """Return the notes on the rows seen, with the reader's own."""

@@ -24,8 +24,12 @@ _UNITS = {1: "ns", NS_PER_MS: "ms", NS_PER_S: "seconds"}
 
 
 def columns_of(line: str) -> tuple[str, ...]:
-    """Return the cells of a line of CSV, or of TSV if it has tabs. In these formats they are never quoted."""
-    return tuple(name.strip() for name in line.split("\t" if "\t" in line else ","))
+    """Return the cells of a line of CSV, or of TSV if it has tabs. No cell has a separator in quotes."""
+    return tuple(_unquoted(name.strip()) for name in line.split("\t" if "\t" in line else ","))
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
 def json_object(line: str, where: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def convert(path: Path, format: TraceFormat, out: Path, *, sort: bool) -> Conver
 def _seen(rows: Iterator[RowColumns | TraceRow], tally: Tally) -> Iterator[RowColumns | TraceRow]:
     for row in rows:
         if isinstance(row, RowColumns):
-            tally.see_columns(row.count)
+            tally.see_columns(row.count, blocks=row.blocks is not None)
         else:
             tally.see(row)
         yield row

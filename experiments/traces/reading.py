@@ -38,8 +38,8 @@ def read_columns(
             rows.add(row)
     if rows.seen <= skip or (rows.until is not None and rows.seen < rows.until):
         asked = {"--skip": skip or None, "--requests": requests}
-        options = " ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
-        raise UserError(f"{path}: {options}: the file has {rows.seen} requests")
+        options = "".join(f" {name} {value}" for name, value in asked.items() if value is not None)
+        raise UserError(f"{path}:{options + ':' if options else ''} the file has {rows.seen} requests")
     notes = rows.tally.notes(reader)
     stamped = np.frombuffer(rows.times, dtype=np.int64)
     clock = ticks.clock_of(stamped)
@@ -65,20 +65,34 @@ class _Rows:
         self._taken = 0
         self._prompts, self._outputs = LengthCounter(), LengthCounter()
         self._blocks, self._starts = array("q"), array("q")
-        self._numbers: dict[int, int] = {}
         self._turns: _Turns | None = None
 
     def add_columns(self, rows: RowColumns) -> None:
         first = min(max(self.skip - self.seen, 0), rows.count)
         end = rows.count if self.until is None else min(max(self.until - self.seen, 0), rows.count)
+        end = max(first, end)
         if self._turns is not None:
-            raise ValueError("rows in columns after a session: they would have no place among its turns")
+            self._turns.add_columns(rows.time_ns[first:end], len(self.times) + first)
         self.times.frombytes(rows.time_ns.tobytes())
         self.seen += rows.count
-        self._taken += end - first
         self._prompts.add_all(rows.prompt_tokens[first:end])
         self._outputs.add_all(rows.output_tokens[first:end])
-        self.tally.see_columns(end - first)
+        self.tally.see_columns(end - first, blocks=rows.blocks is not None)
+        starts = np.zeros(end - first + 1, dtype=np.int64)
+        blocks = starts[:0]
+        if rows.blocks is not None and rows.starts is not None:
+            starts = rows.starts[first : end + 1] - rows.starts[first]
+            blocks = rows.blocks[rows.starts[first] : rows.starts[end]]
+        self._add_blocks(blocks, starts)
+        self._taken += end - first
+
+    def _add_blocks(self, blocks: Longs, starts: Longs) -> None:
+        """Add the blocks of further rows. As long as no row has any, there are no starts."""
+        if len(blocks) and not self._starts:
+            self._starts = array("q", bytes(8 * (self._taken + 1)))
+        if self._starts:
+            self._starts.frombytes((starts[1:] + len(self._blocks)).tobytes())
+        self._blocks.frombytes(blocks.tobytes())
 
     def add(self, row: TraceRow) -> None:
         if row.session is not None and self._turns is None:
@@ -100,8 +114,7 @@ class _Rows:
         if row.blocks and not self._starts:
             self._starts = array("q", bytes(8 * (self._taken + 1)))
         self._taken += 1
-        numbers = self._numbers
-        self._blocks.extend(numbers.setdefault(block, len(numbers)) for block in row.blocks or ())
+        self._blocks.extend(row.blocks or ())
         if self._starts:
             self._starts.append(len(self._blocks))
 
@@ -111,7 +124,8 @@ class _Rows:
         """Return the columns, given the times of all rows that wait for no other, spread or not. They are
         used up."""
         starts = np.array(self._starts, dtype=np.int64)
-        blocks = np.array(self._blocks, dtype=np.int64)
+        blocks = _numbered(np.frombuffer(self._blocks, dtype=np.int64))
+        self._blocks = array("q")  # large, and used up
         if self._turns is not None:
             times = self._turns.times_ns(stamped)
             order = np.argsort(times, kind="stable")
@@ -163,6 +177,14 @@ class _Turns:
             self._pauses.append(row.pause_ns)
             self._own.append(-1 if row.time_ns is None else row.time_ns)
 
+    def add_columns(self, own_ns: Longs, place: int) -> None:
+        """Add rows of no session, whose places begin at `place`. All are taken."""
+        count = len(own_ns)
+        self._places.extend(range(place, place + count))
+        self._befores.extend([-1] * count)
+        self._pauses.extend([0] * count)
+        self._own.frombytes(own_ns.tobytes())
+
     def times_ns(self, stamped: Longs) -> Longs:
         """Return the times of the rows that are taken, given those of all rows that wait for no other."""
         zero_ns = next((int(stamped[place]) for place in self._places if place >= 0), 0)
@@ -179,9 +201,13 @@ class _Turns:
 def _reordered(blocks: Longs, starts: Longs, order: Longs) -> tuple[Longs, Longs]:
     """Return the blocks of the requests in `order`, numbered anew in order of first use, and their starts."""
     pieces = [blocks[starts[i] : starts[i + 1]] for i in order]
-    moved = np.concatenate(pieces) if len(blocks) else blocks
-    _, first, inverse = np.unique(moved, return_index=True, return_inverse=True)
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    return _numbered(np.concatenate(pieces)), np.concatenate((np.zeros(1, dtype=np.int64), ends))
+
+
+def _numbered(ids: Longs) -> Longs:
+    """Return numbers for ids of blocks, from 0 in order of first use."""
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     number = np.empty(len(first), dtype=np.int64)
     number[np.argsort(first)] = np.arange(len(first))
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    return number[inverse] if len(blocks) else blocks, np.concatenate((np.zeros(1, dtype=np.int64), ends))
+    return number[inverse]

@@ -8,7 +8,7 @@ from controller.policy import weights_of
 from controller.spec import read_spec
 from testbed.cluster.inventory import Inventory, Server
 from testbed.coordinator.ranks import lanes_of
-from testbed.coordinator.real_model import is_real
+from testbed.coordinator.real_model import refuse as refuse_real_layers
 from testbed.coordinator.refusals import refuse_parts, refuse_simulated_only
 from testbed.fabric import JobRefused
 from testbed.job import Job
@@ -47,10 +47,8 @@ def assign(job: Job, inventory: Inventory) -> Assigned:
             f"faults: real servers have the faults that they have; {job.faults[0].words} can be had on the"
             " simulated and the emulated fabric"
         )
-    if is_real(job):
-        # In a rehearsal, ranks stood still in their first batch, and we do not know why.
-        raise JobRefused("workers.compute: model runs on the emulated fabric only, and not on real servers")
     refuse_simulated_only(job)
+    refuse_real_layers(job)
     if weights_of(read_spec(job.policy, **job.scheduler.defaults()).policy):
         raise JobRefused(
             f"policies: {job.policy!r} has weights of levels; a run does not set up the switches of real"

@@ -1,4 +1,4 @@
-"""Starts the controller of a run on real servers, on the coordinator's machine."""
+"""Starts the controller of a run on real servers, on the coordinator's machine, and says what it is told."""
 
 import subprocess
 from pathlib import Path
@@ -18,6 +18,19 @@ from testbed.job import Job
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
+def mark_config(job: Job, assigned: Assigned, inventory: Inventory, keys: ServerKeys) -> MarkConfig:
+    """What the controller of a job is started with."""
+    return MarkConfig(
+        endpoint=inventory.endpoint(2, listen=True),
+        keys=keys,
+        paths=assigned.paths,
+        port_bps={link.id: link.bps for link in job.topology.links},
+        dscps=inventory.dscps,
+        policy=job.policy,
+        policy_defaults=job.scheduler.defaults(),
+    )
+
+
 class MarkingController:
     """The process `controller.mark_app`, from `start` to `stop`. Its log is in `directory`."""
 
@@ -27,18 +40,8 @@ class MarkingController:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: zmq.Socket[bytes] | None = None
 
-    def start(
-        self, job: Job, assigned: Assigned, inventory: Inventory, keys: ServerKeys, own: ClientKeys
-    ) -> ControllerProcess:
-        config = MarkConfig(
-            endpoint=inventory.endpoint(2, listen=True),
-            keys=keys,
-            paths=assigned.paths,
-            port_bps={link.id: link.bps for link in job.topology.links},
-            dscps=inventory.dscps,
-            policy=job.policy,
-            policy_defaults=job.scheduler.defaults(),
-        )
+    def start(self, config: MarkConfig, endpoint: str, own: ClientKeys) -> ControllerProcess:
+        """Start it, and connect to `endpoint`, which is where others reach what it listens at."""
         with (self._directory / "controller.log").open("wb") as log:
             process = subprocess.Popen(
                 [*_DIES_WITH_US, *python_module("controller.mark_app")],
@@ -53,7 +56,7 @@ class MarkingController:
         assert process.stdin is not None
         process.stdin.write(msgspec.msgpack.encode(config))
         process.stdin.close()
-        self._socket = connect(self._context, inventory.endpoint(2), own, COORDINATOR)
+        self._socket = connect(self._context, endpoint, own, COORDINATOR)
         self._socket.send(HELLO)
         return ControllerProcess(process, self._socket, self._socket, switches=0)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from testbed.cluster.agents import AgentDesk
 from testbed.cluster.assignment import Assigned
+from testbed.cluster.class_notes import class_notes
 from testbed.cluster.clocks import Reading
 from testbed.cluster.fidelity import payload_share
 from testbed.cluster.inventory import Inventory
@@ -28,7 +29,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     """By host: what it has and says, and how far its clock is ahead. By pair of hosts: what arrived.
 
     `nominal_bps` is by pair, too: what the links should carry by the scenario, in payload bits/s; None where
-    the MTU is not known. `wrong` says in words what would spoil a run.
+    the MTU is not known. `wrong` says in words what would spoil a run, `notes` what is good to know.
     """
 
     here: dict[str, Here]
@@ -36,6 +37,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     pairs: dict[tuple[str, str], PairSeen]
     nominal_bps: dict[tuple[str, str], float | None]
     wrong: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def examine(
@@ -66,6 +68,7 @@ def examine(
         pairs=pairs,
         nominal_bps=nominal,
         wrong=(*wrong, *_faults(inventory, assigned, here, pairs)),
+        notes=tuple(class_notes(here)),
     )
 
 

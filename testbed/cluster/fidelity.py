@@ -55,9 +55,10 @@ def judge(
     decisions: Sequence[Decision],
     enforced: bool,
     yardsticks: Yardsticks,
+    more: Sequence[Check] = (),
 ) -> Fidelity:
     """Check a run. `drifts` are by agent, `yardsticks` those of the job. It is faithful if every measure is
-    within its bound."""
+    within its bound, and if all checks of `more` are passed."""
 
     def against(of: Yardstick | None) -> WallYardstick:
         return WallYardstick(of=of, time_dilation=clock.time_dilation)
@@ -104,6 +105,7 @@ def judge(
         pauses_check(pauses, clock, against(yardsticks.whole)),
         slowest_permit(records, against(yardsticks.whole)),
         latest_wakeup(records, against(yardsticks.whole)),
+        *more,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))
 

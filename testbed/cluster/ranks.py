@@ -10,6 +10,7 @@ from testbed.cluster.clocks import Reading
 from testbed.cluster.inventory import Inventory
 from testbed.coordinator.ranks import Ranks
 from testbed.job import Job
+from workers.options import Device
 from workers.protocol import RankConfig, Remote
 
 
@@ -50,9 +51,9 @@ class RemoteRanks(Ranks):
             chunk_bytes=job.workers.chunk_bytes,
             verify_share=job.workers.verify_share,
             seed=job.seed,
-            device=job.workers.device,
+            device=job.workers.device if self._model is None else Device.CPU,  # real layers
             compute=job.workers.compute,
-            model=None,  # `assign` refuses real layers
+            model=self._model,
             to_controller=inventory.endpoint(2),
             from_controller=inventory.endpoint(2),
             to_coordinator=inventory.endpoint(1),

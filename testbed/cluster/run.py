@@ -16,7 +16,7 @@ from controller.units import NS_PER_S
 from testbed.cluster.agents import AgentDesk, agent_name
 from testbed.cluster.assignment import Assigned
 from testbed.cluster.clocks import Drift, corrected
-from testbed.cluster.control import MarkingController
+from testbed.cluster.control import MarkingController, mark_config
 from testbed.cluster.fidelity import Servers, judge
 from testbed.cluster.inventory import Inventory
 from testbed.cluster.load import LoadMeter
@@ -26,6 +26,7 @@ from testbed.coordinator.controller import ControllerProcess
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.player import Player
 from testbed.coordinator.ranks import ProbeResult
+from testbed.coordinator.token_checks import token_checks
 from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import Fidelity, RunRecord
@@ -90,9 +91,8 @@ class ClusterRun:
         marking = MarkingController(cluster.context, self._directory)
         try:
             self._say("starting the controller and the ranks")
-            controller = marking.start(
-                self._job, self._assigned, cluster.inventory, cluster.keys, cluster.own
-            )
+            config = mark_config(self._job, self._assigned, cluster.inventory, cluster.keys)
+            controller = marking.start(config, cluster.inventory.endpoint(2), cluster.own)
             ranks = RemoteRanks(self._job, hub, desk, self._assigned)
             ranks.start(cluster.inventory, before, controller.check_idle)
             played = self._play(ranks, controller)
@@ -169,6 +169,7 @@ class ClusterRun:
             decisions=played.log.decisions,
             enforced=inventory.dscps is not None,
             yardsticks=yardsticks(job),
+            more=token_checks(job, records),
         )
         some = next(iter(self._here().values()))
         return collect(

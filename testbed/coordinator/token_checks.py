@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from testbed.coordinator.real_model import is_real
+from testbed.job import Job
 from testbed.record import Check, RequestRow
-from workers.protocol import TokenCheck
+from workers.protocol import Records, TokenCheck
 
 LOGIT_BOUND = 0.02
 """The largest difference of a logit. Logits have a magnitude of about 1; rounding sums and KV to 16 bits on
@@ -37,6 +39,12 @@ def with_tokens(rows: Iterable[RequestRow], tokens: Iterable[TokenCheck]) -> tup
         )
         for row in rows
     )
+
+
+def token_checks(job: Job, records: Iterable[Records]) -> tuple[Check, ...]:
+    """The checks of a run of `job`, if its ranks computed a model."""
+    tokens = [check for record in records for check in record.tokens]
+    return checks(tokens, len(job.requests)) if is_real(job) else ()
 
 
 def checks(tokens: Sequence[TokenCheck], requests: int) -> tuple[Check, ...]:

@@ -20,8 +20,7 @@ from testbed.coordinator.delays import percentile
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.memory import MemoryKills
 from testbed.coordinator.player import Player
-from testbed.coordinator.real_model import is_real
-from testbed.coordinator.token_checks import checks
+from testbed.coordinator.token_checks import token_checks
 from testbed.emulation import network, ovs, queues
 from testbed.emulation.control import start_controller
 from testbed.emulation.disturbances import disturbances, unasked_pause, with_undisturbed
@@ -142,7 +141,6 @@ class EmulatedRun:
         judged = [with_undisturbed(record, asked, clock) for record in records]
         late_ms = [late for record in records for late in record.late_wakeups_ms]
         permits = [sent.permit_latency_wall_ns / 1e6 for record in judged for sent in record.sent]
-        tokens = [check for record in records for check in record.tokens]
         fidelity = judge(
             probes=probes,
             samples=samples,
@@ -167,7 +165,7 @@ class EmulatedRun:
                     asked=asked,
                     fault_late_ms=faults.latest_ms if asked else None,
                 ),
-                *(checks(tokens, len(job.requests)) if is_real(job) else ()),
+                *token_checks(job, records),
             ),
             upset=upset,
         )

@@ -159,10 +159,11 @@ def _refuse_heads_of_windows(model: Reader) -> None:
 
 
 def _latent(model: Reader) -> LatentAttention | None:
-    if model.flag("use_mla") is False:  # Hunyuan states the ranks even so
+    stated = model.flag("use_mla")
+    if stated is False:  # Hunyuan states the ranks even so
         model.ask(*LATENT, *V_HEAD_DIM)
         return None
-    if model.get("kv_lora_rank") is None:
+    if model.get("kv_lora_rank") is None and stated is None:
         return None
     latent = LatentAttention(
         q_rank=model.count(("q_lora_rank",)),
@@ -201,9 +202,8 @@ def _index(model: Reader, latent: LatentAttention | None) -> TokenIndex | None:
 
 def _kv_heads(model: Reader, family: str, heads: Sequence[int]) -> tuple[int, ...]:
     layers = len(heads)
-    if model.flag("new_decoder_architecture") is not True and (
-        model.flag("multi_query") is True or model.word("attn_type") == "multiquery_attention"
-    ):
+    one = model.flag("multi_query") is True or model.word("attn_type") == "multiquery_attention"
+    if one and model.flag("new_decoder_architecture") is not True:
         model.ask(*KV_HEADS)
         return (1,) * layers
     # Falcon states its KV heads, and ChatGLM its groups, even if a switch turns them off.

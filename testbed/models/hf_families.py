@@ -13,6 +13,9 @@ UNGATED = (
 GATED = ("bitnet", "llama", "mistral", "minicpm")
 """Families whose feed-forward has three matrices whatever its activation is."""
 
+TWO_WIDTHS = ("qwen", "molmo")
+"""Families that state the widths of the two upper matrices of a gated feed-forward together."""
+
 NOT_MODELLED = {
     "jetmoe": "attention that has experts is not modelled",
     "phi4flash": "layers of this kind are not modelled",

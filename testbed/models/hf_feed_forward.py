@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 
 from testbed.models.hf_blocks import Blocks
-from testbed.models.hf_families import GATED, UNGATED
+from testbed.models.hf_families import GATED, TWO_WIDTHS, UNGATED
 from testbed.models.hf_names import (
     ALL_OF_EXPERTS,
     DENSE_FFN,
+    EXPANSION,
     EXPERT_FFN,
     EXPERT_HIDDEN,
     EXPERTS,
@@ -80,7 +81,7 @@ def feed_forward(model: Reader, family: str, hidden: int, layers: int, blocks: B
 def _gated(model: Reader, family: str) -> bool:
     keys = ("hidden_act", "hidden_activation", "activation_function", "activation", "mlp_hidden_act")
     activations = {model.word(key) for key in keys}
-    if family in GATED:
+    if family in GATED or any("glu" in activation for activation in activations if activation):
         return True
     if model.flag("use_gated_activation") is False or model.flag("block_use_swiglu") is False:
         return False
@@ -90,15 +91,15 @@ def _gated(model: Reader, family: str) -> bool:
 
 def _ffn(model: Reader, hidden: int, family: str) -> int:
     """The inner width of a dense MLP; 4 x hidden size by default if ungated or with the keys of GPT-2."""
-    if (ratio := model.count(("expansion_ratio",))) > 0:
+    if (ratio := model.count(EXPANSION)) > 0:
         width = ratio * hidden
         if model.size(FFN, default=width) != width:
-            raise ConfigError(f"expansion_ratio: {ratio} x {hidden}, but {model.named(FFN)} is not that")
+            key = model.named(EXPANSION)
+            raise ConfigError(f"{key}: {ratio} x {hidden}, but {model.named(FFN)} is not that")
         return width
     default = 4 * hidden if family in UNGATED or model.get("n_embd") is not None else None
     width = model.size(FFN, default=default)
-    # Qwen of the first generation states the widths of its two upper matrices together.
-    return width // 2 if family == "qwen" else width
+    return width // 2 if family in TWO_WIDTHS else width
 
 
 def _dense_width(model: Reader, hidden: int, family: str) -> int:

@@ -29,13 +29,13 @@ HARMLESS_PATTERNS = tuple(
         # Kernels.
         r".*(flash_?att|xformers|memory_efficient).*|(use_)?fused?_.*",
         # Towers and projectors of other modalities; what reads their output is told in a note.
-        r"(vision|visual|vit|image|video|audio|speech|mm|projector|aligner|speaker|talker|code2wav|token2wav)_.*",
+        r"(vision|visual|vit|image|img|video|audio|speech|mm|projector|aligner|speaker|talker|code2wav|token2wav)_.*",
         r"use_(image|video|audio|vision)_.*",
     )
 )
 
 OTHER_MODALITIES = re.compile(
-    r".*(vision|visual|vit|image|video|audio|speech|talker|wav|projector|aligner|vq|perceiver|tower|embd_layer)"
+    r".*(vision|visual|vit|image|img|video|audio|speech|talker|wav|projector|aligner|vq|perceiver|tower|embd_layer)"
     r".*"
 )
 """A nested block whose key matches describes what is not the text decoder."""
@@ -50,7 +50,7 @@ Mistral's own format."""
 
 PREDICTING = "layers that predict further tokens are left out, with their KV"
 
-NEUTRAL = {"compression_ratio": 1, "quantization_bit": 0}
+NEUTRAL = {"compression_ratio": 1, "quantization_bit": 0, "mlp_type": "default"}
 """Keys that change nothing at one value, and are not known at any other."""
 
 AUXILIARY = {

@@ -18,6 +18,7 @@ V_HEAD_DIM = ("v_head_dim",)
 WINDOW = ("sliding_window", "sliding_window_size", "window_size", "attention_chunk_size")
 
 FFN = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim", "ff_intermediate_size")
+EXPANSION = ("expansion_ratio", "ff_factor")
 EXPERT_FFN = ("moe_intermediate_size", "expert_ffn_hidden_size", "expert_hidden_dim")
 DENSE_FFN = ("intermediate_size_mlp", "dense_intermediate_size", "prefix_dense_intermediate_size")
 EXPERT_HIDDEN = ("moe_latent_size",)
@@ -113,7 +114,7 @@ RECURRENT = (
     *("mamba_d_state", "mamba_d_conv", "mamba_expand", "mamba_dt_rank", "mamba_n_heads", "mamba_d_head"),
     *("mamba_n_groups", "mamba_ssm_dtype", "mamba_ssm_cache_dtype", "conv_L_cache", "conv_dim"),
     *("conv_dim_out", "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups", "conv_kernel"),
-    "expand",
+    *("expand", "time_step_rank"),
 )
 
 OTHERS = (
@@ -122,7 +123,7 @@ OTHERS = (
         "activation_function",
         "activation",
         "mlp_hidden_act",
-        "expansion_ratio",
+        *EXPANSION,
         "multi_query",
         "multi_query_attention",
         "attn_type",
@@ -134,6 +135,7 @@ OTHERS = (
 PRECISION = (
     *("torch_dtype", "dtype", "quantization_config", "compression_config", "quantization"),
     *("kv_cache_scheme", "kv_cache_quant_algo", "kv_cache_dtype", "expert_dtype", "hf_quant_config.json"),
+    "cache_implementation",
 )
 
 KNOWN = frozenset(

@@ -51,6 +51,8 @@ def kv_element_bytes(model: Reader) -> float:
 
     Raises `ConfigError` for a statement that is not understood, and for two that differ.
     """
+    if model.get("cache_implementation") == "quantized":
+        raise ConfigError("cache_implementation: a quantised cache of a width that is not stated")
     found: dict[str, float] = {}
     for key in _KV_KEYS:
         if (value := model.get(key)) is not None:
@@ -59,6 +61,8 @@ def kv_element_bytes(model: Reader) -> float:
         inner = model.get(outer)
         for key in _keys_about_kv(inner):
             found[f"{outer}: {key}"] = _kv_bytes(inner[key], key)
+        if (quark := _quark_kv_bytes(inner)) is not None:
+            found[f"{outer}: kv_cache_group"] = quark
     if len(set(found.values())) > 1:
         raise ConfigError(f"{' and '.join(found)}: say different things about the KV cache")
     return next(iter(found.values()), float(element_bytes(model)))
@@ -76,7 +80,34 @@ def _keys_about_kv(inner: Any) -> list[str]:
     for key in keys:
         if key not in _KV_KEYS and inner[key] is not None:
             raise ConfigError(f"{key}: this is not understood, and is about the KV cache")
+    _refuse_deeper(inner)
     return [key for key in keys if inner[key] is not None]
+
+
+def _refuse_deeper(inner: Mapping[str, Any]) -> None:
+    """Refuse what an inner block says of the cache, but for what Quark says."""
+    for name, block in inner.items():
+        if not isinstance(block, Mapping):
+            continue
+        for key, value in block.items():
+            nothing = value is None or value is False or value in ([], {}, "", 0)
+            if re.search(r"kv_?cache", key) and key != "kv_cache_group" and not nothing:
+                raise ConfigError(f"{name}.{key}: this is not understood, and is about the KV cache")
+        _refuse_deeper(block)
+
+
+def _quark_kv_bytes(inner: Any) -> float | None:
+    """AMD's Quark names the projections whose outputs the cache has, and lists these with a format."""
+    group = _at(inner, "export", "kv_cache_group")
+    if not group:
+        return None
+    layers = _at(inner, "layer_quant_config")
+    formats = [
+        _at(layers, name, "output_tensors", "dtype") for name in (group if isinstance(group, list) else ())
+    ]
+    if not formats or None in formats:
+        raise ConfigError(f"kv_cache_group: {group!r}: no format is stated for these outputs")
+    return _kv_bytes([str(name) for name in formats], "kv_cache_group")
 
 
 def _kv_bytes(value: Any, key: str) -> float:
@@ -171,12 +202,25 @@ def _weight_bits(model: Reader, quantization: Mapping[str, Any], key: str) -> in
     known = _METHOD_BITS.get(str(method).lower())
     if known is None and method is None and any(name in quantization for name in ("quant_algo", *_KV_KEYS)):
         return None  # a statement about the cache only, or that there is no quantisation
+    if method == "compressed-tensors" and _groups(quantization) == [] and "kv_cache_scheme" in quantization:
+        return None  # only the cache is quantised
     if known is None:
         raise ConfigError(f"{key}: the weight width is not known for the method {method!r}")
     return known
 
 
+_BY_LAYER = ("layer_quant_config", "layer_type_quant_config", "dynamic", "extra_config")
+"""Blocks that state other formats for single layers (Quark, GPTQModel, AutoRound)."""
+
+
 def _note_exceptions(model: Reader, quantization: Mapping[str, Any], key: str) -> None:
+    for name in _BY_LAYER:
+        own = quantization.get(name)
+        usual = _at(quantization, "global_quant_config", "weight", "dtype")
+        if isinstance(own, Mapping) and any(
+            usual is None or _at(one, "weight", "dtype") != usual for one in own.values()
+        ):
+            model.note(f"{key}: weights with a format of their own ({name}) count as all others")
     if str(quantization.get("quant_method")).lower() in _EXPERTS_ONLY:
         return
     for name in ("modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers", "exclude"):

@@ -139,7 +139,7 @@ def _mamba2(model: Reader, hidden: int) -> Recurrent:
         inner = heads * model.size(width)
     if not inner or (expanded and expanded != inner):
         raise ConfigError("mamba_d_head: times the number of heads is not mamba_expand times the hidden size")
-    model.ask("expand")  # Nemotron-H states it, but its width follows from the heads
+    model.ask("expand", "time_step_rank")  # Nemotron-H states them, but its widths follow from the heads
     groups = model.size(("mamba_n_groups", "n_groups"), default=1)
     kernel = model.size(("mamba_d_conv", "conv_kernel"))
     return _made(

@@ -189,7 +189,7 @@ class ServingSystem:
             item, transfer = self._expected(name, request)
             waiting = [unit.expected[each.id] for each in unit.queue if each.id in unit.expected]
             queue_ns = sum(max(0.0, end_ns - now_ns) for end_ns in unit.ends_ns.values())
-            compute = self._times.even_ns(name, [*waiting, item])
+            compute = self._times.waiting_ns(name, [*waiting, item])
             transfer += self._traffic.transfer_ns(name, item, hidden_ns=compute, queue_ns=queue_ns)
             prefill = queue_ns + transfer + compute
             layers = max(compute, self._traffic.idle_fetch_ns(name, item))

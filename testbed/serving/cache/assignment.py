@@ -216,14 +216,23 @@ def assign(
         item = on(_least(load, before))
         home = _home(local, replicas, load, before)
         if home is not None and home != item.replica:
-            away, here = part_of.get(request.id, item.new_tokens), on(home)
-            balanced = max(*load, load[item.replica] + away)
-            if load[home] + part_of.get(request.id, here.new_tokens) <= HOME_SLACK * balanced:
+            here, part = on(home), part_of.get(request.id)
+            if stays_home(load, here, item, part=part):
                 item = here
         load[item.replica] += part_of.get(request.id, item.new_tokens)
         assigned[request.id] = item
         told_to_send(item, turns)
     return [_in_part(assigned[r.id], part_of[r.id]) if r.id in part_of else assigned[r.id] for r in batch]
+
+
+def stays_home(load: Sequence[int], here: Assigned, away: Assigned, *, part: int | None = None) -> bool:
+    """Whether a request goes `here`, to the replica with its prefix, and not `away`, by `HOME_SLACK`.
+
+    `load` are the new tokens of each replica so far, and `part` those of the request if these are not all.
+    """
+    at_home, elsewhere = (each.new_tokens if part is None else part for each in (here, away))
+    balanced = max(*load, load[away.replica] + elsewhere)
+    return load[here.replica] + at_home <= HOME_SLACK * balanced
 
 
 def _in_part(item: Assigned, tokens: int) -> Assigned:

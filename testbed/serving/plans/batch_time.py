@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import msgspec
 
 from controller.units import NS_PER_S
-from testbed.job import Job
+from testbed.job import Job, ReuseRule
 from testbed.placement import by_unit, kinds_of_units
-from testbed.serving.cache.assignment import Assigned
+from testbed.serving.cache.assignment import Assigned, stays_home
 from testbed.serving.plans.build import replica_work
 from testbed.serving.plans.idle_network import layer_s
 from testbed.serving.plans.steps import ReplicaWork, step_options, unit_steps
@@ -40,6 +40,25 @@ class BatchTimes:
             replica = load.index(min(load))
             load[replica] += item.new_tokens
             spread.append(msgspec.structs.replace(item, replica=replica))
+        return self.ns(unit, spread)
+
+    def waiting_ns(self, unit: str, items: Sequence[Assigned]) -> float:
+        """The time of a batch of requests that wait, as their replicas are known so far.
+
+        A prefix can be fetched by any replica, so requests count as in `even_ns`. If it is computed again
+        instead, a request stays with the replica that has it, unless `assignment.HOME_SLACK` says otherwise.
+        """
+        if self._job.serving.reuse is not ReuseRule.RECOMPUTE:
+            return self.even_ns(unit, items)
+        load = [0] * len(self._job.placement.replicas[unit])
+        spread = []
+        for item in sorted(items, key=lambda item: -item.new_tokens):
+            replica = load.index(min(load))
+            away = msgspec.structs.replace(item, replica=replica, local_blocks=0)
+            at_home = item.local_tokens and stays_home(load, item, away)
+            taken = item if at_home else away
+            load[taken.replica] += taken.new_tokens
+            spread.append(taken)
         return self.ns(unit, spread)
 
     def _work_ns(self, unit: str, work: Sequence[ReplicaWork]) -> float:

@@ -128,10 +128,11 @@ class PrefixAffinity:
 class DualHash:
     """One of two units that the beginning of the prompt hashes to: the one with fewer queued tokens.
 
-    So the requests of a popular prefix have two units to go to, and few other units compute and keep it. If
-    the request would miss its deadline on both, because they compute or send for too long, it goes to the
-    least busy of all units: SLO attainment comes before reuse. The hashes do not depend on caches, so no
-    cache has to be searched. A tie goes to the unit that was taken longest ago.
+    So the requests of a popular prefix have two units to go to, and few other units compute and keep it. A
+    unit of the two that computes or sends for so long that the request would miss its deadline is passed
+    over. If both do, the request goes to the least busy of all units: SLO attainment comes before reuse. The
+    hashes do not depend on caches, so no cache has to be searched. A tie goes to the unit that was taken
+    longest ago.
     """
 
     ports = True
@@ -142,9 +143,10 @@ class DualHash:
 
     def choose(self, request: Request, units: Sequence[UnitView]) -> int:
         pair = candidates(request, len(units))
-        if all(units[i].busy_ns + request.unloaded_ns > request.slo_ns for i in pair):
+        in_time = [i for i in pair if units[i].busy_ns + request.unloaded_ns <= request.slo_ns]
+        if not in_time:
             return self._turns.take_least(range(len(units)), lambda i: round(units[i].busy_ns))
-        return self._turns.take_least(pair, lambda i: units[i].queued_tokens)
+        return self._turns.take_least(in_time, lambda i: units[i].queued_tokens)
 
 
 def candidates(request: Request, units: int) -> tuple[int, ...]:

@@ -66,3 +66,13 @@ def test_work_is_waited_out_and_work_that_took_too_long_counts_as_late() -> None
     assert time.monotonic_ns() - before >= 15_000_000
     clock.wait_out(time.monotonic_ns() - 300_000_000, 0.1)
     assert clock.late_ms[1] >= 100
+
+
+@pytest.mark.parametrize("ahead_s", [3000, -3000])
+def test_work_is_waited_out_on_a_server_whose_own_clock_is_another(ahead_s: int) -> None:
+    """As much as anywhere else: the offset must not count as time that has passed, or is to come."""
+    clock = Clock(1.0, offset_ns=ahead_s * SECOND)
+    before = time.monotonic_ns()
+    clock.wait_out(clock.wall_ns() - 5_000_000, 0.02)
+    assert 15_000_000 <= time.monotonic_ns() - before < 10 * SECOND
+    assert max(clock.late_ms) < 10_000

@@ -2,9 +2,9 @@
 
 import queue
 import threading
-import time
 
 import msgspec
+import pytest
 
 from workers.clock import Clock
 from workers.decode import DecodeDesk
@@ -207,11 +207,13 @@ def test_the_last_rank_of_a_worker_makes_the_first_token() -> None:
 # --- a first token that is really computed ----------------------------------------------------------
 
 
-def test_a_first_token_is_computed_in_its_decode_step() -> None:
-    """The step takes 30 ms of model time. It is waited out, whatever part of it the computing took."""
+@pytest.mark.parametrize("ahead_s", [0, 3000])
+def test_a_first_token_is_computed_in_its_decode_step(ahead_s: int) -> None:
+    """The step takes 30 ms of model time. It is waited out, whatever part of it the computing took, and
+    however far the clock of the server is ahead."""
     coordinator, computed = Coordinator(), []
-    clock = Clock(1.0)
-    clock.start(time.monotonic_ns())
+    clock = Clock(1.0, offset_ns=ahead_s * 10**9)
+    clock.start(clock.wall_ns())
     failures: queue.Queue[BaseException] = queue.Queue()
     desk = DecodeDesk(
         DECODER,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from worker_groups import CPU, WAIT_S, connected
 
-from workers.lanes import Header, ReceiveLane, SendLane
+from workers.lanes import Header, ReceiveLane, SendLane, chunks
 from workers.payload import Payloads, WrongPayload
 
 
@@ -29,7 +29,11 @@ class Heard:
 
 
 def lane(
-    *, verify_share: float = 1.0, chunk_bytes: int = 1000, receiver_seed: int = 1
+    *,
+    verify_share: float = 1.0,
+    chunk_bytes: int = 1000,
+    receiver_seed: int = 1,
+    report_gap_s: float = 0.0,
 ) -> tuple[SendLane, Heard]:
     sending, receiving = connected(2)
     heard = Heard()
@@ -43,6 +47,7 @@ def lane(
         progressed=heard.progressed,
         arrived=heard.arrived,
         failed=heard.errors.put,
+        report_gap_s=report_gap_s,
     )
     return SendLane("lane", sending, Payloads(1), chunk_bytes, heard.errors.put), heard
 
@@ -60,6 +65,36 @@ def test_progress_is_told_per_chunk_in_model_bytes() -> None:
     assert [heard.next() for _ in range(3)] == [("f", 10_000, 4000), ("f", 10_000, 8000), ("f", True)]
 
 
+def test_progress_is_told_no_more_often_than_is_asked_for() -> None:
+    send, heard = lane(report_gap_s=1000.0)
+    send.send(Header(flow="f", size_bytes=10_000, wire_bytes=2500))
+    assert heard.next() == ("f", True)
+
+
+def test_the_first_chunk_is_no_larger_than_the_buffer_that_waits_for_it() -> None:
+    """256 KiB; the others are of 600,000 bytes, but for the last."""
+    assert chunks("f", 1_000_000, 600_000) == [("f/0", 262_144), ("f/1", 600_000), ("f/2", 137_856)]
+    assert chunks("f", 200_000, 600_000) == [("f/0", 200_000)]
+    assert chunks("f", 2500, 1000) == [("f/0", 1000), ("f/1", 1000), ("f/2", 500)]
+
+
+def test_chunks_land_in_a_few_buffers_in_turn_and_are_checked_before_the_next() -> None:
+    """A small chunk and eleven of up to 3 MiB, four of which are waited for at a time."""
+    send, heard = lane(chunk_bytes=3 * 2**20)
+    for name in ("f", "g"):
+        send.send(Header(flow=name, size_bytes=1, wire_bytes=32 * 2**20))
+    events = [heard.next() for _ in range(2 * 12)]
+    assert [event for event in events if len(event) == 2] == [("f", True), ("g", True)]
+
+
+def test_a_small_message_does_not_overtake_a_large_one_that_is_queued() -> None:
+    send, heard = lane(chunk_bytes=100_000, report_gap_s=1000.0)
+    names = [f"f{i}" for i in range(20)]
+    for i, name in enumerate(names):
+        send.send(Header(flow=name, size_bytes=1, wire_bytes=10 if i % 2 else 500_000))
+    assert [heard.next() for _ in names] == [(name, True) for name in names]
+
+
 def test_messages_arrive_one_after_the_other_in_the_order_they_were_sent() -> None:
     send, heard = lane(chunk_bytes=100_000)
     names = [f"f{i}" for i in range(20)]
@@ -75,8 +110,8 @@ def test_a_message_of_one_byte_is_a_message() -> None:
 
 
 def test_a_message_larger_than_the_seeded_block_arrives_unharmed() -> None:
-    send, heard = lane(chunk_bytes=9 * 1024 * 1024)
-    send.send(Header(flow="f", size_bytes=1, wire_bytes=9 * 1024 * 1024))
+    send, heard = lane(chunk_bytes=9 * 1024 * 1024, report_gap_s=1000.0)
+    send.send(Header(flow="f", size_bytes=1, wire_bytes=18 * 1024 * 1024))
     assert heard.next() == ("f", True)
 
 

@@ -79,6 +79,18 @@ def test_compute_is_of_the_kind_that_is_asked_for() -> None:
     assert isinstance(make_compute(ComputeMode.MATMUL, Clock(1.0), CPU, 1.0), MatmulCompute)
 
 
+def test_real_compute_takes_the_modelled_time_on_a_server_whose_clock_is_ahead() -> None:
+    """By 50 minutes. The rank must neither sleep for so long nor think that it is late."""
+    rank = object.__new__(Rank)
+    rank._clock = Clock(1.0, offset_ns=3000 * 10**9)
+    done: list[str] = []
+    before = time.perf_counter()
+    rank._compute_for(0.02, lambda: done.append("layer"))
+    assert done == ["layer"]
+    assert 0.02 <= time.perf_counter() - before < 10
+    assert max(rank._clock.late_ms) < 10_000
+
+
 def second_of_three() -> CollectiveGroup:
     """Rank 7's side of a group of ranks 4, 7 and 9. It sends nothing in these tests."""
     return CollectiveGroup("ep", None, (4, 7, 9), 7, Payloads(1), CPU, staged=True)

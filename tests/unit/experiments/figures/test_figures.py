@@ -15,6 +15,7 @@ from experiments.compare.replicates import MEASURES as COMPARED
 from experiments.errors import UserError
 from experiments.figures.curves import Curve, named_once, read_curves
 from experiments.figures.formats import TableFormat
+from experiments.figures.plot import draw_sweep
 from experiments.figures.tables import table_text
 from experiments.report.chart import PART_COLOURS
 from experiments.results.paired import over_replicates
@@ -87,6 +88,14 @@ def test_where_only_replicates_were_swept_there_is_a_point_per_policy(mfs: Mfs, 
     assert [name for name in drawn if name in ("fair", "mfs", "policy")] == ["fair", "mfs", "policy"]
     assert mfs("plot", str(path), "--x", "workload.load") == 2
     assert "workload.load: was not swept; only seed or window was swept" in mfs.err
+
+
+def test_a_point_per_policy_is_at_its_tick(tmp_path: Path) -> None:
+    value = over_replicates([0.5, 0.7])
+    names = [f"p{i}" for i in range(9)]
+    curves = [Curve(label=name, x=(name,), y=(value,)) for name in names]
+    (axes,) = draw_sweep(curves, tmp_path / "f.svg", x="policy", y="slo_attainment", intervals=True).axes
+    assert [float(bars.lines[0].get_xdata()[0]) for bars in axes.containers] == list(axes.get_xticks())
 
 
 def test_two_sweeps_of_one_policy_are_told_apart(tmp_path: Path) -> None:

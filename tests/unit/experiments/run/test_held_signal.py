@@ -1,5 +1,6 @@
 """A signal while results are written: nothing that all policies worked for is lost by it."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -13,11 +14,17 @@ import pytest
 from toy_fabric import TWO_FLOWS, Mfs, ToyFabric
 
 from experiments.results import writing
-from experiments.run.held_signal import HeldSignal
+from experiments.run.held_signal import HeldWhileWriting
+from experiments.run.run import load_report
 from testbed.fabric import RunFailed
 
 TWO_POLICIES = (*TWO_FLOWS, "--policy", "mfs", "--out", "there")
 WAITING = "mfs: results are being written to there; a second signal stops at once"
+
+
+def told_by(text: str) -> list[str]:
+    """The lines of `text` without progress: how much of it there is depends on how long writing takes."""
+    return [line for line in text.splitlines() if not line.startswith("results: ")]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +61,7 @@ def test_the_first_signal_ends_the_command_after_the_results_are_written(
 
     assert mfs(*TWO_POLICIES) == code
 
-    assert mfs.err.splitlines()[-3:] == [WAITING, told, "the results are in there"]
+    assert told_by(mfs.err)[-3:] == [WAITING, told, "the results are in there"]
     assert json.loads((tmp_path / "there" / "summary.json").read_text())["complete"] is True
     assert (tmp_path / "there" / "report.html").is_file()
 
@@ -67,7 +74,7 @@ def test_a_second_signal_stops_at_once_and_the_directory_is_said_to_be_incomplet
     assert mfs(*TWO_POLICIES) == 130
 
     incomplete = "there is incomplete: it has no summary.json; delete it and run again"
-    assert mfs.err.splitlines()[-3:] == [WAITING, "mfs: interrupted", incomplete]
+    assert told_by(mfs.err)[-3:] == [WAITING, "mfs: interrupted", incomplete]
     assert not (tmp_path / "there" / "summary.json").exists()
 
 
@@ -91,7 +98,7 @@ def test_a_second_signal_after_the_summary_leaves_results_that_lack_only_the_rep
     (tmp_path / "summary.json").touch()
 
     def two_signals() -> None:
-        with HeldSignal(tmp_path):
+        with HeldWhileWriting(tmp_path):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
@@ -105,7 +112,7 @@ def test_a_second_signal_after_the_summary_leaves_results_that_lack_only_the_rep
 def test_handlers_are_as_before_after_the_block(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
-    with HeldSignal(tmp_path) as held:
+    with HeldWhileWriting(tmp_path) as held:
         pass
     held.deliver("nothing was held")
 
@@ -115,7 +122,7 @@ def test_handlers_are_as_before_after_the_block(tmp_path: Path) -> None:
 def test_an_ignored_signal_stays_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with HeldSignal(tmp_path) as held:
+        with HeldWhileWriting(tmp_path) as held:
             signal.raise_signal(signal.SIGINT)
         held.deliver("nothing was held")
     finally:
@@ -138,7 +145,7 @@ def test_a_process_that_is_terminated_while_it_writes_leaves_results_to_report_o
         while not (tmp_path / "there" / "flows.parquet").exists() and run.poll() is None:
             time.sleep(0.001)
         run.terminate()
-        told = run.communicate(timeout=120)[1].splitlines()
+        told = told_by(run.communicate(timeout=120)[1])
     finally:
         run.kill()
 
@@ -146,3 +153,19 @@ def test_a_process_that_is_terminated_while_it_writes_leaves_results_to_report_o
     assert told[-3:] == [WAITING, "mfs: terminated", "the results are in there"]
     assert json.loads((tmp_path / "there" / "summary.json").read_text())["complete"] is True
     assert (tmp_path / "there" / "report.html").is_file()
+
+
+class _SwallowsAll:
+    """Finds no module, and swallows a Ctrl-C meanwhile, as some libraries do while they load."""
+
+    def find_spec(self, *_: object) -> None:
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_while_the_report_is_loaded_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "experiments.report.run_report", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [_SwallowsAll(), *sys.meta_path])
+
+    with pytest.raises(KeyboardInterrupt):
+        load_report()

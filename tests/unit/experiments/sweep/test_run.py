@@ -62,6 +62,14 @@ def test_every_cell_is_a_row_and_its_summary_is_all_it_keeps(
     assert "8/8 cells" in mfs.err
 
 
+def test_a_row_has_how_early_s3_was(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
+    # 1.25 GB take the toy 1 s of the 10 Gb/s of two-flows.
+    flow = "workload.flows=[{id: a, src: h1, dst: h2, bytes: 1250000000, deadline_s: 1.25}]"
+    assert mfs(*TOY, "--over", "seed=1:2", "--policy", "fair", "--set", flow, "--out", "s") == 0
+
+    assert [float(row["earliness_mean_s"]) for row in rows(tmp_path / "s")] == [0.25, 0.25]
+
+
 def test_what_holds_for_every_cell_is_said_once(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
     """`topology.k` has no effect in either star. The toy draws nothing at random."""
     assert mfs(*TOY, *GRID, "--set", "topology.k=8", "--out", "s") == 0

@@ -1,5 +1,6 @@
 """JSON lines that are read in columns have the rows, and the errors, of those that are read row by row."""
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -13,6 +14,7 @@ from experiments.trace_formats.rows import RowColumns, TraceRow
 
 Row = tuple[int | None, int, int, tuple[int, ...] | None, str | None]
 
+MANY = 2**63 - 1
 OWN = '{"format": "mfs-requests", "version": 1, "block_tokens": 512, "labels": ["type"]}'
 SIMULATOR = '{"input_toks": %d, "output_toks": %d, "arrival_time_ns": %d, "note": "not read"}'
 MOONCAKE = '{"timestamp": %d, "input_length": %d, "output_length": %d}'
@@ -20,6 +22,10 @@ MOONCAKE = '{"timestamp": %d, "input_length": %d, "output_length": %d}'
 
 def own(time: object, prompt: object = 7, output: object = 5, **more: object) -> str:
     return json.dumps({"arrival_ns": time, "prompt_tokens": prompt, "output_tokens": output, **more})
+
+
+def ids(prompt: object, ids: object, time: object = 0) -> str:
+    return json.dumps({"timestamp": time, "input_length": prompt, "output_length": 5, "hash_ids": ids})
 
 
 def one_by_one(path: Path) -> list[Row] | str:
@@ -37,13 +43,20 @@ def in_columns(path: Path) -> tuple[list[Row] | str, int]:
         for part in reader_of(path, detect_format(path)).in_columns(path):
             if isinstance(part, RowColumns):
                 columns = (part.time_ns, part.prompt_tokens, part.output_tokens)
-                found += [(*row, None, None) for row in zip(*(c.tolist() for c in columns), strict=True)]
+                rows = zip(*(c.tolist() for c in columns), blocks_of(part), strict=True)
+                found += [(*row, None) for row in rows]
                 together += part.count
             else:
                 found.append(_row(part))
     except UserError as error:
         return str(error), together
     return found, together
+
+
+def blocks_of(part: RowColumns) -> list[tuple[int, ...] | None]:
+    if part.blocks is None or part.starts is None:
+        return [None] * part.count
+    return [tuple(part.blocks[begin:end].tolist()) for begin, end in itertools.pairwise(part.starts)]
 
 
 def _row(row: TraceRow) -> Row:
@@ -62,13 +75,21 @@ def file(folder: Path, *lines: str, end: str = "\n") -> Path:
         ([OWN, own(0), own(2**40, 16_777_216, 0)], (0, 7, 5, None, None)),
         ([SIMULATOR % (1472, 133, 4059740), SIMULATOR % (1, 0, 4059740)], (4059740, 1472, 133, None, None)),
         ([MOONCAKE % (3, 9, 4), MOONCAKE % (5, 9, 0)], (3_000_000, 9, 4, None, None)),
+        ([MOONCAKE[:-1] % (3, 9, 4) + ', "x": "y"}', MOONCAKE % (5, 9, 0)], (3_000_000, 9, 4, None, None)),
+        ([OWN, own(0, 1030, blocks=[MANY, 0]), own(1, blocks=[])], (0, 1030, 5, (MANY, 0), None)),
+        # A last block that is not full has an id, too: the third of the first row, and the only one of the
+        # second.
+        (
+            [ids(1025, [7, 8, 9]), ids(1, [3]), ids(1024, [7, 3]).replace(": [", ":[")],
+            (0, 1025, 5, (7, 8), None),
+        ),
     ],
 )
 def test_flat_objects_come_in_columns(tmp_path: Path, lines: list[str], first: Row) -> None:
     path = file(tmp_path, *lines)
     found, together = in_columns(path)
     assert found == one_by_one(path)
-    assert (found[0], together) == (first, 2)
+    assert (found[0], together) == (first, len(found))
 
 
 ODD = (
@@ -149,6 +170,54 @@ def test_what_makes_more_of_a_row_is_not_read_in_columns(tmp_path: Path, line: s
     found, together = in_columns(path)
     assert found == one_by_one(path)
     assert together == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        ids(1025, [7, 8]),
+        ids(1024, [7, 8, 9]),
+        ids(1024, [7, -8]),
+        ids(1024, [7, 2**63]),
+        ids(1024, [7, 8.0]),
+        ids(1024, [7, None]),
+        ids(1024, [7, True]),
+        ids(1024, [7, "8"]),
+        ids(1024, [[7], 8]),
+        ids(1024, []),
+        ids(1024, None),
+        ids(1024, {"0": 7, "1": 8}),
+        ids(7.0, [7]),
+        ids(1024, [7, 8])[:-1] + ', "session_id": 4}',
+        ids(1024, [7, 8])[:-1] + ', "delay": 4}',
+        ids(1024, [7, 8])[:-1] + ', "wait_for": 4}',
+        ids(1024, [7, 8])[:-1] + ', "input_tokens": 4}',
+        ids(1024, [7, 8])[:-1] + ', "x": [1]}',
+        ids(1024, [7, 8])[:-1] + ', "hash_ids": [1, 2]}',
+        MOONCAKE % (0, 1024, 5),
+    ],
+)
+def test_odd_ids_are_read_or_refused_as_they_are_row_by_row(tmp_path: Path, odd: str) -> None:
+    path = file(tmp_path, ids(1024, [1, 2]), odd, ids(600, [1, 3]))
+    found, together = in_columns(path)
+    assert found == one_by_one(path)
+    assert together == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_mixture_of_rows_with_and_without_ids_is_read_as_it_is_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    draw = random.Random(seed)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", draw.choice([60, 200, 1000]))
+    lines = []
+    for i in range(30):
+        prompt = draw.randint(1, 1600)
+        numbers = [draw.randint(0, 9) for _ in range(-(-prompt // 512))]
+        lines.append(ids(prompt, numbers, i) if draw.random() < 0.8 else MOONCAKE % (i, prompt, 5))
+    path = file(tmp_path, *lines)
+
+    assert in_columns(path)[0] == one_by_one(path)
 
 
 def test_a_mark_of_utf_8_before_the_first_line_does_not_matter(tmp_path: Path) -> None:

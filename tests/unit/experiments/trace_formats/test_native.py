@@ -107,6 +107,22 @@ def test_rows_that_come_in_columns_are_written_as_they_are_one_by_one(tmp_path: 
     assert last == {"arrival_ns": 500 * MS, "prompt_tokens": 30, "output_tokens": 0}
 
 
+def test_ids_that_come_in_columns_are_written_as_they_are_one_by_one(tmp_path: Path) -> None:
+    """1,100 tokens are two full blocks and a third one that is not."""
+    rows = [(0, 1100, (9, 4, 8)), (1, 512, (9,)), (2, 1024, (9, 3))]
+    path = trace(tmp_path, *(mooncake(time, tokens=tokens, ids=ids) for time, tokens, ids in rows))
+    odd = tmp_path / "odd"
+    odd.write_text("".join(mooncake(float(t), tokens=n, ids=ids) + "\n" for t, n, ids in rows))
+    together, one_by_one = tmp_path / "together", tmp_path / "one_by_one"
+
+    for one, out in ((path, together), (odd, one_by_one)):
+        convert(one, TraceFormat.MOONCAKE, out, sort=False)
+
+    assert together.read_text() == one_by_one.read_text()
+    written = [json.loads(line)["blocks"] for line in together.read_text().splitlines()[1:]]
+    assert written == [[0, 1], [0], [0, 2]]
+
+
 def test_labels_are_kept(tmp_path: Path) -> None:
     out = tmp_path / "own"
     path = trace(tmp_path, bailian(type="file"), bailian(type="text"))

@@ -42,6 +42,15 @@ def test_lengths_alone_need_arrivals_that_are_drawn(tmp_path: Path) -> None:
     assert drawn.notes == (NO_REUSE, "not read: who")
 
 
+def test_cells_may_be_quoted_and_the_index_of_pandas_is_no_column(tmp_path: Path) -> None:
+    path = trace(tmp_path, '"","arrived_at","num_prefill_tokens","num_decode_tokens"', '"0","0.5","48","10"')
+
+    assert detect_format(path) is TraceFormat.VIDUR
+    workload = load(path)
+    assert (workload.requests[0].prompt_tokens, workload.requests[0].output_tokens) == (48, 10)
+    assert workload.notes == (NO_REUSE,)
+
+
 def test_splitwise_has_applications_as_classes(tmp_path: Path) -> None:
     path = trace(tmp_path, SPLITWISE, "0,2,7,0.5,1,100,20", "1,2,8,0.75,1,200,30")
 

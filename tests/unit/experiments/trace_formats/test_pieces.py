@@ -91,7 +91,7 @@ def test_values_are_read_to_the_nanosecond(tmp_path: Path) -> None:
         ("2024-05-10 00:00:09+00:00,0,5", "line 4: ContextTokens is 0; allowed is 1 .. 16777216"),
         ("2024-05-10 00:00:09+00:00,16777217,5", "line 4: ContextTokens is 16777217"),
         ("2024-05-10 00:00:09+00:00,5", "line 4: 2 values, expected 3"),
-        ('2024-05-10 00:00:09+00:00,"5",5', "line 4: ContextTokens is '\"5\"'"),
+        ('2024-05-10 00:00:09+00:00,5",5', "line 4: ContextTokens is '5\"'"),
         ("2024-05-10 00:00:09+02:00,5,5", "line 4: TIMESTAMP is '2024-05-10 00:00:09+02:00'"),
         ("2024-02-30 00:00:09+00:00,5,5", "line 4: TIMESTAMP is '2024-02-30 00:00:09+00:00': day is out of"),
         ("2024-05-09 00:00:09+00:00,5,5", "line 4: TIMESTAMP is earlier than in the row above"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from trace_columns import columns
-from trace_files import mooncake, trace
+from trace_files import AZURE, mooncake, trace
 
 from experiments.errors import UserError
 from experiments.trace_formats import pieces
@@ -104,11 +104,58 @@ def test_turns_are_where_they_would_be_if_answers_took_no_time(tmp_path: Path) -
     assert (found.blocks.tolist(), found.starts.tolist()) == ([0, 1, 2, 0, 3], [0, 1, 3, 5])
 
 
+@pytest.mark.parametrize("piece_bytes", [50, 10**6])
+def test_blocks_are_numbered_alike_however_rows_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece_bytes: int
+) -> None:
+    """Rows without ids before, between and behind those with ids. The last id of 600 tokens is not full."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", piece_bytes)
+    bare = '{"timestamp": 5, "input_length": 600, "output_length": 1}'
+    path = trace(
+        tmp_path,
+        bare,
+        mooncake(5, tokens=1024, output=1, ids=(90, 70)),
+        bare,
+        mooncake(5, tokens=600, output=1, ids=(90, 80)),
+        mooncake(5, tokens=1536, output=1, ids=(90, 20, 70)),
+        bare,
+    )
+
+    found = read_columns(path, TraceFormat.MOONCAKE)
+
+    assert (found.blocks.tolist(), found.starts.tolist()) == ([0, 1, 0, 0, 2, 1], [0, 0, 2, 2, 3, 6, 6])
+    assert any("3 of 6 requests have no ids of blocks" in note for note in found.notes)
+    part = read_columns(path, TraceFormat.MOONCAKE, skip=3, requests=2)
+    assert (part.blocks.tolist(), part.starts.tolist()) == ([0, 0, 1, 2], [0, 1, 4])
+
+
+def test_rows_in_columns_may_follow_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turn comes 50 ms after the first row, behind the row at 30 ms that stands below it."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 100)
+    path = trace(
+        tmp_path,
+        json.dumps({"session_id": "a"} | json.loads(mooncake(10, tokens=512, output=1, ids=(4,)))),
+        json.dumps({"session_id": "a", "delay": 50, "input_length": 1024, "output_length": 1}),
+        mooncake(30, tokens=512, output=1, ids=(4,)),
+        mooncake(90, tokens=512, output=1, ids=(6,)),
+    )
+
+    found = read_columns(path, TraceFormat.MOONCAKE)
+
+    assert found.time_ns.tolist() == [0, 20_000_000, 50_000_000, 80_000_000]
+    assert (found.blocks.tolist(), found.starts.tolist()) == ([0, 0, 1], [0, 1, 2, 2, 3])
+
+
 def test_a_trace_without_times_says_so(tmp_path: Path) -> None:
     found = read_columns(trace(tmp_path, '{"prompt": "x"}', '{"prompt": "y"}'), TraceFormat.SHAREGPT)
 
     assert found.time_ns.tolist() == [0, 0]
     assert any("no arrival times" in note for note in found.notes)
+
+
+def test_a_header_alone_is_refused_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trace: the file has 0 requests$"):
+        read_columns(trace(tmp_path, AZURE), TraceFormat.AZURE)
 
 
 def test_the_tick_of_a_sparse_trace_is_described(tmp_path: Path) -> None:

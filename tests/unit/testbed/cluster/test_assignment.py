@@ -2,14 +2,15 @@
 
 import msgspec
 import pytest
+from real_world import DENSE, real_job, request
 from serving_world import job, placed
 
 from testbed.cluster.assignment import assign
 from testbed.cluster.inventory import Coordinator, Inventory, Server
 from testbed.fabric import JobRefused
-from testbed.job import Job, Request
+from testbed.job import Job
 from testbed.topology import leaf_spine, star
-from workers.options import ComputeMode, Device
+from workers.options import Device
 
 
 def inventory(*servers: Server) -> Inventory:
@@ -96,13 +97,16 @@ def test_too_few_gpus_are_refused_if_they_are_asked_for() -> None:
     )
 
 
-def test_real_layers_are_refused_because_they_stood_still_in_a_rehearsal() -> None:
-    made = serving_job()
-    workers = msgspec.structs.replace(made.workers, compute=ComputeMode.MODEL)
-    asked = Request(id=0, arrival_ns=0, prompt_tokens=8, output_tokens=1, blocks=(), block_tokens=4)
-    made = msgspec.structs.replace(made, workers=workers, requests=(asked,))
-    told = refusal(made, *map(machine, range(1, 6)))
-    assert told.startswith("workers.compute: model runs on the emulated fabric only")
+def test_real_layers_run_on_real_servers() -> None:
+    made = real_job(DENSE, [request(0, 24, ())], units=1, per_unit=2, tp=2)
+    assert assign(made, inventory(*map(machine, range(1, 4)))).processes == 1
+
+
+def test_real_layers_that_cannot_be_computed_are_refused_before_any_server_is_asked() -> None:
+    made = real_job(DENSE, [request(0, 24, ())], units=1, per_unit=2, tp=2)
+    made = msgspec.structs.replace(made, scale=msgspec.structs.replace(made.scale, bytes_scale=0.5))
+    told = refusal(made, *map(machine, range(1, 4)))
+    assert "scale.bytes_scale is 0.5, and real tensors need 1" in told
 
 
 def test_several_paths_are_refused_because_switches_choose_among_them() -> None:

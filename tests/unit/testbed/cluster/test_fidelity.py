@@ -8,6 +8,7 @@ from controller.flow import Decision, Level
 from controller.pulse import Pause
 from testbed.cluster.clocks import Drift, Reading
 from testbed.cluster.fidelity import Servers, judge, payload_share
+from testbed.coordinator.checks import at_least
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.ranks import ProbeResult
 from testbed.record import Fidelity
@@ -109,6 +110,11 @@ def test_levels_that_nobody_marks_spoil_a_run_that_has_several(
     levels: tuple[Level, ...], enforced: bool, told: list[str]
 ) -> None:
     assert wrong(judged(decisions=decided(*levels), enforced=enforced)) == told
+
+
+def test_a_wrong_token_spoils_the_run() -> None:
+    token = at_least("first tokens of the whole model", 0.9, 1.0, "of requests", "")
+    assert wrong(judged(more=[token])) == ["first tokens of the whole model"]
 
 
 def test_lost_packets_and_long_pauses_spoil_a_run() -> None:

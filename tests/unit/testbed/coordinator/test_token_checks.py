@@ -1,10 +1,13 @@
 """When the first tokens of real layers count as those of the whole model."""
 
 import msgspec
+from real_world import DENSE, real_job, request
 from result_rows import request_row
 
-from testbed.coordinator.token_checks import checks, with_tokens
-from workers.protocol import TokenCheck
+from controller.pulse import Pause
+from testbed.coordinator.token_checks import checks, token_checks, with_tokens
+from workers.options import ComputeMode
+from workers.protocol import Records, TokenCheck
 
 RIGHT = TokenCheck(
     request=1, token=7, expected_token=7, gap=0.0, logit_error=0.001, kv_error=0.004, kv_bytes=1000
@@ -39,6 +42,29 @@ def test_a_request_without_a_token_is_one_too_few() -> None:
     [tokens, *_] = checks([RIGHT], 4)
     assert (tokens.value, tokens.ok) == (0.25, False)
     assert oks(requests=2) == [False, False, False]
+
+
+def records(*tokens: TokenCheck) -> Records:
+    pause = Pause(begin_wall_ns=0, wall_ns=0)
+    return Records(
+        rank=4,
+        sent=(),
+        received=(),
+        spans=(),
+        progress=(),
+        late_wakeups_ms=(),
+        longest_pause=pause,
+        tokens=tokens,
+    )
+
+
+def test_a_run_has_these_checks_only_if_its_ranks_compute_a_model() -> None:
+    """Two requests, and one of their tokens is missing."""
+    job = real_job(DENSE, [request(0, 24, ()), request(1, 24, ())], units=1, per_unit=2)
+    [tokens, *_] = token_checks(job, [records(), records(RIGHT)])
+    assert (tokens.value, tokens.ok) == (0.5, False)
+    timed = msgspec.structs.replace(job.workers, compute=ComputeMode.TIMED)
+    assert token_checks(msgspec.structs.replace(job, workers=timed), [records()]) == ()
 
 
 def test_a_failed_check_says_where_to_look() -> None:

@@ -71,6 +71,8 @@ def refusal(config: dict[str, Any]) -> str:
         ({"per_layer_config": [1]}, "per_layer_config: [1] is not a mapping of layers"),
         ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention: only causal attention"),
         ({"causal": False}, "causal: only causal attention is modelled"),
+        ({"use_mla": True}, "kv_lora_rank: missing"),
+        ({"mlp_type": "gated"}, "mlp_type: this key is not known"),
     ],
 )
 def test_a_key_that_could_change_sizes_is_refused_by_name(keys: dict[str, Any], message: str) -> None:
@@ -263,7 +265,35 @@ def test_a_width_of_shared_experts_is_that_of_one_or_of_all(width: int, shared: 
     assert "1000 may be the width of one or of all of 2 shared experts" in refusal(MIXTRAL | odd)
 
 
-def test_the_first_generation_of_qwen_states_two_widths_together() -> None:
-    keys = {"model_type": "qwen", "intermediate_size": 22016, "kv_channels": 128, "num_key_value_heads": None}
-    shape = shape_from_config(LLAMA | keys, "qwen-7b")
+@pytest.mark.parametrize("family", ["qwen", "molmo"])
+def test_some_families_state_two_widths_together(family: str) -> None:
+    keys = {"model_type": family, "intermediate_size": 22016, "kv_channels": 128, "num_key_value_heads": 32}
+    shape = shape_from_config(LLAMA | keys, "m")
     assert (shape.ffn, shape.kv_heads, shape.head_dim) == (11008, 32, 128)
+
+
+def test_a_gated_activation_has_three_matrices_with_the_keys_of_gpt_2_too() -> None:
+    """Jais: 40 layers with 4 x 5120² of attention and 3 x 5120 x 13653, where GPT-2 has two matrices."""
+    keys = {"n_embd": 5120, "n_head": 40, "n_inner": 13653, "n_layer": 40, "num_key_value_heads": 40}
+    gated = shape_from_config(keys | {"activation_function": "swiglu", "model_type": "jais"}, "m")
+    assert total_parameters(gated) == 40 * (4 * 5120**2 + 3 * 5120 * 13653)
+    plain = shape_from_config(keys | {"activation_function": "gelu", "model_type": "jais"}, "m")
+    assert total_parameters(plain) == 40 * (4 * 5120**2 + 2 * 5120 * 13653)
+
+
+def test_falcon_may_leave_out_what_its_new_architecture_does_not_ask() -> None:
+    """Falcon-40B: 60 layers x 8 heads x 64 elements x 2 x 2 B; its width is 4 x the hidden size."""
+    keys = {
+        "model_type": "falcon",
+        "hidden_size": 8192,
+        "new_decoder_architecture": True,
+        "num_attention_heads": 128,
+        "num_hidden_layers": 60,
+        "num_kv_heads": 8,
+    }
+    shape = shape_from_config(keys, "falcon-40b")
+    assert (kv_bytes_per_token(shape), shape.ffn, shape.gated) == (122_880, 32_768, False)
+    assert shape_from_config(keys | {"ff_factor": 4, "ffn_hidden_size": 32_768}, "m").ffn == 32_768
+    assert "ff_factor: 4 x 8192, but ffn_hidden_size is not that" in refusal(
+        keys | {"ff_factor": 4, "ffn_hidden_size": 16_384}
+    )

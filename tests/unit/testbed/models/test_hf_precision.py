@@ -32,6 +32,15 @@ DEEPSEEK: dict[str, Any] = {
 }
 
 
+OUTPUTS = {"weight": {"dtype": "fp8_e4m3"}, "output_tensors": {"dtype": "fp8_e4m3"}}
+QUARK: dict[str, Any] = {
+    "quant_method": "quark",
+    "export": {"kv_cache_group": ["*k_proj", "*v_proj"], "min_kv_scale": 0.0},
+    "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}, "output_tensors": None},
+    "layer_quant_config": {"*k_proj": OUTPUTS, "*v_proj": OUTPUTS},
+}
+
+
 def read(**keys: Any) -> ModelShape:
     return shape_from_config(MODEL | keys, "m")
 
@@ -60,6 +69,8 @@ def read(**keys: Any) -> ModelShape:
             }
         },
         {"hf_quant_config.json": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}},
+        {"quantization_config": QUARK},
+        {"quantization_config": {"quant_method": "compressed-tensors", "kv_cache_scheme": {"num_bits": 8}}},
     ],
 )
 def test_eight_bits_of_kv_are_told_in_many_ways(keys: dict[str, Any]) -> None:
@@ -97,6 +108,15 @@ def test_other_widths_of_kv(scheme: Any, kv_bytes: int) -> None:
             "say different things about weights",
         ),
         ({"quantization": 7}, "quantization: 7 is not a mapping"),
+        (
+            {"quantization_config": QUARK | {"layer_quant_config": {"*k_proj": OUTPUTS}}},
+            "kv_cache_group: ['*k_proj', '*v_proj']: no format is stated for these outputs",
+        ),
+        (
+            {"quantization_config": {"quant_method": "fp8", "export": {"kv_cache_bits": 4}}},
+            "export.kv_cache_bits: this is not understood, and is about the KV cache",
+        ),
+        ({"cache_implementation": "quantized"}, "cache_implementation: a quantised cache of a width"),
     ],
 )
 def test_a_format_that_is_not_understood_is_refused(keys: dict[str, Any], message: str) -> None:
@@ -146,6 +166,19 @@ def test_weights_that_stay_wide_are_noted() -> None:
         "quantization_config: weights that are not quantised (modules_to_not_convert) count as quantised",
     )
     assert read(quantization_config=ignored | {"modules_to_not_convert": ["lm_head"]}).notes == ()
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"quant_method": "gptq", "bits": 4, "dynamic": {"+:.*down.*": {"bits": 8}}},
+        {"quant_method": "auto-round", "bits": 4, "extra_config": {"model.layers.0.mlp": {"bits": 16}}},
+        QUARK | {"layer_quant_config": {"*down_proj": {"weight": {"dtype": "int4"}}}, "export": {}},
+    ],
+)
+def test_single_layers_with_other_weights_are_noted(own: dict[str, Any]) -> None:
+    assert any("weights with a format of their own" in note for note in read(quantization_config=own).notes)
+    assert read(quantization_config=QUARK).notes == ()
 
 
 def test_groups_of_several_widths_count_as_the_widest() -> None:

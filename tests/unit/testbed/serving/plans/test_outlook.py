@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from serving_world import job, placed, planned, prompt
 
+from testbed.job import ReuseRule
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.plans.batch_time import BatchTimes
 from testbed.serving.plans.outlook import announced
@@ -44,6 +45,29 @@ def test_an_even_batch_gives_the_largest_request_a_replica_of_its_own() -> None:
         msgspec.structs.replace(item, replica=replica) for item, replica in zip(items, (1, 0, 1), strict=True)
     ]
     assert times.even_ns("p0", items) == times.ns("p0", spread) < times.ns("p0", items)
+
+
+def test_requests_that_wait_stay_with_the_replica_that_has_their_prefix() -> None:
+    """Three requests of 8 tokens, of which replica 0 of two has 4. Fetched, 4 are left anywhere.
+
+    If it is computed again, elsewhere is 8. The first two stay, as 8 on replica 0 are at most 1.25 x 8. The
+    third one would make 12 there, more than 1.25 x 8, so it goes to the other one.
+    """
+    made = job(TOPOLOGY, PLACEMENT)
+    again = msgspec.structs.replace(
+        made, serving=msgspec.structs.replace(made.serving, reuse=ReuseRule.RECOMPUTE)
+    )
+    first, second, third = (
+        Assigned(request=prompt(number, 8, (1,)), replica=0, local_blocks=1, fetches=())
+        for number in range(3)
+    )
+    times = BatchTimes(again)
+    moved = msgspec.structs.replace(third, replica=1, local_blocks=0)
+    assert times.waiting_ns("p0", [first, second]) == times.ns("p0", [first, second])
+    assert times.waiting_ns("p0", [first, second, third]) == times.ns("p0", [first, second, moved])
+    fetched = BatchTimes(made)
+    assert fetched.waiting_ns("p0", [first, second]) == fetched.even_ns("p0", [first, second])
+    assert fetched.even_ns("p0", [first, second]) < times.waiting_ns("p0", [first, second])
 
 
 def test_after_a_collective_come_the_rest_of_its_layer_and_the_later_layers() -> None:

@@ -142,7 +142,8 @@ def test_dual_hash_leaves_its_units_when_both_would_be_too_late() -> None:
 
     assert chosen(601, 601) == free
     assert chosen(600, 601) == first
-    assert chosen(601, 600) == first  # still the one with fewer tokens: one of the two is in time
+    assert chosen(600, 600) == first  # both are in time: the one with fewer tokens
+    assert chosen(601, 600) == second
 
 
 # --- kv-aware ---------------------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+# What the `run` scripts of experiments share. A script sources this file, and then works in the repository's root.
+#
+#   OUT    where the sweeps go, one directory per experiment; default runs/paper
+#   JOBS   how many cells run at once; default as many as there are cores
+set -euo pipefail
+name=$(basename "$(cd "$(dirname "$0")" && pwd)")
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=experiments/paper/$name
+out=${OUT:-runs/paper}/$name
+mfs=.venv/bin/mfs
+
+# sweep NAME OPTION...: run a sweep of the experiment's scenario.
+sweep() {
+    $mfs sweep "$here/scenario.yaml" --out "$out/$1" ${JOBS:+--jobs "$JOBS"} "${@:2}"
+}
+
+# differences NAME [FILE]: keep how the policies of a sweep differ in SLO attainment and mean TTFT.
+differences() {
+    grep -E '(^|,)measure,|,slo_attainment,|,ttft_mean_s,' "$out/$1/differences.csv" > "$here/${2:-differences.csv}"
+}
+
+# plot NAME FILE OPTION...: draw a measure of a sweep, with intervals.
+plot() {
+    $mfs plot "$out/$1" --ci --width page --out "$here/$2" "${@:3}"
+}
+
+# tables: write the tables on the page of the experiment anew.
+tables() {
+    .venv/bin/python scripts/paper_tables.py "$here/README.md" "$out"
+}

@@ -1,0 +1,219 @@
+"""Write the tables on the page of an experiment after the paper, from the sweeps that its `run` made.
+
+    .venv/bin/python scripts/paper_tables.py experiments/paper/07-ablation/README.md runs/paper/07-ablation
+
+A table stands between two comments. The first one says in YAML what it has. All in between is written anew:
+
+    <!-- table: {sweep: own, against: mfs, show: [slo_attainment, ttft_mean_s]} -->
+    <!-- end -->
+
+`sweep` is the directory of a sweep below the second argument, and `show` has columns of its `sweep.csv`. A
+row has means over the replicates, and how they differ from those of the policy `against` on the same work.
+Other keys:
+
+- `compare`: what `against` is a value of, if not of `policy`: a swept key, or `requests`, which is whether a
+  policy has request control (`with` or `without`);
+- `only`: the policies to show;
+- `control`: `with` or `without`, to show only policies that have request control, or only those that do not.
+
+Below a table is how many differences it has, and how many of them are shown. Below the first table of a sweep
+is what limits its runs.
+"""
+
+import re
+import statistics
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from experiments.compare.replicates import read_sweep
+from experiments.results.difference_words import Unit, difference_words
+from experiments.results.paired import REPLICATES, Difference, over_replicates
+from experiments.results.readable_numbers import NOTHING, duration, share
+from experiments.sweep.plan import as_text
+from experiments.sweep.results import Measure
+
+POLICY, REQUESTS = "policy", "requests"
+_TABLE = re.compile(r"(<!-- table: (\{.*?\}) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_WIDTH = 119
+_HEADINGS = {
+    Measure.SLO_ATTAINMENT: "SLO met",
+    Measure.TTFT_MEAN_S: "mean TTFT",
+    Measure.TTFT_P99_S: "p99 TTFT",
+    Measure.CCT_MEAN_S: "mean CCT",
+    Measure.EARLINESS_MEAN_S: "mean earliness of S3",
+}
+
+Cell = dict[str, Any]
+"""A row of `sweep.json`, and what `_placed` adds."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a comment asks for."""
+
+    sweep: str
+    against: str
+    show: tuple[Measure, ...]
+    compare: str = POLICY
+    only: tuple[str, ...] = ()
+    control: Literal["with", "without"] | None = None
+
+    def takes(self, cell: Cell) -> bool:
+        return (not self.only or cell[POLICY] in self.only) and self.control in (None, cell[REQUESTS])
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a table: the cells of its replicates, and those that they are compared with."""
+
+    place: tuple[str, ...]
+    cells: Mapping[str, Cell]
+    against: Mapping[str, Cell] | None
+
+    def mean(self, measure: Measure) -> str:
+        known = [cell[measure] for cell in self.cells.values() if cell[measure] is not None]
+        if not known:
+            return NOTHING
+        mean = statistics.fmean(known)
+        return share(mean) if measure is Measure.SLO_ATTAINMENT else duration(mean)
+
+    def difference(self, measure: Measure) -> Difference | None:
+        """On the replicates that both have. None for the row that others are compared with."""
+        if self.against is None:
+            return None
+        pairs = [(cell, self.against[name]) for name, cell in self.cells.items() if name in self.against]
+        known = [
+            mine[measure] - theirs[measure]
+            for mine, theirs in pairs
+            if mine[measure] is not None and theirs[measure] is not None
+        ]
+        return over_replicates(known) if known else None
+
+
+def filled(page: str, sweeps: Path) -> str:
+    """Return the text of `page` with all its tables written anew."""
+    told: set[str] = set()
+
+    def one(match: re.Match[str]) -> str:
+        asked = msgspec.convert(yaml.safe_load(match[2]), Asked)
+        lines = list(table(read_sweep(sweeps / asked.sweep), asked, limits=asked.sweep not in told))
+        told.add(asked.sweep)
+        return "".join([match[1], *(f"{line}\n" for line in lines), match[4]])
+
+    return _TABLE.sub(one, page)
+
+
+def table(content: dict[str, Any], asked: Asked, *, limits: bool = True) -> Iterator[str]:
+    """Yield the lines of a table, and with `limits` what limits the runs. `content` is that of `sweep.json`.
+
+    Raises `ValueError` if the sweep is not complete, or has nothing to compare with.
+    """
+    if not content["complete"]:
+        raise ValueError(f"not every cell of {asked.sweep} has finished")
+    swept = [key for key in content["over"] if key not in REPLICATES]
+    cells = [cell for cell in map(_placed, content["cells"]) if asked.takes(cell)]
+    keys = [*(key for key in (*swept, POLICY) if key != asked.compare), asked.compare]
+    names = [key.rpartition(".")[2] for key in keys]
+    reference = f"against `{asked.against}`"
+    headings = [text for measure in asked.show for text in (_HEADINGS[measure], reference)]
+    yield f"| {' | '.join([*names, *headings])} |"
+    yield "|" + "---|" * (len(names) + len(headings))
+    sides = list(_sides(cells, keys, asked))
+    for side in sides:
+        texts = [text for one in asked.show for text in (side.mean(one), _words(side.difference(one), one))]
+        yield f"| {' | '.join([*side.place, *texts])} |"
+    yield ""
+    yield from _counted(sides, asked.show)
+    if limits:
+        yield ""
+        yield from _limits(cells, [key for key in swept if key != asked.compare])
+
+
+def _placed(cell: Cell) -> Cell:
+    """Add to a cell which replicate it is, and whether its policy has request control."""
+    control = "with" if "+" in cell[POLICY] else "without"
+    return {**cell, "replicate": f"{cell.get('window', '')} {cell['seed']}", REQUESTS: control}
+
+
+def _sides(cells: Sequence[Cell], keys: Sequence[str], asked: Asked) -> Iterator[Side]:
+    """The rows, in the order of the sweep. The last of `keys` is what is compared."""
+    places: dict[tuple[str, ...], dict[str, dict[str, Cell]]] = {}
+    for cell in cells:
+        policy = cell[POLICY].partition("+")[0].strip() if asked.compare == REQUESTS else cell[POLICY]
+        known = {**cell, POLICY: policy}
+        place = tuple(f"`{policy}`" if key == POLICY else as_text(cell[key]) for key in keys[:-1])
+        places.setdefault(place, {}).setdefault(as_text(known[keys[-1]]), {})[cell["replicate"]] = cell
+    for place, sides in places.items():
+        if asked.against not in sides:
+            raise ValueError(f"{asked.sweep}: no {asked.compare} {asked.against!r} at {place}")
+        for name, replicates in sides.items():
+            yield Side(
+                place=(*place, f"`{name}`" if asked.compare == POLICY else name),
+                cells=replicates,
+                against=None if name == asked.against else sides[asked.against],
+            )
+
+
+def _words(difference: Difference | None, measure: Measure) -> str:
+    if difference is None:
+        return ""
+    unit = Unit.POINTS if measure is Measure.SLO_ATTAINMENT else Unit.SECONDS
+    mean, interval = difference_words(difference, unit)
+    return f"**{mean.removesuffix(' points')}** {interval}" if difference.shown else interval
+
+
+def _counted(sides: Sequence[Side], measures: Sequence[Measure]) -> list[str]:
+    counts = []
+    for measure in measures:
+        made = [found for side in sides if (found := side.difference(measure)) is not None]
+        counts.append(f"{_HEADINGS[measure]}: {sum(one.shown for one in made)} of {len(made)}")
+    replicates = len({name for side in sides for name in side.cells})
+    return _wrapped(
+        f"Means over {replicates} replicates, and paired differences with 95 % intervals, in bold where these"
+        f" leave out 0. Differences that are shown: {'; '.join(counts)}. One in twenty would be by chance."
+    )
+
+
+def _limits(cells: Sequence[Cell], keys: Sequence[str]) -> Iterator[str]:
+    """Say for each point what limits the runs under `fair`, or else under all policies.
+
+    Runs without ports, because each stage has links of its own, do not count.
+    """
+    cells = [cell for cell in cells if cell[Measure.PORT_BUSY] is not None]
+    fair = [cell for cell in cells if cell[POLICY] == "fair"]
+    whose = "Under `fair`" if fair else "Under these policies"
+    points: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in fair or cells:
+        points.setdefault(tuple(f"{key} {as_text(cell[key])}" for key in keys), []).append(cell)
+    for point, alike in points.items():
+        limit = statistics.mode(cell[Measure.LIMIT] for cell in alike)
+        count = sum(cell[Measure.LIMIT] == limit for cell in alike)
+        busy, computing, port = (
+            f"{100 * statistics.fmean(cell[name] for cell in alike):.0f} %"
+            for name in (Measure.GPUS_BUSY, Measure.GPUS_COMPUTING, Measure.PORT_BUSY)
+        )
+        where = f" at {', '.join(point)}" if point else ""
+        what = {"none": "nothing", "network": "the network"}.get(limit, limit) + " limits"
+        yield from _wrapped(
+            f"- {whose}{where}, {what} {count} of {len(alike)} runs: GPUs are busy {busy} of the time and"
+            f" compute {computing}, and the busiest port is busy {port}.",
+            indent="  ",
+        )
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """Lines of a page, without a break before a per cent sign."""
+    lines = textwrap.wrap(text.replace(" %", "\0%"), _WIDTH, subsequent_indent=indent)
+    return [line.replace("\0", " ") for line in lines]
+
+
+def main(page: Path, sweeps: Path) -> None:
+    page.write_text(filled(page.read_text(encoding="utf-8"), sweeps), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,129 @@
+"""Tables of the experiments after the paper: filled from what is in sweep.json."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from paper_tables import Asked, filled, table
+
+ROOT = Path(__file__).parents[3]
+PAGES = sorted((ROOT / "experiments" / "paper").glob("*/README.md"))
+
+
+def cell(policy: str, seed: int, met: float, **known: Any) -> dict[str, Any]:
+    limits = {"limit": "network", "gpus_busy": 0.9, "gpus_computing": 0.3, "port_busy": 0.4}
+    return {"policy": policy, "seed": seed, "slo_attainment": met, **limits, **known}
+
+
+def swept(*cells: dict[str, Any], over: tuple[str, ...] = ("seed",), complete: bool = True) -> dict[str, Any]:
+    """As in sweep.json."""
+    return {"over": {key: [] for key in over}, "complete": complete, "cells": list(cells)}
+
+
+def rows(content: dict[str, Any], **asked: Any) -> list[str]:
+    """The rows of policies, without heading."""
+    lines = table(content, msgspec.convert({"sweep": "s", "show": ["slo_attainment"], **asked}, Asked))
+    return [line for line in lines if line.startswith("|")][2:]
+
+
+def text(content: dict[str, Any], **asked: Any) -> str:
+    return " ".join(
+        table(content, msgspec.convert({"sweep": "s", "show": ["slo_attainment"], **asked}, Asked))
+    )
+
+
+def test_a_row_has_the_mean_and_the_paired_difference_in_bold_where_it_is_shown() -> None:
+    # Differences of -0.2 and -0.18: their deviation is 0.01 * sqrt(2), so the interval is 12.706 * 0.01 wide
+    # to each side. Those of stage, +0.1 and -0.1, have an interval of 12.706 * 0.1.
+    content = swept(
+        cell("mfs", 1, 0.8),
+        cell("fair", 1, 0.6),
+        cell("stage", 1, 0.9),
+        cell("mfs", 2, 0.7),
+        cell("fair", 2, 0.52),
+        cell("stage", 2, 0.6),
+    )
+    assert rows(content, against="mfs") == [
+        "| `mfs` | 75.0 % |  |",
+        "| `fair` | 56.0 % | **-19.0** [-31.7, -6.3] |",
+        "| `stage` | 75.0 % | [-127.1, +127.1] |",
+    ]
+    assert "SLO met: 1 of 2." in text(content, against="mfs")
+
+
+def test_rows_are_compared_at_their_own_point_only() -> None:
+    content = swept(
+        *(cell("mfs", seed, 0.9, **{"workload.load": 0.5}) for seed in (1, 2)),
+        *(cell("fair", seed, 0.8, **{"workload.load": 0.5}) for seed in (1, 2)),
+        *(cell("mfs", seed, 0.5, **{"workload.load": 0.9}) for seed in (1, 2)),
+        *(cell("fair", seed, 0.5, **{"workload.load": 0.9}) for seed in (1, 2)),
+        over=("workload.load", "seed"),
+    )
+    assert rows(content, against="mfs") == [
+        "| 0.5 | `mfs` | 90.0 % |  |",
+        "| 0.5 | `fair` | 80.0 % | **-10.0** [-10.0, -10.0] |",
+        "| 0.9 | `mfs` | 50.0 % |  |",
+        "| 0.9 | `fair` | 50.0 % | [+0.0, +0.0] |",
+    ]
+
+
+def test_values_of_a_swept_key_can_be_compared_under_each_policy() -> None:
+    content = swept(
+        *(cell("mfs", seed, 0.9, **{"serving.router": "kv-aware"}) for seed in (1, 2)),
+        *(cell("mfs", seed, 0.7, **{"serving.router": "random"}) for seed in (1, 2)),
+        over=("serving.router", "seed"),
+    )
+    assert rows(content, compare="serving.router", against="kv-aware") == [
+        "| `mfs` | kv-aware | 90.0 % |  |",
+        "| `mfs` | random | 70.0 % | **-20.0** [-20.0, -20.0] |",
+    ]
+
+
+def test_a_policy_with_request_control_is_compared_with_itself_without_it() -> None:
+    content = swept(
+        *(cell("mfs", seed, 0.8) for seed in (1, 2)),
+        *(cell("mfs + requests", seed, 0.9) for seed in (1, 2)),
+        *(cell("fair", seed, 0.4) for seed in (1, 2)),
+        *(cell("fair + requests", seed, 0.4) for seed in (1, 2)),
+    )
+    assert rows(content, against="mfs + requests", control="with") == [
+        "| `mfs + requests` | 90.0 % |  |",
+        "| `fair + requests` | 40.0 % | **-50.0** [-50.0, -50.0] |",
+    ]
+    only = ["mfs", "mfs + requests"]
+    assert rows(content, compare="requests", against="without", only=only) == [
+        "| `mfs` | without | 80.0 % |  |",
+        "| `mfs` | with | 90.0 % | **+10.0** [+10.0, +10.0] |",
+    ]
+
+
+def test_what_limits_the_runs_is_told_of_fair() -> None:
+    content = swept(
+        *(cell("mfs", seed, 0.8) for seed in (1, 2, 3)),
+        cell("fair", 1, 0.6),
+        cell("fair", 2, 0.6, limit="none"),
+        cell("fair", 3, 0.6, gpus_busy=0.1, port_busy=None),  # its stages have links of their own
+    )
+    assert "Under `fair`, the network limits 1 of 2 runs: GPUs are busy 90 % of the time" in text(
+        content, against="mfs"
+    )
+
+
+def test_an_incomplete_sweep_and_a_reference_that_is_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="not every cell"):
+        text(swept(cell("mfs", 1, 0.8), complete=False), against="mfs")
+    with pytest.raises(ValueError, match="no policy 'llf'"):
+        text(swept(cell("mfs", 1, 0.8)), against="llf")
+
+
+def test_text_without_a_table_stays_as_it_is() -> None:
+    assert filled("Before.\n\n| a |\n|---|\n", Path("nowhere")) == "Before.\n\n| a |\n|---|\n"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_every_table_of_a_page_can_be_asked_for(page: Path) -> None:
+    for one in re.findall(r"<!-- table: (.*?) -->", page.read_text(encoding="utf-8"), re.DOTALL):
+        assert msgspec.convert(yaml.safe_load(one), Asked).show
