@@ -1,7 +1,8 @@
 """Faults that a scenario asks for: what goes wrong with the cluster, and when. Plain data and small rules.
 
 Times are model nanoseconds from the start of the run. `to_ns` is None for a fault that lasts to its end.
-docs/concepts/faults.md says what each does to requests and flows.
+`place` names what a fault strikes, and `words` what happens to it. docs/concepts/faults.md says what each
+does to requests and flows.
 """
 
 import math
@@ -24,8 +25,12 @@ class LinkFault(msgspec.Struct, frozen=True, kw_only=True, tag="link"):
     to_ns: int | None
 
     @property
+    def place(self) -> str:
+        return f"link {self.link}"
+
+    @property
     def words(self) -> str:
-        return f"link {self.link} {'down' if self.share == 0 else f'at {self.share:.4g} of its rate'}"
+        return f"{self.place} {'down' if self.share == 0 else f'at {self.share:.4g} of its rate'}"
 
 
 class Straggler(msgspec.Struct, frozen=True, kw_only=True, tag="straggler"):
@@ -37,8 +42,12 @@ class Straggler(msgspec.Struct, frozen=True, kw_only=True, tag="straggler"):
     to_ns: int | None
 
     @property
+    def place(self) -> str:
+        return f"rank {self.rank}"
+
+    @property
     def words(self) -> str:
-        return f"rank {self.rank} computing {self.factor:.4g} times as long"
+        return f"{self.place} computing {self.factor:.4g} times as long"
 
 
 class RankPause(msgspec.Struct, frozen=True, kw_only=True, tag="pause"):
@@ -49,8 +58,12 @@ class RankPause(msgspec.Struct, frozen=True, kw_only=True, tag="pause"):
     to_ns: int
 
     @property
+    def place(self) -> str:
+        return f"rank {self.rank}"
+
+    @property
     def words(self) -> str:
-        return f"rank {self.rank} paused"
+        return f"{self.place} paused"
 
 
 class UnitLoss(msgspec.Struct, frozen=True, kw_only=True, tag="unit"):
@@ -61,8 +74,12 @@ class UnitLoss(msgspec.Struct, frozen=True, kw_only=True, tag="unit"):
     to_ns: int | None
 
     @property
+    def place(self) -> str:
+        return f"unit {self.unit}"
+
+    @property
     def words(self) -> str:
-        return f"unit {self.unit} lost"
+        return f"{self.place} lost"
 
 
 class DecodeLoss(msgspec.Struct, frozen=True, kw_only=True, tag="decode"):
@@ -73,8 +90,12 @@ class DecodeLoss(msgspec.Struct, frozen=True, kw_only=True, tag="decode"):
     to_ns: int | None
 
     @property
+    def place(self) -> str:
+        return f"decode worker {self.worker}"
+
+    @property
     def words(self) -> str:
-        return f"decode worker {self.worker} lost"
+        return f"{self.place} lost"
 
 
 Loss = UnitLoss | DecodeLoss

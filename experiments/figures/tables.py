@@ -1,6 +1,6 @@
 """Tables for papers: LaTeX, Markdown or CSV."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from experiments.csv_text import csv_text
@@ -26,9 +26,11 @@ def table_text(curves: Sequence[Curve], *, x: str, y: str, form: TableFormat) ->
     """Return a table with a line per policy and a column per value of `x`, or one column if `x` is `POLICY`.
 
     It has means, with half their 95 % intervals after "±" where there are replicates. LaTeX needs the package
-    booktabs.
+    booktabs. CSV is for programs: it has a line per policy and value, with the ends of the interval.
     """
     title, factor = MEASURES[y]
+    if form is TableFormat.CSV:
+        return csv_text(_lines(curves, x, title, factor))
     if x == POLICY:
         places: list[Any] = [title]
         heads = [POLICY, title]
@@ -40,8 +42,6 @@ def table_text(curves: Sequence[Curve], *, x: str, y: str, form: TableFormat) ->
         for one in curves:
             at = dict(zip(one.x, one.y, strict=True))
             rows.append([one.label, *(_cell(at.get(place), factor) for place in places)])
-    if form is TableFormat.CSV:
-        return csv_text([heads, *rows])
     if form is TableFormat.MARKDOWN:
         lines = [heads, ["---", *["---:"] * len(places)], *rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{title}\n"
@@ -57,6 +57,16 @@ def table_text(curves: Sequence[Curve], *, x: str, y: str, form: TableFormat) ->
         r"\end{tabular}",
     ]
     return "\n".join(lines_of) + "\n"
+
+
+def _lines(curves: Sequence[Curve], x: str, title: str, factor: float) -> Iterator[list[Any]]:
+    keys = [] if x == POLICY else [x]
+    yield [POLICY, *keys, title, "low", "high"]
+    for one in curves:
+        for at, found in zip(one.x, one.y, strict=True):
+            numbers = (found.mean, found.low, found.high)
+            scaled = [None if number is None else round(factor * number, 6) for number in numbers]
+            yield [one.label, *([at] if keys else []), *scaled]
 
 
 def _cell(found: Difference | None, factor: float) -> str:

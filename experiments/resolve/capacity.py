@@ -14,6 +14,7 @@ import hashlib
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -31,10 +32,19 @@ from testbed.simulation.fabric_sim import SimulatedFabric
 
 _LAYERS: Final = 4
 _BATCHES: Final = 8
-"""Full batches of each unit that are simulated, unless that takes more than `_PASSES` of the requests."""
+"""Full batches of each unit that are simulated at first, if that takes at most `_PASSES` of the requests."""
+
+_MOST_BATCHES: Final = 32
+"""Where batches are too uneven for few of them, twice as many are simulated, up to these."""
 
 _FEWEST_BATCHES: Final = 4
 _PASSES: Final = 2
+_CLOSE: Final = 0.075
+"""The standard error of a rate, as a share of it, that is close enough: 95 % of estimates are within 15 %."""
+
+_BEHIND: Final = 0.1
+"""S3 is behind prefill if its end is later than that of prefill by more than this share of the time."""
+
 _REQUESTS: Final = 96
 """The requests that are simulated at least, if the workload has them: their sizes differ."""
 
@@ -73,12 +83,21 @@ def estimated_capacity(job: Job, requests: Sequence[Request]) -> Capacity:
 
 
 def _simulated(job: Job, requests: Sequence[Request], overloaded: Job, layers_share: float) -> Capacity:
+    batches = _BATCHES
     record = SimulatedFabric().run(overloaded, lambda state: None)
+    while batches < _MOST_BATCHES and not _is_close(record.requests):
+        batches *= 2
+        overloaded, layers_share = _overloaded(job, requests, batches)
+        record = SimulatedFabric().run(overloaded, lambda state: None)
     # The sample can have shorter prompts, or less reuse, than all requests.
     sample = demand(job, overloaded.requests).capacity_rps
     ideal = demand(job, requests).capacity_rps
+    reached_rps = prefill_rate_rps(record.requests)
+    delivered_rps = delivered_rate_rps(record.requests)
+    if delivered_rps is not None:
+        reached_rps = min(reached_rps, delivered_rps)
     # A short run may measure lighter prompts than the mean: no run does more than full, even batches could.
-    prefill_rps = min(ideal, prefill_rate_rps(record.requests) * layers_share * ideal / sample)
+    prefill_rps = min(ideal, reached_rps * layers_share * ideal / sample)
     decoding_rps = decode_rps(job, requests)
     if decoding_rps is not None and decoding_rps < prefill_rps:
         return Capacity(
@@ -102,33 +121,77 @@ def _limit_words(found: Limits) -> str:
     return f"the network sets it: {busy}" if found.limit is Limit.NETWORK else busy
 
 
+def _is_close(rows: Sequence[RequestRow]) -> bool:
+    return prefill_rate_error(rows) <= _CLOSE and delivered_rate_rps(rows) is None
+
+
 def prefill_rate_rps(rows: Sequence[RequestRow]) -> float:
     """Return the requests/s that units prefill while they have a queue: the sum of the rates of the units.
 
     A unit's rate is that from the end of one of its batches to the end of a later one. The first eighth of
     its batches, at least one, is left out, because they may not be full, and so is the last eighth.
     """
+    total = 0.0
+    for ended in _ended_by_unit(rows):
+        steady = _steady(ended)
+        if steady:
+            total += sum(done for done, _ in steady) * NS_PER_S / sum(took_ns for _, took_ns in steady)
+        else:
+            total += sum(ended.values()) * NS_PER_S / max(ended)
+    return total
+
+
+def prefill_rate_error(rows: Sequence[RequestRow]) -> float:
+    """Return the standard error of `prefill_rate_rps`, as a share of it. A rate is a ratio of two sums.
+
+    The error is infinite if a unit has fewer than two batches that count.
+    """
+    total = variance = 0.0
+    for ended in _ended_by_unit(rows):
+        steady = _steady(ended)
+        if len(steady) < 2:
+            return math.inf
+        n, all_ns = len(steady), sum(took_ns for _, took_ns in steady)
+        rate = sum(done for done, _ in steady) / all_ns
+        squares = sum((done - rate * took_ns) ** 2 for done, took_ns in steady)
+        variance += squares * n / (n - 1) / all_ns**2
+        total += rate
+    return math.sqrt(variance) / total if total else math.inf
+
+
+def _ended_by_unit(rows: Sequence[RequestRow]) -> list[Counter[int]]:
+    """Return for each unit how many requests it had prefilled at which moment: a batch ends at one."""
     units: dict[str | None, Counter[int]] = {}
     for row in rows:
         if row.prefill_end_ns is not None:
             units.setdefault(row.unit, Counter())[row.prefill_end_ns] += 1
-    total = 0.0
-    for ended in units.values():
-        ends = sorted(ended)
-        left_out = max(1, len(ends) // 8)
-        first, last = left_out - 1, len(ends) - 1 - left_out
-        if last > first:
-            done = sum(ended[end] for end in ends[first + 1 : last + 1])
-            total += done * NS_PER_S / (ends[last] - ends[first])
-        else:
-            total += sum(ended.values()) * NS_PER_S / ends[-1]
-    return total
+    return list(units.values())
 
 
-def _overloaded(job: Job, requests: Sequence[Request]) -> tuple[Job, float]:
+def _steady(ended: Counter[int]) -> list[tuple[int, int]]:
+    """Return, for each batch that counts, its requests and the time since the end of the batch before it."""
+    ends = sorted(ended)
+    left_out = max(1, len(ends) // 8)
+    return [(ended[end], end - before) for before, end in pairwise(ends[left_out - 1 : len(ends) - left_out])]
+
+
+def delivered_rate_rps(rows: Sequence[RequestRow]) -> float | None:
+    """Return the requests/s whose KV reached the decode workers, if S3 was behind prefill; otherwise None.
+
+    Prefill does not wait for S3. Where S3 is what limits, prefill runs ahead, and its rate says nothing of
+    what the cluster can sustain. The links of S3 are then busy until the last request has its KV.
+    """
+    prefilled = [row.prefill_end_ns for row in rows if row.prefill_end_ns is not None]
+    delivered = [row.p2d_end_ns for row in rows if row.p2d_end_ns is not None]
+    if not delivered or max(delivered) <= (1 + _BEHIND) * max(prefilled):
+        return None
+    return len(delivered) * NS_PER_S / max(delivered)
+
+
+def _overloaded(job: Job, requests: Sequence[Request], batches: int = _BATCHES) -> tuple[Job, float]:
     """Return `job` with more requests like these than it can do, on few layers; and the share of layers."""
     model, layers_share = _few_layers(job.model, job.placement.most_stages)
-    sample, waiting = _sample(job, requests)
+    sample, waiting = _sample(job, requests, batches)
     # Fewer layers take less time, so requests arrive more often.
     gap_ns = NS_PER_S * layers_share / (_OVERLOAD * demand(job, sample).capacity_rps)
     arriving = tuple(
@@ -176,8 +239,8 @@ def _few_layers(model: ModelShape, stages: int) -> tuple[ModelShape, float]:
     return msgspec.structs.replace(model, layers=_LAYERS), _LAYERS / model.layers
 
 
-def _sample(job: Job, requests: Sequence[Request]) -> tuple[list[Request], int]:
-    """Return requests like these, enough for some batches of each unit, and how many of them fill one each.
+def _sample(job: Job, requests: Sequence[Request], batches: int) -> tuple[list[Request], int]:
+    """Return requests like these, enough for `batches` of each unit, and how many of them fill one each.
 
     If there are too few, they come again, as other prompts of the same sizes that share what these share. No
     request waits for an answer: sessions would keep the cluster from being overloaded.
@@ -188,8 +251,9 @@ def _sample(job: Job, requests: Sequence[Request]) -> tuple[list[Request], int]:
     # A prompt that is larger than a batch is one by itself.
     batch = max(1.0, batch_tokens * len(requests) / max(1, new_tokens))
     a_round = batch * len(job.placement.units)
-    most = max(_PASSES * len(requests), math.ceil(_FEWEST_BATCHES * a_round))
-    count = min(max(math.ceil(_BATCHES * a_round), min(len(requests), _REQUESTS)), most)
+    more = batches // _BATCHES
+    most = more * max(_PASSES * len(requests), math.ceil(_FEWEST_BATCHES * a_round))
+    count = min(max(math.ceil(batches * a_round), more * min(len(requests), _REQUESTS)), most)
     other_blocks = 1 + max((max(request.blocks) for request in requests if request.blocks), default=0)
     sample = []
     for i in range(count):

@@ -20,6 +20,7 @@ from experiments.results.requests import end_of, meets_slo
 from experiments.results.trace_window import Density, Window
 from testbed.arrow_rows import rows_of
 from testbed.columns import batches_of, codes, numbers, present
+from testbed.faults import Fault, meets
 from testbed.job import Scale
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 
@@ -39,8 +40,9 @@ class Excerpt:
     """The rows that a trace shows, each kind in the order of the record.
 
     `decisions` are the first assignments and level changes of each flow, by flow, in order of time. `rates`
-    are by port. `window` is what part of the run it is. `only` says in words what the rows are; it is None if
-    they are all rows of the run.
+    are by port. `faults` were in force in it at some time. `window` is what part of the run it is, and
+    `ends_ns` when that part ends. `only` says in words what the rows are; it is None if they are all rows of
+    the run.
     """
 
     requests: Sequence[RequestRow]
@@ -48,7 +50,9 @@ class Excerpt:
     spans: Sequence[SpanRow]
     decisions: Mapping[str, Sequence[Decision]]
     rates: Mapping[PortId, LinkRate]
+    faults: Sequence[Fault]
     window: Window
+    ends_ns: int
     only: str | None
 
 
@@ -68,6 +72,7 @@ def excerpt(
     chosen = _best_window(record, rows_most) if window is None else window
     if asked or chosen != Window():
         chosen = _cut(record, chosen, rows_most)
+    ends_ns = _end_ns(record, chosen)
     requests = [row for row in record.requests if _is_in(chosen, row)]
     flows = [row for part in _flows(record) for row in _rows(FlowRow, part, chosen)]
     spans = [row for part in _spans(record) for row in _rows(SpanRow, part, chosen)]
@@ -85,7 +90,9 @@ def excerpt(
         spans=spans,
         decisions=decisions_by_flow(_decisions(record, {flow.id for flow in flows})),
         rates={port: _clipped(rate, chosen) for port, rate in link_rates(links, scale.bytes_scale).items()},
+        faults=[fault for fault in record.faults if meets(fault, chosen.from_ns, ends_ns)],
         window=chosen,
+        ends_ns=ends_ns,
         only=" and ".join(parts) or None,
     )
 
@@ -151,6 +158,10 @@ def _cut(record: RunRecord, window: Window, most: int) -> Window:
     return window if until_ns is None else Window(window.from_ns, until_ns)
 
 
+def _end_ns(record: RunRecord, window: Window) -> int:
+    return record.duration_ns if window.until_ns is None else min(window.until_ns, record.duration_ns)
+
+
 def _is_in(window: Window, row: RequestRow) -> bool:
     starts_ns, ends_ns = _times((row,))
     return bool(window.has(starts_ns, ends_ns)[0])
@@ -170,7 +181,7 @@ def _what_is_shown(
     spans: Sequence[SpanRow],
 ) -> str:
     """Say what the window is, how much of the run it shows, and how many requests that missed it holds."""
-    until_ns = record.duration_ns if window.until_ns is None else min(window.until_ns, record.duration_ns)
+    until_ns = _end_ns(record, window)
     shown: dict[str, tuple[Sized, Sized]] = {
         "requests": (requests, record.requests),
         "flows": (flows, record.flows),

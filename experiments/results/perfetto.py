@@ -3,14 +3,13 @@
 The trace has four processes: "requests" (a thread per request, with its queue time, prefill, S3 tail, decode
 step, and an instant at its deadline), "ranks" (a thread per rank, more if spans overlap), "links" (a thread
 per link, more if flows overlap, with a slice per period of a flow at a level), and "rates of links" (a
-counter per link, with the rate at each level). Arrows lead from a request over its flows to a rank.
-`ts` and `dur` are microseconds of model time.
+counter per link, with the rate at each level). If the scenario has faults, "faults" comes before them. Arrows
+lead from a request over its flows to a rank. `ts` and `dur` are microseconds of model time.
 
 Reference: "Trace Event Format", Google, the de facto description of this JSON.
 """
 
 import gzip
-import heapq
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice, pairwise
@@ -26,24 +25,25 @@ from experiments.results.excerpt import Excerpt
 from experiments.results.levels import level_periods
 from experiments.results.link_rates import LinkRate
 from experiments.results.requests import meets_slo
-from experiments.results.trace_arrows import Slice, Slices, arrow_events
+from experiments.results.trace_arrows import Slices, arrow_events
+from experiments.results.trace_faults import fault_events
+from experiments.results.trace_places import (
+    FIRST_TID,
+    LINKS_PID,
+    RANKS_PID,
+    RATES_PID,
+    REQUESTS_PID,
+    Event,
+    Slice,
+    free_lanes,
+    name_process,
+    name_thread,
+    numbered,
+    slice_event,
+    us,
+)
 from testbed.record import FlowRow, RequestRow, SpanRow
 from workers.spans import SpanKind
-
-Event = dict[str, Any]
-
-REQUESTS_PID: Final = 1
-RANKS_PID: Final = 2
-LINKS_PID: Final = 3
-RATES_PID: Final = 4
-_PROCESSES: Final = {
-    REQUESTS_PID: "requests",
-    RANKS_PID: "ranks",
-    LINKS_PID: "links",
-    RATES_PID: "rates of links",
-}
-_FIRST_TID: Final = 10
-"""Above the numbers of processes: a thread with the number of its process would be its main thread."""
 
 _BETWEEN: Final = b",\n"
 _WRITTEN_AT_ONCE: Final = 4096
@@ -93,10 +93,11 @@ def trace_events(shown: Excerpt) -> Iterator[bytes]:
     Arrows come last. Viewers sort events by time and keep the order of those of one moment, so a slice is
     open when an arrow of its first moment comes.
     """
-    tids, slices = count(_FIRST_TID), Slices()
+    tids, slices = count(FIRST_TID), Slices()
     yield from map(_JSON.encode, _request_events(shown.requests, tids, slices))
     yield from map(_JSON.encode, _rank_events(shown.spans, _servers(shown.flows), tids, slices))
     yield from _link_events(shown, tids, slices)
+    yield from map(_JSON.encode, fault_events(shown, tids))
     yield from map(_JSON.encode, _rate_events(shown))
     yield from map(_JSON.encode, arrow_events(shown.flows, slices))
 
@@ -120,29 +121,13 @@ def write_timeline(path: Path, events: Iterable[bytes], *, title: str, only: str
         file.write(b"\n]}\n")
 
 
-def _us(time_ns: int) -> float:
-    return time_ns / 1000
-
-
-def _process(pid: int) -> Iterator[Event]:
-    common = {"ph": "M", "pid": pid, "tid": pid}
-    yield {**common, "name": "process_name", "args": {"name": _PROCESSES[pid]}}
-    yield {**common, "name": "process_sort_index", "args": {"sort_index": pid}}
-
-
-def _thread(pid: int, tid: int, name: str) -> Iterator[Event]:
-    common = {"ph": "M", "pid": pid, "tid": tid}
-    yield {**common, "name": "thread_name", "args": {"name": name}}
-    yield {**common, "name": "thread_sort_index", "args": {"sort_index": tid}}
-
-
 def _request_events(rows: Sequence[RequestRow], tids: Iterator[int], slices: Slices) -> Iterator[Event]:
     if not rows:
         return
-    yield from _process(REQUESTS_PID)
+    yield from name_process(REQUESTS_PID)
     for row, tid in zip(rows, tids, strict=False):
         name = f"request {row.request}" + ("" if meets_slo(row) else " (SLO missed)")
-        yield from _thread(REQUESTS_PID, tid, name)
+        yield from name_thread(REQUESTS_PID, tid, name)
         marks = [
             ("queue", row.arrival_ns),
             ("prefill", row.start_ns),
@@ -154,7 +139,7 @@ def _request_events(rows: Sequence[RequestRow], tids: Iterator[int], slices: Sli
         whole = Slice(REQUESTS_PID, tid, row.arrival_ns, reached[-1][1])
         slices.note_request(row, whole)
         yield {
-            **_slice(whole, "request", name),
+            **slice_event(whole, "request", name),
             "args": {
                 "status": row.status,
                 "slo_class": row.slo_class,
@@ -164,7 +149,7 @@ def _request_events(rows: Sequence[RequestRow], tids: Iterator[int], slices: Sli
             },
         }
         for (phase, since), (_, until) in pairwise(reached):
-            yield _slice(Slice(REQUESTS_PID, tid, since, until), "request", phase)
+            yield slice_event(Slice(REQUESTS_PID, tid, since, until), "request", phase)
         yield {
             "ph": "i",
             "s": "t",
@@ -172,20 +157,8 @@ def _request_events(rows: Sequence[RequestRow], tids: Iterator[int], slices: Sli
             "pid": REQUESTS_PID,
             "tid": tid,
             "name": "deadline",
-            "ts": _us(row.arrival_ns + row.slo_ns),
+            "ts": us(row.arrival_ns + row.slo_ns),
         }
-
-
-def _slice(at: Slice, category: str, name: str) -> Event:
-    return {
-        "ph": "X",
-        "cat": category,
-        "pid": at.pid,
-        "tid": at.tid,
-        "name": name,
-        "ts": _us(at.start_ns),
-        "dur": _us(at.end_ns - at.start_ns),
-    }
 
 
 def _p2d_done(row: RequestRow) -> int | None:
@@ -208,7 +181,7 @@ def _rank_events(
 ) -> Iterator[Event]:
     if not spans:
         return
-    yield from _process(RANKS_PID)
+    yield from name_process(RANKS_PID)
     by_rank: dict[int, list[SpanRow]] = {}
     for span in spans:
         by_rank.setdefault(span.rank, []).append(span)
@@ -216,21 +189,16 @@ def _rank_events(
         name = f"rank {rank}" + (f" on {servers[rank]}" if rank in servers else "")
         for i, lane in enumerate(nesting_lanes(by_rank[rank])):
             tid = next(tids)
-            yield from _thread(RANKS_PID, tid, _numbered(name, i))
+            yield from name_thread(RANKS_PID, tid, numbered(name, i))
             for span in lane:
                 at = Slice(RANKS_PID, tid, span.start_ns, span.end_ns)
                 slices.note_span(span, at)
                 yield _span_event(span, at)
 
 
-def _numbered(name: str, i: int) -> str:
-    """Return the name of the thread `i`, counted from 0, of those that stand for one thing."""
-    return f"{name} ({i + 1})" if i else name
-
-
 def _span_event(span: SpanRow, at: Slice) -> Event:
     name = SPAN_NAMES.get(span.kind, span.kind)
-    event = _slice(at, span.kind, f"{name}: {span.label}" if span.label else name)
+    event = slice_event(at, span.kind, f"{name}: {span.label}" if span.label else name)
     event["args"] = {"batch": span.batch, "layer": span.layer}
     if span.kind in SPAN_COLOURS:
         event["cname"] = SPAN_COLOURS[span.kind]
@@ -265,13 +233,13 @@ def _link_events(shown: Excerpt, tids: Iterator[int], slices: Slices) -> Iterato
             for port in flow.path:
                 crossing.setdefault(port, []).append((flow, made))
     if crossing:
-        yield from map(_JSON.encode, _process(LINKS_PID))
+        yield from map(_JSON.encode, name_process(LINKS_PID))
     for port in sorted(crossing):
         flows = crossing[port]
-        lanes = _lanes([(flow.permit_ns, flow.finish_ns) for flow, _ in flows])
+        lanes = free_lanes([(flow.permit_ns, flow.finish_ns) for flow, _ in flows])
         of_port = [next(tids) for _ in range(max(lanes) + 1)]
         for i, tid in enumerate(of_port):
-            yield from map(_JSON.encode, _thread(LINKS_PID, tid, _numbered(port, i)))
+            yield from map(_JSON.encode, name_thread(LINKS_PID, tid, numbered(port, i)))
         places = [b'"pid":%d,"tid":%d' % (LINKS_PID, tid) for tid in of_port]
         for (flow, _), lane in zip(flows, lanes, strict=True):
             if flow.request is not None:
@@ -279,23 +247,6 @@ def _link_events(shown: Excerpt, tids: Iterator[int], slices: Slices) -> Iterato
         yield _BETWEEN.join(
             made.replace(_PLACE, places[lane]) for (_, made), lane in zip(flows, lanes, strict=True)
         )
-
-
-def _lanes(times: Sequence[tuple[int, int]]) -> list[int]:
-    """Return a lane for each (start, end), which are sorted, so that those of a lane follow each other.
-
-    It is always the first lane that is free.
-    """
-    busy: list[tuple[int, int]] = []
-    free: list[int] = []
-    lanes = []
-    for start, end in times:
-        while busy and busy[0][0] <= start:
-            heapq.heappush(free, heapq.heappop(busy)[1])
-        lane = heapq.heappop(free) if free else len(busy)
-        heapq.heappush(busy, (end, lane))
-        lanes.append(lane)
-    return lanes
 
 
 def _flow_slices(flow: FlowRow, decisions: Sequence[Decision]) -> bytes:
@@ -307,8 +258,8 @@ def _flow_slices(flow: FlowRow, decisions: Sequence[Decision]) -> bytes:
     events = [
         {
             "name": f"{flow.stage.value} {LEVEL_NAMES[period.level]}",
-            "ts": _us(period.start_ns),
-            "dur": _us(period.end_ns - period.start_ns),
+            "ts": us(period.start_ns),
+            "dur": us(period.end_ns - period.start_ns),
             "args": _flow_args(flow, period.reason),
             "cname": LEVEL_COLOURS[period.level],
         }
@@ -330,7 +281,7 @@ def _flow_args(flow: FlowRow, reason: str) -> dict[str, Any]:
 
 def _rate_events(shown: Excerpt) -> Iterator[Event]:
     if shown.rates:
-        yield from _process(RATES_PID)
+        yield from name_process(RATES_PID)
     for port in sorted(shown.rates):
         yield from _counter_events(port, shown.rates[port])
 
@@ -355,6 +306,6 @@ def _counter(port: str, time_ns: int, gbps: dict[str, float]) -> Event:
         "pid": RATES_PID,
         "tid": RATES_PID,
         "name": f"{port} Gb/s",
-        "ts": _us(time_ns),
+        "ts": us(time_ns),
         "args": {name: round(value, 6) for name, value in gbps.items()},
     }

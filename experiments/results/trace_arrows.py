@@ -6,22 +6,11 @@ them to the slice that its thread is in at that moment, so all ends of arrows ar
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 from controller.flow import Stage
+from experiments.results.trace_places import Event, Slice, us
 from testbed.record import FlowRow, RequestRow, SpanRow
 from workers.spans import SpanKind
-
-Event = dict[str, Any]
-
-
-class Slice(NamedTuple):
-    """A slice of thread `tid` of process `pid`."""
-
-    pid: int
-    tid: int
-    start_ns: int
-    end_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +53,7 @@ def arrow_events(flows: Sequence[FlowRow], slices: Slices) -> Iterator[Event]:
             event = {**common, "ph": "s" if i == 0 else "f" if last else "t"}
             if last:
                 event["bp"] = "e"  # the slice around this moment, not the next one
-            yield {**event, "pid": slice.pid, "tid": slice.tid, "ts": time_ns / 1000}
+            yield {**event, "pid": slice.pid, "tid": slice.tid, "ts": us(time_ns)}
 
 
 def _places(flow: FlowRow, slices: Slices) -> Iterator[tuple[Slice, int]]:

@@ -5,11 +5,17 @@ import pytest
 from result_rows import request_row
 
 from controller.units import NS_PER_S
-from experiments.resolve.capacity import estimated_capacity, prefill_rate_rps
+from experiments.resolve.capacity import (
+    delivered_rate_rps,
+    estimated_capacity,
+    prefill_rate_error,
+    prefill_rate_rps,
+)
 from experiments.resolve.jobs import resolve
 from experiments.resolve.work_demand import demand
 from experiments.scenario.reading import load_scenario, override
 from testbed.job import Collect, Job
+from testbed.record import RequestRow
 from testbed.serving.capacity import decode_rps
 from testbed.serving.decoding import batch_step_s
 from testbed.simulation.fabric_sim import SimulatedFabric
@@ -23,9 +29,9 @@ _CHUNKED = (
 )
 
 
-def job_of(*settings: str) -> Job:
+def job_of(*settings: str, scenario: str = "quickstart") -> Job:
     texts = ("fabric=sim", "policies=[fair]", *settings)
-    return resolve(load_scenario("quickstart", [override(text) for text in texts])).jobs[0]
+    return resolve(load_scenario(scenario, [override(text) for text in texts])).jobs[0]
 
 
 def overloaded_rps(job: Job) -> float:
@@ -50,6 +56,32 @@ def test_the_capacity_is_what_an_overloaded_run_gets_done(settings: tuple[str, .
 
     assert estimated_capacity(job, job.requests).rps == pytest.approx(reached, rel=0.15)
     assert demand(job, job.requests).capacity_rps > 1.5 * reached
+
+
+def test_batches_that_are_very_uneven_are_measured_for_longer() -> None:
+    """Eight replicas wait for the one with the most tokens. After eight batches of each unit, the estimate is
+    14 % too low."""
+    job = job_of(
+        "workload.requests=600",
+        "workload.warmup=0",
+        "gpu=h100",
+        "units.layout=spread",
+        scenario="motivation",
+    )
+    assert estimated_capacity(job, job.requests).rps == pytest.approx(overloaded_rps(job), rel=0.1)
+
+
+def test_where_s3_limits_the_capacity_is_the_rate_of_what_is_delivered() -> None:
+    """Units of one fast GPU prefill twice as many prompts as two decode workers can receive at 25 Gb/s."""
+    job = job_of(
+        "workload.requests=400",
+        "workload.kind=conversation",
+        "model=llama-3-8b",
+        "gpu=h100",
+        "units.ranks_per_unit=1",
+        "topology.nic_gbps=25",
+    )
+    assert estimated_capacity(job, job.requests).rps == pytest.approx(overloaded_rps(job), rel=0.15)
 
 
 def test_no_estimate_is_more_than_full_even_batches_could_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +117,35 @@ def test_a_unit_is_measured_between_the_ends_of_batches() -> None:
         for _ in range(count)
     ]
     assert prefill_rate_rps(rows) == pytest.approx(3.0 + 2.0)
+
+
+def test_the_error_of_a_rate_is_that_of_its_batches() -> None:
+    """The batches of unit a that count have 4 requests in 1, 2 and 1 s. At its rate of 3/s, these are 1, -2
+    and 1 more than expected, so the variance is (1 + 4 + 1) * 3/2 / (4 s)^2 = (0.75/s)^2. Unit b, 2/s, is
+    even. Of 5/s, 0.75/s are 15 %."""
+    ends = {"a": {1: 1, 2: 4, 4: 4, 5: 4, 6: 2}, "b": {1: 2, 2: 2, 3: 2, 4: 2}}
+    rows = [
+        request_row(unit=unit, prefill_end_ns=second * NS_PER_S)
+        for unit, of_unit in ends.items()
+        for second, count in of_unit.items()
+        for _ in range(count)
+    ]
+    assert prefill_rate_error(rows) == pytest.approx(0.15)
+    assert prefill_rate_error(rows[:5]) == float("inf")
+
+
+def test_s3_counts_where_it_ends_long_after_prefill() -> None:
+    """Four requests are prefilled in 4 s. If the last has its KV after 8 s, S3 delivers 4 in 8 s."""
+
+    def rows(last_s: float) -> list[RequestRow]:
+        p2d_s = (2.0, 3.0, 4.0, last_s)
+        return [
+            request_row(prefill_end_ns=(i + 1) * NS_PER_S, p2d_end_ns=round(end_s * NS_PER_S))
+            for i, end_s in enumerate(p2d_s)
+        ]
+
+    assert delivered_rate_rps(rows(8.0)) == 0.5
+    assert delivered_rate_rps(rows(4.4)) is None
 
 
 def test_full_steps_of_decode_workers_limit_answers() -> None:
