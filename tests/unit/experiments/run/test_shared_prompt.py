@@ -50,25 +50,31 @@ def mean_ttft_ms(rows: tuple[RequestRow, ...]) -> float:
 
 
 @pytest.mark.parametrize("router", ["kv-aware", "prefix-affinity", "least-queued-tokens", "dual-hash"])
-def test_no_unit_gets_over_a_third_of_the_requests(tmp_path: Path, router: str) -> None:
-    units = Counter(row.unit for row in ran(tmp_path, f"serving.router={router}"))
-    assert len(units) == 8
-    assert max(units.values()) <= REQUESTS / 3
-
-
-@pytest.mark.parametrize("router", ["kv-aware", "prefix-affinity"])
-def test_a_prefix_that_only_one_unit_has_spreads(tmp_path: Path, router: str) -> None:
-    """When the second request comes, the first unit has the prefix, and all others would have to fetch it."""
-    units = Counter(row.unit for row in ran(tmp_path, f"serving.router={router}", alone_ms=1000))
-    assert len(units) == 8
-    assert max(units.values()) <= REQUESTS / 3
-
-
+@pytest.mark.parametrize("reuse", ["fetch", "recompute", "cheaper"])
 @pytest.mark.parametrize("alone_ms", [0, 1000])
-def test_kv_aware_is_as_fast_as_taking_turns(tmp_path: Path, alone_ms: int) -> None:
+def test_no_unit_gets_over_a_third_of_the_requests(
+    tmp_path: Path, router: str, reuse: str, alone_ms: int
+) -> None:
+    """If the first request is alone for a second, one unit has the prefix when the others come.
+
+    All other units would have to fetch it, or to compute it again. Then `kv-aware` does so on as many as it
+    takes to keep up with 50 requests a second of 66 ms of S3 each: four or more.
+    """
+    settings = (f"serving.router={router}", f"serving.reuse={reuse}")
+    units = Counter(row.unit for row in ran(tmp_path, *settings, alone_ms=alone_ms))
+    assert len(units) == 8 or (router == "kv-aware" and reuse == "recompute" and len(units) >= 4)
+    assert max(units.values()) <= REQUESTS / 3
+
+
+@pytest.mark.parametrize("reuse", ["fetch", "recompute", "cheaper"])
+@pytest.mark.parametrize("alone_ms", [0, 1000])
+def test_kv_aware_is_as_fast_as_taking_turns(tmp_path: Path, reuse: str, alone_ms: int) -> None:
     """Nothing beats taking turns here, because all requests are alike: a tenth more is allowed."""
-    turns = mean_ttft_ms(ran(tmp_path, "serving.router=round-robin", alone_ms=alone_ms))
-    assert mean_ttft_ms(ran(tmp_path, "serving.router=kv-aware", alone_ms=alone_ms)) <= 1.1 * turns
+    turns, aware = (
+        mean_ttft_ms(ran(tmp_path, f"serving.router={router}", f"serving.reuse={reuse}", alone_ms=alone_ms))
+        for router in ("round-robin", "kv-aware")
+    )
+    assert aware <= 1.1 * turns
 
 
 @pytest.mark.parametrize("decode", ["least-loaded", "network-aware"])
