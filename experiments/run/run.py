@@ -123,7 +123,7 @@ def run_scenario(
             notes=[*notes, *resolved.notes],
             records=records,
             placement_text=placement_text(first.placement),
-            resources=Resources.of(first),
+            resources=Resources.of(resolved.jobs[0]),
             files=made_with.files,
             command=command,
             started=started,

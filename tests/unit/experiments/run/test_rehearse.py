@@ -12,10 +12,15 @@ from toy_fabric import ToyFabric
 from experiments.run.run import run_scenario
 from experiments.scenario.reading import load_scenario, override
 from testbed.fabric import RunFailed, RunProgress
+from testbed.fabrics import FABRICS
 from testbed.job import Job
 from testbed.record import Check, Fidelity, RunRecord
+from testbed.simulation.run import SimulatedRun
 
 S = 1_000_000_000
+FACTS: dict[str, str | int | float] = {
+    "cpu_idle_mean": 0.5, "forwarded_when_faster": 1.0, "late_wakeups_p99_ms": 1.0,
+}  # fmt: skip
 
 
 class SlowMachine(ToyFabric):
@@ -34,9 +39,6 @@ class SlowMachine(ToyFabric):
     def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
         self.scales.append(("rehearsal" if job.probe_faster else job.policy, job.scale.time_dilation))
         record = (ToyFabric() if job.probe_faster else super()).run(job, progress)
-        facts: dict[str, str | int | float] = {
-            "cpu_idle_mean": 0.5, "forwarded_when_faster": 1.0, "late_wakeups_p99_ms": 1.0,
-        }  # fmt: skip
         value = self._flow_s / job.scale.time_dilation if job.policy == self._slow else 0.0
         ok = value <= 0.5
         check = Check(
@@ -45,7 +47,7 @@ class SlowMachine(ToyFabric):
         )  # fmt: skip
         return msgspec.structs.replace(
             record,
-            facts=facts,
+            facts=FACTS,
             fidelity=Fidelity(faithful=ok, checks=(check,)),
             permit_latency_ms=(1.0,) * 30,
         )
@@ -132,3 +134,31 @@ def test_the_last_try_is_kept_even_if_it_is_not_faithful(tmp_path: Path) -> None
     assert len(dilations) == 2
     assert summary["scale"]["time_dilation"] == dilations[1]
     assert summary["faithful"] is False
+
+
+class ScaledLinks(SlowMachine):
+    """Simulates, and counts on links as the emulated fabric does: `bytes_scale` bytes for each model byte.
+
+    Its permits take so long that the rehearsal chooses another scale than the usual one.
+    """
+
+    def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
+        record = SimulatedRun(job, progress).run()
+        links = tuple(
+            msgspec.structs.replace(
+                one, sent_bytes=tuple(round(sent * job.scale.bytes_scale) for sent in one.sent_bytes)
+            )
+            for one in record.links
+        )
+        return msgspec.structs.replace(record, links=links, facts=FACTS, permit_latency_ms=(5.0,) * 30)
+
+
+def test_how_busy_a_port_was_does_not_depend_on_the_scale_that_is_chosen(tmp_path: Path) -> None:
+    texts = ("policies=[fair]", "workload.requests=6")
+    busy = []
+    for name, fabric in (("sim", FABRICS["sim"]()), ("mininet", ScaledLinks())):
+        scenario = load_scenario("quickstart", [override(text) for text in (f"fabric={name}", *texts)])
+        _, summary = run_scenario(scenario, fabric=fabric, out=tmp_path / name, progress=lambda *_: None)
+        [run_of_it] = summary["runs"]
+        busy.append(run_of_it["limits"]["port_busy"]["mean"])
+    assert busy[1] == pytest.approx(busy[0], rel=1e-3)
