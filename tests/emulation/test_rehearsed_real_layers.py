@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-REQUESTS = 4
+REQUESTS = 3
 KV_BYTES = 4 * 2 * 4 * 16 * 2
 """KV of a token: 4 layers, keys and values, 4 heads, 16 wide, 2 B."""
 
@@ -24,7 +24,7 @@ class Rehearsed:
         done = subprocess.run(
             [
                 *(sys.executable, "-P", "-c", code, "cluster", "rehearse", scenario, "--policy", "mfs"),
-                *("--set", f"workload.requests={REQUESTS}", "--out", "out"),
+                *("--set", f"workload.requests={REQUESTS}", "--set", "scale.time_dilation=8", "--out", "out"),
             ],
             cwd=directory,
             stdout=subprocess.PIPE,
