@@ -111,10 +111,10 @@ if "workers.zygote" in sys.orig_argv:
 
     alive = workers.rank.Rank._finish
 
-    def die(self):
+    def die(self, *arguments):
         if self._config.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        alive(self)
+        alive(self, *arguments)
 
     workers.rank.Rank._finish = die
 """
