@@ -10,7 +10,6 @@ from testbed.cluster.clocks import Reading
 from testbed.cluster.inventory import Inventory
 from testbed.coordinator.ranks import Ranks
 from testbed.job import Job
-from workers.options import Device
 from workers.protocol import RankConfig, Remote
 
 
@@ -51,7 +50,7 @@ class RemoteRanks(Ranks):
             chunk_bytes=job.workers.chunk_bytes,
             verify_share=job.workers.verify_share,
             seed=job.seed,
-            device=job.workers.device if self._model is None else Device.CPU,  # real layers
+            device=self._computes_on,
             compute=job.workers.compute,
             model=self._model,
             to_controller=inventory.endpoint(2),

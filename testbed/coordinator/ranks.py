@@ -16,6 +16,7 @@ from testbed.coordinator.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts
+from workers.options import Device
 from workers.protocol import (
     Beat,
     Evidence,
@@ -105,6 +106,11 @@ class Ranks(ABC):
         self._evidence: dict[int, list[Evidence]] = {}
         self.device = ""
         self.backend = ""
+
+    @property
+    def _computes_on(self) -> Device:
+        """Real layers are computed on the CPU."""
+        return self._job.workers.device if self._model is None else Device.CPU
 
     # --- what a fabric knows of the processes -----------------------------------------------------
 

@@ -19,7 +19,6 @@ from testbed.emulation.processes import stopped
 from testbed.fabric import RunFailed
 from testbed.faults import slowdowns_of
 from testbed.job import Job
-from workers.options import Device
 from workers.protocol import RankConfig
 
 _STORE_PORT = 29500
@@ -86,7 +85,7 @@ class RankProcesses(Ranks):
             chunk_bytes=options.chunk_bytes,
             verify_share=options.verify_share,
             seed=job.seed,
-            device=options.device if self._model is None else Device.CPU,  # real layers
+            device=self._computes_on,
             compute=options.compute,
             slowdowns=slowdowns_of(job.faults, rank),
             model=self._model,

@@ -106,16 +106,21 @@ def test_the_arrivals_of_a_load_do_not_depend_on_rules() -> None:
         assert [one.arrival_ns for one in other] == [one.arrival_ns for one in plain]
 
 
-def test_a_unit_is_measured_between_the_ends_of_batches() -> None:
-    """Unit a ends batches of 1, 4, 4, 4 and 2 requests at 1, 2, 4, 5 and 6 s. Without the first batch and the
-    last one, these are 12 requests in the 4 s from 1 to 5 s. Unit b ends 2 in each of seconds 1 to 4: 2/s."""
+def rows_of_two_units() -> list[RequestRow]:
+    """Requests by the seconds in which their batches end."""
     ends = {"a": {1: 1, 2: 4, 4: 4, 5: 4, 6: 2}, "b": {1: 2, 2: 2, 3: 2, 4: 2}}
-    rows = [
+    return [
         request_row(unit=unit, prefill_end_ns=second * NS_PER_S)
         for unit, of_unit in ends.items()
         for second, count in of_unit.items()
         for _ in range(count)
     ]
+
+
+def test_a_unit_is_measured_between_the_ends_of_batches() -> None:
+    """Unit a ends batches of 1, 4, 4, 4 and 2 requests at 1, 2, 4, 5 and 6 s. Without the first batch and the
+    last one, these are 12 requests in the 4 s from 1 to 5 s. Unit b ends 2 in each of seconds 1 to 4: 2/s."""
+    rows = rows_of_two_units()
     assert prefill_rate_rps(rows) == pytest.approx(3.0 + 2.0)
 
 
@@ -123,13 +128,7 @@ def test_the_error_of_a_rate_is_that_of_its_batches() -> None:
     """The batches of unit a that count have 4 requests in 1, 2 and 1 s. At its rate of 3/s, these are 1, -2
     and 1 more than expected, so the variance is (1 + 4 + 1) * 3/2 / (4 s)^2 = (0.75/s)^2. Unit b, 2/s, is
     even. Of 5/s, 0.75/s are 15 %."""
-    ends = {"a": {1: 1, 2: 4, 4: 4, 5: 4, 6: 2}, "b": {1: 2, 2: 2, 3: 2, 4: 2}}
-    rows = [
-        request_row(unit=unit, prefill_end_ns=second * NS_PER_S)
-        for unit, of_unit in ends.items()
-        for second, count in of_unit.items()
-        for _ in range(count)
-    ]
+    rows = rows_of_two_units()
     assert prefill_rate_error(rows) == pytest.approx(0.15)
     assert prefill_rate_error(rows[:5]) == float("inf")
 
