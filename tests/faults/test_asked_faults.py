@@ -1,5 +1,7 @@
 """Faults that the scenario asks for: they happen, the checks that see them stay green, and others do not."""
 
+import re
+
 import emulated_world as world
 import msgspec
 import pytest
@@ -68,8 +70,8 @@ def test_a_rank_that_is_to_pause_holds_its_unit_up_and_is_no_reason_for_doubt(se
     pause = RankPause(rank=0, from_ns=round(0.2 * S), to_ns=round((0.2 + seconds) * S))
     record = world.run(asked(serving(), pause))
     doubts = red(record)
-    # Requests are so short here that 30 ms without CPU time are a doubt, whoever had none.
-    assert "rank 0" not in doubts.pop("longest pause of a process", "")
+    # Requests are so short here that 30 ms without CPU time are a doubt. Only process 1 may be without.
+    assert not re.search("rank|controller|ovs", doubts.pop("longest pause of a process", ""))
     assert doubts == {}
     first = min(row.first_token_ns or 0 for row in record.requests if row.unit == "p0")
     assert first > pause.to_ns
