@@ -19,6 +19,7 @@ from controller.policies import (
     sjf,
     stage,
     static,
+    triage,
 )
 from controller.policies.registry import (
     describe,
@@ -54,4 +55,5 @@ __all__ = [
     "sjf",
     "stage",
     "static",
+    "triage",
 ]

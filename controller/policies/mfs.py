@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from controller.flow import Level, PortId, Stage
+from controller.parts.early import AFTER_EARLY, WaitingS1, early_order, layers_ahead
 from controller.parts.pressure import Demand, Gauge, Late, Rho, SharedDeadline, SharedDeadlines, Worst
 from controller.parts.recheck import RECHECK_NS, check_recheck
 from controller.parts.rmlq import Rmlq, S3Levels
@@ -20,10 +21,6 @@ from controller.ports import RHO_CAP
 from controller.units import NS_PER_MS
 from controller.urgency import rli
 from controller.view import ActiveBatch, ActiveFlow, View
-
-# Orders below 2 ** 53 are exact as floats: enough for RLIs below 256 and REDs up to 9.7 hours.
-_RLI_STEP = 2**45
-_AFTER_EARLY = 2.0**53
 
 _MLU_TOP = Meta(gt=0, le=1e6)
 _MLU_BASE = Meta(gt=1, le=1e6)
@@ -88,7 +85,7 @@ class Mfs(Policy):
         self._queue = options.rmlq()
         self._gauge = Gauge(self._queue, rho=options.rho, demand=options.demand, late=options.late)
         self._s3 = SharedDeadlines(options.demand)
-        self._s1: dict[str, dict[int, dict[str, ActiveFlow]]] = {}
+        self._s1 = WaitingS1()
         # Per batch, the batches with a smaller RED. An arrival changes it; a departure only frees memory.
         self._sooner: dict[str, dict[str, ActiveBatch]] = {}
         if type(self) is Mfs:  # a subclass may read more
@@ -107,12 +104,11 @@ class Mfs(Policy):
         if flow.flow.stage is Stage.BACKGROUND:
             return _BACKGROUND
         if flow.flow.stage is not Stage.P2D:
-            if flow.flow.stage is Stage.KV_REUSE and flow.batch is not None:
-                layers = self._s1.setdefault(flow.batch.batch.id, {})
-                layers.setdefault(_target(flow), {})[flow.flow.id] = flow
+            if flow.flow.stage is Stage.KV_REUSE:
+                self._s1.add(flow)
             return self._early(flow, view)
         if not self._options.mlu:
-            verdict = Verdict(self._queue.lowest, "S3, MLU off", _AFTER_EARLY)
+            verdict = Verdict(self._queue.lowest, "S3, MLU off", AFTER_EARLY)
         else:
             verdict = self._s3_verdict(now_ns, flow, self._gauge.worst(now_ns, flow, view.ports))
         self._s3.add(flow, verdict.level)
@@ -135,13 +131,8 @@ class Mfs(Policy):
     def on_completion(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
         if flow.flow.stage is Stage.P2D:
             self._s3.remove(flow)
-        elif flow.flow.stage is Stage.KV_REUSE and flow.batch is not None:
-            layers = self._s1[flow.batch.batch.id]
-            del layers[_target(flow)][flow.flow.id]
-            if not layers[_target(flow)]:
-                del layers[_target(flow)]
-            if not layers:
-                del self._s1[flow.batch.batch.id]
+        elif flow.flow.stage is Stage.KV_REUSE:
+            self._s1.remove(flow)
         return UNCHANGED
 
     def on_departure(self, now_ns: int, batch: ActiveBatch, view: View) -> Verdicts:
@@ -162,12 +153,12 @@ class Mfs(Policy):
             return self._s2(flow.batch)
         if not self._options.rli:
             return Verdict(self._queue.for_rli(1), "S1, RLI off", self._arbitration(flow.batch, 1))
-        layers_ahead = _rli(flow)
-        level = self._queue.for_rli(layers_ahead)
-        reason = f"RLI {layers_ahead}"
-        order = self._arbitration(flow.batch, layers_ahead)
+        ahead = layers_ahead(flow)
+        level = self._queue.for_rli(ahead)
+        reason = f"RLI {ahead}"
+        order = self._arbitration(flow.batch, ahead)
         if view.levels and self._options.red and level < self._queue.lowest_early:
-            rival = self._earlier_rival(flow, layers_ahead, view)
+            rival = self._earlier_rival(flow, ahead, view)
             if rival is not None:
                 return Verdict(
                     self._queue.below_early(level),
@@ -179,7 +170,7 @@ class Mfs(Policy):
     def _s2(self, batch: ActiveBatch | None) -> Verdict:
         return Verdict(self._queue.for_rli(0), "S2 blocks compute", self._arbitration(batch, 0))
 
-    def _earlier_rival(self, flow: ActiveFlow, layers_ahead: int, view: View) -> str | None:
+    def _earlier_rival(self, flow: ActiveFlow, ahead: int, view: View) -> str | None:
         """A batch with a smaller RED that has an S1 or S2 flow of equal RLI on one of the flow's ports."""
         batch = flow.batch
         if batch is None:
@@ -189,22 +180,18 @@ class Mfs(Policy):
             rivals = view.batches.items()
             sooner = {name: rival for name, rival in rivals if _sooner(rival.red_ns, batch.red_ns)}
             self._sooner[batch.batch.id] = sooner
-        return view.ports.first_early(flow.flow.load, sooner, layers_ahead) if sooner else None
+        return view.ports.first_early(flow.flow.load, sooner, ahead) if sooner else None
 
-    def _arbitration(self, batch: ActiveBatch | None, layers_ahead: int) -> float:
+    def _arbitration(self, batch: ActiveBatch | None, ahead: int) -> float:
         """The exact order inside a level: by RLI, then by RED. S3 comes after all of these."""
-        if not self._options.red:
-            return layers_ahead * _RLI_STEP
-        red_ns = None if batch is None else batch.red_ns
-        last_ns = _RLI_STEP - 1
-        return layers_ahead * _RLI_STEP + (last_ns if red_ns is None else min(red_ns, last_ns))
+        return early_order(batch, ahead, red=self._options.red)
 
     def _review_s1(self, batch: ActiveBatch, view: View) -> dict[str, Verdict]:
         """Verdicts on the batch's S1 flows. With `monotonic`, layers that cannot rise are skipped."""
         if view.exact:
             return self._reorder_s1(batch, view)
         verdicts: dict[str, Verdict] = {}
-        for layer, flows in self._s1.get(batch.batch.id, {}).items():
+        for layer, flows in self._s1.of_batch(batch).items():
             by_rli = self._queue.for_rli(rli(layer, batch.layer))
             if self._queue.monotonic and by_rli == self._queue.lowest_early:
                 continue
@@ -221,7 +208,7 @@ class Mfs(Policy):
 
     def _reorder_s1(self, batch: ActiveBatch, view: View) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
-        for flows in self._s1.get(batch.batch.id, {}).values():
+        for flows in self._s1.of_batch(batch).values():
             for name, flow in flows.items():
                 verdict = self._early(flow, view)
                 level = verdict.level if self._queue.moves(flow.level, verdict.level) else flow.level
@@ -249,20 +236,10 @@ class Mfs(Policy):
         return verdicts
 
     def _s3_verdict(self, now_ns: int, flow: ActiveFlow, worst: Worst | None) -> Verdict:
-        return Verdict(self._s3_level(worst), self._gauge.reason(now_ns, flow, worst), _AFTER_EARLY)
+        return Verdict(self._s3_level(worst), self._gauge.reason(now_ns, flow, worst), AFTER_EARLY)
 
     def _s3_level(self, worst: Worst | None) -> Level:
         return self._queue.lowest if worst is None else worst.level
-
-
-def _rli(flow: ActiveFlow) -> int:
-    """Layers until an S1 flow is needed, counted from layer 0 if it has no batch."""
-    return rli(_target(flow), 0 if flow.batch is None else flow.batch.layer)
-
-
-def _target(flow: ActiveFlow) -> int:
-    """The layer that needs an S1 flow. A flow that names none is assumed to hold up compute now."""
-    return 0 if flow.flow.layer is None else flow.flow.layer
 
 
 def _sooner(red_ns: int | None, than_ns: int | None) -> bool:

@@ -9,9 +9,9 @@ here=experiments/paper/$name
 out=${OUT:-runs/paper}/$name
 mfs=.venv/bin/mfs
 
-# sweep NAME OPTION...: run a sweep of the experiment's scenario.
+# sweep NAME OPTION...: run a sweep of the experiment's scenario, or of the one that `scenario` names.
 sweep() {
-    $mfs sweep "$here/scenario.yaml" --out "$out/$1" ${JOBS:+--jobs "$JOBS"} "${@:2}"
+    $mfs sweep "${scenario:-$here/scenario.yaml}" --out "$out/$1" ${JOBS:+--jobs "$JOBS"} "${@:2}"
 }
 
 # differences NAME [FILE]: keep how the policies of a sweep differ in SLO attainment and mean TTFT.

@@ -32,6 +32,7 @@ SPECS = (
     "static(s1=2, s2=3, s3=1)",
     "llf",
     "mfs",
+    "triage",
     "reverse",
 )
 

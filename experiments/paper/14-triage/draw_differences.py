@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Draw the figure of this experiment: how many points more triage meets than each rival, in each cluster.
+
+    .venv/bin/python experiments/paper/14-triage/draw_differences.py SWEEPS OUT.svg NAME...
+
+SWEEPS has the sweeps NAME of this folder's `run`, whose first policy is triage. Bars are 95 % intervals over
+the replicates.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+
+RIVALS = {"fair": ("0.6", "s"), "stage": ("tab:blue", "o"), "mfs": ("tab:orange", "D")}
+SWEPT = {"workload.kind": "{} prompts", "workload.load": "load {}"}
+
+
+def main(sweeps: Path, out: Path, names: list[str]) -> None:
+    clusters: dict[str, dict[str, dict[str, str]]] = {}
+    for name in names:
+        with (sweeps / name / "differences.csv").open(newline="", encoding="utf-8") as text:
+            for row in csv.DictReader(text):
+                if row["measure"] == "slo_attainment":
+                    if row["against"] != "triage":
+                        sys.exit(f"{sweeps / name}: the first policy of the sweep must be triage")
+                    words = [SWEPT[key].format(row[key]) for key in SWEPT if key in row]
+                    clusters.setdefault(", ".join([name, *words]), {})[row["policy"]] = row
+
+    mpl.rcParams.update({"svg.hashsalt": "triage", "svg.fonttype": "none", "font.size": 8})
+    figure, axes = plt.subplots(figsize=(7, 0.36 * len(clusters) + 0.9), layout="constrained")
+    for i, rows in enumerate(clusters.values()):
+        for j, (rival, (colour, marker)) in enumerate(RIVALS.items()):
+            # What is given are differences of the rival from triage, so their sign is turned.
+            mean, low, high = (-100 * float(rows[rival][key]) for key in ("mean", "high", "low"))
+            at = -i + 0.24 * (1 - j)
+            axes.plot([low, high], [at, at], color=colour, linewidth=1.2)
+            axes.plot(
+                mean, at, marker, color=colour, markersize=4, label=f"triage over {rival}" if not i else None
+            )
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks([-i for i in range(len(clusters))], list(clusters))
+    axes.set_ylim(0.6 - len(clusters), 0.6)
+    axes.set_xlabel("points of SLO attainment")
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(RIVALS), frameon=False)
+    figure.savefig(out, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
