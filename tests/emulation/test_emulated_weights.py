@@ -1,5 +1,6 @@
 """Levels with weights: what two backlogged lanes get of a link, measured against the weights."""
 
+import functools
 import itertools
 import statistics
 
@@ -25,6 +26,11 @@ def contest(weights: str) -> Job:
     )
 
 
+@functools.cache
+def measured(weights: str) -> RunRecord:
+    return world.run(contest(weights))
+
+
 def share_of_s2(record: RunRecord) -> float:
     """The median over windows in which both flows are under way. The first window is left out."""
     rows = [world.row(record, name) for name in ("s2", "s3")]
@@ -40,13 +46,12 @@ def share_of_s2(record: RunRecord) -> float:
 
 @pytest.mark.parametrize(
     ("weights", "least", "most"),
-    [("1:1", 0.47, 0.53), ("3:1", 0.72, 0.78), ("1:3", 0.22, 0.28), ("99:1", 0.97, 0.995)],
+    [("1:3", 0.22, 0.28), ("99:1", 0.97, 0.995)],
 )
 def test_backlogged_lanes_share_a_link_by_the_weights_of_their_levels(
     weights: str, least: float, most: float
 ) -> None:
-    record = world.run(contest(weights))
-    assert least <= share_of_s2(record) <= most
+    assert least <= share_of_s2(measured(weights)) <= most
 
 
 def test_a_level_alone_has_the_whole_line_whatever_its_weight() -> None:
@@ -64,10 +69,9 @@ def test_a_level_alone_has_the_whole_line_whatever_its_weight() -> None:
 
 
 def test_the_kernel_has_the_parts_of_the_weights() -> None:
-    """What is left for weights is 1 - 2 * 2 % - 4 * 0.1 % = 95.6 % of the line: 3/4 and 1/4 of it."""
-    record = world.run(contest("3:1"))
-    (rows, *_) = record.queues.values()
+    """What is left for weights is 1 - 2 * 2 % - 4 * 0.1 % = 95.6 % of the line: 1/4 and 3/4 of it."""
+    (rows, *_) = measured("1:3").queues.values()
     by_class = {str(row["class"]): row for row in rows}
-    assert by_class["1:11"]["rate_bps"] == pytest.approx(0.717 * BPS, rel=0.002)
-    assert by_class["1:12"]["rate_bps"] == pytest.approx(0.239 * BPS, rel=0.002)
+    assert by_class["1:11"]["rate_bps"] == pytest.approx(0.239 * BPS, rel=0.002)
+    assert by_class["1:12"]["rate_bps"] == pytest.approx(0.717 * BPS, rel=0.002)
     assert by_class["1:11"]["prio"] == by_class["1:12"]["prio"] == 1
