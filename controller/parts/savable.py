@@ -16,6 +16,9 @@ from controller.ports import PortLoads
 from controller.units import NS_PER_MS, NS_PER_S
 from controller.view import ActiveBatch, ActiveFlow
 
+_UNUSED = 0.01
+"""S1 and S2 that take no more of a port than this hold nobody up there."""
+
 
 @dataclass(slots=True, eq=False)
 class Handoff:
@@ -24,8 +27,9 @@ class Handoff:
     `load` is what its active flows put on each port, in bytes. `tail_ns` is what follows its last byte: the
     least `downstream_ns` of any of its flows so far. `batch` is the one that its latest flow came from.
 
-    `sort_out` writes the rest: whether it is given up, the highest share of a port that it needs with all
-    that is due no later (`pressure`, 0 if it is given up), and why, in words.
+    `sort_out` writes the rest: whether it is given up, and why, in words; the highest share of a port that
+    it needs until it is due, with all that is due no later (`pressure`); and how long that takes on a port of
+    S1 and S2, as a share of the time that it takes on its slowest port (`aside`, the highest share).
     """
 
     deadline_ns: int
@@ -35,6 +39,7 @@ class Handoff:
     batch: ActiveBatch | None = None
     lost: bool = False
     pressure: float = 0.0
+    aside: float = 0.0
     words: str = ""
 
     def add(self, flow: ActiveFlow) -> None:
@@ -69,11 +74,21 @@ class Handoff:
 
 @dataclass(slots=True)
 class _Port:
-    """What a port has to send of the handoffs that were taken, in model bytes, at `free_bps`."""
+    """What a port has to send of the handoffs that were taken, in model bytes.
 
+    It has `bps`, of which S1 and S2 leave `free_bps`; `early` says whether they use it at all.
+    """
+
+    bps: int
     free_bps: float
+    early: bool
     taken: dict[Handoff, int] = field(default_factory=dict)
     bytes: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """The time that it takes with the port to itself."""
+        return self.bytes * 8 / self.bps
 
     def ready_ns(self, now_ns: int) -> float:
         return now_ns + self.bytes * 8 * NS_PER_S / self.free_bps
@@ -107,8 +122,10 @@ def sort_out(
         left = left_bytes[handoff]
         for port in left:
             if port not in tallies:
-                busy = ports.rho(port, now_ns) if rho is None else rho
-                tallies[port] = _Port(ports.bps(port) * (1 - busy))
+                measured = ports.rho(port, now_ns)
+                busy = measured if rho is None else rho
+                bps = ports.bps(port)
+                tallies[port] = _Port(bps, bps * (1 - busy), early=measured > _UNUSED)
         why = _cannot(now_ns, handoff, left, tallies, alone=give_up)
         if why:
             _lose(handoff, why)
@@ -185,11 +202,14 @@ def _until_in_time(
 def _press(
     now_ns: int, handoff: Handoff, left: Mapping[PortId, int], tallies: Mapping[PortId, _Port]
 ) -> None:
-    """How much of its worst port the handoff needs, with all that was taken before it."""
-    handoff.pressure, handoff.words = 0.0, "no port to share"
+    """How much of its worst port the handoff needs, with all that was taken before it, and `aside`."""
+    handoff.pressure, handoff.aside, handoff.words = 0.0, 0.0, "no port to share"
+    slowest_s = max((tallies[port].seconds for port in left), default=0.0)
     spare_ns = max(1, handoff.network_due_ns - now_ns)
     for port in left:
         tally = tallies[port]
+        if tally.early and slowest_s:
+            handoff.aside = max(handoff.aside, tally.seconds / slowest_s)
         pressure = (tally.ready_ns(now_ns) - now_ns) / spare_ns
         if pressure >= handoff.pressure:
             handoff.pressure = pressure

@@ -29,6 +29,9 @@ class TriageOptions:
 
     levels: Annotated[int, "K: levels of the queue", Meta(ge=2, le=6)] = 6
     urgent: Annotated[float, "share of a port from which S3 goes before other S3", Meta(gt=0, le=1)] = 0.5
+    aside: Annotated[
+        float, "urgent S3 beside S2 if its slowest port is so far elsewhere", Meta(ge=0, le=1)
+    ] = 0.6
     recheck_ns: Annotated[int, "how often S3 is sorted out anew, model ns", RECHECK_NS] = 5_000_000
     rho: Annotated[float | Rho, "share of a port S1 and S2 take: measured, off, 0 to 0.95"] = Rho.MEASURED
     rho_window_ms: Annotated[float, "time constant of the measured rho, model ms", Meta(ge=0.001, le=1e6)] = (
@@ -41,6 +44,8 @@ class TriageOptions:
             raise ValueError(f"levels must be 2 to {len(RMLQ_LEVELS)}, not {self.levels}")
         if not 0 < self.urgent <= 1:
             raise ValueError(f"urgent must be above 0 and at most 1, not {self.urgent}")
+        if not 0 <= self.aside <= 1:
+            raise ValueError(f"aside must be 0 to 1, not {self.aside}")
         if not isinstance(self.rho, Rho) and not 0.0 <= self.rho <= RHO_CAP:
             raise ValueError(f"rho must be 0 to {RHO_CAP}, not {self.rho}")
         check_recheck(self.recheck_ns)
@@ -58,6 +63,7 @@ class Triage(Policy):
     def __init__(self, options: TriageOptions) -> None:
         super().__init__(options)
         self._urgent = options.urgent
+        self._aside = options.aside
         self._give_up = options.give_up
         self._rho = None if options.rho is Rho.MEASURED else 0.0 if options.rho is Rho.OFF else options.rho
         self.recheck_ns: int = options.recheck_ns
@@ -172,13 +178,20 @@ class Triage(Policy):
         return verdicts
 
     def _s3_verdict(self, handoff: Handoff) -> Verdict:
-        words = f"cannot be in time: {handoff.words}" if handoff.lost else f"can be in time: {handoff.words}"
-        return Verdict(self._s3_level(handoff), words, float(handoff.deadline_ns))
+        level = self._s3_level(handoff)
+        words = f"{'cannot' if handoff.lost else 'can'} be in time: {handoff.words}"
+        if level is Level.P1:
+            return Verdict(
+                level, f"{words}; {handoff.aside:.2g} of that on ports of S1 and S2", _BEFORE_EARLY
+            )
+        return Verdict(level, words, float(handoff.deadline_ns))
 
     def _s3_level(self, handoff: Handoff) -> Level:
         if handoff.lost:
             return self._levels.lost
-        return self._levels.urgent if handoff.pressure >= self._urgent else self._levels.calm
+        if handoff.pressure < self._urgent:
+            return self._levels.calm
+        return Level.P1 if handoff.aside <= self._aside else self._levels.urgent
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +216,8 @@ class _Levels:
         return min(RMLQ_LEVELS[min(ahead, len(RMLQ_LEVELS) - 1)], self.last_early)
 
 
+_BEFORE_EARLY = -1.0
+"""The order of S3 that passes S1 and S2 on P1."""
 _LAST = 2.0**63
 """The order of S3 without a deadline: behind all that has one."""
 

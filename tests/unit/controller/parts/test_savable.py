@@ -106,6 +106,21 @@ def test_what_is_given_up_on_one_port_leaves_its_other_ports_to_others() -> None
     assert ports.lost() == {"both"}
 
 
+def test_aside_is_how_much_less_the_ports_of_s1_and_s2_have_to_do() -> None:
+    """S2 uses X. `a` sends 1 MB over X, after 3 MB of `b` that go over Y alone: 1 ms of X, 4 ms of Y."""
+    ports = Ports()
+    s2 = Flow(id="s2", stage=Stage.COLLECTIVE, size_bytes=50 * MB, load={X: 50 * MB})
+    ports.loads.submitted(s2)
+    ports.s3("b", 3, 9, Y)
+    ports.s3("a", 1, 10, X, Y)
+    assert ports.lost() == set()
+    assert ports.handoffs["b"].aside == 0
+    assert ports.handoffs["a"].aside == 0.25
+    ports.s3("c", 3, 11, X)
+    ports.lost()
+    assert ports.handoffs["c"].aside == 1
+
+
 def test_what_must_follow_the_last_byte_takes_its_time_off_the_deadline() -> None:
     ports = Ports()
     ports.s3("a", 4, 5, after_ms=2)

@@ -1,7 +1,7 @@
 """Triage flow by flow, on a port that carries 1 MB in a millisecond: levels, moves and reasons by hand."""
 
 import pytest
-from keyed_world import MB, MS, UP, first, s3, scheduler
+from keyed_world import DOWN, MB, MS, UP, first, s3, scheduler
 from scheduling_world import due, in_force
 
 from controller.flow import Batch, Flow, Level, Stage
@@ -16,6 +16,13 @@ def with_batches(spec: str = "triage", *, exact: bool = False) -> Scheduler:
     core = scheduler(spec, exact=exact)
     for name, deadline_ms in (("a", 100), ("b", 50)):
         core.batch_started(0, Batch(id=name, layers=8, requests=due(deadline_ms * MS)))
+    return core
+
+
+def busy(spec: str, *, exact: bool = False) -> Scheduler:
+    """The same, with S2 that waits on the port of the S3 flows. `rho=off` leaves S3 all of the port."""
+    core = with_batches(spec, exact=exact)
+    first(core, Flow(id="busy", stage=S2, size_bytes=50 * MB, load={UP: 50 * MB}, batch="a", layer=0))
     return core
 
 
@@ -38,12 +45,23 @@ def test_s1_climbs_as_its_batch_comes_closer() -> None:
     assert moves == [(Level.P3, Level.P2), (Level.P2, Level.P1)]
 
 
-def test_s3_is_below_s1_and_s2_however_urgent_it_is() -> None:
+def test_s3_is_below_s1_and_s2_on_their_ports_however_urgent_it_is() -> None:
     """1 MB of 10 MB that fit, then 4 MB of 5 MB: from half of the port on, S3 goes before other S3."""
-    core = with_batches()
+    core = busy("triage(rho=off)")
     calm, urgent = first(core, s3("calm", due_ms=10)), first(core, s3("urgent", size_mb=4, due_ms=5))
     assert (calm.level, urgent.level) == (Level.P5, Level.P4)
     assert urgent.reason == f"can be in time: 0.8 of {UP} until it is due (4 MB due by then)"
+
+
+def test_urgent_s3_passes_s1_and_s2_where_it_takes_little_of_their_ports() -> None:
+    """4 MB on a port of 0.5 MB/ms take 8 of 10 ms, and 4 ms of the port of S2: half as long."""
+    flow = Flow(id="f", stage=S3, size_bytes=4 * MB, load={UP: 4 * MB, DOWN: 4 * MB}, deadline_ns=10 * MS)
+    said = first(busy("triage(rho=off)"), flow)
+    assert said.level is Level.P1
+    assert said.reason.endswith("; 0.5 of that on ports of S1 and S2")
+    assert first(busy("triage(rho=off, aside=0.4)"), flow).level is Level.P4
+    exact = busy("triage(rho=off)", exact=True)
+    assert first(exact, flow).order < first(exact, early("s2", S2, 0)).order
 
 
 def test_s3_that_cannot_be_in_time_goes_last() -> None:
@@ -54,7 +72,7 @@ def test_s3_that_cannot_be_in_time_goes_last() -> None:
 
 def test_the_one_that_is_given_up_moves_at_the_next_tick() -> None:
     """`a` alone needs 4 of 5 ms. With `b`, one would be late, and `a` has more to send."""
-    core = scheduler("triage(recheck_ns=1000)")
+    core = busy("triage(recheck_ns=1000, rho=off)")
     assert first(core, s3("a", size_mb=4, due_ms=5)).level is Level.P4
     assert first(core, s3("b", size_mb=3, due_ms=6)).level is Level.P4
     moved = core.tick(1000)
@@ -62,7 +80,7 @@ def test_the_one_that_is_given_up_moves_at_the_next_tick() -> None:
 
 
 def test_one_that_was_given_up_comes_back_when_it_can_be_in_time_again() -> None:
-    core = scheduler("triage(recheck_ns=1000)")
+    core = busy("triage(recheck_ns=1000, rho=off)")
     first(core, s3("a", size_mb=4, due_ms=8))
     first(core, s3("b", size_mb=3, due_ms=6))
     first(core, s3("c", size_mb=2, due_ms=8))
@@ -78,7 +96,7 @@ def test_one_that_was_given_up_comes_back_when_it_can_be_in_time_again() -> None
 
 def test_s3_is_not_sorted_out_anew_before_its_time() -> None:
     """2 of 5 MB that fit are calm. 2 ms later, 2 of 3 MB are not, but the next look is after 5 ms."""
-    core = scheduler("triage")
+    core = busy("triage(rho=off)")
     assert first(core, s3("a", size_mb=2, due_ms=7)).level is Level.P5
     assert core.tick(4 * MS) == []
     assert [(one.flow, one.level) for one in core.tick(5 * MS)] == [("a", Level.P4)]
@@ -118,7 +136,7 @@ def test_s3_without_a_deadline_is_calm_and_background_is_below_all() -> None:
 )
 def test_fewer_levels(levels: int, expected: tuple[int, ...]) -> None:
     """S2, S1 for the last layer, and S3 that is urgent, calm, lost. Each is due before those that follow."""
-    core = with_batches(f"triage(levels={levels})")
+    core = busy(f"triage(levels={levels}, rho=off)")
     flows = [
         early("s2", S2, 0),
         early("s1", S1, 7),
@@ -154,7 +172,7 @@ def test_exact_order() -> None:
 
 
 def test_giving_up_can_be_switched_off() -> None:
-    core = scheduler("triage(give_up=off, recheck_ns=1000000)")
+    core = busy("triage(give_up=off, recheck_ns=1000000, rho=off)")
     assert first(core, s3("f", size_mb=6, due_ms=5)).level is Level.P4
     assert [(one.level, one.reason) for one in core.tick(6 * MS)] == [
         (Level.P6, "cannot be in time: its deadline passed 1.0 ms ago")
@@ -163,11 +181,11 @@ def test_giving_up_can_be_switched_off() -> None:
 
 def test_a_constant_rho_takes_its_part_of_every_port() -> None:
     """3 MB take 6 ms of half of the port."""
-    assert first(scheduler("triage(rho=0.5)"), s3("f", size_mb=3, due_ms=5)).level is Level.P6
-    assert first(scheduler("triage(rho=off)"), s3("f", size_mb=3, due_ms=5)).level is Level.P4
+    assert first(busy("triage(rho=0.5)"), s3("f", size_mb=3, due_ms=5)).level is Level.P6
+    assert first(busy("triage(rho=off)"), s3("f", size_mb=3, due_ms=5)).level is Level.P4
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
-    for option in ("levels=1", "urgent=0", "urgent=1.5", "rho=0.99", "recheck_ns=1"):
+    for option in ("levels=1", "urgent=0", "urgent=1.5", "aside=-1", "rho=0.99", "recheck_ns=1"):
         with pytest.raises(ValueError, match=option.partition("=")[0]):
             make_policy(f"triage({option})")
