@@ -28,6 +28,7 @@ from controller.protocol import (
     LaneUp,
     LayerAdvanced,
     Log,
+    Logged,
     Permit,
     Sending,
     Status,
@@ -137,7 +138,11 @@ class Controller:
         raise AssertionError(f"the controller stays at {status}")
 
     def log(self) -> Log:
+        """The log. What was logged is in `logged`."""
         self.say(AskLog())
+        logged = self.hear(COORDINATOR)
+        assert isinstance(logged, Logged)
+        self.logged = logged
         log = self.hear(COORDINATOR)
         assert isinstance(log, Log)
         return log
@@ -191,9 +196,13 @@ def test_a_flow_is_permitted_when_the_switch_has_answered_the_barrier(controller
     permit = controller.hear("0")
     assert isinstance(permit, Permit)
     assert permit.flow == "g"
-    log = controller.log()
-    assert [(d.flow, d.level_to) for d in log.decisions] == [("f", Level.P3), ("g", Level.P3)]
-    assert [(p.flow, p.ports) for p in log.paths] == [(f, ("h1->s1", "s1->h2")) for f in "fg"]
+    controller.log()
+    logged = controller.logged
+    assert [(d.flow, d.level_to) for d in logged.decisions] == [("f", Level.P3), ("g", Level.P3)]
+    assert [(p.flow, p.ports) for p in logged.paths] == [(f, ("h1->s1", "s1->h2")) for f in "fg"]
+    assert logged.ended == ("f",)
+    controller.log()
+    assert controller.logged == Logged(decisions=(), paths=(), ended=())  # it was told, and forgotten
 
 
 def test_a_switch_that_comes_back_gets_everything_and_owed_permits_follow(controller: Controller) -> None:
@@ -340,7 +349,8 @@ def test_a_lane_is_at_the_scavenger_level_while_the_request_of_its_flow_is_prune
     mods, barrier = strict.switches["nh1"].changes()
     assert mods == strict.rules.set_level(["lane"], Level.P3)
     strict.switches["nh1"].reply(barrier)
-    assert [(d.flow, d.level_to) for d in strict.log().decisions] == [
+    strict.log()
+    assert [(d.flow, d.level_to) for d in strict.logged.decisions] == [
         ("f", Level.SCAVENGER),
         ("f", Level.P3),
     ]

@@ -7,16 +7,18 @@ model seconds, so moments of 0.5 wall seconds are a fifth of it.
 from collections.abc import Sequence
 
 import msgspec
+from serving_world import job, placed
 
 from controller.flow import Level, Stage, Transfer
 from controller.lanes import LevelTrail
 from controller.pulse import Pause
+from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.outages import Down
 from testbed.emulation.asked import Asked, Window
-from testbed.emulation.disturbances import disturbances, unasked_pause, with_undisturbed
-from testbed.emulation.monitor import Sample
+from testbed.emulation.disturbances import disturbances, unasked_pause, undisturbed
 from testbed.emulation.queues import PortCounters
+from testbed.emulation.samples import Sample, SampleLog
 from testbed.faults import LinkFault, RankPause
 from testbed.record import Check, FlowRow
 from testbed.serving.yardsticks import Yardstick
@@ -59,6 +61,13 @@ def records(rank: int, *flows: SentFlow, late_ms: tuple[float, ...] = ()) -> Rec
     )
 
 
+def gathered(*ranks: Records) -> Gathered:
+    made = Gathered(job(*placed()))
+    for rank in ranks:
+        made.take(rank)
+    return made
+
+
 def flow(id_: str, permit_s: float, finish_s: float, *path: str, stage: Stage = Stage.P2D) -> FlowRow:
     trail = LevelTrail()
     trail.moved_to(Level.P3)
@@ -96,12 +105,14 @@ def check(
     fault_late_ms: float | None = None,
 ) -> Check:
     clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
+    heard = gathered(*ranks)
     checks = disturbances(
         pauses=pauses or {},
         outages=outages,
-        records=ranks,
+        permits=heard.permits,
+        late_ms=heard.late_ms,
         flows=flows,
-        samples=samples,
+        samples=SampleLog(samples),
         clock=clock,
         asked=asked,
         fault_late_ms=fault_late_ms,
@@ -195,9 +206,10 @@ def test_a_permit_that_came_in_an_asked_pause_does_not_count() -> None:
     """Both are submitted at 110 s of wall time, 1 model second; the pause is from 112 to 115 s."""
     record = records(1, sent("quick", 1, 1.0, 1.0), sent("late", 1, 1.0, 4000.0))
     clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
-    kept = with_undisturbed(record, [paused(1, 112, 115)], clock)
-    assert [one.transfer.id for one in kept.sent] == ["quick"]
-    assert with_undisturbed(record, [paused(0, 112, 115)], clock) == record
+    permits = gathered(record).permits
+    kept = undisturbed(permits, [paused(1, 112, 115)], clock)
+    assert [permit.flow for permit in kept] == ["quick"]
+    assert undisturbed(permits, [paused(0, 112, 115)], clock) == permits
 
 
 def test_silence_of_a_flow_whose_receiver_is_paused_is_none() -> None:
