@@ -218,18 +218,31 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, tag="logged"):
     ended: tuple[str, ...]
 
 
+class Away(msgspec.Struct, frozen=True, kw_only=True):
+    """The controller was without a bridge: its connection was lost until its rules were confirmed again.
+
+    Times are CLOCK_MONOTONIC; `end_wall_ns` is None while it lasts.
+    """
+
+    bridge: str
+    begin_wall_ns: int
+    end_wall_ns: int | None
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
     """What the controller did in a run, beside what it has `Logged`.
 
     `pruned` is how often each request was pruned. Requests in `ended_pruned` were not freed again.
-    `longest_pause` is the longest one of the controller since the clock started.
+    `pauses` are the longest ones of the controller since the clock started, the longest first. `away` is when
+    it was without a bridge.
     """
 
     pruned: dict[str, int]
     ended_pruned: tuple[str, ...]
     flow_mods: int
     barriers: int
-    longest_pause: Pause
+    pauses: tuple[Pause, ...]
+    away: tuple[Away, ...] = ()
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):

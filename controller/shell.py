@@ -23,6 +23,7 @@ from controller.protocol import (
     AskLog,
     AskSending,
     AskStatus,
+    Away,
     BatchKnown,
     BatchStarted,
     ClockStart,
@@ -74,6 +75,11 @@ class Enforcer(Protocol[M_contra]):
 
     @property
     def away(self) -> tuple[str, ...]: ...
+
+    @property
+    def outages(self) -> Sequence[Away]:
+        """When this was without a switch that it had already."""
+        ...
 
     @property
     def waiting(self) -> bool:
@@ -265,5 +271,6 @@ class Shell(Generic[M]):
             ended_pruned=tuple(sorted(self._prunings.at_their_end)),
             flow_mods=self._enforcer.flow_mods,
             barriers=self._enforcer.barriers,
-            longest_pause=self.pulse.longest(time.monotonic_ns()),
+            pauses=self.pulse.longest_ones(time.monotonic_ns()),
+            away=tuple(self._enforcer.outages),
         )

@@ -5,9 +5,11 @@ but they can double the time of the requests that they meet. Each check here nam
 """
 
 import bisect
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from controller.flow import Stage
+from controller.protocol import Away
 from controller.pulse import Pause
 from controller.units import NS_PER_S
 from testbed.columns import ColumnSpool
@@ -22,12 +24,11 @@ from testbed.coordinator.lapses import (
     slowest_permit,
 )
 from testbed.coordinator.outages import Down
-from testbed.emulation.asked import SETTLE_S, Asked, Window, longest_outside
+from testbed.emulation.asked import RECONNECT_S, SETTLE_S, Asked, Window, longest_outside
 from testbed.emulation.samples import SampleLog
-from testbed.faults import LinkFault, RankPause
+from testbed.faults import ControllerRestart, LinkFault, RankPause, SwitchRestart
 from testbed.record import Check, FlowRow
 from testbed.serving.yardsticks import Yardstick
-from workers.protocol import Records
 
 SILENCE_BOUND_MS = 1000.0
 """Not relative: the samples that it is measured with are 250 ms apart, whatever the scale."""
@@ -39,6 +40,7 @@ def disturbances(
     *,
     pauses: Mapping[str, Pause],
     outages: Sequence[Down],
+    away: Sequence[Away],
     permits: Iterable[PermitRow],
     late_ms: Mapping[int, Sequence[float]],
     flows: Iterable[FlowRow],
@@ -49,7 +51,8 @@ def disturbances(
     fault_late_ms: float | None = None,
 ) -> list[Check]:
     """The checks. `pauses` has the longest pause of each process by its name, `outages` the longest of each
-    link, the longest first. `whole` is what a single moment delays.
+    link, the longest first. `away` is when the controller was without a bridge. `whole` is what a single
+    moment delays.
 
     `asked` are the faults that the scenario asked for: what they explain is no disturbance, and `outages` is
     without them. With faults, there is a check more, on `fault_late_ms`: by how much one began or ended late.
@@ -58,6 +61,7 @@ def disturbances(
     checks = [
         pauses_check(pauses, clock, against),
         _outages(outages, clock),
+        _away(away, clock, asked),
         _silence(flows, samples, clock, asked),
         slowest_permit(permits, against),
         latest_wakeup(late_ms, against),
@@ -73,6 +77,30 @@ def _outages(outages: Sequence[Down], clock: WallClock) -> Check:
     longest_ms = outages[0].wall_ns / 1e6 if outages else 0.0
     advice = f"{named(down)}. A run takes no link down: find out what did."
     return _at_most("longest time a link was down", longest_ms, 0.0, advice)
+
+
+def _away(away: Sequence[Away], clock: WallClock, asked: Sequence[Asked]) -> Check:
+    """The longest time for which the controller was without a bridge, though nobody asked for it."""
+    found = []
+    for one in away:
+        end_ns = time.monotonic_ns() if one.end_wall_ns is None else one.end_wall_ns
+        begin_ns, wall_ns = longest_outside(one.begin_wall_ns, end_ns, _without(one.bridge, asked))
+        if wall_ns > 0:
+            found.append((wall_ns, f"{one.bridge} {clock.lasted(begin_ns, wall_ns)}"))
+    found.sort(reverse=True)
+    advice = f"{named([words for _, words in found])}: levels could not change there. {RUN_AGAIN}"
+    longest_ms = found[0][0] / 1e6 if found else 0.0
+    return _at_most("longest time a bridge was without the controller", longest_ms, 0.0, advice)
+
+
+def _without(bridge: str, asked: Sequence[Asked]) -> list[Window]:
+    """When a bridge was to be without the controller, with the time that it takes to connect again."""
+    return [
+        one.window.wider(SETTLE_S, RECONNECT_S + SETTLE_S)
+        for one in asked
+        if isinstance(one.fault, ControllerRestart)
+        or (isinstance(one.fault, SwitchRestart) and one.fault.switch == bridge)
+    ]
 
 
 def _silence(flows: Iterable[FlowRow], samples: SampleLog, clock: WallClock, asked: Sequence[Asked]) -> Check:
@@ -139,12 +167,20 @@ def pauses_of(rank: int, asked: Sequence[Asked]) -> list[Window]:
     ]
 
 
-def unasked_pause(record: Records, asked: Sequence[Asked]) -> Pause:
-    """The longest pause of a rank, or part of one, that nobody asked for."""
-    windows = pauses_of(record.rank, asked)
+def restarts(asked: Sequence[Asked]) -> list[Window]:
+    """When the controller was away because the scenario asked for it, with some slack, and the time in which
+    bridges connect again."""
+    return [
+        one.window.wider(SETTLE_S, RECONNECT_S + SETTLE_S)
+        for one in asked
+        if isinstance(one.fault, ControllerRestart)
+    ]
+
+
+def unasked_pause(pauses: Iterable[Pause], windows: Sequence[Window]) -> Pause:
+    """The longest of `pauses`, or part of one, that is in none of `windows`: nobody asked for it."""
     parts = [
-        longest_outside(pause.begin_wall_ns, pause.begin_wall_ns + pause.wall_ns, windows)
-        for pause in (record.longest_pause, *record.pauses)
+        longest_outside(pause.begin_wall_ns, pause.begin_wall_ns + pause.wall_ns, windows) for pause in pauses
     ]
     begin_ns, wall_ns = max(parts, key=lambda part: part[1])
     return Pause(begin_wall_ns=begin_ns, wall_ns=wall_ns)
@@ -153,11 +189,13 @@ def unasked_pause(record: Records, asked: Sequence[Asked]) -> Pause:
 def undisturbed(
     permits: ColumnSpool[PermitRow], asked: Sequence[Asked], clock: WallClock
 ) -> ColumnSpool[PermitRow]:
-    """`permits` without those that came while their ranks were paused, as asked for."""
+    """`permits` without those that were waited for while their ranks were paused or the controller was away,
+    as asked for."""
     ranks = {one.fault.rank for one in asked if isinstance(one.fault, RankPause)}
-    if not ranks:
+    away = restarts(asked)
+    if not ranks and not away:
         return permits
-    windows = {rank: pauses_of(rank, asked) for rank in ranks}
+    windows = {rank: [*pauses_of(rank, asked), *away] for rank in ranks}
 
     def waited(permit: PermitRow) -> tuple[int, int]:
         begin_ns = clock.zero_wall_ns + round(permit.submit_ns * clock.time_dilation)
@@ -167,7 +205,7 @@ def undisturbed(
     kept = (
         permit
         for permit in permits
-        if not any(window.overlaps(*waited(permit)) for window in windows.get(permit.rank, ()))
+        if not any(window.overlaps(*waited(permit)) for window in windows.get(permit.rank, away))
     )
     return ColumnSpool(PermitRow, kept)
 

@@ -24,7 +24,7 @@ from testbed.coordinator.player import Player
 from testbed.coordinator.token_checks import token_checks
 from testbed.emulation import network, ovs, queues
 from testbed.emulation.control import start_controller
-from testbed.emulation.disturbances import disturbances, unasked_pause, undisturbed
+from testbed.emulation.disturbances import disturbances, pauses_of, restarts, unasked_pause, undisturbed
 from testbed.emulation.faults import FaultInjector
 from testbed.emulation.fidelity import CpuMeter, delivered_share, judge
 from testbed.emulation.links import LinkWatch
@@ -80,11 +80,12 @@ class EmulatedRun:
             job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory, weights=weights
         )
         faults = FaultInjector(job, net)
-        self._watch.excused = ranks.excused = faults.paused
+        self._watch.excused, ranks.excused = faults.stopped, faults.paused
         links = LinkWatch(net, faults.outages)
         links.start()
         controller = start_controller(job, net.wiring, directory)
         controller.logged = gathered.take_logged
+        faults.controller = controller.pid
         controller.wait_for_switches()
         self._say("connecting lanes")
         ranks.start(net, [links.check, controller.check_idle])
@@ -141,8 +142,11 @@ class EmulatedRun:
         log = controller.log()
         flows = gathered.flows()
         speeds = speeds_of(flows, job)
-        pauses |= {f"rank {record.rank}": unasked_pause(record, asked) for record in records}
-        pauses["the controller"] = log.longest_pause
+        pauses |= {
+            f"rank {one.rank}": unasked_pause((one.longest_pause, *one.pauses), pauses_of(one.rank, asked))
+            for one in records
+        }
+        pauses["the controller"] = unasked_pause(log.pauses, restarts(asked))
         against = yardsticks(job)
         judged = undisturbed(gathered.permits, asked, clock)
         late_ms = [late for delays in gathered.late_ms.values() for late in delays]
@@ -163,6 +167,7 @@ class EmulatedRun:
                 *disturbances(
                     pauses=pauses,
                     outages=outages,
+                    away=log.away,
                     permits=judged,
                     late_ms=gathered.late_ms,
                     flows=flows,

@@ -221,6 +221,10 @@ def test_a_switch_that_comes_back_gets_everything_and_owed_permits_follow(contro
     assert isinstance(permit, Permit)
     assert permit.flow == "f"
     assert controller.wait_for_status(lambda status: status.ready).switches == 3
+    (outage,) = controller.log().away
+    assert outage.bridge == "nh1"
+    assert outage.end_wall_ns is not None
+    assert outage.begin_wall_ns < outage.end_wall_ns
 
 
 def test_while_a_switch_is_away_the_fabric_is_not_ready_and_rules_wait_for_it(
@@ -258,14 +262,21 @@ def test_what_a_run_cannot_survive_is_told_to_the_coordinator(controller: Contro
 
 
 def test_a_rule_that_somebody_deletes_is_told_with_the_bridge(controller: Controller) -> None:
-    """Rules that go because the controller empties a switch that connects are no trouble."""
+    """Rules that go because the controller empties a switch that connects are no trouble. Their cookie is not
+    that of the rules since, and a switch may tell of them after its barrier's answer."""
     for name in controller.wiring.bridges:
         switch = controller.connect(name)
-        switch.lose_a_rule(0)
+        switch.lose_a_rule(0, cookie=0)
         _, barrier = switch.changes()
         switch.reply(barrier)
     controller.wait_for_status(lambda status: status.ready)
-    controller.switches["s1"].lose_a_rule(1)
+    controller.switches["s1"].close()
+    again = controller.connect("s1")
+    _, barrier = again.changes()
+    again.reply(barrier)
+    controller.wait_for_status(lambda status: status.ready)
+    again.lose_a_rule(0, cookie=1)
+    again.lose_a_rule(1, cookie=2)
     said = controller.hear(COORDINATOR)
     assert isinstance(said, Trouble)
     assert said.message == "a rule of bridge s1 (table 1) was deleted, and not by the controller"

@@ -83,7 +83,7 @@ def log(**levels: list[Level]) -> Logged:
     return Logged(decisions=tuple(decisions), paths=tuple(paths), ended=tuple(levels))
 
 
-LOG = Log(pruned={}, ended_pruned=(), flow_mods=3, barriers=2, longest_pause=NO_PAUSE)
+LOG = Log(pruned={}, ended_pruned=(), flow_mods=3, barriers=2, pauses=(NO_PAUSE,))
 
 
 def collected(
