@@ -12,6 +12,7 @@ namespace mfs {
 namespace {
 
 constexpr double SAME = 1e-13;  // a smaller relative change of a rate leaves the levels below as they are
+constexpr int AHEAD = 8;  // streams: how long before its turn one is fetched from memory
 constexpr double NO_CAP = std::numeric_limits<double>::infinity();
 
 }  // namespace
@@ -218,14 +219,18 @@ void Links::open_streams(const int* begin, const int* end, bool ends_free) {
     by_cap_.clear();
     chains_.clear();
     for (const int* number = begin; number != end; ++number) {
+        // Streams lie scattered in memory, and their hops, too.
+        if (end - number > 2 * AHEAD) __builtin_prefetch(&streams_[number[2 * AHEAD]], 1);
+        if (end - number > AHEAD) __builtin_prefetch(&hops_[streams_[number[AHEAD]].first_hop]);
         Stream& stream = streams_[*number];
         const Hop* const first = &hops_[stream.first_hop];
         const Hop* const last = first + stream.hops;
         stream.fresh = -1.0;
-        const Hop* const unknown = first + (ends_free ? 1 : 0);
-        if (std::any_of(unknown, std::max(unknown, last - (ends_free ? 1 : 0)), [this](const Hop& hop) {
-                return is_full(ports_[hop.port]);
-            })) {
+        bool behind_full = false;
+        for (const Hop* hop = first + ends_free; hop < last - ends_free; ++hop) {
+            behind_full = behind_full || is_full(ports_[hop->port]);
+        }
+        if (behind_full) {
             stream.fresh = 0.0;
             continue;
         }
