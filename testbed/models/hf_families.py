@@ -19,6 +19,7 @@ TWO_WIDTHS = ("qwen", "molmo")
 NOT_MODELLED = {
     "jetmoe": "attention that has experts is not modelled",
     "phi4flash": "layers of this kind are not modelled",
+    "longcat_flash": "layers with two attentions are not modelled",
     "openelm": "layers that differ in heads and widths are not modelled",
 }
 """Families with a structure that no key tells of, and why they are refused."""

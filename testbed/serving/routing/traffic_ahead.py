@@ -6,7 +6,7 @@ from functools import cached_property
 
 from controller.flow import PortId
 from controller.units import NS_PER_S
-from testbed.job import Job, Request, UnitShape
+from testbed.job import Job, ReuseRule, UnitShape
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.idle_network import Traffic, drain_s, merged
 from testbed.serving.plans.kv_moves import ways
@@ -25,17 +25,20 @@ class TrafficAhead:
 
     While a request is queued, its replica and its decode worker are unknown. So its S3 then counts on the
     *own* ports of its unit only, evenly for all replicas: the ports of their servers, with the receivers
-    spread evenly over the decode workers. A replica that shares its server with a decode worker sends that
-    worker nothing over these ports.
+    spread evenly over the decode workers. If prefixes are computed again, a request is expected on the
+    replica that has its prefix, and counts on the ports of that one. A replica that shares its server with
+    a decode worker sends that worker nothing over these ports.
     """
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._bytes = PortBytes(job.topology)
 
-    def queued(self, unit: str, request: Request) -> None:
-        """A request waits on `unit`. Its S3 counts evenly on the own ports of all replicas."""
-        own = self._own[unit]
+    def queued(self, unit: str, item: Assigned) -> None:
+        """A request waits on `unit`, and is expected to run as `item`."""
+        request, own = item.request, self._own[unit]
+        if self._job.serving.reuse is ReuseRule.RECOMPUTE and item.local_tokens:
+            own = [own[item.replica]]
         size_bytes = delivery_bytes(self._job, request.prompt_tokens) / len(own)
         load = merged({port: share * size_bytes for port, share in of.items()} for of in own)
         self._bytes.put_load(("S3", request.id), load)
@@ -91,13 +94,21 @@ class TrafficAhead:
         """Model ns that a request's S1 takes if its ports have nothing else to send."""
         return drain_s(fetch_traffic(self._job, item, unit), self._job.topology) * NS_PER_S
 
-    def delivery_ns(self, unit: str, item: Assigned, *, prefill_ns: float, layers_ns: float) -> float:
-        """`estimates.delivery_ns` over the unit's own ports."""
-        topology = self._job.topology
-        own = [
-            (self._bytes.busy_s(port) * NS_PER_S, size * 8 / topology.link(port).bps * NS_PER_S)
-            for port, size in self._leaving(unit, item).items()
-        ]
+    def delivery_ns(
+        self,
+        unit: str,
+        item: Assigned,
+        *,
+        prefill_ns: float,
+        layers_ns: float,
+        collectives: Mapping[PortId, float],
+    ) -> float:
+        """`estimates.delivery_ns` over the unit's own ports, which send `collectives`, in bytes, too."""
+        own: list[tuple[float, float]] = []
+        for port, size in self._leaving(unit, item).items():
+            byte_ns = 8 / self._job.topology.link(port).bps * NS_PER_S
+            before_ns = self._bytes.busy_s(port) * NS_PER_S + collectives.get(port, 0.0) * byte_ns
+            own.append((before_ns, size * byte_ns))
         return delivery_ns(own, layers=self._job.model.layers, prefill_ns=prefill_ns, layers_ns=layers_ns)
 
     def _delivery(self, unit: str, item: Assigned, worker: tuple[int, ...]) -> Traffic:
