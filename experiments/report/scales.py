@@ -41,8 +41,8 @@ def draw_scales(figure: Figure) -> None:
             if _draw_scale(axis, axes):
                 drawn.append(axis)
     # At the end, because panels may share the locator.
-    for axis in drawn:
-        axis.set_major_locator(NullLocator())
+    for one in drawn:
+        one.set_major_locator(NullLocator())
 
 
 def _draw_scale(axis: Axis, axes: Axes) -> bool:

@@ -316,6 +316,7 @@ class Links {
     void foresee(Ns now, int stream);
 
     void work_out(Ns now);
+    void prefetch(int number) const;
     void note_fullest(const Port& port);
     void share_level(int level);
     bool spread(int level);
@@ -381,7 +382,6 @@ class Links {
     std::int64_t settlings_ = 0;
     std::int64_t worked_out_ = 0;
     double fullest_ = 0.0;
-
     // Used while rates are worked out, and kept only for their memory.
     std::vector<int> queue_;     // ports
     std::vector<int> affected_;  // streams

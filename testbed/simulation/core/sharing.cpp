@@ -38,7 +38,9 @@ void Links::work_out(Ns now) {
             share_level(level);
             worked_out_ += static_cast<std::int64_t>(affected_.size());
         }
-        for (const int number : affected_) {
+        for (std::size_t at = 0; at < affected_.size(); ++at) {
+            if (at + AHEAD < affected_.size()) prefetch(affected_[at + AHEAD]);
+            const int number = affected_[at];
             Stream& stream = streams_[number];
             const double before = stream.rate;
             const double after = stream.fresh;
@@ -62,6 +64,14 @@ void Links::work_out(Ns now) {
         for (const Port& port : ports_) note_fullest(port);
     }
     dirty_.clear();
+}
+
+// Asks the memory for what the next rate of a stream changes.
+void Links::prefetch(int number) const {
+    const Stream& stream = streams_[number];  // `share` has just looked at it
+    __builtin_prefetch(&stream, 1);
+    __builtin_prefetch(&hops_[stream.first_hop]);
+    if (bundled_) __builtin_prefetch(&bundles_[number], 1);
 }
 
 void Links::note_fullest(const Port& port) {
