@@ -40,7 +40,14 @@ def lay_out(figure: Figure) -> None:
 
     Panels of a row are equally high, and those of a column equally wide. Beside each panel,
     `figure.subplotpars.right` leaves space on its right.
+
+    It is done twice: the ticks of a panel, and with them the width of their labels, depend on its size.
     """
+    for _ in range(2):
+        _place_panels(figure)
+
+
+def _place_panels(figure: Figure) -> None:
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
     width, height = (_INCH * inches for inches in figure.get_size_inches())
     left: dict[int, float] = defaultdict(float)

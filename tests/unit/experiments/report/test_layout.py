@@ -106,3 +106,20 @@ def test_a_logarithmic_axis_of_many_decades_has_labels_at_powers_of_ten_only() -
         axes.set_xlim(1, most)
         labels.append([at for at in axes.get_xticks() if 1 <= at <= most])
     assert labels == [[1, 2, 5, 10, 20, 50, 100], [1, 10, 100, 1_000, 10_000]]
+
+
+@figure_style
+def test_a_label_is_beside_the_ticks_that_a_panel_has_at_its_final_size() -> None:
+    """The panel has ticks at 0.02 before its legend takes space, and then at 0.025, with wider labels."""
+    figure, (axes,) = new_figure(1, 1, height=2.5)
+    figure.dpi = 72
+    axes.plot([50, 400], [0.103, 0.142], label="fair")
+    axes.set(title="CCT mean", xlabel="nic_gbps", ylabel="ms", ylim=(0, 0.149))
+    legend_above(figure, axes)
+    lay_out(figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    ticks = axes.yaxis.get_major_ticks()
+    assert "0.025" in [tick.label1.get_text() for tick in ticks]
+    label = axes.yaxis.label.get_window_extent()
+    assert label.x1 <= min(tick.label1.get_window_extent().x0 for tick in ticks)

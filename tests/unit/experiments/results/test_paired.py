@@ -83,7 +83,7 @@ def test_about_95_of_100_intervals_over_four_replicates_hold_the_mean() -> None:
         (0.092, (0.041, 0.143), Unit.POINTS, ("+9.2 points", "[+4.1, +14.3]")),
         (-0.0121, (-0.0203, -0.0039), Unit.SECONDS, ("-12.1 ms", "[-20.3, -3.9] ms")),
         (0.01, (-0.02, 0.04), Unit.POINTS, ("no difference shown", "[-2.0, +4.0]")),
-        (0.0, (0.0, 0.0), Unit.SECONDS, ("no difference shown", "[+0.00, +0.00] µs")),
+        (0.0, (0.0, 0.0), Unit.SECONDS, ("no difference shown", "[0, 0]")),
         (0.5, (0.0004, 1.2), Unit.SECONDS, ("+500 ms", "[+0.00, +1.20] s")),
         (0.01, (None, None), Unit.POINTS, ("+1.0 points", "")),
     ],
