@@ -97,12 +97,12 @@ def _range(shares: Sequence[float]) -> str:
 
 
 def alike_lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    """For each group of policies that made no difference: say so, why, and what to change."""
+    """For each group of policies that hardly differ: say so, why, and what to change."""
     by_policy = {run["policy"]: run for run in summary["runs"]}
     for group in summary.get("alike", ()):
         run = by_policy[group["policies"][0]]
         yield (
-            f"{_listed(group['policies'])} made no difference: the TTFT of a request differs by"
+            f"{_listed(group['policies'])} hardly differ: the TTFT of a request changes by"
             f" {100 * group['mean']:.2g}% of the mean on average, and by {100 * group['most']:.2g}% at most."
             f" {_why(run.get('limits'))}"
         )

@@ -81,8 +81,8 @@ def _results(
         told.append(f"With one {one}, it is not known whether a difference is more than chance.")
     else:
         note = (
-            "Brackets and counts rest on 95 % intervals of the paired differences over the"
-            f" {plan.replicates_are}."
+            "Brackets hold mean differences. A difference is shown where its 95 % interval over the paired"
+            f" {plan.replicates_are} leaves out 0."
         )
         told.append(Markup(f"<small>{note}</small>"))
     return told

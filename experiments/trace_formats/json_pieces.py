@@ -23,7 +23,10 @@ from experiments.trace_formats.text_file import MOST_LINE_CHARACTERS, lines_of, 
 from experiments.trace_formats.values import MAX_S, MAX_TOKENS
 
 _ANOTHER: Final = (b"\\", b"NaN", b"Inf")
-"""What a plain piece has not: keys that are written in another way, and what is not strictly JSON."""
+"""What a plain line has not: keys that are written in another way, and what is not strictly JSON."""
+
+_ALIKE: Final = b"0123456789, "
+"""What lines of one kind differ in: their numbers, and how many of them there are."""
 
 _MOST_NS: Final = MAX_S * 10**9
 
@@ -75,10 +78,9 @@ def _rows(path: Path, text: bytes, number: int, rows_of: RowsOf) -> Iterator[Pla
 
 
 def _read(text: bytes, keys: Keys) -> RowColumns:
-    named = (f'"{key}"'.encode() for key in keys.single)
-    if not text.isascii() or other_ends(text) or any(one in text for one in (*_ANOTHER, *named)):
+    if not text.isascii() or other_ends(text):
         raise NotPlain
-    lists = _check_lines(text, keys.ids)
+    lists = _check_lines(text, keys)
     wanted = (keys.time, keys.prompt, keys.output)
     schema = [(key, pa.int64()) for key in wanted]
     table = pyarrow.json.read_json(
@@ -121,22 +123,27 @@ def _blocks(column: Any, prompt: Longs, keys: Keys) -> tuple[Longs, Longs]:
     return blocks, np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(full)))
 
 
-def _check_lines(text: bytes, ids: str | None) -> bool:
-    """Return whether every line has a list of `ids`, rather than none.
+def _check_lines(text: bytes, keys: Keys) -> bool:
+    """Return whether every line has a list of ids, rather than none.
 
-    Raises `NotPlain` unless each line is one flat object, from its first character to its last. Every line
-    begins with a brace, and there are no more of them. So an object ends before the next one begins, and on
-    its own line.
+    Raises `NotPlain` unless each line is one flat object, from its first character to its last, with each key
+    that a row is made of once, and none of `keys.single`. Lines are compared without digits, commas and
+    spaces: then they are all alike, or of a few kinds, and each kind is looked at once.
     """
-    lines = text.count(b"\n") + (not text.endswith(b"\n"))
-    begin = text.startswith(b"{") + text.count(b"\n{")
-    end = text.count(b"}\n") + text.count(b"}\r\n") + text.endswith(b"}")
-    if not lines == begin == end == text.count(b"{") == text.count(b"}"):
-        raise NotPlain
-    if b"[" not in text:
+    kinds = {
+        line.removesuffix(b"\r") for line in text.translate(None, _ALIKE).removesuffix(b"\n").split(b"\n")
+    }
+    never = (*_ANOTHER, *(f'"{key}"'.encode() for key in keys.single))
+    once = [f'"{key}":'.encode() for key in (keys.time, keys.prompt, keys.output)]
+    for kind in kinds:
+        if not (kind.startswith(b"{") and kind.endswith(b"}") and kind.count(b"{") == kind.count(b"}") == 1):
+            raise NotPlain
+        if any(one in kind for one in never) or any(kind.count(one) != 1 for one in once):
+            raise NotPlain
+    lists = {kind.count(b"[") for kind in kinds}
+    if lists == {0}:
         return False
-    named = 0 if ids is None else text.count(f'"{ids}": ['.encode()) + text.count(f'"{ids}":['.encode())
-    if not lines == named == text.count(b"["):
+    if lists != {1} or keys.ids is None or any(f'"{keys.ids}":['.encode() not in kind for kind in kinds):
         raise NotPlain
     return True
 

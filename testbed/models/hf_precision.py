@@ -26,10 +26,22 @@ _METHOD_BITS = {
 }
 """Bits of a weight by quantisation method, unless `bits` says otherwise."""
 
+_SCALE_BITS = (
+    (r"nvfp4", 8 / 16),
+    (r"mxfp[468]", 8 / 32),
+    (r"q[458]_0|iq4_nl", 16 / 32),
+    (r"q[458]_1", 32 / 32),
+)
+"""Bits per cached element for the scales of formats whose blocks have one each: 8 bits for 16 elements, 8 for
+32, and in llama.cpp 16 for 32, or twice that with a minimum."""
+
+_SEVERAL_FORMATS = ("fp8_ds_mla",)
+"""Formats of a cache that keep some elements of a token in more bits than others."""
+
 _EXPERTS_ONLY = ("mxfp4",)
 """Methods that quantise routed experts only, and leave the rest at 16 bits (GPT-OSS)."""
 
-_QUANTIZATIONS = ("quantization_config", "compression_config", "quantization", "hf_quant_config.json")
+QUANTIZATIONS = ("quantization_config", "compression_config", "quantization", "hf_quant_config.json")
 _KV_KEYS = ("kv_cache_scheme", "kv_cache_quant_algo", "kv_cache_dtype")
 _AS_ACTIVATIONS = ("auto", "none", "null", "")
 _WEIGHTS_OF_EMBEDDINGS = re.compile(
@@ -57,7 +69,7 @@ def kv_element_bytes(model: Reader) -> float:
     for key in _KV_KEYS:
         if (value := model.get(key)) is not None:
             found[key] = _kv_bytes(value, key)
-    for outer in _QUANTIZATIONS:
+    for outer in QUANTIZATIONS:
         inner = model.get(outer)
         for key in _keys_about_kv(inner):
             found[f"{outer}: {key}"] = _kv_bytes(inner[key], key)
@@ -65,7 +77,10 @@ def kv_element_bytes(model: Reader) -> float:
             found[f"{outer}: kv_cache_group"] = quark
     if len(set(found.values())) > 1:
         raise ConfigError(f"{' and '.join(found)}: say different things about the KV cache")
-    return next(iter(found.values()), float(element_bytes(model)))
+    width = next(iter(found.values()), float(element_bytes(model)))
+    if width == 0.5:
+        model.note(f"{next(iter(found))}: KV of 4 bits counts without its scales")
+    return width
 
 
 def _keys_about_kv(inner: Any) -> list[str]:
@@ -75,7 +90,7 @@ def _keys_about_kv(inner: Any) -> list[str]:
     keys = [
         key
         for key, value in inner.items()
-        if re.search(r"(^|_)kv(_|$)", key) and value not in (False, {}, [])
+        if re.search(r"(^|_)kv(_|$)|cache", key) and value not in (False, {}, [])
     ]
     for key in keys:
         if key not in _KV_KEYS and inner[key] is not None:
@@ -127,8 +142,13 @@ def _kv_bytes(value: Any, key: str) -> float:
     if isinstance(value, int) and not isinstance(value, bool):
         return _bytes(value, key)
     if isinstance(value, str):
-        return 2.0 if value.lower() in _AS_ACTIVATIONS else _format_bits(value, key) / 8
+        return 2.0 if value.lower() in _AS_ACTIVATIONS else (_format_bits(value, key) + _scales(value)) / 8
     raise ConfigError(f"{key}: {value!r} is not a number format")
+
+
+def _scales(name: str) -> float:
+    lower = name.lower()
+    return next((bits for pattern, bits in _SCALE_BITS if re.fullmatch(pattern, lower)), 0.0)
 
 
 def _format_bits(name: str, key: str) -> int:
@@ -136,6 +156,8 @@ def _format_bits(name: str, key: str) -> int:
     lower = name.lower().removeprefix("torch.")
     if match := re.match(r"w(\d+)a\d+", lower):
         return int(match[1])
+    if lower in _SEVERAL_FORMATS:
+        raise ConfigError(f"{key}: {name!r}: a cache of several number formats is not modelled")
     if re.search(r"mixed", lower):
         raise ConfigError(f"{key}: {name!r}: weights of several widths are not modelled")
     if re.fullmatch(r"float32|fp32|float16|fp16|half|bfloat16|bf16", lower):
@@ -154,7 +176,7 @@ def weight_bytes(model: Reader) -> tuple[float, float | None]:
     """
     found: dict[str, float] = {}
     only_experts = False
-    for key in _QUANTIZATIONS:
+    for key in QUANTIZATIONS:
         quantization = model.get(key)
         if quantization is None or quantization == {}:
             continue

@@ -30,6 +30,7 @@ from testbed.serving.plans.batch_time import BatchTimes
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.fetching import fetch_plan, with_fetches
 from testbed.serving.plans.steps import step_options
+from testbed.serving.routing.collectives_ahead import CollectivesAhead
 from testbed.serving.routing.decode_workers import Busy, Decided, DecodeWorkers
 from testbed.serving.routing.estimates import exposed_s1_ns
 from testbed.serving.routing.reuse_choice import ReuseChoice
@@ -70,6 +71,7 @@ class ServingSystem:
         self._router = make_router(job.serving, seed=job.seed, token_ns=max(self._token_ns.values()))
         self._traffic = TrafficAhead(job)
         self._times = BatchTimes(job)
+        self._collectives = CollectivesAhead(job, self._traffic.own_ports)
         reuse = ReuseChoice(job, self._times, self._traffic)
         self._choose = reuse.choose if job.serving.reuse is not ReuseRule.FETCH else None
         self._follows = self._router.ports or job.serving.reuse is ReuseRule.CHEAPER
@@ -109,8 +111,8 @@ class ServingSystem:
         if self._phase[request.id] is not Phase.QUEUED:
             return [*started]
         if self._router.costs:
-            unit.expected[request.id] = self._expected(name, request)[0]
-            self._traffic.queued(name, request)
+            expected = unit.expected[request.id] = self._expected(name, request)[0]
+            self._traffic.queued(name, expected)
         fetches = self._send_for(now_ns, name, request) if self._job.serving.fetch_early else []
         return [*started, *fetches]
 
@@ -122,7 +124,7 @@ class ServingSystem:
         name, unit = self._unit_of(batch_id)
         if unit.paused is not None and unit.paused[0].id == batch_id:
             raise ValueError(f"batch {batch_id!r} has paused, it cannot end")
-        unit.ends_ns.pop(batch_id, None)
+        self._collectives.ended(name, batch_id)
         self._finish(name, unit.running.pop(batch_id))
         if unit.paused is not None:
             return self._go_on(now_ns, name)
@@ -188,12 +190,19 @@ class ServingSystem:
         if self._router.costs:
             item, transfer = self._expected(name, request)
             waiting = [unit.expected[each.id] for each in unit.queue if each.id in unit.expected]
-            queue_ns = sum(max(0.0, end_ns - now_ns) for end_ns in unit.ends_ns.values())
-            compute = self._times.waiting_ns(name, [*waiting, item])
+            batch = self._times.waiting(name, [*waiting, item])
+            queue_ns = self._collectives.busy_ns(name, now_ns)
+            compute = self._times.ns(name, batch)
             transfer += self._traffic.transfer_ns(name, item, hidden_ns=compute, queue_ns=queue_ns)
             prefill = queue_ns + transfer + compute
             layers = max(compute, self._traffic.idle_fetch_ns(name, item))
-            delivery = self._traffic.delivery_ns(name, item, prefill_ns=prefill, layers_ns=layers)
+            delivery = self._traffic.delivery_ns(
+                name,
+                item,
+                prefill_ns=prefill,
+                layers_ns=layers,
+                collectives_ns=self._collectives.left_ns(name, item.replica, now_ns, batch),
+            )
         return UnitView(
             queued_tokens=queued,
             cached_tokens=cached * request.block_tokens,
@@ -350,7 +359,8 @@ class ServingSystem:
         plan = msgspec.structs.replace(self._with_s1(plan, assigned), pause_every=pause_every)
         unit.running[plan.id] = plan
         if self._router.costs:
-            unit.ends_ns[plan.id] = now_ns + self._prefill_ns(name, assigned)
+            ends_ns = now_ns + self._prefill_ns(name, assigned)
+            self._collectives.begun(name, plan.id, assigned, now_ns=now_ns, ends_ns=ends_ns)
         unit.batches += 1
         return plan
 

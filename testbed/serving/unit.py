@@ -24,7 +24,7 @@ class Unit:
 
     `expected_tokens` are these tokens by request id. `paused` is the batch among `running` that has paused,
     with the layer it goes on with. For a router that asks for costs, `expected` says how requests of the
-    queue were expected to run when they arrived, and `ends_ns` when the batches that run are expected to end.
+    queue were expected to run when they arrived.
     `to_come` are the prefixes that its caches will have had once its requests are through. Each of its
     `replicas` has room for `cache_blocks` blocks (None: no limit).
     """
@@ -36,7 +36,6 @@ class Unit:
         self.batches = 0
         self.expected_tokens: dict[int, int] = {}
         self.expected: dict[int, Assigned] = {}
-        self.ends_ns: dict[str, float] = {}
         self.computed_tokens = [0] * replicas
         self.to_come = PrefixIndex(1, None if cache_blocks is None else cache_blocks * replicas)
 

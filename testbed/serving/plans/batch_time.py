@@ -32,24 +32,24 @@ class BatchTimes:
         replicas = len(self._job.placement.replicas[unit])
         return self._work_ns(self._first[unit], replica_work(items, replicas, self._job.model))
 
-    def even_ns(self, unit: str, items: Sequence[Assigned]) -> float:
-        """The same, with the most new tokens first and each request on the replica with the fewest so far."""
+    def even(self, unit: str, items: Sequence[Assigned]) -> list[Assigned]:
+        """`items` with the most new tokens first, each on the replica with the fewest so far."""
         load = [0] * len(self._job.placement.replicas[unit])
         spread = []
         for item in sorted(items, key=lambda item: -item.new_tokens):
             replica = load.index(min(load))
             load[replica] += item.new_tokens
             spread.append(msgspec.structs.replace(item, replica=replica))
-        return self.ns(unit, spread)
+        return spread
 
-    def waiting_ns(self, unit: str, items: Sequence[Assigned]) -> float:
-        """The time of a batch of requests that wait, as their replicas are known so far.
+    def waiting(self, unit: str, items: Sequence[Assigned]) -> list[Assigned]:
+        """A batch of requests that wait, on their replicas as far as these are known.
 
-        A prefix can be fetched by any replica, so requests count as in `even_ns`. If it is computed again
+        A prefix can be fetched by any replica, so requests count as in `even`. If it is computed again
         instead, a request stays with the replica that has it, unless `assignment.HOME_SLACK` says otherwise.
         """
         if self._job.serving.reuse is not ReuseRule.RECOMPUTE:
-            return self.even_ns(unit, items)
+            return self.even(unit, items)
         load = [0] * len(self._job.placement.replicas[unit])
         spread = []
         for item in sorted(items, key=lambda item: -item.new_tokens):
@@ -59,7 +59,7 @@ class BatchTimes:
             taken = item if at_home else away
             load[taken.replica] += taken.new_tokens
             spread.append(taken)
-        return self.ns(unit, spread)
+        return spread
 
     def _work_ns(self, unit: str, work: Sequence[ReplicaWork]) -> float:
         key = unit, tuple(work)

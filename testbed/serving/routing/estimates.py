@@ -42,7 +42,7 @@ def delivery_ns(
 ) -> float:
     """Model ns from the end of prefill until the request's KV (S3) has left the unit's own ports.
 
-    `ports` has, for each of these ports, the ns b that it takes for what it has to send already, and the ns d
+    `ports` has, for each of these ports, the ns b that it takes for what it has to send besides, and the ns d
     for this request's S3. Prefill ends `prefill_ns` (p) from now. Its L = `layers` layers end evenly over the
     last `layers_ns` (c) of it: these are compute, or the arrival of S1 if that takes longer. S3 is posted
     layer by layer, after what the port has already:

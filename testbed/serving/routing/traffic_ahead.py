@@ -6,7 +6,7 @@ from functools import cached_property
 
 from controller.flow import PortId
 from controller.units import NS_PER_S
-from testbed.job import Job, Request, UnitShape
+from testbed.job import Job, ReuseRule, UnitShape
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.idle_network import Traffic, drain_s, merged
 from testbed.serving.plans.kv_moves import ways
@@ -25,17 +25,20 @@ class TrafficAhead:
 
     While a request is queued, its replica and its decode worker are unknown. So its S3 then counts on the
     *own* ports of its unit only, evenly for all replicas: the ports of their servers, with the receivers
-    spread evenly over the decode workers. A replica that shares its server with a decode worker sends that
-    worker nothing over these ports.
+    spread evenly over the decode workers. If prefixes are computed again, a request is expected on the
+    replica that has its prefix, and counts on the ports of that one. A replica that shares its server with
+    a decode worker sends that worker nothing over these ports.
     """
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._bytes = PortBytes(job.topology)
 
-    def queued(self, unit: str, request: Request) -> None:
-        """A request waits on `unit`. Its S3 counts evenly on the own ports of all replicas."""
-        own = self._own[unit]
+    def queued(self, unit: str, item: Assigned) -> None:
+        """A request waits on `unit`, and is expected to run as `item`."""
+        request, own = item.request, self._own[unit]
+        if self._job.serving.reuse is ReuseRule.RECOMPUTE and item.local_tokens:
+            own = [own[item.replica]]
         size_bytes = delivery_bytes(self._job, request.prompt_tokens) / len(own)
         load = merged({port: share * size_bytes for port, share in of.items()} for of in own)
         self._bytes.put_load(("S3", request.id), load)
@@ -53,6 +56,10 @@ class TrafficAhead:
 
     def delivered(self, request: int) -> None:
         self._bytes.take_off(("S3", request))
+
+    def own_ports(self, unit: str, replica: int) -> Iterable[PortId]:
+        """The ports of the servers of a replica over which S3 leaves."""
+        return self._own[unit][replica]
 
     def ports_ns(self, unit: str) -> float:
         """Model ns that a unit's own ports have still to send: the busiest port of a replica, as a mean."""
@@ -91,11 +98,22 @@ class TrafficAhead:
         """Model ns that a request's S1 takes if its ports have nothing else to send."""
         return drain_s(fetch_traffic(self._job, item, unit), self._job.topology) * NS_PER_S
 
-    def delivery_ns(self, unit: str, item: Assigned, *, prefill_ns: float, layers_ns: float) -> float:
-        """`estimates.delivery_ns` over the unit's own ports."""
+    def delivery_ns(
+        self,
+        unit: str,
+        item: Assigned,
+        *,
+        prefill_ns: float,
+        layers_ns: float,
+        collectives_ns: float,
+    ) -> float:
+        """`estimates.delivery_ns` over the unit's own ports, which have `collectives_ns` to send, too."""
         topology = self._job.topology
         own = [
-            (self._bytes.busy_s(port) * NS_PER_S, size * 8 / topology.link(port).bps * NS_PER_S)
+            (
+                self._bytes.busy_s(port) * NS_PER_S + collectives_ns,
+                size * 8 / topology.link(port).bps * NS_PER_S,
+            )
             for port, size in self._leaving(unit, item).items()
         ]
         return delivery_ns(own, layers=self._job.model.layers, prefill_ns=prefill_ns, layers_ns=layers_ns)

@@ -212,7 +212,7 @@ def test_the_words_name_the_limit_its_evidence_and_what_to_change() -> None:
     assert first.startswith("fair: compute-limited: GPUs 83% busy (83% computing), busiest port a 21%;")
     assert parts == "  of the mean TTFT: compute 83%, other 17%"
     (line,) = alike_lines(summary)
-    assert line.startswith("fair and mfs made no difference")
+    assert line.startswith("fair and mfs hardly differ")
     assert "a, is 21% busy" in line
     assert "topology.nic_gbps" in line
 

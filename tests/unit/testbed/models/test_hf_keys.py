@@ -65,6 +65,15 @@ def refusal(config: dict[str, Any]) -> str:
             "linear_num_value_heads: not every layer of this model is attention",
         ),
         ({"model_type": "jetmoe"}, "model_type: 'jetmoe': attention that has experts is not modelled"),
+        ({"model_type": "longcat_flash"}, "model_type: 'longcat_flash': layers with two attentions are not"),
+        ({"model_type": "Dream"}, "model_type: 'dream': text that is made by diffusion"),
+        (
+            {
+                "quantization_config": {"quant_method": "fp8"},
+                "text_config": {"quantization_config": {"quant_method": "awq", "bits": 4}},
+            },
+            "quantization_config: the file and its text_config state different ones",
+        ),
         ({"multi_query": "yes"}, "multi_query: 'yes' is not true or false"),
         ({"hidden_act": ["silu"]}, "hidden_act: ['silu'] is not a text"),
         ({"expansion_ratio": 4}, "expansion_ratio: 4 x 4096, but intermediate_size is not that"),
@@ -82,7 +91,13 @@ def test_a_key_that_could_change_sizes_is_refused_by_name(keys: dict[str, Any], 
 @pytest.mark.parametrize(
     "keys",
     [
-        {"vocab_size": 128256, "rope_theta": 5e5, "torch_dtype": "bfloat16", "transformers_version": "4.40"},
+        {
+            "vocab_size": 128256,
+            "rope_theta": 5e5,
+            "indexer_rope_interleave": True,
+            "torch_dtype": "bfloat16",
+            "transformers_version": "4.40",
+        },
         {"bos_token_id": 1, "im_patch_token_id": 9, "eos_token_id": [1, 2]},
         {"attention_dropout": 0.1, "resid_pdrop": 0.1, "classifier_dropout_prob": 0.1, "layerdrop": 0.1},
         {"rms_norm_eps": 1e-5, "layernorm_epsilon": 1e-5, "initializer_range": 0.02, "init_std": 0.02},

@@ -79,10 +79,24 @@ def test_eight_bits_of_kv_are_told_in_many_ways(keys: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "kv_bytes"),
-    [("auto", 262_144), ("bfloat16", 262_144), (None, 262_144), ("NVFP4", 65_536), ({"num_bits": 4}, 65_536)],
+    [
+        ("auto", 262_144),
+        ("bfloat16", 262_144),
+        (None, 262_144),
+        ({"num_bits": 4}, 65_536),
+        ("NVFP4", 73_728),  # a scale of 8 bits for 16 elements
+        ("mxfp8", 135_168),  # for 32
+        ("q8_0", 139_264),  # of 16 bits for 32
+    ],
 )
 def test_other_widths_of_kv(scheme: Any, kv_bytes: int) -> None:
     assert kv_bytes_per_token(read(kv_cache_scheme=scheme)) == kv_bytes
+
+
+def test_four_bits_of_kv_are_noted_to_lack_scales() -> None:
+    noted = "kv_cache_scheme: KV of 4 bits counts without its scales"
+    assert noted in read(kv_cache_scheme={"num_bits": 4}).notes
+    assert noted not in read(kv_cache_scheme="NVFP4").notes
 
 
 @pytest.mark.parametrize(
@@ -106,6 +120,11 @@ def test_other_widths_of_kv(scheme: Any, kv_bytes: int) -> None:
                 "hf_quant_config.json": {"quant_algo": "NVFP4"},
             },
             "say different things about weights",
+        ),
+        ({"kv_cache_dtype": "fp8_ds_mla"}, "a cache of several number formats is not modelled"),
+        (
+            {"quantization_config": {"quant_method": "fp8", "k_cache_dtype": "fp8"}},
+            "k_cache_dtype: this is not understood, and is about the KV cache",
         ),
         ({"quantization": 7}, "quantization: 7 is not a mapping"),
         (

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from serving_world import BLOCK_TOKENS, DENSE, GPU, job, planned, prompt
 
-from testbed.job import Placement, UnitShape
+from testbed.job import Placement, Request, UnitShape
 from testbed.placement import Layout, kinds_of_units, place
 from testbed.serving.cache.assignment import Assigned, Fetch
 from testbed.serving.capacity import demand_of
@@ -44,6 +44,10 @@ def placed(*more: Pool, ranks: int = 1, nic_bps: int = FAST) -> tuple[Topology, 
         more=more,
     )
     return topology, placement
+
+
+def waiting(request: Request) -> Assigned:
+    return Assigned(request=request, replica=0, local_blocks=0, fetches=())
 
 
 def test_units_are_numbered_on_and_each_has_its_shape() -> None:
@@ -234,7 +238,7 @@ def test_a_batch_takes_as_long_as_its_own_unit_does() -> None:
     item = _item(placement, ())
     item = msgspec.structs.replace(item, request=prompt(0, 10))
     assert [times.ns(unit, [item]) for unit in ("p0", "p1")] == pytest.approx([24.96e9, 6.24e9])
-    assert times.even_ns("p1", [item]) == times.ns("p1", [item])
+    assert times.even("p1", [item]) == [item]
 
 
 def test_the_kv_of_a_queued_request_leaves_over_the_ports_of_its_own_unit() -> None:
@@ -246,7 +250,7 @@ def test_the_kv_of_a_queued_request_leaves_over_the_ports_of_its_own_unit() -> N
     made = job(topology, placement, model=MODEL)
     for unit, busy_s in (("p0", 640), ("p1", 160), ("p2", 160)):
         ahead = TrafficAhead(made)
-        ahead.queued(unit, prompt(0, 10))
+        ahead.queued(unit, waiting(prompt(0, 10)))
         assert [ahead.ports_ns(name) for name in placement.units] == pytest.approx(
             [busy_s * 1e9 if name == unit else 0 for name in placement.units]
         )
@@ -269,8 +273,8 @@ def test_kv_that_stays_in_its_server_leaves_over_no_port() -> None:
         more=(Pool(units=1, ranks=1),),
     )
     ahead = TrafficAhead(job(topology, placement, model=MODEL))
-    ahead.queued("p0", prompt(0, 10))
-    ahead.queued("p1", prompt(1, 10))
+    ahead.queued("p0", waiting(prompt(0, 10)))
+    ahead.queued("p1", waiting(prompt(1, 10)))
     assert [ahead.ports_ns(unit) for unit in ("p0", "p1")] == pytest.approx([0, 640e9])
 
 
@@ -292,7 +296,7 @@ def test_every_copy_of_a_head_that_decode_ranks_keep_is_sent() -> None:
     ahead = TrafficAhead(job(topology, placement, model=MODEL))
     item = _item(placement, ())
     item = msgspec.structs.replace(item, request=prompt(0, 10))
-    ahead.queued("p0", item.request)
+    ahead.queued("p0", item)
     assert ahead.ports_ns("p0") == pytest.approx(1280e9)
     ahead.delivering("p0", item, placement.decode_workers[0])
     assert ahead.ports_ns("p0") == pytest.approx(1280e9)

@@ -44,7 +44,7 @@ def test_an_even_batch_gives_the_largest_request_a_replica_of_its_own() -> None:
     spread = [
         msgspec.structs.replace(item, replica=replica) for item, replica in zip(items, (1, 0, 1), strict=True)
     ]
-    assert times.even_ns("p0", items) == times.ns("p0", spread) < times.ns("p0", items)
+    assert times.ns("p0", times.even("p0", items)) == times.ns("p0", spread) < times.ns("p0", items)
 
 
 def test_requests_that_wait_stay_with_the_replica_that_has_their_prefix() -> None:
@@ -63,11 +63,10 @@ def test_requests_that_wait_stay_with_the_replica_that_has_their_prefix() -> Non
     )
     times = BatchTimes(again)
     moved = msgspec.structs.replace(third, replica=1, local_blocks=0)
-    assert times.waiting_ns("p0", [first, second]) == times.ns("p0", [first, second])
-    assert times.waiting_ns("p0", [first, second, third]) == times.ns("p0", [first, second, moved])
+    assert times.waiting("p0", [first, second]) == [first, second]
+    assert times.waiting("p0", [first, second, third]) == [first, second, moved]
     fetched = BatchTimes(made)
-    assert fetched.waiting_ns("p0", [first, second]) == fetched.even_ns("p0", [first, second])
-    assert fetched.even_ns("p0", [first, second]) < times.waiting_ns("p0", [first, second])
+    assert fetched.waiting("p0", [first, second]) == [first, msgspec.structs.replace(second, replica=1)]
 
 
 def test_after_a_collective_come_the_rest_of_its_layer_and_the_later_layers() -> None:
