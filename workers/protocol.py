@@ -55,7 +55,8 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `servers` are the servers of all ranks, by rank; `addresses` are IP addresses by server. The rank moves
     into the network namespace of the process `namespace_pid`, None to stay. `chunk_bytes` are wire bytes.
-    `verify_share` is the share of transfers whose bytes are compared, 0 to 1. `model` is what the ranks
+    `verify_share` is the share of transfers whose bytes are compared, 0 to 1. `store_rank` is the rank that
+    keeps the store by which ranks find each other. `model` is what the ranks
     compute with `ComputeMode.MODEL`, otherwise None.
     """
 
@@ -83,6 +84,7 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     remote: Remote | None = None
     model: RealModel | None = None
     slowdowns: tuple[Slowdown, ...] = ()
+    store_rank: int = 0
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):

@@ -157,13 +157,25 @@ def cluster_rehearse(
         Path | None,
         typer.Option(metavar="FILE", help="Write what each queue has sent there, four times a second."),
     ] = None,
+    elastic: Annotated[
+        bool,
+        typer.Option(
+            "--elastic", help="If a rank or a server dies, begin the policy again without its unit."
+        ),
+    ] = False,
 ) -> None:
     """Run on servers that are namespaces of this machine, each with a torchrun. Needs root."""
     with told_to_the_user():
         from experiments.inventory.rehearsal import rehearse_scenario
 
         code = rehearse_scenario(
-            scenario, policy=policy or (), settings=settings or (), seed=seed, out=out, queues=queues
+            scenario,
+            policy=policy or (),
+            settings=settings or (),
+            seed=seed,
+            out=out,
+            queues=queues,
+            elastic=elastic,
         )
     if code:
         raise typer.Exit(code)

@@ -166,7 +166,11 @@ def fault_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     runs = [(run["policy"], entries_of(run)) for run in summary["runs"]]
     for i in range(max((len(entries) for _, entries in runs), default=0)):
         told = [(policy, entries[i]) for policy, entries in runs if i < len(entries)]
-        yield f"fault: {told[0][1].words}: {'; '.join(_met(policy, entry) for policy, entry in told)}"
+        line = f"fault: {told[0][1].words}: {'; '.join(_met(policy, entry) for policy, entry in told)}"
+        others = [policy for policy, entries in runs if i >= len(entries)]
+        if others:  # a server was lost on the way (mfs run --elastic)
+            line += f"; {', '.join(others)} ran without this fault, so do not compare the two"
+        yield line
 
 
 def in_force(summary: Mapping[str, Any]) -> list[str]:

@@ -79,6 +79,16 @@ class ClusterRun:
         self._progress = progress
         self._begun = time.monotonic()
         self._agents = {rank: agent_name(place) for rank, place in assigned.places.items()}
+        self._ranks: RemoteRanks | None = None
+
+    def lost(self) -> dict[int, str]:
+        """The ranks that are gone after `run` has raised `RunFailed`, and how they went. It takes a while."""
+        found = self._cluster.desk.lost(set(self._agents.values()))
+        lost = {rank: found[agent] for rank, agent in self._agents.items() if agent in found}
+        silent = frozenset() if self._ranks is None else self._ranks.silent
+        for rank in silent - lost.keys():
+            lost[rank] = f"nothing was heard of rank {rank} ({self._agents[rank]})"
+        return lost
 
     def run(self) -> RunRecord:
         """Run the job and return its record. Raises `RunFailed` if anything makes its numbers worthless."""
@@ -93,7 +103,7 @@ class ClusterRun:
             self._say("starting the controller and the ranks")
             config = mark_config(self._job, self._assigned, cluster.inventory, cluster.keys)
             controller = marking.start(config, cluster.inventory.endpoint(2), cluster.own)
-            ranks = RemoteRanks(self._job, hub, desk, self._assigned)
+            self._ranks = ranks = RemoteRanks(self._job, hub, desk, self._assigned)
             ranks.start(cluster.inventory, before, controller.check_idle)
             played = self._play(ranks, controller)
         except RunFailed as failure:

@@ -6,6 +6,7 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
+from experiments.resolve.losses import check_elastic
 from experiments.scenario.reading import load_scenario, override
 from testbed.faults import DecodeLoss, Fault, LinkFault, RankPause, Straggler, UnitLoss
 
@@ -158,3 +159,26 @@ def test_what_a_loss_would_do_to_it_is_not_modelled(setting: str, key: str) -> N
     texts = ["fabric=sim", "workload.requests=2", setting, f"faults={json.dumps([GONE])}"]
     with pytest.raises(UserError, match=f": {key}: "):
         resolve(load_scenario("quickstart", [override(text) for text in texts]))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "settings", "told"),
+    [
+        ("two-flows", [], "workload: single flows"),
+        ("quickstart", ["serving.chunk_tokens=512"], "serving.chunk_tokens"),
+        ("quickstart", ["serving.decode_background=8"], "serving.decode_background"),
+        ("quickstart", ["units.prefill_units=1", "units.decode_ranks=1"], "units: there is one prefill unit"),
+        ("real-layers", [], "workers.compute: real layers"),
+    ],
+)
+def test_what_cannot_go_on_without_a_unit_is_not_elastic(
+    scenario: str, settings: list[str], told: str
+) -> None:
+    chosen = load_scenario(scenario, [override(text) for text in ["fabric=cluster", *settings]])
+    with pytest.raises(UserError, match=f"--elastic: scenario {scenario}: {told}"):
+        check_elastic(chosen, resolve(chosen).jobs[0])
+
+
+def test_units_of_which_one_is_left_are_elastic() -> None:
+    chosen = load_scenario("quickstart", [override("fabric=cluster")])
+    check_elastic(chosen, resolve(chosen).jobs[0])

@@ -70,6 +70,16 @@ def test_a_fault_after_the_end_never_began() -> None:
     assert entry(UPLINK).began is True
 
 
+def test_a_policy_that_ran_before_a_server_was_lost_is_not_to_be_compared() -> None:
+    loss = UnitLoss(unit="p1", from_ns=0, to_ns=None)
+    runs = [
+        {"policy": "fair", "faults": []},
+        {"policy": "mfs", "faults": msgspec.to_builtins([entry(loss)])},
+    ]
+    (line,) = fault_lines({"runs": runs})
+    assert line.endswith("; fair ran without this fault, so do not compare the two")
+
+
 def test_the_lines_tell_every_policy() -> None:
     crossing = flow_row(request=1, submit_ns=0, finish_ns=S)
     runs = [
