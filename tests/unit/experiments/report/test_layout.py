@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from experiments.report.chart import figure_style, legend_above, log_axis, new_figure
-from experiments.report.layout import draw_grids, lay_out
+from experiments.report.layout import lay_out
 
 
 @figure_style
@@ -78,48 +77,6 @@ def test_a_label_is_beyond_the_tick_labels() -> None:
         assert outer - 8 < axes.yaxis.label.get_window_extent().x1 < outer
         lowest = min(tick.label1.get_window_extent().y0 for tick in axes.xaxis.get_major_ticks())
         assert lowest - 8 < axes.xaxis.label.get_window_extent().y1 < lowest
-
-
-def lines_of_grid(axes: Axes) -> list[list[float]]:
-    """The places of the lines of each grid of a panel, across and upright."""
-    return [
-        [float(segment[0][is_across]) for segment in lines.get_segments()]
-        for is_across, lines in enumerate(axes.collections)
-        if isinstance(lines, LineCollection)
-    ]
-
-
-def test_a_grid_has_a_line_at_each_tick_in_view() -> None:
-    figure, panels = new_figure(1, 1, height=2.0)
-    panels[0].set_xticks([0, 1, 2, 3, 4])
-    panels[0].set_yticks([0, 0.5, 1])
-    panels[0].set(xlim=(0.5, 3.5), ylim=(0, 1))
-    panels[0].grid(visible=True)
-    draw_grids(figure)
-    assert lines_of_grid(panels[0]) == [[1, 2, 3], [0, 0.5, 1]]
-
-
-def test_an_axis_without_a_grid_gets_none() -> None:
-    figure, panels = new_figure(1, 1, height=2.0)
-    panels[0].grid(visible=True)
-    panels[0].grid(axis="y", visible=False)
-    panels[0].set_xticks([0, 1])
-    draw_grids(figure)
-    assert lines_of_grid(panels[0]) == [[0, 1]]
-
-
-def test_a_panel_above_another_has_its_grid_without_its_ticks() -> None:
-    figure, (above, below) = new_figure(2, 1, height=2.0, sharex=True)
-    for axes in (above, below):
-        axes.grid(axis="x", visible=True)
-    below.set_xlim(0, 10)
-    draw_grids(figure)
-    FigureCanvasAgg(figure).draw()
-    assert lines_of_grid(above) == lines_of_grid(below) != []
-    shown = [
-        [tick.tick1line.get_visible() for tick in axes.xaxis.get_major_ticks(1)] for axes in (above, below)
-    ]
-    assert shown == [[False], [True]]
 
 
 @figure_style
