@@ -1,7 +1,7 @@
 """Where the panels of a figure go, and the labels around them.
 
 Matplotlib's layout engines draw all ticks of all panels to measure them, more than once, and took as long as
-the drawing itself. Here only the texts beside the panels are measured, once.
+the drawing itself. Here only the texts beside the panels are measured.
 """
 
 import math

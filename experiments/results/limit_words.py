@@ -118,6 +118,8 @@ def _why(limits: Mapping[str, Any] | None) -> str:
     )
     if limits is None or limits["port"] is None or not limits["ttft"]:
         return more
+    if Limit(limits["limit"]) is Limit.NETWORK:
+        more = "The network has load enough: --ceiling says how much any order of its flows could gain."
     parts = limits["ttft"]
     served = sum(parts.values()) - parts["queue_s"]
     transfers = sum(parts[key] for key in _OF_TRANSFERS)

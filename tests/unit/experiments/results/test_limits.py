@@ -239,6 +239,23 @@ def test_the_advice_names_the_rate_of_the_busiest_port(port: str, rate: str) -> 
     assert rate in line
 
 
+def test_where_the_network_limits_the_advice_is_not_more_load() -> None:
+    """Port a sends 800 of the 1,000 bytes that it can."""
+    links = [sample("a", 0, 0), sample("a", 2, 800)]
+    spans = [span(rank, SpanKind.COMPUTE, 0, 0.5) for rank in (0, 1)]
+    runs = [
+        record([request(0, arrival=0, start=0, end=2, token=2)], spans, links, policy)
+        for policy in ("fair", "mfs")
+    ]
+    summary = summarise(
+        scenario="s", fabric="sim", seed=1, scale=MODEL_SCALE, records=runs, resources=TWO_GPUS
+    )
+    assert next(limit_lines(summary)).startswith("fair: network-limited")
+    (line,) = alike_lines(summary)
+    assert line.endswith("--ceiling says how much any order of its flows could gain.")
+    assert "workload.load" not in line
+
+
 @pytest.mark.parametrize(
     ("limit", "subject"), [("none", "None is saturated: "), ("network", "All are network-limited: ")]
 )
