@@ -5,6 +5,7 @@ on standard input. The record goes to the file behind RECORD_FD. When this proce
 everything else in the sandbox.
 """
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -79,10 +80,16 @@ def main() -> None:
     except RunFailed as failure:
         reporter.end(Failed(message=str(failure), log=_logs(directory)))
     except BaseException as error:
-        traceback.print_exc()
-        message = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
-        reporter.end(Failed(message=message, log=_logs(directory)))
+        reporter.end(Failed(message=words_of(error), log=_logs(directory)))
     reporter.end(Ended())
+
+
+def words_of(error: BaseException) -> str:
+    """An unexpected error with its notes, in a line. Its traceback goes to standard error, if it fits there:
+    that is a file on a disk that may be full."""
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
+    return "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
 
 def _own_ground(directory: Path) -> None:
