@@ -80,13 +80,17 @@ def cluster_sbatch(
     seed: Seed = None,
     python: _Python = sys.executable,
     keys: _Keys = None,
+    elastic: Annotated[
+        bool, typer.Option("--elastic", help="For `mfs run` with --elastic: go on when a server is lost.")
+    ] = False,
 ) -> None:
     """Print a Slurm script that starts the agents on all servers."""
     with told_to_the_user():
         from testbed.cluster.commands import sbatch
 
         found, assigned, job = _resolved(scenario, inventory, policy, settings, seed)
-        print(sbatch(found, assigned, job, python=python, keys=keys or _keys_of_ranks(found)), end="")
+        there = keys or _keys_of_ranks(found)
+        print(sbatch(found, assigned, job, python=python, keys=there, elastic=elastic), end="")
 
 
 @cluster.command("switch")
