@@ -1,7 +1,8 @@
 """The first process of a sandbox: brings the fabric up, runs the job, reports, and ends.
 
-`sandbox.run_in_sandbox` starts it as `python -m testbed.emulation.inside REPORT_FD`, with the job on
-standard input. When this process ends, the kernel ends everything else in the sandbox.
+`sandbox.run_in_sandbox` starts it as `python -m testbed.emulation.inside REPORT_FD RECORD_FD`, with the job
+on standard input. The record goes to the file behind RECORD_FD. When this process ends, the kernel ends
+everything else in the sandbox.
 """
 
 import os
@@ -22,6 +23,7 @@ from testbed.emulation.sandbox import SCRATCH, Alive, Ended, Failed, Moved, Repo
 from testbed.emulation.timeslice import take_short_turns
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
+from testbed.record_file import write_to
 
 _ALIVE_S = 1.0
 
@@ -72,13 +74,15 @@ def main() -> None:
             reporter.write(Moved(progress=step))
 
         record = EmulatedRun(job, directory, progress, watch).run()
+        with os.fdopen(int(sys.argv[2]), "wb") as file:
+            write_to(file, record)
     except RunFailed as failure:
         reporter.end(Failed(message=str(failure), log=_logs(directory)))
     except BaseException as error:
         traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
+        message = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
         reporter.end(Failed(message=message, log=_logs(directory)))
-    reporter.end(Ended(record=record))
+    reporter.end(Ended())
 
 
 def _own_ground(directory: Path) -> None:

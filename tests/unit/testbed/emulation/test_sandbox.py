@@ -11,9 +11,9 @@ from testbed.fabric import RunFailed
 
 
 def plays(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
-    """Put a script in place of `unshare`. The last argument is the descriptor to write reports to."""
+    """Put a script in place of `unshare`. Its last arguments are the descriptors of reports and record."""
     path = folder / "unshare"
-    path.write_text(f'#!/bin/bash\nfd="${{@: -1}}"\n{script}\n')
+    path.write_text(f'#!/bin/bash\nfd="${{@: -2:1}}"\n{script}\n')
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin")
 
