@@ -60,10 +60,14 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
 
 
 class RankEnded(msgspec.Struct, frozen=True, kw_only=True, tag="rank_ended"):
-    """The rank that this agent had started has ended; `how` is empty if it was to end."""
+    """The rank that this agent had started has ended; `how` is empty if it was to end.
+
+    `killed` is set if a signal has ended it.
+    """
 
     rank: int
     how: str
+    killed: bool = False
 
 
 class AgentLeft(msgspec.Struct, frozen=True, kw_only=True, tag="left"):

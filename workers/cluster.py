@@ -211,7 +211,13 @@ class Agent:
         pid, status = os.waitpid(self._child, os.WNOHANG)
         if pid:
             self._child = None
-            self._say(RankEnded(rank=self._rank, how="" if status == 0 else how_it_ended(status)))
+            self._say(
+                RankEnded(
+                    rank=self._rank,
+                    how="" if status == 0 else how_it_ended(status),
+                    killed=os.WIFSIGNALED(status),
+                )
+            )
 
     def _kill_child(self) -> None:
         if self._child is not None:

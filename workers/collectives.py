@@ -10,6 +10,7 @@ from workers.payload import Payloads, WrongPayload
 from workers.plan import Collective, CollectiveKind
 from workers.rounds import tree_chunks
 from workers.sender import wire_bytes
+from workers.streams import Stream, settle
 
 
 class CollectiveGroup:
@@ -36,6 +37,7 @@ class CollectiveGroup:
         self.index = self.exchange.index
         self._payloads = payloads
         self._device = device
+        self._stream = Stream(device)
         self._staged = staged
 
     def carry_out(
@@ -47,20 +49,21 @@ class CollectiveGroup:
         `WrongPayload` if `verify` is set and wrong bytes arrive.
         """
         sizes = [[wire_bytes(size, bytes_scale) if size else 0 for size in row] for row in step.sizes]
-        match step.kind:
-            case CollectiveKind.ALL_TO_ALL:
-                for i, row in enumerate(sizes):
-                    row[i] = 0
-                self.all_to_all(step.id, sizes, verify=verify)
-            case CollectiveKind.ALL_REDUCE:
-                self.all_reduce(step.id, sizes[0][0], verify=verify)
-            case CollectiveKind.TREE_ALL_REDUCE:
-                chunks = tree_chunks(step.sizes[0][0])
-                self.tree_all_reduce(step.id, sizes[0][0], chunks, verify=verify)
-            case CollectiveKind.RING_ATTENTION if step.round_seconds:
-                self.ring_attention(step.id, sizes[0], compute, verify=verify)
-            case CollectiveKind.ALL_GATHER | CollectiveKind.RING_ATTENTION:
-                self.all_gather(step.id, sizes[0], verify=verify)
+        with self._stream.here():
+            match step.kind:
+                case CollectiveKind.ALL_TO_ALL:
+                    for i, row in enumerate(sizes):
+                        row[i] = 0
+                    self.all_to_all(step.id, sizes, verify=verify)
+                case CollectiveKind.ALL_REDUCE:
+                    self.all_reduce(step.id, sizes[0][0], verify=verify)
+                case CollectiveKind.TREE_ALL_REDUCE:
+                    chunks = tree_chunks(step.sizes[0][0])
+                    self.tree_all_reduce(step.id, sizes[0][0], chunks, verify=verify)
+                case CollectiveKind.RING_ATTENTION if step.round_seconds:
+                    self.ring_attention(step.id, sizes[0], compute, verify=verify)
+                case CollectiveKind.ALL_GATHER | CollectiveKind.RING_ATTENTION:
+                    self.all_gather(step.id, sizes[0], verify=verify)
 
     def all_to_all(self, name: str, wire_sizes: Sequence[Sequence[int]], *, verify: bool) -> None:
         """Send `wire_sizes[me][j]` bytes to each member j and receive `wire_sizes[i][me]` from each i.
@@ -152,7 +155,7 @@ class CollectiveGroup:
     def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
         """Wait until the result is in the rank's memory, and return it on the CPU for verification."""
         if tensor.device.type != "cpu":
-            torch.cuda.synchronize(tensor.device)
+            settle(tensor.device)
             return tensor.cpu()
         if self._device.type != "cpu":
             tensor.to(self._device)

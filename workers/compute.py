@@ -6,6 +6,7 @@ import torch
 
 from workers.clock import Clock
 from workers.options import ComputeMode
+from workers.streams import Stream
 
 _SIDE = {"cpu": 256, "cuda": 4096}
 _CALIBRATION_PRODUCTS = 20
@@ -24,17 +25,18 @@ class TimedCompute:
 class MatmulCompute:
     """Keeps the device busy with square matrix products for about the modelled duration.
 
-    The number of products follows from a measurement at start-up, when the device is idle. On a device
-    that others use as well, the same products take longer, as a real layer would.
+    They are on a stream of their own, beside the copies of transfers. The number of products follows from a
+    measurement at start-up, when the device is idle. On a device that others use as well, the same products
+    take longer, as a real layer would.
     """
 
     def __init__(self, device: torch.device, time_dilation: float) -> None:
-        self._device = device
         self._dilation = time_dilation
         side = _SIDE["cpu" if device.type == "cpu" else "cuda"]
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         self._a = torch.ones((side, side), dtype=dtype, device=device)
         self._out = torch.empty_like(self._a)
+        self._stream = Stream(device)
         self._products(3)
         start = time.perf_counter()
         self._products(_CALIBRATION_PRODUCTS)
@@ -44,10 +46,9 @@ class MatmulCompute:
         self._products(max(1, round(seconds * self._dilation / self._seconds_per_product)))
 
     def _products(self, count: int) -> None:
-        for _ in range(count):
-            torch.mm(self._a, self._a, out=self._out)
-        if self._device.type != "cpu":
-            torch.cuda.synchronize(self._device)
+        with self._stream.here():
+            for _ in range(count):
+                torch.mm(self._a, self._a, out=self._out)
 
 
 Compute = TimedCompute | MatmulCompute

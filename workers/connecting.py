@@ -83,7 +83,7 @@ class Connector:
         store = dist.TCPStore(
             config.store_host,
             config.store_port,
-            is_master=config.rank == 0,
+            is_master=config.rank == config.store_rank,
             wait_for_workers=False,
             timeout=timedelta(seconds=_CONNECT_SECONDS),
         )

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from workers.rounds import Direct, DoubleTree, Message, Ring, Rounds, split, tree_parts
+from workers.streams import settle
 
 Parts = Sequence[torch.Tensor] | Mapping[int, torch.Tensor]
 """The parts of a collective that a rank sends or receives, by number (see `workers.rounds`)."""
@@ -134,7 +135,6 @@ class Exchange:
             work.wait()
             for part, landed in zip(landing, target.split([len(part) for part in landing]), strict=True):
                 part.copy_(landed)
-            if self._device.type != "cpu":
-                torch.cuda.synchronize(self._device)  # a round is over when its bytes are here
+            settle(self._device)  # a round is over when its bytes are here
 
         return finish

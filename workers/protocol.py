@@ -55,7 +55,8 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `servers` are the servers of all ranks, by rank; `addresses` are IP addresses by server. The rank moves
     into the network namespace of the process `namespace_pid`, None to stay. `chunk_bytes` are wire bytes.
-    `verify_share` is the share of transfers whose bytes are compared, 0 to 1. `model` is what the ranks
+    `verify_share` is the share of transfers whose bytes are compared, 0 to 1. `store_rank` is the rank that
+    keeps the store by which ranks find each other. `model` is what the ranks
     compute with `ComputeMode.MODEL`, otherwise None.
     """
 
@@ -83,6 +84,7 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     remote: Remote | None = None
     model: RealModel | None = None
     slowdowns: tuple[Slowdown, ...] = ()
+    store_rank: int = 0
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
@@ -280,12 +282,8 @@ class TokenCheck(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int
 
 
-class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
-    """All that a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms.
-
-    `longest_pause` is the longest one of the rank's process since the clock started, and `pauses` are further
-    long ones. `tokens` are the first tokens that the rank has really computed.
-    """
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms."""
 
     rank: int
     sent: tuple[SentFlow, ...]
@@ -293,6 +291,19 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     spans: tuple[Span, ...]
     progress: tuple[ProgressMark, ...]
     late_wakeups_ms: tuple[float, ...]
+
+
+class Rows(Recorded, frozen=True, kw_only=True, tag="rows"):
+    """What a rank has recorded since the last `Rows`, so that it need not keep it."""
+
+
+class Records(Recorded, frozen=True, kw_only=True, tag="records"):
+    """All that a rank has recorded and not sent as `Rows`.
+
+    `longest_pause` is the longest one of the rank's process since the clock started, and `pauses` are further
+    long ones. `tokens` are the first tokens that the rank has really computed.
+    """
+
     longest_pause: Pause
     pauses: tuple[Pause, ...] = ()
     tokens: tuple[TokenCheck, ...] = ()
@@ -316,6 +327,7 @@ FromRank = (
     | FirstToken
     | Arrived
     | Evidence
+    | Rows
     | Records
     | RankTrouble
 )

@@ -23,11 +23,14 @@ class Bottleneck(NamedTuple):
         self, left_bytes: Mapping[PortId, int], among: Iterable[PortId], ports: PortLoads
     ) -> "Bottleneck":
         """This one, or the worst `among` these ports if it needs more time for what is left there."""
-        worst = self
+        worst, worst_bytes, worst_bps = self, -1, 0
         for port in among:
-            need_ns = transfer_ns(left_bytes[port], ports.bps(port))
+            on_port, bps = left_bytes[port], ports.bps(port)
+            if bps == worst_bps and on_port <= worst_bytes:  # spares a division for most ports
+                continue
+            need_ns = transfer_ns(on_port, bps)
             if need_ns > worst.gamma_ns:
-                worst = Bottleneck(need_ns, port)
+                worst, worst_bytes, worst_bps = Bottleneck(need_ns, port), on_port, bps
         return worst
 
 

@@ -80,13 +80,17 @@ def cluster_sbatch(
     seed: Seed = None,
     python: _Python = sys.executable,
     keys: _Keys = None,
+    elastic: Annotated[
+        bool, typer.Option("--elastic", help="For `mfs run` with --elastic: go on when a server is lost.")
+    ] = False,
 ) -> None:
     """Print a Slurm script that starts the agents on all servers."""
     with told_to_the_user():
         from testbed.cluster.commands import sbatch
 
         found, assigned, job = _resolved(scenario, inventory, policy, settings, seed)
-        print(sbatch(found, assigned, job, python=python, keys=keys or _keys_of_ranks(found)), end="")
+        there = keys or _keys_of_ranks(found)
+        print(sbatch(found, assigned, job, python=python, keys=there, elastic=elastic), end="")
 
 
 @cluster.command("switch")
@@ -157,13 +161,25 @@ def cluster_rehearse(
         Path | None,
         typer.Option(metavar="FILE", help="Write what each queue has sent there, four times a second."),
     ] = None,
+    elastic: Annotated[
+        bool,
+        typer.Option(
+            "--elastic", help="If a rank or a server dies, begin the policy again without its unit."
+        ),
+    ] = False,
 ) -> None:
     """Run on servers that are namespaces of this machine, each with a torchrun. Needs root."""
     with told_to_the_user():
         from experiments.inventory.rehearsal import rehearse_scenario
 
         code = rehearse_scenario(
-            scenario, policy=policy or (), settings=settings or (), seed=seed, out=out, queues=queues
+            scenario,
+            policy=policy or (),
+            settings=settings or (),
+            seed=seed,
+            out=out,
+            queues=queues,
+            elastic=elastic,
         )
     if code:
         raise typer.Exit(code)

@@ -70,6 +70,13 @@ def run(
             " would make it so.",
         ),
     ] = 0,
+    elastic: Annotated[
+        bool,
+        typer.Option(
+            "--elastic",
+            help="If a rank or a server of --fabric cluster dies, begin the policy again without its unit.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print the summary, and nothing else, on standard output."),
@@ -93,7 +100,7 @@ def run(
         choice = chosen_fabric(chosen.fabric)
         chosen = chosen.model_copy(update={"fabric": choice.name})
         with (
-            made_fabric(chosen, inventory, _warn) as made,
+            made_fabric(chosen, inventory, _warn, elastic=elastic) as made,
             standard_output_kept_clean(),
             display_for(Console(stderr=True)) as display,
             reading_shown(display),

@@ -33,6 +33,7 @@ def rehearse_scenario(
     seed: int | None,
     out: Path | None,
     queues: Path | None,
+    elastic: bool = False,
 ) -> int:
     """Rehearse a scenario at the scale that the emulated fabric would have. Returns its exit code.
 
@@ -65,6 +66,7 @@ def rehearse_scenario(
             arguments=tuple(arguments),
             out=str(out.absolute()),
             queues=where(queues),
+            elastic=elastic,
         )
     )
 

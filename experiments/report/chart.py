@@ -15,7 +15,8 @@ from matplotlib.patches import Patch, StepPatch
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from controller.flow import Level, Stage
-from experiments.report.layout import draw_grids, lay_out, legend_columns
+from experiments.report.layout import lay_out, legend_columns
+from experiments.report.scales import draw_scales
 from experiments.results.distributions import Curve, curve
 from experiments.results.statistics import FloatArray
 
@@ -127,7 +128,7 @@ def svg(figure: Figure, label: str) -> str:
     for patch in (figure.patch, *(axes.patch for axes in panels)):
         patch.set(facecolor="none", edgecolor="none")
     lay_out(figure)
-    draw_grids(figure)
+    draw_scales(figure)
     figure.dpi = _IMAGE_DPI
     # Without a date, so that the same run gives the same report.
     canvas.print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]

@@ -61,11 +61,17 @@ def _scenario_facts(text: str) -> Iterable[tuple[str, str]]:
     for name in ("topology", "model", "gpu", "units", "workload", "slo", "scheduler"):
         value = scenario.get(name)
         if isinstance(value, dict):
-            parts = [
-                f"{key} {len(item) if isinstance(item, list) else item}"
-                for key, item in value.items()
-                if item is not None
-            ]
-            yield name, ", ".join(parts)
+            yield name, ", ".join(_parts(value))
         elif value is not None:
             yield name, str(value)
+
+
+def _parts(values: dict[Any, Any]) -> Iterable[str]:
+    """Yield the keys that are set, with their values. Keys below a key are in brackets."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            # Of a part that can be switched off, such as `background`, the first key says whether it is on.
+            if value and next(iter(value.values())) is not None:
+                yield f"{key} ({', '.join(_parts(value))})"
+        elif value not in (None, []):
+            yield f"{key} {len(value) if isinstance(value, list) else value}"

@@ -1,7 +1,7 @@
-"""Where the panels of a figure go, the labels around them, and their grids.
+"""Where the panels of a figure go, and the labels around them.
 
 Matplotlib's layout engines draw all ticks of all panels to measure them, more than once, and took as long as
-the drawing itself. Here only the texts beside the panels are measured, once.
+the drawing itself. Here only the texts beside the panels are measured.
 """
 
 import math
@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
-from matplotlib.transforms import ScaledTranslation, Transform
+from matplotlib.transforms import ScaledTranslation
 
 _MOST_COLUMNS: Final = 8
 """Most entries in a row of a legend above the panels."""
@@ -26,8 +24,6 @@ _MOST_COLUMNS: Final = 8
 # All lengths are points, of which an inch has 72. Heights of text are multiples of its size.
 _INCH: Final = 72.0
 _PAD: Final = 3.0
-_BELOW_ALL: Final = 0.5
-"""Where matplotlib draws a grid that is below all else."""
 _LEAST: Final = 9.0
 """Least width and height of a panel, where labels leave too little space."""
 _TICK_PAD: Final = 3.5
@@ -44,7 +40,14 @@ def lay_out(figure: Figure) -> None:
 
     Panels of a row are equally high, and those of a column equally wide. Beside each panel,
     `figure.subplotpars.right` leaves space on its right.
+
+    It is done twice: the ticks of a panel, and with them the width of their labels, depend on its size.
     """
+    for _ in range(2):
+        _place_panels(figure)
+
+
+def _place_panels(figure: Figure) -> None:
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
     width, height = (_INCH * inches for inches in figure.get_size_inches())
     left: dict[int, float] = defaultdict(float)
@@ -155,36 +158,3 @@ def _width_of_line(text: str) -> float:
     font = FontProperties()
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return width / font.get_size_in_points()
-
-
-def draw_grids(figure: Figure) -> None:
-    """Draw the grid of each panel as one artist per axis, for what is now in view.
-
-    Matplotlib draws a line for each tick. If the ticks of an axis show nothing else, because its labels are
-    those of another panel below it, they are left out.
-    """
-    for axes in figure.axes:
-        _draw_grid(axes.xaxis, axes.get_xaxis_transform())
-        _draw_grid(axes.yaxis, axes.get_yaxis_transform())
-
-
-def _draw_grid(axis: Axis, transform: Transform) -> None:
-    shown = axis.get_tick_params()
-    if not shown.get("gridOn", mpl.rcParams["axes.grid"]):
-        return
-    low, high = sorted(axis.get_view_interval())
-    at = [place for place in axis.get_majorticklocs() if low <= place <= high]
-    below = isinstance(axis, XAxis)
-    lines = [[(x, 0), (x, 1)] if below else [(0, x), (1, x)] for x in at]
-    axis.axes.add_artist(
-        LineCollection(
-            lines,
-            colors=mpl.rcParams["grid.color"],
-            linewidths=mpl.rcParams["grid.linewidth"],
-            transform=transform,
-            zorder=_BELOW_ALL,
-        )
-    )
-    axis.grid(visible=False)
-    if below and not shown.get("labelbottom", True):
-        axis.set_tick_params(bottom=False)

@@ -13,6 +13,7 @@ from controller.flow import Level
 from controller.units import NS_PER_S
 from experiments.report.chart import TIME_BINS, draw_stack, figure_style, level_legend_above, new_figure, svg
 from experiments.report.faults import draw_faults
+from experiments.report.scales import name_places
 from experiments.report.series import Series
 from experiments.results.link_rates import COUNTER_COLUMNS, counters_in_table, link_rates
 from experiments.results.natural_order import natural
@@ -73,7 +74,7 @@ def links_figure(loads: Sequence[LinkLoad]) -> str:
         )
         draw_load(axes, image, peak, (0, edges[-1], len(ports) - 0.5, -0.5))
         axes.grid(False)
-        axes.set_yticks(range(len(ports)), ports, fontsize=6)
+        name_places(axes.yaxis, range(len(ports)), ports, size=6)
         axes.set_title(one.label)
     _draw_scale(panels[0], peak, "utilisation" if nominal else "Gb/s")
     panels[-1].set_xlabel("time (s)")

@@ -28,6 +28,7 @@ from experiments.report.chart import (
 )
 from experiments.report.link_figures import FULL_LOAD, draw_load
 from experiments.report.markup import Markup, keyed
+from experiments.report.scales import name_places
 from experiments.results.faults import FaultEntry
 from experiments.results.levels import level_periods
 from experiments.results.limit_words import TTFT_PARTS
@@ -137,7 +138,7 @@ def draw_timeline(axes: Axes, timeline: Timeline) -> None:
     _draw_flows(axes, panel, timeline)
     _draw_links(axes, panel, timeline.links)
     _shade_faults(axes, row, timeline.faults, end)
-    axes.set_yticks([y for y, _ in panel.names], [name for _, name in panel.names], fontsize=7)
+    name_places(axes.yaxis, [y for y, _ in panel.names], [name for _, name in panel.names], size=7)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="ms since the arrival", xlim=(0, end), ylim=(panel.bottom + _GAP, -_GAP / 2))

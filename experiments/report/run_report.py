@@ -78,7 +78,6 @@ def render_report(
     serving = [one for one in series if not one.is_micro]
     coflows = [one for one in series if one.is_coflows]
     micro = [one for one in series if one.is_micro and not one.is_coflows]
-    # The verdict may import scipy for its intervals, which takes longer than a section, so it begins first.
     makers: list[Maker] = [lambda: section("", verdict(directories, series))]
     makers += _serving_sections(serving, directories) + _coflow_sections(coflows, directories)
     makers += _micro_sections(micro, directories)

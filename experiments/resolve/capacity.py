@@ -12,6 +12,7 @@ change it. So a load means the same arrivals for all of them.
 
 import hashlib
 import math
+import random
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -51,6 +52,7 @@ _REQUESTS: Final = 96
 _OVERLOAD: Final = 2.0
 """Arrivals, in multiples of what full, even batches could do."""
 
+_SEED: Final = 0
 _ROUTER: Final = "least-queued-tokens"
 _DECODE_CHOICE: Final = "round-robin"
 _NO_SLO_NS: Final = 10**15
@@ -242,8 +244,10 @@ def _few_layers(model: ModelShape, stages: int) -> tuple[ModelShape, float]:
 def _sample(job: Job, requests: Sequence[Request], batches: int) -> tuple[list[Request], int]:
     """Return requests like these, enough for `batches` of each unit, and how many of them fill one each.
 
-    If there are too few, they come again, as other prompts of the same sizes that share what these share. No
-    request waits for an answer: sessions would keep the cluster from being overloaded.
+    If there are too few, they come again, as other prompts of the same sizes that share what these share. If
+    there are more than enough, they are drawn from all, because those at the beginning of a trace may be more
+    alike. Only where prompts reuse KV, they are the first ones: what they reuse is that of their neighbours.
+    No request waits for an answer: sessions would keep the cluster from being overloaded.
     """
     reuse = ideal_reuse_tokens(requests)
     new_tokens = sum(request.prompt_tokens for request in requests) - sum(reuse.values())
@@ -255,10 +259,13 @@ def _sample(job: Job, requests: Sequence[Request], batches: int) -> tuple[list[R
     most = more * max(_PASSES * len(requests), math.ceil(_FEWEST_BATCHES * a_round))
     count = min(max(math.ceil(batches * a_round), more * min(len(requests), _REQUESTS)), most)
     other_blocks = 1 + max((max(request.blocks) for request in requests if request.blocks), default=0)
+    drawn: Sequence[int] = range(len(requests))
+    if count < len(requests) and not any(reuse.values()):
+        drawn = sorted(random.Random(_SEED).sample(drawn, count))
     sample = []
     for i in range(count):
-        again, place = divmod(i, len(requests))
-        request = requests[place]
+        again, place = divmod(i, len(drawn))
+        request = requests[drawn[place]]
         sample.append(
             msgspec.structs.replace(
                 request,

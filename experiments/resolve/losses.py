@@ -8,6 +8,7 @@ from testbed.faults import DecodeLoss, Loss, UnitLoss, losses_of
 from testbed.job import Job, ReuseRule
 from testbed.serving.routing.decode_choices import make_decode_choice
 from testbed.serving.routing.routers import make_router
+from workers.options import ComputeMode
 
 
 def check_losses(scenario: Scenario, job: Job) -> None:
@@ -20,6 +21,31 @@ def check_losses(scenario: Scenario, job: Job) -> None:
         return
     for problem in (*_problems(scenario, job, losses), *_none_left(job, losses)):
         raise UserError(f"scenario {scenario.name}: {problem}")
+
+
+def check_elastic(scenario: Scenario, job: Job) -> None:
+    """Raise `UserError`, naming the key, if `job` could not go on without some of its units."""
+    for problem in _inelastic(scenario, job):
+        raise UserError(f"--elastic: scenario {scenario.name}: {problem}")
+
+
+def _inelastic(scenario: Scenario, job: Job) -> Iterator[str]:
+    units, workers = job.placement.units, job.placement.decode_workers
+    if job.flows:
+        yield "workload: single flows need each of their servers"
+        return
+    losses: list[Loss] = []
+    if len(units) > 1:
+        losses.append(UnitLoss(unit=next(iter(units)), from_ns=0, to_ns=None))
+    if len(workers) > 1:
+        losses.append(DecodeLoss(worker=0, from_ns=0, to_ns=None))
+    if not losses:
+        yield "units: there is one prefill unit and one decode worker, and both are needed"
+    if job.workers.compute is ComputeMode.MODEL:
+        yield "workers.compute: real layers (model) need all ranks"
+    if job.background is not None:
+        yield "background: its transfers need all of their ranks"
+    yield from _problems(scenario, job, tuple(losses))
 
 
 def _problems(scenario: Scenario, job: Job, losses: tuple[Loss, ...]) -> Iterator[str]:

@@ -114,7 +114,9 @@ def _dilation(section: ScaleSection, job: Job, machine: Machine | None) -> tuple
             f" (as many as scale.most_wall_s allows; {needed:g} would be needed {why}, so the run will"
             " hardly be faithful)"
         )
-    return needed, f" ({why}; about {needed * work_s(job):.0f} s for a policy)"
+    if needed == usual:
+        return needed, f" ({why})"
+    return needed, f" ({why}; a policy takes about {needed * work_s(job):.0f} s)"
 
 
 def _needs(job: Job, machine: Machine) -> Iterator[tuple[float, str]]:

@@ -7,7 +7,7 @@ from experiments.results.paired import Difference
 from experiments.results.readable_numbers import duration
 
 NOT_SHOWN: Final = "no difference shown"
-_UNITS: Final = ((1.0, "s"), (1e3, "ms"), (1e6, "µs"))
+_UNITS: Final = ((1.0, "s"), (1e3, "ms"), (1e6, "µs"), (1e9, "ns"))
 
 
 class Unit(enum.Enum):
@@ -31,6 +31,8 @@ def _interval(low: float, high: float, unit: Unit) -> str:
     if unit is Unit.POINTS:
         return f"[{_signed(low, unit)}, {_signed(high, unit)}]"
     largest = max(abs(low), abs(high))
+    if largest == 0.0:
+        return "[0, 0]"
     factor, name = next(one for one in _UNITS if largest * one[0] >= 1.0 or one is _UNITS[-1])
     decimals = 2 if largest * factor < 10 else 1
     return f"[{low * factor:+.{decimals}f}, {high * factor:+.{decimals}f}] {name}"

@@ -97,12 +97,12 @@ def _range(shares: Sequence[float]) -> str:
 
 
 def alike_lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    """For each group of policies that made no difference: say so, why, and what to change."""
+    """For each group of policies that hardly differ: say so, why, and what to change."""
     by_policy = {run["policy"]: run for run in summary["runs"]}
     for group in summary.get("alike", ()):
         run = by_policy[group["policies"][0]]
         yield (
-            f"{_listed(group['policies'])} made no difference: the TTFT of a request differs by"
+            f"{_listed(group['policies'])} hardly differ: the TTFT of a request changes by"
             f" {100 * group['mean']:.2g}% of the mean on average, and by {100 * group['most']:.2g}% at most."
             f" {_why(run.get('limits'))}"
         )
@@ -118,6 +118,8 @@ def _why(limits: Mapping[str, Any] | None) -> str:
     )
     if limits is None or limits["port"] is None or not limits["ttft"]:
         return more
+    if Limit(limits["limit"]) is Limit.NETWORK:
+        more = "The network has load enough: --ceiling says how much any order of its flows could gain."
     parts = limits["ttft"]
     served = sum(parts.values()) - parts["queue_s"]
     transfers = sum(parts[key] for key in _OF_TRANSFERS)

@@ -1,4 +1,4 @@
-"""A run as a Chrome trace (JSON), for ui.perfetto.dev or chrome://tracing.
+"""A run as a Chrome trace (JSON), for Perfetto.
 
 The trace has four processes: "requests" (a thread per request, with its queue time, prefill, S3 tail, decode
 step, and an instant at its deadline), "ranks" (a thread per rank, more if spans overlap), "links" (a thread
@@ -54,7 +54,7 @@ _LEVEL_OF_COMPRESSION: Final = 1
 _JSON: Final = msgspec.json.Encoder()
 
 # Perfetto ignores `cname` and colours a slice by its name without digits, so the names have words beside
-# "P1". chrome://tracing uses `cname`, which must be one of its reserved names.
+# "P1". Its legacy view uses `cname`, which must be one of its reserved names.
 LEVEL_NAMES: Final = {
     Level.CONTROL: "control",
     Level.P1: "P1 most urgent",

@@ -222,8 +222,8 @@ def trace_lines(summary: Summary) -> Iterator[str]:
     if cut:
         whose = "every policy" if 1 < len(cut) == len(summary["runs"]) else ", ".join(cut)
         yield (
-            f"the trace of {whose} shows a part of the run, which the report names; --trace-window A:B"
-            " chooses another"
+            f"the trace of {whose} shows only a part of the run: the report says which, and"
+            " --trace-window A:B chooses another"
         )
 
 

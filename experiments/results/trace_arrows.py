@@ -19,7 +19,9 @@ class Slices:
 
     requests: dict[int, Slice] = field(default_factory=dict)
     decode_steps: dict[tuple[int, str], Slice] = field(default_factory=dict)
-    waits: dict[tuple[int, str | None, int | None], Slice] = field(default_factory=dict)
+    computes: dict[tuple[int, str | None, int | None], Slice] = field(default_factory=dict)
+    """The first compute of a rank for a layer of a batch."""
+
     links: dict[str, list[Slice]] = field(default_factory=dict)
 
     def note_request(self, row: RequestRow, slice: Slice) -> None:
@@ -28,8 +30,10 @@ class Slices:
     def note_span(self, span: SpanRow, slice: Slice) -> None:
         if span.kind == SpanKind.DECODE_STEP:
             self.decode_steps[span.rank, span.label] = slice
-        elif span.kind == SpanKind.S1_WAIT:
-            self.waits[span.rank, span.batch, span.layer] = slice
+        elif span.kind == SpanKind.COMPUTE:
+            key = span.rank, span.batch, span.layer
+            if key not in self.computes or slice.start_ns < self.computes[key].start_ns:
+                self.computes[key] = slice
 
     def note_link(self, flow: FlowRow, slice: Slice) -> None:
         self.links.setdefault(flow.id, []).append(slice)
@@ -38,8 +42,9 @@ class Slices:
 def arrow_events(flows: Sequence[FlowRow], slices: Slices) -> Iterator[Event]:
     """Yield the arrows of the flows that belong to a request, each where at least two slices are shown.
 
-    S3 ends at the first decode step of its request on its receiver. S1 ends at the receiver's wait for it;
-    if compute hid the transfer, there is no wait, and the arrow ends on the last link.
+    S3 ends at the first decode step of its request on its receiver, and S1 at the receiver's compute of the
+    layer that needs it. It does not end at the wait for it, which may begin before the flow does: Perfetto
+    would then draw the arrow backwards.
     """
     for number, flow in enumerate(flows):
         if flow.request is None:
@@ -72,5 +77,5 @@ def _places(flow: FlowRow, slices: Slices) -> Iterator[tuple[Slice, int]]:
 def _end(flow: FlowRow, slices: Slices) -> Slice | None:
     if flow.stage is Stage.P2D:
         return slices.decode_steps.get((flow.dst, f"request {flow.request}"))
-    wait = slices.waits.get((flow.dst, flow.batch, flow.layer))
-    return wait if wait is not None and wait.start_ns < flow.finish_ns <= wait.end_ns else None
+    compute = slices.computes.get((flow.dst, flow.batch, flow.layer))
+    return compute if compute is not None and flow.finish_ns <= compute.start_ns else None

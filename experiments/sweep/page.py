@@ -1,6 +1,6 @@
 """The page of a sweep: measures against the first swept key, a line per policy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,6 @@ _TABLES: Final = ("sweep.csv", "sweep.json", "differences.csv")
 _NOT_DRAWN: Final = (Measure.TTFT_P99_S, Measure.ARRIVAL_RPS)
 _MOST_TICKS: Final = 8
 _PERCENT: Final = 100.0
-_MS_PER_S: Final = 1e3
 _ASIDE: Final = 0.008
 """How far beside each other the intervals of policies stand, as a share of the x axis."""
 
@@ -70,11 +69,11 @@ def render_page(
     sections = []
     if replicates:
         first = _axis_key(plan) or "policy"
-        caption = f"Against {first}.{spread}" + (
+        caption = f"Each measure by {first}.{spread}" + (
             f" Only {MOST_ROWS} combinations of the other keys." if len(_rows(plan)) > MOST_ROWS else ""
         )
         drawn = figure(_measures_figure(plan, replicates), caption)
-        sections.append(section("Against what was swept", drawn))
+        sections.append(section("Figures", drawn))
     sections += [
         section(
             f"Differences from {plan.policies[0]}",
@@ -212,6 +211,9 @@ def _measures_figure(plan: Plan, replicates: Sequence[Replicates]) -> str:
     )
     names = [name for name in measures_of(replicates) if name not in _NOT_DRAWN]
     rows = _rows(plan)[:MOST_ROWS]
+    units = {
+        name: _unit(name, [one.spreads[name] for one in replicates if name in one.spreads]) for name in names
+    }
     drawing, panels = new_figure(len(rows), max(1, len(names)), height=2.5)
     for r, row in enumerate(rows):
         here = [one for one in replicates if all(one.values[k] == v for k, v in row.items())]
@@ -224,10 +226,14 @@ def _measures_figure(plan: Plan, replicates: Sequence[Replicates]) -> str:
                     if one.policy == policy and name in one.spreads
                 ]
                 _draw(
-                    axes, sorted(points, key=lambda point: point[0]), name, policy, COLOURS[i % len(COLOURS)]
+                    axes,
+                    sorted(points, key=lambda point: point[0]),
+                    units[name][0],
+                    label=policy,
+                    color=COLOURS[i % len(COLOURS)],
                 )
             title = TITLES[name] + "".join(f", {k.rpartition('.')[2]}={as_text(v)}" for k, v in row.items())
-            axes.set(title=title, ylabel="%" if name is Measure.SLO_ATTAINMENT else "ms")
+            axes.set(title=title, ylabel=units[name][1])
             if r == len(rows) - 1:
                 axes.set_xlabel(key or "policy")
             if key is None:
@@ -257,14 +263,22 @@ def _place(one: Replicates, key: str | None, values: Sequence[Any], numeric: boo
     return float(value) if numeric else list(values).index(value)
 
 
-def _draw(axes: Any, points: Sequence[tuple[float, Spread]], name: Measure, policy: str, colour: str) -> None:
-    factor = _PERCENT if name is Measure.SLO_ATTAINMENT else _MS_PER_S
+def _unit(name: Measure, spreads: Iterable[Spread]) -> tuple[float, str]:
+    """Return what a measure is multiplied by, and the unit that it then has."""
+    if name is Measure.SLO_ATTAINMENT:
+        return _PERCENT, "%"
+    return (1e3, "ms") if any(spread.mean >= 1e-3 for spread in spreads) else (1e6, "µs")
+
+
+def _draw(
+    axes: Any, points: Sequence[tuple[float, Spread]], factor: float, *, label: str, color: str
+) -> None:
     x = [place for place, _ in points]
     mean = [spread.mean * factor for _, spread in points]
-    axes.plot(x, mean, color=colour, linewidth=1.6, marker="o", ms=3.5, label=policy)
-    most = _PERCENT if name is Measure.SLO_ATTAINMENT else np.inf  # no share is above 100 %
+    axes.plot(x, mean, color=color, linewidth=1.6, marker="o", ms=3.5, label=label)
+    most = _PERCENT if factor == _PERCENT else np.inf  # no share is above 100 %
     low = [(spread.mean if spread.low is None else spread.low) * factor for _, spread in points]
     high = [min(most, (spread.mean if spread.high is None else spread.high) * factor) for _, spread in points]
     beyond = [np.subtract(mean, low), np.subtract(high, mean)]
     if np.any(beyond):
-        axes.errorbar(x, mean, yerr=beyond, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2.5)
+        axes.errorbar(x, mean, yerr=beyond, fmt="none", ecolor=color, elinewidth=1.1, capsize=2.5)

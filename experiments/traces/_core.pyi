@@ -11,9 +11,12 @@ SOURCES: str
 NO_END: int
 SEVERAL_ENDS: int
 
-def distances(blocks: Longs, starts: Longs, distinct: int) -> tuple[Longs, Longs, npt.NDArray[np.bool_]]:
-    """Return for each access its stack distance in blocks, the number of requests since the last use, and
-    whether it is a reuse: whether the block and all before it in the prompt had been used.
+def number(ids: Longs) -> None:
+    """Replace ids by numbers from 0, in the order in which they first occur."""
+
+def distances(blocks: Longs, starts: Longs, distinct: int) -> tuple[Longs, Longs, Longs]:
+    """Return for each reuse its stack distance in blocks and the number of requests since the last use, and
+    for each request how many of its blocks are reuses: they and all before them in the prompt had been used.
 
     The blocks of request i are `blocks[starts[i]:starts[i + 1]]`, and all are below `distinct`.
     """

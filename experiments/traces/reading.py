@@ -10,6 +10,7 @@ from experiments.trace_formats import ticks
 from experiments.trace_formats.formats import TraceFormat, reader_of
 from experiments.trace_formats.rows import RowColumns, TraceRow
 from experiments.trace_formats.tally import Tally
+from experiments.traces import _core
 from experiments.traces.columns import Columns
 from experiments.traces.lengths import LengthCounter, Longs
 
@@ -124,8 +125,8 @@ class _Rows:
         """Return the columns, given the times of all rows that wait for no other, spread or not. They are
         used up."""
         starts = np.array(self._starts, dtype=np.int64)
-        blocks = _numbered(np.frombuffer(self._blocks, dtype=np.int64))
-        self._blocks = array("q")  # large, and used up
+        blocks = np.frombuffer(self._blocks, dtype=np.int64)
+        _core.number(blocks)
         if self._turns is not None:
             times = self._turns.times_ns(stamped)
             order = np.argsort(times, kind="stable")
@@ -202,12 +203,6 @@ def _reordered(blocks: Longs, starts: Longs, order: Longs) -> tuple[Longs, Longs
     """Return the blocks of the requests in `order`, numbered anew in order of first use, and their starts."""
     pieces = [blocks[starts[i] : starts[i + 1]] for i in order]
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    return _numbered(np.concatenate(pieces)), np.concatenate((np.zeros(1, dtype=np.int64), ends))
-
-
-def _numbered(ids: Longs) -> Longs:
-    """Return numbers for ids of blocks, from 0 in order of first use."""
-    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    number = np.empty(len(first), dtype=np.int64)
-    number[np.argsort(first)] = np.arange(len(first))
-    return number[inverse]
+    reordered = np.concatenate(pieces)
+    _core.number(reordered)
+    return reordered, np.concatenate((np.zeros(1, dtype=np.int64), ends))

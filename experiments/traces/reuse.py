@@ -12,6 +12,9 @@ over the accesses that are the last of their block (Bennett and Kruskal, "LRU st
 of Research and Development 19, 1975).
 """
 
+from collections.abc import Iterator
+from typing import Final
+
 import msgspec
 import numpy as np
 
@@ -21,6 +24,8 @@ from experiments.traces.columns import Columns
 from experiments.traces.lengths import Longs
 
 TOP_PREFIXES = 5
+_REQUESTS: Final = 1 << 16
+"""How many requests are worked on at a time."""
 
 
 class DistanceQuantiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,14 +88,12 @@ def reuse_of(columns: Columns) -> tuple[Reuse, HitCurve]:
     if not len(columns.blocks):
         return _NOTHING, HitCurve(cache_tokens=[], hit_rate=[])
     prefixes = _Prefixes(columns)
-    distances, since, hit = _core.distances(columns.blocks, columns.starts, prefixes.distinct)
-    reused = distances[hit]
-    reusing = np.append(0, np.cumsum(hit))[columns.starts]
+    reused, since, reusing = _core.distances(columns.blocks, columns.starts, prefixes.distinct)
     tokens = columns.prompt_tokens.total
     found = Reuse(
         token_share=len(reused) * columns.block_tokens / tokens,
-        request_share=float(np.mean(np.diff(reusing) > 0)),
-        distance_requests=_quantiles(since[hit]),
+        request_share=float(np.mean(reusing > 0)),
+        distance_requests=_quantiles(since),
         distance_blocks=_quantiles(reused),
         distinct_blocks=prefixes.distinct,
         prefixes=len(prefixes.users),
@@ -127,6 +130,13 @@ def _zipf(users: Longs) -> float | None:
     return max(0.0, -float(slope))
 
 
+def _parts(columns: Columns) -> Iterator[tuple[Longs, Longs]]:
+    """Yield the blocks and their starts some requests at a time, as copies of all of them may be large."""
+    for first in range(0, columns.count, _REQUESTS):
+        starts = columns.starts[first : first + _REQUESTS + 1]
+        yield columns.blocks[starts[0] : starts[-1]], starts - starts[0]
+
+
 class _Prefixes:
     """How often each block is used, and where shared prefixes end.
 
@@ -137,24 +147,25 @@ class _Prefixes:
         self._block_tokens = columns.block_tokens
         self.distinct = int(columns.blocks.max()) + 1
         self._uses = np.bincount(columns.blocks, minlength=self.distinct)
-        lengths = np.diff(columns.starts)
-        inside = np.arange(len(columns.blocks)) - np.repeat(columns.starts[:-1], lengths)
         self._depth = np.zeros(self.distinct, dtype=np.int64)
-        self._depth[columns.blocks] = inside + 1
         before = np.full(self.distinct, _core.NO_END, dtype=np.int64)  # the block that each block follows
-        followers = np.flatnonzero(inside > 0)
-        before[columns.blocks[followers]] = columns.blocks[followers - 1]
+        for blocks, starts in _parts(columns):
+            inside = np.arange(len(blocks)) - np.repeat(starts[:-1], np.diff(starts))
+            self._depth[blocks] = inside + 1
+            followers = np.flatnonzero(inside > 0)
+            before[blocks[followers]] = blocks[followers - 1]
         self._longest = np.ones(self.distinct, dtype=np.bool_)
         self._longest[before[(before != _core.NO_END) & (self._uses == self._uses[before])]] = False
         shared = np.flatnonzero(self._uses > 1)
         deepest_first = shared[np.argsort(-self._depth[shared], kind="stable")]
         ends = _core.ends(before, deepest_first)
         # The deepest shared block of each prompt that has any. All blocks before it are shared too.
-        reached = np.append(0, np.cumsum(self._uses[columns.blocks] > 1))[columns.starts]
-        counts = np.diff(reached)
-        deepest = columns.blocks[columns.starts[:-1][counts > 0] + counts[counts > 0] - 1]
-        on_the_way_to = ends[deepest]
-        users = np.bincount(on_the_way_to[on_the_way_to >= 0], minlength=self.distinct)
+        users = np.zeros(self.distinct, dtype=np.int64)
+        for blocks, starts in _parts(columns):
+            counts = np.diff(np.append(0, np.cumsum(self._uses[blocks] > 1))[starts])
+            deepest = blocks[starts[:-1][counts > 0] + counts[counts > 0] - 1]
+            on_the_way_to = ends[deepest]
+            np.add.at(users, on_the_way_to[on_the_way_to >= 0], 1)
         self.users: Longs = users[users > 0]
 
     def most_shared(self, count: int) -> tuple[Prefix, ...]:

@@ -46,6 +46,8 @@ MOST_BYTES = 2**20
 _POLL_MS = 20
 _PING_S = 10.0
 _DISMISS_S = 1.0
+_BEATS = 3
+"""An agent that has missed so many beats may be gone."""
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +68,8 @@ class AgentDesk:
         self._here: dict[str, Here] = {}
         self._heard_s: dict[str, float] = {}
         self._turned_away: dict[str, str] = {}
-        self._trouble: list[str] = []
+        self._trouble: list[tuple[str | None, str]] = []  # of which agent, and what
+        self._gone: dict[str, str] = {}
         self._pairs: dict[int, list[PairListening | PairResult]] = {}
         self._trips: dict[str, list[RoundTrip]] = {}
         self._out: queue.SimpleQueue[tuple[str, ToAgent]] = queue.SimpleQueue()
@@ -99,13 +102,36 @@ class AgentDesk:
         """Raise `RunFailed` if one of these agents has left or is silent, or if its rank has ended."""
         now_s = time.monotonic()
         with self._lock:
-            if self._trouble:
-                raise RunFailed("; ".join(self._trouble))
+            trouble = [what for name, what in self._trouble if name is None or name in names]
+            if trouble:
+                raise RunFailed("; ".join(trouble))
             silent = [n for n in sorted(names) if now_s - self._heard_s.get(n, now_s) > PATIENCE_S]
         if silent:
             raise RunFailed(
                 f"nothing has been heard of the agents {', '.join(silent)} for {PATIENCE_S:.0f} s"
             )
+
+    def lost(self, names: Collection[str]) -> dict[str, str]:
+        """Which of these agents are silent or have left, or whose rank was killed, and how.
+
+        Waits for three beats, and for an agent that is silent then until it is heard or is silent for too
+        long, because what others say of a death comes sooner than the silence. A rank that has ended by
+        itself had an error, and is not lost.
+        """
+        begun_s = time.monotonic()
+        while True:
+            now_s = time.monotonic()
+            with self._lock:
+                found = {name: self._gone[name] for name in sorted(names) if name in self._gone}
+                quiet_s = {n: now_s - self._heard_s.get(n, now_s) for n in names if n not in found}
+            silent = [name for name in sorted(quiet_s) if quiet_s[name] > PATIENCE_S]
+            doubtful = sum(_BEATS * BEAT_S < each <= PATIENCE_S for each in quiet_s.values())
+            if not doubtful and now_s - begun_s > _BEATS * BEAT_S:
+                return found | {
+                    name: f"nothing has been heard of the agent {name} for {PATIENCE_S:.0f} s"
+                    for name in silent
+                }
+            time.sleep(_POLL_MS / 1000)
 
     def wait_for(self, names: Collection[str], seconds: float, waiting: Callable[[list[str]], None]) -> None:
         """Return when these agents are there. `waiting` is called with those that are missing, now and then.
@@ -182,7 +208,7 @@ class AgentDesk:
                         hub.send(name, encode(Beat()))
         except BaseException as error:
             with self._lock:
-                self._trouble.append(f"the desk for agents: {type(error).__name__}: {error}")
+                self._trouble.append((None, f"the desk for agents: {type(error).__name__}: {error}"))
         finally:
             hub.close()
 
@@ -212,22 +238,24 @@ class AgentDesk:
                 if len(trips) < ROUND_TRIPS:
                     sent_ns = time.monotonic_ns()
                     hub.send(name, encode(Ping(number=number + 1)))
-            case RankEnded(rank=rank, how=how):
+            case RankEnded(rank=rank, how=how, killed=killed):
                 if how:
-                    self._note(f"rank {rank} ({name}) ended with {how}")
+                    self._note(name, f"rank {rank} ({name}) ended with {how}", gone=killed)
             case PairListening(number=number) | PairResult(number=number):
                 with self._lock:
                     self._pairs.setdefault(number, []).append(message)
             case AgentLeft(why=why):
                 with self._lock:
                     self._here.pop(name, None)
-                self._note(f"the agent {name} was told to end {why}")
+                self._note(name, f"the agent {name} was told to end {why}", gone=True)
         return sent_ns
 
-    def _note(self, what: str) -> None:
+    def _note(self, name: str, what: str, *, gone: bool) -> None:
         self._log(what)
         with self._lock:
-            self._trouble.append(what)
+            self._trouble.append((name, what))
+            if gone:
+                self._gone.setdefault(name, what)
 
 
 def why_not(agent: Here, expected: Expected) -> str:

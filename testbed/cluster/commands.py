@@ -42,11 +42,20 @@ def torchrun(inventory: Inventory, assigned: Assigned, job: str, *, python: str,
     ]
 
 
-def sbatch(inventory: Inventory, assigned: Assigned, job: str, *, python: str, keys: str) -> str:
-    """A Slurm script: one task per server, which is torchrun. `mfs run` runs on the coordinator beside it."""
+def sbatch(
+    inventory: Inventory, assigned: Assigned, job: str, *, python: str, keys: str, elastic: bool = False
+) -> str:
+    """A Slurm script: one task per server, which is torchrun. `mfs run` runs on the coordinator beside it.
+
+    With `elastic`, Slurm leaves the other servers alone when one is lost. A task is not bound to CPUs: it is
+    all ranks of a server, and Slurm would give it the CPUs of one.
+    """
     hosts = [machine.host for machine in assigned.machines.values()]
     words = torchrun(inventory, assigned, job, python=python, keys=keys)
     gpus = max(machine.gpus for machine in assigned.machines.values())
+    step = ["srun", f"--kill-on-bad-exit={int(not elastic)}", "--cpu-bind=none"]
+    if elastic:
+        step.append("--no-kill")
     lines = [
         "#!/bin/bash",
         "#SBATCH --job-name=mfs",
@@ -55,8 +64,9 @@ def sbatch(inventory: Inventory, assigned: Assigned, job: str, *, python: str, k
         "#SBATCH --ntasks-per-node=1",
         *([f"#SBATCH --gpus-per-task={gpus}"] if gpus else []),
         "#SBATCH --exclusive",
+        *(["#SBATCH --no-kill"] if elastic else []),
         "# Not run on a Slurm cluster by the authors. Start `mfs run` on the coordinator, too.",
         "set -e",
-        f"srun --kill-on-bad-exit=1 {shlex.join(words)}",
+        shlex.join([*step, *words]),
     ]
     return "\n".join(lines) + "\n"

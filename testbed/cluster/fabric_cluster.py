@@ -12,6 +12,7 @@ from controller.gate import let_in
 from controller.sources import CODE_ROOT, source_digest
 from testbed.cluster.agents import AgentDesk, Expected, agent_name
 from testbed.cluster.assignment import assign
+from testbed.cluster.elastic import in_words, still_there, without
 from testbed.cluster.examination import Examined, examine
 from testbed.cluster.inventory import Inventory
 from testbed.cluster.run import Cluster, ClusterRun
@@ -27,7 +28,8 @@ class ClusterFabric:
     """Real servers. Agents register once, and stay for all jobs, until `close`.
 
     `job` is the digest that agents have to have been started with. `log` is called, in other threads, with
-    refused peers and agents that leave.
+    refused peers and agents that leave. If `elastic` is set, a job whose ranks are killed, or whose servers
+    are gone, begins again without their units and decode workers, and so do the jobs after it.
     """
 
     name: str = FabricName.CLUSTER
@@ -38,11 +40,14 @@ class ClusterFabric:
         *,
         job: str = "",
         wait_s: float = WAIT_S,
+        elastic: bool = False,
         log: Callable[[str], None] = print,
     ) -> None:
         self._inventory = inventory
         self._job = job
         self._wait_s = wait_s
+        self._elastic = elastic
+        self._lost: set[int] = set()
         self._log = log
         self._cluster: Cluster | None = None
         self._stop_gate: Callable[[], None] = lambda: None
@@ -91,10 +96,32 @@ class ClusterFabric:
         assigned = assign(job, self._inventory)
         cluster = self._opened(self._inventory)
         self._failed = True
-        with tempfile.TemporaryDirectory(prefix="mfs-cluster-") as directory:
-            record = ClusterRun(job, assigned, cluster, Path(directory), progress).run()
+        left = without(job, self._lost) or job
+        while True:
+            with tempfile.TemporaryDirectory(prefix="mfs-cluster-") as directory:
+                run = ClusterRun(left, still_there(assigned, left), cluster, Path(directory), progress)
+                try:
+                    record = run.run()
+                    break
+                except RunFailed as failure:
+                    left = self._after(failure, run, left)
         self._failed = False
         return record
+
+    def _after(self, failure: RunFailed, run: ClusterRun, job: Job) -> Job:
+        """Return what is left of `job` after `failure`, or raise it if nothing is, or nobody was lost."""
+        if not self._elastic:
+            raise failure
+        lost = run.lost()
+        left = without(job, lost.keys())
+        if left is None:
+            raise failure
+        self._lost |= lost.keys()
+        self._log(
+            f"{job.policy}: lost {'; '.join(dict.fromkeys(lost.values()))}. It begins again without"
+            f" {in_words(left)}, and so do the policies after it"
+        )
+        return left
 
     def examine(self, job: Job, say: Callable[[str], None]) -> Examined:
         """Examine the servers of `job` instead of running it. Raises what `run` does."""

@@ -1,7 +1,10 @@
 """A cluster in network namespaces: servers with names of their own, switches that route, links with queues.
 
 A switch is a namespace that forwards IP packets. The kernel does that itself, so it needs no Open vSwitch.
-A port puts packets into its strict queues by the DSCP that the sender has given them. Besides, each server
+A port puts packets into its strict queues by the DSCP that the sender has given them. The port of a server
+is in a namespace beside the server, its NIC: in a queue on the server's own device, TCP would leave no more
+than two pieces of each connection, of up to twelve packets, and connections would not share the port
+evenly. For the same reason TCP hands over single packets (`gso_max_segs`). Besides, each server
 has a link without queues to the namespace that this process is in: the management network. Servers have
 clocks of their own, many minutes apart, if the kernel can do that.
 """
@@ -28,11 +31,17 @@ MANAGEMENT = "10.99.0.254"
 """The coordinator's address on the management network."""
 
 NIC = "data0"
+_HOST = "host"  # the end of a server's own link in the namespace of its NIC
 _DATA = "10.0.0.0/16"
 _MANAGED = "10.99.0.0/24"
 _GATEWAY = "169.254.1.1"  # no address of anybody: the other end of a link, whoever it is
 _AHEAD_S = 1000  # of each server's clock ahead of that of the one before
 _CLOCKS = Path("/proc/self/ns/time")  # Linux has clocks of namespaces since 5.6
+_BURST_PACKETS = 1
+"""As few as can be. At the scale of a rehearsal, a round of a collective may have three packets: a port that
+is idle and lets three pass at once takes no time for it. The emulated fabric needs more, because its switches
+wait for the CPU."""
+
 _OFFLOADS = "tso off gso off gro off tx off rx off"
 
 
@@ -61,7 +70,7 @@ class Namespaces:
         self._ports: dict[PortId, _Port] = {}
         for i, server in enumerate(self._topology.servers):
             self._hold(server, _AHEAD_S * (i + 1) if _CLOCKS.exists() else 0)
-        for switch in self._topology.switches:
+        for switch in (*map(_nic_of, self._topology.servers), *self._topology.switches):
             self._hold(switch, 0)
         self._connect()
         self._manage()
@@ -124,20 +133,23 @@ class Namespaces:
     def _connect(self) -> None:
         """A pair of devices per link, each end in its node. A server's end is `NIC`."""
         servers = set(self._topology.servers)
-        lines = []
+        pairs = []
         for link in self._topology.links:
             if f"{link.dst}->{link.src}" in self._ports:
                 continue
-            a = _Port(link.src, NIC if link.src in servers else link.dst)
-            b = _Port(link.dst, NIC if link.dst in servers else link.src)
+            a = _Port(_nic_of(link.src) if link.src in servers else link.src, link.dst)
+            b = _Port(_nic_of(link.dst) if link.dst in servers else link.dst, link.src)
             self._ports[link.id], self._ports[f"{link.dst}->{link.src}"] = a, b
-            lines.append(
-                f"link add name {a.device} mtu {MTU} address {_mac(link.id)} netns {self.pids[a.node]}"
-                f" type veth peer name {b.device} mtu {MTU} address {_mac(f'{link.dst}->{link.src}')}"
-                f" netns {self.pids[b.node]}"
-            )
-        _batch(lines)
-        for port in self._ports.values():
+            pairs.append((a, b))
+        pairs += [(_Port(server, NIC), _Port(_nic_of(server), _HOST)) for server in self._topology.servers]
+        _batch(
+            [
+                f"link add name {a.device} mtu {MTU} address {_mac(a)} netns {self.pids[a.node]}"
+                f" type veth peer name {b.device} mtu {MTU} address {_mac(b)} netns {self.pids[b.node]}"
+                for a, b in pairs
+            ]
+        )
+        for port in (end for pair in pairs for end in pair):
             with in_network_of(self.pids[port.node]):
                 _run(["ethtool", "-K", port.device, *_OFFLOADS.split()])
 
@@ -168,12 +180,11 @@ class Namespaces:
         rates = {link.src: self._scale.wire_bps(link.bps) for link in self._topology.links}
         for i, name in enumerate(servers):
             with in_network_of(self.pids[name]):
-                [port] = [p for p, at in self._ports.items() if at.node == name]
                 _batch(
                     [
                         f"address add {server_ip(i)}/32 dev {NIC}",
-                        f"link set {NIC} up",
-                        f"neigh replace {_GATEWAY} lladdr {_mac(_other(port))} nud permanent dev {NIC}",
+                        f"link set {NIC} gso_max_segs 1",
+                        *_up(NIC, _Port(_nic_of(name), _HOST)),
                         f"route add {_DATA} via {_GATEWAY} dev {NIC} onlink src {server_ip(i)}"
                         f" rto_min {RTO_MIN}",
                     ]
@@ -181,18 +192,32 @@ class Namespaces:
                 buffer = send_buffer_bytes(rates[name])
                 for key, value in (*HOST_SYSCTLS.items(), ("net.ipv4.tcp_wmem", f"4096 {buffer} {buffer}")):
                     _sysctl(key, value)
+            with in_network_of(self.pids[_nic_of(name)]):
+                self._route_nic(name, server_ip(i))
         for switch in self._topology.switches:
             with in_network_of(self.pids[switch]):
                 self._route_switch(switch, servers)
+
+    def _route_nic(self, server: str, address: str) -> None:
+        nic = _nic_of(server)
+        [(port, at)] = [(port, at) for port, at in self._ports.items() if at.node == nic]
+        _batch(
+            [
+                "link set lo up",
+                *_up(at.device, self._ports[_other(port)]),
+                *_up(_HOST, _Port(server, NIC)),
+                f"route add {_DATA} via {_GATEWAY} dev {at.device} onlink",
+                f"route add {address}/32 via {_GATEWAY} dev {_HOST} onlink",
+            ]
+        )
+        _sysctl("net.ipv4.ip_forward", "1")
+        _sysctl("net.ipv4.conf.all.rp_filter", "0")
 
     def _route_switch(self, switch: str, servers: list[str]) -> None:
         lines = ["link set lo up"]  # without any address, the kernel takes no gateway for one
         for port, at in self._ports.items():
             if at.node == switch:
-                lines += [
-                    f"link set {at.device} up",
-                    f"neigh replace {_GATEWAY} lladdr {_mac(_other(port))} nud permanent dev {at.device}",
-                ]
+                lines += _up(at.device, self._ports[_other(port)])
         for i, server in enumerate(servers):
             hop = self._next_hop(switch, server)
             if hop is not None:
@@ -217,7 +242,10 @@ class Namespaces:
     def _queues(self) -> dict[PortId, QueueTree]:
         trees = {
             link.id: QueueTree(
-                device=self._ports[link.id].device, line_bps=self._scale.wire_bps(link.bps), mtu=MTU
+                device=self._ports[link.id].device,
+                line_bps=self._scale.wire_bps(link.bps),
+                mtu=MTU,
+                burst_packets=_BURST_PACKETS,
             )
             for link in self._topology.links
         }
@@ -239,9 +267,21 @@ def _other(port: PortId) -> PortId:
     return f"{b}->{a}"
 
 
-def _mac(port: PortId) -> str:
+def _nic_of(server: str) -> str:
+    return f"n{server}"
+
+
+def _up(device: str, far_end: _Port) -> list[str]:
+    """Commands that bring a device up, with `far_end` as its gateway."""
+    return [
+        f"link set {device} up",
+        f"neigh replace {_GATEWAY} lladdr {_mac(far_end)} nud permanent dev {device}",
+    ]
+
+
+def _mac(port: _Port) -> str:
     """A MAC of its own for each device: the first byte says that it was made up here."""
-    digest = hashlib.sha256(port.encode()).hexdigest()
+    digest = hashlib.sha256(f"{port.node} {port.device}".encode()).hexdigest()
     return ":".join(["02", *(digest[i : i + 2] for i in range(0, 10, 2))])
 
 

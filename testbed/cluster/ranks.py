@@ -17,7 +17,7 @@ class RemoteRanks(Ranks):
     """Ranks that the agents of `desk` start, and that connect to `hub`."""
 
     def __init__(self, job: Job, hub: TcpHub, desk: AgentDesk, assigned: Assigned) -> None:
-        super().__init__(job, hub)
+        super().__init__(job, hub, absent={r.rank for r in job.placement.ranks} - assigned.places.keys())
         self._desk = desk
         self._assigned = assigned
         self._agents = {rank: agent_name(place) for rank, place in assigned.places.items()}
@@ -34,17 +34,19 @@ class RemoteRanks(Ranks):
     def _config(self, inventory: Inventory, rank: int, clock: Reading) -> RankConfig:
         job, machines = self._job, self._assigned.machines
         dscps = inventory.dscps
+        store_rank = min(self._agents)
         return RankConfig(
             rank=rank,
             servers=tuple(r.server for r in job.placement.ranks),
             addresses={server: machine.address for server, machine in machines.items()},
             interface=machines[job.placement.server_of(rank)].nic,
             namespace_pid=None,
-            store_host=machines[job.placement.server_of(0)].address,
+            store_rank=store_rank,
+            store_host=machines[job.placement.server_of(store_rank)].address,
             store_port=inventory.store_port,
             lanes=self._lanes,
             probes=self._probes,
-            groups=job.placement.groups,
+            groups=self._groups,
             time_dilation=job.scale.time_dilation,
             bytes_scale=job.scale.bytes_scale,
             chunk_bytes=job.workers.chunk_bytes,

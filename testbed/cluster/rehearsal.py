@@ -19,12 +19,14 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """What is rehearsed: the network, and the arguments of `mfs run` and `mfs cluster command` for it.
 
     `arguments` name the scenario and its options. What queues sent is written to the file `queues`, if any.
+    If `elastic` is set, `mfs run` goes on when servers die.
     """
 
     network: Network
     arguments: tuple[str, ...]
     out: str
     queues: str | None
+    elastic: bool = False
 
 
 def rehearse(rehearsal: Rehearsal) -> int:

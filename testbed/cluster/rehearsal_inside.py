@@ -48,14 +48,16 @@ def main() -> int:
     logs = {server: directory / f"{server}.log" for server in servers}
     print(f"rehearsing on {', '.join(servers)}: {shlex.join(words)}", flush=True)
     run = subprocess.Popen(
-        [*_MFS, "run", *rehearsal.arguments, *_options(inventory, rehearsal.out)],
+        [*_MFS, "run", *rehearsal.arguments, *_options(inventory, rehearsal)],
         stdin=subprocess.DEVNULL,
     )
     agents = {server: _start(namespaces, server, words, logs[server]) for server in servers}
     watch = _QueueWatch(namespaces, rehearsal.queues)
     watch.start()
-    code = _wait(run, agents)
+    code = _wait(run, agents, most_gone=len(agents) - 1 if rehearsal.elastic else 0)
     watch.stop()
+    if any(agent.poll() for agent in agents.values()) and code == 0:
+        agents = {}  # at its end, torchrun waits for five minutes for a server that was lost
     for server, agent in agents.items():
         try:
             agent.wait(_LEAVE_S if code == 0 else 5.0)
@@ -69,8 +71,9 @@ def main() -> int:
     return code
 
 
-def _options(inventory: Path, out: str) -> list[str]:
-    return ["--fabric", "cluster", "--inventory", str(inventory), "--out", out]
+def _options(inventory: Path, rehearsal: Rehearsal) -> list[str]:
+    options = ["--fabric", "cluster", "--inventory", str(inventory), "--out", rehearsal.out]
+    return [*options, "--elastic"] if rehearsal.elastic else options
 
 
 def _inventory(directory: Path, namespaces: Namespaces) -> Path:
@@ -105,12 +108,17 @@ def _start(namespaces: Namespaces, server: str, words: list[str], log: Path) -> 
         )
 
 
-def _wait(run: "subprocess.Popen[bytes]", agents: dict[str, "subprocess.Popen[bytes]"]) -> int:
-    """Wait for `mfs run`. It learns itself of agents that end, unless they have never come to it."""
+def _wait(
+    run: "subprocess.Popen[bytes]", agents: dict[str, "subprocess.Popen[bytes]"], most_gone: int
+) -> int:
+    """Wait for `mfs run`. It learns itself of agents that end, unless they have never come to it.
+
+    Those of `most_gone` servers may end.
+    """
     while run.poll() is None:
         time.sleep(0.2)
         early = [server for server, agent in agents.items() if agent.poll() not in (None, 0)]
-        if early:
+        if len(early) > most_gone:
             try:
                 run.wait(15.0)  # if it knows of them, it says more
             except subprocess.TimeoutExpired:

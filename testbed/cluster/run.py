@@ -21,8 +21,9 @@ from testbed.cluster.fidelity import Servers, judge
 from testbed.cluster.inventory import Inventory
 from testbed.cluster.load import LoadMeter
 from testbed.cluster.ranks import RemoteRanks
-from testbed.coordinator.collect import collect, flow_rows
+from testbed.coordinator.collect import collect
 from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.player import Player
 from testbed.coordinator.ranks import ProbeResult
@@ -55,6 +56,7 @@ class _Played(NamedTuple):
     conductor: Conductor
     probes: list[ProbeResult]
     records: list[Records]
+    gathered: Gathered
     log: Log
     clock: WallClock
     pauses: Pulse
@@ -79,6 +81,16 @@ class ClusterRun:
         self._progress = progress
         self._begun = time.monotonic()
         self._agents = {rank: agent_name(place) for rank, place in assigned.places.items()}
+        self._ranks: RemoteRanks | None = None
+
+    def lost(self) -> dict[int, str]:
+        """The ranks that are gone after `run` has raised `RunFailed`, and how they went. It takes a while."""
+        found = self._cluster.desk.lost(set(self._agents.values()))
+        lost = {rank: found[agent] for rank, agent in self._agents.items() if agent in found}
+        silent = frozenset() if self._ranks is None else self._ranks.silent
+        for rank in silent - lost.keys():
+            lost[rank] = f"nothing was heard of rank {rank} ({self._agents[rank]})"
+        return lost
 
     def run(self) -> RunRecord:
         """Run the job and return its record. Raises `RunFailed` if anything makes its numbers worthless."""
@@ -93,7 +105,7 @@ class ClusterRun:
             self._say("starting the controller and the ranks")
             config = mark_config(self._job, self._assigned, cluster.inventory, cluster.keys)
             controller = marking.start(config, cluster.inventory.endpoint(2), cluster.own)
-            ranks = RemoteRanks(self._job, hub, desk, self._assigned)
+            self._ranks = ranks = RemoteRanks(self._job, hub, desk, self._assigned)
             ranks.start(cluster.inventory, before, controller.check_idle)
             played = self._play(ranks, controller)
         except RunFailed as failure:
@@ -123,6 +135,8 @@ class ClusterRun:
         ranks.start_clock(zero_wall_ns)
         start_beating(own)
         conductor = conductor_of(job)
+        gathered = Gathered(job)
+        controller.logged = gathered.take_logged
 
         def alive() -> None:
             controller.check()
@@ -139,6 +153,7 @@ class ClusterRun:
             conductor=conductor,
             probes=probes,
             records=ranks.finish(),
+            gathered=gathered,
             log=controller.log(),
             clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
             pauses=own,
@@ -156,17 +171,19 @@ class ClusterRun:
             )
             for one in played.records
         ]
+        gathered = played.gathered
+        for one in records:
+            gathered.take(one)
         pauses = {ranks.name_of(one.rank): one.longest_pause for one in records}
-        pauses["the controller"] = played.log.longest_pause
+        pauses["the controller"] = played.log.pauses[0]
         pauses["the coordinator"] = played.pauses.longest(time.monotonic_ns())
         fidelity: Fidelity = judge(
             probes=played.probes,
             servers=played.servers,
-            records=records,
+            gathered=gathered,
             pauses=pauses,
             clock=played.clock,
             drifts=drifts,
-            decisions=played.log.decisions,
             enforced=inventory.dscps is not None,
             yardsticks=yardsticks(job),
             more=token_checks(job, records),
@@ -176,8 +193,9 @@ class ClusterRun:
             job=job,
             fabric=FabricName.CLUSTER,
             conductor=played.conductor,
-            records=records,
-            flows=flow_rows(job, records, played.log),
+            gathered=gathered,
+            flows=gathered.flows(),
+            tokens=[token for one in records for token in one.tokens],
             log=played.log,
             links=(),
             queues={},

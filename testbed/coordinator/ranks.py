@@ -29,6 +29,7 @@ from workers.protocol import (
     RankTrouble,
     Ready,
     Records,
+    Rows,
     RunProbe,
     Start,
     ToRank,
@@ -44,13 +45,17 @@ _PROBE_LENGTH_S = 0.6
 _OBITUARY_S = 0.5
 
 
-def lanes_of(job: Job) -> tuple[LaneSpec, ...]:
-    """Return every lane of a run (`LaneCounts`), ordered so that many pairs of ranks connect at once."""
+def lanes_of(job: Job, absent: Collection[int] = ()) -> tuple[LaneSpec, ...]:
+    """Return every lane of a run (`LaneCounts`), ordered so that many pairs of ranks connect at once.
+
+    Ranks in `absent` have none.
+    """
     counts = LaneCounts(job)
     ranks = len(job.placement.ranks)
     lanes = [
         LaneSpec(id=lane_name(stage, src, dst, i), stage=stage, src=src, dst=dst)
         for stage, src, dst in counts.pairs()
+        if src not in absent and dst not in absent
         for i in range(counts.of(stage, src, dst))
     ]
     return tuple(sorted(lanes, key=lambda lane: (_round(lane.src, lane.dst, ranks), lane.id)))
@@ -64,17 +69,25 @@ def _round(a: int, b: int, ranks: int) -> int:
     return (a + b) % teams if teams else 0
 
 
-def probes_of(job: Job) -> tuple[ProbeSpec, ...]:
-    """Return probes in a ring over the servers that have ranks: each sends to the next, all at once."""
+def probes_of(job: Job, absent: Collection[int] = ()) -> tuple[ProbeSpec, ...]:
+    """Return probes in a ring over the servers that have ranks: each sends to the next, all at once.
+
+    Ranks in `absent` do not count.
+    """
     first: dict[str, int] = {}
     for rank in job.placement.ranks:
-        first.setdefault(rank.server, rank.rank)
+        if rank.rank not in absent:
+            first.setdefault(rank.server, rank.rank)
     ring = [first[server] for server in job.topology.servers if server in first]
     if len(ring) < 2:
         return ()
     return tuple(
         ProbeSpec(id=f"probe.{a}-{b}", src=a, dst=b) for a, b in zip(ring, ring[1:] + ring[:1], strict=True)
     )
+
+
+def _nobody_takes(rows: Rows) -> None:
+    raise RunFailed(f"rank {rows.rank} has sent what it recorded, and nobody takes it")
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,23 +102,33 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
 class Ranks(ABC):
     """Exchanges messages with the ranks of `job` over `hub`. A fabric says whether their processes live.
 
-    Raises `JobRefused` for real layers that cannot be computed (`real_model`).
+    Ranks in `absent` take no part, as if the job did not have them. Raises `JobRefused` for real layers that
+    cannot be computed (`real_model`).
     """
 
     excused: Callable[[], Collection[str]] = tuple
     """The names of ranks that are stopped because the scenario asks for it."""
 
-    def __init__(self, job: Job, hub: Hub) -> None:
+    def __init__(self, job: Job, hub: Hub, absent: Collection[int] = ()) -> None:
         self._job = job
         self._hub = hub
-        self._lanes = lanes_of(job)
-        self._probes = probes_of(job)
+        self._lanes = lanes_of(job, absent)
+        self._probes = probes_of(job, absent)
+        self._groups = {
+            name: members
+            for name, members in job.placement.groups.items()
+            if not any(rank in absent for rank in members)
+        }
         self._model = real_model(job)
-        self._steps = dict.fromkeys((r.rank for r in job.placement.ranks), 0)
+        self._steps = dict.fromkeys((r.rank for r in job.placement.ranks if r.rank not in absent), 0)
         self._silences: Silences | None = None
         self._evidence: dict[int, list[Evidence]] = {}
+        self.recorded: Callable[[Rows], None] = _nobody_takes
+        """Takes what ranks have recorded, as it comes. The rest is in what `finish` returns."""
         self.device = ""
         self.backend = ""
+        self.silent: frozenset[int] = frozenset()
+        """The ranks of which nothing has been heard for too long, once `check` has raised because of that."""
 
     @property
     def _computes_on(self) -> Device:
@@ -139,7 +162,7 @@ class Ranks(ABC):
 
     @property
     def group_ends(self) -> int:
-        return sum(len(members) for members in self._job.placement.groups.values())
+        return sum(len(members) for members in self._groups.values())
 
     def send(self, rank: int, message: ToRank) -> None:
         self._hub.send(str(rank), encode(message))
@@ -149,7 +172,8 @@ class Ranks(ABC):
             self.send(rank, message)
 
     def receive(self, timeout_s: float) -> FromRank | None:
-        """Return the next message, or None after `timeout_s`, a heartbeat or what a rank leaves to another.
+        """Return the next message, or None after `timeout_s`, a heartbeat, rows or what a rank leaves to
+        another.
 
         Raises `RunFailed` if a rank has trouble.
         """
@@ -160,6 +184,8 @@ class Ranks(ABC):
             message: FromRank = decode_from_rank(self._hub.receive())
         except zmq.Again:  # what woke us was no message for us
             return None
+        if isinstance(message, RankTrouble | Beat) and message.rank not in self._steps:
+            return None  # a rank that is absent may have been cut off only, and does not know it yet
         if isinstance(message, RankTrouble):
             raise self._failure(message)
         if isinstance(message, Beat):
@@ -167,6 +193,9 @@ class Ranks(ABC):
             if self._silences is not None:
                 self._silences.heard(self.name_of(message.rank))
             self.check()  # beats come so often that there may never be a timeout
+            return None
+        if isinstance(message, Rows):
+            self.recorded(message)
             return None
         if isinstance(message, Evidence):  # what one rank leaves to another is only passed on
             self._evidence.setdefault(message.to, []).append(message)
@@ -197,6 +226,7 @@ class Ranks(ABC):
                 self._silences.heard(rank)
             self._silences.look(time.monotonic())
             if silent := self._silences.too_long():
+                self.silent = frozenset(rank for rank in self._steps if self.name_of(rank) in silent)
                 asleep = self.asleep()
                 who = ", ".join(f"{rank} (stopped)" if rank in asleep else rank for rank in silent)
                 raise RunFailed(f"nothing has been heard of {who} for {PATIENCE_S:.0f} s")

@@ -54,11 +54,13 @@ class QueueTree(msgspec.Struct, frozen=True, kw_only=True):
     """The queues of one device. `line_bps` is in bits/s on the wire, `mtu` in bytes.
 
     With `weights`, these levels share the line by weight, and only these, CONTROL and SCAVENGER are in use.
+    An idle line lets `burst_packets` pass at once, and one more.
     """
 
     device: str
     line_bps: float
     mtu: int
+    burst_packets: int = BURST_PACKETS
     weights: Mapping[Level, float] = {}
 
     def guarantee_bps(self, level: Level) -> float:
@@ -108,7 +110,7 @@ def _commands(tree: QueueTree) -> list[str]:
     packet = tree.mtu + _HEADER_BYTES
     # What a line may catch up with after it was idle. Messages on the wire are tens of kilobytes, so with a
     # longer burst they would be visibly faster than the line.
-    burst = BURST_PACKETS * packet
+    burst = tree.burst_packets * packet
     dev = f"dev {tree.device}"
     line = round(tree.line_bps)
     commands = [

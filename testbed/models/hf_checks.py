@@ -20,6 +20,7 @@ from testbed.models.hf_harmless import (
     TEXT_BLOCKS,
 )
 from testbed.models.hf_names import ALL_OF_EXPERTS, KNOWN, RECURRENT
+from testbed.models.hf_precision import QUANTIZATIONS
 from testbed.models.hf_reading import ConfigError, Reader
 
 _WHERE_OFF_MATTERS = (
@@ -42,10 +43,18 @@ def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in TEXT_BLOCKS:
         inner = config.get(name)
         if isinstance(inner, Mapping):
-            keys |= {key: value for key, value in flattened(inner).items() if value != ""}
+            found = {key: value for key, value in flattened(inner).items() if value != ""}
+            _refuse_two_quantizations(keys, found, name)
+            keys |= found
         elif inner:
             keys[name] = inner
     return keys
+
+
+def _refuse_two_quantizations(outer: Mapping[str, Any], inner: Mapping[str, Any], name: str) -> None:
+    for key in QUANTIZATIONS:
+        if outer.get(key) and inner.get(key) and outer[key] != inner[key]:
+            raise ConfigError(f"{key}: the file and its {name} state different ones")
 
 
 def family_of(model: Reader) -> str:

@@ -16,7 +16,14 @@ GATED = ("bitnet", "llama", "mistral", "minicpm")
 TWO_WIDTHS = ("qwen", "molmo")
 """Families that state the widths of the two upper matrices of a gated feed-forward together."""
 
+_DIFFUSION = "text that is made by diffusion, not token by token, is not modelled"
+
 NOT_MODELLED = {
+    "dream": _DIFFUSION,
+    "llada": _DIFFUSION,
+    "llada_moe": _DIFFUSION,
+    "sdar": _DIFFUSION,
+    "sdar_moe": _DIFFUSION,
     "jetmoe": "attention that has experts is not modelled",
     "phi4flash": "layers of this kind are not modelled",
     "longcat_flash": "layers with two attentions are not modelled",

@@ -41,7 +41,7 @@ _SEVERAL_FORMATS = ("fp8_ds_mla",)
 _EXPERTS_ONLY = ("mxfp4",)
 """Methods that quantise routed experts only, and leave the rest at 16 bits (GPT-OSS)."""
 
-_QUANTIZATIONS = ("quantization_config", "compression_config", "quantization", "hf_quant_config.json")
+QUANTIZATIONS = ("quantization_config", "compression_config", "quantization", "hf_quant_config.json")
 _KV_KEYS = ("kv_cache_scheme", "kv_cache_quant_algo", "kv_cache_dtype")
 _AS_ACTIVATIONS = ("auto", "none", "null", "")
 _WEIGHTS_OF_EMBEDDINGS = re.compile(
@@ -69,7 +69,7 @@ def kv_element_bytes(model: Reader) -> float:
     for key in _KV_KEYS:
         if (value := model.get(key)) is not None:
             found[key] = _kv_bytes(value, key)
-    for outer in _QUANTIZATIONS:
+    for outer in QUANTIZATIONS:
         inner = model.get(outer)
         for key in _keys_about_kv(inner):
             found[f"{outer}: {key}"] = _kv_bytes(inner[key], key)
@@ -176,7 +176,7 @@ def weight_bytes(model: Reader) -> tuple[float, float | None]:
     """
     found: dict[str, float] = {}
     only_experts = False
-    for key in _QUANTIZATIONS:
+    for key in QUANTIZATIONS:
         quantization = model.get(key)
         if quantization is None or quantization == {}:
             continue

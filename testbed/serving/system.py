@@ -71,7 +71,7 @@ class ServingSystem:
         self._router = make_router(job.serving, seed=job.seed, token_ns=max(self._token_ns.values()))
         self._traffic = TrafficAhead(job)
         self._times = BatchTimes(job)
-        self._collectives = CollectivesAhead(job)
+        self._collectives = CollectivesAhead(job, self._traffic.own_ports)
         reuse = ReuseChoice(job, self._times, self._traffic)
         self._choose = reuse.choose if job.serving.reuse is not ReuseRule.FETCH else None
         self._follows = self._router.ports or job.serving.reuse is ReuseRule.CHEAPER
@@ -201,7 +201,7 @@ class ServingSystem:
                 item,
                 prefill_ns=prefill,
                 layers_ns=layers,
-                collectives=self._collectives.left(name, now_ns, batch),
+                collectives_ns=self._collectives.left_ns(name, item.replica, now_ns, batch),
             )
         return UnitView(
             queued_tokens=queued,

@@ -17,6 +17,7 @@ from workers.compute import MatmulCompute
 from workers.lanes import Header, ReceiveLane, SendLane
 from workers.options import Device
 from workers.payload import Payloads
+from workers.plan import Collective, CollectiveKind
 from workers.process_groups import ProcessGroups
 from workers.rank import choose_device
 
@@ -57,6 +58,41 @@ def test_matrix_products_keep_the_gpu_busy_for_about_the_modelled_time() -> None
     start = time.perf_counter()
     compute.run(0.02)
     assert 0.1 <= time.perf_counter() - start <= 0.4  # 0.2 s of wall time, within a factor of two
+
+
+def test_compute_does_not_wait_for_other_work_on_the_gpu() -> None:
+    compute = MatmulCompute(CUDA, time_dilation=1.0)
+    other = torch.cuda.Stream(CUDA)
+    with torch.cuda.stream(other):
+        torch.cuda._sleep(5_000_000_000)  # in cycles: some seconds
+    done = other.record_event()
+    compute.run(0.001)
+    assert not done.query()
+
+
+def test_a_collective_does_not_wait_for_other_work_on_the_gpu() -> None:
+    """The time that a copy of a transfer takes is not that of a layer."""
+    payloads = Payloads(1, CUDA)
+    step = Collective(id="sum", group="g", kind=CollectiveKind.ALL_REDUCE, sizes=((8000,),), label="")
+    groups = [
+        CollectiveGroup("g", end, (0, 1), rank, payloads, CUDA, staged=True)
+        for rank, end in enumerate(pair())
+    ]
+    other = torch.cuda.Stream(CUDA)
+    with torch.cuda.stream(other):
+        torch.cuda._sleep(5_000_000_000)
+    done = other.record_event()
+    threads = [
+        threading.Thread(
+            target=group.carry_out, args=(step, 1.0, lambda number: None), kwargs={"verify": True}
+        )
+        for group in groups
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not done.query()
 
 
 def test_a_lane_carries_bytes_from_gpu_memory() -> None:

@@ -9,12 +9,15 @@ namespace mfs {
 
 using Longs = std::span<const std::int64_t>;
 
-// For each access of a block: its stack distance in blocks, the number of requests since the last use, and whether
-// it is a reuse, that is whether the block and all before it in the prompt had been used.
+// Replaces ids by numbers from 0, in the order in which they first occur.
+void number(std::span<std::int64_t> ids);
+
+// For each reuse of a block: its stack distance in blocks, and the number of requests since the last use. It is a
+// reuse if the block and all before it in the prompt had been used. `reused` is how many there are in each request.
 struct Distances {
     std::vector<std::int64_t> distance;
     std::vector<std::int64_t> since;
-    std::vector<std::uint8_t> hit;
+    std::vector<std::int64_t> reused;
 };
 
 // The blocks of request i are `blocks[starts[i]]` up to `blocks[starts[i + 1]]`, and all are below `distinct`.

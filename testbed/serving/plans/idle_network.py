@@ -45,9 +45,8 @@ def merged(parts: Iterable[Mapping[K, float]]) -> dict[K, float]:
     return total
 
 
-def scaled(traffic: Mapping[K, float], factor: float) -> dict[K, float]:
-    """A traffic, or the load of ports, with every number of bytes times `factor`."""
-    return {key: size_bytes * factor for key, size_bytes in traffic.items()}
+def scaled(traffic: Traffic, factor: float) -> Traffic:
+    return {pair: size_bytes * factor for pair, size_bytes in traffic.items()}
 
 
 def port_loads(traffic: Traffic, topology: Topology) -> dict[PortId, float]:

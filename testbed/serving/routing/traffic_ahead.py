@@ -57,6 +57,10 @@ class TrafficAhead:
     def delivered(self, request: int) -> None:
         self._bytes.take_off(("S3", request))
 
+    def own_ports(self, unit: str, replica: int) -> Iterable[PortId]:
+        """The ports of the servers of a replica over which S3 leaves."""
+        return self._own[unit][replica]
+
     def ports_ns(self, unit: str) -> float:
         """Model ns that a unit's own ports have still to send: the busiest port of a replica, as a mean."""
         replicas = self._own[unit]
@@ -101,14 +105,17 @@ class TrafficAhead:
         *,
         prefill_ns: float,
         layers_ns: float,
-        collectives: Mapping[PortId, float],
+        collectives_ns: float,
     ) -> float:
-        """`estimates.delivery_ns` over the unit's own ports, which send `collectives`, in bytes, too."""
-        own: list[tuple[float, float]] = []
-        for port, size in self._leaving(unit, item).items():
-            byte_ns = 8 / self._job.topology.link(port).bps * NS_PER_S
-            before_ns = self._bytes.busy_s(port) * NS_PER_S + collectives.get(port, 0.0) * byte_ns
-            own.append((before_ns, size * byte_ns))
+        """`estimates.delivery_ns` over the unit's own ports, which have `collectives_ns` to send, too."""
+        topology = self._job.topology
+        own = [
+            (
+                self._bytes.busy_s(port) * NS_PER_S + collectives_ns,
+                size * 8 / topology.link(port).bps * NS_PER_S,
+            )
+            for port, size in self._leaving(unit, item).items()
+        ]
         return delivery_ns(own, layers=self._job.model.layers, prefill_ns=prefill_ns, layers_ns=layers_ns)
 
     def _delivery(self, unit: str, item: Assigned, worker: tuple[int, ...]) -> Traffic:

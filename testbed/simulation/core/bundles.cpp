@@ -12,6 +12,7 @@ namespace mfs {
 
 namespace {
 constexpr double SLACK_NS = 1e-6;  // as in `links.cpp`
+constexpr std::size_t AHEAD = 12;  // rows lie scattered in memory, so it is asked for them so many rows before their turn
 }  // namespace
 
 int Links::add_member(const int* ports, int count, double size, Place place, double cap) {
@@ -81,7 +82,7 @@ int Links::row_of(Ns now, const Alike& alike) {
     const int row = known->second = new_row(static_cast<int>(ports.size()));
     if (row >= static_cast<int>(bundles_.size())) bundles_.resize(row + 1);
     bundles_[row].served = 0.0;
-    bundles_[row].first_end = bundles_[row].sum_of_ends = 0.0;
+    bundles_[row].first_end = bundles_[row].sum_of_ends = bundles_[row].size = 0.0;
     bundles_[row].alike = alike;
     Stream& stream = streams_[row];
     for (int i = 0; i < stream.hops; ++i) hops_[stream.first_hop + i] = {0.0, ports[i]};
@@ -103,7 +104,7 @@ int Links::row_of(Ns now, const Alike& alike) {
         ++groups_[group].sizes[level];
     }
     stream.cap = cap;
-    stream.heap_place = NONE;
+    heap_places_[row] = NONE;
     serial_[row] = begun_++;
     enter_ports(row);
     return row;
@@ -113,6 +114,7 @@ int Links::row_of(Ns now, const Alike& alike) {
 void Links::resize(int row, double more) {
     const Stream& stream = streams_[row];
     for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) hops_[hop].weight += more;
+    bundles_[row].size += more;
     touch(stream, stream.level);
     changes_from(stream.level, order_of(row));
     stale_.push_back(row);
@@ -196,14 +198,23 @@ void Links::changes_from(int level, double order) { turns_[level].first = std::m
 
 void Links::add_left_on_ports(int group, Ns now, double* out) const {
     for (const GroupPart& part : groups_[group].parts) {
-        for (const auto& [row, last] : part.rows) {
+        for (std::size_t at = 0; at < part.rows.size(); ++at) {
+            if (at + AHEAD < part.rows.size()) {
+                __builtin_prefetch(&streams_[part.rows[at + AHEAD].row]);
+                __builtin_prefetch(&bundles_[part.rows[at + AHEAD].row]);
+            }
+            const auto& [row, last] = part.rows[at];
             const Stream& stream = streams_[row];
             const Bundle& bundle = bundles_[row];
             const double served = bundle.served + stream.rate * static_cast<double>(now - stream.since);
-            const double members = hops_[stream.first_hop].weight;
-            const double left = bundle.sum_of_ends - members * served;
+            const double left = std::max(0.0, bundle.sum_of_ends - bundle.size * served);
+            if (stream.hops == 2) {  // spares their memory
+                out[part.port] += left;
+                out[last] += left;
+                continue;
+            }
             for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
-                out[hops_[hop].port] += std::max(0.0, left);
+                out[hops_[hop].port] += left;
             }
         }
     }
@@ -303,6 +314,10 @@ void Links::take_turn(Turns& last, int level, std::size_t begin, std::size_t end
 void Links::serve(Ns now, int row) {
     Stream& stream = streams_[row];
     if (stream.since == now) return;
+    if (stream.rate == 0.0) {
+        stream.since = now;
+        return;
+    }
     const double bytes = stream.rate * static_cast<double>(now - stream.since);
     for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
         ports_[hops_[hop].port].sent[stream.level] += hops_[hop].weight * bytes;

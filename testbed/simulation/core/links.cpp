@@ -96,6 +96,7 @@ int Links::new_row(int hops) {
     const int number = static_cast<int>(streams_.size());
     seen_.push_back(0);
     serial_.push_back(0);
+    heap_places_.push_back(NONE);
     Stream& stream = streams_.emplace_back();
     stream.first_hop = static_cast<int>(hops_.size());
     stream.hops = hops;
@@ -138,7 +139,7 @@ void Links::enter(Ns now, const Change& added) {
     stream.order = added.place.order;
     stream.cap = added.cap;
     serial_[added.stream] = begun_++;
-    stream.heap_place = NONE;
+    heap_places_[added.stream] = NONE;
     enter_ports(added.stream);
     touch(stream, stream.level);
 }
@@ -250,11 +251,11 @@ void Links::rise(int place) {
         const int above = (place - 1) / 2;
         if (!(end < heap_[above])) break;
         heap_[place] = heap_[above];
-        streams_[heap_[place].stream].heap_place = place;
+        heap_places_[heap_[place].stream] = place;
         place = above;
     }
     heap_[place] = end;
-    streams_[end.stream].heap_place = place;
+    heap_places_[end.stream] = place;
 }
 
 void Links::sink(int place) {
@@ -266,23 +267,23 @@ void Links::sink(int place) {
         if (below + 1 < size && heap_[below + 1] < heap_[below]) ++below;
         if (!(heap_[below] < end)) break;
         heap_[place] = heap_[below];
-        streams_[heap_[place].stream].heap_place = place;
+        heap_places_[heap_[place].stream] = place;
         place = below;
     }
     heap_[place] = end;
-    streams_[end.stream].heap_place = place;
+    heap_places_[end.stream] = place;
 }
 
 void Links::forget_end(int stream) {
-    const int place = streams_[stream].heap_place;
+    const int place = heap_places_[stream];
     if (place == NONE) return;
-    streams_[stream].heap_place = NONE;
+    heap_places_[stream] = NONE;
     const End last = heap_.back();
     heap_.pop_back();
     if (last.stream == stream) return;
     heap_[place] = last;
     rise(place);
-    sink(streams_[last.stream].heap_place);
+    sink(heap_places_[last.stream]);
 }
 
 void Links::foresee(Ns now, int number) {
@@ -294,14 +295,15 @@ void Links::foresee(Ns now, int number) {
         return;
     }
     const End end{now + std::max<Ns>(0, rounded_up(takes_ns)), serial_[number], number};
-    if (stream.heap_place == NONE) {
-        stream.heap_place = static_cast<int>(heap_.size());
+    int& place = heap_places_[number];
+    if (place == NONE) {
+        place = static_cast<int>(heap_.size());
         heap_.push_back(end);
     } else {
-        heap_[stream.heap_place] = end;
+        heap_[place] = end;
     }
-    rise(stream.heap_place);
-    sink(stream.heap_place);
+    rise(place);
+    sink(place);
 }
 
 }  // namespace mfs

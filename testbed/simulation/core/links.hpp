@@ -172,7 +172,6 @@ class Links {
         int first_hop;
         int hops;
         int level;  // NONE: the row is free, or the stream has not begun
-        int heap_place;
     };
 
     // What a stream is to become at the next `settle`, or has become.
@@ -225,6 +224,7 @@ class Links {
     struct alignas(64) Bundle {
         double served;
         double sum_of_ends;
+        double size;  // the number of members
         double first_end;  // of the members there were at the last settling
         std::set<std::pair<double, int>> members;
         Alike alike;
@@ -316,6 +316,7 @@ class Links {
     void foresee(Ns now, int stream);
 
     void work_out(Ns now);
+    void prefetch(int number) const;
     void note_fullest(const Port& port);
     void share_level(int level);
     bool spread(int level);
@@ -347,6 +348,7 @@ class Links {
     std::vector<Stream> streams_;
     std::vector<std::int64_t> seen_;    // the epoch that saw each stream last
     std::vector<std::int64_t> serial_;  // of each stream, in order of addition
+    std::vector<int> heap_places_;      // of each stream
     std::vector<Wanted> wanted_;        // of each stream
     std::vector<Hop> hops_;
     std::vector<std::vector<int>> free_;  // by number of hops; a row keeps its hops for good
@@ -380,7 +382,6 @@ class Links {
     std::int64_t settlings_ = 0;
     std::int64_t worked_out_ = 0;
     double fullest_ = 0.0;
-
     // Used while rates are worked out, and kept only for their memory.
     std::vector<int> queue_;     // ports
     std::vector<int> affected_;  // streams

@@ -5,6 +5,8 @@
 #include "testbed/simulation/core/links.hpp"
 
 NB_MODULE(_core, module) {
+    // A command ends without freeing what it has (`experiments.cli.app`), which is no leak.
+    nanobind::set_leak_warnings(false);
     module.attr("SOURCES") = SOURCES;
     module.attr("LEVELS") = mfs::LEVELS;
     mfs::bind_links(module);

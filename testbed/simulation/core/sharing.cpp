@@ -12,6 +12,7 @@ namespace mfs {
 namespace {
 
 constexpr double SAME = 1e-13;  // a smaller relative change of a rate leaves the levels below as they are
+constexpr int AHEAD = 8;  // streams: how long before its turn one is fetched from memory
 constexpr double NO_CAP = std::numeric_limits<double>::infinity();
 
 }  // namespace
@@ -37,7 +38,9 @@ void Links::work_out(Ns now) {
             share_level(level);
             worked_out_ += static_cast<std::int64_t>(affected_.size());
         }
-        for (const int number : affected_) {
+        for (std::size_t at = 0; at < affected_.size(); ++at) {
+            if (at + AHEAD < affected_.size()) prefetch(affected_[at + AHEAD]);
+            const int number = affected_[at];
             Stream& stream = streams_[number];
             const double before = stream.rate;
             const double after = stream.fresh;
@@ -61,6 +64,14 @@ void Links::work_out(Ns now) {
         for (const Port& port : ports_) note_fullest(port);
     }
     dirty_.clear();
+}
+
+// Asks the memory for what the next rate of a stream changes.
+void Links::prefetch(int number) const {
+    const Stream& stream = streams_[number];  // `share` has just looked at it
+    __builtin_prefetch(&stream, 1);
+    __builtin_prefetch(&hops_[stream.first_hop]);
+    if (bundled_) __builtin_prefetch(&bundles_[number], 1);
 }
 
 void Links::note_fullest(const Port& port) {
@@ -218,14 +229,18 @@ void Links::open_streams(const int* begin, const int* end, bool ends_free) {
     by_cap_.clear();
     chains_.clear();
     for (const int* number = begin; number != end; ++number) {
+        // Streams lie scattered in memory, and their hops, too.
+        if (end - number > 2 * AHEAD) __builtin_prefetch(&streams_[number[2 * AHEAD]], 1);
+        if (end - number > AHEAD) __builtin_prefetch(&hops_[streams_[number[AHEAD]].first_hop]);
         Stream& stream = streams_[*number];
         const Hop* const first = &hops_[stream.first_hop];
         const Hop* const last = first + stream.hops;
         stream.fresh = -1.0;
-        const Hop* const unknown = first + (ends_free ? 1 : 0);
-        if (std::any_of(unknown, std::max(unknown, last - (ends_free ? 1 : 0)), [this](const Hop& hop) {
-                return is_full(ports_[hop.port]);
-            })) {
+        bool behind_full = false;
+        for (const Hop* hop = first + ends_free; hop < last - ends_free; ++hop) {
+            behind_full = behind_full || is_full(ports_[hop->port]);
+        }
+        if (behind_full) {
             stream.fresh = 0.0;
             continue;
         }

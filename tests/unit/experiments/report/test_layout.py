@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from experiments.report.chart import figure_style, legend_above, log_axis, new_figure
-from experiments.report.layout import draw_grids, lay_out
+from experiments.report.layout import lay_out
 
 
 @figure_style
@@ -80,48 +79,6 @@ def test_a_label_is_beyond_the_tick_labels() -> None:
         assert lowest - 8 < axes.xaxis.label.get_window_extent().y1 < lowest
 
 
-def lines_of_grid(axes: Axes) -> list[list[float]]:
-    """The places of the lines of each grid of a panel, across and upright."""
-    return [
-        [float(segment[0][is_across]) for segment in lines.get_segments()]
-        for is_across, lines in enumerate(axes.collections)
-        if isinstance(lines, LineCollection)
-    ]
-
-
-def test_a_grid_has_a_line_at_each_tick_in_view() -> None:
-    figure, panels = new_figure(1, 1, height=2.0)
-    panels[0].set_xticks([0, 1, 2, 3, 4])
-    panels[0].set_yticks([0, 0.5, 1])
-    panels[0].set(xlim=(0.5, 3.5), ylim=(0, 1))
-    panels[0].grid(visible=True)
-    draw_grids(figure)
-    assert lines_of_grid(panels[0]) == [[1, 2, 3], [0, 0.5, 1]]
-
-
-def test_an_axis_without_a_grid_gets_none() -> None:
-    figure, panels = new_figure(1, 1, height=2.0)
-    panels[0].grid(visible=True)
-    panels[0].grid(axis="y", visible=False)
-    panels[0].set_xticks([0, 1])
-    draw_grids(figure)
-    assert lines_of_grid(panels[0]) == [[0, 1]]
-
-
-def test_a_panel_above_another_has_its_grid_without_its_ticks() -> None:
-    figure, (above, below) = new_figure(2, 1, height=2.0, sharex=True)
-    for axes in (above, below):
-        axes.grid(axis="x", visible=True)
-    below.set_xlim(0, 10)
-    draw_grids(figure)
-    FigureCanvasAgg(figure).draw()
-    assert lines_of_grid(above) == lines_of_grid(below) != []
-    shown = [
-        [tick.tick1line.get_visible() for tick in axes.xaxis.get_major_ticks(1)] for axes in (above, below)
-    ]
-    assert shown == [[False], [True]]
-
-
 @figure_style
 def test_a_legend_of_long_names_takes_the_rows_that_it_needs() -> None:
     figure, panels = new_figure(1, 1, height=3.0)
@@ -149,3 +106,20 @@ def test_a_logarithmic_axis_of_many_decades_has_labels_at_powers_of_ten_only() -
         axes.set_xlim(1, most)
         labels.append([at for at in axes.get_xticks() if 1 <= at <= most])
     assert labels == [[1, 2, 5, 10, 20, 50, 100], [1, 10, 100, 1_000, 10_000]]
+
+
+@figure_style
+def test_a_label_is_beside_the_ticks_that_a_panel_has_at_its_final_size() -> None:
+    """The panel has ticks at 0.02 before its legend takes space, and then at 0.025, with wider labels."""
+    figure, (axes,) = new_figure(1, 1, height=2.5)
+    figure.dpi = 72
+    axes.plot([50, 400], [0.103, 0.142], label="fair")
+    axes.set(title="CCT mean", xlabel="nic_gbps", ylabel="ms", ylim=(0, 0.149))
+    legend_above(figure, axes)
+    lay_out(figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    ticks = axes.yaxis.get_major_ticks()
+    assert "0.025" in [tick.label1.get_text() for tick in ticks]
+    label = axes.yaxis.label.get_window_extent()
+    assert label.x1 <= min(tick.label1.get_window_extent().x0 for tick in ticks)

@@ -140,6 +140,8 @@ def test_the_prefix_caches_are_there_by_unit_and_in_all(page: Page) -> None:
 
 def test_facts_notes_and_command_are_on_the_page(page: Page) -> None:
     assert "kind star, servers 10" in page.text
+    assert "{" not in page.text[page.text.index("kind star") : page.text.index("p0: h1")]
+    assert "background" not in page.text[page.text.index("kind star") : page.text.index("p0: h1")]  # off
     assert "p0: h1 h2 h3 h4" in page.text
     assert "a note" in page.text
     assert "mfs run small" in page.text

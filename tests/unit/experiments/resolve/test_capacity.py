@@ -1,5 +1,7 @@
 """The capacity that a load is a share of, against overloaded runs and by hand."""
 
+import random
+
 import msgspec
 import pytest
 from result_rows import request_row
@@ -69,6 +71,28 @@ def test_batches_that_are_very_uneven_are_measured_for_longer() -> None:
         scenario="motivation",
     )
     assert estimated_capacity(job, job.requests).rps == pytest.approx(overloaded_rps(job), rel=0.1)
+
+
+def test_prompts_late_in_a_trace_count_as_those_at_its_beginning() -> None:
+    """Eight replicas share a batch of about eight prompts. Those of the first half of a trace are alike, and
+    keep all replicas busy; those of the second half have the same mean and are not."""
+    job = job_of(
+        "workload.kind=conversation",
+        "workload.requests=768",
+        "units.ranks_per_unit=8",
+        "topology.servers=18",
+        "gpu=h100",
+        "workload.rate=1",
+    )
+    draw = random.Random(1)
+    lengths = [1024] * 384 + draw.sample([128, 128, 128, 3712] * 96, 384)
+    requests = [
+        msgspec.structs.replace(request, prompt_tokens=tokens, blocks=(), after=None, pause_ns=0)
+        for request, tokens in zip(job.requests, lengths, strict=True)
+    ]
+    found = estimated_capacity(job, requests).rps
+    assert found == pytest.approx(estimated_capacity(job, draw.sample(requests, 768)).rps, rel=0.3)
+    assert found < 0.6 * estimated_capacity(job, requests[:384]).rps
 
 
 def test_where_s3_limits_the_capacity_is_the_rate_of_what_is_delivered() -> None:

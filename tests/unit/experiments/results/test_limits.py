@@ -212,7 +212,7 @@ def test_the_words_name_the_limit_its_evidence_and_what_to_change() -> None:
     assert first.startswith("fair: compute-limited: GPUs 83% busy (83% computing), busiest port a 21%;")
     assert parts == "  of the mean TTFT: compute 83%, other 17%"
     (line,) = alike_lines(summary)
-    assert line.startswith("fair and mfs made no difference")
+    assert line.startswith("fair and mfs hardly differ")
     assert "a, is 21% busy" in line
     assert "topology.nic_gbps" in line
 
@@ -237,6 +237,23 @@ def test_the_advice_names_the_rate_of_the_busiest_port(port: str, rate: str) -> 
     )
     (line,) = alike_lines(summary)
     assert rate in line
+
+
+def test_where_the_network_limits_the_advice_is_not_more_load() -> None:
+    """Port a sends 800 of the 1,000 bytes that it can."""
+    links = [sample("a", 0, 0), sample("a", 2, 800)]
+    spans = [span(rank, SpanKind.COMPUTE, 0, 0.5) for rank in (0, 1)]
+    runs = [
+        record([request(0, arrival=0, start=0, end=2, token=2)], spans, links, policy)
+        for policy in ("fair", "mfs")
+    ]
+    summary = summarise(
+        scenario="s", fabric="sim", seed=1, scale=MODEL_SCALE, records=runs, resources=TWO_GPUS
+    )
+    assert next(limit_lines(summary)).startswith("fair: network-limited")
+    (line,) = alike_lines(summary)
+    assert line.endswith("--ceiling says how much any order of its flows could gain.")
+    assert "workload.load" not in line
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_the_interval_over_requests_is_near_the_normal_one_for_many() -> None:
 
 
 @pytest.mark.parametrize("count", [20, 48, 700])
-def test_the_interval_over_requests_does_not_depend_on_how_many_are_drawn_at_once(count: int) -> None:
+def test_the_interval_over_requests_is_that_of_scipy(count: int) -> None:
     """Also for differences of attainment, of which there are three. Of 700, not all are drawn at once."""
     draw = np.random.default_rng(count)
     for values in (draw.exponential(1.0, count), draw.choice([-1.0, 0.0, 1.0], count, p=[0.1, 0.6, 0.3])):
@@ -57,7 +57,7 @@ def test_the_interval_over_requests_does_not_depend_on_how_many_are_drawn_at_onc
             (values,), np.mean, n_resamples=9_999, method="BCa", rng=np.random.default_rng(0)
         ).confidence_interval
         found = over_requests(list(values))
-        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-9)
+        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-12)
 
 
 def test_the_interval_does_not_jump_where_resampling_ends() -> None:
@@ -83,7 +83,7 @@ def test_about_95_of_100_intervals_over_four_replicates_hold_the_mean() -> None:
         (0.092, (0.041, 0.143), Unit.POINTS, ("+9.2 points", "[+4.1, +14.3]")),
         (-0.0121, (-0.0203, -0.0039), Unit.SECONDS, ("-12.1 ms", "[-20.3, -3.9] ms")),
         (0.01, (-0.02, 0.04), Unit.POINTS, ("no difference shown", "[-2.0, +4.0]")),
-        (0.0, (0.0, 0.0), Unit.SECONDS, ("no difference shown", "[+0.00, +0.00] µs")),
+        (0.0, (0.0, 0.0), Unit.SECONDS, ("no difference shown", "[0, 0]")),
         (0.5, (0.0004, 1.2), Unit.SECONDS, ("+500 ms", "[+0.00, +1.20] s")),
         (0.01, (None, None), Unit.POINTS, ("+1.0 points", "")),
     ],

@@ -81,10 +81,10 @@ def test_traces_that_show_a_part_are_told_once_for_all_policies() -> None:
     assert not [*trace_lines(summary)]
     mfs["trace_shows"] = "what was under way from 1 s to 2 s"
     [of_mfs] = trace_lines(summary)
-    assert of_mfs.startswith("the trace of mfs shows a part of the run")
+    assert of_mfs.startswith("the trace of mfs shows only a part of the run")
     fair["trace_shows"] = "what was under way from 0 s to 1 s"
     [of_both] = trace_lines(summary)
-    assert of_both.startswith("the trace of every policy shows a part of the run")
+    assert of_both.startswith("the trace of every policy shows only a part of the run")
 
 
 def test_what_nothing_used_is_told() -> None:

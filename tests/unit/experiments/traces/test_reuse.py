@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from trace_columns import columns
 
+from experiments.traces import _core
 from experiments.traces.reuse import DistanceQuantiles, HitCurve, Prefix, reuse_of
 from experiments.workloads.synthetic import GENERATORS
 from testbed.serving.cache.prefix_index import PrefixIndex
@@ -89,3 +90,28 @@ def test_a_cache_of_each_size_hits_what_the_prefix_index_hits(kind: str, seed: i
             hits += len(index.lookup(request.blocks))
             index.insert(request.blocks, 0)
         assert curve.hit_rate[point] == pytest.approx(hits * found.block_tokens / total)
+
+
+def test_ids_are_numbered_in_the_order_in_which_they_first_occur() -> None:
+    ids = np.array([2**62, 7, 2**62, -5, 7, 0])
+    _core.number(ids)
+    assert ids.tolist() == [0, 1, 0, 2, 1, 3]
+
+
+def test_many_ids_are_numbered_as_a_dictionary_does() -> None:
+    """More than the table of the numbers begins with, ids in a row and ids far apart."""
+    draw = np.random.default_rng(1)
+    ids = np.concatenate((np.arange(3000), draw.integers(-(2**63), 2**63 - 1, 3000), np.arange(3000) << 40))
+    draw.shuffle(ids)
+    known: dict[int, int] = {}
+    expected = [known.setdefault(one, len(known)) for one in ids.tolist()]
+    _core.number(ids)
+    assert ids.tolist() == expected
+
+
+def test_prefixes_are_the_same_however_many_requests_are_worked_on_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = reuse_of(FOUR)
+    monkeypatch.setattr("experiments.traces.reuse._REQUESTS", 1)
+    assert reuse_of(FOUR) == together

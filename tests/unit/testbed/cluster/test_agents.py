@@ -203,6 +203,47 @@ def test_an_agent_that_is_silent_ends_the_run(office: Office, monkeypatch: pytes
         office.desk.check(["node01/0"])
 
 
+def with_two_agents(office: Office, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeAgent, FakeAgent]:
+    """Beats are so short that nobody is waited for."""
+    monkeypatch.setattr(agents, "BEAT_S", 0.02)
+    made = office.agent(), office.agent(msgspec.structs.replace(HERE, local_rank=1))
+    office.desk.wait_for(["node01/0", "node01/1"], WAIT_S, lambda missing: None)
+    return made
+
+
+def test_an_agent_whose_rank_was_killed_is_lost(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed, peer = with_two_agents(office, monkeypatch)
+    killed.say(RankEnded(rank=3, how="signal 9", killed=True))
+    peer.say(RankEnded(rank=4, how="exit code 1"))  # it met an error, since its peer was gone
+    until(lambda: len(office.said) == 2)
+    office.desk.stop_ranks()
+    monkeypatch.setattr(agents, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(agents, "_BEATS", 0)
+    monkeypatch.setattr(office.desk, "_heard_s", {})
+    names = ["node01/0", "node01/1"]
+    assert office.desk.lost(names) == {"node01/0": "rank 3 (node01/0) ended with signal 9"}
+
+
+def test_an_agent_that_is_silent_for_too_long_is_lost(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for: it was heard of a moment ago, and says nothing more."""
+    with_two_agents(office, monkeypatch)
+    monkeypatch.setattr(agents, "PATIENCE_S", 0.5)
+    lost = office.desk.lost(["node01/1"])
+    assert lost == {"node01/1": "nothing has been heard of the agent node01/1 for 0 s"}
+
+
+def test_what_agents_say_that_no_longer_count_is_no_trouble(office: Office) -> None:
+    agent = office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    agent.say(AgentLeft(why="by SIGTERM"))
+    until(lambda: office.said)
+    office.desk.check(["node02/0"])
+    with pytest.raises(RunFailed, match="node01/0"):
+        office.desk.check(["node01/0"])
+
+
 def test_a_rank_that_ends_as_it_should_is_no_trouble(office: Office) -> None:
     agent = office.agent()
     office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)

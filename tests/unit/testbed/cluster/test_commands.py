@@ -44,7 +44,15 @@ def test_slurm_gets_one_task_per_server_that_is_the_same_command() -> None:
     assert "#SBATCH --ntasks-per-node=1\n" in script
     assert "#SBATCH --gpus-per-task=4\n" in script
     [line] = [line for line in script.splitlines() if line.startswith("srun")]
-    assert shlex.split(line)[2:] == torchrun(INVENTORY, ASSIGNED, "digest", python="python3", keys="/my keys")
+    words = shlex.split(line)
+    assert words[:3] == ["srun", "--kill-on-bad-exit=1", "--cpu-bind=none"]
+    assert words[3:] == torchrun(INVENTORY, ASSIGNED, "digest", python="python3", keys="/my keys")
+
+
+def test_slurm_goes_on_without_a_server_if_the_run_does() -> None:
+    script = sbatch(INVENTORY, ASSIGNED, "digest", python="python3", keys="keys", elastic=True)
+    assert "#SBATCH --no-kill\n" in script
+    assert "\nsrun --kill-on-bad-exit=0 --cpu-bind=none --no-kill env " in script
 
 
 def test_the_most_urgent_level_gets_the_highest_priority_everywhere() -> None:

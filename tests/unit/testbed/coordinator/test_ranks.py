@@ -39,6 +39,13 @@ def test_prefill_ranks_fetch_from_each_other_and_send_to_the_decoders() -> None:
     assert counts == fetch | send
 
 
+def test_absent_ranks_have_no_lanes_and_no_probes() -> None:
+    """Without ranks 2 and 3: S1 between 0 and 1, S3 from these to 4, and a ring over h1, h2 and h5."""
+    lanes = {(lane.stage.value, lane.src, lane.dst) for lane in lanes_of(serving_job(), {2, 3})}
+    assert lanes == {("S1", 0, 1), ("S1", 1, 0), ("S3", 0, 4), ("S3", 1, 4)}
+    assert [(probe.src, probe.dst) for probe in probes_of(serving_job(), {2, 3})] == [(0, 1), (1, 4), (4, 0)]
+
+
 def test_lanes_have_names_of_their_own() -> None:
     lanes = lanes_of(serving_job(lanes_s1=2, lanes_s3=2))
     assert len({lane.id for lane in lanes}) == len(lanes)

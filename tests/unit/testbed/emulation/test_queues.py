@@ -3,6 +3,7 @@
 import json
 import subprocess
 
+import msgspec
 import pytest
 
 from controller.flow import Level
@@ -114,6 +115,12 @@ def test_a_level_has_its_priority_two_hundredths_guaranteed_and_the_line_as_its_
     assert classifier == (
         "filter add dev nh1-eth2 parent 1: protocol ip prio 1 u32 match ip tos 0x80 0xfc flowid 1:13"
     )
+
+
+def test_a_line_can_let_fewer_packets_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = commands(monkeypatch, msgspec.structs.replace(TREE, burst_packets=1))
+    assert " burst 4214 cburst 4214 " in said[1]
+    assert said[11].endswith(" burst 4214 cburst 4214 quantum 4214")
 
 
 def leaves(monkeypatch: pytest.MonkeyPatch, tree: QueueTree) -> dict[Level, tuple[int, int, int]]:

@@ -66,6 +66,14 @@ def refusal(config: dict[str, Any]) -> str:
         ),
         ({"model_type": "jetmoe"}, "model_type: 'jetmoe': attention that has experts is not modelled"),
         ({"model_type": "longcat_flash"}, "model_type: 'longcat_flash': layers with two attentions are not"),
+        ({"model_type": "Dream"}, "model_type: 'dream': text that is made by diffusion"),
+        (
+            {
+                "quantization_config": {"quant_method": "fp8"},
+                "text_config": {"quantization_config": {"quant_method": "awq", "bits": 4}},
+            },
+            "quantization_config: the file and its text_config state different ones",
+        ),
         ({"multi_query": "yes"}, "multi_query: 'yes' is not true or false"),
         ({"hidden_act": ["silu"]}, "hidden_act: ['silu'] is not a text"),
         ({"expansion_ratio": 4}, "expansion_ratio: 4 x 4096, but intermediate_size is not that"),

@@ -103,6 +103,26 @@ def test_a_request_waits_for_it_as_its_unloaded_ttft_says() -> None:
     assert slow.unloaded_ttft_ns - fast.unloaded_ttft_ns == pytest.approx(13_000_000, rel=0.01)
 
 
+@pytest.mark.parametrize(("lanes", "added_ms"), [(1, 32 * 0.2), (2, 0.2)])
+def test_a_single_lane_waits_for_the_latency_of_every_layer(lanes: int, added_ms: float) -> None:
+    """One GPU sends the KV of 32 layers, for which the NIC takes longer than compute. A second lane hides the
+    latency of all but the last.
+    """
+    one = (
+        "units.prefill_units=1",
+        "units.ranks_per_unit=1",
+        "units.decode_ranks=1",
+        f"workers.lanes_s3={lanes}",
+    )
+    settings = ("workload.requests=1", "model=llama-3-8b", "topology.nic_gbps=1", *one)
+    ttfts = [
+        run("quickstart", *settings, f"topology.latency_us={us}")[1].requests[0].ttft_ns for us in (0, 100)
+    ]
+    assert ttfts[0] is not None
+    assert ttfts[1] is not None
+    assert ttfts[1] - ttfts[0] == pytest.approx(added_ms * 1e6, abs=10)
+
+
 def test_a_file_gives_each_link_its_own(tmp_path: Path) -> None:
     """50 Gb/s, 1.25 GB: 200 ms. 5 us to switch 4, and 1 ms from there."""
     path = tmp_path / "net.txt"
