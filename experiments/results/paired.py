@@ -2,7 +2,7 @@
 
 Two policies are compared on the same work, so what counts is the difference for each piece of it: for each
 replicate (a seed, or a window of a trace), or for each request of a run. Decision 0023 says why the two have
-different intervals. scipy takes long to import, so it is imported only for intervals over replicates.
+different intervals. scipy takes long to import, so it is imported only where an interval is needed.
 """
 
 from collections.abc import Sequence
@@ -96,40 +96,18 @@ def over_requests(differences: Sequence[float]) -> Difference:
     if len(values) > _MOST_RESAMPLED:
         half = _NORMAL.inv_cdf((1 + CONFIDENCE) / 2) * float(values.std(ddof=1)) / len(values) ** 0.5
         return Difference(mean=mean, low=mean - half, high=mean + half, count=len(values))
-    low, high = _bca_interval(values)
-    return Difference(mean=mean, low=low, high=high, count=len(values))
+    from scipy import stats
 
-
-def _bca_interval(values: FloatArray) -> tuple[float, float]:
-    """The BCa interval of the mean of `values`, which are not all equal.
-
-    Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), equations 14.10, 14.14 and 14.15. The
-    resamples and the interval are those of `scipy.stats.bootstrap`, whose import takes longer than a small
-    simulated run (decision 0023).
-    """
-    count = len(values)
-    draw = np.random.default_rng(0)
-    at_once = max(1, _AT_ONCE // count)
-    means = np.concatenate(
-        [
-            values[draw.integers(0, count, (min(at_once, _RESAMPLES - begun), count))].mean(axis=1)
-            for begun in range(0, _RESAMPLES, at_once)
-        ]
-    )
-    mean = values.mean()
-    below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * _RESAMPLES)
-    bias = _NORMAL.inv_cdf(below)
-    # The mean without a value differs from the mean of all by a fixed multiple of that value's deviation.
-    # It cancels in the acceleration.
-    off = values - mean
-    acceleration = (off**3).sum() / (6 * (off**2).sum() ** 1.5)
-
-    def percentile(normal: float) -> float:
-        return 100 * _NORMAL.cdf(bias + (bias + normal) / (1 - acceleration * (bias + normal)))
-
-    half = _NORMAL.inv_cdf((1 + CONFIDENCE) / 2)
-    low, high = np.percentile(means, (percentile(-half), percentile(half)))
-    return float(low), float(high)
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="BCa",
+        batch=max(1, _AT_ONCE // len(values)),
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Difference(mean=mean, low=float(found.low), high=float(found.high), count=len(values))
 
 
 def _values(differences: Sequence[float]) -> FloatArray:

@@ -49,7 +49,7 @@ def test_the_interval_over_requests_is_near_the_normal_one_for_many() -> None:
 
 
 @pytest.mark.parametrize("count", [20, 48, 700])
-def test_the_interval_over_requests_is_that_of_scipy(count: int) -> None:
+def test_the_interval_over_requests_does_not_depend_on_how_many_are_drawn_at_once(count: int) -> None:
     """Also for differences of attainment, of which there are three. Of 700, not all are drawn at once."""
     draw = np.random.default_rng(count)
     for values in (draw.exponential(1.0, count), draw.choice([-1.0, 0.0, 1.0], count, p=[0.1, 0.6, 0.3])):
@@ -57,7 +57,7 @@ def test_the_interval_over_requests_is_that_of_scipy(count: int) -> None:
             (values,), np.mean, n_resamples=9_999, method="BCa", rng=np.random.default_rng(0)
         ).confidence_interval
         found = over_requests(list(values))
-        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-12)
+        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-9)
 
 
 def test_the_interval_does_not_jump_where_resampling_ends() -> None:
