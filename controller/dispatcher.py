@@ -21,6 +21,7 @@ from controller.pace import Pace
 from controller.protocol import (
     GroupUp,
     LaneUp,
+    Logged,
     LoggedPath,
     Permit,
     ProbeUp,
@@ -141,6 +142,7 @@ class Dispatcher(Generic[M]):
         self._lanes: dict[str, _Lane] = {}
         self._batches: dict[str, _Running] = {}
         self.paths: list[LoggedPath] = []
+        self._ended: list[str] = []
 
     @property
     def lanes(self) -> int:
@@ -181,6 +183,13 @@ class Dispatcher(Generic[M]):
             for name, lane in self._lanes.items()
             if lane.claim is not None and lane.claim.permitted
         ]
+
+    def logged(self) -> Logged:
+        """Return the decisions, paths and ends of flows since the last call, and forget them."""
+        made = Logged(decisions=tuple(self.decisions), paths=tuple(self.paths), ended=tuple(self._ended))
+        for rows in (self.decisions, self.paths, self._ended):
+            rows.clear()
+        return made
 
     # --- set-up ---------------------------------------------------------------------------------
 
@@ -302,6 +311,7 @@ class Dispatcher(Generic[M]):
         if not claim.permitted or claim.lane is None:
             raise DispatchError(f"completion of {flow!r}, which was never permitted")
         claim.lane.free_since_wall_ns = wall_ns
+        self._ended.append(flow)
         return self._carry_out(self._admission.complete(now_ns, flow))
 
     def confirmed(self, lane_name: str, level: Level) -> list[Action[M]]:

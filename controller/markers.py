@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from controller.flow import Level
 from controller.marks import MarkChange
-from controller.protocol import Mark, Marked, encode
+from controller.protocol import Away, Mark, Marked, encode
 from controller.wire import Hub
 
 
@@ -24,6 +24,11 @@ class Markers:
 
     @property
     def away(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def outages(self) -> tuple[Away, ...]:
+        """None: there is no switch to be without."""
         return ()
 
     @property

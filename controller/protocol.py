@@ -151,11 +151,14 @@ class AskStatus(msgspec.Struct, frozen=True, kw_only=True, tag="ask_status"):
 
 
 class AskLog(msgspec.Struct, frozen=True, kw_only=True, tag="ask_log"):
-    """The coordinator asks for the `Log` at the end of a run."""
+    """The coordinator asks for the last `Logged` and the `Log` at the end of a run."""
 
 
 class AskFlows(msgspec.Struct, frozen=True, kw_only=True, tag="ask_flows"):
-    """The coordinator asks for the `FlowCounts` of this moment."""
+    """The coordinator asks for the `Logged` since it asked last, and for the `FlowCounts` of this moment.
+
+    It asks often, so that what was logged never fills the controller's memory.
+    """
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
@@ -207,20 +210,39 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True, tag="sending"):
     away: tuple[str, ...] = ()
 
 
-class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
-    """What the controller did in a run.
-
-    `pruned` is how often each request was pruned. Requests in `ended_pruned` were not freed again.
-    `longest_pause` is the longest one of the controller since the clock started.
-    """
+class Logged(msgspec.Struct, frozen=True, kw_only=True, tag="logged"):
+    """What the controller has done since its last `Logged`. Flows in `ended` have arrived."""
 
     decisions: tuple[Decision, ...]
     paths: tuple[LoggedPath, ...]
+    ended: tuple[str, ...]
+
+
+class Away(msgspec.Struct, frozen=True, kw_only=True):
+    """The controller was without a bridge: its connection was lost until its rules were confirmed again.
+
+    Times are CLOCK_MONOTONIC; `end_wall_ns` is None while it lasts.
+    """
+
+    bridge: str
+    begin_wall_ns: int
+    end_wall_ns: int | None
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True, tag="log"):
+    """What the controller did in a run, beside what it has `Logged`.
+
+    `pruned` is how often each request was pruned. Requests in `ended_pruned` were not freed again.
+    `pauses` are the longest ones of the controller since the clock started, the longest first. `away` is when
+    it was without a bridge.
+    """
+
     pruned: dict[str, int]
     ended_pruned: tuple[str, ...]
     flow_mods: int
     barriers: int
-    longest_pause: Pause
+    pauses: tuple[Pause, ...]
+    away: tuple[Away, ...] = ()
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
@@ -246,7 +268,7 @@ Up = (
     | AskFlows
     | AskSending
 )
-Down = Permit | Mark | BatchKnown | Status | FlowCounts | Sending | Log | Trouble
+Down = Permit | Mark | BatchKnown | Status | FlowCounts | Sending | Logged | Log | Trouble
 
 encode = msgspec.msgpack.Encoder().encode
 decode_up = msgspec.msgpack.Decoder(Up).decode

@@ -75,9 +75,9 @@ class _Switchboard:
         with self.shell.lock:
             self.shell.in_force(self.switches.replied(datapath, xid))
 
-    def rule_removed(self, datapath: Any, table: int) -> None:
+    def rule_removed(self, datapath: Any, table: int, cookie: int) -> None:
         with self.shell.lock:
-            if name := self.switches.removed(datapath):
+            if name := self.switches.removed(datapath, cookie):
                 self.shell.trouble(
                     f"a rule of bridge {name} (table {table}) was deleted, and not by the controller"
                 )
@@ -118,7 +118,7 @@ def _application(of: ofcompat.OpenFlow, board: _Switchboard) -> Any:
 
         @handles(events.EventOFPFlowRemoved, up)
         def on_removed(self, event: Any) -> None:
-            board.rule_removed(event.msg.datapath, event.msg.table_id)
+            board.rule_removed(event.msg.datapath, event.msg.table_id, event.msg.cookie)
 
         @handles(events.EventOFPErrorMsg, up)
         def on_error(self, event: Any) -> None:

@@ -23,6 +23,7 @@ from controller.protocol import (
     AskLog,
     AskSending,
     AskStatus,
+    Away,
     BatchKnown,
     BatchStarted,
     ClockStart,
@@ -55,7 +56,7 @@ M = TypeVar("M")
 M_contra = TypeVar("M_contra", contravariant=True)
 
 COORDINATOR = "coordinator"
-"""Name of the peer that is the coordinator: `Status`, `Log`, `BatchKnown` and `Trouble` go there."""
+"""Name of the coordinator, the peer to which all goes but permits and marks."""
 
 Token = tuple[str, Level]
 """A lane and a level: it stands for the changes that put the level in force there."""
@@ -74,6 +75,11 @@ class Enforcer(Protocol[M_contra]):
 
     @property
     def away(self) -> tuple[str, ...]: ...
+
+    @property
+    def outages(self) -> Sequence[Away]:
+        """When this was without a switch that it had already."""
+        ...
 
     @property
     def waiting(self) -> bool:
@@ -215,8 +221,10 @@ class Shell(Generic[M]):
             case Marked():
                 self.in_force(self._enforcer.marked(message))
             case AskLog():
+                self.tell(COORDINATOR, self._dispatcher.logged())
                 self.tell(COORDINATOR, self._log())
             case AskFlows():
+                self.tell(COORDINATOR, self._dispatcher.logged())
                 self.tell(COORDINATOR, self._flows())
             case AskSending():
                 sending = Sending(flows=tuple(self._dispatcher.sending()), away=self._enforcer.away)
@@ -259,11 +267,10 @@ class Shell(Generic[M]):
 
     def _log(self) -> Log:
         return Log(
-            decisions=tuple(self._dispatcher.decisions),
-            paths=tuple(self._dispatcher.paths),
             pruned=self._prunings.times,
             ended_pruned=tuple(sorted(self._prunings.at_their_end)),
             flow_mods=self._enforcer.flow_mods,
             barriers=self._enforcer.barriers,
-            longest_pause=self.pulse.longest(time.monotonic_ns()),
+            pauses=self.pulse.longest_ones(time.monotonic_ns()),
+            away=tuple(self._enforcer.outages),
         )

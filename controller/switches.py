@@ -4,13 +4,14 @@ A switch answers a barrier when it has made the changes before it. A level is in
 with a change for it has answered.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from controller import ofcompat
 from controller.flow import Level
 from controller.openflow import Command, FlowMod, Match, RuleBook, per_switch
-from controller.protocol import Marked
+from controller.protocol import Away, Marked
 
 
 class Switches:
@@ -25,9 +26,12 @@ class Switches:
         self._names = {bridge.dpid: name for name, bridge in rules.wiring.bridges.items()}
         self._connected: dict[str, Any] = {}
         self._ready: set[str] = set()
+        self._times_connected = dict.fromkeys(self._names.values(), 0)
         self._barriers: dict[str, dict[int, list[tuple[str, Level]]]] = {}
         self._open: dict[tuple[str, Level], int] = {}
         self._encoded: dict[FlowMod, bytes] = {}
+        self._lost_wall_ns: dict[str, int] = {}
+        self._outages: list[Away] = []
         self.flow_mods = 0
         self.barriers = 0
 
@@ -39,6 +43,15 @@ class Switches:
     def away(self) -> tuple[str, ...]:
         """The switches that are not connected, or have not confirmed the rules that they should have."""
         return tuple(name for name in self._rules.wiring.bridges if name not in self._ready)
+
+    @property
+    def outages(self) -> list[Away]:
+        """When a switch that had been connected was not, or had not confirmed its rules again."""
+        lasting = [
+            Away(bridge=name, begin_wall_ns=since_ns, end_wall_ns=None)
+            for name, since_ns in self._lost_wall_ns.items()
+        ]
+        return [*self._outages, *lasting]
 
     @property
     def waiting(self) -> bool:
@@ -55,7 +68,9 @@ class Switches:
         if name is None:
             raise ValueError(f"a switch with the unknown datapath id {datapath.id:#x} connected")
         self._connected[name] = datapath
-        self._ready.discard(name)
+        self._times_connected[name] += 1
+        self._encoded = {mod: raw for mod, raw in self._encoded.items() if mod.switch != name}
+        self._away(name)
         orphans = [t for tokens in self._barriers.pop(name, {}).values() for t in tokens]
         self._send(name, self._rules.everything(name), orphans)
 
@@ -63,15 +78,21 @@ class Switches:
         name = self._names.get(datapath.id)
         if name is not None and self._connected.get(name) is datapath:
             del self._connected[name]
-            self._ready.discard(name)
+            self._away(name)
 
-    def removed(self, datapath: Any) -> str:
+    def _away(self, name: str) -> None:
+        if name in self._ready:
+            self._ready.discard(name)
+            self._lost_wall_ns.setdefault(name, time.monotonic_ns())
+
+    def removed(self, datapath: Any, cookie: int) -> str:
         """A switch has deleted a rule. Return the switch's name if the controller has not asked for that.
 
-        It asks when a switch connects: until the switch has confirmed its rules, the old ones go.
+        It asks when a switch connects: then all older rules go. Open vSwitch may tell of these only after it
+        has answered the barrier, so the cookie says how old a rule is.
         """
         name = self._names[datapath.id]
-        ours = self._connected.get(name) is not datapath or name not in self._ready
+        ours = self._connected.get(name) is not datapath or cookie != self._times_connected[name]
         return "" if ours else name
 
     def send(self, mods: Sequence[FlowMod], token: tuple[str, Level] | None) -> None:
@@ -98,6 +119,10 @@ class Switches:
         if tokens is None:
             return []
         self._ready.add(name)
+        since_ns = self._lost_wall_ns.pop(name, None)
+        if since_ns is not None:
+            now_ns = time.monotonic_ns()
+            self._outages.append(Away(bridge=name, begin_wall_ns=since_ns, end_wall_ns=now_ns))
         done = []
         for token in tokens:
             self._open[token] -= 1
@@ -124,14 +149,14 @@ class Switches:
         """
         encoded = self._encoded.get(mod)
         if encoded is None:
-            message = self._message(datapath, mod)
+            message = self._message(datapath, mod, cookie=self._times_connected[mod.switch])
             message.set_xid(0)
             message.serialize()
             encoded = self._encoded[mod] = bytes(message.buf)
         return encoded
 
     @staticmethod
-    def _message(datapath: Any, mod: FlowMod) -> Any:
+    def _message(datapath: Any, mod: FlowMod, *, cookie: int) -> Any:
         ofp, parser = datapath.ofproto, datapath.ofproto_parser
         if mod.command is Command.DELETE_ALL:
             return parser.OFPFlowMod(
@@ -153,6 +178,7 @@ class Switches:
             instructions.append(parser.OFPInstructionGotoTable(mod.goto))
         return parser.OFPFlowMod(
             datapath=datapath,
+            cookie=cookie,
             table_id=mod.table,
             priority=mod.priority,
             flags=ofp.OFPFF_SEND_FLOW_REM,  # nobody else may delete rules: hear of it

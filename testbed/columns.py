@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from testbed.arrow_rows import Column, batch_of_block, batch_of_rows, rows_of, schema_of
 from testbed.temporary_file import TemporaryFile
@@ -226,6 +227,31 @@ def batches_of(
     while part := list(islice(left, BLOCK_ROWS)):
         batch = batch_of_rows(type(part[0]), part)
         yield batch if columns is None else batch.select(list(columns))
+
+
+def in_order(rows: ColumnSpool[Row], row: type[Row], *by: str) -> ColumnSpool[Row]:
+    """Return `rows`, of type `row`, sorted by the columns `by`. Equal rows keep their order.
+
+    Only these columns are in memory as a whole. Rows that are nearly in order already are read little more
+    than once.
+    """
+    batches = list(rows.batches(by))
+    if not batches:
+        return rows
+    keys = {name: pa.concat_arrays([_plain(batch.column(name)) for batch in batches]) for name in by}
+    ranks = pa.array(np.arange(len(rows)))
+    table = pa.table({**keys, "": ranks})
+    places = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in (*by, "")]).to_numpy()
+    ordered: ColumnSpool[Row] = ColumnSpool(row)
+    for begin in range(0, len(places), BLOCK_ROWS):
+        wanted = places[begin : begin + BLOCK_ROWS]
+        found = {place: rows[place] for place in sorted(wanted.tolist())}  # each block is read once
+        ordered.extend(found[place] for place in wanted.tolist())
+    return ordered
+
+
+def _plain(array: Any) -> Any:
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
 def numbers(batch: pa.RecordBatch, name: str, absent: int | None = None) -> npt.NDArray[np.int64]:

@@ -33,6 +33,41 @@ class LinkFault(msgspec.Struct, frozen=True, kw_only=True, tag="link"):
         return f"{self.place} {'down' if self.share == 0 else f'at {self.share:.4g} of its rate'}"
 
 
+class SwitchRestart(LinkFault, frozen=True, kw_only=True, tag="switch"):
+    """A switch restarts: `ports` are those of all its links, nothing passes them, and its rules are lost.
+
+    A restart ends, so `to_ns` is not None.
+    """
+
+    switch: str
+
+    @property
+    def place(self) -> str:
+        return f"switch {self.switch}"
+
+    @property
+    def words(self) -> str:
+        return f"{self.place} restarting"
+
+
+class ControllerRestart(msgspec.Struct, frozen=True, kw_only=True, tag="controller"):
+    """The controller is away and without its switches. It comes back with what it knew.
+
+    A restart ends, so `to_ns` is not None.
+    """
+
+    from_ns: int
+    to_ns: int
+
+    @property
+    def place(self) -> str:
+        return "the controller"
+
+    @property
+    def words(self) -> str:
+        return f"{self.place} restarting"
+
+
 class Straggler(msgspec.Struct, frozen=True, kw_only=True, tag="straggler"):
     """Compute on `rank` takes `factor` times as long."""
 
@@ -99,7 +134,7 @@ class DecodeLoss(msgspec.Struct, frozen=True, kw_only=True, tag="decode"):
 
 
 Loss = UnitLoss | DecodeLoss
-Fault = LinkFault | Straggler | RankPause | UnitLoss | DecodeLoss
+Fault = LinkFault | SwitchRestart | ControllerRestart | Straggler | RankPause | UnitLoss | DecodeLoss
 
 
 def losses_of(faults: Iterable[Fault]) -> tuple[Loss, ...]:

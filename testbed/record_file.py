@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -60,17 +60,22 @@ class _Index(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Write `record` to `path`. Raises `OSError`, for a full disk for instance."""
-    blocks: dict[str, list[tuple[int, int, int]]] = {}
     with path.open("wb") as file:
-        for name, row in _TABLES.items():
-            blocks[name] = []
-            for content, rows in _spool(row, getattr(record, name)).blocks():
-                blocks[name].append((file.tell(), len(content), rows))
-                file.write(content)
-        others = {name: getattr(record, name) for name in _Index.__struct_fields__ if name != "blocks"}
-        others["permit_latency_ms"] = tuple(record.permit_latency_ms)
-        index = msgspec.msgpack.encode(_Index(blocks=blocks, **others))
-        file.write(index + len(index).to_bytes(_SIZE_BYTES))
+        write_to(file, record)
+
+
+def write_to(file: IO[bytes], record: RunRecord) -> None:
+    """Write `record` to `file`, which is empty. Raises `OSError`."""
+    blocks: dict[str, list[tuple[int, int, int]]] = {}
+    for name, row in _TABLES.items():
+        blocks[name] = []
+        for content, rows in _spool(row, getattr(record, name)).blocks():
+            blocks[name].append((file.tell(), len(content), rows))
+            file.write(content)
+    others = {name: getattr(record, name) for name in _Index.__struct_fields__ if name != "blocks"}
+    others["permit_latency_ms"] = tuple(record.permit_latency_ms)
+    index = msgspec.msgpack.encode(_Index(blocks=blocks, **others))
+    file.write(index + len(index).to_bytes(_SIZE_BYTES))
 
 
 def _spool(row: type[msgspec.Struct], rows: Sequence[Any]) -> ColumnSpool[Any]:
@@ -82,10 +87,21 @@ def read_record(path: Path) -> RunRecord:
 
     Raises `OSError` for a file that cannot be read, and `ValueError` for one that has no record.
     """
-    file = _OpenFile(path)
+    return _read(_OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC)), str(path))
+
+
+def read_from(descriptor: int) -> RunRecord:
+    """Return the record that `write_to` has written to the file behind `descriptor`, which may be closed.
+
+    Raises as `read_record` does.
+    """
+    return _read(_OpenFile(os.dup(descriptor)), "the file")
+
+
+def _read(file: "_OpenFile", name: str) -> RunRecord:
     size = int.from_bytes(file.read(file.size - _SIZE_BYTES, _SIZE_BYTES)) if file.size > _SIZE_BYTES else 0
     if not 0 < size <= file.size - _SIZE_BYTES:
-        raise ValueError(f"{path} holds no record")
+        raise ValueError(f"{name} holds no record")
     index = msgspec.msgpack.decode(file.read(file.size - _SIZE_BYTES - size, size), type=_Index)
     fields: dict[str, Any] = {
         name: ColumnSpool.of_blocks(row, file, index.blocks[name]) for name, row in _TABLES.items()
@@ -97,8 +113,8 @@ def read_record(path: Path) -> RunRecord:
 class _OpenFile:
     """A file that several spools read, open as long as one of them is there."""
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._closing = weakref.finalize(self, os.close, self._descriptor)
         self.size = os.fstat(self._descriptor).st_size
 

@@ -282,12 +282,8 @@ class TokenCheck(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int
 
 
-class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
-    """All that a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms.
-
-    `longest_pause` is the longest one of the rank's process since the clock started, and `pauses` are further
-    long ones. `tokens` are the first tokens that the rank has really computed.
-    """
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rank has recorded. `late_wakeups_ms` is how late its timed waits ended, in wall ms."""
 
     rank: int
     sent: tuple[SentFlow, ...]
@@ -295,6 +291,19 @@ class Records(msgspec.Struct, frozen=True, kw_only=True, tag="records"):
     spans: tuple[Span, ...]
     progress: tuple[ProgressMark, ...]
     late_wakeups_ms: tuple[float, ...]
+
+
+class Rows(Recorded, frozen=True, kw_only=True, tag="rows"):
+    """What a rank has recorded since the last `Rows`, so that it need not keep it."""
+
+
+class Records(Recorded, frozen=True, kw_only=True, tag="records"):
+    """All that a rank has recorded and not sent as `Rows`.
+
+    `longest_pause` is the longest one of the rank's process since the clock started, and `pauses` are further
+    long ones. `tokens` are the first tokens that the rank has really computed.
+    """
+
     longest_pause: Pause
     pauses: tuple[Pause, ...] = ()
     tokens: tuple[TokenCheck, ...] = ()
@@ -318,6 +327,7 @@ FromRank = (
     | FirstToken
     | Arrived
     | Evidence
+    | Rows
     | Records
     | RankTrouble
 )

@@ -66,7 +66,9 @@ class Rank:
         self._recorder = Recorder()
         self._controller = Outbox(config.to_controller, self._keys)
         self._coordinator = Outbox(config.to_coordinator, self._keys)
-        self._heart = Heart(config.rank, self._clock, self._recorder, self._coordinator)
+        self._heart = Heart(
+            config.rank, self._clock, self._recorder, self._coordinator, hand_over=remote is None
+        )
         self._model = (
             None if config.model is None else RankModel(config.model, config.rank, self._leave_to_checks)
         )

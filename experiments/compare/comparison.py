@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,9 @@ from experiments.compare.replicates import ReplicateDifference
 from experiments.compare.runs import RunDifference, run_differences
 from experiments.compare.sides import Side, sides_of
 from experiments.errors import UserError
+
+_MOST_TOLD: Final = 3
+"""Reasons that are given for a refusal."""
 
 
 class OverRequests(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +93,7 @@ def _chosen(against: str | None, labels: Sequence[str]) -> str:
 
 def _waived(objections: Sequence[str], anyway: bool) -> tuple[str, ...]:
     if objections and not anyway:
-        more = f" (and {len(objections) - 1} more reasons)" if len(objections) > 1 else ""
-        raise UserError(f"{objections[0]}{more}; --anyway compares them all the same")
+        told, more = objections[:_MOST_TOLD], len(objections) - _MOST_TOLD
+        reasons = "; ".join([*told, f"and {more} more like these"] if more > 0 else told)
+        raise UserError(f"{reasons}; --anyway compares them all the same")
     return tuple(objections)

@@ -8,7 +8,17 @@ from experiments.errors import UserError
 from experiments.nearest import nearest
 from experiments.scenario.faults import FaultKind, FaultSpec
 from experiments.scenario.scenario import Scenario
-from testbed.faults import DecodeLoss, Fault, LinkFault, RankPause, Straggler, UnitLoss, meets
+from testbed.faults import (
+    ControllerRestart,
+    DecodeLoss,
+    Fault,
+    LinkFault,
+    RankPause,
+    Straggler,
+    SwitchRestart,
+    UnitLoss,
+    meets,
+)
 from testbed.job import Placement, Role
 from testbed.topology import Topology
 
@@ -59,6 +69,15 @@ def _fault(spec: FaultSpec, topology: Topology, placement: Placement) -> Fault:
             if spec.worker >= workers:
                 raise ValueError(f"worker: there is no decode worker {spec.worker}, only 0 to {workers - 1}")
             return DecodeLoss(worker=spec.worker, from_ns=from_ns, to_ns=to_ns)
+        case FaultKind.SWITCH_RESTART:
+            assert spec.switch is not None
+            ports = _ports_of_switch(spec.switch, topology)
+            return SwitchRestart(
+                switch=spec.switch, link=spec.switch, ports=ports, share=0.0, from_ns=from_ns, to_ns=to_ns
+            )
+        case FaultKind.CONTROLLER_RESTART:
+            assert to_ns is not None
+            return ControllerRestart(from_ns=from_ns, to_ns=to_ns)
 
 
 def _ports(name: str, topology: Topology, *, one_way: bool) -> tuple[PortId, ...]:
@@ -77,6 +96,15 @@ def _ports(name: str, topology: Topology, *, one_way: bool) -> tuple[PortId, ...
         hint = f"did you mean {guess!r}?" if guess else f"links are called {_example(topology)}"
         raise ValueError(f"link: there is no link {name!r} in this network; {hint}")
     return tuple(port for port in both_ways[name] if port in ports)
+
+
+def _ports_of_switch(name: str, topology: Topology) -> tuple[PortId, ...]:
+    """The ports of all links of a switch, in both directions."""
+    if name not in topology.switches:
+        guess = nearest(name, topology.switches)
+        hint = f"did you mean {guess!r}?" if guess else f"switches: {', '.join(topology.switches) or 'none'}"
+        raise ValueError(f"switch: there is no switch {name!r} in this network; {hint}")
+    return tuple(link.id for link in topology.links if name in (link.src, link.dst))
 
 
 def _example(topology: Topology) -> str:
@@ -104,6 +132,8 @@ def _things(fault: Fault) -> Iterator[Hashable]:
             yield "unit", unit
         case DecodeLoss(worker=worker):
             yield "worker", worker
+        case ControllerRestart():
+            yield "controller"
 
 
 def _check_alone(fault: Fault, others: list[Fault]) -> None:

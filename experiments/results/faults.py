@@ -1,5 +1,6 @@
 """Which requests and flows met the faults of a run, as `summary.json` has it and as words tell it."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -10,7 +11,17 @@ from controller.units import NS_PER_S
 from experiments.results.requests import batches_of, meets_slo
 from testbed import columns
 from testbed.columns import codes, numbers
-from testbed.faults import DecodeLoss, Fault, LinkFault, RankPause, Straggler, UnitLoss, meets, when
+from testbed.faults import (
+    ControllerRestart,
+    DecodeLoss,
+    Fault,
+    LinkFault,
+    RankPause,
+    Straggler,
+    UnitLoss,
+    meets,
+    when,
+)
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 from workers.spans import SpanKind
 
@@ -18,6 +29,7 @@ _WORKS: Final = (SpanKind.S1_WAIT, SpanKind.COMPUTE, SpanKind.COLLECTIVE, SpanKi
 
 
 _MOST_NAMED: Final = 4
+_OF_FLOWS: Final = ("batch", "request", "path", "submit_ns", "permit_ns", "finish_ns")
 
 
 class FaultEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +40,8 @@ class FaultEntry(msgspec.Struct, frozen=True, kw_only=True):
     and was to cross the link; or while the rank was at work on them. `missed` of them missed their SLO.
     `flows` met it in the same way, shares of collectives included; 0 for other faults. A loss of a unit or of
     a decode worker is met by the requests that `failed` because of it, and by those that `moved` to another
-    unit.
+    unit. A fault that `holds_permits`, a restart of the controller, is met by requests that were under way,
+    for whatever begins may wait for it, and by flows that waited for their permits.
     """
 
     fault: str
@@ -44,6 +57,7 @@ class FaultEntry(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     moved: int = 0
     is_loss: bool = False
+    holds_permits: bool = False
 
     @property
     def words(self) -> str:
@@ -54,6 +68,8 @@ class FaultEntry(msgspec.Struct, frozen=True, kw_only=True):
         return self.from_s * NS_PER_S < end_ns and (self.to_s is None or start_ns < self.to_s * NS_PER_S)
 
     def meets_flow(self, flow: FlowRow) -> bool:
+        if self.holds_permits:
+            return self.lasts(flow.submit_ns, flow.permit_ns)
         crosses = not set(self.ports).isdisjoint(flow.path)
         return crosses and self.lasts(flow.submit_ns, flow.finish_ns)
 
@@ -72,10 +88,13 @@ def fault_entries(record: RunRecord, rows: Sequence[RequestRow]) -> list[FaultEn
     in_time = {row.request: meets_slo(row) for row in rows}
     met: list[set[int]] = [set() for _ in record.faults]
     flows = [0] * len(record.faults)
-    if any(isinstance(fault, LinkFault) for fault in record.faults):
-        _meet_on_links(record, of_batch, met, flows)
+    if any(isinstance(fault, LinkFault | ControllerRestart) for fault in record.faults):
+        _meet_by_flows(record, of_batch, met, flows)
     if any(isinstance(fault, Straggler | RankPause) for fault in record.faults):
         _meet_on_ranks(record, of_batch, met)
+    for i, fault in enumerate(record.faults):
+        if isinstance(fault, ControllerRestart):
+            met[i] = {row.request for row in rows if _under_way(row, fault.from_ns, fault.to_ns)}
     failed, moved = _meet_losses(record.faults, rows, met)
     return [
         FaultEntry(
@@ -92,9 +111,15 @@ def fault_entries(record: RunRecord, rows: Sequence[RequestRow]) -> list[FaultEn
             failed=failed[i],
             moved=moved[i],
             is_loss=isinstance(fault, UnitLoss | DecodeLoss),
+            holds_permits=isinstance(fault, ControllerRestart),
         )
         for i, fault in enumerate(record.faults)
     ]
+
+
+def _under_way(row: RequestRow, from_ns: float, to_ns: float) -> bool:
+    """Whether a request had arrived and had no first token at some time between two moments."""
+    return row.arrival_ns < to_ns and (row.first_token_ns is None or row.first_token_ns > from_ns)
 
 
 def _meet_losses(
@@ -113,21 +138,28 @@ def _meet_losses(
     return failed, moved
 
 
-def _meet_on_links(
+def _meet_by_flows(
     record: RunRecord, of_batch: Mapping[str, Sequence[int]], met: list[set[int]], flows: list[int]
 ) -> None:
-    for part in columns.batches_of(record.flows, ["batch", "request", "path", "submit_ns", "finish_ns"]):
+    for part in columns.batches_of(record.flows, _OF_FLOWS):
         path, paths = codes(part, "path")
         batch, batches = codes(part, "batch")
         request = numbers(part, "request", absent=-1)
-        submit, finish = numbers(part, "submit_ns"), numbers(part, "finish_ns")
+        submit, permit, finish = (numbers(part, f"{moment}_ns") for moment in ("submit", "permit", "finish"))
         for i, fault in enumerate(record.faults):
-            if not isinstance(fault, LinkFault):
+            if not isinstance(fault, LinkFault | ControllerRestart):
                 continue
-            crossing = [code for code, ports in enumerate(paths) if not set(ports).isdisjoint(fault.ports)]
             end_ns = np.iinfo(np.int64).max if fault.to_ns is None else fault.to_ns
-            here = np.isin(path, crossing) & (finish > fault.from_ns) & (submit < end_ns)
+            if isinstance(fault, ControllerRestart):
+                here = (permit > fault.from_ns) & (submit < end_ns)
+            else:
+                crossing = [
+                    code for code, ports in enumerate(paths) if not set(ports).isdisjoint(fault.ports)
+                ]
+                here = np.isin(path, crossing) & (finish > fault.from_ns) & (submit < end_ns)
             flows[i] += int(np.count_nonzero(here))
+            if isinstance(fault, ControllerRestart):
+                continue
             met[i].update(np.unique(request[here & (request >= 0)]).tolist())
             for code in np.unique(batch[here & (request < 0) & (batch >= 0)]).tolist():
                 met[i].update(of_batch.get(batches[code], ()))
@@ -212,5 +244,11 @@ def met_by(
     return [
         entry
         for entry in entries
-        if entry.words in losses or any(map(entry.meets_flow, flows)) or any(map(entry.meets_span, spans))
+        if entry.words in losses
+        or (
+            entry.holds_permits
+            and _under_way(row, entry.from_s * NS_PER_S, (entry.to_s or math.inf) * NS_PER_S)
+        )
+        or any(map(entry.meets_flow, flows))
+        or any(map(entry.meets_span, spans))
     ]

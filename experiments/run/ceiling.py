@@ -13,7 +13,7 @@ import msgspec
 from experiments.errors import UserError
 from experiments.results.gap import CEILING, Ceiling, ceiling_of
 from testbed.fabric import FabricName
-from testbed.faults import LinkFault
+from testbed.faults import ControllerRestart, LinkFault
 from testbed.job import Collect, Job, Overheads
 from testbed.record import RunRecord
 from testbed.serving.replay import NotReplayable, plans_of
@@ -34,7 +34,7 @@ def without_network(job: Job) -> Job:
     """Return `job` on links on which even its largest transfers take next to no time, under `fair`.
 
     What a machine adds to compute stays, and so do faults of ranks; what it adds to transfers goes, and so do
-    faults of links.
+    faults of links, of switches and of the controller.
     """
     links = tuple(
         msgspec.structs.replace(link, bps=link.bps * _FASTER, latency_ns=0) for link in job.topology.links
@@ -47,7 +47,7 @@ def without_network(job: Job) -> Job:
         control=None,
         topology=msgspec.structs.replace(job.topology, links=links),
         simulation=msgspec.structs.replace(job.simulation, overheads=overheads),
-        faults=tuple(fault for fault in job.faults if not isinstance(fault, LinkFault)),
+        faults=tuple(fault for fault in job.faults if not isinstance(fault, LinkFault | ControllerRestart)),
         collect=Collect.SUMMARY,
     )
 

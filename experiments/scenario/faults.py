@@ -14,6 +14,8 @@ class FaultKind(enum.StrEnum):
     PAUSE = "pause"
     UNIT_LOST = "unit-lost"
     DECODE_LOST = "decode-lost"
+    SWITCH_RESTART = "switch-restart"
+    CONTROLLER_RESTART = "controller-restart"
 
 
 _KEYS: Final = {
@@ -23,6 +25,8 @@ _KEYS: Final = {
     FaultKind.PAUSE: ("rank", "to_s"),
     FaultKind.UNIT_LOST: ("unit",),
     FaultKind.DECODE_LOST: ("worker",),
+    FaultKind.SWITCH_RESTART: ("switch", "to_s"),
+    FaultKind.CONTROLLER_RESTART: ("to_s",),
 }
 """The keys that a kind needs. It takes no others but `from_s` and `to_s`."""
 
@@ -39,6 +43,7 @@ class FaultSpec(BaseModel):
     factor: float | None = Field(default=None, gt=1, le=1000)
     unit: str | None = None
     worker: int | None = Field(default=None, ge=0)
+    switch: str | None = None
     from_s: float = Field(default=0.0, ge=0, le=1e6)
     to_s: float | None = Field(default=None, gt=0, le=1e6)
 

@@ -68,7 +68,7 @@ class Scenario(Section):
     faults: tuple[FaultSpec, ...] = Field(
         default=(),
         description="what goes wrong, and when: a list of {kind: ...}, with kind link-down, link-rate, "
-        "straggler, pause, unit-lost or decode-lost",
+        "straggler, pause, unit-lost, decode-lost, switch-restart or controller-restart",
     )
     policies: tuple[Annotated[str, AfterValidator(known_policy)], ...] = Field(
         default=("fair", "mfs"),

@@ -80,10 +80,8 @@ def _results(
         one = plan.replicates_are.removesuffix("s")
         told.append(f"With one {one}, it is not known whether a difference is more than chance.")
     else:
-        note = (
-            "Brackets hold mean differences. A difference is shown where its 95 % interval over the paired"
-            f" {plan.replicates_are} leaves out 0."
-        )
+        over = f"over the paired {plan.replicates_are}"
+        note = f"A difference is shown where its 95 % interval {over} leaves out 0."
         told.append(Markup(f"<small>{note}</small>"))
     return told
 
@@ -130,7 +128,7 @@ def _words(rows: Sequence[Mapping[str, Any]], measure: Measure) -> str:
             parts.append(f"{word} {what} at {len(means)} of {len(mine)} points ({' to '.join(ends)})")
     unclear = len(mine) - len(shown)
     if unclear:
-        parts.append(f"no difference in {what} shown at {unclear} of {len(mine)}")
+        parts.append(f"no difference shown in {what} at {unclear} of {len(mine)} points")
     return ", ".join(parts)
 
 

@@ -13,11 +13,11 @@ from controller.pulse import Pause
 from testbed.cluster.clocks import Drift
 from testbed.coordinator.checks import IDLE_BOUND, PROBE_BOUND, RETRANSMIT_BOUND, at_least, at_most
 from testbed.coordinator.delays import WallYardstick, permit_checks, wakeup_check
+from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock, latest_wakeup, pauses_check, slowest_permit
 from testbed.coordinator.ranks import ProbeResult
 from testbed.record import Check, Fidelity
 from testbed.serving.yardsticks import Yardstick, Yardsticks
-from workers.protocol import Records
 
 FASTER_BOUND = 1.1
 CLOCK_BOUND_MS = 1.0
@@ -48,11 +48,10 @@ def judge(
     *,
     probes: Sequence[ProbeResult],
     servers: Servers,
-    records: Sequence[Records],
+    gathered: Gathered,
     pauses: Mapping[str, Pause],
     clock: WallClock,
     drifts: Mapping[str, Drift],
-    decisions: Sequence[Decision],
     enforced: bool,
     yardsticks: Yardsticks,
     more: Sequence[Check] = (),
@@ -64,8 +63,7 @@ def judge(
         return WallYardstick(of=of, time_dilation=clock.time_dilation)
 
     carried = [p.delivered_bps / p.nominal_bps / payload_share(servers.mtu) for p in probes]
-    permit_ms = [sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent]
-    late_ms = [late for record in records for late in record.late_wakeups_ms]
+    late_ms = [late for delays in gathered.late_ms.values() for late in delays]
     sent = sum(out for out, _ in servers.segments.values())
     again = sum(repeated for _, repeated in servers.segments.values())
     busiest = min(servers.idle, key=servers.idle.__getitem__, default="")
@@ -91,7 +89,7 @@ def judge(
             "idle",
             f"{busiest}: {_BUSY}",
         ),
-        *permit_checks(permit_ms, against(yardsticks.transfer)),
+        *permit_checks(gathered.permit_ms, against(yardsticks.transfer)),
         at_most(
             "TCP retransmits",
             again / sent if sent else None,
@@ -101,10 +99,10 @@ def judge(
         ),
         wakeup_check(late_ms, against(yardsticks.compute)),
         *_clock_checks(drifts),
-        _levels(decisions, enforced),
+        _levels(gathered.decisions, enforced),
         pauses_check(pauses, clock, against(yardsticks.whole)),
-        slowest_permit(records, against(yardsticks.whole)),
-        latest_wakeup(records, against(yardsticks.whole)),
+        slowest_permit(gathered.permits, against(yardsticks.whole)),
+        latest_wakeup(gathered.late_ms, against(yardsticks.whole)),
         *more,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))

@@ -21,8 +21,9 @@ from testbed.cluster.fidelity import Servers, judge
 from testbed.cluster.inventory import Inventory
 from testbed.cluster.load import LoadMeter
 from testbed.cluster.ranks import RemoteRanks
-from testbed.coordinator.collect import collect, flow_rows
+from testbed.coordinator.collect import collect
 from testbed.coordinator.controller import ControllerProcess
+from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.player import Player
 from testbed.coordinator.ranks import ProbeResult
@@ -55,6 +56,7 @@ class _Played(NamedTuple):
     conductor: Conductor
     probes: list[ProbeResult]
     records: list[Records]
+    gathered: Gathered
     log: Log
     clock: WallClock
     pauses: Pulse
@@ -133,6 +135,8 @@ class ClusterRun:
         ranks.start_clock(zero_wall_ns)
         start_beating(own)
         conductor = conductor_of(job)
+        gathered = Gathered(job)
+        controller.logged = gathered.take_logged
 
         def alive() -> None:
             controller.check()
@@ -149,6 +153,7 @@ class ClusterRun:
             conductor=conductor,
             probes=probes,
             records=ranks.finish(),
+            gathered=gathered,
             log=controller.log(),
             clock=WallClock(zero_wall_ns=zero_wall_ns, time_dilation=job.scale.time_dilation),
             pauses=own,
@@ -166,17 +171,19 @@ class ClusterRun:
             )
             for one in played.records
         ]
+        gathered = played.gathered
+        for one in records:
+            gathered.take(one)
         pauses = {ranks.name_of(one.rank): one.longest_pause for one in records}
-        pauses["the controller"] = played.log.longest_pause
+        pauses["the controller"] = played.log.pauses[0]
         pauses["the coordinator"] = played.pauses.longest(time.monotonic_ns())
         fidelity: Fidelity = judge(
             probes=played.probes,
             servers=played.servers,
-            records=records,
+            gathered=gathered,
             pauses=pauses,
             clock=played.clock,
             drifts=drifts,
-            decisions=played.log.decisions,
             enforced=inventory.dscps is not None,
             yardsticks=yardsticks(job),
             more=token_checks(job, records),
@@ -186,8 +193,9 @@ class ClusterRun:
             job=job,
             fabric=FabricName.CLUSTER,
             conductor=played.conductor,
-            records=records,
-            flows=flow_rows(job, records, played.log),
+            gathered=gathered,
+            flows=gathered.flows(),
+            tokens=[token for one in records for token in one.tokens],
             log=played.log,
             links=(),
             queues={},

@@ -1,16 +1,16 @@
 """Combines what the ranks and the controller recorded into the record of a run."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from controller.lanes import LevelTrail
 from controller.protocol import Log
+from testbed.columns import ColumnSpool, numbers
+from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.token_checks import with_tokens
-from testbed.fabric import FabricName, RunFailed
+from testbed.fabric import FabricName
 from testbed.job import Job
-from testbed.record import Fidelity, FlowRow, LinkSample, ProgressRow, RunRecord, SpanRow
+from testbed.record import Fidelity, FlowRow, LinkSample, RunRecord
 from testbed.serving.conductor import Conductor
-from workers.protocol import Records
+from workers.protocol import TokenCheck
 
 
 def collect(
@@ -18,8 +18,9 @@ def collect(
     job: Job,
     fabric: FabricName,
     conductor: Conductor,
-    records: Sequence[Records],
-    flows: Sequence[FlowRow],
+    gathered: Gathered,
+    flows: ColumnSpool[FlowRow],
+    tokens: Iterable[TokenCheck],
     log: Log,
     links: Sequence[LinkSample],
     queues: dict[str, list[dict[str, str | int | float]]],
@@ -27,27 +28,21 @@ def collect(
     facts: dict[str, str | int | float],
     wall_s: float,
 ) -> RunRecord:
-    """Return the record of a run. `flows` are its `flow_rows`; `links` and `queues` may be empty."""
-    tokens = [check for record in records for check in record.tokens]
+    """Return the record of a run. `flows` are those that were `gathered`; `links`, `queues` and `tokens` may
+    be empty."""
     requests = with_tokens(conductor.request_rows(log.pruned, log.ended_pruned), tokens)
-    ends = [flow.finish_ns for flow in flows]
+    ends = [int(numbers(batch, "finish_ns").max()) for batch in flows.batches(["finish_ns"])]
     ends += [r.first_token_ns for r in requests if r.first_token_ns is not None]
     return RunRecord(
         policy=job.policy,
         fabric=fabric,
         requests=requests,
-        flows=tuple(flows),
-        decisions=log.decisions,
-        spans=_spans(records),
+        flows=flows,
+        decisions=gathered.decisions,
+        spans=gathered.spans(),
         links=links,
-        progress=tuple(
-            ProgressRow(time_ns=mark.time_ns, flow=mark.flow, received_bytes=mark.received_bytes)
-            for record in records
-            for mark in record.progress
-        ),
-        permit_latency_ms=tuple(
-            sent.permit_latency_wall_ns / 1e6 for record in records for sent in record.sent
-        ),
+        progress=gathered.progress,
+        permit_latency_ms=gathered.permit_ms,
         fidelity=fidelity,
         facts=facts,
         queues=queues,
@@ -57,54 +52,3 @@ def collect(
         caches=conductor.caches(),
         faults=job.faults,
     )
-
-
-def flow_rows(job: Job, records: Sequence[Records], log: Log) -> list[FlowRow]:
-    """Return a row for each flow, in the order of submission.
-
-    Raises `RunFailed` if a flow got its permit and never arrived: the record would be incomplete.
-    """
-    received = {r.id: r for record in records for r in record.received}
-    paths = {p.flow: p.ports for p in log.paths}
-    trails: dict[str, LevelTrail] = defaultdict(LevelTrail)
-    for decision in log.decisions:
-        trails[decision.flow].moved_to(decision.level_to)
-    rows = []
-    for record in records:
-        for sent in record.sent:
-            flow = sent.transfer.id
-            if flow not in received:
-                raise RunFailed(f"flow {flow!r} was sent and never arrived")
-            end = received[flow]
-            rows.append(
-                FlowRow.of(
-                    sent.transfer,
-                    job.placement.server_of,
-                    submit_ns=sent.submit_ns,
-                    permit_ns=sent.permit_ns,
-                    lane_wait_ns=sent.lane_wait_ns,
-                    finish_ns=end.finish_ns,
-                    trail=trails[flow],
-                    path=paths[flow],
-                    verified=end.verified,
-                )
-            )
-    return sorted(rows, key=lambda row: (row.submit_ns, row.id))
-
-
-def _spans(records: Sequence[Records]) -> list[SpanRow]:
-    """The spans by their ends, so that those of a unit's batches follow each other (see `RunRecord`)."""
-    rows = [
-        SpanRow(
-            rank=record.rank,
-            kind=span.kind,
-            label=span.label,
-            batch=span.batch,
-            layer=span.layer,
-            start_ns=span.start_ns,
-            end_ns=span.end_ns,
-        )
-        for record in records
-        for span in record.spans
-    ]
-    return sorted(rows, key=lambda row: (row.end_ns, row.rank))

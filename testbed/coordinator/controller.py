@@ -18,6 +18,7 @@ from controller.protocol import (
     Down,
     LayerAdvanced,
     Log,
+    Logged,
     Sending,
     Status,
     Trouble,
@@ -33,6 +34,10 @@ M = TypeVar("M")
 _START_S = 30.0
 _ANSWER_S = 30.0
 _OURSELVES = -1  # not a rank: in the micro workload no rank computes, so the coordinator reports the layers
+
+
+def _nobody_takes(logged: Logged) -> None:
+    raise RunFailed(f"the controller has logged {len(logged.decisions)} decisions, and nobody takes them")
 
 
 class ControllerProcess:
@@ -54,6 +59,8 @@ class ControllerProcess:
         self._switches = switches
         self._out = out
         self.inbox = inbox
+        self.logged: Callable[[Logged], None] = _nobody_takes
+        """Takes what the controller has logged, as it comes."""
         self.implementation = ""
 
     @property
@@ -124,14 +131,19 @@ class ControllerProcess:
         return self._answer(Sending)
 
     def receive(self) -> Down:
-        """Return the next message; block until there is one. Raises `RunFailed` if it reports trouble."""
+        """Return the next message; block until there is one. What was `Logged` is taken already.
+
+        Raises `RunFailed` if it reports trouble.
+        """
         message: Down = decode_down(self.inbox.recv())
         if isinstance(message, Trouble):
             raise RunFailed(message.message)
+        if isinstance(message, Logged):
+            self.logged(message)
         return message
 
     def log(self) -> Log:
-        """Return the controller's log of the run: decisions, paths, pruned requests, message counts."""
+        """Return the controller's log of the run. What it has `Logged` is taken before."""
         self._send(AskLog())
         return self._answer(Log)
 

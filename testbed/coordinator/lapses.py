@@ -1,14 +1,14 @@
 """Moments in which something did not run: each check names its culprit. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from controller.pulse import Pause
 from controller.units import NS_PER_S
 from testbed.coordinator.delays import MOMENT_BOUND, WallYardstick
+from testbed.coordinator.gathered import PermitRow
 from testbed.record import Check
-from workers.protocol import Records
 
 _WHY = "one such moment may lengthen what it meets by a fifth"
 
@@ -49,26 +49,22 @@ def pauses_check(pauses: Mapping[str, Pause], clock: WallClock, against: WallYar
     return check(ranked[0][1].wall_ns if ranked else None, advice)
 
 
-def slowest_permit(records: Sequence[Records], against: WallYardstick) -> Check:
+def slowest_permit(permits: Iterable[PermitRow], against: WallYardstick) -> Check:
     name = "permit latency max"
-    slowest = max(
-        (sent for record in records for sent in record.sent),
-        key=lambda sent: sent.permit_latency_wall_ns,
-        default=None,
-    )
+    slowest = max(permits, key=lambda permit: permit.latency_wall_ns, default=None)
     if slowest is None:
         return against.check(name, None, MOMENT_BOUND, why=_WHY, advice="")
     at_s = slowest.submit_ns / NS_PER_S
     advice = (
-        f"flow {slowest.transfer.id} of rank {slowest.transfer.src} waited, submitted at {at_s:.3f} s of"
-        f" model time. {RUN_AGAIN}"
+        f"flow {slowest.flow} of rank {slowest.rank} waited, submitted at {at_s:.3f} s of model time."
+        f" {RUN_AGAIN}"
     )
-    slowest_ms = slowest.permit_latency_wall_ns / 1e6
-    return against.check(name, slowest_ms, MOMENT_BOUND, why=_WHY, advice=advice)
+    return against.check(name, slowest.latency_wall_ns / 1e6, MOMENT_BOUND, why=_WHY, advice=advice)
 
 
-def latest_wakeup(records: Sequence[Records], against: WallYardstick) -> Check:
-    late = {record.rank: max(record.late_wakeups_ms, default=0.0) for record in records}
+def latest_wakeup(late_ms: Mapping[int, Sequence[float]], against: WallYardstick) -> Check:
+    """`late_ms` has the delays of each rank."""
+    late = {rank: max(delays, default=0.0) for rank, delays in late_ms.items()}
     rank = max(late, key=late.__getitem__, default=None)
     value = None if rank is None else late[rank]
     advice = f"rank {rank} woke up late. {RUN_AGAIN}"

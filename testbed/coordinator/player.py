@@ -75,6 +75,8 @@ class Faults(Protocol):
 
     def for_good(self) -> Sequence[str]: ...
 
+    def controller_away(self) -> bool: ...
+
 
 class _NoFaults:
     def holds_up(self) -> bool:
@@ -82,6 +84,9 @@ class _NoFaults:
 
     def for_good(self) -> Sequence[str]:
         return ()
+
+    def controller_away(self) -> bool:
+        return False
 
 
 NO_FAULTS: Faults = _NoFaults()
@@ -168,6 +173,8 @@ class Player:
                 alive()
                 self._ranks.check()
                 self._controller_silence.look(now)
+                if self._faults.controller_away():
+                    self._controller_silence.heard("the controller")
                 if self._controller_silence.too_long():
                     raise RunFailed(f"the controller has not answered for {PATIENCE_S:.0f} s")
                 self._report()

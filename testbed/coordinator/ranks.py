@@ -29,6 +29,7 @@ from workers.protocol import (
     RankTrouble,
     Ready,
     Records,
+    Rows,
     RunProbe,
     Start,
     ToRank,
@@ -85,6 +86,10 @@ def probes_of(job: Job, absent: Collection[int] = ()) -> tuple[ProbeSpec, ...]:
     )
 
 
+def _nobody_takes(rows: Rows) -> None:
+    raise RunFailed(f"rank {rows.rank} has sent what it recorded, and nobody takes it")
+
+
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     """One probed path: the payload rate that arrived, and its part of the line rate; bits/s on the wire."""
 
@@ -118,6 +123,8 @@ class Ranks(ABC):
         self._steps = dict.fromkeys((r.rank for r in job.placement.ranks if r.rank not in absent), 0)
         self._silences: Silences | None = None
         self._evidence: dict[int, list[Evidence]] = {}
+        self.recorded: Callable[[Rows], None] = _nobody_takes
+        """Takes what ranks have recorded, as it comes. The rest is in what `finish` returns."""
         self.device = ""
         self.backend = ""
         self.silent: frozenset[int] = frozenset()
@@ -165,7 +172,8 @@ class Ranks(ABC):
             self.send(rank, message)
 
     def receive(self, timeout_s: float) -> FromRank | None:
-        """Return the next message, or None after `timeout_s`, a heartbeat or what a rank leaves to another.
+        """Return the next message, or None after `timeout_s`, a heartbeat, rows or what a rank leaves to
+        another.
 
         Raises `RunFailed` if a rank has trouble.
         """
@@ -185,6 +193,9 @@ class Ranks(ABC):
             if self._silences is not None:
                 self._silences.heard(self.name_of(message.rank))
             self.check()  # beats come so often that there may never be a timeout
+            return None
+        if isinstance(message, Rows):
+            self.recorded(message)
             return None
         if isinstance(message, Evidence):  # what one rank leaves to another is only passed on
             self._evidence.setdefault(message.to, []).append(message)

@@ -5,13 +5,17 @@ from collections.abc import Iterable
 import msgspec
 
 from controller.units import NS_PER_S
-from testbed.faults import Fault, LinkFault, RankPause
+from testbed.faults import ControllerRestart, Fault, LinkFault, RankPause
 
 _RETRY_S = 1.0
 """TCP repeats a lost segment after a time that doubles with each try, up to this long
 (`testbed.emulation.network`)."""
 
 SETTLE_S = 0.5
+
+RECONNECT_S = 1.0
+"""After the controller is back, bridges connect again at once, but it has much to read, and they get many
+rules."""
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +44,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
         A link that is down loses what is on its way, and what is repeated meanwhile. A link that gets slower
         makes round trips longer than TCP has known them. What is sent to a rank that is paused is not taken,
-        and is sent again.
+        and is sent again. A bridge that connects again has no rules for a moment.
         """
+        if isinstance(self.fault, ControllerRestart):
+            end_ns = self.window.end_ns
+            if end_ns is None:
+                return None
+            return Window(begin_ns=end_ns, end_ns=end_ns).wider(SETTLE_S, RECONNECT_S + _RETRY_S + SETTLE_S)
         if isinstance(self.fault, RankPause):
             return self.window.wider(0.0, _RETRY_S + SETTLE_S)
         if not isinstance(self.fault, LinkFault):

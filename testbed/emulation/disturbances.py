@@ -5,14 +5,16 @@ but they can double the time of the requests that they meet. Each check here nam
 """
 
 import bisect
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
-
-from controller.flow import PortId, Stage
+from controller.flow import Stage
+from controller.protocol import Away
 from controller.pulse import Pause
 from controller.units import NS_PER_S
+from testbed.columns import ColumnSpool
 from testbed.coordinator.delays import WallYardstick
+from testbed.coordinator.gathered import PermitRow
 from testbed.coordinator.lapses import (
     RUN_AGAIN,
     WallClock,
@@ -22,12 +24,11 @@ from testbed.coordinator.lapses import (
     slowest_permit,
 )
 from testbed.coordinator.outages import Down
-from testbed.emulation.asked import SETTLE_S, Asked, Window, longest_outside
-from testbed.emulation.monitor import Sample
-from testbed.faults import LinkFault, RankPause
+from testbed.emulation.asked import RECONNECT_S, SETTLE_S, Asked, Window, longest_outside
+from testbed.emulation.samples import SampleLog
+from testbed.faults import ControllerRestart, LinkFault, RankPause, SwitchRestart
 from testbed.record import Check, FlowRow
 from testbed.serving.yardsticks import Yardstick
-from workers.protocol import Records, SentFlow
 
 SILENCE_BOUND_MS = 1000.0
 """Not relative: the samples that it is measured with are 250 ms apart, whatever the scale."""
@@ -39,16 +40,19 @@ def disturbances(
     *,
     pauses: Mapping[str, Pause],
     outages: Sequence[Down],
-    records: Sequence[Records],
-    flows: Sequence[FlowRow],
-    samples: Sequence[Sample],
+    away: Sequence[Away],
+    permits: Iterable[PermitRow],
+    late_ms: Mapping[int, Sequence[float]],
+    flows: Iterable[FlowRow],
+    samples: SampleLog,
     clock: WallClock,
     whole: Yardstick | None,
     asked: Sequence[Asked] = (),
     fault_late_ms: float | None = None,
 ) -> list[Check]:
     """The checks. `pauses` has the longest pause of each process by its name, `outages` the longest of each
-    link, the longest first. `whole` is what a single moment delays.
+    link, the longest first. `away` is when the controller was without a bridge. `whole` is what a single
+    moment delays.
 
     `asked` are the faults that the scenario asked for: what they explain is no disturbance, and `outages` is
     without them. With faults, there is a check more, on `fault_late_ms`: by how much one began or ended late.
@@ -57,9 +61,10 @@ def disturbances(
     checks = [
         pauses_check(pauses, clock, against),
         _outages(outages, clock),
+        _away(away, clock, asked),
         _silence(flows, samples, clock, asked),
-        slowest_permit(records, against),
-        latest_wakeup(records, against),
+        slowest_permit(permits, against),
+        latest_wakeup(late_ms, against),
     ]
     if fault_late_ms is not None:
         advice = f"the machine was too busy to make faults in time. {RUN_AGAIN}"
@@ -74,9 +79,31 @@ def _outages(outages: Sequence[Down], clock: WallClock) -> Check:
     return _at_most("longest time a link was down", longest_ms, 0.0, advice)
 
 
-def _silence(
-    flows: Sequence[FlowRow], samples: Sequence[Sample], clock: WallClock, asked: Sequence[Asked]
-) -> Check:
+def _away(away: Sequence[Away], clock: WallClock, asked: Sequence[Asked]) -> Check:
+    """The longest time for which the controller was without a bridge, though nobody asked for it."""
+    found = []
+    for one in away:
+        end_ns = time.monotonic_ns() if one.end_wall_ns is None else one.end_wall_ns
+        begin_ns, wall_ns = longest_outside(one.begin_wall_ns, end_ns, _without(one.bridge, asked))
+        if wall_ns > 0:
+            found.append((wall_ns, f"{one.bridge} {clock.lasted(begin_ns, wall_ns)}"))
+    found.sort(reverse=True)
+    advice = f"{named([words for _, words in found])}: levels could not change there. {RUN_AGAIN}"
+    longest_ms = found[0][0] / 1e6 if found else 0.0
+    return _at_most("longest time a bridge was without the controller", longest_ms, 0.0, advice)
+
+
+def _without(bridge: str, asked: Sequence[Asked]) -> list[Window]:
+    """When a bridge was to be without the controller, with the time that it takes to connect again."""
+    return [
+        one.window.wider(SETTLE_S, RECONNECT_S + SETTLE_S)
+        for one in asked
+        if isinstance(one.fault, ControllerRestart)
+        or (isinstance(one.fault, SwitchRestart) and one.fault.switch == bridge)
+    ]
+
+
+def _silence(flows: Iterable[FlowRow], samples: SampleLog, clock: WallClock, asked: Sequence[Asked]) -> Check:
     """The longest time in which a permitted flow was not done and no port on its path sent a byte.
 
     While a link on its path is upset because the scenario asked for it, that is no silence.
@@ -84,49 +111,49 @@ def _silence(
     While a flow waits behind others, some port on its path sends those. Shares of collectives wait for the
     other ranks, too, so they do not count. A pause counts from sample to sample.
     """
-    times = [sample.time_ns for sample in samples]
+    times = [step.time_ns for step in samples.steps]
     longest_ns, culprit = 0, ""
-    upset, held = _upset(samples, asked), _held(samples, asked)
+    # A port that is upset counts as one that moved.
+    moved = [step.moved | bits for step, bits in zip(samples.steps, _upset(samples, asked), strict=True)]
+    held = _held(samples, asked)
     for flow in flows:
         if flow.stage is Stage.COLLECTIVE or not flow.path:
             continue
+        path = samples.bits(flow.path)
         first = bisect.bisect_left(times, flow.permit_ns)
         last = bisect.bisect_right(times, flow.finish_ns) - 1
         quiet_since = first
         for i in range(first + 1, last + 1):
-            before, after = samples[i - 1].ports, samples[i].ports
-            moved = any(before[port].sent_bytes != after[port].sent_bytes for port in flow.path)
-            if moved or not upset[i].isdisjoint(flow.path) or not held[i].isdisjoint((flow.src, flow.dst)):
+            if moved[i] & path or not held[i].isdisjoint((flow.src, flow.dst)):
                 quiet_since = i
             elif times[i] - times[quiet_since] > longest_ns:
                 longest_ns = times[i] - times[quiet_since]
                 since_s = times[quiet_since] / NS_PER_S
                 culprit = f"flow {flow.id} on {', '.join(flow.path)} from {since_s:.3f} s of model time on"
     advice = f"{culprit}: nothing on its path sent a byte, though it had its permit. {RUN_AGAIN}"
-    value = clock.wall_ms(longest_ns) if len(samples) > 1 else None
+    value = clock.wall_ms(longest_ns) if len(times) > 1 else None
     return _at_most("longest time without delivery while a flow was due", value, SILENCE_BOUND_MS, advice)
 
 
-def _upset(samples: Sequence[Sample], asked: Sequence[Asked]) -> list[set[PortId]]:
-    """The ports that were upset at some time between each sample and the one before it."""
-    found: list[set[PortId]] = [set() for _ in samples]
+def _upset(samples: SampleLog, asked: Sequence[Asked]) -> list[int]:
+    """The bits of the ports that were upset at some time between each sample and the one before it."""
+    found, steps = [0] * len(samples.steps), samples.steps
     for one in asked:
-        for i in range(1, len(samples)):
-            begin_ns, end_ns = samples[i - 1].wall_ns, samples[i].wall_ns
+        for i in range(1, len(steps)):
+            begin_ns, end_ns = steps[i - 1].wall_ns, steps[i].wall_ns
             if isinstance(one.fault, LinkFault) and one.upset and one.upset.overlaps(begin_ns, end_ns):
-                found[i] |= set(one.fault.ports)
+                found[i] |= samples.bits(one.fault.ports)
     return found
 
 
-def _held(samples: Sequence[Sample], asked: Sequence[Asked]) -> list[set[int]]:
+def _held(samples: SampleLog, asked: Sequence[Asked]) -> list[set[int]]:
     """The ranks that were paused between each sample and the one before it, or until just before."""
-    found: list[set[int]] = [set() for _ in samples]
+    steps = samples.steps
+    found: list[set[int]] = [set() for _ in steps]
     for one in asked:
-        for i in range(1, len(samples)):
+        for i in range(1, len(steps)):
             window = one.window.wider(0.0, SETTLE_S)
-            if isinstance(one.fault, RankPause) and window.overlaps(
-                samples[i - 1].wall_ns, samples[i].wall_ns
-            ):
+            if isinstance(one.fault, RankPause) and window.overlaps(steps[i - 1].wall_ns, steps[i].wall_ns):
                 found[i].add(one.fault.rank)
     return found
 
@@ -140,30 +167,47 @@ def pauses_of(rank: int, asked: Sequence[Asked]) -> list[Window]:
     ]
 
 
-def unasked_pause(record: Records, asked: Sequence[Asked]) -> Pause:
-    """The longest pause of a rank, or part of one, that nobody asked for."""
-    windows = pauses_of(record.rank, asked)
+def restarts(asked: Sequence[Asked]) -> list[Window]:
+    """When the controller was away because the scenario asked for it, with some slack, and the time in which
+    bridges connect again."""
+    return [
+        one.window.wider(SETTLE_S, RECONNECT_S + SETTLE_S)
+        for one in asked
+        if isinstance(one.fault, ControllerRestart)
+    ]
+
+
+def unasked_pause(pauses: Iterable[Pause], windows: Sequence[Window]) -> Pause:
+    """The longest of `pauses`, or part of one, that is in none of `windows`: nobody asked for it."""
     parts = [
-        longest_outside(pause.begin_wall_ns, pause.begin_wall_ns + pause.wall_ns, windows)
-        for pause in (record.longest_pause, *record.pauses)
+        longest_outside(pause.begin_wall_ns, pause.begin_wall_ns + pause.wall_ns, windows) for pause in pauses
     ]
     begin_ns, wall_ns = max(parts, key=lambda part: part[1])
     return Pause(begin_wall_ns=begin_ns, wall_ns=wall_ns)
 
 
-def with_undisturbed(record: Records, asked: Sequence[Asked], clock: WallClock) -> Records:
-    """The record of a rank without the flows whose permits came while it was paused, as asked for."""
-    windows = pauses_of(record.rank, asked)
-    if not windows:
-        return record
+def undisturbed(
+    permits: ColumnSpool[PermitRow], asked: Sequence[Asked], clock: WallClock
+) -> ColumnSpool[PermitRow]:
+    """`permits` without those that were waited for while their ranks were paused or the controller was away,
+    as asked for."""
+    ranks = {one.fault.rank for one in asked if isinstance(one.fault, RankPause)}
+    away = restarts(asked)
+    if not ranks and not away:
+        return permits
+    windows = {rank: [*pauses_of(rank, asked), *away] for rank in ranks}
 
-    def waited(sent: SentFlow) -> tuple[int, int]:
-        begin_ns = clock.zero_wall_ns + round(sent.submit_ns * clock.time_dilation)
-        lane_ns = round(sent.lane_wait_ns * clock.time_dilation)
-        return begin_ns, begin_ns + lane_ns + sent.permit_latency_wall_ns
+    def waited(permit: PermitRow) -> tuple[int, int]:
+        begin_ns = clock.zero_wall_ns + round(permit.submit_ns * clock.time_dilation)
+        lane_ns = round(permit.lane_wait_ns * clock.time_dilation)
+        return begin_ns, begin_ns + lane_ns + permit.latency_wall_ns
 
-    kept = [sent for sent in record.sent if not any(window.overlaps(*waited(sent)) for window in windows)]
-    return msgspec.structs.replace(record, sent=tuple(kept))
+    kept = (
+        permit
+        for permit in permits
+        if not any(window.overlaps(*waited(permit)) for window in windows.get(permit.rank, away))
+    )
+    return ColumnSpool(PermitRow, kept)
 
 
 def _at_most(name: str, value_ms: float | None, bound_ms: float, advice: str) -> Check:

@@ -1,10 +1,11 @@
-"""Does to a running fabric what its scenario asks for: takes links down, and slows them."""
+"""Does to a running fabric what its scenario asks for, to its links, switches, ranks and controller."""
 
 import os
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeGuard
 
@@ -14,10 +15,10 @@ from controller.units import NS_PER_S
 from testbed.emulation import queues
 from testbed.emulation.asked import Asked, Window
 from testbed.emulation.links import links_of
-from testbed.emulation.network import Network
+from testbed.emulation.network import CONTROLLER, NOBODY, Network
 from testbed.emulation.processes import number_of
 from testbed.fabric import RunFailed
-from testbed.faults import Fault, LinkFault, RankPause
+from testbed.faults import ControllerRestart, Fault, LinkFault, RankPause, SwitchRestart
 from testbed.job import Job
 
 _LATER_S = 2.0
@@ -45,7 +46,9 @@ class FaultInjector:
     def __init__(self, job: Job, net: Network) -> None:
         self._net = net
         self._dilation = job.scale.time_dilation
-        self._faults = [fault for fault in job.faults if isinstance(fault, LinkFault | RankPause)]
+        self._faults = [
+            fault for fault in job.faults if isinstance(fault, LinkFault | RankPause | ControllerRestart)
+        ]
         self._trees = dict(net.trees)
         self._links = links_of(net)
         self._windows: dict[int, Window] = {}
@@ -56,6 +59,8 @@ class FaultInjector:
         self._zero_wall_ns = 0
         self.latest_ms = 0.0
         """By how much a fault began or ended later than asked for, in wall milliseconds."""
+        self.controller = 0
+        """The number of the controller's process. It is set before `start`."""
 
     def start(self, zero_wall_ns: int) -> None:
         self._zero_wall_ns = zero_wall_ns
@@ -68,11 +73,13 @@ class FaultInjector:
             raise RunFailed(f"a fault of the scenario could not be made: {what}") from self._failure
 
     def stop(self) -> None:
-        """Do no more. Links stay as they are, and ranks go on. Raises as `check` does."""
+        """Do no more. Links stay as they are, ranks and controller go on. Raises as `check` does."""
         self._stop.set()
         self._thread.join()
         for name in self.paused():
             os.kill(number_of(name), signal.SIGCONT)
+        if self.controller_away():
+            os.kill(self.controller, signal.SIGCONT)
         self.check()
 
     # --- what was asked for ---------------------------------------------------------------------
@@ -87,7 +94,7 @@ class FaultInjector:
         found = []
         for one in self.asked():
             fault = one.fault
-            if _is_down(fault) and self._links[self._net.devices[fault.ports[0]]] == link:
+            if _is_down(fault) and link in {self._links[self._net.devices[port]] for port in fault.ports}:
                 found.append(one.window.wider(_DOWN_SLACK_S, _DOWN_SLACK_S))
         return found
 
@@ -98,6 +105,15 @@ class FaultInjector:
             for one in self.asked()
             if isinstance(one.fault, RankPause) and one.window.end_ns is None
         ]
+
+    def stopped(self) -> list[str]:
+        """The processes that are stopped now, as asked for, by their names."""
+        return [*self.paused(), *(["the controller"] if self.controller_away() else [])]
+
+    def controller_away(self) -> bool:
+        return any(
+            isinstance(one.fault, ControllerRestart) and one.window.end_ns is None for one in self.asked()
+        )
 
     def holds_up(self) -> bool:
         """Whether a fault that ends may be why nothing moves now."""
@@ -134,8 +150,17 @@ class FaultInjector:
         ]
         return sorted([*begins, *ends], key=lambda step: (step.time_ns, step.begins, step.number))
 
-    def _do(self, step: _Step, fault: LinkFault | RankPause) -> None:
-        change = partial(_pause, fault) if isinstance(fault, RankPause) else partial(self._change_link, fault)
+    def _do(self, step: _Step, fault: LinkFault | RankPause | ControllerRestart) -> None:
+        change: Callable[[bool], None]
+        match fault:
+            case RankPause():
+                change = partial(_pause, number_of(f"rank {fault.rank}"))
+            case ControllerRestart():
+                change = self._restart_controller
+            case SwitchRestart():
+                change = partial(self._restart_switch, fault)
+            case LinkFault():
+                change = partial(self._change_link, fault)
         if step.begins:
             with self._lock:
                 self._windows[step.number] = Window(begin_ns=time.monotonic_ns())
@@ -154,9 +179,38 @@ class FaultInjector:
 
     def _take_down(self, fault: LinkFault, begins: bool) -> None:
         """Take a link down, or up again. What is in its queues is lost."""
-        device = self._net.devices[fault.ports[0]]
-        state = "down" if begins else "up"
-        subprocess.run(["ip", "link", "set", "dev", device, state], check=True, capture_output=True)
+        _set_links([self._net.devices[fault.ports[0]]], begins)
+
+    def _restart_switch(self, fault: SwitchRestart, begins: bool) -> None:
+        """Take all links of a switch down, and its rules from it; or let it have both again.
+
+        Open vSwitch takes the rules from a bridge that no longer has a controller.
+        """
+        own = f"{fault.switch}->"
+        links = [self._net.devices[port] for port in fault.ports if port.startswith(own)]
+        if begins:
+            _set_links(links, True)
+            _run("ovs-vsctl", "del-controller", fault.switch)
+        else:
+            _set_links(links, False)
+            _run("ovs-vsctl", "set-controller", fault.switch, CONTROLLER)
+
+    def _restart_controller(self, begins: bool) -> None:
+        """Stop the controller and take it from the bridges, or give it back.
+
+        Bridges that look for another controller keep their rules. Those that get this one connect at once,
+        and get all rules anew.
+        """
+        if begins:
+            os.kill(self.controller, signal.SIGSTOP)
+            self._let_bridges_look_for(NOBODY)
+        else:
+            os.kill(self.controller, signal.SIGCONT)
+            self._let_bridges_look_for(CONTROLLER)
+
+    def _let_bridges_look_for(self, controller: str) -> None:
+        commands = [("--", "set-controller", bridge, controller) for bridge in self._net.wiring.bridges]
+        _run("ovs-vsctl", *(word for command in commands for word in command))
 
     def _set_rates(self, fault: LinkFault, begins: bool) -> None:
         """Give the ports of a link another rate, and read it back."""
@@ -168,8 +222,19 @@ class FaultInjector:
         self._net.trees.update(zip(fault.ports, trees, strict=True))
 
 
-def _pause(fault: RankPause, begins: bool) -> None:
-    os.kill(number_of(f"rank {fault.rank}"), signal.SIGSTOP if begins else signal.SIGCONT)
+def _pause(process: int, begins: bool) -> None:
+    os.kill(process, signal.SIGSTOP if begins else signal.SIGCONT)
+
+
+def _set_links(devices: Iterable[str], down: bool) -> None:
+    lines = [f"link set dev {device} {'down' if down else 'up'}\n" for device in devices]
+    _run("ip", "-batch", "-", given="".join(lines))
+
+
+def _run(*command: str, given: str = "") -> None:
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def _is_down(fault: Fault) -> TypeGuard[LinkFault]:

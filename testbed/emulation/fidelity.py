@@ -16,8 +16,9 @@ from testbed.coordinator.cpu_wait import CpuWait
 from testbed.coordinator.delays import WallYardstick, cpu_check, permit_checks, wakeup_check
 from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.asked import Window
-from testbed.emulation.monitor import BusyShot, Sample
+from testbed.emulation.monitor import BusyShot
 from testbed.emulation.network import MTU
+from testbed.emulation.samples import SampleLog
 from testbed.fabric import RunFailed
 from testbed.record import Check, Fidelity
 from testbed.serving.yardsticks import Yardsticks
@@ -73,7 +74,7 @@ class CpuMeter:
 def judge(
     *,
     probes: Sequence[ProbeResult],
-    samples: Sequence[Sample],
+    samples: SampleLog,
     busy: Sequence[BusyShot],
     cpu: CpuMeter,
     cpu_wait: CpuWait | None,
@@ -162,15 +163,14 @@ def _busy_delivery(busy: Sequence[BusyShot]) -> float | None:
     return sum(shot.sent_bytes for shot in busy) / sum(shot.line_bytes for shot in busy)
 
 
-def _drops(samples: Sequence[Sample], upset: Sequence[Window]) -> tuple[int, int]:
+def _drops(samples: SampleLog, upset: Sequence[Window]) -> tuple[int, int]:
     """Packets dropped, and packets sent, by all queues during the run, but for what `upset` excuses."""
     drops = packets = 0
-    for then, now in itertools.pairwise(samples):
+    for then, now in itertools.pairwise(samples.steps):
         if any(window.overlaps(then.wall_ns, now.wall_ns) for window in upset):
             continue
-        first, last = then.ports, now.ports
-        drops += sum(sum(last[p].drops) - sum(first[p].drops) for p in last)
-        packets += sum(sum(last[p].packets) - sum(first[p].packets) for p in last)
+        drops += now.drops
+        packets += now.packets
     return drops, packets
 
 

@@ -1,9 +1,11 @@
 """The first process of a sandbox: brings the fabric up, runs the job, reports, and ends.
 
-`sandbox.run_in_sandbox` starts it as `python -m testbed.emulation.inside REPORT_FD`, with the job on
-standard input. When this process ends, the kernel ends everything else in the sandbox.
+`sandbox.run_in_sandbox` starts it as `python -m testbed.emulation.inside REPORT_FD RECORD_FD`, with the job
+on standard input. The record goes to the file behind RECORD_FD. When this process ends, the kernel ends
+everything else in the sandbox.
 """
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -22,6 +24,7 @@ from testbed.emulation.sandbox import SCRATCH, Alive, Ended, Failed, Moved, Repo
 from testbed.emulation.timeslice import take_short_turns
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
+from testbed.record_file import write_to
 
 _ALIVE_S = 1.0
 
@@ -72,13 +75,21 @@ def main() -> None:
             reporter.write(Moved(progress=step))
 
         record = EmulatedRun(job, directory, progress, watch).run()
+        with os.fdopen(int(sys.argv[2]), "wb") as file:
+            write_to(file, record)
     except RunFailed as failure:
         reporter.end(Failed(message=str(failure), log=_logs(directory)))
     except BaseException as error:
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
-        reporter.end(Failed(message=message, log=_logs(directory)))
-    reporter.end(Ended(record=record))
+        reporter.end(Failed(message=words_of(error), log=_logs(directory)))
+    reporter.end(Ended())
+
+
+def words_of(error: BaseException) -> str:
+    """An unexpected error with its notes, in a line. Its traceback goes to standard error, if it fits there:
+    that is a file on a disk that may be full."""
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
+    return "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
 
 def _own_ground(directory: Path) -> None:

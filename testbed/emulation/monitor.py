@@ -14,20 +14,12 @@ from controller.units import NS_PER_S
 from testbed.emulation.asked import Window
 from testbed.emulation.network import Network
 from testbed.emulation.queues import PortCounters, Sampler
+from testbed.emulation.samples import Sample, SampleLog
 from testbed.fabric import RunFailed
 from testbed.live import PortNow
-from testbed.record import LinkSample
 
 INTERVAL_S = 0.25
 _SHOT_S = 0.006
-
-
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """The counters of all ports at one moment. `wall_ns` is the middle of the reading (monotonic)."""
-
-    wall_ns: int
-    time_ns: int
-    ports: dict[PortId, PortCounters]
 
 
 class BusyShot(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +91,10 @@ class LinkMonitor:
         self._net = net
         self._ports = tuple(net.devices)
         self._sampler = Sampler([net.devices[port] for port in self._ports])
-        self._samples: list[Sample] = []
+        self.log = SampleLog()
+        self._newest: tuple[Sample, ...] = ()
+        self._sent_wall_ns: dict[PortId, int] = {}
+        """When each port was last seen to have sent a byte of a flow."""
         self.busy: list[BusyShot] = []
         self.received_segments = 0
         """Segments that TCP has received on all servers, as of the last sample. Neither lost ones nor copies
@@ -125,7 +120,7 @@ class LinkMonitor:
 
     def now(self) -> tuple[PortNow, ...]:
         """Return what each port sent between the last two samples, the busiest first. Empty before them."""
-        newest = self._samples[-2:]
+        newest = self._newest
         if len(newest) < 2:
             return ()
         before, last = newest
@@ -145,19 +140,18 @@ class LinkMonitor:
 
     def silent_ports(self, since_wall_ns: int) -> set[PortId]:
         """The ports that have sent no byte of a flow since then."""
-        samples = [sample for sample in self._samples if sample.wall_ns >= since_wall_ns]
-        if len(samples) < 2:
-            return set()
-        first, last = samples[0].ports, samples[-1].ports
-        return {port for port in self._ports if _flow_bytes(first[port]) == _flow_bytes(last[port])}
+        return {port for port in self._ports if self._sent_wall_ns.get(port, 0) < since_wall_ns}
 
-    def stop(self) -> list[Sample]:
-        """Take a last sample and return all samples. Raises `RunFailed` if the queues could not be read."""
+    def stop(self) -> SampleLog:
+        """Take a last sample and return what was counted.
+
+        Raises `RunFailed` if the queues could not be read.
+        """
         self._stop.set()
         self._thread.join()
         self.check()
         self._note_segments()
-        return self._samples
+        return self.log
 
     def segments(self, without: Sequence[Window] = ()) -> tuple[int, int]:
         """Return the TCP segments that all servers sent during the run, and those retransmitted.
@@ -175,14 +169,23 @@ class LinkMonitor:
         try:
             while True:
                 last = self._stop.is_set()
-                self._samples.append(self._sample())
+                sample = self._sample()
+                self._take(sample)
                 self._note_segments()
                 if last:
                     return
-                self._look_closely(self._samples[-1])
+                self._look_closely(sample)
                 self._stop.wait(INTERVAL_S)
         except BaseException as error:
             self._failure = error
+
+    def _take(self, sample: Sample) -> None:
+        for port, now in sample.ports.items():
+            before = self._newest[-1].ports[port] if self._newest else now
+            if _flow_bytes(now) != _flow_bytes(before):
+                self._sent_wall_ns[port] = sample.wall_ns
+        self._newest = (*self._newest[-1:], sample)
+        self.log.add(sample)
 
     def _look_closely(self, sample: Sample) -> None:
         """Measure the port with the longest backlog (in time) over the next few milliseconds."""
@@ -226,21 +229,3 @@ class LinkMonitor:
         self.received_segments = sum(one.received for one in counts)
         sent, again = sum(one.sent for one in counts), sum(one.again for one in counts)
         self._segments.append((time.monotonic_ns(), sent, again))
-
-
-def link_samples(samples: Sequence[Sample]) -> tuple[LinkSample, ...]:
-    """Samples with counters relative to the first one: what was sent before it does not count."""
-    if not samples:
-        return ()
-    zero = samples[0].ports
-    return tuple(
-        LinkSample(
-            time_ns=sample.time_ns,
-            port=port,
-            sent_bytes=tuple(n - z for n, z in zip(now.sent_bytes, zero[port].sent_bytes, strict=True)),
-            backlog_bytes=now.backlog_bytes,
-            drops=tuple(n - z for n, z in zip(now.drops, zero[port].drops, strict=True)),
-        )
-        for sample in samples
-        for port, now in sample.ports.items()
-    )

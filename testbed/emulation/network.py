@@ -18,6 +18,10 @@ MTU = 4200
 
 OPENFLOW_PORT = 6653
 
+CONTROLLER = f"tcp:127.0.0.1:{OPENFLOW_PORT}"
+NOBODY = "tcp:127.0.0.1:1"
+"""A controller that refuses every connection."""
+
 SEND_BUFFER_S = 0.016
 """Size of a socket's send buffer, as the time that the NIC takes to send it.
 

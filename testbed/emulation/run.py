@@ -13,21 +13,22 @@ from controller.policy import weights_of
 from controller.pulse import Pulse, start_beating
 from controller.spec import read_spec
 from controller.units import NS_PER_S
-from testbed.coordinator.collect import collect, flow_rows
+from testbed.coordinator.collect import collect
 from testbed.coordinator.controller import ControllerProcess
 from testbed.coordinator.cpu_wait import CpuWaits
 from testbed.coordinator.delays import percentile
+from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.memory import MemoryKills
 from testbed.coordinator.player import Player
 from testbed.coordinator.token_checks import token_checks
 from testbed.emulation import network, ovs, queues
 from testbed.emulation.control import start_controller
-from testbed.emulation.disturbances import disturbances, unasked_pause, with_undisturbed
+from testbed.emulation.disturbances import disturbances, pauses_of, restarts, unasked_pause, undisturbed
 from testbed.emulation.faults import FaultInjector
 from testbed.emulation.fidelity import CpuMeter, delivered_share, judge
 from testbed.emulation.links import LinkWatch
-from testbed.emulation.monitor import LinkMonitor, link_samples
+from testbed.emulation.monitor import LinkMonitor
 from testbed.emulation.processes import StopWatch
 from testbed.emulation.ranks import RankProcesses
 from testbed.emulation.speeds import speeds_of
@@ -64,7 +65,9 @@ class EmulatedRun:
         """Run the job and return its record. Raises `RunFailed` if anything makes its numbers worthless."""
         job, directory = self._job, self._directory
         self._say("starting workers, controller and Open vSwitch")
+        gathered = Gathered(job)
         ranks = RankProcesses(job, directory)  # imports torch while the fabric comes up
+        ranks.recorded = gathered.take
         switch = ovs.OpenVSwitch(directory)
         try:
             switch.start()
@@ -77,10 +80,12 @@ class EmulatedRun:
             job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory, weights=weights
         )
         faults = FaultInjector(job, net)
-        self._watch.excused = ranks.excused = faults.paused
+        self._watch.excused, ranks.excused = faults.stopped, faults.paused
         links = LinkWatch(net, faults.outages)
         links.start()
         controller = start_controller(job, net.wiring, directory)
+        controller.logged = gathered.take_logged
+        faults.controller = controller.pid
         controller.wait_for_switches()
         self._say("connecting lanes")
         ranks.start(net, [links.check, controller.check_idle])
@@ -132,15 +137,20 @@ class EmulatedRun:
         cpu_wait = waits.stop()
         samples = monitor.stop()
         records = ranks.finish()
+        for record in records:
+            gathered.take(record)
         log = controller.log()
-        flows = flow_rows(job, records, log)
+        flows = gathered.flows()
         speeds = speeds_of(flows, job)
-        pauses |= {f"rank {record.rank}": unasked_pause(record, asked) for record in records}
-        pauses["the controller"] = log.longest_pause
+        pauses |= {
+            f"rank {one.rank}": unasked_pause((one.longest_pause, *one.pauses), pauses_of(one.rank, asked))
+            for one in records
+        }
+        pauses["the controller"] = unasked_pause(log.pauses, restarts(asked))
         against = yardsticks(job)
-        judged = [with_undisturbed(record, asked, clock) for record in records]
-        late_ms = [late for record in records for late in record.late_wakeups_ms]
-        permits = [sent.permit_latency_wall_ns / 1e6 for record in judged for sent in record.sent]
+        judged = undisturbed(gathered.permits, asked, clock)
+        late_ms = [late for delays in gathered.late_ms.values() for late in delays]
+        permits = [permit.latency_wall_ns / 1e6 for permit in judged]
         fidelity = judge(
             probes=probes,
             samples=samples,
@@ -157,7 +167,9 @@ class EmulatedRun:
                 *disturbances(
                     pauses=pauses,
                     outages=outages,
-                    records=judged,
+                    away=log.away,
+                    permits=judged,
+                    late_ms=gathered.late_ms,
                     flows=flows,
                     samples=samples,
                     clock=clock,
@@ -173,10 +185,11 @@ class EmulatedRun:
             job=job,
             fabric=FabricName.MININET,
             conductor=conductor,
-            records=records,
+            gathered=gathered,
             flows=flows,
+            tokens=[token for record in records for token in record.tokens],
             log=log,
-            links=link_samples(samples),
+            links=samples.links,
             queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
             fidelity=fidelity,
             facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers)

@@ -26,6 +26,7 @@ from testbed.coordinator.memory import MemoryKills
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
+from testbed.record_file import read_from
 
 SCRATCH = Path("/dev/shm")
 """Where the sandbox mounts its own tmpfs, over that of the machine. Every Linux has this directory."""
@@ -53,7 +54,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved"):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
-    record: RunRecord
+    """The run has ended, and its record is in the file for it: it may not fit into memory."""
 
 
 Report = Failed | Alive | Moved | Ended
@@ -121,22 +122,28 @@ def run_in_sandbox(job: Job, progress: Callable[[RunProgress], None]) -> RunReco
     memory = MemoryKills()
     read_fd, write_fd = os.pipe()
     # Output goes to a file without a name, which cannot be left behind and cannot block.
-    with tempfile.TemporaryFile() as errors, os.fdopen(read_fd, "rb", buffering=0) as reports:
+    with (
+        tempfile.TemporaryFile() as errors,
+        tempfile.TemporaryFile() as record,
+        os.fdopen(read_fd, "rb", buffering=0) as reports,
+    ):
+        numbers = (str(write_fd), str(record.fileno()))
         process = subprocess.Popen(
-            [*COMMAND, *python_module("testbed.emulation.inside", str(write_fd))],
+            [*COMMAND, *python_module("testbed.emulation.inside", *numbers)],
             cwd=WORKING_DIRECTORY,
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=errors,
             stderr=errors,
-            pass_fds=(write_fd,),
+            pass_fds=(write_fd, record.fileno()),
             start_new_session=True,  # Ctrl-C goes to this process only
         )
         os.close(write_fd)
         try:
             # In a thread: a job is larger than a pipe, and the process may be stopped before it reads it.
             threading.Thread(target=_hand_over, args=(process, job), daemon=True).start()
-            return _follow(process, reports.fileno(), errors, progress, memory)
+            _follow(process, reports.fileno(), errors, progress, memory)
+            return read_from(record.fileno())
         finally:
             kill(process)
 
@@ -157,7 +164,8 @@ def _follow(
     errors: IO[bytes],
     progress: Callable[[RunProgress], None],
     memory: MemoryKills,
-) -> RunRecord:
+) -> None:
+    """Return when the run has ended. Raises `RunFailed`."""
     while True:
         try:
             report = _read_frame(reports)
@@ -174,7 +182,7 @@ def _follow(
             case Moved():
                 progress(report.progress)
             case Ended():
-                return report.record
+                return
             case Failed():
                 raise RunFailed(report.message + (f"\n{report.log}" if report.log else ""))
 

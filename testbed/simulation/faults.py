@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from testbed.faults import LinkFault, RankPause, Straggler, slowdowns_of
+from testbed.fabric import JobRefused
+from testbed.faults import ControllerRestart, LinkFault, RankPause, Straggler, slowdowns_of
 from testbed.job import Job
 from testbed.simulation._core import Core
 
@@ -10,8 +11,14 @@ from testbed.simulation._core import Core
 def plan_faults(core: Core, job: Job) -> None:
     """Let the faults of `job` happen on `core`. Call it before the run.
 
-    A fault of a moment comes before all else of that moment that is planned during the run.
+    A fault of a moment comes before all else of that moment that is planned during the run. Raises
+    `JobRefused` for a restart of the controller: here, levels are in force at once.
     """
+    if any(isinstance(fault, ControllerRestart) for fault in job.faults):
+        raise JobRefused(
+            "faults: controller-restart can be had on the fabric mininet only: the simulated fabric has no"
+            " controller that levels and permits wait for"
+        )
     number = {link.id: i for i, link in enumerate(job.topology.links)}
     stages = core.ports // len(number) if number else 0
     for fault in job.faults:

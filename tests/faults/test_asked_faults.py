@@ -5,10 +5,10 @@ import re
 import emulated_world as world
 import msgspec
 import pytest
-from fault_injection import Injector, micro, serving, take_down
+from fault_injection import Injector, cut_off, micro, serving, take_down
 
 from testbed.fabric import RunFailed
-from testbed.faults import Fault, LinkFault, RankPause
+from testbed.faults import ControllerRestart, Fault, LinkFault, RankPause, SwitchRestart
 from testbed.job import Job
 from testbed.record import RunRecord
 
@@ -18,6 +18,7 @@ SEEING = (
     "TCP retransmits",
     "longest pause of a process",
     "longest time a link was down",
+    "longest time a bridge was without the controller",
     "longest time without delivery while a flow was due",
     "permit latency max",
     "fault that came latest",
@@ -75,6 +76,37 @@ def test_a_rank_that_is_to_pause_holds_its_unit_up_and_is_no_reason_for_doubt(se
     assert doubts == {}
     first = min(row.first_token_ns or 0 for row in record.requests if row.unit == "p0")
     assert first > pause.to_ns
+
+
+def test_a_switch_that_is_to_restart_delays_all_flows_and_gets_its_rules_again() -> None:
+    """Flow f0 takes from 0.1 to 0.9 s alone. Without s1 for 1 s, it ends after 1.9 s, with TCP's retry by
+    4 s. The flows after it need the rules of s1, too."""
+    links = tuple(f"{a}->{b}" for h in ("h1", "h2", "h3") for a, b in ((h, "s1"), ("s1", h)))
+    restart = SwitchRestart(
+        switch="s1", link="s1", ports=links, share=0.0, from_ns=round(0.5 * S), to_ns=round(1.5 * S)
+    )
+    record = world.run(asked(micro(), restart))
+    assert red(record) == {}
+    assert 1.85 * S < world.row(record, "f0").finish_ns < 4.0 * S
+    assert len(record.flows) == 5
+
+
+def test_while_the_controller_restarts_flows_go_on_and_new_ones_wait_for_their_permits() -> None:
+    """f0 has its permit at 0.1 s. f1 asks for one at 0.8 s, and the controller is away from 0.5 to 2.5 s."""
+    restart = ControllerRestart(from_ns=round(0.5 * S), to_ns=round(2.5 * S))
+    record = world.run(asked(micro(), restart))
+    assert red(record) == {}
+    assert world.row(record, "f0").finish_ns < 1.2 * S
+    assert world.row(record, "f1").permit_ns > 2.5 * S
+    assert len(record.flows) == 5
+
+
+@pytest.mark.slow
+def test_a_controller_that_is_cut_off_from_a_bridge_unasked_is_seen() -> None:
+    injector = Injector(cut_off("s1"), after_s=1.0)
+    record = world.run(micro(), injector)
+    injector.finish()
+    assert "s1 for " in red(record)["longest time a bridge was without the controller"]
 
 
 @pytest.mark.slow

@@ -58,10 +58,10 @@ class FakeSwitch:
         """Send an error message, as a switch that cannot take a rule does."""
         self._send(_ERROR, 1, struct.pack("!HH", kind, code) + bytes(64))
 
-    def lose_a_rule(self, table: int) -> None:
-        """Tell that somebody has deleted a rule of `table`."""
+    def lose_a_rule(self, table: int, cookie: int) -> None:
+        """Tell that a rule of `table` with that cookie was deleted."""
         reason_delete, match = 2, struct.pack("!HHI", 1, 4, 0)
-        removed = struct.pack("!QHBBIIHHQQ", 0, 1, reason_delete, table, 0, 0, 0, 0, 0, 0)
+        removed = struct.pack("!QHBBIIHHQQ", cookie, 1, reason_delete, table, 0, 0, 0, 0, 0, 0)
         self._send(_FLOW_REMOVED, 0, removed + match)
 
     def close(self) -> None:

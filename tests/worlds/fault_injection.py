@@ -11,6 +11,7 @@ import emulated_world as world
 import psutil
 
 from controller.flow import Stage
+from testbed.emulation.network import CONTROLLER, NOBODY
 from testbed.fabric import RunProgress
 from testbed.job import Job
 from testbed.topology import star
@@ -139,6 +140,16 @@ def delete_rules(bridge: str) -> Deed:
     return lambda sandbox: sandbox.shell(
         "ovs-ofctl", "-O", "OpenFlow13", "del-flows", f"unix:/dev/shm/run/{bridge}.mgmt"
     )
+
+
+def cut_off(bridge: str) -> Deed:
+    """Let a bridge lose its connection to the controller, and connect again."""
+
+    def deed(sandbox: Sandbox) -> None:
+        for controller in (NOBODY, CONTROLLER):
+            sandbox.shell("ovs-vsctl", "--db=unix:/dev/shm/run/db.sock", "set-controller", bridge, controller)
+
+    return deed
 
 
 def blackhole(device: str) -> Deed:

@@ -28,6 +28,7 @@ from controller.protocol import (
     LaneUp,
     LayerAdvanced,
     Log,
+    Logged,
     Permit,
     Sending,
     Status,
@@ -137,7 +138,11 @@ class Controller:
         raise AssertionError(f"the controller stays at {status}")
 
     def log(self) -> Log:
+        """The log. What was logged is in `logged`."""
         self.say(AskLog())
+        logged = self.hear(COORDINATOR)
+        assert isinstance(logged, Logged)
+        self.logged = logged
         log = self.hear(COORDINATOR)
         assert isinstance(log, Log)
         return log
@@ -191,9 +196,13 @@ def test_a_flow_is_permitted_when_the_switch_has_answered_the_barrier(controller
     permit = controller.hear("0")
     assert isinstance(permit, Permit)
     assert permit.flow == "g"
-    log = controller.log()
-    assert [(d.flow, d.level_to) for d in log.decisions] == [("f", Level.P3), ("g", Level.P3)]
-    assert [(p.flow, p.ports) for p in log.paths] == [(f, ("h1->s1", "s1->h2")) for f in "fg"]
+    controller.log()
+    logged = controller.logged
+    assert [(d.flow, d.level_to) for d in logged.decisions] == [("f", Level.P3), ("g", Level.P3)]
+    assert [(p.flow, p.ports) for p in logged.paths] == [(f, ("h1->s1", "s1->h2")) for f in "fg"]
+    assert logged.ended == ("f",)
+    controller.log()
+    assert controller.logged == Logged(decisions=(), paths=(), ended=())  # it was told, and forgotten
 
 
 def test_a_switch_that_comes_back_gets_everything_and_owed_permits_follow(controller: Controller) -> None:
@@ -212,6 +221,10 @@ def test_a_switch_that_comes_back_gets_everything_and_owed_permits_follow(contro
     assert isinstance(permit, Permit)
     assert permit.flow == "f"
     assert controller.wait_for_status(lambda status: status.ready).switches == 3
+    (outage,) = controller.log().away
+    assert outage.bridge == "nh1"
+    assert outage.end_wall_ns is not None
+    assert outage.begin_wall_ns < outage.end_wall_ns
 
 
 def test_while_a_switch_is_away_the_fabric_is_not_ready_and_rules_wait_for_it(
@@ -249,14 +262,21 @@ def test_what_a_run_cannot_survive_is_told_to_the_coordinator(controller: Contro
 
 
 def test_a_rule_that_somebody_deletes_is_told_with_the_bridge(controller: Controller) -> None:
-    """Rules that go because the controller empties a switch that connects are no trouble."""
+    """Rules that go because the controller empties a switch that connects are no trouble. Their cookie is not
+    that of the rules since, and a switch may tell of them after its barrier's answer."""
     for name in controller.wiring.bridges:
         switch = controller.connect(name)
-        switch.lose_a_rule(0)
+        switch.lose_a_rule(0, cookie=0)
         _, barrier = switch.changes()
         switch.reply(barrier)
     controller.wait_for_status(lambda status: status.ready)
-    controller.switches["s1"].lose_a_rule(1)
+    controller.switches["s1"].close()
+    again = controller.connect("s1")
+    _, barrier = again.changes()
+    again.reply(barrier)
+    controller.wait_for_status(lambda status: status.ready)
+    again.lose_a_rule(0, cookie=1)
+    again.lose_a_rule(1, cookie=2)
     said = controller.hear(COORDINATOR)
     assert isinstance(said, Trouble)
     assert said.message == "a rule of bridge s1 (table 1) was deleted, and not by the controller"
@@ -340,7 +360,8 @@ def test_a_lane_is_at_the_scavenger_level_while_the_request_of_its_flow_is_prune
     mods, barrier = strict.switches["nh1"].changes()
     assert mods == strict.rules.set_level(["lane"], Level.P3)
     strict.switches["nh1"].reply(barrier)
-    assert [(d.flow, d.level_to) for d in strict.log().decisions] == [
+    strict.log()
+    assert [(d.flow, d.level_to) for d in strict.logged.decisions] == [
         ("f", Level.SCAVENGER),
         ("f", Level.P3),
     ]

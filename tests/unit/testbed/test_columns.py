@@ -16,7 +16,7 @@ from result_rows import flow_row
 from controller.flow import Decision, Level, Stage
 from testbed import columns, temporary_file
 from testbed.arrow_rows import Coded, Column
-from testbed.columns import ColumnSpool, batches_of, numbers, present
+from testbed.columns import ColumnSpool, batches_of, in_order, numbers, present
 from testbed.record import FlowRow, LinkSample, ProgressRow, SpanRow
 from workers.spans import SpanKind
 
@@ -297,3 +297,13 @@ def test_200_000_rows_are_written_and_read_in_a_few_megabytes(
     finally:
         tracemalloc.stop()
     assert peak < 8_000_000
+
+
+def test_rows_are_put_in_the_order_of_columns_however_they_lie_in_blocks() -> None:
+    """By time, then by name: numbers count as numbers, and equal rows keep their order."""
+    found = [(5, "a", 1), (10, "b", 2), (9, "b", 3), (9, "a", 4), (2, "z", 5), (9, "a", 6)]
+    rows = [ProgressRow(time_ns=t, flow=f, received_bytes=n) for t, f, n in found]
+    spool = ColumnSpool(ProgressRow, rows, block_rows=2)
+    ordered = in_order(spool, ProgressRow, "time_ns", "flow")
+    assert [row.received_bytes for row in ordered] == [5, 1, 4, 6, 3, 2]
+    assert len(in_order(ColumnSpool(ProgressRow), ProgressRow, "time_ns")) == 0

@@ -99,6 +99,15 @@ def test_what_would_mislead_is_refused_unless_told_to(
     assert reason in mfs.out
 
 
+def test_a_refusal_gives_all_reasons_if_they_are_few(mfs: Mfs, tmp_path: Path) -> None:
+    other = msgspec.structs.replace(later(FAIR, 0, "mfs"), fidelity=unfaithful())
+    paths = [str(write(tmp_path / "a", FAIR)), str(write(tmp_path / "b", other, scale=0.5))]
+    assert mfs("compare", *paths) == 2
+    assert "not faithful" in mfs.err
+    assert "different scales" in mfs.err
+    assert "more like these" not in mfs.err
+
+
 def test_runs_at_other_rates_are_told_how_to_arrive_alike(mfs: Mfs, tmp_path: Path) -> None:
     """40 requests arrive in 1.73 s, and in 3.46 s: 39 gaps make 22.5 and 11.3 a second."""
     paths = [str(write(tmp_path / "a", FAIR)), str(write(tmp_path / "b", at_half_the_rate(FAIR)))]

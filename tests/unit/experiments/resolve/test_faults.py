@@ -8,7 +8,16 @@ from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
 from experiments.resolve.losses import check_elastic
 from experiments.scenario.reading import load_scenario, override
-from testbed.faults import DecodeLoss, Fault, LinkFault, RankPause, Straggler, UnitLoss
+from testbed.faults import (
+    ControllerRestart,
+    DecodeLoss,
+    Fault,
+    LinkFault,
+    RankPause,
+    Straggler,
+    SwitchRestart,
+    UnitLoss,
+)
 
 S = 1_000_000_000
 
@@ -56,6 +65,23 @@ def test_a_pause_of_a_straggler_is_refused() -> None:
     assert "faults[1]: rank 3 paused at the same time as faults[0], rank 3 computing 2 times as long" in told
 
 
+def test_a_switch_that_restarts_takes_all_its_links_with_it() -> None:
+    (found,) = faults(
+        {"kind": "switch-restart", "switch": "s1", "from_s": 1, "to_s": 2}, scenario="two-flows"
+    )
+    assert isinstance(found, SwitchRestart)
+    assert set(found.ports) == {f"{a}->{b}" for h in ("h1", "h2", "h3") for a, b in ((h, "s1"), ("s1", h))}
+    assert (found.share, found.words) == (0.0, "switch s1 restarting")
+
+
+def test_the_controller_restarts_once_at_a_time() -> None:
+    first: dict[str, object] = {"kind": "controller-restart", "from_s": 1, "to_s": 2}
+    (found,) = faults(first)
+    assert found == ControllerRestart(from_ns=S, to_ns=2 * S)
+    assert found.words == "the controller restarting"
+    assert "at the same time as faults[0]" in refusal(first, first | {"from_s": 1.5})
+
+
 def test_faults_do_not_change_the_requests_of_a_load() -> None:
     """A load is a share of what the cluster can do without its faults."""
 
@@ -92,6 +118,11 @@ def test_faults_do_not_change_the_requests_of_a_load() -> None:
             {"kind": "link-down", "link": "h1->s1"},
             "faults[0]: link: 'h1->s1' is one direction; a link goes down as a whole: 'h1-s1'",
         ),
+        (
+            {"kind": "switch-restart", "switch": "s2", "to_s": 1},
+            "faults[0]: switch: there is no switch 's2' in this network; did you mean 's1'?",
+        ),
+        ({"kind": "controller-restart"}, "faults[0].to_s: a fault of kind controller-restart needs it"),
         ({"kind": "pause", "rank": 1}, "faults[0].to_s: a fault of kind pause needs it"),
         (
             {"kind": "straggler", "rank": 10, "factor": 2},

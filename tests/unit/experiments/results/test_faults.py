@@ -6,7 +6,7 @@ from result_rows import MS, flow_row, request_row
 
 from controller.flow import Stage
 from experiments.results.faults import FaultEntry, entries_of, fault_entries, fault_lines, in_force, met_by
-from testbed.faults import Fault, LinkFault, Straggler, UnitLoss
+from testbed.faults import ControllerRestart, Fault, LinkFault, Straggler, UnitLoss
 from testbed.record import RequestRow, RunRecord, SpanRow
 from workers.spans import SpanKind
 
@@ -54,6 +54,26 @@ def test_a_share_of_a_collective_is_of_all_requests_of_its_batch() -> None:
     share = flow_row(batch="b0", stage=Stage.COLLECTIVE, submit_ns=150 * MS, finish_ns=160 * MS)
     found = entry(UPLINK, flows=(share,))
     assert (found.flows, found.requests, found.missed) == (1, 2, 1)
+
+
+def test_requests_under_way_and_flows_that_wait_for_their_permits_meet_a_restart_of_the_controller() -> None:
+    """It is away from 100 to 200 ms. A flow that has its permit goes on, whatever it crosses."""
+    away = ControllerRestart(from_ns=100 * MS, to_ns=200 * MS)
+    flows = (
+        flow_row(id="on", request=2, submit_ns=0, permit_ns=90 * MS, finish_ns=S),
+        flow_row(id="waits", request=0, submit_ns=150 * MS, permit_ns=210 * MS, finish_ns=S),
+        flow_row(id="after", request=2, submit_ns=200 * MS, permit_ns=210 * MS, finish_ns=S),
+    )
+    rows = [
+        request_row(request=0, arrival_ns=0, first_token_ns=100 * MS),
+        request_row(request=1, arrival_ns=0, first_token_ns=101 * MS),
+        request_row(request=2, arrival_ns=199 * MS, first_token_ns=None),
+        request_row(request=3, arrival_ns=200 * MS, first_token_ns=S),
+    ]
+    (found,) = fault_entries(record(away, flows=flows), rows)
+    assert (found.flows, found.requests, found.fault) == (1, 2, "the controller restarting")
+    assert [met_by([found], row, (), ()) == [found] for row in rows] == [False, True, True, False]
+    assert [found.meets_flow(flow) for flow in flows] == [False, True, False]
 
 
 def test_what_a_slow_rank_computes_meets_it() -> None:

@@ -49,7 +49,7 @@ def test_at_several_points_it_counts_where_a_difference_is_shown() -> None:
     text = said(plan("seed=1:2", "topology.servers=3,4,5"), rows)
     assert (
         "more SLO met at 1 of 3 points (+20.0 points), less SLO met at 1 of 3 points (-5.0 points),"
-        " no difference in SLO met shown at 1 of 3; a lower mean TTFT at 3 of 3 points"
+        " no difference shown in SLO met at 1 of 3 points; a lower mean TTFT at 3 of 3 points"
     ) in text
 
 

@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+from serving_world import job, placed
 
 from controller.flow import Decision, Level
+from controller.protocol import Logged
 from controller.pulse import Pause
 from testbed.cluster.clocks import Drift, Reading
 from testbed.cluster.fidelity import Servers, judge, payload_share
 from testbed.coordinator.checks import at_least
+from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.ranks import ProbeResult
 from testbed.record import Fidelity
@@ -22,8 +25,11 @@ def reading(ahead_ns: int, error_ns: int = 0) -> Reading:
     return Reading(wall_ns=0, ahead_ns=ahead_ns, error_ns=error_ns)
 
 
-def decided(*levels: Level) -> list[Decision]:
-    return [Decision(time_ns=0, flow="f", level_from=None, level_to=level, reason="") for level in levels]
+def decided(*levels: Level) -> Gathered:
+    made = [Decision(time_ns=0, flow="f", level_from=None, level_to=level, reason="") for level in levels]
+    gathered = Gathered(job(*placed()))
+    gathered.take_logged(Logged(decisions=tuple(made), paths=(), ended=()))
+    return gathered
 
 
 def probe(share: float) -> ProbeResult:
@@ -35,11 +41,10 @@ def judged(**changes: Any) -> Fidelity:
     calm: dict[str, Any] = {
         "probes": [probe(1.0)],
         "servers": Servers(idle={"a": 0.5, "b": 0.9}, segments={"a": (100, 1), "b": (100, 0)}, mtu=1500),
-        "records": [],
         "pauses": {"rank 0": Pause(begin_wall_ns=0, wall_ns=MS)},
         "clock": WallClock(zero_wall_ns=0, time_dilation=1.0),
         "drifts": {"a/0": Drift(before=reading(5, 1000), after=reading(900 * 1000, 1000))},
-        "decisions": decided(Level.P1, Level.P3),
+        "gathered": decided(Level.P1, Level.P3),
         "enforced": True,
         "yardsticks": Yardsticks(transfer=None, compute=None, whole=LONE),
     }
@@ -109,7 +114,7 @@ def test_a_clock_that_is_not_known_well_spoils_the_run() -> None:
 def test_levels_that_nobody_marks_spoil_a_run_that_has_several(
     levels: tuple[Level, ...], enforced: bool, told: list[str]
 ) -> None:
-    assert wrong(judged(decisions=decided(*levels), enforced=enforced)) == told
+    assert wrong(judged(gathered=decided(*levels), enforced=enforced)) == told
 
 
 def test_a_wrong_token_spoils_the_run() -> None:

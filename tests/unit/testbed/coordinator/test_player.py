@@ -151,6 +151,9 @@ class Faulty:
     def holds_up(self) -> bool:
         return time.monotonic() < self._until
 
+    def controller_away(self) -> bool:
+        return False
+
     def for_good(self) -> Sequence[str]:
         return self._down
 

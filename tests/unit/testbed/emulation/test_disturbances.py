@@ -6,18 +6,20 @@ model seconds, so moments of 0.5 wall seconds are a fifth of it.
 
 from collections.abc import Sequence
 
-import msgspec
+from serving_world import job, placed
 
 from controller.flow import Level, Stage, Transfer
 from controller.lanes import LevelTrail
+from controller.protocol import Away
 from controller.pulse import Pause
+from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock
 from testbed.coordinator.outages import Down
 from testbed.emulation.asked import Asked, Window
-from testbed.emulation.disturbances import disturbances, unasked_pause, with_undisturbed
-from testbed.emulation.monitor import Sample
+from testbed.emulation.disturbances import disturbances, pauses_of, restarts, unasked_pause, undisturbed
 from testbed.emulation.queues import PortCounters
-from testbed.faults import LinkFault, RankPause
+from testbed.emulation.samples import Sample, SampleLog
+from testbed.faults import ControllerRestart, Fault, LinkFault, RankPause, SwitchRestart
 from testbed.record import Check, FlowRow
 from testbed.serving.yardsticks import Yardstick
 from workers.protocol import Records, SentFlow
@@ -28,6 +30,7 @@ PAUSE = "longest pause of a process"
 DOWN = "longest time a link was down"
 SILENT = "longest time without delivery while a flow was due"
 PERMIT = "permit latency max"
+AWAY = "longest time a bridge was without the controller"
 LATE = "late wake-ups of timed compute max"
 NONE = (0,) * 8
 ALONE = Yardstick(short="a lone TTFT", name="the TTFT of the median request alone", seconds=0.25)
@@ -57,6 +60,13 @@ def records(rank: int, *flows: SentFlow, late_ms: tuple[float, ...] = ()) -> Rec
         late_wakeups_ms=late_ms,
         longest_pause=pause(100, 0),
     )
+
+
+def gathered(*ranks: Records) -> Gathered:
+    made = Gathered(job(*placed()))
+    for rank in ranks:
+        made.take(rank)
+    return made
 
 
 def flow(id_: str, permit_s: float, finish_s: float, *path: str, stage: Stage = Stage.P2D) -> FlowRow:
@@ -89,6 +99,7 @@ def check(
     *,
     pauses: dict[str, Pause] | None = None,
     outages: Sequence[Down] = (),
+    away: Sequence[Away] = (),
     ranks: Sequence[Records] = (),
     flows: Sequence[FlowRow] = (),
     samples: Sequence[Sample] = (),
@@ -96,12 +107,15 @@ def check(
     fault_late_ms: float | None = None,
 ) -> Check:
     clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
+    heard = gathered(*ranks)
     checks = disturbances(
         pauses=pauses or {},
         outages=outages,
-        records=ranks,
+        away=away,
+        permits=heard.permits,
+        late_ms=heard.late_ms,
         flows=flows,
-        samples=samples,
+        samples=SampleLog(samples),
         clock=clock,
         asked=asked,
         fault_late_ms=fault_late_ms,
@@ -112,9 +126,10 @@ def check(
 
 
 def test_every_measure_states_its_bound() -> None:
-    bounds = [(name, check(name).bound) for name in (PAUSE, DOWN, SILENT, PERMIT, LATE)]
+    bounds = [(name, check(name).bound) for name in (PAUSE, DOWN, AWAY, SILENT, PERMIT, LATE)]
     assert bounds == [
-        (PAUSE, "<= 0.2"), (DOWN, "<= 0"), (SILENT, "<= 1000"), (PERMIT, "<= 0.2"), (LATE, "<= 0.2"),
+        (PAUSE, "<= 0.2"), (DOWN, "<= 0"), (AWAY, "<= 0"), (SILENT, "<= 1000"),
+        (PERMIT, "<= 0.2"), (LATE, "<= 0.2"),
     ]  # fmt: skip
 
 
@@ -184,20 +199,63 @@ def paused(rank: int, begin_s: float, end_s: float) -> Asked:
 
 def test_a_pause_that_the_scenario_asked_for_is_none_and_another_one_is_seen() -> None:
     """Asked for from 105 to 108 s, with half a second before and after it. The one from 111 s on was not."""
-    record = msgspec.structs.replace(records(1), pauses=(pause(105.0, 3.1), pause(111.0, 0.7), pause(100, 0)))
-    assert unasked_pause(record, [paused(1, 105, 108)]) == pause(111.0, 0.7)
-    assert unasked_pause(record, [paused(2, 105, 108)]) == pause(105.0, 3.1)
-    longer = msgspec.structs.replace(record, pauses=(pause(105.0, 5.0),))
-    assert unasked_pause(longer, [paused(1, 105, 108)]) == pause(108.5, 1.5)
+    pauses = (pause(105.0, 3.1), pause(111.0, 0.7), pause(100, 0))
+    assert unasked_pause(pauses, pauses_of(1, [paused(1, 105, 108)])) == pause(111.0, 0.7)
+    assert unasked_pause(pauses, pauses_of(1, [paused(2, 105, 108)])) == pause(105.0, 3.1)
+    assert unasked_pause([pause(105.0, 5.0)], pauses_of(1, [paused(1, 105, 108)])) == pause(108.5, 1.5)
 
 
 def test_a_permit_that_came_in_an_asked_pause_does_not_count() -> None:
     """Both are submitted at 110 s of wall time, 1 model second; the pause is from 112 to 115 s."""
     record = records(1, sent("quick", 1, 1.0, 1.0), sent("late", 1, 1.0, 4000.0))
     clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
-    kept = with_undisturbed(record, [paused(1, 112, 115)], clock)
-    assert [one.transfer.id for one in kept.sent] == ["quick"]
-    assert with_undisturbed(record, [paused(0, 112, 115)], clock) == record
+    permits = gathered(record).permits
+    kept = undisturbed(permits, [paused(1, 112, 115)], clock)
+    assert [permit.flow for permit in kept] == ["quick"]
+    assert undisturbed(permits, [paused(0, 112, 115)], clock) == permits
+
+
+def restarting(fault: Fault, begin_s: float, end_s: float) -> Asked:
+    return Asked(fault=fault, window=Window(begin_ns=round(begin_s * S), end_ns=round(end_s * S)))
+
+
+CONTROLLER = ControllerRestart(from_ns=0, to_ns=1)
+S1 = SwitchRestart(switch="s1", link="s1", ports=("h1->s1", "s1->h1"), share=0.0, from_ns=0, to_ns=1)
+
+
+def away(bridge: str, begin_s: float, end_s: float) -> Away:
+    return Away(bridge=bridge, begin_wall_ns=round(begin_s * S), end_wall_ns=round(end_s * S))
+
+
+def test_a_bridge_without_the_controller_is_a_fault_that_is_named() -> None:
+    """For 2 s of wall time from wall second 110 on: model second 1."""
+    judged = check(AWAY, away=[away("s1", 110, 112), away("nh1", 110, 110.5)])
+    assert (judged.value, judged.ok) == (2000.0, False)
+    assert judged.advice.startswith(
+        "s1 for 2.00 s of wall time from 1.000 s of model time on; nh1 for 0.50 s"
+    )
+
+
+def test_a_restart_that_was_asked_for_excuses_the_bridges_that_it_concerns() -> None:
+    """Asked for from 105 to 108 s. Bridges have until 109.5 s: a second to connect, and half of one more."""
+    spells = [away("s1", 105, 109.4), away("nh1", 105, 109.4)]
+    assert check(AWAY, away=spells, asked=[restarting(CONTROLLER, 105, 108)]).ok
+    judged = check(AWAY, away=spells, asked=[restarting(S1, 105, 108)])
+    assert judged.value == 4400.0
+    assert judged.advice.startswith("nh1 ")
+    late = check(AWAY, away=[away("s1", 105, 110.5)], asked=[restarting(S1, 105, 108)])
+    assert late.value == 1000.0
+
+
+def test_while_the_controller_restarts_no_permit_and_no_pause_of_it_counts() -> None:
+    """Every rank waits for it. A pause of its own before that was not asked for."""
+    asked = [restarting(CONTROLLER, 112, 115)]
+    ranks = [records(0, sent("late", 0, 1.0, 4000.0)), records(1, sent("quick", 1, 1.0, 1.0))]
+    clock = WallClock(zero_wall_ns=100 * S, time_dilation=10.0)
+    kept = undisturbed(gathered(*ranks).permits, asked, clock)
+    assert [permit.flow for permit in kept] == ["quick"]
+    pauses = (pause(112.0, 3.1), pause(105.0, 0.7))
+    assert unasked_pause(pauses, restarts(asked)) == pause(105.0, 0.7)
 
 
 def test_silence_of_a_flow_whose_receiver_is_paused_is_none() -> None:

@@ -7,8 +7,9 @@ from testbed.coordinator.cpu_wait import CpuWait
 from testbed.coordinator.ranks import ProbeResult
 from testbed.emulation.asked import Window
 from testbed.emulation.fidelity import PAYLOAD_SHARE, judge
-from testbed.emulation.monitor import BusyShot, Sample
+from testbed.emulation.monitor import BusyShot
 from testbed.emulation.queues import PortCounters
+from testbed.emulation.samples import Sample, SampleLog
 from testbed.record import Check, Fidelity
 from testbed.serving.yardsticks import Yardstick, Yardsticks
 
@@ -73,7 +74,9 @@ def verdict(**changed: object) -> Fidelity:
         "yardsticks": AGAINST,
         "time_dilation": 10.0,
     }
-    return judge(**(measures | changed))  # type: ignore[arg-type]
+    measures |= changed
+    measures["samples"] = SampleLog(measures["samples"])  # type: ignore[arg-type]
+    return judge(**measures)  # type: ignore[arg-type]
 
 
 def value(fidelity: Fidelity, name: str) -> Check:

@@ -18,9 +18,12 @@ from testbed.emulation.ovs import OpenVSwitch
 from testbed.emulation.processes import StopWatch
 from testbed.emulation.queues import PortCounters
 from testbed.emulation.run import EmulatedRun
+from testbed.emulation.samples import Sample, SampleLog
 from testbed.fabric import RunFailed
 from testbed.serving.yardsticks import Yardsticks
 from testbed.topology import star
+
+S = 1_000_000_000
 
 
 def watched(device: str) -> LinkMonitor:
@@ -170,7 +173,7 @@ def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
     meter.stop()
     judged = judge(
         probes=(),
-        samples=(),
+        samples=SampleLog(),
         busy=(),
         cpu=meter,
         cpu_wait=None,
@@ -183,3 +186,20 @@ def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
     )
     assert [(check.name, check.value) for check in judged.checks if not check.ok] == [("CPU headroom", 0.02)]
     assert not judged.faithful
+
+
+def test_a_port_is_silent_that_has_sent_only_acknowledgements_since() -> None:
+    """Samples at 1, 2 and 3 wall seconds. Until the second one h1 sends flows, then CONTROL alone."""
+    monitor = watched("unused")
+
+    def sample(wall_s: int, control: int, flows: int) -> Sample:
+        none = (0,) * 8
+        now = PortCounters(
+            sent_bytes=(control, flows, *none[2:]), backlog_bytes=none, drops=none, packets=none
+        )
+        return Sample(wall_ns=wall_s * S, time_ns=wall_s * S, ports={"h1->s1": now})
+
+    for one in (sample(1, 0, 100), sample(2, 10, 200), sample(3, 20, 200)):
+        monitor._take(one)
+    assert monitor.silent_ports(2 * S) == set()
+    assert monitor.silent_ports(2 * S + 1) == {"h1->s1"}

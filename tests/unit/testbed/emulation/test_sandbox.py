@@ -1,19 +1,22 @@
 """A sandbox that does not start or ends early fails the run. A script stands in for `unshare`."""
 
+import errno
+import io
 from pathlib import Path
 
 import pytest
 from serving_world import job, placed
 
 from testbed.emulation import sandbox
+from testbed.emulation.inside import words_of
 from testbed.emulation.sandbox import run_in_sandbox
 from testbed.fabric import RunFailed
 
 
 def plays(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
-    """Put a script in place of `unshare`. The last argument is the descriptor to write reports to."""
+    """Put a script in place of `unshare`. Its last arguments are the descriptors of reports and record."""
     path = folder / "unshare"
-    path.write_text(f'#!/bin/bash\nfd="${{@: -1}}"\n{script}\n')
+    path.write_text(f'#!/bin/bash\nfd="${{@: -2:1}}"\n{script}\n')
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin")
 
@@ -83,3 +86,13 @@ def test_a_job_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(sandbox, "_PATIENCE_S", 0.5)
     plays(monkeypatch, tmp_path, "kill -STOP $$")
     assert failure().startswith("the sandbox has said nothing for 0 s: its launcher")
+
+
+def test_a_full_disk_is_told_though_the_traceback_fits_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What process 1 writes to standard error goes to the same directory as its rows."""
+    error = OSError(errno.ENOSPC, "No space left on device", "/spool")
+    error.add_note("set TMPDIR to another directory")
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr("sys.stderr", io.TextIOWrapper(full, write_through=True))
+        told = words_of(error)
+    assert told == ("OSError: [Errno 28] No space left on device: '/spool'; set TMPDIR to another directory")

@@ -7,9 +7,18 @@ import pytest
 
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import load_scenario, override
-from testbed.fabric import RunFailed
+from testbed.fabric import JobRefused, RunFailed
 from testbed.fabrics import FABRICS
-from testbed.faults import DecodeLoss, Fault, LinkFault, RankPause, Straggler, UnitLoss
+from testbed.faults import (
+    ControllerRestart,
+    DecodeLoss,
+    Fault,
+    LinkFault,
+    RankPause,
+    Straggler,
+    SwitchRestart,
+    UnitLoss,
+)
 from testbed.job import Job
 from testbed.record import RequestRow, RunRecord
 from workers.spans import SpanKind
@@ -55,6 +64,19 @@ def test_a_flow_on_a_link_at_half_rate_for_40_ms_ends_20_ms_later() -> None:
 
 def test_a_link_that_is_down_for_a_second_delays_a_flow_by_a_second() -> None:
     assert ends_ms(job(ONE, "fair"), link("s1-h2", 0, 50, 1050)) == {"a": 1100}
+
+
+def test_a_switch_that_restarts_delays_all_flows_through_it() -> None:
+    """Both are half done after 50 ms, and nothing passes for 30 ms."""
+    flows = [("a", "h1->h2", 125, "S3"), ("b", "h3->h4", 125, "S3")]
+    ports = tuple(f"{a}->{b}" for h in ("h1", "h2", "h3", "h4", "h5") for a, b in ((h, "s1"), ("s1", h)))
+    restart = SwitchRestart(switch="s1", link="s1", ports=ports, share=0.0, from_ns=50 * MS, to_ns=80 * MS)
+    assert ends_ms(job(flows, "fair"), restart) == {"a": 130, "b": 130}
+
+
+def test_a_restart_of_the_controller_is_refused_by_its_name() -> None:
+    with pytest.raises(JobRefused, match=r"^faults: controller-restart can"):
+        run(job(ONE, "fair"), ControllerRestart(from_ns=0, to_ns=MS))
 
 
 def test_a_fault_that_ends_where_the_next_begins() -> None:
