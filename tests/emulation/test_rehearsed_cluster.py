@@ -159,7 +159,10 @@ class UnderWay:
 
     def ends_within(self, seconds: float) -> int:
         code = self.process.wait(seconds)
-        self._until(self.all_gone, 10.0)
+        deadline = time.monotonic() + 10.0
+        while not self.all_gone():
+            assert time.monotonic() < deadline, self.errors()
+            time.sleep(0.1)
         return code
 
     def _until(self, true: Callable[[], bool], seconds: float) -> None:
