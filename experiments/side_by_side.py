@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
+from experiments.held_signal import HeldSignal
 from testbed.fabric import RunFailed, RunProgress
 
 Work = Callable[[Callable[[RunProgress], None]], Any]
@@ -180,8 +181,15 @@ def _died(name: str, code: int | None) -> str:
 def _begun(work: Work) -> tuple[Connection, BaseProcess]:
     reader, writer = _FORK.Pipe(duplex=False)
     process = _FORK.Process(target=_work, args=(work, writer, os.getpid()), daemon=True)
-    process.start()
+    # Libraries run code of theirs at a fork (`os.register_at_fork`), and Python ignores exceptions there.
+    with HeldSignal() as held:
+        process.start()
     writer.close()
+    try:
+        held.deliver()
+    except BaseException:
+        process.kill()  # nobody else knows of it yet
+        raise
     return reader, process
 
 

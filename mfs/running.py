@@ -37,6 +37,7 @@ def run(
     trace_window: tuple[float, float | None] | None = None,
     jobs: int = 1,
     retry: int = 0,
+    elastic: bool = False,
     progress: bool = False,
 ) -> Run:
     """Run a scenario, every policy on the same requests, and return the results.
@@ -56,6 +57,7 @@ def run(
         jobs: Policies simulated at once, each in a process of its own if there are several.
         retry: How often an emulated run begins again while it is not faithful and another scale would make
             it so.
+        elastic: If a rank or a server of the fabric `cluster` dies, begin the policy again without its unit.
         progress: Show the progress on standard error.
 
     What makes the results say less than they seem to is a warning (`UserWarning`).
@@ -73,6 +75,7 @@ def run(
     choice = _warned(chosen(checked.fabric))
     words = ["mfs", "run", name, *options, "--fabric", choice.name]
     words += [] if inventory is None else ["--inventory", os.fspath(inventory)]
+    words += ["--elastic"] if elastic else []
     words += [] if seed is None else ["--seed", str(seed)]
     servers = None if inventory is None else Path(inventory)
     resolved = checked.model_copy(update={"fabric": choice.name})
@@ -84,7 +87,7 @@ def run(
         words += ["--trace-window", text]
     with (
         _safe_children(),
-        made_fabric(resolved, servers, warnings.warn) as made,
+        made_fabric(resolved, servers, warnings.warn, elastic=elastic) as made,
         _shown(progress) as console,
         display_for(console) as display,
     ):

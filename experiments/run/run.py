@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.held_signal import HeldSignal
 from experiments.live.live_file import LiveFile
 from experiments.resolve.jobs import resolve
 from experiments.results.code import code_version
@@ -17,7 +18,7 @@ from experiments.results.trace_window import Window
 from experiments.run.all_jobs import DONE, RunListener, run_jobs
 from experiments.run.ceiling import ceilings, check_ceiling
 from experiments.run.directory import results_directory
-from experiments.run.held_signal import HeldSignal, HeldWhileWriting
+from experiments.run.held_signal import HeldWhileWriting
 from experiments.run.identity import identity_of
 from experiments.run.kept import Kept, can_go_on
 from experiments.run.placement_text import placement_text

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -168,3 +170,17 @@ def test_an_error_of_one_that_is_made_comes_back() -> None:
     with pytest.raises(UserError, match="wrong key"):
         all_of({"a": os.getpid, "b": failing_one, "c": os.getpid}, jobs=2)
     assert all_of({}, jobs=2) == {}
+
+
+def test_a_signal_at_a_fork_is_not_lost() -> None:
+    """Libraries run code of theirs at each fork, as `logging` does, and Python ignores exceptions there."""
+    code = """
+import os, signal
+from experiments.side_by_side import run_side_by_side
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+run_side_by_side([("a", lambda tell: None)], jobs=1, progress=print, through=print, meanwhile=lambda: None)
+"""
+    command = ["env", "--default-signal=INT", sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert ended.returncode == -signal.SIGINT, ended.stdout
+    assert ended.stderr.endswith("KeyboardInterrupt\n")
