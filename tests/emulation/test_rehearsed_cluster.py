@@ -38,8 +38,9 @@ _START_S = 240.0
 
 def mfs(*words: str, cwd: Path) -> "subprocess.Popen[str]":
     code = "from experiments.cli.app import main; main()"
+    # A process in the background of a shell begins with Ctrl-C ignored, and so do all that it starts.
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", code, *words],
+        ["env", "--default-signal=INT", sys.executable, "-P", "-c", code, *words],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=(cwd / "errors").open("w"),

@@ -1,7 +1,7 @@
 """What this testbed concludes about policies, checked on the simulated fabric, which is deterministic.
 
 A failure means that a change of the code has changed a conclusion. If the change is right, the pages that
-state it change with it: README.md, docs/measured/mfs.md and experiments/paper/10-where-it-pays.
+state it change with it: README.md, docs/measured/mfs.md and experiments/paper.
 """
 
 from functools import cache
@@ -18,13 +18,16 @@ from experiments.scenario.reading import load_scenario, override
 from testbed.job import Collect
 from testbed.simulation.run import SimulatedRun
 
-WHERE_IT_PAYS = Path(__file__).parents[2] / "experiments" / "paper" / "10-where-it-pays" / "scenario.yaml"
+PAPER = Path(__file__).parents[2] / "experiments" / "paper"
+WHERE_IT_PAYS = PAPER / "10-where-it-pays" / "all-to-all.yaml"
 SEEDS = range(1, 9)
 
 Point = tuple[str, tuple[str, ...]]
 """A scenario, and what is set in it."""
 
 BUSY: Point = ("quickstart", ("workload.requests=100", "workload.load=1.3"))
+SHARED_NICS: Point = (str(PAPER / "02-testbed" / "scenario.yaml"), ("gpu=h100", "workload.kind=agent"))
+"""Collectives and S3 press on the same NICs here, so that urgent S3 holds up collectives under `mfs`."""
 SAME_BATCHES: Point = (BUSY[0], (*BUSY[1], "serving.batches_of=fair"))
 
 
@@ -119,3 +122,10 @@ class TestTheMap:
     def test_no_difference_in_slos_is_shown_where_the_network_has_time(self) -> None:
         found = gain(at(25, 0.5), "mfs", "fair", self.POLICIES, "met")
         assert not found.shown, found
+
+
+class TestTriage:
+    def test_where_mfs_is_far_behind_a_static_order_triage_is_not(self) -> None:
+        found = gain(SHARED_NICS, "triage", "mfs", ("triage", "mfs"), "met")
+        assert found.low is not None
+        assert found.low > 0, found
