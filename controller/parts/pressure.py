@@ -6,16 +6,35 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Meta
 
 from controller.flow import Level, PortId
 from controller.parts.rmlq import Rmlq
-from controller.ports import PortLoads
+from controller.ports import RHO_CAP, PortLoads
 from controller.view import ActiveFlow
+
+WINDOW_MS = Meta(ge=0.001, le=1e6)
+"""Of the time constant of the measured rho."""
 
 
 class Rho(enum.Enum):
     MEASURED = "measured"
     OFF = "off"
+
+
+def check_rho(rho: float | Rho, window_ms: float) -> None:
+    """Raise `ValueError` for values that are out of bounds."""
+    if not isinstance(rho, Rho) and not 0.0 <= rho <= RHO_CAP:
+        raise ValueError(f"rho must be 0 to {RHO_CAP}, not {rho}")
+    if not 1e-3 <= window_ms <= 1e6:
+        raise ValueError(f"rho_window_ms must be 0.001 to 1e6, not {window_ms}")
+
+
+def constant_rho(rho: float | Rho) -> float | None:
+    """The rho of all ports; None if it is measured at each."""
+    if isinstance(rho, Rho):
+        return None if rho is Rho.MEASURED else 0.0
+    return rho
 
 
 class Demand(enum.Enum):
@@ -51,7 +70,7 @@ class Gauge:
 
     def __init__(self, queue: Rmlq, *, rho: float | Rho, demand: Demand, late: Late) -> None:
         self._queue = queue
-        self._rho = None if rho is Rho.MEASURED else 0.0 if rho is Rho.OFF else rho
+        self._rho = constant_rho(rho)
         self._tells_rho = rho is not Rho.OFF
         self._own = demand is Demand.OWN
         self._late = Worst(math.inf, queue.lowest if late is Late.LOWEST else queue.reserved)

@@ -48,14 +48,16 @@ class Handoff:
         self.batch = flow.batch
         self.tail_ns = facts.downstream_ns if self.tail_ns is None else min(self.tail_ns, facts.downstream_ns)
         for port, size in facts.load.items():
-            self.load[port] = self.load.get(port, 0) + size
+            if size:
+                self.load[port] = self.load.get(port, 0) + size
 
     def remove(self, flow: ActiveFlow) -> None:
         del self.flows[flow.flow.id]
         for port, size in flow.flow.load.items():
-            self.load[port] -= size
-            if not self.load[port]:
-                del self.load[port]
+            if size:
+                self.load[port] -= size
+                if not self.load[port]:
+                    del self.load[port]
 
     @property
     def network_due_ns(self) -> int:

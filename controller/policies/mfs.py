@@ -11,23 +11,29 @@ import msgspec
 from msgspec import Meta
 
 from controller.flow import Level, PortId, Stage
+from controller.parts.background import BACKGROUND
 from controller.parts.early import AFTER_EARLY, WaitingS1, early_order, layers_ahead
-from controller.parts.pressure import Demand, Gauge, Late, Rho, SharedDeadline, SharedDeadlines, Worst
+from controller.parts.pressure import (
+    WINDOW_MS,
+    Demand,
+    Gauge,
+    Late,
+    Rho,
+    SharedDeadline,
+    SharedDeadlines,
+    Worst,
+    check_rho,
+)
 from controller.parts.recheck import RECHECK_NS, check_recheck
 from controller.parts.rmlq import Rmlq, S3Levels
 from controller.policies.registry import register
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
-from controller.ports import RHO_CAP
 from controller.units import NS_PER_MS
 from controller.urgency import rli
 from controller.view import ActiveBatch, ActiveFlow, View
 
 _MLU_TOP = Meta(gt=0, le=1e6)
 _MLU_BASE = Meta(gt=1, le=1e6)
-_WINDOW_MS = Meta(ge=0.001, le=1e6)
-
-
-_BACKGROUND = Verdict(Level.SCAVENGER, "background: below all S3, however long that can wait")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +50,7 @@ class MfsOptions:
         5_000_000
     )
     rho: Annotated[float | Rho, "share of a port S1 and S2 take: measured, off, 0 to 0.95"] = Rho.MEASURED
-    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms", _WINDOW_MS] = 500.0
+    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms", WINDOW_MS] = 500.0
     demand: Annotated[Demand, "bytes in MLU: port (all S3 due no later) or own"] = Demand.PORT
     late: Annotated[Late, "level of S3 whose deadline has passed: lowest or top"] = Late.LOWEST
     rli: Annotated[bool, "off: all S1 on P3, whatever layer needs it"] = True
@@ -55,11 +61,8 @@ class MfsOptions:
 
     def __post_init__(self) -> None:
         self.rmlq()
-        if not isinstance(self.rho, Rho) and not 0.0 <= self.rho <= RHO_CAP:
-            raise ValueError(f"rho must be 0 to {RHO_CAP}, not {self.rho}")
+        check_rho(self.rho, self.rho_window_ms)
         check_recheck(self.recheck_ns)
-        if not 1e-3 <= self.rho_window_ms <= 1e6:
-            raise ValueError(f"rho_window_ms must be 0.001 to 1e6, not {self.rho_window_ms}")
         if not max(self.mlu_top, self.mlu_base) <= 1e6:
             raise ValueError(f"mlu_top and mlu_base must be at most 1e6, not {self.mlu_top}, {self.mlu_base}")
 
@@ -95,14 +98,14 @@ class Mfs(Policy):
 
     def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict | None:
         if stage is Stage.BACKGROUND:
-            return _BACKGROUND
+            return BACKGROUND
         # Ticks are for the flows that no layer boundary reviews: S2 of a batch is never among them.
         paced = batch is not None and self._options.layer_boundary
         return self._s2(batch) if stage is Stage.COLLECTIVE and paced else None
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
         if flow.flow.stage is Stage.BACKGROUND:
-            return _BACKGROUND
+            return BACKGROUND
         if flow.flow.stage is not Stage.P2D:
             if flow.flow.stage is Stage.KV_REUSE:
                 self._s1.add(flow)

@@ -9,18 +9,16 @@ from typing import Annotated
 from msgspec import Meta
 
 from controller.flow import RMLQ_LEVELS, Level, Stage
+from controller.parts.background import BACKGROUND
 from controller.parts.early import WaitingS1, early_order, layers_ahead
-from controller.parts.pressure import Rho
+from controller.parts.pressure import WINDOW_MS, Rho, check_rho, constant_rho
 from controller.parts.recheck import RECHECK_NS, check_recheck
 from controller.parts.savable import Handoff, sort_out
 from controller.policies.registry import register
 from controller.policy import UNCHANGED, Policy, Verdict, Verdicts
-from controller.ports import RHO_CAP
 from controller.units import NS_PER_MS
 from controller.urgency import rli
 from controller.view import ActiveBatch, ActiveFlow, View
-
-_BACKGROUND = Verdict(Level.SCAVENGER, "background: below all S3, however long that can wait")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +32,7 @@ class TriageOptions:
     ] = 0.6
     recheck_ns: Annotated[int, "how often S3 is sorted out anew, model ns", RECHECK_NS] = 5_000_000
     rho: Annotated[float | Rho, "share of a port S1 and S2 take: measured, off, 0 to 0.95"] = Rho.MEASURED
-    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms", Meta(ge=0.001, le=1e6)] = (
-        500.0
-    )
+    rho_window_ms: Annotated[float, "time constant of the measured rho, model ms", WINDOW_MS] = 500.0
     give_up: Annotated[bool, "off: only S3 whose deadline has passed goes last"] = True
 
     def __post_init__(self) -> None:
@@ -46,11 +42,8 @@ class TriageOptions:
             raise ValueError(f"urgent must be above 0 and at most 1, not {self.urgent}")
         if not 0 <= self.aside <= 1:
             raise ValueError(f"aside must be 0 to 1, not {self.aside}")
-        if not isinstance(self.rho, Rho) and not 0.0 <= self.rho <= RHO_CAP:
-            raise ValueError(f"rho must be 0 to {RHO_CAP}, not {self.rho}")
+        check_rho(self.rho, self.rho_window_ms)
         check_recheck(self.recheck_ns)
-        if not 1e-3 <= self.rho_window_ms <= 1e6:
-            raise ValueError(f"rho_window_ms must be 0.001 to 1e6, not {self.rho_window_ms}")
 
 
 @register
@@ -62,13 +55,13 @@ class Triage(Policy):
 
     def __init__(self, options: TriageOptions) -> None:
         super().__init__(options)
+        self._options = options
         self._urgent = options.urgent
         self._aside = options.aside
         self._give_up = options.give_up
-        self._rho = None if options.rho is Rho.MEASURED else 0.0 if options.rho is Rho.OFF else options.rho
-        self.recheck_ns: int = options.recheck_ns
+        self._rho = constant_rho(options.rho)
+        self.recheck_ns = options.recheck_ns
         self.rho_window_ns = round(options.rho_window_ms * NS_PER_MS)
-        self._review_ns = options.recheck_ns
         self._levels = _Levels.of(options.levels)
         self._s1 = WaitingS1()
         self._handoffs: dict[tuple[int, str | None], Handoff] = {}
@@ -77,13 +70,13 @@ class Triage(Policy):
 
     def standing(self, stage: Stage, batch: ActiveBatch | None, view: View) -> Verdict | None:
         if stage is Stage.BACKGROUND:
-            return _BACKGROUND
+            return BACKGROUND
         return self._s2(batch) if stage is Stage.COLLECTIVE else None
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
         match flow.flow.stage:
             case Stage.BACKGROUND:
-                return _BACKGROUND
+                return BACKGROUND
             case Stage.COLLECTIVE:
                 return self._s2(flow.batch)
             case Stage.KV_REUSE:
@@ -164,7 +157,7 @@ class Triage(Policy):
 
     def _review_s3(self, now_ns: int, view: View) -> dict[str, Verdict]:
         """Sort S3 out anew if that is due, and say which flows move."""
-        if self._sorted_ns is None or now_ns - self._sorted_ns >= self._review_ns:
+        if self._sorted_ns is None or now_ns - self._sorted_ns >= self._options.recheck_ns:
             self._sort_out(now_ns, view)
         verdicts: dict[str, Verdict] = {}
         if self._told:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from controller.units import NS_PER_S
 from testbed.job import Job, Request
 from testbed.serving.plans.idle_network import layer_s
-from testbed.serving.plans.steps import ReplicaWork, slowest_stage, step_options, unit_steps
+from testbed.serving.plans.steps import ReplicaWork, slowest_stage, steps_of
 
 
 def by_deadline(queue: Sequence[Request]) -> list[Request]:
@@ -63,14 +63,7 @@ def token_ns(job: Job, unit: str) -> float:
     replicas = job.placement.replicas[unit]
     share = max(1, job.serving.max_batch_tokens // len(replicas))
     work = [ReplicaWork(new_tokens=share)] * len(replicas)
-    alike = unit_steps(
-        work,
-        unit=unit,
-        placement=job.placement,
-        model=job.model,
-        gpu=job.gpu,
-        options=step_options(job),
-    )
+    alike = steps_of(job, unit, work)
     batch_s = slowest_stage(
         alike, lambda group: len(group.layers) * layer_s(group.steps, job.placement, job.topology)
     )

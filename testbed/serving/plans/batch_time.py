@@ -10,7 +10,7 @@ from testbed.placement import by_unit, kinds_of_units
 from testbed.serving.cache.assignment import Assigned, stays_home
 from testbed.serving.plans.build import replica_work
 from testbed.serving.plans.idle_network import layer_s
-from testbed.serving.plans.steps import ReplicaWork, step_options, unit_steps
+from testbed.serving.plans.steps import ReplicaWork, steps_of
 
 
 class BatchTimes:
@@ -65,14 +65,7 @@ class BatchTimes:
         key = unit, tuple(work)
         if key not in self._known:
             job = self._job
-            alike = unit_steps(
-                work,
-                unit=unit,
-                placement=job.placement,
-                model=job.model,
-                gpu=job.gpu,
-                options=step_options(job),
-            )
+            alike = steps_of(job, unit, work)
             seconds = sum(len(g.layers) * layer_s(g.steps, job.placement, job.topology) for g in alike)
             self._known[key] = seconds * NS_PER_S
         return self._known[key]

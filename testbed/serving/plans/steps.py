@@ -52,6 +52,7 @@ __all__ = [
     "slowest_compute_s",
     "slowest_stage",
     "step_options",
+    "steps_of",
     "unit_steps",
     "work_of",
 ]
@@ -65,6 +66,18 @@ def step_options(job: Job) -> StepOptions:
         sequence=serving.sequence,
         expert_skew=serving.expert_skew,
         seed=job.seed,
+    )
+
+
+def steps_of(job: Job, unit: str, work: Sequence[ReplicaWork]) -> "tuple[AlikeLayers, ...]":
+    """The steps of all layers of a batch with this work, on a unit of `job`."""
+    return unit_steps(
+        work,
+        unit=unit,
+        placement=job.placement,
+        model=job.model,
+        gpu=job.gpu,
+        options=step_options(job),
     )
 
 

@@ -11,7 +11,7 @@ from testbed.placement import by_unit, kinds_of_units
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.build import replica_work
 from testbed.serving.plans.idle_network import merged, port_loads, port_seconds, scaled, step_traffic
-from testbed.serving.plans.steps import ReplicaWork, step_options, unit_steps
+from testbed.serving.plans.steps import ReplicaWork, steps_of
 
 ByReplica = tuple[float, ...]
 
@@ -74,14 +74,7 @@ class CollectivesAhead:
             return (0.0,) * replicas
         work = tuple(replica_work(items, replicas, job.model))
         if (first, work) not in self._known:
-            alike = unit_steps(
-                work,
-                unit=first,
-                placement=job.placement,
-                model=job.model,
-                gpu=job.gpu,
-                options=step_options(job),
-            )
+            alike = steps_of(job, first, work)
             traffic = merged(scaled(step_traffic(one.steps, job.placement), len(one.layers)) for one in alike)
             seconds = port_seconds(port_loads(traffic, job.topology), job.topology)
             self._known[first, work] = tuple(

@@ -154,6 +154,20 @@ def test_a_handoff_without_ports_is_in_time() -> None:
     assert ports.lost() == set()
 
 
+def test_flows_without_bytes_press_on_no_port() -> None:
+    """A request can have one beside others. When all are through, nothing is left of its load."""
+    ports = Ports()
+    some = ports.s3("a", 2, 4)
+    none = ports.s3("b", 0, 4)
+    both = ports.handoffs["a"]
+    both.add(ActiveFlow(none, 0, 0, None))
+    assert ports.lost() == set()
+    assert ports.handoffs["b"].pressure == 0
+    for flow in (some, none):
+        both.remove(ActiveFlow(flow, 0, 0, None))
+    assert both.load == {}
+
+
 def test_without_giving_up_only_what_is_past_its_deadline_is_lost() -> None:
     ports = Ports()
     ports.s3("a", 4, 5)
