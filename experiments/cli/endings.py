@@ -17,6 +17,8 @@ EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
+_OUT_OF_MEMORY = "out of memory: run less at once (--jobs), or something smaller"
+
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: ends a command as Ctrl-C does, after cleaning up, and with a note on results that remain."""
@@ -56,7 +58,7 @@ def told_to_the_user() -> Iterator[None]:
             raise RuntimeError("a pipe broke that is not an output of this command") from error
         _standard_output_is_gone()
     except MemoryError as error:
-        _stop(error, "out of memory: run less at once (--jobs), or something smaller", EXIT_FAILED)
+        _stop(error, _OUT_OF_MEMORY, EXIT_FAILED)
     except OSError as error:
         if error.errno in CANNOT_WRITE and error.filename is None:
             # Code that writes results names the path, so this was standard output.
@@ -66,6 +68,10 @@ def told_to_the_user() -> Iterator[None]:
             _stop(error, f"the disk is full: {error.filename}", EXIT_FAILED)
         if error.errno in CANNOT_WRITE:
             _stop(error, f"{error.filename}: cannot be written: {error.strerror}", EXIT_FAILED)
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            _stop(error, "too many open files: raise the limit (ulimit -n)", EXIT_FAILED)
+        if error.errno == errno.ENOMEM:
+            _stop(error, _OUT_OF_MEMORY, EXIT_FAILED)
         if error.errno == errno.ENOENT and error.filename is None and _directory_is_gone():
             _stop(error, "the working directory does not exist any more: go to another one", EXIT_REFUSED)
         if error.filename is None:

@@ -27,6 +27,8 @@ from testbed.fabric import JobRefused, RunFailed
         (OSError(errno.EFBIG, "File too large"), 1, "mfs: there: cannot be written: File too large"),
         (OSError(errno.EIO, "Input/output error"), 1, "mfs: there: cannot be written: Input/output error"),
         (MemoryError(), 1, "mfs: out of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "mfs: out of memory"),
+        (OSError(errno.EMFILE, "Too many open files"), 1, "mfs: too many open files"),
     ],
 )
 def test_a_run_that_does_not_end_well_is_one_message_and_no_directory(
