@@ -12,6 +12,7 @@ from pathlib import Path
 from experiments.atomic_file import CANNOT_WRITE
 from experiments.errors import UserError
 from experiments.live.live_file import LIVE_FILE
+from experiments.lost_directory import told_if_lost
 
 
 def _never(directory: Path) -> bool:
@@ -27,7 +28,8 @@ def results_directory(
     It need not be empty if `can_go_on` says that what is in it is an unfinished run of the same kind.
     A directory that did not exist before is removed again if the run leaves it empty. Raises `UserError`
     for a directory that cannot be used. An `OSError` for a full disk always names a path. If it has none,
-    because writing to an open file failed, it gets the path of the directory.
+    because writing to an open file failed, it gets the path of the directory. Raises `RunFailed` if the
+    directory is removed meanwhile.
     """
     made = out is None or not out.exists()
     try:
@@ -47,7 +49,8 @@ def results_directory(
         filled = any(path.name != LIVE_FILE for path in directory.iterdir())  # a killed run leaves that file
         if filled and not can_go_on(directory):
             raise UserError(f"--out {directory}: is not empty; name a directory that is new or empty")
-        yield directory
+        with told_if_lost(directory, lock):
+            yield directory
     except OSError as error:
         if error.errno in CANNOT_WRITE and error.filename is None:
             error.filename = str(directory)

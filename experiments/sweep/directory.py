@@ -12,6 +12,7 @@ import msgspec
 
 from experiments.atomic_file import write_text
 from experiments.errors import UserError
+from experiments.lost_directory import told_if_lost
 from experiments.results.checksums import read_json
 from experiments.results.code import code_version
 from experiments.results.ended_early import PLAN
@@ -26,7 +27,8 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[I
     The directory must be new or empty, or hold the same sweep, which continues.
 
     The same sweep has the same cells, made by the same code from the same files. Raises `UserError` for any
-    other directory, for one that another `mfs sweep` has locked, and for one that cannot be written.
+    other directory, for one that another `mfs sweep` has locked, and for one that cannot be written, and
+    `RunFailed` if the directory is removed meanwhile.
     """
     made_with = identity_of(cell.scenario for cell in plan.cells)
     identity = msgspec.to_builtins(made_with) | {
@@ -54,7 +56,8 @@ def taken(directory: Path, plan: Plan, tables: bool, command: str) -> Iterator[I
         if known is None:
             told = {"code": str(code_version()), "command": command}
             write_text(directory / PLAN, json.dumps(identity | told, indent=2) + "\n")
-        yield made_with
+        with told_if_lost(directory, lock):
+            yield made_with
     finally:
         os.close(lock)
 

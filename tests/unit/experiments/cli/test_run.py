@@ -3,13 +3,17 @@
 import fcntl
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from toy_fabric import TWO_FLOWS, Mfs, ToyFabric
 
-from testbed.fabric import RunFailed
+from testbed.fabric import RunFailed, RunProgress
+from testbed.job import Job
+from testbed.record import RunRecord
 
 
 def test_json_is_all_there_is_on_standard_output(mfs: Mfs) -> None:
@@ -122,3 +126,18 @@ def test_a_directory_in_which_another_run_is_at_work_is_refused(mfs: Mfs) -> Non
         os.close(held)
     assert "mfs: --out shared: in use by another run" in mfs.err
     assert Path("shared").is_dir()
+
+
+def test_a_directory_that_is_removed_during_the_run_is_named(mfs: Mfs) -> None:
+    class Removing(ToyFabric):
+        def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
+            shutil.rmtree("there")
+            return super().run(job, progress)
+
+    mfs.fabric(Removing())
+
+    assert mfs(*TWO_FLOWS, "--out", "there") == 1
+    assert mfs.err.splitlines()[-1] == (
+        "mfs: the run failed: there was removed or replaced while it went on, so its results are lost"
+    )
+    assert not Path("there").exists()

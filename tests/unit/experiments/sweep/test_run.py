@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,10 @@ from experiments.results.code import code_version
 from experiments.run.identity import identity_of
 from experiments.sweep.identity import check_identity
 from experiments.sweep.plan import make_plan
-from testbed.fabric import RunFailed
+from testbed.fabric import RunFailed, RunProgress
 from testbed.fabrics import FABRICS
+from testbed.job import Job
+from testbed.record import RunRecord
 
 TOY = ("sweep", "two-flows", "--fabric", "toy", "--jobs", "1")
 SERVED = ("sweep", "quickstart", *TOY[2:], "--policy", "fair", "--set")
@@ -399,3 +402,17 @@ def test_an_engine_whose_package_is_missing_says_what_to_install(
     for backend, package in (("ray", "ray[default]"), ("dask", "dask[distributed]")):
         assert mfs("sweep", "two-flows", "--over", "seed=1:2", "--backend", backend) == 2
         assert f'to get it: pip install "{package}"' in mfs.err
+
+
+def test_a_directory_that_is_removed_during_the_sweep_is_named(mfs: Mfs) -> None:
+    class Removing(ToyFabric):
+        def run(self, job: Job, progress: Callable[[RunProgress], None]) -> RunRecord:
+            if not self.ran:
+                shutil.rmtree("s")
+            return super().run(job, progress)
+
+    mfs.fabric(Removing())
+
+    assert mfs(*TOY, *GRID, "--out", "s") == 1
+    assert "mfs: the run failed: s was removed or replaced while it went on" in mfs.err
+    assert "cells have finished" not in mfs.err
