@@ -64,11 +64,11 @@ def main() -> None:
     reporter = Reporter(os.fdopen(int(sys.argv[1]), "wb"))
     reporter.write(Alive())
     directory = Path(SCRATCH) / "run"
+    watch = StopWatch(lambda what: reporter.end(Failed(message=what, log=_logs(directory))))
     try:
         job = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Job)
         _own_ground(directory)
         take_short_turns()  # inherited by every process of the run
-        watch = StopWatch(lambda what: reporter.end(Failed(message=what, log=_logs(directory))))
         watch.start()
 
         def progress(step: RunProgress) -> None:
@@ -80,7 +80,9 @@ def main() -> None:
     except RunFailed as failure:
         reporter.end(Failed(message=str(failure), log=_logs(directory)))
     except BaseException as error:
-        reporter.end(Failed(message=words_of(error), log=_logs(directory)))
+        # A tool that misses its daemon complains about something else.
+        what = ": ".join(filter(None, (watch.ended(), words_of(error))))
+        reporter.end(Failed(message=what, log=_logs(directory)))
     reporter.end(Ended())
 
 

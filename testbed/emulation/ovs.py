@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from testbed.emulation.daemons import DaemonPulse
+from testbed.emulation.processes import words_of_exit
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
@@ -90,9 +91,12 @@ class OpenVSwitch:
             if process is not None
         ]
 
-    def alive(self) -> bool:
-        daemons = (self._database, self._switch)
-        return all(p is not None and p.poll() is None for p in daemons)
+    def ended(self) -> str:
+        """Which daemon has ended, and how; empty while those that were started run. Any thread may ask."""
+        for name, process in (("ovs-vswitchd", self._switch), ("ovsdb-server", self._database)):
+            if process is not None and process.poll() is not None:
+                return f"{name} has ended ({words_of_exit(process.returncode)})"
+        return ""
 
     def log_tail(self) -> str:
         lines = []

@@ -10,6 +10,9 @@ from pathlib import Path
 from testbed.coordinator.silence import PATIENCE_S
 
 _LOOK_S = 0.5
+_ENDED_S = 2.0
+"""So long after the end of a daemon, whoever has to do with it has said what that led to, or waits for it."""
+
 _MODULES = {
     b"controller.ryu_app": "the controller",
     b"workers.zygote": "the workers' parent process",
@@ -54,8 +57,14 @@ def _name(short: str, process: Path) -> str:
     return next((name for module, name in _MODULES.items() if module in words), short)
 
 
+def words_of_exit(returncode: int) -> str:
+    """How a process ended, by the `returncode` of `subprocess`."""
+    return f"exit code {returncode}" if returncode >= 0 else f"signal {-returncode}"
+
+
 class StopWatch:
-    """Calls `give_up`, once, when a process of the sandbox has been stopped for `PATIENCE_S`.
+    """Calls `give_up`, once: when a process of the sandbox has been stopped for `PATIENCE_S`, or has ended
+    that every run needs, and nobody else says so.
 
     It needs nobody's help: whoever waits for the stopped process may not look at anything else.
     """
@@ -63,9 +72,13 @@ class StopWatch:
     excused: Callable[[], Collection[str]] = tuple
     """The names of processes that are stopped because the scenario asks for it."""
 
+    ended: Callable[[], str] = str
+    """Returns which of the processes that a run needs has ended, in words; empty while all run."""
+
     def __init__(self, give_up: Callable[[str], None]) -> None:
         self._give_up = give_up
         self._stopped_s: dict[int, float] = {}
+        self._ended_s = 0.0
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="stop watch", daemon=True).start()
@@ -73,12 +86,18 @@ class StopWatch:
     def _run(self) -> None:
         while True:
             time.sleep(_LOOK_S)
-            if culprit := self.look(stopped()):
+            if culprit := self.look(stopped(), self.ended()):
                 self._give_up(culprit)
                 return
 
-    def look(self, now_stopped: dict[int, str]) -> str:
-        """Take in which processes are stopped, `_LOOK_S` after the last look. Return what is wrong."""
+    def look(self, now_stopped: dict[int, str], ended: str = "") -> str:
+        """Take in which processes are stopped, and which has ended, `_LOOK_S` after the last look.
+
+        Returns what is wrong.
+        """
+        self._ended_s = self._ended_s + _LOOK_S if ended else 0.0
+        if self._ended_s > _ENDED_S:
+            return ended
         excused = self.excused()
         self._stopped_s = {
             pid: self._stopped_s.get(pid, 0.0) + _LOOK_S

@@ -69,6 +69,7 @@ class EmulatedRun:
         ranks = RankProcesses(job, directory)  # imports torch while the fabric comes up
         ranks.recorded = gathered.take
         switch = ovs.OpenVSwitch(directory)
+        self._watch.ended = switch.ended
         try:
             switch.start()
         except ovs.OpenVSwitchFailed as error:
@@ -219,8 +220,8 @@ class EmulatedRun:
         memory = MemoryKills()
 
         def check() -> None:
-            if not switch.alive():
-                raise RunFailed(f"Open vSwitch died during the run{memory.note()}: {switch.log_tail()}")
+            if ended := switch.ended():
+                raise RunFailed(f"{ended}{memory.note()}: {switch.log_tail()}")
             for part in parts:
                 part.check()
 

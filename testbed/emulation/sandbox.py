@@ -23,6 +23,7 @@ import psutil
 
 from testbed.coordinator.children import WORKING_DIRECTORY, environment, python_module
 from testbed.coordinator.memory import MemoryKills
+from testbed.emulation.processes import words_of_exit
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -171,7 +172,7 @@ def _follow(
             report = _read_frame(reports)
         except _BrokenOff as end:
             process.wait()
-            what = ", ".join(filter(None, (_how(process.returncode), end.inside)))
+            what = ", ".join(filter(None, (words_of_exit(process.returncode), end.inside)))
             raise RunFailed(f"the sandbox ended early ({what}){memory.note()}:\n{_tail(errors)}") from None
         except _Silent:
             what = f"the sandbox has said nothing for {_PATIENCE_S:.0f} s: {_who_is_silent(process.pid)}"
@@ -205,10 +206,6 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         # The kernel kills the child of `unshare` (the sandbox's process 1) when `unshare` dies.
         process.send_signal(signal.SIGKILL)
     process.wait()
-
-
-def _how(returncode: int) -> str:
-    return f"exit code {returncode}" if returncode >= 0 else f"signal {-returncode}"
 
 
 def _tail(errors: IO[bytes]) -> str:

@@ -10,6 +10,7 @@ from fault_injection import (
     Injector,
     blackhole,
     delete_rules,
+    kill,
     micro,
     serving,
     stop,
@@ -39,6 +40,12 @@ def end_of(job: Job, deed: Deed, *, phase: str = "running", after_s: float = 0.3
 
 def test_deleted_rules_end_the_run_at_once_and_the_bridge_is_named() -> None:
     assert end_of(micro(), delete_rules("s1")).startswith("a rule of bridge s1 (table ")
+
+
+@pytest.mark.parametrize("name", ["ovs-vswitchd", "ovsdb-server"])
+def test_a_daemon_that_dies_while_the_fabric_is_built_is_named(name: str) -> None:
+    """Tools of Open vSwitch wait for it without end."""
+    assert end_of(micro(), kill(the(name)), phase="building the fabric").startswith(f"{name} has ended (sig")
 
 
 @pytest.mark.slow

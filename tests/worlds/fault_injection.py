@@ -125,6 +125,10 @@ def stop(choose: Callable[[Sandbox], psutil.Process], seconds: float | None = No
     return deed
 
 
+def kill(choose: Callable[[Sandbox], psutil.Process]) -> Deed:
+    return lambda sandbox: choose(sandbox).send_signal(signal.SIGKILL)
+
+
 def the(name: str) -> Callable[[Sandbox], psutil.Process]:
     """A process by the name that messages give it."""
 

@@ -109,14 +109,14 @@ def nothing_wrong() -> None:
 
 def check_of_a_run(
     *,
-    switch_alive: bool = True,
+    switch_ended: str = "",
     controller: Callable[[], None] = nothing_wrong,
     monitor: LinkMonitor | None = None,
     cpu: CpuMeter | None = None,
 ) -> Callable[[], None]:
     """What a run calls while it plays. Monitor and meter are real, and not started unless passed so."""
     run = EmulatedRun(job(*placed()), Path("unused"), lambda progress: None, StopWatch(lambda what: None))
-    switch = SimpleNamespace(alive=lambda: switch_alive, log_tail=lambda: "out of memory")
+    switch = SimpleNamespace(ended=lambda: switch_ended, log_tail=lambda: "out of memory")
     return run._alive(
         cast(OpenVSwitch, switch),
         cast(ControllerProcess, SimpleNamespace(check=controller)),
@@ -143,8 +143,8 @@ def test_a_meter_of_the_cpu_that_has_died_ends_the_run(monkeypatch: pytest.Monke
 
 
 def test_a_switch_that_has_died_ends_the_run_with_the_end_of_its_log() -> None:
-    with pytest.raises(RunFailed, match="Open vSwitch died during the run: out of memory"):
-        check_of_a_run(switch_alive=False)()
+    with pytest.raises(RunFailed, match="ovs-vswitchd has ended: out of memory"):
+        check_of_a_run(switch_ended="ovs-vswitchd has ended")()
 
 
 def test_a_controller_that_has_died_ends_the_run() -> None:

@@ -65,6 +65,12 @@ def test_a_process_that_goes_on_in_between_is_not() -> None:
     assert looks == [""] * 31
 
 
+def test_a_daemon_that_has_ended_is_given_up_when_nobody_else_has_said_so_for_two_seconds() -> None:
+    watch = StopWatch(give_up)
+    assert [watch.look({}, "ovs-vswitchd has ended") for _ in range(4)] == [""] * 4
+    assert watch.look({}, "ovs-vswitchd has ended") == "ovs-vswitchd has ended"
+
+
 def test_a_process_that_the_scenario_pauses_is_given_up_only_for_the_time_after_it() -> None:
     watch = StopWatch(give_up)
     watch.excused = lambda: ["rank 0"]
