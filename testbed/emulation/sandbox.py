@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -203,9 +204,30 @@ def _who_is_silent(pid: int) -> str:
 def kill(process: "subprocess.Popen[bytes]") -> None:
     """Kill the sandbox, unless it has ended, and wait until all of it is gone."""
     if process.poll() is None:
-        # The kernel kills the child of `unshare` (the sandbox's process 1) when `unshare` dies.
+        first = _children(process.pid)
+        # The kernel kills the child of `unshare` (the sandbox's process 1) when `unshare` dies, and with that
+        # child all that is left in the sandbox. The child is gone when they are.
         process.send_signal(signal.SIGKILL)
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while any(_runs(one) for one in first) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
     process.wait()
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return list(psutil.Process(pid).children())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        # Nobody may ask how it ended. Threads can run after the first one has ended.
+        ended: bool = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+    except psutil.NoSuchProcess:
+        return False
+    return not ended
 
 
 def _tail(errors: IO[bytes]) -> str:

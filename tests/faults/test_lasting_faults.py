@@ -4,10 +4,12 @@ import time
 from pathlib import Path
 
 import emulated_world as world
+import psutil
 import pytest
 from fault_injection import (
     Deed,
     Injector,
+    Sandbox,
     blackhole,
     delete_rules,
     kill,
@@ -26,11 +28,18 @@ MOST_S = 15.0
 
 
 def end_of(job: Job, deed: Deed, *, phase: str = "running", after_s: float = 0.3) -> str:
-    """What a run fails with when the deed is done."""
-    injector = Injector(deed, phase=phase, after_s=after_s)
+    """What a run fails with when the deed is done. By then, none of its processes is left."""
+    there: list[psutil.Process] = []
+
+    def noted(sandbox: Sandbox) -> None:
+        there.extend(psutil.Process().children(recursive=True))
+        deed(sandbox)
+
+    injector = Injector(noted, phase=phase, after_s=after_s)
     with pytest.raises(RunFailed) as caught:
         world.run(job, injector)
     ended_s = time.monotonic()
+    assert [one for one in there if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
     injector.finish()
     assert injector.done_s is not None
     took_s = ended_s - injector.done_s
