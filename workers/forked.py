@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import torch
 
-from workers.process import call_this_process, enter_network_of
+from workers.process import call_this_process, enter_network_of, words_of_exit
 from workers.protocol import RankConfig
 from workers.rank import run
 
@@ -31,5 +31,4 @@ def become_rank(config: RankConfig) -> NoReturn:
 
 def how_it_ended(status: int) -> str:
     """What `os.wait` says of a process, in words."""
-    code = os.waitstatus_to_exitcode(status)
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+    return words_of_exit(os.waitstatus_to_exitcode(status))

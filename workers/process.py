@@ -48,3 +48,8 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it has ended before
         os._exit(1)
+
+
+def words_of_exit(code: int) -> str:
+    """How a process ended, by an exit code as `subprocess` gives it, which is negative after a signal."""
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

@@ -28,6 +28,7 @@ from controller.protocol import (
 )
 from testbed.coordinator.memory import MemoryKills
 from testbed.fabric import RunFailed
+from workers.process import words_of_exit
 
 M = TypeVar("M")
 
@@ -70,7 +71,7 @@ class ControllerProcess:
     def check(self) -> None:
         """Raise `RunFailed` if the controller has died."""
         if self._process.poll() is not None:
-            how = f"exit code {self._process.returncode}{self._memory.note()}"
+            how = f"{words_of_exit(self._process.returncode)}{self._memory.note()}"
             raise RunFailed(f"the controller ended with {how}")
 
     def check_idle(self) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from testbed.emulation.daemons import DaemonPulse
-from testbed.emulation.processes import words_of_exit
+from workers.process import words_of_exit
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 

@@ -57,11 +57,6 @@ def _name(short: str, process: Path) -> str:
     return next((name for module, name in _MODULES.items() if module in words), short)
 
 
-def words_of_exit(returncode: int) -> str:
-    """How a process ended, by the `returncode` of `subprocess`."""
-    return f"exit code {returncode}" if returncode >= 0 else f"signal {-returncode}"
-
-
 class StopWatch:
     """Calls `give_up`, once: when a process of the sandbox has been stopped for `PATIENCE_S`, or has ended
     that every run needs, and nobody else says so.

@@ -13,12 +13,14 @@ from controller.wire import LocalHub
 from testbed.coordinator.children import python_module
 from testbed.coordinator.memory import MemoryKills
 from testbed.coordinator.ranks import Ranks
+from testbed.coordinator.silence import PATIENCE_S
 from testbed.emulation.endpoints import Endpoints
 from testbed.emulation.network import Network
 from testbed.emulation.processes import stopped
 from testbed.fabric import RunFailed
 from testbed.faults import slowdowns_of
 from testbed.job import Job
+from workers.process import words_of_exit
 from workers.protocol import RankConfig
 
 _STORE_PORT = 29500
@@ -58,7 +60,7 @@ class RankProcesses(Ranks):
         if not select.select([self._zygote.stdout], [], [], _IMPORT_S)[0]:
             raise RunFailed(f"the workers' parent process has not imported torch within {_IMPORT_S:.0f} s")
         if self._zygote.stdout.readline().strip() != b"ready":
-            raise RunFailed("the workers' parent process could not import torch")
+            raise RunFailed(f"the workers' parent process did not start: {self._end_of_zygote()}")
         os.set_blocking(self._zygote.stdout.fileno(), False)
         raw = msgspec.msgpack.encode([self._config(net, r.rank) for r in self._job.placement.ranks])
         self._zygote.stdin.write(len(raw).to_bytes(8, "big") + raw)
@@ -105,11 +107,17 @@ class RankProcesses(Ranks):
         if word:
             raise RunFailed(word.decode(errors="replace").strip() + self._memory.note())
         if self._zygote.poll() is not None:
-            raise RunFailed(
-                f"the workers' parent process ended ({self._zygote.returncode}){self._memory.note()}"
-            )
+            raise RunFailed(f"the workers' parent process ended: {self._end_of_zygote()}")
         for check in self._checks:
             check()
+
+    def _end_of_zygote(self) -> str:
+        """How it ended. It has closed its output, so it is about to."""
+        try:
+            how = words_of_exit(self._zygote.wait(PATIENCE_S))
+        except subprocess.TimeoutExpired:
+            how = "it says nothing more"
+        return f"{how}{self._memory.note()}"
 
     def start_clock(self, zero_wall_ns: int) -> None:
         self._checks = ()

@@ -24,11 +24,11 @@ import psutil
 
 from testbed.coordinator.children import WORKING_DIRECTORY, environment, python_module
 from testbed.coordinator.memory import MemoryKills
-from testbed.emulation.processes import words_of_exit
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import RunRecord
 from testbed.record_file import read_from
+from workers.process import words_of_exit
 
 SCRATCH = Path("/dev/shm")
 """Where the sandbox mounts its own tmpfs, over that of the machine. Every Linux has this directory."""
