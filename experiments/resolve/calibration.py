@@ -16,6 +16,7 @@ from experiments.atomic_file import write_text
 from experiments.errors import UserError
 from experiments.named_file import named_bytes
 from experiments.scenario.problems import problem_line
+from experiments.scenario.scenario import Scenario
 from experiments.scenario.simulation import OverheadsSection, SimulationSection
 from testbed.job import Overheads, Scale
 
@@ -88,7 +89,7 @@ def adds_overheads(section: SimulationSection) -> bool:
     return section.calibration is not None or section.overheads != OverheadsSection()
 
 
-def overheads_of(section: SimulationSection, scale: Scale) -> Overheads:
+def overheads_of(scenario: Scenario, scale: Scale) -> Overheads:
     """Return the overheads that the scenario asks for, in model units.
 
     Keys of `simulation.overheads` override the file `simulation.calibration`. `scale` is that of an
@@ -96,8 +97,12 @@ def overheads_of(section: SimulationSection, scale: Scale) -> Overheads:
     1 ms / `time_dilation` in model time. Raises `UserError` for a file that cannot be used.
     """
     wall: dict[str, float] = {}
+    section = scenario.simulation
     if section.calibration is not None:
-        measured = read_calibration(Path(section.calibration)).parameters
+        try:
+            measured = read_calibration(Path(section.calibration)).parameters
+        except UserError as error:
+            raise UserError(f"scenario {scenario.name}: {error}") from None
         wall |= {name: parameter.value for name, parameter in measured.items()}
     named = section.overheads.model_dump()
     wall |= {name: value for name, value in named.items() if value is not None}

@@ -89,7 +89,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
     scale, scale_notes = resolve_scale(scenario, base)
     base = msgspec.structs.replace(base, scale=scale)
     if adds_overheads(scenario.simulation):
-        overheads = overheads_of(scenario.simulation, machine_scale(scenario, base)[0])
+        overheads = overheads_of(scenario, machine_scale(scenario, base)[0])
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
         base = msgspec.structs.replace(base, simulation=simulation)
     check_losses(scenario, base)

@@ -54,7 +54,8 @@ def trouble(directory: Path, name: str, command: tuple[str, ...]) -> str | None:
         return "an escape character on the terminal"
     if status not in (0, 2):
         return f"exit code {status}: {said[-200:]}"
-    if status == 2 and name not in said and "--set" not in said:
+    # Once a scenario has been read, messages name it as it is called: without `.yaml`.
+    if status == 2 and name.removesuffix(".yaml") not in said and "--set" not in said:
         return f"an error that does not name {name}: {said[-300:]}"
     return None
 
