@@ -2,7 +2,8 @@
 
 Ranks are numbered unit by unit, with decode workers last. A unit is a row of pipeline stages, and a stage
 is a row of replicas. The ranks of a replica in a stage are a row of sequence parts, and a part is a row of
-tensor-parallel ranks. Consecutive ranks of a stage form an expert-parallel group.
+tensor-parallel ranks. An expert-parallel group is consecutive ranks of a stage, or ranks that have the same
+heads (`ExpertGroups`).
 """
 
 import enum
@@ -27,6 +28,13 @@ class Layout(enum.Enum):
 
     SPREAD = "spread"
     PACKED = "packed"
+
+
+class ExpertGroups(enum.Enum):
+    """`CONSECUTIVE`: ranks that follow each other. `STRIDED`: every `tp`-th rank."""
+
+    CONSECUTIVE = "consecutive"
+    STRIDED = "strided"
 
 
 class GroupKind(enum.Enum):
@@ -59,6 +67,7 @@ def place(
     decode_tp: int = 1,
     sequence: CollectiveKind = CollectiveKind.RING_ATTENTION,
     more: Sequence[Pool] = (),
+    experts: ExpertGroups = ExpertGroups.CONSECUTIVE,
 ) -> Placement:
     """Place `prefill_units * ranks_per_unit` ranks, those of `more` units and `decode_ranks` on servers.
 
@@ -70,7 +79,7 @@ def place(
 
     - `"p0.tp0"`: the tensor-parallel ranks of a sequence part
     - `"p0.sp0"`: the ranks of a replica's parts that have the same heads
-    - `"p0.ep0"`: ranks that divide the experts among them
+    - `"p0.ep0"`: ranks that divide the experts among them, as `experts` says
     - `"p0.pp0"`: a rank and the one in its place in the next pipeline stage
 
     A group of one rank needs no communication and is left out. Raises `PlacementError` if the model or the
@@ -78,8 +87,9 @@ def place(
     """
     first = Pool(units=prefill_units, ranks=ranks_per_unit, tp=tp, ep=ep, sp=sp, pp=pp)
     pools = [(pool, checked_shape(pool, model, sequence)) for pool in (first, *more)]
-    for pool, _ in pools:
+    for pool, shape in pools:
         _check_sharing(pool, model)
+        _check_stride(pool, shape, experts)
     check_decode_workers(decode_ranks, decode_tp, model)
     total = sum(pool.units * pool.ranks for pool, _ in pools) + decode_ranks
     attached = _attached(topology, _servers(total, len(topology.servers), ranks_per_server, layout))
@@ -99,7 +109,7 @@ def place(
             members = tuple(range(len(ranks), len(ranks) + pool.ranks))
             units[unit], shapes[unit] = members, shape
             replicas[unit] = _replicas(_chunks(members, pool.ranks // shape.pp), shape.sp * shape.tp)
-            groups |= _groups(unit, members, shape)
+            groups |= _groups(unit, members, shape, experts)
             ranks += [spec(rank, Role.PREFILL, unit, i) for i, rank in enumerate(members)]
     decode = tuple(range(len(ranks), total))
     ranks += [spec(rank, Role.DECODE, None, i) for i, rank in enumerate(decode)]
@@ -185,14 +195,17 @@ def coordinates(placement: Placement, unit: str, index: int) -> Coordinates:
     return Coordinates(unit=unit, stage=stage, replica=replica, part=part, tp=head, experts=experts)
 
 
-def _groups(unit: str, members: tuple[int, ...], shape: UnitShape) -> dict[str, tuple[int, ...]]:
+def _groups(
+    unit: str, members: tuple[int, ...], shape: UnitShape, experts: ExpertGroups
+) -> dict[str, tuple[int, ...]]:
     """The process groups of a unit, by name."""
+    stride = shape.tp if experts is ExpertGroups.STRIDED and shape.ep > 1 else 1
     stages = _chunks(members, len(members) // shape.pp)
     groups: dict[str, tuple[int, ...]] = {}
     for kind, sets in (
         (GroupKind.TENSOR, _chunks(members, shape.tp)),
-        (GroupKind.SEQUENCE, _sequence_groups(members, shape.sp, shape.tp)),
-        (GroupKind.EXPERT, _chunks(members, shape.ep)),
+        (GroupKind.SEQUENCE, _strided(members, shape.sp, shape.tp)),
+        (GroupKind.EXPERT, _strided(members, shape.ep, stride)),
         (GroupKind.PIPELINE, tuple(pair for here in pairwise(stages) for pair in zip(*here, strict=True))),
     ):
         if sets and len(sets[0]) > 1:
@@ -206,9 +219,20 @@ def _replicas(stages: Sequence[tuple[int, ...]], size: int) -> tuple[tuple[int, 
     return tuple(tuple(chain.from_iterable(parts)) for parts in in_stages)
 
 
-def _sequence_groups(members: tuple[int, ...], sp: int, tp: int) -> tuple[tuple[int, ...], ...]:
-    """For every replica in every stage, the groups of ranks that have the same heads."""
-    return tuple(shared[head::tp] for shared in _chunks(members, sp * tp) for head in range(tp))
+def _strided(members: tuple[int, ...], size: int, stride: int) -> tuple[tuple[int, ...], ...]:
+    """Groups of `size` members, `stride` apart: for each chunk of `size * stride`, one from each place."""
+    return tuple(chunk[place::stride] for chunk in _chunks(members, size * stride) for place in range(stride))
+
+
+def _check_stride(pool: Pool, shape: UnitShape, experts: ExpertGroups) -> None:
+    """Raise `PlacementError` if strided groups would leave a pipeline stage."""
+    per_stage = pool.ranks // shape.pp
+    if experts is ExpertGroups.STRIDED and shape.ep > 1 and per_stage % (shape.ep * shape.tp):
+        raise PlacementError(
+            "units.expert_groups",
+            f"{per_stage} ranks do not divide into strided groups: these take {pool.section}.ep x tp = "
+            f"{shape.ep} x {shape.tp} ranks together",
+        )
 
 
 def _check_sharing(pool: Pool, model: ModelShape) -> None:

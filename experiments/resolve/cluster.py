@@ -150,6 +150,7 @@ def _placement(scenario: Scenario, topology: Topology, model: ModelShape) -> Pla
             decode_tp=units.decode_tp,
             sequence=SEQUENCES[units.sequence],
             layout=units.layout,
+            experts=units.expert_groups,
             model=model,
             more=[
                 Pool(

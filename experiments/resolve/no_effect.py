@@ -104,8 +104,11 @@ def _serving_rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str]
         yield ["units.sequence"], "no sequence is split (units.sp)"
     if all(shape.tp == 1 for shape in placement.shapes.values()):
         yield ["serving.all_reduce"], "there is no tensor parallelism (units.tp)"
+        if is_moe(model):
+            yield ["units.expert_groups"], "there is no tensor parallelism (units.tp)"
     if not is_moe(model):
-        yield ["units.expert_skew", "serving.decode_background"], f"{model.name} has no experts"
+        in_vain = ["units.expert_skew", "units.expert_groups", "serving.decode_background"]
+        yield in_vain, f"{model.name} has no experts"
     if serving.preempt_layers is not None and serving.preempt_layers >= model.layers:
         yield ["serving.preempt_layers"], f"{model.name} has {model.layers} layers"
     limited = serving.cache_tokens is not None or serving.cache_gib is not None

@@ -5,7 +5,7 @@ import enum
 from pydantic import Field
 
 from experiments.scenario.section import Section
-from testbed.placement import Layout
+from testbed.placement import ExpertGroups, Layout
 
 
 class SequenceExchange(enum.StrEnum):
@@ -40,6 +40,11 @@ class UnitsSection(Section):
     )
     ep: int | None = Field(
         default=None, ge=1, le=1024, description="expert-parallel ranks of a unit; null: depends on the model"
+    )
+    expert_groups: ExpertGroups = Field(
+        default=ExpertGroups.CONSECUTIVE,
+        description="which ranks divide the experts: ranks in a row (consecutive), or those with the same "
+        "heads, tp apart (strided)",
     )
     sp: int = Field(default=1, ge=1, le=64, description="parts of a sequence, each on its own ranks")
     pp: int = Field(

@@ -15,7 +15,7 @@ import msgspec
 from testbed.job import Job, Placement, Request, Scale, SchedulerOptions, ServingOptions, WorkerOptions
 from testbed.models.gpus import GpuSpeed
 from testbed.models.shape import ModelShape
-from testbed.placement import Layout, place
+from testbed.placement import ExpertGroups, Layout, place
 from testbed.serving.cache.assignment import Assigned
 from testbed.serving.plans.build import build_plan
 from testbed.serving.plans.steps import PLAIN, StepOptions
@@ -57,6 +57,7 @@ def placed(
     pp: int = 1,
     decode_tp: int = 1,
     sequence: CollectiveKind = CollectiveKind.RING_ATTENTION,
+    experts: ExpertGroups = ExpertGroups.CONSECUTIVE,
 ) -> tuple[Topology, Placement]:
     topology = star(servers=servers, nic_bps=nic_bps)
     placement = place(
@@ -73,6 +74,7 @@ def placed(
         pp=pp,
         decode_tp=decode_tp,
         sequence=sequence,
+        experts=experts,
     )
     return topology, placement
 

@@ -9,6 +9,7 @@ from testbed.models.known_models import MODELS
 from testbed.models.shape import ModelShape
 from testbed.placement import (
     Coordinates,
+    ExpertGroups,
     Layout,
     coordinates,
     expert_groups,
@@ -72,6 +73,25 @@ def test_tensor_and_expert_groups_are_consecutive_ranks() -> None:
         "p0.ep0": (0, 1),
         "p0.ep1": (2, 3),
     }
+
+
+def test_strided_expert_groups_have_the_same_heads() -> None:
+    _, placement = placed(units=1, per_unit=8, servers=9, tp=2, ep=4, experts=ExpertGroups.STRIDED)
+    assert placement.groups["p0.ep0"] == (0, 2, 4, 6)
+    assert placement.groups["p0.ep1"] == (1, 3, 5, 7)
+    assert placement.groups["p0.tp0"] == (0, 1)
+    assert coordinates(placement, "p0", 5).experts == "p0.ep1"
+
+
+def test_strided_expert_groups_are_as_many_as_a_stage_has_room_for() -> None:
+    _, placement = placed(units=1, per_unit=8, servers=9, tp=2, ep=2, experts=ExpertGroups.STRIDED)
+    experts = [members for name, members in placement.groups.items() if ".ep" in name]
+    assert experts == [(0, 2), (1, 3), (4, 6), (5, 7)]
+
+
+def test_strided_expert_groups_do_not_leave_a_stage() -> None:
+    with pytest.raises(PlacementError, match=r"strided groups: these take .* = 4 x 2 ranks"):
+        placed(units=1, per_unit=4, tp=2, ep=4, experts=ExpertGroups.STRIDED)
 
 
 def test_without_expert_parallelism_every_rank_is_by_itself() -> None:

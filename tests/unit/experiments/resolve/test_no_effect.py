@@ -57,6 +57,12 @@ def test_every_key_of_our_own_scenarios_has_an_effect(name: str) -> None:
         ("quickstart", "units.sequence=ulysses", "units.sp=2", "no sequence is split (units.sp)"),
         ("quickstart", "serving.all_reduce=tree", "units.tp=2", "there is no tensor parallelism (units.tp)"),
         ("quickstart", "units.expert_skew=1", "model=mixtral-8x7b", "llama-3-8b has no experts"),
+        (
+            "quickstart",
+            "units.expert_groups=strided",
+            "units={tp: 2, ep: 2}",
+            "there is no tensor parallelism (units.tp)",
+        ),
         ("two-flows", "scale.wall_s=9", "scale.time_dilation=null", "scale.time_dilation is given"),
         ("two-flows", "scale.link_mbps=9", "scale.bytes_scale=null", "scale.bytes_scale is given"),
         ("quickstart", "serving.preempt_layers=32", "model=mixtral-8x22b", "mixtral-8x7b has 32 layers"),
