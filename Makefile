@@ -12,7 +12,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make tables run the sweeps behind the tables in docs/ again (minutes; docs/measured/README.md)"
 	@echo "make fuzz   give mfs damaged files for an hour (SECONDS=3600 SEED=1)"
-	@echo "make reproduce  run the experiments of the paper that are here (minutes; experiments/paper/README.md)"
+	@echo "make reproduce  run the experiments of the paper that are here (minutes; FULL=1: hours; experiments/paper/README.md)"
 	@echo "make setup  only install what is missing"
 	@echo "make clean  remove the virtual environment and caches (not your runs)"
 
@@ -55,7 +55,7 @@ fuzz: setup
 	@$(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),3600) --seed $(or $(SEED),1)
 
 reproduce: setup
-	@for run in experiments/paper/*/run; do echo "$$run"; "$$run" || exit 1; done
+	@for run in experiments/paper/*/run; do echo "$$run"; "$$run" $(if $(FULL),--full) || exit 1; done
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -14,12 +14,21 @@ Other keys:
 - `compare`: what `against` is a value of, if not of `policy`: a swept key, or `requests`, which is whether a
   policy has request control (`with` or `without`);
 - `only`: the policies to show;
-- `control`: `with` or `without`, to show only policies that have request control, or only those that do not.
+- `control`: `with` or `without`, to show only policies that have request control, or only those that do not;
+- `size`: `full`, if only `run --full` runs the sweep. Such tables are written if `--full` follows the other
+  arguments, and all others if not.
+
+    <!-- rates: {search: goodput} -->
+    <!-- end -->
+
+This one has the rates that a search of `mfs capacity` found, and how many times the rate of its first policy
+they are.
 
 Below a table is how many differences it has, and how many of them are shown. Below the first table of a sweep
 is what limits its runs.
 """
 
+import enum
 import re
 import statistics
 import sys
@@ -39,7 +48,7 @@ from experiments.sweep.plan import as_text
 from experiments.sweep.results import Measure
 
 POLICY, REQUESTS = "policy", "requests"
-_TABLE = re.compile(r"(<!-- table: (\{.*?\}) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (table|rates): (\{.*?\}) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _WIDTH = 119
 _HEADINGS = {
     Measure.SLO_ATTAINMENT: "SLO met",
@@ -53,8 +62,22 @@ Cell = dict[str, Any]
 """A row of `sweep.json`, and what `_placed` adds."""
 
 
+class Size(enum.StrEnum):
+    """Which runs a table is made from: those of `run`, or those that only `run --full` makes."""
+
+    SMALL = "small"
+    FULL = "full"
+
+
+class AskedRates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a comment asks of a search of `mfs capacity`. `search` is its directory."""
+
+    search: str
+    size: Size = Size.SMALL
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a comment asks for."""
+    """What a comment asks of a sweep."""
 
     sweep: str
     against: str
@@ -62,6 +85,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     compare: str = POLICY
     only: tuple[str, ...] = ()
     control: Literal["with", "without"] | None = None
+    size: Size = Size.SMALL
 
     def takes(self, cell: Cell) -> bool:
         return (not self.only or cell[POLICY] in self.only) and self.control in (None, cell[REQUESTS])
@@ -94,17 +118,68 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         return over_replicates(known) if known else None
 
 
-def filled(page: str, sweeps: Path) -> str:
-    """Return the text of `page` with all its tables written anew."""
+def filled(page: str, sweeps: Path, size: Size = Size.SMALL) -> str:
+    """Return the text of `page` with all its tables of one size written anew."""
     told: set[str] = set()
 
     def one(match: re.Match[str]) -> str:
-        asked = msgspec.convert(yaml.safe_load(match[2]), Asked)
-        lines = list(table(read_sweep(sweeps / asked.sweep), asked, limits=asked.sweep not in told))
-        told.add(asked.sweep)
-        return "".join([match[1], *(f"{line}\n" for line in lines), match[4]])
+        wanted = yaml.safe_load(match[3])
+        asked: Asked | AskedRates
+        if match[2] == "rates":
+            asked = msgspec.convert(wanted, AskedRates)
+            if asked.size is not size:
+                return match[0]
+            lines = list(rates(msgspec.json.decode((sweeps / asked.search / "capacity.json").read_bytes())))
+        else:
+            asked = msgspec.convert(wanted, Asked)
+            if asked.size is not size:
+                return match[0]
+            lines = list(table(read_sweep(sweeps / asked.sweep), asked, limits=asked.sweep not in told))
+            told.add(asked.sweep)
+        return "".join([match[1], *(f"{line}\n" for line in lines), match[5]])
 
     return _TABLE.sub(one, page)
+
+
+def rates(content: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of a table of rates. `content` is that of `capacity.json`.
+
+    Raises `ValueError` if a cell of the search failed.
+    """
+    if content["failed"]:
+        raise ValueError(f"cells of the search failed: {[one['cell'] for one in content['failed']]}")
+    kept = f"{100 * content['attain']:.0f} %"
+    yield f"| policy | requests/s at {kept} | load | against `{content['against']}` |"
+    yield "|---|---|---|---|"
+    for one in content["capacities"]:
+        load = NOTHING if one["load"] is None else f"{one['load']:.2f}"
+        yield f"| `{one['policy']}` | {_rate(one)} | {load} | {_ratio(one)} |"
+    yield ""
+    counts = {one["replicates"] for one in content["capacities"]}
+    yield from _wrapped(
+        f"Over {max(counts)} replicates, with 95 % intervals; ratios in bold where these leave out 1. A load"
+        f" is a share of the estimated capacity, {content['estimated_rps']:.3g} requests/s."
+    )
+
+
+def _rate(one: Mapping[str, Any]) -> str:
+    """The rate of a policy with its interval, or at which end of the search it is."""
+    if one["rate_rps"] is None:
+        at = {"never": ("below", "fails_rps"), "always": ("above", "holds_rps")}.get(one["outcome"])
+        return NOTHING if at is None else f"{at[0]} {one[at[1]]:.3g}"
+    interval = "" if one["low"] is None else f" [{one['low']:.3g}, {one['high']:.3g}]"
+    return f"{one['rate_rps']:.3g}{interval}"
+
+
+def _ratio(one: Mapping[str, Any]) -> str:
+    if one["ratio"] is None:
+        return ""
+    times = f"{one['ratio']:.2f} times"
+    low, high = one["ratio_low"], one["ratio_high"]
+    if low is None:
+        return times
+    shown = low > 1 or high < 1
+    return f"{f'**{times}**' if shown else times} [{low:.2f}, {high:.2f}]"
 
 
 def table(content: dict[str, Any], asked: Asked, *, limits: bool = True) -> Iterator[str]:
@@ -211,9 +286,9 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
     return [line.replace("\0", " ") for line in lines]
 
 
-def main(page: Path, sweeps: Path) -> None:
-    page.write_text(filled(page.read_text(encoding="utf-8"), sweeps), encoding="utf-8")
+def main(page: Path, sweeps: Path, size: Size) -> None:
+    page.write_text(filled(page.read_text(encoding="utf-8"), sweeps, size), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Size.FULL if "--full" in sys.argv[3:] else Size.SMALL)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Draw the figure of this experiment: how many points more triage meets than each rival, in each cluster.
+"""Draw a figure of 14 or 16: how many points more triage meets than each rival, in each cluster.
 
     .venv/bin/python experiments/paper/14-triage/draw_differences.py SWEEPS OUT.svg NAME...
 
-SWEEPS has the sweeps NAME of this folder's `run`, whose first policy is triage. Bars are 95 % intervals over
+SWEEPS has the sweeps NAME of that `run`, whose first policy is triage. Bars are 95 % intervals over
 the replicates.
 """
 
@@ -17,7 +17,18 @@ mpl.use("agg")
 
 import matplotlib.pyplot as plt
 
-RIVALS = {"fair": ("0.6", "s"), "stage": ("tab:blue", "o"), "mfs": ("tab:orange", "D")}
+RIVALS = {
+    "fair": ("0.6", "s"),
+    "stage": ("tab:blue", "o"),
+    "mfs": ("tab:orange", "D"),
+    "static(s1=2, s2=1, s3=2)": ("tab:cyan", "o"),
+    "hermod": ("tab:green", "^"),
+    "llf(stall=on)": ("tab:purple", "v"),
+    "karuna": ("tab:brown", "P"),
+    "edf": ("tab:pink", "X"),
+    "sjf": ("tab:olive", "*"),
+}
+"""How rivals are drawn: those that the sweeps have, in this order from the top."""
 SWEPT = {"workload.kind": "{} prompts", "workload.load": "load {}"}
 
 
@@ -33,12 +44,14 @@ def main(sweeps: Path, out: Path, names: list[str]) -> None:
                     clusters.setdefault(", ".join([name, *words]), {})[row["policy"]] = row
 
     mpl.rcParams.update({"svg.hashsalt": "triage", "svg.fonttype": "none", "font.size": 8})
-    figure, axes = plt.subplots(figsize=(7, 0.36 * len(clusters) + 0.9), layout="constrained")
+    drawn = [rival for rival in RIVALS if any(rival in rows for rows in clusters.values())]
+    figure, axes = plt.subplots(figsize=(7, 0.12 * len(drawn) * len(clusters) + 0.9), layout="constrained")
     for i, rows in enumerate(clusters.values()):
-        for j, (rival, (colour, marker)) in enumerate(RIVALS.items()):
+        for j, rival in enumerate(drawn):
+            colour, marker = RIVALS[rival]
             # What is given are differences of the rival from triage, so their sign is turned.
             mean, low, high = (-100 * float(rows[rival][key]) for key in ("mean", "high", "low"))
-            at = -i + 0.24 * (1 - j)
+            at = -i + 0.72 * ((len(drawn) - 1) / 2 - j) / len(drawn)
             axes.plot([low, high], [at, at], color=colour, linewidth=1.2)
             axes.plot(
                 mean, at, marker, color=colour, markersize=4, label=f"triage over {rival}" if not i else None
@@ -49,7 +62,7 @@ def main(sweeps: Path, out: Path, names: list[str]) -> None:
     axes.set_xlabel("points of SLO attainment")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(RIVALS), frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(5, len(drawn)), frameon=False)
     figure.savefig(out, metadata={"Date": None})
 
 

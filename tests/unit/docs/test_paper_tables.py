@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from paper_tables import Asked, filled, table
+from paper_tables import Asked, AskedRates, Size, filled, rates, table
+
+from experiments.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted((ROOT / "experiments" / "paper").glob("*/README.md"))
@@ -119,6 +121,66 @@ def test_an_incomplete_sweep_and_a_reference_that_is_not_there_are_refused() -> 
         text(swept(cell("mfs", 1, 0.8)), against="llf")
 
 
+def found(policy: str, **known: Any) -> dict[str, Any]:
+    """As in capacity.json."""
+    nothing = dict.fromkeys(("rate_rps", "low", "high", "load", "holds_rps", "fails_rps"))
+    ratios = dict.fromkeys(("ratio", "ratio_low", "ratio_high"))
+    return {"policy": policy, "outcome": "found", "replicates": 8, **nothing, **ratios, **known}
+
+
+def searched(*capacities: dict[str, Any], **known: Any) -> dict[str, Any]:
+    return {
+        "attain": 0.9,
+        "against": "fair",
+        "estimated_rps": 40.0,
+        "failed": [],
+        "capacities": list(capacities),
+    } | known
+
+
+def test_a_ratio_of_rates_is_in_bold_where_its_interval_leaves_out_one() -> None:
+    interval = {"ratio_low": 1.1, "ratio_high": 1.3}
+    lines = list(
+        rates(
+            searched(
+                found("fair", rate_rps=10.0, low=9.0, high=11.0, load=0.25),
+                found("mfs", rate_rps=12.0, low=11.0, high=13.0, load=0.3, ratio=1.2, **interval),
+                found("stage", rate_rps=11.0, load=0.275, ratio=1.1, ratio_low=0.9, ratio_high=1.3),
+            )
+        )
+    )
+    assert lines[0] == "| policy | requests/s at 90 % | load | against `fair` |"
+    assert lines[2:5] == [
+        "| `fair` | 10 [9, 11] | 0.25 |  |",
+        "| `mfs` | 12 [11, 13] | 0.30 | **1.20 times** [1.10, 1.30] |",
+        "| `stage` | 11 | 0.28 | 1.10 times [0.90, 1.30] |",
+    ]
+
+
+def test_a_rate_outside_the_search_is_told_as_such() -> None:
+    lines = list(
+        rates(
+            searched(
+                found("fair", outcome="never", fails_rps=8.0), found("mfs", outcome="always", holds_rps=64.0)
+            )
+        )
+    )
+    assert lines[2:4] == ["| `fair` | below 8 | - |  |", "| `mfs` | above 64 | - |  |"]
+
+
+def test_a_search_with_failed_cells_is_refused() -> None:
+    with pytest.raises(ValueError, match="cells of the search failed"):
+        list(rates(searched(found("fair"), failed=[{"cell": "cells/a", "error": "no memory"}])))
+
+
+def test_tables_of_the_other_size_stay_as_they_are() -> None:
+    asked = "<!-- table: {sweep: s, against: mfs, show: [slo_attainment], size: full} -->"
+    page = f"{asked}\nas it was\n<!-- end -->\n"
+    assert filled(page, Path("nowhere")) == page
+    with pytest.raises(UserError, match="nowhere"):
+        filled(page, Path("nowhere"), Size.FULL)
+
+
 def test_text_without_a_table_stays_as_it_is() -> None:
     assert filled("Before.\n\n| a |\n|---|\n", Path("nowhere")) == "Before.\n\n| a |\n|---|\n"
 
@@ -127,3 +189,9 @@ def test_text_without_a_table_stays_as_it_is() -> None:
 def test_every_table_of_a_page_can_be_asked_for(page: Path) -> None:
     for one in re.findall(r"<!-- table: (.*?) -->", page.read_text(encoding="utf-8"), re.DOTALL):
         assert msgspec.convert(yaml.safe_load(one), Asked).show
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_every_table_of_rates_of_a_page_can_be_asked_for(page: Path) -> None:
+    for one in re.findall(r"<!-- rates: (.*?) -->", page.read_text(encoding="utf-8")):
+        assert msgspec.convert(yaml.safe_load(one), AskedRates).search
