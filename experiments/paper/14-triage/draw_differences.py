@@ -62,7 +62,7 @@ def main(sweeps: Path, out: Path, names: list[str]) -> None:
     axes.set_xlabel("points of SLO attainment")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(5, len(drawn)), frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(out, metadata={"Date": None})
 
 
