@@ -302,7 +302,7 @@ class Dispatcher(Generic[M]):
         claim = _Claim(share.id, share.src, message.sent_wall_ns)
         load = load_of(message.peer_bytes, group.peer_ports)
         moved = self._admission.submit_on(now_ns, claim, group.lane, Flow.of(share, load))
-        self.paths.append(LoggedPath(flow=share.id, ports=tuple(load)))
+        self.paths.append(LoggedPath(flow=share.id, ports=tuple(load), sizes=tuple(load.values())))
         return self._move(moved)
 
     def completed(self, now_ns: int, wall_ns: int, flow: str) -> list[Action[M]]:

@@ -194,10 +194,12 @@ class AskSending(msgspec.Struct, frozen=True, kw_only=True, tag="ask_sending"):
 
 
 class LoggedPath(msgspec.Struct, frozen=True, kw_only=True):
-    """The ports that a flow crossed."""
+    """The ports that a flow crossed. `sizes` are the model bytes that a share of a collective put on each of
+    them; empty if it was all bytes of the flow on each."""
 
     flow: str
     ports: tuple[str, ...]
+    sizes: tuple[int, ...] = ()
 
 
 class Sending(msgspec.Struct, frozen=True, kw_only=True, tag="sending"):

@@ -8,19 +8,25 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from controller.flow import Decision
+from controller.flow import Decision, PortId
 from controller.pulse import Pause
+from controller.units import NS_PER_S
 from testbed.cluster.clocks import Drift
 from testbed.coordinator.checks import IDLE_BOUND, PROBE_BOUND, RETRANSMIT_BOUND, at_least, at_most
 from testbed.coordinator.delays import WallYardstick, permit_checks, wakeup_check
 from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock, latest_wakeup, pauses_check, slowest_permit
+from testbed.coordinator.line_check import Line
 from testbed.coordinator.ranks import ProbeResult
+from testbed.job import Job
 from testbed.record import Check, Fidelity
 from testbed.serving.yardsticks import Yardstick, Yardsticks
 
 FASTER_BOUND = 1.1
 CLOCK_BOUND_MS = 1.0
+
+_PACKETS_AT_ONCE = 2
+_ETHERNET_BYTES = 14
 
 _BUSY = "find out what else runs on the servers, or use fewer ranks on each"
 _LINKS = (
@@ -41,7 +47,30 @@ class Servers(msgspec.Struct, frozen=True, kw_only=True):
 
 def payload_share(mtu: int) -> float:
     """Payload of a full packet over its bytes on the line: with Ethernet, IP and TCP headers, timestamps."""
-    return (mtu - 52) / (mtu + 14)
+    return (mtu - 52) / (mtu + _ETHERNET_BYTES)
+
+
+def _carried(probes: Sequence[ProbeResult], mtu: int) -> list[float]:
+    """What each probed path carried, of its part of the line rate."""
+    return [p.delivered_bps / p.nominal_bps / payload_share(mtu) for p in probes]
+
+
+def lines_of(
+    job: Job, probes: Sequence[ProbeResult], drifts: Mapping[str, Drift], mtu: int
+) -> dict[PortId, Line]:
+    """What each port of the network of `job` carries.
+
+    Links may be as much faster than the scenario says as the probes found. The two packets besides are for
+    ports in software, as in a rehearsal. Both ends of a flow have clocks that are not known exactly.
+    """
+    faster = max([1.0, *_carried(probes, mtu)])
+    packets = _PACKETS_AT_ONCE * (mtu + _ETHERNET_BYTES) / job.scale.bytes_scale
+    unsure_ns = 2 * max((max(d.before.error_ns, d.after.error_ns) for d in drifts.values()), default=0)
+    unsure_s = unsure_ns / NS_PER_S / job.scale.time_dilation
+    return {
+        link.id: Line(bps=faster * link.bps, besides_bytes=packets + link.bps / 8 * unsure_s)
+        for link in job.topology.links
+    }
 
 
 def judge(
@@ -62,7 +91,7 @@ def judge(
     def against(of: Yardstick | None) -> WallYardstick:
         return WallYardstick(of=of, time_dilation=clock.time_dilation)
 
-    carried = [p.delivered_bps / p.nominal_bps / payload_share(servers.mtu) for p in probes]
+    carried = _carried(probes, servers.mtu)
     late_ms = [late for delays in gathered.late_ms.values() for late in delays]
     sent = sum(out for out, _ in servers.segments.values())
     again = sum(repeated for _, repeated in servers.segments.values())

@@ -17,7 +17,7 @@ from testbed.cluster.agents import AgentDesk, agent_name
 from testbed.cluster.assignment import Assigned
 from testbed.cluster.clocks import Drift, corrected
 from testbed.cluster.control import MarkingController, mark_config
-from testbed.cluster.fidelity import Servers, judge
+from testbed.cluster.fidelity import Servers, judge, lines_of
 from testbed.cluster.inventory import Inventory
 from testbed.cluster.load import LoadMeter
 from testbed.cluster.ranks import RemoteRanks
@@ -25,6 +25,7 @@ from testbed.coordinator.collect import collect
 from testbed.coordinator.controller import ControllerProcess
 from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock
+from testbed.coordinator.line_check import line_check
 from testbed.coordinator.player import Player
 from testbed.coordinator.ranks import ProbeResult
 from testbed.coordinator.token_checks import token_checks
@@ -125,8 +126,7 @@ class ClusterRun:
         ranks.wait_until_ready()
         controller.wait_for_registrations(lanes=ranks.lanes, groups=ranks.group_ends)
         self._say("probing the links")
-        paths = {pair: (path,) for pair, path in self._assigned.paths.items()}
-        probes = ranks.probe(paths, {link.id: link.bps for link in job.topology.links})
+        probes = self._probe(ranks)
         own = Pulse(time.monotonic_ns())
         nics = {machine.host: machine.nic for machine in self._assigned.machines.values()}
         load = LoadMeter(self._here(), nics)
@@ -149,6 +149,9 @@ class ClusterRun:
             told, left = str(failure), conductor.describe()
             raise RunFailed(told if left in told else f"{told}; {left}") from failure
         load.take(self._here())
+        if not job.serving.decode_background:  # or decode workers still send
+            self._say("probing the links again")
+            probes += self._probe(ranks)
         return _Played(
             conductor=conductor,
             probes=probes,
@@ -159,6 +162,10 @@ class ClusterRun:
             pauses=own,
             servers=load.servers(self._mtu()),
         )
+
+    def _probe(self, ranks: RemoteRanks) -> list[ProbeResult]:
+        paths = {pair: (path,) for pair, path in self._assigned.paths.items()}
+        return ranks.probe(paths, {link.id: link.bps for link in self._job.topology.links})
 
     def _record(self, played: _Played, drifts: dict[str, Drift], ranks: RemoteRanks) -> RunRecord:
         job, inventory = self._job, self._cluster.inventory
@@ -186,7 +193,15 @@ class ClusterRun:
             drifts=drifts,
             enforced=inventory.dscps is not None,
             yardsticks=yardsticks(job),
-            more=token_checks(job, records),
+            more=(
+                line_check(
+                    gathered.crossings,
+                    lines_of(job, played.probes, drifts, played.servers.mtu),
+                    job.scale.bytes_scale,
+                    played.clock,
+                ),
+                *token_checks(job, records),
+            ),
         )
         some = next(iter(self._here().values()))
         return collect(

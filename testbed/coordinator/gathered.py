@@ -11,10 +11,11 @@ from typing import Final
 
 import msgspec
 
-from controller.flow import Decision
+from controller.flow import ALL_PEERS, Decision
 from controller.lanes import LevelTrail
-from controller.protocol import Logged
+from controller.protocol import Logged, LoggedPath
 from testbed.columns import ColumnSpool, in_order
+from testbed.coordinator.lines import Crossing
 from testbed.fabric import RunFailed
 from testbed.job import Job
 from testbed.record import FlowRow, ProgressRow, SpanRow
@@ -39,7 +40,7 @@ class _Open:
     """A flow whose row is not complete. `ended` says that the controller knows that it has arrived."""
 
     trail: LevelTrail = field(default_factory=LevelTrail)
-    path: tuple[str, ...] | None = None
+    path: LoggedPath | None = None
     sent: SentFlow | None = None
     received: ReceivedFlow | None = None
     ended: bool = False
@@ -56,6 +57,8 @@ class Gathered:
         self.decisions: ColumnSpool[Decision] = ColumnSpool(Decision, block_rows=_BLOCK_ROWS)
         self.progress: ColumnSpool[ProgressRow] = ColumnSpool(ProgressRow, block_rows=_BLOCK_ROWS)
         self.permits: ColumnSpool[PermitRow] = ColumnSpool(PermitRow, block_rows=_BLOCK_ROWS)
+        self.crossings: ColumnSpool[Crossing] = ColumnSpool(Crossing, block_rows=_BLOCK_ROWS)
+        """What flows that are done put on ports, in no order."""
         self.permit_ms = array("d")
         """The latencies of `permits`, in wall milliseconds."""
         self.late_ms: dict[int, Sequence[float]] = {}
@@ -97,7 +100,7 @@ class Gathered:
         for decision in logged.decisions:
             self._of(decision.flow).trail.moved_to(decision.level_to)
         for path in logged.paths:
-            self._of(path.flow).path = path.ports
+            self._of(path.flow).path = path
         for flow in logged.ended:
             self._of(flow).ended = True
             self._close_if_known(flow)
@@ -154,16 +157,28 @@ class Gathered:
         if known.path is None:
             raise RunFailed(f"flow {flow!r} was sent, and the controller does not know it")
         del self._open[flow]
+        ports = known.path.ports
+        transfer = sent.transfer
+        self.crossings.append(
+            Crossing(
+                flow=flow,
+                collective=transfer.coflow if transfer.dst == ALL_PEERS else None,
+                permit_ns=sent.permit_ns,
+                finish_ns=received.finish_ns,
+                ports=ports,
+                sizes=known.path.sizes or (transfer.size_bytes,) * len(ports),
+            )
+        )
         self._flows.append(
             FlowRow.of(
-                sent.transfer,
+                transfer,
                 self._server_of,
                 submit_ns=sent.submit_ns,
                 permit_ns=sent.permit_ns,
                 lane_wait_ns=sent.lane_wait_ns,
                 finish_ns=received.finish_ns,
                 trail=known.trail,
-                path=known.path,
+                path=ports,
                 verified=received.verified,
             )
         )

@@ -28,7 +28,6 @@ PAYLOAD_SHARE = (MTU - 52) / (MTU + 14)
 
 BUSY_BOUND = 0.90
 DROP_BOUND = 1e-4
-FASTEST_BOUND = 1.1  # clocks are read, and timers fire, a little late
 
 _BUSY_SHOTS = 8  # fewer are not judged
 _HEADROOM_SLOWER = 2.0  # what links that are half as fast leave to the CPU was not measured; it is enough
@@ -81,7 +80,6 @@ def judge(
     permit_ms: Sequence[float],
     late_ms: Sequence[float],
     segments: tuple[int, int],
-    fastest: float | None,
     yardsticks: Yardsticks,
     time_dilation: float,
     more: Sequence[Check] = (),
@@ -90,10 +88,9 @@ def judge(
     """Check a run. It is faithful if every measure that could be taken is within its bound.
 
     `cpu_wait` is the longest mean wait of a process for the CPU. If the kernel does not count waits, idle CPU
-    time stands for it. `segments` gives TCP segments sent, and of those retransmitted. `fastest` is the
-    highest speed of a flow beyond the burst of an idle port, over its line rate
-    (`testbed.emulation.speeds`). `yardsticks` are those of the job. `more` are checks that were made
-    elsewhere. Drops in the windows of `upset` do not count: the scenario asked for them.
+    time stands for it. `segments` gives TCP segments sent, and of those retransmitted. `yardsticks` are those
+    of the job. `more` are checks that were made elsewhere. Drops in the windows of `upset` do not count: the
+    scenario asked for them.
     """
     slower = (
         "slow the links down (a lower scale.link_mbps, or scale.bytes_scale where that is given), use fewer"
@@ -141,7 +138,6 @@ def judge(
             slower,
         ),
         wakeup_check(late_ms, compute),
-        at_most("fastest flow, beyond the burst of an idle port", fastest, FASTEST_BOUND, "of line", slower),
         *more,
     ]
     return Fidelity(faithful=all(check.ok for check in checks), checks=tuple(checks))

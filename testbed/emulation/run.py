@@ -19,6 +19,7 @@ from testbed.coordinator.cpu_wait import CpuWaits
 from testbed.coordinator.delays import percentile
 from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock
+from testbed.coordinator.line_check import line_check
 from testbed.coordinator.memory import MemoryKills
 from testbed.coordinator.player import Player
 from testbed.coordinator.token_checks import token_checks
@@ -29,9 +30,10 @@ from testbed.emulation.faults import FaultInjector
 from testbed.emulation.fidelity import CpuMeter, delivered_share, judge
 from testbed.emulation.links import LinkWatch
 from testbed.emulation.monitor import LinkMonitor
+from testbed.emulation.nominal import lines_of
 from testbed.emulation.processes import StopWatch
 from testbed.emulation.ranks import RankProcesses
-from testbed.emulation.speeds import speeds_of
+from testbed.emulation.speeds import faster_than_line
 from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import CPU_WAIT_MS, FASTER_THAN_LINE, FORWARDED, LATE_P99_MS, RunRecord
@@ -142,7 +144,6 @@ class EmulatedRun:
             gathered.take(record)
         log = controller.log()
         flows = gathered.flows()
-        speeds = speeds_of(flows, job)
         pauses |= {
             f"rank {one.rank}": unasked_pause((one.longest_pause, *one.pauses), pauses_of(one.rank, asked))
             for one in records
@@ -161,10 +162,10 @@ class EmulatedRun:
             permit_ms=permits,
             late_ms=late_ms,
             segments=monitor.segments(upset),
-            fastest=speeds.fastest,
             yardsticks=against,
             time_dilation=job.scale.time_dilation,
             more=(
+                line_check(gathered.crossings, lines_of(job), job.scale.bytes_scale, clock),
                 *disturbances(
                     pauses=pauses,
                     outages=outages,
@@ -194,7 +195,7 @@ class EmulatedRun:
             queues={port: queues.read_back([tree])[tree.device] for port, tree in net.trees.items()},
             fidelity=fidelity,
             facts=self._facts(net, controller, ranks, cpu, log.flow_mods, log.barriers)
-            | {FASTER_THAN_LINE: round(speeds.faster_than_line or 0.0, 4)}
+            | {FASTER_THAN_LINE: round(faster_than_line(flows, job) or 0.0, 4)}
             | ({} if cpu_wait is None else {CPU_WAIT_MS: round(cpu_wait.mean_ms, 4)})
             | {LATE_P99_MS: round(percentile(late_ms, 99) or 0.0, 4)}
             | ({} if forwarded is None else {FORWARDED: round(forwarded, 4)}),

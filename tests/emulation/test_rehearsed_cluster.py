@@ -100,6 +100,13 @@ def test_the_results_are_complete_and_say_what_was_measured(rehearsed: Rehearsed
         assert policy["facts"]["clock_drift_us"] < 1000  # it is one clock, with different offsets
 
 
+def test_no_port_has_sent_more_than_its_line_carries(rehearsed: Rehearsed) -> None:
+    """The flows overlap on the port into h3, and cross it at line rate. Two packets may pass at once."""
+    for policy in rehearsed.summary()["runs"]:
+        [ahead] = [c for c in policy["fidelity"]["checks"] if c["name"].startswith("bytes ahead of the line")]
+        assert ahead["ok"], ahead["reason"]
+
+
 def test_a_promotion_moves_a_running_lane_from_one_queue_to_another(rehearsed: Rehearsed) -> None:
     """Only S3 crosses the port from h2. Under `fair`, all of it is in P3. Under `mfs` it begins in P5, and
     ends in P1."""

@@ -3,18 +3,19 @@
 import emulated_world as world
 import msgspec
 import pytest
-from fault_injection import Deed, Injector, micro, serving, stop, take_down, the
+from fault_injection import Deed, Injector, let_through, micro, serving, stop, take_down, the
 
 from testbed.job import Job, Scale
 from testbed.record import Check
 
 PAUSE = "longest pause of a process"
 DOWN = "longest time a link was down"
+AHEAD = "bytes ahead of the line of a port max"
 
 
-def failed(job: Job, deed: Deed, *, after_s: float = 0.5) -> dict[str, Check]:
+def failed(job: Job, deed: Deed, *, after_s: float = 0.5, phase: str = "running") -> dict[str, Check]:
     """The checks that failed in a run in which the deed was done, by their names."""
-    injector = Injector(deed, after_s=after_s)
+    injector = Injector(deed, phase=phase, after_s=after_s)
     record = world.run(job, injector)
     injector.finish()
     assert not record.fidelity.faithful
@@ -83,3 +84,24 @@ def test_a_link_that_is_down_for_a_while_is_named(device: str) -> None:
 @pytest.mark.slow
 def test_a_link_that_is_down_for_a_moment_is_named() -> None:
     assert failed(micro(), take_down("s1-eth1", 0.0))[DOWN].advice.startswith("link h1-s1 ")
+
+
+ON_THE_WAY = {"nh1-eth2": 20e6, "s1-eth3": 20e6}
+"""The ports h1->s1 and s1->h3, which the first flow crosses."""
+
+
+def test_a_queue_that_lets_too_much_through_at_once_is_named() -> None:
+    """50 packets are 211 kB of the 2 MB of the first flow, and no queue is read back for its burst."""
+    deed = let_through(ON_THE_WAY, burst_packets=50)
+    check = failed(micro(), deed, after_s=0.0, phase="probing the links")[AHEAD]
+    assert check.value is not None
+    assert 10 < check.value < 51 / 3
+    assert check.advice.startswith(("port h1->s1 is faster", "port s1->h3 is faster"))
+
+
+@pytest.mark.slow
+def test_a_queue_that_is_too_fast_for_a_while_is_named() -> None:
+    check = failed(micro(), let_through(ON_THE_WAY, faster=2.0), after_s=0.0)[AHEAD]
+    assert check.value is not None
+    assert check.value > 10
+    assert check.advice.startswith(("port h1->s1 is faster", "port s1->h3 is faster"))

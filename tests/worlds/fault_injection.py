@@ -11,10 +11,13 @@ import emulated_world as world
 import psutil
 
 from controller.flow import Stage
-from testbed.emulation.network import CONTROLLER, NOBODY
+from testbed.emulation import queues
+from testbed.emulation.network import CONTROLLER, MTU, NOBODY
+from testbed.emulation.queues import QueueTree
 from testbed.fabric import RunProgress
 from testbed.job import Job
 from testbed.topology import star
+from workers.process import in_network_of
 
 Deed = Callable[["Sandbox"], None]
 """What is done to a run."""
@@ -152,6 +155,26 @@ def cut_off(bridge: str) -> Deed:
     def deed(sandbox: Sandbox) -> None:
         for controller in (NOBODY, CONTROLLER):
             sandbox.shell("ovs-vsctl", "--db=unix:/dev/shm/run/db.sock", "set-controller", bridge, controller)
+
+    return deed
+
+
+def let_through(ports: dict[str, float], *, faster: float = 1.0, burst_packets: int = 2) -> Deed:
+    """Give the queues of devices other rates or bursts; `ports` has the rate of each, bits/s on the wire. A
+    rate is put right again after a second, since a run compares it at its end."""
+
+    def deed(sandbox: Sandbox) -> None:
+        def change(times: float) -> None:
+            queues.change_rates(
+                QueueTree(device=device, line_bps=times * bps, mtu=MTU, burst_packets=burst_packets)
+                for device, bps in ports.items()
+            )
+
+        with in_network_of(sandbox.process_1().pid):
+            change(faster)
+            if faster != 1.0:
+                time.sleep(1.0)
+                change(1.0)
 
     return deed
 

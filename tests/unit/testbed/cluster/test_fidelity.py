@@ -9,7 +9,7 @@ from controller.flow import Decision, Level
 from controller.protocol import Logged
 from controller.pulse import Pause
 from testbed.cluster.clocks import Drift, Reading
-from testbed.cluster.fidelity import Servers, judge, payload_share
+from testbed.cluster.fidelity import Servers, judge, lines_of, payload_share
 from testbed.coordinator.checks import at_least
 from testbed.coordinator.gathered import Gathered
 from testbed.coordinator.lapses import WallClock
@@ -127,3 +127,25 @@ def test_lost_packets_and_long_pauses_spoil_a_run() -> None:
     assert wrong(judged(servers=servers)) == ["TCP retransmits"]
     pauses = {"rank 1 (b/0)": Pause(begin_wall_ns=0, wall_ns=210 * MS)}  # a fifth of a lone flow is 200 ms
     assert wrong(judged(pauses=pauses)) == ["longest pause of a process"]
+
+
+def test_ports_may_be_as_fast_as_the_probes_found_and_ahead_by_two_packets() -> None:
+    made = job(*placed())
+    known = {"a/0": Drift(before=reading(0), after=reading(0))}
+    lines = lines_of(made, [probe(0.9), probe(1.05)], known, mtu=1500)
+    link = made.topology.links[0]
+    assert lines[link.id].bps == pytest.approx(1.05 * link.bps)
+    assert lines[link.id].besides_bytes * made.scale.bytes_scale == pytest.approx(2 * 1514)
+    slow = lines_of(made, [probe(0.9)], known, mtu=1500)
+    assert slow[link.id].bps == link.bps
+
+
+def test_clocks_that_are_not_known_exactly_let_ports_be_further_ahead() -> None:
+    """Each end may be wrong by 3 ms, in which the line carries 6 ms worth of bytes."""
+    made = job(*placed())
+    exact = {"a/0": Drift(before=reading(0), after=reading(0))}
+    vague = {"a/0": Drift(before=reading(0, MS), after=reading(0, 3 * MS))}
+    link = made.topology.links[0]
+    more = lines_of(made, [], vague, 1500)[link.id].besides_bytes
+    more -= lines_of(made, [], exact, 1500)[link.id].besides_bytes
+    assert more * made.scale.bytes_scale == pytest.approx(made.scale.wire_bps(link.bps) / 8 * 0.006)

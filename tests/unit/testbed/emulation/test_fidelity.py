@@ -70,7 +70,6 @@ def verdict(**changed: object) -> Fidelity:
         "permit_ms": [0.5] * 99 + [3.0],
         "late_ms": [0.1] * 100,
         "segments": (10_000, 3),
-        "fastest": 1.02,
         "yardsticks": AGAINST,
         "time_dilation": 10.0,
     }
@@ -100,7 +99,6 @@ def test_every_measure_states_its_value_its_bound_and_its_unit() -> None:
         ("packets dropped", "<= 0.0001", "of packets"),
         ("TCP retransmits", "<= 0.03", "of segments"),
         ("late wake-ups of timed compute p99", "<= 0.5", "of a layer's compute"),
-        ("fastest flow, beyond the burst of an idle port", "<= 1.1", "of line"),
     ]
 
 
@@ -184,7 +182,6 @@ def test_a_handful_of_latencies_is_shown_but_not_judged(measured: int, ok: bool)
         ("packets dropped", {"samples": (sample(a=counters(0)), sample(a=counters(9_999, 1)))}),
         ("TCP retransmits", {"segments": (100_000, 3001)}),
         ("late wake-ups of timed compute p99", {"late_ms": [21.0] * 100}),
-        ("fastest flow, beyond the burst of an idle port", {"fastest": 1.2}),
     ],
 )
 def test_one_broken_bound_makes_a_run_unfaithful_and_says_what_to_change(
@@ -236,6 +233,6 @@ def test_without_a_transfer_to_delay_latencies_are_not_judged() -> None:
 
 
 def test_what_could_not_be_measured_is_shown_as_such_and_breaks_nothing() -> None:
-    judged = verdict(probes=(), samples=(), busy=(), permit_ms=(), late_ms=(), segments=(0, 0), fastest=None)
-    assert [check.value for check in judged.checks] == [None, None, 0.4] + [None] * 6
+    judged = verdict(probes=(), samples=(), busy=(), permit_ms=(), late_ms=(), segments=(0, 0))
+    assert [check.value for check in judged.checks] == [None, None, 0.4] + [None] * 5
     assert judged.faithful

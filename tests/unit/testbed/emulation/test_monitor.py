@@ -180,7 +180,6 @@ def test_a_machine_without_idle_time_ends_no_run_but_makes_it_unfaithful(
         permit_ms=(),
         late_ms=(),
         segments=(0, 0),
-        fastest=None,
         yardsticks=Yardsticks(transfer=None, compute=None, whole=None),
         time_dilation=1.0,
     )
