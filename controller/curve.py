@@ -4,16 +4,20 @@ Both ends prove that they have their secret keys, and all messages are encrypted
 that binds, and `testbed.cluster.keys` makes the files of the keys.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 MOST_BYTES: Final = 256 * 2**20
 """How large a message may be: the records of a rank at the end of a run are the largest."""
 
 HELLO: Final = b""
 """What a peer that can be sent to says first: messages for it may have waited."""
+
+
+_BROKEN: Final = 3
 
 
 class ServerKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +34,33 @@ class ClientKeys(msgspec.Struct, frozen=True, kw_only=True):
     server: str
     public: str
     secret: str
+
+
+class Handshakes:
+    """Whether the peer that `socket` connects to takes its key. One thread uses both."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
+        self._socket = socket
+        events = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.HANDSHAKE_FAILED_AUTH
+        events |= zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+        self._monitor: Any = socket.get_monitor_socket(events)
+        self._broken = 0
+        self._refused = False
+
+    def refused(self) -> bool:
+        """Whether the peer has refused the key, or has broken off several handshakes in a row, as one does
+        that is not the owner of the key `server`."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            succeeded = event == zmq.Event.HANDSHAKE_SUCCEEDED
+            self._broken = 0 if succeeded else self._broken + 1
+            self._refused |= event == zmq.Event.HANDSHAKE_FAILED_AUTH
+        return self._refused or self._broken >= _BROKEN
+
+    def close(self) -> None:
+        """Has to be called before the context ends, which waits for it."""
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
 
 
 def connect(

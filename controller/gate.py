@@ -13,11 +13,30 @@ from controller.curve import MOST_BYTES, ServerKeys
 
 _DOMAIN = "mfs"
 _RELEASE_S = 3.0  # ZeroMQ gives the port of the last run back in a thread of its own
+_AGAIN_S = 60.0
 _REFUSED_BEFORE_KEYS = {
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "it does not speak CURVE, or has no key",
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "it broke off the handshake, as one without a key does",
     zmq.Event.HANDSHAKE_FAILED_AUTH: "its key is not one of those that may connect",
 }
+
+
+class Refusals:
+    """Hands refusals on to `tell`, each text once in `_AGAIN_S`: a peer that is refused tries again at once,
+    for as long as it lives. Any thread may call it."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._told_s: dict[str, float] = {}
+
+    def __call__(self, text: str) -> None:
+        now_s = time.monotonic()
+        with self._lock:
+            if now_s - self._told_s.get(text, -_AGAIN_S) < _AGAIN_S:
+                return
+            self._told_s[text] = now_s
+        self._tell(text)
 
 
 def bind(
@@ -43,7 +62,7 @@ def bind(
     socket.curve_secretkey = keys.secret.encode()
     socket.curve_publickey = keys.public.encode()
     socket.curve_server = True
-    _watch(socket, endpoint, refused)
+    _watch(socket, endpoint, Refusals(refused))
     deadline = time.monotonic() + _RELEASE_S
     while True:
         try:
@@ -80,7 +99,7 @@ def let_in(
     """
     authenticator = ThreadAuthenticator(context)
     authenticator.start()
-    authenticator.configure_curve_callback(_DOMAIN, _Guests(keys.allowed, refused))
+    authenticator.configure_curve_callback(_DOMAIN, _Guests(keys.allowed, Refusals(refused)))
     return authenticator
 
 

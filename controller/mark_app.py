@@ -63,7 +63,10 @@ def main() -> None:
     config = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=MarkConfig)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     let_in(context, config.keys, _log)
-    hub = TcpHub(context, config.endpoint, config.keys, _log, most_bytes=MOST_BYTES)
+    try:
+        hub = TcpHub(context, config.endpoint, config.keys, _log, most_bytes=MOST_BYTES)
+    except zmq.ZMQError as error:
+        sys.exit(f"cannot listen at {config.endpoint}: {error}; see coordinator in the inventory")
     spec = read_spec(config.policy, **config.policy_defaults)
     prunings = Prunings()
     rules = MarkBook(config.paths, enforced=config.dscps is not None)

@@ -1,7 +1,7 @@
 """The control plane over TCP: who has a key is heard and answered, and nobody else is."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,7 @@ class Served:
         self.hub = TcpHub(self.context, self.endpoint, self.keys, self.refused.append, most_bytes=most_bytes)
         self.others: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.peers: list[zmq.Socket[bytes]] = []
+        self._shaken: list[curve.Handshakes] = []
 
     def peer(self, keys: ClientKeys | None, name: str = "") -> "zmq.Socket[bytes]":
         if keys is not None:
@@ -44,6 +45,11 @@ class Served:
         socket.setsockopt(zmq.LINGER, 0)
         self.peers.append(socket)  # or it would be closed once the test has forgotten it
         return socket
+
+    def shaken(self, peer: "zmq.Socket[bytes]") -> curve.Handshakes:
+        made = curve.Handshakes(peer)
+        self._shaken.append(made)
+        return made
 
     def next(self) -> tuple[str, bytes] | None:
         """The next message; None if there is none for a while."""
@@ -57,6 +63,8 @@ class Served:
         return None
 
     def close(self) -> None:
+        for shaken in self._shaken:
+            shaken.close()
         for peer in self.peers:
             peer.close(linger=0)
         self.others.term()
@@ -161,3 +169,46 @@ def test_ranks_have_no_secret_of_the_coordinator(tmp_path: Path) -> None:
     assert (own / "ranks.key").read_bytes() == (ranks / "ranks.key").read_bytes()
     with pytest.raises(ValueError, match="no key file"):
         ranks_keys(tmp_path)
+
+
+def test_a_peer_whose_key_is_unknown_is_told_so(served: Served, tmp_path: Path) -> None:
+    make_keys(tmp_path / "others")
+    stranger = ranks_keys(tmp_path / "others" / "ranks")
+    peer = served.peer(ClientKeys(server=served.keys.public, public=stranger.public, secret=stranger.secret))
+    shaken = served.shaken(peer)
+    until(shaken.refused)
+    assert served.refused[0] == f"refused a peer with the unknown key {stranger.public}"
+
+
+def test_a_refusal_is_told_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    refusals = gate.Refusals(told.append)
+    now_s = [0.0]
+    monkeypatch.setattr(gate.time, "monotonic", lambda: now_s[0])
+    for now_s[0], text in ((0.0, "a"), (30.0, "a"), (30.0, "b"), (61.0, "a"), (80.0, "b")):
+        refusals(text)
+    assert told == ["a", "b", "a"]
+
+
+def test_a_peer_with_the_keys_of_another_cluster_learns_it_and_is_told_of_once(
+    served: Served, tmp_path: Path
+) -> None:
+    make_keys(tmp_path / "others")
+    shaken = served.shaken(served.peer(ranks_keys(tmp_path / "others" / "ranks")))
+    until(shaken.refused)
+    until(lambda: len(served.refused) == 1)  # though it has tried again
+
+
+def test_a_peer_whose_handshake_succeeds_knows_of_none_that_failed(served: Served) -> None:
+    peer = served.peer(served.ranks, "7")
+    shaken = served.shaken(peer)
+    peer.send(b"I am here")
+    assert served.next() == ("7", b"I am here")
+    assert not shaken.refused()
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 2 * WAIT_MS / 1000
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
