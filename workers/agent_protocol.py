@@ -42,6 +42,8 @@ class Here(msgspec.Struct, frozen=True, kw_only=True, tag="here"):
 
     `host` is the name of its server, `local_rank` its number there. `job` is what it was started for,
     `source` a digest of its code: the coordinator refuses an agent of another job or with other code.
+    `heard` are the addresses on the data network from which it has heard since it said so last
+    (`workers.neighbours`).
     """
 
     host: str
@@ -50,6 +52,7 @@ class Here(msgspec.Struct, frozen=True, kw_only=True, tag="here"):
     source: str
     machine: Machine
     load: Load
+    heard: tuple[str, ...] = ()
 
 
 class Pong(msgspec.Struct, frozen=True, kw_only=True, tag="pong"):
@@ -134,9 +137,11 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 class RunRank(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
-    """Start this rank."""
+    """Start this rank. From now on, exchange datagrams with the servers at the addresses `neighbours` on the
+    data network. One agent of each server does that."""
 
     config: RankConfig
+    neighbours: tuple[str, ...] = ()
 
 
 class StopRank(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):

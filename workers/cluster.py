@@ -28,7 +28,7 @@ import torch.distributed
 import zmq
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from controller.curve import HELLO, ClientKeys, connect
+from controller.curve import HELLO, ClientKeys, Handshakes, connect
 from controller.curve_files import ranks_keys
 from controller.sources import CODE_ROOT, source_digest
 from workers.agent_protocol import (
@@ -54,6 +54,7 @@ from workers.agent_protocol import (
     encode,
 )
 from workers.forked import become_rank, how_it_ended
+from workers.neighbours import Neighbours
 from workers.pair_probe import receive, send
 from workers.process import die_with_parent
 from workers.protocol import RankConfig
@@ -104,9 +105,11 @@ class Agent:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         name = f"{host}/{settings.local_rank}"
         self._socket = connect(context, settings.coordinator, settings.keys, name)
+        self._handshakes = Handshakes(self._socket)
         self._socket.send(HELLO)
         self._child: int | None = None
         self._rank = -1
+        self._neighbours: Neighbours | None = None
         self._found: queue.SimpleQueue[FromAgent] = queue.SimpleQueue()
         self._heard_s = time.monotonic()
         self._patience_s = settings.wait_s
@@ -119,10 +122,17 @@ class Agent:
                 if time.monotonic() - said_s >= BEAT_S:
                     said_s = time.monotonic()
                     self._say(self._here())
+                    if self._neighbours is not None:
+                        self._neighbours.greet()
                 while self._socket.poll(_POLL_MS):
                     code = self._hear(self._socket.recv())
                     if code is not None:
                         return code
+                if self._handshakes.refused():
+                    return _fail(
+                        f"the coordinator at {self._settings.coordinator} does not take the key of this"
+                        " server (MFS_KEYS): copy the directory `ranks` of its keys here again"
+                    )
                 self._look_after_child()
                 while not self._found.empty():
                     self._say(self._found.get())
@@ -134,6 +144,7 @@ class Agent:
             return 1
         finally:
             self._kill_child()
+            self._handshakes.close()
             self._socket.close(linger=1000)
 
     def _here(self) -> Here:
@@ -144,6 +155,7 @@ class Agent:
             source=self._source,
             machine=self._machine,
             load=load(),
+            heard=() if self._neighbours is None else self._neighbours.heard(),
         )
 
     def _say(self, message: FromAgent) -> None:
@@ -162,8 +174,10 @@ class Agent:
                 pass
             case ReceivePair() | SendPair():
                 self._in_thread(order)
-            case RunRank(config=config):
+            case RunRank(config=config, neighbours=neighbours):
+                self._hear_nobody()  # or the new rank would inherit the socket
                 self._start(config)
+                self._hear_others(config, neighbours)
             case StopRank():
                 self._kill_child()
             case Dismissed(failed=failed):
@@ -204,6 +218,24 @@ class Agent:
             die_with_parent(parent)
             become_rank(config)
         self._child = pid
+
+    def _hear_nobody(self) -> None:
+        if self._neighbours is not None:
+            self._neighbours.close()
+            self._neighbours = None
+
+    def _hear_others(self, config: RankConfig, neighbours: tuple[str, ...]) -> None:
+        """Exchange datagrams with `neighbours` from now on."""
+        if not neighbours:
+            return
+        assert config.remote is not None
+        own, port = config.addresses[config.servers[config.rank]], config.store_port
+        try:
+            self._neighbours = Neighbours(own, port, neighbours, config.remote.control_dscp)
+        except OSError as error:
+            self._kill_child()
+            how = f"cannot use UDP port {port} of {own} (store_port of the inventory): {error.strerror}"
+            self._say(RankEnded(rank=config.rank, how=how))
 
     def _look_after_child(self) -> None:
         if self._child is None:

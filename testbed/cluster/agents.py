@@ -4,10 +4,11 @@ A thread serves the desk as long as the fabric lives, so agents hear of the coor
 runs a job. An agent is called by its host and its number there, as in `node07/2`.
 """
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import msgspec
 import zmq
@@ -15,7 +16,7 @@ import zmq
 from controller.curve import ServerKeys
 from controller.tcp_hub import TcpHub
 from testbed.cluster.clocks import Reading, RoundTrip, read
-from testbed.coordinator.silence import PATIENCE_S
+from testbed.coordinator.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed
 from workers.agent_protocol import (
     BEAT_S,
@@ -66,7 +67,9 @@ class AgentDesk:
         self._log = log
         self._lock = threading.Lock()
         self._here: dict[str, Here] = {}
-        self._heard_s: dict[str, float] = {}
+        self._heard = Silences((), time.monotonic())
+        self._host_of: dict[str, str] = {}
+        self._on_data_network = Silences((), time.monotonic())
         self._turned_away: dict[str, str] = {}
         self._trouble: list[tuple[str | None, str]] = []  # of which agent, and what
         self._gone: dict[str, str] = {}
@@ -99,38 +102,48 @@ class AgentDesk:
             return dict(self._here)
 
     def check(self, names: Collection[str]) -> None:
-        """Raise `RunFailed` if one of these agents has left or is silent, or if its rank has ended."""
-        now_s = time.monotonic()
+        """Raise `RunFailed` if one of these agents has left or is silent, if its rank has ended, or if its
+        server is cut off from the data network."""
         with self._lock:
             trouble = [what for name, what in self._trouble if name is None or name in names]
             if trouble:
                 raise RunFailed("; ".join(trouble))
-            silent = [n for n in sorted(names) if now_s - self._heard_s.get(n, now_s) > PATIENCE_S]
+            silent = [n for n in sorted(names) if self._heard.silent_s(n) > PATIENCE_S]
+            hosts = sorted(self._host_of.values())
+            cut_off = [host for host in hosts if self._on_data_network.silent_s(host) > PATIENCE_S]
+        if cut_off:
+            raise RunFailed(_cut_off(cut_off))
         if silent:
             raise RunFailed(
                 f"nothing has been heard of the agents {', '.join(silent)} for {PATIENCE_S:.0f} s"
             )
 
     def lost(self, names: Collection[str]) -> dict[str, str]:
-        """Which of these agents are silent or have left, or whose rank was killed, and how.
+        """Which of these agents are silent or have left, whose rank was killed, or whose server is cut off
+        from the data network, and how.
 
-        Waits for three beats, and for an agent that is silent then until it is heard or is silent for too
-        long, because what others say of a death comes sooner than the silence. A rank that has ended by
-        itself had an error, and is not lost.
+        Waits for three beats, and for an agent or a server that is silent then until it is heard or is silent
+        for too long, because what others say of a death comes sooner than the silence. A rank that has ended
+        by itself had an error, and is not lost.
         """
         begun_s = time.monotonic()
         while True:
             now_s = time.monotonic()
             with self._lock:
                 found = {name: self._gone[name] for name in sorted(names) if name in self._gone}
-                quiet_s = {n: now_s - self._heard_s.get(n, now_s) for n in names if n not in found}
-            silent = [name for name in sorted(quiet_s) if quiet_s[name] > PATIENCE_S]
-            doubtful = sum(_BEATS * BEAT_S < each <= PATIENCE_S for each in quiet_s.values())
+                hosts = {name.rpartition("/")[0] for name in names}
+                unseen_s = {host: self._on_data_network.silent_s(host) for host in hosts}
+                quiet_s = {n: self._heard.silent_s(n) for n in names if n not in found}
+            waits_s = (*quiet_s.values(), *unseen_s.values())
+            doubtful = any(_BEATS * BEAT_S < each <= PATIENCE_S for each in waits_s)
             if not doubtful and now_s - begun_s > _BEATS * BEAT_S:
-                return found | {
-                    name: f"nothing has been heard of the agent {name} for {PATIENCE_S:.0f} s"
-                    for name in silent
-                }
+                for name in sorted(quiet_s):
+                    host = name.rpartition("/")[0]
+                    if quiet_s[name] > PATIENCE_S:
+                        found[name] = f"nothing has been heard of the agent {name} for {PATIENCE_S:.0f} s"
+                    elif unseen_s[host] > PATIENCE_S:
+                        found[name] = _cut_off([host])
+                return found
             time.sleep(_POLL_MS / 1000)
 
     def wait_for(self, names: Collection[str], seconds: float, waiting: Callable[[list[str]], None]) -> None:
@@ -150,8 +163,22 @@ class AgentDesk:
 
     # --- orders -----------------------------------------------------------------------------------
 
-    def run(self, name: str, config: RankConfig) -> None:
-        self._out.put((name, RunRank(config=config)))
+    def run(self, configs: Mapping[str, RankConfig], addresses: Mapping[str, str]) -> None:
+        """Have agents start ranks. `addresses` are those of their hosts on the data network.
+
+        A host is missed there once it was heard, until the next call.
+        """
+        with self._lock:
+            self._host_of = {address: host for host, address in addresses.items()}
+            self._on_data_network = Silences((), time.monotonic())
+        listeners: dict[str, str] = {}
+        for name in sorted(configs):
+            listeners.setdefault(name.rpartition("/")[0], name)
+        for name, config in configs.items():
+            host = name.rpartition("/")[0]
+            others = tuple(address for other, address in addresses.items() if other != host)
+            order = RunRank(config=config, neighbours=others if listeners[host] == name else ())
+            self._out.put((name, order))
 
     def stop_ranks(self) -> None:
         """End the ranks of a job, however far they are, and forget what was wrong with them."""
@@ -202,6 +229,9 @@ class AgentDesk:
                 hub.socket.poll(_POLL_MS)
                 for name, frame in hub.drain():
                     sent_ns = self._hear(hub, name, frame, time.monotonic_ns(), sent_ns)
+                with self._lock:  # after all that was said has been heard
+                    self._heard.look(time.monotonic())
+                    self._on_data_network.look(time.monotonic())
                 if time.monotonic() - beat_s >= BEAT_S:
                     beat_s = time.monotonic()
                     for name in hub.names():
@@ -220,7 +250,7 @@ class AgentDesk:
             self._log(f"{name}: a message that cannot be read: {error}")
             return sent_ns
         with self._lock:
-            self._heard_s[name] = time.monotonic()
+            self._heard.heard(name)
         match message:
             case Here():
                 reason = why_not(message, self._expected)
@@ -232,6 +262,7 @@ class AgentDesk:
                 else:
                     with self._lock:
                         self._here[name] = message
+                        self._seen(message)
             case Pong(number=number, wall_ns=theirs_ns):
                 trips = self._trips[name]
                 trips.append(RoundTrip(sent_ns=sent_ns, theirs_ns=theirs_ns, received_ns=now_ns))
@@ -249,6 +280,14 @@ class AgentDesk:
                     self._here.pop(name, None)
                 self._note(name, f"the agent {name} was told to end {why}", gone=True)
         return sent_ns
+
+    def _seen(self, message: Here) -> None:
+        """Take in whom an agent has heard on the data network: both ends of each such datagram are there."""
+        if message.host not in self._host_of.values():
+            return  # its ranks are lost already
+        for host in {self._host_of[address] for address in message.heard if address in self._host_of}:
+            self._on_data_network.heard(host)
+            self._on_data_network.heard(message.host)
 
     def _note(self, name: str, what: str, *, gone: bool) -> None:
         self._log(what)
@@ -273,6 +312,22 @@ def why_not(agent: Here, expected: Expected) -> str:
             " the inventory has changed; `mfs cluster command` prints the command again"
         )
     return ""
+
+
+@contextlib.contextmanager
+def cannot_listen(endpoint: str) -> Iterator[None]:
+    """Turn what ZeroMQ says of an address that cannot be bound into a `RunFailed`."""
+    try:
+        yield
+    except zmq.ZMQError as error:
+        raise RunFailed(f"cannot listen at {endpoint}: {error}; see coordinator in the inventory") from None
+
+
+def _cut_off(hosts: Collection[str]) -> str:
+    return (
+        f"nothing has come from {', '.join(hosts)} or to {'it' if len(hosts) == 1 else 'them'} over the data"
+        f" network for {PATIENCE_S:.0f} s"
+    )
 
 
 def agent_name(place: tuple[str, int]) -> str:

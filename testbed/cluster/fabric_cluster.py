@@ -10,7 +10,7 @@ import zmq
 from controller.curve_files import coordinator_keys
 from controller.gate import let_in
 from controller.sources import CODE_ROOT, source_digest
-from testbed.cluster.agents import AgentDesk, Expected, agent_name
+from testbed.cluster.agents import AgentDesk, Expected, agent_name, cannot_listen
 from testbed.cluster.assignment import assign
 from testbed.cluster.elastic import in_words, still_there, without
 from testbed.cluster.examination import Examined, examine
@@ -159,12 +159,11 @@ class ClusterFabric:
         gate = let_in(context, keys, self._log)
         endpoint = inventory.endpoint(0, listen=True)
         try:
-            desk.start(context, endpoint, keys)
-        except zmq.ZMQError as error:
+            with cannot_listen(endpoint):
+                desk.start(context, endpoint, keys)
+        except RunFailed:
             gate.stop()
-            raise RunFailed(
-                f"cannot listen at {endpoint}: {error}; see coordinator in the inventory"
-            ) from None
+            raise
         self._stop_gate = gate.stop
         self._cluster = Cluster(inventory, desk, context, keys, own, self._wait_s, self._log)
         return self._cluster

@@ -28,8 +28,11 @@ class RemoteRanks(Ranks):
     ) -> None:
         """Have each agent start its rank. Until the clock starts, `check` includes `check_controller`."""
         self._check_controller = check_controller
+        configs = {}
         for rank, agent in self._agents.items():
-            self._desk.run(agent, self._config(inventory, rank, clocks[agent]))
+            configs[agent] = self._config(inventory, rank, clocks[agent])
+        machines = self._assigned.machines.values()
+        self._desk.run(configs, {machine.host: machine.address for machine in machines})
 
     def _config(self, inventory: Inventory, rank: int, clock: Reading) -> RankConfig:
         job, machines = self._job, self._assigned.machines

@@ -13,7 +13,7 @@ from controller.protocol import Log
 from controller.pulse import Pulse, start_beating
 from controller.tcp_hub import TcpHub
 from controller.units import NS_PER_S
-from testbed.cluster.agents import AgentDesk, agent_name
+from testbed.cluster.agents import AgentDesk, agent_name, cannot_listen
 from testbed.cluster.assignment import Assigned
 from testbed.cluster.clocks import Drift, corrected
 from testbed.cluster.control import MarkingController, mark_config
@@ -100,7 +100,9 @@ class ClusterRun:
         desk.wait_for(names, cluster.wait_s, self._waiting)
         self._say("reading the servers' clocks")
         before = desk.read_clocks(names)
-        hub = TcpHub(cluster.context, cluster.inventory.endpoint(1, listen=True), cluster.keys, cluster.log)
+        endpoint = cluster.inventory.endpoint(1, listen=True)
+        with cannot_listen(endpoint):
+            hub = TcpHub(cluster.context, endpoint, cluster.keys, cluster.log)
         marking = MarkingController(cluster.context, self._directory)
         try:
             self._say("starting the controller and the ranks")

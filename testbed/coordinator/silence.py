@@ -28,6 +28,10 @@ class Silences:
         for part in self._silent_s:
             self._silent_s[part] += passed_s
 
+    def silent_s(self, part: str) -> float:
+        """For how long a part has said nothing; 0 for one that was never heard."""
+        return self._silent_s.get(part, 0.0)
+
     def too_long(self) -> list[str]:
         """The parts that have said nothing for longer than `PATIENCE_S`."""
         return [part for part, silent_s in self._silent_s.items() if silent_s > PATIENCE_S]

@@ -17,7 +17,8 @@ from controller import curve, gate
 from controller.curve_files import coordinator_keys, make_keys, ranks_keys
 from controller.sources import CODE_ROOT, source_digest
 from testbed.cluster import agents
-from testbed.cluster.agents import AgentDesk, Expected, why_not
+from testbed.cluster.agents import AgentDesk, Expected, cannot_listen, why_not
+from testbed.coordinator.silence import Silences
 from testbed.fabric import RunFailed
 from workers.agent_protocol import (
     AgentLeft,
@@ -219,7 +220,7 @@ def test_an_agent_whose_rank_was_killed_is_lost(office: Office, monkeypatch: pyt
     office.desk.stop_ranks()
     monkeypatch.setattr(agents, "PATIENCE_S", 0.05)
     monkeypatch.setattr(agents, "_BEATS", 0)
-    monkeypatch.setattr(office.desk, "_heard_s", {})
+    monkeypatch.setattr(office.desk, "_heard", Silences((), 0.0))
     names = ["node01/0", "node01/1"]
     assert office.desk.lost(names) == {"node01/0": "rank 3 (node01/0) ended with signal 9"}
 
@@ -232,6 +233,103 @@ def test_an_agent_that_is_silent_for_too_long_is_lost(
     monkeypatch.setattr(agents, "PATIENCE_S", 0.5)
     lost = office.desk.lost(["node01/1"])
     assert lost == {"node01/1": "nothing has been heard of the agent node01/1 for 0 s"}
+
+
+ON_DATA_NETWORK = {f"node0{number}": f"192.168.1.{number}" for number in (1, 2, 3)}
+"""The addresses of three hosts."""
+
+
+class Neighbourhood:
+    """Three hosts whose agents say all the time that they are there. Those in `talking` hear each other on
+    the data network."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(agents, "PATIENCE_S", 2.0)
+        monkeypatch.setattr(agents, "BEAT_S", 0.3)
+        self.office = Office(directory, msgspec.structs.replace(EXPECTED, hosts=frozenset(ON_DATA_NETWORK)))
+        self.names = [f"{host}/0" for host in ON_DATA_NETWORK]
+        self.talking: tuple[str, ...] = ()
+        self._agents = {
+            host: self.office.agent(msgspec.structs.replace(HERE, host=host)) for host in ON_DATA_NETWORK
+        }
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._talk, daemon=True)
+        self._thread.start()
+        self.desk.wait_for(self.names, WAIT_S, lambda missing: None)
+
+    @property
+    def desk(self) -> AgentDesk:
+        return self.office.desk
+
+    def run(self, *hosts: str) -> None:
+        """Start a job on these hosts; the addresses are all that matters here."""
+        self.desk.run({}, {host: ON_DATA_NETWORK[host] for host in hosts})
+
+    def all_heard(self) -> None:
+        """Return when all hosts have been heard on the data network."""
+        self.talking = tuple(ON_DATA_NETWORK)
+        until(lambda: all(here.heard for here in self.desk.here().values()))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.office.close()
+
+    def _talk(self) -> None:
+        while not self._stop.wait(0.05):
+            talking = self.talking
+            for host, agent in self._agents.items():
+                others = [one for one in talking if one != host and host in talking]
+                heard = tuple(ON_DATA_NETWORK[one] for one in others)
+                agent.say(msgspec.structs.replace(HERE, host=host, heard=heard))
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Neighbourhood]:
+    made = Neighbourhood(tmp_path, monkeypatch)
+    yield made
+    made.close()
+
+
+CUT_OFF = "nothing has come from node02 or to it over the data network for 2 s"
+
+
+def test_a_host_that_is_cut_off_from_the_data_network_ends_the_run(hosts: Neighbourhood) -> None:
+    """Its agent is still heard of, over the control plane."""
+    hosts.run(*ON_DATA_NETWORK)
+    hosts.all_heard()
+    hosts.desk.check(hosts.names)
+    hosts.talking = ("node01", "node03")
+    time.sleep(2.5)
+    with pytest.raises(RunFailed, match=CUT_OFF):
+        hosts.desk.check(hosts.names)
+
+
+def test_a_host_that_was_cut_off_a_moment_ago_is_waited_for_and_lost(hosts: Neighbourhood) -> None:
+    hosts.run(*ON_DATA_NETWORK)
+    hosts.all_heard()
+    hosts.talking = ("node01", "node03")
+    assert hosts.desk.lost(hosts.names) == {"node02/0": CUT_OFF}
+
+
+def test_hosts_that_hear_each_other_are_not_lost(hosts: Neighbourhood) -> None:
+    hosts.run(*ON_DATA_NETWORK)
+    hosts.all_heard()
+    assert hosts.desk.lost(hosts.names) == {}
+
+
+def test_a_host_that_a_job_does_without_is_not_missed(hosts: Neighbourhood) -> None:
+    hosts.run("node01", "node03")
+    hosts.all_heard()
+    hosts.talking = ("node01", "node03")
+    time.sleep(2.5)
+    hosts.desk.check(hosts.names)
+
+
+def test_on_a_network_on_which_nobody_was_ever_heard_nobody_is_missed(hosts: Neighbourhood) -> None:
+    hosts.run(*ON_DATA_NETWORK)
+    time.sleep(2.5)
+    hosts.desk.check(hosts.names)
 
 
 def test_what_agents_say_that_no_longer_count_is_no_trouble(office: Office) -> None:
@@ -290,6 +388,25 @@ def test_a_real_agent_is_there_has_its_clock_read_and_leaves_when_it_is_dismisse
     assert here.machine.mtus["lo"] > 0
     real.desk.close(failed=False)
     assert process.wait(30) == 0
+
+
+def test_a_real_agent_with_the_wrong_key_ends_and_says_why(real: Office, tmp_path: Path) -> None:
+    make_keys(tmp_path / "others")
+    process = started(real, "job", MFS_KEYS=str(tmp_path / "others" / "ranks"))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"the coordinator at {real.endpoint} does not take the key of this server" in errors
+
+
+def test_an_address_that_is_taken_is_told_with_its_key(office: Office) -> None:
+    keys, _ = coordinator_keys(office.keys_at)
+    with (
+        pytest.raises(
+            RunFailed, match=r"cannot listen at tcp://.*: Address already in use.*; see coordinator"
+        ),
+        cannot_listen(office.endpoint),
+    ):
+        AgentDesk(EXPECTED, print).start(zmq.Context.instance(), office.endpoint, keys)
 
 
 def test_a_real_agent_of_another_job_ends_and_says_why(real: Office) -> None:
