@@ -62,7 +62,8 @@ def sbatch(
         f"#SBATCH --nodes={len(hosts)}",
         f"#SBATCH --nodelist={','.join(hosts)}",
         "#SBATCH --ntasks-per-node=1",
-        *([f"#SBATCH --gpus-per-task={gpus}"] if gpus else []),
+        # Not per task: that needs --ntasks, too.
+        *([f"#SBATCH --gpus-per-node={gpus}"] if gpus else []),
         "#SBATCH --exclusive",
         *(["#SBATCH --no-kill"] if elastic else []),
         "# Not run on a Slurm cluster by the authors. Start `mfs run` on the coordinator, too.",

@@ -42,7 +42,7 @@ def test_slurm_gets_one_task_per_server_that_is_the_same_command() -> None:
     assert "#SBATCH --nodes=2\n" in script
     assert "#SBATCH --nodelist=node1,node2\n" in script
     assert "#SBATCH --ntasks-per-node=1\n" in script
-    assert "#SBATCH --gpus-per-task=4\n" in script
+    assert "#SBATCH --gpus-per-node=4\n" in script
     [line] = [line for line in script.splitlines() if line.startswith("srun")]
     words = shlex.split(line)
     assert words[:3] == ["srun", "--kill-on-bad-exit=1", "--cpu-bind=none"]
