@@ -264,7 +264,9 @@ class AgentDesk:
                         self._here[name] = message
                         self._seen(message)
             case Pong(number=number, wall_ns=theirs_ns):
-                trips = self._trips[name]
+                trips = self._trips.get(name)
+                if trips is None:
+                    return sent_ns  # nobody has asked
                 trips.append(RoundTrip(sent_ns=sent_ns, theirs_ns=theirs_ns, received_ns=now_ns))
                 if len(trips) < ROUND_TRIPS:
                     sent_ns = time.monotonic_ns()

@@ -125,6 +125,9 @@ def _wait(
                 print(f"torchrun has ended on {', '.join(early)}", file=sys.stderr)
                 run.kill()
                 return 1
+    if run.returncode < 0:
+        print(f"mfs run was ended by signal {-run.returncode}", file=sys.stderr)
+        return 1
     return run.returncode
 
 

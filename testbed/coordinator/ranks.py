@@ -175,7 +175,7 @@ class Ranks(ABC):
         """Return the next message, or None after `timeout_s`, a heartbeat, rows or what a rank leaves to
         another.
 
-        Raises `RunFailed` if a rank has trouble.
+        Raises `RunFailed` if a rank has trouble, or for what is no message of a rank.
         """
         if not self.inbox.poll(max(0, round(timeout_s * 1000))):
             self.check()
@@ -184,6 +184,8 @@ class Ranks(ABC):
             message: FromRank = decode_from_rank(self._hub.receive())
         except zmq.Again:  # what woke us was no message for us
             return None
+        except msgspec.MsgspecError as error:
+            raise RunFailed(f"a rank has sent a message that cannot be read: {error}") from None
         if isinstance(message, RankTrouble | Beat) and message.rank not in self._steps:
             return None  # a rank that is absent may have been cut off only, and does not know it yet
         if isinstance(message, RankTrouble):

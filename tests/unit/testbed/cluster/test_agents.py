@@ -175,6 +175,13 @@ def test_a_clock_that_is_ahead_is_read_to_within_its_error(office: Office) -> No
     assert abs(reading.ahead_ns - AHEAD_NS) <= reading.error_ns
 
 
+def test_an_answer_that_nobody_asked_for_counts_for_nothing(office: Office) -> None:
+    agent = office.agent()
+    agent.say(Pong(number=7, wall_ns=1))
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    assert abs(office.desk.read_clocks(["node01/0"])["node01/0"].ahead_ns - AHEAD_NS) < AHEAD_NS / 2
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [
