@@ -118,8 +118,8 @@ class ClusterFabric:
             raise failure
         self._lost |= lost.keys()
         self._log(
-            f"{job.policy}: lost {'; '.join(dict.fromkeys(lost.values()))}. It begins again without"
-            f" {in_words(left)}, and so do the policies after it"
+            f"{job.policy}: {'; '.join(dict.fromkeys(lost.values()))}. The policy begins again without"
+            f" {in_words(left)}, and those after it do without, too"
         )
         return left
 

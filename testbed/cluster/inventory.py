@@ -2,6 +2,7 @@
 
 import enum
 import ipaddress
+import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -15,6 +16,7 @@ PORTS: Final = 3
 
 _EVERYWHERE: Final = ("0.0.0.0", "::", "*")
 _MOST_DSCP: Final = 63
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 class Enforcement(enum.StrEnum):
@@ -97,7 +99,9 @@ def faults(inventory: Inventory) -> Iterator[Fault]:
             elif value is not None:
                 seen[value] = i
     for i, server in enumerate(inventory.servers):
-        if not _is_ipv4(server.address) or server.address in _EVERYWHERE:
+        if not _HOST.fullmatch(server.host):
+            yield Fault(f"servers[{i}].host", f"{server.host!r} is no host name, as `hostname` says it")
+        if not _is_of_a_machine(server.address):
             yield Fault(f"servers[{i}].address", f"{server.address!r} is no IPv4 address of a server")
         if not server.nic:
             yield Fault(f"servers[{i}].nic", "name the interface that has the address")
@@ -107,7 +111,7 @@ def faults(inventory: Inventory) -> Iterator[Fault]:
 
 
 def _coordinator_faults(coordinator: Coordinator) -> Iterator[Fault]:
-    if not _is_ipv4(coordinator.address) or coordinator.address in _EVERYWHERE:
+    if not _is_of_a_machine(coordinator.address):
         yield Fault(
             "coordinator.address", f"{coordinator.address!r} is no IPv4 address that servers can connect to"
         )
@@ -153,6 +157,14 @@ def _network_faults(inventory: Inventory) -> Iterator[Fault]:
         yield Fault("dscp", f"a DSCP is between 0 and {_MOST_DSCP}")
     elif len(set(dscp)) != len(dscp):
         yield Fault("dscp", "two levels have the same DSCP, so switches could not tell them apart")
+
+
+def _is_of_a_machine(text: str) -> bool:
+    """Whether this is an IPv4 address that a machine can be reached at."""
+    if not _is_ipv4(text) or text in _EVERYWHERE:
+        return False
+    address = ipaddress.IPv4Address(text)
+    return not address.is_multicast and not address.is_reserved
 
 
 def _is_ipv4(text: str) -> bool:

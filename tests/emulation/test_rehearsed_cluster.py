@@ -145,13 +145,12 @@ def test_the_promoted_flow_overtakes_the_other(rehearsed: Rehearsed) -> None:
 
 
 class UnderWay:
-    """A rehearsal of two flows whose clock has started."""
+    """A rehearsal under `fair` whose clock has started, by default of two flows."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, scenario: str = "two-flows", *options: str) -> None:
         self._directory = directory
-        self.process = mfs(
-            "cluster", "rehearse", "two-flows", "--policy", "fair", "--out", "out", cwd=directory
-        )
+        words = ("cluster", "rehearse", scenario, "--policy", "fair", "--out", "out", *options)
+        self.process = mfs(*words, cwd=directory)
         self._until(lambda: "running" in self.errors(), _START_S)
         self.all = psutil.Process(self.process.pid).children(recursive=True)
 
@@ -161,6 +160,11 @@ class UnderWay:
     def rank(self, number: int) -> psutil.Process:
         [found] = [one for one in self.all if one.name() == f"rank {number}"]
         return found
+
+    def in_namespace(self, node: str, *command: str) -> None:
+        """Run a command in the network of a server (`h3`) or of its NIC (`nh3`)."""
+        [holder] = {one.pid for one in self.all if one.cmdline()[-1:] == [node] and "-S" in one.cmdline()[:4]}
+        subprocess.run(["nsenter", f"--target={holder}", "--net", "--", *command], check=True)
 
     def all_gone(self) -> bool:
         return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in self.all)
@@ -202,3 +206,48 @@ def test_ctrl_c_leaves_nothing_behind(under_way: UnderWay) -> None:
     assert {"rank 0", "rank 1", "rank 2"} <= names
     under_way.process.send_signal(signal.SIGINT)
     assert under_way.ends_within(30.0) == 130
+
+
+SERVING = """\
+extends: quickstart
+name: two-units
+topology: {servers: 5}
+units: {prefill_units: 2, ranks_per_unit: 2, decode_ranks: 1}
+workload: {requests: 16}
+scale: {wall_s: 20}
+policies: [fair]
+"""
+"""Unit p1 is on h3 and h4."""
+
+
+def test_a_server_whose_data_link_is_cut_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
+    """Its agent is still heard of over the management network, and no connection closes."""
+    (tmp_path / "serving.yaml").write_text(SERVING)
+    run = UnderWay(tmp_path, "serving.yaml", "--elastic")
+    try:
+        run.in_namespace("nh3", "ip", "link", "set", "host", "down")
+        assert run.ends_within(240.0) == 0
+    finally:
+        if run.process.poll() is None:
+            run.process.send_signal(signal.SIGINT)
+            run.process.wait(30)
+    told = "fair: nothing has come from h3 or to it over the data network for 10 s. The policy begins again"
+    assert f"{told} without unit p1" in run.errors()
+    [summary] = json.loads((tmp_path / "out" / "summary.json").read_text())["runs"]
+    assert summary["counts"]["completed"] == 16
+    units = {row["unit"] for row in pq.read_table(tmp_path / "out" / "requests.parquet").to_pylist()}
+    assert units == {"p0"}
+
+
+def test_a_server_whose_data_link_is_cut_ends_the_run_with_its_name(under_way: UnderWay) -> None:
+    under_way.in_namespace("nh1", "ip", "link", "set", "host", "down")
+    assert under_way.ends_within(60.0) == 1
+    assert "nothing has come from h1 or to it over the data network for 10 s" in under_way.errors()
+
+
+def test_an_agent_that_is_stopped_ends_the_run_with_its_name(under_way: UnderWay) -> None:
+    agent = under_way.rank(1).parent()
+    assert agent is not None
+    agent.suspend()
+    assert under_way.ends_within(60.0) == 1
+    assert "nothing has been heard of the agents h2/0 for 10 s" in under_way.errors()

@@ -65,6 +65,17 @@ def test_without_enforcement_there_are_no_dscps(tmp_path: Path) -> None:
         ("192.168.1.2", "192.168.1.1", "line 6: servers[1].address: '192.168.1.1' is servers[0] already"),
         ("192.168.1.2", "node02", "line 6: servers[1].address: 'node02' is no IPv4 address of a server"),
         (
+            "192.168.1.2",
+            "224.0.0.1",
+            "line 6: servers[1].address: '224.0.0.1' is no IPv4 address of a server",
+        ),
+        (
+            "node02",
+            "'node02; rm'",
+            "line 6: servers[1].host: 'node02; rm' is no host name, as `hostname` says it",
+        ),
+        ("node02", "''", "line 6: servers[1].host: '' is no host name, as `hostname` says it"),
+        (
             "10.1.0.250",
             "0.0.0.0",
             "line 2: coordinator.address: '0.0.0.0' is no IPv4 address that servers can connect to",
