@@ -112,11 +112,19 @@ class AgentDesk:
             hosts = sorted(self._host_of.values())
             cut_off = [host for host in hosts if self._on_data_network.silent_s(host) > PATIENCE_S]
         if cut_off:
-            raise RunFailed(_cut_off(cut_off))
+            raise RunFailed(_cut_off(cut_off, PATIENCE_S))
         if silent:
             raise RunFailed(
                 f"nothing has been heard of the agents {', '.join(silent)} for {PATIENCE_S:.0f} s"
             )
+
+    def unheard(self, names: Collection[str]) -> str:
+        """The hosts of these agents of which nothing has come over the data network for three beats, in words
+        to add to what went wrong; empty if there are none."""
+        with self._lock:
+            hosts = sorted({name.rpartition("/")[0] for name in names})
+            found = [h for h in hosts if self._on_data_network.silent_s(h) > _BEATS * BEAT_S]
+        return f"; {_cut_off(found, _BEATS * BEAT_S)}" if found else ""
 
     def lost(self, names: Collection[str]) -> dict[str, str]:
         """Which of these agents are silent or have left, whose rank was killed, or whose server is cut off
@@ -142,7 +150,7 @@ class AgentDesk:
                     if quiet_s[name] > PATIENCE_S:
                         found[name] = f"nothing has been heard of the agent {name} for {PATIENCE_S:.0f} s"
                     elif unseen_s[host] > PATIENCE_S:
-                        found[name] = _cut_off([host])
+                        found[name] = _cut_off([host], PATIENCE_S)
                 return found
             time.sleep(_POLL_MS / 1000)
 
@@ -325,10 +333,10 @@ def cannot_listen(endpoint: str) -> Iterator[None]:
         raise RunFailed(f"cannot listen at {endpoint}: {error}; see coordinator in the inventory") from None
 
 
-def _cut_off(hosts: Collection[str]) -> str:
+def _cut_off(hosts: Collection[str], seconds: float) -> str:
     return (
         f"nothing has come from {', '.join(hosts)} or to {'it' if len(hosts) == 1 else 'them'} over the data"
-        f" network for {PATIENCE_S:.0f} s"
+        f" network for {seconds:.0f} s"
     )
 
 

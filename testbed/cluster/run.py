@@ -149,6 +149,8 @@ class ClusterRun:
             player.play(zero_wall_ns, alive)
         except RunFailed as failure:
             told, left = str(failure), conductor.describe()
+            if "data network" not in told:  # a run that stands still may be noticed first
+                told += self._cluster.desk.unheard(set(self._agents.values()))
             raise RunFailed(told if left in told else f"{told}; {left}") from failure
         load.take(self._here())
         if not job.serving.decode_background:  # or decode workers still send

@@ -242,7 +242,7 @@ def test_a_server_whose_data_link_is_cut_is_given_up_and_the_run_goes_on(tmp_pat
 def test_a_server_whose_data_link_is_cut_ends_the_run_with_its_name(under_way: UnderWay) -> None:
     under_way.in_namespace("nh1", "ip", "link", "set", "host", "down")
     assert under_way.ends_within(60.0) == 1
-    assert "nothing has come from h1 or to it over the data network for 10 s" in under_way.errors()
+    assert "nothing has come from h1 or to it over the data network for " in under_way.errors()
 
 
 def test_an_agent_that_is_stopped_ends_the_run_with_its_name(under_way: UnderWay) -> None:

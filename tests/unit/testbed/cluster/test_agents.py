@@ -319,6 +319,17 @@ def test_a_host_that_was_cut_off_a_moment_ago_is_waited_for_and_lost(hosts: Neig
     assert hosts.desk.lost(hosts.names) == {"node02/0": CUT_OFF}
 
 
+def test_a_run_that_stands_still_is_told_who_is_not_heard(hosts: Neighbourhood) -> None:
+    """Three beats are 0.9 s here."""
+    hosts.run(*ON_DATA_NETWORK)
+    hosts.all_heard()
+    assert hosts.desk.unheard(hosts.names) == ""
+    hosts.talking = ("node01", "node03")
+    until(lambda: hosts.desk.unheard(hosts.names))
+    told = "; nothing has come from node02 or to it over the data network for 1 s"
+    assert hosts.desk.unheard(hosts.names) == told
+
+
 def test_hosts_that_hear_each_other_are_not_lost(hosts: Neighbourhood) -> None:
     hosts.run(*ON_DATA_NETWORK)
     hosts.all_heard()
