@@ -111,12 +111,12 @@ class AgentDesk:
             silent = [n for n in sorted(names) if self._heard.silent_s(n) > PATIENCE_S]
             hosts = sorted(self._host_of.values())
             cut_off = [host for host in hosts if self._on_data_network.silent_s(host) > PATIENCE_S]
-        if cut_off:
-            raise RunFailed(_cut_off(cut_off, PATIENCE_S))
         if silent:
             raise RunFailed(
                 f"nothing has been heard of the agents {', '.join(silent)} for {PATIENCE_S:.0f} s"
             )
+        if cut_off:  # its agent lives
+            raise RunFailed(_cut_off(cut_off, PATIENCE_S))
 
     def unheard(self, names: Collection[str]) -> str:
         """The hosts of these agents of which nothing has come over the data network for three beats, in words
