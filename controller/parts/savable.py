@@ -7,8 +7,7 @@ CS-MHA (IEEE ICC 2016) and, in another form, as DCoflow (arXiv 2205.01229). What
 docs/policies/triage.md.
 """
 
-import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller.flow import PortId
@@ -16,6 +15,8 @@ from controller.ports import PortLoads
 from controller.units import NS_PER_MS, NS_PER_S
 from controller.view import ActiveBatch, ActiveFlow
 
+_BIT_NS = 8 * NS_PER_S
+"""Of a byte on a port of 1 b/s."""
 _UNUSED = 0.01
 """S1 and S2 that take no more of a port than this hold nobody up there."""
 
@@ -27,9 +28,10 @@ class Handoff:
     `load` is what its active flows put on each port, in bytes. `tail_ns` is what follows its last byte: the
     least `downstream_ns` of any of its flows so far. `batch` is the one that its latest flow came from.
 
-    `sort_out` writes the rest: whether it is given up, and why, in words; the highest share of a port that
-    it needs until it is due, with all that is due no later (`pressure`); and how long that takes on a port of
-    S1 and S2, as a share of the time that it takes on its slowest port (`aside`, the highest share).
+    `sort_out` writes the rest: whether it is given up (`lost`), and why, in words; the highest share of a
+    port that it needs until it is due, with all that is due no later (`pressure`), which port that is and how
+    much is due there by then; and how long that takes on a port of S1 and S2, as a share of the time that it
+    takes on its slowest port (`aside`, the highest share).
     """
 
     deadline_ns: int
@@ -38,9 +40,11 @@ class Handoff:
     tail_ns: int | None = None
     batch: ActiveBatch | None = None
     lost: bool = False
+    why: str = ""
     pressure: float = 0.0
     aside: float = 0.0
-    words: str = ""
+    worst_port: PortId | None = None
+    worst_bytes: int = 0
 
     def add(self, flow: ActiveFlow) -> None:
         facts = flow.flow
@@ -58,6 +62,16 @@ class Handoff:
                 self.load[port] -= size
                 if not self.load[port]:
                     del self.load[port]
+
+    @property
+    def words(self) -> str:
+        """Why it is given up, or how pressing it is. Few are asked for of all that are sorted out."""
+        if self.lost:
+            return self.why
+        if self.worst_port is None:
+            return "no port to share"
+        due_mb = self.worst_bytes / 1e6
+        return f"{self.pressure:.2g} of {self.worst_port} until it is due ({due_mb:.3g} MB due by then)"
 
     @property
     def network_due_ns(self) -> int:
@@ -81,23 +95,12 @@ class _Port:
     It has `bps`, of which S1 and S2 leave `free_bps`; `early` says whether they use it at all.
     """
 
+    port: PortId
     bps: int
     free_bps: float
     early: bool
     taken: dict[Handoff, int] = field(default_factory=dict)
     bytes: int = 0
-
-    @property
-    def seconds(self) -> float:
-        """The time that it takes with the port to itself."""
-        return self.bytes * 8 / self.bps
-
-    def ready_ns(self, now_ns: int) -> float:
-        return now_ns + self.bytes * 8 * NS_PER_S / self.free_bps
-
-    def take(self, handoff: Handoff, left: int) -> None:
-        self.taken[handoff] = left
-        self.bytes += left
 
     def give_up(self, handoff: Handoff) -> None:
         self.bytes -= self.taken.pop(handoff)
@@ -122,31 +125,51 @@ def sort_out(
     tallies: dict[PortId, _Port] = {}
     for handoff in ordered:
         left = left_bytes[handoff]
+        crossed: list[_Port] = []
         for port in left:
-            if port not in tallies:
+            tally = tallies.get(port)
+            if tally is None:
                 measured = ports.rho(port, now_ns)
                 busy = measured if rho is None else rho
                 bps = ports.bps(port)
-                tallies[port] = _Port(bps, bps * (1 - busy), early=measured > _UNUSED)
-        why = _cannot(now_ns, handoff, left, tallies, alone=give_up)
+                tally = tallies[port] = _Port(port, bps, bps * (1 - busy), early=measured > _UNUSED)
+            crossed.append(tally)
+        due_ns = handoff.network_due_ns
+        why = _cannot(now_ns, due_ns, handoff, left, crossed, alone=give_up)
         if why:
             _lose(handoff, why)
             continue
         handoff.lost = False
-        for port, size in left.items():
-            tallies[port].take(handoff, size)
-        if give_up:
-            _until_in_time(now_ns, handoff, left_bytes, tallies)
-        if not handoff.lost:
-            _press(now_ns, handoff, left, tallies)
+        for tally, size in zip(crossed, left.values(), strict=True):
+            tally.taken[handoff] = size
+            tally.bytes += size
+        late = _press(now_ns, due_ns, handoff, crossed)
+        if late and give_up:
+            _until_in_time(now_ns, due_ns, handoff, crossed, left_bytes, tallies)
+            if not handoff.lost:
+                _press(now_ns, due_ns, handoff, crossed)
 
 
-def _left(ordered: Iterable[Handoff], ports: PortLoads) -> dict[Handoff, Mapping[PortId, int]]:
+def _left(ordered: Sequence[Handoff], ports: PortLoads) -> Mapping[Handoff, Mapping[PortId, int]]:
     """What each handoff has left on each port. Those of one deadline divide what is due at that moment."""
     before: dict[PortId, int] = {}
-    left: dict[Handoff, Mapping[PortId, int]] = {}
-    for deadline_ns, group in itertools.groupby(ordered, key=lambda handoff: handoff.deadline_ns):
-        tied = list(group)
+    left: dict[Handoff, dict[PortId, int]] = {}
+    end = 0
+    for begin, first in enumerate(ordered):
+        if begin < end:
+            continue
+        deadline_ns = first.deadline_ns
+        end = begin + 1
+        while end < len(ordered) and ordered[end].deadline_ns == deadline_ns:
+            end += 1
+        if end == begin + 1:  # all that is due at that moment is its own
+            own = left[first] = {}
+            for port in first.load:
+                by_then = ports.due_bytes(port, deadline_ns)
+                own[port] = by_then - before.get(port, 0)
+                before[port] = by_then
+            continue
+        tied = ordered[begin:end]
         submitted: dict[PortId, int] = {}
         for handoff in tied:
             for port, size in handoff.load.items():
@@ -162,10 +185,16 @@ def _left(ordered: Iterable[Handoff], ports: PortLoads) -> dict[Handoff, Mapping
 
 
 def _cannot(
-    now_ns: int, handoff: Handoff, left: Mapping[PortId, int], tallies: Mapping[PortId, _Port], *, alone: bool
+    now_ns: int,
+    due_ns: int,
+    handoff: Handoff,
+    left: Mapping[PortId, int],
+    crossed: Sequence[_Port],
+    *,
+    alone: bool,
 ) -> str | None:
     """Why the handoff cannot be in time even if all others yield; None if it can."""
-    spare_ns = handoff.network_due_ns - now_ns
+    spare_ns = due_ns - now_ns
     if handoff.deadline_ns <= now_ns:
         return f"its deadline passed {(now_ns - handoff.deadline_ns) / NS_PER_MS:.1f} ms ago"
     if not alone:
@@ -175,50 +204,63 @@ def _cannot(
     if handoff.compute_left_ns > spare_ns:
         computes = handoff.compute_left_ns / NS_PER_MS
         return f"its batch computes {computes:.1f} ms more, {spare_ns / NS_PER_MS:.1f} ms are left"
-    for port, size in left.items():
-        takes_ns = size * 8 * NS_PER_S / tallies[port].free_bps
+    for tally, size in zip(crossed, left.values(), strict=True):
+        takes_ns = size * _BIT_NS / tally.free_bps
         if takes_ns > spare_ns:
-            takes = f"{size / 1e6:.3g} MB take {takes_ns / NS_PER_MS:.1f} ms on {port}"
+            takes = f"{size / 1e6:.3g} MB take {takes_ns / NS_PER_MS:.1f} ms on {tally.port}"
             return f"{takes}, {spare_ns / NS_PER_MS:.1f} ms are left"
     return None
 
 
 def _until_in_time(
     now_ns: int,
+    due_ns: int,
     handoff: Handoff,
+    crossed: Sequence[_Port],
     left_bytes: Mapping[Handoff, Mapping[PortId, int]],
     tallies: Mapping[PortId, _Port],
 ) -> None:
     """While a port would be late for `handoff`, which was taken last, give up what has most to send there."""
-    due_ns = handoff.network_due_ns
-    for port in left_bytes[handoff]:
-        tally = tallies[port]
-        while not handoff.lost and tally.ready_ns(now_ns) > due_ns:
-            late_ms = (tally.ready_ns(now_ns) - due_ns) / NS_PER_MS
+    for tally in crossed:
+        while not handoff.lost:
+            ready_ns = now_ns + tally.bytes * _BIT_NS / tally.free_bps
+            if ready_ns <= due_ns:
+                break
+            late_ms = (ready_ns - due_ns) / NS_PER_MS
             largest = max(tally.taken, key=tally.taken.__getitem__)
             for each in left_bytes[largest]:
                 tallies[each].give_up(largest)
-            _lose(largest, f"{port} would be {late_ms:.1f} ms late, and this has most to send there")
+            _lose(largest, f"{tally.port} would be {late_ms:.1f} ms late, and this has most to send there")
 
 
-def _press(
-    now_ns: int, handoff: Handoff, left: Mapping[PortId, int], tallies: Mapping[PortId, _Port]
-) -> None:
-    """How much of its worst port the handoff needs, with all that was taken before it, and `aside`."""
-    handoff.pressure, handoff.aside, handoff.words = 0.0, 0.0, "no port to share"
-    slowest_s = max((tallies[port].seconds for port in left), default=0.0)
-    spare_ns = max(1, handoff.network_due_ns - now_ns)
-    for port in left:
-        tally = tallies[port]
-        if tally.early and slowest_s:
-            handoff.aside = max(handoff.aside, tally.seconds / slowest_s)
-        pressure = (tally.ready_ns(now_ns) - now_ns) / spare_ns
-        if pressure >= handoff.pressure:
-            handoff.pressure = pressure
-            handoff.words = (
-                f"{pressure:.2g} of {port} until it is due ({tally.bytes / 1e6:.3g} MB due by then)"
-            )
+def _press(now_ns: int, due_ns: int, handoff: Handoff, crossed: Sequence[_Port]) -> bool:
+    """How much of its worst port the handoff needs, with all that was taken before it, and `aside`.
+
+    Returns whether any port would be late for it.
+    """
+    late = False
+    worst, worst_port = 0.0, None
+    slowest_s = early_s = 0.0
+    spare_ns = max(1, due_ns - now_ns)
+    for tally in crossed:
+        seconds = tally.bytes * 8 / tally.bps  # with the port to itself
+        if seconds > slowest_s:
+            slowest_s = seconds
+        if tally.early and seconds > early_s:
+            early_s = seconds
+        ready_ns = now_ns + tally.bytes * _BIT_NS / tally.free_bps
+        late = late or ready_ns > due_ns
+        pressure = (ready_ns - now_ns) / spare_ns
+        if pressure >= worst:
+            worst, worst_port = pressure, tally
+    handoff.pressure = worst
+    handoff.aside = early_s / slowest_s if slowest_s else 0.0
+    if worst_port is None:
+        handoff.worst_port = None
+    else:
+        handoff.worst_port, handoff.worst_bytes = worst_port.port, worst_port.bytes
+    return late
 
 
 def _lose(handoff: Handoff, why: str) -> None:
-    handoff.lost, handoff.pressure, handoff.words = True, 0.0, why
+    handoff.lost, handoff.pressure, handoff.why = True, 0.0, why
