@@ -5,6 +5,7 @@
 #include "testbed/simulation/core/links.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <stdexcept>
 #include <string>
 
@@ -89,6 +90,8 @@ int Links::new_row(int hops) {
     if (hops >= static_cast<int>(free_.size())) free_.resize(hops + 1);
     std::vector<int>& free = free_[hops];
     if (!free.empty()) {
+        // Bundles that come together are worked out together, so they take neighbouring rows where there are any.
+        if (bundled_) std::pop_heap(free.begin(), free.end(), std::greater<>());
         const int number = free.back();
         free.pop_back();
         return number;

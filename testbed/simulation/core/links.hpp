@@ -71,7 +71,7 @@ class Links {
     void drop_group(int group);
 
     // Adds the bytes left of the streams of a group to `out`, by port.
-    void add_left_on_ports(int group, Ns now, double* out) const;
+    void add_left_on_ports(int group, Ns now, double* out);
 
     // When the next stream ends if nothing changes; NEVER if none does. Call `settle` before.
     Ns next_end_ns() const { return next_ns_; }
@@ -125,9 +125,14 @@ class Links {
 
     // Multiplies the rate of a stream, with its bundle, or of all of them by `factor`, which no sharing would do.
     // For tests of what notices it.
-    void falsify(int stream, double factor) { streams_[bundled_ ? members_[stream].row : stream].rate *= factor; }
+    void falsify(int stream, double factor) {
+        const int row = bundled_ ? members_[stream].row : stream;
+        streams_[row].rate *= factor;
+        if (bundled_) note_state(row);
+    }
     void falsify_all(double factor) {
         for (Stream& stream : streams_) stream.rate *= factor;
+        for (int row = 0; row < static_cast<int>(bundles_.size()); ++row) note_state(row);
     }
 
   private:
@@ -231,22 +236,42 @@ class Links {
         int part, at;  // of its group: the part, and the place in its rows
     };
 
-    // The rows of a group whose first port is `port`, each with its last port.
     struct GroupRow {
         int row;
-        int last;
+        int last;  // port
     };
 
+    // What a turn needs of a row: the number of its members, their rate, and what they have left. That is `UNKNOWN`
+    // while they move and after a change: most rows wait, and what they have left stays the same.
+    struct RowState {
+        double members;
+        double rate;
+        double left;
+    };
+
+    // The rows of a group whose first port is `port`.
     struct GroupPart {
         int port;
         std::vector<GroupRow> rows;
+        std::vector<RowState> states;  // by place in `rows`
     };
 
     struct Group {
         double order;
         int size;           // rows
         int sizes[LEVELS];  // rows of each level
+        bool plain;         // every row has two ports and no cap
         std::vector<GroupPart> parts;
+    };
+
+    // A row of plain groups in its turn. Each of its ports has a chain of such rows: `before` is the next one.
+    struct Pair {
+        double fresh;
+        double members;
+        double rate;
+        int row;
+        int ports[2];
+        int before[2];
     };
 
     // What a stream takes of a port, in bytes per nanosecond.
@@ -278,6 +303,7 @@ class Links {
     };
 
     static constexpr int NONE = -1;
+    static constexpr double UNKNOWN = -1.0;
     int new_row(int hops);
     void take_in(Ns now);
     void enter(Ns now, const Change& added);
@@ -298,6 +324,8 @@ class Links {
     void end_members(Ns now, std::vector<int>& out);
     void foresee_bundles(Ns now);
     double left_of(const Member& member, Ns now) const;
+    double left_of_row(int row, Ns now) const;
+    void note_state(int row);
     double order_of(int row) const {
         const int group = groups_.empty() ? NO_GROUP : std::get<4>(bundles_[row].alike);
         return group == NO_GROUP ? streams_[row].order : groups_[group].order;
@@ -305,6 +333,10 @@ class Links {
     void changes_from(int level, double order);
     bool share_groups(int level);
     void take_turn(Turns& last, int level, std::size_t begin, std::size_t end);
+    void take_plain_turn(Turns& last, std::size_t begin, std::size_t end);
+    void share_pairs();
+    void settle_pairs(Port& port, double rate);
+    void end_turn(Turns& last, int level, double order, std::size_t taken);
     // A port with a smaller share of its rate left counts as full: 5 B/s of 400 Gb/s.
     static constexpr double FULL = 1e-10;
     static bool is_full(const Port& port) { return port.spare <= FULL * port.capacity; }
@@ -373,8 +405,10 @@ class Links {
     std::vector<int> free_groups_;
     int ungrouped_[LEVELS] = {};  // the number of rows without a group
     Turns turns_[LEVELS];
+    std::vector<char> full_;  // by port, for the order that has its turn
     std::vector<Taken>* taken_ = nullptr;  // where `settle_stream` notes what it takes
     std::vector<int> moved_before_;        // rows; kept only for its memory
+    std::vector<Pair> pairs_;              // the same
     std::vector<Chain> chains_;   // used while rates are worked out
 
     std::int64_t epoch_ = 0;

@@ -47,6 +47,7 @@ void Links::work_out(Ns now) {
             if (before == after) continue;
             bring_up_to(now, number);
             stream.rate = after;
+            if (bundled_) note_state(number);
             foresee(now, number);
             if (below < LEVELS && std::abs(after - before) > SAME * std::max(after, before)) {
                 touch(stream, below);

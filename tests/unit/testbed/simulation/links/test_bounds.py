@@ -14,7 +14,7 @@ CHECKS = (
 
 def test_no_index_leaves_its_array_on_any_level(tmp_path: Path) -> None:
     program = tmp_path / "bounds"
-    names = ("at_hosts", "bundles", "links", "links_inspection", "sharing", "weighted")
+    names = ("at_hosts", "bundles", "groups", "links", "links_inspection", "sharing", "weighted")
     sources = [CORE / f"{name}.cpp" for name in names]
     subprocess.run(
         [
