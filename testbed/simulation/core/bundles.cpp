@@ -101,7 +101,7 @@ int Links::row_of(Ns now, const Alike& alike) {
         bundles_[row].part = static_cast<int>(part - parts.begin());
         bundles_[row].at = static_cast<int>(part->rows.size());
         part->rows.push_back({row, ports.back()});
-        part->states.push_back({0.0, 0.0, UNKNOWN});
+        part->states.push_back({0.0, 0.0, 0.0, 0.0, now});
         groups_[group].plain = groups_[group].plain && stream.hops == 2 && cap == std::numeric_limits<double>::infinity();
         ++groups_[group].size;
         ++groups_[group].sizes[level];
@@ -209,6 +209,7 @@ void Links::foresee_bundles(Ns now) {
     for (const int row : stale_) {
         if (streams_[row].level == NONE) continue;
         serve(now, row);
+        note_state(row);
         Bundle& bundle = bundles_[row];
         bundle.first_end = bundle.members.begin()->first;
         streams_[row].left = bundle.first_end - bundle.served;

@@ -61,32 +61,24 @@ void Links::set_order(int group, double order) {
 // What `share_groups` last worked out for a level holds no more from this order on.
 void Links::changes_from(int level, double order) { turns_[level].first = std::min(turns_[level].first, order); }
 
-// What the members of a row have left.
-double Links::left_of_row(int row, Ns now) const {
-    const Stream& stream = streams_[row];
-    const Bundle& bundle = bundles_[row];
-    const double served = bundle.served + stream.rate * static_cast<double>(now - stream.since);
-    return std::max(0.0, bundle.sum_of_ends - bundle.size * served);
-}
-
 // Tells the part of a row, if it has one, how the row moves from now on.
 void Links::note_state(int row) {
     const Bundle& bundle = bundles_[row];
     const int group = std::get<4>(bundle.alike);
     if (streams_[row].level == NONE || group == NO_GROUP) return;
-    groups_[group].parts[bundle.part].states[bundle.at] = {bundle.size, streams_[row].rate, UNKNOWN};
+    const Stream& stream = streams_[row];
+    groups_[group].parts[bundle.part].states[bundle.at] = {bundle.size, stream.rate, bundle.served,
+                                                           bundle.sum_of_ends, stream.since};
 }
 
-void Links::add_left_on_ports(int number, Ns now, double* out) {
+void Links::add_left_on_ports(int number, Ns now, double* out) const {
     const Group& group = groups_[number];
-    for (GroupPart& part : groups_[number].parts) {
+    for (const GroupPart& part : group.parts) {
         for (std::size_t at = 0; at < part.rows.size(); ++at) {
             const auto& [row, last] = part.rows[at];
-            double left = part.states[at].left;
-            if (left == UNKNOWN) {
-                left = left_of_row(row, now);
-                if (streams_[row].rate == 0.0) part.states[at].left = left;
-            }
+            const RowState& state = part.states[at];
+            const double served = state.served + state.rate * static_cast<double>(now - state.since);
+            const double left = std::max(0.0, state.sum_of_ends - state.members * served);
             if (group.plain) {
                 out[part.port] += left;
                 out[last] += left;

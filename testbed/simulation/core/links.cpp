@@ -290,6 +290,15 @@ void Links::forget_end(int stream) {
 }
 
 void Links::foresee(Ns now, int number) {
+    set_end(now, number);
+    const int place = heap_places_[number];
+    if (place == NONE) return;
+    rise(place);
+    sink(heap_places_[number]);
+}
+
+// Notes when a stream ends, and leaves the order of the ends to the caller.
+void Links::set_end(Ns now, int number) {
     Stream& stream = streams_[number];
     // Written so that a rate that is not a number, which would be a mistake of ours, never ends either.
     const double takes_ns = stream.rate > 0.0 ? stream.left / stream.rate - SLACK_NS : 2 * FOREVER_NS;
@@ -305,8 +314,11 @@ void Links::foresee(Ns now, int number) {
     } else {
         heap_[place] = end;
     }
-    rise(place);
-    sink(place);
+}
+
+// Puts all ends in order.
+void Links::order_ends() {
+    for (int place = static_cast<int>(heap_.size()) / 2; place-- > 0;) sink(place);
 }
 
 }  // namespace mfs

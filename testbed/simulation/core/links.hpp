@@ -71,7 +71,7 @@ class Links {
     void drop_group(int group);
 
     // Adds the bytes left of the streams of a group to `out`, by port.
-    void add_left_on_ports(int group, Ns now, double* out);
+    void add_left_on_ports(int group, Ns now, double* out) const;
 
     // When the next stream ends if nothing changes; NEVER if none does. Call `settle` before.
     Ns next_end_ns() const { return next_ns_; }
@@ -241,12 +241,13 @@ class Links {
         int last;  // port
     };
 
-    // What a turn needs of a row: the number of its members, their rate, and what they have left. That is `UNKNOWN`
-    // while they move and after a change: most rows wait, and what they have left stays the same.
+    // What a turn and a look at what is left need of a row, as in its `Stream` and `Bundle`.
     struct RowState {
         double members;
         double rate;
-        double left;
+        double served;
+        double sum_of_ends;
+        Ns since;
     };
 
     // The rows of a group whose first port is `port`.
@@ -303,7 +304,6 @@ class Links {
     };
 
     static constexpr int NONE = -1;
-    static constexpr double UNKNOWN = -1.0;
     int new_row(int hops);
     void take_in(Ns now);
     void enter(Ns now, const Change& added);
@@ -324,7 +324,6 @@ class Links {
     void end_members(Ns now, std::vector<int>& out);
     void foresee_bundles(Ns now);
     double left_of(const Member& member, Ns now) const;
-    double left_of_row(int row, Ns now) const;
     void note_state(int row);
     double order_of(int row) const {
         const int group = groups_.empty() ? NO_GROUP : std::get<4>(bundles_[row].alike);
@@ -342,6 +341,8 @@ class Links {
     static bool is_full(const Port& port) { return port.spare <= FULL * port.capacity; }
     void settle_all(Port& port, int level, double rate);
 
+    void set_end(Ns now, int number);
+    void order_ends();
     void rise(int place);
     void sink(int place);
     void forget_end(int stream);

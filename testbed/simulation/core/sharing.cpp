@@ -13,6 +13,7 @@ namespace {
 
 constexpr double SAME = 1e-13;  // a smaller relative change of a rate leaves the levels below as they are
 constexpr int AHEAD = 8;  // streams: how long before its turn one is fetched from memory
+constexpr std::size_t MANY = 64;  // streams: from so many on, their ends may be put in order all at once
 constexpr double NO_CAP = std::numeric_limits<double>::infinity();
 
 }  // namespace
@@ -38,6 +39,7 @@ void Links::work_out(Ns now) {
             share_level(level);
             worked_out_ += static_cast<std::int64_t>(affected_.size());
         }
+        const bool many = affected_.size() > MANY && 4 * affected_.size() > heap_.size();
         for (std::size_t at = 0; at < affected_.size(); ++at) {
             if (at + AHEAD < affected_.size()) prefetch(affected_[at + AHEAD]);
             const int number = affected_[at];
@@ -48,12 +50,13 @@ void Links::work_out(Ns now) {
             bring_up_to(now, number);
             stream.rate = after;
             if (bundled_) note_state(number);
-            foresee(now, number);
+            many ? set_end(now, number) : foresee(now, number);
             if (below < LEVELS && std::abs(after - before) > SAME * std::max(after, before)) {
                 touch(stream, below);
                 changes_from(below, -NO_ORDER);
             }
         }
+        if (many) order_ends();
     }
     settlings_ += grouped || !dirty_.empty();
     for (const int number : dirty_) {
