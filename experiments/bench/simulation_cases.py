@@ -1,4 +1,8 @@
-"""The fixed cases of `mfs bench sim`: some to judge it by, others to show how times grow with size."""
+"""The fixed cases of `mfs bench sim`: some to judge it by, others to show how times grow with size.
+
+Rates of arrival are fixed. A load is a share of an estimated capacity, so a case would be other work whenever the
+estimate changes, and the overloaded run that makes the estimate would count as part of the case.
+"""
 
 from collections.abc import Sequence
 from typing import Final
@@ -46,11 +50,16 @@ _CLUSTER = (
 )
 
 
-def _cluster(servers: int) -> tuple[str, ...]:
+def _arrivals(requests: int, rate: float) -> tuple[str, ...]:
+    return (f"workload.requests={requests}", "workload.load=null", f"workload.rate={rate}")
+
+
+def _cluster(servers: int, *, requests: int, rate: float) -> tuple[str, ...]:
     """`servers` of 8 GPUs and 8 NICs. A quarter of the GPUs decode; up to 16 servers share a leaf."""
     leaves = max(2, servers // 16)
     return (
         *_CLUSTER,
+        *_arrivals(requests, rate),
         f"topology.servers={servers}",
         f"topology.leaves={leaves}",
         f"topology.spines={leaves}",
@@ -59,26 +68,23 @@ def _cluster(servers: int) -> tuple[str, ...]:
     )
 
 
+_RATE_2048: Final = 2300.0
+
 CASES: Final = (
     Case(
         name="moe-64",
         about="64 GPUs, EP 8, Mixtral-8x7B: a task graph of 1.35 million tasks",
-        settings=(*_GPUS_64, "workload.requests=553", "workload.load=0.8"),
+        settings=(*_GPUS_64, *_arrivals(553, 56.2)),
     ),
     Case(
         name="cluster-2048",
-        about="256 servers x 8 GPUs, Mixtral-8x22B TP 4 EP 8, 1,536 requests, load 0.8",
-        settings=(*_cluster(256), "workload.requests=1536", "workload.load=0.8"),
+        about="256 servers x 8 GPUs, Mixtral-8x22B TP 4 EP 8, 1,536 requests",
+        settings=_cluster(256, requests=1536, rate=_RATE_2048),
     ),
     Case(
         name="cluster-2048-grouped",
         about="the same with symmetric collectives as one stream each",
-        settings=(
-            *_cluster(256),
-            "workload.requests=1536",
-            "workload.load=0.8",
-            "simulation.collectives=grouped",
-        ),
+        settings=(*_cluster(256, requests=1536, rate=_RATE_2048), "simulation.collectives=grouped"),
     ),
 )
 
@@ -87,23 +93,23 @@ GROWTH: Final = (
         Case(
             name=f"servers-{servers}",
             about=f"{servers * 8} GPUs, 6 requests a server",
-            settings=(*_cluster(servers), f"workload.requests={6 * servers}", "workload.load=0.8"),
+            settings=_cluster(servers, requests=6 * servers, rate=rate),
         )
-        for servers in (8, 16, 32)
+        for servers, rate in ((8, 81.6), (16, 161.0), (32, 290.0))
     ),
     *(
         Case(
             name=f"load-{load}",
-            about=f"128 GPUs, load {load}",
-            settings=(*_cluster(16), "workload.requests=96", f"workload.load={load}"),
+            about=f"128 GPUs, {rate:g} requests/s",
+            settings=_cluster(16, requests=96, rate=rate),
         )
-        for load in (0.4, 1.6)
+        for load, rate in ((0.4, 80.5), (1.6, 322.0))
     ),
     *(
         Case(
             name=f"requests-{requests}",
             about=f"128 GPUs, {requests} requests",
-            settings=(*_cluster(16), f"workload.requests={requests}", "workload.load=0.8"),
+            settings=_cluster(16, requests=requests, rate=161.0),
         )
         for requests in (192, 384)
     ),

@@ -28,12 +28,13 @@ def test_the_case_of_2048_gpus_is_what_its_name_says() -> None:
     assert {len(group) for name, group in job.placement.groups.items() if ".tp" in name} == {4}
     assert {len(group) for name, group in job.placement.groups.items() if ".ep" in name} == {8}
     assert "workload.requests=1536" in case.settings
-    assert "workload.load=0.8" in case.settings
 
 
 @pytest.mark.parametrize("case", [*CASES, *GROWTH], ids=lambda case: case.name)
-def test_every_case_is_a_scenario(case: Case) -> None:
-    load_scenario("quickstart", [override(text) for text in ("fabric=sim", *case.settings)])
+def test_every_case_is_a_scenario_whose_work_no_estimate_changes(case: Case) -> None:
+    scenario = load_scenario("quickstart", [override(text) for text in ("fabric=sim", *case.settings)])
+    assert scenario.workload.load is None
+    assert scenario.workload.rate is not None
 
 
 def test_one_run_counts_messages_and_compute_steps() -> None:
