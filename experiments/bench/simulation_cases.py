@@ -1,7 +1,7 @@
 """The fixed cases of `mfs bench sim`: some to judge it by, others to show how times grow with size.
 
-Rates of arrival are fixed. A load is a share of an estimated capacity, so a case would be other work whenever the
-estimate changes, and the overloaded run that makes the estimate would count as part of the case.
+Rates of arrival are fixed. A load is a share of an estimated capacity, so a case would be other work
+whenever the estimate changes, and the overloaded run that makes the estimate would count as part of it.
 """
 
 from collections.abc import Sequence
