@@ -16,10 +16,12 @@ class ComputeMode(enum.StrEnum):
 
     - `TIMED`: it waits for the modelled time.
     - `MATMUL`: it does matrix products for about as long.
+    - `KERNELS`: it runs attention and feed-forwards with the sizes of the model for about as long.
     - `MODEL`: it computes its shard of a model with random weights, and waits for the rest of the modelled
       time. Transfers carry its real KV, and collectives its real hidden states (`workers.model`).
     """
 
     TIMED = "timed"
     MATMUL = "matmul"
+    KERNELS = "kernels"
     MODEL = "model"

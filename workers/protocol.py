@@ -8,6 +8,7 @@ import msgspec
 from controller.curve import ClientKeys
 from controller.flow import Stage, Transfer
 from controller.pulse import Pause
+from workers.layer_sizes import LayerSizes
 from workers.model.setup import RealModel
 from workers.options import ComputeMode, Device
 from workers.plan import BatchPlan, RequestPlan, Resume
@@ -57,7 +58,8 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     into the network namespace of the process `namespace_pid`, None to stay. `chunk_bytes` are wire bytes.
     `verify_share` is the share of transfers whose bytes are compared, 0 to 1. `store_rank` is the rank that
     keeps the store by which ranks find each other. `model` is what the ranks
-    compute with `ComputeMode.MODEL`, otherwise None.
+    compute with `ComputeMode.MODEL`, otherwise None. `page_bytes` are the model bytes of a page of KV in one
+    layer, and `layer` are the sizes for `ComputeMode.KERNELS`, otherwise None.
     """
 
     rank: int
@@ -83,6 +85,8 @@ class RankConfig(msgspec.Struct, frozen=True, kw_only=True):
     from_coordinator: str
     remote: Remote | None = None
     model: RealModel | None = None
+    page_bytes: int
+    layer: LayerSizes | None = None
     slowdowns: tuple[Slowdown, ...] = ()
     store_rank: int = 0
 

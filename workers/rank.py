@@ -13,6 +13,7 @@ import torch
 
 from controller.protocol import Down, LayerAdvanced, Mark, Marked, Permit, decode_down
 from controller.protocol import encode as encode_up
+from controller.units import NS_PER_S
 from workers.arrivals import Arrivals
 from workers.clock import Clock
 from workers.collectives import CollectiveGroup
@@ -86,7 +87,9 @@ class Rank:
             self._device, self._nccl = choose_device(config.device, remote.gpu, 0)[0], False
         self._marker = None if remote is None or remote.control_dscp is None else Marker(remote.control_dscp)
         self._payloads = Payloads(config.seed, self._device)
-        self._compute = make_compute(config.compute, self._clock, self._device, config.time_dilation)
+        self._compute = make_compute(
+            config.compute, self._clock, self._device, config.time_dilation, config.layer
+        )
         self._decode = DecodeDesk(
             config.rank,
             self._clock,
@@ -294,10 +297,9 @@ class Rank:
     def _run_compute(
         self, step: Compute, place: int, batch: str, layer: int, work: PrefillWork | None
     ) -> None:
-        start_ns = self._clock.now_ns()
         real = None if work is None else partial(work.compute, step.label, layer)
-        self._compute_for(step.seconds[place], real)
-        self._span(SpanKind.COMPUTE, step.label, batch, layer, start_ns)
+        begun_ns = self._compute_for(step.seconds[place], step.label, real)
+        self._span(SpanKind.COMPUTE, step.label, batch, layer, begun_ns)
 
     def _run_collective(self, step: Collective, batch: str, layer: int, work: PrefillWork | None) -> None:
         group = self._connected.groups[step.group]
@@ -335,25 +337,31 @@ class Rank:
         def compute(number: int) -> None:
             nonlocal waiting_since_ns
             self._span(SpanKind.COLLECTIVE, step.label, batch, layer, waiting_since_ns)
-            begun_ns = self._clock.now_ns()
             attend = None if work is None else partial(work.attend, number)
-            self._compute_for(step.round_seconds[index][number], attend)
+            begun_ns = self._compute_for(step.round_seconds[index][number], step.label, attend)
             self._span(SpanKind.COMPUTE, step.label, batch, layer, begun_ns)
             waiting_since_ns = self._clock.now_ns()
 
         return compute
 
-    def _compute_for(self, seconds: float, real: Callable[[], None] | None) -> None:
-        """Compute for `seconds` of model time at full speed: what `real` computes in it, if anything."""
+    def _compute_for(self, seconds: float, label: str, real: Callable[[], None] | None) -> int:
+        """Compute for `seconds` of model time at full speed: what `real` computes in it, if anything.
+
+        Returns the model time at which it began. Of work on a device, this is when the device began with it,
+        by the device's own events.
+        """
         seconds = self._clock.compute_s(seconds)
-        if real is None:
+        begun_ns, begun_wall_ns = self._clock.now_ns(), self._clock.wall_ns()
+        if real is not None:
+            real()
             if seconds > 0:
-                self._compute.run(seconds)
-            return
-        begun_wall_ns = self._clock.wall_ns()
-        real()
-        if seconds > 0:
-            self._clock.wait_out(begun_wall_ns, seconds)
+                self._clock.wait_out(begun_wall_ns, seconds)
+        elif seconds > 0:
+            busy_wall_s = self._compute.run(seconds, label)
+            if busy_wall_s is not None:
+                busy_ns = self._clock.span_ns(round(busy_wall_s * NS_PER_S))
+                return max(begun_ns, self._clock.now_ns() - busy_ns)
+        return begun_ns
 
     def _span(self, kind: SpanKind, label: str, batch: str, layer: int, start_ns: int) -> None:
         self._recorder.spans.append(

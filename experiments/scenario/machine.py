@@ -49,7 +49,8 @@ class WorkersSection(Section):
     )
     compute: ComputeMode = Field(
         default=ComputeMode.TIMED,
-        description="wait for the modelled time, multiply real matrices, or compute a small model",
+        description="wait for the modelled time, multiply real matrices, run kernels with the sizes"
+        " of the model, or compute a small model",
     )
     lanes_s1: int = Field(default=2, ge=1, le=64, description="S1 lanes between two ranks")
     lanes_s3: int = Field(default=4, ge=1, le=64, description="S3 lanes between two ranks")

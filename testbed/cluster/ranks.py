@@ -8,8 +8,10 @@ from testbed.cluster.agents import AgentDesk, agent_name
 from testbed.cluster.assignment import Assigned
 from testbed.cluster.clocks import Reading
 from testbed.cluster.inventory import Inventory
+from testbed.coordinator.rank_sizes import layer_sizes, page_bytes
 from testbed.coordinator.ranks import Ranks
 from testbed.job import Job
+from workers.options import ComputeMode
 from workers.protocol import RankConfig, Remote
 
 
@@ -58,6 +60,8 @@ class RemoteRanks(Ranks):
             device=self._computes_on,
             compute=job.workers.compute,
             model=self._model,
+            page_bytes=page_bytes(job, rank),
+            layer=layer_sizes(job, rank) if job.workers.compute is ComputeMode.KERNELS else None,
             to_controller=inventory.endpoint(2),
             from_controller=inventory.endpoint(2),
             to_coordinator=inventory.endpoint(1),

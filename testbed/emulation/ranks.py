@@ -12,6 +12,7 @@ import msgspec
 from controller.wire import LocalHub
 from testbed.coordinator.children import python_module
 from testbed.coordinator.memory import MemoryKills
+from testbed.coordinator.rank_sizes import layer_sizes, page_bytes
 from testbed.coordinator.ranks import Ranks
 from testbed.coordinator.silence import PATIENCE_S
 from testbed.emulation.endpoints import Endpoints
@@ -20,6 +21,7 @@ from testbed.emulation.processes import stopped
 from testbed.fabric import RunFailed
 from testbed.faults import slowdowns_of
 from testbed.job import Job
+from workers.options import ComputeMode
 from workers.process import words_of_exit
 from workers.protocol import RankConfig
 
@@ -91,6 +93,8 @@ class RankProcesses(Ranks):
             compute=options.compute,
             slowdowns=slowdowns_of(job.faults, rank),
             model=self._model,
+            page_bytes=page_bytes(job, rank),
+            layer=layer_sizes(job, rank) if options.compute is ComputeMode.KERNELS else None,
             to_controller=self._endpoints.to_controller,
             from_controller=self._endpoints.from_controller(str(rank)),
             to_coordinator=self._endpoints.to_coordinator,

@@ -10,14 +10,16 @@ import torch
 from controller.pulse import Pulse
 from workers.clock import Clock
 from workers.collectives import CollectiveGroup
-from workers.compute import MatmulCompute, TimedCompute, make_compute
+from workers.compute import Calibrated, KernelCompute, MatmulCompute, TimedCompute, make_compute
 from workers.heart import Heart
+from workers.layer_sizes import LayerSizes
 from workers.options import ComputeMode, Device
 from workers.payload import Payloads
 from workers.plan import Collective, CollectiveKind
 from workers.protocol import RankConfig, RankTrouble, Records, decode_from_rank
 from workers.rank import Rank, _peer_bytes, choose_device
 from workers.recorder import Recorder
+from workers.streams import Stream
 from workers.wire import Outbox
 
 CPU = torch.device("cpu")
@@ -58,25 +60,69 @@ def test_ranks_that_share_gpus_go_through_gloo(monkeypatch: pytest.MonkeyPatch) 
 def test_timed_compute_takes_the_modelled_time() -> None:
     clock = Clock(3.0)
     before = time.perf_counter()
-    TimedCompute(clock).run(0.01)
+    TimedCompute(clock).run(0.01, "mlp")
     assert time.perf_counter() - before >= 0.03
     assert len(clock.late_ms) == 1
 
 
-def test_real_compute_keeps_the_processor_busy_for_longer_when_asked_to() -> None:
-    """Products are counted, not timed: the machine may be busy with something else."""
-    compute = MatmulCompute(CPU, 1.0)
-    done: list[int] = []
-    compute._products = done.append  # type: ignore[method-assign, assignment]
-    compute.run(10 * compute._seconds_per_product)
-    compute.run(40 * compute._seconds_per_product)
-    compute.run(0.0)
-    assert done == [10, 40, 1]
+LAYER = LayerSizes(hidden=32, q_heads=4, kv_heads=2, head_dim=8, v_dim=8, ffn=48, gated=True, context=20)
+
+
+def test_kernels_are_run_the_more_often_the_longer_they_are_to_last() -> None:
+    """Runs are counted, not timed: the machine may be busy with something else."""
+    ran = 0
+
+    def kernels() -> None:
+        nonlocal ran
+        ran += 1
+
+    calibrated = Calibrated(Stream(CPU), kernels)
+    for wall_s, runs in (
+        (10 * calibrated.seconds_per_run, 10),
+        (40 * calibrated.seconds_per_run, 40),
+        (0, 1),
+    ):
+        ran = 0
+        assert calibrated.run(wall_s) > 0
+        assert ran == runs
+
+
+def test_a_step_runs_the_kernels_of_its_kind_for_the_dilated_time() -> None:
+    compute = KernelCompute(CPU, 3.0, LAYER)
+    asked: list[tuple[str, float]] = []
+    compute._attention.run = lambda wall_s: asked.append(("attention", wall_s)) or 0.5  # type: ignore
+    compute._feed_forward.run = lambda wall_s: asked.append(("feed-forward", wall_s)) or 0.5  # type: ignore
+    for label in ("attention", "scores", "ring", "mlp", "experts"):
+        assert compute.run(2.0, label) == 0.5
+    assert asked == [("attention", 6.0)] * 3 + [("feed-forward", 6.0)] * 2
 
 
 def test_compute_is_of_the_kind_that_is_asked_for() -> None:
-    assert isinstance(make_compute(ComputeMode.TIMED, Clock(1.0), CPU, 1.0), TimedCompute)
-    assert isinstance(make_compute(ComputeMode.MATMUL, Clock(1.0), CPU, 1.0), MatmulCompute)
+    def made(mode: ComputeMode) -> object:
+        return make_compute(mode, Clock(1.0), CPU, 1.0, LAYER)
+
+    assert isinstance(made(ComputeMode.TIMED), TimedCompute)
+    assert isinstance(made(ComputeMode.MATMUL), MatmulCompute)
+    assert isinstance(made(ComputeMode.KERNELS), KernelCompute)
+    with pytest.raises(ValueError, match="need its sizes"):
+        make_compute(ComputeMode.KERNELS, Clock(1.0), CPU, 1.0, None)
+
+
+def test_a_compute_span_begins_when_the_device_began() -> None:
+    """0.2 s of wall time are 0.1 s of model time: the device was busy for the last tenth of a second."""
+    rank = object.__new__(Rank)
+    rank._clock = Clock(2.0)
+    rank._clock.start(rank._clock.wall_ns())
+
+    class Device:
+        def run(self, seconds: float, label: str) -> float:
+            time.sleep(0.4)
+            return 0.2
+
+    rank._compute = Device()  # type: ignore[assignment]
+    begun_ns = rank._compute_for(1.0, "mlp", None)
+    now_ns = rank._clock.now_ns()
+    assert 0.1e9 <= begun_ns <= now_ns - 0.1e9
 
 
 def test_real_compute_takes_the_modelled_time_on_a_server_whose_clock_is_ahead() -> None:
@@ -85,7 +131,7 @@ def test_real_compute_takes_the_modelled_time_on_a_server_whose_clock_is_ahead()
     rank._clock = Clock(1.0, offset_ns=3000 * 10**9)
     done: list[str] = []
     before = time.perf_counter()
-    rank._compute_for(0.02, lambda: done.append("layer"))
+    rank._compute_for(0.02, "mlp", lambda: done.append("layer"))
     assert done == ["layer"]
     assert 0.02 <= time.perf_counter() - before < 10
     assert max(rank._clock.late_ms) < 10_000
