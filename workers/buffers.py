@@ -4,11 +4,19 @@ import threading
 
 import torch
 
+from workers.streams import host_memory
+
+_CPU = torch.device("cpu")
+
 
 class Buffers:
-    """Buffers of bytes on the CPU. There are as many as were ever taken at once. Thread-safe."""
+    """Buffers of bytes in the host's memory. There are as many as were ever taken at once. Thread-safe.
 
-    def __init__(self) -> None:
+    They are pinned if `device` is a GPU.
+    """
+
+    def __init__(self, device: torch.device = _CPU) -> None:
+        self._device = device
         self._lock = threading.Lock()
         self._free: list[torch.Tensor] = []
 
@@ -20,7 +28,7 @@ class Buffers:
                     return self._free.pop(number)
             if self._free:
                 self._free.pop()  # a larger one takes its place
-        return torch.empty(size_bytes, dtype=torch.uint8)
+        return host_memory(size_bytes, self._device)
 
     def give(self, buffer: torch.Tensor) -> None:
         """Give back what was taken."""

@@ -10,7 +10,7 @@ from workers.payload import Payloads, WrongPayload
 from workers.plan import Collective, CollectiveKind
 from workers.rounds import tree_chunks
 from workers.sender import wire_bytes
-from workers.streams import Stream, settle
+from workers.streams import Stream, host_memory, settle
 
 
 class CollectiveGroup:
@@ -73,7 +73,7 @@ class CollectiveGroup:
         sends = list(wire_sizes[self.index])
         receives = [row[self.index] for row in wire_sizes]
         source = self._ready(self._payloads.source(f"{name}/{self.index}", sum(sends)))
-        target = torch.empty(sum(receives), dtype=torch.uint8, device=source.device)
+        target = self._empty(sum(receives))
         self.exchange.all_to_all(source, sends, target, receives)
         landed = self._landed(target)
         if verify:
@@ -124,7 +124,7 @@ class CollectiveGroup:
         self, name: str, wire_sizes: Sequence[int], during: Callable[[int], None] | None, *, verify: bool
     ) -> None:
         mine = self._ready(self._payloads.source(f"{name}/{self.index}", wire_sizes[self.index]))
-        target = torch.empty(sum(wire_sizes), dtype=torch.uint8, device=mine.device)
+        target = self._empty(sum(wire_sizes))
         parts = target.split(list(wire_sizes))
         parts[self.index].copy_(mine)
         self.exchange.all_gather(parts, during)
@@ -148,9 +148,20 @@ class CollectiveGroup:
             if not torch.equal(landed, total):
                 raise WrongPayload(f"{name}: wrong sum on rank {self.members[self.index]}")
 
+    def _empty(self, size_bytes: int) -> torch.Tensor:
+        """Memory that the backend reads and writes: the GPU's for NCCL, the host's for gloo."""
+        if self._staged:
+            return host_memory(size_bytes, self._device)
+        return torch.empty(size_bytes, dtype=torch.uint8, device=self._device)
+
     def _ready(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor in the memory that the backend reads: the GPU's for NCCL, the host's for gloo."""
-        return tensor.cpu() if self._staged else tensor
+        """The tensor in memory that the backend reads."""
+        if not self._staged or self._device.type == "cpu":
+            return tensor
+        there = self._empty(tensor.nbytes).view(tensor.dtype)
+        there.copy_(tensor, non_blocking=True)
+        settle(self._device)
+        return there
 
     def _landed(self, tensor: torch.Tensor) -> torch.Tensor:
         """Wait until the result is in the rank's memory, and return it on the CPU for verification."""
@@ -158,5 +169,6 @@ class CollectiveGroup:
             settle(tensor.device)
             return tensor.cpu()
         if self._device.type != "cpu":
-            tensor.to(self._device)
+            tensor.to(self._device, non_blocking=True)
+            settle(self._device)
         return tensor

@@ -10,7 +10,6 @@ import torch.distributed as dist
 
 from controller.protocol import GroupUp, LaneUp, ProbeUp, encode
 from workers.arrivals import Arrivals
-from workers.buffers import Buffers
 from workers.clock import Clock
 from workers.collectives import CollectiveGroup
 from workers.lanes import ReceiveLane, SendLane
@@ -19,7 +18,8 @@ from workers.payload import Payloads
 from workers.probe import ProbeEnd
 from workers.process_groups import ProcessGroups, by_peer
 from workers.protocol import LaneSpec, ProbeSpec, RankConfig
-from workers.sender import Sender
+from workers.sender import Sender, wire_bytes
+from workers.staging import staging_for
 from workers.wire import Outbox
 
 REPORT_GAP_S = 0.001
@@ -72,7 +72,13 @@ class Connector:
         self._coordinator = coordinator
         self._failed = failed
         self._keep = keep
-        self._buffers = Buffers()
+        self._staging = staging_for(
+            device,
+            payloads,
+            page_bytes=wire_bytes(config.page_bytes, config.bytes_scale),
+            chunk_bytes=config.chunk_bytes,
+            lanes=sum(lane.dst == config.rank for lane in config.lanes),
+        )
 
     def connect(self) -> Connected:
         """Open probes, lanes and groups, in the same order on all ranks.
@@ -140,7 +146,7 @@ class Connector:
     def _send_lane(self, opened: ProcessGroups, lane: LaneSpec) -> None:
         config = self._config
         group, connections = opened.lane(lane.id, 0)
-        self._sender.add_lane(SendLane(lane.id, group, self._payloads, config.chunk_bytes, self._failed))
+        self._sender.add_lane(SendLane(lane.id, group, self._staging, config.chunk_bytes, self._failed))
         self._controller.send(
             encode(
                 LaneUp(
@@ -160,16 +166,14 @@ class Connector:
         ReceiveLane(
             lane.id,
             group,
-            self._payloads,
+            self._staging,
             self._config.chunk_bytes,
             self._config.verify_share,
-            device=self._device,
             progressed=self._arrivals.progressed,
             arrived=partial(self._arrivals.arrived, lane.stage),
             failed=self._failed,
             keep=self._keep,
             report_gap_s=REPORT_GAP_S,
-            buffers=self._buffers,
         )
 
     def _group(self, opened: ProcessGroups, name: str, members: tuple[int, ...]) -> CollectiveGroup:

@@ -8,6 +8,8 @@ import zlib
 
 import torch
 
+from workers.streams import settle
+
 BLOCK_BYTES = 8 * 1024 * 1024
 
 
@@ -27,6 +29,17 @@ class Payloads:
         block = torch.randint(0, 256, (BLOCK_BYTES,), dtype=torch.uint8, generator=generator)
         self._twice = torch.cat((block, block))
         self._there = self._twice if device is None else self._twice.to(device)
+        settle(self._there.device)  # others read it on other streams
+
+    @property
+    def twice(self) -> torch.Tensor:
+        """The seeded block, twice, on the CPU. Do not write to it."""
+        return self._twice
+
+    @staticmethod
+    def start(name: str) -> int:
+        """Where in the block the payload called `name` starts."""
+        return zlib.crc32(name.encode()) % (BLOCK_BYTES // 8) * 8
 
     def of(self, name: str, size_bytes: int) -> torch.Tensor:
         """The payload called `name`, of `size_bytes` bytes. Do not write to it.
@@ -49,7 +62,7 @@ class Payloads:
 
 
 def _slice(twice: torch.Tensor, name: str, size_bytes: int) -> torch.Tensor:
-    start = zlib.crc32(name.encode()) % (BLOCK_BYTES // 8) * 8
+    start = Payloads.start(name)
     if size_bytes <= BLOCK_BYTES:
         return twice[start : start + size_bytes]
     repeats = -(-(start + size_bytes) // BLOCK_BYTES)

@@ -36,12 +36,12 @@ def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
     return [results[i] for i in range(len(jobs))]
 
 
-def connected(size: int, name: str = "group") -> list[Any]:
-    """Open a gloo process group of `size` ranks, all in this process; return each rank's side of it."""
+def connected(size: int, name: str = "group", device: torch.device = CPU) -> list[Any]:
+    """Open a gloo process group of `size` ranks on `device`, all in this process; return each rank's side."""
     store = dist.HashStore()
 
     def open_side(rank: int) -> Callable[[], Any]:
-        transport = ProcessGroups(store=store, store_port=0, interface="lo", device=CPU, nccl=False)
+        transport = ProcessGroups(store=store, store_port=0, interface="lo", device=device, nccl=False)
         return lambda: transport.group(name, rank, size)[0]
 
     return side_by_side([open_side(rank) for rank in range(size)])

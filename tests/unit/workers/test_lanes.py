@@ -9,6 +9,7 @@ from worker_groups import CPU, WAIT_S, connected
 
 from workers.lanes import Header, ReceiveLane, SendLane, chunks
 from workers.payload import Payloads, WrongPayload
+from workers.staging import Staging
 
 
 @dataclass
@@ -34,22 +35,24 @@ def lane(
     chunk_bytes: int = 1000,
     receiver_seed: int = 1,
     report_gap_s: float = 0.0,
+    sender: Staging | None = None,
+    receiver: Staging | None = None,
 ) -> tuple[SendLane, Heard]:
     sending, receiving = connected(2)
     heard = Heard()
     ReceiveLane(
         "lane",
         receiving,
-        Payloads(receiver_seed),
+        Staging(Payloads(receiver_seed), CPU) if receiver is None else receiver,
         chunk_bytes,
         verify_share,
-        device=CPU,
         progressed=heard.progressed,
         arrived=heard.arrived,
         failed=heard.errors.put,
         report_gap_s=report_gap_s,
     )
-    return SendLane("lane", sending, Payloads(1), chunk_bytes, heard.errors.put), heard
+    staging = Staging(Payloads(1), CPU) if sender is None else sender
+    return SendLane("lane", sending, staging, chunk_bytes, heard.errors.put), heard
 
 
 def test_a_message_arrives_and_its_bytes_are_right() -> None:
@@ -148,22 +151,24 @@ def test_a_flow_whose_name_does_not_fit_the_header_is_an_error(length: int) -> N
 # --- payloads that do not follow from a name ----------------------------------------------------
 
 
-def real_lane(*, chunk_bytes: int = 1000) -> tuple[SendLane, Heard]:
+def real_lane(
+    *, chunk_bytes: int = 1000, sender: Staging | None = None, receiver: Staging | None = None
+) -> tuple[SendLane, Heard]:
     sending, receiving = connected(2)
     heard = Heard()
     ReceiveLane(
         "lane",
         receiving,
-        Payloads(1),
+        Staging(Payloads(1), CPU) if receiver is None else receiver,
         chunk_bytes,
         0.0,
-        device=CPU,
         progressed=heard.progressed,
         arrived=heard.arrived,
         failed=heard.errors.put,
         keep=lambda flow, content: heard.events.put((flow, content.tolist())),
     )
-    return SendLane("lane", sending, Payloads(1), chunk_bytes, heard.errors.put), heard
+    staging = Staging(Payloads(1), CPU) if sender is None else sender
+    return SendLane("lane", sending, staging, chunk_bytes, heard.errors.put), heard
 
 
 def test_a_payload_of_the_senders_arrives_as_it_is_and_is_kept_before_it_has_arrived() -> None:
@@ -184,9 +189,9 @@ def test_a_payload_of_another_size_than_was_permitted_is_an_error() -> None:
 
 
 def test_a_payload_that_changes_on_the_way_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sender's sum is 1, the receiver's 2."""
+    """The sender and the receiver get different sums."""
     sums = iter((1, 2))
-    monkeypatch.setattr("workers.lanes.checksum", lambda _: next(sums))
+    monkeypatch.setattr("workers.lanes.checksum", lambda *_: next(sums))
     send, heard = real_lane()
     send.send(Header(flow="f", size_bytes=1, wire_bytes=1), lambda: torch.zeros(1, dtype=torch.uint8))
     error = heard.errors.get(timeout=WAIT_S)
