@@ -70,9 +70,16 @@ class Rank:
         self._heart = Heart(
             config.rank, self._clock, self._recorder, self._coordinator, hand_over=remote is None
         )
-        self._model = (
-            None if config.model is None else RankModel(config.model, config.rank, self._leave_to_checks)
-        )
+        if remote is None:
+            self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
+        else:
+            # NCCL fixes the class of a connection when it makes it, so no level could be changed.
+            self._device, self._nccl = choose_device(config.device, remote.gpu, 0)[0], False
+        self._model: RankModel | None = None
+        if config.model is not None:
+            # Its KV is on the device. Its layers, and so what collectives carry, are on the CPU.
+            self._nccl = False
+            self._model = RankModel(config.model, config.rank, self._leave_to_checks, self._device)
         self._sender = Sender(
             self._clock,
             self._controller,
@@ -80,11 +87,6 @@ class Rank:
             config.bytes_scale,
             None if self._model is None else self._model.load,
         )
-        if remote is None:
-            self._device, self._nccl = choose_device(config.device, config.rank, len(config.servers))
-        else:
-            # NCCL fixes the class of a connection when it makes it, so no level could be changed.
-            self._device, self._nccl = choose_device(config.device, remote.gpu, 0)[0], False
         self._marker = None if remote is None or remote.control_dscp is None else Marker(remote.control_dscp)
         self._payloads = Payloads(config.seed, self._device)
         self._compute = make_compute(
@@ -290,8 +292,6 @@ class Rank:
             return
         start_ns = self._clock.now_ns()
         self._arrivals.take(flows)
-        if self._model is not None:
-            self._model.take(flows)
         self._span(SpanKind.S1_WAIT, f"{len(flows)} flows", batch, layer, start_ns)
 
     def _run_compute(

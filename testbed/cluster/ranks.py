@@ -57,7 +57,7 @@ class RemoteRanks(Ranks):
             chunk_bytes=job.workers.chunk_bytes,
             verify_share=job.workers.verify_share,
             seed=job.seed,
-            device=self._computes_on,
+            device=job.workers.device,
             compute=job.workers.compute,
             model=self._model,
             page_bytes=page_bytes(job, rank),

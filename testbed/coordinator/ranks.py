@@ -16,7 +16,6 @@ from testbed.coordinator.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed
 from testbed.job import Job
 from testbed.lane_counts import LaneCounts
-from workers.options import Device
 from workers.protocol import (
     Beat,
     Evidence,
@@ -129,11 +128,6 @@ class Ranks(ABC):
         self.backend = ""
         self.silent: frozenset[int] = frozenset()
         """The ranks of which nothing has been heard for too long, once `check` has raised because of that."""
-
-    @property
-    def _computes_on(self) -> Device:
-        """Real layers are computed on the CPU."""
-        return self._job.workers.device if self._model is None else Device.CPU
 
     # --- what a fabric knows of the processes -----------------------------------------------------
 

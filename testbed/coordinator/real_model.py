@@ -10,7 +10,7 @@ from testbed.models.shape import ModelShape, Recurrent
 from testbed.models.sizes import active_parameters, is_moe, total_parameters
 from testbed.placement import coordinates, expert_groups, layers_of
 from workers.model.setup import ELEMENT_BYTES, Decoder, Prompt, RealModel, Shard
-from workers.options import ComputeMode, Device
+from workers.options import ComputeMode
 from workers.plan import CollectiveKind
 
 _MOST_WEIGHTS = 20_000_000
@@ -113,8 +113,6 @@ def _refusals(job: Job) -> Iterator[str]:
     yield from _of_serving(job)
     if job.scale.bytes_scale != 1:
         yield f"scale.bytes_scale is {job.scale.bytes_scale:g}, and real tensors need 1"
-    if job.workers.device is Device.CUDA:
-        yield "workers.device is cuda, and they are computed on the CPU"
     if is_moe(job.model):
         yield from _of_experts(job)
     flops = sum(_check_flops(job.model, request.prompt_tokens) for request in job.requests)
@@ -169,6 +167,8 @@ def _of_units(job: Job) -> Iterator[str]:
 
 def _of_serving(job: Job) -> Iterator[str]:
     serving = job.serving
+    if len({request.block_tokens for request in job.requests}) > 1:
+        yield "the prompts have blocks of different sizes, and a page of KV has one"
     if serving.fetch_early:
         yield "serving.fetch is queue"
     if serving.decode_background:

@@ -89,7 +89,7 @@ class RankProcesses(Ranks):
             chunk_bytes=options.chunk_bytes,
             verify_share=options.verify_share,
             seed=job.seed,
-            device=self._computes_on,
+            device=job.workers.device,
             compute=options.compute,
             slowdowns=slowdowns_of(job.faults, rank),
             model=self._model,

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 import msgspec
 import serving_world as world
 import torch
-from worker_groups import connected, side_by_side
+from worker_groups import CPU, connected, side_by_side
 
+from controller.flow import Transfer
 from testbed.coordinator.real_model import real_model
 from testbed.job import Job, Placement, Request
 from testbed.models.shape import ModelShape
 from testbed.serving.system import ServingSystem
 from workers.exchange import Exchange
+from workers.model.kv import KvStore
 from workers.model.rank_model import RankModel
 from workers.model.setup import RealModel
 from workers.options import ComputeMode
@@ -71,12 +73,19 @@ def real_job(
 
 
 class Cluster:
-    """The ranks of a job. `spoil`, if given, may change the bytes of a transfer on their way."""
+    """The ranks of a job. `spoil`, if given, may change the bytes of a transfer on their way.
+
+    `spoil_tables` is called with each decode rank's KV before the rank computes the first token of a request.
+    With `early`, receivers of S1 and S3 hear of a batch only when its transfers have arrived.
+    """
 
     def __init__(
         self,
         job: Job,
         spoil: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, content: content,
+        spoil_tables: Callable[[KvStore, int], None] = lambda kv, request: None,
+        device: torch.device = CPU,
+        early: bool = False,
     ) -> None:
         made = real_model(job)
         assert made is not None
@@ -84,15 +93,18 @@ class Cluster:
         self.placement: Placement = job.placement
         self._evidence: list[Evidence] = []
         self.ranks = {
-            rank.rank: RankModel(self.model, rank.rank, self._evidence.append) for rank in job.placement.ranks
+            rank.rank: RankModel(self.model, rank.rank, self._evidence.append, device)
+            for rank in job.placement.ranks
         }
         self._system = ServingSystem(job)
         self._requests = job.requests
         self._spoil = spoil
+        self._spoil_tables = spoil_tables
+        self._early = early
         self._sides: dict[tuple[str, int], Exchange] = {}
         for name, members in job.placement.groups.items():
             for rank, side in zip(members, connected(len(members), name), strict=True):
-                self._sides[name, rank] = Exchange(side, members, rank, torch.device("cpu"), staged=True)
+                self._sides[name, rank] = Exchange(side, members, rank, CPU, staged=True)
         self.plans: list[BatchPlan] = []
 
     def serve(self) -> dict[int, TokenCheck]:
@@ -124,21 +136,33 @@ class Cluster:
 
     def _run(self, plan: BatchPlan) -> None:
         self.plans.append(plan)
-        for rank in {*plan.ranks, *(rank for one in plan.requests for rank in one.decode_ranks)}:
-            self.ranks[rank].planned(plan)
+        decoding = {rank for one in plan.requests for rank in one.decode_ranks}
+        if not self._early:
+            self._tell({*plan.ranks, *decoding}, plan)
         for transfer in [each for layer in plan.layers for each in layer.wait]:
             self.ranks[transfer.src].sends([transfer], plan.requests)
-            content = self.ranks[transfer.src].load(transfer)
-            self.ranks[transfer.dst].keep(transfer.id, self._spoil(transfer.id, content))
+            self._move(transfer)
+        if self._early:
+            self._tell(set(plan.ranks), plan)
         side_by_side([self._on(rank, plan) for rank in plan.ranks])
         for transfer in [each for layer in plan.layers for each in layer.post]:
-            content = self.ranks[transfer.src].load(transfer)
-            self.ranks[transfer.dst].keep(transfer.id, self._spoil(transfer.id, content))
+            self._move(transfer)
+        if self._early:
+            self._tell(decoding, plan)
         for each in plan.requests:
             if each.last:
                 self._system.first_token(0, each.request)
                 for rank in each.decode_ranks:
+                    self._spoil_tables(self.ranks[rank].kv, each.request)
                     self.ranks[rank].first_token(each)
+
+    def _tell(self, ranks: set[int], plan: BatchPlan) -> None:
+        for rank in ranks:
+            self.ranks[rank].planned(plan)
+
+    def _move(self, transfer: Transfer) -> None:
+        content = self.ranks[transfer.src].load(transfer)
+        self.ranks[transfer.dst].keep(transfer.id, self._spoil(transfer.id, content))
 
     def _on(self, rank: int, plan: BatchPlan) -> Callable[[], None]:
         """The layer loop of `workers.rank`, without its clock."""
@@ -146,7 +170,6 @@ class Cluster:
         def run() -> None:
             work = self.ranks[rank].work(plan)
             for layer in plan.layers:
-                self.ranks[rank].take([t.id for t in layer.wait if t.dst == rank])
                 for step in layer.steps:
                     if isinstance(step, Compute):
                         work.compute(step.label, layer.index)

@@ -53,23 +53,10 @@ class PrefillWork:
         self._swaps_heads = any(isinstance(step, Collective) and step.label == "heads" for step in steps)
         self._mine = segments(plan.requests, rank)
         self._positions = positions_of(self._mine, self._shard)
-        for request in plan.requests:
-            if rank in request.replica and not request.earlier_tokens:
-                self._open(request)
         self._hidden = self._embedded() if self._shard.first_layer == 0 else self._no_hidden()
         self._summand = self._no_hidden()
         self._visits: Visits | None = None
         self._sequence: Ring | Ulysses | None = None
-
-    def _open(self, request: RequestPlan) -> None:
-        """Make room for a request's KV, and take in what its replica has cached of the prompt."""
-        number, prompt = request.request, self._model.prompts[request.request]
-        self._store.open(number, prompt.tokens)
-        begin = 0
-        for first, end in sorted(span for fetch in request.fetched for span in fetch.spans):
-            self._store.reuse(number, prompt, begin, first)
-            begin = end
-        self._store.reuse(number, prompt, begin, request.local_tokens + request.remote_tokens)
 
     def _embedded(self) -> torch.Tensor:
         return torch.cat(
@@ -111,6 +98,12 @@ class PrefillWork:
         return found
 
     @property
+    def over(self) -> list[int]:
+        """The requests of this rank of whose prompts the batch has the last part."""
+        lasts = {each.request for each in self._plan.requests if each.last}
+        return [each.request for each in self._mine if each.request in lasts]
+
+    @property
     def _speaks(self) -> bool:
         """Whether the rank is in the last pipeline stage, and the first of its tensor-parallel ranks."""
         return self._shard.end_layer == self._decoder.layers and self._shard.tp_index == 0
@@ -147,7 +140,7 @@ class PrefillWork:
         queries = parts.queries(decoder, weights, self._hidden, self._positions)
         first = 0
         for number, places in self._own_places():
-            self._store.of(number, layer)[:, :, places] = kv[:, :, first : first + len(places)]
+            self._store.write(number, layer, places, kv[:, :, first : first + len(places)])
             first += len(places)
         own = SequenceLayer(decoder, weights, self._shard, self._store, layer, self._mine, queries)
         if self._swaps_heads:

@@ -51,7 +51,7 @@ class SequenceLayer(NamedTuple):
     def kv(self) -> list[torch.Tensor]:
         """The KV (2, kv heads, n, d) of the rank's own part so far, by segment."""
         return [
-            self.store.of(each.request, self.layer)[:, :, places]
+            self.store.read(each.request, self.layer, places)
             for each, places in zip(self.segments, self.all_places(self.shard.part), strict=True)
         ]
 

@@ -96,10 +96,23 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 class RealModel(msgspec.Struct, frozen=True, kw_only=True):
     """The model, what each rank has of it, and the prompt of each request.
 
-    `workers` are the ranks of each decode worker.
+    `workers` are the ranks of each decode worker. All prompts have blocks of one size.
     """
 
     decoder: Decoder
     shards: dict[int, Shard]
     workers: tuple[tuple[int, ...], ...]
     prompts: dict[int, Prompt]
+
+    @property
+    def block_tokens(self) -> int:
+        """The tokens of a page of KV: those of a block."""
+        return max(prompt.block_tokens for prompt in self.prompts.values())
+
+    @property
+    def pages(self) -> int:
+        """How many pages a rank has: enough for all prompts, wherever they go.
+
+        A prompt needs no more on a rank than this counts for it, and less if it shares cached blocks.
+        """
+        return sum(-(-prompt.tokens // self.block_tokens) for prompt in self.prompts.values())

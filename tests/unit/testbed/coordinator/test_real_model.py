@@ -12,7 +12,7 @@ from testbed.job import Job
 from testbed.models.shape import Attention, LatentAttention, OtherLayers, Recurrent, TokenIndex
 from testbed.serving.system import ServingSystem
 from workers.model.setup import RealModel, Shard
-from workers.options import ComputeMode, Device
+from workers.options import ComputeMode
 from workers.plan import BatchPlan, CollectiveKind
 
 PROMPT = request(0, 24, ())
@@ -104,7 +104,15 @@ OF_KEYS: dict[str, tuple[Callable[[], Job], str]] = {
         lambda: with_options(dense(), "scale", bytes_scale=0.5),
         "scale.bytes_scale is 0.5, and real tensors need 1",
     ),
-    "device": (lambda: with_options(dense(), "workers", device=Device.CUDA), "workers.device is cuda"),
+    "block sizes": (
+        lambda: real_job(
+            DENSE,
+            [PROMPT, msgspec.structs.replace(request(1, 24, ()), block_tokens=4)],
+            units=1,
+            per_unit=2,
+        ),
+        "the prompts have blocks of different sizes",
+    ),
     "copies": (
         lambda: real_job(DENSE, [PROMPT], units=1, per_unit=8),
         "units.tp has to divide the 4 KV heads",

@@ -13,6 +13,8 @@ from testbed.models.shape import ModelShape
 from testbed.placement import Layout, place
 from testbed.unit_shape import Pool
 from workers.exchange import Exchange
+from workers.model.kv import KvStore
+from workers.model.setup import Prompt
 from workers.plan import CollectiveKind
 from workers.protocol import TokenCheck
 
@@ -176,13 +178,14 @@ def test_several_requests_of_a_batch_share_its_collectives() -> None:
 
 
 def swapped(name: str) -> Cluster:
-    """A cluster in which two blocks of a transfer change places on their way."""
+    """A cluster in which the keys of two blocks of a transfer change places on their way, in one head."""
 
     def spoil(transfer: str, content: torch.Tensor) -> torch.Tensor:
         if transfer != name:
             return content
-        # (2, heads, tokens, d): a block of 8 tokens of the first key head has 8 x 16 x 2 = 256 B.
-        return torch.cat((content[256:512], content[:256], content[512:]))
+        kv = content.clone().view(torch.float16).view(-1, 2, 2, 16)  # (tokens, 2, heads, d)
+        kv[:16, 0, 0] = kv[:16, 0, 0].roll(8, dims=0)
+        return kv.flatten().view(torch.uint8)
 
     return Cluster(real_job(DENSE, REQUESTS, units=2, per_unit=2), spoil)
 
@@ -201,6 +204,51 @@ def test_two_swapped_blocks_of_s1_are_noticed_and_spoil_what_reuses_them() -> No
     assert checks[1].kv_error > 10 * KV_ERROR
     assert checks[3].kv_error > 10 * KV_ERROR
     assert_right({number: checks[number] for number in (0, 2)}, REQUESTS[0], REQUESTS[2])
+
+
+def test_two_swapped_pages_are_noticed_by_the_comparison_of_kv_alone() -> None:
+    """Attention does not ask in which order keys and values come: positions are in the keys already."""
+
+    def swap(kv: KvStore, request: int) -> None:
+        if request == 0:
+            table = kv.table(request)
+            table[1], table[2] = table[2], table[1]
+
+    checks = Cluster(real_job(DENSE, REQUESTS, units=2, per_unit=2), spoil_tables=swap).serve()
+    assert checks[0].kv_error > 10 * KV_ERROR
+    assert checks[0].logit_error < LOGIT_ERROR
+    assert_right({number: checks[number] for number in (1, 2, 3)}, *REQUESTS[1:])
+
+
+def test_a_page_of_another_request_is_noticed_by_all_comparisons() -> None:
+    def exchange(kv: KvStore, request: int) -> None:
+        if request == 1:
+            kv.open(99, Prompt(tokens=8, blocks=(), block_tokens=8))
+            kv.table(request)[2] = kv.table(99)[0]
+
+    checks = Cluster(real_job(DENSE, REQUESTS, units=2, per_unit=2), spoil_tables=exchange).serve()
+    assert checks[1].kv_error == float("inf")  # nobody has written to the page since it was taken
+    assert checks[1].logit_error == float("inf")
+    assert_right({number: checks[number] for number in (0, 2, 3)}, FIRST, *REQUESTS[2:])
+
+
+@pytest.mark.parametrize("units", [{"per_unit": 2}, {"per_unit": 4, "tp": 2, "sp": 2, "decode_tp": 2}])
+def test_only_cached_blocks_have_pages_once_all_requests_are_over(units: dict[str, int]) -> None:
+    """The prompts have 6 + 6 + 5 + 8 = 25 pages at most, and 6 + 6 + 4 + 8 full blocks.
+
+    On the unit that serves requests 0 and 2, they fill 10 blocks. Requests 1 and 3 share the first four: the
+    other unit has 10 distinct ones.
+    """
+    cluster, _ = results(real_job(DENSE, REQUESTS, units=2, decode=2, **units))
+    decode = set(cluster.placement.decode)
+    free = {rank: model.kv.free_pages for rank, model in cluster.ranks.items()}
+    assert {free[rank] for rank in decode} == {25}
+    assert {free[rank] for rank in free.keys() - decode} == {15}
+
+
+def test_kv_may_arrive_before_its_plan() -> None:
+    cluster = Cluster(real_job(DENSE, REQUESTS, units=2, per_unit=2), early=True)
+    assert_right(cluster.serve(), *REQUESTS)
 
 
 def test_kv_that_was_never_written_makes_the_errors_infinite() -> None:
