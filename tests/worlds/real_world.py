@@ -76,7 +76,8 @@ class Cluster:
     """The ranks of a job. `spoil`, if given, may change the bytes of a transfer on their way.
 
     `spoil_tables` is called with each decode rank's KV before the rank computes the first token of a request.
-    With `early`, receivers of S1 and S3 hear of a batch only when its transfers have arrived.
+    With `early`, receivers of S1 and S3 hear of a batch only when its transfers have arrived. `carry`, if
+    given, brings a transfer from one rank to another instead.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Cluster:
         spoil_tables: Callable[[KvStore, int], None] = lambda kv, request: None,
         device: torch.device = CPU,
         early: bool = False,
+        carry: Callable[[Transfer, RankModel, RankModel], None] | None = None,
     ) -> None:
         made = real_model(job)
         assert made is not None
@@ -101,6 +103,7 @@ class Cluster:
         self._spoil = spoil
         self._spoil_tables = spoil_tables
         self._early = early
+        self._carry = self._hand_over if carry is None else carry
         self._sides: dict[tuple[str, int], Exchange] = {}
         for name, members in job.placement.groups.items():
             for rank, side in zip(members, connected(len(members), name), strict=True):
@@ -161,8 +164,10 @@ class Cluster:
             self.ranks[rank].planned(plan)
 
     def _move(self, transfer: Transfer) -> None:
-        content = self.ranks[transfer.src].load(transfer)
-        self.ranks[transfer.dst].keep(transfer.id, self._spoil(transfer.id, content))
+        self._carry(transfer, self.ranks[transfer.src], self.ranks[transfer.dst])
+
+    def _hand_over(self, transfer: Transfer, sender: RankModel, receiver: RankModel) -> None:
+        receiver.keep(transfer.id, self._spoil(transfer.id, sender.load(transfer)))
 
     def _on(self, rank: int, plan: BatchPlan) -> Callable[[], None]:
         """The layer loop of `workers.rank`, without its clock."""

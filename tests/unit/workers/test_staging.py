@@ -1,79 +1,20 @@
-"""Staging for a GPU, on a CPU: nothing is sent, reused or kept before its copy is over.
-
-Streams here are as late as they may be: work is done when somebody waits for its mark, and not before.
-Buffers that are given back are spoilt at once.
-"""
+"""Staging for a GPU, on a CPU: nothing is sent, reused or kept before its copy is over."""
 
 import queue
 import zlib
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from late_streams import CHUNK, PAGE, InstantGroup, late
 from worker_groups import CPU, WAIT_S, connected
 
-from workers.buffers import Buffers
 from workers.lanes import Header, ReceiveLane, SendLane
 from workers.payload import BLOCK_BYTES, Payloads, WrongPayload
 from workers.seeded_pages import SeededPages
-from workers.staging import DeviceStaging, Staging, staging_for
-from workers.streams import Mark, Stream
+from workers.staging import Staging, staging_for
 
-CHUNK = 1000
-PAGE = 96
 PAYLOADS = Payloads(1)
-
-
-class LateStream(Stream):
-    """Does what is put here when its mark, or a later one, is waited for. For one thread at a time."""
-
-    def __init__(self) -> None:
-        super().__init__(CPU)
-        self.waiting: deque[Callable[[], object]] = deque()
-
-    def then(self, work: Callable[[], object], label: str = "", *, timed: bool = False) -> Mark:
-        self.waiting.append(work)
-        return _LateMark(self, work)
-
-
-class _LateMark(Mark):
-    __slots__ = ("_stream", "_work")
-
-    def __init__(self, stream: LateStream, work: Callable[[], object]) -> None:
-        super().__init__()
-        self._stream = stream
-        self._work = work
-
-    def wait(self) -> None:
-        while self._work in self._stream.waiting:
-            self._stream.waiting.popleft()()
-
-
-class SpoiltBuffers(Buffers):
-    def give(self, buffer: torch.Tensor) -> None:
-        buffer.fill_(0xEE)
-        super().give(buffer)
-
-
-class InstantGroup:
-    """Both ends of a lane: what was sent arrives as soon as the receiver is ready for it."""
-
-    def __init__(self) -> None:
-        self._sent: queue.Queue[torch.Tensor] = queue.Queue()
-
-    def send(self, parts: list[torch.Tensor], peer: int, tag: int) -> "InstantGroup":
-        self._sent.put(parts[0].clone())
-        return self
-
-    def recv(self, parts: list[torch.Tensor], peer: int, tag: int) -> "InstantGroup":
-        arrived = self._sent.get()
-        parts[0][: len(arrived)] = arrived
-        return self
-
-    def wait(self) -> None:
-        pass
 
 
 @pytest.fixture(params=["gloo", "instant"])
@@ -81,13 +22,6 @@ def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> lis
     """Both ends of a lane, which receives in a few buffers only."""
     monkeypatch.setattr("workers.lanes._WINDOW_BYTES", 0)
     return connected(2) if request.param == "gloo" else [InstantGroup()] * 2
-
-
-def late(payloads: Payloads = PAYLOADS) -> DeviceStaging:
-    pages = SeededPages(payloads, CPU, page_bytes=PAGE, chunk_bytes=CHUNK, lanes=1)
-    staging = DeviceStaging(payloads, CPU, pages, CHUNK, out=LateStream(), back=LateStream())
-    staging.buffers = SpoiltBuffers(CPU)
-    return staging
 
 
 def sent(
@@ -129,8 +63,8 @@ SIZES = (1, CHUNK, CHUNK + 1, 7 * CHUNK + 3, 40 * CHUNK)
 @pytest.mark.parametrize("ways", ["both late", "sender late", "receiver late"])
 def test_seeded_bytes_are_right_however_late_copies_are(ends: list[Any], ways: str) -> None:
     plain = Staging(PAYLOADS, CPU)
-    sender = plain if ways == "receiver late" else late()
-    receiver = plain if ways == "sender late" else late()
+    sender = plain if ways == "receiver late" else late(PAYLOADS)
+    receiver = plain if ways == "sender late" else late(PAYLOADS)
     events, errors = sent(ends, sender, receiver, *(seeded(f"f{size}", size) for size in SIZES))
     for size in SIZES:
         assert events.get(timeout=WAIT_S) == (f"f{size}", True)
@@ -140,8 +74,8 @@ def test_seeded_bytes_are_right_however_late_copies_are(ends: list[Any], ways: s
 @pytest.mark.parametrize("ways", ["both late", "sender late", "receiver late"])
 def test_content_is_right_however_late_copies_are(ends: list[Any], ways: str) -> None:
     plain = Staging(PAYLOADS, CPU)
-    sender = plain if ways == "receiver late" else late()
-    receiver = plain if ways == "sender late" else late()
+    sender = plain if ways == "receiver late" else late(PAYLOADS)
+    receiver = plain if ways == "sender late" else late(PAYLOADS)
     messages = [content(f"f{size}", size) for size in SIZES]
     events, errors = sent(ends, sender, receiver, *messages)
     for header, expected in messages:
@@ -153,7 +87,7 @@ def test_content_is_right_however_late_copies_are(ends: list[Any], ways: str) ->
 
 
 def test_wrong_seeded_bytes_in_pages_are_noticed(ends: list[Any]) -> None:
-    _, errors = sent(ends, late(Payloads(2)), late(), seeded("f", 2500))
+    _, errors = sent(ends, late(Payloads(2)), late(PAYLOADS), seeded("f", 2500))
     error = errors.get(timeout=WAIT_S)
     assert isinstance(error, WrongPayload)
     assert str(error).startswith("f/0: ")
@@ -170,7 +104,7 @@ def test_chunk_i_plus_1_is_copied_while_chunk_i_is_sent() -> None:
         def wait(self) -> None:
             happened.append(f"left {self.number}")
 
-    staging = late()
+    staging = late(PAYLOADS)
     posted: list[bytes] = []
 
     def post(place: torch.Tensor) -> Work:
