@@ -9,8 +9,6 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
-import torch
-
 from controller.protocol import Down, LayerAdvanced, Mark, Marked, Permit, decode_down
 from controller.protocol import encode as encode_up
 from controller.units import NS_PER_S
@@ -20,11 +18,11 @@ from workers.collectives import CollectiveGroup
 from workers.compute import make_compute
 from workers.connecting import Connected, Connector
 from workers.decode import DecodeDesk
+from workers.device_choice import choose_device
 from workers.heart import Heart
 from workers.marking import Marker
 from workers.model.prefill import PrefillWork
 from workers.model.rank_model import RankModel
-from workers.options import Device
 from workers.payload import Payloads, sampled
 from workers.plan import BatchPlan, Collective, Compute, Resume
 from workers.protocol import (
@@ -380,21 +378,6 @@ def _peer_bytes(step: Collective, group: CollectiveGroup) -> dict[int, int]:
     """Model bytes that this rank sends to each peer rank."""
     sent = step.sent_by(group.index, len(group.members))
     return {group.members[index]: size for index, size in sent.items()}
-
-
-def choose_device(wanted: Device, rank: int, ranks: int) -> tuple[torch.device, bool]:
-    """The device of a rank, and whether collectives can use NCCL there.
-
-    `auto` takes CUDA if there is any. NCCL needs a GPU per rank; with fewer, ranks share GPUs and
-    collectives use gloo. Raises `RuntimeError` for `cuda` on a machine without CUDA.
-    """
-    available = torch.cuda.is_available()
-    if wanted is Device.CUDA and not available:
-        raise RuntimeError("workers.device is cuda, but this machine has no CUDA device")
-    if wanted is Device.CPU or not available:
-        return torch.device("cpu"), False
-    count = torch.cuda.device_count()
-    return torch.device("cuda", rank % count), count >= ranks
 
 
 def run(config: RankConfig) -> None:

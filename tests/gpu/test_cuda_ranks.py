@@ -13,10 +13,10 @@ from worker_groups import connected
 
 from workers.collectives import CollectiveGroup
 from workers.compute import MatmulCompute
+from workers.device_choice import choose_device
 from workers.options import Device
 from workers.payload import Payloads
 from workers.plan import Collective, CollectiveKind
-from workers.rank import choose_device
 
 pytestmark = [
     pytest.mark.gpu,
