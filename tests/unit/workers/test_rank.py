@@ -11,13 +11,14 @@ from controller.pulse import Pulse
 from workers.clock import Clock
 from workers.collectives import CollectiveGroup
 from workers.compute import Calibrated, KernelCompute, MatmulCompute, TimedCompute, make_compute
+from workers.device_choice import choose_device
 from workers.heart import Heart
 from workers.layer_sizes import LayerSizes
 from workers.options import ComputeMode, Device
 from workers.payload import Payloads
 from workers.plan import Collective, CollectiveKind
 from workers.protocol import RankConfig, RankTrouble, Records, decode_from_rank
-from workers.rank import Rank, _peer_bytes, choose_device
+from workers.rank import Rank, _peer_bytes
 from workers.recorder import Recorder
 from workers.streams import Stream
 from workers.wire import Outbox
