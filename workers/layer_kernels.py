@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from workers.layer_sizes import LayerSizes
+from workers.streams import settle
 
 _ROWS = {"cpu": 16, "cuda": 1024}
 """Tokens that one run of the kernels computes."""
@@ -36,6 +37,7 @@ class LayerKernels:
         self._up = self._random(s.hidden, s.ffn)
         self._gate = self._random(s.hidden, s.ffn) if s.gated else None
         self._down = self._random(s.ffn, s.hidden)
+        settle(device)  # the kernels run on another stream
 
     def attention(self) -> torch.Tensor:
         """The projections of `rows` tokens, and attention to `context` tokens."""
