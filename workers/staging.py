@@ -131,6 +131,8 @@ class DeviceStaging(Staging):
         super().__init__(payloads, device)
         self._pages = pages
         self._chunk_bytes = chunk_bytes
+        # Apart from those to receive in, which are larger: pinned memory is scarce.
+        self.outgoing = Buffers(device)
         self._out = Stream(device) if out is None else out
         self._back = Stream(device) if back is None else back
 
@@ -146,7 +148,7 @@ class DeviceStaging(Staging):
         return self._pages.gather(name, size_bytes)
 
     def send(self, sizes: Sequence[int], part: Callable[[int], torch.Tensor], post: Post) -> list[Any]:
-        buffer = self.buffers.take(2 * self._chunk_bytes)
+        buffer = self.outgoing.take(2 * self._chunk_bytes)
         halves = buffer[: self._chunk_bytes], buffer[self._chunk_bytes : 2 * self._chunk_bytes]
         works: list[Any] = [None, None]
         for number, size in enumerate(sizes):
@@ -159,7 +161,7 @@ class DeviceStaging(Staging):
         for work in works:
             if work is not None:
                 work.wait()
-        self.buffers.give(buffer)
+        self.outgoing.give(buffer)
         return []
 
     def _copied_out(self, number: int, part: Callable[[int], torch.Tensor], place: torch.Tensor) -> Mark:

@@ -75,4 +75,5 @@ def late(payloads: Payloads) -> DeviceStaging:
     pages = SeededPages(payloads, CPU, page_bytes=PAGE, chunk_bytes=CHUNK, lanes=1)
     staging = DeviceStaging(payloads, CPU, pages, CHUNK, out=LateStream(), back=LateStream())
     staging.buffers = SpoiltBuffers(CPU)
+    staging.outgoing = SpoiltBuffers(CPU)
     return staging
