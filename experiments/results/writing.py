@@ -98,7 +98,7 @@ def write_run(
         raise ValueError(f"each policy once per run, got {', '.join(policies)}")
     folders = [out / name for name in folder_names(policies)]
     for folder in folders:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     write_text(out / "scenario.yaml", resolved_yaml)
     _write_json(out / "timing.json", timing(records, command=command, started=started))
     measured: list[Measures] = []

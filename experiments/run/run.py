@@ -94,6 +94,7 @@ def run_scenario(
         unfinished: Sequence[str] = (),
         reached: Ceiling | None = None,
     ) -> dict[str, Any]:
+        directory.stat()  # raises if somebody has removed it: it would be made again
         with Telling(partial(progress, RESULTS)) as say:
             summary = write_all(directory, records, unfinished, reached, say)
             say.end(DONE)

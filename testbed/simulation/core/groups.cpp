@@ -27,13 +27,13 @@ void Links::drop_group(int group) {
 }
 
 void Links::set_order(int group, double order) {
-    Group& moved = groups_[group];
+    OrderedGroup& moved = groups_[group];
     const double before = moved.order;
     moved.order = order;
     // Rates depend on who goes before whom, and not on by how much.
     const auto [least, most] = std::minmax(before, order);
     bool overtakes = false;
-    for (const Group& other : groups_) {
+    for (const OrderedGroup& other : groups_) {
         overtakes = overtakes || (&other != &moved && other.size > 0 && least <= other.order && other.order <= most);
     }
     for (int level = 0; level < LEVELS; ++level) {
@@ -72,7 +72,7 @@ void Links::note_state(int row) {
 }
 
 void Links::add_left_on_ports(int number, Ns now, double* out) const {
-    const Group& group = groups_[number];
+    const OrderedGroup& group = groups_[number];
     for (const GroupPart& part : group.parts) {
         for (std::size_t at = 0; at < part.rows.size(); ++at) {
             const auto& [row, last] = part.rows[at];
@@ -127,7 +127,7 @@ bool Links::share_groups(int level) {
     for (std::size_t port = 0; port < ports_.size(); ++port) full_[port] = is_full(ports_[port]);
     by_order_.clear();
     for (std::size_t group = 0; group < groups_.size(); ++group) {
-        const Group& one = groups_[group];
+        const OrderedGroup& one = groups_[group];
         if (one.sizes[level] > 0 && one.order >= last.first) {
             by_order_.push_back({one.order, static_cast<int>(group), 0});
         }
@@ -166,7 +166,7 @@ void Links::take_turn(Turns& last, int level, std::size_t begin, std::size_t end
     }
     group_.clear();
     for (std::size_t at = begin; at < end; ++at) {
-        const Group& group = groups_[by_order_[at].at];
+        const OrderedGroup& group = groups_[by_order_[at].at];
         const bool all = group.sizes[level] == group.size;
         for (const GroupPart& part : group.parts) {
             if (!last.missed && full_[part.port]) continue;

@@ -9,25 +9,11 @@
 #include <utility>
 #include <vector>
 
+#include "testbed/simulation/core/groups.hpp"
+#include "testbed/simulation/core/places.hpp"
 #include "testbed/simulation/core/slots.hpp"
 
 namespace mfs {
-
-using Ns = std::int64_t;
-
-constexpr Ns NEVER = INT64_MAX;
-constexpr int LEVELS = 8;
-
-constexpr int NO_GROUP = -1;
-
-// Smaller first: level, then order inside the level. With a group, `order` is 0, and that of the group counts.
-struct Place {
-    int level;
-    double order;
-    int group = NO_GROUP;
-
-    bool operator==(const Place&) const = default;
-};
 
 // The streams on ports whose capacities are in bytes per nanosecond.
 //
@@ -236,45 +222,6 @@ class Links {
         int part, at;  // of its group: the part, and the place in its rows
     };
 
-    struct GroupRow {
-        int row;
-        int last;  // port
-    };
-
-    // What a turn and a look at what is left need of a row, as in its `Stream` and `Bundle`.
-    struct RowState {
-        double members;
-        double rate;
-        double served;
-        double sum_of_ends;
-        Ns since;
-    };
-
-    // The rows of a group whose first port is `port`.
-    struct GroupPart {
-        int port;
-        std::vector<GroupRow> rows;
-        std::vector<RowState> states;  // by place in `rows`
-    };
-
-    struct Group {
-        double order;
-        int size;           // rows
-        int sizes[LEVELS];  // rows of each level
-        bool plain;         // every row has two ports and no cap
-        std::vector<GroupPart> parts;
-    };
-
-    // A row of plain groups in its turn. Each of its ports has a chain of such rows: `before` is the next one.
-    struct Pair {
-        double fresh;
-        double members;
-        double rate;
-        int row;
-        int ports[2];
-        int before[2];
-    };
-
     // What a stream takes of a port, in bytes per nanosecond.
     struct Taken {
         double rate;
@@ -402,7 +349,7 @@ class Links {
     std::map<std::vector<int>, int> path_numbers_;
     std::vector<std::vector<int>> paths_;
     std::vector<int> stale_;  // rows whose first end may have changed
-    std::vector<Group> groups_;
+    std::vector<OrderedGroup> groups_;
     std::vector<int> free_groups_;
     int ungrouped_[LEVELS] = {};  // the number of rows without a group
     Turns turns_[LEVELS];
