@@ -243,19 +243,8 @@ void Links::share_pairs() {
         }
     }
     for (const int port : open_) push_share(ports_[port].spare / ports_[port].weight, port);
-    while (!shares_.empty()) {
-        const double share = shares_[0].share;
-        const int number = shares_[0].port;
-        Port& port = ports_[number];
-        pop_share();
-        if (port.waiting == 0) continue;
-        if (!(port.weight > 0.0)) throw std::logic_error("rounding has used up the weights of a port");
-        const double now = std::max(0.0, port.spare) / port.weight;
-        if (now > share) {
-            push_share(now, number);
-        } else {
-            settle_pairs(port, now);
-        }
+    for (Bottleneck next = next_bottleneck(); next.port != NONE; next = next_bottleneck()) {
+        settle_pairs(ports_[next.port], next.now);
     }
 }
 

@@ -190,6 +190,13 @@ class Links {
         int port;
     };
 
+    // The port that leaves the least to each of its streams: `now`, and `share` when it came onto the heap.
+    struct Bottleneck {
+        double share;
+        double now;
+        int port;
+    };
+
     // A stream by a number of it; equals keep the order in which they came.
     struct Ordered {
         double key;
@@ -315,6 +322,7 @@ class Links {
     void share(const int* begin, const int* end, int level, bool ends_free = false);
     void open_streams(const int* begin, const int* end, bool ends_free);
     void settle_stream(Stream& stream, double rate);
+    Bottleneck next_bottleneck();
     void push_share(double share, int port);
     void pop_share();
 

@@ -186,28 +186,35 @@ void Links::share(const int* begin, const int* end, int level, bool ends_free) {
     shares_.clear();
     for (const int port : open_) push_share(ports_[port].spare / ports_[port].weight, port);
     std::size_t next_cap = 0;
+    for (Bottleneck next = next_bottleneck(); next.port != NONE; next = next_bottleneck()) {
+        while (next_cap < by_cap_.size() && streams_[by_cap_[next_cap].stream].fresh >= 0.0) ++next_cap;
+        if (next_cap < by_cap_.size() && by_cap_[next_cap].key < next.now) {
+            Stream& stream = streams_[by_cap_[next_cap].stream];
+            ++next_cap;
+            push_share(next.share, next.port);
+            settle_stream(stream, stream.cap);
+            continue;
+        }
+        settle_all(ports_[next.port], level, next.now);
+    }
+}
+
+// Takes the next port with open streams off the heap of shares. Its port is NONE if there is none.
+Links::Bottleneck Links::next_bottleneck() {
     while (!shares_.empty()) {
-        const double share = shares_[0].share;
-        const int number = shares_[0].port;
-        Port& port = ports_[number];
+        const Share lowest = shares_[0];
+        const Port& port = ports_[lowest.port];
         pop_share();
         if (port.waiting == 0) continue;
         if (!(port.weight > 0.0)) throw std::logic_error("rounding has used up the weights of a port");
         const double now = std::max(0.0, port.spare) / port.weight;
-        if (now > share) {  // some streams settled below their share here, so there is more for the others
-            push_share(now, number);
+        if (now > lowest.share) {  // some streams settled below their share here, so there is more for the others
+            push_share(now, lowest.port);
             continue;
         }
-        while (next_cap < by_cap_.size() && streams_[by_cap_[next_cap].stream].fresh >= 0.0) ++next_cap;
-        if (next_cap < by_cap_.size() && by_cap_[next_cap].key < now) {
-            Stream& stream = streams_[by_cap_[next_cap].stream];
-            ++next_cap;
-            push_share(share, number);
-            settle_stream(stream, stream.cap);
-            continue;
-        }
-        settle_all(port, level, now);
+        return {lowest.share, now, lowest.port};
     }
+    return {0.0, 0.0, NONE};
 }
 
 // Settles what is still waiting on a port at this rate.
