@@ -54,8 +54,9 @@ def trouble(directory: Path, name: str, command: tuple[str, ...]) -> str | None:
         return "an escape character on the terminal"
     if status not in (0, 2):
         return f"exit code {status}: {said[-200:]}"
-    # Once a scenario has been read, messages name it as it is called: without `.yaml`.
-    if status == 2 and name.removesuffix(".yaml") not in said and "--set" not in said:
+    # Once a scenario has been read, messages call it by its name, which is that of its file without `.yaml`.
+    named = name in said or f"scenario {name.removesuffix('.yaml')}:" in said
+    if status == 2 and not named and "--set" not in said:
         return f"an error that does not name {name}: {said[-300:]}"
     return None
 
