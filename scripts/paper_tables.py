@@ -123,17 +123,13 @@ def filled(page: str, sweeps: Path, size: Size = Size.SMALL) -> str:
     told: set[str] = set()
 
     def one(match: re.Match[str]) -> str:
-        wanted = yaml.safe_load(match[3])
-        asked: Asked | AskedRates
-        if match[2] == "rates":
-            asked = msgspec.convert(wanted, AskedRates)
-            if asked.size is not size:
-                return match[0]
+        kind: type[Asked | AskedRates] = AskedRates if match[2] == "rates" else Asked
+        asked = msgspec.convert(yaml.safe_load(match[3]), kind)
+        if asked.size is not size:
+            return match[0]
+        if isinstance(asked, AskedRates):
             lines = list(rates(msgspec.json.decode((sweeps / asked.search / "capacity.json").read_bytes())))
         else:
-            asked = msgspec.convert(wanted, Asked)
-            if asked.size is not size:
-                return match[0]
             lines = list(table(read_sweep(sweeps / asked.sweep), asked, limits=asked.sweep not in told))
             told.add(asked.sweep)
         return "".join([match[1], *(f"{line}\n" for line in lines), match[5]])
