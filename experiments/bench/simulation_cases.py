@@ -74,7 +74,7 @@ CASES: Final = (
     Case(
         name="moe-64",
         about="64 GPUs, EP 8, Mixtral-8x7B: a task graph of 1.35 million tasks",
-        settings=(*_GPUS_64, *_arrivals(553, 56.2)),
+        settings=(*_GPUS_64, *_arrivals(553, 87.5)),
     ),
     Case(
         name="cluster-2048",
