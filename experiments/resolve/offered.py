@@ -1,5 +1,6 @@
 """Whether more work arrives than a cluster can do, said before the run."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from controller.flow import PortId
@@ -87,10 +88,11 @@ def flows_port_seconds(
     flows: Sequence[MicroFlow], *, topology: Topology, placement: Placement
 ) -> dict[PortId, float]:
     """Seconds that each port needs for the bytes of `flows` at line rate, if each takes its first path."""
-    due: dict[PortId, float] = {}
+    between: Counter[tuple[int, int]] = Counter()
     for flow in flows:
-        transfer = flow.transfer
-        path = topology.paths(placement.node_of(transfer.src), placement.node_of(transfer.dst))[0]
-        for port in path:
-            due[port] = due.get(port, 0.0) + transfer.size_bytes * 8 / topology.link(port).bps
+        between[flow.transfer.src, flow.transfer.dst] += flow.transfer.size_bytes
+    due: dict[PortId, float] = {}
+    for (src, dst), size_bytes in between.items():
+        for port in topology.paths(placement.node_of(src), placement.node_of(dst))[0]:
+            due[port] = due.get(port, 0.0) + size_bytes * 8 / topology.link(port).bps
     return due

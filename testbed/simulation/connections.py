@@ -75,9 +75,12 @@ class Connections:
         """Give routes to `core` from now on."""
         self._core = core
 
-    def of_lane(self, stage: Stage, src: int, dst: int, number: int) -> Route:
-        """The route of lane `number` between two ranks."""
-        return self._hashed(stage, src, dst, _lane_key(stage, src, dst, number))
+    def of_lanes(self, stage: Stage, src: int, dst: int, count: int) -> list[Route]:
+        """The routes of the first `count` lanes between two ranks."""
+        paths = self._paths(src, dst)
+        if len(paths) == 1:
+            return [self._route(stage, paths[0])] * count
+        return [self._hashed(stage, src, dst, _lane_key(stage, src, dst, i)) for i in range(count)]
 
     def of_flow(self, flow: str, stage: Stage, src: int, dst: int, size: int) -> Route:
         """The route of one transfer, from the path choice."""

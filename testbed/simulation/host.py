@@ -64,7 +64,7 @@ class Host:
         """The route of each lane between two ranks for a stage."""
         which = STAGES[stage]
         count = self._lane_counts.of(which, src, dst)
-        return [self._connections.of_lane(which, src, dst, i) for i in range(count)]
+        return self._connections.of_lanes(which, src, dst, count)
 
     def flow_route(self, flow: str, stage: int, src: int, dst: int, size: int) -> Route:
         return self._connections.of_flow(flow, STAGES[stage], src, dst, size)
