@@ -24,6 +24,12 @@ Other keys:
 This one has the rates that a search of `mfs capacity` found, and how many times the rate of its first policy
 they are.
 
+    <!-- gaps: {sweeps: [own, exact], only: [mfs, stage]} -->
+    <!-- end -->
+
+This one has, for each policy, the share that it closes of the gap between `fair` and a network that takes no
+time, at each point of these sweeps. They must have run with `--ceiling`.
+
 Below a table is how many differences it has, and how many of them are shown. Below the first table of a sweep
 is what limits its runs.
 """
@@ -33,9 +39,9 @@ import re
 import statistics
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import yaml
@@ -48,7 +54,7 @@ from experiments.sweep.plan import as_text
 from experiments.sweep.results import Measure
 
 POLICY, REQUESTS = "policy", "requests"
-_TABLE = re.compile(r"(<!-- (table|rates): (\{.*?\}) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (table|rates|gaps): (\{.*?\}) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _WIDTH = 119
 _HEADINGS = {
     Measure.SLO_ATTAINMENT: "SLO met",
@@ -76,6 +82,14 @@ class AskedRates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     size: Size = Size.SMALL
 
 
+class AskedGaps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a comment asks of the ceilings of sweeps. `only` has the policies to show."""
+
+    sweeps: tuple[str, ...]
+    only: tuple[str, ...] = ()
+    size: Size = Size.SMALL
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a comment asks of a sweep."""
 
@@ -89,6 +103,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def takes(self, cell: Cell) -> bool:
         return (not self.only or cell[POLICY] in self.only) and self.control in (None, cell[REQUESTS])
+
+
+_ASKED: Final[dict[str, type[Asked | AskedGaps | AskedRates]]] = {
+    "table": Asked,
+    "gaps": AskedGaps,
+    "rates": AskedRates,
+}
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,12 +144,13 @@ def filled(page: str, sweeps: Path, size: Size = Size.SMALL) -> str:
     told: set[str] = set()
 
     def one(match: re.Match[str]) -> str:
-        kind: type[Asked | AskedRates] = AskedRates if match[2] == "rates" else Asked
-        asked = msgspec.convert(yaml.safe_load(match[3]), kind)
+        asked = msgspec.convert(yaml.safe_load(match[3]), _ASKED[match[2]])
         if asked.size is not size:
             return match[0]
         if isinstance(asked, AskedRates):
             lines = list(rates(msgspec.json.decode((sweeps / asked.search / "capacity.json").read_bytes())))
+        elif isinstance(asked, AskedGaps):
+            lines = list(gaps({name: read_sweep(sweeps / name) for name in asked.sweeps}, asked.only))
         else:
             lines = list(table(read_sweep(sweeps / asked.sweep), asked, limits=asked.sweep not in told))
             told.add(asked.sweep)
@@ -176,6 +198,63 @@ def _ratio(one: Mapping[str, Any]) -> str:
         return times
     shown = low > 1 or high < 1
     return f"{f'**{times}**' if shown else times} [{low:.2f}, {high:.2f}]"
+
+
+def gaps(contents: Mapping[str, dict[str, Any]], only: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the lines of a table of the gaps that policies close. `contents` has the `sweep.json` of sweeps.
+
+    Raises `ValueError` if a sweep is not complete, or has run without ceilings.
+    """
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for sweep, content in contents.items():
+        if not content["complete"]:
+            raise ValueError(f"not every cell of {sweep} has finished")
+        if not content["gaps"]:
+            raise ValueError(f"{sweep} has no ceilings: run it with --ceiling")
+        swept = [key for key in content["over"] if key not in REPLICATES]
+        for row in content["gaps"]:
+            if not only or row[POLICY] in only:
+                point = ", ".join(as_text(row[key]) for key in swept)
+                found.setdefault((sweep, point, f"`{row[POLICY]}`"), {})[row["measure"]] = row
+    of_one = len(contents) == 1
+    pointless = not any(point for _, point, _ in found)
+    left_out = [of_one, pointless, False]
+    rows = [row for content in contents.values() for row in content["gaps"]]
+    reference = rows[0]["reference"]
+    ends, closed = f"`{reference}`, ceiling", "gap closed"
+    headings = [
+        *_kept(("sweep", "at", POLICY), left_out),
+        f"SLO met: {ends}",
+        closed,
+        f"mean TTFT: {ends}",
+        closed,
+    ]
+    yield f"| {' | '.join(headings)} |"
+    yield "|" + "---|" * len(headings)
+    for place, of_place in found.items():
+        met, ttft = of_place[Measure.SLO_ATTAINMENT], of_place[Measure.TTFT_MEAN_S]
+        texts = [_ends(met, share), _closed(met), _ends(ttft, duration), _closed(ttft)]
+        yield f"| {' | '.join([*_kept(place, left_out), *texts])} |"
+    yield ""
+    yield from _wrapped(
+        f"The gap is from `{reference}` to a network that takes no time, over"
+        f" {max(row['replicates'] for row in rows)} replicates. Shares have 95 % intervals."
+    )
+
+
+def _kept(texts: Sequence[str], left_out: Sequence[bool]) -> list[str]:
+    return [text for text, out in zip(texts, left_out, strict=True) if not out]
+
+
+def _ends(row: Mapping[str, Any], words: Callable[[float], str]) -> str:
+    return f"{words(row['reference_mean'])}, {words(row['ceiling_mean'])}"
+
+
+def _closed(row: Mapping[str, Any]) -> str:
+    if row["closed"] is None:
+        return "no gap"
+    interval = "" if row["low"] is None else f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+    return f"{100 * row['closed']:.0f} %{interval}"
 
 
 def table(content: dict[str, Any], asked: Asked, *, limits: bool = True) -> Iterator[str]:

@@ -20,6 +20,12 @@ sweep() {
     $mfs sweep "${scenario:-$here/scenario.yaml}" --out "$out/$1" ${JOBS:+--jobs "$JOBS"} "${@:2}"
 }
 
+# gaps NAME OPTION...: a sweep that also runs the requests on a network that takes no time, to say how much of the gap
+# to it each policy closes.
+gaps() {
+    sweep "$@" --ceiling
+}
+
 # full: whether what takes hours is to be run, too.
 full() {
     [[ $full_size == yes ]]

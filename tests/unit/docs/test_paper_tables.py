@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from paper_tables import Asked, AskedRates, Size, filled, rates, table
+from paper_tables import Asked, AskedGaps, AskedRates, Size, filled, gaps, rates, table
 
 from experiments.errors import UserError
 
@@ -195,3 +195,62 @@ def test_every_table_of_a_page_can_be_asked_for(page: Path) -> None:
 def test_every_table_of_rates_of_a_page_can_be_asked_for(page: Path) -> None:
     for one in re.findall(r"<!-- rates: (.*?) -->", page.read_text(encoding="utf-8")):
         assert msgspec.convert(yaml.safe_load(one), AskedRates).search
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_every_table_of_gaps_of_a_page_is_of_a_sweep_that_runs_with_ceilings(page: Path) -> None:
+    run = (page.parent / "run").read_text(encoding="utf-8")
+    for one in re.findall(r"<!-- gaps: (.*?) -->", page.read_text(encoding="utf-8")):
+        asked = msgspec.convert(yaml.safe_load(one), AskedGaps)
+        for sweep in asked.sweeps:
+            assert re.search(rf"\bgaps {re.escape(sweep)} ", run)
+
+
+def gap(
+    policy: str, measure: str, start: float, ceiling: float, closed: float | None, **known: Any
+) -> dict[str, Any]:
+    ends = {"reference": "fair", "reference_mean": start, "ceiling_mean": ceiling}
+    interval = {"low": None, "high": None, "replicates": 8}
+    return {"policy": policy, "measure": measure, "closed": closed, **ends, **interval, **known}
+
+
+def test_a_row_of_gaps_has_both_ends_and_the_share_that_is_closed() -> None:
+    content = swept() | {
+        "gaps": [
+            gap("mfs", "slo_attainment", 0.633, 0.964, 0.408, low=0.31, high=0.52),
+            gap("mfs", "ttft_mean_s", 0.325, 0.117, 0.322),
+            gap("stage", "slo_attainment", 0.633, 0.964, 0.384, low=-0.02, high=0.8),
+            gap("stage", "ttft_mean_s", 0.325, 0.324, None),
+        ]
+    }
+    lines = list(gaps({"s": content}))
+    assert lines[0] == (
+        "| policy | SLO met: `fair`, ceiling | gap closed | mean TTFT: `fair`, ceiling | gap closed |"
+    )
+    assert lines[2:4] == [
+        "| `mfs` | 63.3 %, 96.4 % | 41 % [31, 52] | 325 ms, 117 ms | 32 % |",
+        "| `stage` | 63.3 %, 96.4 % | 38 % [-2, 80] | 325 ms, 324 ms | no gap |",
+    ]
+    only = list(gaps({"s": content}, ["stage"]))
+    assert [line for line in only if line.startswith("| `")] == [lines[3]]
+
+
+def test_a_table_of_the_gaps_of_several_sweeps_says_of_which_sweep_and_point_each_row_is() -> None:
+    def of(**point: Any) -> list[dict[str, Any]]:
+        measures = ("slo_attainment", "ttft_mean_s")
+        return [gap("mfs", measure, 0.5, 0.9, 0.25, **point) for measure in measures]
+
+    one = swept(over=("workload.load", "seed")) | {
+        "gaps": [*of(**{"workload.load": 0.6}), *of(**{"workload.load": 0.9})]
+    }
+    lines = list(gaps({"one": one, "other": swept() | {"gaps": of()}}))
+    assert lines[0].startswith("| sweep | at | policy | SLO met")
+    starts = ["| one | 0.6 | `mfs` | 50.0 %", "| one | 0.9 | `mfs` | 50.0 %", "| other |  | `mfs` | 50.0 %"]
+    assert all(line.startswith(start) for line, start in zip(lines[2:5], starts, strict=True))
+
+
+def test_a_sweep_without_ceilings_has_no_table_of_gaps() -> None:
+    with pytest.raises(ValueError, match="s has no ceilings: run it with --ceiling"):
+        list(gaps({"s": swept() | {"gaps": []}}))
+    with pytest.raises(ValueError, match="not every cell of s"):
+        list(gaps({"s": swept(complete=False) | {"gaps": []}}))
