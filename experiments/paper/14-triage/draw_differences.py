@@ -4,7 +4,8 @@
     .venv/bin/python experiments/paper/14-triage/draw_differences.py SWEEPS OUT.svg NAME...
 
 SWEEPS has the sweeps NAME of that `run`, whose first policy is triage. Bars are 95 % intervals over
-the replicates.
+the replicates. Of each sweep, only NAME/differences.csv is read. The rows that the NAME.csv of the experiment
+keeps of it are enough.
 """
 
 import csv
