@@ -22,7 +22,7 @@ Other keys:
     <!-- end -->
 
 This one has the rates that a search of `mfs capacity` found, and how many times the rate of its first policy
-they are.
+they are, or that of another one: `{search: goodput, against: fair}`.
 
     <!-- gaps: {sweeps: [own, exact], only: [mfs, stage]} -->
     <!-- end -->
@@ -46,6 +46,8 @@ from typing import Any, Final, Literal
 import msgspec
 import yaml
 
+from experiments.capacity.answer import capacities
+from experiments.capacity.question import RATE
 from experiments.compare.replicates import read_sweep
 from experiments.results.difference_words import Unit, difference_words
 from experiments.results.paired import REPLICATES, Difference, over_replicates
@@ -76,9 +78,14 @@ class Size(enum.StrEnum):
 
 
 class AskedRates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a comment asks of a search of `mfs capacity`. `search` is its directory."""
+    """What a comment asks of a search of `mfs capacity`.
+
+    `search` is its directory, and `against` the policy whose rate others are compared with: None for the
+    first one of the search.
+    """
 
     search: str
+    against: str | None = None
     size: Size = Size.SMALL
 
 
@@ -148,7 +155,8 @@ def filled(page: str, sweeps: Path, size: Size = Size.SMALL) -> str:
         if asked.size is not size:
             return match[0]
         if isinstance(asked, AskedRates):
-            lines = list(rates(msgspec.json.decode((sweeps / asked.search / "capacity.json").read_bytes())))
+            searched = msgspec.json.decode((sweeps / asked.search / "capacity.json").read_bytes())
+            lines = list(rates(searched if asked.against is None else set_against(searched, asked.against)))
         elif isinstance(asked, AskedGaps):
             lines = list(gaps({name: read_sweep(sweeps / name) for name in asked.sweeps}, asked.only))
         else:
@@ -157,6 +165,32 @@ def filled(page: str, sweeps: Path, size: Size = Size.SMALL) -> str:
         return "".join([match[1], *(f"{line}\n" for line in lines), match[5]])
 
     return _TABLE.sub(one, page)
+
+
+def set_against(content: dict[str, Any], against: str) -> dict[str, Any]:
+    """Return the content of `capacity.json` with `against` first, and ratios of rates to its rate.
+
+    They are worked out from the attainments of the cells, as the search does. Raises `ValueError` if the
+    search has no such policy.
+    """
+    attained: dict[str, dict[Any, dict[float, float]]] = {}
+    for cell in content["cells"]:
+        replicate = next((cell[key] for key in REPLICATES if key in cell), None)
+        attained.setdefault(cell[POLICY], {}).setdefault(replicate, {})[cell[RATE]] = cell["slo_attainment"]
+    if against not in attained:
+        raise ValueError(f"the search has no policy {against!r}")
+    found = capacities({against: attained[against], **attained}, content["attain"])
+    told = {one["policy"]: one for one in content["capacities"]}
+    compared = [
+        told[one.policy]
+        | {
+            "ratio": one.ratio and one.ratio.value,
+            "ratio_low": one.ratio and one.ratio.low,
+            "ratio_high": one.ratio and one.ratio.high,
+        }
+        for one in found
+    ]
+    return content | {"against": against, "capacities": compared}
 
 
 def rates(content: dict[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from paper_tables import Asked, AskedGaps, AskedRates, Size, filled, gaps, rates, table
+from paper_tables import Asked, AskedGaps, AskedRates, Size, filled, gaps, rates, set_against, table
 
 from experiments.errors import UserError
 
@@ -155,6 +155,26 @@ def test_a_ratio_of_rates_is_in_bold_where_its_interval_leaves_out_one() -> None
         "| `mfs` | 12 [11, 13] | 0.30 | **1.20 times** [1.10, 1.30] |",
         "| `stage` | 11 | 0.28 | 1.10 times [0.90, 1.30] |",
     ]
+
+
+def test_rates_can_be_set_against_another_policy_of_the_search() -> None:
+    # Both fall from 1 to 0.8, so that 0.9 is half way in the logarithm of the rate: at the root of 10 * 20,
+    # and at that of 20 * 40, in either seed.
+    cells = [
+        {"policy": policy, "seed": seed, "workload.rate": rate, "slo_attainment": met}
+        for policy, low in (("fair", 10.0), ("mfs", 20.0))
+        for seed in (1, 2)
+        for rate, met in ((low, 1.0), (2 * low, 0.8))
+    ]
+    known = [found("fair", rate_rps=14.1, load=0.35), found("mfs", rate_rps=28.3, load=0.71, ratio=2.0)]
+    lines = list(rates(set_against(searched(*known, cells=cells), "mfs")))
+    assert lines[0] == "| policy | requests/s at 90 % | load | against `mfs` |"
+    assert lines[2:4] == [
+        "| `mfs` | 28.3 | 0.71 |  |",
+        "| `fair` | 14.1 | 0.35 | **0.50 times** [0.50, 0.50] |",
+    ]
+    with pytest.raises(ValueError, match="no policy 'llf'"):
+        set_against(searched(*known, cells=cells), "llf")
 
 
 def test_a_rate_outside_the_search_is_told_as_such() -> None:
