@@ -287,8 +287,12 @@ def _ends(row: Mapping[str, Any], words: Callable[[float], str]) -> str:
 def _closed(row: Mapping[str, Any]) -> str:
     if row["closed"] is None:
         return "no gap"
-    interval = "" if row["low"] is None else f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
-    return f"{100 * row['closed']:.0f} %{interval}"
+    interval = "" if row["low"] is None else f" [{_percent(row['low'])}, {_percent(row['high'])}]"
+    return f"{_percent(row['closed'])} %{interval}"
+
+
+def _percent(part: float) -> int:
+    return round(100 * part)
 
 
 def table(content: dict[str, Any], asked: Asked, *, limits: bool = True) -> Iterator[str]:

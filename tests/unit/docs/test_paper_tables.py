@@ -239,7 +239,7 @@ def test_a_row_of_gaps_has_both_ends_and_the_share_that_is_closed() -> None:
         "gaps": [
             gap("mfs", "slo_attainment", 0.633, 0.964, 0.408, low=0.31, high=0.52),
             gap("mfs", "ttft_mean_s", 0.325, 0.117, 0.322),
-            gap("stage", "slo_attainment", 0.633, 0.964, 0.384, low=-0.02, high=0.8),
+            gap("stage", "slo_attainment", 0.633, 0.964, -0.001, low=-0.02, high=0.8),
             gap("stage", "ttft_mean_s", 0.325, 0.324, None),
         ]
     }
@@ -249,7 +249,7 @@ def test_a_row_of_gaps_has_both_ends_and_the_share_that_is_closed() -> None:
     )
     assert lines[2:4] == [
         "| `mfs` | 63.3 %, 96.4 % | 41 % [31, 52] | 325 ms, 117 ms | 32 % |",
-        "| `stage` | 63.3 %, 96.4 % | 38 % [-2, 80] | 325 ms, 324 ms | no gap |",
+        "| `stage` | 63.3 %, 96.4 % | 0 % [-2, 80] | 325 ms, 324 ms | no gap |",
     ]
     only = list(gaps({"s": content}, ["stage"]))
     assert [line for line in only if line.startswith("| `")] == [lines[3]]
