@@ -1,5 +1,7 @@
 """What the doctor says of traffic classes that servers set from outside."""
 
+import msgspec
+
 from experiments.inventory.doctor_text import examined_text
 from testbed.cluster.class_notes import class_notes
 from testbed.cluster.clocks import Reading
@@ -47,7 +49,8 @@ def test_a_class_that_would_beat_those_of_communicators_is_told() -> None:
 def test_the_default_of_ucx_differs_from_that_of_nccl() -> None:
     [told] = notes(ucx=True)
     assert told.startswith("node1: UCX sends with class 106, its default on RoCE v2, and NCCL with 0:")
-    assert notes(("UCX_IB_TRAFFIC_CLASS", "auto"), ucx=True) == [told]
+    [told] = notes(("UCX_IB_TRAFFIC_CLASS", "auto"), ucx=True)
+    assert "106, its default on RoCE v2 (UCX_IB_TRAFFIC_CLASS, environment), and NCCL with 0:" in told
 
 
 def test_one_class_for_both_splits_nothing() -> None:
@@ -55,11 +58,36 @@ def test_one_class_for_both_splits_nothing() -> None:
     [told] = notes(("UCX_IB_TRAFFIC_CLASS", "104"), ("NCCL_IB_TC", "104"), ucx=True)
     assert "NCCL_IB_TC is 104" in told
     [_, told] = notes(("UCX_IB_TRAFFIC_CLASS", "104"), ("NCCL_IB_TC", "96"), ucx=True)
-    assert "UCX sends with class 104, and NCCL with 96" in told
+    assert "UCX sends with class 104 (UCX_IB_TRAFFIC_CLASS, environment), and NCCL with 96" in told
 
 
 def test_classes_of_ucx_do_not_matter_where_it_is_not_installed() -> None:
     assert notes(("UCX_IB_TRAFFIC_CLASS", "104")) == []
+
+
+def test_a_class_of_one_transport_of_ucx_counts_with_the_default_of_the_others() -> None:
+    [of_one, of_others] = notes(("UCX_RC_MLX5_TRAFFIC_CLASS", "104"), ucx=True)
+    assert "UCX sends with class 104 (UCX_RC_MLX5_TRAFFIC_CLASS, environment), and NCCL with 0" in of_one
+    assert "UCX sends with class 106, its default on RoCE v2, and NCCL with 0" in of_others
+
+
+def test_a_service_level_of_ucx_is_told() -> None:
+    told = notes(("UCX_IB_TRAFFIC_CLASS", "0"), ("UCX_IB_SL", "3"), ucx=True)
+    assert told == ["node1: UCX sends with service level 3 (UCX_IB_SL, environment)"]
+
+
+def test_what_nccl_does_not_read_is_told_and_overrides_nothing() -> None:
+    unread = Setting(name="NCCL_IB_TC ", value="106", where="/etc/nccl.conf, line 2", read=False)
+    machine = msgspec.structs.replace(server().machine, classes=(unread,))
+    [told] = class_notes({"node1": msgspec.structs.replace(server(), machine=machine)})
+    assert told.startswith("node1: 'NCCL_IB_TC ' is set (/etc/nccl.conf, line 2), and NCCL does not read it:")
+
+
+def test_a_library_that_gives_nccl_its_variables_is_told() -> None:
+    [told] = notes(("NCCL_ENV_PLUGIN", "site"))
+    assert told.startswith(
+        "node1: NCCL_ENV_PLUGIN is site (environment): this library gives NCCL its variables"
+    )
 
 
 def test_the_doctor_prints_notes_and_does_not_call_them_wrong() -> None:
