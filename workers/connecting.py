@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -15,6 +16,7 @@ from workers.collectives import CollectiveGroup
 from workers.lanes import ReceiveLane, SendLane
 from workers.marking import Marker
 from workers.payload import Payloads
+from workers.pinned import refusal
 from workers.probe import ProbeEnd
 from workers.process_groups import ProcessGroups, by_peer
 from workers.protocol import LaneSpec, ProbeSpec, RankConfig
@@ -72,6 +74,8 @@ class Connector:
         self._coordinator = coordinator
         self._failed = failed
         self._keep = keep
+        if device.type != "cpu":
+            self._refuse_pinning()
         self._staging = staging_for(
             device,
             payloads,
@@ -79,6 +83,20 @@ class Connector:
             chunk_bytes=config.chunk_bytes,
             lanes=sum(lane.dst == config.rank for lane in config.lanes),
         )
+
+    def _refuse_pinning(self) -> None:
+        """Raise `RuntimeError` if the ranks of this machine may pin more of its memory than it can spare."""
+        config = self._config
+        ranks = range(len(config.servers))
+        if config.remote is not None:
+            own = config.servers[config.rank]
+            here = [rank for rank in ranks if config.servers[rank] == own]
+        else:
+            here = list(ranks)  # servers of the emulated fabric are namespaces of one machine
+        memory_bytes = psutil.virtual_memory().total
+        why = refusal(config.lanes, here, config.chunk_bytes, memory_bytes)
+        if why is not None:
+            raise RuntimeError(why)
 
     def connect(self) -> Connected:
         """Open probes, lanes and groups, in the same order on all ranks.

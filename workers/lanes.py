@@ -23,18 +23,11 @@ import msgspec
 import torch
 
 from workers.payload import WrongPayload, sampled
+from workers.pinned import FIRST_BYTES, LEAST_WINDOW, WINDOW_BYTES
 from workers.staging import Staging
-
-FIRST_BYTES = 256 * 1024
-"""The first chunk is no larger, because each lane has a buffer for it."""
 
 _HEADER_BYTES = 256
 _CHECKSUM_BYTES = 4
-_WINDOW_BYTES = 8 * 1024 * 1024
-"""For how many bytes of a seeded message a lane is ready at a time."""
-
-_LEAST_WINDOW = 4
-"""At least for so many chunks, however large they are."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -182,7 +175,7 @@ class ReceiveLane:
             # New memory for each message would cost more than a large message itself, because the kernel
             # clears it.
             largest = max(rest, default=1)
-            ahead = min(len(rest), max(_LEAST_WINDOW, _WINDOW_BYTES // largest))
+            ahead = min(len(rest), max(LEAST_WINDOW, WINDOW_BYTES // largest))
             turns = min(len(rest), ahead + 1 + self._staging.spare)
             ring = self._staging.buffers.take(turns * largest) if rest else None
             places = _in_turns(ring, rest, turns, largest)

@@ -124,13 +124,11 @@ class DeviceStaging(Staging):
         payloads: Payloads,
         device: torch.device,
         pages: SeededPages,
-        chunk_bytes: int,
         out: Stream | None = None,
         back: Stream | None = None,
     ) -> None:
         super().__init__(payloads, device)
         self._pages = pages
-        self._chunk_bytes = chunk_bytes
         # Apart from those to receive in, which are larger: pinned memory is scarce.
         self.outgoing = Buffers(device)
         self._out = Stream(device) if out is None else out
@@ -148,8 +146,9 @@ class DeviceStaging(Staging):
         return self._pages.gather(name, size_bytes)
 
     def send(self, sizes: Sequence[int], part: Callable[[int], torch.Tensor], post: Post) -> list[Any]:
-        buffer = self.outgoing.take(2 * self._chunk_bytes)
-        halves = buffer[: self._chunk_bytes], buffer[self._chunk_bytes : 2 * self._chunk_bytes]
+        largest = max(sizes)  # a chunk may be far larger than the message
+        buffer = self.outgoing.take(2 * largest)
+        halves = buffer[:largest], buffer[largest : 2 * largest]
         works: list[Any] = [None, None]
         for number, size in enumerate(sizes):
             half = number % 2
@@ -258,4 +257,4 @@ def staging_for(
     if device.type == "cpu":
         return Staging(payloads, device)
     pages = SeededPages(payloads, device, page_bytes=page_bytes, chunk_bytes=chunk_bytes, lanes=lanes)
-    return DeviceStaging(payloads, device, pages, chunk_bytes)
+    return DeviceStaging(payloads, device, pages)

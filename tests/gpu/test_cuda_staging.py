@@ -84,7 +84,7 @@ def staging(
 ) -> DeviceStaging:
     payloads = Payloads(1, CUDA)
     pages = SeededPages(payloads, CUDA, page_bytes=PAGE, chunk_bytes=chunk_bytes, lanes=lanes)
-    return DeviceStaging(payloads, CUDA, pages, chunk_bytes, out, back)
+    return DeviceStaging(payloads, CUDA, pages, out, back)
 
 
 def busy() -> torch.cuda.Event:

@@ -73,7 +73,7 @@ class InstantGroup:
 
 def late(payloads: Payloads) -> DeviceStaging:
     pages = SeededPages(payloads, CPU, page_bytes=PAGE, chunk_bytes=CHUNK, lanes=1)
-    staging = DeviceStaging(payloads, CPU, pages, CHUNK, out=LateStream(), back=LateStream())
+    staging = DeviceStaging(payloads, CPU, pages, out=LateStream(), back=LateStream())
     staging.buffers = SpoiltBuffers(CPU)
     staging.outgoing = SpoiltBuffers(CPU)
     return staging

@@ -20,7 +20,7 @@ PAYLOADS = Payloads(1)
 @pytest.fixture(params=["gloo", "instant"])
 def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Both ends of a lane, which receives in a few buffers only."""
-    monkeypatch.setattr("workers.lanes._WINDOW_BYTES", 0)
+    monkeypatch.setattr("workers.lanes.WINDOW_BYTES", 0)
     return connected(2) if request.param == "gloo" else [InstantGroup()] * 2
 
 

@@ -38,7 +38,7 @@ def carried(transfer: Transfer, sender: RankModel, receiver: RankModel) -> None:
 
 def test_first_tokens_are_those_of_the_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """S1 brings four blocks to request 1. The S3 of a layer has 6,144 B, in seven chunks."""
-    monkeypatch.setattr("workers.lanes._WINDOW_BYTES", 0)
+    monkeypatch.setattr("workers.lanes.WINDOW_BYTES", 0)
     cluster = Cluster(real_job(DENSE, REQUESTS, units=2, per_unit=2), carry=carried)
     checks = cluster.serve()
     assert [(one.local_tokens, one.remote_tokens) for plan in cluster.plans for one in plan.requests] == [
