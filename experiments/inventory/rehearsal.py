@@ -1,13 +1,14 @@
 """From a scenario to a rehearsal of it: the scale that fits this machine, and the options of its commands."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
+from experiments.run.directory import new_directory, results_directory
 from experiments.scenario.overrides import overrides_of
 from experiments.scenario.reading import builtin_scenarios, load_scenario
 from testbed.cluster.namespaces import Network
@@ -44,10 +45,15 @@ def rehearse_scenario(
         raise FabricUnavailable("cluster", missing)
     emulated = load_scenario(name, overrides_of(list(settings), list(policy), seed, FabricName.MININET))
     job = resolve(emulated).jobs[0]
+    if queues is not None:
+        try:
+            queues.open("w").close()  # or it would be found out when the run has begun
+        except OSError as error:
+            raise UserError(f"--queues {queues}: {error.strerror}") from None
     if out is None:
-        out = Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}-rehearsal-{emulated.name}"
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: is there already; name a new directory")
+        out = new_directory(f"rehearsal-{emulated.name}")
+    with results_directory(out, emulated.name):
+        pass  # its `mfs run` would find out what is wrong with it when the servers are there
     arguments = [name if name in builtin_scenarios() else os.path.abspath(os.path.expanduser(name))]
     for spec in policy:
         arguments += ["--policy", spec]
@@ -60,15 +66,19 @@ def rehearse_scenario(
         arguments += ["--set", setting]
     if seed is not None:
         arguments += ["--seed", str(seed)]
-    return rehearse(
-        Rehearsal(
-            network=Network(topology=job.topology, scale=scale),
-            arguments=tuple(arguments),
-            out=str(out.absolute()),
-            queues=where(queues),
-            elastic=elastic,
+    try:
+        return rehearse(
+            Rehearsal(
+                network=Network(topology=job.topology, scale=scale),
+                arguments=tuple(arguments),
+                out=str(out.absolute()),
+                queues=where(queues),
+                elastic=elastic,
+            )
         )
-    )
+    finally:
+        with contextlib.suppress(OSError):  # there are results in it
+            out.rmdir()
 
 
 def requirements() -> list[Requirement]:

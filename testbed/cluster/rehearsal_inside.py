@@ -52,10 +52,14 @@ def main() -> int:
         stdin=subprocess.DEVNULL,
     )
     agents = {server: _start(namespaces, server, words, logs[server]) for server in servers}
-    watch = _QueueWatch(namespaces, rehearsal.queues)
+    watch = QueueWatch(namespaces, rehearsal.queues)
     watch.start()
     code = _wait(run, agents, most_gone=len(agents) - 1 if rehearsal.elastic else 0)
     watch.stop()
+    if watch.trouble is not None:
+        where = f"{watch.trouble.strerror} (after {watch.samples} samples)"
+        print(f"mfs: --queues {rehearsal.queues}: {where}; the file is not complete", file=sys.stderr)
+        code = code or 1
     if any(agent.poll() for agent in agents.values()) and code == 0:
         agents = {}  # at its end, torchrun waits for five minutes for a server that was lost
     for server, agent in agents.items():
@@ -138,12 +142,15 @@ def _show(logs: dict[str, Path]) -> None:
             print(f"--- torchrun on {server}", *lines, sep="\n", file=sys.stderr)
 
 
-class _QueueWatch:
+class QueueWatch:
     """Reads the queues a few times a second, and writes what they have sent to a file, if there is one."""
 
     def __init__(self, namespaces: Namespaces, path: str | None) -> None:
         self._namespaces = namespaces
         self._path = path
+        self.trouble: OSError | None = None
+        """What went wrong with the file."""
+        self.samples = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queues", daemon=True)
 
@@ -168,16 +175,20 @@ class _QueueWatch:
     def _run(self) -> None:
         if self._path is None:
             return
-        with open(self._path, "w", encoding="utf-8") as file:
-            while not self._stop.wait(_SAMPLE_S):
+        try:
+            with open(self._path, "w", encoding="utf-8") as file:
+                while not self._stop.wait(_SAMPLE_S):
+                    self._sample(file)
                 self._sample(file)
-            self._sample(file)
+        except OSError as error:
+            self.trouble = error
 
     def _sample(self, file: IO[str]) -> None:
         wall_ns = time.monotonic_ns()
         ports = {port: counters.sent_bytes for port, counters in self._namespaces.counters().items()}
         file.write(json.dumps({"wall_ns": wall_ns, "sent_bytes": ports}) + "\n")
         file.flush()
+        self.samples += 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""What a rehearsal refuses before it begins."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.errors import UserError
+from experiments.inventory import rehearsal
+from experiments.run.directory import results_directory
+
+
+@pytest.fixture(autouse=True)
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has what a rehearsal needs, and nothing is rehearsed."""
+
+    def never(wanted: object) -> int:
+        raise AssertionError("it begins")
+
+    monkeypatch.setattr(rehearsal, "requirements", list)
+    monkeypatch.setattr(rehearsal, "rehearse", never)
+
+
+def refused(out: Path | None, queues: Path | None) -> str:
+    with pytest.raises(UserError) as caught:
+        rehearsal.rehearse_scenario(
+            "two-flows", policy=["fair"], settings=[], seed=None, out=out, queues=queues
+        )
+    return str(caught.value)
+
+
+def test_a_file_for_queues_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "queues"
+    assert refused(tmp_path / "out", missing) == f"--queues {missing}: No such file or directory"
+    assert refused(tmp_path / "out", tmp_path) == f"--queues {tmp_path}: Is a directory"
+
+
+def test_results_that_are_there_already_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+    told = f"--out {tmp_path}: is not empty; name a directory that is new or empty"
+    assert refused(tmp_path, None) == told
+
+
+def test_a_directory_for_results_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    wanted = tmp_path / "file" / "out"
+    assert refused(wanted, None) == f"{wanted}: cannot write results there: Not a directory"
+
+
+def test_a_directory_that_another_run_has_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with results_directory(out, "two-flows"):
+        assert refused(out, None) == f"--out {out}: in use by another run"
+
+
+def test_nothing_is_left_of_what_is_refused_or_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(tmp_path / "out", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rehearsal, "rehearse", lambda wanted: 1)
+    assert (
+        rehearsal.rehearse_scenario("two-flows", policy=[], settings=[], seed=1, out=None, queues=None) == 1
+    )
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
