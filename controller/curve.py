@@ -13,11 +13,22 @@ from zmq.utils.monitor import recv_monitor_message
 MOST_BYTES: Final = 256 * 2**20
 """How large a message may be: the records of a rank at the end of a run are the largest."""
 
+MOST_FRAME_BYTES: Final = 2**20
+"""How large a frame of a message may be, encrypted. ZeroMQ makes room for one before it knows whether its
+sender has a key, so this is what a stranger can make a process hold for each connection."""
+
+_PIECE_BYTES: Final = 2**19
+
 HELLO: Final = b""
 """What a peer that can be sent to says first: messages for it may have waited."""
 
 
 _BROKEN: Final = 3
+
+
+def frames(message: bytes) -> list[bytes]:
+    """Return `message` in frames that the end that binds takes. The receiver joins them."""
+    return [message[i : i + _PIECE_BYTES] for i in range(0, len(message), _PIECE_BYTES)] or [b""]
 
 
 class ServerKeys(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,11 +9,15 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
-from controller.curve import MOST_BYTES, ServerKeys
+from controller.curve import MOST_BYTES, MOST_FRAME_BYTES, ServerKeys
 
 _DOMAIN = "mfs"
 _RELEASE_S = 3.0  # ZeroMQ gives the port of the last run back in a thread of its own
 _AGAIN_S = 60.0
+_MOST_TEXTS = 20
+_HANDSHAKE_MS = 10_000
+_MOST_WAITING = 1000
+"""How many messages of a peer wait here at most. Others wait where they come from."""
 _REFUSED_BEFORE_KEYS = {
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "it does not speak CURVE, or has no key",
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "it broke off the handshake, as one without a key does",
@@ -23,19 +27,30 @@ _REFUSED_BEFORE_KEYS = {
 
 class Refusals:
     """Hands refusals on to `tell`, each text once in `_AGAIN_S`: a peer that is refused tries again at once,
-    for as long as it lives. Any thread may call it."""
+    for as long as it lives. Of others there are at most `_MOST_TEXTS` in that time, since a stranger can make
+    as many keys as it likes. Any thread may call it."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._lock = threading.Lock()
         self._told_s: dict[str, float] = {}
+        self._full_s = -_AGAIN_S
 
     def __call__(self, text: str) -> None:
         now_s = time.monotonic()
         with self._lock:
-            if now_s - self._told_s.get(text, -_AGAIN_S) < _AGAIN_S:
+            self._told_s = {told: at_s for told, at_s in self._told_s.items() if now_s - at_s < _AGAIN_S}
+            if text in self._told_s:
                 return
-            self._told_s[text] = now_s
+            if len(self._told_s) < _MOST_TEXTS:
+                self._told_s[text] = now_s
+            elif now_s - self._full_s >= _AGAIN_S:
+                self._full_s = now_s
+                text = (
+                    f"there are more than {_MOST_TEXTS} refusals in {_AGAIN_S:.0f} s; the others are not told"
+                )
+            else:
+                return
         self._tell(text)
 
 
@@ -55,7 +70,9 @@ def bind(
     socket = context.socket(zmq.ROUTER)
     socket.set_hwm(0)
     socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.MAXMSGSIZE, most_bytes)
+    socket.setsockopt(zmq.RCVHWM, _MOST_WAITING)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    socket.setsockopt(zmq.MAXMSGSIZE, min(most_bytes, MOST_FRAME_BYTES))
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer that lost its connection comes back under its name
     socket.setsockopt_string(zmq.ZAP_DOMAIN, _DOMAIN)

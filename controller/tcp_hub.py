@@ -1,15 +1,21 @@
 """A hub for peers on other machines: they connect to one address, and only with a key that is allowed."""
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import zmq
 
 from controller.curve import HELLO, MOST_BYTES, ServerKeys
-from controller.gate import bind
+from controller.gate import Refusals, bind
+
+_MOST_AT_ONCE: Final = 1000
 
 
 class TcpHub:
     """Peers that connect to `endpoint` (`controller.curve.connect`): a `controller.wire.Hub`.
+
+    A message may have several frames, which are joined. `refused` is told of peers that are not let in, and
+    of messages of more than `most_bytes`, which are dropped.
 
     Messages to a peer that has not said anything, such as `HELLO`, wait for it. Messages to one whose
     connection is lost are lost, too: whoever counts on the peer notices its silence. One thread uses a hub.
@@ -25,6 +31,9 @@ class TcpHub:
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.socket = bind(context, endpoint, keys, refused, most_bytes=most_bytes)
+        self._endpoint = endpoint
+        self._most_bytes = most_bytes
+        self._refused = Refusals(refused)
         self._waiting: dict[str, list[bytes]] = {}
         self._here: set[str] = set()
 
@@ -34,18 +43,23 @@ class TcpHub:
     def receive_from(self) -> tuple[str, bytes]:
         """Return the name of a peer, empty if it has none, and its message. Raises `zmq.Again`."""
         while True:
-            identity, frame = self.socket.recv_multipart(zmq.NOBLOCK)
+            identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
             name = "" if identity.startswith(b"\0") else identity.decode(errors="replace")
             if name and name not in self._here:
                 self._here.add(name)
                 for waiting in self._waiting.pop(name, ()):
                     self._send(name, waiting)
-            if frame != HELLO:
-                return name, frame
+            if sum(map(len, parts)) > self._most_bytes:
+                self._refused(f"dropped a message of more than {self._most_bytes} bytes at {self._endpoint}")
+                continue
+            message = parts[0] if len(parts) == 1 else b"".join(parts)
+            if message != HELLO:
+                return name, message
 
     def drain(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the messages that have arrived, with the names of their senders."""
-        while True:
+        """Yield messages that have arrived, with the names of their senders: not so many that nothing else
+        would be done."""
+        for _ in range(_MOST_AT_ONCE):
             try:
                 yield self.receive_from()
             except zmq.Again:

@@ -13,6 +13,7 @@ import importlib.metadata
 import os
 import platform
 import queue
+import secrets
 import signal
 import socket
 import sys
@@ -103,7 +104,8 @@ class Agent:
         self._machine = machine()
         self._source = source_digest(CODE_ROOT)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        name = f"{host}/{settings.local_rank}"
+        # A name of its own, so that a second agent of this place cannot get what is for this one.
+        name = f"{host}/{settings.local_rank}/{secrets.token_hex(8)}"
         self._socket = connect(context, settings.coordinator, settings.keys, name)
         self._handshakes = Handshakes(self._socket)
         self._socket.send(HELLO)

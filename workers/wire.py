@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import zmq
 
-from controller.curve import HELLO, ClientKeys, connect
+from controller.curve import HELLO, ClientKeys, connect, frames
 
 M = TypeVar("M")
 
@@ -20,6 +20,7 @@ class Outbox:
 
     def __init__(self, endpoint: str, keys: ClientKeys | None = None) -> None:
         self._context = zmq.Context()
+        self._remote = keys is not None
         if keys is None:
             self._socket = self._context.socket(zmq.PUSH)
             self._socket.set_hwm(0)
@@ -28,9 +29,12 @@ class Outbox:
             self._socket = connect(self._context, endpoint, keys)
         self._lock = threading.Lock()
 
-    def send(self, frame: bytes) -> None:
+    def send(self, message: bytes) -> None:
         with self._lock:
-            self._socket.send(frame)
+            if self._remote:
+                self._socket.send_multipart(frames(message))
+            else:
+                self._socket.send(message)
 
     def close(self) -> None:
         """Return when everything queued has been handed over, or after five seconds."""

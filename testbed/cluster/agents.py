@@ -14,8 +14,10 @@ import msgspec
 import zmq
 
 from controller.curve import ServerKeys
+from controller.gate import Refusals
 from controller.tcp_hub import TcpHub
 from testbed.cluster.clocks import Reading, RoundTrip, read
+from testbed.cluster.places import Claim, Places
 from testbed.coordinator.silence import PATIENCE_S, Silences
 from testbed.fabric import RunFailed
 from workers.agent_protocol import (
@@ -50,6 +52,9 @@ _DISMISS_S = 1.0
 _BEATS = 3
 """An agent that has missed so many beats may be gone."""
 
+_MOST_TURNED_AWAY = 100
+_TWICE = "was the command of this server given twice, or is one of an earlier run still there?"
+
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """Whom the desk takes: agents on these `hosts`, for this `job`, with code of this digest."""
@@ -70,7 +75,10 @@ class AgentDesk:
         self._heard = Silences((), time.monotonic())
         self._host_of: dict[str, str] = {}
         self._on_data_network = Silences((), time.monotonic())
+        self._peers = Places(patience_s=_BEATS * BEAT_S)
+        self._working: frozenset[str] = frozenset()  # the agents that have been told to start ranks
         self._turned_away: dict[str, str] = {}
+        self._unreadable = Refusals(log)
         self._trouble: list[tuple[str | None, str]] = []  # of which agent, and what
         self._gone: dict[str, str] = {}
         self._pairs: dict[int, list[PairListening | PairResult]] = {}
@@ -177,6 +185,7 @@ class AgentDesk:
         A host is missed there once it was heard, until the next call.
         """
         with self._lock:
+            self._working = frozenset(configs)
             self._host_of = {address: host for host, address in addresses.items()}
             self._on_data_network = Silences((), time.monotonic())
         listeners: dict[str, str] = {}
@@ -193,6 +202,7 @@ class AgentDesk:
         for name in self.here():
             self._out.put((name, StopRank()))
         with self._lock:
+            self._working = frozenset()
             self._trouble.clear()
 
     def read_clocks(self, names: Collection[str]) -> dict[str, Reading]:
@@ -230,13 +240,15 @@ class AgentDesk:
                     name, message = self._out.get()
                     if isinstance(message, Ping):
                         sent_ns = time.monotonic_ns()
-                    hub.send(name, encode(message))
+                    peer = self._peers.peer_at(name)
+                    if peer is not None:  # or it has left
+                        hub.send(peer, encode(message))
                 if last:
                     time.sleep(_DISMISS_S)  # ZeroMQ hands over what is queued in a thread of its own
                     return
                 hub.socket.poll(_POLL_MS)
-                for name, frame in hub.drain():
-                    sent_ns = self._hear(hub, name, frame, time.monotonic_ns(), sent_ns)
+                for peer, frame in hub.drain():
+                    sent_ns = self._hear(hub, peer, frame, time.monotonic_ns(), sent_ns)
                 with self._lock:  # after all that was said has been heard
                     self._heard.look(time.monotonic())
                     self._on_data_network.look(time.monotonic())
@@ -250,27 +262,25 @@ class AgentDesk:
         finally:
             hub.close()
 
-    def _hear(self, hub: TcpHub, name: str, frame: bytes, now_ns: int, sent_ns: int) -> int:
+    def _hear(self, hub: TcpHub, peer: str, frame: bytes, now_ns: int, sent_ns: int) -> int:
         """Take in a message. Returns when the last ping was sent."""
         try:
             message = decode_from_agent(frame)
         except msgspec.MsgspecError as error:
-            self._log(f"{name}: a message that cannot be read: {error}")
+            self._unreadable(f"{peer}: a message that cannot be read: {error}")
             return sent_ns
+        if isinstance(message, Here) and not self._comes(hub, peer, message):
+            return sent_ns
+        name = self._peers.place_of(peer)
+        if name is None:
+            return sent_ns  # it is not one of our agents, or not yet
         with self._lock:
             self._heard.heard(name)
         match message:
             case Here():
-                reason = why_not(message, self._expected)
-                if reason:
-                    if name not in self._turned_away:
-                        self._log(f"refused the agent {name}: {reason}")
-                    self._turned_away[name] = reason
-                    hub.send(name, encode(Refused(reason=reason)))
-                else:
-                    with self._lock:
-                        self._here[name] = message
-                        self._seen(message)
+                with self._lock:
+                    self._here[name] = message
+                    self._seen(message)
             case Pong(number=number, wall_ns=theirs_ns):
                 trips = self._trips.get(name)
                 if trips is None:
@@ -278,7 +288,7 @@ class AgentDesk:
                 trips.append(RoundTrip(sent_ns=sent_ns, theirs_ns=theirs_ns, received_ns=now_ns))
                 if len(trips) < ROUND_TRIPS:
                     sent_ns = time.monotonic_ns()
-                    hub.send(name, encode(Ping(number=number + 1)))
+                    hub.send(peer, encode(Ping(number=number + 1)))
             case RankEnded(rank=rank, how=how, killed=killed):
                 if how:
                     self._note(name, f"rank {rank} ({name}) ended with {how}", gone=killed)
@@ -286,10 +296,35 @@ class AgentDesk:
                 with self._lock:
                     self._pairs.setdefault(number, []).append(message)
             case AgentLeft(why=why):
+                self._peers.leave(peer)
                 with self._lock:
                     self._here.pop(name, None)
                 self._note(name, f"the agent {name} was told to end {why}", gone=True)
         return sent_ns
+
+    def _comes(self, hub: TcpHub, peer: str, here: Here) -> bool:
+        """Whether `peer` is the agent of its place, or becomes it. If it may not, it is told why."""
+        name = agent_name((here.host, here.local_rank))
+        reason = why_not(here, self._expected)
+        if not reason:
+            now_s = time.monotonic()
+            with self._lock:
+                silent_s = self._heard.silent_s(name)
+            answer = self._peers.claim(name, peer, now_s, silent_s)
+            if answer is Claim.REFUSED:
+                reason = (
+                    f"there is an agent on {here.host} with LOCAL_RANK {here.local_rank} already: {_TWICE}"
+                )
+            elif answer is Claim.REPLACES and name in self._working:
+                self._note(name, f"the agent {name} has ended, and another one has come", gone=True)
+            elif answer is Claim.WAITS:
+                return False
+        if reason:
+            if name not in self._turned_away and len(self._turned_away) < _MOST_TURNED_AWAY:
+                self._log(f"refused the agent {name}: {reason}")
+                self._turned_away[name] = reason
+            hub.send(peer, encode(Refused(reason=reason)))
+        return not reason
 
     def _seen(self, message: Here) -> None:
         """Take in whom an agent has heard on the data network: both ends of each such datagram are there."""

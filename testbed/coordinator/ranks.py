@@ -313,7 +313,7 @@ class Ranks(ABC):
         deadline = time.monotonic() + patience_s
         while len(records) < len(self._steps):
             message = self.receive(0.5)
-            if isinstance(message, Records):
+            if isinstance(message, Records) and message.rank in self._steps:
                 records[message.rank] = message
             if time.monotonic() > deadline:
                 missing = sorted(self._steps.keys() - records.keys())

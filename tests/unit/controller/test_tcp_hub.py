@@ -1,5 +1,7 @@
 """The control plane over TCP: who has a key is heard and answered, and nobody else is."""
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from controller import curve, gate
 from controller.curve import HELLO, ClientKeys, ServerKeys
 from controller.curve_files import coordinator_keys, make_keys, ranks_keys
 from controller.tcp_hub import TcpHub
+from workers.wire import Outbox
 
 WAIT_MS = 5000
 ENDPOINT = "tcp://127.0.0.1:{port}"
@@ -143,6 +146,48 @@ def test_a_message_that_is_too_long_does_not_arrive(served: Served) -> None:
     assert heard is None or heard[1] == b"after"
 
 
+def test_a_message_in_several_frames_is_one_message(tmp_path: Path) -> None:
+    """A rank sends what is larger than a frame may be in pieces."""
+    served = Served(tmp_path / "keys", most_bytes=curve.MOST_BYTES)
+    outbox = Outbox(served.endpoint, served.ranks)
+    try:
+        for message in (b"", bytes(range(256)) * 2**14, b"x"):  # 4 MiB
+            outbox.send(message)
+        heard = served.next()
+        assert heard == ("", bytes(range(256)) * 2**14)
+        assert served.next() == ("", b"x")
+    finally:
+        outbox.close()
+        served.close()
+
+
+def test_a_message_whose_frames_are_too_long_together_is_dropped_and_told(served: Served) -> None:
+    peer = served.peer(served.ranks, "7")
+    peer.send_multipart([b"x" * 600, b"x" * 401])
+    peer.send(b"after")
+    until(lambda: served.hub.socket.poll(20))
+    assert served.hub.receive_from() == ("7", b"after")
+    assert served.refused == [f"dropped a message of more than 1000 bytes at {served.endpoint}"]
+
+
+def test_a_stranger_makes_nobody_hold_more_than_a_frame(tmp_path: Path) -> None:
+    """Before its handshake, it says that a command of 2 MiB comes. The connection is closed at once."""
+    served = Served(tmp_path / "keys", most_bytes=curve.MOST_BYTES)
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
+    try:
+        with socket.create_connection(("127.0.0.1", int(served.endpoint.rpartition(":")[2]))) as stranger:
+            stranger.settimeout(WAIT_MS / 1000)
+            stranger.sendall(greeting)
+            read = b""
+            while len(read) < 64:
+                read += stranger.recv(64)
+            stranger.sendall(b"\x06" + (2 * 2**20).to_bytes(8, "big"))
+            with contextlib.suppress(ConnectionResetError):
+                assert stranger.recv(1) == b""
+    finally:
+        served.close()
+
+
 def test_keys_are_for_their_owner_only(tmp_path: Path) -> None:
     own, ranks = make_keys(tmp_path / "keys")
     for secret in (own / "coordinator.key_secret", ranks / "ranks.key_secret"):
@@ -188,6 +233,21 @@ def test_a_refusal_is_told_again_after_a_while(monkeypatch: pytest.MonkeyPatch) 
     for now_s[0], text in ((0.0, "a"), (30.0, "a"), (30.0, "b"), (61.0, "a"), (80.0, "b")):
         refusals(text)
     assert told == ["a", "b", "a"]
+
+
+def test_no_more_refusals_are_told_than_somebody_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger can make as many keys as it likes. What was told is forgotten after a minute."""
+    told: list[str] = []
+    refusals = gate.Refusals(told.append)
+    now_s = [0.0]
+    monkeypatch.setattr(gate.time, "monotonic", lambda: now_s[0])
+    for number in range(1000):
+        refusals(f"key {number}")
+    assert told[:20] == [f"key {number}" for number in range(20)]
+    assert told[20:] == ["there are more than 20 refusals in 60 s; the others are not told"]
+    now_s[0] = 61.0
+    refusals("key 999")
+    assert told[-1] == "key 999"
 
 
 def test_a_peer_with_the_keys_of_another_cluster_learns_it_and_is_told_of_once(

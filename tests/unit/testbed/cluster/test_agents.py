@@ -68,8 +68,8 @@ class Office:
         self.desk.start(self._context, self.endpoint, keys)
         self._agents: list[FakeAgent] = []
 
-    def agent(self, here: Here = HERE) -> "FakeAgent":
-        made = FakeAgent(self.endpoint, self.keys_at / "ranks", here)
+    def agent(self, here: Here = HERE, peer: str = "") -> "FakeAgent":
+        made = FakeAgent(self.endpoint, self.keys_at / "ranks", here, peer)
         self._agents.append(made)
         return made
 
@@ -84,18 +84,23 @@ class Office:
 class FakeAgent:
     """Says that it is there, answers pings with a clock that is 5 s ahead, and keeps what it is told."""
 
-    def __init__(self, endpoint: str, keys: Path, here: Here) -> None:
+    def __init__(self, endpoint: str, keys: Path, here: Here, peer: str) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        name = f"{here.host}/{here.local_rank}"
+        name = peer or f"{here.host}/{here.local_rank}"
         self._socket = curve.connect(self._context, endpoint, ranks_keys(keys), name)
         self.told: list[ToAgent] = []
         self._stop = threading.Event()
         self._to_say: list[FromAgent] = [here]
+        self._raw: list[tuple[bytes, ...]] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def say(self, message: FromAgent) -> None:
         self._to_say.append(message)
+
+    def send(self, *frames: bytes) -> None:
+        """Send frames as they are."""
+        self._raw.append(frames)
 
     def close(self) -> None:
         self._stop.set()
@@ -107,6 +112,8 @@ class FakeAgent:
         while not self._stop.is_set():
             while self._to_say:
                 self._socket.send(encode(self._to_say.pop(0)))
+            while self._raw:
+                self._socket.send_multipart(self._raw.pop(0))
             if not self._socket.poll(10):
                 continue
             message = decode_to_agent(self._socket.recv())
@@ -199,6 +206,69 @@ def test_a_rank_or_an_agent_that_ends_ends_the_run(office: Office, said: FromAge
         office.desk.check(["node01/0"])
     office.desk.stop_ranks()
     office.desk.check(["node01/0"])  # the next job begins anew
+
+
+def test_a_second_agent_of_a_place_is_refused_and_the_first_one_stays(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = office.agent(), office.agent(peer="another")
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+
+    def both_say_that_they_are_there() -> bool:
+        first.say(HERE)
+        second.say(HERE)
+        time.sleep(0.1)
+        return any(isinstance(message, Refused) for message in (*first.told, *second.told))
+
+    until(both_say_that_they_are_there)
+    refused, stays = (second, first) if Refused in map(type, second.told) else (first, second)
+    [told] = {message.reason for message in refused.told if isinstance(message, Refused)}
+    assert told.startswith("there is an agent on node01 with LOCAL_RANK 0 already: was the command")
+    assert Refused not in map(type, stays.told)
+    assert office.said == [f"refused the agent node01/0: {told}"]
+    office.desk.check(["node01/0"])
+
+
+def test_an_agent_that_was_killed_may_be_started_again(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one says that it is there once only."""
+    office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    again = office.agent(peer="another")
+    changed = msgspec.structs.replace(HERE, load=Load(idle=0.1, sent=11, again=1, received={}))
+
+    def is_there() -> bool:
+        again.say(changed)
+        time.sleep(0.1)
+        return office.desk.here()["node01/0"] == changed
+
+    until(is_there)
+    assert Refused not in map(type, again.told)
+
+
+def test_what_cannot_be_read_is_told_and_changes_nothing(office: Office) -> None:
+    agent = office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    half = b"x" * (agents.MOST_BYTES // 2)
+    for frames in ((b"\xc1",), (b"\xc1", b"two", b"frames"), (half, half, b"one too many")):
+        agent.send(*frames)
+    until(lambda: len(office.said) == 2)
+    assert office.said[0].startswith("node01/0: a message that cannot be read:")  # told once
+    assert office.said[1].startswith("dropped a message of more than 1048576 bytes at tcp://127.0.0.1:")
+    office.desk.check(["node01/0"])
+    assert office.desk.read_clocks(["node01/0"])
+
+
+def test_a_peer_that_is_nobodys_agent_is_not_listened_to(office: Office) -> None:
+    office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    stranger = office.agent(msgspec.structs.replace(HERE, host="node09"))
+    stranger.say(RankEnded(rank=3, how="signal 9", killed=True))
+    until(lambda: any(isinstance(message, Refused) for message in stranger.told))
+    time.sleep(0.2)
+    assert len(office.said) == 1
+    office.desk.check(["node01/0"])
 
 
 def test_an_agent_that_is_silent_ends_the_run(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
