@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
 import zmq
 
 from controller.dispatcher import Action, Dispatcher, Enforce, Grant
@@ -166,8 +167,13 @@ class Shell(Generic[M]):
             if not int(self._hub.socket.EVENTS) & zmq.POLLIN:
                 self._waiting.wait_readable(int(self._hub.socket.FD), self._sleep_s())
             return
+        try:
+            message = decode_up(frame)
+        except msgspec.MsgspecError as error:
+            who = self._hub.sender or "a peer"
+            raise ValueError(f"{who} has sent a message that cannot be read: {error}") from None
         with self.lock:
-            self._handle(decode_up(frame))
+            self._handle(message)
         self._tick_if_due()
         if self._enforcer.waiting:
             # Rule changes and their answers must not wait until a burst of submissions has been read.

@@ -31,6 +31,7 @@ class TcpHub:
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self.socket = bind(context, endpoint, keys, refused, most_bytes=most_bytes)
+        self.sender = ""
         self._endpoint = endpoint
         self._most_bytes = most_bytes
         self._refused = Refusals(refused)
@@ -54,6 +55,7 @@ class TcpHub:
                 continue
             message = parts[0] if len(parts) == 1 else b"".join(parts)
             if message != HELLO:
+                self.sender = name
                 return name, message
 
     def drain(self) -> Iterator[tuple[str, bytes]]:

@@ -17,6 +17,9 @@ class Hub(Protocol):
     socket: "zmq.Socket[bytes]"
     """What to poll for messages."""
 
+    sender: str
+    """Who has sent the message that was received last; empty if that is not known."""
+
     def receive(self) -> bytes:
         """Return a message that has arrived. Raises `zmq.Again` if there is none."""
         ...
@@ -32,6 +35,8 @@ class Hub(Protocol):
 
 class LocalHub:
     """Peers on this machine: they push to `inbox`, and pull what is pushed to their `outs`, by name."""
+
+    sender = ""
 
     def __init__(self, inbox: str, outs: Mapping[str, str]) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()

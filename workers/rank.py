@@ -63,8 +63,9 @@ class Rank:
         offset_ns = 0 if remote is None else remote.clock_offset_ns
         self._clock = Clock(config.time_dilation, offset_ns, config.slowdowns)
         self._recorder = Recorder()
-        self._controller = Outbox(config.to_controller, self._keys)
-        self._coordinator = Outbox(config.to_coordinator, self._keys)
+        name = f"rank {config.rank}"  # not that of its inbox, which is another peer
+        self._controller = Outbox(config.to_controller, self._keys, name)
+        self._coordinator = Outbox(config.to_coordinator, self._keys, name)
         self._heart = Heart(
             config.rank, self._clock, self._recorder, self._coordinator, hand_over=remote is None
         )

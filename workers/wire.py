@@ -16,9 +16,9 @@ M = TypeVar("M")
 
 
 class Outbox:
-    """Pushes messages to one peer; any thread may send."""
+    """Pushes messages to one peer; any thread may send. With `keys`, the peer sees its `name`."""
 
-    def __init__(self, endpoint: str, keys: ClientKeys | None = None) -> None:
+    def __init__(self, endpoint: str, keys: ClientKeys | None = None, name: str = "") -> None:
         self._context = zmq.Context()
         self._remote = keys is not None
         if keys is None:
@@ -26,7 +26,7 @@ class Outbox:
             self._socket.set_hwm(0)
             self._socket.connect(endpoint)
         else:
-            self._socket = connect(self._context, endpoint, keys)
+            self._socket = connect(self._context, endpoint, keys, name)
         self._lock = threading.Lock()
 
     def send(self, message: bytes) -> None:

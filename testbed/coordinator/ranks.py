@@ -179,7 +179,8 @@ class Ranks(ABC):
         except zmq.Again:  # what woke us was no message for us
             return None
         except msgspec.MsgspecError as error:
-            raise RunFailed(f"a rank has sent a message that cannot be read: {error}") from None
+            who = self._hub.sender or "a rank"
+            raise RunFailed(f"{who} has sent a message that cannot be read: {error}") from None
         if isinstance(message, RankTrouble | Beat) and message.rank not in self._steps:
             return None  # a rank that is absent may have been cut off only, and does not know it yet
         if isinstance(message, RankTrouble):

@@ -149,13 +149,14 @@ def test_a_message_that_is_too_long_does_not_arrive(served: Served) -> None:
 def test_a_message_in_several_frames_is_one_message(tmp_path: Path) -> None:
     """A rank sends what is larger than a frame may be in pieces."""
     served = Served(tmp_path / "keys", most_bytes=curve.MOST_BYTES)
-    outbox = Outbox(served.endpoint, served.ranks)
+    outbox = Outbox(served.endpoint, served.ranks, "rank 7")
     try:
         for message in (b"", bytes(range(256)) * 2**14, b"x"):  # 4 MiB
             outbox.send(message)
         heard = served.next()
-        assert heard == ("", bytes(range(256)) * 2**14)
-        assert served.next() == ("", b"x")
+        assert heard == ("rank 7", bytes(range(256)) * 2**14)
+        assert served.next() == ("rank 7", b"x")
+        assert served.hub.sender == "rank 7"
     finally:
         outbox.close()
         served.close()

@@ -18,9 +18,9 @@ class Living(Ranks):
         pass
 
 
-def heard(frame: bytes) -> Callable[[], object]:
+def heard(frame: bytes, sender: str = "") -> Callable[[], object]:
     """The ranks of a job, after this has arrived."""
-    hub = SimpleNamespace(socket=SimpleNamespace(poll=lambda _: 1), receive=lambda: frame)
+    hub = SimpleNamespace(socket=SimpleNamespace(poll=lambda _: 1), receive=lambda: frame, sender=sender)
     ranks = Living(job(*placed()), hub)  # type: ignore[arg-type]
     return lambda: ranks.receive(0.1)
 
@@ -41,3 +41,8 @@ def test_trouble_ends_the_run_with_the_name_of_the_rank() -> None:
 def test_what_cannot_be_read_ends_the_run_in_a_line(frame: bytes) -> None:
     with pytest.raises(RunFailed, match="a rank has sent a message that cannot be read"):
         heard(frame)()
+
+
+def test_who_has_sent_what_cannot_be_read_is_named_if_it_is_known() -> None:
+    with pytest.raises(RunFailed, match="rank 3 has sent a message that cannot be read"):
+        heard(b"garbage", sender="rank 3")()
