@@ -78,7 +78,7 @@ class AgentDesk:
         self._peers = Places(patience_s=_BEATS * BEAT_S)
         self._working: frozenset[str] = frozenset()  # the agents that have been told to start ranks
         self._turned_away: dict[str, str] = {}
-        self._unreadable = Refusals(log)
+        self._refused = Refusals(log)
         self._trouble: list[tuple[str | None, str]] = []  # of which agent, and what
         self._gone: dict[str, str] = {}
         self._pairs: dict[int, list[PairListening | PairResult]] = {}
@@ -267,7 +267,7 @@ class AgentDesk:
         try:
             message = decode_from_agent(frame)
         except msgspec.MsgspecError as error:
-            self._unreadable(f"{peer}: a message that cannot be read: {error}")
+            self._refused(f"{peer}: a message that cannot be read: {error}")
             return sent_ns
         if isinstance(message, Here) and not self._comes(hub, peer, message):
             return sent_ns
@@ -320,8 +320,9 @@ class AgentDesk:
             elif answer is Claim.WAITS:
                 return False
         if reason:
-            if name not in self._turned_away and len(self._turned_away) < _MOST_TURNED_AWAY:
-                self._log(f"refused the agent {name}: {reason}")
+            known = self._turned_away.get(name)
+            if known != reason and (known or len(self._turned_away) < _MOST_TURNED_AWAY):
+                self._refused(f"refused the agent {name}: {reason}")
                 self._turned_away[name] = reason
             hub.send(peer, encode(Refused(reason=reason)))
         return not reason

@@ -209,6 +209,16 @@ def test_ctrl_c_leaves_nothing_behind(under_way: UnderWay) -> None:
     assert under_way.ends_within(30.0) == 130
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_command_and_nothing_is_left_in_shared_memory(
+    under_way: UnderWay, number: signal.Signals
+) -> None:
+    """Namespaces and links end with the last process in them."""
+    under_way.process.send_signal(number)
+    assert under_way.ends_within(30.0) in (128 + number, -number)
+    assert not list(Path("/dev/shm").glob("rehearsal*"))
+
+
 SERVING = """\
 extends: quickstart
 name: two-units

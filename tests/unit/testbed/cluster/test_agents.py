@@ -260,6 +260,14 @@ def test_what_cannot_be_read_is_told_and_changes_nothing(office: Office) -> None
     assert office.desk.read_clocks(["node01/0"])
 
 
+def test_each_reason_for_which_an_agent_is_refused_is_told_once(office: Office) -> None:
+    agent = office.agent(msgspec.structs.replace(HERE, job="older"))
+    for change in ({"job": "older"}, {"source": "old"}, {"job": "older"}, {"source": "old"}):
+        agent.say(msgspec.structs.replace(HERE, **change))
+    until(lambda: sum(isinstance(message, Refused) for message in agent.told) == 5)
+    assert [told.partition(": ")[2].split()[1] for told in office.said] == ["was", "code"]
+
+
 def test_a_peer_that_is_nobodys_agent_is_not_listened_to(office: Office) -> None:
     office.agent()
     office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
