@@ -28,6 +28,8 @@ _MFS: Final = (sys.executable, "-P", "-c", "from experiments.cli.app import main
 _SAMPLE_S = 0.25
 _LEAVE_S = 30.0
 _TAIL = 15
+_NOISE = "The hostname of the client socket cannot be retrieved"
+"""PyTorch warns so of every connection here, and it would hide what went wrong."""
 
 
 def main() -> int:
@@ -137,7 +139,7 @@ def _wait(
 
 def _show(logs: dict[str, Path]) -> None:
     for server, log in logs.items():
-        lines = log.read_text(errors="replace").splitlines()[-_TAIL:]
+        lines = [line for line in log.read_text(errors="replace").splitlines() if _NOISE not in line][-_TAIL:]
         if lines:
             print(f"--- torchrun on {server}", *lines, sep="\n", file=sys.stderr)
 
