@@ -1,5 +1,6 @@
 """The command line takes every `mfs` command on a page, with its scenario, keys and policies."""
 
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from experiments.results.paired import WINDOW
 from experiments.scenario.gpu_profile import profile_text
 from experiments.scenario.keys import field_at
 from experiments.scenario.overrides import overrides_of
-from experiments.scenario.reading import builtin_scenarios, load_scenario
+from experiments.scenario.reading import builtin_scenarios, read_scenario
 from experiments.sweep.plan import as_text, read_over
 from testbed.models.gpus import GPUS
 
@@ -45,16 +46,22 @@ READERS_FILES = {
 """What pages let the reader have or make, and what is in it."""
 
 
-@pytest.fixture(autouse=True)
-def _readers_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with the files that pages speak of."""
+@pytest.fixture(scope="module")
+def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that pages speak of. Commands are only checked, so nothing changes in it."""
+    folder = tmp_path_factory.mktemp("reader")
     for name, content in READERS_FILES.items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
+        (folder / name).write_text(content, encoding="utf-8")
     for page in PAGES:
         for name, content in yaml_files(page.read_text(encoding="utf-8")).items():
-            (tmp_path / name).write_text(content, encoding="utf-8")
-    shutil.copytree(ROOT / "experiments" / "paper", tmp_path / "experiments" / "paper")
-    monkeypatch.chdir(tmp_path)
+            (folder / name).write_text(content, encoding="utf-8")
+    shutil.copytree(ROOT / "experiments" / "paper", folder / "experiments" / "paper")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_the_readers_folder(readers_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(readers_folder)
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +86,14 @@ def test_a_command_on_a_page_is_valid(words: list[str]) -> None:
     check(words)
 
 
+@functools.cache
+def command_line() -> Any:
+    return typer.main.get_command(app)
+
+
 def check(words: list[str]) -> None:
     """Raise what the command line answers to a command it does not take."""
-    command: Any = typer.main.get_command(app)
+    command = command_line()
     rest = [filled for word in words if (filled := fill(word))]
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         if rest[0] not in command.commands:
@@ -102,13 +114,18 @@ def check_scenario(options: dict[str, object]) -> None:
     settings = [text for text in strings(options.get("settings")) if not is_placeholder(text)]
     policies = strings(options.get("policy"))
     if "scenario" in options or "settings" in options:
-        load_scenario(str(scenario), overrides_of(settings, policies, None))
+        layers(str(scenario)).scenario(overrides_of(settings, policies, None))
     for text in strings(options.get("over")):
         over = read_over(text)
         if over.key == WINDOW:  # no key of a scenario, and pages name traces that are not here
             continue
         for value in over.values:
-            load_scenario(str(scenario), overrides_of([*settings, f"{over.key}={as_text(value)}"], [], None))
+            changed = overrides_of([*settings, f"{over.key}={as_text(value)}"], [], None)
+            layers(str(scenario)).scenario(changed)
+
+
+layers = functools.cache(read_scenario)
+"""The files of a scenario, which most commands name, are read once."""
 
 
 def strings(value: object) -> list[str]:
