@@ -302,12 +302,18 @@ def _link_samples(flows: list[FlowRow], duration: int) -> tuple[LinkSample, ...]
     step = 20 * MS
     rows = []
     for port in sorted({port for flow in flows for port in flow.path}):
-        mine = [flow for flow in flows if port in flow.path]
+        under_way = [flow for flow in flows if port in flow.path]
+        arrived = [0.0] * 8
         for time in range(0, duration + step, step):
-            sent = [0.0] * 8
-            for flow in mine:
-                part = (time - flow.permit_ns) / max(1, flow.finish_ns - flow.permit_ns)
-                sent[flow.level_last] += flow.size_bytes * 0.001 * min(1.0, max(0.0, part))
+            for flow in under_way:
+                if flow.finish_ns <= time:
+                    arrived[flow.level_last] += flow.size_bytes * 0.001
+            under_way = [flow for flow in under_way if flow.finish_ns > time]
+            sent = list(arrived)
+            for flow in under_way:
+                if flow.permit_ns < time:
+                    part = (time - flow.permit_ns) / (flow.finish_ns - flow.permit_ns)
+                    sent[flow.level_last] += flow.size_bytes * 0.001 * part
             rows.append(
                 LinkSample(
                     time_ns=time,
