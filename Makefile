@@ -22,6 +22,9 @@ setup:
 demo: setup
 	@$(BIN)/mfs run quickstart
 
+# Tests start hundreds of processes. Where Python is told to keep no bytecode, each would compile all of our modules.
+test test-faults: export PYTHONDONTWRITEBYTECODE :=
+
 # Unit tests run in parallel. Tests that measure real traffic run after them, alone.
 test:
 	@scripts/bootstrap --tests
