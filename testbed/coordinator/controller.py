@@ -83,6 +83,11 @@ class ControllerProcess:
         while self.inbox.poll(0):
             self.receive()
 
+    def wait_until_it_listens(self) -> None:
+        """Return once the controller answers. By then it listens for switches, too."""
+        self._send(AskStatus())
+        self._answer(Status)
+
     def wait_for_switches(self) -> None:
         """Return once every switch is connected and has its rules. Raises `RunFailed` after 30 s."""
         self._wait(lambda status: status.ready, "switches to connect", _START_S)

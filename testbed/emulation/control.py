@@ -1,5 +1,6 @@
 """Starts the controller of an emulated run, which speaks OpenFlow."""
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -16,8 +17,26 @@ from testbed.emulation.network import OPENFLOW_PORT
 from testbed.job import Job
 
 
-def start_controller(job: Job, wiring: Wiring, directory: Path) -> ControllerProcess:
-    """Start `controller.ryu_app`, with its files in `directory`."""
+def start_process(directory: Path) -> "subprocess.Popen[bytes]":
+    """Start `controller.ryu_app`, with its log in `directory`.
+
+    While it imports Ryu, the fabric can be laid out. It then reads from its standard input what `configured`
+    writes.
+    """
+    with (directory / "controller.log").open("wb") as log:
+        # Every permit waits for this process, so it runs at a higher priority than the workers.
+        return subprocess.Popen(
+            ["nice", "-n", "-10", *python_module("controller.ryu_app", "/dev/stdin")],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def configured(
+    process: "subprocess.Popen[bytes]", job: Job, wiring: Wiring, directory: Path
+) -> ControllerProcess:
+    """Tell the process its job and the wiring, with its sockets in `directory`."""
     endpoints = Endpoints(directory)
     config = ShellConfig(
         wiring=wiring,
@@ -31,16 +50,10 @@ def start_controller(job: Job, wiring: Wiring, directory: Path) -> ControllerPro
         openflow_host="127.0.0.1",
         openflow_port=OPENFLOW_PORT,
     )
-    path = directory / "controller.msgpack"
-    path.write_bytes(msgspec.msgpack.encode(config))
-    with (directory / "controller.log").open("wb") as log:
-        # Every permit waits for this process, so it runs at a higher priority than the workers.
-        process = subprocess.Popen(
-            ["nice", "-n", "-10", *python_module("controller.ryu_app", str(path))],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    assert process.stdin is not None
+    # If it has ended, whoever asks it for something first says how.
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(msgspec.msgpack.encode(config))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     out = context.socket(zmq.PUSH)
     out.set_hwm(0)

@@ -19,9 +19,9 @@ from typing import IO, NoReturn
 import msgspec
 
 from testbed.emulation.processes import StopWatch
-from testbed.emulation.run import EmulatedRun
 from testbed.emulation.sandbox import SCRATCH, Alive, Ended, Failed, Moved, Report, write_frame
 from testbed.emulation.timeslice import take_short_turns
+from testbed.emulation.zygote import start_zygote
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record_file import write_to
@@ -70,11 +70,13 @@ def main() -> None:
         _own_ground(directory)
         take_short_turns()  # inherited by every process of the run
         watch.start()
+        zygote = start_zygote(directory)
+        from testbed.emulation.run import EmulatedRun  # takes a second, and the zygote needs it not
 
         def progress(step: RunProgress) -> None:
             reporter.write(Moved(progress=step))
 
-        record = EmulatedRun(job, directory, progress, watch).run()
+        record = EmulatedRun(job, directory, progress, watch, zygote).run()
         with os.fdopen(int(sys.argv[2]), "wb") as file:
             write_to(file, record)
     except RunFailed as failure:

@@ -1,5 +1,6 @@
 """The cluster's network on one machine: Mininet hosts, a NIC bridge per server, switches, queues."""
 
+import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,35 +69,37 @@ _RETRY_MS = 1000
 Kernels before 6.15 do not know it: there the time doubles with each try, so after an outage a flow may wait
 for as long again."""
 
+_TRY_AGAIN_MS = 1000
+"""The longest time after which a bridge that has lost its controller tries to connect again."""
+
 _NETWORK = "10.0.0.0/16"
 RTO_MIN = "50ms"  # by route: the sysctl for it is newer than many kernels in use
 
 
-def build(
-    topology: Topology,
-    scale: Scale,
-    *,
-    seed: int,
-    kernel: bool,
-    scratch: Path,
-    weights: Mapping[Level, float] = MappingProxyType({}),
-) -> Network:
-    """Create hosts, bridges, links and queues, start the bridges, and read the queues back.
+@dataclass(slots=True)
+class LaidOut:
+    """Hosts, bridges that have not started, and links without queues. `wiring` is all that a controller needs
+    to know of them; `devices` and `nic_devices` are those of `Network`."""
 
-    `weights` are those of levels (`controller.policy.Policy`); without any, priority is strict.
-    The bridges connect to their controller on loopback, port `OPENFLOW_PORT`. Raises `queues.QueueMismatch`
-    if the kernel has other queues than asked for.
-    """
+    wiring: Wiring
+    devices: dict[PortId, str]
+    nic_devices: dict[str, str]
+    datapath: str
+    hosts: dict[str, Any]
+    net: Any = field(repr=False)
+
+
+def lay_out(topology: Topology, *, seed: int, kernel: bool) -> LaidOut:
+    """Create hosts, bridges and links, and start nothing."""
     from mininet.link import Link
     from mininet.log import setLogLevel
     from mininet.net import Mininet
-    from mininet.node import OVSSwitch, RemoteController
+    from mininet.node import OVSSwitch
 
     setLogLevel("error")
     # Otherwise Mininet raises limits of the whole machine (`fixLimits`) and never restores them.
     Mininet.inited = True
     net = Mininet(controller=None, link=Link, autoSetMacs=False, autoStaticArp=False)
-    net.addController("c0", controller=RemoteController, ip="127.0.0.1", port=OPENFLOW_PORT)
     datapath = "kernel" if kernel else "user"
 
     def add_switch(name: str, dpid: int) -> Any:
@@ -109,8 +112,9 @@ def build(
             protocols="OpenFlow13",
         )
 
+    macs = {name: f"02:00:00:00:{i >> 8:02x}:{i & 255:02x}" for i, name in enumerate(topology.servers)}
     hosts = {
-        name: net.addHost(name, ip=f"{server_ip(i)}/16", mac=f"02:00:00:00:{i >> 8:02x}:{i & 255:02x}")
+        name: net.addHost(name, ip=f"{server_ip(i)}/16", mac=macs[name])
         for i, name in enumerate(topology.servers)
     }
     switches = {name: add_switch(name, 0x1000 + i) for i, name in enumerate(topology.switches)}
@@ -134,21 +138,10 @@ def build(
         devices[f"{edge.dst}->{edge.src}"] = link.intf2.name
         ports[a.name][edge.dst] = a.ports[link.intf1]
         ports[b.name][edge.src] = b.ports[link.intf2]
-    net.start()
-    nic_bps = {edge.src: scale.wire_bps(edge.bps) for edge in topology.links if edge.src in hosts}
-    _prepare_devices(net, hosts, nic_bps, scratch)
-    trees = {
-        edge.id: queues.QueueTree(
-            device=devices[edge.id], line_bps=scale.wire_bps(edge.bps), mtu=MTU, weights=dict(weights)
-        )
-        for edge in topology.links
-    }
-    queues.set_up(trees.values())
-    queues.read_back(list(trees.values()))
     wiring = Wiring(
         hosts={
-            name: Host(name=name, ip=host.IP(), mac=host.MAC(), nic=nics[name].name)
-            for name, host in hosts.items()
+            name: Host(name=name, ip=server_ip(i), mac=macs[name], nic=nics[name].name)
+            for i, name in enumerate(topology.servers)
         },
         bridges={
             **{
@@ -169,16 +162,59 @@ def build(
         port_bps={edge.id: edge.bps for edge in topology.links},
         seed=seed,
     )
+    return LaidOut(
+        wiring=wiring, devices=devices, nic_devices=nic_devices, datapath=datapath, hosts=hosts, net=net
+    )
+
+
+def start(
+    laid: LaidOut,
+    topology: Topology,
+    scale: Scale,
+    *,
+    scratch: Path,
+    weights: Mapping[Level, float] = MappingProxyType({}),
+) -> Network:
+    """Start the bridges without a controller, set devices and queues up, and read the queues back.
+
+    `weights` are those of levels (`controller.policy.Policy`); without any, priority is strict.
+    Raises `queues.QueueMismatch` if the kernel has other queues than asked for.
+    """
+    net, hosts = laid.net, laid.hosts
+    net.start()
+    nic_bps = {edge.src: scale.wire_bps(edge.bps) for edge in topology.links if edge.src in hosts}
+    _prepare_devices(net, hosts, nic_bps, scratch)
+    trees = {
+        edge.id: queues.QueueTree(
+            device=laid.devices[edge.id], line_bps=scale.wire_bps(edge.bps), mtu=MTU, weights=dict(weights)
+        )
+        for edge in topology.links
+    }
+    queues.set_up(trees.values())
+    queues.read_back(list(trees.values()))
     return Network(
-        wiring=wiring,
-        devices=devices,
+        wiring=laid.wiring,
+        devices=laid.devices,
         trees=trees,
         host_pids={name: host.pid for name, host in hosts.items()},
         host_devices={name: str(host.defaultIntf()) for name, host in hosts.items()},
-        nic_devices=nic_devices,
-        datapath=datapath,
+        nic_devices=laid.nic_devices,
+        datapath=laid.datapath,
         net=net,
     )
+
+
+def connect(net: Network) -> None:
+    """Let the bridges connect to their controller, which listens on loopback, port `OPENFLOW_PORT`, already.
+
+    A bridge that finds no controller tries again a second later.
+    """
+    commands = [
+        f"-- --id=@{bridge} create Controller target={json.dumps(CONTROLLER)} max_backoff={_TRY_AGAIN_MS}"
+        f" -- set Bridge {bridge} controller=@{bridge}"
+        for bridge in net.wiring.bridges
+    ]
+    subprocess.run(["ovs-vsctl", *" ".join(commands).split()], check=True)
 
 
 def _nodes(path: tuple[PortId, ...]) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from controller.wire import LocalHub
-from testbed.coordinator.children import python_module
 from testbed.coordinator.memory import MemoryKills
 from testbed.coordinator.rank_sizes import layer_sizes, page_bytes
 from testbed.coordinator.ranks import Ranks
@@ -18,6 +17,7 @@ from testbed.coordinator.silence import PATIENCE_S
 from testbed.emulation.endpoints import Endpoints
 from testbed.emulation.network import Network
 from testbed.emulation.processes import stopped
+from testbed.emulation.zygote import Zygote
 from testbed.fabric import RunFailed
 from testbed.faults import slowdowns_of
 from testbed.job import Job
@@ -30,26 +30,16 @@ _IMPORT_S = 120.0
 
 
 class RankProcesses(Ranks):
-    """Starts the ranks and exchanges messages with them.
+    """Starts the ranks and exchanges messages with them. They are forked from `zygote`."""
 
-    Ranks are forked from a zygote, which starts at once because it takes seconds to import torch.
-    """
-
-    def __init__(self, job: Job, directory: Path) -> None:
+    def __init__(self, job: Job, directory: Path, zygote: Zygote) -> None:
         self._endpoints = Endpoints(directory)
         outs = {str(r.rank): self._endpoints.from_coordinator(r.rank) for r in job.placement.ranks}
         super().__init__(job, LocalHub(self._endpoints.to_coordinator, outs))
         self._memory = MemoryKills()
         self._checks: tuple[Callable[[], None], ...] = ()
         self.torch_version = importlib.metadata.version("torch")
-        with (directory / "ranks.log").open("wb") as log:
-            self._zygote = subprocess.Popen(
-                python_module("workers.zygote"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=os.environ | {"TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"},
-            )
+        self._zygote = zygote
 
     def start(self, net: Network, checks: Sequence[Callable[[], None]]) -> None:
         """Fork the ranks into their servers' network namespaces.

@@ -24,7 +24,7 @@ from testbed.coordinator.memory import MemoryKills
 from testbed.coordinator.player import Player
 from testbed.coordinator.token_checks import token_checks
 from testbed.emulation import network, ovs, queues
-from testbed.emulation.control import start_controller
+from testbed.emulation.control import configured, start_process
 from testbed.emulation.disturbances import disturbances, pauses_of, restarts, unasked_pause, undisturbed
 from testbed.emulation.faults import FaultInjector
 from testbed.emulation.fidelity import CpuMeter, delivered_share, judge
@@ -34,6 +34,7 @@ from testbed.emulation.nominal import lines_of
 from testbed.emulation.processes import StopWatch
 from testbed.emulation.ranks import RankProcesses
 from testbed.emulation.speeds import faster_than_line
+from testbed.emulation.zygote import Zygote
 from testbed.fabric import FabricName, RunFailed, RunProgress
 from testbed.job import Job
 from testbed.record import CPU_WAIT_MS, FASTER_THAN_LINE, FORWARDED, LATE_P99_MS, RunRecord
@@ -52,12 +53,18 @@ class _Part(Protocol):
 
 class EmulatedRun:
     """Runs `job` inside a sandbox. `directory` is on the sandbox's own tmpfs. `watch` gives processes up that
-    stay stopped, but for those that a fault stops."""
+    stay stopped, but for those that a fault stops. `zygote` forks the ranks."""
 
     def __init__(
-        self, job: Job, directory: Path, progress: Callable[[RunProgress], None], watch: StopWatch
+        self,
+        job: Job,
+        directory: Path,
+        progress: Callable[[RunProgress], None],
+        watch: StopWatch,
+        zygote: Zygote,
     ) -> None:
         self._watch = watch
+        self._zygote = zygote
         self._job = job
         self._directory = directory
         self._progress = progress
@@ -68,8 +75,9 @@ class EmulatedRun:
         job, directory = self._job, self._directory
         self._say("starting workers, controller and Open vSwitch")
         gathered = Gathered(job)
-        ranks = RankProcesses(job, directory)  # imports torch while the fabric comes up
+        ranks = RankProcesses(job, directory, self._zygote)
         ranks.recorded = gathered.take
+        process = start_process(directory)
         switch = ovs.OpenVSwitch(directory)
         self._watch.ended = switch.ended
         try:
@@ -79,16 +87,17 @@ class EmulatedRun:
         self._say("building the fabric")
         kernel = ovs.kernel_datapath_available()
         weights = weights_of(read_spec(job.policy, **job.scheduler.defaults()).policy)
-        net = network.build(
-            job.topology, job.scale, seed=job.seed, kernel=kernel, scratch=directory, weights=weights
-        )
+        laid = network.lay_out(job.topology, seed=job.seed, kernel=kernel)
+        controller = configured(process, job, laid.wiring, directory)
+        controller.logged = gathered.take_logged
+        net = network.start(laid, job.topology, job.scale, scratch=directory, weights=weights)
         faults = FaultInjector(job, net)
         self._watch.excused, ranks.excused = faults.stopped, faults.paused
         links = LinkWatch(net, faults.outages)
         links.start()
-        controller = start_controller(job, net.wiring, directory)
-        controller.logged = gathered.take_logged
         faults.controller = controller.pid
+        controller.wait_until_it_listens()
+        network.connect(net)
         controller.wait_for_switches()
         self._say("connecting lanes")
         ranks.start(net, [links.check, controller.check_idle])

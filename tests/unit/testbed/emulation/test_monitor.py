@@ -19,6 +19,7 @@ from testbed.emulation.processes import StopWatch
 from testbed.emulation.queues import PortCounters
 from testbed.emulation.run import EmulatedRun
 from testbed.emulation.samples import Sample, SampleLog
+from testbed.emulation.zygote import Zygote
 from testbed.fabric import RunFailed
 from testbed.serving.yardsticks import Yardsticks
 from testbed.topology import star
@@ -115,7 +116,9 @@ def check_of_a_run(
     cpu: CpuMeter | None = None,
 ) -> Callable[[], None]:
     """What a run calls while it plays. Monitor and meter are real, and not started unless passed so."""
-    run = EmulatedRun(job(*placed()), Path("unused"), lambda progress: None, StopWatch(lambda what: None))
+    watch = StopWatch(lambda what: None)
+    nobody = cast(Zygote, SimpleNamespace())
+    run = EmulatedRun(job(*placed()), Path("unused"), lambda progress: None, watch, nobody)
     switch = SimpleNamespace(ended=lambda: switch_ended, log_tail=lambda: "out of memory")
     return run._alive(
         cast(OpenVSwitch, switch),
