@@ -39,8 +39,23 @@ def _mfs(
     )
 
 
-def test_run_json_prints_the_summary_with_the_timing_and_nothing_else(tmp_path: Path) -> None:
-    done = _mfs("run", "two-flows", "--policy", "stage", "--json", "--out", "results", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> "tuple[subprocess.CompletedProcess[str], Path]":
+    """`mfs run two-flows`, and the folder where it was given. Its results are there, and modules that end
+    any process that imports them."""
+    folder = tmp_path_factory.mktemp("ran")
+    for name in ("zmq", "queue", "torch"):
+        (folder / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    for name in ("testbed", "controller", "workers"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    return _mfs("run", "two-flows", "--policy", "stage", "--json", "--out", "results", cwd=folder), folder
+
+
+def test_run_json_prints_the_summary_with_the_timing_and_nothing_else(
+    ran: "tuple[subprocess.CompletedProcess[str], Path]",
+) -> None:
+    done, folder = ran
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary.keys() >= KEYS
@@ -55,25 +70,19 @@ def test_run_json_prints_the_summary_with_the_timing_and_nothing_else(tmp_path: 
     assert 2.0 <= finish_s["deliver"] <= 2.4
     assert run["permit_latency_ms"]["p50"] > 0
     timing = summary.pop("timing")
-    assert json.loads((tmp_path / "results" / "summary.json").read_text()) == summary
-    assert json.loads((tmp_path / "results" / "timing.json").read_text()) == timing
+    assert json.loads((folder / "results" / "summary.json").read_text()) == summary
+    assert json.loads((folder / "results" / "timing.json").read_text()) == timing
     assert "running" in done.stderr
 
 
-def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
+def test_what_lies_in_the_working_directory_is_not_imported(
+    ran: "tuple[subprocess.CompletedProcess[str], Path]",
+) -> None:
     """A run is root, and Python looks there first for a module that it starts."""
-    for name in ("zmq", "queue", "torch"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
-    for name in ("testbed", "controller", "workers"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
-    command = ["run", "two-flows", "--fabric", "mininet", "--policy", "stage", "--out", "results"]
-
-    done = _mfs(*command, cwd=tmp_path)
-
+    done, folder = ran
     assert done.returncode == 0, done.stderr
-    ran = json.loads((tmp_path / "results" / "versions.json").read_text())["code"]["path"]
-    assert ran == str(Path(testbed.__file__).parents[1])
+    code = json.loads((folder / "results" / "versions.json").read_text())["code"]["path"]
+    assert code == str(Path(testbed.__file__).parents[1])
 
 
 def test_doctor_is_content_with_this_machine(tmp_path: Path) -> None:

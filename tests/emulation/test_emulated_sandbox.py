@@ -52,16 +52,6 @@ def _start(home: Path, size_bytes: int) -> MarkedRun:
     return MarkedRun(home, "run", "scenario.yaml")
 
 
-def test_after_a_normal_end(home: Path) -> None:
-    before = Machine()
-    run = _start(home, SHORT)
-    try:
-        assert run.end() == 0, run.stderr
-        assert nothing_left(before, run) == []
-    finally:
-        run.abandon()
-
-
 SIGNALS = pytest.mark.parametrize(
     ("how", "exit_code"),
     [
@@ -111,7 +101,7 @@ def test_after_an_exception_in_the_caller(home: Path) -> None:
         run.abandon()
 
 
-def test_two_runs_side_by_side_both_complete(home: Path) -> None:
+def test_after_a_normal_end_of_two_runs_side_by_side(home: Path) -> None:
     before = Machine()
     runs = [_start(home / name, SHORT) for name in ("one", "two")]
     try:
