@@ -23,9 +23,8 @@ def job(model: ModelShape, decode_tp: int = 1) -> Job:
 
 
 JOBS = {
-    "dense": job(DENSE),
     "mixture of experts": job(MOE),
-    "decode worker of two ranks": job(DENSE, decode_tp=2),
+    "dense, with a decode worker of two ranks": job(DENSE, decode_tp=2),
 }
 
 

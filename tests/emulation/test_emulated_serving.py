@@ -17,10 +17,9 @@ JOBS = {
     "two ranks per server": world.serving_job(
         star(servers=3, nic_bps=NIC_BPS), policy="fair", ranks_per_server=2
     ),
-    "decode worker of two ranks": world.serving_job(
-        star(servers=6, nic_bps=NIC_BPS), policy="fair", model=world.DENSE, decode_tp=2
+    "dense, with a decode worker of two ranks": world.serving_job(
+        star(servers=6, nic_bps=NIC_BPS), policy="stage", model=world.DENSE, decode_tp=2
     ),
-    "dense": world.serving_job(star(servers=5, nic_bps=NIC_BPS), policy="stage", model=world.DENSE),
 }
 
 
@@ -163,7 +162,7 @@ def test_fair_sharing_never_changes_a_level(records: dict[str, RunRecord]) -> No
 
 
 def test_a_dense_model_reduces_over_its_tensor_parallel_group(records: dict[str, RunRecord]) -> None:
-    record = _record("dense", records)
+    record = _record("dense, with a decode worker of two ranks", records)
     collectives = [f for f in record.flows if f.stage is Stage.COLLECTIVE]
     assert {f.coflow.split(".", 4)[-1] for f in collectives} == {"p0.tp0", "p1.tp0"}
     # A ring of two: each rank sends 2 (p - 1) / p = 1 vector of 101 tokens x 256 x 2 bytes per reduction.
