@@ -121,18 +121,26 @@ class Assassin:
             self._choose(self.witnesses).kill()
 
 
+def _command(process: psutil.Process) -> list[str]:
+    """Its command line, which is empty if it has ended since it was listed."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 def _running(module: str) -> Callable[[list[psutil.Process]], psutil.Process]:
-    return lambda family: next(p for p in family if p.cmdline()[-2:-1] == [module])
+    return lambda family: next(p for p in family if _command(p)[-2:-1] == [module])
 
 
 def _second_rank(family: list[psutil.Process]) -> psutil.Process:
     """Rank 1. The process that imported torch forks the ranks in order."""
-    (zygote,) = (p for p in family if p.cmdline()[-1:] == ["workers.zygote"] and len(p.children()) == 3)
+    (zygote,) = (p for p in family if _command(p)[-1:] == ["workers.zygote"] and len(p.children()) == 3)
     return sorted(zygote.children(), key=lambda p: (p.create_time(), p.pid))[1]
 
 
 def _switch(family: list[psutil.Process]) -> psutil.Process:
-    return next(p for p in family if p.name() == "ovs-vswitchd")
+    return next(p for p in family if _command(p)[:1] and "ovs-vswitchd" in _command(p)[0])
 
 
 @pytest.mark.parametrize(
