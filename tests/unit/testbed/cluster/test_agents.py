@@ -1,127 +1,28 @@
-"""The desk for agents, and a real agent, over loopback with keys."""
+"""The desk for agents, over loopback with keys."""
 
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import zmq
+from agent_office import AHEAD_NS, EXPECTED, HERE, WAIT_S, FakeAgent, Office, until
 
-from controller import curve, gate
-from controller.curve_files import coordinator_keys, make_keys, ranks_keys
-from controller.sources import CODE_ROOT, source_digest
+from controller.curve_files import coordinator_keys
 from testbed.cluster import agents
-from testbed.cluster.agents import AgentDesk, Expected, cannot_listen, why_not
+from testbed.cluster.agents import AgentDesk, cannot_listen, why_not
 from testbed.coordinator.silence import Silences
 from testbed.fabric import RunFailed
 from workers.agent_protocol import (
     AgentLeft,
     Dismissed,
     FromAgent,
-    Here,
     Load,
-    Machine,
-    Ping,
     Pong,
     RankEnded,
     Refused,
-    ToAgent,
-    decode_to_agent,
-    encode,
 )
-
-AHEAD_NS = 5_000_000_000
-WAIT_S = 10.0
-HERE = Here(
-    host="node01",
-    local_rank=0,
-    job="job",
-    source="code",
-    machine=Machine(mfs="", torch="", python="", kernel="", cores=1, gpus=0, mtus={"eth1": 1500}),
-    load=Load(idle=0.5, sent=10, again=1, received={"eth1": 20}),
-)
-EXPECTED = Expected(hosts=frozenset({"node01"}), job="job", source="code")
-
-
-class Office:
-    """A desk on a port of its own. `said` is what it logs."""
-
-    def __init__(self, directory: Path, expected: Expected) -> None:
-        self.keys_at = directory / "keys"
-        make_keys(self.keys_at)
-        keys, _ = coordinator_keys(self.keys_at)
-        self.said: list[str] = []
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._gate = gate.let_in(self._context, keys, self.said.append)
-        probe = self._context.socket(zmq.PULL)
-        port = probe.bind_to_random_port("tcp://127.0.0.1")
-        probe.close(linger=0)
-        time.sleep(0.1)  # libzmq gives a port back in a thread of its own
-        self.endpoint = f"tcp://127.0.0.1:{port}"
-        self.desk = AgentDesk(expected, self.said.append)
-        self.desk.start(self._context, self.endpoint, keys)
-        self._agents: list[FakeAgent] = []
-
-    def agent(self, here: Here = HERE, peer: str = "") -> "FakeAgent":
-        made = FakeAgent(self.endpoint, self.keys_at / "ranks", here, peer)
-        self._agents.append(made)
-        return made
-
-    def close(self) -> None:
-        self.desk.close(failed=False)
-        for agent in self._agents:
-            agent.close()
-        self._gate.stop()
-        self._context.term()
-
-
-class FakeAgent:
-    """Says that it is there, answers pings with a clock that is 5 s ahead, and keeps what it is told."""
-
-    def __init__(self, endpoint: str, keys: Path, here: Here, peer: str) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        name = peer or f"{here.host}/{here.local_rank}"
-        self._socket = curve.connect(self._context, endpoint, ranks_keys(keys), name)
-        self.told: list[ToAgent] = []
-        self._stop = threading.Event()
-        self._to_say: list[FromAgent] = [here]
-        self._raw: list[tuple[bytes, ...]] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def say(self, message: FromAgent) -> None:
-        self._to_say.append(message)
-
-    def send(self, *frames: bytes) -> None:
-        """Send frames as they are."""
-        self._raw.append(frames)
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._socket.close(linger=0)
-        self._context.term()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            while self._to_say:
-                self._socket.send(encode(self._to_say.pop(0)))
-            while self._raw:
-                self._socket.send_multipart(self._raw.pop(0))
-            if not self._socket.poll(10):
-                continue
-            message = decode_to_agent(self._socket.recv())
-            if isinstance(message, Ping):
-                now_ns = time.monotonic_ns() + AHEAD_NS
-                self._socket.send(encode(Pong(number=message.number, wall_ns=now_ns)))
-            else:
-                self.told.append(message)
 
 
 @pytest.fixture
@@ -129,13 +30,6 @@ def office(tmp_path: Path) -> Iterator[Office]:
     made = Office(tmp_path, EXPECTED)
     yield made
     made.close()
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_an_agent_registers_and_is_dismissed_at_the_end(office: Office) -> None:
@@ -320,114 +214,6 @@ def test_an_agent_that_is_silent_for_too_long_is_lost(
     assert lost == {"node01/1": "nothing has been heard of the agent node01/1 for 0 s"}
 
 
-ON_DATA_NETWORK = {f"node0{number}": f"192.168.1.{number}" for number in (1, 2, 3)}
-"""The addresses of three hosts."""
-
-
-class Neighbourhood:
-    """Three hosts whose agents say all the time that they are there. Those in `talking` hear each other on
-    the data network."""
-
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(agents, "PATIENCE_S", 2.0)
-        monkeypatch.setattr(agents, "BEAT_S", 0.3)
-        self.office = Office(directory, msgspec.structs.replace(EXPECTED, hosts=frozenset(ON_DATA_NETWORK)))
-        self.names = [f"{host}/0" for host in ON_DATA_NETWORK]
-        self.talking: tuple[str, ...] = ()
-        self._agents = {
-            host: self.office.agent(msgspec.structs.replace(HERE, host=host)) for host in ON_DATA_NETWORK
-        }
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._talk, daemon=True)
-        self._thread.start()
-        self.desk.wait_for(self.names, WAIT_S, lambda missing: None)
-
-    @property
-    def desk(self) -> AgentDesk:
-        return self.office.desk
-
-    def run(self, *hosts: str) -> None:
-        """Start a job on these hosts; the addresses are all that matters here."""
-        self.desk.run({}, {host: ON_DATA_NETWORK[host] for host in hosts})
-
-    def all_heard(self) -> None:
-        """Return when all hosts have been heard on the data network."""
-        self.talking = tuple(ON_DATA_NETWORK)
-        until(lambda: all(here.heard for here in self.desk.here().values()))
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.office.close()
-
-    def _talk(self) -> None:
-        while not self._stop.wait(0.05):
-            talking = self.talking
-            for host, agent in self._agents.items():
-                others = [one for one in talking if one != host and host in talking]
-                heard = tuple(ON_DATA_NETWORK[one] for one in others)
-                agent.say(msgspec.structs.replace(HERE, host=host, heard=heard))
-
-
-@pytest.fixture
-def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Neighbourhood]:
-    made = Neighbourhood(tmp_path, monkeypatch)
-    yield made
-    made.close()
-
-
-CUT_OFF = "nothing has come from node02 or to it over the data network for 2 s"
-
-
-def test_a_host_that_is_cut_off_from_the_data_network_ends_the_run(hosts: Neighbourhood) -> None:
-    """Its agent is still heard of, over the control plane."""
-    hosts.run(*ON_DATA_NETWORK)
-    hosts.all_heard()
-    hosts.desk.check(hosts.names)
-    hosts.talking = ("node01", "node03")
-    time.sleep(2.5)
-    with pytest.raises(RunFailed, match=CUT_OFF):
-        hosts.desk.check(hosts.names)
-
-
-def test_a_host_that_was_cut_off_a_moment_ago_is_waited_for_and_lost(hosts: Neighbourhood) -> None:
-    hosts.run(*ON_DATA_NETWORK)
-    hosts.all_heard()
-    hosts.talking = ("node01", "node03")
-    assert hosts.desk.lost(hosts.names) == {"node02/0": CUT_OFF}
-
-
-def test_a_run_that_stands_still_is_told_who_is_not_heard(hosts: Neighbourhood) -> None:
-    """Three beats are 0.9 s here."""
-    hosts.run(*ON_DATA_NETWORK)
-    hosts.all_heard()
-    assert hosts.desk.unheard(hosts.names) == ""
-    hosts.talking = ("node01", "node03")
-    until(lambda: hosts.desk.unheard(hosts.names))
-    told = "; nothing has come from node02 or to it over the data network for 1 s"
-    assert hosts.desk.unheard(hosts.names) == told
-
-
-def test_hosts_that_hear_each_other_are_not_lost(hosts: Neighbourhood) -> None:
-    hosts.run(*ON_DATA_NETWORK)
-    hosts.all_heard()
-    assert hosts.desk.lost(hosts.names) == {}
-
-
-def test_a_host_that_a_job_does_without_is_not_missed(hosts: Neighbourhood) -> None:
-    hosts.run("node01", "node03")
-    hosts.all_heard()
-    hosts.talking = ("node01", "node03")
-    time.sleep(2.5)
-    hosts.desk.check(hosts.names)
-
-
-def test_on_a_network_on_which_nobody_was_ever_heard_nobody_is_missed(hosts: Neighbourhood) -> None:
-    hosts.run(*ON_DATA_NETWORK)
-    time.sleep(2.5)
-    hosts.desk.check(hosts.names)
-
-
 def test_what_agents_say_that_no_longer_count_is_no_trouble(office: Office) -> None:
     agent = office.agent()
     office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
@@ -447,53 +233,6 @@ def test_a_rank_that_ends_as_it_should_is_no_trouble(office: Office) -> None:
     office.desk.check(["node01/0"])
 
 
-# --- the real agent -----------------------------------------------------------------------------
-
-
-def started(office: Office, job: str, *, patience_s: float = 15.0, **more: str) -> "subprocess.Popen[str]":
-    """An agent, with its host name replaced by node01."""
-    code = (
-        "import socket; socket.gethostname = lambda: 'node01'\n"
-        f"from workers import cluster; cluster.PATIENCE_S = {patience_s}; cluster.main()"
-    )
-    environment = os.environ | {
-        "LOCAL_RANK": "0",
-        "MFS_COORDINATOR": office.endpoint,
-        "MFS_KEYS": str(office.keys_at / "ranks"),
-        "MFS_JOB": job,
-        **more,
-    }
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture
-def real(tmp_path: Path) -> Iterator[Office]:
-    expected = msgspec.structs.replace(EXPECTED, source=source_digest(CODE_ROOT))
-    made = Office(tmp_path, expected)
-    yield made
-    made.close()
-
-
-def test_a_real_agent_is_there_has_its_clock_read_and_leaves_when_it_is_dismissed(real: Office) -> None:
-    """Both processes have one clock, so it is ahead by nothing."""
-    process = started(real, "job")
-    real.desk.wait_for(["node01/0"], 60.0, lambda missing: None)
-    reading = real.desk.read_clocks(["node01/0"])["node01/0"]
-    assert abs(reading.ahead_ns) <= reading.error_ns
-    here = real.desk.here()["node01/0"]
-    assert here.machine.mtus["lo"] > 0
-    real.desk.close(failed=False)
-    assert process.wait(30) == 0
-
-
-def test_a_real_agent_with_the_wrong_key_ends_and_says_why(real: Office, tmp_path: Path) -> None:
-    make_keys(tmp_path / "others")
-    process = started(real, "job", MFS_KEYS=str(tmp_path / "others" / "ranks"))
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert f"the coordinator at {real.endpoint} does not take the key of this server" in errors
-
-
 def test_an_address_that_is_taken_is_told_with_its_key(office: Office) -> None:
     keys, _ = coordinator_keys(office.keys_at)
     with (
@@ -503,54 +242,3 @@ def test_an_address_that_is_taken_is_told_with_its_key(office: Office) -> None:
         cannot_listen(office.endpoint),
     ):
         AgentDesk(EXPECTED, print).start(zmq.Context.instance(), office.endpoint, keys)
-
-
-def test_a_real_agent_of_another_job_ends_and_says_why(real: Office) -> None:
-    process = started(real, "older")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "refuses this agent: it was started for the job older, and this is job" in errors
-
-
-def test_a_real_agent_that_is_told_to_end_says_so(real: Office) -> None:
-    process = started(real, "job")
-    real.desk.wait_for(["node01/0"], 60.0, lambda missing: None)
-    process.send_signal(signal.SIGTERM)
-    until(lambda: real.said)
-    assert real.said == ["the agent node01/0 was told to end by SIGTERM"]
-    process.communicate(timeout=30)
-    assert process.returncode == 1
-
-
-def test_a_real_agent_without_a_coordinator_gives_up(real: Office) -> None:
-    real.endpoint = "tcp://127.0.0.1:1"  # nobody listens there
-    process = started(real, "job", MFS_WAIT_S="0.5")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "nothing has been heard of tcp://127.0.0.1:1 for 0 s" in errors
-
-
-def test_a_real_agent_whose_coordinator_is_gone_gives_up(
-    real: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its patience is half a second longer here than what lies between two beats."""
-    process = started(real, "job", patience_s=1.5)
-    real.desk.wait_for(["node01/0"], 60.0, lambda missing: None)
-    real.desk.read_clocks(["node01/0"])  # until it has heard something, it waits longer
-    monkeypatch.setattr(AgentDesk, "here", lambda desk: {})  # so nobody is dismissed
-    real.desk.close(failed=False)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert f"nothing has been heard of {real.endpoint} for 2 s" in errors
-
-
-def test_an_agent_without_its_environment_says_what_is_missing() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "workers.cluster"],
-        env={**os.environ, "LOCAL_RANK": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "not set: MFS_COORDINATOR, MFS_KEYS, MFS_JOB; `mfs cluster command` prints" in done.stderr
