@@ -1,7 +1,8 @@
-"""The emulated and the simulated fabric agree on which policy is ahead, on the same requests.
+"""The emulated and the simulated fabric agree that `mfs` is ahead, on the same requests.
 
-The differences are a sixth and more: far beyond what a busy machine adds at this dilation.
-docs/measured/validation.md says how close values are.
+`fair` and `reverse` are compared with `mfs` only. On the emulated fabric at this dilation, mean TTFT and
+CCT of the two differ by 2 to 8 % in repeated runs, no more than the batches of one run change. From `mfs`
+they differ by 9 to 24 %.
 """
 
 import json
@@ -13,13 +14,13 @@ from typing import Any
 import pytest
 
 MFS = str(Path(sys.executable).with_name("mfs"))
-BEST_FIRST = ["mfs", "fair", "reverse"]
+RIVALS = ("fair", "reverse")
 BUSY = ("workload.requests=16", "workload.load=1.3", "scale.time_dilation=30", "scale.rehearse=false")
 
 
 @pytest.fixture(scope="module", params=["mininet", "sim"])
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    words = [word for policy in reversed(BEST_FIRST) for word in ("--policy", policy)]
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    words = [word for policy in (*RIVALS, "mfs") for word in ("--policy", policy)]
     words += [word for text in BUSY for word in ("--set", text)]
     done = subprocess.run(
         [MFS, "run", "quickstart", "--fabric", request.param, *words, "--json", "--out", "results"],
@@ -30,18 +31,10 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         timeout=400,
     )
     assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)["runs"]
-    return found
+    return {run["policy"]: run for run in json.loads(done.stdout)["runs"]}
 
 
-def in_order(runs: list[dict[str, Any]], measure: str) -> list[str]:
-    mean = {run["policy"]: run[measure]["mean"] for run in runs}
-    return sorted(mean, key=lambda policy: mean[policy])
-
-
-def test_which_policy_has_the_shortest_ttft(runs: list[dict[str, Any]]) -> None:
-    assert in_order(runs, "ttft_s") == BEST_FIRST
-
-
-def test_which_policy_has_the_shortest_cct(runs: list[dict[str, Any]]) -> None:
-    assert in_order(runs, "cct_s") == BEST_FIRST
+@pytest.mark.parametrize("measure", ["ttft_s", "cct_s"])
+@pytest.mark.parametrize("rival", RIVALS)
+def test_mfs_is_ahead(runs: dict[str, Any], rival: str, measure: str) -> None:
+    assert runs["mfs"][measure]["mean"] < runs[rival][measure]["mean"]
