@@ -30,71 +30,41 @@ they are, or that of another one: `{search: goodput, against: fair}`.
 This one has, for each policy, the share that it closes of the gap between `fair` and a network that takes no
 time, at each point of these sweeps. They must have run with `--ceiling`.
 
+    <!-- leads: {sweeps: "*", of: mfs} -->
+    <!-- end -->
+
+This one has a row for each sweep whose directory the pattern names, and by how many points of SLO attainment
+the policy `of` is ahead of each other one there.
+
 Below a table is how many differences it has, and how many of them are shown. Below the first table of a sweep
 is what limits its runs.
 """
 
-import enum
 import re
 import statistics
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 import yaml
+from paper_gaps import AskedGaps, gaps
+from paper_leads import AskedLeads, directories, leads
+from paper_rates import AskedRates, rates, set_against
+from paper_words import HEADINGS, POLICY, Size, heading, line, words_of, wrapped
 
-from experiments.capacity.answer import capacities
-from experiments.capacity.question import RATE
 from experiments.compare.replicates import read_sweep
-from experiments.results.difference_words import Unit, difference_words
 from experiments.results.paired import REPLICATES, Difference, over_replicates
 from experiments.results.readable_numbers import NOTHING, duration, share
 from experiments.sweep.plan import as_text
 from experiments.sweep.results import Measure
 
-POLICY, REQUESTS = "policy", "requests"
-_TABLE = re.compile(r"(<!-- (table|rates|gaps): (\{.*?\}) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-_WIDTH = 119
-_HEADINGS = {
-    Measure.SLO_ATTAINMENT: "SLO met",
-    Measure.TTFT_MEAN_S: "mean TTFT",
-    Measure.TTFT_P99_S: "p99 TTFT",
-    Measure.CCT_MEAN_S: "mean CCT",
-    Measure.EARLINESS_MEAN_S: "mean earliness of S3",
-}
+REQUESTS = "requests"
+_TABLE = re.compile(r"(<!-- (table|rates|gaps|leads): (\{.*?\}) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 Cell = dict[str, Any]
 """A row of `sweep.json`, and what `_placed` adds."""
-
-
-class Size(enum.StrEnum):
-    """Which runs a table is made from: those of `run`, or those that only `run --full` makes."""
-
-    SMALL = "small"
-    FULL = "full"
-
-
-class AskedRates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a comment asks of a search of `mfs capacity`.
-
-    `search` is its directory, and `against` the policy whose rate others are compared with: None for the
-    first one of the search.
-    """
-
-    search: str
-    against: str | None = None
-    size: Size = Size.SMALL
-
-
-class AskedGaps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a comment asks of the ceilings of sweeps. `only` has the policies to show."""
-
-    sweeps: tuple[str, ...]
-    only: tuple[str, ...] = ()
-    size: Size = Size.SMALL
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,9 +82,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return (not self.only or cell[POLICY] in self.only) and self.control in (None, cell[REQUESTS])
 
 
-_ASKED: Final[dict[str, type[Asked | AskedGaps | AskedRates]]] = {
+_ASKED: Final[dict[str, type[Asked | AskedGaps | AskedLeads | AskedRates]]] = {
     "table": Asked,
     "gaps": AskedGaps,
+    "leads": AskedLeads,
     "rates": AskedRates,
 }
 
@@ -159,140 +130,15 @@ def filled(page: str, sweeps: Path, size: Size = Size.SMALL) -> str:
             lines = list(rates(searched if asked.against is None else set_against(searched, asked.against)))
         elif isinstance(asked, AskedGaps):
             lines = list(gaps({name: read_sweep(sweeps / name) for name in asked.sweeps}, asked.only))
+        elif isinstance(asked, AskedLeads):
+            found = directories(asked, sweeps)
+            lines = list(leads({path.name: read_sweep(path) for path in found}, asked.of))
         else:
             lines = list(table(read_sweep(sweeps / asked.sweep), asked, limits=asked.sweep not in told))
             told.add(asked.sweep)
-        return "".join([match[1], *(f"{line}\n" for line in lines), match[5]])
+        return "".join([match[1], *(f"{one}\n" for one in lines), match[5]])
 
     return _TABLE.sub(one, page)
-
-
-def set_against(content: dict[str, Any], against: str) -> dict[str, Any]:
-    """Return the content of `capacity.json` with `against` first, and ratios of rates to its rate.
-
-    They are worked out from the attainments of the cells, as the search does. Raises `ValueError` if the
-    search has no such policy.
-    """
-    attained: dict[str, dict[Any, dict[float, float]]] = {}
-    for cell in content["cells"]:
-        replicate = next((cell[key] for key in REPLICATES if key in cell), None)
-        attained.setdefault(cell[POLICY], {}).setdefault(replicate, {})[cell[RATE]] = cell["slo_attainment"]
-    if against not in attained:
-        raise ValueError(f"the search has no policy {against!r}")
-    found = capacities({against: attained[against], **attained}, content["attain"])
-    told = {one["policy"]: one for one in content["capacities"]}
-    compared = [
-        told[one.policy]
-        | {
-            "ratio": one.ratio and one.ratio.value,
-            "ratio_low": one.ratio and one.ratio.low,
-            "ratio_high": one.ratio and one.ratio.high,
-        }
-        for one in found
-    ]
-    return content | {"against": against, "capacities": compared}
-
-
-def rates(content: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of a table of rates. `content` is that of `capacity.json`.
-
-    Raises `ValueError` if a cell of the search failed.
-    """
-    if content["failed"]:
-        raise ValueError(f"cells of the search failed: {[one['cell'] for one in content['failed']]}")
-    kept = f"{100 * content['attain']:.0f} %"
-    yield f"| policy | requests/s at {kept} | load | against `{content['against']}` |"
-    yield "|---|---|---|---|"
-    for one in content["capacities"]:
-        load = NOTHING if one["load"] is None else f"{one['load']:.2f}"
-        yield f"| `{one['policy']}` | {_rate(one)} | {load} | {_ratio(one)} |"
-    yield ""
-    counts = {one["replicates"] for one in content["capacities"]}
-    yield from _wrapped(
-        f"Over {max(counts)} replicates, with 95 % intervals; ratios in bold where these leave out 1. A load"
-        f" is a share of the estimated capacity, {content['estimated_rps']:.3g} requests/s."
-    )
-
-
-def _rate(one: Mapping[str, Any]) -> str:
-    """The rate of a policy with its interval, or at which end of the search it is."""
-    if one["rate_rps"] is None:
-        at = {"never": ("below", "fails_rps"), "always": ("above", "holds_rps")}.get(one["outcome"])
-        return NOTHING if at is None else f"{at[0]} {one[at[1]]:.3g}"
-    interval = "" if one["low"] is None else f" [{one['low']:.3g}, {one['high']:.3g}]"
-    return f"{one['rate_rps']:.3g}{interval}"
-
-
-def _ratio(one: Mapping[str, Any]) -> str:
-    if one["ratio"] is None:
-        return ""
-    times = f"{one['ratio']:.2f} times"
-    low, high = one["ratio_low"], one["ratio_high"]
-    if low is None:
-        return times
-    shown = low > 1 or high < 1
-    return f"{f'**{times}**' if shown else times} [{low:.2f}, {high:.2f}]"
-
-
-def gaps(contents: Mapping[str, dict[str, Any]], only: Sequence[str] = ()) -> Iterator[str]:
-    """Yield the lines of a table of the gaps that policies close. `contents` has the `sweep.json` of sweeps.
-
-    Raises `ValueError` if a sweep is not complete, or has run without ceilings.
-    """
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
-    for sweep, content in contents.items():
-        if not content["complete"]:
-            raise ValueError(f"not every cell of {sweep} has finished")
-        if not content["gaps"]:
-            raise ValueError(f"{sweep} has no ceilings: run it with --ceiling")
-        swept = [key for key in content["over"] if key not in REPLICATES]
-        for row in content["gaps"]:
-            if not only or row[POLICY] in only:
-                point = ", ".join(as_text(row[key]) for key in swept)
-                found.setdefault((sweep, point, f"`{row[POLICY]}`"), {})[row["measure"]] = row
-    of_one = len(contents) == 1
-    pointless = not any(point for _, point, _ in found)
-    left_out = [of_one, pointless, False]
-    rows = [row for content in contents.values() for row in content["gaps"]]
-    reference = rows[0]["reference"]
-    ends, closed = f"`{reference}`, ceiling", "gap closed"
-    headings = [
-        *_kept(("sweep", "at", POLICY), left_out),
-        f"SLO met: {ends}",
-        closed,
-        f"mean TTFT: {ends}",
-        closed,
-    ]
-    yield f"| {' | '.join(headings)} |"
-    yield "|" + "---|" * len(headings)
-    for place, of_place in found.items():
-        met, ttft = of_place[Measure.SLO_ATTAINMENT], of_place[Measure.TTFT_MEAN_S]
-        texts = [_ends(met, share), _closed(met), _ends(ttft, duration), _closed(ttft)]
-        yield f"| {' | '.join([*_kept(place, left_out), *texts])} |"
-    yield ""
-    yield from _wrapped(
-        f"The gap is from `{reference}` to a network that takes no time, over"
-        f" {max(row['replicates'] for row in rows)} replicates. Shares have 95 % intervals."
-    )
-
-
-def _kept(texts: Sequence[str], left_out: Sequence[bool]) -> list[str]:
-    return [text for text, out in zip(texts, left_out, strict=True) if not out]
-
-
-def _ends(row: Mapping[str, Any], words: Callable[[float], str]) -> str:
-    return f"{words(row['reference_mean'])}, {words(row['ceiling_mean'])}"
-
-
-def _closed(row: Mapping[str, Any]) -> str:
-    if row["closed"] is None:
-        return "no gap"
-    interval = "" if row["low"] is None else f" [{_percent(row['low'])}, {_percent(row['high'])}]"
-    return f"{_percent(row['closed'])} %{interval}"
-
-
-def _percent(part: float) -> int:
-    return round(100 * part)
 
 
 def table(content: dict[str, Any], asked: Asked, *, limits: bool = True) -> Iterator[str]:
@@ -307,13 +153,12 @@ def table(content: dict[str, Any], asked: Asked, *, limits: bool = True) -> Iter
     keys = [*(key for key in (*swept, POLICY) if key != asked.compare), asked.compare]
     names = [key.rpartition(".")[2] for key in keys]
     reference = f"against `{asked.against}`"
-    headings = [text for measure in asked.show for text in (_HEADINGS[measure], reference)]
-    yield f"| {' | '.join([*names, *headings])} |"
-    yield "|" + "---|" * (len(names) + len(headings))
+    headings = [text for measure in asked.show for text in (HEADINGS[measure], reference)]
+    yield from heading([*names, *headings])
     sides = list(_sides(cells, keys, asked))
     for side in sides:
-        texts = [text for one in asked.show for text in (side.mean(one), _words(side.difference(one), one))]
-        yield f"| {' | '.join([*side.place, *texts])} |"
+        texts = [text for one in asked.show for text in (side.mean(one), words_of(side.difference(one), one))]
+        yield line([*side.place, *texts])
     yield ""
     yield from _counted(sides, asked.show)
     if limits:
@@ -346,21 +191,13 @@ def _sides(cells: Sequence[Cell], keys: Sequence[str], asked: Asked) -> Iterator
             )
 
 
-def _words(difference: Difference | None, measure: Measure) -> str:
-    if difference is None:
-        return ""
-    unit = Unit.POINTS if measure is Measure.SLO_ATTAINMENT else Unit.SECONDS
-    mean, interval = difference_words(difference, unit)
-    return f"**{mean.removesuffix(' points')}** {interval}" if difference.shown else interval
-
-
 def _counted(sides: Sequence[Side], measures: Sequence[Measure]) -> list[str]:
     counts = []
     for measure in measures:
         made = [found for side in sides if (found := side.difference(measure)) is not None]
-        counts.append(f"{_HEADINGS[measure]}: {sum(one.shown for one in made)} of {len(made)}")
+        counts.append(f"{HEADINGS[measure]}: {sum(one.shown for one in made)} of {len(made)}")
     replicates = len({name for side in sides for name in side.cells})
-    return _wrapped(
+    return wrapped(
         f"Means over {replicates} replicates, and paired differences with 95 % intervals, in bold where these"
         f" leave out 0. Differences that are shown: {'; '.join(counts)}. One in twenty would be by chance."
     )
@@ -386,17 +223,11 @@ def _limits(cells: Sequence[Cell], keys: Sequence[str]) -> Iterator[str]:
         )
         where = f" at {', '.join(point)}" if point else ""
         what = {"none": "nothing", "network": "the network"}.get(limit, limit) + " limits"
-        yield from _wrapped(
+        yield from wrapped(
             f"- {whose}{where}, {what} {count} of {len(alike)} runs: GPUs are busy {busy} of the time and"
             f" compute {computing}, and the busiest port is busy {port}.",
             indent="  ",
         )
-
-
-def _wrapped(text: str, indent: str = "") -> list[str]:
-    """Lines of a page, without a break before a per cent sign."""
-    lines = textwrap.wrap(text.replace(" %", "\0%"), _WIDTH, subsequent_indent=indent)
-    return [line.replace("\0", " ") for line in lines]
 
 
 def main(page: Path, sweeps: Path, size: Size) -> None:

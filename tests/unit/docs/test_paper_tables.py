@@ -7,7 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from paper_tables import Asked, AskedGaps, AskedRates, Size, filled, gaps, rates, set_against, table
+from paper_gaps import AskedGaps, gaps
+from paper_leads import AskedLeads, leads
+from paper_rates import AskedRates, rates, set_against
+from paper_tables import Asked, filled, table
+from paper_words import Size
 
 from experiments.errors import UserError
 
@@ -222,8 +226,22 @@ def test_every_table_of_gaps_of_a_page_is_of_a_sweep_that_runs_with_ceilings(pag
     run = (page.parent / "run").read_text(encoding="utf-8")
     for one in re.findall(r"<!-- gaps: (.*?) -->", page.read_text(encoding="utf-8")):
         asked = msgspec.convert(yaml.safe_load(one), AskedGaps)
-        for sweep in asked.sweeps:
-            assert re.search(rf"\bgaps {re.escape(sweep)} ", run)
+        assert all(runs_with_ceilings(run, sweep) for sweep in asked.sweeps)
+
+
+def runs_with_ceilings(run: str, sweep: str) -> bool:
+    """Whether a `run` calls `gaps` for this sweep, or a function with a part of its name that does."""
+    functions = re.findall(r'^(\w+)\(\) \{\n +gaps "\$1([\w-]*)"', run, re.MULTILINE)
+    calls = [("gaps", sweep)] + [
+        (name, sweep.removesuffix(end)) for name, end in functions if sweep.endswith(end)
+    ]
+    return any(re.search(rf"\b{name} {re.escape(called)} ", run) for name, called in calls)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_every_table_of_leads_of_a_page_can_be_asked_for(page: Path) -> None:
+    for one in re.findall(r"<!-- leads: (.*?) -->", page.read_text(encoding="utf-8")):
+        assert msgspec.convert(yaml.safe_load(one), AskedLeads).of
 
 
 def gap(
@@ -274,3 +292,35 @@ def test_a_sweep_without_ceilings_has_no_table_of_gaps() -> None:
         list(gaps({"s": swept() | {"gaps": []}}))
     with pytest.raises(ValueError, match="not every cell of s"):
         list(gaps({"s": swept(complete=False) | {"gaps": []}}))
+
+
+def test_a_row_of_leads_has_how_far_the_policy_is_ahead_of_each_rival() -> None:
+    # Over fair by 0.2 and 0.18, see above; over stage by -0.1 and +0.1.
+    met = {"mfs": (0.8, 0.7), "fair": (0.6, 0.52), "stage": (0.9, 0.6)}
+    ahead = swept(*(cell(policy, i + 1, both[i]) for policy, both in met.items() for i in (0, 1)))
+    behind = swept(*(cell(policy, i, 0.5 if policy == "mfs" else 0.6) for policy in met for i in (1, 2)))
+    lines = list(leads({"01-ahead": ahead, "02-behind": behind}, "mfs"))
+    assert lines[0] == "| sweep | SLO met: `mfs` | over `fair` | over `stage` |"
+    assert lines[2:4] == [
+        "| 01-ahead | 75.0 % | **+19.0** [+6.3, +31.7] | [-127.1, +127.1] |",
+        "| 02-behind | 50.0 % | **-10.0** [-10.0, -10.0] | **-10.0** [-10.0, -10.0] |",
+    ]
+    assert "more and fewer: `fair` 1 and 1, `stage` 0 and 1." in " ".join(lines)
+
+
+def test_leads_are_refused_of_sweeps_that_do_not_fit_into_one_table() -> None:
+    known = swept(cell("mfs", 1, 0.8), cell("fair", 1, 0.6))
+    with pytest.raises(ValueError, match="not every cell of s"):
+        list(leads({"s": known | {"complete": False}}, "mfs"))
+    with pytest.raises(ValueError, match=r"s sweeps workload\.load"):
+        list(leads({"s": known | {"over": {"workload.load": [], "seed": []}}}, "mfs"))
+    with pytest.raises(ValueError, match="s has no policy 'stage'"):
+        list(leads({"s": known}, "stage"))
+    other = swept(cell("mfs", 1, 0.8), cell("edf", 1, 0.6))
+    with pytest.raises(ValueError, match="t has other policies than s"):
+        list(leads({"s": known, "t": other}, "mfs"))
+
+
+def test_a_pattern_that_names_no_sweep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is called 1"):
+        filled('<!-- leads: {sweeps: "1*", of: mfs} -->\n<!-- end -->\n', tmp_path)

@@ -1,0 +1,80 @@
+"""Tables of the share of the gap to the ceiling that policies close (`scripts/paper_tables.py`)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from paper_words import POLICY, Size, heading, line, wrapped
+
+from experiments.results.paired import REPLICATES
+from experiments.results.readable_numbers import duration, share
+from experiments.sweep.plan import as_text
+from experiments.sweep.results import Measure
+
+
+class AskedGaps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a comment asks of the ceilings of sweeps. `only` has the policies to show."""
+
+    sweeps: tuple[str, ...]
+    only: tuple[str, ...] = ()
+    size: Size = Size.SMALL
+
+
+def gaps(contents: Mapping[str, dict[str, Any]], only: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the lines of a table of the gaps that policies close. `contents` has the `sweep.json` of sweeps.
+
+    Raises `ValueError` if a sweep is not complete, or has run without ceilings.
+    """
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for sweep, content in contents.items():
+        if not content["complete"]:
+            raise ValueError(f"not every cell of {sweep} has finished")
+        if not content["gaps"]:
+            raise ValueError(f"{sweep} has no ceilings: run it with --ceiling")
+        swept = [key for key in content["over"] if key not in REPLICATES]
+        for row in content["gaps"]:
+            if not only or row[POLICY] in only:
+                point = ", ".join(as_text(row[key]) for key in swept)
+                found.setdefault((sweep, point, f"`{row[POLICY]}`"), {})[row["measure"]] = row
+    of_one = len(contents) == 1
+    pointless = not any(point for _, point, _ in found)
+    left_out = [of_one, pointless, False]
+    rows = [row for content in contents.values() for row in content["gaps"]]
+    reference = rows[0]["reference"]
+    ends, closed = f"`{reference}`, ceiling", "gap closed"
+    headings = [
+        *_kept(("sweep", "at", POLICY), left_out),
+        f"SLO met: {ends}",
+        closed,
+        f"mean TTFT: {ends}",
+        closed,
+    ]
+    yield from heading(headings)
+    for place, of_place in found.items():
+        met, ttft = of_place[Measure.SLO_ATTAINMENT], of_place[Measure.TTFT_MEAN_S]
+        texts = [_ends(met, share), _closed(met), _ends(ttft, duration), _closed(ttft)]
+        yield line([*_kept(place, left_out), *texts])
+    yield ""
+    yield from wrapped(
+        f"The gap is from `{reference}` to a network that takes no time, over"
+        f" {max(row['replicates'] for row in rows)} replicates. Shares have 95 % intervals."
+    )
+
+
+def _ends(row: Mapping[str, Any], words: Callable[[float], str]) -> str:
+    return f"{words(row['reference_mean'])}, {words(row['ceiling_mean'])}"
+
+
+def _closed(row: Mapping[str, Any]) -> str:
+    if row["closed"] is None:
+        return "no gap"
+    interval = "" if row["low"] is None else f" [{_percent(row['low'])}, {_percent(row['high'])}]"
+    return f"{_percent(row['closed'])} %{interval}"
+
+
+def _percent(part: float) -> int:
+    return round(100 * part)
+
+
+def _kept(texts: Sequence[str], left_out: Sequence[bool]) -> list[str]:
+    return [text for text, out in zip(texts, left_out, strict=True) if not out]
