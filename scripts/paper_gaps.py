@@ -23,19 +23,24 @@ class AskedGaps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def gaps(contents: Mapping[str, dict[str, Any]], only: Sequence[str] = ()) -> Iterator[str]:
     """Yield the lines of a table of the gaps that policies close. `contents` has the `sweep.json` of sweeps.
 
-    Raises `ValueError` if a sweep is not complete, or has run without ceilings.
+    Raises `ValueError` if a sweep is not complete or has run without ceilings, or if a policy of `only` is
+    in none of them.
     """
     found: dict[tuple[str, ...], dict[str, Any]] = {}
+    there: set[str] = set()
     for sweep, content in contents.items():
         if not content["complete"]:
             raise ValueError(f"not every cell of {sweep} has finished")
         if not content["gaps"]:
             raise ValueError(f"{sweep} has no ceilings: run it with --ceiling")
         swept = [key for key in content["over"] if key not in REPLICATES]
+        there |= {row[POLICY] for row in content["gaps"]}
         for row in content["gaps"]:
             if not only or row[POLICY] in only:
                 point = ", ".join(as_text(row[key]) for key in swept)
                 found.setdefault((sweep, point, f"`{row[POLICY]}`"), {})[row["measure"]] = row
+    if unknown := set(only) - there:
+        raise ValueError(f"no gap of {', '.join(sorted(unknown))} in {', '.join(contents)}")
     of_one = len(contents) == 1
     pointless = not any(point for _, point, _ in found)
     left_out = [of_one, pointless, False]

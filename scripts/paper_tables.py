@@ -55,13 +55,17 @@ from paper_rates import AskedRates, rates, set_against
 from paper_words import HEADINGS, POLICY, Size, heading, line, words_of, wrapped
 
 from experiments.compare.replicates import read_sweep
+from experiments.errors import UserError
 from experiments.results.paired import REPLICATES, Difference, over_replicates
 from experiments.results.readable_numbers import NOTHING, duration, share
 from experiments.sweep.plan import as_text
 from experiments.sweep.results import Measure
 
 REQUESTS = "requests"
-_TABLE = re.compile(r"(<!-- (table|rates|gaps|leads): (\{.*?\}) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(
+    r"(^<!-- (table|rates|gaps|leads): (\{[^\n]*\}) -->\n)(.*?)(^<!-- end -->$)", re.DOTALL | re.M
+)
+_END = "<!-- end -->"
 
 Cell = dict[str, Any]
 """A row of `sweep.json`, and what `_placed` adds."""
@@ -117,8 +121,35 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
         return over_replicates(known) if known else None
 
 
+def check_comments(page: str) -> None:
+    """Raise `ValueError` for a comment that asks for no table, and for a table without its end.
+
+    Either would leave an old table as it was, or take the text up to the next end for a table.
+    """
+    begun = None
+    for number, text in enumerate(page.splitlines(), 1):
+        if not text.lstrip().startswith("<!--"):
+            continue
+        if text == _END:
+            if begun is None:
+                raise ValueError(f"line {number} ends a table that did not begin")
+            begun = None
+        elif not _TABLE.match(f"{text}\n{_END}"):
+            raise ValueError(f"line {number} asks for no table: {text}")
+        elif begun is not None:
+            raise ValueError(f"the table of line {begun} does not end before line {number}")
+        else:
+            begun = number
+    if begun is not None:
+        raise ValueError(f"the table of line {begun} does not end")
+
+
 def filled(page: str, sweeps: Path, size: Size = Size.SMALL) -> str:
-    """Return the text of `page` with all its tables of one size written anew."""
+    """Return the text of `page` with all its tables of one size written anew.
+
+    Raises `ValueError` for what `check_comments` refuses, and for a table that cannot be made.
+    """
+    check_comments(page)
     told: set[str] = set()
 
     def one(match: re.Match[str]) -> str:
@@ -149,6 +180,8 @@ def table(content: dict[str, Any], asked: Asked, *, limits: bool = True) -> Iter
     if not content["complete"]:
         raise ValueError(f"not every cell of {asked.sweep} has finished")
     swept = [key for key in content["over"] if key not in REPLICATES]
+    if unknown := set(asked.only) - {cell[POLICY] for cell in content["cells"]}:
+        raise ValueError(f"{asked.sweep} has no policy {', '.join(sorted(unknown))}")
     cells = [cell for cell in map(_placed, content["cells"]) if asked.takes(cell)]
     keys = [*(key for key in (*swept, POLICY) if key != asked.compare), asked.compare]
     names = [key.rpartition(".")[2] for key in keys]
@@ -231,8 +264,14 @@ def _limits(cells: Sequence[Cell], keys: Sequence[str]) -> Iterator[str]:
 
 
 def main(page: Path, sweeps: Path, size: Size) -> None:
-    page.write_text(filled(page.read_text(encoding="utf-8"), sweeps, size), encoding="utf-8")
+    try:
+        text = filled(page.read_text(encoding="utf-8"), sweeps, size)
+    except (ValueError, UserError, OSError) as error:
+        sys.exit(f"{page}: {error}")
+    page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[3:] not in ([], ["--full"]):
+        sys.exit(f"usage: {sys.argv[0]} README.md SWEEPS [--full]")
     main(Path(sys.argv[1]), Path(sys.argv[2]), Size.FULL if "--full" in sys.argv[3:] else Size.SMALL)

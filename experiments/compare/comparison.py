@@ -7,11 +7,14 @@ from typing import Final
 import msgspec
 
 from experiments.compare import replicates as of_replicates
+from experiments.compare import run_replicates
 from experiments.compare import sides as of_sides
+from experiments.compare.directories import directory_names
 from experiments.compare.replicates import ReplicateDifference
 from experiments.compare.runs import RunDifference, run_differences
 from experiments.compare.sides import Side, sides_of
 from experiments.errors import UserError
+from experiments.results.reading import read_run
 
 _MOST_TOLD: Final = 3
 """Reasons that are given for a refusal."""
@@ -67,14 +70,21 @@ def _over_requests(paths: Sequence[Path], against: str | None, anyway: bool) -> 
 def _over_replicates(
     paths: Sequence[Path], sweeps: bool, against: str | None, anyway: bool
 ) -> OverReplicates:
-    known = of_replicates.of_sweeps(paths) if sweeps else of_replicates.of_runs(paths)
+    no_replicates: list[str] = []
+    if sweeps:
+        known = of_replicates.of_sweeps(paths)
+    else:
+        directory_names(paths)
+        directories = [read_run(path) for path in paths]
+        known = of_replicates.of_runs(directories)
+        no_replicates = run_replicates.objections(directories)
     labels = list(dict.fromkeys(one.side for one in known))
     if not labels:
         raise UserError("nothing to compare: no cell has finished")
     reference = _chosen(against, labels)
     if len(labels) < 2:
         raise UserError(f"nothing to compare: {reference} is the only policy")
-    notes = _waived(of_replicates.objections(known, reference), anyway)
+    notes = _waived([*no_replicates, *of_replicates.objections(known, reference)], anyway)
     found = of_replicates.replicate_differences(known, reference)
     if not found:
         raise UserError(f"no other policy has a replicate in common with {reference}")

@@ -15,7 +15,7 @@ from experiments.results.difference_words import Unit, difference_words
 from experiments.results.ended_early import not_finished
 from experiments.results.paired import REPLICATES, SEED, WINDOW, Difference, over_replicates
 from experiments.results.readable_numbers import duration
-from experiments.results.reading import read_run
+from experiments.results.reading import RunDirectory
 
 MEASURES: Final = {
     "slo_attainment": ("SLO met", Unit.POINTS),
@@ -66,21 +66,16 @@ class ReplicateDifference(msgspec.Struct, frozen=True, kw_only=True):
         return difference_words(self.difference, MEASURES[self.measure][1])
 
 
-def of_runs(paths: Sequence[Path]) -> list[Replicate]:
-    """Return the runs in `paths`, each directory as a replicate of its policies.
-
-    Raises `UserError` for a directory that cannot be read or is named twice.
-    """
-    directory_names(paths)
+def of_runs(directories: Sequence[RunDirectory]) -> list[Replicate]:
+    """Return the runs in `directories`, each of which is a replicate of its policies."""
     found = []
-    for path in paths:
-        summary = read_run(path).summary
-        for run in summary["runs"]:
+    for directory in directories:
+        for run in directory.summary["runs"]:
             found.append(
                 Replicate(
                     side=run["policy"],
                     values={},
-                    work=str(path),
+                    work=str(directory.path),
                     faithful=run["fidelity"]["faithful"],
                     offered=(run["requests"], run.get("arrival_rps"), run.get("slo_mean_s")),
                     measures={

@@ -10,7 +10,7 @@ import yaml
 from paper_gaps import AskedGaps, gaps
 from paper_leads import AskedLeads, leads
 from paper_rates import AskedRates, rates, set_against
-from paper_tables import Asked, filled, table
+from paper_tables import Asked, check_comments, filled, table
 from paper_words import Size
 
 from experiments.errors import UserError
@@ -324,3 +324,41 @@ def test_leads_are_refused_of_sweeps_that_do_not_fit_into_one_table() -> None:
 def test_a_pattern_that_names_no_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is called 1"):
         filled('<!-- leads: {sweeps: "1*", of: mfs} -->\n<!-- end -->\n', tmp_path)
+
+
+TABLE = "<!-- table: {sweep: s, against: mfs, show: [slo_attainment]} -->"
+
+
+@pytest.mark.parametrize(
+    ("page", "why"),
+    [
+        (
+            f"{TABLE}\n| old |\n\n## Heading\n\n{TABLE}\n<!-- end -->\n",
+            "the table of line 1 does not end before",
+        ),
+        (f"{TABLE}\n| old |\n", "the table of line 1 does not end"),
+        ("| old |\n<!-- end -->\n", "line 2 ends a table that did not begin"),
+        (f"{TABLE.replace('table', 'tabel')}\n<!-- end -->\n", "line 1 asks for no table"),
+        (f"{TABLE.replace('} -->', '}-->')}\n<!-- end -->\n", "line 1 asks for no table"),
+        (f"{TABLE}\n<!-- End -->\n", "line 2 asks for no table"),
+    ],
+)
+def test_a_page_with_damaged_comments_is_refused(page: str, why: str) -> None:
+    """Its tables would stay old, or text between two tables would be taken for one."""
+    with pytest.raises(ValueError, match=why):
+        filled(page, Path("nowhere"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_the_comments_of_every_page_are_whole(page: Path) -> None:
+    check_comments(page.read_text(encoding="utf-8").replace("<!-- runs -->", TABLE))
+
+
+def test_a_policy_that_no_sweep_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="s has no policy nope"):
+        rows(swept(cell("mfs", 1, 0.8), cell("fair", 1, 0.6)), against="mfs", only=["mfs", "nope"])
+    known = swept() | {
+        "gaps": [gap("mfs", measure, 0.5, 0.9, 0.2) for measure in ("slo_attainment", "ttft_mean_s")]
+    }
+    with pytest.raises(ValueError, match="no gap of nope in s"):
+        list(gaps({"s": known}, ["nope"]))

@@ -16,14 +16,14 @@ from testbed.job import Scale
 from testbed.record import RunRecord
 
 
-def write(out: Path, *records: RunRecord, scale: float = 1.0) -> Path:
+def write(out: Path, *records: RunRecord, scale: float = 1.0, seed: int = 1, yaml: str = "") -> Path:
     write_run(
         out,
         scenario="s",
         fabric="sim",
-        seed=1,
+        seed=seed,
         scale=Scale(time_dilation=1, bytes_scale=scale),
-        resolved_yaml="",
+        resolved_yaml=yaml,
         notes=[],
         records=records,
         placement_text=[],
@@ -135,12 +135,42 @@ def test_runs_of_several_seeds_are_replicates(mfs: Mfs, tmp_path: Path) -> None:
     paths = []
     for seed, by in ((1, 2), (2, 4)):
         record = serving_record("fair", requests=20, seed=seed)
-        paths.append(str(write(tmp_path / str(seed), record, later(record, by * MS, "slow"))))
+        paths.append(str(write(tmp_path / str(seed), record, later(record, by * MS, "slow"), seed=seed)))
     assert mfs("compare", *paths, "--replicates", "--json") == 0
     found = {one["measure"]: one for one in json.loads(mfs.out)}
     ttft = found["ttft_mean_s"]["difference"]
     assert (ttft["mean"], ttft["count"]) == (pytest.approx(0.003), 2)
     assert ttft["high"] == pytest.approx(0.003 + 0.012706, abs=1e-6)
+
+
+def test_runs_of_the_same_requests_are_no_replicates(mfs: Mfs, tmp_path: Path) -> None:
+    """Their differences are alike because the requests are, so the interval would say nothing."""
+    paths = [str(write(tmp_path / name, FAIR, later(FAIR, MS, "slow"))) for name in "ab"]
+    assert mfs("compare", *paths, "--replicates") == 2
+    assert "have the same requests, of seed 1: no two replicates" in mfs.err
+    assert mfs("compare", *paths, "--replicates", "--anyway") == 0
+    assert "no two replicates" in mfs.out
+
+
+def test_windows_of_one_seed_are_replicates(mfs: Mfs, tmp_path: Path) -> None:
+    paths = [
+        str(write(tmp_path / str(skip), FAIR, later(FAIR, MS, "slow"), yaml=f"workload: {{skip: {skip}}}"))
+        for skip in (0, 48)
+    ]
+    assert mfs("compare", *paths, "--replicates") == 0
+
+
+def test_runs_of_different_scenarios_are_no_replicates(mfs: Mfs, tmp_path: Path) -> None:
+    scenarios = {
+        1: "{name: a, policies: [fair], topology: {nic_gbps: 50.0, leaves: 2}}",
+        2: "{name: b, policies: [fair, slow], topology: {nic_gbps: 25.0, leaves: 2}}",
+    }
+    paths = [
+        str(write(tmp_path / str(seed), FAIR, later(FAIR, MS, "slow"), seed=seed, yaml=yaml))
+        for seed, yaml in scenarios.items()
+    ]
+    assert mfs("compare", *paths, "--replicates") == 2
+    assert "ran different scenarios: topology.nic_gbps 50.0 and 25.0;" in mfs.err
 
 
 def test_a_sweep_can_be_compared_with_any_of_its_policies(mfs: Mfs, tmp_path: Path) -> None:
