@@ -154,6 +154,16 @@ def test_the_goal_is_for_the_p99_of_all_events_with_1000_flows() -> None:
     assert goal_lines([cell(100, submit=cost(300))]) == []
 
 
+def test_ticks_are_told_beside_the_goal_because_they_are_too_rare_for_its_p99() -> None:
+    ticks = msgspec.structs.replace(cost(484), events=6)
+    whole = msgspec.structs.replace(cost(190), events=1_000)
+    assert goal_lines([cell(1_000, submit=whole, tick=ticks)])[1:] == [
+        "  met: p 190",
+        "  missed: none",
+        "  p99 of ticks alone: p 484 (0.6% of its events)",
+    ]
+
+
 def printed(*cells: PolicyCost) -> list[str]:
     console = Console(width=COLUMNS, file=io.StringIO())
     console.print(render(cells))
