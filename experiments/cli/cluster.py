@@ -1,6 +1,7 @@
 """`mfs cluster`: keys, commands for the servers, and commands for their switches."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -65,7 +66,9 @@ def cluster_command(
         from testbed.cluster.commands import torchrun
 
         found, assigned, job = _resolved(scenario, inventory, policy, settings, seed)
-        words = torchrun(found, assigned, job, python=python, keys=keys or _keys_of_ranks(found))
+        words = torchrun(
+            found, assigned, job, python=_interpreter(python), keys=keys or _keys_of_ranks(found)
+        )
         hosts = ", ".join(machine.host for machine in assigned.machines.values())
         print(f"on each of {hosts}:", file=sys.stderr)
         print(shlex.join(words))
@@ -90,7 +93,8 @@ def cluster_sbatch(
 
         found, assigned, job = _resolved(scenario, inventory, policy, settings, seed)
         there = keys or _keys_of_ranks(found)
-        print(sbatch(found, assigned, job, python=python, keys=there, elastic=elastic), end="")
+        script = sbatch(found, assigned, job, python=_interpreter(python), keys=there, elastic=elastic)
+        print(script, end="")
 
 
 @cluster.command("switch")
@@ -103,6 +107,7 @@ def cluster_switch(
         from experiments.inventory.reading import read_inventory
         from testbed.cluster.switch import UNTESTED, host_commands, nvue_commands, sonic_config
 
+        named = _switch_ports(ports)
         found = read_inventory(inventory)
         if found.dscps is None:
             raise UserError(f"{inventory}: enforcement: is none, so no packet has a level")
@@ -114,11 +119,29 @@ def cluster_switch(
             ("on switches with Cumulus Linux (NVUE)", nvue_commands(found.dscps)),
             (
                 "on switches with SONiC, in config_db.json",
-                json.dumps(sonic_config(found.dscps, ports.split(",")), indent=2).splitlines(),
+                json.dumps(sonic_config(found.dscps, named), indent=2).splitlines(),
             ),
         ):
             print(f"# {title}; {UNTESTED}")
             print("\n".join(lines), end="\n\n")
+
+
+def _switch_ports(text: str) -> list[str]:
+    """The ports of a switch. Their names become keys of a configuration, in which `|` parts a key."""
+    ports = text.split(",")
+    for port in ports:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", port):
+            raise UserError(f"--ports: {port!r} is no name of a port; give some as in Ethernet0,Ethernet4")
+    return ports
+
+
+def _interpreter(text: str) -> str:
+    """The Python of servers, as a word of the command that `env` begins."""
+    if not text or text.startswith("-") or "=" in text:
+        raise UserError(
+            f"--python: {text!r} would not be taken for a program by `env`; give a path with no = in it"
+        )
+    return text
 
 
 def _keys_of_ranks(inventory: "Inventory") -> str:

@@ -17,6 +17,8 @@ PORTS: Final = 3
 _EVERYWHERE: Final = ("0.0.0.0", "::", "*")
 _MOST_DSCP: Final = 63
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+# Linux allows more, such as `;`, but printed commands have these names, and root runs them in a shell.
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 
 
 class Enforcement(enum.StrEnum):
@@ -105,6 +107,12 @@ def faults(inventory: Inventory) -> Iterator[Fault]:
             yield Fault(f"servers[{i}].address", f"{server.address!r} is no IPv4 address of a server")
         if not server.nic:
             yield Fault(f"servers[{i}].nic", "name the interface that has the address")
+        elif not _INTERFACE.fullmatch(server.nic):
+            yield Fault(
+                f"servers[{i}].nic",
+                f"{server.nic!r} is no name of an interface: 1 to 15 letters, digits, dots, dashes and"
+                " underscores, as `ip link` says it, and no dash or dot first",
+            )
         if server.gpus < 0:
             yield Fault(f"servers[{i}].gpus", f"{server.gpus} is less than 0")
     yield from _network_faults(inventory)

@@ -4,6 +4,7 @@ Level CONTROL (0) is the most urgent, and becomes priority 7, whose strict queue
 that of public documentation, and none of it was run on a switch by the authors.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from controller.flow import Level
@@ -20,7 +21,7 @@ def _priorities(dscp: Sequence[int]) -> Iterator[tuple[Level, int, int]]:
 def host_commands(dscp: Sequence[int], nics: Sequence[str]) -> list[str]:
     """For NVIDIA NICs: `mlnx_qos`, on every server."""
     lines = []
-    for nic in dict.fromkeys(nics):
+    for nic in map(shlex.quote, dict.fromkeys(nics)):
         lines.append(f"mlnx_qos -i {nic} --trust dscp")
         lines += [f"mlnx_qos -i {nic} --dscp2prio set,{code},{prio}" for _, code, prio in _priorities(dscp)]
         lines.append(f"mlnx_qos -i {nic} -p 0,1,2,3,4,5,6,7")

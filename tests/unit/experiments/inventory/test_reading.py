@@ -49,6 +49,12 @@ def test_the_address_to_listen_at_may_be_another_one(tmp_path: Path) -> None:
     assert inventory.endpoint(0, listen=True) == "tcp://172.17.0.2:29600"
 
 
+@pytest.mark.parametrize("name", ["eth0.100", "ib0", "a23456789012345", "enp1s0f0-v2", "_x"])
+def test_usual_names_of_interfaces_are_taken(tmp_path: Path, name: str) -> None:
+    inventory = read_inventory(written(tmp_path, GOOD.replace("nic: eth1,", f"nic: {name},")))
+    assert inventory.servers[1].nic == name
+
+
 def test_without_enforcement_there_are_no_dscps(tmp_path: Path) -> None:
     assert read_inventory(written(tmp_path, GOOD + "enforcement: none\n")).dscps is None
 
@@ -74,6 +80,16 @@ def test_without_enforcement_there_are_no_dscps(tmp_path: Path) -> None:
             "'node02; rm'",
             "line 6: servers[1].host: 'node02; rm' is no host name, as `hostname` says it",
         ),
+        *(
+            (
+                "nic: eth1,",
+                f"nic: '{name}',",
+                f"line 6: servers[1].nic: {name!r} is no name of an interface: 1 to 15 letters, digits, dots,"
+                " dashes and underscores, as `ip link` says it, and no dash or dot first",
+            )
+            for name in ("ens1f0;reboot", "a b", "a/b", "$(id)", "-i", "..", "a234567890123456")
+        ),
+        ("nic: eth1,", "nic: '',", "line 6: servers[1].nic: name the interface that has the address"),
         ("node02", "''", "line 6: servers[1].host: '' is no host name, as `hostname` says it"),
         (
             "10.1.0.250",

@@ -135,6 +135,12 @@ def test_the_most_urgent_level_gets_the_highest_priority_everywhere() -> None:
     assert sonic["QUEUE"]["Ethernet0|7"] == {"scheduler": "mfs.strict"}
 
 
+def test_a_shell_reads_an_odd_interface_as_one_word() -> None:
+    """An inventory cannot have it, but this function can be called without one."""
+    for line in host_commands(DSCP, ["eth1;reboot"]):
+        assert shlex.split(line)[:3] == ["mlnx_qos", "-i", "eth1;reboot"]
+
+
 def test_other_dscps_are_taken_over() -> None:
     lines = host_commands((46, 34, 26, 18, 10, 8, 2, 0), ["eth1"])
     found = [re.findall(r"set,(\d+),(\d+)", line) for line in lines]
