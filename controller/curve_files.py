@@ -4,8 +4,13 @@ A directory of keys has two parts. `coordinator/` stays where `mfs run` runs. `r
 servers. Whoever has one of the secret files can take part in runs, so they are readable by their owner only.
 """
 
+import contextlib
+import errno
 import os
+import secrets
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,19 +23,78 @@ _RANKS: Final = "ranks"
 
 
 def make_keys(directory: Path) -> tuple[Path, Path]:
-    """Make new keys in `directory`. Returns its two parts. Raises `FileExistsError` if one is there."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Make new keys in `directory`: all of them, or nothing. Returns its two parts.
+
+    Raises `FileExistsError` if one is there. Any other `OSError` names the file that could not be written.
+    """
     parts = directory / _COORDINATOR, directory / _RANKS
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
     for part in parts:
-        part.mkdir(mode=0o700)
+        if os.path.lexists(part):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(part))
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
+    temporary = directory / f".keys.{secrets.token_hex(4)}"
+    try:
+        with _named(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir(mode=0o700)
+        _write_keys(temporary, directory)
+        for part in parts:
+            os.rename(temporary / part.name, part)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for path in new:
+                path.rmdir()
+        raise
+    temporary.rmdir()
+    return parts
+
+
+def _write_keys(temporary: Path, directory: Path) -> None:
+    """Write both parts into `temporary`, onto the disk. Errors name the files that they will be in
+    `directory`."""
     umask = os.umask(0o077)
     try:
-        for part, other in (parts, parts[::-1]):
-            public, _ = zmq.auth.create_certificates(part, part.name)
-            (other / f"{part.name}.key").write_bytes(Path(public).read_bytes())
+        for name in (_COORDINATOR, _RANKS):
+            with _named(directory / name):
+                (temporary / name).mkdir()
+        for name, other in ((_COORDINATOR, _RANKS), (_RANKS, _COORDINATOR)):
+            part = temporary / name
+            public, secret = part / f"{name}.key", part / f"{name}.key_secret"
+            try:
+                zmq.auth.create_certificates(part, name)
+            except OSError as error:  # a write that fails names no file; the secret key is the second one
+                last = secret if secret.exists() else public
+                error.filename = str(directory / last.relative_to(temporary))
+                raise
+            copy = temporary / other / public.name
+            with _named(directory / copy.relative_to(temporary)):
+                copy.write_bytes(public.read_bytes())
+            for path in (public, secret, copy):
+                with _named(directory / path.relative_to(temporary)):
+                    _flush(path)
     finally:
         os.umask(umask)
-    return parts
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Have an `OSError` name `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def coordinator_keys(directory: Path) -> tuple[ServerKeys, ClientKeys]:

@@ -1,6 +1,8 @@
 """The control plane over TCP: who has a key is heard and answered, and nobody else is."""
 
 import contextlib
+import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+import zmq.auth.certs
 
 from controller import curve, gate
 from controller.curve import HELLO, ClientKeys, ServerKeys
@@ -198,6 +201,71 @@ def test_keys_are_for_their_owner_only(tmp_path: Path) -> None:
     (ranks / "ranks.key_secret").chmod(0o644)
     with pytest.raises(ValueError, match=r"others may read it \(mode 0644\): chmod 600"):
         ranks_keys(ranks)
+
+
+KEY_FILES = (
+    "coordinator/coordinator.key",
+    "coordinator/coordinator.key_secret",
+    "ranks/coordinator.key",
+    "ranks/ranks.key",
+    "ranks/ranks.key_secret",
+    "coordinator/ranks.key",
+)
+"""In the order in which they are written."""
+
+
+@pytest.mark.parametrize("number", range(len(KEY_FILES)))
+def test_a_full_disk_is_told_with_the_key_file_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The disk takes `number` files, and of the next one only its name. Such an error names no file."""
+    written: list[Path] = []
+
+    def write(path: str | Path) -> None:
+        written.append(Path(path))
+        if len(written) > number:
+            Path(path).touch()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def certificate(path: str, *rest: object, **named: object) -> None:
+        write(path)
+        plain_certificate(path, *rest, **named)
+
+    def copy(path: Path, data: bytes) -> int:
+        write(path)
+        return plain_copy(path, data)
+
+    plain_certificate, plain_copy = zmq.auth.certs._write_key_file, Path.write_bytes
+    monkeypatch.setattr(zmq.auth.certs, "_write_key_file", certificate)
+    monkeypatch.setattr(Path, "write_bytes", copy)
+    keys = tmp_path / "new" / "keys"
+    with pytest.raises(OSError, match="No space left") as caught:
+        make_keys(keys)
+    assert caught.value.filename == str(keys / KEY_FILES[number])
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    make_keys(keys)
+    assert sorted(str(path.relative_to(keys)) for path in keys.rglob("*.key*")) == sorted(KEY_FILES)
+    assert {path.stat().st_mode & 0o777 for path in keys.rglob("*.key*")} == {0o600}
+    assert sorted(path.name for path in keys.iterdir()) == ["coordinator", "ranks"]
+
+
+def test_a_directory_that_was_there_stays_when_keys_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(zmq.auth.certs, "_write_key_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        make_keys(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_directory_for_keys(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        make_keys(tmp_path / "file")
 
 
 def test_ranks_have_no_secret_of_the_coordinator(tmp_path: Path) -> None:
