@@ -13,6 +13,7 @@ from experiments.scenario.overrides import overrides_of
 from experiments.scenario.reading import builtin_scenarios, load_scenario
 from testbed.cluster.namespaces import Network
 from testbed.cluster.rehearsal import Rehearsal, rehearse, where
+from testbed.emulation.requirements import namespaces
 from testbed.fabric import FabricName, FabricUnavailable, Requirement
 
 _PROGRAMS = {
@@ -97,4 +98,6 @@ def requirements() -> list[Requirement]:
         found.append(
             Requirement(name=program, ok=path is not None, detail=path or "not on the PATH", fix=fix)
         )
+    if os.geteuid() == 0:  # another user needs root first, and is told so above
+        found.append(namespaces())
     return found

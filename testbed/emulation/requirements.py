@@ -35,7 +35,7 @@ def requirements() -> tuple[Requirement, ...]:
         _program("nsenter", "nsenter", f"{_APT} util-linux"),
         _program("mount", "mount", f"{_APT} mount"),
         _program("sysctl", "sysctl", f"{_APT} procps"),
-        _namespaces(),
+        namespaces(),
         _package("mininet"),
         _package("torch"),
         _package("pyzmq"),
@@ -90,8 +90,11 @@ def _schema() -> Requirement:
     )
 
 
-def _namespaces() -> Requirement:
-    """Whether this user may create the namespaces of a sandbox and HTB queues, found out by trying."""
+def namespaces() -> Requirement:
+    """Whether this user may create the namespaces of a sandbox and HTB queues, found out by trying.
+
+    Root of a container often may not.
+    """
     if shutil.which("unshare") is None:
         return Requirement(name="namespaces", ok=False, detail="cannot be tried without unshare")
     done = subprocess.run(

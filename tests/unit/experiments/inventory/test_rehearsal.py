@@ -1,5 +1,7 @@
 """What a rehearsal refuses before it begins."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,9 @@ import pytest
 from experiments.errors import UserError
 from experiments.inventory import rehearsal
 from experiments.run.directory import results_directory
+from testbed.fabric import FabricUnavailable
+
+REQUIREMENTS = rehearsal.requirements
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +37,21 @@ def test_a_file_for_queues_that_cannot_be_written_is_refused(tmp_path: Path) -> 
     missing = tmp_path / "missing" / "queues"
     assert refused(tmp_path / "out", missing) == f"--queues {missing}: No such file or directory"
     assert refused(tmp_path / "out", tmp_path) == f"--queues {tmp_path}: Is a directory"
+
+
+def test_root_that_may_not_make_namespaces_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root of a usual container lacks the capabilities."""
+    told = "unshare: unshare failed: Operation not permitted\n"
+    failed = subprocess.CompletedProcess((), 1, stdout="", stderr=told)
+    monkeypatch.setattr(rehearsal, "requirements", REQUIREMENTS)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
+    with pytest.raises(FabricUnavailable) as caught:
+        rehearsal.rehearse_scenario("two-flows", policy=[], settings=[], seed=None, out=None, queues=None)
+    [missing] = caught.value.missing
+    assert missing.detail == told.strip()
+    assert "allow privileged containers" in missing.fix
 
 
 def test_results_that_are_there_already_are_not_written_over(tmp_path: Path) -> None:
