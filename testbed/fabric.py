@@ -57,10 +57,14 @@ class FabricUnavailable(Exception):
 
 
 class JobRefused(ValueError):
-    """The job is valid, but this fabric cannot run it here (too many ranks, links too fast).
+    """The job is valid, but this fabric cannot run it here, or not on the servers of the inventory.
 
     The message names the limit and the key to change.
     """
+
+
+class NotOnThisMachine(JobRefused):
+    """This machine is the reason why the job cannot run here, so the simulated fabric can run it."""
 
 
 class RunFailed(RuntimeError):

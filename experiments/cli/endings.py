@@ -31,7 +31,7 @@ def _terminate(*_: object) -> None:
 @contextlib.contextmanager
 def told_to_the_user() -> Iterator[None]:
     """Turn errors that the user can cause into one message on standard error and an exit code."""
-    from testbed.fabric import FabricUnavailable, JobRefused, RunFailed
+    from testbed.fabric import FabricUnavailable, JobRefused, NotOnThisMachine, RunFailed
 
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -44,8 +44,10 @@ def told_to_the_user() -> Iterator[None]:
         from experiments.cli.fabric_needs import unavailable_text
 
         _stop(error, unavailable_text(error), EXIT_REFUSED)
-    except JobRefused as error:
+    except NotOnThisMachine as error:
         _stop(error, f"not on this machine: {error}; `--fabric sim` simulates it", EXIT_REFUSED)
+    except JobRefused as error:
+        _stop(error, str(error), EXIT_REFUSED)
     except RunFailed as error:
         _stop(error, f"the run failed: {error}", EXIT_FAILED)
     except _Terminated as error:

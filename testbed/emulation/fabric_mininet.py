@@ -13,7 +13,14 @@ from testbed.coordinator.refusals import refuse_parts, refuse_simulated_only
 from testbed.emulation.queues import LEAST_PART, part_of
 from testbed.emulation.requirements import requirements
 from testbed.emulation.sandbox import run_in_sandbox
-from testbed.fabric import FabricName, FabricUnavailable, JobRefused, Requirement, RunProgress
+from testbed.fabric import (
+    FabricName,
+    FabricUnavailable,
+    JobRefused,
+    NotOnThisMachine,
+    Requirement,
+    RunProgress,
+)
 from testbed.faults import LinkFault
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -81,22 +88,24 @@ def _refuse_what_cannot_fit(job: Job) -> None:
     refuse(job)
     servers = len(job.topology.servers)
     if servers > _MOST_SERVERS:
-        raise JobRefused(
+        raise NotOnThisMachine(
             f"topology: {servers} servers are too many for one machine (at most {_MOST_SERVERS})"
         )
     ranks = len(job.placement.ranks)
     if ranks > _MOST_RANKS:
-        raise JobRefused(f"units: {ranks} ranks are too many for one machine (at most {_MOST_RANKS})")
+        raise NotOnThisMachine(f"units: {ranks} ranks are too many for one machine (at most {_MOST_RANKS})")
     if job.workers.device is Device.CUDA and not Path("/dev/nvidiactl").exists():
-        raise JobRefused("workers.device: is cuda, but this machine has no CUDA device (auto needs none)")
+        raise NotOnThisMachine(
+            "workers.device: is cuda, but this machine has no CUDA device (auto needs none)"
+        )
     memory_mib = psutil.virtual_memory().available // 2**20
     if ranks * _RANK_MIB > memory_mib:
-        raise JobRefused(
+        raise NotOnThisMachine(
             f"units: {ranks} ranks need about {ranks * _RANK_MIB} MiB, {memory_mib} MiB are available"
         )
     lanes = len(lanes_of(job))
     if lanes > _MOST_LANES:
-        raise JobRefused(
+        raise NotOnThisMachine(
             f"units: {ranks} ranks need {lanes} lanes (at most {_MOST_LANES}): use fewer ranks, or lower"
             " workers.lanes_s1 and workers.lanes_s3"
         )
@@ -108,7 +117,7 @@ def _refuse_what_cannot_fit(job: Job) -> None:
     }
     slowest = min(job.scale.wire_bps(link.bps) * shares.get(link.id, 1.0) for link in job.topology.links)
     if slowest < _LEAST_LINK_BPS:
-        raise JobRefused(
+        raise NotOnThisMachine(
             f"scale: the slowest link would run at {slowest / 1e6:.3f} Mb/s on this machine (at least"
             f" {_LEAST_LINK_BPS / 1e6:g}): raise scale.bytes_scale or lower scale.time_dilation"
         )
@@ -116,7 +125,7 @@ def _refuse_what_cannot_fit(job: Job) -> None:
         job.scale.wire_bps(link.bps) for link in job.topology.links if link.src in job.topology.servers
     )
     if total > _MOST_WIRE_BPS:
-        raise JobRefused(
+        raise NotOnThisMachine(
             f"scale: the servers' NICs would carry {total / 1e9:.1f} Gb/s in all on this machine (at most"
             f" {_MOST_WIRE_BPS / 1e9:g}): lower scale.bytes_scale or raise scale.time_dilation"
         )

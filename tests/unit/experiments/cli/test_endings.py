@@ -13,13 +13,18 @@ from controller.flow import Level
 from controller.policies import registry
 from controller.policy import Policy, Verdict, Verdicts
 from controller.view import ActiveFlow, View
-from testbed.fabric import JobRefused, RunFailed
+from testbed.fabric import JobRefused, NotOnThisMachine, RunFailed
 
 
 @pytest.mark.parametrize(
     ("trouble", "code", "told"),
     [
-        (JobRefused("90 ranks, at most 64 fit"), 2, "mfs: not on this machine: 90 ranks"),
+        (
+            NotOnThisMachine("90 ranks, at most 64 fit"),
+            2,
+            "mfs: not on this machine: 90 ranks, at most 64 fit; `--fabric sim` simulates it",
+        ),
+        (JobRefused("servers: nobody plays h3"), 2, "mfs: servers: nobody plays h3\n"),
         (RunFailed("rank 3 died"), 1, "mfs: the run failed: rank 3 died"),
         (KeyboardInterrupt(), 130, "mfs: interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 1, "mfs: the disk is full: x"),

@@ -10,7 +10,7 @@ from serving_world import job, placed, prompt
 
 from testbed.emulation import fabric_mininet, requirements
 from testbed.emulation.fabric_mininet import MininetFabric
-from testbed.fabric import FabricUnavailable, JobRefused, Requirement, RunProgress
+from testbed.fabric import FabricUnavailable, JobRefused, NotOnThisMachine, Requirement, RunProgress
 from testbed.job import Job, Scale
 from testbed.topology import ServerShape, Topology, Wire, rail_optimised, star, wired
 
@@ -81,27 +81,30 @@ def test_an_exact_order_at_servers(run: Run) -> None:
 
 def test_too_many_servers(run: Run) -> None:
     assert run(sized(servers=64, nic_bps=10 * MBPS)) == "started"
-    with pytest.raises(JobRefused, match=r"^topology: 65 servers are too many .*\(at most 64\)$"):
+    with pytest.raises(NotOnThisMachine, match=r"^topology: 65 servers are too many .*\(at most 64\)$"):
         run(sized(servers=65, nic_bps=10 * MBPS))
 
 
 def test_too_many_ranks_for_the_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=500 * 2**20))
-    with pytest.raises(JobRefused, match=r"^units: 5 ranks need about 600 MiB, 500 MiB are available$"):
+    with pytest.raises(NotOnThisMachine, match=r"^units: 5 ranks need about 600 MiB, 500 MiB are available$"):
         run(sized())
 
 
 def test_too_many_lanes(run: Run) -> None:
     """12 ordered pairs of the 5 ranks fetch and 4 send: 16 pairs with 250 lanes each make 4,000."""
     assert run(sized(lanes=250)) == "started"
-    with pytest.raises(JobRefused, match=r"^units: 5 ranks need 4016 lanes \(at most 4000\).*workers\.lanes"):
+    with pytest.raises(
+        NotOnThisMachine, match=r"^units: 5 ranks need 4016 lanes \(at most 4000\).*workers\.lanes"
+    ):
         run(sized(lanes=251))
 
 
 def test_links_too_slow_to_say_anything(run: Run) -> None:
     assert run(sized(dilation=100.0)) == "started"
     with pytest.raises(
-        JobRefused, match=r"^scale: the slowest link would run at 0\.990 Mb/s .*raise scale\.bytes_scale"
+        NotOnThisMachine,
+        match=r"^scale: the slowest link would run at 0\.990 Mb/s .*raise scale\.bytes_scale",
     ):
         run(sized(dilation=101.0))
 
@@ -110,7 +113,7 @@ def test_links_too_fast_for_one_machine(run: Run) -> None:
     """Five NICs of 800 Mb/s are 4 Gb/s. The ports of the switch do not count."""
     assert run(sized(bytes_scale=8.0)) == "started"
     with pytest.raises(
-        JobRefused, match=r"^scale: the servers' NICs would carry 4\.1 Gb/s .*lower scale\.bytes_scale"
+        NotOnThisMachine, match=r"^scale: the servers' NICs would carry 4\.1 Gb/s .*lower scale\.bytes_scale"
     ):
         run(sized(bytes_scale=8.2))
 
@@ -164,7 +167,9 @@ def test_what_the_machine_has_is_looked_up_once_per_process(monkeypatch: pytest.
 
 
 def test_too_many_ranks(run: Run) -> None:
-    with pytest.raises(JobRefused, match=r"^units: 65 ranks are too many for one machine \(at most 64\)$"):
+    with pytest.raises(
+        NotOnThisMachine, match=r"^units: 65 ranks are too many for one machine \(at most 64\)$"
+    ):
         run(sized(per_unit=32))
 
 
@@ -173,8 +178,9 @@ def test_a_switch_that_cannot_be_a_bridge_is_refused_by_its_name(run: Run, name:
     """A server's NIC bridge is called nh1, and a device `a-long-name1-eth1` has more than 15 letters."""
     wire = Wire(switch=name, up_bps=10 * MBPS, down_bps=10 * MBPS)
     topology = wired(nics=[(wire,)] * 5, switches=(name,), between={}, shape=ServerShape())
-    with pytest.raises(JobRefused, match=rf"^topology\.path: .*cannot call a switch '{name}'"):
+    with pytest.raises(JobRefused, match=rf"^topology\.path: .*cannot call a switch '{name}'") as caught:
         run(msgspec.structs.replace(sized(), topology=topology))
+    assert not isinstance(caught.value, NotOnThisMachine)  # a larger one would not help
 
 
 def test_latency_is_not_emulated(run: Run) -> None:
