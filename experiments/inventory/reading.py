@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ _KINDS = {
 def read_inventory(path: Path) -> Inventory:
     """Return what the file says, with the path of its keys relative to it made absolute.
 
-    Raises `UserError` for what is missing, unknown or not allowed.
+    Raises `UserError` for what is missing, unknown or not allowed, and if there is no directory of keys.
     """
     source = str(path)
     document = yaml_file.parse(named_text(path, most_bytes=yaml_file.MOST_BYTES, source=source), source)
@@ -46,8 +47,13 @@ def read_inventory(path: Path) -> Inventory:
     wrong = [f"{_origin(_path(key), origins, source)}: {key}: {reason}" for key, reason in faults(inventory)]
     if wrong:
         raise UserError("\n".join(wrong))
-    keys = path.parent / os.path.expanduser(inventory.keys)
-    return msgspec.structs.replace(inventory, keys=os.path.abspath(keys))
+    keys = os.path.abspath(path.parent / os.path.expanduser(inventory.keys))
+    if not os.path.isdir(keys):
+        raise UserError(
+            f"{_origin(('keys',), origins, source)}: keys: there is no directory {keys}; make it with `mfs"
+            f" cluster keys {shlex.quote(keys)}`"
+        )
+    return msgspec.structs.replace(inventory, keys=keys)
 
 
 def _in_words(text: str, origins: Mapping[KeyPath, str], source: str) -> str:

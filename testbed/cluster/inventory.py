@@ -14,6 +14,7 @@ from controller.openflow import dscp_of
 PORTS: Final = 3
 """The coordinator listens on so many ports in a row: for agents, for ranks, and its controller."""
 
+_PORTS_OF_SERVERS: Final = {"rendezvous_port": 29400, "store_port": 29500}
 _EVERYWHERE: Final = ("0.0.0.0", "::", "*")
 _MOST_DSCP: Final = 63
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -65,8 +66,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     enforcement: str = Enforcement.DSCP.value
     dscp: tuple[int, ...] = tuple(dscp_of(level) for level in Level)
     collectives: str = "gloo"
-    rendezvous_port: int = 29400
-    store_port: int = 29500
+    rendezvous_port: int = _PORTS_OF_SERVERS["rendezvous_port"]
+    store_port: int = _PORTS_OF_SERVERS["store_port"]
 
     @property
     def dscps(self) -> tuple[int, ...] | None:
@@ -115,7 +116,41 @@ def faults(inventory: Inventory) -> Iterator[Fault]:
             )
         if server.gpus < 0:
             yield Fault(f"servers[{i}].gpus", f"{server.gpus} is less than 0")
+    yield from _loopback_faults(inventory)
     yield from _network_faults(inventory)
+    yield from _port_faults(inventory)
+
+
+def _loopback_faults(inventory: Inventory) -> Iterator[Fault]:
+    """Servers that are all on loopback are on this machine on purpose. Beside others, it is a slip."""
+    real = [server for server in inventory.servers if not _is_loopback(server.address)]
+    for i, server in enumerate(inventory.servers):
+        if real and _is_loopback(server.address):
+            yield Fault(
+                f"servers[{i}].address",
+                f"{server.address} is reached from {server.host} only, and {real[0].host} has"
+                f" {real[0].address}: give the address on the data network",
+            )
+    if len(real) > 1 and _is_loopback(inventory.coordinator.address):
+        yield Fault(
+            "coordinator.address",
+            f"{inventory.coordinator.address} is another machine on each server: give the address at which"
+            " servers reach this one",
+        )
+
+
+def _port_faults(inventory: Inventory) -> Iterator[Fault]:
+    """Ports that the coordinator and a server would both listen on: it may be one of them."""
+    first = inventory.coordinator.port
+    last = first + PORTS - 1
+    for name, usual in _PORTS_OF_SERVERS.items():
+        port = getattr(inventory, name)
+        if first <= port <= last:
+            # The inventory need not have the key of a port that is the usual one.
+            key, told = "coordinator.port", f"one of {first} to {last} is {name}, {port}"
+            if port != usual:
+                key, told = name, f"{port} is one of the coordinator's ports, {first} to {last}"
+            yield Fault(key, f"{told}; the coordinator may be a server, too, so choose another port")
 
 
 def _coordinator_faults(coordinator: Coordinator) -> Iterator[Fault]:
@@ -137,7 +172,7 @@ def _coordinator_faults(coordinator: Coordinator) -> Iterator[Fault]:
 
 
 def _network_faults(inventory: Inventory) -> Iterator[Fault]:
-    for name in ("rendezvous_port", "store_port"):
+    for name in _PORTS_OF_SERVERS:
         if not 1 <= getattr(inventory, name) <= 65535:
             yield Fault(name, f"{getattr(inventory, name)} is not between 1 and 65535")
     if inventory.rendezvous_port == inventory.store_port:
@@ -173,6 +208,10 @@ def _is_of_a_machine(text: str) -> bool:
         return False
     address = ipaddress.IPv4Address(text)
     return not address.is_multicast and not address.is_reserved
+
+
+def _is_loopback(text: str) -> bool:
+    return _is_ipv4(text) and ipaddress.IPv4Address(text).is_loopback
 
 
 def _is_ipv4(text: str) -> bool:

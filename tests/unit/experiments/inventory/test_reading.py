@@ -18,6 +18,7 @@ servers:
 
 
 def written(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "keys").mkdir(exist_ok=True)
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
     return path
@@ -130,11 +131,68 @@ def test_without_enforcement_there_are_no_dscps(tmp_path: Path) -> None:
             "keys: keys\nstore_port: 29400",
             "line 4: store_port: 29400 is the port of rendezvous_port, too",
         ),
+        (
+            "192.168.1.2",
+            "127.0.0.1",
+            "line 6: servers[1].address: 127.0.0.1 is reached from node02 only, and node01 has 192.168.1.1:"
+            " give the address on the data network",
+        ),
+        (
+            "10.1.0.250",
+            "127.0.0.1",
+            "line 2: coordinator.address: 127.0.0.1 is another machine on each server: give the address at"
+            " which servers reach this one",
+        ),
+        *(
+            (
+                "keys: keys",
+                f"keys: keys\n{name}: {port}",
+                f"line 4: {name}: {port} is one of the coordinator's ports, 29600 to 29602; the coordinator"
+                " may be a server, too, so choose another port",
+            )
+            for name, port in (("rendezvous_port", 29601), ("store_port", 29600), ("store_port", 29602))
+        ),
+        (
+            "10.1.0.250",
+            "10.1.0.250\n  port: 29400",
+            "line 3: coordinator.port: one of 29400 to 29402 is rendezvous_port, 29400; the coordinator may"
+            " be a server, too, so choose another port",
+        ),
+        (
+            "10.1.0.250",
+            "10.1.0.250\n  port: 29498",
+            "line 3: coordinator.port: one of 29498 to 29500 is store_port, 29500; the coordinator may be a"
+            " server, too, so choose another port",
+        ),
     ],
 )
 def test_a_slip_is_told_with_its_line_and_its_key(tmp_path: Path, old: str, new: str, told: str) -> None:
     assert GOOD.count(old) in (1, 2)
     assert problem(tmp_path, GOOD.replace(old, new, 1)).endswith(told)
+
+
+def test_ports_beside_those_of_the_coordinator_are_free(tmp_path: Path) -> None:
+    text = GOOD + "rendezvous_port: 29599\nstore_port: 29603\n"
+    assert read_inventory(written(tmp_path, text)).store_port == 29603
+
+
+def test_all_servers_may_be_on_loopback(tmp_path: Path) -> None:
+    text = GOOD.replace("192.168.1.", "127.0.0.").replace("10.1.0.250", "127.0.0.1")
+    assert [s.address for s in read_inventory(written(tmp_path, text)).servers] == ["127.0.0.1", "127.0.0.2"]
+
+
+def test_one_server_may_be_this_machine(tmp_path: Path) -> None:
+    text = "\n".join(GOOD.replace("10.1.0.250", "127.0.0.1").splitlines()[:-1])
+    assert len(read_inventory(written(tmp_path, text)).servers) == 1
+
+
+def test_a_directory_of_keys_that_is_missing_is_told_with_what_makes_it(tmp_path: Path) -> None:
+    told = problem(tmp_path, GOOD.replace("keys: keys", "keys: my keys"))
+    there = tmp_path / "my keys"
+    assert told == (
+        f"cluster.yaml, line 3: keys: there is no directory {there}; make it with"
+        f" `mfs cluster keys '{there}'`"
+    )
 
 
 def test_everywhere_is_allowed_if_it_is_asked_for(tmp_path: Path) -> None:
