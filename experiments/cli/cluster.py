@@ -126,6 +126,10 @@ def cluster_switch(
             print("\n".join(lines), end="\n\n")
 
 
+def _say(text: str) -> None:
+    print(f"mfs: {text}", file=sys.stderr, flush=True)
+
+
 def _switch_ports(text: str) -> list[str]:
     """The ports of a switch. Their names become keys of a configuration, in which `|` parts a key."""
     ports = text.split(",")
@@ -202,6 +206,7 @@ def cluster_rehearse(
             seed=seed,
             out=out,
             queues=queues,
+            say=_say,
             elastic=elastic,
         )
     if code:
@@ -226,12 +231,8 @@ def cluster_doctor(
         from experiments.resolve.jobs import resolve
 
         chosen = _scenario(scenario, policy, settings, seed)
-
-        def say(text: str) -> None:
-            print(f"mfs: {text}", file=sys.stderr)
-
-        with cluster_of(chosen, inventory, say) as fabric:
-            examined = fabric.examine(resolve(chosen).jobs[0], say)
+        with cluster_of(chosen, inventory, _say) as fabric:
+            examined = fabric.examine(resolve(chosen).jobs[0], _say)
         print(examined_text(examined))
     if examined.wrong:
         raise typer.Exit(EXIT_FAILED)

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.errors import UserError
 from experiments.resolve.jobs import resolve
+from experiments.resolve.scale import duration_note
 from experiments.run.directory import new_directory, results_directory
 from experiments.scenario.overrides import overrides_of
 from experiments.scenario.reading import builtin_scenarios, load_scenario
@@ -35,9 +36,12 @@ def rehearse_scenario(
     seed: int | None,
     out: Path | None,
     queues: Path | None,
+    say: Callable[[str], None],
     elastic: bool = False,
 ) -> int:
     """Rehearse a scenario at the scale that the emulated fabric would have. Returns its exit code.
+
+    `say` is called, before it begins, with how the scale came about and how long the rehearsal should take.
 
     Raises `UserError`, and `FabricUnavailable` if this machine lacks what a rehearsal needs.
     """
@@ -45,7 +49,8 @@ def rehearse_scenario(
     if missing:
         raise FabricUnavailable("cluster", missing)
     emulated = load_scenario(name, overrides_of(list(settings), list(policy), seed, FabricName.MININET))
-    job = resolve(emulated).jobs[0]
+    resolved = resolve(emulated)
+    job = resolved.jobs[0]
     if queues is not None:
         try:
             queues.open("w").close()  # or it would be found out when the run has begun
@@ -67,6 +72,8 @@ def rehearse_scenario(
         arguments += ["--set", setting]
     if seed is not None:
         arguments += ["--seed", str(seed)]
+    for note in (*resolved.scale_notes, duration_note(resolved.jobs)):
+        say(note)
     try:
         return rehearse(
             Rehearsal(

@@ -12,7 +12,7 @@ the fastest NIC runs at `link_mbps` or slower.
 """
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from controller.units import NS_PER_S
 from experiments.resolve.cluster import fastest_nic_bps
@@ -80,10 +80,19 @@ def machine_scale(
         bytes_scale, why_link = bytes_scale or 1.0, ""
         slowest = rounded_up(nic_bps * bytes_scale / (link_mbps * 1e6))
         if section.time_dilation is None and slowest > dilation:
-            dilation, why = slowest, f" (so that a NIC runs at {link_mbps:g} Mb/s at most)"
+            dilation = slowest
+            why = f" (so that a NIC runs at {link_mbps:g} Mb/s at most; {_takes(job, dilation)}"
+            if dilation > longest_dilation(section, job):
+                why += (
+                    f", which is beyond scale.most_wall_s ({_most_wall_s(section):g} s) because the bytes of"
+                    " real layers are not scaled: lower topology.nic_gbps or raise scale.link_mbps"
+                )
+            why += ")"
     scale = _scale_for(dilation, bytes_scale=bytes_scale, nic_bps=nic_bps, link_mbps=link_mbps)
     if section.time_dilation is not None and section.bytes_scale is not None:
         return scale, ()
+    if section.time_dilation is not None:
+        why = f" (given; {_takes(job, dilation)})"
     return scale, (
         *([] if machine is None else [str(machine)]),
         f"scale chosen for this work: a model second takes {scale.time_dilation:g} wall seconds{why}, a NIC"
@@ -93,30 +102,47 @@ def machine_scale(
 
 def longest_dilation(section: ScaleSection, job: Job) -> float:
     """Return the dilation with which the work takes `most_wall_s`."""
-    most_s = _LONGEST * section.wall_s if section.most_wall_s is None else section.most_wall_s
-    return rounded_up(most_s / work_s(job))
+    return rounded_up(_most_wall_s(section) / work_s(job))
+
+
+def duration_note(jobs: Sequence[Job]) -> str:
+    """How long `jobs`, the policies of a scenario, should take on the wall at their scale."""
+    dilation = jobs[0].scale.time_dilation
+    policies = "a policy" if len(jobs) == 1 else f"{len(jobs)} policies"
+    return (
+        f"a model second takes {dilation:g} wall seconds: {policies} should take about"
+        f" {len(jobs) * dilation * work_s(jobs[0]):.0f} s, without the start of the ranks"
+    )
+
+
+def _takes(job: Job, dilation: float) -> str:
+    return f"a policy takes about {dilation * work_s(job):.0f} s"
+
+
+def _most_wall_s(section: ScaleSection) -> float:
+    return _LONGEST * section.wall_s if section.most_wall_s is None else section.most_wall_s
 
 
 def _dilation(section: ScaleSection, job: Job, machine: Machine | None) -> tuple[float, str]:
     """Return the time dilation, and why it is not a smaller one."""
     usual = rounded_up(section.wall_s / work_s(job))
     floor = 1.0 if job.flows else rounded_up(LAYER_WALL_S * job.model.layers / _unloaded_s(job))
-    if machine is None:
-        return max(usual, floor), ""
     needs = [(usual, f"so that a policy takes about {section.wall_s:g} s")]
     if job.flows:
         needs.append((floor, "the least for single flows"))
-    needs += _needs(job, machine)
+    elif machine is None:
+        needs.append((floor, f"so that a layer of a median request takes at least {LAYER_WALL_S:g} s"))
+    needs += [] if machine is None else _needs(job, machine)
     needed, why = max(needs, key=lambda need: need[0])
     most = longest_dilation(section, job)
-    if needed > max(most, usual):
+    if machine is not None and needed > max(most, usual):
         return max(most, usual), (
             f" (as many as scale.most_wall_s allows; {needed:g} would be needed {why}, so the run will"
             " hardly be faithful)"
         )
     if needed == usual:
         return needed, f" ({why})"
-    return needed, f" ({why}; a policy takes about {needed * work_s(job):.0f} s)"
+    return needed, f" ({why}; {_takes(job, needed)})"
 
 
 def _needs(job: Job, machine: Machine) -> Iterator[tuple[float, str]]:

@@ -1,6 +1,7 @@
 """What a rehearsal refuses before it begins."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.inventory import rehearsal
+from experiments.resolve.jobs import resolve
+from experiments.resolve.scale import work_s
 from experiments.run.directory import results_directory
+from experiments.scenario.reading import load_scenario, override
 from testbed.fabric import FabricUnavailable
 
 REQUIREMENTS = rehearsal.requirements
@@ -28,7 +32,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(out: Path | None, queues: Path | None) -> str:
     with pytest.raises(UserError) as caught:
         rehearsal.rehearse_scenario(
-            "two-flows", policy=["fair"], settings=[], seed=None, out=out, queues=queues
+            "two-flows", policy=["fair"], settings=[], seed=None, out=out, queues=queues, say=print
         )
     return str(caught.value)
 
@@ -48,7 +52,9 @@ def test_root_that_may_not_make_namespaces_is_told_what_to_do(monkeypatch: pytes
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
     with pytest.raises(FabricUnavailable) as caught:
-        rehearsal.rehearse_scenario("two-flows", policy=[], settings=[], seed=None, out=None, queues=None)
+        rehearsal.rehearse_scenario(
+            "two-flows", policy=[], settings=[], seed=None, out=None, queues=None, say=print
+        )
     [missing] = caught.value.missing
     assert missing.detail == told.strip()
     assert "allow privileged containers" in missing.fix
@@ -77,6 +83,54 @@ def test_nothing_is_left_of_what_is_refused_or_fails(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rehearsal, "rehearse", lambda wanted: 1)
     assert (
-        rehearsal.rehearse_scenario("two-flows", policy=[], settings=[], seed=1, out=None, queues=None) == 1
+        rehearsal.rehearse_scenario(
+            "two-flows", policy=[], settings=[], seed=1, out=None, queues=None, say=print
+        )
+        == 1
     )
     assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+
+
+def test_how_long_it_should_take_is_said_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NIC of 2 Gb/s at 15 Mb/s at most: 133.3, rounded up to two digits."""
+    said: list[str] = []
+
+    def rehearse(wanted: object) -> int:
+        said.append("it begins")
+        return 0
+
+    monkeypatch.setattr(rehearsal, "rehearse", rehearse)
+    settings = ["workload.requests=4", "topology.nic_gbps=2"]
+
+    def told(name: str, policy: list[str], settings: list[str]) -> list[str]:
+        said.clear()
+        rehearsal.rehearse_scenario(
+            name,
+            policy=policy,
+            settings=settings,
+            seed=None,
+            out=tmp_path / "out",
+            queues=None,
+            say=said.append,
+        )
+        return said
+
+    scale, duration, end = told("real-layers", ["fair", "mfs"], settings)
+    assert (
+        "a model second takes 140 wall seconds (so that a NIC runs at 15 Mb/s at most; a policy takes"
+        in scale
+    )
+    match = re.fullmatch(
+        r"a model second takes 140 wall seconds: 2 policies should take about (\d+) s, without .*", duration
+    )
+    assert match is not None
+    wanted = resolve(load_scenario("real-layers", [override(text) for text in ("fabric=mininet", *settings)]))
+    assert int(match[1]) == pytest.approx(2 * 140 * work_s(wanted.jobs[0]), abs=1)
+    assert end == "it begins"
+    given = told("two-flows", ["fair"], [])  # it takes 2 model seconds, at a scale that the scenario gives
+    assert given == [
+        "a model second takes 2 wall seconds: a policy should take about 4 s, without the start of the ranks",
+        "it begins",
+    ]

@@ -43,7 +43,7 @@ def slow(**changed: float) -> Machine:
 
 def test_a_quick_machine_gets_the_scale_that_the_work_alone_would_get() -> None:
     """A NIC of 50 Gb/s at 15 Mb/s: 15e6 * 36 / 50e9 bytes per byte."""
-    unmeasured, _ = chosen(None)
+    unmeasured, without = chosen(None)
     scale, notes = chosen(QUICK)
     assert scale == unmeasured == Scale(time_dilation=36.0, bytes_scale=0.0108)
     assert notes[0] == (
@@ -53,6 +53,7 @@ def test_a_quick_machine_gets_the_scale_that_the_work_alone_would_get() -> None:
     )
     assert "36 wall seconds (so that a policy takes about 60 s), a NIC" in notes[1]
     assert notes[1].endswith("a NIC runs at 15 Mb/s on the machine")
+    assert without == notes[1:]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +99,21 @@ def test_links_are_as_slow_as_a_fifth_of_what_the_machine_forwards() -> None:
     assert notes[1].endswith("a NIC runs at 8.2 Mb/s on the machine (a 5th of what it forwards)")
 
 
+def test_layers_last_some_time_on_a_machine_that_was_not_measured() -> None:
+    """Its run may take longer than `most_wall_s`, since nothing bounds it, and says how long."""
+    scale, [note] = chosen(None, "scale.wall_s=1")
+    seconds = scale.time_dilation * work_s(job_of(scenario_of()))
+    assert (
+        f"(so that a layer of a median request takes at least 0.03 s; a policy takes about {seconds:.0f} s)"
+        in note
+    )
+
+
 def test_what_a_scenario_gives_is_kept() -> None:
     bad = slow(permit_p99_ms=20.0, forwarded_mbps=20.0)
-    given, _ = chosen(bad, "scale.time_dilation=50", "scale.link_mbps=10")
+    given, notes = chosen(bad, "scale.time_dilation=50", "scale.link_mbps=10")
+    seconds = 50 * work_s(job_of(scenario_of()))
+    assert f"takes 50 wall seconds (given; a policy takes about {seconds:.0f} s)" in notes[1]
     assert (given.time_dilation, given.wire_bps(50e9)) == (50.0, pytest.approx(10e6))
 
 
