@@ -61,6 +61,8 @@ class Telling:
 
     def _run(self) -> None:
         while not self._over.wait(self._every_s):
+            if not self._state.phase:  # nothing has been said yet
+                continue
             with contextlib.suppress(OSError):  # nobody reads it any more: the results still matter
                 self._now()
 
