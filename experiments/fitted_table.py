@@ -1,15 +1,20 @@
 """Tables that stay readable in a narrow terminal: what does not fit goes below, and nothing is cut."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-_UNBROKEN: Final = 16
-"""A column with `overflow="fold"` breaks longer words than this, such as long specs of policies."""
+_UNBROKEN: Final = 24
+"""A column with `overflow="fold"` breaks longer words than this, such as names of files, if it has to."""
+
+_PIECES: Final = re.compile(r"\s+|(?<=[(,])(?=.)", re.DOTALL)
+"""Where a column with `overflow="fold"` breaks lines: at spaces, and between the options of a spec."""
 
 _WIDE: Final = 10_000
 
@@ -40,13 +45,13 @@ class FittedTable(Table):
             return
         everything = list(range(len(widths)))
         if self._total([width.least for width in widths]) <= options.max_width:
-            yield self._part(everything, widths, options.max_width, self.title)
+            yield self._part(everything, widths, console, options.max_width, self.title)
             return
         title = self.title
         for i, chosen in enumerate(self._divided(widths, options.max_width)):
             if i:
                 yield Text("")
-            yield self._part(chosen, widths, options.max_width, title)
+            yield self._part(chosen, widths, console, options.max_width, title)
             title = None
 
     def _total(self, widths: Sequence[int]) -> int:
@@ -60,8 +65,11 @@ class FittedTable(Table):
         most = max(cell.maximum for cell in found)
         if column.no_wrap:
             return _Width(most, most)
-        least = max(cell.minimum for cell in found)
-        return _Width(min(least, _UNBROKEN) if column.overflow == "fold" else least, most)
+        if column.overflow == "fold":
+            cells = [_text(cell, console) for cell in (column.header, *column.cells)]
+            pieces = (cell_len(piece) for cell in cells for piece in _PIECES.split(cell.plain))
+            return _Width(min(max(pieces, default=0), _UNBROKEN, most), most)
+        return _Width(max(cell.minimum for cell in found), most)
 
     def _divided(self, widths: Sequence[_Width], max_width: int) -> list[list[int]]:
         """Return the columns of each table: the keys, and as many others as fit, but at least one."""
@@ -78,7 +86,9 @@ class FittedTable(Table):
             left -= needed
         return parts or [keys]
 
-    def _part(self, chosen: Sequence[int], widths: Sequence[_Width], max_width: int, title: Any) -> Table:
+    def _part(
+        self, chosen: Sequence[int], widths: Sequence[_Width], console: Console, max_width: int, title: Any
+    ) -> Table:
         """Return a table of the `chosen` columns that takes `max_width` at most, if words allow it."""
         part = Table(
             title=title,
@@ -105,7 +115,30 @@ class FittedTable(Table):
                 style=column.style,
                 width=given[i],
             )
-            cells.append(list(column.cells))
+            lined = column.overflow == "fold" and not column.no_wrap
+            cells.append([_lines(_text(one, console), given[i]) if lined else one for one in column.cells])
         for r, row in enumerate(self.rows):
             part.add_row(*(column[r] for column in cells), style=row.style, end_section=row.end_section)
         return part
+
+
+def _text(cell: Any, console: Console) -> Text:
+    """Return a cell of text as it is shown."""
+    return console.render_str(cell) if isinstance(cell, str) else cell
+
+
+def _lines(cell: Text, width: int) -> Text:
+    """Return `cell` with its lines broken at `_PIECES`, so that they take `width` at most, if they can."""
+    broken = Text(style=cell.style, end="")
+    for line in cell.split("\n", allow_blank=True):
+        if broken:
+            broken.append("\n")
+        used = 0
+        for piece in line.divide([match.end() for match in _PIECES.finditer(line.plain)]):
+            needed = cell_len(piece.plain.rstrip())
+            if used and used + needed > width:
+                broken.append("\n")
+                used = 0
+            broken.append_text(piece)
+            used += cell_len(piece.plain)
+    return broken

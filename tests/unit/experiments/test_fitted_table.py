@@ -76,16 +76,33 @@ def test_lines_are_broken_between_words_before_columns_go_below() -> None:
     ]
 
 
-def test_a_long_spec_of_a_policy_is_folded() -> None:
+def folded(policy: str, width: int) -> list[str]:
+    """Return the lines of a table with a number of five digits beside a policy."""
     table = FittedTable()
     table.add_column("policy", overflow="fold")
     table.add_column("n", no_wrap=True)
-    table.add_row("mfs(promote=layer,levels=4)", "12345")
-    assert shown(table, 23) == [
-        "policy           n",
-        "mfs(promote=laye 12345",
-        "r,levels=4)",
+    table.add_row(Text(policy), "12345")
+    return shown(table, width)
+
+
+def test_a_long_spec_of_a_policy_is_broken_between_its_options() -> None:
+    assert folded("mfs(promote=layer,levels=4)", 25) == [
+        "policy             n",
+        "mfs(promote=layer, 12345",
+        "levels=4)",
     ]
+
+
+def test_a_spec_is_not_broken_in_a_number() -> None:
+    assert folded("static(weights=99:1)", 22) == [
+        "policy          n",
+        "static(         12345",
+        "weights=99:1)",
+    ]
+
+
+def test_a_word_without_any_break_is_cut_into_lines_if_it_is_very_long() -> None:
+    assert folded("a" * 30, 32) == ["policy                    n", f"{'a' * 25} 12345", "a" * 5]
 
 
 def test_in_a_very_narrow_terminal_each_column_has_a_table_of_its_own() -> None:
