@@ -1,15 +1,24 @@
 """What a policy is: a class that turns events into verdicts. It sees the flows and does not change them."""
 
 import abc
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
 from controller.flow import RMLQ_LEVELS, Level, Stage
 from controller.view import ActiveBatch, ActiveFlow, FlowGroup, View
+
+LEAST_WEIGHT: Final = 1e-3
+MOST_WEIGHT: Final = 1e6
+MOST_WEIGHT_RATIO: Final = 1000
+"""The largest weight of a level is at most so many times the smallest.
+
+The simulator works out what levels use to 1e-12 of a port (`testbed/simulation/core/weighted.cpp`), and
+law 5 compares rates to 1e-9. A level with a smaller part than a thousandth gets rates that are less exact.
+Switches do not offer as much: the emulated fabric refuses parts below 0.9 %.
+"""
 
 
 class PolicyError(ValueError):
@@ -62,9 +71,10 @@ class Policy(abc.ABC):
 
     `level_weights` says how ports share their rate among levels, instead of by strict priority (None): each
     level that has something to send may have its weight's part of what such levels share, and what it does
-    not use goes to the others by their weights. Weights are above 0, of levels P1 to P6. A policy with
-    weights gives levels that have one, or SCAVENGER, which all of them go before. A fabric reads them at the
-    start, by `weights_of`, and they do not change.
+    not use goes to the others by their weights. Weights are of levels P1 to P6 and within the bounds of
+    `unfit_weights`. A policy with weights gives levels that have one, or SCAVENGER, which all of them go
+    before. They are checked when the policy is made and when a fabric reads them at the start, by
+    `weights_of`, and they do not change.
 
     `by_group` says that each flow is in one `FlowGroup`, that only `on_submit` gives verdicts on single
     flows, and that the policy asks `view.left_on_ports` for what flows have left. A fabric can then move
@@ -139,18 +149,32 @@ class Policy(abc.ABC):
         return UNCHANGED
 
 
+def unfit_weights(weights: Iterable[float]) -> str | None:
+    """Say why levels cannot have `weights`, or return None."""
+    found = tuple(weights)
+    if not all(LEAST_WEIGHT <= weight <= MOST_WEIGHT for weight in found):  # nan compares with nothing
+        return f"each weight must be {LEAST_WEIGHT:g} to {MOST_WEIGHT:,.0f}"
+    if found and max(found) > MOST_WEIGHT_RATIO * min(found):
+        return f"the largest weight may be at most {MOST_WEIGHT_RATIO:,} times the smallest"
+    return None
+
+
 def weights_of(policy: Policy) -> Mapping[Level, float]:
     """The weights of levels that `policy` asks for; empty for strict priority.
 
     Raises `PolicyError` for weights that no fabric can carry out.
     """
     weights = policy.level_weights or {}
-    for level, weight in weights.items():
-        if level not in RMLQ_LEVELS or not 0 < weight < math.inf:
+    for level in weights:
+        if level not in RMLQ_LEVELS:
             raise PolicyError(
-                f"policy {policy.name!r} gives {level!r} the weight {weight!r};"
-                f" weights are above 0, of {RMLQ_LEVELS[0].name} to {RMLQ_LEVELS[-1].name}"
+                f"policy {policy.name!r} gives {level!r} a weight;"
+                f" weights are of {RMLQ_LEVELS[0].name} to {RMLQ_LEVELS[-1].name}"
             )
+    problem = unfit_weights(weights.values())
+    if problem is not None:
+        told = ", ".join(f"{level.name} {weight:g}" for level, weight in weights.items())
+        raise PolicyError(f"policy {policy.name!r} gives levels the weights {told}: {problem}")
     return weights
 
 

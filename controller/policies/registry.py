@@ -12,7 +12,7 @@ from types import MappingProxyType
 import msgspec
 
 from controller.policies.option_help import OptionHelp, kind_in_words, options_of
-from controller.policy import Policy, PolicyError
+from controller.policy import Policy, PolicyError, weights_of
 
 ENTRY_POINT_GROUP = "mfs.policies"
 
@@ -76,9 +76,13 @@ def make_policy(spec: str, **defaults: int | float | str | bool) -> Policy:
     taken = {key: value for key, value in defaults.items() if key in known}
     options = make_options(owner, written, taken)
     try:
-        return policy(options)
+        made = policy(options)
+        weights_of(made)
+        return made
+    except PolicyError:
+        raise
     except ValueError as error:
-        raise PolicyError(_refusal(owner, f"cannot be made: {error}")) from error
+        raise PolicyError(f"{owner.called} cannot be made: {error}") from error
     except Exception as error:  # as when it is loaded: say whose policy it is
         raise PolicyError(f"{owner.called} cannot be made: {type(error).__name__}: {error}") from error
 
@@ -112,18 +116,18 @@ def make_options(
 ) -> object:
     """An instance of `owner.options`: from `written`, then `defaults`, then its own defaults.
 
-    Raises `PolicyError` for an unknown or ill-typed option. The error lists the options.
+    Raises `PolicyError` for an unknown or ill-typed option. Of an unknown one, the error lists the options.
     """
     types = typing.get_type_hints(owner.options)
     unknown = next((key for key in written if key not in types), None)
     if unknown is not None:
-        raise PolicyError(_refusal(owner, f"has no option {unknown!r}", unknown, list(types)))
+        raise PolicyError(_unknown_option(owner, unknown))
     given = {**defaults, **written}
     values = {key: _typed(owner, key, value, types[key]) for key, value in given.items()}
     try:
         options: object = owner.options(**values)
     except ValueError as error:
-        raise PolicyError(_refusal(owner, f"cannot be made: {error}")) from error
+        raise PolicyError(f"{owner.called} cannot be made: {error}") from error
     return options
 
 
@@ -140,10 +144,9 @@ def _policy_class(name: str) -> type[Policy]:
         return _POLICIES[name]
     known = _known()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        raise PolicyError(
-            f"there is no policy {name!r}; did you mean {near[0]!r}? (policies: {', '.join(sorted(known))})"
-        )
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise PolicyError(f"there is no policy {name!r}{hint} (policies: {', '.join(sorted(known))})")
     found = known[name]
     if isinstance(found, type):
         return found
@@ -166,13 +169,13 @@ def _typed(owner: Owner, key: str, value: object, kind: object) -> object:
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise PolicyError(
-            _refusal(owner, f"cannot take {key}={value}; it wants {kind_in_words(kind)}")
-        ) from error
+        wants = kind_in_words(kind)
+        raise PolicyError(f"{owner.called} cannot take {key}={value}; it wants {wants}") from error
 
 
-def _refusal(owner: Owner, what: str, key: str = "", options: list[str] | None = None) -> str:
-    near = difflib.get_close_matches(key, options or [], n=1)
+def _unknown_option(owner: Owner, key: str) -> str:
+    options = options_of(owner.options)
+    near = difflib.get_close_matches(key, [one.name for one in options], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    valid = "".join(f"\n  {one.line}" for one in options_of(owner.options)) or " none"
-    return f"{owner.called} {what}{hint}\noptions of {owner.name} with their defaults:{valid}"
+    valid = "".join(f"\n  {one.line}" for one in options) or " none"
+    return f"{owner.called} has no option {key!r}{hint}\noptions of {owner.name} with their defaults:{valid}"

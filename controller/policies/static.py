@@ -1,6 +1,5 @@
 """A fixed level for each stage, as the options say, in strict priority or by weights."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -9,7 +8,7 @@ from msgspec import Meta
 
 from controller.flow import RMLQ_LEVELS, Level, Stage
 from controller.policies.registry import register
-from controller.policy import Policy, Verdict
+from controller.policy import Policy, Verdict, unfit_weights
 from controller.view import ActiveBatch, ActiveFlow, View
 
 STRICT = "strict"
@@ -23,7 +22,10 @@ class StaticOptions:
     s2: Annotated[int, "level of S2", Meta(ge=1, le=6)] = 2
     s3: Annotated[int, "level of S3", Meta(ge=1, le=6)] = 4
     background: Annotated[int, "level of background transfers; 7 for SCAVENGER", Meta(ge=1, le=7)] = 7
-    weights: Annotated[str, "strict, or the weights of the levels in use, P1 first, as in 99:1"] = "strict"
+    weights: Annotated[
+        str,
+        "strict, or the weights of the levels in use, P1 first, as in 99:1; largest at most 1000 x smallest",
+    ] = "strict"
 
     def __post_init__(self) -> None:
         for name in ("s1", "s2", "s3"):
@@ -45,11 +47,14 @@ class StaticOptions:
             weights = [float(number) for number in self.weights.split(":")]
         except ValueError:
             weights = []
-        if not weights or not all(0 < weight < math.inf for weight in weights):
-            raise ValueError(f"weights must be {STRICT}, or numbers above 0 as in 99:1, not {self.weights}")
+        if not weights:
+            raise ValueError(f"weights must be {STRICT}, or numbers as in 99:1, not {self.weights}")
         if len(weights) != len(levels):
             names = ", ".join(level.name for level in levels)
             raise ValueError(f"weights must be one for each level in use ({names}), not {self.weights}")
+        problem = unfit_weights(weights)
+        if problem is not None:
+            raise ValueError(f"weights={self.weights}: {problem}")
         return dict(zip(levels, weights, strict=True))
 
 

@@ -22,6 +22,7 @@ from controller.policies.mfs import Demand, MfsOptions, Rho
 from controller.policies.option_help import OptionHelp
 from controller.policy import Verdict
 from controller.scheduler import Scheduler
+from controller.spec import read_spec
 from controller.verdict_checks import SchedulerError
 from controller.view import ActiveFlow, View
 
@@ -124,17 +125,26 @@ def test_policies_without_weights_ask_for_strict_priority(spec: str) -> None:
     [
         ("99:1", r"one for each level in use \(P2, P3, P4\)"),
         ("1:1:1:1", "one for each level in use"),
-        ("1:0:1", "numbers above 0"),
-        ("1:-2:1", "numbers above 0"),
-        ("1:inf:1", "numbers above 0"),
-        ("1:nan:1", "numbers above 0"),
-        ("1:two:3", "numbers above 0"),
-        ("60%:30%:10%", "numbers above 0"),
+        ("1:0:1", "each weight must be 0.001 to 1,000,000"),
+        ("1:-2:1", "each weight must be 0.001 to 1,000,000"),
+        ("1:inf:1", "each weight must be 0.001 to 1,000,000"),
+        ("1:nan:1", "each weight must be 0.001 to 1,000,000"),
+        ("1e-320:1:1", "each weight must be 0.001 to 1,000,000"),
+        ("1e300:1:1e-300", "each weight must be 0.001 to 1,000,000"),
+        ("1e9:1:1", "each weight must be 0.001 to 1,000,000"),
+        ("1001:1:1", "the largest weight may be at most 1,000 times the smallest"),
+        ("1:two:3", "strict, or numbers as in 99:1"),
+        ("60%:30%:10%", "strict, or numbers as in 99:1"),
     ],
 )
 def test_weights_of_static_that_do_not_fit_are_refused(weights: str, why: str) -> None:
     with pytest.raises(PolicyError, match=why):
         make_policy(f"static(weights={weights})")
+
+
+@pytest.mark.parametrize("weights", ["1000:1:1", "0.001:1:1", "1e6:1e3:1e6"])
+def test_weights_at_the_bounds_are_taken(weights: str) -> None:
+    assert make_policy(f"static(weights={weights})").level_weights is not None
 
 
 class Weighing(Fair):
@@ -151,12 +161,26 @@ def test_a_policy_may_not_use_a_level_without_a_weight_if_it_has_weights() -> No
         scheduler.submit(0, Flow(id="f", stage=Stage.P2D, size_bytes=1, load={UP: 1}))
 
 
-@pytest.mark.parametrize("weights", [{Level.SCAVENGER: 1.0}, {Level.CONTROL: 1.0}, {Level.P3: 0.0}])
-def test_weights_that_no_fabric_can_carry_out_are_refused(weights: dict[Level, float]) -> None:
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        ({Level.SCAVENGER: 1.0}, "weights are of P1 to P6"),
+        ({Level.CONTROL: 1.0}, "weights are of P1 to P6"),
+        ({Level.P3: 0.0}, "P3 0: each weight must be"),
+        ({Level.P3: 1.0, Level.P4: 2000.0}, "P3 1, P4 2000: the largest weight may be at most 1,000 times"),
+    ],
+)
+def test_weights_that_no_fabric_can_carry_out_are_refused(weights: dict[Level, float], why: str) -> None:
     policy = Weighing(Fair.Options())
     policy.level_weights = weights
-    with pytest.raises(PolicyError, match="weights are above 0, of P1 to P6"):
+    with pytest.raises(PolicyError, match=why):
         Scheduler(policy, ports={UP: 10**9})
+
+
+def test_weights_of_any_policy_are_checked_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fair, "level_weights", {Level.P3: 1.0, Level.P4: 2000.0})
+    with pytest.raises(PolicyError, match="policy 'fair' gives levels the weights P3 1, P4 2000"):
+        make_policy("fair")
 
 
 def test_a_policy_that_only_replaces_the_options_of_another_keeps_its_standing_verdicts() -> None:
@@ -189,6 +213,12 @@ def test_a_policy_ignores_scenario_defaults_it_has_no_option_for() -> None:
 def test_an_unknown_policy_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(PolicyError, match=r"no policy 'mfz'; did you mean 'mfs'\?"):
         make_policy("mfz")
+
+
+@pytest.mark.parametrize("name", ["nope", "x", "banana"])
+def test_an_unknown_policy_that_is_near_none_is_answered_with_all(name: str) -> None:
+    with pytest.raises(PolicyError, match=rf"there is no policy '{name}' \(policies: aalo, edf, "):
+        make_policy(name)
 
 
 def test_an_unknown_option_is_answered_with_the_valid_ones_and_their_defaults() -> None:
@@ -228,6 +258,15 @@ def test_a_wrong_option_is_refused_in_words(spec: str, complaint: str) -> None:
     with pytest.raises(PolicyError) as refused:
         make_policy(spec)
     assert complaint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "spec", ["static(weights=1:1)", "static(s1=many)", "mfs(levels=9)", "fair+requests(order=5)"]
+)
+def test_a_wrong_value_is_answered_in_one_line(spec: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        read_spec(spec)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_name_can_be_taken_only_once() -> None:
