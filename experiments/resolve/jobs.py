@@ -3,6 +3,7 @@
 import msgspec
 
 from controller.spec import read_spec
+from experiments.resolve.background import check_background, starvation_notes
 from experiments.resolve.calibration import adds_overheads, overheads_of
 from experiments.resolve.cluster import resolve_cluster
 from experiments.resolve.doubts import doubts
@@ -61,8 +62,8 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
     A load is a share of what the cluster can do without its faults.
 
     Raises `UserError` for ranks that cannot be placed, faults of what there is not and a prefix cache that is
-    too small (the message names the key), for a malformed trace (it names the line) and for a calibration
-    that cannot be used.
+    too small (the message names the key), for background transfers with which the run would not end, for a
+    malformed trace (it names the line) and for a calibration that cannot be used.
     """
     cluster = resolve_cluster(scenario)
     base = Job(
@@ -93,6 +94,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         simulation = msgspec.structs.replace(base.simulation, overheads=overheads)
         base = msgspec.structs.replace(base, simulation=simulation)
     check_losses(scenario, base)
+    check_background(scenario, base)
     of = scenario.serving.batches_of
     if of is not None and base.requests and most_requests is None:
         base = with_batches_of(of, base, scenario.policies)
@@ -103,6 +105,7 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
         *doubts(base),
         *shared_links_notes(base),
         *offered_notes(scenario.workload, base, work.rate_rps),
+        *starvation_notes(base),
     )
     return Resolved(
         jobs=tuple(
