@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from controller.parts.ordered import OrderedOptions
 from controller.spec import Spec, read_spec
+from experiments.resolve.calibration import adds_overheads
 from experiments.scenario.keys import key_of, section_of
 from experiments.scenario.scenario import Scenario
 from experiments.scenario.serving import FetchStart
@@ -75,6 +76,12 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
         yield ["simulation"], "on real servers"
         yield ["scale.wall_s", "scale.link_mbps"], "on real servers, whose links and time are as they are"
     else:
+        if not adds_overheads(scenario.simulation):
+            # Not its other keys: scenarios for both fabrics set them.
+            in_vain = [f"scale.{key}" for key in ("wall_s", "most_wall_s", "link_mbps", "rehearse")]
+            yield in_vain, "the simulated fabric runs in model time and bytes"
+        in_vain = ["workers.chunk_kib", "workers.device", "workers.verify_share"]
+        yield in_vain, "the simulated fabric moves no real bytes"
         if not workload.is_micro:
             yield ["workers.compute"], "ranks of the simulated fabric compute nothing"
         if topology.kind is TopologyKind.STAR and job.topology.shape.nics_of_a_gpu == 1:
@@ -84,6 +91,9 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
         keys = [*_SERVING, "workers.compute", *(f"workload.{key}" for key in in_vain)]
         yield keys, f"kind {workload.kind} has no requests and no serving system"
         return
+    if job.background is None:
+        in_vain = ["workload.background.transfer_mb", "workload.background.pairs"]
+        yield in_vain, "there are no background transfers (workload.background.gbps)"
     if workload.path is None:
         yield ["workload.skip", "workload.spread_ticks"], "the requests are generated, not read from a trace"
     elif workload.arrivals is not Arrivals.TRACE:

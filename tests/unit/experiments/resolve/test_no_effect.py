@@ -8,6 +8,9 @@ from trace_files import AZURE, bailian, trace
 from experiments.resolve.jobs import resolve
 from experiments.scenario.reading import builtin_scenarios, load_scenario, override
 
+IN_MODEL = "the simulated fabric runs in model time and bytes"
+NO_BYTES = "the simulated fabric moves no real bytes"
+
 
 def in_vain(scenario: str, *settings: str) -> list[str]:
     texts = ["fabric=sim", *settings]
@@ -62,6 +65,25 @@ def test_every_key_of_our_own_scenarios_has_an_effect(name: str) -> None:
             "units.expert_groups=strided",
             "units={tp: 2, ep: 2}",
             "there is no tensor parallelism (units.tp)",
+        ),
+        (
+            "quickstart",
+            "scale.wall_s=9",
+            "fabric=mininet",
+            "the simulated fabric runs in model time and bytes",
+        ),
+        ("quickstart", "workers.chunk_kib=9", "fabric=mininet", NO_BYTES),
+        (
+            "quickstart",
+            "workers.verify_share=1",
+            "fabric=mininet",
+            "the simulated fabric moves no real bytes",
+        ),
+        (
+            "quickstart",
+            "workload.background.pairs=migrate",
+            "workload.background.gbps=1",
+            "there are no background transfers (workload.background.gbps)",
         ),
         ("two-flows", "scale.wall_s=9", "scale.time_dilation=null", "scale.time_dilation is given"),
         ("two-flows", "scale.link_mbps=9", "scale.bytes_scale=null", "scale.bytes_scale is given"),
