@@ -25,6 +25,9 @@ MEASURES: Final = {
     "tpot_mean_s": ("TPOT (ms)", 1e3),
     "gpus_busy": ("GPUs busy (%)", 100.0),
     "port_busy": ("busiest port busy (%)", 100.0),
+    "background_gbps": ("background (Gb/s)", 1.0),
+    "ceiling_slo_attainment": ("ceiling of SLO met (%)", 100.0),
+    "ceiling_ttft_mean_s": ("ceiling of mean TTFT (ms)", 1e3),
 }
 """The measures that can be drawn: their columns in `sweep.csv`, with axis labels and factors."""
 
@@ -63,7 +66,7 @@ def read_curves(
     found: dict[str, dict[str, list[tuple[Any, float]]]] = {}
     for path, sweep in sweeps:
         for cell in sweep["cells"]:
-            if cell["error"] is not None or cell[y] is None:
+            if cell["error"] is not None or cell.get(y) is None:
                 continue
             if any(as_text(cell.get(key)) != value for key, value in where.items()):
                 continue

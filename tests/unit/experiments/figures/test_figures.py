@@ -248,3 +248,25 @@ def test_a_request_that_cannot_be_drawn_is_refused(
 ) -> None:
     assert mfs("plot", str(run_directory(tmp_path / "run")), *options) == 2
     assert why in mfs.err
+
+
+@pytest.mark.parametrize(
+    ("measure", "label", "shown"),
+    [
+        ("ceiling_slo_attainment", "ceiling of SLO met (%)", "95"),
+        ("ceiling_ttft_mean_s", "ceiling of mean TTFT (ms)", "950"),
+        ("background_gbps", "background (Gb/s)", "0.95"),
+    ],
+)
+def test_ceilings_and_background_can_be_tabled(
+    mfs: Mfs, tmp_path: Path, measure: str, label: str, shown: str
+) -> None:
+    path = sweep(tmp_path / "s", [cell("fair", 0.2, 0, 0.5, **{measure: 0.95})])
+    assert mfs("table", str(path), "--y", measure) == 0
+    assert label in mfs.out
+    assert f"| fair | {shown} |" in mfs.out
+
+
+def test_a_sweep_without_ceiling_says_that_no_cell_has_one(mfs: Mfs, tmp_path: Path) -> None:
+    assert mfs("table", str(sweep(tmp_path / "s")), "--y", "ceiling_slo_attainment") == 2
+    assert "no finished cell has ceiling_slo_attainment" in mfs.err
