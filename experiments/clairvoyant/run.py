@@ -5,6 +5,7 @@ All run the same batches, those that one policy forms, so that only the order of
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -46,7 +47,8 @@ def find_schedules(
 ) -> tuple[Path, dict[str, Any]]:
     """Answer `question`; return the directory and the content of its `clairvoyant.json`.
 
-    Each replicate is kept when it is through, and the same question with the same `out` goes on. Raises
+    Each replicate is kept when it is through, and the same question with the same `out` goes on; one that is
+    not through begins again. If the search is interrupted, a note gives the command that goes on. Raises
     `UserError` for what cannot be asked, and what `run_side_by_side` raises.
     """
     question.check()
@@ -72,7 +74,12 @@ def find_schedules(
             found[name] = result
             progress(name, RunProgress(phase=DONE, done=question.evaluations, total=question.evaluations))
 
-        run_side_by_side(work, jobs=jobs, progress=progress, through=through, meanwhile=lambda: None)
+        try:
+            run_side_by_side(work, jobs=jobs, progress=progress, through=through, meanwhile=lambda: None)
+        except BaseException as error:
+            again = command if out else f"{command} --out {shlex.quote(str(directory))}"
+            error.add_note(f"{len(found)} of {len(scenarios)} replicates are through; to go on: {again}")
+            raise
         content = content_of({name: found[name] for name in scenarios}, plan, question, command)
         write_text(directory / ANSWER, json_text(content))
         return directory, content

@@ -2,9 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_fabric import Mfs
+
+from experiments.clairvoyant import run
+from experiments.clairvoyant.question import Question
+from experiments.sweep.plan import read_over
 
 SMALL = ("quickstart", "--set", "workload.requests=12", "--set", "workload.load=1.2", "--evaluations", "100")
 
@@ -66,3 +71,23 @@ def test_the_best_schedule_is_no_worse_than_static_orders_and_below_the_ceiling(
 def test_a_question_without_an_answer_is_refused(mfs: Mfs, options: tuple[str, ...], told: str) -> None:
     assert mfs("clairvoyant", *options) == 2
     assert told in mfs.err
+
+
+def test_an_interrupted_search_tells_how_many_replicates_are_through_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second replicate is interrupted. Without `out`, the command names the directory that was made."""
+
+    def interrupted(work: Any, *, through: Any, **_: Any) -> None:
+        through(work[0][0], {"found": {}})
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "run_side_by_side", interrupted)
+    question = Question(scenario="quickstart", policies=("fair",), replicates=read_over("seed=1:2"))
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run.find_schedules(question, out=None, jobs=1, progress=lambda *_: None, command="mfs clairvoyant x")
+    (note,) = stopped.value.__notes__
+    directory = next((tmp_path / "runs").iterdir())
+    assert note.startswith("1 of 2 replicates are through; to go on: mfs clairvoyant x --out ")
+    assert note.endswith(directory.name)
