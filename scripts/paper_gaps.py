@@ -13,7 +13,10 @@ from experiments.sweep.results import Measure
 
 
 class AskedGaps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a comment asks of the ceilings of sweeps. `only` has the policies to show."""
+    """What a comment asks of the ceilings of sweeps, by their names or patterns of them, as `*` for all.
+
+    `only` has the policies to show.
+    """
 
     sweeps: tuple[str, ...]
     only: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,14 +23,6 @@ class AskedLeads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sweeps: str
     of: str
     size: Size = Size.SMALL
-
-
-def directories(asked: AskedLeads, sweeps: Path) -> list[Path]:
-    """Return the directories that the pattern names, by name. Raises `ValueError` if there are none."""
-    found = sorted(path.parent for path in sweeps.glob(f"{asked.sweeps}/sweep.json"))
-    if not found:
-        raise ValueError(f"no sweep in {sweeps} is called {asked.sweeps}")
-    return found
 
 
 def leads(contents: Mapping[str, dict[str, Any]], of: str) -> Iterator[str]:

@@ -50,9 +50,9 @@ from typing import Any, Final, Literal
 import msgspec
 import yaml
 from paper_gaps import AskedGaps, gaps
-from paper_leads import AskedLeads, directories, leads
+from paper_leads import AskedLeads, leads
 from paper_rates import AskedRates, rates, set_against
-from paper_words import HEADINGS, POLICY, Size, heading, line, words_of, wrapped
+from paper_words import HEADINGS, POLICY, Size, directories, heading, line, words_of, wrapped
 
 from experiments.compare.replicates import read_sweep
 from experiments.errors import UserError
@@ -160,9 +160,10 @@ def filled(page: str, sweeps: Path, size: Size = Size.SMALL) -> str:
             searched = msgspec.json.decode((sweeps / asked.search / "capacity.json").read_bytes())
             lines = list(rates(searched if asked.against is None else set_against(searched, asked.against)))
         elif isinstance(asked, AskedGaps):
-            lines = list(gaps({name: read_sweep(sweeps / name) for name in asked.sweeps}, asked.only))
+            named = [path for pattern in asked.sweeps for path in directories(sweeps, pattern)]
+            lines = list(gaps({path.name: read_sweep(path) for path in named}, asked.only))
         elif isinstance(asked, AskedLeads):
-            found = directories(asked, sweeps)
+            found = directories(sweeps, asked.sweeps)
             lines = list(leads({path.name: read_sweep(path) for path in found}, asked.of))
         else:
             lines = list(table(read_sweep(sweeps / asked.sweep), asked, limits=asked.sweep not in told))

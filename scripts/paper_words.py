@@ -3,6 +3,7 @@
 import enum
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from experiments.results.difference_words import Unit, difference_words
@@ -26,6 +27,17 @@ HEADINGS: Final = {
     Measure.CCT_MEAN_S: "mean CCT",
     Measure.EARLINESS_MEAN_S: "mean earliness of S3",
 }
+
+
+def directories(sweeps: Path, pattern: str) -> list[Path]:
+    """Return the sweeps in a directory that a name or a pattern names, by name.
+
+    Raises `ValueError` if there are none.
+    """
+    found = sorted(path.parent for path in sweeps.glob(f"{pattern}/sweep.json"))
+    if not found:
+        raise ValueError(f"no sweep in {sweeps} is called {pattern}")
+    return found
 
 
 def words_of(difference: Difference | None, measure: Measure) -> str:
