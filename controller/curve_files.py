@@ -17,6 +17,7 @@ from typing import Final
 import zmq.auth
 
 from controller.curve import ClientKeys, ServerKeys
+from controller.disk import flush
 
 _COORDINATOR: Final = "coordinator"
 _RANKS: Final = "ranks"
@@ -74,7 +75,7 @@ def _write_keys(temporary: Path, directory: Path) -> None:
                 copy.write_bytes(public.read_bytes())
             for path in (public, secret, copy):
                 with _named(directory / path.relative_to(temporary)):
-                    _flush(path)
+                    flush(path)
     finally:
         os.umask(umask)
 
@@ -87,14 +88,6 @@ def _named(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(path)
         raise
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def coordinator_keys(directory: Path) -> tuple[ServerKeys, ClientKeys]:
