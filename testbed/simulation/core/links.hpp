@@ -316,7 +316,7 @@ class Links {
     bool is_weighted(int level) const { return level >= first_weighted_ && level <= last_weighted_; }
     void share_weighted();
     void spread_weighted();
-    double share_once(int level);
+    double share_once(int level, double step);
     double part(const Port& port, int level) const;
     double heaviest(const Port& port, double* used, double* most) const;
     void share(const int* begin, const int* end, int level, bool ends_free = false);

@@ -23,6 +23,8 @@ namespace mfs {
 namespace {
 
 constexpr int MOST_ROUNDS = 1000;
+constexpr int WHOLE_STEPS = 64;  // rounds: more than nearly all networks take
+constexpr double HALF = 0.5;
 constexpr double SETTLED = 1e-12;  // the change of a share of a port that ends the rounds
 
 }  // namespace
@@ -38,7 +40,8 @@ void Links::share_weighted() {
     do {
         change = 0.0;
         for (int level = first_weighted_; level <= last_weighted_; ++level) {
-            if (!of_level_[level].empty()) change = std::max(change, share_once(level));
+            const double step = rounds < WHOLE_STEPS ? 1.0 : HALF;
+            if (!of_level_[level].empty()) change = std::max(change, share_once(level, step));
         }
     } while (levels > 1 && change > SETTLED && ++rounds < MOST_ROUNDS);
     unsettled_ += rounds == MOST_ROUNDS;
@@ -81,9 +84,10 @@ void Links::spread_weighted() {
     }
 }
 
-// Shares a level's part of each port among its streams. Returns the largest change of what the level uses of a
-// port, as a share of the port's rate.
-double Links::share_once(int level) {
+// Shares a level's part of each port among its streams. The others will see what it uses, or only this `step` of the
+// way from what they saw before. Returns the largest change of what the level uses of a port, as a share of the
+// port's rate.
+double Links::share_once(int level, double step) {
     const std::vector<int>& streams = of_level_[level];
     for (const int number : queue_) {
         Port& port = ports_[number];
@@ -108,7 +112,7 @@ double Links::share_once(int level) {
         Port& port = ports_[number];
         if (port.guests[level].empty()) continue;
         change = std::max(change, std::abs(port.spare - port.used[level]) / port.capacity);
-        port.used[level] = port.spare;
+        port.used[level] = step == 1.0 ? port.spare : port.used[level] + step * (port.spare - port.used[level]);
     }
     return change;
 }

@@ -1,6 +1,7 @@
 """An order that counts on the ports of hosts only: cases worked out by hand, and the law of all rates."""
 
 from fractions import Fraction
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -80,6 +81,40 @@ def test_the_second_of_a_host_is_not_beside_the_first_of_another_while_its_own_f
         (("up2", "down3"), (3, 2.0)),
     )
     assert found == pytest.approx([1.0, 0.0, 1.0, 0.0])
+
+
+def test_two_hosts_that_would_take_turns_for_ever() -> None:
+    """If y has all 5 B/ns of host 2, x has nothing there, so z has 1 of host 1. Then the switch leaves 4 to y,
+    so x has 1, z nothing, and y has 5 again.
+
+    So x = 5 - y at host 2, z = 1 - x at host 1, and y = 5 - z in the switch: y = 4.5, and x = z = 0.5.
+    """
+    bps = {"host1": BYTE_PER_NS, "host2": 5 * BYTE_PER_NS, "switch": 5 * BYTE_PER_NS}
+    network = FluidNetwork(bps, ordered_ports=("host1", "host2"))
+    x = network.add(network.ports(("host1", "host2")), 1e9, (2, 2.0))
+    y = network.add(network.ports(("host2", "switch")), 1e9, (2, 1.0))
+    z = network.add(network.ports(("host1", "switch")), 1e9, (2, 3.0))
+    network.settle(0)
+    assert [network.rate(one) for one in (x, y, z)] == pytest.approx([0.5, 4.5, 0.5])
+    assert (network.unsettled, network.held_back(1e-9)) == (0, 0)
+
+
+def test_random_networks_keep_the_law() -> None:
+    """Without half steps, three of these go in circles."""
+    random = Random(10)
+    for _ in range(300):
+        ports = "abcdefghijklmnop"[: random.choice((4, 8, 16))]
+        network = FluidNetwork(
+            {port: random.choice((1, 1, 2, 5)) * BYTE_PER_NS for port in ports},
+            ordered_ports=random.sample(ports, random.randint(1, len(ports) - 1)),
+        )
+        for _ in range(random.randint(2, random.choice((20, 40)))):
+            path = network.ports(random.sample(ports, random.randint(1, random.choice((2, 4)))))
+            order = float(random.randint(0, random.choice((1, 3, 40))))
+            network.add(path, 1e9, (2, order), random.choice((None, None, 0.05, 0.3)))
+        network.settle(0)
+        assert (network.unsettled, network.held_back(1e-9)) == (0, 0)
+        assert network.fullest <= 1 + 1e-9
 
 
 def test_a_cap_leaves_the_rest_to_the_next_in_order() -> None:

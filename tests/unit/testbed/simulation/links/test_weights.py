@@ -73,6 +73,23 @@ def test_two_levels_that_hold_each_other_back_over_two_ports() -> None:
     assert found == pytest.approx([1 / 11] * 20)
 
 
+def test_two_levels_that_would_take_turns_for_ever() -> None:
+    """If w = 1, P1 has 1 of d, so y = 0.7 and z = 0.3; then w = 0.7, so y = 1 and z = 0; then w = 1 again.
+
+    On a, y goes before z. So z = 1 - y, w = 1 - z on c, and y = 2 - w - 0.3 on d: w = y = 0.85, and z = 0.15.
+    Then c holds P2 back, which uses most of it, and d holds P1 back, with 1.15 of 2.
+    """
+    bps = {"a": BYTE_PER_NS, "c": BYTE_PER_NS, "d": 2 * BYTE_PER_NS}
+    network = FluidNetwork(bps, level_weights={Level.P1: 1, Level.P2: 1})
+    w = network.add(network.ports(("d", "c")), 1e9, (2, 0.0))
+    capped = network.add(network.ports(("d",)), 1e9, (1, 0.0), 0.3)
+    z = network.add(network.ports(("a", "c")), 1e9, (1, 1.0))
+    y = network.add(network.ports(("a", "d")), 1e9, (1, 0.0))
+    network.settle(0)
+    assert [network.rate(one) for one in (w, capped, y, z)] == pytest.approx([0.85, 0.3, 0.85, 0.15])
+    assert (network.unsettled, network.held_back(1e-9)) == (0, 0)
+
+
 def test_levels_above_go_first_and_levels_below_last() -> None:
     """P1 takes 0.6 of 1 B/ns; P2 and P3 share 0.4 as 3 : 1; the scavenger gets nothing."""
     network = FluidNetwork({"a": BYTE_PER_NS}, level_weights={Level.P2: 3, Level.P3: 1})
@@ -226,6 +243,27 @@ def networks_that_break_the_law(ratio: float) -> int:
         network.settle(0)
         broken += network.unsettled > 0 or network.held_back(1e-9) > 0 or network.fullest > 1 + 1e-9
     return broken
+
+
+def test_random_networks_of_several_levels_keep_the_law() -> None:
+    """Without half steps, one of these goes in circles."""
+    random = Random(7)
+    levels = (Level.P1, Level.P2, Level.P3, Level.P4, Level.P5)
+    for _ in range(300):
+        used = levels[: random.randint(2, 5)]
+        ratio = random.choice((1.0, 2.0, 10.0, 99.0, MOST_WEIGHT_RATIO))
+        ports = "abcdefghijklmnop"[: random.choice((4, 8, 16))]
+        network = FluidNetwork(
+            {port: random.choice((1, 1, 2, 5)) * BYTE_PER_NS for port in ports},
+            level_weights={level: ratio ** random.random() for level in used},
+        )
+        for _ in range(random.randint(2, 40)):
+            path = network.ports(random.sample(ports, random.randint(1, random.choice((2, 4)))))
+            place = int(random.choice(used)), float(random.choice((0, 0, 1)))
+            network.add(path, 1e9, place, random.choice((None, None, 0.05, 0.3)))
+        network.settle(0)
+        assert (network.unsettled, network.held_back(1e-9)) == (0, 0)
+        assert network.fullest <= 1 + 1e-9
 
 
 def test_the_largest_ratio_of_weights_that_policies_may_ask_for_keeps_the_law() -> None:
