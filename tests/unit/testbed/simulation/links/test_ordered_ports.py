@@ -84,8 +84,8 @@ def test_the_second_of_a_host_is_not_beside_the_first_of_another_while_its_own_f
 
 
 def test_two_hosts_that_would_take_turns_for_ever() -> None:
-    """If y has all 5 B/ns of host 2, x has nothing there, so z has 1 of host 1. Then the switch leaves 4 to y,
-    so x has 1, z nothing, and y has 5 again.
+    """If y has all 5 B/ns of host 2, x has nothing there, so z has 1 of host 1. The switch then leaves y 4.
+    So x has 1, z has nothing, and y has 5 again.
 
     So x = 5 - y at host 2, z = 1 - x at host 1, and y = 5 - z in the switch: y = 4.5, and x = z = 0.5.
     """
