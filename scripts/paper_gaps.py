@@ -15,39 +15,54 @@ from experiments.sweep.results import Measure
 class AskedGaps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a comment asks of the ceilings of sweeps, by their names or patterns of them, as `*` for all.
 
-    `only` has the policies to show.
+    `only` has the policies to show, and `where` the values to show of swept keys.
     """
 
     sweeps: tuple[str, ...]
     only: tuple[str, ...] = ()
+    where: dict[str, tuple[Any, ...]] = {}
     size: Size = Size.SMALL
 
+    def takes(self, row: Mapping[str, Any]) -> bool:
+        of_policy = not self.only or row[POLICY] in self.only
+        return of_policy and all(row.get(key) in values for key, values in self.where.items())
 
-def gaps(contents: Mapping[str, dict[str, Any]], only: Sequence[str] = ()) -> Iterator[str]:
+    def unknown(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return what is asked for and no row has."""
+        policies = {row[POLICY] for row in rows}
+        found = [policy for policy in self.only if policy not in policies]
+        for key, values in self.where.items():
+            there = [row.get(key) for row in rows]
+            found += [f"{key} {as_text(value)}" for value in values if value not in there]
+        return found
+
+
+def gaps(contents: Mapping[str, dict[str, Any]], asked: AskedGaps) -> Iterator[str]:
     """Yield the lines of a table of the gaps that policies close. `contents` has the `sweep.json` of sweeps.
 
-    Raises `ValueError` if a sweep is not complete or has run without ceilings, or if a policy of `only` is
-    in none of them.
+    Raises `ValueError` if a sweep is not complete or has run without ceilings, or if what `asked` names is in
+    none of them.
     """
     found: dict[tuple[str, ...], dict[str, Any]] = {}
-    there: set[str] = set()
+    rows: list[Mapping[str, Any]] = []
     for sweep, content in contents.items():
         if not content["complete"]:
             raise ValueError(f"not every cell of {sweep} has finished")
         if not content["gaps"]:
             raise ValueError(f"{sweep} has no ceilings: run it with --ceiling")
         swept = [key for key in content["over"] if key not in REPLICATES]
-        there |= {row[POLICY] for row in content["gaps"]}
+        rows += content["gaps"]
         for row in content["gaps"]:
-            if not only or row[POLICY] in only:
+            if asked.takes(row):
                 point = ", ".join(as_text(row[key]) for key in swept)
                 found.setdefault((sweep, point, f"`{row[POLICY]}`"), {})[row["measure"]] = row
-    if unknown := set(only) - there:
-        raise ValueError(f"no gap of {', '.join(sorted(unknown))} in {', '.join(contents)}")
+    if unknown := asked.unknown(rows):
+        raise ValueError(f"no gap of {', '.join(unknown)} in {', '.join(contents)}")
+    if not found:
+        raise ValueError(f"no gap of {', '.join(contents)} is at all of these: {asked.where}")
     of_one = len(contents) == 1
     pointless = not any(point for _, point, _ in found)
     left_out = [of_one, pointless, False]
-    rows = [row for content in contents.values() for row in content["gaps"]]
     reference = rows[0]["reference"]
     ends, closed = f"`{reference}`, ceiling", "gap closed"
     headings = [

@@ -28,7 +28,8 @@ they are, or that of another one: `{search: goodput, against: fair}`.
     <!-- end -->
 
 This one has, for each policy, the share that it closes of the gap between `fair` and a network that takes no
-time, at each point of these sweeps. They must have run with `--ceiling`.
+time, at each point of these sweeps. They must have run with `--ceiling`. With
+`where: {workload.load: [0.9]}`, only points with these values of swept keys are shown.
 
     <!-- leads: {sweeps: "*", of: mfs} -->
     <!-- end -->
@@ -161,7 +162,7 @@ def filled(page: str, sweeps: Path, size: Size = Size.SMALL) -> str:
             lines = list(rates(searched if asked.against is None else set_against(searched, asked.against)))
         elif isinstance(asked, AskedGaps):
             named = [path for pattern in asked.sweeps for path in directories(sweeps, pattern)]
-            lines = list(gaps({path.name: read_sweep(path) for path in named}, asked.only))
+            lines = list(gaps({path.name: read_sweep(path) for path in named}, asked))
         elif isinstance(asked, AskedLeads):
             found = directories(sweeps, asked.sweeps)
             lines = list(leads({path.name: read_sweep(path) for path in found}, asked.of))

@@ -1,6 +1,7 @@
 """Tables of the experiments after the paper: filled from what is in sweep.json."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,10 @@ def gap(
     return {"policy": policy, "measure": measure, "closed": closed, **ends, **interval, **known}
 
 
+def gap_rows(contents: Mapping[str, dict[str, Any]], **asked: Any) -> list[str]:
+    return list(gaps(contents, msgspec.convert({"sweeps": list(contents), **asked}, AskedGaps)))
+
+
 def test_a_row_of_gaps_has_both_ends_and_the_share_that_is_closed() -> None:
     content = swept() | {
         "gaps": [
@@ -263,7 +268,7 @@ def test_a_row_of_gaps_has_both_ends_and_the_share_that_is_closed() -> None:
             gap("stage", "ttft_mean_s", 0.325, 0.324, None),
         ]
     }
-    lines = list(gaps({"s": content}))
+    lines = gap_rows({"s": content})
     assert lines[0] == (
         "| policy | SLO met: `fair`, ceiling | gap closed | mean TTFT: `fair`, ceiling | gap closed |"
     )
@@ -271,7 +276,7 @@ def test_a_row_of_gaps_has_both_ends_and_the_share_that_is_closed() -> None:
         "| `mfs` | 63.3 %, 96.4 % | 41 % [31, 52] | 325 ms, 117 ms | 32 % |",
         "| `stage` | 63.3 %, 96.4 % | 0 % [-2, 80] | 325 ms, 324 ms | no gap |",
     ]
-    only = list(gaps({"s": content}, ["stage"]))
+    only = gap_rows({"s": content}, only=["stage"])
     assert [line for line in only if line.startswith("| `")] == [lines[3]]
 
 
@@ -283,17 +288,28 @@ def test_a_table_of_the_gaps_of_several_sweeps_says_of_which_sweep_and_point_eac
     one = swept(over=("workload.load", "seed")) | {
         "gaps": [*of(**{"workload.load": 0.6}), *of(**{"workload.load": 0.9})]
     }
-    lines = list(gaps({"one": one, "other": swept() | {"gaps": of()}}))
+    lines = gap_rows({"one": one, "other": swept() | {"gaps": of()}})
     assert lines[0].startswith("| sweep | at | policy | SLO met")
     starts = ["| one | 0.6 | `mfs` | 50.0 %", "| one | 0.9 | `mfs` | 50.0 %", "| other |  | `mfs` | 50.0 %"]
     assert all(line.startswith(start) for line, start in zip(lines[2:5], starts, strict=True))
+    both = {"one": one, "two": one}
+    some = gap_rows(both, where={"workload.load": [0.9]})
+    assert [line[:11] for line in some[2:4]] == ["| one | 0.9", "| two | 0.9"]
+    assert some[4] == ""
+    with pytest.raises(ValueError, match=r"no gap of workload.load 1.2, seed 3 in one, two"):
+        gap_rows(both, where={"workload.load": [0.9, 1.2], "seed": [3]})
+    with pytest.raises(ValueError, match="no gap of one is at all of these"):
+        gap_rows(
+            {"one": swept() | {"gaps": [*of(a=1, b=1), *of(a=2, b=2)]}},
+            where={"a": [1], "b": [2]},
+        )
 
 
 def test_a_sweep_without_ceilings_has_no_table_of_gaps() -> None:
     with pytest.raises(ValueError, match="s has no ceilings: run it with --ceiling"):
-        list(gaps({"s": swept() | {"gaps": []}}))
+        gap_rows({"s": swept() | {"gaps": []}})
     with pytest.raises(ValueError, match="not every cell of s"):
-        list(gaps({"s": swept(complete=False) | {"gaps": []}}))
+        gap_rows({"s": swept(complete=False) | {"gaps": []}})
 
 
 def test_a_row_of_leads_has_how_far_the_policy_is_ahead_of_each_rival() -> None:
@@ -363,4 +379,4 @@ def test_a_policy_that_no_sweep_has_is_refused() -> None:
         "gaps": [gap("mfs", measure, 0.5, 0.9, 0.2) for measure in ("slo_attainment", "ttft_mean_s")]
     }
     with pytest.raises(ValueError, match="no gap of nope in s"):
-        list(gaps({"s": known}, ["nope"]))
+        gap_rows({"s": known}, only=["nope"])
