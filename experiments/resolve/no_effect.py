@@ -106,6 +106,8 @@ def _rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
 
 def _serving_rules(scenario: Scenario, job: Job) -> Iterator[tuple[Sequence[str], str]]:
     model, placement, serving = job.model, job.placement, scenario.serving
+    if max(Counter(rank.server for rank in placement.ranks).values()) == 1:
+        yield ["units.layout"], "each rank has a server of its own"
     if len(placement.units) == 1:
         yield ["serving.router"], "there is one prefill unit"
     if len(placement.decode_workers) == 1:
@@ -138,6 +140,9 @@ def _policy_options(scenario: Scenario, job: Job) -> Iterator[str]:
         option = _OPTION_OF.get(key, key)
         if not any(hasattr(spec.policy.options, option) for spec in specs):
             yield f"scheduler.{key}: no effect, none of the policies has this option"
+    reads = any(spec.policy.reads_progress or spec.control for spec in specs)
+    if scenario.fabric not in _ON_MACHINES and not reads and "progress_ms" in _changed(scenario.simulation):
+        yield "simulation.progress_ms: no effect, none of the policies reads the progress of flows"
     exact = scenario.simulation.order is SimulatedOrder.EXACT and scenario.fabric not in _ON_MACHINES
     if exact and any(_changed_levels(spec) for spec in specs):
         names = ", ".join(spec.policy.name for spec in specs if _changed_levels(spec))

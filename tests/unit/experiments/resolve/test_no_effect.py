@@ -59,6 +59,18 @@ def test_every_key_of_our_own_scenarios_has_an_effect(name: str) -> None:
         ("quickstart", "serving.decode=least-loaded", "units.decode_ranks=2", "there is one decode worker"),
         ("quickstart", "units.sequence=ulysses", "units.sp=2", "no sequence is split (units.sp)"),
         ("quickstart", "serving.all_reduce=tree", "units.tp=2", "there is no tensor parallelism (units.tp)"),
+        (
+            "quickstart",
+            "units.layout=packed",
+            "units.ranks_per_server=2",
+            "each rank has a server of its own",
+        ),
+        (
+            "quickstart",
+            "simulation.progress_ms=2",
+            'policies=["fair", "pias"]',
+            "none of the policies reads the progress of flows",
+        ),
         ("quickstart", "units.expert_skew=1", "model=mixtral-8x7b", "llama-3-8b has no experts"),
         (
             "quickstart",
