@@ -77,10 +77,11 @@ def gaps(contents: Mapping[str, dict[str, Any]], asked: AskedGaps) -> Iterator[s
         met, ttft = of_place[Measure.SLO_ATTAINMENT], of_place[Measure.TTFT_MEAN_S]
         texts = [_ends(met, share), _closed(met), _ends(ttft, duration), _closed(ttft)]
         yield line([*_kept(place, left_out), *texts])
+    counts = sorted({row["replicates"] for of_place in found.values() for row in of_place.values()})
     yield ""
     yield from wrapped(
-        f"The gap is from `{reference}` to a network that takes no time, over"
-        f" {max(row['replicates'] for row in rows)} replicates. Shares have 95 % intervals."
+        f"The gap is from `{reference}` to a network that takes no time, over {' or '.join(map(str, counts))}"
+        " replicates. Shares have 95 % intervals."
     )
 
 
