@@ -234,7 +234,7 @@ def runs_with_ceilings(run: str, sweep: str) -> bool:
     """Whether a `run` calls `gaps` for this sweep, or a function with a part of its name that does."""
     if "*" in sweep:
         return "gaps" in run and not re.search(r"\bsweep ", run.partition("source")[2])
-    functions = re.findall(r'^(\w+)\(\) \{\n +gaps "\$1([\w-]*)"', run, re.MULTILINE)
+    functions = re.findall(r'^(\w+)\(\) \{\n(?: [^\n]*\n)*? +gaps "\$1([\w-]*)"', run, re.MULTILINE)
     calls = [("gaps", sweep)] + [
         (name, sweep.removesuffix(end)) for name, end in functions if sweep.endswith(end)
     ]
