@@ -39,8 +39,8 @@ void Links::share_weighted() {
     double change = 0.0;
     do {
         change = 0.0;
+        const double step = rounds < WHOLE_STEPS ? 1.0 : HALF;
         for (int level = first_weighted_; level <= last_weighted_; ++level) {
-            const double step = rounds < WHOLE_STEPS ? 1.0 : HALF;
             if (!of_level_[level].empty()) change = std::max(change, share_once(level, step));
         }
     } while (levels > 1 && change > SETTLED && ++rounds < MOST_ROUNDS);
@@ -112,6 +112,7 @@ double Links::share_once(int level, double step) {
         Port& port = ports_[number];
         if (port.guests[level].empty()) continue;
         change = std::max(change, std::abs(port.spare - port.used[level]) / port.capacity);
+        // The first turn has no way to go a part of: what was used is infinite until then.
         port.used[level] = step == 1.0 ? port.spare : port.used[level] + step * (port.spare - port.used[level]);
     }
     return change;
