@@ -6,7 +6,7 @@ block that is being read is decoded. Rows are made from it when somebody looks a
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeVar, overload, runtime_checkable
 
@@ -20,6 +20,9 @@ from testbed.arrow_rows import Column, batch_of_block, batch_of_rows, rows_of, s
 from testbed.temporary_file import TemporaryFile
 
 Row = TypeVar("Row", bound=msgspec.Struct)
+
+Choose = Callable[[pa.RecordBatch], npt.NDArray[np.bool_]]
+"""Says of each row of a batch whether it is chosen."""
 
 BLOCK_ROWS: Final = 8_192
 """Rows of a block that is made of single rows. As objects they take a few megabytes."""
@@ -88,6 +91,19 @@ class ColumnSpool(Sequence[Row], Generic[Row]):
             yield self._batch(i, names)
         if newest:
             yield batch_of_rows(self._row, newest).select(names)
+
+    def chosen(self, by: Sequence[str], choose: Choose) -> Iterator[pa.RecordBatch]:
+        """Yield, with all columns, the rows that `choose` chooses by their columns `by`.
+
+        The other columns of a block are read only if one of its rows is chosen.
+        """
+        blocks, newest = len(self._blocks), list(self._newest)
+        for i in range(blocks):
+            if (rows := choose(self._batch(i, by))).any():
+                yield _only(self._batch(i, self._schema.names), rows)
+        if newest:
+            batch = batch_of_rows(self._row, newest)
+            yield _only(batch, choose(batch.select(list(by))))
 
     def blocks(self) -> Iterator[tuple[bytes, int]]:
         """Yield the rows in blocks, each as bytes and its number of rows. `of_blocks` takes them."""
@@ -227,6 +243,19 @@ def batches_of(
     while part := list(islice(left, BLOCK_ROWS)):
         batch = batch_of_rows(type(part[0]), part)
         yield batch if columns is None else batch.select(list(columns))
+
+
+def chosen_of(rows: Iterable[msgspec.Struct], by: Sequence[str], choose: Choose) -> Iterator[pa.RecordBatch]:
+    """Yield those of `rows`, which may be plain rows, that `choose` chooses, as `ColumnSpool.chosen` does."""
+    if isinstance(rows, ColumnSpool):
+        yield from rows.chosen(by, choose)
+        return
+    for batch in batches_of(rows):
+        yield _only(batch, choose(batch.select(list(by))))
+
+
+def _only(batch: pa.RecordBatch, rows: npt.NDArray[np.bool_]) -> pa.RecordBatch:
+    return batch if rows.all() else batch.filter(pa.array(rows))
 
 
 def in_order(rows: ColumnSpool[Row], row: type[Row], *by: str) -> ColumnSpool[Row]:

@@ -123,15 +123,13 @@ def _draw_scale(axes: Axes, peak: float, label: str) -> None:
 
 def _sent_bytes(one: Series) -> dict[str, int]:
     """Bytes on the wire that each port has sent by the last sample."""
-    counters: dict[tuple[str, int], int] = {}
-    for part in one.tables.links.parts(["port", "level", "sent_wire_bytes"]):
-        most = part.group_by(["port", "level"]).aggregate([("sent_wire_bytes", "max")])
-        columns = [most[name].to_pylist() for name in ("port", "level", "sent_wire_bytes_max")]
-        for port, level, sent in zip(*columns, strict=True):
-            counters[port, level] = max(sent, counters.get((port, level), 0))
     totals: dict[str, int] = defaultdict(int)
-    for (port, _), sent in counters.items():
-        totals[port] += sent
+    for part in one.tables.links.parts(COUNTER_COLUMNS):
+        found = counters_in_table([part])
+        most = np.zeros(len(found.names), dtype=np.int64)
+        np.maximum.at(most, found.ports, found.sent_bytes.sum(axis=1))  # no counter ever falls
+        for port, sent in zip(found.names, most.tolist(), strict=True):
+            totals[port] = max(sent, totals[port])
     return totals
 
 

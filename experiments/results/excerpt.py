@@ -3,14 +3,15 @@
 A viewer in a browser can show some hundred thousand events. A run on thousands of GPUs has millions.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from controller.flow import Decision, PortId
 from controller.units import NS_PER_S
@@ -19,7 +20,7 @@ from experiments.results.link_rates import Counters, LinkRate, counters, link_ra
 from experiments.results.requests import end_of, meets_slo
 from experiments.results.trace_window import Density, Window
 from testbed.arrow_rows import rows_of
-from testbed.columns import batches_of, codes, numbers, present
+from testbed.columns import batches_of, chosen_of, numbers, present
 from testbed.faults import Fault, meets
 from testbed.job import Scale
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
@@ -74,8 +75,8 @@ def excerpt(
         chosen = _cut(record, chosen, rows_most)
     ends_ns = _end_ns(record, chosen)
     requests = [row for row in record.requests if _is_in(chosen, row)]
-    flows = [row for part in _flows(record) for row in _rows(FlowRow, part, chosen)]
-    spans = [row for part in _spans(record) for row in _rows(SpanRow, part, chosen)]
+    flows = _under_way(FlowRow, record.flows, ("submit_ns", "finish_ns"), chosen)
+    spans = _under_way(SpanRow, record.spans, ("start_ns", "end_ns"), chosen)
     parts = []
     if chosen != Window():
         links = _around(links, chosen)
@@ -88,7 +89,7 @@ def excerpt(
         requests=requests,
         flows=flows,
         spans=spans,
-        decisions=decisions_by_flow(_decisions(record, {flow.id for flow in flows})),
+        decisions=decisions_by_flow(_decisions(record, [flow.id for flow in flows])),
         rates={port: _clipped(rate, chosen) for port, rate in link_rates(links, scale.bytes_scale).items()},
         faults=[fault for fault in record.faults if meets(fault, chosen.from_ns, ends_ns)],
         window=chosen,
@@ -97,39 +98,19 @@ def excerpt(
     )
 
 
-class _Part(NamedTuple):
-    """Rows in columns, when they begin and end, and how many events each has (at least one)."""
-
-    batch: pa.RecordBatch
-    starts_ns: IntArray
-    ends_ns: IntArray
-    events: IntArray
-
-
 _FLOW_COLUMNS: Final = (
     "submit_ns", "finish_ns", "promotions", "level_first", "level_last", "path", "request",
 )  # fmt: skip
 
 
-def _flows(record: RunRecord, columns: Sequence[str] | None = None) -> Iterator[_Part]:
-    for batch in batches_of(record.flows, columns):
-        yield _Part(batch, numbers(batch, "submit_ns"), numbers(batch, "finish_ns"), _events_of_flows(batch))
-
-
-def _spans(record: RunRecord, columns: Sequence[str] | None = None) -> Iterator[_Part]:
-    for batch in batches_of(record.spans, columns):
-        one_each = np.ones(batch.num_rows, dtype=np.int64)
-        yield _Part(batch, numbers(batch, "start_ns"), numbers(batch, "end_ns"), one_each)
-
-
 def _all_rows(record: RunRecord) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-    """Yield when rows begin and end, and their events, without making them."""
+    """Yield when rows begin and end, and how many events each has (at least one), without making them."""
     starts_ns, ends_ns = _times(record.requests)
     yield starts_ns, ends_ns, np.full(len(starts_ns), _EVENTS_OF_A_REQUEST)
-    for part in _flows(record, _FLOW_COLUMNS):
-        yield part[1:]
-    for part in _spans(record, ("start_ns", "end_ns")):
-        yield part[1:]
+    for batch in batches_of(record.flows, _FLOW_COLUMNS):
+        yield numbers(batch, "submit_ns"), numbers(batch, "finish_ns"), _events_of_flows(batch)
+    for batch in batches_of(record.spans, ("start_ns", "end_ns")):
+        yield numbers(batch, "start_ns"), numbers(batch, "end_ns"), np.ones(batch.num_rows, dtype=np.int64)
 
 
 def _times(rows: Iterable[RequestRow]) -> tuple[IntArray, IntArray]:
@@ -167,10 +148,10 @@ def _is_in(window: Window, row: RequestRow) -> bool:
     return bool(window.has(starts_ns, ends_ns)[0])
 
 
-def _rows(row: type[Row], part: _Part, window: Window) -> list[Row]:
-    """Make the rows of `part` that are under way in `window`."""
-    shown = window.has(part.starts_ns, part.ends_ns)
-    return rows_of(row, part.batch if shown.all() else part.batch.filter(pa.array(shown)))
+def _under_way(row: type[Row], rows: Iterable[Row], times: tuple[str, str], window: Window) -> list[Row]:
+    """Make those of `rows` that are under way in `window`. They begin and end at `times`."""
+    found = chosen_of(rows, times, lambda batch: window.has(*(numbers(batch, name) for name in times)))
+    return [one for batch in found for one in rows_of(row, batch)]
 
 
 def _what_is_shown(
@@ -214,12 +195,17 @@ def _events_of_flows(flows: pa.RecordBatch) -> IntArray:
     return events
 
 
-def _decisions(record: RunRecord, flows: Collection[str]) -> Iterator[Decision]:
+def _decisions(record: RunRecord, flows: Sequence[str]) -> Iterator[Decision]:
     """Yield the decisions about `flows`."""
-    for batch in batches_of(record.decisions):
-        found, words = codes(batch, "flow")
-        wanted = np.array([word in flows for word in words], dtype=np.bool_)
-        yield from rows_of(Decision, batch.filter(pa.array(wanted[found])))
+    wanted = pa.array(flows, pa.string())
+
+    def is_about(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        ids = batch.column("flow")
+        found = pc.is_in(ids.dictionary, value_set=wanted).to_numpy(zero_copy_only=False)
+        return found[ids.indices.to_numpy()]  # type: ignore[no-any-return]
+
+    for batch in chosen_of(record.decisions, ("flow",), is_about):
+        yield from rows_of(Decision, batch)
 
 
 class _Earliest:

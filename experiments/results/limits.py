@@ -169,8 +169,9 @@ class _Spans:
                 of_batch = self.batch_ns.setdefault(batches[i], dict.fromkeys(_SPENT, 0))
                 of_batch[name] += int(spent[i])
         prefill = (batch >= 0) & np.isin(kind, [i for i, name in enumerate(kinds) if name in self.busy_ns])
-        for i, one in np.unique(np.stack((batch[prefill], rank[prefill])), axis=1).T.tolist():
-            self.ranks.setdefault(batches[i], set()).add(one)
+        width = int(rank.max(initial=0)) + 1
+        for pair in np.unique(batch[prefill] * width + rank[prefill]).tolist():
+            self.ranks.setdefault(batches[pair // width], set()).add(pair % width)
 
 
 def _begun(moments: IntArray, edges: IntArray) -> FloatArray:
@@ -178,10 +179,11 @@ def _begun(moments: IntArray, edges: IntArray) -> FloatArray:
 
     That of starts less that of ends is how long the spans between them have lasted by each edge.
     """
-    moments = np.sort(moments)
-    past = np.searchsorted(moments, edges)
-    total = np.concatenate(([0], np.cumsum(moments - edges[0])))
-    ago: FloatArray = past * (edges - edges[0]).astype(np.float64) - total[past]
+    first = np.searchsorted(edges, moments, side="right")  # the first edge at which a moment is past
+    since = moments - edges[0]
+    past = np.cumsum(np.bincount(first, minlength=len(edges) + 1)[: len(edges)])
+    total = np.cumsum(np.bincount(first, weights=since, minlength=len(edges) + 1)[: len(edges)])
+    ago: FloatArray = past * (edges - edges[0]).astype(np.float64) - total
     return ago
 
 

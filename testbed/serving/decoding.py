@@ -9,6 +9,7 @@ and these steps do not slow each other down.
 import itertools
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -231,12 +232,8 @@ def step_traffic(
     )
 
 
-_BACKGROUND = "decode."
-
-
-def is_background(flow: str) -> bool:
-    """Whether the flow of this id is background decoding. Measures of prefill leave such flows out."""
-    return flow.startswith(_BACKGROUND)
+BACKGROUND_PREFIX: Final = "decode."
+"""What the ids of flows of background decoding begin with. Measures of prefill leave such flows out."""
 
 
 class BackgroundSteps:
@@ -277,7 +274,7 @@ class BackgroundSteps:
     def begin(self, now_ns: int) -> tuple[Transfer, ...]:
         """Begin the next step, and return its messages. Call this when `due_ns` has come."""
         assert self._traffic is not None
-        name = f"{_BACKGROUND}s{self._number}"
+        name = f"{BACKGROUND_PREFIX}s{self._number}"
         self._number += 1
         self._earliest_ns = now_ns + self._traffic.period_ns
         messages = tuple(

@@ -15,7 +15,7 @@ from experiments.scenario.reading import load_scenario, override
 from testbed.fabrics import FABRICS
 from testbed.job import Job
 from testbed.record import RunRecord
-from testbed.serving.decoding import is_background
+from testbed.serving.decoding import BACKGROUND_PREFIX
 
 SMALL = ("workload.requests=6", "units.decode_ranks=3", "topology.servers=11")
 
@@ -34,7 +34,7 @@ def test_their_traffic_comes_a_step_after_the_other_until_the_last_first_token(p
     """
     job, record = run(policy, "serving.decode_background=20")
 
-    flows = [flow for flow in record.flows if is_background(flow.id)]
+    flows = [flow for flow in record.flows if flow.id.startswith(BACKGROUND_PREFIX)]
     steps = sorted({flow.submit_ns for flow in flows})
     assert all(flow.size_bytes == 6_990_506 and flow.stage is Stage.COLLECTIVE for flow in flows)
     assert len(flows) == 6 * len(steps)  # three workers, each to the other two
@@ -61,7 +61,7 @@ def test_it_is_in_the_way_of_p2d_and_in_no_measure_of_prefill() -> None:
 def test_a_dense_model_has_none() -> None:
     _, record = run("fair", "model=llama-3-8b", "serving.decode_background=20")
 
-    assert not any(is_background(flow.id) for flow in record.flows)
+    assert not any(flow.id.startswith(BACKGROUND_PREFIX) for flow in record.flows)
 
 
 def test_the_time_per_output_token_is_told_where_it_is_modelled() -> None:
