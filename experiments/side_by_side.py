@@ -112,7 +112,7 @@ def all_of(
     """
     count = min(jobs, len(makers))
     made: dict[str, Made] = {}
-    if count <= 1:
+    if jobs <= 1 or not makers:
         meanwhile()
         for name, make in makers.items():
             made[name] = make()

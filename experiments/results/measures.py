@@ -8,7 +8,7 @@ model nanoseconds. A measure without values is an empty array.
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from controller.flow import Stage
 from experiments.results.limits import Limits, Resources, limits
+from experiments.results.open_groups import OpenGroups
 from experiments.results.requests import batches_of, counted_from_ns
 from testbed import columns
 from testbed.arrow_rows import values_of
@@ -42,9 +43,6 @@ _FLOW_COLUMNS: Final = (
 )
 _BACKGROUND: Final = Stage.BACKGROUND.value
 _SPAN_COLUMNS: Final = ("rank", "kind", "batch", "layer", "start_ns", "end_ns")
-
-Key = TypeVar("Key")
-Group = TypeVar("Group")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +186,9 @@ def flow_measures(
     promotions = checked = failed = 0
 
     def close(shares: dict[str, tuple[int, int]]) -> None:
-        collectives.extend(finish - ready for ready, finish in shares.values() if ready >= warmup.until_ns)
+        collectives.extend([end - ready for ready, end in shares.values() if ready >= warmup.until_ns])
 
-    open_collectives = _OpenGroups[str, tuple[int, int]](units, at_once, close)
+    open_collectives = OpenGroups[str, tuple[int, int]](units, at_once, close)
     left_out = np.array(sorted(warmup.requests), dtype=np.int64)
     for batch in columns.batches_of(flows, _FLOW_COLUMNS):
         verified = present(batch, "verified")
@@ -212,8 +210,8 @@ def flow_measures(
             mine = stage_of == code
             stages[stage].append((finish - submit)[counts & mine])
             if stage is Stage.COLLECTIVE:
-                for of, name, ready, last in _shares(batch.filter(pa.array(mine)), units):
-                    _merge(open_collectives.of(of), name, ready, last, max)
+                for of, shares in _shares(batch.filter(pa.array(mine)), units):
+                    _merge_collectives(open_collectives.of(of), shares)
             elif stage is Stage.P2D:
                 mine &= counts & present(batch, "deadline_ns")
                 slack.append((numbers(batch, "deadline_ns", absent=0) - finish)[mine])
@@ -251,10 +249,19 @@ def _is_background(flows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
     return found[ids.indices.to_numpy()]  # type: ignore[no-any-return]
 
 
-def _shares(shares: pa.RecordBatch, units: Mapping[str, str]) -> Iterator[tuple[str | None, str, int, int]]:
-    """Yield batch, name, last submit and last finish of collectives, in the order of their first shares.
+class _Collectives(NamedTuple):
+    """Collectives of different names: of each, when its last share was submitted, and when it finished."""
 
-    A collective comes again if shares of another batch of its unit come between its own.
+    names: list[str]
+    ready_ns: list[int]
+    last_ns: list[int]
+
+
+def _shares(shares: pa.RecordBatch, units: Mapping[str, str]) -> Iterator[tuple[str | None, "_Collectives"]]:
+    """Yield a batch, and its collectives in the order of their first shares.
+
+    A batch comes again if shares of another batch of its unit come between its own. Those of a unit come in
+    order.
     """
     if not shares.num_rows:
         return
@@ -269,8 +276,12 @@ def _shares(shares: pa.RecordBatch, units: Mapping[str, str]) -> Iterator[tuple[
         name, names = np.array(_numbered(named)), list(dict.fromkeys(named))
     submit, finish = numbers(shares, "submit_ns"), numbers(shares, "finish_ns")
     firsts, ready, last = _extremes(run * len(names) + name, submit, finish, np.maximum)
-    for i, ready_ns, last_ns in zip(firsts, ready, last, strict=True):
-        yield batches[batch[i]] if batch[i] >= 0 else None, names[name[i]], ready_ns, last_ns
+    by_run = np.argsort(run[firsts], kind="stable")
+    for some in np.split(by_run, np.flatnonzero(np.diff(run[firsts[by_run]])) + 1):
+        of = batch[firsts[some[0]]]
+        known_as = [names[code] for code in name[firsts[some]].tolist()]
+        found = _Collectives(known_as, ready[some].tolist(), last[some].tolist())
+        yield batches[of] if of >= 0 else None, found
 
 
 def _numbered(names: Sequence[str | None]) -> list[int]:
@@ -284,7 +295,7 @@ def _coflows(flows: pa.RecordBatch) -> Iterator[tuple[str, int, int]]:
     flows = flows.filter(pa.array(present(flows, "coflow") & ~present(flows, "batch")))
     coflow, names = codes(flows, "coflow")
     found = _extremes(coflow, numbers(flows, "submit_ns"), numbers(flows, "finish_ns"), np.minimum)
-    for i, first_ns, last_ns in zip(*found, strict=True):
+    for i, first_ns, last_ns in zip(*(column.tolist() for column in found), strict=True):
         yield names[coflow[i]], first_ns, last_ns
 
 
@@ -299,14 +310,22 @@ def _runs(unit: IntArray, batch: IntArray) -> IntArray:
 
 def _extremes(
     keys: IntArray, starts: IntArray, ends: IntArray, of_starts: np.ufunc
-) -> tuple[list[int], list[int], list[int]]:
+) -> tuple[IntArray, IntArray, IntArray]:
     """Return the first row of each key, in order, and the extreme start and the latest end of its rows."""
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     start, end = starts[first], ends[first]
     of_starts.at(start, group, starts)
     np.maximum.at(end, group, ends)
     order = np.argsort(first)
-    return first[order].tolist(), start[order].tolist(), end[order].tolist()
+    return first[order], start[order], end[order]
+
+
+def _merge_collectives(known: dict[str, tuple[int, int]], found: _Collectives) -> None:
+    if known.keys().isdisjoint(found.names):  # nearly always: few collectives have shares in two blocks
+        known.update(zip(found.names, zip(found.ready_ns, found.last_ns, strict=True), strict=True))
+        return
+    for name, ready_ns, last_ns in zip(*found, strict=True):
+        _merge(known, name, ready_ns, last_ns, max)
 
 
 def _merge(
@@ -335,7 +354,7 @@ def exposed_s1(
             longest.append(max(by_rank.values()))
             layers.append(layer)
 
-    open_waits = _OpenGroups[tuple[str, int], dict[int, int]](units, at_once, close)
+    open_waits = OpenGroups[tuple[str, int], dict[int, int]](units, at_once, close)
     for part in columns.batches_of(spans, _SPAN_COLUMNS):
         kind, kinds = codes(part, "kind")
         is_wait = np.array([name == SpanKind.S1_WAIT for name in kinds], dtype=np.bool_)[kind]
@@ -349,39 +368,6 @@ def exposed_s1(
             by_rank[rank] = by_rank.get(rank, 0) + wait_ns
     open_waits.close()
     return ExposedS1(wait_ns=_numbers(longest), layer=_numbers(layers))
-
-
-class _OpenGroups(Generic[Key, Group]):
-    """Groups of rows that may not be complete yet, by unit and batch.
-
-    A unit works on at most `at_once` batches at a time. So the groups of a batch are complete when rows of
-    that many later batches of the unit have come. They are then passed to `close` and dropped. Groups
-    without a known unit stay until the end.
-    """
-
-    def __init__(
-        self, units: Mapping[str, str], at_once: int, close: Callable[[dict[Key, Group]], None]
-    ) -> None:
-        self._units = units
-        self._at_once = at_once
-        self._close = close
-        self._open: dict[str | None, dict[str | None, dict[Key, Group]]] = {}
-
-    def of(self, batch: str | None) -> dict[Key, Group]:
-        unit = self._units.get(batch) if batch is not None else None
-        known = self._open.setdefault(unit, {})
-        batch = batch if unit is not None else None
-        if batch not in known:
-            if len(known) == self._at_once:
-                self._close(known.pop(next(iter(known))))
-            known[batch] = {}
-        return known[batch]
-
-    def close(self) -> None:
-        for batches in self._open.values():
-            for groups in batches.values():
-                self._close(groups)
-        self._open.clear()
 
 
 def _joined(parts: list[IntArray]) -> IntArray:

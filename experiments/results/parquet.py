@@ -5,7 +5,7 @@ fields of the row structs in `testbed.record`, with stages as "S1" and levels as
 it has one row per sample *and level*. `docs/reference/results.md` explains every column.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -53,16 +53,15 @@ _BY_LEVEL: Final = {
 """The fields of a sample that have a value for each level, and their columns in `links`."""
 
 
-def write_tables(out: Path, records: Sequence[RunRecord], so_far: Callable[[int], object] = int) -> None:
-    """Write `out/<table>.parquet` for all six tables, and tell `so_far` how many are done.
+def write_tables(out: Path, records: Sequence[RunRecord]) -> None:
+    """Write `out/<table>.parquet` for all six tables.
 
     The rows of `records` are read once, in columns. A row group has rows of one policy only.
     """
     # Arrow compresses without holding the interpreter: two tables take little longer than one.
     with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
-        for count, done in enumerate([pool.submit(_write_table, out, row, records) for row in TABLES], 1):
+        for done in [pool.submit(_write_table, out, row, records) for row in TABLES]:
             done.result()
-            so_far(count)
 
 
 def _write_table(out: Path, row: type[msgspec.Struct], records: Sequence[RunRecord]) -> None:

@@ -7,7 +7,7 @@ made from the directory afterwards (`experiments.report.run_report`).
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ from experiments.side_by_side import all_of
 from testbed.job import Scale
 from testbed.record import RunRecord
 
+_TABLES: Final = "all tables"
+"""The name of their writing beside those of policies, which are none."""
 _QUEUES: Final = "queues.json"
 _FIDELITY: Final = "fidelity.json"
 _CURVES: Final = "distributions.json"
@@ -85,7 +87,7 @@ def write_run(
     flow used (`unused.unused_parts`). `trace_window` is the part of the run that the traces show;
     None for the one that shows most of the requests that missed their SLO. `scale_notes` say how `scale` was
     chosen, and `machine` is what was measured for that. With several `jobs`, as many
-    processes write timelines, while this one writes the tables.
+    processes write tables and traces, while this one measures.
 
     `say` is called with what is done, and how far that is.
 
@@ -103,8 +105,7 @@ def write_run(
     _write_json(out / "timing.json", timing(records, command=command, started=started))
     measured: list[Measures] = []
 
-    def write_the_rest() -> None:
-        write_tables(out, records, partial(say, "writing tables", total=len(TABLES)))
+    def measure_all() -> None:
         for number, record in enumerate(records):
             say("measuring", number, len(records))
             measured.append(measure(record, resources))
@@ -112,15 +113,15 @@ def write_run(
             _write_json(folder / _QUEUES, record.queues)
             _write_json(folder / _FIDELITY, msgspec.to_builtins(record.fidelity))
             write_distributions(folder / _CURVES, distributions(found))
-        say("writing traces", 0, len(records))
+        through(0)
 
-    say("writing tables", 0, len(TABLES))
-    traces = {
-        record.policy: partial(_write_trace, folder / TRACE_FILE, record, scale, scenario, trace_window)
-        for record, folder in zip(records, folders, strict=True)
-    }
-    drawn = partial(say, "writing traces", total=len(records))
-    only = all_of(traces, jobs=jobs, meanwhile=write_the_rest, so_far=drawn)
+    through = partial(say, "writing tables and traces", total=1 + len(records))
+    makers: dict[str, Callable[[], str | None]] = {_TABLES: partial(write_tables, out, records)}
+    for record, folder in zip(records, folders, strict=True):
+        path = folder / TRACE_FILE
+        makers[record.policy] = partial(_write_trace, path, record, scale, scenario, trace_window)
+    only = all_of(makers, jobs=jobs, meanwhile=measure_all, so_far=through)
+    del only[_TABLES]
     say("summing up")
     told = [*notes, *_trace_notes(only)]
     summary = summarise(

@@ -103,8 +103,9 @@ class ServingSystem:
 
     def _route(self, now_ns: int, request: Request) -> list[BatchPlan | FetchPlan]:
         """Queue a request on the unit that the router picks."""
-        names = self._open()
-        name = names[self._router.choose(request, [self._view(now_ns, one, request) for one in names])]
+        names, blocks = self._open(), reusable_blocks(request)
+        views = [self._view(now_ns, one, request, blocks) for one in names]
+        name = names[self._router.choose(request, views)]
         unit = self._units[name]
         unit.take_in(request, self._new_tokens(name, request), once=self._choose is not None)
         started = self._start(now_ns, name)
@@ -181,9 +182,10 @@ class ServingSystem:
 
     # --- arrivals -------------------------------------------------------------------------------
 
-    def _view(self, now_ns: int, name: str, request: Request) -> UnitView:
+    def _view(self, now_ns: int, name: str, request: Request, blocks: Sequence[int]) -> UnitView:
+        """What the router sees of a unit. `blocks` are those that the request may reuse."""
         unit = self._units[name]
-        cached = len(self._indexes[name].lookup(reusable_blocks(request)))
+        cached = len(self._indexes[name].lookup(blocks))
         queued = unit.queued_tokens()
         queue_ns = queued * self._token_ns[name]
         compute = transfer = delivery = 0.0

@@ -142,7 +142,9 @@ def find_reuse(
     """
     blocks = reusable_blocks(request)
     turns = senders or Turns()
-    found = {name: index.lookup(blocks) for name, index in indexes.items()}
+    found = {name: index.lookup(blocks) for name, index in indexes.items() if index.has_any_of(blocks)}
+    if not found:
+        return Reuse(unit=unit, holders=())
     best = min(found, key=lambda name: (-len(found[name]), name != unit, turns.last((name, None))))
     return Reuse(unit=best, holders=found[best])
 

@@ -39,6 +39,10 @@ class PrefixIndex:
             found.append(holders)
         return tuple(found)
 
+    def has_any_of(self, blocks: Sequence[int]) -> bool:
+        """Whether `lookup` would find anything."""
+        return bool(blocks) and blocks[0] in self._holders
+
     def insert(self, blocks: Sequence[int], replica: int) -> None:
         """`replica` has computed or fetched the KV of all `blocks`, a prefix from its first block on.
 

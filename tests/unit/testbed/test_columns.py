@@ -15,8 +15,8 @@ from result_rows import flow_row
 
 from controller.flow import Decision, Level, Stage
 from testbed import columns, temporary_file
-from testbed.arrow_rows import Coded, Column
-from testbed.columns import ColumnSpool, batches_of, in_order, numbers, present
+from testbed.arrow_rows import Coded, Column, rows_of
+from testbed.columns import ColumnSpool, batches_of, chosen_of, in_order, numbers, present
 from testbed.record import FlowRow, LinkSample, ProgressRow, SpanRow
 from workers.spans import SpanKind
 
@@ -81,6 +81,20 @@ def test_all_kinds_of_values_survive(rows: list[msgspec.Struct]) -> None:
     assert [list(map(type, msgspec.structs.astuple(one))) for one in back] == [
         list(map(type, msgspec.structs.astuple(one))) for one in rows
     ]
+
+
+@pytest.mark.parametrize("wanted", [range(0), range(5, 8), range(18, 43), range(57)], ids=str)
+@pytest.mark.parametrize("plain", [False, True], ids=["spooled", "plain rows"])
+def test_chosen_rows_come_whole_and_in_order(wanted: range, plain: bool) -> None:
+    """Of 57 rows, seven are not in a block yet."""
+    rows = [row(i) for i in range(57)] if plain else spooled(57)
+
+    def choose(batch: pa.RecordBatch) -> np.ndarray:
+        assert batch.schema.names == ["time_ns"]
+        return np.isin(numbers(batch, "time_ns"), wanted)
+
+    found = [one for batch in chosen_of(rows, ("time_ns",), choose) for one in rows_of(ProgressRow, batch)]
+    assert found == [row(i) for i in wanted]
 
 
 def test_several_iterations_go_on_side_by_side() -> None:
