@@ -85,7 +85,8 @@ def promoted_examples(series: Sequence[Series]) -> Markup:
     rows = []
     for one in series:
         climbers = _climbers(one)
-        flows = {flow.id: flow for flow in one.tables.flows.where(id=climbers)}
+        ended = set(climbers.values())  # flows are in order of it, so few row groups have any of these
+        flows = {flow.id: flow for flow in one.tables.flows.where(id=climbers, finish_ns=ended)}
         decisions = decisions_by_flow(one.tables.decisions.where(flow=climbers))
         rows += [_example(one, flows[id], decisions.get(id, [])) for id in climbers]
     if not rows:
@@ -94,18 +95,18 @@ def promoted_examples(series: Sequence[Series]) -> Markup:
     return table([*headings, "size", "took"], rows, text_columns=4)
 
 
-def _climbers(one: Series) -> list[str]:
-    """The ids of the most promoted flows of each stage."""
-    most: dict[str, list[tuple[int, str]]] = {}
-    for part in one.tables.flows.parts(["stage", "promotions", "id"]):
+def _climbers(one: Series) -> dict[str, int]:
+    """The ids of the most promoted flows of each stage, and when each ended."""
+    most: dict[str, list[tuple[int, str, int]]] = {}
+    for part in one.tables.flows.parts(["stage", "promotions", "id", "finish_ns"]):
         promoted = part.filter(pc.greater(part["promotions"], 0))
-        columns = (promoted[name].to_pylist() for name in ("stage", "promotions", "id"))
-        for stage, promotions, id in zip(*columns, strict=True):
+        columns = (promoted[name].to_pylist() for name in ("stage", "promotions", "id", "finish_ns"))
+        for stage, promotions, id, finish_ns in zip(*columns, strict=True):
             best = most.setdefault(stage, [])
-            best.append((-promotions, id))
+            best.append((-promotions, id, finish_ns))
             best.sort()
             del best[EXAMPLES_PER_STAGE:]
-    return [id for stage in sorted(most) for _, id in most[stage]]
+    return {id: finish_ns for stage in sorted(most) for _, id, finish_ns in most[stage]}
 
 
 def _example(one: Series, flow: FlowRow, decisions: Sequence[Decision]) -> Sequence[object]:

@@ -71,7 +71,11 @@ def _write_table(out: Path, row: type[msgspec.Struct], records: Sequence[RunReco
     with (
         replacing(out / f"{name}.parquet") as temporary,
         pq.ParquetWriter(
-            temporary, schema, compression="zstd", use_dictionary=_columns_that_repeat(schema)
+            temporary,
+            schema,
+            compression="zstd",
+            use_dictionary=_columns_that_repeat(schema),
+            write_statistics=_columns_to_skip_by(schema),
         ) as writer,
     ):
         for record in records:
@@ -91,6 +95,12 @@ def _columns_that_repeat(schema: pa.Schema) -> list[str]:
         for field in schema
         if field.type != COUNT and field.name not in _IDS_OF_FLOWS
     ]
+
+
+def _columns_to_skip_by(schema: pa.Schema) -> list[str]:
+    """Return the columns whose smallest and largest value in a row group can tell that a reader needs none of
+    its rows. Among texts that is the policy: some flow of any batch ends at any time."""
+    return ["policy", *(field.name for field in schema if field.type in (COUNT, pa.bool_()))]
 
 
 def _table(schema: pa.Schema, policy: str, columns: Mapping[str, pa.Array]) -> pa.Table:
@@ -156,6 +166,12 @@ class TableRows(Generic[Row]):
         self._policy = policy
         with self._path.open("rb") as file:  # pyarrow's error for a missing file would not hold its name
             self._there = frozenset(pq.read_schema(file).names)
+        # The columns of few different texts: to read them as such takes a third of the time.
+        self._words = {
+            field.name
+            for field in self._schema
+            if pa.types.is_string(field.type) and field.name in self._there - _IDS_OF_FLOWS
+        }
         self._defaults = {
             field.name: field.default
             for field in msgspec.structs.fields(row)
@@ -172,8 +188,10 @@ class TableRows(Generic[Row]):
         among = {"policy": (self._policy,)}
         with pq.ParquetFile(self._path) as file:
             groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-            if not any(_open_conditions(group, among) for group in groups):
-                return sum(group.num_rows for group in groups if _open_conditions(group, among) is not None)
+            places = _places(file.metadata, among)
+            unsure = [_open_conditions(group, places, among) for group in groups]
+        if not any(unsure):
+            return sum(group.num_rows for group, some in zip(groups, unsure, strict=True) if some is not None)
         return sum(part.num_rows for part in self.parts(["policy"]))
 
     def __iter__(self) -> Iterator[Row]:
@@ -202,9 +220,11 @@ class TableRows(Generic[Row]):
         """Yield `columns` (None: all) of the rows that `where` yields, one table per row group."""
         among = {"policy": (self._policy,), **among}
         kept = self._schema.names if columns is None else list(columns)
-        with pq.ParquetFile(self._path) as file:
+        words = [name for name in among if name in self._words]
+        with pq.ParquetFile(self._path, read_dictionary=words) as file:
+            places = _places(file.metadata, among)
             for i in range(file.num_row_groups):
-                unsure = _open_conditions(file.metadata.row_group(i), among)
+                unsure = _open_conditions(file.metadata.row_group(i), places, among)
                 if unsure is None:
                     continue
                 chosen = None
@@ -213,12 +233,13 @@ class TableRows(Generic[Row]):
                     if not pc.any(chosen).as_py():
                         continue
                 part = self._read(file, i, kept)
-                yield part if chosen is None else part.filter(chosen)
+                yield _plain(part if chosen is None else part.filter(chosen))
 
     def _read(self, file: pq.ParquetFile, group: int, names: Sequence[str]) -> pa.Table:
         """Return columns of a row group, with the defaults of those that the file lacks."""
         there = [name for name in names if name in self._there]
-        part = file.read_row_group(group, columns=there or ["policy"])
+        # Several processes read at once, and threads for a few thousand rows cost more than they do.
+        part = file.read_row_group(group, columns=there or ["policy"], use_threads=False)
         for name in names:
             if name not in self._there:
                 filled = [self._defaults.get(name)] * part.num_rows
@@ -246,32 +267,54 @@ def _samples(part: pa.Table) -> pa.Table:
     return each
 
 
-def _open_conditions(group: Any, among: Mapping[str, Collection[Any]]) -> dict[str, Collection[Any]] | None:
+def _plain(part: pa.Table) -> pa.Table:
+    """Return `part` with texts for codes of texts."""
+    for i, field in enumerate(part.schema):
+        if pa.types.is_dictionary(field.type):
+            part = part.set_column(i, field.with_type(pa.string()), part[i].cast(pa.string()))
+    return part
+
+
+def _places(metadata: Any, among: Iterable[str]) -> dict[str, int]:
+    """Return where the file has those columns of `among` that it has, if it has any rows."""
+    if not metadata.num_row_groups:
+        return {}
+    group = metadata.row_group(0)
+    places = {group.column(i).path_in_schema: i for i in range(group.num_columns)}
+    return {name: places[name] for name in among if name in places}
+
+
+def _open_conditions(
+    group: Any, places: Mapping[str, int], among: Mapping[str, Collection[Any]]
+) -> dict[str, Collection[Any]] | None:
     """Return those conditions of which the statistics of a row group do not say that all its rows meet them.
 
     A row meets a condition if the column has one of the values. None if no row meets all of them.
     """
     unsure = dict(among)
-    for i in range(group.num_columns):
-        column = group.column(i)
-        values, known = among.get(column.path_in_schema), column.statistics
-        if values is None or known is None or not known.has_min_max:
+    for name, i in places.items():
+        known = group.column(i).statistics
+        if known is None or not known.has_min_max:
             continue
         low, high = known.min, known.max
-        if not any(low <= value <= high for value in values):
+        if not any(low <= value <= high for value in among[name]):
             return None
         if low == high and known.has_null_count and not known.null_count:
-            del unsure[column.path_in_schema]
+            del unsure[name]
     return unsure
 
 
-def _where(part: pa.Table, among: Mapping[str, Collection[Any]]) -> pa.ChunkedArray:
+def _where(part: pa.Table, among: Mapping[str, Collection[Any]]) -> pa.Array:
     """Return which rows have, in each column of `among`, one of its values."""
-    found = [
-        pc.is_in(part[name], value_set=pa.array(list(values), type=part.schema.field(name).type))
-        for name, values in among.items()
-    ]
-    return reduce(pc.and_, found)
+    return reduce(pc.and_, [_is_in(part[name], values) for name, values in among.items()])
+
+
+def _is_in(column: pa.ChunkedArray, values: Collection[Any]) -> pa.Array:
+    array = column.combine_chunks()
+    if not pa.types.is_dictionary(array.type):
+        return pc.is_in(array, value_set=pa.array(list(values), type=array.type))
+    among = pc.is_in(array.dictionary, value_set=pa.array(list(values), type=array.type.value_type))
+    return among.take(array.indices).fill_null(False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
