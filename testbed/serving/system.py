@@ -185,7 +185,7 @@ class ServingSystem:
     def _view(self, now_ns: int, name: str, request: Request, blocks: Sequence[int]) -> UnitView:
         """What the router sees of a unit. `blocks` are those that the request may reuse."""
         unit = self._units[name]
-        cached = len(self._indexes[name].lookup(blocks))
+        cached = len(self._indexes[name].lookup(blocks)) if self._router.prefixes else 0
         queued = unit.queued_tokens()
         queue_ns = queued * self._token_ns[name]
         compute = transfer = delivery = 0.0

@@ -142,11 +142,17 @@ def find_reuse(
     """
     blocks = reusable_blocks(request)
     turns = senders or Turns()
-    found = {name: index.lookup(blocks) for name, index in indexes.items() if index.has_any_of(blocks)}
-    if not found:
-        return Reuse(unit=unit, holders=())
-    best = min(found, key=lambda name: (-len(found[name]), name != unit, turns.last((name, None))))
-    return Reuse(unit=best, holders=found[best])
+    best, holders = unit, indexes[unit].lookup(blocks)
+    key = -len(holders), False, turns.last((unit, None))
+    for name, index in indexes.items():
+        # Most units lack the last block that it takes to be as good as the best one, and are asked no more.
+        if name == unit or not index.holds_block(blocks, max(0, len(holders) - 1)):
+            continue
+        found = index.lookup(blocks)
+        this = -len(found), True, turns.last((name, None))
+        if this < key:
+            best, holders, key = name, found, this
+    return Reuse(unit=best, holders=holders)
 
 
 def told_to_send(item: Assigned, senders: Senders) -> None:

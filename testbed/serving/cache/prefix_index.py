@@ -39,9 +39,9 @@ class PrefixIndex:
             found.append(holders)
         return tuple(found)
 
-    def has_any_of(self, blocks: Sequence[int]) -> bool:
-        """Whether `lookup` would find anything."""
-        return bool(blocks) and blocks[0] in self._holders
+    def holds_block(self, blocks: Sequence[int], number: int) -> bool:
+        """Whether block `number` of `blocks` is held, if there is one. Those before it may not be."""
+        return number < len(blocks) and blocks[number] in self._holders
 
     def insert(self, blocks: Sequence[int], replica: int) -> None:
         """`replica` has computed or fetched the KV of all `blocks`, a prefix from its first block on.

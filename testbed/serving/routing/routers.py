@@ -27,8 +27,9 @@ class UnitView(msgspec.Struct, frozen=True, kw_only=True):
 
     `queued_tokens` are the new tokens that the unit has yet to compute, in requests that wait and requests
     that run; `queue_ns` is how long it takes for them. `cached_tokens` are the tokens of the prompt that
-    its own replicas hold. `ports_ns` is how long the ports of its servers take for the S1 and S3 that they
-    have still to send, as a mean over its replicas. It is known only to a router that asks for `ports`.
+    its own replicas hold. They are known only to a router that asks for `prefixes`. `ports_ns` is how long
+    the ports of its servers take for the S1 and S3 that they have still to send, as a mean over its
+    replicas. It is known only to a router that asks for `ports`.
 
     `transfer_ns` is how long the request would wait for the prefix it has to fetch, `compute_ns` how long a
     batch of the waiting requests and this one would take, and `delivery_ns` how much later its KV would have
@@ -51,6 +52,9 @@ class UnitView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Router(Protocol):
+    prefixes: bool
+    """Whether the router looks at how much of the prompt a unit holds."""
+
     ports: bool
     """Whether the router looks at what the ports of a unit have still to send."""
 
@@ -65,6 +69,7 @@ class Router(Protocol):
 class LeastQueuedTokens:
     """The unit with the fewest queued tokens. A tie goes to the unit that was taken longest ago."""
 
+    prefixes = False
     ports = False
     costs = False
 
@@ -78,6 +83,7 @@ class LeastQueuedTokens:
 class RoundRobin:
     """Each unit in turn, whatever their load."""
 
+    prefixes = False
     ports = False
     costs = False
 
@@ -93,6 +99,7 @@ class RoundRobin:
 class Random:
     """A unit at random, all equally likely; the same units for the same seed."""
 
+    prefixes = False
     ports = False
     costs = False
 
@@ -112,6 +119,7 @@ class PrefixAffinity:
     much S3 as any other. If units still tie, the one that was taken longest ago is taken.
     """
 
+    prefixes = True
     ports = True
     costs = False
 
@@ -135,6 +143,7 @@ class DualHash:
     longest ago.
     """
 
+    prefixes = False
     ports = True
     costs = False
 
@@ -176,6 +185,7 @@ class KvAware:
     fetch it from a unit keeps that unit's ports as busy as to deliver it from there.
     """
 
+    prefixes = False
     ports = True
     costs = True
 

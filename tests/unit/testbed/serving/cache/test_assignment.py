@@ -1,7 +1,9 @@
 """Replicas for the requests of a batch, and the sources of their reused prefixes."""
 
+import random
 from collections.abc import Sequence
 
+import pytest
 from serving_world import prompt
 
 from testbed.job import Request
@@ -39,6 +41,29 @@ def test_the_longest_prefix_is_taken_and_the_own_unit_wins_ties() -> None:
     indexes["p0"].insert((1, 2, 3), replica=0)
     found = find_reuse(request, "p1", indexes)
     assert (found.unit, len(found.holders)) == ("p0", 3)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_prefix_to_reuse_is_that_of_the_best_of_all_units(seed: int) -> None:
+    """Units hold prefixes of two prompts with a common beginning, some of them with evicted ends."""
+    draw = random.Random(seed)
+    prompts = [(1, 2, 3, *range(10 * i, 10 * i + 5)) for i in (1, 2)]
+    indexes = {f"p{i}": PrefixIndex(2, draw.choice([None, 2, 4])) for i in range(8)}
+    for index in indexes.values():
+        for _ in range(draw.randrange(3)):
+            index.insert(draw.choice(prompts)[: draw.randrange(1, 9)], draw.randrange(2))
+    senders = Senders()
+    for name in draw.sample(list(indexes), 5):
+        senders.take((name, None))
+    wanted = prompt(0, 40, draw.choice(prompts))
+    unit = draw.choice(list(indexes))
+
+    found = find_reuse(wanted, unit, indexes, senders)
+
+    held = {name: len(index.lookup(wanted.blocks)) for name, index in indexes.items()}
+    best = [name for name, blocks in held.items() if blocks == max(held.values())]
+    assert len(found.holders) == max(held.values())
+    assert found.unit == (unit if unit in best else min(best, key=lambda name: senders.last((name, None))))
 
 
 def test_requests_go_largest_first_to_the_least_loaded_replica() -> None:
