@@ -1,9 +1,10 @@
 """Writing files atomically: a file appears whole or not at all."""
 
 import errno
+import glob
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if isinstance(error, OSError) and _is_about(error, name):
             error.filename = str(path)
         raise
+
+
+def remove_left_behind(paths: Iterable[Path]) -> None:
+    """Remove the temporary files of `paths` that processes have left that were killed. Nobody may be writing
+    to these paths."""
+    for path in paths:
+        for temporary in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+            temporary.unlink(missing_ok=True)
 
 
 def _is_about(error: OSError, name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from experiments.atomic_file import replacing, write_text
+from experiments.atomic_file import remove_left_behind, replacing, write_text
 from experiments.json_text import json_text
 from experiments.results.checksums import RESULTS, SUMMARY, VERSIONS, digests_in
 from experiments.results.distributions import distributions, write_distributions
@@ -101,6 +101,10 @@ def write_run(
     folders = [out / name for name in folder_names(policies)]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
+    written = ["scenario.yaml", *(f"{name}.parquet" for name in TABLES.values())]
+    written += [str(path.relative_to(out)) for folder in folders for path in map(folder.__truediv__, _FILES)]
+    paths = [out / name for name in (*written, SUMMARY, VERSIONS)]
+    remove_left_behind(paths)
     write_text(out / "scenario.yaml", resolved_yaml)
     _write_json(out / "timing.json", timing(records, command=command, started=started))
     measured: list[Measures] = []
@@ -120,7 +124,11 @@ def write_run(
     for record, folder in zip(records, folders, strict=True):
         path = folder / TRACE_FILE
         makers[record.policy] = partial(_write_trace, path, record, scale, scenario, trace_window)
-    only = all_of(makers, jobs=jobs, meanwhile=measure_all, so_far=through)
+    try:
+        only = all_of(makers, jobs=jobs, meanwhile=measure_all, so_far=through)
+    except BaseException:
+        remove_left_behind(paths)  # the processes that wrote have been killed
+        raise
     del only[_TABLES]
     say("summing up")
     told = [*notes, *_trace_notes(only)]
@@ -143,8 +151,6 @@ def write_run(
     for run in summary["runs"]:
         run["trace_shows"] = only[run["policy"]]
     text = json_text(summary)
-    written = ["scenario.yaml", *(f"{name}.parquet" for name in TABLES.values())]
-    written += [str(path.relative_to(out)) for folder in folders for path in map(folder.__truediv__, _FILES)]
     digests = digests_in(out, written) | {SUMMARY: hashlib.sha256(text.encode()).hexdigest()}
     _write_json(out / VERSIONS, versions(records, files, machine) | {RESULTS: digests})
     write_text(out / SUMMARY, text)

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from record_factory import RESOURCES, micro_record, serving_record
@@ -14,8 +17,9 @@ from experiments.results.reading import RunDirectory, read_run
 from experiments.results.schemas import SCHEMAS
 from experiments.results.summary import Summary
 from experiments.results.writing import write_run
+from testbed.fabric import RunFailed
 from testbed.job import Scale
-from testbed.record import RunRecord
+from testbed.record import FlowRow, RunRecord
 
 RECORDS = [
     serving_record("fair", requests=6, layers=2),
@@ -23,7 +27,7 @@ RECORDS = [
 ]
 
 
-def write(out: Path, records: list[RunRecord]) -> Summary:
+def write(out: Path, records: list[RunRecord], *, jobs: int = 1) -> Summary:
     return write_run(
         out,
         scenario="small",
@@ -36,6 +40,7 @@ def write(out: Path, records: list[RunRecord]) -> Summary:
         placement_text=["p0: h1 h2 h3 h4"],
         resources=RESOURCES,
         command="mfs run small",
+        jobs=jobs,
     )
 
 
@@ -100,6 +105,33 @@ def test_every_column_is_documented() -> None:
         section = text.split(f"### `{table}.parquet`")[1].split("\n### ")[0]
         for column in schema.names:
             assert f"`{column}`" in section, f"{table}.{column} is not in docs/reference/results.md"
+
+
+class Fatal(list[FlowRow]):
+    """Rows that kill every process but this one when it reads them."""
+
+    owner = os.getpid()
+
+    def __iter__(self) -> Iterator[FlowRow]:
+        if os.getpid() != self.owner:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__iter__()
+
+
+def test_processes_that_are_killed_leave_nothing_half_written(tmp_path: Path) -> None:
+    """Nor do those of an earlier attempt, and a file that only looks like theirs stays."""
+    foreign, left = tmp_path / ".flows.parquet.backup", tmp_path / ".flows.parquet.0123abcd"
+    foreign.touch()
+    left.touch()
+    with pytest.raises(RunFailed, match="was killed by SIGKILL"):
+        write(tmp_path, [msgspec.structs.replace(RECORDS[0], flows=Fatal(RECORDS[0].flows))], jobs=2)
+    assert list(tmp_path.rglob(".*")) == [foreign]
+    left.touch()
+    write(tmp_path, RECORDS, jobs=2)
+    assert list(tmp_path.rglob(".*")) == [foreign]
+    assert [len(read_run(tmp_path).tables[one.policy].flows) for one in RECORDS] == [
+        len(one.flows) for one in RECORDS
+    ]
 
 
 def test_one_policy_twice_is_refused(tmp_path: Path) -> None:
