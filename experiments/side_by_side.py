@@ -104,7 +104,7 @@ def all_of(
     meanwhile: Callable[[], object] = lambda: None,
     so_far: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Made]:
-    """Return what `makers` make, by name, in their order: with several `jobs`, in as many processes.
+    """Return what `makers` make, by name, in their order: with several `jobs`, in at most as many processes.
 
     A process that is through with one takes the next that nobody has taken. A process for each would take
     longer, because a process copies the memory that it writes to. `meanwhile` is called in this process, and

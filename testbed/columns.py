@@ -302,6 +302,14 @@ def present(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.bool_]:
     return batch.column(name).is_valid().to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
+def by_word(batch: pa.RecordBatch, name: str, holds: Callable[[pa.Array], pa.Array]) -> npt.NDArray[np.bool_]:
+    """Return where a column of strings without None has a word of which `holds` says so, asked once for all
+    different words."""
+    column = batch.column(name)
+    found = holds(column.dictionary).to_numpy(zero_copy_only=False)
+    return found[column.indices.to_numpy()]  # type: ignore[no-any-return]
+
+
 def codes(batch: pa.RecordBatch, name: str) -> tuple[npt.NDArray[np.int64], list[Any]]:
     """Return a column of strings as codes into a list of strings, which is the batch's own. None is -1."""
     column = batch.column(name)

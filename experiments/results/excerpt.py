@@ -5,6 +5,7 @@ A viewer in a browser can show some hundred thousand events. A run on thousands 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -20,7 +21,7 @@ from experiments.results.link_rates import Counters, LinkRate, counters, link_ra
 from experiments.results.requests import end_of, meets_slo
 from experiments.results.trace_window import Density, Window
 from testbed.arrow_rows import rows_of
-from testbed.columns import batches_of, chosen_of, numbers, present
+from testbed.columns import batches_of, by_word, chosen_of, numbers, present
 from testbed.faults import Fault, meets
 from testbed.job import Scale
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
@@ -197,14 +198,8 @@ def _events_of_flows(flows: pa.RecordBatch) -> IntArray:
 
 def _decisions(record: RunRecord, flows: Sequence[str]) -> Iterator[Decision]:
     """Yield the decisions about `flows`."""
-    wanted = pa.array(flows, pa.string())
-
-    def is_about(batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-        ids = batch.column("flow")
-        found = pc.is_in(ids.dictionary, value_set=wanted).to_numpy(zero_copy_only=False)
-        return found[ids.indices.to_numpy()]  # type: ignore[no-any-return]
-
-    for batch in chosen_of(record.decisions, ("flow",), is_about):
+    among = partial(pc.is_in, value_set=pa.array(flows, pa.string()))
+    for batch in chosen_of(record.decisions, ("flow",), lambda batch: by_word(batch, "flow", among)):
         yield from rows_of(Decision, batch)
 
 

@@ -1,7 +1,7 @@
 """The levels at which flows were sent, and when."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from controller.flow import Decision, Level
+from experiments.results.parquet import in_groups
 from testbed.record import FlowRow
 
 IntArray = npt.NDArray[np.int64]
@@ -49,6 +50,7 @@ def level_periods(flow: FlowRow, decisions: Sequence[Decision]) -> list[LevelPer
 FLOW_COLUMNS: Final = ("id", "submit_ns", "permit_ns", "finish_ns", "level_first")
 DECISION_COLUMNS: Final = ("time_ns", "flow", "level_to")
 _ROWS_AT_ONCE: Final = 100_000
+"""To look ids up among others, Arrow takes as long to prepare as for some ten thousand look-ups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ def periods_of(flows: pa.Table, decisions: Iterable[pa.Table]) -> Periods:
     ids = flows["id"].combine_chunks()
     submit, permit, finish, first = (flows[name].to_numpy() for name in FLOW_COLUMNS[1:])
     whose, times, levels = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for part in _joined(decisions):
+    for part in in_groups(decisions, _ROWS_AT_ONCE):
         found = pc.index_in(part["flow"], value_set=ids).fill_null(-1).to_numpy().astype(np.int64)
         whose.append(found[found >= 0])
         times.append(part["time_ns"].to_numpy()[found >= 0])
@@ -87,19 +89,6 @@ def periods_of(flows: pa.Table, decisions: Iterable[pa.Table]) -> Periods:
     end = np.minimum(np.where(is_last, finish[flow], np.append(time[1:], 0)[: len(flow)]), finish[flow])
     lasts = end > start
     return Periods(start_ns=start[lasts], end_ns=end[lasts], level=level[lasts].astype(np.int64))
-
-
-def _joined(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield `parts` in tables of `_ROWS_AT_ONCE` rows or a little more: to look texts up in a table, Arrow
-    takes as long to prepare as for some ten thousand of them."""
-    waiting: list[pa.Table] = []
-    for part in parts:
-        waiting.append(part)
-        if sum(one.num_rows for one in waiting) >= _ROWS_AT_ONCE:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting)
 
 
 def decisions_by_flow(decisions: Iterable[Decision]) -> dict[str, list[Decision]]:

@@ -8,6 +8,7 @@ model nanoseconds. A measure without values is an empty array.
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from experiments.results.open_groups import OpenGroups
 from experiments.results.requests import batches_of, counted_from_ns
 from testbed import columns
 from testbed.arrow_rows import values_of
-from testbed.columns import codes, numbers, present
+from testbed.columns import by_word, codes, numbers, present
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 from testbed.serving.decoding import BACKGROUND_PREFIX
 from workers.spans import SpanKind
@@ -195,7 +196,8 @@ def flow_measures(
         checked += int(np.count_nonzero(verified))
         failed += int(np.count_nonzero(verified & (numbers(batch, "verified", absent=0) == 0)))
         if serving:
-            batch = batch.filter(pa.array(~_is_background(batch)))
+            decoding = by_word(batch, "id", partial(pc.starts_with, pattern=BACKGROUND_PREFIX))
+            batch = batch.filter(pa.array(~decoding))
             stage_of, names = codes(batch, "stage")
             beside = stage_of == (names.index(_BACKGROUND) if _BACKGROUND in names else -1)
             size, submit, finish = (numbers(batch, name) for name in ("size_bytes", "submit_ns", "finish_ns"))
@@ -241,12 +243,6 @@ def _background(apart: Sequence[tuple[IntArray, IntArray, IntArray]]) -> Backgro
         first_ns=int(submits.min()),
         last_ns=int(finishes.max()),
     )
-
-
-def _is_background(flows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-    ids = flows.column("id")
-    found = pc.starts_with(ids.dictionary, pattern=BACKGROUND_PREFIX).to_numpy(zero_copy_only=False)
-    return found[ids.indices.to_numpy()]  # type: ignore[no-any-return]
 
 
 class _Collectives(NamedTuple):

@@ -81,7 +81,7 @@ def _write_table(out: Path, row: type[msgspec.Struct], records: Sequence[RunReco
         for record in records:
             batches = batches_of(getattr(record, name))
             tables = (_table(schema, record.policy, columns(batch)) for batch in batches)
-            for group in _groups(tables, rows):
+            for group in in_groups(tables, rows):
                 writer.write_table(group)
 
 
@@ -115,7 +115,7 @@ def _table(schema: pa.Schema, policy: str, columns: Mapping[str, pa.Array]) -> p
     return pa.Table.from_arrays(plain, schema=schema)
 
 
-def _groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+def in_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Yield the rows of `tables` in tables of `rows` rows. The last may have fewer."""
     waiting: list[pa.Table] = []
     count = 0

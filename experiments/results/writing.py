@@ -37,6 +37,7 @@ from testbed.record import RunRecord
 
 _TABLES: Final = "all tables"
 """The name of their writing beside those of policies, which are none."""
+_TIMING: Final = "timing.json"
 _QUEUES: Final = "queues.json"
 _FIDELITY: Final = "fidelity.json"
 _CURVES: Final = "distributions.json"
@@ -103,10 +104,10 @@ def write_run(
         folder.mkdir(parents=True, exist_ok=True)
     written = ["scenario.yaml", *(f"{name}.parquet" for name in TABLES.values())]
     written += [str(path.relative_to(out)) for folder in folders for path in map(folder.__truediv__, _FILES)]
-    paths = [out / name for name in (*written, SUMMARY, VERSIONS)]
+    paths = [out / name for name in (*written, _TIMING, SUMMARY, VERSIONS)]
     remove_left_behind(paths)
     write_text(out / "scenario.yaml", resolved_yaml)
-    _write_json(out / "timing.json", timing(records, command=command, started=started))
+    _write_json(out / _TIMING, timing(records, command=command, started=started))
     measured: list[Measures] = []
 
     def measure_all() -> None:
