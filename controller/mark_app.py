@@ -48,6 +48,7 @@ class _SystemThreads:
 
     @staticmethod
     def wait_readable(fd: int, timeout_s: float) -> None:
+        # Not `poll`, which waits whole milliseconds. ZeroMQ's descriptor is opened early, and so below 1,024.
         select.select([fd], [], [], timeout_s)
 
     @staticmethod

@@ -54,6 +54,7 @@ class OpenFlow:
             except Timeout:
                 return
         else:
+            # Not `poll`, which waits whole milliseconds. ZeroMQ's descriptor is opened early, so below 1,024.
             select.select([fd], [], [], timeout_s)
 
 

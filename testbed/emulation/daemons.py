@@ -5,7 +5,6 @@ for an answer is how long packets waited, too. The protocol is that of `ovs-appc
 """
 
 import json
-import select
 import socket
 import threading
 import time
@@ -15,6 +14,7 @@ from controller.pulse import Pause
 from controller.units import NS_PER_S
 from testbed.coordinator.silence import PATIENCE_S
 from testbed.fabric import RunFailed
+from testbed.readable import readable
 
 _EVERY_S = 0.05
 _SLICE_S = 0.02
@@ -66,7 +66,7 @@ class DaemonPulse:
         waited_ns = 0
         while not self._stop.is_set():
             before_ns = time.monotonic_ns()
-            ready, _, _ = select.select([to_daemon], [], [], _SLICE_S)
+            ready = readable(to_daemon, _SLICE_S)
             # Longer than a slice is a pause of this process, and not of the daemon.
             waited_ns += min(time.monotonic_ns() - before_ns, round(_SLICE_S * NS_PER_S))
             self._waiting = Pause(begin_wall_ns=begin_ns, wall_ns=waited_ns)

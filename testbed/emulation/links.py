@@ -1,7 +1,6 @@
 """Which links of the fabric went down during a run, and when: the kernel reports each change (rtnetlink)."""
 
 import json
-import select
 import socket
 import struct
 import subprocess
@@ -17,6 +16,7 @@ from testbed.coordinator.silence import PATIENCE_S
 from testbed.emulation.asked import Window, longest_outside
 from testbed.emulation.network import Network
 from testbed.fabric import RunFailed
+from testbed.readable import readable
 
 _GROUP_LINK = 1
 _NEW_LINK, _DEL_LINK = 16, 17
@@ -203,8 +203,7 @@ class LinkWatch:
         try:
             while True:
                 last = self._stop.is_set()  # what is there already is still read
-                ready, _, _ = select.select([self._socket], [], [], 0 if last else _LOOK_S)
-                if ready:
+                if readable(self._socket, 0 if last else _LOOK_S):
                     heard = list(changes(self._socket.recv(_BUFFER)))
                     with self._lock:
                         for change in heard:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import select
 import subprocess
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from testbed.emulation.zygote import Zygote
 from testbed.fabric import RunFailed
 from testbed.faults import slowdowns_of
 from testbed.job import Job
+from testbed.readable import readable
 from workers.options import ComputeMode
 from workers.process import words_of_exit
 from workers.protocol import RankConfig
@@ -49,7 +49,7 @@ class RankProcesses(Ranks):
         """
         assert self._zygote.stdin is not None
         assert self._zygote.stdout is not None
-        if not select.select([self._zygote.stdout], [], [], _IMPORT_S)[0]:
+        if not readable(self._zygote.stdout, _IMPORT_S):
             raise RunFailed(f"the workers' parent process has not imported torch within {_IMPORT_S:.0f} s")
         if self._zygote.stdout.readline().strip() != b"ready":
             raise RunFailed(f"the workers' parent process did not start: {self._end_of_zygote()}")

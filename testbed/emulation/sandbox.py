@@ -9,7 +9,6 @@ sandbox changes, so nothing has to be restored.
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import tempfile
@@ -26,6 +25,7 @@ from testbed.coordinator.children import WORKING_DIRECTORY, environment, python_
 from testbed.coordinator.memory import MemoryKills
 from testbed.fabric import RunFailed, RunProgress
 from testbed.job import Job
+from testbed.readable import readable
 from testbed.record import RunRecord
 from testbed.record_file import read_from
 from workers.process import words_of_exit
@@ -101,7 +101,7 @@ def _read(fd: int, size: int) -> bytes:
     """Return `size` bytes, or fewer if the stream ends before. Raises `_Silent`."""
     parts = bytearray()
     while len(parts) < size:
-        if not select.select([fd], [], [], _PATIENCE_S)[0]:
+        if not readable(fd, _PATIENCE_S):
             raise _Silent
         part = os.read(fd, min(size - len(parts), _MOST_AT_ONCE))
         if not part:

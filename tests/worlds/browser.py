@@ -7,13 +7,14 @@ everyone who runs the tests would have to download; what is needed of it is this
 import base64
 import json
 import os
-import select
 import shutil
 import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+
+from testbed.readable import readable
 
 CHROMIUM: Final = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -133,8 +134,7 @@ class Browser:
         """Return the next message, and note what it says if it is an event."""
         until = time.monotonic() + _PATIENCE_S
         while b"\0" not in self._unread:
-            ready, _, _ = select.select([self._in], [], [], max(0.0, until - time.monotonic()))
-            if not ready:
+            if not readable(self._in, max(0.0, until - time.monotonic())):
                 raise self._failed(f"no answer in {_PATIENCE_S:.0f} s")
             more = os.read(self._in, 1 << 20)
             if not more:
