@@ -52,6 +52,9 @@ _DISMISS_S = 1.0
 _BEATS = 3
 """An agent that has missed so many beats may be gone."""
 
+_DOUBT_BEATS = 2
+"""After a wait of `_BEATS`, an agent that lives has been heard within so many."""
+
 _MOST_TURNED_AWAY = 100
 _TWICE = "was the command of this server given twice, or is one of an earlier run still there?"
 
@@ -141,18 +144,23 @@ class AgentDesk:
         Waits for three beats, and for an agent or a server that is silent then until it is heard or is silent
         for too long, because what others say of a death comes sooner than the silence. A rank that has ended
         by itself had an error, and is not lost.
+
+        The wait is counted by the clock of the silences: whoever has said nothing since it began has been
+        silent for all of it.
         """
-        begun_s = time.monotonic()
+        with self._lock:
+            begun_s = self._heard.watched_s
         while True:
-            now_s = time.monotonic()
             with self._lock:
+                waited_s = self._heard.watched_s - begun_s
                 found = {name: self._gone[name] for name in sorted(names) if name in self._gone}
                 hosts = {name.rpartition("/")[0] for name in names}
                 unseen_s = {host: self._on_data_network.silent_s(host) for host in hosts}
                 quiet_s = {n: self._heard.silent_s(n) for n in names if n not in found}
             waits_s = (*quiet_s.values(), *unseen_s.values())
-            doubtful = any(_BEATS * BEAT_S < each <= PATIENCE_S for each in waits_s)
-            if not doubtful and now_s - begun_s > _BEATS * BEAT_S:
+            doubtful = any(_DOUBT_BEATS * BEAT_S < each <= PATIENCE_S for each in waits_s)
+            settled = not doubtful and waited_s > _BEATS * BEAT_S
+            if settled or not self._thread.is_alive():  # without the thread, nobody is heard any more
                 for name in sorted(quiet_s):
                     host = name.rpartition("/")[0]
                     if quiet_s[name] > PATIENCE_S:

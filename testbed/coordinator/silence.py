@@ -18,6 +18,8 @@ class Silences:
     def __init__(self, parts: Iterable[str], wall_s: float) -> None:
         self._silent_s = dict.fromkeys(parts, 0.0)
         self._looked_s = wall_s
+        self.watched_s = 0.0
+        """What all looks have added: the clock by which parts are silent."""
 
     def heard(self, part: str) -> None:
         self._silent_s[part] = 0.0
@@ -25,6 +27,7 @@ class Silences:
     def look(self, wall_s: float) -> None:
         passed_s = min(wall_s - self._looked_s, _LONGEST_LOOK_S)
         self._looked_s = wall_s
+        self.watched_s += passed_s
         for part in self._silent_s:
             self._silent_s[part] += passed_s
 

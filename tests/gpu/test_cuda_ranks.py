@@ -1,6 +1,5 @@
 """Ranks on GPUs: tensors are in GPU memory, and what crosses the network comes from there."""
 
-import socket
 import subprocess
 import sys
 import textwrap
@@ -9,6 +8,7 @@ import time
 
 import pytest
 import torch
+from free_port import free_port
 from worker_groups import connected
 
 from workers.collectives import CollectiveGroup
@@ -108,9 +108,7 @@ def test_collectives_without_a_gpu_each_are_staged_and_right() -> None:
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL needs a GPU per rank: two of them")
 def test_collectives_over_nccl_are_right() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     program = textwrap.dedent(
         f"""
         import sys, torch, torch.distributed as dist

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import zmq
+from free_port import free_port
 
 from controller import curve, gate
 from controller.curve_files import coordinator_keys, make_keys, ranks_keys
@@ -34,6 +35,8 @@ HERE = Here(
 )
 EXPECTED = Expected(hosts=frozenset({"node01"}), job="job", source="code")
 
+_TRIES = 5
+
 
 class Office:
     """A desk on a port of its own. `said` is what it logs."""
@@ -45,13 +48,15 @@ class Office:
         self.said: list[str] = []
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._gate = gate.let_in(self._context, keys, self.said.append)
-        probe = self._context.socket(zmq.PULL)
-        port = probe.bind_to_random_port("tcp://127.0.0.1")
-        probe.close(linger=0)
-        time.sleep(0.1)  # libzmq gives a port back in a thread of its own
-        self.endpoint = f"tcp://127.0.0.1:{port}"
-        self.desk = AgentDesk(expected, self.said.append)
-        self.desk.start(self._context, self.endpoint, keys)
+        for left in reversed(range(_TRIES)):
+            self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+            self.desk = AgentDesk(expected, self.said.append)
+            try:
+                self.desk.start(self._context, self.endpoint, keys)
+                break
+            except zmq.ZMQError as error:  # another process may have taken the port since
+                if error.errno != zmq.EADDRINUSE or not left:
+                    raise
         self._agents: list[FakeAgent] = []
 
     def agent(self, here: Here = HERE, peer: str = "") -> "FakeAgent":

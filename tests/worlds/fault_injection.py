@@ -38,6 +38,12 @@ def micro() -> Job:
     return world.micro_job(*flows, servers=3, mbps=20)
 
 
+def with_pauses() -> Job:
+    """Eight flows of 0.3 s at line rate on one path, with 0.2 s between them, in which its ports are idle."""
+    flows = (world.flow(f"f{i}", "h1->h3", 0.75e6, start_s=0.1 + 0.5 * i, stage=Stage.P2D) for i in range(8))
+    return world.micro_job(*flows, servers=3, mbps=20)
+
+
 def serving() -> Job:
     return world.serving_job(star(servers=5, nic_bps=30_000_000))
 

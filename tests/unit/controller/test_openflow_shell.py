@@ -1,7 +1,6 @@
 """The real controller process, on whichever of Ryu and os-ken is installed, against three fake switches."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 import zmq
 from fake_switch import FakeSwitch
 from flow_table import connection, wiring_of
+from free_port import free_port
 
 from controller import ofcompat
 from controller.flow import Batch, BatchRequest, Level, Stage, Transfer
@@ -55,7 +55,7 @@ class Controller:
         self.implementation = implementation
         self.wiring = wiring_of(star(servers=2, nic_bps=10**9))
         self.rules = RuleBook(self.wiring)
-        self.port = _free_port()
+        self.port = free_port()
         names = (COORDINATOR, "0", "1")
         config = ShellConfig(
             wiring=self.wiring,
@@ -153,12 +153,6 @@ class Controller:
         self.process.kill()
         self.process.wait()
         self._context.destroy(linger=0)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(params=ofcompat.installed())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 import zmq.auth.certs
+from free_port import free_port
 
 from controller import curve, gate
 from controller.curve import HELLO, ClientKeys, ServerKeys
@@ -32,11 +33,7 @@ class Served:
         self.refused: list[str] = []
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gate = gate.let_in(self.context, self.keys, self.refused.append)
-        probe = self.context.socket(zmq.PULL)
-        port = probe.bind_to_random_port("tcp://127.0.0.1")
-        probe.close(linger=0)
-        time.sleep(0.1)  # libzmq gives a port back in a thread of its own
-        self.endpoint = ENDPOINT.format(port=port)
+        self.endpoint = ENDPOINT.format(port=free_port())
         self.hub = TcpHub(self.context, self.endpoint, self.keys, self.refused.append, most_bytes=most_bytes)
         self.others: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.peers: list[zmq.Socket[bytes]] = []

@@ -26,13 +26,17 @@ from workers.agent_protocol import (
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> Iterator[Office]:
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    monkeypatch.setattr(agents, "_DISMISS_S", 0.0)  # nobody waits for what it says last
     made = Office(tmp_path, EXPECTED)
     yield made
     made.close()
 
 
-def test_an_agent_registers_and_is_dismissed_at_the_end(office: Office) -> None:
+def test_an_agent_registers_and_is_dismissed_at_the_end(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "_DISMISS_S", 1.0)
     agent = office.agent()
     office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
     assert office.desk.here() == {"node01/0": HERE}
@@ -212,6 +216,13 @@ def test_an_agent_that_is_silent_for_too_long_is_lost(
     monkeypatch.setattr(agents, "PATIENCE_S", 0.5)
     lost = office.desk.lost(["node01/1"])
     assert lost == {"node01/1": "nothing has been heard of the agent node01/1 for 0 s"}
+
+
+def test_a_desk_that_has_ended_waits_for_nobody(office: Office) -> None:
+    office.agent()
+    office.desk.wait_for(["node01/0"], WAIT_S, lambda missing: None)
+    office.desk.close(failed=False)
+    assert office.desk.lost(["node01/0"]) == {}
 
 
 def test_what_agents_say_that_no_longer_count_is_no_trouble(office: Office) -> None:

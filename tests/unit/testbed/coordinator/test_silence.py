@@ -20,3 +20,12 @@ def test_who_looks_after_a_long_time_blames_nobody() -> None:
     """What the others said meanwhile has still to be read."""
     silences = Silences(["rank 0"], 0.0)
     assert looks(silences, 60.0, 120.0, 180.0) == []
+
+
+def test_who_was_never_heard_since_was_silent_for_all_that_was_watched() -> None:
+    silences = Silences(["rank 0"], 0.0)
+    looks(silences, 0.25, 60.0)
+    assert silences.silent_s("rank 0") == silences.watched_s == 1.25
+    silences.heard("rank 0")
+    looks(silences, 60.5)
+    assert (silences.silent_s("rank 0"), silences.watched_s) == (0.5, 1.75)
