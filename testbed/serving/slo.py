@@ -168,7 +168,7 @@ class _Home:
         step_s: dict[int, float] = {}
         for each in alike:
             step_s |= dict.fromkeys(each.layers, layer_s(each.steps, placement, topology))
-        ways = [self._way(layer) for layer in range(model.layers)]
+        ways = self._ways
         reuse = {way: self._reuse_traffic(reused_tokens, way) for way in dict.fromkeys(ways)}
         kinds = dict.fromkeys(each.kind for each in alike)
         delivery = {kind: self._delivery_traffic(prompt_tokens, *kind) for kind in kinds}
@@ -211,7 +211,7 @@ class _Home:
         at_once = (step_traffic(together, placement) for together in side_by_side(most.steps))
         collectives_s = (drain_s(traffic, topology) for traffic in at_once)
         times = {
-            Stage.KV_REUSE: drain_s(self._reuse_traffic(reused_tokens, self._way(most.layers[0])), topology),
+            Stage.KV_REUSE: drain_s(self._reuse_traffic(reused_tokens, self._ways[most.layers[0]]), topology),
             Stage.COLLECTIVE: min(filter(None, collectives_s), default=0.0),
             Stage.P2D: drain_s(self._delivery_traffic(prompt_tokens, *most.kind), topology),
         }
@@ -234,6 +234,11 @@ class _Home:
             gpu=cluster.gpu,
             options=cluster.options,
         )
+
+    @cached_property
+    def _ways(self) -> Sequence["_Way"]:
+        """That of each layer."""
+        return [self._way(layer) for layer in range(self._cluster.model.layers)]
 
     def _way(self, layer: int) -> "_Way":
         """Between which pipeline stages the S1 of a layer goes, and what it has."""

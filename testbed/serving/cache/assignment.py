@@ -143,13 +143,19 @@ def find_reuse(
     blocks = reusable_blocks(request)
     turns = senders or Turns()
     best, holders = unit, indexes[unit].lookup(blocks)
+    if len(holders) == len(blocks):
+        return Reuse(unit=best, holders=holders)
     key = -len(holders), False, turns.last((unit, None))
-    for name, index in indexes.items():
-        # Most units lack the last block that it takes to be as good as the best one, and are asked no more.
-        if name == unit or not index.holds_block(blocks, max(0, len(holders) - 1)):
+    # A unit that holds more has the first block that this one lacks. Of many units, most do not.
+    beyond = blocks[len(holders)]
+    for name in [name for name, index in indexes.items() if beyond in index.holders]:
+        index, last = indexes[name], turns.last((name, None))
+        # Of the others, many hold as much as the best one and no more, and lose the tie.
+        more = len(holders) < len(blocks) and blocks[len(holders)] in index.holders
+        if not more and key <= (-len(holders), True, last):
             continue
         found = index.lookup(blocks)
-        this = -len(found), True, turns.last((name, None))
+        this = -len(found), True, last
         if this < key:
             best, holders, key = name, found, this
     return Reuse(unit=best, holders=holders)

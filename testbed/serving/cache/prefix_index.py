@@ -16,7 +16,8 @@ class PrefixIndex:
 
     `capacity_blocks` is what one replica can hold; None: no limit. The index knows blocks, not bytes.
     Nothing is pinned. If a block is evicted after a plan was made with it, it is still read or sent, but
-    later requests do not find it. `evicted_blocks` counts the copies that were evicted.
+    later requests do not find it. `evicted_blocks` counts the copies that were evicted. `holders` has, for
+    each block that is held, the replicas that hold a copy, in ascending order; those before it may not be.
 
     Raises `ValueError` for a capacity below one block.
     """
@@ -26,22 +27,18 @@ class PrefixIndex:
             raise ValueError(f"a prefix cache needs room for a block, not for {capacity_blocks}")
         self._capacity = capacity_blocks
         self._held: tuple[OrderedDict[int, None], ...] = tuple(OrderedDict() for _ in range(replicas))
-        self._holders: dict[int, tuple[int, ...]] = {}
+        self.holders: dict[int, tuple[int, ...]] = {}
         self.evicted_blocks = 0
 
     def lookup(self, blocks: Sequence[int]) -> Holders:
         """The longest prefix of `blocks` that is held. This does not count as a use of them."""
         found: list[tuple[int, ...]] = []
         for block in blocks:
-            holders = self._holders.get(block)
+            holders = self.holders.get(block)
             if holders is None:
                 break
             found.append(holders)
         return tuple(found)
-
-    def holds_block(self, blocks: Sequence[int], number: int) -> bool:
-        """Whether block `number` of `blocks` is held, if there is one. Those before it may not be."""
-        return number < len(blocks) and blocks[number] in self._holders
 
     def insert(self, blocks: Sequence[int], replica: int) -> None:
         """`replica` has computed or fetched the KV of all `blocks`, a prefix from its first block on.
@@ -52,7 +49,7 @@ class PrefixIndex:
         held = self._held[replica]
         for block in reversed(blocks):
             if block not in held:
-                self._holders[block] = tuple(sorted((*self._holders.get(block, ()), replica)))
+                self.holders[block] = tuple(sorted((*self.holders.get(block, ()), replica)))
             held[block] = None
             held.move_to_end(block)
         while self._capacity is not None and len(held) > self._capacity:
@@ -60,11 +57,11 @@ class PrefixIndex:
             self.evicted_blocks += 1
 
     def _forget(self, block: int, replica: int) -> None:
-        left = tuple(holder for holder in self._holders[block] if holder != replica)
+        left = tuple(holder for holder in self.holders[block] if holder != replica)
         if left:
-            self._holders[block] = left
+            self.holders[block] = left
         else:
-            del self._holders[block]
+            del self.holders[block]
 
 
 def owners(holders: Holders, last: Callable[[int], int] = lambda replica: 0) -> tuple[int, ...]:

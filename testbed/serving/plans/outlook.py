@@ -74,7 +74,10 @@ def downstream(
 
 def _sum_s(times: Counter[float]) -> float:
     """Most layers take equally long, and a product has a smaller rounding error than a sum."""
-    return sum(seconds * count for seconds, count in times.items())
+    total_s = 0.0
+    for seconds, count in times.items():  # there are few: a generator would cost more than they do
+        total_s += seconds * count
+    return total_s
 
 
 def s3_seconds(

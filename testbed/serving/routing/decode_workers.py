@@ -40,7 +40,7 @@ class DecodeWorkers:
         self._decided = decided
         self._traffic = traffic
         self._follows = follows or (self._choice.ports and not self._choice.live)
-        self._tokens = dict.fromkeys(job.placement.decode_workers, 0)
+        self._views = dict.fromkeys(job.placement.decode_workers, WorkerView(tokens=0))
         self._of: dict[int, tuple[tuple[int, ...], int]] = {}
         self._lost: set[tuple[int, ...]] = set()
 
@@ -56,24 +56,23 @@ class DecodeWorkers:
         """Choose the worker of a request whose batch on `unit` is formed."""
         worker = self._chosen(unit, item)
         self._of[item.request.id] = worker, item.request.prompt_tokens
-        self._tokens[worker] += item.request.prompt_tokens
+        self._add_tokens(worker, item.request.prompt_tokens)
         if self._follows:
             self._traffic.delivering(unit, item, worker)
 
     def _chosen(self, unit: str, item: Assigned) -> tuple[int, ...]:
         if self._decided is not None:
             first = self._decided[item.request.id]
-            return next(worker for worker in self._tokens if worker[0] == first)
-        workers = tuple(worker for worker in self._tokens if worker not in self._lost)
-        views = [
-            WorkerView(
-                tokens=tokens,
-                ports_s=self._traffic.ports_s(unit, item, worker, self._busy) if self._choice.ports else (),
-            )
-            for worker, tokens in self._tokens.items()
-            if worker not in self._lost
-        ]
-        return workers[self._choice.choose(views)]
+            return next(worker for worker in self._views if worker[0] == first)
+        open_to_choice = {worker: view for worker, view in self._views.items() if worker not in self._lost}
+        if self._choice.ports:
+            for worker, view in open_to_choice.items():
+                ports_s = self._traffic.ports_s(unit, item, worker, self._busy)
+                open_to_choice[worker] = WorkerView(tokens=view.tokens, ports_s=ports_s)
+        return list(open_to_choice)[self._choice.choose(list(open_to_choice.values()))]
+
+    def _add_tokens(self, worker: tuple[int, ...], tokens: int) -> None:
+        self._views[worker] = WorkerView(tokens=self._views[worker].tokens + tokens)
 
     def of(self, request: int) -> tuple[int, ...]:
         """The ranks of the worker of a request that has one, and no first token yet."""
@@ -82,5 +81,5 @@ class DecodeWorkers:
     def first_token(self, request: int) -> None:
         """A request has its first token, or has failed."""
         worker, tokens = self._of.pop(request)
-        self._tokens[worker] -= tokens
+        self._add_tokens(worker, -tokens)
         self._traffic.delivered(request)

@@ -73,20 +73,26 @@ void Links::note_state(int row) {
 
 void Links::add_left_on_ports(int number, Ns now, double* out) const {
     const OrderedGroup& group = groups_[number];
+    const auto left = [now](const RowState& state) {
+        const double served = state.served + state.rate * static_cast<double>(now - state.since);
+        return std::max(0.0, state.sum_of_ends - state.members * served);
+    };
     for (const GroupPart& part : group.parts) {
-        for (std::size_t at = 0; at < part.rows.size(); ++at) {
-            const auto& [row, last] = part.rows[at];
-            const RowState& state = part.states[at];
-            const double served = state.served + state.rate * static_cast<double>(now - state.since);
-            const double left = std::max(0.0, state.sum_of_ends - state.members * served);
-            if (group.plain) {
-                out[part.port] += left;
-                out[last] += left;
-                continue;
+        if (group.plain) {
+            double first = out[part.port];  // in a register, because no row crosses a port twice
+            for (std::size_t at = 0; at < part.rows.size(); ++at) {
+                const double bytes = left(part.states[at]);
+                first += bytes;
+                out[part.rows[at].last] += bytes;
             }
-            const Stream& stream = streams_[row];
+            out[part.port] = first;
+            continue;
+        }
+        for (std::size_t at = 0; at < part.rows.size(); ++at) {
+            const double bytes = left(part.states[at]);
+            const Stream& stream = streams_[part.rows[at].row];
             for (int hop = stream.first_hop; hop < stream.first_hop + stream.hops; ++hop) {
-                out[hops_[hop].port] += left;
+                out[hops_[hop].port] += bytes;
             }
         }
     }
