@@ -197,15 +197,21 @@ def _work(work: Work, writer: Connection, owner: int) -> None:
     """What the process does: `work`, and then it tells that it is done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != owner:  # it has ended before this process asked to end with it
-        os._exit(1)
+    end_with(owner)
     gc.freeze()  # what the owner has made is shared with it as long as nobody writes to it
     try:
         told: _Done | _Failed = _Done(work(writer.send))
     except BaseException as error:
         told = _Failed(_pickled(error), traceback.format_exc())
     writer.send(told)
+
+
+def end_with(owner: int) -> None:
+    """From now on, this process ends when the process `owner`, which has begun it, does, even if that is
+    killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != owner:  # it has ended before this process asked to end with it
+        os._exit(1)
 
 
 def _pickled(error: BaseException) -> bytes:

@@ -245,6 +245,19 @@ def batches_of(
         yield batch if columns is None else batch.select(list(columns))
 
 
+def blocks_of(rows: Iterable[msgspec.Struct]) -> Iterator[tuple[bytes, int]]:
+    """Yield `rows`, which may be plain rows, in blocks, as `ColumnSpool.blocks` does.
+
+    A batch is a block, with the same dictionaries. So what is written from the blocks is what would be
+    written from the rows themselves.
+    """
+    if isinstance(rows, ColumnSpool):
+        yield from rows.blocks()
+        return
+    for batch in batches_of(rows):
+        yield _encoded(batch), batch.num_rows
+
+
 def chosen_of(rows: Iterable[msgspec.Struct], by: Sequence[str], choose: Choose) -> Iterator[pa.RecordBatch]:
     """Yield those of `rows`, which may be plain rows, that `choose` chooses, as `ColumnSpool.chosen` does."""
     if isinstance(rows, ColumnSpool):

@@ -6,14 +6,13 @@ the size of the index in its last eight bytes.
 
 import os
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
 
 from controller.flow import Decision
-from testbed.columns import ColumnSpool
+from testbed.columns import ColumnSpool, blocks_of
 from testbed.faults import Fault
 from testbed.record import (
     CacheRow,
@@ -67,19 +66,15 @@ def write_record(path: Path, record: RunRecord) -> None:
 def write_to(file: IO[bytes], record: RunRecord) -> None:
     """Write `record` to `file`, which is empty. Raises `OSError`."""
     blocks: dict[str, list[tuple[int, int, int]]] = {}
-    for name, row in _TABLES.items():
+    for name in _TABLES:
         blocks[name] = []
-        for content, rows in _spool(row, getattr(record, name)).blocks():
+        for content, rows in blocks_of(getattr(record, name)):
             blocks[name].append((file.tell(), len(content), rows))
             file.write(content)
     others = {name: getattr(record, name) for name in _Index.__struct_fields__ if name != "blocks"}
     others["permit_latency_ms"] = tuple(record.permit_latency_ms)
     index = msgspec.msgpack.encode(_Index(blocks=blocks, **others))
     file.write(index + len(index).to_bytes(_SIZE_BYTES))
-
-
-def _spool(row: type[msgspec.Struct], rows: Sequence[Any]) -> ColumnSpool[Any]:
-    return rows if isinstance(rows, ColumnSpool) else ColumnSpool(row, rows)
 
 
 def read_record(path: Path) -> RunRecord:

@@ -1,11 +1,13 @@
 """Calling a function in a process of its own, so that nothing before it is in its memory or its caches."""
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
+from experiments.side_by_side import end_with
 from testbed.fabric import RunFailed
 
 P = ParamSpec("P")
@@ -19,7 +21,7 @@ def in_own_process(what: str, function: Callable[P, T], *args: P.args, **kwargs:
     """
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_call, args=(sending, function, args, kwargs), daemon=True)
+    process = context.Process(target=_call, args=(sending, function, args, kwargs, os.getpid()))
     process.start()
     sending.close()
     try:
@@ -38,7 +40,8 @@ def in_own_process(what: str, function: Callable[P, T], *args: P.args, **kwargs:
     return result
 
 
-def _call(sending: Connection, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+def _call(sending: Connection, function: Callable[..., Any], args: Any, kwargs: Any, owner: int) -> None:
+    end_with(owner)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends this process
     try:
         sending.send((True, function(*args, **kwargs)))

@@ -5,6 +5,7 @@ says what the cases and columns mean.
 """
 
 import json
+import os
 import platform
 import resource
 import sys
@@ -25,7 +26,9 @@ from experiments.bench.simulation_cases import CASES, GROWTH, Case
 from experiments.resolve.jobs import resolve
 from experiments.results.limits import Resources
 from experiments.results.readable_numbers import NOTHING
+from experiments.results.unused import unused_parts
 from experiments.results.writing import write_run
+from experiments.run.placement_text import placement_text
 from experiments.scenario.reading import Override, load_scenario, override
 from testbed.job import Job
 from testbed.record import RunRecord
@@ -33,7 +36,7 @@ from testbed.simulation.run import SimulatedRun
 from workers.spans import SpanKind
 
 DEFAULT_POLICIES: Final = ("fair", "mfs")
-COLUMNS: Final = 140
+COLUMNS: Final = 150
 """Width of the table of results on a terminal, in characters."""
 KIB: Final = 1024
 MIB: Final = 1024**2
@@ -46,7 +49,8 @@ class MeasuredRun(msgspec.Struct, frozen=True, kw_only=True):
     its agenda, and ends of messages. `moving` is how many messages were in flight at once, on average over
     simulated time; `shared_anew` is the mean number of messages whose rates a change recomputed.
     `cpu_s` is processor time, `wall_s` wall time; `peak_bytes` is the peak memory of the whole process.
-    `rest_s` is the processor time of writing the results and the report afterwards.
+    `rest_s` is the wall time of writing the results and the report afterwards, in as many processes as there
+    are cores, as `mfs run` does, and `rest_cpu_s` the processor time of all of them.
     """
 
     case: str
@@ -63,6 +67,7 @@ class MeasuredRun(msgspec.Struct, frozen=True, kw_only=True):
     peak_bytes: int
     faithful: bool
     rest_s: float | None = None
+    rest_cpu_s: float | None = None
 
     @property
     def events_per_s(self) -> float:
@@ -107,6 +112,7 @@ def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ())
     computed = sum(span.kind == SpanKind.COMPUTE for span in record.spans)
     facts = {name: float(value) for name, value in record.facts.items()}
     peak_bytes = _peak_bytes()
+    rest_s, rest_cpu_s = _rest(record, job)
     return MeasuredRun(
         case=case.name,
         policy=policy,
@@ -121,17 +127,19 @@ def run_case(case: Case, policy: str, seed: int, settings: tuple[str, ...] = ())
         shared_anew=facts["worked_out"] / max(1.0, facts["settlings"]),
         peak_bytes=peak_bytes,
         faithful=record.fidelity.faithful,
-        rest_s=_rest_s(record, job),
+        rest_s=rest_s,
+        rest_cpu_s=rest_cpu_s,
     )
 
 
-def _rest_s(record: RunRecord, job: Job) -> float:
-    """Write the results of a run and their report, and return the processor time that it took."""
+def _rest(record: RunRecord, job: Job) -> tuple[float, float]:
+    """Write the results of a run and their report. Returns the wall and the processor time that it took."""
     from experiments.report.run_report import write_report  # loads matplotlib, which is not what is measured
 
+    cores = len(os.sched_getaffinity(0))
     with TemporaryDirectory() as name:
         out = Path(name)
-        begun = time.process_time()
+        begun, begun_cpu = time.perf_counter(), _cpu_s()
         write_run(
             out,
             scenario=job.scenario,
@@ -141,11 +149,19 @@ def _rest_s(record: RunRecord, job: Job) -> float:
             resolved_yaml="",
             notes=[],
             records=[record],
-            placement_text=[],
+            placement_text=placement_text(job.placement),
             resources=Resources.of(job),
+            unused=unused_parts([record], job.placement, job.topology),
+            jobs=cores,
         )
-        write_report([out], out / "report.html")
-        return time.process_time() - begun
+        write_report([out], out / "report.html", jobs=cores)
+        return time.perf_counter() - begun, _cpu_s() - begun_cpu
+
+
+def _cpu_s() -> float:
+    """The processor time of this process and of those that it has waited for."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def render(measured: Sequence[MeasuredRun]) -> RenderableType:
@@ -156,6 +172,7 @@ def render(measured: Sequence[MeasuredRun]) -> RenderableType:
         "wall",
         "CPU",
         "rest",
+        "rest CPU",
         "simulated",
         "tasks",
         "events/s",
@@ -175,6 +192,7 @@ def render(measured: Sequence[MeasuredRun]) -> RenderableType:
             f"{one.wall_s:.1f} s",
             f"{one.cpu_s:.1f} s",
             NOTHING if one.rest_s is None else f"{one.rest_s:.1f} s",
+            NOTHING if one.rest_cpu_s is None else f"{one.rest_cpu_s:.1f} s",
             f"{one.simulated_s:.2f} s",
             f"{one.tasks:,}",
             f"{one.events_per_s:,.0f}",
@@ -192,11 +210,12 @@ def render(measured: Sequence[MeasuredRun]) -> RenderableType:
     return Group(table, Text("\n".join(lines)))
 
 
-def as_json(measured: Sequence[MeasuredRun], *, seed: int) -> dict[str, Any]:
+def as_json(measured: Sequence[MeasuredRun], *, seed: int, complete: bool) -> dict[str, Any]:
     return {
         "machine": platform.platform(),
         "python": platform.python_version(),
         "seed": seed,
+        "complete": complete,
         "runs": [
             msgspec.to_builtins(one) | {"events_per_s": one.events_per_s, "flows_per_s": one.flows_per_s}
             for one in measured

@@ -165,6 +165,7 @@ def bench_sim(
 
         cases = chosen_cases(case or [])
         measured: list[timing.MeasuredRun] = []
+        complete = False
         try:
             with Console(stderr=True).status("") as status:
                 for one in timing.measure(
@@ -175,9 +176,10 @@ def bench_sim(
                     on_start=lambda name, spec: status.update(f"{name}, {spec}"),
                 ):
                     measured.append(one)
+            complete = True
         finally:
             if as_json:
-                print(json.dumps(timing.as_json(measured, seed=seed), indent=2))
+                print(json.dumps(timing.as_json(measured, seed=seed, complete=complete), indent=2))
             elif measured:
                 stdout(timing.COLUMNS).print(timing.render(measured))
 

@@ -4,6 +4,8 @@ import heapq
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from controller.flow import Decision
@@ -18,6 +20,8 @@ from experiments.results.requests import batches_of
 from experiments.results.spans import spans_by_batch
 from experiments.results.ttft_parts import time_spent
 from testbed.record import FlowRow, RequestRow
+
+IntArray = npt.NDArray[np.int64]
 
 SLOWEST: Final = 6
 EXAMPLES_PER_STAGE: Final = 2
@@ -97,16 +101,25 @@ def promoted_examples(series: Sequence[Series]) -> Markup:
 
 def _climbers(one: Series) -> dict[str, int]:
     """The ids of the most promoted flows of each stage, and when each ended."""
-    most: dict[str, list[tuple[int, str, int]]] = {}
-    for part in one.tables.flows.parts(["stage", "promotions", "id", "finish_ns"]):
-        promoted = part.filter(pc.greater(part["promotions"], 0))
-        columns = (promoted[name].to_pylist() for name in ("stage", "promotions", "id", "finish_ns"))
-        for stage, promotions, id, finish_ns in zip(*columns, strict=True):
-            best = most.setdefault(stage, [])
-            best.append((-promotions, id, finish_ns))
-            best.sort()
-            del best[EXAMPLES_PER_STAGE:]
-    return {id: finish_ns for stage in sorted(most) for _, id, finish_ns in most[stage]}
+    flows = one.tables.flows
+    promoted: dict[str, list[IntArray]] = {}  # how often, and the places of the flows
+    begin = 0
+    for part in flows.parts(["stage", "promotions"]):
+        promotions = part["promotions"].to_numpy()
+        for stage in part["stage"].unique().to_pylist():
+            mine = pc.equal(part["stage"], stage).to_numpy() & (promotions > 0)
+            some = np.stack((promotions[mine], begin + np.flatnonzero(mine)))
+            promoted.setdefault(stage, []).append(some)
+        begin += part.num_rows
+    found: dict[str, int] = {}
+    for _, parts in sorted(promoted.items()):
+        promotions, places = np.concatenate(parts, axis=1)
+        few = promotions >= np.sort(promotions)[-EXAMPLES_PER_STAGE:].min(initial=np.iinfo(np.int64).max)
+        rows = flows.at(["id", "finish_ns"], places[few])
+        columns = (rows[name].to_pylist() for name in ("id", "finish_ns"))
+        most = sorted(zip((-promotions[few]).tolist(), *columns, strict=True))[:EXAMPLES_PER_STAGE]
+        found |= {id: finish_ns for _, id, finish_ns in most}
+    return found
 
 
 def _example(one: Series, flow: FlowRow, decisions: Sequence[Decision]) -> Sequence[object]:

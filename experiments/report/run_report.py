@@ -35,6 +35,16 @@ Maker = Callable[[], Section]
 """Makes a section, or the verdict as one. Drawing figures takes most of the time of a report."""
 
 
+class _TakesLong:
+    """A maker that takes longer than others."""
+
+    def __init__(self, make: Maker) -> None:
+        self._make = make
+
+    def __call__(self) -> Section:
+        return self._make()
+
+
 def write_report(
     dirs: list[Path], out: Path, *, jobs: int = 1, so_far: Callable[[int, int], object] = lambda *_: None
 ) -> Path:
@@ -81,8 +91,11 @@ def render_report(
     makers: list[Maker] = [lambda: section("", verdict(directories, series))]
     makers += _serving_sections(serving, directories) + _coflow_sections(coflows, directories)
     makers += _micro_sections(micro, directories)
-    numbered = {f"part {i + 1}": make for i, make in enumerate(makers)}
-    told, *sections = all_of(numbered, jobs=jobs, so_far=lambda count: so_far(count, len(makers))).values()
+    # What takes long begins first, so that no process is left alone with it at the end.
+    order = sorted(range(len(makers)), key=lambda i: not isinstance(makers[i], _TakesLong))
+    parts = {f"part {i + 1}": makers[i] for i in order}
+    made = all_of(parts, jobs=jobs, so_far=lambda count: so_far(count, len(makers)))
+    told, *sections = (made[f"part {i + 1}"] for i in range(len(makers)))
     sections.append(section("How far to trust it", folded("all checks, with their bounds", checks(series))))
     for directory in directories:
         name = f" ({directory.path.resolve().name})" if len(directories) > 1 else ""
@@ -156,7 +169,7 @@ def _serving_sections(series: Sequence[Series], directories: Sequence[RunDirecto
             ),
             folded("flows of each stage", stage_figures.stage_table(series)),
         ),
-        lambda: section("One request", median_and_worst(series)),
+        _TakesLong(lambda: section("One request", median_and_worst(series))),
         lambda: section(
             "Levels",
             figure(

@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from controller.flow import SERVING_STAGES, Level
 from controller.units import NS_PER_MS, NS_PER_S
@@ -25,7 +26,15 @@ from experiments.report.chart import (
 )
 from experiments.report.faults import draw_faults
 from experiments.report.series import Series
-from experiments.results.levels import DECISION_COLUMNS, FLOW_COLUMNS, periods_of
+from experiments.results.levels import (
+    DECISION_COLUMNS,
+    FLOW_COLUMNS,
+    STEADY_COLUMNS,
+    Periods,
+    periods_of,
+    steady,
+    steady_periods,
+)
 from experiments.results.statistics import FloatArray
 
 SAMPLE: Final = 50_000
@@ -161,18 +170,29 @@ def active_flows(one: Series, edges: FloatArray) -> FloatArray:
 
     If there are more than `SAMPLE` flows, it is estimated from a sample.
     """
-    flows = one.tables.flows.sample(FLOW_COLUMNS, SAMPLE, seed=_SAMPLE_SEED)
+    flows, total = one.tables.flows, len(one.tables.flows)
     active = np.zeros((len(Level), len(edges) - 1))
-    if not flows.num_rows:
+    if not total:
         return active
-    periods = periods_of(flows, one.tables.decisions.parts(DECISION_COLUMNS))
-    stands_for = len(one.tables.flows) / flows.num_rows
+    places = np.arange(total)
+    if total > SAMPLE:
+        places = np.sort(np.random.default_rng(_SAMPLE_SEED).choice(total, SAMPLE, replace=False))
+    drawn = flows.at(STEADY_COLUMNS, places)
+    is_steady = steady(drawn)
+    _add(active, steady_periods(drawn.filter(pa.array(is_steady))), edges)
+    if not is_steady.all():
+        changes = one.tables.decisions.parts(DECISION_COLUMNS, level_from=range(len(Level)))
+        _add(active, periods_of(flows.at(FLOW_COLUMNS, places[~is_steady]), changes), edges)
+    return active * (total / len(places))
+
+
+def _add(active: FloatArray, periods: Periods, edges: FloatArray) -> None:
+    """Add the mean number of periods that are under way, by level and bin."""
     for level in np.unique(periods.level):
         here = periods.level == level
         # Flow-seconds up to each edge: the time since all starts less the time since all ends.
         served = _ramp(periods.start_ns[here], edges) - _ramp(periods.end_ns[here], edges)
-        active[level] = stands_for * np.diff(served) / np.diff(edges)
-    return active
+        active[level] += np.diff(served) / np.diff(edges)
 
 
 def _ramp(times_ns: npt.NDArray[np.int64], at: FloatArray) -> FloatArray:

@@ -27,6 +27,7 @@ from experiments.resolve.same_batches import batches_note, with_batches_of
 from experiments.resolve.scale import machine_scale, resolve_scale
 from experiments.resolve.shared_links import shared_links_notes
 from experiments.resolve.work import resolve_work
+from experiments.resolve.work_demand import demand
 from experiments.scenario.scenario import Scenario
 from testbed.job import MODEL_SCALE, Job, Scale
 
@@ -98,13 +99,14 @@ def resolve(scenario: Scenario, *, most_requests: int | None = None) -> Resolved
     of = scenario.serving.batches_of
     if of is not None and base.requests and most_requests is None:
         base = with_batches_of(of, base, scenario.policies)
+    each = demand(base, base.requests) if base.requests else None
     warnings = (
         *model_notes(base),
         *without_effect(scenario, base),
         *left_out(scenario, base),
         *doubts(base),
-        *shared_links_notes(base),
-        *offered_notes(scenario.workload, base, work.rate_rps),
+        *(() if each is None else shared_links_notes(each)),
+        *offered_notes(scenario.workload, base, each, work.rate_rps),
         *starvation_notes(base),
     )
     return Resolved(

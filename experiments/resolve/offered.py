@@ -5,25 +5,27 @@ from collections.abc import Sequence
 
 from controller.flow import PortId
 from controller.units import NS_PER_S
-from experiments.resolve.work_demand import demand
 from experiments.scenario.workload import WorkloadKind, WorkloadSection
 from experiments.workloads.arrivals import own_rate_rps
 from experiments.workloads.workload import Workload
 from testbed.job import Job, MicroFlow, Placement
+from testbed.serving.capacity import Demand
 from testbed.topology import Topology
 
 _FEWEST = 10
 """Arrivals below which a mean rate says little."""
 
 
-def offered_notes(section: WorkloadSection, job: Job, rate_rps: float | None = None) -> tuple[str, ...]:
+def offered_notes(
+    section: WorkloadSection, job: Job, each: Demand | None, rate_rps: float | None = None
+) -> tuple[str, ...]:
     """Say by how much the work of `job` is more than its ports or its units can do, if it is, and which key
-    changes that. `rate_rps` is the rate that `workload.load` came to."""
+    changes that. `each` is what its requests take, if it has any. `rate_rps` is the rate that
+    `workload.load` came to."""
     if job.flows:
         return _flows_notes(section, job)
-    if not job.requests or sum(request.after is None for request in job.requests) < _FEWEST:
+    if each is None or sum(request.after is None for request in job.requests) < _FEWEST:
         return ()
-    each = demand(job, job.requests)
     rate_rps = _rate_rps(section, job, rate_rps)
     if rate_rps is None:
         return ()

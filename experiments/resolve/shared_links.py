@@ -4,17 +4,14 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from controller.flow import Stage
-from experiments.resolve.work_demand import demand
-from testbed.job import Job
+from testbed.serving.capacity import Demand
 
 _KEYS = "(topology.kind, units.layout and the sizes in units decide that)"
 
 
-def shared_links_notes(job: Job) -> Iterator[str]:
-    """Say so if no link carries two stages, or none carries both S2 and S3."""
-    if not job.requests:
-        return
-    ports = demand(job, job.requests).ports
+def shared_links_notes(each: Demand) -> Iterator[str]:
+    """Say so if no link carries two stages, or none carries both S2 and S3. `each` is what requests take."""
+    ports = each.ports
     sent = [stage for stage, crossed in ports.items() if crossed]
     if len(sent) > 1 and not any(ports[one] & ports[other] for one, other in combinations(sent, 2)):
         *names, last = (stage.value for stage in sent)

@@ -275,4 +275,5 @@ def _around(links: Counters, window: Window) -> Counters:
 
 def _clipped(rate: LinkRate, window: Window) -> LinkRate:
     """Return a rate whose first and last interval end with the window: it is constant between samples."""
-    return LinkRate(np.clip(rate.time_ns, window.from_ns, window.until_ns), rate.bps)
+    time_ns = np.maximum(rate.time_ns, window.from_ns)  # np.clip takes ten times as long for a few numbers
+    return LinkRate(time_ns if window.until_ns is None else np.minimum(time_ns, window.until_ns), rate.bps)

@@ -32,6 +32,9 @@ BUSY: Final = 0.7
 arrivals and constant service, the mean wait exceeds a service time above 2/3 (Pollaczek and Khinchine)."""
 
 _SPENT: Final = (SpanKind.S1_WAIT, SpanKind.COMPUTE, SpanKind.COLLECTIVE)
+_NOBODY: Final = np.empty(0, dtype=np.int64)
+_RANKS: Final = 2**32
+"""More than any run has."""
 _STEPS: Final = 10
 """A busiest second begins at a tenth of a second after the start."""
 
@@ -117,9 +120,8 @@ def limits(record: RunRecord, resources: Resources) -> Limits | None:
     spans = _Spans(edges)
     for batch in columns.batches_of(record.spans, ["rank", "kind", "batch", "start_ns", "end_ns"]):
         spans.take(batch)
-    computing = _share(spans.busy_ns[SpanKind.COMPUTE], edges, resources.prefill_gpus)
-    occupied_ns = np.sum(list(spans.busy_ns.values()), axis=0)
-    occupied = _share(occupied_ns, edges, resources.prefill_gpus)
+    computing = _share(spans.busy_ns[_SPENT.index(SpanKind.COMPUTE)], edges, resources.prefill_gpus)
+    occupied = _share(spans.busy_ns.sum(axis=0), edges, resources.prefill_gpus)
     port, port_busy = _busiest_port(counters(record.links), edges, resources)
     return Limits(
         limit=_limit(computing, occupied, port_busy),
@@ -146,46 +148,58 @@ def _share(busy_ns: FloatArray, edges: IntArray, count: int) -> Busy:
 
 
 class _Spans:
-    """What ranks did, added up: by kind until each edge, and by batch and kind."""
+    """What ranks did, added up: by kind until each edge, and by batch and kind, in the order of `_SPENT`."""
 
     def __init__(self, edges: IntArray) -> None:
-        self.busy_ns: dict[str, FloatArray] = {kind: np.zeros(len(edges)) for kind in _SPENT}
-        self.batch_ns: dict[str, dict[str, int]] = {}
-        self.ranks: dict[str, set[int]] = {}
+        self.busy_ns: FloatArray = np.zeros((len(_SPENT), len(edges)))
         self._edges = edges
+        self._numbers: dict[str, int] = {}  # of batches
+        self._spent_ns = np.zeros((0, len(_SPENT)))
+        self._ranks: list[IntArray] = [np.empty(0, dtype=np.int64)]  # batch * _RANKS + rank
 
     def take(self, spans: pa.RecordBatch) -> None:
         kind, kinds = codes(spans, "kind")
+        spent_on = np.array([_SPENT.index(name) if name in _SPENT else -1 for name in kinds])[kind]
+        counts = spent_on >= 0
+        kind = spent_on[counts]
+        start, end = numbers(spans, "start_ns")[counts], numbers(spans, "end_ns")[counts]
+        self.busy_ns += self._begun(kind, start) - self._begun(kind, end)
         batch, batches = codes(spans, "batch")
-        rank = numbers(spans, "rank")
-        start, end = numbers(spans, "start_ns"), numbers(spans, "end_ns")
-        for code, name in enumerate(kinds):
-            if name not in self.busy_ns:
-                continue
-            mine = kind == code
-            self.busy_ns[name] += _begun(start[mine], self._edges) - _begun(end[mine], self._edges)
-            among = mine & (batch >= 0)
-            spent = np.bincount(batch[among], weights=(end - start)[among], minlength=len(batches))
-            for i in np.flatnonzero(spent).tolist():
-                of_batch = self.batch_ns.setdefault(batches[i], dict.fromkeys(_SPENT, 0))
-                of_batch[name] += int(spent[i])
-        prefill = (batch >= 0) & np.isin(kind, [i for i, name in enumerate(kinds) if name in self.busy_ns])
-        width = int(rank.max(initial=0)) + 1
-        for pair in pc.unique(pa.array(batch[prefill] * width + rank[prefill])).to_pylist():
-            self.ranks.setdefault(batches[pair // width], set()).add(pair % width)
+        number = np.array([*(self._numbers.setdefault(name, len(self._numbers)) for name in batches), -1])
+        batch = number[batch[counts]]
+        known = batch >= 0
+        more = len(self._numbers) - len(self._spent_ns)
+        self._spent_ns = np.pad(self._spent_ns, ((0, more), (0, 0)))
+        of, batch = batch[known] * len(_SPENT) + kind[known], batch[known]
+        spent = np.bincount(of, weights=(end - start)[known], minlength=self._spent_ns.size)
+        self._spent_ns += spent.reshape(self._spent_ns.shape)
+        pairs = pa.array(batch * _RANKS + numbers(spans, "rank")[counts][known])
+        self._ranks.append(pc.unique(pairs).to_numpy())
 
+    def ranks(self) -> Mapping[str, IntArray]:
+        """Return the ranks that worked on each batch."""
+        batch, rank = np.divmod(np.unique(np.concatenate(self._ranks)), _RANKS)
+        ends = np.searchsorted(batch, np.arange(len(self._numbers) + 1))
+        return {name: rank[ends[i] : ends[i + 1]] for name, i in self._numbers.items()}
 
-def _begun(moments: IntArray, edges: IntArray) -> FloatArray:
-    """How long ago `moments` were at each edge, added up over those that are past.
+    def spent_ns(self) -> Mapping[str, FloatArray]:
+        """Return what the ranks that worked on each batch have spent together, by kind."""
+        return {name: self._spent_ns[i] for name, i in self._numbers.items()}
 
-    That of starts less that of ends is how long the spans between them have lasted by each edge.
-    """
-    first = np.searchsorted(edges, moments, side="right")  # the first edge at which a moment is past
-    since = moments - edges[0]
-    past = np.cumsum(np.bincount(first, minlength=len(edges) + 1)[: len(edges)])
-    total = np.cumsum(np.bincount(first, weights=since, minlength=len(edges) + 1)[: len(edges)])
-    ago: FloatArray = past * (edges - edges[0]).astype(np.float64) - total
-    return ago
+    def _begun(self, kind: IntArray, moments: IntArray) -> FloatArray:
+        """How long ago `moments` were at each edge, added up by kind over those that are past.
+
+        That of starts less that of ends is how long the spans between them have lasted by each edge.
+        """
+        first = np.searchsorted(self._edges, moments, side="right")  # the first edge at which it is past
+        shape = len(_SPENT), len(self._edges) + 1
+        at = kind * shape[1] + first
+        since = moments - self._edges[0]
+        count = np.bincount(at, minlength=shape[0] * shape[1]).reshape(shape)[:, :-1]
+        total = np.bincount(at, weights=since, minlength=shape[0] * shape[1]).reshape(shape)[:, :-1]
+        elapsed = (self._edges - self._edges[0]).astype(np.float64)
+        ago: FloatArray = np.cumsum(count, axis=1) * elapsed - np.cumsum(total, axis=1)
+        return ago
 
 
 def _busiest_port(
@@ -210,21 +224,19 @@ def _busiest_port(
 def _ttft_parts(rows: Sequence[RequestRow], spans: _Spans) -> TtftParts | None:
     totals = np.zeros(7)
     count = 0
+    ranks, spent_ns = spans.ranks(), spans.spent_ns()
     for row in rows:
         if row.start_ns is None or row.prefill_end_ns is None or row.first_token_ns is None:
             continue
         count += 1
-        batches = batches_of(row)
-        ranks = max(1, len(set[int]().union(*(spans.ranks.get(batch, ()) for batch in batches))))
-        inside = [
-            sum(spans.batch_ns[batch][kind] for batch in batches if batch in spans.batch_ns) / ranks
-            for kind in _SPENT
-        ]
+        worked = [batch for batch in batches_of(row) if batch in ranks]
+        width = max(1, len(np.unique(np.concatenate([_NOBODY, *(ranks[batch] for batch in worked)]))))
+        inside = sum((spent_ns[batch] for batch in worked), start=np.zeros(len(_SPENT))) / width
         arrived = max(row.prefill_end_ns, row.p2d_end_ns or row.prefill_end_ns)
         totals += (
             row.start_ns - row.arrival_ns,
             *inside,
-            row.prefill_end_ns - row.start_ns - sum(inside),
+            row.prefill_end_ns - row.start_ns - inside.sum(),
             arrived - row.prefill_end_ns,
             row.first_token_ns - arrived,
         )

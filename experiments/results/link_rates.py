@@ -100,15 +100,15 @@ def link_rates(found: Counters, bytes_scale: float) -> dict[PortId, LinkRate]:
     have no rate and are left out.
     """
     order = np.lexsort((found.time_ns, found.ports))
-    ends = np.searchsorted(found.ports[order], np.arange(len(found.names) + 1))
-    rates = {}
-    for port, (begin, end) in zip(found.names, pairwise(ends.tolist()), strict=True):
-        times = found.time_ns[order[begin:end]]
-        keep = np.concatenate(([True], np.diff(times) > 0))[: len(times)]
-        times = times[keep]
-        if len(times) < 2:
-            continue
-        sent = found.sent_bytes[order[begin:end]][keep].astype(np.float64)
-        seconds = np.diff(times)[:, None] / NS_PER_S
-        rates[port] = LinkRate(times, np.diff(sent, axis=0) * 8 / bytes_scale / seconds)
-    return rates
+    ports, times = found.ports[order], found.time_ns[order]
+    later = np.append(True, (np.diff(ports) != 0) | (np.diff(times) > 0))[: len(order)]
+    ports, times, sent_bytes = ports[later], times[later], found.sent_bytes[order[later]]
+    between = ports[1:] == ports[:-1]  # a sample and the next one are of one port
+    seconds = np.where(between, np.diff(times), NS_PER_S) / NS_PER_S
+    bps = np.diff(sent_bytes.astype(np.float64), axis=0) * 8 / bytes_scale / seconds[:, None]
+    ends = np.searchsorted(ports, np.arange(len(found.names) + 1)).tolist()
+    return {
+        port: LinkRate(times[begin:end], bps[begin : end - 1])
+        for port, (begin, end) in zip(found.names, pairwise(ends), strict=True)
+        if end - begin >= 2
+    }

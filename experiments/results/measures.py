@@ -1,15 +1,14 @@
 """The measures of a run, from one pass over its flows and one over its spans.
 
 A run may have more rows than fit into memory. So they are read once, in columns, and only numbers are kept:
-at most two of eight bytes for a flow of a batch, and one for a collective that has ended. Durations are
-model nanoseconds. A measure without values is an empty array.
+at most two of eight bytes for a flow of a batch, one for a collective that has ended, and four for a rank
+that waited for S1 in a layer. Durations are model nanoseconds. A measure without values is an empty array.
 """
 
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +17,9 @@ import pyarrow.compute as pc
 
 from controller.flow import Stage
 from experiments.results.limits import Limits, Resources, limits
-from experiments.results.open_groups import OpenGroups
+from experiments.results.open_collectives import OpenCollectives
 from experiments.results.requests import batches_of, counted_from_ns
 from testbed import columns
-from testbed.arrow_rows import values_of
 from testbed.columns import by_word, codes, numbers, present
 from testbed.record import FlowRow, RequestRow, RunRecord, SpanRow
 from testbed.serving.decoding import BACKGROUND_PREFIX
@@ -131,14 +129,14 @@ class Measures:
 
 
 def measure(record: RunRecord, resources: Resources | None = None) -> Measures:
-    """Return the measures of `record`. Its flows are iterated once, its spans at most twice."""
+    """Return the measures of `record`. Its flows are read once, its spans at most twice."""
     units = units_of_batches(record.requests)
     warmup = WarmUp.of(record.requests)
     return Measures(
         flows=flow_measures(
             record.flows, units, warmup, serving=bool(record.requests), at_once=record.batches_at_once
         ),
-        exposed_s1=exposed_s1(record.spans, units, warmup, at_once=record.batches_at_once),
+        exposed_s1=exposed_s1(record.spans, warmup),
         limits=None if resources is None else limits(record, resources),
     )
 
@@ -181,15 +179,10 @@ def flow_measures(
     """
     stages: dict[Stage, list[IntArray]] = {stage: [] for stage in Stage}
     apart: list[tuple[IntArray, IntArray, IntArray]] = []
-    collectives = array("q")
+    collectives = OpenCollectives(units, at_once, warmup.until_ns)
     slack: list[IntArray] = []
     coflows: dict[str, tuple[int, int]] = {}
     promotions = checked = failed = 0
-
-    def close(shares: dict[str, tuple[int, int]]) -> None:
-        collectives.extend([end - ready for ready, end in shares.values() if ready >= warmup.until_ns])
-
-    open_collectives = OpenGroups[str, tuple[int, int]](units, at_once, close)
     left_out = np.array(sorted(warmup.requests), dtype=np.int64)
     for batch in columns.batches_of(flows, _FLOW_COLUMNS):
         verified = present(batch, "verified")
@@ -197,12 +190,14 @@ def flow_measures(
         failed += int(np.count_nonzero(verified & (numbers(batch, "verified", absent=0) == 0)))
         if serving:
             decoding = by_word(batch, "id", partial(pc.starts_with, pattern=BACKGROUND_PREFIX))
-            batch = batch.filter(pa.array(~decoding))
+            if decoding.any():
+                batch = batch.filter(pa.array(~decoding))
             stage_of, names = codes(batch, "stage")
             beside = stage_of == (names.index(_BACKGROUND) if _BACKGROUND in names else -1)
             size, submit, finish = (numbers(batch, name) for name in ("size_bytes", "submit_ns", "finish_ns"))
             apart.append((size[beside], submit[beside], finish[beside]))
-            batch = batch.filter(pa.array(~beside))
+            if beside.any():
+                batch = batch.filter(pa.array(~beside))
         submit, finish = numbers(batch, "submit_ns"), numbers(batch, "finish_ns")
         counts = submit >= warmup.until_ns
         counts &= ~(np.isin(numbers(batch, "request", absent=-1), left_out) & present(batch, "request"))
@@ -212,18 +207,16 @@ def flow_measures(
             mine = stage_of == code
             stages[stage].append((finish - submit)[counts & mine])
             if stage is Stage.COLLECTIVE:
-                for of, shares in _shares(batch.filter(pa.array(mine)), units):
-                    _merge_collectives(open_collectives.of(of), shares)
+                collectives.take(batch.filter(pa.array(mine)))
             elif stage is Stage.P2D:
                 mine &= counts & present(batch, "deadline_ns")
                 slack.append((numbers(batch, "deadline_ns", absent=0) - finish)[mine])
         for name, first, last in _coflows(batch):
-            _merge(coflows, name, first, last, min)
-    open_collectives.close()
+            _merge(coflows, name, first, last)
     return FlowMeasures(
         background=_background(apart),
         stage_ns={stage: _joined(times) for stage, times in stages.items()},
-        collective_ns=_numbers(collectives),
+        collective_ns=collectives.took_ns(),
         coflow_ns={name: last - first for name, (first, last) in coflows.items()},
         p2d_slack_ns=_joined(slack),
         promotions=promotions,
@@ -245,130 +238,55 @@ def _background(apart: Sequence[tuple[IntArray, IntArray, IntArray]]) -> Backgro
     )
 
 
-class _Collectives(NamedTuple):
-    """Collectives of different names: of each, when its last share was submitted, and when it finished."""
-
-    names: list[str]
-    ready_ns: list[int]
-    last_ns: list[int]
-
-
-def _shares(shares: pa.RecordBatch, units: Mapping[str, str]) -> Iterator[tuple[str | None, "_Collectives"]]:
-    """Yield a batch, and its collectives in the order of their first shares.
-
-    A batch comes again if shares of another batch of its unit come between its own. Those of a unit come in
-    order.
-    """
-    if not shares.num_rows:
-        return
-    batch, batches = codes(shares, "batch")
-    unit = np.array([*_numbered([units.get(name) for name in batches]), -1])[batch]
-    run = _runs(unit, np.where(unit < 0, -1, batch))
-    name, names = codes(shares, "coflow")
-    if not all(names) or (name < 0).any():  # a collective without a name has that of its only share
-        whole = [*names, None]
-        own, ids = codes(shares, "id")
-        named = [whole[i] or ids[j] for i, j in zip(name.tolist(), own.tolist(), strict=True)]
-        name, names = np.array(_numbered(named)), list(dict.fromkeys(named))
-    submit, finish = numbers(shares, "submit_ns"), numbers(shares, "finish_ns")
-    firsts, ready, last = _extremes(run * len(names) + name, submit, finish, np.maximum)
-    by_run = np.argsort(run[firsts], kind="stable")
-    for some in np.split(by_run, np.flatnonzero(np.diff(run[firsts[by_run]])) + 1):
-        of = batch[firsts[some[0]]]
-        known_as = [names[code] for code in name[firsts[some]].tolist()]
-        found = _Collectives(known_as, ready[some].tolist(), last[some].tolist())
-        yield batches[of] if of >= 0 else None, found
-
-
-def _numbered(names: Sequence[str | None]) -> list[int]:
-    """Return a number for each name, the same for equal ones, in order from 0 on, and -1 for None."""
-    known: dict[str, int] = {}
-    return [-1 if name is None else known.setdefault(name, len(known)) for name in names]
-
-
 def _coflows(flows: pa.RecordBatch) -> Iterator[tuple[str, int, int]]:
     """Yield the name, the first submit and the last finish of coflows outside batches, in order of flows."""
-    flows = flows.filter(pa.array(present(flows, "coflow") & ~present(flows, "batch")))
-    coflow, names = codes(flows, "coflow")
-    found = _extremes(coflow, numbers(flows, "submit_ns"), numbers(flows, "finish_ns"), np.minimum)
-    for i, first_ns, last_ns in zip(*(column.tolist() for column in found), strict=True):
-        yield names[coflow[i]], first_ns, last_ns
-
-
-def _runs(unit: IntArray, batch: IntArray) -> IntArray:
-    """Number the runs of rows of one batch among the rows of their unit."""
-    order = np.argsort(unit, kind="stable")
-    changes = (np.diff(unit[order]) != 0) | (np.diff(batch[order]) != 0)
-    runs = np.empty(len(order), dtype=np.int64)
-    runs[order] = np.concatenate(([0], np.cumsum(changes)))
-    return runs
-
-
-def _extremes(
-    keys: IntArray, starts: IntArray, ends: IntArray, of_starts: np.ufunc
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Return the first row of each key, in order, and the extreme start and the latest end of its rows."""
-    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-    start, end = starts[first], ends[first]
-    of_starts.at(start, group, starts)
-    np.maximum.at(end, group, ends)
-    order = np.argsort(first)
-    return first[order], start[order], end[order]
-
-
-def _merge_collectives(known: dict[str, tuple[int, int]], found: _Collectives) -> None:
-    if known.keys().isdisjoint(found.names):  # nearly always: few collectives have shares in two blocks
-        known.update(zip(found.names, zip(found.ready_ns, found.last_ns, strict=True), strict=True))
+    outside = present(flows, "coflow") & ~present(flows, "batch")
+    if not outside.any():
         return
-    for name, ready_ns, last_ns in zip(*found, strict=True):
-        _merge(known, name, ready_ns, last_ns, max)
+    flows = flows.filter(pa.array(outside))
+    coflow, names = codes(flows, "coflow")
+    submit, finish = numbers(flows, "submit_ns"), numbers(flows, "finish_ns")
+    _, first, group = np.unique(coflow, return_index=True, return_inverse=True)
+    start, end = submit[first], finish[first]
+    np.minimum.at(start, group, submit)
+    np.maximum.at(end, group, finish)
+    for i in np.argsort(first).tolist():
+        yield names[coflow[first[i]]], int(start[i]), int(end[i])
 
 
-def _merge(
-    groups: dict[str, tuple[int, int]], name: str, start: int, end: int, of_starts: Callable[[int, int], int]
-) -> None:
-    known = groups.get(name)
-    groups[name] = (start, end) if known is None else (of_starts(known[0], start), max(known[1], end))
+def _merge(coflows: dict[str, tuple[int, int]], name: str, first: int, last: int) -> None:
+    known = coflows.get(name)
+    coflows[name] = (first, last) if known is None else (min(known[0], first), max(known[1], last))
 
 
-def exposed_s1(
-    spans: Iterable[SpanRow],
-    units: Mapping[str, str],
-    warmup: WarmUp = NO_WARM_UP,
-    *,
-    at_once: int = 1,
-) -> ExposedS1:
-    """Measure the S1 waits among `spans` that began after the warm-up.
-
-    `units` and `at_once` are as in `flow_measures`.
-    """
-    longest = array("q")
-    layers = array("q")
-
-    def close(waits: dict[tuple[str, int], dict[int, int]]) -> None:
-        for (_, layer), by_rank in waits.items():
-            longest.append(max(by_rank.values()))
-            layers.append(layer)
-
-    open_waits = OpenGroups[tuple[str, int], dict[int, int]](units, at_once, close)
+def exposed_s1(spans: Iterable[SpanRow], warmup: WarmUp = NO_WARM_UP) -> ExposedS1:
+    """Measure the S1 waits among `spans` that began after the warm-up."""
+    numbered: dict[str, int] = {}
+    parts = [np.empty((4, 0), dtype=np.int64)]
     for part in columns.batches_of(spans, _SPAN_COLUMNS):
         kind, kinds = codes(part, "kind")
         is_wait = np.array([name == SpanKind.S1_WAIT for name in kinds], dtype=np.bool_)[kind]
         counts = is_wait & present(part, "batch") & present(part, "layer")
         counts &= numbers(part, "start_ns") >= warmup.until_ns
         waits = part.filter(pa.array(counts))
-        took = numbers(waits, "end_ns") - numbers(waits, "start_ns")
-        values = (values_of(waits.column(name)) for name in ("batch", "layer", "rank"))
-        for batch, layer, rank, wait_ns in zip(*values, took.tolist(), strict=True):
-            by_rank = open_waits.of(batch).setdefault((batch, layer), {})
-            by_rank[rank] = by_rank.get(rank, 0) + wait_ns
-    open_waits.close()
-    return ExposedS1(wait_ns=_numbers(longest), layer=_numbers(layers))
+        batch, batches = codes(waits, "batch")
+        number = np.array([numbered.setdefault(name, len(numbered)) for name in batches], dtype=np.int64)
+        took_ns = numbers(waits, "end_ns") - numbers(waits, "start_ns")
+        parts.append(np.stack((number[batch], numbers(waits, "layer"), numbers(waits, "rank"), took_ns)))
+    batch, layer, rank, took_ns = np.concatenate(parts, axis=1)
+    order = np.lexsort((rank, layer, batch))
+    batch, layer, rank, took_ns = batch[order], layer[order], rank[order], took_ns[order]
+    starts = _starts(batch, layer, rank)
+    of_rank, batch, layer = np.add.reduceat(took_ns, starts), batch[starts], layer[starts]
+    starts = _starts(batch, layer)
+    return ExposedS1(wait_ns=np.maximum.reduceat(of_rank, starts), layer=layer[starts])
+
+
+def _starts(*keys: IntArray) -> IntArray:
+    """Return where a key differs from the one before, and the first row."""
+    changes = np.logical_or.reduce([np.diff(key, prepend=-1) != 0 for key in keys])
+    return np.flatnonzero(changes)
 
 
 def _joined(parts: list[IntArray]) -> IntArray:
     return np.concatenate([np.empty(0, dtype=np.int64), *parts])
-
-
-def _numbers(values: "array[int]") -> IntArray:
-    return np.array(values, dtype=np.int64)

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -37,13 +38,17 @@ TABLES: Final[dict[type[msgspec.Struct], str]] = {
     ProgressRow: "progress",
 }
 
-GROUP_ROWS: Final = 8_192
-"""Rows in a row group, which is the part of a table that is in memory at a time when it is written or read.
-In `links`, where a sample takes eight rows, it is the number of samples."""
+GROUP_ROWS: Final = 16_384
+"""Most rows of a row group, which is the part of a table that is in memory at a time when it is written or
+read. In `links`, where a sample takes eight rows, it is the number of samples."""
 
 _TABLES_AT_ONCE: Final = 2
 
 _IDS_OF_FLOWS: Final = frozenset({"id", "flow"})
+
+_CODED_TEXT: Final = pa.dictionary(pa.int32(), pa.string())
+_CODED_LIST: Final = pa.list_(_CODED_TEXT)
+_CODED: Final = {pa.string(): _CODED_TEXT, pa.list_(pa.string()): _CODED_LIST}
 
 _BY_LEVEL: Final = {
     "sent_bytes": "sent_wire_bytes",
@@ -66,7 +71,7 @@ def write_tables(out: Path, records: Sequence[RunRecord]) -> None:
 
 def _write_table(out: Path, row: type[msgspec.Struct], records: Sequence[RunRecord]) -> None:
     name = TABLES[row]
-    schema = SCHEMAS[name]
+    schema = _written(SCHEMAS[name])
     rows, columns = (GROUP_ROWS * len(Level), _link_columns) if row is LinkSample else (GROUP_ROWS, _columns)
     with (
         replacing(out / f"{name}.parquet") as temporary,
@@ -74,15 +79,26 @@ def _write_table(out: Path, row: type[msgspec.Struct], records: Sequence[RunReco
             temporary,
             schema,
             compression="zstd",
-            use_dictionary=_columns_that_repeat(schema),
-            write_statistics=_columns_to_skip_by(schema),
+            use_dictionary=_columns_that_repeat(SCHEMAS[name]),
+            write_statistics=_columns_to_skip_by(SCHEMAS[name]),
+            store_schema=False,  # readers see plain texts
         ) as writer,
     ):
         for record in records:
-            batches = batches_of(getattr(record, name))
-            tables = (_table(schema, record.policy, columns(batch)) for batch in batches)
-            for group in in_groups(tables, rows):
-                writer.write_table(group)
+            for batch in batches_of(getattr(record, name)):
+                writer.write_table(_table(schema, record.policy, columns(batch)), row_group_size=rows)
+
+
+def _written(schema: pa.Schema) -> pa.Schema:
+    """Return the schema of what Parquet is given: `schema`, with codes for texts that repeat.
+
+    Parquet stores them with the same codes, and need not look at each text to find these.
+    """
+    fields = [
+        field.with_type(_CODED.get(field.type, field.type)) if field.name not in _IDS_OF_FLOWS else field
+        for field in schema
+    ]
+    return pa.schema(fields)
 
 
 def _columns_that_repeat(schema: pa.Schema) -> list[str]:
@@ -104,33 +120,27 @@ def _columns_to_skip_by(schema: pa.Schema) -> list[str]:
 
 
 def _table(schema: pa.Schema, policy: str, columns: Mapping[str, pa.Array]) -> pa.Table:
-    """Return the columns in the types of the file, where all strings are plain, behind the policy."""
+    """Return the columns in the types of `schema`, behind the policy."""
     count = len(columns[schema.names[1]])
-    plain = [pa.repeat(pa.scalar(policy), count)]
-    for field in list(schema)[1:]:
-        column = columns[field.name]
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary.take(column.indices)
-        plain.append(column.cast(field.type))
-    return pa.Table.from_arrays(plain, schema=schema)
+    policies = pa.DictionaryArray.from_arrays(np.zeros(count, dtype=np.int32), pa.array([policy]))
+    typed = [policies, *(_typed(columns[field.name], field.type) for field in list(schema)[1:])]
+    return pa.Table.from_arrays(typed, schema=schema)
 
 
-def in_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Yield the rows of `tables` in tables of `rows` rows. The last may have fewer."""
-    waiting: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        waiting.append(table)
-        count += table.num_rows
-        if count < rows:
-            continue
-        whole = pa.concat_tables(waiting)
-        full = count - count % rows
-        for begin in range(0, full, rows):
-            yield whole.slice(begin, rows)
-        waiting, count = [whole.slice(full)], count - full
-    if count:
-        yield pa.concat_tables(waiting)
+def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if kind == _CODED_LIST:
+        return _lists_of_codes(column)
+    if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(kind):
+        column = column.dictionary.take(column.indices)
+    return column.cast(kind)
+
+
+def _lists_of_codes(column: pa.DictionaryArray) -> pa.ListArray:
+    """Return lists of texts, which are coded as a whole, as lists of codes."""
+    words = column.dictionary.values.dictionary_encode()
+    lists = pa.ListArray.from_arrays(column.dictionary.offsets, words.indices).take(column.indices)
+    coded = pa.DictionaryArray.from_arrays(lists.values, words.dictionary)
+    return pa.ListArray.from_arrays(lists.offsets, coded, type=_CODED_LIST, mask=lists.is_null())
 
 
 def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -187,11 +197,9 @@ class TableRows(Generic[Row]):
     def __len__(self) -> int:
         among = {"policy": (self._policy,)}
         with pq.ParquetFile(self._path) as file:
-            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-            places = _places(file.metadata, among)
-            unsure = [_open_conditions(group, places, among) for group in groups]
-        if not any(unsure):
-            return sum(group.num_rows for group, some in zip(groups, unsure, strict=True) if some is not None)
+            groups = list(self._groups(file, among))
+            if not any(unsure for _, unsure in groups):
+                return sum(file.metadata.row_group(i).num_rows for i, _ in groups)
         return sum(part.num_rows for part in self.parts(["policy"]))
 
     def __iter__(self) -> Iterator[Row]:
@@ -202,19 +210,22 @@ class TableRows(Generic[Row]):
         for part in self.parts(None, **among):
             yield from self._rows(part)
 
-    def sample(self, columns: Sequence[str], count: int, seed: int) -> pa.Table:
-        """Return `columns` of at most `count` rows, drawn at random without repetition, in file order."""
-        parts = [pa.schema([self._schema.field(name) for name in columns]).empty_table()]
-        total = len(self)
-        drawn = np.arange(total)
-        if total > count:
-            drawn = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    def at(self, columns: Sequence[str], places: npt.NDArray[np.int64]) -> pa.Table:
+        """Return `columns` of the rows at `places`, which ascend: row 0 is the first one."""
+        found = [pa.schema([self._schema.field(name) for name in columns]).empty_table()]
         begin = 0
-        for part in self.parts(columns):
-            first, last = np.searchsorted(drawn, (begin, begin + part.num_rows))
-            parts.append(part.take(pa.array(drawn[first:last] - begin)))
-            begin += part.num_rows
-        return pa.concat_tables(parts)
+        with pq.ParquetFile(self._path) as file:
+            for i, unsure in self._groups(file, {"policy": (self._policy,)}):
+                rows = np.arange(file.metadata.row_group(i).num_rows)
+                if unsure:
+                    mine = _where(self._read(file, i, list(unsure)), unsure)
+                    rows = rows[mine.to_numpy(zero_copy_only=False)]
+                first, last = np.searchsorted(places, (begin, begin + len(rows)))
+                if first < last:
+                    wanted = rows[places[first:last] - begin]
+                    found.append(_plain(self._read(file, i, columns).take(pa.array(wanted))))
+                begin += len(rows)
+        return pa.concat_tables(found)
 
     def parts(self, columns: Sequence[str] | None, **among: Collection[Any]) -> Iterator[pa.Table]:
         """Yield `columns` (None: all) of the rows that `where` yields, one table per row group."""
@@ -222,11 +233,7 @@ class TableRows(Generic[Row]):
         kept = self._schema.names if columns is None else list(columns)
         words = [name for name in among if name in self._words]
         with pq.ParquetFile(self._path, read_dictionary=words) as file:
-            places = _places(file.metadata, among)
-            for i in range(file.num_row_groups):
-                unsure = _open_conditions(file.metadata.row_group(i), places, among)
-                if unsure is None:
-                    continue
+            for i, unsure in self._groups(file, among):
                 chosen = None
                 if unsure:
                     chosen = _where(self._read(file, i, list(unsure)), unsure)
@@ -234,6 +241,17 @@ class TableRows(Generic[Row]):
                         continue
                 part = self._read(file, i, kept)
                 yield _plain(part if chosen is None else part.filter(chosen))
+
+    def _groups(
+        self, file: pq.ParquetFile, among: Mapping[str, Collection[Any]]
+    ) -> Iterator[tuple[int, dict[str, Collection[Any]]]]:
+        """Yield the row groups that may have rows that meet all conditions, each with the conditions that not
+        all of its rows are known to meet."""
+        places = _places(file.metadata, among)
+        for i in range(file.num_row_groups):
+            unsure = _open_conditions(file.metadata.row_group(i), places, among)
+            if unsure is not None:
+                yield i, unsure
 
     def _read(self, file: pq.ParquetFile, group: int, names: Sequence[str]) -> pa.Table:
         """Return columns of a row group, with the defaults of those that the file lacks."""

@@ -1,6 +1,7 @@
 """Statistics of plain numbers. Without values they are `None`, never zero or NaN: "no request ended" is not
 the same as "requests took no time"."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ def percentile(values: Numbers, q: float) -> float | None:
 
 
 def mean(values: Numbers) -> float | None:
-    """Return the arithmetic mean; `None` without values."""
+    """Return the arithmetic mean, the same for any order of the values; `None` without values."""
     if len(values) == 0:
         return None
-    return float(np.mean(np.asarray(values, dtype=np.float64)))
+    return math.fsum(np.asarray(values, dtype=np.float64).tolist()) / len(values)

@@ -6,10 +6,9 @@ A unit without requests or a NIC without traffic changes what a mean says, and n
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-import numpy as np
+import pyarrow as pa
 
 from testbed import columns
-from testbed.columns import codes
 from testbed.job import Placement
 from testbed.record import RunRecord
 from testbed.topology import Topology
@@ -65,13 +64,12 @@ def _told(what: str, parts: Sequence[str | int], under: str) -> list[str]:
 
 def _ports(record: RunRecord) -> set[str]:
     """The ports that flows of the run crossed."""
-    ports: set[str] = set()
+    ports = pa.array([], pa.string())
     for batch in columns.batches_of(record.flows, ["path"]):
-        found, paths = codes(batch, "path")
-        for code in np.unique(found).tolist():
-            if code >= 0:
-                ports.update(paths[code])
-    return ports
+        paths = batch.column("path")
+        crossed = paths.dictionary.take(paths.indices.unique())
+        ports = pa.concat_arrays([ports, crossed.flatten().unique()]).unique()
+    return set(ports.to_pylist())
 
 
 def _ends(topology: Topology, port: str) -> tuple[str, str]:

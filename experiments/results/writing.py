@@ -78,6 +78,7 @@ def write_run(
     scale_notes: Sequence[str] = (),
     machine: Machine | None = None,
     say: Say = _unheard,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Summary:
     """Write the run into the directory `out`, which is made if it does not exist, and return its summary.
 
@@ -90,7 +91,8 @@ def write_run(
     chosen, and `machine` is what was measured for that. With several `jobs`, as many
     processes write tables and traces, while this one measures.
 
-    `say` is called with what is done, and how far that is.
+    `say` is called with what is done, and how far that is. `meanwhile` is called when all is measured, while
+    other processes may still write.
 
     Rows are read block by block and never collected, because a record may be larger than memory. Raises
     `ValueError` for two records of one policy, and `OSError` if the disk is full or the directory cannot be
@@ -119,6 +121,7 @@ def write_run(
             _write_json(folder / _FIDELITY, msgspec.to_builtins(record.fidelity))
             write_distributions(folder / _CURVES, distributions(found))
         through(0)
+        meanwhile()
 
     through = partial(say, "writing tables and traces", total=1 + len(records))
     makers: dict[str, Callable[[], str | None]] = {_TABLES: partial(write_tables, out, records)}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from record_factory import micro_record, serving_record
 
@@ -10,6 +11,7 @@ from controller.flow import Decision, Level
 from testbed.columns import ColumnSpool, batches_of
 from testbed.record import FlowRow, RunRecord
 from testbed.record_file import read_record, write_record
+from testbed.simulation.watch import LinkSamples
 
 TABLES = ("requests", "flows", "decisions", "spans", "links", "progress")
 
@@ -40,6 +42,21 @@ def test_blocks_are_those_of_the_record(tmp_path: Path) -> None:
 
     assert [batch.num_rows for batch in batches_of(back)] == [2, 2, 1]
     assert (len(back), back[3], list(back)) == (5, rows[3], rows)
+
+
+def test_batches_are_those_of_the_record_with_all_words_of_their_dictionaries(tmp_path: Path) -> None:
+    """Samples in arrays have the names of all ports in each batch. Tables tell what words a batch has."""
+    times, ports = np.arange(20_000), np.repeat([2, 0], 10_000)
+    links = LinkSamples(("a->s", "s->b", "s->c"), times, ports, np.ones((20_000, 8), dtype=np.int64))
+    write_record(tmp_path / "r", msgspec.structs.replace(micro_record(), links=links))
+
+    back = read_record(tmp_path / "r").links
+
+    batches = list(batches_of(links))
+    assert len(batches) > 1
+    for found, batch in zip(batches_of(back), batches, strict=True):
+        assert found.equals(batch)
+        assert found.column("port").dictionary.equals(batch.column("port").dictionary)
 
 
 def test_rows_of_a_record_that_was_read_cannot_become_more(tmp_path: Path) -> None:

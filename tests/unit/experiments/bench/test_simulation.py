@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from experiments.bench import simulation_cases
+from experiments.bench import simulation, simulation_cases
 from experiments.bench.simulation import measure, render, run_case
 from experiments.bench.simulation_cases import CASES, GROWTH, Case, chosen_cases
 from experiments.cli import app as cli
@@ -83,6 +83,21 @@ def test_the_command_prints_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         cli.main()
     assert stopped.value.code == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["seed"] == 1
+    assert (told["seed"], told["complete"]) == (1, True)
     assert [run["case"] for run in told["runs"]] == ["small"]
     assert told["runs"][0]["events_per_s"] > 0
+
+
+def test_json_of_an_interrupted_measurement_is_not_complete(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulation, "measure", interrupted)
+    monkeypatch.setattr(sys, "argv", ["mfs", "bench", "sim", "--json"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 130
+    told = json.loads(capsys.readouterr().out)
+    assert (told["complete"], told["runs"]) == (False, [])

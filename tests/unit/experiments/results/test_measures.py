@@ -31,7 +31,7 @@ def test_exposed_s1_is_the_longest_wait_of_any_rank() -> None:
         span_row(1, "compute", 1, 9),
         span_row(1, "s1_wait", 9, 10, layer=1),
     ]
-    found = exposed_s1(spans, units={})
+    found = exposed_s1(spans)
     assert found.wait_ns.tolist() == [3 * MS, 1 * MS]
     assert found.layer.tolist() == [0, 1]
 
@@ -64,7 +64,7 @@ def test_the_waits_of_batches_side_by_side_are_kept_apart() -> None:
         span_row(0, "s1_wait", 10, 14, batch="b2"),  # 4
         span_row(4, "s1_wait", 6, 7, batch="b1"),  # 5 + 1
     ]
-    found = exposed_s1(spans, units={"b0": "p0", "b1": "p1", "b2": "p0"})
+    found = exposed_s1(spans)
     assert sorted(found.wait_ns.tolist()) == [3 * MS, 4 * MS, 6 * MS]
 
 
@@ -101,9 +101,13 @@ def test_stage_completion_includes_the_wait_for_a_permit() -> None:
     }
 
 
-def test_collectives_of_a_pipeline_of_twenty_stages_are_kept_apart_until_they_are_over() -> None:
+def test_collectives_of_a_pipeline_of_twenty_stages_are_kept_until_they_are_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A unit runs twenty batches at once, each with a collective of two shares. The second share of each
-    comes 100 ns after the first."""
+    comes 100 ns after the first, in another block. A unit that runs one at once never comes back to one, so
+    memory need not hold the first shares: each is then as good as a collective of its own."""
+    monkeypatch.setattr("testbed.columns.BLOCK_ROWS", 7)
 
     def share(batch: int, submit_ns: int) -> FlowRow:
         return flow_row(
@@ -119,7 +123,7 @@ def test_collectives_of_a_pipeline_of_twenty_stages_are_kept_apart_until_they_ar
     record = msgspec.structs.replace(micro_record(), flows=flows, requests=requests, batches_at_once=20)
     assert measure(record).flows.collective_ns.tolist() == [1] * 20
     one_by_one = msgspec.structs.replace(record, batches_at_once=1)
-    assert measure(one_by_one).flows.collective_ns.tolist() != [1] * 20
+    assert len(measure(one_by_one).flows.collective_ns) > 20
 
 
 def test_a_micro_flow_may_have_a_name_that_background_decoding_has_in_serving() -> None:

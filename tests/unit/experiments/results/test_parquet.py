@@ -5,16 +5,17 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from record_factory import micro_record, serving_record
-from result_rows import flow_row
+from result_rows import flow_row, request_row
 
 from experiments.results import parquet as result_tables
 from experiments.results.parquet import TableRows, read_tables, write_tables
 from experiments.results.schemas import SCHEMAS
 from testbed.columns import ColumnSpool
-from testbed.record import FlowRow, LinkSample, RunRecord
+from testbed.record import FlowRow, LinkSample, RequestRow, RunRecord
 
 GROUP = 50
 WORLDS = str(Path(__file__).parents[3] / "worlds")
@@ -103,21 +104,40 @@ def test_only_the_groups_that_may_have_a_value_are_read(run: Path, monkeypatch: 
         assert 0 < len(read) < file.num_row_groups // 2 + 1
 
 
-def test_a_sample_is_in_order_without_repetition_and_the_same_each_time(
-    run: Path, records: list[RunRecord]
-) -> None:
-    flows, ids = TableRows(run, FlowRow, "fair"), [row.id for row in records[0].flows]
+def test_rows_are_found_at_their_places(run: Path, records: list[RunRecord], tmp_path: Path) -> None:
+    """Also in a table that another program has written, where policies share a group."""
+    whole = pq.read_table(run / "flows.parquet")
+    pq.write_table(whole, tmp_path / "flows.parquet", row_group_size=len(whole) // 3)
+    for out in (run, tmp_path):
+        for record in records:
+            flows = TableRows(out, FlowRow, record.policy)
+            for places in ([], [0], [3, 4, GROUP - 1, GROUP, len(record.flows) - 1], range(len(flows))):
+                rows = [record.flows[i] for i in places]
+                found = flows.at(["id", "batch", "finish_ns"], np.array(places, dtype=np.int64))
+                assert found["id"].to_pylist() == [row.id for row in rows]
+                assert found["batch"].to_pylist() == [row.batch for row in rows]
+                assert found["finish_ns"].to_pylist() == [row.finish_ns for row in rows]
 
-    def places(count: int, seed: int) -> list[int]:
-        return [ids.index(id) for id in flows.sample(["id"], count, seed=seed)["id"].to_pylist()]
 
-    assert len(places(20, seed=1)) == 20
-    assert places(20, seed=1) == sorted(set(places(20, seed=1)))
-    assert places(20, seed=1) != places(20, seed=2)
-    assert flows.sample(["id", "finish_ns"], 10_000, seed=1).to_pylist() == [
-        {"id": row.id, "finish_ns": row.finish_ns} for row in records[0].flows
-    ]
-    assert TableRows(run, FlowRow, "none").sample(["id"], 10, seed=1).num_rows == 0
+def test_lists_of_texts_may_be_empty_or_hold_one_text_often(tmp_path: Path) -> None:
+    units: list[tuple[str, ...]] = [(), ("p0",), ("p1", "p0", "p1"), (), ("p0",)]
+    requests = [request_row(request=i, moved_by=lost) for i, lost in enumerate(units)]
+    paths: list[tuple[str, ...]] = [("a->b", "b->c"), (), ("b->c",), ("a->b", "b->c")]
+    flows = [flow_row(id=f"f{i}", path=path) for i, path in enumerate(paths)]
+    record = msgspec.structs.replace(micro_record(), flows=flows, requests=requests)
+    write_tables(tmp_path, [record])
+    assert [row.path for row in TableRows(tmp_path, FlowRow, record.policy)] == paths
+    assert list(TableRows(tmp_path, RequestRow, record.policy)) == requests
+
+
+def test_other_programs_read_plain_texts_and_small_numbers(run: Path, records: list[RunRecord]) -> None:
+    """Also of a column whose texts Parquet is given as codes, and of lists of texts."""
+    table = pq.read_table(run / "flows.parquet")
+    assert table.schema.equals(SCHEMAS["flows"])
+    rows = [row for record in records for row in record.flows]
+    assert table["path"].to_pylist() == [list(row.path) for row in rows]
+    assert table["coflow"].to_pylist() == [row.coflow for row in rows]
+    assert pq.read_schema(run / "requests.parquet").equals(SCHEMAS["requests"])
 
 
 def test_a_spool_of_50_000_flows_is_written_and_read_in_little_memory(tmp_path: Path) -> None:
