@@ -55,17 +55,17 @@ def find_capacities(
             search = _Search(question, plan, directory, made_with, jobs, progress)
             try:
                 search.run()
+                rows = search.rows()
+                content = content_of(
+                    question, plan, rates, estimate, rows, attained=search.attained(rows), command=command
+                )
+                write_answer(directory, content)
+                return directory, content
             except BaseException as error:
                 again = shlex.join([*words, *([] if out else ["--out", str(directory)])])
                 with contextlib.suppress(OSError):
                     error.add_note(f"{len(search.rows())} cells have ended; to go on: {again}")
                 raise
-            rows = search.rows()
-            content = content_of(
-                question, plan, rates, estimate, rows, attained=search.attained(rows), command=command
-            )
-            write_answer(directory, content)
-            return directory, content
 
 
 class _Search:

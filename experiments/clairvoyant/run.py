@@ -69,20 +69,27 @@ def find_schedules(
             if name not in found
         ]
 
+        took_s = dict.fromkeys(scenarios, 0.0)
+
+        def heard(name: str, state: RunProgress) -> None:
+            took_s[name] = state.wall_s
+            progress(name, state)
+
         def through(name: str, result: dict[str, Any]) -> None:
             write_text(_path(directory, name), json_text(result))
             found[name] = result
-            progress(name, RunProgress(phase=DONE, done=question.evaluations, total=question.evaluations))
+            done = question.evaluations
+            progress(name, RunProgress(phase=DONE, done=done, total=done, wall_s=took_s[name]))
 
         try:
-            run_side_by_side(work, jobs=jobs, progress=progress, through=through, meanwhile=lambda: None)
+            run_side_by_side(work, jobs=jobs, progress=heard, through=through, meanwhile=lambda: None)
+            content = content_of({name: found[name] for name in scenarios}, plan, question, command)
+            write_text(directory / ANSWER, json_text(content))
+            return directory, content
         except BaseException as error:
             again = command if out else f"{command} --out {shlex.quote(str(directory))}"
             error.add_note(f"{len(found)} of {len(scenarios)} replicates are through; to go on: {again}")
             raise
-        content = content_of({name: found[name] for name in scenarios}, plan, question, command)
-        write_text(directory / ANSWER, json_text(content))
-        return directory, content
 
 
 def _search_on(

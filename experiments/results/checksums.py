@@ -30,6 +30,15 @@ SUMMARY: Final = "summary.json"
 SEAL: Final = "digest"
 
 
+def has_all_results(directory: Path) -> bool:
+    """Return whether `directory` holds the summary of a run of which every policy is through."""
+    try:
+        summary = read_json(directory / SUMMARY)
+    except UserError:
+        return False
+    return isinstance(summary, dict) and summary.get("complete") is True
+
+
 def digests_in(directory: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of files of a run, by name. Raises `OSError` for one that cannot be read."""
     paths = {name: directory / name for name in names}

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from experiments.errors import UserError
 from experiments.held_signal import HeldSignal
 from experiments.live.live_file import LiveFile
 from experiments.resolve.jobs import resolve
+from experiments.results.checksums import has_all_results
 from experiments.results.code import code_version
 from experiments.results.gap import Ceiling
 from experiments.results.trace_window import Window
@@ -107,8 +109,6 @@ def run_scenario(
         reached: Ceiling | None,
         say: Telling,
     ) -> dict[str, Any]:
-        # Imported late: the report loads matplotlib, which takes long.
-        from experiments.report.run_report import write_report
         from experiments.results.limits import Resources
         from experiments.results.unused import unused_parts
         from experiments.results.writing import write_run
@@ -135,7 +135,10 @@ def run_scenario(
             jobs=at_once,
             trace_window=trace_window,
             say=say,
+            meanwhile=partial(import_module, "experiments.report.run_report"),  # takes long: see load_report
         )
+        from experiments.report.run_report import write_report
+
         say("making the report")
         write_report(
             [directory],
@@ -174,6 +177,14 @@ def run_scenario(
         run = partial(
             run_jobs, fabric=fabric, kept=kept, at_once=at_once, progress=heard, meanwhile=load_report
         )
+
+        again = None
+        if kept is not None and words:
+            again = shlex.join([*words, *([] if out else ["--out", str(directory)])])
+
+        def say_how_to_go_on(error: BaseException) -> None:
+            if again is not None:
+                error.add_note(f"to go on: {again}")
 
         def run_at(chosen: ScaleChoice, tries_left: int) -> None:
             nonlocal choice, resolved
@@ -214,17 +225,23 @@ def run_scenario(
             unfinished = [policy for policy in scenario.policies if policy not in done]
             if through:
                 # A full disk, for instance, must not hide what ended the run. Nor does a held signal.
-                with contextlib.suppress(OSError), HeldWhileWriting(directory):
+                with contextlib.suppress(OSError), HeldWhileWriting(directory, again):
                     write(directory, [done[policy] for policy in through], unfinished)
                     error.add_note(_where_results_are(directory, through, unfinished))
-                    if kept is not None and words:
-                        again = [*words, *([] if out else ["--out", str(directory)])]
-                        error.add_note(f"to go on: {shlex.join(again)}")
+                say_how_to_go_on(error)
             elif kept is not None:
                 kept.drop()
             raise
-        with HeldWhileWriting(directory) as held:
-            summary = write(directory, [done[job.policy] for job in resolved.jobs], reached=reached)
+        with HeldWhileWriting(directory, again) as held:
+            try:
+                summary = write(directory, [done[job.policy] for job in resolved.jobs], reached=reached)
+            except OSError as error:
+                say_how_to_go_on(error)  # all records are there
+                raise
+            except KeyboardInterrupt:  # the second one, which may have cut off the report alone
+                if kept is not None and has_all_results(directory):
+                    kept.drop()
+                raise
             if kept is not None:
                 kept.drop()
         held.deliver(f"the results are in {directory}")

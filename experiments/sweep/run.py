@@ -67,6 +67,7 @@ def run_sweep(
         with taken(directory, plan, tables, command) as made_with:
             try:
                 run_cells(plan, directory, made_with, tables=tables, jobs=jobs, progress=progress)
+                return directory, _write(directory, plan, read_rows(directory, plan), command, page=True)
             except BaseException as error:
                 rows = read_rows(directory, plan)
                 finished = sum(row["error"] is None for row in rows)
@@ -75,7 +76,6 @@ def run_sweep(
                 with contextlib.suppress(OSError):  # a full disk must not hide what ended the sweep
                     _write(directory, plan, rows, command)
                 raise
-            return directory, _write(directory, plan, read_rows(directory, plan), command, page=True)
 
 
 def _write(

@@ -1,5 +1,6 @@
 """A run that ended early goes on from the policies that were through, if it is the same run."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -51,6 +52,38 @@ def test_the_command_that_goes_on_is_told(mfs: Mfs, tmp_path: Path) -> None:
     (made,) = (tmp_path / "runs").iterdir()
     told = f"to go on: mfs run two-flows --fabric toy --policy fair --policy mfs --out runs/{made.name}"
     assert mfs.err.splitlines()[-1] == told
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told", "left"),
+    [
+        (None, "the disk is full: x", []),
+        (RunFailed("rank 3 died"), "the run failed: rank 3 died", ["mfs"]),
+    ],
+    ids=["of all policies", "of those that are through"],
+)
+def test_it_is_told_too_if_there_is_no_room_for_the_results(
+    mfs: Mfs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: BaseException | None,
+    told: str,
+    left: list[str],
+) -> None:
+    def full(*_: object, **__: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device", "x")
+
+    mfs.fabric(ToyFabric(trouble=trouble, in_policy="mfs"))
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.results.writing.write_run", full)
+        assert mfs(*TWO) == 1
+    assert mfs.err.splitlines()[-2:] == [f"mfs: {told}", f"to go on: mfs {' '.join(TWO)}"]
+
+    fabric = ToyFabric()
+    mfs.fabric(fabric)
+    assert mfs(*TWO) == 0
+    assert [policy for policy, _ in fabric.ran] == left
+    assert (tmp_path / "there" / "summary.json").exists()
 
 
 def test_a_run_that_ended_with_no_policy_through_leaves_nothing(mfs: Mfs, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from toy_fabric import TWO_FLOWS, Mfs, ToyFabric
 
+from experiments.report import run_report
 from experiments.results import writing
 from experiments.run.held_signal import HeldWhileWriting
 from experiments.run.run import load_report
@@ -66,16 +68,49 @@ def test_the_first_signal_ends_the_command_after_the_results_are_written(
     assert (tmp_path / "there" / "report.html").is_file()
 
 
-def test_a_second_signal_stops_at_once_and_the_directory_is_said_to_be_incomplete(
+def test_a_second_signal_stops_at_once_and_the_run_can_go_on(
     mfs: Mfs, tmp_path: Path, signals: list[signal.Signals]
 ) -> None:
     signals += [signal.SIGTERM, signal.SIGINT]
 
     assert mfs(*TWO_POLICIES) == 130
 
-    incomplete = "there is incomplete: it has no summary.json; delete it and run again"
-    assert told_by(mfs.err)[-3:] == [WAITING, "mfs: interrupted", incomplete]
+    again = f"to go on: mfs {shlex.join(TWO_POLICIES)}"
+    assert told_by(mfs.err)[-3:] == [WAITING, "mfs: interrupted", again]
     assert not (tmp_path / "there" / "summary.json").exists()
+
+    signals.clear()
+    mfs.fabric(ToyFabric(trouble=RunFailed("nothing is left to run")))
+    assert mfs(*TWO_POLICIES) == 0
+    assert json.loads((tmp_path / "there" / "summary.json").read_text())["complete"] is True
+
+
+def test_a_second_signal_in_a_run_of_one_policy_leaves_a_directory_to_delete(
+    mfs: Mfs, tmp_path: Path, signals: list[signal.Signals]
+) -> None:
+    signals += [signal.SIGTERM, signal.SIGINT]
+
+    assert mfs(*TWO_FLOWS, "--out", "there") == 130
+
+    incomplete = "there is incomplete: it has no summary.json of all policies; delete it and run again"
+    assert told_by(mfs.err)[-3:] == [WAITING, "mfs: interrupted", incomplete]
+
+
+def test_a_second_signal_while_the_report_is_made_leaves_whole_results_and_nothing_else(
+    mfs: Mfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send_two(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_report, "write_report", send_two)
+        assert mfs(*TWO_POLICIES) == 130
+
+    assert mfs.err.splitlines()[-1].endswith("perhaps without a report; to make it: mfs report there")
+    assert not (tmp_path / "there" / "unfinished").exists()
+    assert mfs("report", "there") == 0
+    assert (tmp_path / "there" / "report.html").is_file()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +130,7 @@ def test_a_signal_while_finished_policies_are_written_does_not_hide_what_ended_t
 
 
 def test_a_second_signal_after_the_summary_leaves_results_that_lack_only_the_report(tmp_path: Path) -> None:
-    (tmp_path / "summary.json").touch()
+    (tmp_path / "summary.json").write_text('{"complete": true}')
 
     def two_signals() -> None:
         with HeldWhileWriting(tmp_path):

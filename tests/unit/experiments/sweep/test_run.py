@@ -1,6 +1,7 @@
 """`mfs sweep`: how cells are run, continued and summarised, in this process on a toy fabric."""
 
 import csv
+import errno
 import json
 import shutil
 import sys
@@ -16,6 +17,7 @@ from trace_files import mooncake, trace
 from experiments.errors import UserError
 from experiments.results.code import code_version
 from experiments.run.identity import identity_of
+from experiments.sweep import page
 from experiments.sweep.identity import check_identity
 from experiments.sweep.plan import make_plan
 from testbed.fabric import RunFailed, RunProgress
@@ -239,6 +241,28 @@ def test_interrupted_it_says_how_to_go_on_and_does(mfs: Mfs, toy: ToyFabric, tmp
     assert mfs(*again.split()[1:]) == 0
     assert toy.ran == [("mfs", 1), ("fair", 2), ("mfs", 2)]
     assert len(rows(directory)) == 4
+
+
+def test_a_full_disk_after_the_last_cell_says_how_to_go_on_and_nothing_runs_again(
+    mfs: Mfs, toy: ToyFabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "sweep.html")
+
+    arguments = (*TOY, "--over", "seed=1:2", "--policy", "fair", "--out", "s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "write_page", full)
+        assert mfs(*arguments) == 1
+    assert mfs.err.splitlines()[-2:] == [
+        "mfs: the disk is full: sweep.html",
+        f"2 of 2 cells have finished; to go on: mfs {' '.join(arguments)}",
+    ]
+
+    toy.ran.clear()
+    assert mfs(*arguments) == 0
+    assert toy.ran == []
+    assert (tmp_path / "s" / "sweep.html").is_file()
 
 
 def test_a_directory_that_is_not_of_this_sweep_is_refused(mfs: Mfs, toy: ToyFabric, tmp_path: Path) -> None:
