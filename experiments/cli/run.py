@@ -91,8 +91,8 @@ def run(
         chosen = load_scenario(scenario, overrides_of(settings or (), policy or (), seed, fabric))
 
         # These take long to import, so they come after the options have been checked.
+        from experiments.cli.preparation_display import estimating_shown, reading_shown
         from experiments.cli.progress_display import display_for
-        from experiments.cli.reading_display import reading_shown
         from experiments.inventory.fabric import made_fabric
         from experiments.run.run import run_scenario
         from testbed.fabric import FabricName
@@ -104,6 +104,7 @@ def run(
             standard_output_kept_clean(),
             display_for(Console(stderr=True)) as display,
             reading_shown(display),
+            estimating_shown(display),
         ):
             cores = len(os.sched_getaffinity(0)) if made.name == FabricName.SIM else 1
             directory, summary = run_scenario(

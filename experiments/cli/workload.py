@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.cli.endings import told_to_the_user
-from experiments.cli.reading_display import reading_shown
+from experiments.cli.preparation_display import reading_shown
 from experiments.cli.streams import stdout
 from experiments.errors import UserError
 

@@ -10,11 +10,14 @@ The capacity is that with the usual rules: a router, a batching rule or an optio
 change it. So a load means the same arrivals for all of them.
 """
 
+import contextlib
 import hashlib
 import math
 import random
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import Final
 
@@ -24,9 +27,10 @@ from controller.units import NS_PER_S
 from experiments.resolve.work_demand import demand
 from experiments.results.limits import Limit, Limits, Resources, limits
 from experiments.results.readable_numbers import share
+from testbed.fabric import RunProgress
 from testbed.job import Collect, Job, Request, ReuseRule, ServingOptions, SimulationOptions
 from testbed.models.shape import ModelShape
-from testbed.record import RequestRow
+from testbed.record import RequestRow, RunRecord
 from testbed.serving.capacity import decode_rps
 from testbed.serving.slo import ideal_reuse_tokens
 from testbed.simulation.fabric_sim import SimulatedFabric
@@ -58,12 +62,32 @@ _DECODE_CHOICE: Final = "round-robin"
 _NO_SLO_NS: Final = 10**15
 _KNOWN: Final = 64
 
+EstimateListener = Callable[[RunProgress], None]
+"""Called with how far the simulation is: of its requests, `done` have their first token."""
+
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """Requests/s that the cluster can sustain, and in words what sets it."""
 
     rps: float
     words: str
+
+
+def _unheard(state: RunProgress) -> None:
+    """Nobody listens."""
+
+
+_tell: ContextVar[EstimateListener] = ContextVar("_tell", default=_unheard)
+
+
+@contextlib.contextmanager
+def estimating_told(listener: EstimateListener) -> Iterator[None]:
+    """Inside, tell `listener` how far the simulation is whenever a capacity is estimated, to its end."""
+    token = _tell.set(listener)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
 
 
 _known: OrderedDict[bytes, Capacity] = OrderedDict()
@@ -86,11 +110,11 @@ def estimated_capacity(job: Job, requests: Sequence[Request]) -> Capacity:
 
 def _simulated(job: Job, requests: Sequence[Request], overloaded: Job, layers_share: float) -> Capacity:
     batches = _BATCHES
-    record = SimulatedFabric().run(overloaded, lambda state: None)
+    record = _run(overloaded)
     while batches < _MOST_BATCHES and not _is_close(record.requests):
         batches *= 2
         overloaded, layers_share = _overloaded(job, requests, batches)
-        record = SimulatedFabric().run(overloaded, lambda state: None)
+        record = _run(overloaded)
     # The sample can have shorter prompts, or less reuse, than all requests.
     sample = demand(job, overloaded.requests).capacity_rps
     ideal = demand(job, requests).capacity_rps
@@ -114,6 +138,14 @@ def _simulated(job: Job, requests: Sequence[Request], overloaded: Job, layers_sh
         words=f"{what}an overloaded run under fair reaches {share(prefill_rps / ideal)} of what full, even"
         f" batches could do",
     )
+
+
+def _run(overloaded: Job) -> RunRecord:
+    tell, begun_s = _tell.get(), time.monotonic()
+    record = SimulatedFabric().run(overloaded, tell)
+    count = len(overloaded.requests)
+    tell(RunProgress(phase="done", done=count, total=count, wall_s=time.monotonic() - begun_s))
+    return record
 
 
 def _limit_words(found: Limits) -> str:

@@ -136,7 +136,10 @@ def _layers(path: Path, source: str, seen: tuple[Path, ...]) -> list[Layer]:
     """Return the layers of a file and of all that it extends, the most basic first."""
     text = named_text(path, most_bytes=yaml_file.MOST_BYTES, source=source)
     document = yaml_file.parse(text, source)
-    data = {} if document.data is None else document.data
+    data = document.data
+    if data is None or data == {}:
+        # Every key has a default, so a file that was cut off would run as something else.
+        raise UserError(f"{source}: says nothing; a scenario sets one key at least, such as 'extends'")
     if not isinstance(data, dict):
         raise UserError(f"{source}: a scenario is a mapping of keys to values")
     below: list[Layer] = []

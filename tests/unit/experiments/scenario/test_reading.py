@@ -29,10 +29,17 @@ def refusal(scenario: str, *settings: str) -> str:
     return str(caught.value)
 
 
-def test_an_empty_file_is_a_scenario_of_defaults_named_after_it(tmp_path: Path) -> None:
-    scenario = load_scenario(write(tmp_path, "empty.yaml", ""))
+def test_a_file_of_one_key_is_a_scenario_of_defaults_named_after_it(tmp_path: Path) -> None:
+    scenario = load_scenario(write(tmp_path, "one.yaml", "seed: 7"))
 
-    assert scenario == Scenario(name="empty")
+    assert scenario == Scenario(name="one", seed=7)
+
+
+@pytest.mark.parametrize("text", ["", "# extends: quickstart\n", "---\n", "{}"])
+def test_a_file_that_says_nothing_may_have_been_cut_off_and_is_refused(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, "cut.yaml", text)
+
+    assert refusal(path) == f"{path}: says nothing; a scenario sets one key at least, such as 'extends'"
 
 
 def test_a_file_that_extends_another_changes_only_what_it_says(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The progress of reading a large trace, on standard error."""
+"""The progress of what may take long before a run, on standard error."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from experiments.cli.progress_display import Display
 
 _MB = 10**6
+_SHOWN_AFTER_S = 1.0
 
 
 @contextlib.contextmanager
@@ -35,3 +36,21 @@ def reading_shown(display: "Display | None" = None) -> Iterator[None]:
 
         with reading_told(listen):
             yield
+
+
+@contextlib.contextmanager
+def estimating_shown(display: "Display") -> Iterator[None]:
+    """Inside, show how far the estimate of a capacity is, unless it takes less than a second."""
+    from experiments.resolve.capacity import estimating_told
+    from experiments.run.all_jobs import DONE
+    from testbed.fabric import RunProgress
+
+    def listen(state: RunProgress) -> None:
+        if state.wall_s >= _SHOWN_AFTER_S:
+            over = state.done == state.total > 0
+            phase = DONE if over else "estimating the capacity, requests"
+            told = RunProgress(phase=phase, done=state.done, total=state.total, wall_s=state.wall_s)
+            display.update("load", told)
+
+    with estimating_told(listen):
+        yield
