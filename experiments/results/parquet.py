@@ -175,13 +175,15 @@ class TableRows(Generic[Row]):
         self._row = row
         self._policy = policy
         with self._path.open("rb") as file:  # pyarrow's error for a missing file would not hold its name
-            self._there = frozenset(pq.read_schema(file).names)
-        # The columns of few different texts: to read them as such takes a third of the time.
-        self._words = {
-            field.name
-            for field in self._schema
-            if pa.types.is_string(field.type) and field.name in self._there - _IDS_OF_FLOWS
-        }
+            read = pq.ParquetFile(file)
+            self._there = frozenset(read.schema_arrow.names)
+            leaves = [read.schema.column(i) for i in range(len(read.schema))]
+        # Where few rows are wanted, few different texts are read as codes, which takes half of the time.
+        self._words = [
+            leaf.path
+            for leaf in leaves
+            if leaf.physical_type == "BYTE_ARRAY" and leaf.path.partition(".")[0] not in _IDS_OF_FLOWS
+        ]
         self._defaults = {
             field.name: field.default
             for field in msgspec.structs.fields(row)
@@ -214,7 +216,7 @@ class TableRows(Generic[Row]):
         """Return `columns` of the rows at `places`, which ascend: row 0 is the first one."""
         found = [pa.schema([self._schema.field(name) for name in columns]).empty_table()]
         begin = 0
-        with pq.ParquetFile(self._path) as file:
+        with pq.ParquetFile(self._path, read_dictionary=self._words) as file:
             for i, unsure in self._groups(file, {"policy": (self._policy,)}):
                 rows = np.arange(file.metadata.row_group(i).num_rows)
                 if unsure:
@@ -229,9 +231,9 @@ class TableRows(Generic[Row]):
 
     def parts(self, columns: Sequence[str] | None, **among: Collection[Any]) -> Iterator[pa.Table]:
         """Yield `columns` (None: all) of the rows that `where` yields, one table per row group."""
+        words = self._words if among else []
         among = {"policy": (self._policy,), **among}
         kept = self._schema.names if columns is None else list(columns)
-        words = [name for name in among if name in self._words]
         with pq.ParquetFile(self._path, read_dictionary=words) as file:
             for i, unsure in self._groups(file, among):
                 chosen = None
@@ -290,6 +292,11 @@ def _plain(part: pa.Table) -> pa.Table:
     for i, field in enumerate(part.schema):
         if pa.types.is_dictionary(field.type):
             part = part.set_column(i, field.with_type(pa.string()), part[i].cast(pa.string()))
+        elif pa.types.is_list(field.type) and pa.types.is_dictionary(field.type.value_type):
+            lists = part[i].combine_chunks()
+            texts = lists.values.cast(pa.string())
+            plain = pa.ListArray.from_arrays(lists.offsets, texts, mask=lists.is_null())
+            part = part.set_column(i, field.with_type(plain.type), plain)
     return part
 
 
