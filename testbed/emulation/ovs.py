@@ -52,10 +52,21 @@ class OpenVSwitch:
         subprocess.run(["ovsdb-tool", "create", d / "conf.db", SCHEMA], check=True)
         self._database = self._spawn("ovsdb-server", str(d / "conf.db"), f"--remote=punix:{d}/db.sock")
         self._wait_for(d / "db.sock", self._database)
-        subprocess.run(["ovs-vsctl", "--no-wait", "init"], check=True)
+        self._initialise()
         # Packets of every link go through this process, so it runs at a higher priority than the workers.
         self._switch = self._spawn("nice", "-n", "-10", "ovs-vswitchd", f"unix:{d}/db.sock")
         self._wait_for(d / "br.pid", self._switch)
+
+    def _initialise(self) -> None:
+        # The socket is there a moment before the server listens. Whoever comes between the two is refused.
+        patient = ["--retry", f"--timeout={_START_SECONDS:.0f}"]
+        done = subprocess.run(
+            ["ovs-vsctl", *patient, "--no-wait", "init"], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise OpenVSwitchFailed(
+                f"Open vSwitch did not start (its database: {done.stderr.strip()}): {self.log_tail()}"
+            )
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
         daemon = next(part for part in command if part.startswith("ovs"))
