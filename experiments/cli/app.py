@@ -71,7 +71,7 @@ app.add_typer(cluster, name="cluster")
 
 
 def main() -> None:
-    """Entry point of the `mfs` command."""
+    """Run the `mfs` command, with the arguments of this process."""
     # Processes that a command starts must not import what happens to lie in the working directory: a queue.py
     # there would replace Python's own.
     os.environ["PYTHONSAFEPATH"] = "1"

@@ -13,6 +13,7 @@ from controller.flow import Level
 from controller.policies import registry
 from controller.policy import Policy, Verdict, Verdicts
 from controller.view import ActiveFlow, View
+from experiments.cli.endings import EXIT_INTERRUPTED
 from testbed.fabric import JobRefused, NotOnThisMachine, RunFailed
 
 
@@ -172,6 +173,23 @@ def test_help_needs_none_of_the_heavy_packages() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback() -> None:
+    code = (
+        "import signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *others):\n"
+        "        if name == 'typer':\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from experiments.cli.entry import main\n"
+        "main()"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (EXIT_INTERRUPTED, "", "mfs: interrupted\n")
 
 
 @pytest.mark.parametrize(
