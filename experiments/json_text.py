@@ -1,8 +1,8 @@
-"""JSON for files and other programs: indented, without NaN or infinity."""
+"""JSON for files and other programs: indented, without NaN or infinity. And what is refused in theirs."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -20,3 +20,17 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+class NamedTwice(ValueError):
+    """An object has a key twice. Python and msgspec would take the last value, and say nothing."""
+
+
+def named_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, as `object_pairs_hook` of `json.loads`. Raises `NamedTwice`."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise NamedTwice(f"the key {key!r} is there twice")
+        found[key] = value
+    return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.json_text import NamedTwice, named_once
 from experiments.named_file import named_text
 from experiments.nearest import nearest
 from experiments.scenario.checked_files import CheckedFiles
@@ -95,7 +96,9 @@ MODEL_FILES = CheckedFiles(read_model)
 def _json(file: Path) -> Any:
     text = named_text(file, most_bytes=_MOST_BYTES)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=named_once)
+    except NamedTwice as error:
+        raise UserError(f"{file}: {error}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from None
     except RecursionError:

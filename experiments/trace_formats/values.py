@@ -9,6 +9,7 @@ import msgspec
 
 from controller.units import NS_PER_MS, NS_PER_S
 from experiments.errors import UserError
+from experiments.json_text import NamedTwice, named_once
 
 MAX_TOKENS = 16_777_216
 """More than any model's context: a larger count in a trace is an error, not a prompt."""
@@ -33,11 +34,13 @@ def _unquoted(cell: str) -> str:
 
 
 def json_object(line: str, where: str) -> dict[str, Any]:
-    """Return the JSON object in `line`. Raises `UserError` if it is none."""
+    """Return the JSON object in `line`. Raises `UserError` if it is none, or has a key twice."""
     try:
         data = msgspec.json.decode(line)
     except (ValueError, RecursionError):
         data = _lenient(line, where)
+    if isinstance(data, dict) and any(line.count(f'"{key}"') > 1 for key in data):
+        data = _lenient(line, where)  # a key is there twice, or is a value, too
     if not isinstance(data, dict):
         raise UserError(f"{where}: not a JSON object")
     return data
@@ -46,7 +49,9 @@ def json_object(line: str, where: str) -> dict[str, Any]:
 def _lenient(line: str, where: str) -> Any:
     """Return what Python makes of a line that is not strictly JSON: NaN, for instance, is refused by name."""
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=named_once)
+    except NamedTwice as error:
+        raise UserError(f"{where}: {error}") from None
     except (ValueError, RecursionError):
         raise UserError(f"{where}: not JSON") from None
 

@@ -48,6 +48,7 @@ def test_a_name_known_here_goes_before_a_directory_called_the_same(
         ("none.json", None, "m.yaml, line 2: model: {folder}/none.json: no such file"),
         ("./", None, "model: {folder}: there is no config.json in it"),
         ("c.json", "{\n  no\n}", "model: {folder}/c.json, line 2: not JSON"),
+        ("c.json", '{"a": 1, "a": 2}', "model: {folder}/c.json: the key 'a' is there twice"),
         ("c.json", "[]", "model: {folder}/c.json: not a model: a mapping of keys to values is needed"),
         ("c.json", '{"num_hidden_layers": 2}', "model: {folder}/c.json: hidden_size: missing"),
         ("mixtral", None, "model: 'mixtral' is not a known model; did you mean 'mixtral-8x7b'?"),

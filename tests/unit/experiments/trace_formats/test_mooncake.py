@@ -22,12 +22,19 @@ def test_a_prompt_that_ends_with_its_block_keeps_them_all(tmp_path: Path) -> Non
     assert request.blocks == (7, 8)
 
 
+def test_a_key_may_be_a_value_too(tmp_path: Path) -> None:
+    row = mooncake(tokens=1000, ids=(7, 8))
+    (request,) = load(trace(tmp_path, row[:-1] + ', "name": "timestamp"}')).requests
+    assert request == load(trace(tmp_path, row)).requests[0]
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
         ("{", "not JSON"),
         ("[1]", "not a JSON object"),
         ('{"timestamp": 9}', "input_length is missing"),
+        (mooncake(timestamp=9)[:-1] + ', "input_length" : 7}', "the key 'input_length' is there twice"),
         (mooncake(timestamp=-1), "timestamp is -1; allowed is 0 .."),
         (mooncake(timestamp="9"), "timestamp is '9', not a number of ms"),
         (mooncake(tokens="many"), "input_length is 'many', not a whole number"),
