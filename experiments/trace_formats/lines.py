@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.json_text import NamedTwice, named_once
 from experiments.trace_formats.rows import PlacedRow, TraceRow
 from experiments.trace_formats.text_file import lines_of
 from experiments.trace_formats.values import columns_of, json_object
@@ -46,7 +47,7 @@ def json_array_rows(path: Path, rows_of: RowsOf) -> Iterator[PlacedRow]:
 def _items(path: Path) -> Iterator[Any]:
     pieces = _pieces(path)
     text = next(pieces).lstrip().removeprefix("[")
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(object_pairs_hook=named_once).raw_decode
     count = 0
     while True:
         text = text.lstrip().removeprefix(",").lstrip()
@@ -54,6 +55,8 @@ def _items(path: Path) -> Iterator[Any]:
             item, end = decode(text)
         except RecursionError:
             raise UserError(f"{path}: after item {count}: nested too deeply") from None
+        except NamedTwice as error:
+            raise UserError(f"{path}, item {count + 1}: {error}") from None
         except ValueError:
             # Each try decodes the item from its beginning.
             more = next(pieces, None) if len(text) < _LARGEST_ITEM else None
@@ -92,10 +95,14 @@ def cell_rows(path: Path, header: tuple[str, ...], rows_of: RowsOf) -> Iterator[
 
 
 def header_columns(path: Path, line: str, header: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the columns that the first line names. Raises `UserError` unless all of `header` are there."""
+    """Return the columns that the first line names. Raises `UserError` unless all of `header` are there,
+    and if two columns have the same name."""
     columns = columns_of(line)
     if not set(header) <= set(columns):
         raise UserError(f"{path}, line 1: the header must have {','.join(header)}")
+    for name in filter(None, columns):
+        if columns.count(name) > 1:
+            raise UserError(f"{path}, line 1: the column {name!r} is there twice")
     return columns
 
 

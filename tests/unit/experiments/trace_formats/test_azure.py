@@ -65,6 +65,12 @@ def test_an_azure_file_without_its_header_is_refused(tmp_path: Path) -> None:
         load(trace(tmp_path, "2023-11-16 18:15:46,10,1"), format=TraceFormat.AZURE)
 
 
+def test_a_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    path = trace(tmp_path, f"{AZURE},GeneratedTokens", "2023-11-16 18:15:46,10,1,2")
+    with pytest.raises(UserError, match="line 1: the column 'GeneratedTokens' is there twice"):
+        load(path, format=TraceFormat.AZURE)
+
+
 def test_times_of_azure_2024_have_a_zone_and_not_always_a_fraction(tmp_path: Path) -> None:
     """From 0.009930 s to 2 s is 1.990070 s."""
     path = trace(

@@ -219,6 +219,7 @@ def test_prompts_with_answers_or_their_lengths_are_read_by_the_line(tmp_path: Pa
     [
         ('[{"prompt": "a"}, 7]', "item 2: not a JSON object"),
         ('[{"prompt": "a"}', "after item 1: not JSON, or the array does not end"),
+        ('[{"prompt": "a"}, {"prompt": "a", "prompt": "b"}]', "item 2: the key 'prompt' is there twice"),
         ('[{"prompt": 1}]', "item 1: prompt is not a text"),
         ('[{"conversations": [{"from": "human"}]}]', "item 1: conversations[0] has no text as its 'value'"),
         ('[{"id": 1}]', "item 1: none of conversations, messages, prompt"),
