@@ -38,6 +38,8 @@ class Stage(enum.Enum):
     BACKGROUND = "BG"
 
 
+_VALUES = {stage: stage.value for stage in Stage}  # `stage.value` runs Python code
+
 SERVING_STAGES = (Stage.KV_REUSE, Stage.COLLECTIVE, Stage.P2D)
 """The stages that a first token waits for."""
 
@@ -122,13 +124,16 @@ class Flow(FlowFacts, frozen=True, kw_only=True, gc=False):
     @classmethod
     def of(cls, transfer: Transfer, load: Mapping[PortId, int]) -> "Flow":
         """The flow of `transfer`, with the bytes that it will put on each port."""
+        coflow = transfer.coflow
+        if coflow is None:
+            coflow = coflow_of(transfer.batch, transfer.layer, transfer.stage)
         return cls(
             id=transfer.id,
             stage=transfer.stage,
             size_bytes=transfer.size_bytes,
             batch=transfer.batch,
             layer=transfer.layer,
-            coflow=transfer.belongs_to,
+            coflow=coflow,
             deadline_ns=transfer.deadline_ns,
             downstream_ns=transfer.downstream_ns,
             load=load,
@@ -214,4 +219,4 @@ def coflow_of(batch: str | None, layer: int | None, stage: Stage) -> str | None:
 
     Collectives do not use it: each is a coflow of its own.
     """
-    return None if batch is None or layer is None else f"{batch}.l{layer}.{stage.value}"
+    return None if batch is None or layer is None else f"{batch}.l{layer}.{_VALUES[stage]}"

@@ -321,11 +321,12 @@ class Scheduler:
 
     def _apply(self, hook: str, verdicts: Verdicts) -> list[Assignment]:
         """Carry out what `hook` of the policy returned."""
-        self._checks.check_mapping(hook, verdicts)
-        self._schedule_tick()
         assignments: list[Assignment] = []
         if verdicts is UNCHANGED:
+            self._schedule_tick()
             return assignments
+        self._checks.check_mapping(hook, verdicts)
+        self._schedule_tick()
         for named, verdict in verdicts.items():
             if not isinstance(named, FlowGroup):
                 flows: Iterable[ActiveFlow] = (self._flow(named),)

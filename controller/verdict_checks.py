@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from controller.flow import Level
-from controller.policy import UNCHANGED, Policy, Verdict, weights_of
+from controller.policy import Policy, Verdict, weights_of
 
 _LEVELS = frozenset(Level)
 
@@ -44,8 +44,6 @@ class VerdictChecks:
 
     def check_mapping(self, hook: str, returned: object) -> None:
         """Raises `SchedulerError` unless `hook` returned a mapping to verdicts."""
-        if returned is UNCHANGED:
-            return
         if not isinstance(returned, Mapping) or not all(
             isinstance(verdict, Verdict) for verdict in returned.values()
         ):

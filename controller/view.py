@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from controller.flow import Batch, Flow, Level, PortId
 from controller.ports import PortLoads, left_on
 from controller.urgency import red
@@ -29,8 +31,7 @@ class ActiveBatch:
         return self.layer >= self.batch.layers
 
 
-@dataclass(slots=True, eq=False)
-class ActiveFlow:
+class ActiveFlow(msgspec.Struct, eq=False):
     """A submitted flow that is not complete.
 
     `batch` is None if the flow has none, or if its batch departed before the flow was submitted. `level`,

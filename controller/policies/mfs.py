@@ -104,10 +104,11 @@ class Mfs(Policy):
         return self._s2(batch) if stage is Stage.COLLECTIVE and paced else None
 
     def on_submit(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdict:
-        if flow.flow.stage is Stage.BACKGROUND:
-            return BACKGROUND
-        if flow.flow.stage is not Stage.P2D:
-            if flow.flow.stage is Stage.KV_REUSE:
+        stage = flow.flow.stage
+        if stage is not Stage.P2D:
+            if stage is Stage.BACKGROUND:
+                return BACKGROUND
+            if stage is Stage.KV_REUSE:
                 self._s1.add(flow)
             return self._early(flow, view)
         if not self._options.mlu:
@@ -132,9 +133,10 @@ class Mfs(Policy):
         return self._review_s3(now_ns, (self._s3.with_flow(flow),), view)
 
     def on_completion(self, now_ns: int, flow: ActiveFlow, view: View) -> Verdicts:
-        if flow.flow.stage is Stage.P2D:
+        stage = flow.flow.stage
+        if stage is Stage.P2D:
             self._s3.remove(flow)
-        elif flow.flow.stage is Stage.KV_REUSE:
+        elif stage is Stage.KV_REUSE:
             self._s1.remove(flow)
         return UNCHANGED
 
