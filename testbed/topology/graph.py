@@ -7,7 +7,7 @@ ports of switches and, if a topology has them, the links inside servers.
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,9 @@ from testbed.topology.routes import (
     switch_neighbours,
 )
 from testbed.topology.server import ServerShape
+
+_MOST_ENDS: Final = 1 << 16
+"""Pairs of endpoints whose ports are kept."""
 
 
 class TopologyKind(enum.StrEnum):
@@ -58,6 +61,17 @@ class _Attachment(NamedTuple):
     down: PortPath
     over: PortPath
     back: PortPath
+
+
+class _Ends(NamedTuple):
+    """The ports of a pair of endpoints but those between switches.
+
+    `inside` is their way in one server. Else `by_nic` has, for each NIC, the ports up from the one and down
+    to the other, and the first and the last switch between these.
+    """
+
+    inside: PortPath = ()
+    by_nic: tuple[tuple[PortPath, str, str], ...] = ()
 
 
 class _Entering:
@@ -166,15 +180,12 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         load: dict[PortId, float] = {}
         entering = _Entering()
         nics = self.shape.nics_of_a_gpu
-        for (src, dst), size_bytes in traffic.items():
-            senders, receivers = self._attached(src), self._attached(dst)
-            if senders[0].server == receivers[0].server:
-                _add(load, _inside(senders[0], receivers[0]), size_bytes)
-                continue
-            for a, b in zip(senders, receivers, strict=True):
-                up, switch = self._leaving(a, b.nic)
-                _add(load, up + b.down, size_bytes / nics)
-                entering.add(switch, b.switch, size_bytes / nics)
+        for pair, size_bytes in traffic.items():
+            ends = self._ends.get(pair) or self._ends_of(pair)
+            _add(load, ends.inside, size_bytes)
+            for ports, enters, leaves in ends.by_nic:
+                _add(load, ports, size_bytes / nics)
+                entering.add(enters, leaves, size_bytes / nics)
         self._spread(entering, load)
         return load
 
@@ -227,6 +238,21 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         b = self._attached(self.shape.endpoint(a.server, gpu))[self.shape.nics_of(gpu).index(nic)]
         return _inside(a, b) + b.up, b.switch
 
+    def _ends_of(self, pair: tuple[str, str]) -> _Ends:
+        senders, receivers = self._attached(pair[0]), self._attached(pair[1])
+        if senders[0].server == receivers[0].server:
+            ends = _Ends(inside=_inside(senders[0], receivers[0]))
+        else:
+            by_nic = []
+            for a, b in zip(senders, receivers, strict=True):
+                up, switch = self._leaving(a, b.nic)
+                by_nic.append((up + b.down, switch, b.switch))
+            ends = _Ends(by_nic=tuple(by_nic))
+        if len(self._ends) == _MOST_ENDS:
+            self._ends.clear()
+        self._ends[pair] = ends
+        return ends
+
     def _attached(self, endpoint: str) -> tuple[_Attachment, ...]:
         """How an endpoint is attached, by each of its NICs."""
         try:
@@ -277,6 +303,11 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def _routes(self) -> dict[str, RoutesTo]:
+        return {}
+
+    @cached_property
+    def _ends(self) -> dict[tuple[str, str], _Ends]:
+        """Of pairs that were asked about, since most are asked about again."""
         return {}
 
     @cached_property
