@@ -11,13 +11,14 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 class HeldSignal:
     """Inside its `with` block, the first signal is held, and a second one does what it would have done
-    without. After the block, `deliver` does what the first would have done.
+    without, unless `all_of_them` are held. After the block, `deliver` does what the first would have done.
 
     Signals that are ignored, or end the process without Python, stay as they are, and so do all signals in
     a thread other than the main one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, all_of_them: bool = False) -> None:
+        self._all = all_of_them
         self._held: signal.Signals | None = None
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
 
@@ -52,7 +53,8 @@ class HeldSignal:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self._held is not None:
-            self._before[signal.Signals(number)](number, frame)
+            if not self._all:
+                self._before[signal.Signals(number)](number, frame)
             return
         self._held = signal.Signals(number)
         self._tell()

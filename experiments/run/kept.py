@@ -143,9 +143,10 @@ def _refuse_one_that_is_over(directory: Path, scenario: Scenario) -> None:
         same, complete = False, True
     which = "this scenario with these settings" if same else "another scenario, or with other settings"
     over = "has finished" if complete else "ended early"
-    see = f"its report is {directory / 'report.html'}"
+    report, quoted = directory / "report.html", shlex.quote(str(directory))
+    see = f"its report is {report}" if report.is_file() else f"mfs report {quoted} makes its report"
     if len(scenario.policies) > 1:
-        see += f", and mfs compare {shlex.quote(str(directory))} shows how its policies differ"
+        see += f", and mfs compare {quoted} shows how its policies differ"
     raise UserError(
         f"--out {directory}: holds a run of {which}, which {over}; {see}. To run again, name another"
         " directory, or delete this one first"

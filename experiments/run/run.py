@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,7 @@ def run_scenario(
             jobs=at_once,
             trace_window=trace_window,
             say=say,
-            meanwhile=partial(import_module, "experiments.report.run_report"),  # takes long: see load_report
+            meanwhile=load_report,
         )
         from experiments.report.run_report import write_report
 
@@ -251,9 +250,10 @@ def run_scenario(
 def load_report() -> None:
     """Load what the report needs, which takes long, while policies run in other processes.
 
-    Some libraries swallow every exception while they load, and a Ctrl-C would be lost in one of them.
+    Some libraries swallow every exception while they load, and a Ctrl-C would be lost in one of them. One
+    that loaded in part could not be loaded again, to write what is through.
     """
-    with HeldSignal() as held:
+    with HeldSignal(all_of_them=True) as held:
         import experiments.report.run_report
         import experiments.results.writing  # noqa: F401
     held.deliver()

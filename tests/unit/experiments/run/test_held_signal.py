@@ -109,6 +109,8 @@ def test_a_second_signal_while_the_report_is_made_leaves_whole_results_and_nothi
 
     assert mfs.err.splitlines()[-1].endswith("perhaps without a report; to make it: mfs report there")
     assert not (tmp_path / "there" / "unfinished").exists()
+    assert mfs(*TWO_POLICIES) == 2
+    assert "which has finished; mfs report there makes its report, and mfs compare there shows" in mfs.err
     assert mfs("report", "there") == 0
     assert (tmp_path / "there" / "report.html").is_file()
 
@@ -196,6 +198,27 @@ class _SwallowsAll:
     def find_spec(self, *_: object) -> None:
         with contextlib.suppress(BaseException):
             signal.raise_signal(signal.SIGINT)
+
+
+class _Impatient:
+    """Sends Ctrl-C twice when a module is looked for."""
+
+    sent = 0
+
+    def find_spec(self, name: str, *_: object) -> None:
+        while name == "experiments.report.run_report" and self.sent < 2:
+            self.sent += 1
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_ctrl_c_does_not_leave_the_report_half_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is through could not be written then: libraries that loaded in part cannot be loaded again."""
+    monkeypatch.delitem(sys.modules, "experiments.report.run_report", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [_Impatient(), *sys.meta_path])
+
+    with pytest.raises(KeyboardInterrupt):
+        load_report()
+    assert "experiments.report.run_report" in sys.modules
 
 
 def test_ctrl_c_while_the_report_is_loaded_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
