@@ -94,7 +94,7 @@ MODEL_FILES = CheckedFiles(read_model)
 
 
 def _json(file: Path) -> Any:
-    text = named_text(file, most_bytes=_MOST_BYTES)
+    text = named_text(file, most_bytes=_MOST_BYTES, encoding="utf-8-sig")
     try:
         return json.loads(text, object_pairs_hook=named_once)
     except NamedTwice as error:

@@ -6,6 +6,7 @@ objects are left to the reader of single rows.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ _ANOTHER: Final = (b"\\", b"NaN", b"Inf")
 
 _ALIKE: Final = b"0123456789, "
 """What lines of one kind differ in: their numbers, and how many of them there are."""
+
+_KEY: Final = re.compile(rb'"([^"]*)":')
 
 _MOST_NS: Final = MAX_S * 10**9
 
@@ -126,9 +129,9 @@ def _blocks(column: Any, prompt: Longs, keys: Keys) -> tuple[Longs, Longs]:
 def _check_lines(text: bytes, keys: Keys) -> bool:
     """Return whether every line has a list of ids, rather than none.
 
-    Raises `NotPlain` unless each line is one flat object, from its first character to its last, with each key
-    that a row is made of once, and none of `keys.single`. Lines are compared without digits, commas and
-    spaces: then they are all alike, or of a few kinds, and each kind is looked at once.
+    Raises `NotPlain` unless each line is one flat object, from its first character to its last, with no key
+    twice, all keys that a row is made of, and none of `keys.single`. Lines are compared without digits,
+    commas and spaces: then they are all alike, or of a few kinds, and each kind is looked at once.
     """
     kinds = {
         line.removesuffix(b"\r") for line in text.translate(None, _ALIKE).removesuffix(b"\n").split(b"\n")
@@ -139,6 +142,9 @@ def _check_lines(text: bytes, keys: Keys) -> bool:
         if not (kind.startswith(b"{") and kind.endswith(b"}") and kind.count(b"{") == kind.count(b"}") == 1):
             raise NotPlain
         if any(one in kind for one in never) or any(kind.count(one) != 1 for one in once):
+            raise NotPlain
+        found = _KEY.findall(kind)
+        if len(set(found)) < len(found):  # or they differ in their digits only
             raise NotPlain
     lists = {kind.count(b"[") for kind in kinds}
     if lists == {0}:

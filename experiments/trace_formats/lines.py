@@ -100,8 +100,9 @@ def header_columns(path: Path, line: str, header: tuple[str, ...]) -> tuple[str,
     columns = columns_of(line)
     if not set(header) <= set(columns):
         raise UserError(f"{path}, line 1: the header must have {','.join(header)}")
-    for name in filter(None, columns):
-        if columns.count(name) > 1:
+    plain = [name.strip() for name in columns]
+    for name in filter(None, plain):
+        if plain.count(name) > 1:
             raise UserError(f"{path}, line 1: the column {name!r} is there twice")
     return columns
 

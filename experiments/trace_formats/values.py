@@ -1,6 +1,7 @@
 """The values in a row of a trace: read from text or JSON, and refused if they make no sense."""
 
 import json
+import math
 import re
 from decimal import Decimal
 from typing import Any
@@ -21,6 +22,8 @@ error too."""
 BYTES_PER_TOKEN = 4
 """A rule of thumb for English text."""
 
+_LONG = 10**21
+
 _UNITS = {1: "ns", NS_PER_MS: "ms", NS_PER_S: "seconds"}
 
 
@@ -39,8 +42,8 @@ def json_object(line: str, where: str) -> dict[str, Any]:
         data = msgspec.json.decode(line)
     except (ValueError, RecursionError):
         data = _lenient(line, where)
-    if isinstance(data, dict) and any(line.count(f'"{key}"') > 1 for key in data):
-        data = _lenient(line, where)  # a key is there twice, or is a value, too
+    if isinstance(data, dict) and line.count(":") > len(data):
+        data = _lenient(line, where)  # some object has a key twice, or there are colons in a text or inside
     if not isinstance(data, dict):
         raise UserError(f"{where}: not a JSON object")
     return data
@@ -70,7 +73,7 @@ def json_count(row: dict[str, Any], key: str, where: str, *, low: int, high: int
     if type(value) is not int:
         raise UserError(f"{where}: {key} is {value!r}, not a whole number")
     if not low <= value <= high:
-        raise UserError(f"{where}: {key} is {value}; allowed is {low} .. {high}")
+        raise UserError(f"{where}: {key} is {_told(value)}; allowed is {low} .. {high}")
     return value
 
 
@@ -81,8 +84,15 @@ def json_time_ns(row: dict[str, Any], key: str, where: str, *, unit_ns: int) -> 
         raise UserError(f"{where}: {key} is {value!r}, not a number of {_UNITS[unit_ns]}")
     most = MAX_S * NS_PER_S // unit_ns
     if not 0 <= value <= most:
-        raise UserError(f"{where}: {key} is {value:g}; allowed is 0 .. {most}")
+        raise UserError(f"{where}: {key} is {_told(value)}; allowed is 0 .. {most}")
     return round(value * unit_ns)
+
+
+def _told(value: float) -> str:
+    """A number in words: of a long one, how many digits it has."""
+    if type(value) is int and abs(value) >= _LONG:
+        return f"a {'negative ' if value < 0 else ''}number of {int(math.log10(abs(value))) + 1} digits"
+    return f"{value:g}" if type(value) is float else str(value)
 
 
 def json_block_ids(row: dict[str, Any], where: str, key: str = "hash_ids") -> list[int]:

@@ -171,6 +171,7 @@ def test_any_mixture_of_lines_is_read_as_it_is_row_by_row(
         '{"input_toks": 2, "output_toks": 1, "arrival_time_ns": 9, "x": "}{"}',
         '{"input_toks": 2, "output_toks": 1, "arrival_time_ns": 9, "x": NaN}',
         '{"input_toks": 2, "output_toks": 1, "arrival_time_ns": 9, "x": Inf}',
+        '{"input_toks": 2, "output_toks": 1, "arrival_time_ns": 9, "x": 1, "x" : 2}',
         '{"input_toks": 2, "output_toks": 1, "arrival_time_ns": 9, "x": "\u00e4"}',
     ],
 )
