@@ -124,16 +124,13 @@ class Flow(FlowFacts, frozen=True, kw_only=True, gc=False):
     @classmethod
     def of(cls, transfer: Transfer, load: Mapping[PortId, int]) -> "Flow":
         """The flow of `transfer`, with the bytes that it will put on each port."""
-        coflow = transfer.coflow
-        if coflow is None:
-            coflow = coflow_of(transfer.batch, transfer.layer, transfer.stage)
         return cls(
             id=transfer.id,
             stage=transfer.stage,
             size_bytes=transfer.size_bytes,
             batch=transfer.batch,
             layer=transfer.layer,
-            coflow=coflow,
+            coflow=transfer.belongs_to,
             deadline_ns=transfer.deadline_ns,
             downstream_ns=transfer.downstream_ns,
             load=load,

@@ -1,4 +1,4 @@
-"""JSON for files and other programs: indented, without NaN or infinity. And what is refused in theirs."""
+"""JSON for files and other programs: indented, without NaN or infinity. And a check of what others wrote."""
 
 import json
 import math

@@ -137,14 +137,14 @@ def _check_lines(text: bytes, keys: Keys) -> bool:
         line.removesuffix(b"\r") for line in text.translate(None, _ALIKE).removesuffix(b"\n").split(b"\n")
     }
     never = (*_ANOTHER, *(f'"{key}"'.encode() for key in keys.single))
-    once = [f'"{key}":'.encode() for key in (keys.time, keys.prompt, keys.output)]
+    wanted = {key.encode() for key in (keys.time, keys.prompt, keys.output)}
     for kind in kinds:
         if not (kind.startswith(b"{") and kind.endswith(b"}") and kind.count(b"{") == kind.count(b"}") == 1):
             raise NotPlain
-        if any(one in kind for one in never) or any(kind.count(one) != 1 for one in once):
+        if any(one in kind for one in never):
             raise NotPlain
         found = _KEY.findall(kind)
-        if len(set(found)) < len(found):  # or they differ in their digits only
+        if len(set(found)) < len(found) or not wanted <= set(found):  # keys may differ in their digits only
             raise NotPlain
     lists = {kind.count(b"[") for kind in kinds}
     if lists == {0}:

@@ -41,16 +41,17 @@ def json_object(line: str, where: str) -> dict[str, Any]:
     try:
         data = msgspec.json.decode(line)
     except (ValueError, RecursionError):
-        data = _lenient(line, where)
+        data = _slowly(line, where)
     if isinstance(data, dict) and line.count(":") > len(data):
-        data = _lenient(line, where)  # some object has a key twice, or there are colons in a text or inside
+        data = _slowly(line, where)  # some object has a key twice, or there are colons in a text or inside
     if not isinstance(data, dict):
         raise UserError(f"{where}: not a JSON object")
     return data
 
 
-def _lenient(line: str, where: str) -> Any:
-    """Return what Python makes of a line that is not strictly JSON: NaN, for instance, is refused by name."""
+def _slowly(line: str, where: str) -> Any:
+    """Return what Python makes of a line, which may not be strictly JSON: NaN, for instance, is refused by
+    name. Raises `UserError` if an object has a key twice."""
     try:
         return json.loads(line, object_pairs_hook=named_once)
     except NamedTwice as error:
